@@ -1,0 +1,15 @@
+//! Anaplan's certificate-based authentication: the message, the payload, the request, and their check.
+//!
+//! PURE: no token, file, clock or random source; time and randomness are arguments. Words: the *message* is the 100 bytes
+//! that are signed, the *payload* the JSON body, the *request* the HTTP request that carries it.
+
+pub mod auth_url;
+pub mod message;
+pub mod received;
+pub mod request;
+pub mod verify;
+
+pub use auth_url::AuthUrl;
+pub use message::{Message, Version};
+pub use request::{Format, Request};
+pub use verify::{Violation, verify};

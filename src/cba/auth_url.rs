@@ -1,0 +1,166 @@
+//! The authentication service's base URL.
+//!
+//! PURE. The result goes into curl configurations and shell strings, so only plain URLs pass: https, or http to a
+//! loopback address; no user, query or fragment; no character that a shell or curl would take for its own.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use http::Uri;
+
+const PATH: &str = "/token/authenticate";
+
+/// A base URL that requests go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthUrl {
+    base: String,
+}
+
+/// Why a text is no such URL.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum AuthUrlError {
+    /// Not a URL with scheme and host.
+    #[error("not a URL of the form https://HOST")]
+    Syntax,
+    /// http to a host that is not this one, or another scheme.
+    #[error("only https is taken, or http to a loopback address")]
+    Scheme,
+    /// A user or password in it.
+    #[error("a user or password in the URL is not taken")]
+    User,
+    /// A query or fragment.
+    #[error("a query or fragment is not taken")]
+    Query,
+}
+
+impl AuthUrl {
+    /// Parses a base URL; `/token/authenticate` at its end is accepted and makes no difference.
+    ///
+    /// # Errors
+    /// See [`AuthUrlError`].
+    pub fn parse(text: &str) -> Result<Self, AuthUrlError> {
+        if text.contains(['?', '#']) {
+            return Err(AuthUrlError::Query);
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]@%".contains(c);
+        let uri: Uri = text.parse().map_err(|_| AuthUrlError::Syntax)?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(AuthUrlError::Syntax);
+        };
+        if authority.as_str().contains('@') {
+            return Err(AuthUrlError::User);
+        }
+        let host = authority.host();
+        let port_is_fine = authority.port().is_none() || authority.port_u16().is_some_and(|port| port != 0);
+        if !text.chars().all(plain) || !is_host(host) || !port_is_fine || authority.as_str().ends_with(':') {
+            return Err(AuthUrlError::Syntax);
+        }
+        if scheme != "https" && !(scheme == "http" && is_loopback(host)) {
+            return Err(AuthUrlError::Scheme);
+        }
+        let path = uri.path().trim_end_matches('/');
+        let path = path.strip_suffix(PATH).unwrap_or(path).trim_end_matches('/');
+        Ok(Self { base: format!("{scheme}://{}{path}", authority.as_str().to_ascii_lowercase()) })
+    }
+
+    /// Where a login is posted to.
+    #[must_use]
+    pub fn authenticate(&self) -> String {
+        format!("{}{PATH}", self.base)
+    }
+}
+
+/// The service of most regions.
+impl Default for AuthUrl {
+    fn default() -> Self {
+        Self { base: "https://auth.anaplan.com".into() }
+    }
+}
+
+impl fmt::Display for AuthUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.base)
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty()
+                && !host.starts_with(['-', '.'])
+                && host.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.')
+        }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn takes_base_urls_with_or_without_the_path() {
+        for (text, authenticate) in [
+            ("https://auth.anaplan.com", "https://auth.anaplan.com/token/authenticate"),
+            ("https://auth.anaplan.com/", "https://auth.anaplan.com/token/authenticate"),
+            ("https://US9.auth.anaplan.com/token/authenticate", "https://us9.auth.anaplan.com/token/authenticate"),
+            (
+                "https://proxy.example:8443/anaplan/token/authenticate/",
+                "https://proxy.example:8443/anaplan/token/authenticate",
+            ),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080/token/authenticate"),
+            ("http://[::1]:80", "http://[::1]:80/token/authenticate"),
+            ("http://localhost", "http://localhost/token/authenticate"),
+        ] {
+            assert_eq!(AuthUrl::parse(text).unwrap().authenticate(), authenticate, "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_would_leak_or_confuse() {
+        for text in [
+            "http://auth.anaplan.com",
+            "http://127.0.0.1.example.com",
+            "http://localhost.example.com",
+            "ftp://auth.anaplan.com",
+            "https://user:password@auth.anaplan.com",
+            "http://127.0.0.1@evil.example",
+            "https://auth.anaplan.com/?a=b",
+            "https://auth.anaplan.com/#a",
+            "https://auth.anaplan.com/\n",
+            "https://auth.anaplan.com/'$(id)'",
+            "https://auth.anaplan.com/\"",
+            "https://auth.anaplan.com:",
+            "https://auth.anaplan.com:0",
+            "https://auth.anaplan.com:99999",
+            "https://",
+            "https:/auth.anaplan.com",
+            "auth.anaplan.com",
+            "//auth.anaplan.com",
+            "https://auth anaplan.com",
+            "https://aüth.anaplan.com",
+            "",
+        ] {
+            assert!(AuthUrl::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_passes_is_safe_in_a_shell_and_in_curl(text in "\\PC*", path in "\\PC*") {
+            for text in [text, format!("https://auth.anaplan.com/{path}")] {
+                if let Ok(url) = AuthUrl::parse(&text) {
+                    let safe = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]%".contains(c);
+                    prop_assert!(url.authenticate().chars().all(safe));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The message: what a token signs, and nothing else that it ever signs.
+//!
+//! PURE. There is one way to make a [`Message`], and it takes no bytes from a caller.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The length of a message in bytes, both versions.
+pub const LEN: usize = 100;
+
+/// The version of the payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Version {
+    /// 100 random bytes: replayable until the certificate ends.
+    V1,
+    /// 8 bytes of time and 92 random bytes: good for one request, now.
+    #[default]
+    V2,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        })
+    }
+}
+
+/// A fresh message that may be signed. It can be neither cloned nor made from given bytes.
+#[derive(Debug)]
+pub struct Message {
+    bytes: [u8; LEN],
+}
+
+impl Message {
+    /// Makes a message: for v2 the time (big-endian seconds of Unix time) and 92 random bytes, for v1 100 random bytes.
+    ///
+    /// # Errors
+    /// Whatever the random source answers.
+    pub fn new<E>(version: Version, now: u64, random: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Self, E> {
+        let mut bytes = [0; LEN];
+        match version {
+            Version::V1 => random(&mut bytes)?,
+            Version::V2 => {
+                let (time, rest) = bytes.split_at_mut(8);
+                time.copy_from_slice(&now.to_be_bytes());
+                random(rest)?;
+            }
+        }
+        Ok(Self { bytes })
+    }
+
+    /// The bytes that are signed.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; LEN] {
+        &self.bytes
+    }
+}
+
+/// The time in a v2 message, seconds of Unix time; `None` where it is too short.
+#[must_use]
+pub fn time_of(message: &[u8]) -> Option<u64> {
+    message.first_chunk::<8>().map(|time| u64::from_be_bytes(*time))
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fill(value: u8) -> impl FnOnce(&mut [u8]) -> Result<(), ()> {
+        move |bytes: &mut [u8]| {
+            bytes.fill(value);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn v2_begins_as_in_the_documentation() {
+        let message = Message::new(Version::V2, 1_750_736_826, fill(0x5e)).unwrap();
+        let text = base64::engine::general_purpose::STANDARD.encode(message.as_bytes());
+        assert!(text.starts_with("AAAAAGhaH7pe"), "{text}");
+        assert_eq!(time_of(message.as_bytes()), Some(1_750_736_826));
+    }
+
+    #[test]
+    fn v1_is_random_throughout() {
+        let message = Message::new(Version::V1, 1_750_736_826, fill(7)).unwrap();
+        assert_eq!(message.as_bytes(), &[7; 100]);
+    }
+
+    #[test]
+    fn without_random_bytes_there_is_no_message() {
+        assert!(Message::new(Version::V2, 0, |_| Err("no entropy")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn the_time_is_read_back(now: u64, byte: u8) {
+            let message = Message::new(Version::V2, now, fill(byte)).unwrap();
+            prop_assert_eq!(time_of(message.as_bytes()), Some(now));
+            prop_assert_eq!(message.as_bytes().len(), LEN);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! A request that came from outside, for the `verify` command.
+//!
+//! PURE. What is read here is checked and reported; it can never become a [`super::Message`].
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+use super::Version;
+use super::request::SCHEME;
+use crate::certificate::{Certificate, CertificateError, HeaderEncoding};
+
+/// A request taken apart.
+#[derive(Debug)]
+pub struct Received {
+    /// By the presence of `encodedDataFormat`.
+    pub version: Version,
+    /// The decoded `encodedData`.
+    pub message: Vec<u8>,
+    /// The decoded `encodedSignedData`.
+    pub signature: Vec<u8>,
+    /// The certificate of the header.
+    pub certificate: Certificate,
+    /// How the header held it.
+    pub encoding: HeaderEncoding,
+}
+
+/// Why a request cannot be taken apart.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceivedError {
+    /// Not the JSON that `sign` prints.
+    #[error("not a request in the json format")]
+    Json(#[source] serde_json::Error),
+    /// Not the JSON of a payload.
+    #[error("the body is not a payload")]
+    Body(#[source] serde_json::Error),
+    /// Another method than POST, or another path.
+    #[error("a login is POST to a URL that ends in /token/authenticate")]
+    Target,
+    /// Another `Content-Type`.
+    #[error("the Content-Type is not application/json")]
+    ContentType,
+    /// Another value than `v2`.
+    #[error("encodedDataFormat must be \"v2\" exactly, or absent for v1")]
+    DataFormat,
+    /// Not padded standard base64 in one line.
+    #[error("{0} is not standard base64 with padding and without line breaks")]
+    Base64(&'static str),
+    /// Another scheme.
+    #[error("the Authorization header does not begin with 'CACertificate '")]
+    Scheme,
+    /// PEM pasted as it is.
+    #[error("the header holds raw PEM text; it must be base64 of the DER or of the whole PEM text")]
+    RawPem,
+    /// Base64 of base64.
+    #[error("the header's certificate is base64 applied twice")]
+    Twice,
+    /// No certificate behind the base64.
+    #[error("the header's certificate cannot be read")]
+    Certificate(#[source] CertificateError),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Body {
+    encoded_data_format: Option<String>,
+    encoded_data: String,
+    encoded_signed_data: String,
+}
+
+#[derive(Deserialize)]
+struct Headers {
+    #[serde(rename = "Authorization")]
+    authorization: String,
+    #[serde(rename = "Content-Type")]
+    content_type: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Json {
+    method: String,
+    url: String,
+    headers: Headers,
+    body: Body,
+}
+
+impl Received {
+    /// Takes the `json` format apart.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with its form.
+    pub fn from_json(text: &[u8]) -> Result<Self, ReceivedError> {
+        let json: Json = serde_json::from_slice(text).map_err(ReceivedError::Json)?;
+        if json.method != "POST" || !json.url.ends_with("/token/authenticate") {
+            return Err(ReceivedError::Target);
+        }
+        if !json.headers.content_type.eq_ignore_ascii_case("application/json") {
+            return Err(ReceivedError::ContentType);
+        }
+        Self::new(&json.headers.authorization, json.body)
+    }
+
+    /// Takes a header, with or without its name, and a body apart.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with their form.
+    pub fn from_parts(header: &str, body: &[u8]) -> Result<Self, ReceivedError> {
+        let header = header.trim();
+        let named = header.get(..14).is_some_and(|name| name.eq_ignore_ascii_case("authorization:"));
+        let value = if named { header[14..].trim_start() } else { header };
+        Self::new(value, serde_json::from_slice(body).map_err(ReceivedError::Body)?)
+    }
+
+    fn new(authorization: &str, body: Body) -> Result<Self, ReceivedError> {
+        let version = match body.encoded_data_format.as_deref() {
+            None => Version::V1,
+            Some("v2") => Version::V2,
+            Some(_) => return Err(ReceivedError::DataFormat),
+        };
+        let value = authorization.strip_prefix(SCHEME).and_then(|rest| rest.strip_prefix(' '));
+        let (certificate, encoding) = certificate(value.ok_or(ReceivedError::Scheme)?)?;
+        Ok(Self {
+            version,
+            message: base64(&body.encoded_data, "encodedData")?,
+            signature: base64(&body.encoded_signed_data, "encodedSignedData")?,
+            certificate,
+            encoding,
+        })
+    }
+}
+
+fn base64(text: &str, name: &'static str) -> Result<Vec<u8>, ReceivedError> {
+    STANDARD.decode(text).map_err(|_| ReceivedError::Base64(name))
+}
+
+fn certificate(value: &str) -> Result<(Certificate, HeaderEncoding), ReceivedError> {
+    if value.contains("-----BEGIN") {
+        return Err(ReceivedError::RawPem);
+    }
+    let bytes = base64(value, "the header's certificate")?;
+    if bytes.starts_with(b"MII") || bytes.starts_with(b"LS0tLS1") {
+        return Err(ReceivedError::Twice);
+    }
+    let (parsed, encoding) = if bytes.starts_with(b"-----BEGIN") {
+        (Certificate::from_pem(&bytes), HeaderEncoding::Pem)
+    } else {
+        (Certificate::from_der(&bytes), HeaderEncoding::Der)
+    };
+    parsed.map(|certificate| (certificate, encoding)).map_err(ReceivedError::Certificate)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::certificate::tests::{LEAF_PEM, leaf};
+
+    fn body(format: &str) -> String {
+        format!(r#"{{{format}"encodedData":"AAAA","encodedSignedData":"AAAA"}}"#)
+    }
+
+    fn header(value: &str) -> String {
+        format!("Authorization: CACertificate {value}\n")
+    }
+
+    #[test]
+    fn takes_both_encodings_and_both_versions() {
+        for encoding in [HeaderEncoding::Der, HeaderEncoding::Pem] {
+            let header = header(&leaf().header_value(encoding));
+            let received = Received::from_parts(&header, body(r#""encodedDataFormat":"v2","#).as_bytes()).unwrap();
+            assert_eq!((received.encoding, received.version), (encoding, Version::V2));
+            assert_eq!(received.certificate, leaf());
+            assert_eq!(Received::from_parts(&header, body("").as_bytes()).unwrap().version, Version::V1);
+        }
+    }
+
+    #[test]
+    fn names_the_known_mistakes_in_the_header() {
+        let pem = String::from_utf8(LEAF_PEM.to_vec()).unwrap();
+        let twice = STANDARD.encode(leaf().header_value(HeaderEncoding::Der));
+        let parse = |value: &str| Received::from_parts(&header(value), body("").as_bytes()).unwrap_err();
+        assert!(matches!(parse(&pem), ReceivedError::RawPem));
+        assert!(matches!(parse(&twice), ReceivedError::Twice));
+        assert!(matches!(parse("AAAA"), ReceivedError::Certificate(_)));
+        let bearer = Received::from_parts("Authorization: Bearer x", body("").as_bytes());
+        assert!(matches!(bearer.unwrap_err(), ReceivedError::Scheme));
+    }
+
+    #[test]
+    fn refuses_members_in_another_case_and_broken_base64() {
+        let header = header(&leaf().header_value(HeaderEncoding::Der));
+        for body in [
+            body(r#""encodedDataFormat":"V2","#),
+            body(r#""encodeddataformat":"v2","#),
+            body(r#""EncodedDataFormat":"v2","#),
+            body(r#""more":1,"#),
+            r#"{"encodedData":"AAA","encodedSignedData":"AAAA"}"#.into(),
+            r#"{"encodedData":"AA\nAA","encodedSignedData":"AAAA"}"#.into(),
+            r#"{"encodedData":"__--","encodedSignedData":"AAAA"}"#.into(),
+        ] {
+            assert!(Received::from_parts(&header, body.as_bytes()).is_err(), "{body}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(header in "\\PC*", body: Vec<u8>) {
+            let _ = Received::from_parts(&header, &body);
+            let _ = Received::from_json(&body);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The check of a signed message, the same for the front's own results and for the `verify` command.
+//!
+//! PURE. Which rule failed is said exactly, and where the mistake is a known one, what was done instead.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::signature::{self, RsaParameters, RsaPublicKeyComponents};
+
+use super::message::{LEN, Version, time_of};
+use crate::certificate::{Certificate, utc};
+
+/// When a v2 message is fresh.
+#[derive(Clone, Copy, Debug)]
+pub struct Freshness {
+    /// The time of the check, seconds of Unix time.
+    pub now: u64,
+    /// How old the message may be, in seconds.
+    pub max_age: u64,
+    /// How far ahead of the check's clock its time may be, in seconds.
+    pub max_ahead: u64,
+}
+
+/// The rule that a message or signature breaks.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Violation {
+    /// The length.
+    #[error("the message has {found} bytes, not {LEN}")]
+    Length {
+        /// Its length in bytes.
+        found: usize,
+    },
+    /// The time is in milliseconds.
+    #[error("the time in the message is in milliseconds, not seconds")]
+    Milliseconds,
+    /// The time is too long ago.
+    #[error("the message is {age} s old, more than {max_age} s (made {made})")]
+    Stale {
+        /// Its age in seconds.
+        age: u64,
+        /// The age that was allowed, in seconds.
+        max_age: u64,
+        /// Its time in UTC.
+        made: String,
+    },
+    /// The time is in the future.
+    #[error("the time in the message is {ahead} s ahead of this clock ({made})")]
+    Ahead {
+        /// How far, in seconds.
+        ahead: u64,
+        /// Its time in UTC.
+        made: String,
+    },
+    /// The signature has not the length of the modulus.
+    #[error("the signature has {found} bytes, but the certificate's key makes {expected}")]
+    SignatureLength {
+        /// Its length in bytes.
+        found: usize,
+        /// The length of the modulus in bytes.
+        expected: usize,
+    },
+    /// The signature is over something else, by another algorithm or by another key.
+    #[error("the signature does not verify: {0}")]
+    Signature(&'static str),
+}
+
+/// Checks message and signature against a certificate: length, time (v2), signature (RFC 8017 section 8.2, SHA-512).
+///
+/// # Errors
+/// The first rule that is broken.
+pub fn verify(
+    version: Version,
+    (message, signature): (&[u8], &[u8]),
+    certificate: &Certificate,
+    freshness: Freshness,
+) -> Result<(), Violation> {
+    check_message(version, message, freshness)?;
+    if signature.len() != certificate.modulus.len() {
+        return Err(Violation::SignatureLength { found: signature.len(), expected: certificate.modulus.len() });
+    }
+    if !verifies(&signature::RSA_PKCS1_2048_8192_SHA512, certificate, message, signature) {
+        return Err(Violation::Signature(diagnosis(certificate, message, signature)));
+    }
+    Ok(())
+}
+
+fn check_message(version: Version, message: &[u8], freshness: Freshness) -> Result<(), Violation> {
+    // Clients of v1 sign 100 bytes or more of anything; v2 is exactly 100.
+    let length_is_right = match version {
+        Version::V1 => message.len() >= LEN,
+        Version::V2 => message.len() == LEN,
+    };
+    if !length_is_right {
+        return Err(Violation::Length { found: message.len() });
+    }
+    let (Version::V2, Some(time)) = (version, time_of(message)) else {
+        return Ok(());
+    };
+    let Freshness { now, max_age, max_ahead } = freshness;
+    let in_milliseconds = |time: u64| (time / 1000).abs_diff(now) < 10 * 365 * 86_400;
+    if time > now.saturating_add(max_ahead) {
+        return Err(if in_milliseconds(time) {
+            Violation::Milliseconds
+        } else {
+            Violation::Ahead { ahead: time - now, made: utc(time) }
+        });
+    }
+    let age = now.saturating_sub(time);
+    if age > max_age {
+        return Err(Violation::Stale { age, max_age, made: utc(time) });
+    }
+    Ok(())
+}
+
+fn verifies(algorithm: &'static RsaParameters, certificate: &Certificate, message: &[u8], signature: &[u8]) -> bool {
+    let key = RsaPublicKeyComponents { n: &certificate.modulus, e: &certificate.exponent };
+    key.verify(algorithm, message, signature).is_ok()
+}
+
+/// Names the mistake behind a signature that does not verify.
+fn diagnosis(certificate: &Certificate, message: &[u8], bytes: &[u8]) -> &'static str {
+    if !(2048..=8192).contains(&certificate.bits()) {
+        return "the certificate's key must have 2048 to 8192 bits";
+    }
+    let text = STANDARD.encode(message);
+    let tries: [(&RsaParameters, &[u8], &str); 5] = [
+        (&signature::RSA_PKCS1_2048_8192_SHA512, text.as_bytes(), "it is over the base64 text, not over its bytes"),
+        (&signature::RSA_PKCS1_2048_8192_SHA256, message, "it is by SHA-256, not by SHA-512"),
+        (&signature::RSA_PKCS1_2048_8192_SHA384, message, "it is by SHA-384, not by SHA-512"),
+        (&signature::RSA_PSS_2048_8192_SHA512, message, "it is RSASSA-PSS, not PKCS#1 v1.5"),
+        (&signature::RSA_PSS_2048_8192_SHA256, message, "it is RSASSA-PSS with SHA-256, not PKCS#1 v1.5 with SHA-512"),
+    ];
+    tries
+        .into_iter()
+        .find(|(algorithm, data, _)| verifies(algorithm, certificate, data, bytes))
+        .map_or("it is by another key or over another message", |(_, _, mistake)| mistake)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::tests::leaf;
+
+    const MESSAGE: &[u8] = include_bytes!("../../tests/data/message-v2.bin");
+    const SIGNATURE: &[u8] = include_bytes!("../../tests/data/signature-v2.bin");
+    const MADE: u64 = 1_893_456_000;
+
+    fn at(now: u64) -> Freshness {
+        Freshness { now, max_age: 300, max_ahead: 5 }
+    }
+
+    fn check(message: &[u8], signature: &[u8], now: u64) -> Result<(), Violation> {
+        verify(Version::V2, (message, signature), &leaf(), at(now))
+    }
+
+    #[test]
+    fn accepts_what_openssl_signed() {
+        assert_eq!(check(MESSAGE, SIGNATURE, MADE + 10), Ok(()));
+        assert_eq!(verify(Version::V1, (MESSAGE, SIGNATURE), &leaf(), at(0)), Ok(()), "v1 has no time");
+    }
+
+    #[test]
+    fn refuses_the_known_mistakes_by_name() {
+        for (signature, word) in [
+            (&include_bytes!("../../tests/data/signature-over-base64.bin")[..], "base64"),
+            (include_bytes!("../../tests/data/signature-sha256.bin"), "SHA-256"),
+            (include_bytes!("../../tests/data/signature-pss.bin"), "PSS"),
+        ] {
+            let violation = check(MESSAGE, signature, MADE).unwrap_err();
+            assert!(matches!(violation, Violation::Signature(_)), "{violation}");
+            assert!(violation.to_string().contains(word), "{violation}");
+        }
+    }
+
+    #[test]
+    fn refuses_every_single_changed_byte() {
+        for at in 0..SIGNATURE.len() {
+            let mut signature = SIGNATURE.to_vec();
+            signature[at] ^= 1;
+            assert!(check(MESSAGE, &signature, MADE).is_err(), "signature byte {at}");
+        }
+        for at in 8..MESSAGE.len() {
+            let mut message = MESSAGE.to_vec();
+            message[at] ^= 1;
+            assert!(check(&message, SIGNATURE, MADE).is_err(), "message byte {at}");
+        }
+    }
+
+    #[test]
+    fn refuses_stale_future_and_millisecond_times() {
+        assert!(matches!(check(MESSAGE, SIGNATURE, MADE + 301), Err(Violation::Stale { age: 301, .. })));
+        assert!(matches!(check(MESSAGE, SIGNATURE, MADE - 6), Err(Violation::Ahead { ahead: 6, .. })));
+        let mut message = MESSAGE.to_vec();
+        message[..8].copy_from_slice(&(MADE * 1000).to_be_bytes());
+        assert_eq!(check(&message, SIGNATURE, MADE), Err(Violation::Milliseconds));
+    }
+
+    #[test]
+    fn refuses_99_and_101_bytes_and_short_signatures() {
+        assert_eq!(check(&MESSAGE[..99], SIGNATURE, MADE), Err(Violation::Length { found: 99 }));
+        assert_eq!(check(&[MESSAGE, &[0]].concat(), SIGNATURE, MADE), Err(Violation::Length { found: 101 }));
+        let short = check(MESSAGE, &SIGNATURE[1..], MADE);
+        assert_eq!(short, Err(Violation::SignatureLength { found: 255, expected: 256 }));
+    }
+}

@@ -1,0 +1,226 @@
+//! The command line: commands, flags, help. No input or output.
+//!
+//! The flags of configuration keys come from [`crate::config::keys`]. No value is judged here, since a usage error would
+//! repeat it.
+
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::config::keys::{Group, KEYS, Key, Shape};
+use crate::error::{Error, Kind};
+
+/// The whole command line.
+#[must_use]
+pub fn command() -> Command {
+    use Group::{Identity, Log, Pin, Policy, Sign, Token};
+    let all = &[Token, Identity, Pin, Sign, Policy, Log][..];
+    let token = &[Token, Identity, Pin, Log][..];
+    Command::new("cba-agent")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Anaplan certificate logins, signed inside a PKCS#11 token")
+        .after_help("The private key never leaves the token, and nothing but payloads ever comes out of this program.")
+        .subcommand_required(true)
+        .arg_required_else_help(false)
+        .disable_help_subcommand(false)
+        .subcommand(
+            keyed("sign", "Print one authentication request", all)
+                .arg(value("format", "FORMAT", "json, body, header, curl or env [default: json]"))
+                .arg(value("job", "NAME", "A label for logs, of up to 64 letters, digits and . _ : / -"))
+                .after_help(
+                    "Examples:\n  cba-agent sign --slot 0\n  cba-agent sign --token-label prod --pin-source file:/etc/cba-agent/pin\n  \
+                     r=$(cba-agent sign --slot 0 --format curl) || exit; printf '%s\\n' \"$r\" | curl -sS --config -",
+                ),
+        )
+        .subcommand(
+            keyed("list", "Show slots, tokens, keys and certificates, each with its URI", token)
+                .arg(switch("json", "One JSON document for programs"))
+                .arg(switch("login", "Log in to the selected token, to see private keys too"))
+                .after_help("Examples:\n  cba-agent list\n  cba-agent list --module opensc --json"),
+        )
+        .subcommand(
+            keyed("certificate", "Print the public certificate that an administrator registers", token)
+                .arg(value("format", "FORMAT", "pem, der, text, header or json [default: pem]"))
+                .arg(value("expires-within", "DURATION", "Exit with 8 if it ends within this time, as 30d"))
+                .arg(switch("login", "Log in first, for tokens that hide their certificates"))
+                .arg(key_flag(KEYS.iter().find(|key| key.flag == "header-encoding").unwrap_or(&KEYS[0])))
+                .after_help("Examples:\n  cba-agent certificate > cert.pem\n  cba-agent certificate --expires-within 30d"),
+        )
+        .subcommand(
+            keyed("verify", "Check a request offline, as the service would", &[Policy, Log])
+                .arg(value("header", "FILE", "The Authorization header; together with --body"))
+                .arg(value("body", "FILE", "The body; together with --header"))
+                .arg(value("max-age", "DURATION", "How old a v2 message may be [default: 300s]"))
+                .arg(value("roots", "FILE", "PEM of the roots that the certificate must chain to"))
+                .after_help("Examples:\n  cba-agent sign --slot 0 | cba-agent verify\n  cba-agent verify --header h --body b --roots ca.pem"),
+        )
+        .subcommand(
+            keyed("pin-fuse", "Show or clear the wrong-PIN fuse of a token", &[Token, Pin, Log])
+                .arg(switch("reset", "Clear it, when the PIN is right for certain"))
+                .after_help("Examples:\n  cba-agent pin-fuse\n  cba-agent pin-fuse --reset --token-label prod"),
+        )
+        .subcommand(
+            keyed("completions", "Print a completion script", &[Log])
+                .arg(Arg::new("shell").value_name("SHELL").required(true).help("bash, zsh, fish, elvish or powershell")),
+        )
+        .subcommand(
+            keyed("man", "Write manual pages into a directory", &[Log])
+                .arg(Arg::new("dir").value_name("DIR").required(true).help("An existing directory")),
+        )
+        .subcommand(Command::new("worker").hide(true).about("The process that holds the module; started by cba-agent itself"))
+}
+
+/// Which flags of configuration keys were given to a command.
+pub fn flag_values(matches: &ArgMatches) -> impl Fn(&Key) -> Option<Vec<String>> {
+    |key| {
+        let values = matches.try_get_many::<String>(key.flag).ok().flatten()?;
+        Some(values.cloned().collect())
+    }
+}
+
+/// The value of a command's own flag.
+#[must_use]
+pub fn given<'a>(matches: &'a ArgMatches, flag: &str) -> Option<&'a str> {
+    matches.try_get_one::<String>(flag).ok().flatten().map(String::as_str)
+}
+
+/// Whether a command's own switch was given.
+#[must_use]
+pub fn is_given(matches: &ArgMatches, flag: &str) -> bool {
+    matches.try_get_one::<bool>(flag).ok().flatten().copied().unwrap_or(false)
+}
+
+/// A usage error of the parser, with every text that could be a PIN left out.
+#[must_use]
+pub fn usage_error(error: &clap::Error) -> Error {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
+        _ => None,
+    };
+    let argument = text(ContextKind::InvalidArg);
+    let flag = argument.as_deref().and_then(flag_name);
+    let named = flag.clone().unwrap_or_else(|| "an argument".into());
+    let message = match error.kind() {
+        ErrorKind::UnknownArgument => match flag {
+            Some(flag) => format!("there is no option {flag}"),
+            None => "an argument is not understood (it is not shown, since it may be a PIN)".into(),
+        },
+        ErrorKind::InvalidSubcommand => "there is no such command".into(),
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            "a command is needed".into()
+        }
+        ErrorKind::MissingRequiredArgument => format!("{} is needed", argument.unwrap_or(named)),
+        ErrorKind::ArgumentConflict => format!("{named} is given twice, or together with what excludes it"),
+        ErrorKind::InvalidValue | ErrorKind::NoEquals => format!("{named} needs a value"),
+        ErrorKind::TooManyValues => format!("{named} takes no value"),
+        ErrorKind::InvalidUtf8 => "an argument is not UTF-8".into(),
+        _ => "the command line is not understood".into(),
+    };
+    let mut out = Error::new(Kind::Usage, message);
+    let suggestion = text(ContextKind::SuggestedArg).or_else(|| text(ContextKind::SuggestedSubcommand));
+    if let Some(suggestion) = suggestion {
+        out = out.hint(format!("did you mean {suggestion}?"));
+    }
+    out.hint("`cba-agent help` lists the commands, `cba-agent help COMMAND` their options")
+}
+
+/// The name of an option as far as it can be one: an unknown option's text could be a PIN that lost its place.
+fn flag_name(argument: &str) -> Option<String> {
+    let name = argument.split(['=', ' ']).next().unwrap_or_default();
+    let word = name.strip_prefix("--")?;
+    let plain = word.len() <= 32 && word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    if word.starts_with("pin") && KEYS.iter().all(|key| key.flag != word) {
+        return Some("that begins with --pin".into());
+    }
+    plain.then(|| name.to_owned())
+}
+
+fn keyed(name: &'static str, about: &'static str, groups: &[Group]) -> Command {
+    let mut command = Command::new(name)
+        .about(about)
+        .arg(value(
+            "config",
+            "FILE",
+            "Configuration file [default: ~/.config/cba-agent/config.toml, /etc/cba-agent/config.toml]",
+        ))
+        .arg(
+            Arg::new("verbose")
+                .short('v')
+                .long("verbose")
+                .action(ArgAction::Count)
+                .help("Say what is done; twice for more"),
+        );
+    if groups.contains(&Group::Token) {
+        command =
+            command.arg(switch("module-debug", "Hand vendors' debug variables to the module; their logs hold the PIN"));
+    }
+    if groups.contains(&Group::Pin) {
+        // Exists only to be refused with a better way; its value is thrown away unread.
+        command = command.arg(
+            Arg::new("pin").long("pin").hide(true).num_args(0..=1).allow_hyphen_values(true).action(ArgAction::Append),
+        );
+    }
+    for key in KEYS.iter().filter(|key| groups.contains(&key.group)) {
+        command = command.arg(key_flag(key));
+    }
+    command
+}
+
+fn key_flag(key: &Key) -> Arg {
+    let help = StyledStr::from(format!("{} [env: {}]", key.help, key.variable()));
+    let action = if key.shape == Shape::List { ArgAction::Append } else { ArgAction::Set };
+    let heading = match key.group {
+        Group::Token => "Token",
+        Group::Identity => "Identity",
+        Group::Pin => "PIN",
+        Group::Sign => "Request",
+        Group::Policy => "Policy",
+        Group::Log => "Log",
+    };
+    Arg::new(key.flag).long(key.flag).value_name(key.value).action(action).help(help).help_heading(heading)
+}
+
+fn value(name: &'static str, shown: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(shown).help(help)
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_hold_together() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn no_usage_error_repeats_what_could_be_a_pin() {
+        for arguments in [
+            &["sign", "SECRET1"][..],
+            &["sign", "--pinn", "SECRET1"],
+            &["sign", "--pinSECRET1"],
+            &["sign", "--pin-sourse=SECRET1"],
+            &["sign", "--SECRET1"],
+            &["sign", "-pSECRET1"],
+            &["sign", "--slot", "1", "--slot", "SECRET1"],
+            &["sign", "--module-debug=SECRET1"],
+            &["SECRET1"],
+            &["list", "--json", "SECRET1"],
+        ] {
+            let all = std::iter::once("cba-agent").chain(arguments.iter().copied());
+            let error = usage_error(&command().try_get_matches_from(all).unwrap_err()).to_string();
+            assert!(!error.contains("SECRET1"), "{arguments:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_near_miss_gets_a_suggestion() {
+        let error = command().try_get_matches_from(["cba-agent", "sign", "--token-lable", "x"]).unwrap_err();
+        assert!(usage_error(&error).to_string().contains("--token-label"), "{}", usage_error(&error));
+    }
+}

@@ -1,0 +1,113 @@
+//! One file per subcommand, and the way from the command line to them.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write as _};
+
+use clap::ArgMatches;
+
+use crate::cli;
+use crate::config::{Config, Settings};
+use crate::error::{Error, Kind, Result};
+use crate::log;
+
+mod certificate;
+mod list;
+mod pin_fuse;
+mod shell;
+mod sign;
+mod verify;
+
+/// Runs the program and returns its exit code; an error is on standard error by then.
+#[must_use]
+pub fn run(arguments: Vec<OsString>) -> u8 {
+    let format = format_of(&arguments);
+    let result = match cli::command().try_get_matches_from(&arguments) {
+        Ok(matches) => dispatch(&matches),
+        Err(error) if !error.use_stderr() => print(error.to_string().trim_end()),
+        Err(error) => Err(cli::usage_error(&error)),
+    };
+    match result {
+        Ok(()) => 0,
+        Err(error) => {
+            if !error.message.is_empty() {
+                log::report(&error, format);
+            }
+            error.kind.exit_code()
+        }
+    }
+}
+
+/// The form of errors before the configuration is read: a usage error must have it too.
+fn format_of(arguments: &[OsString]) -> log::Format {
+    let texts: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
+    let flag = texts.iter().enumerate().find_map(|(at, text)| match text.strip_prefix("--log-format") {
+        Some("") => texts.get(at + 1).copied(),
+        Some(rest) => rest.strip_prefix('='),
+        None => None,
+    });
+    let variable = std::env::var("CBA_AGENT_LOG_FORMAT").ok();
+    let name = flag.or(variable.as_deref()).unwrap_or_default();
+    log::FORMATS.iter().find(|(known, _)| *known == name).map_or_else(log::Format::default, |(_, format)| *format)
+}
+
+fn dispatch(matches: &ArgMatches) -> Result<()> {
+    let Some((name, matches)) = matches.subcommand() else {
+        return Err(Error::new(Kind::Usage, "a command is needed"));
+    };
+    if name == "worker" {
+        return crate::worker::run().map_err(|error| Error::new(Kind::Usage, error.to_string()));
+    }
+    if matches.try_contains_id("pin").unwrap_or(false) && matches.value_source("pin").is_some() {
+        return Err(Error::new(Kind::Usage, "--pin is not accepted: every user of this host could read it")
+            .hint("use --pin-source file:PATH"));
+    }
+    let config = configure(matches)?;
+    match name {
+        "sign" => sign::run(matches, &config),
+        "list" => list::run(matches, &config),
+        "certificate" => certificate::run(matches, &config),
+        "verify" => verify::run(matches, &config),
+        "pin-fuse" => pin_fuse::run(matches, &config),
+        "completions" => shell::completions(cli::given(matches, "shell").unwrap_or_default()),
+        _ => shell::man(cli::given(matches, "dir").unwrap_or_default()),
+    }
+}
+
+/// Reads the configuration and starts the log.
+fn configure(matches: &ArgMatches) -> Result<Config> {
+    let file = cli::given(matches, "config").map(OsStr::new);
+    let settings = Settings::gather(file, |name| std::env::var_os(name), cli::flag_values(matches))?;
+    let config = Config::resolve(&settings, cli::is_given(matches, "module-debug"))?;
+    log::start(config.log, matches.get_count("verbose"));
+    if config.module_debug {
+        tracing::warn!("--module-debug: the module may write the PIN into its debug log; delete that log afterwards");
+    }
+    Ok(config)
+}
+
+/// Writes a result to standard output, ended by a newline. A reader that went away is no message, but no success either.
+fn print(text: &str) -> Result<()> {
+    print_bytes(format!("{text}\n").as_bytes())
+}
+
+fn print_bytes(bytes: &[u8]) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Error::new(Kind::Unexpected, "")),
+        Err(error) => Err(Error::new(Kind::Unexpected, format!("cannot write the result: {error}"))),
+    }
+}
+
+/// A usage error of a command's own flag.
+fn usage(flag: &str, wanted: &str) -> Error {
+    Error::new(Kind::Usage, format!("--{flag}: {wanted}")).hint("`cba-agent help COMMAND` describes each option")
+}
+
+/// A command's own flag that is one of several words.
+fn word<T: Copy>(matches: &ArgMatches, flag: &str, names: &[(&str, T)]) -> Result<Option<T>> {
+    let Some(text) = cli::given(matches, flag) else { return Ok(None) };
+    let found = names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+    let all: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
+    found.map(Some).ok_or_else(|| usage(flag, &format!("must be one of: {}", all.join(", "))))
+}

@@ -1,0 +1,123 @@
+//! `certificate`: the one public certificate that an administrator registers.
+
+use clap::ArgMatches;
+use serde::Serialize;
+
+use super::{print, print_bytes, usage, word};
+use crate::cba::request::SCHEME;
+use crate::certificate::{Certificate, utc};
+use crate::cli;
+use crate::config::{Config, days, duration};
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::identity::choose_certificate;
+use crate::printable::hex;
+use crate::reach::{self, Login, now, read_certificate};
+
+#[derive(Clone, Copy, Default)]
+enum Format {
+    #[default]
+    Pem,
+    Der,
+    Text,
+    Header,
+    Json,
+}
+
+const FORMATS: [(&str, Format); 5] = [
+    ("pem", Format::Pem),
+    ("der", Format::Der),
+    ("text", Format::Text),
+    ("header", Format::Header),
+    ("json", Format::Json),
+];
+
+pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
+    let format = word(matches, "format", &FORMATS)?.unwrap_or_default();
+    let within = cli::given(matches, "expires-within");
+    let wanted = || usage("expires-within", "must be a duration such as 30d");
+    let within = within.map(|text| duration(text).ok_or_else(wanted)).transpose()?;
+    let certificate = find(cli::is_given(matches, "login"), config)?;
+    match format {
+        Format::Der => print_bytes(certificate.der())?,
+        Format::Pem => print(certificate.pem().trim_end())?,
+        Format::Text => print(&text(&certificate))?,
+        Format::Header => {
+            print(&format!("Authorization: {SCHEME} {}", certificate.header_value(config.sign.header_encoding)))?;
+        }
+        Format::Json => print(&json(&certificate)?)?,
+    }
+    let left = certificate.not_after.saturating_sub(now());
+    match within {
+        Some(within) if left < within.as_secs() => {
+            let end = utc(certificate.not_after);
+            Err(Error::new(Kind::Invalid, format!("the certificate ends in {} ({end})", days(left)))
+                .hint("order and register its successor; until then the old one stays in use"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn find(with_login: bool, config: &Config) -> Result<Certificate> {
+    let mut login = Login::prepare(config);
+    let deadline = Deadline::after(config.sign.timeout);
+    let mut reached = reach::open(config, &deadline)?.reach(config, deadline)?;
+    if with_login {
+        login.login(&mut reached, config)?;
+    }
+    let certificate = match &config.certificate_file {
+        Some(path) => read_certificate(path)?,
+        None => {
+            let identity = choose_certificate(&reached.objects()?, &config.identity, now())?;
+            identity.notice.iter().for_each(|notice| tracing::info!("{notice}"));
+            identity.certificate
+        }
+    };
+    reached.opened.handle.close();
+    Ok(certificate)
+}
+
+fn text(certificate: &Certificate) -> String {
+    let list = |items: Vec<String>| if items.is_empty() { "none".to_owned() } else { items.join(", ") };
+    [
+        format!("subject     {}", certificate.subject),
+        format!("issuer      {}", certificate.issuer),
+        format!("serial      {}", certificate.serial),
+        format!("e-mail      {}", list(certificate.emails.clone())),
+        format!("usages      {}", certificate.usage_names().map_or("not limited".into(), list)),
+        format!("key         RSA {}", certificate.bits()),
+        format!("valid from  {}", utc(certificate.not_before)),
+        format!("valid until {}", utc(certificate.not_after)),
+        format!("SHA-256     {}", hex(&certificate.sha256())),
+    ]
+    .join("\n")
+}
+
+fn json(certificate: &Certificate) -> Result<String> {
+    #[derive(Serialize)]
+    struct Json<'a> {
+        subject: &'a str,
+        issuer: &'a str,
+        serial: &'a str,
+        emails: &'a [String],
+        extended_key_usage: Option<Vec<String>>,
+        rsa_bits: usize,
+        not_before: String,
+        not_after: String,
+        sha256: String,
+        pem: String,
+    }
+    let json = Json {
+        subject: &certificate.subject,
+        issuer: &certificate.issuer,
+        serial: &certificate.serial,
+        emails: &certificate.emails,
+        extended_key_usage: certificate.usage_names(),
+        rsa_bits: certificate.bits(),
+        not_before: utc(certificate.not_before),
+        not_after: utc(certificate.not_after),
+        sha256: hex(&certificate.sha256()),
+        pem: certificate.pem(),
+    };
+    serde_json::to_string(&json).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))
+}

@@ -1,0 +1,341 @@
+//! `list`: slots, tokens, keys and certificates, each with a URI that `--uri` takes back.
+
+use std::path::Path;
+
+use clap::ArgMatches;
+use comfy_table::{Table, presets};
+use serde_json::{Value, json};
+
+use super::print;
+use crate::certificate::utc;
+use crate::cli;
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::error::{Error, Result};
+use crate::facts::{KeyClass, Objects, Slot, Token};
+use crate::identity::certificates;
+use crate::modules;
+use crate::printable::{hex, printable, printable_bytes};
+use crate::reach::{self, Login, Opened};
+use crate::selector::{self, ObjectType, Uri};
+use crate::worker::wire::{Reply, Request};
+
+/// What one module shows.
+struct Shown {
+    module: String,
+    path: String,
+    error: Option<String>,
+    slots: Vec<ShownSlot>,
+}
+
+/// What one slot shows.
+struct ShownSlot {
+    /// The index that `--slot` takes.
+    index: Option<usize>,
+    slot: Slot,
+    uri: Uri,
+    mechanisms: Vec<&'static str>,
+    objects: Result<Objects, String>,
+}
+
+pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
+    let deadline = Deadline::after(config.sign.timeout);
+    let shown = if cli::is_given(matches, "login") {
+        vec![logged_in(config, deadline)?]
+    } else {
+        let paths = match &config.module {
+            Some(module) => vec![modules::resolve(module)?],
+            None => modules::search()?,
+        };
+        let chosen = config.module.is_some();
+        let mut all = Vec::new();
+        for (path, result) in reach::open_all(config, paths, &deadline) {
+            match result {
+                Ok(opened) => all.push(read(opened, config, &deadline)),
+                Err(error) if chosen => return Err(error),
+                Err(error) => all.push(failed(&path, &error)),
+            }
+        }
+        all
+    };
+    if cli::is_given(matches, "json") {
+        return print(&json!({ "modules": shown.iter().map(module_json).collect::<Vec<_>>() }).to_string());
+    }
+    print(&shown.iter().map(module_text).collect::<Vec<_>>().join("\n\n"))
+}
+
+fn failed(path: &Path, error: &Error) -> Shown {
+    let (module, path) = (modules::selector(path), path.display().to_string());
+    Shown { module, path, error: Some(error.message.clone()), slots: Vec::new() }
+}
+
+/// Reads the slots that the selection leaves, each in a session of its own.
+fn read(mut opened: Opened, config: &Config, deadline: &Deadline) -> Shown {
+    let slots = opened.slots.clone();
+    let indexed: Vec<u64> = selector::indexed(&slots).map(|slot| slot.id).collect();
+    let mut shown = Vec::new();
+    for slot in slots.iter().filter(|slot| is_selected(slot, &slots, config)) {
+        let initialised = slot.token.as_ref().is_some_and(|token| token.initialized);
+        let (mechanisms, objects) = match &slot.error {
+            Some(error) => (Vec::new(), Err(error.clone())),
+            None if !initialised => (Vec::new(), Ok(Objects::default())),
+            None => read_slot(&mut opened, slot.id, deadline),
+        };
+        let index = indexed.iter().position(|id| *id == slot.id);
+        shown.push(ShownSlot {
+            index,
+            slot: slot.clone(),
+            uri: selector::token_uri(slot, &slots),
+            mechanisms,
+            objects,
+        });
+    }
+    let (module, path) = (modules::selector(&opened.module), opened.module.display().to_string());
+    opened.handle.close();
+    Shown { module, path, error: None, slots: shown }
+}
+
+fn is_selected(slot: &Slot, slots: &[Slot], config: &Config) -> bool {
+    config.token.is_empty()
+        || slot.error.is_some()
+        || selector::select(std::slice::from_ref(slot), &without_index(config)).is_ok()
+            && index_fits(slot, slots, config)
+}
+
+fn without_index(config: &Config) -> Vec<selector::TokenSelector> {
+    config.token.iter().map(|selector| selector::TokenSelector { slot: None, ..selector.clone() }).collect()
+}
+
+fn index_fits(slot: &Slot, slots: &[Slot], config: &Config) -> bool {
+    let at = selector::indexed(slots).position(|other| other.id == slot.id);
+    config.token.iter().all(|selector| selector.slot.is_none() || selector.slot == at)
+}
+
+fn read_slot(opened: &mut Opened, slot_id: u64, deadline: &Deadline) -> (Vec<&'static str>, Result<Objects, String>) {
+    let session = match opened.handle.call(&Request::Session { slot_id }, None, deadline) {
+        Ok(Reply::Session(session)) => session,
+        Ok(_) => return (Vec::new(), Err("the worker answered out of turn".into())),
+        Err(error) => return (Vec::new(), Err(error.to_string())),
+    };
+    let mechanisms = session.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
+    let objects = match opened.handle.call(&Request::Objects, None, deadline) {
+        Ok(Reply::Objects(objects)) => Ok(objects),
+        Ok(_) => Err("the worker answered out of turn".into()),
+        Err(error) => Err(error.to_string()),
+    };
+    (mechanisms, objects)
+}
+
+fn logged_in(config: &Config, deadline: Deadline) -> Result<Shown> {
+    let mut login = Login::prepare(config);
+    let mut reached = reach::open(config, &deadline)?.reach(config, deadline)?;
+    login.login(&mut reached, config)?;
+    let objects = reached.objects()?;
+    let opened = reached.opened;
+    let index = selector::indexed(&opened.slots).position(|slot| slot.id == reached.slot.id);
+    let uri = selector::token_uri(&reached.slot, &opened.slots);
+    let mechanisms = reached.session.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
+    let slots = vec![ShownSlot { index, slot: reached.slot, uri, mechanisms, objects: Ok(objects) }];
+    let shown = Shown {
+        module: modules::selector(&opened.module),
+        path: opened.module.display().to_string(),
+        error: None,
+        slots,
+    };
+    opened.handle.close();
+    Ok(shown)
+}
+
+/// A line of the table of objects, and a member of the JSON.
+struct Object {
+    kind: &'static str,
+    label: String,
+    id: String,
+    details: Vec<String>,
+    uri: Uri,
+    json: Value,
+}
+
+fn objects(shown: &ShownSlot, objects: &Objects) -> Vec<Object> {
+    let mut all = Vec::new();
+    let uri = |object_type, label: &[u8], id: &[u8]| Uri {
+        object: (!label.is_empty()).then(|| String::from_utf8_lossy(label).into_owned()),
+        id: (!id.is_empty()).then(|| id.to_vec()),
+        object_type: Some(object_type),
+        ..shown.uri.clone()
+    };
+    for key in &objects.keys {
+        let (kind, object_type) = match key.class {
+            KeyClass::Private => ("private key", ObjectType::Private),
+            KeyClass::Public => ("public key", ObjectType::Public),
+        };
+        let bits = key.modulus.len() * 8;
+        let mut details = vec![if bits == 0 { "RSA, modulus not reported".into() } else { format!("RSA {bits}") }];
+        if key.class == KeyClass::Private {
+            let flag = |value: Option<bool>, yes: &str, no: &str| match value {
+                Some(true) => yes.to_owned(),
+                Some(false) => no.to_owned(),
+                None => format!("{yes}: not reported"),
+            };
+            details.push(flag(key.sensitive, "sensitive", "not sensitive"));
+            details.push(flag(key.extractable, "extractable", "not extractable"));
+            if key.always_authenticate == Some(true) {
+                details.push("PIN for each signature".into());
+            }
+            if key.sign == Some(false) {
+                details.push("may not sign".into());
+            }
+        }
+        let json = json!({
+            "sign": key.sign, "always_authenticate": key.always_authenticate, "sensitive": key.sensitive,
+            "extractable": key.extractable, "always_sensitive": key.always_sensitive,
+            "never_extractable": key.never_extractable, "local": key.local, "rsa_bits": bits,
+        });
+        let uri = uri(object_type, &key.label, &key.id);
+        all.push(Object { kind, label: printable_bytes(&key.label), id: hex(&key.id), details, uri, json });
+    }
+    let (stored, broken) = certificates(objects);
+    for one in &stored {
+        let certificate = &one.certificate;
+        let until = format!("until {}", utc(certificate.not_after));
+        let details = vec![certificate.subject.clone(), until, format!("sha256 {}", hex(&certificate.sha256()))];
+        let json = json!({
+            "subject": certificate.subject, "issuer": certificate.issuer, "emails": certificate.emails,
+            "not_before": utc(certificate.not_before), "not_after": utc(certificate.not_after),
+            "sha256": hex(&certificate.sha256()), "attestation": certificate.is_attestation, "ca": certificate.is_ca,
+        });
+        let uri = uri(ObjectType::Cert, &one.label, &one.id);
+        all.push(Object {
+            kind: "certificate",
+            label: printable_bytes(&one.label),
+            id: hex(&one.id),
+            details,
+            uri,
+            json,
+        });
+    }
+    for error in broken {
+        let uri = shown.uri.clone();
+        let json = json!({ "error": error });
+        all.push(Object {
+            kind: "unreadable",
+            label: String::new(),
+            id: String::new(),
+            details: vec![error],
+            uri,
+            json,
+        });
+    }
+    all
+}
+
+fn state(token: &Token) -> Vec<&'static str> {
+    [
+        (!token.initialized, "not initialised"),
+        (token.initialized && !token.pin_initialized, "no user PIN set"),
+        (!token.login_required, "no login needed"),
+        (token.pin_count_low, "a wrong PIN was given"),
+        (token.pin_final_try, "ONE PIN TRY LEFT"),
+        (token.pin_locked, "PIN LOCKED"),
+        (token.pin_to_be_changed, "PIN must be changed"),
+        (token.pinpad, "PIN is entered at the token"),
+    ]
+    .into_iter()
+    .filter_map(|(holds, word)| holds.then_some(word))
+    .collect()
+}
+
+fn module_text(shown: &Shown) -> String {
+    let mut lines = vec![format!("module {} ({})", shown.module, shown.path)];
+    lines.extend(shown.error.iter().map(|error| format!("  cannot be used: {error}")));
+    if shown.error.is_none() && shown.slots.is_empty() {
+        lines.push("  no slot holds a token that is selected".into());
+    }
+    lines.extend(shown.slots.iter().map(slot_text));
+    lines.extend(
+        shown
+            .slots
+            .iter()
+            .find(|slot| slot.index.is_some() && slot.slot.error.is_none())
+            .map(|slot| snippet(shown, slot)),
+    );
+    lines.join("\n")
+}
+
+fn slot_text(shown: &ShownSlot) -> String {
+    let index = shown.index.map_or("-".into(), |index| index.to_string());
+    let mut lines = Vec::new();
+    match &shown.slot.token {
+        Some(token) => {
+            let label = printable(&token.label);
+            lines.push(format!("  slot {index} (ID {}): token '{label}'", shown.slot.id));
+            let (maker, model) = (printable(&token.manufacturer), printable(&token.model));
+            lines.push(format!(
+                "    {maker}, {model}, serial {}, firmware {}",
+                printable(&token.serial),
+                token.firmware
+            ));
+            let words = state(token);
+            lines.extend((!words.is_empty()).then(|| format!("    state: {}", words.join(", "))));
+        }
+        None => lines.push(format!("  slot {index} (ID {})", shown.slot.id)),
+    }
+    lines.extend(shown.slot.error.iter().map(|error| format!("    cannot be read: {error}")));
+    lines.push(format!("    {}", shown.uri));
+    match &shown.objects {
+        Ok(found) => {
+            let mut table = Table::new();
+            table.load_style(presets::NOTHING);
+            for object in objects(shown, found) {
+                let details = format!("{}\n{}", object.details.join(", "), object.uri);
+                table.add_row([
+                    object.kind.to_owned(),
+                    format!("'{}'", object.label),
+                    format!("ID {}", object.id),
+                    details,
+                ]);
+            }
+            lines.extend(table.lines().map(|line| format!("    {}", line.trim_end())));
+            if !shown.mechanisms.is_empty() {
+                lines.push(format!("    signs by {}", shown.mechanisms[0]));
+            }
+        }
+        Err(error) if shown.slot.error.is_none() => lines.push(format!("    objects cannot be read: {error}")),
+        Err(_) => {}
+    }
+    lines.join("\n")
+}
+
+/// What to put into the configuration for the first usable token.
+fn snippet(shown: &Shown, slot: &ShownSlot) -> String {
+    let quoted = |text: &str| Value::from(text).to_string();
+    let token = slot.slot.token.as_ref();
+    let (key, value) = match token {
+        Some(token) if !token.serial.is_empty() && slot.uri.token.slot_id.is_none() => ("serial", &token.serial),
+        _ => ("uri", &slot.uri.to_string()),
+    };
+    let (module, value) = (quoted(&shown.module), quoted(value));
+    format!("\n  # for the configuration file:\n  module = {module}\n  [token]\n  {key} = {value}")
+}
+
+fn module_json(shown: &Shown) -> Value {
+    let slots: Vec<Value> = shown.slots.iter().map(slot_json).collect();
+    json!({ "module": shown.module, "path": shown.path, "error": shown.error, "slots": slots })
+}
+
+fn slot_json(shown: &ShownSlot) -> Value {
+    let found = shown.objects.as_ref().ok().map(|found| objects(shown, found)).unwrap_or_default();
+    let object = |object: &Object| {
+        let mut json = object.json.clone();
+        json["kind"] = object.kind.into();
+        json["label"] = object.label.clone().into();
+        json["id"] = object.id.clone().into();
+        json["uri"] = object.uri.to_string().into();
+        json
+    };
+    let error = shown.slot.error.clone().or_else(|| shown.objects.as_ref().err().cloned());
+    json!({
+        "index": shown.index, "slot_id": shown.slot.id, "error": error, "uri": shown.uri.to_string(),
+        "token": shown.slot.token, "mechanisms": shown.mechanisms, "objects": found.iter().map(object).collect::<Vec<_>>(),
+    })
+}

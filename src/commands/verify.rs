@@ -1,0 +1,104 @@
+//! `verify`: a request checked offline, as the service would.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use clap::ArgMatches;
+
+use super::{print, usage};
+use crate::cba::received::Received;
+use crate::cba::verify::Freshness;
+use crate::cba::{self, Version, message};
+use crate::certificate::chain::Roots;
+use crate::certificate::utc;
+use crate::cli;
+use crate::config::{Config, duration};
+use crate::error::{Error, Kind, Result};
+use crate::policy;
+use crate::printable::hex;
+use crate::reach::now;
+
+/// Far beyond any request: a header with a certificate, and two short strings.
+const LIMIT: u64 = 1 << 20;
+
+/// How far a host's clock may be ahead of this one.
+const MAX_AHEAD: u64 = 60;
+
+pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
+    let wanted = || usage("max-age", "must be a duration such as 300s");
+    let max_age = cli::given(matches, "max-age").map(|text| duration(text).ok_or_else(wanted)).transpose()?;
+    let roots = cli::given(matches, "roots").map(|path| read_roots(path)).transpose()?;
+    let received = receive(cli::given(matches, "header"), cli::given(matches, "body"))?;
+    let freshness = Freshness { now: now(), max_age: max_age.map_or(300, |age| age.as_secs()), max_ahead: MAX_AHEAD };
+    check(&received, freshness, roots.as_ref(), config)
+}
+
+fn check(received: &Received, freshness: Freshness, roots: Option<&Roots>, config: &Config) -> Result<()> {
+    let Received { version, certificate, .. } = received;
+    if config.policy.payload_versions.as_ref().is_some_and(|versions| !versions.contains(version)) {
+        return Err(invalid(format!("payload version {version} is not allowed")));
+    }
+    cba::verify(*version, (&received.message, &received.signature), certificate, freshness)
+        .map_err(|violation| invalid(violation.to_string()))?;
+    let decision = policy::decide_certificate(&config.policy, certificate, freshness.now);
+    let warnings = decision.allowed().map_err(|refused| invalid(refused.0.join("; ")))?;
+    if let Some(roots) = roots {
+        roots.check(certificate, freshness.now).map_err(|error| invalid(error.to_string()))?;
+    }
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let made = message::time_of(&received.message).filter(|_| *version == Version::V2);
+    let made = made.map_or("no time in it: it can be replayed".into(), |time| format!("made {}", utc(time)));
+    print(
+        &[
+            format!("valid: {version}, {made}"),
+            format!("certificate: {}, until {}", certificate.subject, utc(certificate.not_after)),
+            format!("SHA-256: {}", hex(&certificate.sha256())),
+            format!("chain: {}", if roots.is_some() { "leads to the roots" } else { "not checked (no --roots)" }),
+            "not visible from here: whether the certificate is registered and enabled, whether its e-mail address is a \
+             user of the tenant, revocation, network rules, and a used message"
+                .into(),
+        ]
+        .join("\n"),
+    )
+}
+
+fn invalid(what: String) -> Error {
+    Error::new(Kind::Invalid, format!("invalid: {what}"))
+}
+
+fn receive(header: Option<&str>, body: Option<&str>) -> Result<Received> {
+    let received = match (header, body) {
+        (None, None) => Received::from_json(&read("standard input", io::stdin().lock())?),
+        (Some(header), Some(body)) => {
+            let header = read_file(header)?;
+            Received::from_parts(&String::from_utf8_lossy(&header), &read_file(body)?)
+        }
+        _ => return Err(usage("header", "goes together with --body")),
+    };
+    received.map_err(|error| {
+        let mut message = error.to_string();
+        if let Some(cause) = std::error::Error::source(&error) {
+            message = format!("{message}: {cause}");
+        }
+        invalid(message)
+    })
+}
+
+fn read_roots(path: &str) -> Result<Roots> {
+    Roots::from_pem(&read_file(path)?).map_err(|error| Error::new(Kind::Config, format!("{path}: {error}")))
+}
+
+fn read_file(path: &str) -> Result<Vec<u8>> {
+    let file = File::open(path).map_err(|error| Error::new(Kind::Config, format!("cannot read {path}: {error}")))?;
+    read(path, file)
+}
+
+fn read(name: &str, source: impl Read) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = source.take(LIMIT + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Error::new(Kind::Config, format!("cannot read {name}: {error}")))?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > LIMIT {
+        return Err(invalid(format!("{name} is far too long for a request")));
+    }
+    Ok(bytes)
+}

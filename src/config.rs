@@ -1,0 +1,129 @@
+//! The configuration: file < environment < flag, resolved once into one valid, owned [`Config`].
+//!
+//! Every key has all three forms, from one table in [`keys`]. No error repeats a value: a PIN may stand in the wrong
+//! place.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::cba::{AuthUrl, Version};
+use crate::certificate::HeaderEncoding;
+use crate::error::{Explain, Kind};
+use crate::identity::Wanted;
+use crate::log;
+use crate::pin::Source;
+use crate::policy::Policy;
+use crate::selector::TokenSelector;
+
+mod file;
+pub mod keys;
+mod resolve;
+mod settings;
+
+pub use resolve::{days, duration};
+pub use settings::{Origin, Settings};
+
+/// Everything that is configured, valid.
+#[derive(Debug)]
+pub struct Config {
+    /// `module`: a path or a name; unset: search.
+    pub module: Option<String>,
+    /// `module_debug` by its flag alone: whether vendors' debug variables reach the module.
+    pub module_debug: bool,
+    /// `[token]`: what the keys ask for, and what the URI asks for.
+    pub token: Vec<TokenSelector>,
+    /// `[identity]`.
+    pub identity: Wanted,
+    /// `identity.certificate_file`.
+    pub certificate_file: Option<PathBuf>,
+    /// `pin.source`; unset: [`Source::fallback`].
+    pub pin: Option<Source>,
+    /// `state_dir`; unset: see [`crate::pin::fuse`].
+    pub state_dir: Option<PathBuf>,
+    /// `[sign]`.
+    pub sign: Sign,
+    /// `[policy]`.
+    pub policy: Policy,
+    /// `[log]`.
+    pub log: log::Settings,
+}
+
+/// `[sign]`: defaults of what is signed and printed.
+#[derive(Debug)]
+pub struct Sign {
+    /// The payload's version.
+    pub version: Version,
+    /// Whether the version was given by the command's own flag.
+    pub version_by_flag: bool,
+    /// Where the request goes.
+    pub auth_url: AuthUrl,
+    /// The certificate's form in the header.
+    pub header_encoding: HeaderEncoding,
+    /// How long module and token may take in all.
+    pub timeout: Duration,
+    /// How long before the certificate's end a notice is printed.
+    pub warn_before: Duration,
+}
+
+/// Why a configuration is refused. No message holds a value.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file that cannot be read.
+    #[error("cannot read the configuration {0}")]
+    File(String, #[source] std::io::Error),
+    /// Not TOML.
+    #[error("{path} line {line}: {what}")]
+    Syntax {
+        /// The file.
+        path: String,
+        /// The line, from 1.
+        line: usize,
+        /// What the parser says; it quotes no text.
+        what: String,
+    },
+    /// A key that does not exist.
+    #[error("{path} line {line}: there is no key '{key}'")]
+    UnknownKey {
+        /// The file.
+        path: String,
+        /// The line, from 1.
+        line: usize,
+        /// The key with its tables.
+        key: String,
+    },
+    /// A value that is not of its key's kind.
+    #[error("{origin}: {wanted}")]
+    Value {
+        /// The flag, the variable, or file, line and key.
+        origin: String,
+        /// What is wanted instead.
+        wanted: String,
+    },
+    /// The directory for configurations cannot be told.
+    #[error("--config must name a file")]
+    NoFile,
+}
+
+impl Explain for ConfigError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Value { origin, .. } if origin.starts_with("--") => Kind::Usage,
+            _ => Kind::Config,
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::UnknownKey { key, .. } if key.starts_with("pin") => {
+                vec!["a PIN has no key of its own; [pin] source names where it is: \"file:PATH\"".into()]
+            }
+            Self::UnknownKey { .. } => vec!["the README lists every key".into()],
+            Self::Value { origin, .. } if origin.contains("pin") || origin.contains("PIN") => {
+                vec![crate::pin::source::SOURCES.into(), "the value is not shown, since it may be a PIN".into()]
+            }
+            Self::Value { .. } => vec!["`cba-agent help COMMAND` describes each option".into()],
+            Self::File(..) | Self::NoFile => vec!["check the path that --config or CBA_AGENT_CONFIG names".into()],
+            Self::Syntax { .. } => Vec::new(),
+        }
+    }
+}

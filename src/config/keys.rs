@@ -1,0 +1,188 @@
+//! Every key of the configuration, once: its place in the file, its flag, its variable, its help.
+//!
+//! PURE.
+
+/// Which commands take a key as a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Every command that reaches a token.
+    Token,
+    /// Commands that choose an identity.
+    Identity,
+    /// Commands that log in.
+    Pin,
+    /// `sign`.
+    Sign,
+    /// Commands that judge.
+    Policy,
+    /// Every command.
+    Log,
+}
+
+/// The kind of a value in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A string.
+    Text,
+    /// A whole number, or a string that holds one.
+    Number,
+    /// An array of strings; as a flag repeatable, as a variable separated by commas.
+    List,
+}
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// The dotted path in the file.
+    pub path: &'static str,
+    /// The long flag; the variable is `CBA_AGENT_` and this in capitals.
+    pub flag: &'static str,
+    /// The value's name in the help.
+    pub value: &'static str,
+    /// Where it is a flag.
+    pub group: Group,
+    /// What it is in the file.
+    pub shape: Shape,
+    /// One sentence.
+    pub help: &'static str,
+}
+
+impl Key {
+    /// The variable of the environment.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("CBA_AGENT_{}", self.flag.to_ascii_uppercase().replace('-', "_"))
+    }
+}
+
+const fn text(path: &'static str, flag: &'static str, value: &'static str, group: Group, help: &'static str) -> Key {
+    Key { path, flag, value, group, shape: Shape::Text, help }
+}
+
+const fn number(path: &'static str, flag: &'static str, value: &'static str, group: Group, help: &'static str) -> Key {
+    Key { path, flag, value, group, shape: Shape::Number, help }
+}
+
+const fn list(path: &'static str, flag: &'static str, value: &'static str, group: Group, help: &'static str) -> Key {
+    Key { path, flag, value, group, shape: Shape::List, help }
+}
+
+use Group::{Identity, Log, Pin, Policy, Sign, Token};
+
+/// All of them.
+pub const KEYS: [Key; 28] = [
+    text(
+        "module",
+        "module",
+        "PATH|NAME",
+        Token,
+        "PKCS#11 module: absolute path, or a name such as softhsm2, opensc, ykcs11",
+    ),
+    number("token.slot", "slot", "N", Token, "Nth slot, from 0, among those with an initialised token"),
+    number("token.slot_id", "slot-id", "ID", Token, "Raw slot ID, decimal or 0x"),
+    text("token.label", "token-label", "LABEL", Token, "Token label"),
+    text("token.serial", "token-serial", "SERIAL", Token, "Token serial number"),
+    text("token.uri", "uri", "URI", Token, "PKCS#11 URI (RFC 7512) of token, key or certificate"),
+    text("identity.key_label", "key-label", "LABEL", Identity, "Label of the private key"),
+    text("identity.key_id", "key-id", "HEX", Identity, "ID of the private key, colons allowed"),
+    list(
+        "identity.certificate_sha256",
+        "certificate-sha256",
+        "FP",
+        Identity,
+        "SHA-256 fingerprint of the certificate; repeatable, first valid one wins",
+    ),
+    text(
+        "identity.certificate_file",
+        "certificate-file",
+        "PATH",
+        Identity,
+        "Certificate for an HSM that stores none; needs policy certificate_source",
+    ),
+    text("pin.source", "pin-source", "SOURCE", Pin, "file:PATH, env:VAR, fd:N, stdin, credential:NAME, prompt, pinpad"),
+    text(
+        "sign.payload_version",
+        "payload-version",
+        "v2|v1",
+        Sign,
+        "Payload version; v1 can be replayed until the certificate ends",
+    ),
+    text("sign.auth_url", "auth-url", "URL", Sign, "Base URL of the authentication service"),
+    text("sign.header_encoding", "header-encoding", "der|pem", Sign, "What the header's base64 holds"),
+    text(
+        "sign.timeout",
+        "timeout",
+        "DURATION",
+        Token,
+        "How long the token may take; the clock stops at a prompt [default: 30s]",
+    ),
+    text(
+        "sign.warn_before",
+        "warn-before",
+        "DURATION",
+        Sign,
+        "Notice this long before the certificate ends [default: 30d]",
+    ),
+    list("policy.payload_versions", "policy-payload-versions", "V", Policy, "Versions that may be signed"),
+    number("policy.min_rsa_bits", "policy-min-rsa-bits", "N", Policy, "Least size of the RSA key [default: 2048]"),
+    text(
+        "policy.mechanism",
+        "policy-mechanism",
+        "NAME",
+        Policy,
+        "The one mechanism allowed: sha512-rsa-pkcs or rsa-pkcs",
+    ),
+    list(
+        "policy.require",
+        "policy-require",
+        "RULE",
+        Policy,
+        "What the key must be [default: sensitive,non-extractable]",
+    ),
+    list(
+        "policy.extended_key_usage",
+        "policy-extended-key-usage",
+        "USAGE",
+        Policy,
+        "The certificate has one of these [default: clientAuth,emailProtection]",
+    ),
+    text(
+        "policy.certificate_validity",
+        "policy-certificate-validity",
+        "enforce|warn",
+        Policy,
+        "Outside its validity a certificate is refused, or only warned about",
+    ),
+    text(
+        "policy.certificate_source",
+        "policy-certificate-source",
+        "token|token-or-file",
+        Policy,
+        "Where the certificate may come from",
+    ),
+    list("policy.token_serials", "policy-token-serials", "SERIAL", Policy, "Tokens that may be used"),
+    list("policy.certificate_sha256", "policy-certificate-sha256", "FP", Policy, "Certificates that may be used"),
+    text("log.format", "log-format", "text|json|journald", Log, "Form of notices and errors on standard error"),
+    text("log.level", "log-level", "LEVEL", Log, "error, warn, info, debug or trace; -v is debug, -vv trace"),
+    text("state_dir", "state-dir", "DIR", Pin, "Directory of the wrong-PIN fuse"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_and_flag_is_there_once() {
+        for (at, key) in KEYS.iter().enumerate() {
+            let again = KEYS[at + 1..].iter().any(|other| other.path == key.path || other.flag == key.flag);
+            assert!(!again, "{}", key.path);
+        }
+    }
+
+    #[test]
+    fn variables_are_as_documented() {
+        let variable = |flag| KEYS.iter().find(|key| key.flag == flag).unwrap().variable();
+        assert_eq!(variable("token-serial"), "CBA_AGENT_TOKEN_SERIAL");
+        assert_eq!(variable("payload-version"), "CBA_AGENT_PAYLOAD_VERSION");
+    }
+}

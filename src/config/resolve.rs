@@ -1,0 +1,276 @@
+//! Text becomes a valid [`Config`]. Every error names where the value came from and what is wanted, never the value.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::settings::{Origin, Settings};
+use super::{Config, ConfigError, Sign};
+use crate::cba::{AuthUrl, Version};
+use crate::certificate::HeaderEncoding;
+use crate::facts::Mechanism;
+use crate::identity::Wanted;
+use crate::log;
+use crate::pin::Source;
+use crate::policy::{CertificateSource, Policy, Requirement};
+use crate::printable::parse_hex;
+use crate::selector::{TokenSelector, Uri};
+
+/// A duration as people write it, `30s`, `5m`, `30d`; `None` for anything else.
+#[must_use]
+pub fn duration(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text).ok()
+}
+
+/// A duration in words, for a notice: whole days.
+#[must_use]
+pub fn days(seconds: u64) -> String {
+    match seconds / 86_400 {
+        0 => "less than a day".into(),
+        1 => "1 day".into(),
+        days => format!("{days} days"),
+    }
+}
+
+impl Config {
+    /// Makes the settings a configuration.
+    ///
+    /// # Errors
+    /// The first value that is not what its key wants.
+    pub fn resolve(settings: &Settings, module_debug: bool) -> Result<Self, ConfigError> {
+        let read = Reader(settings);
+        let uri = read.optional("token.uri", |text| Uri::parse(text).map_err(|error| error.to_string()))?;
+        let mut pin = read.optional("pin.source", |text| Source::parse(text).ok_or("not a PIN source".to_owned()))?;
+        let rank = |key| settings.get(key).map(|setting| &setting.origin);
+        if let Some(file) = uri.as_ref().and_then(|uri| uri.pin_file.as_ref()) {
+            if pin.is_none() || rank("token.uri") > rank("pin.source") {
+                pin = Some(Source::File(file.into()));
+            }
+        }
+        Ok(Self {
+            module: read.optional("module", |text| not_empty(text).map(str::to_owned))?,
+            module_debug,
+            token: read.token(uri.as_ref())?,
+            identity: Wanted {
+                key_label: read.optional("identity.key_label", |text| Ok(text.to_owned()))?,
+                key_id: read.optional("identity.key_id", |text| hexadecimal(text, None))?,
+                certificate_sha256: read.list("identity.certificate_sha256", fingerprint)?.unwrap_or_default(),
+                uri,
+            },
+            certificate_file: read.optional("identity.certificate_file", |text| not_empty(text).map(PathBuf::from))?,
+            pin,
+            state_dir: read.optional("state_dir", |text| not_empty(text).map(PathBuf::from))?,
+            sign: read.sign()?,
+            policy: read.policy()?,
+            log: read.log()?,
+        })
+    }
+}
+
+struct Reader<'a>(&'a Settings);
+
+type Parsed<T> = Result<T, String>;
+
+impl Reader<'_> {
+    fn optional<T>(&self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> Result<Option<T>, ConfigError> {
+        let Some(setting) = self.0.get(key) else { return Ok(None) };
+        let value = setting.values.last().map(String::as_str).unwrap_or_default();
+        parse(value).map(Some).map_err(|wanted| ConfigError::Value { origin: self.0.name(key), wanted })
+    }
+
+    fn list<T>(&self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> Result<Option<Vec<T>>, ConfigError> {
+        let Some(setting) = self.0.get(key) else { return Ok(None) };
+        let error = |wanted: String| ConfigError::Value { origin: self.0.name(key), wanted };
+        if setting.values.is_empty() {
+            return Err(error("must name at least one".into()));
+        }
+        setting.values.iter().map(|value| parse(value)).collect::<Parsed<_>>().map(Some).map_err(error)
+    }
+
+    fn one_of<T: Copy>(&self, key: &str, names: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
+        self.optional(key, |text| by_name(text, names))
+    }
+
+    fn token(&self, uri: Option<&Uri>) -> Result<Vec<TokenSelector>, ConfigError> {
+        let own = TokenSelector {
+            slot: self.optional("token.slot", |text| text.parse().map_err(|_| slot_hint(text)))?,
+            slot_id: self.optional("token.slot_id", |text| slot_id(text).ok_or("must be decimal or 0x".into()))?,
+            label: self.optional("token.label", |text| Ok(text.to_owned()))?,
+            serial: self.optional("token.serial", |text| Ok(text.to_owned()))?,
+            ..TokenSelector::default()
+        };
+        let uri = uri.map(|uri| uri.token.clone());
+        Ok([Some(own), uri].into_iter().flatten().filter(|selector| !selector.is_empty()).collect())
+    }
+
+    fn sign(&self) -> Result<Sign, ConfigError> {
+        let time = |text: &str| duration(text).ok_or_else(|| "must be a duration such as 30s, 5m or 30d".to_owned());
+        let positive =
+            |text: &str| time(text).and_then(|d| if d.is_zero() { Err("must be more than 0".into()) } else { Ok(d) });
+        let version = self.0.get("sign.payload_version");
+        Ok(Sign {
+            version: self.one_of("sign.payload_version", &VERSIONS)?.unwrap_or_default(),
+            version_by_flag: version.is_some_and(|setting| setting.origin == Origin::Flag),
+            auth_url: self
+                .optional("sign.auth_url", |text| AuthUrl::parse(text).map_err(|error| error.to_string()))?
+                .unwrap_or_default(),
+            header_encoding: self.one_of("sign.header_encoding", &ENCODINGS)?.unwrap_or_default(),
+            timeout: self.optional("sign.timeout", positive)?.unwrap_or(Duration::from_secs(30)),
+            warn_before: self.optional("sign.warn_before", time)?.unwrap_or(Duration::from_secs(30 * 86_400)),
+        })
+    }
+
+    fn policy(&self) -> Result<Policy, ConfigError> {
+        let default = Policy::default();
+        let bits = |text: &str| text.parse().map_err(|_| "must be a whole number".to_owned());
+        let known_usage = |text: &str| {
+            let names = ["clientAuth", "emailProtection", "serverAuth", "codeSigning"];
+            let known = names.contains(&text) || text.chars().all(|c| c.is_ascii_digit() || c == '.');
+            if known { Ok(text.to_owned()) } else { Err(format!("must be one of {} or an OID", names.join(", "))) }
+        };
+        Ok(Policy {
+            payload_versions: self.list("policy.payload_versions", |text| by_name(text, &VERSIONS))?,
+            min_rsa_bits: self.optional("policy.min_rsa_bits", bits)?.unwrap_or(default.min_rsa_bits),
+            mechanism: self.one_of("policy.mechanism", &MECHANISMS)?,
+            require: self.list("policy.require", |text| by_name(text, &Requirement::NAMES))?.unwrap_or(default.require),
+            extended_key_usage: self
+                .list("policy.extended_key_usage", known_usage)?
+                .unwrap_or(default.extended_key_usage),
+            enforce_validity: self
+                .one_of("policy.certificate_validity", &[("enforce", true), ("warn", false)])?
+                .unwrap_or(default.enforce_validity),
+            certificate_source: self.one_of("policy.certificate_source", &SOURCES)?.unwrap_or_default(),
+            token_serials: self.list("policy.token_serials", |text| Ok(text.to_owned()))?,
+            certificate_sha256: self.list("policy.certificate_sha256", fingerprint)?,
+        })
+    }
+
+    fn log(&self) -> Result<log::Settings, ConfigError> {
+        Ok(log::Settings {
+            format: self.one_of("log.format", &log::FORMATS)?.unwrap_or_default(),
+            level: self.one_of("log.level", &log::LEVELS)?.unwrap_or(log::DEFAULT_LEVEL),
+        })
+    }
+}
+
+const VERSIONS: [(&str, Version); 2] = [("v2", Version::V2), ("v1", Version::V1)];
+const ENCODINGS: [(&str, HeaderEncoding); 2] = [("der", HeaderEncoding::Der), ("pem", HeaderEncoding::Pem)];
+const MECHANISMS: [(&str, Mechanism); 2] =
+    [("sha512-rsa-pkcs", Mechanism::Sha512RsaPkcs), ("rsa-pkcs", Mechanism::RsaPkcs)];
+const SOURCES: [(&str, CertificateSource); 2] =
+    [("token", CertificateSource::Token), ("token-or-file", CertificateSource::TokenOrFile)];
+
+fn by_name<T: Copy>(text: &str, names: &[(&str, T)]) -> Parsed<T> {
+    let found = names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
+        format!("must be one of: {}", names.join(", "))
+    })
+}
+
+fn not_empty(text: &str) -> Parsed<&str> {
+    if text.is_empty() { Err("must not be empty".into()) } else { Ok(text) }
+}
+
+fn hexadecimal(text: &str, length: Option<usize>) -> Parsed<Vec<u8>> {
+    let bytes = parse_hex(text).filter(|bytes| length.is_none_or(|length| bytes.len() == length));
+    bytes.ok_or_else(|| match length {
+        Some(length) => format!("must be {length} bytes in hexadecimal"),
+        None => "must be whole bytes in hexadecimal".into(),
+    })
+}
+
+/// A SHA-256 fingerprint in every form that people paste, such as openssl's `sha256 Fingerprint=AA:BB...`.
+fn fingerprint(text: &str) -> Parsed<Vec<u8>> {
+    let text = text.trim();
+    let value = match text.split_once('=') {
+        Some((name, value)) if name.to_ascii_lowercase().trim_end().ends_with("fingerprint") => value,
+        _ => text,
+    };
+    let value = value.trim();
+    let prefixed = value.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sha256:"));
+    hexadecimal(if prefixed { &value[7..] } else { value }, Some(32))
+}
+
+fn slot_id(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+fn slot_hint(text: &str) -> String {
+    let what = "must be a whole number from 0, counting initialised tokens";
+    if text.starts_with("0x") { format!("{what}; for a raw slot ID use --slot-id") } else { what.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys::{KEYS, Key};
+    use super::*;
+
+    fn resolve(flags: &[(&str, &str)], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let flag = |key: &Key| {
+            let values: Vec<String> =
+                flags.iter().filter(|(name, _)| *name == key.flag).map(|(_, value)| (*value).to_owned()).collect();
+            (!values.is_empty()).then_some(values)
+        };
+        let variable = |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).into());
+        Config::resolve(&Settings::gather(None, variable, flag)?, false)
+    }
+
+    #[test]
+    fn a_flag_beats_a_variable() {
+        let config = resolve(&[("slot", "1")], &[("CBA_AGENT_SLOT", "2"), ("CBA_AGENT_MODULE", "opensc")]).unwrap();
+        assert_eq!(config.token[0].slot, Some(1));
+        assert_eq!(config.module.as_deref(), Some("opensc"));
+    }
+
+    #[test]
+    fn only_the_flag_makes_v1_explicit() {
+        assert!(resolve(&[("payload-version", "v1")], &[]).unwrap().sign.version_by_flag);
+        assert!(!resolve(&[], &[("CBA_AGENT_PAYLOAD_VERSION", "v1")]).unwrap().sign.version_by_flag);
+    }
+
+    #[test]
+    fn fingerprints_are_taken_in_every_form_people_paste() {
+        let plain = "ab".repeat(32);
+        let colons = vec!["AB"; 32].join(":");
+        for text in [
+            plain.clone(),
+            colons.clone(),
+            format!("sha256 Fingerprint={colons}"),
+            format!("SHA256 Fingerprint={colons}\n"),
+            format!("SHA256:{plain}"),
+        ] {
+            assert_eq!(fingerprint(&text).unwrap(), [0xab; 32], "{text}");
+        }
+        assert!(fingerprint(&plain[2..]).is_err());
+    }
+
+    #[test]
+    fn an_empty_list_where_one_is_needed_is_refused() {
+        let file = super::super::file::parse("c", "[policy]\nrequire = []\n").unwrap();
+        assert_eq!(file["policy.require"].values.len(), 0);
+        assert!(resolve(&[], &[("CBA_AGENT_POLICY_REQUIRE", " , ")]).is_err());
+    }
+
+    #[test]
+    fn no_refused_value_is_repeated() {
+        for key in &KEYS {
+            if let Err(error) = resolve(&[(key.flag, "SE\u{7}CRET1")], &[]) {
+                let text = crate::error::Error::from(error).to_string();
+                assert!(!text.contains("CRET1"), "{text}");
+                assert!(text.contains(key.flag), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_uris_pin_file_is_used_where_it_is_nearer() {
+        let uri = "pkcs11:token=a?pin-source=file:/etc/pin";
+        let config = resolve(&[("uri", uri)], &[("CBA_AGENT_PIN_SOURCE", "prompt")]).unwrap();
+        assert_eq!(config.pin, Some(Source::File("/etc/pin".into())));
+        let config = resolve(&[("uri", uri), ("pin-source", "prompt")], &[]).unwrap();
+        assert_eq!(config.pin, Some(Source::Prompt));
+    }
+}

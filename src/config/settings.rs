@@ -1,0 +1,132 @@
+//! Raw settings: for each key its values as text and where they came from. Later sources replace earlier ones.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::keys::{KEYS, Key, Shape};
+use super::{ConfigError, file};
+
+/// Where a value came from, the weakest first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// A line of the file.
+    File {
+        /// The file.
+        path: String,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// The key's variable.
+    Environment,
+    /// The key's flag.
+    Flag,
+}
+
+/// The values of one key.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// One, or for a list any number.
+    pub values: Vec<String>,
+    /// Where they came from.
+    pub origin: Origin,
+}
+
+/// All keys that are set.
+#[derive(Debug, Default)]
+pub struct Settings(BTreeMap<&'static str, Setting>);
+
+impl Settings {
+    /// Reads file and environment, and takes the flags on top.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no TOML or has unknown keys, or a variable is not UTF-8.
+    pub fn gather(
+        config: Option<&OsStr>,
+        environment: impl Fn(&str) -> Option<OsString>,
+        flags: impl Fn(&Key) -> Option<Vec<String>>,
+    ) -> Result<Self, ConfigError> {
+        let mut settings = Self::default();
+        if let Some((path, text)) = open(config, &environment)? {
+            settings.0 = file::parse(&path.display().to_string(), &text)?;
+        }
+        for key in &KEYS {
+            // An empty variable counts as unset, as services and containers leave them.
+            if let Some(value) = environment(&key.variable()).filter(|value| !value.is_empty()) {
+                let not_text = |_| ConfigError::Value { origin: key.variable(), wanted: "must be UTF-8".into() };
+                let value = value.into_string().map_err(not_text)?;
+                let values = if key.shape == Shape::List {
+                    value.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+                } else {
+                    vec![value]
+                };
+                settings.0.insert(key.path, Setting { values, origin: Origin::Environment });
+            }
+            if let Some(values) = flags(key) {
+                settings.0.insert(key.path, Setting { values, origin: Origin::Flag });
+            }
+        }
+        Ok(settings)
+    }
+
+    /// The setting of a key by its dotted path.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<&Setting> {
+        self.0.get(path)
+    }
+
+    /// How an error names where a key's value came from.
+    #[must_use]
+    pub fn name(&self, path: &str) -> String {
+        let key = KEYS.iter().find(|key| key.path == path);
+        match (self.get(path).map(|setting| &setting.origin), key) {
+            (Some(Origin::Flag), Some(key)) => format!("--{}", key.flag),
+            (Some(Origin::Environment), Some(key)) => key.variable(),
+            (Some(file @ Origin::File { .. }), _) => format!("{file}: {path}"),
+            _ => path.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line } => write!(f, "{path} line {line}"),
+            Self::Environment => f.write_str("environment"),
+            Self::Flag => f.write_str("flag"),
+        }
+    }
+}
+
+/// The file that was named, else the user's, else the system's; only a named one must exist.
+fn open(
+    config: Option<&OsStr>,
+    environment: &impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<(PathBuf, String)>, ConfigError> {
+    let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
+    let named = config.map(OsStr::to_owned).or_else(|| variable("CBA_AGENT_CONFIG"));
+    if let Some(named) = named {
+        if named.is_empty() {
+            return Err(ConfigError::NoFile);
+        }
+        let path = PathBuf::from(named);
+        return read(&path).map(|text| Some((path, text)));
+    }
+    let home = variable("XDG_CONFIG_HOME").map(PathBuf::from);
+    let home = home.or_else(|| variable("HOME").map(|home| Path::new(&home).join(".config")));
+    let user = home.map(|home| home.join("cba-agent/config.toml"));
+    for path in user.into_iter().chain([PathBuf::from("/etc/cba-agent/config.toml")]) {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => return Ok(Some((path, text))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {}
+            Err(error) => return Err(ConfigError::File(path.display().to_string(), error)),
+        }
+    }
+    Ok(None)
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| ConfigError::File(path.display().to_string(), error))
+}

@@ -1,0 +1,53 @@
+//! How long module and token may take.
+
+use std::time::{Duration, Instant};
+
+/// A moment by which work must be done, which a prompt can put off.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline {
+    at: Instant,
+    whole: Duration,
+}
+
+impl Deadline {
+    /// So long from now.
+    #[must_use]
+    pub fn after(whole: Duration) -> Self {
+        let now = Instant::now();
+        Self { at: now.checked_add(whole).unwrap_or(now + Duration::from_secs(86_400)), whole }
+    }
+
+    /// Runs something that waits for a person; the time does not count.
+    pub fn stopped<T>(&mut self, wait: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = wait();
+        self.at += start.elapsed();
+        result
+    }
+
+    /// What was given in all, prompts aside.
+    #[must_use]
+    pub fn whole(&self) -> Duration {
+        self.whole
+    }
+
+    /// What is left; `None` when it has passed.
+    #[must_use]
+    pub fn left(&self) -> Option<Duration> {
+        self.at.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_stops_while_a_person_is_awaited() {
+        let mut deadline = Deadline::after(Duration::from_secs(5));
+        let before = deadline.at;
+        deadline.stopped(|| std::thread::sleep(Duration::from_millis(2)));
+        assert!(deadline.at >= before + Duration::from_millis(2));
+        assert_eq!(Deadline::after(Duration::ZERO).left(), None);
+    }
+}

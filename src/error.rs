@@ -1,0 +1,229 @@
+//! Errors as people and programs meet them: one message, hints that name the command that helps, one exit code.
+//!
+//! Each room has an error enum of its own; what makes one fit for the outside is [`Explain`]. The exit codes stand here
+//! and nowhere else.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// What went wrong, as a stable name for programs (`kind` of the JSON form) and as the source of the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing that has a name: a defect here, or a host that cannot start a process.
+    Unexpected,
+    /// The command line.
+    Usage,
+    /// A configuration file or variable.
+    Config,
+    /// No such module, slot, token, key or certificate.
+    NotFound,
+    /// Several of them where one is needed.
+    Ambiguous,
+    /// The key or token cannot do what is needed, whatever the PIN.
+    Unsuitable,
+    /// No source of a PIN.
+    PinMissing,
+    /// The source of the PIN cannot be used; no login was tried.
+    PinSource,
+    /// The token refused the PIN.
+    PinIncorrect,
+    /// The token is locked against further PINs.
+    PinLocked,
+    /// The PIN has a length or form that the token does not take; no try was spent.
+    PinLength,
+    /// The PIN must be changed or set first.
+    PinExpired,
+    /// The token says that one try is left.
+    PinFinalTry,
+    /// Earlier refusals forbid an unattended attempt.
+    PinFuse,
+    /// The state directory, which keeps the fuse, cannot be used.
+    StateDir,
+    /// Another user or role is logged in.
+    PinState,
+    /// The custody or certificate policy refuses.
+    Policy,
+    /// The token or its module failed.
+    TokenFailed,
+    /// The token is gone.
+    TokenRemoved,
+    /// The token did not answer in time.
+    TokenTimeout,
+    /// Another process holds the token.
+    TokenBusy,
+    /// The result of the token does not verify.
+    SignatureInvalid,
+    /// What was checked is invalid, or ends too soon.
+    Invalid,
+}
+
+impl Kind {
+    /// The stable name, as in the JSON form of an error.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unexpected => "unexpected",
+            Self::Usage => "usage",
+            Self::Config => "config",
+            Self::NotFound => "not_found",
+            Self::Ambiguous => "ambiguous",
+            Self::Unsuitable => "unsuitable",
+            Self::PinMissing => "pin_missing",
+            Self::PinSource => "pin_source",
+            Self::PinIncorrect => "pin_incorrect",
+            Self::PinLocked => "pin_locked",
+            Self::PinLength => "pin_length",
+            Self::PinExpired => "pin_expired",
+            Self::PinFinalTry => "pin_final_try",
+            Self::PinFuse => "pin_fuse",
+            Self::StateDir => "state_dir",
+            Self::PinState => "pin_state",
+            Self::Policy => "policy",
+            Self::TokenFailed => "token_failed",
+            Self::TokenRemoved => "token_removed",
+            Self::TokenTimeout => "token_timeout",
+            Self::TokenBusy => "token_busy",
+            Self::SignatureInvalid => "signature_invalid",
+            Self::Invalid => "invalid",
+        }
+    }
+
+    /// The exit code of a process that ends with this error.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Unexpected => 1,
+            Self::Usage | Self::Config => 2,
+            Self::NotFound | Self::Ambiguous | Self::Unsuitable => 3,
+            Self::PinMissing
+            | Self::PinSource
+            | Self::PinIncorrect
+            | Self::PinLocked
+            | Self::PinLength
+            | Self::PinExpired
+            | Self::PinFinalTry
+            | Self::PinFuse
+            | Self::StateDir
+            | Self::PinState => 4,
+            Self::Policy => 5,
+            Self::TokenFailed | Self::TokenRemoved | Self::TokenTimeout | Self::TokenBusy => 6,
+            Self::SignatureInvalid => 7,
+            Self::Invalid => 8,
+        }
+    }
+
+    /// Whether a program may try the same again without anybody having acted.
+    #[must_use]
+    pub fn retryable(self) -> bool {
+        self.exit_code() == 6
+    }
+}
+
+/// What a room's error says of itself to the outside.
+pub trait Explain: StdError {
+    /// The stable name of what went wrong.
+    fn kind(&self) -> Kind;
+    /// Commands and settings that help, most likely first.
+    fn hints(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// An error on its way to the person or program outside.
+#[derive(Debug)]
+pub struct Error {
+    /// What went wrong, by its stable name.
+    pub kind: Kind,
+    /// The chain of causes in one line, outermost first, without a full stop.
+    pub message: String,
+    /// Commands and settings that help, most likely first.
+    pub hints: Vec<String>,
+}
+
+/// The result of everything that may end the process.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error with a message and no hint yet.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hints: Vec::new() }
+    }
+
+    /// The same with one more hint.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// The same with the outer context put before the message.
+    #[must_use]
+    pub fn context(mut self, outer: impl fmt::Display) -> Self {
+        self.message = format!("{outer}: {}", self.message);
+        self
+    }
+
+    /// The form for programs: one JSON object in one line.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        #[derive(serde::Serialize)]
+        struct Json<'a> {
+            level: &'static str,
+            code: u8,
+            kind: &'static str,
+            message: &'a str,
+            #[serde(skip_serializing_if = "str::is_empty")]
+            hint: &'a str,
+            retryable: bool,
+        }
+        let (code, kind, retryable) = (self.kind.exit_code(), self.kind.name(), self.kind.retryable());
+        let json = Json { level: "ERROR", code, kind, message: &self.message, hint: &self.hints.join("; "), retryable };
+        // invariant: strings and numbers always serialise
+        serde_json::to_string(&json).unwrap_or_default()
+    }
+}
+
+/// The form for people: an `error:` line, then a `hint:` line each.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.message)?;
+        self.hints.iter().try_for_each(|hint| write!(f, "\nhint: {hint}"))
+    }
+}
+
+impl<E: Explain> From<E> for Error {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        Self { kind: error.kind(), message, hints: error.hints() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pin_errors_are_never_retryable() {
+        for kind in [Kind::PinIncorrect, Kind::PinLocked, Kind::PinFuse, Kind::PinMissing, Kind::StateDir] {
+            assert_eq!(kind.exit_code(), 4);
+            assert!(!kind.retryable());
+        }
+    }
+
+    #[test]
+    fn the_json_form_is_one_line_with_code_kind_and_retryable() {
+        let error = Error::new(Kind::PinIncorrect, "login\nrefused").hint("look");
+        let json = error.to_json();
+        assert!(!json.contains('\n'));
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["code"], 4);
+        assert_eq!(value["kind"], "pin_incorrect");
+        assert_eq!(value["retryable"], false);
+        assert_eq!(value["hint"], "look");
+    }
+}

@@ -1,0 +1,171 @@
+//! What a worker read from module and token, as plain values.
+//!
+//! PURE. Policy, selection and output work on these; nothing here can reach a token. A value that the token does not
+//! report is `None`: absent is neither true nor false.
+
+use serde::{Deserialize, Serialize};
+
+/// `C_GetInfo` (PKCS#11 3.0 section 5.4.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Library {
+    /// The Cryptoki version that the module implements, as `2.40`.
+    pub cryptoki: String,
+    /// Who made the module.
+    pub manufacturer: String,
+    /// What the module calls itself.
+    pub description: String,
+    /// The module's own version, as `2.6`.
+    pub version: String,
+}
+
+/// A slot that holds a token, in the module's order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// The `CK_SLOT_ID`.
+    pub id: u64,
+    /// The token's information, as far as it could be read.
+    pub token: Option<Token>,
+    /// Why the slot could not be read whole. Such a slot keeps its place and is never chosen by its index.
+    pub error: Option<String>,
+}
+
+/// `C_GetTokenInfo` (PKCS#11 3.0 section 5.5.3); strings without their padding.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// The label that the token was initialised with.
+    pub label: String,
+    /// Who made the token.
+    pub manufacturer: String,
+    /// The token's model.
+    pub model: String,
+    /// The serial number; may be empty, all zeros, or shared by all tokens of a make.
+    pub serial: String,
+    /// The firmware version, as `5.4`.
+    pub firmware: String,
+    /// `CKF_HW_SLOT` of the slot; `None` where `C_GetSlotInfo` failed.
+    pub hardware: Option<bool>,
+    /// `CKF_TOKEN_INITIALIZED`.
+    pub initialized: bool,
+    /// `CKF_LOGIN_REQUIRED`.
+    pub login_required: bool,
+    /// `CKF_USER_PIN_INITIALIZED`.
+    pub pin_initialized: bool,
+    /// `CKF_USER_PIN_COUNT_LOW`: a wrong PIN was given since the last right one.
+    pub pin_count_low: bool,
+    /// `CKF_USER_PIN_FINAL_TRY`: one more wrong PIN locks the token.
+    pub pin_final_try: bool,
+    /// `CKF_USER_PIN_LOCKED`.
+    pub pin_locked: bool,
+    /// `CKF_USER_PIN_TO_BE_CHANGED`.
+    pub pin_to_be_changed: bool,
+    /// `CKF_PROTECTED_AUTHENTICATION_PATH`: the PIN is entered at the token itself.
+    pub pinpad: bool,
+}
+
+/// The two ways to an RSASSA-PKCS1-v1_5 signature with SHA-512.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mechanism {
+    /// `CKM_SHA512_RSA_PKCS`: the token hashes.
+    Sha512RsaPkcs,
+    /// `CKM_RSA_PKCS` over the DER `DigestInfo` of the SHA-512 digest (RFC 8017 section 9.2).
+    RsaPkcs,
+}
+
+impl Mechanism {
+    /// The standard's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sha512RsaPkcs => "CKM_SHA512_RSA_PKCS",
+            Self::RsaPkcs => "CKM_RSA_PKCS",
+        }
+    }
+}
+
+/// What a session on one slot offers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Signature mechanisms by the mechanism list, the preferred one first; empty where the list could not be read.
+    pub mechanisms: Vec<Mechanism>,
+    /// Whether the module could list its mechanisms at all.
+    pub mechanisms_known: bool,
+}
+
+/// The class of a key object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyClass {
+    /// `CKO_PRIVATE_KEY`.
+    Private,
+    /// `CKO_PUBLIC_KEY`.
+    Public,
+}
+
+/// An RSA key object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// The number by which the worker knows the object; no handle of the module's.
+    pub handle: u64,
+    /// Private or public.
+    pub class: KeyClass,
+    /// `CKA_LABEL`.
+    #[serde(with = "bytes")]
+    pub label: Vec<u8>,
+    /// `CKA_ID`.
+    #[serde(with = "bytes")]
+    pub id: Vec<u8>,
+    /// `CKA_MODULUS`, big-endian without leading zeros; empty where not reported.
+    #[serde(with = "bytes")]
+    pub modulus: Vec<u8>,
+    /// `CKA_SIGN`.
+    pub sign: Option<bool>,
+    /// `CKA_ALWAYS_AUTHENTICATE`.
+    pub always_authenticate: Option<bool>,
+    /// `CKA_SENSITIVE`.
+    pub sensitive: Option<bool>,
+    /// `CKA_EXTRACTABLE`.
+    pub extractable: Option<bool>,
+    /// `CKA_ALWAYS_SENSITIVE`.
+    pub always_sensitive: Option<bool>,
+    /// `CKA_NEVER_EXTRACTABLE`.
+    pub never_extractable: Option<bool>,
+    /// `CKA_LOCAL`: made inside the token.
+    pub local: Option<bool>,
+}
+
+/// A certificate object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// `CKA_LABEL`.
+    #[serde(with = "bytes")]
+    pub label: Vec<u8>,
+    /// `CKA_ID`.
+    #[serde(with = "bytes")]
+    pub id: Vec<u8>,
+    /// `CKA_VALUE` as the token gave it: DER, perhaps with padding behind it.
+    #[serde(with = "bytes")]
+    pub value: Vec<u8>,
+}
+
+/// The objects that a session sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Objects {
+    /// RSA keys, private and public.
+    pub keys: Vec<Key>,
+    /// X.509 certificates.
+    pub certificates: Vec<Certificate>,
+}
+
+mod bytes {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        STANDARD.decode(text.as_bytes()).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,196 @@
+//! A PKCS#11 call that failed, as it crosses the wall: function, return value, and what that means to the outside.
+//!
+//! PURE. Return values are carried by their standard names (PKCS#11 3.0 section 5.1), never as a library's type, so that
+//! the front can judge them without knowing any PKCS#11 library.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Explain, Kind};
+
+/// Why the worker could not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Fault {
+    /// A `C_` function answered something other than `CKR_OK`.
+    #[error("{call}: {ckr}")]
+    Call {
+        /// The function, as `C_Login`.
+        call: String,
+        /// The return value, as `CKR_PIN_INCORRECT`, or a number where the standard has no name.
+        ckr: String,
+    },
+    /// The module file could not be loaded.
+    #[error("cannot load the module: {0}")]
+    Load(String),
+    /// The module answered `CKR_OK` and nonsense, or lacks a function that every module has.
+    #[error("{call}: {what}")]
+    Malformed {
+        /// The function.
+        call: String,
+        /// What is wrong with its answer.
+        what: String,
+    },
+    /// The operating system gave no random bytes or no time.
+    #[error("cannot make the message: {0}")]
+    Message(String),
+}
+
+/// What a `C_Login` that was not `CKR_OK` says of the PIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinVerdict {
+    /// A try was spent, or none is left.
+    Refused,
+    /// The token did not look at the PIN: no try was spent.
+    NotTried,
+    /// Nobody can tell.
+    Unknown,
+}
+
+impl Fault {
+    /// A fault of one function by its standard name.
+    pub fn call(call: impl Into<String>, ckr: impl Into<String>) -> Self {
+        Self::Call { call: call.into(), ckr: ckr.into() }
+    }
+
+    /// Whether this is exactly that return value of that function.
+    #[must_use]
+    pub fn is(&self, function: &str, value: &str) -> bool {
+        matches!(self, Self::Call { call, ckr } if call == function && ckr == value)
+    }
+
+    /// The return value's name, where the fault is one.
+    #[must_use]
+    pub fn ckr(&self) -> &str {
+        match self {
+            Self::Call { ckr, .. } => ckr,
+            _ => "",
+        }
+    }
+
+    /// Whether the fault came from a login, the only call that a PIN goes to.
+    #[must_use]
+    pub fn is_login(&self) -> bool {
+        matches!(self, Self::Call { call, .. } | Self::Malformed { call, .. } if call == "C_Login")
+    }
+
+    /// What a failed `C_Login` says of the PIN that was sent (PKCS#11 3.0 section 5.6.8).
+    #[must_use]
+    pub fn pin_verdict(&self) -> PinVerdict {
+        match self.ckr() {
+            "CKR_PIN_INCORRECT" | "CKR_PIN_INVALID" | "CKR_PIN_LOCKED" => PinVerdict::Refused,
+            "CKR_PIN_LEN_RANGE"
+            | "CKR_ARGUMENTS_BAD"
+            | "CKR_PIN_EXPIRED"
+            | "CKR_USER_PIN_NOT_INITIALIZED"
+            | "CKR_USER_ANOTHER_ALREADY_LOGGED_IN"
+            | "CKR_USER_TOO_MANY_TYPES"
+            | "CKR_USER_TYPE_INVALID"
+            | "CKR_USER_ALREADY_LOGGED_IN"
+            | "CKR_OPERATION_NOT_INITIALIZED"
+            | "CKR_FUNCTION_CANCELED"
+            | "CKR_FUNCTION_REJECTED"
+            | "CKR_CANCEL"
+            | "CKR_TOKEN_NOT_PRESENT"
+            | "CKR_SLOT_ID_INVALID"
+            | "CKR_SESSION_HANDLE_INVALID"
+            | "CKR_SESSION_CLOSED"
+            | "CKR_CRYPTOKI_NOT_INITIALIZED"
+            | "CKR_FUNCTION_NOT_SUPPORTED" => PinVerdict::NotTried,
+            _ => PinVerdict::Unknown,
+        }
+    }
+
+    fn login_kind(&self) -> Option<Kind> {
+        Some(match self.ckr() {
+            "CKR_PIN_INCORRECT" | "CKR_PIN_INVALID" => Kind::PinIncorrect,
+            "CKR_PIN_LOCKED" => Kind::PinLocked,
+            "CKR_PIN_LEN_RANGE" | "CKR_ARGUMENTS_BAD" => Kind::PinLength,
+            "CKR_PIN_EXPIRED" | "CKR_USER_PIN_NOT_INITIALIZED" => Kind::PinExpired,
+            "CKR_USER_ANOTHER_ALREADY_LOGGED_IN" | "CKR_USER_TOO_MANY_TYPES" => Kind::PinState,
+            "CKR_FUNCTION_CANCELED" | "CKR_FUNCTION_REJECTED" | "CKR_CANCEL" => Kind::PinMissing,
+            _ => return None,
+        })
+    }
+}
+
+impl Explain for Fault {
+    fn kind(&self) -> Kind {
+        if let Some(kind) = self.is_login().then(|| self.login_kind()).flatten() {
+            return kind;
+        }
+        match (self, self.ckr()) {
+            (Self::Load(_), _) => Kind::NotFound,
+            (Self::Message(_), _) => Kind::Unexpected,
+            (_, "CKR_SLOT_ID_INVALID") => Kind::NotFound,
+            (_, "CKR_TOKEN_NOT_PRESENT" | "CKR_DEVICE_REMOVED" | "CKR_TOKEN_NOT_RECOGNIZED") => Kind::TokenRemoved,
+            (_, "CKR_MECHANISM_INVALID" | "CKR_KEY_FUNCTION_NOT_PERMITTED" | "CKR_KEY_TYPE_INCONSISTENT") => {
+                Kind::Unsuitable
+            }
+            (_, "CKR_PIN_EXPIRED") => Kind::PinExpired,
+            _ => Kind::TokenFailed,
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        let hint = match (self, self.ckr()) {
+            (Self::Load(_), _) => "check the file with `ldd`; a module must be built for this system".into(),
+            (Self::Message(_), _) => return Vec::new(),
+            (_, "CKR_PIN_INCORRECT") => "the PIN was sent once and will not be sent again; correct the PIN source \
+                 before the next run, since a token locks after a few wrong PINs"
+                .into(),
+            (_, "CKR_PIN_LOCKED") => "unblock the PIN with the token's own tool and its PUK or security officer PIN \
+                 (pkcs11-tool --init-pin, yubico-piv-tool -a unblock-pin)"
+                .into(),
+            (_, "CKR_PIN_LEN_RANGE" | "CKR_ARGUMENTS_BAD") if self.is_login() => {
+                "the token does not take a PIN of this length; no try was spent".into()
+            }
+            (_, "CKR_PIN_EXPIRED") => "change the PIN first: pkcs11-tool --login --change-pin".into(),
+            (_, "CKR_USER_PIN_NOT_INITIALIZED") => "set a user PIN first: pkcs11-tool --init-pin --login".into(),
+            (_, "CKR_USER_ANOTHER_ALREADY_LOGGED_IN" | "CKR_USER_TOO_MANY_TYPES") => {
+                "another role is logged in to this token; end that program first".into()
+            }
+            (_, "CKR_TOKEN_NOT_PRESENT" | "CKR_DEVICE_REMOVED" | "CKR_TOKEN_NOT_RECOGNIZED") => {
+                "put the token back and run the command again; `cba-agent list` shows what is there".into()
+            }
+            (_, "CKR_SLOT_ID_INVALID") => "`cba-agent list` shows the slots".into(),
+            (_, "CKR_SESSION_COUNT") => "the token has no session left; end other programs that use it".into(),
+            (_, "CKR_MECHANISM_INVALID") => "the token offers neither CKM_SHA512_RSA_PKCS nor CKM_RSA_PKCS for this \
+                 key; `pkcs11-tool --list-mechanisms` shows what it has"
+                .into(),
+            (_, "CKR_KEY_FUNCTION_NOT_PERMITTED") => "the key may not sign; choose one made for signing".into(),
+            (_, "CKR_GENERAL_ERROR") if matches!(self, Self::Call { call, .. } if call == "C_Initialize") => {
+                "the module could not start; check its configuration (SoftHSM2: the file that SOFTHSM2_CONF names and \
+                 the token directory in it must exist and be readable; PC/SC modules: pcscd must run)"
+                    .into()
+            }
+            _ => "run with -v to see what the module itself says".into(),
+        };
+        vec![hint]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_pin_is_exit_4_and_a_bad_length_spends_no_try() {
+        let refused = Fault::call("C_Login", "CKR_PIN_INCORRECT");
+        assert_eq!(refused.kind().exit_code(), 4);
+        assert_eq!(refused.pin_verdict(), PinVerdict::Refused);
+        let length = Fault::call("C_Login", "CKR_PIN_LEN_RANGE");
+        assert_eq!(length.kind(), Kind::PinLength);
+        assert_eq!(length.pin_verdict(), PinVerdict::NotTried);
+    }
+
+    #[test]
+    fn a_login_that_ends_in_a_device_error_leaves_the_pin_unknown() {
+        for ckr in ["CKR_DEVICE_ERROR", "CKR_GENERAL_ERROR", "CKR_DEVICE_REMOVED", "CKR_VENDOR_DEFINED(0x80000001)"] {
+            assert_eq!(Fault::call("C_Login", ckr).pin_verdict(), PinVerdict::Unknown, "{ckr}");
+        }
+    }
+
+    #[test]
+    fn arguments_bad_outside_a_login_is_a_failed_token() {
+        assert_eq!(Fault::call("C_Sign", "CKR_ARGUMENTS_BAD").kind(), Kind::TokenFailed);
+    }
+}

@@ -1,0 +1,403 @@
+//! Which identity is meant: a private RSA key that may sign, and a certificate whose public key is the same.
+//!
+//! PURE. A shared `CKA_ID` alone proves nothing (YubiKey attestation certificates share it); the modulus decides. Of
+//! several valid certificates for one key, the first that is pinned, else the older.
+
+use crate::certificate::{Certificate, utc};
+use crate::error::{Explain, Kind};
+use crate::facts::{Key, KeyClass, Objects};
+use crate::printable::{hex, printable_bytes};
+use crate::selector::{ObjectType, Uri};
+
+/// What is asked of the identity. All given members must match.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// `CKA_LABEL` of the key.
+    pub key_label: Option<String>,
+    /// `CKA_ID` of the key.
+    pub key_id: Option<Vec<u8>>,
+    /// SHA-256 fingerprints of certificates, in the order of preference; empty: any.
+    pub certificate_sha256: Vec<Vec<u8>>,
+    /// The object part of a URI.
+    pub uri: Option<Uri>,
+}
+
+/// A certificate in the token and its object's attributes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The parsed certificate.
+    pub certificate: Certificate,
+    /// `CKA_ID`.
+    pub id: Vec<u8>,
+    /// `CKA_LABEL`.
+    pub label: Vec<u8>,
+}
+
+/// The chosen identity.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The private key.
+    pub key: Key,
+    /// Its certificate.
+    pub certificate: Certificate,
+    /// Whether the certificate is from a file.
+    pub from_file: bool,
+    /// Other certificates for the same key that are valid too, with why this one was chosen.
+    pub notice: Option<String>,
+}
+
+/// Why there is no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// No private key is visible.
+    #[error("the token shows no private RSA key")]
+    NoKey,
+    /// No certificate is visible.
+    #[error("the token shows no certificate")]
+    NoCertificate,
+    /// The selection fits no key and certificate.
+    #[error("no key with its certificate matches the selection")]
+    NoMatch {
+        /// What there is, each as a selector.
+        candidates: Vec<String>,
+    },
+    /// Nothing pairs up.
+    #[error("no private key has a certificate: {}", .0.join("; "))]
+    NoPair(Vec<String>),
+    /// More than one.
+    #[error("{} identities match", .0.len())]
+    Ambiguous(Vec<String>),
+    /// Several certificates of the key are valid at one time and nothing tells them apart.
+    #[error("two certificates for one key begin at the same time")]
+    SameAge(Vec<String>),
+}
+
+impl Explain for IdentityError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Ambiguous(_) | Self::SameAge(_) => Kind::Ambiguous,
+            _ => Kind::NotFound,
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        let each = |word: &str, candidates: &[String]| candidates.iter().map(|c| format!("{word} {c}")).collect();
+        match self {
+            Self::NoCertificate => vec!["some tokens show certificates only after a login: --login".into()],
+            Self::NoKey => vec!["`cba-agent list --login` shows all keys and certificates".into()],
+            Self::NoPair(_) => vec![
+                "write the certificate that belongs to the key into the token: pkcs11-tool --login --type cert --id ID \
+                 --write-object cert.der; for a token that holds none: identity.certificate_file"
+                    .into(),
+            ],
+            Self::NoMatch { candidates } => each("there is", candidates),
+            Self::Ambiguous(candidates) | Self::SameAge(candidates) => each("choose with", candidates),
+        }
+    }
+}
+
+/// The certificates among the objects, and a word about each that does not parse.
+#[must_use]
+pub fn certificates(objects: &Objects) -> (Vec<Stored>, Vec<String>) {
+    let (mut stored, mut broken) = (Vec::new(), Vec::new());
+    for found in &objects.certificates {
+        match Certificate::from_der(&found.value) {
+            Ok(certificate) => stored.push(Stored { certificate, id: found.id.clone(), label: found.label.clone() }),
+            Err(error) => broken.push(format!("certificate {}: {error}", name(&found.label, &found.id))),
+        }
+    }
+    (stored, broken)
+}
+
+/// Chooses the one identity; with `file`, its certificate is the one that must fit.
+///
+/// # Errors
+/// When none or several fit, each named as a selector to paste.
+pub fn choose(
+    objects: &Objects,
+    wanted: &Wanted,
+    file: Option<Certificate>,
+    now: u64,
+) -> Result<Identity, IdentityError> {
+    let from_file = file.is_some();
+    let stored = match file {
+        Some(certificate) => vec![Stored { certificate, id: Vec::new(), label: Vec::new() }],
+        None => leaves(objects),
+    };
+    let privates = private_keys(objects);
+    if privates.is_empty() {
+        return Err(IdentityError::NoKey);
+    }
+    pair(&privates, objects, (&stored, from_file), wanted, now)
+}
+
+/// Chooses the certificate alone, as far as that is possible without a login: private keys may be invisible, so public
+/// ones stand for them, and where there are none either, each certificate stands for itself.
+///
+/// # Errors
+/// As [`choose`].
+pub fn choose_certificate(objects: &Objects, wanted: &Wanted, now: u64) -> Result<Identity, IdentityError> {
+    let stored = leaves(objects);
+    let mut keys = private_keys(objects);
+    if keys.is_empty() {
+        keys = objects.keys.iter().filter(|key| key.class == KeyClass::Public).cloned().collect();
+    }
+    if keys.is_empty() {
+        let of = |stored: &Stored| stand_in(stored, stored.certificate.modulus.clone());
+        keys = stored.iter().filter(|stored| !stored.certificate.is_ca).map(of).collect();
+    }
+    keys.dedup_by(|a, b| a.modulus == b.modulus && !a.modulus.is_empty());
+    if stored.is_empty() {
+        return Err(IdentityError::NoCertificate);
+    }
+    pair(&keys, objects, (&stored, false), wanted, now)
+}
+
+/// Certificates that can log somebody in: a key's attestation cannot.
+fn leaves(objects: &Objects) -> Vec<Stored> {
+    certificates(objects).0.into_iter().filter(|stored| !stored.certificate.is_attestation).collect()
+}
+
+fn stand_in(stored: &Stored, modulus: Vec<u8>) -> Key {
+    Key {
+        handle: u64::MAX,
+        class: KeyClass::Public,
+        label: stored.label.clone(),
+        id: stored.id.clone(),
+        modulus,
+        sign: None,
+        always_authenticate: None,
+        sensitive: None,
+        extractable: None,
+        always_sensitive: None,
+        never_extractable: None,
+        local: None,
+    }
+}
+
+fn pair(
+    privates: &[Key],
+    objects: &Objects,
+    (stored, from_file): (&[Stored], bool),
+    wanted: &Wanted,
+    now: u64,
+) -> Result<Identity, IdentityError> {
+    let pairs: Vec<(&Key, Vec<&Stored>)> = privates.iter().map(|key| (key, partners(key, objects, stored))).collect();
+    if pairs.iter().all(|(_, partners)| partners.is_empty()) {
+        return Err(IdentityError::NoPair(singles(privates, stored, from_file)));
+    }
+    let matching: Vec<(&Key, Vec<&Stored>)> = pairs
+        .iter()
+        .map(|(key, partners)| {
+            let fits = |stored: &&Stored| wanted.fits(key, stored, objects);
+            (*key, partners.iter().copied().filter(fits).collect::<Vec<_>>())
+        })
+        .filter(|(_, partners)| !partners.is_empty())
+        .collect();
+    match matching.as_slice() {
+        [(key, partners)] => {
+            let (stored, notice) = one_of(partners, &wanted.certificate_sha256, now)?;
+            Ok(Identity { key: (*key).clone(), certificate: stored.certificate.clone(), from_file, notice })
+        }
+        [] => Err(IdentityError::NoMatch { candidates: pairs.iter().flat_map(selectors).collect() }),
+        several => Err(IdentityError::Ambiguous(several.iter().flat_map(selectors).collect())),
+    }
+}
+
+/// Private RSA keys that may sign; `CKA_SIGN` counts as true where the token does not report it.
+fn private_keys(objects: &Objects) -> Vec<Key> {
+    let usable = |key: &&Key| key.class == KeyClass::Private && key.sign != Some(false);
+    objects.keys.iter().filter(usable).cloned().collect()
+}
+
+/// The modulus of a private key: its own, else that of the public key of the same ID, if there is just one such.
+fn modulus_of<'a>(key: &'a Key, objects: &'a Objects) -> Option<&'a [u8]> {
+    if !key.modulus.is_empty() {
+        return Some(&key.modulus);
+    }
+    let same = |other: &&Key| other.class == KeyClass::Public && other.id == key.id && !other.modulus.is_empty();
+    let mut publics = objects.keys.iter().filter(same);
+    let first = publics.next()?;
+    publics.all(|other| other.modulus == first.modulus).then_some(&first.modulus)
+}
+
+fn partners<'a>(key: &Key, objects: &Objects, stored: &'a [Stored]) -> Vec<&'a Stored> {
+    let modulus = modulus_of(key, objects);
+    stored.iter().filter(|stored| modulus == Some(&stored.certificate.modulus)).collect()
+}
+
+impl Wanted {
+    fn fits(&self, key: &Key, stored: &Stored, objects: &Objects) -> bool {
+        let fingerprint = stored.certificate.sha256();
+        let pinned =
+            self.certificate_sha256.is_empty() || self.certificate_sha256.iter().any(|pin| pin[..] == fingerprint);
+        let label_fits = self.key_label.as_deref().is_none_or(|label| label.as_bytes() == key.label);
+        let id_fits = self.key_id.as_deref().is_none_or(|id| id == key.id);
+        pinned && label_fits && id_fits && self.uri.as_ref().is_none_or(|uri| uri_fits(uri, key, stored, objects))
+    }
+}
+
+/// Whether one object of the URI's type (or any, where it names none) has both the URI's ID and label.
+fn uri_fits(uri: &Uri, key: &Key, stored: &Stored, objects: &Objects) -> bool {
+    let object = |id: &[u8], label: &[u8]| {
+        uri.id.as_deref().is_none_or(|wanted| wanted == id)
+            && uri.object.as_deref().is_none_or(|wanted| wanted.as_bytes() == label)
+    };
+    let certificate = || object(&stored.id, &stored.label);
+    let public = || {
+        let same = |other: &&Key| other.class == KeyClass::Public && other.modulus == stored.certificate.modulus;
+        objects.keys.iter().filter(same).any(|other| object(&other.id, &other.label))
+    };
+    match uri.object_type {
+        Some(ObjectType::Private) => object(&key.id, &key.label),
+        Some(ObjectType::Cert) => certificate(),
+        Some(ObjectType::Public) => public(),
+        None => object(&key.id, &key.label) || certificate(),
+    }
+}
+
+/// Of the certificates for one key: the first valid one by the pins' order, else the older valid one.
+fn one_of<'a>(
+    partners: &[&'a Stored],
+    pins: &[Vec<u8>],
+    now: u64,
+) -> Result<(&'a Stored, Option<String>), IdentityError> {
+    let mut valid: Vec<&Stored> = partners.iter().copied().filter(|s| s.certificate.is_valid_at(now)).collect();
+    valid.dedup_by(|a, b| a.certificate == b.certificate);
+    let mut pool = if valid.is_empty() { partners.to_vec() } else { valid };
+    let place = |stored: &Stored| pins.iter().position(|pin| pin[..] == stored.certificate.sha256());
+    // None valid: the one that ended last says most in the refusal that follows.
+    let age = |s: &Stored| {
+        if s.certificate.is_valid_at(now) { s.certificate.not_before } else { u64::MAX - s.certificate.not_after }
+    };
+    pool.sort_by_key(|stored| (place(stored), age(stored)));
+    pool.dedup_by(|a, b| a.certificate == b.certificate);
+    let (Some(chosen), next) = (pool.first().copied(), pool.get(1)) else {
+        return Err(IdentityError::NoMatch { candidates: Vec::new() });
+    };
+    let Some(next) = next else { return Ok((chosen, None)) };
+    let same_rank = place(chosen) == place(next) && age(chosen) == age(next);
+    if same_rank {
+        return Err(IdentityError::SameAge(pool.iter().map(|s| fingerprint_selector(s)).collect()));
+    }
+    let why = if place(chosen).is_some() { "the first pinned one" } else { "the older one" };
+    let notice = format!(
+        "{} certificates for this key; {why} is used ({}, until {}); the next is {} (until {})",
+        pool.len(),
+        hex(&chosen.certificate.sha256()),
+        utc(chosen.certificate.not_after),
+        hex(&next.certificate.sha256()),
+        utc(next.certificate.not_after),
+    );
+    Ok((chosen, Some(notice)))
+}
+
+fn singles(keys: &[Key], stored: &[Stored], from_file: bool) -> Vec<String> {
+    let keys = keys.iter().map(|key| format!("key {} has no certificate", name(&key.label, &key.id)));
+    let certificates = stored.iter().map(|stored| {
+        let what = if from_file { "of the file".into() } else { name(&stored.label, &stored.id) };
+        format!("certificate {what} has no private key ({})", stored.certificate.subject)
+    });
+    keys.chain(certificates).collect()
+}
+
+fn selectors(pair: &(&Key, Vec<&Stored>)) -> Vec<String> {
+    let (key, partners) = pair;
+    let describe = |stored: &&Stored| {
+        format!(
+            "{}   (key {}, {})",
+            fingerprint_selector(stored),
+            name(&key.label, &key.id),
+            stored.certificate.subject
+        )
+    };
+    partners.iter().map(describe).collect()
+}
+
+fn fingerprint_selector(stored: &Stored) -> String {
+    format!("--certificate-sha256 {}", hex(&stored.certificate.sha256()))
+}
+
+fn name(label: &[u8], id: &[u8]) -> String {
+    format!("'{}' (ID {})", printable_bytes(label), if id.is_empty() { "none".into() } else { hex(id) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::tests::leaf;
+    use crate::facts;
+
+    fn key(handle: u64, modulus: &[u8], id: u8) -> Key {
+        let stored = Stored { certificate: leaf(), id: vec![id], label: b"cba".to_vec() };
+        Key { handle, class: KeyClass::Private, ..stand_in(&stored, modulus.to_vec()) }
+    }
+
+    fn certificate(id: u8) -> facts::Certificate {
+        facts::Certificate { label: b"cert".to_vec(), id: vec![id], value: leaf().der().to_vec() }
+    }
+
+    fn objects(keys: Vec<Key>, certificates: Vec<facts::Certificate>) -> Objects {
+        Objects { keys, certificates }
+    }
+
+    fn now() -> u64 {
+        leaf().not_before + 1
+    }
+
+    #[test]
+    fn the_modulus_decides_and_a_shared_id_proves_nothing() {
+        let objects = objects(vec![key(1, &[7; 256], 1), key(2, &leaf().modulus, 2)], vec![certificate(1)]);
+        let identity = choose(&objects, &Wanted::default(), None, now()).unwrap();
+        assert_eq!(identity.key.handle, 2);
+    }
+
+    #[test]
+    fn a_private_key_without_modulus_is_known_by_its_public_key() {
+        let mut public = key(3, &leaf().modulus, 1);
+        public.class = KeyClass::Public;
+        let with_public = objects(vec![key(1, &[], 1), public.clone()], vec![certificate(9)]);
+        assert_eq!(choose(&with_public, &Wanted::default(), None, now()).unwrap().key.handle, 1);
+        public.id = vec![2];
+        let without = objects(vec![key(1, &[], 1), public], vec![certificate(1)]);
+        let error = choose(&without, &Wanted::default(), None, now()).unwrap_err();
+        assert!(matches!(error, IdentityError::NoPair(_)));
+        assert!(error.to_string().contains("has no private key") && error.to_string().contains("has no certificate"));
+    }
+
+    #[test]
+    fn a_key_that_may_not_sign_is_no_identity() {
+        let mut no_sign = key(1, &leaf().modulus, 1);
+        no_sign.sign = Some(false);
+        assert!(matches!(
+            choose(&objects(vec![no_sign], vec![certificate(1)]), &Wanted::default(), None, now()),
+            Err(IdentityError::NoKey)
+        ));
+    }
+
+    #[test]
+    fn two_identities_are_refused_with_selectors() {
+        let both = objects(vec![key(1, &leaf().modulus, 1), key(2, &leaf().modulus, 2)], vec![certificate(1)]);
+        let error = choose(&both, &Wanted::default(), None, now()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Ambiguous);
+        let by_id = Wanted { key_id: Some(vec![2]), ..Wanted::default() };
+        assert_eq!(choose(&both, &by_id, None, now()).unwrap().key.handle, 2);
+        let uri = Uri::parse("pkcs11:id=%02;type=private").unwrap();
+        let by_uri = Wanted { uri: Some(uri), ..Wanted::default() };
+        assert_eq!(choose(&both, &by_uri, None, now()).unwrap().key.handle, 2);
+    }
+
+    #[test]
+    fn the_same_certificate_stored_twice_is_one() {
+        let twice = objects(vec![key(1, &leaf().modulus, 1)], vec![certificate(1), certificate(2)]);
+        assert!(choose(&twice, &Wanted::default(), None, now()).unwrap().notice.is_none());
+    }
+
+    #[test]
+    fn a_pin_that_fits_nothing_is_refused() {
+        let one = objects(vec![key(1, &leaf().modulus, 1)], vec![certificate(1)]);
+        let wanted = Wanted { certificate_sha256: vec![vec![0; 32]], ..Wanted::default() };
+        let error = choose(&one, &wanted, None, now()).unwrap_err();
+        assert!(error.hints()[0].contains("--certificate-sha256"), "{:?}", error.hints());
+    }
+}

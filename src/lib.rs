@@ -1,0 +1,73 @@
+//! `cba-agent`: Anaplan certificate logins, signed inside a PKCS#11 token.
+//!
+//! # The one idea
+//! The process that loads a PKCS#11 module is always a disposable child. The front process never loads one: it chooses,
+//! judges, checks and prints; the child makes a message and has the token sign it. Recovery from anything is another
+//! child.
+//!
+//! ```text
+//! sign, list ──> reach ──────> worker::Handle ═══ socket pair ═══> worker ─> token ─> module.so
+//!                signer           deadline, kill                    message, signature
+//!                policy before, check after
+//! ```
+//!
+//! # Rooms, and which way the arrows point (top may use below, never the reverse)
+//! ```text
+//! main            parse, run, exit code
+//! commands/*      one file per subcommand: glue over readers and writers
+//! signer          the front's judgement, the only way to a payload
+//! reach/*         the way to a token: module, worker, slot, login under the fuse, identity
+//! worker/*        the child's loop; handle: spawn, deadline, kill; wire: the frames (PURE)
+//! token/*         the only room that names a PKCS#11 library; raw: the unsafe corner
+//! config/*        file < environment < flag, resolved once; keys: every key once
+//! modules         modules by name and path
+//! pin/*           sources, the redacted Pin, the fuse; fd: the unsafe corner; record: the fuse's rule (PURE)
+//! cli             the command line, no I/O
+//! log             notices on standard error
+//! policy          facts in, decision out: key, certificate, token, version            PURE
+//! identity        which key and certificate belong together                            PURE
+//! selector/*      --slot .. and RFC 7512 URIs: parse, print, match                     PURE
+//! cba/*           the protocol: message, request, verify                               PURE
+//! certificate/*   X.509: facts, header encodings, PEM, chains                          PURE
+//! facts, fault    what a worker read; why it could not                                 PURE
+//! deadline, error, printable
+//! ```
+//! `tests/layering.rs` reads this tree and fails where an arrow or a PURE rule is broken.
+//!
+//! # Invariants, each with the test that proves it
+//! 1. Only payloads come out. [`token::Key::sign`] takes a [`cba::Message`], and a message can only be made by
+//!    [`cba::Message::new`] from a version, a clock and a random source
+//!    (`layering::a_message_is_made_in_one_place`, `wire::no_message_has_room_for_a_pin_or_for_bytes_to_sign`).
+//! 2. The message is made in the worker at the last moment, after a context-specific login
+//!    (`faults::a_slow_login_does_not_age_the_message`).
+//! 3. The front accepts a result only after [`cba::verify`] and the policy accepted it
+//!    (`faults::a_corrupted_signature_is_exit_7_and_nothing_on_stdout`).
+//! 4. [`policy::decide`] runs on the worker's facts before it is told to sign (`sign::a_refused_policy_signs_nothing`).
+//! 5. A refused PIN is not sent again until the fuse clears (`pin::ten_parallel_runs_with_a_wrong_pin_spend_one_try`).
+//! 6. Standard output carries the result alone; nothing secret is in arguments, logs or errors
+//!    (`pin::a_marker_pin_in_any_wrong_place_is_never_echoed`).
+//! 7. The front opens no network socket (`layering::nothing_opens_a_network_socket`).
+//! 8. Unsafe code stands in `token/raw.rs` and `pin/fd.rs` alone (`layering::unsafe_code_stands_in_its_corners_alone`).
+
+pub mod cba;
+pub mod certificate;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod deadline;
+pub mod error;
+pub mod facts;
+pub mod fault;
+pub mod identity;
+pub mod log;
+pub mod modules;
+pub mod pin;
+pub mod policy;
+pub mod printable;
+pub mod reach;
+pub mod selector;
+pub mod signer;
+pub mod token;
+pub mod worker;
+
+pub use commands::run;

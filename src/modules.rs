@@ -1,0 +1,201 @@
+//! PKCS#11 modules by name: a documented table of names and usual paths, and what makes a path fit to be loaded.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Explain, Kind};
+use crate::printable::hex;
+
+/// A module that people know by a name.
+#[derive(Debug)]
+pub struct Known {
+    /// The name that `--module` takes.
+    pub name: &'static str,
+    /// Where distributions and vendors put it; `{lib}` is each of [`LIBRARY_DIRECTORIES`].
+    paths: &'static [&'static str],
+    /// Whether it is looked at where no module is chosen. p11-kit shows other modules' tokens once more, so it is not.
+    searched: bool,
+    /// The package that has it on Debian, where one has.
+    package: Option<&'static str>,
+}
+
+/// Library directories of Debian and Red Hat layouts.
+const LIBRARY_DIRECTORIES: [&str; 6] = [
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib",
+    "/usr/local/lib",
+    "/usr/local/lib64",
+];
+
+/// The table; SECURITY.md and the README say which of them were tested.
+pub const TABLE: [Known; 13] = [
+    known(
+        "softhsm2",
+        &["{lib}/softhsm/libsofthsm2.so", "{lib}/pkcs11/libsofthsm2.so", "{lib}/libsofthsm2.so"],
+        Some("softhsm2"),
+    ),
+    known("opensc", &["{lib}/opensc-pkcs11.so", "{lib}/pkcs11/opensc-pkcs11.so"], Some("opensc-pkcs11")),
+    known("ykcs11", &["{lib}/libykcs11.so", "{lib}/libykcs11.so.2", "{lib}/pkcs11/libykcs11.so"], Some("ykcs11")),
+    known(
+        "tpm2",
+        &["{lib}/libtpm2_pkcs11.so.1", "{lib}/libtpm2_pkcs11.so", "{lib}/pkcs11/libtpm2_pkcs11.so"],
+        Some("libtpm2-pkcs11-1"),
+    ),
+    known(
+        "opencryptoki",
+        &["{lib}/opencryptoki/libopencryptoki.so", "{lib}/pkcs11/libopencryptoki.so"],
+        Some("opencryptoki"),
+    ),
+    known("kryoptic", &["{lib}/pkcs11/libkryoptic_pkcs11.so", "{lib}/libkryoptic_pkcs11.so"], None),
+    known("yubihsm", &["{lib}/pkcs11/yubihsm_pkcs11.so", "{lib}/yubihsm_pkcs11.so"], None),
+    known("cloudhsm", &["/opt/cloudhsm/lib/libcloudhsm_pkcs11.so"], None),
+    known("luna", &["/usr/safenet/lunaclient/lib/libCryptoki2_64.so", "/usr/lunasa/lib/libCryptoki2_64.so"], None),
+    known("ncipher", &["/opt/nfast/toolkits/pkcs11/libcknfast.so"], None),
+    known("utimaco", &["/opt/utimaco/lib/libcs_pkcs11_R3.so", "{lib}/libcs_pkcs11_R3.so"], None),
+    known("gcp-kms", &["{lib}/libkmsp11.so"], None),
+    Known { name: "p11-kit", paths: &["{lib}/p11-kit-proxy.so"], searched: false, package: Some("p11-kit-modules") },
+];
+
+const fn known(name: &'static str, paths: &'static [&'static str], package: Option<&'static str>) -> Known {
+    Known { name, paths, searched: true, package }
+}
+
+/// Why a module cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ModuleError {
+    /// Neither a path nor a name of the table.
+    #[error("'{0}' is neither an absolute path nor a known module name")]
+    Unknown(String),
+    /// The name is known, and none of its paths exists.
+    #[error("module {0} is not installed")]
+    NotInstalled(&'static str),
+    /// No such file.
+    #[error("cannot open the module {}", .0.display())]
+    File(PathBuf, #[source] std::io::Error),
+    /// No module of the table is installed.
+    #[error("no PKCS#11 module is installed in the usual places")]
+    None,
+}
+
+impl Explain for ModuleError {
+    fn kind(&self) -> Kind {
+        Kind::NotFound
+    }
+
+    fn hints(&self) -> Vec<String> {
+        let names = TABLE.map(|known| known.name).join(", ");
+        match self {
+            Self::Unknown(_) => vec![format!("give the module's absolute path, or one of: {names}")],
+            Self::NotInstalled(name) => {
+                let package = TABLE.iter().find(|known| known.name == *name).and_then(|known| known.package);
+                let install = package.map(|package| format!("apt-get install {package}"));
+                vec![install.unwrap_or_else(|| "install it, or give its path with --module".into())]
+            }
+            Self::File(..) => vec!["check the path; `cba-agent list` without --module shows what is found".into()],
+            Self::None => vec![
+                "install the module of your token (softhsm2, opensc-pkcs11, ykcs11, ...) or give its path with --module"
+                    .into(),
+            ],
+        }
+    }
+}
+
+/// The canonical path of `--module PATH|NAME`.
+///
+/// # Errors
+/// When the name is not known or the file is not there.
+pub fn resolve(module: &str) -> Result<PathBuf, ModuleError> {
+    let path = Path::new(module);
+    if path.is_absolute() {
+        return fs::canonicalize(path).map_err(|error| ModuleError::File(path.to_owned(), error));
+    }
+    let known = TABLE.iter().find(|known| known.name == module);
+    let known = known.ok_or_else(|| ModuleError::Unknown(crate::printable::printable(module)))?;
+    installed(known).ok_or(ModuleError::NotInstalled(known.name))
+}
+
+/// Every installed module of the table that counts where none is chosen, each once.
+///
+/// # Errors
+/// When there is none.
+pub fn search() -> Result<Vec<PathBuf>, ModuleError> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    for path in TABLE.iter().filter(|known| known.searched).filter_map(installed) {
+        if !found.contains(&path) {
+            found.push(path);
+        }
+    }
+    if found.is_empty() { Err(ModuleError::None) } else { Ok(found) }
+}
+
+/// What to write after `--module` for a path: its name where it is the one that the name finds.
+#[must_use]
+pub fn selector(path: &Path) -> String {
+    let named = TABLE.iter().find(|known| installed(known).as_deref() == Some(path));
+    named.map_or_else(|| path.display().to_string(), |known| known.name.into())
+}
+
+/// The SHA-256 of a module's file, in hexadecimal; `None` where it cannot be read.
+#[must_use]
+pub fn sha256(path: &Path) -> Option<String> {
+    fs::read(path).ok().map(|bytes| hex(&Sha256::digest(bytes)))
+}
+
+/// Why somebody other than root and this user could change what is loaded; `None` where nobody can.
+#[must_use]
+pub fn writable_by_others(path: &Path) -> Option<String> {
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    path.ancestors().find_map(|part| {
+        let metadata = fs::metadata(part).ok()?;
+        let mode = metadata.mode();
+        let sticky = metadata.is_dir() && mode & 0o1000 != 0;
+        let by_all = mode & 0o002 != 0 && !sticky;
+        let by_group = mode & 0o020 != 0 && !sticky && metadata.gid() != 0 && metadata.gid() != group;
+        let owner = metadata.uid() != 0 && metadata.uid() != user;
+        (by_all || by_group || owner).then(|| format!("other users can change {}", part.display()))
+    })
+}
+
+fn installed(known: &Known) -> Option<PathBuf> {
+    let expand = |path: &&str| -> Vec<String> {
+        if path.contains("{lib}") {
+            LIBRARY_DIRECTORIES.iter().map(|lib| path.replace("{lib}", lib)).collect()
+        } else {
+            vec![(*path).to_owned()]
+        }
+    };
+    known.paths.iter().flat_map(expand).find_map(|path| fs::canonicalize(path).ok().filter(|path| path.is_file()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_path_is_no_module() {
+        assert!(matches!(resolve("./libsofthsm2.so"), Err(ModuleError::Unknown(_))));
+        assert!(matches!(resolve("/nonexistent/module.so"), Err(ModuleError::File(..))));
+    }
+
+    #[test]
+    fn p11_kit_is_never_searched() {
+        assert!(TABLE.iter().all(|known| known.searched != (known.name == "p11-kit")));
+    }
+
+    #[test]
+    fn a_file_that_all_can_write_is_noticed() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("module.so");
+        fs::write(&file, "").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(writable_by_others(&file), None);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(writable_by_others(&file).unwrap().contains("module.so"));
+    }
+}

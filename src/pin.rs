@@ -1,0 +1,40 @@
+//! PINs: where they come from, and a type that keeps them from being seen.
+
+use std::fmt;
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+mod fd;
+pub mod fuse;
+mod record;
+pub mod source;
+
+pub use fuse::{Fuse, FuseError};
+pub use record::Record;
+pub use source::{PinError, Source};
+
+/// The longest PIN in bytes; far beyond what any token takes.
+pub const PIN_LIMIT: usize = 1024;
+
+/// A PIN. It is wiped when dropped, and nothing prints it.
+pub struct Pin(SecretString);
+
+impl Pin {
+    /// The PIN, for the one place that sends it to a worker.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl From<String> for Pin {
+    fn from(pin: String) -> Self {
+        Self(pin.into())
+    }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pin(..)")
+    }
+}

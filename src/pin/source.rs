@@ -1,0 +1,353 @@
+//! Sources of a PIN: how one is named, and how it is read.
+//!
+//! A source that cannot be read is an error before any login is tried: never an empty PIN, never a half one. No error
+//! repeats what was given as a source, since people put PINs there.
+
+use std::fs::{File, Metadata};
+use std::io::{self, IsTerminal as _, Read as _};
+use std::os::fd::{AsFd as _, RawFd};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use super::{PIN_LIMIT, Pin, fd};
+use crate::error::{Explain, Kind};
+use crate::printable::hex;
+
+/// The credential that is taken where nothing else is configured.
+pub const DEFAULT_CREDENTIAL: &str = "cba-agent-pin";
+
+/// Where a PIN comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file, symbolic links followed.
+    File(PathBuf),
+    /// A variable of the environment.
+    Env(String),
+    /// An inherited file descriptor.
+    Fd(RawFd),
+    /// One line of standard input.
+    Stdin,
+    /// A file in systemd's credentials directory.
+    Credential(String),
+    /// The person at the terminal.
+    Prompt,
+    /// The token's own keypad or reader.
+    Pinpad,
+}
+
+/// Why there is no PIN. No message holds any part of one.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// Nothing is configured, and nobody can be asked.
+    #[error("no PIN source is configured and there is no terminal to ask at")]
+    NoSource,
+    /// A file that cannot be opened or read.
+    #[error("cannot read the PIN file {0}")]
+    File(String, #[source] io::Error),
+    /// A file that every user can read or change.
+    #[error("the PIN file {0} is open to every user of this host")]
+    WorldAccessible(String),
+    /// A variable that is not set.
+    #[error("the variable of the PIN source is not set")]
+    NoVariable,
+    /// Not running under systemd with that credential.
+    #[error("there is no credential of that name")]
+    NoCredential(#[source] Option<io::Error>),
+    /// A descriptor or standard input that cannot be read.
+    #[error("cannot read the PIN from {0}")]
+    Stream(&'static str, #[source] io::Error),
+    /// No terminal for a prompt.
+    #[error("cannot ask for the PIN at the terminal")]
+    Prompt(#[source] io::Error),
+    /// Nothing in it.
+    #[error("the PIN from {0} is empty")]
+    Empty(&'static str),
+    /// Longer than any PIN.
+    #[error("the PIN from {0} is longer than {PIN_LIMIT} bytes")]
+    TooLong(&'static str),
+    /// A control character, as in a file with several lines or Windows line ends.
+    #[error("the PIN from {0} holds a line break or another control character")]
+    Control(&'static str),
+    /// Not text.
+    #[error("the PIN from {0} is not UTF-8")]
+    NotText(&'static str),
+}
+
+impl Explain for PinError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NoSource => Kind::PinMissing,
+            _ => Kind::PinSource,
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        let hint = match self {
+            Self::NoSource => SOURCES.to_owned(),
+            Self::WorldAccessible(path) => format!("chmod o-rwx {path}"),
+            Self::Control(_) => "the file must hold the PIN alone, with at most one newline at its end: \
+                 printf '%s' PIN > FILE; Windows line ends count as part of it"
+                .to_owned(),
+            Self::File(..) => "no login was tried; check the path and that this user may read it".to_owned(),
+            Self::NoCredential(_) => "set it with LoadCredential= in the unit; see systemd.exec(5)".to_owned(),
+            Self::Prompt(_) => format!("without a terminal, use another source: {SOURCES}"),
+            _ => "no login was tried".to_owned(),
+        };
+        vec![hint]
+    }
+}
+
+/// How each source is written, for hints.
+pub const SOURCES: &str =
+    "--pin-source takes file:PATH, env:VAR, fd:N, stdin, credential:NAME (systemd), prompt, or pinpad";
+
+impl Source {
+    /// Parses the text of `--pin-source`; `None` for anything that is no source.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
+        let name_is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        match (kind, rest) {
+            ("stdin", "") if kind == text => Some(Self::Stdin),
+            ("prompt", "") if kind == text => Some(Self::Prompt),
+            ("pinpad", "") if kind == text => Some(Self::Pinpad),
+            ("file", path) if !path.is_empty() => Some(Self::File(path.into())),
+            ("env", name) if !name.is_empty() && !name.contains(['=', '\0']) => Some(Self::Env(name.into())),
+            ("fd", number) => number.parse().ok().filter(|fd| *fd >= 0).map(Self::Fd),
+            ("credential", name) if !name.is_empty() && name != "." && name != ".." => {
+                name.chars().all(name_is_plain).then(|| Self::Credential(name.into()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The source where none is configured: systemd's credential if it is there, else a prompt if there is a terminal.
+    ///
+    /// # Errors
+    /// [`PinError::NoSource`].
+    pub fn fallback() -> Result<Self, PinError> {
+        if credential_path(DEFAULT_CREDENTIAL).is_some_and(|path| path.exists()) {
+            return Ok(Self::Credential(DEFAULT_CREDENTIAL.into()));
+        }
+        if terminal().is_ok() { Ok(Self::Prompt) } else { Err(PinError::NoSource) }
+    }
+
+    /// Whether a person answers, so that the last try of a token may be theirs to spend.
+    #[must_use]
+    pub fn is_attended(&self) -> bool {
+        matches!(self, Self::Prompt | Self::Pinpad)
+    }
+
+    /// Takes over what must be taken over before anything else in the process opens a file or starts a child.
+    #[must_use]
+    pub fn prepare(self) -> Prepared {
+        let descriptor = if let Self::Fd(number) = self { Some(fd::inherited(number)) } else { None };
+        Prepared { source: self, descriptor }
+    }
+}
+
+/// A source before it is read; see [`Source::prepare`].
+#[derive(Debug)]
+pub struct Prepared {
+    /// The source.
+    pub source: Source,
+    descriptor: Option<io::Result<File>>,
+}
+
+impl Prepared {
+    /// Reads the PIN, once, or checks that somebody can be asked for it.
+    ///
+    /// # Errors
+    /// Why there will be no PIN.
+    pub fn open(self) -> Result<Opened, PinError> {
+        let plain = |pin| Opened::Pin(pin, None);
+        match &self.source {
+            Source::Prompt => terminal().map(|_| Opened::Ask).map_err(PinError::Prompt),
+            Source::Pinpad => Ok(Opened::Pinpad),
+            Source::File(path) => read_file(path).map(|(pin, origin)| Opened::Pin(pin, origin)),
+            Source::Credential(name) => {
+                let path = credential_path(name).ok_or(PinError::NoCredential(None))?;
+                let file = File::open(path).map_err(|error| PinError::NoCredential(Some(error)))?;
+                let read = read_all(file).map_err(|error| PinError::NoCredential(Some(error)))?;
+                checked(read, "the credential").map(plain)
+            }
+            Source::Env(name) => {
+                use std::os::unix::ffi::OsStringExt as _;
+                let value = std::env::var_os(name).ok_or(PinError::NoVariable)?;
+                checked(Zeroizing::new(value.into_vec()), "the environment").map(plain)
+            }
+            Source::Fd(_) => {
+                let what = "the file descriptor";
+                let file = self.descriptor.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
+                let line = file.and_then(read_line).map_err(|error| PinError::Stream(what, error))?;
+                checked(line, what).map(plain)
+            }
+            Source::Stdin => {
+                let what = "standard input";
+                // Unbuffered: what follows the line belongs to whoever shares the input.
+                let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(|error| PinError::Stream(what, error))?;
+                let line = read_line(File::from(stdin)).map_err(|error| PinError::Stream(what, error))?;
+                checked(line, what).map(plain)
+            }
+        }
+    }
+}
+
+/// A source that can be used.
+#[derive(Debug)]
+pub enum Opened {
+    /// The PIN is here; where it is from a persistent file, that file's mark.
+    Pin(Pin, Option<FileMark>),
+    /// A person will be asked, once it is clear for what.
+    Ask,
+    /// The token asks by itself.
+    Pinpad,
+}
+
+/// Asks the person at the terminal, without echo.
+///
+/// # Errors
+/// When there is no terminal, or the answer is no PIN.
+pub fn ask(token: &str) -> Result<Pin, PinError> {
+    let config = rpassword::ConfigBuilder::new().password_feedback_hide().build();
+    let prompt = format!("PIN of {token}: ");
+    let answer = rpassword::prompt_password_with_config(prompt, config).map_err(PinError::Prompt)?;
+    checked(Zeroizing::new(answer.into_bytes()), "the prompt")
+}
+
+fn terminal() -> io::Result<File> {
+    let terminal = File::options().read(true).write(true).open("/dev/tty")?;
+    if terminal.is_terminal() { Ok(terminal) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+fn credential_path(name: &str) -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(|directory| Path::new(&directory).join(name))
+}
+
+/// Tells one state of a PIN file from another without telling anything of the PIN: a digest over path, device, inode,
+/// time of change and size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileMark(pub String);
+
+/// `None` for a file that a restart may bring back as new: not regular, or in memory.
+fn mark(path: &Path, file: &File, metadata: &Metadata) -> Option<FileMark> {
+    const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6]; // tmpfs and ramfs, statfs(2)
+    let kind = i64::try_from(rustix::fs::fstatfs(file).ok()?.f_type).ok()?;
+    if !metadata.is_file() || IN_MEMORY.contains(&kind) {
+        return None;
+    }
+    let parts = [
+        metadata.dev().to_string(),
+        metadata.ino().to_string(),
+        metadata.mtime().to_string(),
+        metadata.mtime_nsec().to_string(),
+        metadata.size().to_string(),
+    ];
+    let digest = Sha256::new().chain_update(path.as_os_str().as_encoded_bytes()).chain_update([0]);
+    Some(FileMark(hex(&digest.chain_update(parts.join(" ")).finalize())))
+}
+
+fn read_file(path: &Path) -> Result<(Pin, Option<FileMark>), PinError> {
+    let shown = path.display().to_string();
+    let failed = |error| PinError::File(shown.clone(), error);
+    let file = File::open(path).map_err(failed)?;
+    // The open file is asked, not the path: nobody can swap it in between.
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.permissions().mode() & 0o007 != 0 {
+        return Err(PinError::WorldAccessible(shown));
+    }
+    let mark = mark(path, &file, &metadata);
+    let read = if metadata.is_file() { read_all(file) } else { read_line(file) };
+    Ok((checked(read.map_err(failed)?, "the file")?, mark))
+}
+
+/// At most one byte more than a PIN may have, so that longer input is seen to be too long.
+fn read_all(mut file: File) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(vec![0; PIN_LIMIT + 2]);
+    let mut length = 0;
+    loop {
+        match file.read(&mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+fn read_line(mut file: File) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(PIN_LIMIT + 2));
+    let mut byte = Zeroizing::new([0; 1]);
+    while bytes.len() < PIN_LIMIT + 2 {
+        match file.read(&mut byte[..]) {
+            Ok(0) => break,
+            Ok(_) => bytes.push(byte[0]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        if byte[0] == b'\n' {
+            break;
+        }
+    }
+    Ok(bytes)
+}
+
+/// One newline at the end is no part of the PIN; what is left must be text without control characters, since a stray
+/// carriage return would cost a try.
+fn checked(mut bytes: Zeroizing<Vec<u8>>, source: &'static str) -> Result<Pin, PinError> {
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    if bytes.is_empty() {
+        return Err(PinError::Empty(source));
+    }
+    if bytes.len() > PIN_LIMIT {
+        return Err(PinError::TooLong(source));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| PinError::NotText(source))?;
+    if text.chars().any(char::is_control) {
+        return Err(PinError::Control(source));
+    }
+    // The capacity is exact, so that turning it into a secret moves no bytes around.
+    Ok(Pin::from(String::from(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_parsed_strictly() {
+        assert_eq!(Source::parse("file:/etc/pin"), Some(Source::File("/etc/pin".into())));
+        assert_eq!(Source::parse("env:PIN"), Some(Source::Env("PIN".into())));
+        assert_eq!(Source::parse("fd:3"), Some(Source::Fd(3)));
+        assert_eq!(Source::parse("credential:cba-agent-pin"), Some(Source::Credential("cba-agent-pin".into())));
+        assert_eq!(Source::parse("prompt"), Some(Source::Prompt));
+        for text in
+            ["", "123456", "file:", "env:", "fd:", "fd:-1", "fd:x", "credential:../x", "stdin:", "prompt:x", "FILE:x"]
+        {
+            assert_eq!(Source::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn one_newline_is_cut_and_control_characters_are_refused() {
+        let pin = |bytes: &[u8]| checked(Zeroizing::new(bytes.to_vec()), "test");
+        assert_eq!(pin(b"12 34\n").unwrap().expose(), "12 34");
+        assert_eq!(pin("pün".as_bytes()).unwrap().expose(), "pün");
+        for bad in [&b"1234\r\n"[..], b"1234\n\n", b"12\034", b"\n", b"", b"\xff"] {
+            assert!(pin(bad).is_err(), "{bad:?}");
+        }
+        assert!(matches!(pin(&[b'1'; PIN_LIMIT + 1]), Err(PinError::TooLong(_))));
+    }
+
+    #[test]
+    fn nothing_prints_a_pin() {
+        assert_eq!(format!("{:?}", Opened::Pin(Pin::from("SECRET".to_owned()), None)), "Pin(Pin(..), None)");
+    }
+}

@@ -1,0 +1,71 @@
+//! Text from tokens, certificates and modules made fit for a terminal.
+//!
+//! PURE. A label may hold an escape sequence; a certificate's name may hold a newline. Nothing of that kind reaches a
+//! terminal or a line of a log.
+
+/// The text with every control and direction-changing character written as `\u{..}`.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Bytes that should be UTF-8, made fit for a terminal; others appear as U+FFFD.
+#[must_use]
+pub fn printable_bytes(bytes: &[u8]) -> String {
+    printable(&String::from_utf8_lossy(bytes))
+}
+
+/// Lower-case hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}"); // writing to a String cannot fail
+        out
+    })
+}
+
+/// Hexadecimal as people paste it: either case, colons or spaces between bytes, an optional `0x` before all.
+/// `None` where it is anything else or has half a byte.
+#[must_use]
+pub fn parse_hex(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim();
+    let text = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+    let digits: Option<Vec<u8>> = text
+        .chars()
+        .filter(|c| !matches!(c, ':' | ' '))
+        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect();
+    let digits = digits.filter(|digits| !digits.is_empty() && digits.len() % 2 == 0)?;
+    Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_sequences_do_not_reach_a_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\u{a}");
+        assert_eq!(printable_bytes(b"\xffok"), "\u{fffd}ok");
+    }
+
+    #[test]
+    fn hexadecimal_is_read_in_the_forms_people_paste() {
+        for text in ["0aFf", "0A:FF", "0a ff", "0x0aff", " 0aff\n"] {
+            assert_eq!(parse_hex(text), Some(vec![0x0a, 0xff]), "{text}");
+        }
+        for text in ["", "0", "0g", "0x", "0a:f"] {
+            assert_eq!(parse_hex(text), None, "{text}");
+        }
+        assert_eq!(hex(&[0x0a, 0xff]), "0aff");
+    }
+}

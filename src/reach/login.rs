@@ -1,0 +1,255 @@
+//! The login: flags first, then the fuse, then one `C_Login`.
+
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::facts::{Slot, Token};
+use crate::fault::{Fault, PinVerdict};
+use crate::pin::fuse::{self, Attempt, End, Fuse};
+use crate::pin::source::{self, FileMark, Opened as OpenedPin, Prepared};
+use crate::pin::{Pin, PinError, Source};
+use crate::worker::HandleError;
+use crate::worker::wire::{Authentication, Reply, Request};
+
+use super::Reached;
+
+/// What a login leaves behind for a context-specific one: the PIN, and the token's lock until the end.
+#[derive(Debug)]
+pub struct Login {
+    how: Option<How>,
+    fuse: Option<Fuse>,
+    source: Option<Prepared>,
+}
+
+/// Why a request that carried a PIN brought no answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// The worker's own error, which may still be judged by its return value.
+    Worker(HandleError),
+    /// Anything that ends the command.
+    Other(Error),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Worker(error) => error.into(),
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum How {
+    Pin(Pin),
+    Pinpad,
+}
+
+impl Login {
+    /// Takes over the configured source of the PIN; call it before any child is started.
+    #[must_use]
+    pub fn prepare(config: &Config) -> Self {
+        Self { how: None, fuse: None, source: config.pin.clone().map(Source::prepare) }
+    }
+
+    /// Logs the user in, where the token wants it.
+    ///
+    /// # Errors
+    /// When the flags, the fuse or the PIN's source forbid an attempt, or the token refused it.
+    pub fn login(&mut self, reached: &mut Reached, config: &Config) -> Result<()> {
+        if reached.slot.token.as_ref().is_some_and(|token| !token.login_required) {
+            tracing::debug!("{} needs no login", reached.name());
+            return Ok(());
+        }
+        self.obtain(reached, config)?;
+        Ok(self.authenticate(reached, Request::Login, "login refused")?)
+    }
+
+    /// Logs in again with the PIN that the token took, after it dropped the login.
+    ///
+    /// # Errors
+    /// As [`Login::login`].
+    pub fn again(&mut self, reached: &mut Reached) -> Result<()> {
+        Ok(self.authenticate(reached, Request::Login, "login refused")?)
+    }
+
+    /// How a context-specific login will be made; asks for the PIN where the token needed none so far.
+    ///
+    /// # Errors
+    /// When there is no PIN.
+    pub fn for_context(&mut self, reached: &mut Reached, config: &Config) -> Result<Authentication> {
+        if self.how.is_none() {
+            self.obtain(reached, config)?;
+        }
+        Ok(self.how.as_ref().map_or(Authentication::Pinpad, How::authentication))
+    }
+
+    /// Whether a lost login can be repeated without a person.
+    #[must_use]
+    pub fn can_repeat(&self) -> bool {
+        matches!(self.how, Some(How::Pin(_)))
+    }
+
+    /// Sends a request that carries the PIN, once, between the fuse's mark and its settling.
+    ///
+    /// # Errors
+    /// When the fuse forbids it or the token refused it; the PIN is then gone from this process.
+    pub fn authenticate(
+        &mut self,
+        reached: &mut Reached,
+        request: impl FnOnce(Authentication) -> Request,
+        context: &str,
+    ) -> Result<(), Failure> {
+        let Some(how) = &self.how else {
+            return Err(Failure::Other(Error::new(Kind::PinMissing, "no PIN is at hand")));
+        };
+        if let Some(fuse) = &mut self.fuse {
+            fuse.begin().map_err(|error| Failure::Other(error.into()))?;
+        }
+        let request = request(how.authentication());
+        let reply = reached.opened.handle.call(&request, how.pin(), &reached.deadline);
+        let end = match &reply {
+            Ok(Reply::LoggedIn { checked: true } | Reply::ContextAccepted { checked: true }) => Some(End::Accepted),
+            Ok(Reply::LoggedIn { checked: false } | Reply::ContextAccepted { checked: false }) => Some(End::NotTried),
+            Err(HandleError::Fault(fault)) => end_of(fault),
+            _ => None,
+        };
+        if let (Some(fuse), Some(end)) = (&mut self.fuse, end) {
+            fuse.settle(end).map_err(|error| Failure::Other(error.into()))?;
+        }
+        match reply {
+            Ok(Reply::LoggedIn { .. } | Reply::ContextAccepted { .. }) => Ok(()),
+            Ok(_) => Err(Failure::Worker(reached.opened.handle.out_of_turn("login"))),
+            Err(HandleError::Fault(fault)) if fault.is_login() => {
+                self.how = None;
+                Err(Failure::Other(Error::from(fault).context(format_args!("{context}: {}", reached.name()))))
+            }
+            Err(error) => Err(Failure::Worker(error)),
+        }
+    }
+
+    /// Reads or asks for the PIN and takes the token's lock.
+    fn obtain(&mut self, reached: &mut Reached, config: &Config) -> Result<()> {
+        let prepared = self.source(reached.slot.token.as_ref())?;
+        let attended = prepared.source.is_attended();
+        if let Some(token) = &reached.slot.token {
+            check_flags(token, attended).map_err(|error| error.context(reached.name()))?;
+            if prepared.source == Source::Pinpad && !token.pinpad {
+                return Err(Error::new(Kind::PinSource, format!("{} has no keypad of its own", reached.name()))
+                    .hint(source::SOURCES));
+            }
+        }
+        let opened = reached.deadline.stopped(|| prepared.open())?;
+        let (how, mark) = match opened {
+            OpenedPin::Pin(pin, mark) => (How::Pin(pin), mark),
+            OpenedPin::Pinpad => (How::Pinpad, None),
+            OpenedPin::Ask => {
+                let name = reached.name();
+                (How::Pin(reached.deadline.stopped(|| source::ask(&name))?), None)
+            }
+        };
+        self.fuse = lock(reached, config, attempt(attended, mark))?;
+        self.how = Some(how);
+        Ok(())
+    }
+
+    fn source(&mut self, token: Option<&Token>) -> Result<Prepared, PinError> {
+        if let Some(prepared) = self.source.take() {
+            return Ok(prepared);
+        }
+        // A token with a keypad asks for itself where nothing else is configured.
+        match Source::fallback() {
+            Ok(Source::Prompt) | Err(_) if token.is_some_and(|token| token.pinpad) => Ok(Source::Pinpad.prepare()),
+            fallback => fallback.map(Source::prepare),
+        }
+    }
+}
+
+impl How {
+    fn authentication(&self) -> Authentication {
+        match self {
+            Self::Pin(_) => Authentication::Pin,
+            Self::Pinpad => Authentication::Pinpad,
+        }
+    }
+
+    fn pin(&self) -> Option<&Pin> {
+        match self {
+            Self::Pin(pin) => Some(pin),
+            Self::Pinpad => None,
+        }
+    }
+}
+
+/// What a fault says of the attempt. `None`: the PIN may have been looked at, and nobody knows.
+fn end_of(fault: &Fault) -> Option<End> {
+    if !fault.is_login() {
+        // Another call failed before the login was reached.
+        return Some(End::NotTried);
+    }
+    match fault.pin_verdict() {
+        PinVerdict::Refused => Some(End::Refused),
+        PinVerdict::NotTried => Some(End::NotTried),
+        PinVerdict::Unknown => None,
+    }
+}
+
+fn attempt(attended: bool, mark: Option<FileMark>) -> Attempt {
+    match mark {
+        _ if attended => Attempt::Attended,
+        Some(mark) => Attempt::File(mark),
+        None => Attempt::Unattended,
+    }
+}
+
+/// The token's lock and fuse. A person at a prompt may go on where no state can be kept; nothing else may.
+fn lock(reached: &mut Reached, config: &Config, attempt: Attempt) -> Result<Option<Fuse>> {
+    let attended = attempt == Attempt::Attended;
+    let stand_in = stand_in(&reached.slot, reached);
+    let token = reached.slot.token.as_ref().unwrap_or(&stand_in);
+    let locked = fuse::directory(config.state_dir.as_deref())
+        .and_then(|directory| Fuse::lock(&directory, token, attempt, &reached.deadline));
+    match locked {
+        Ok(fuse) => Ok(Some(fuse)),
+        Err(error) if attended && crate::error::Explain::kind(&error) == Kind::StateDir => {
+            tracing::warn!("{error}; this login goes on, since a person answers for it");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What stands for a token whose information cannot be read: its slot in this module.
+fn stand_in(slot: &Slot, reached: &Reached) -> Token {
+    Token {
+        label: format!("slot ID {}", slot.id),
+        model: reached.opened.module.display().to_string(),
+        ..Token::default()
+    }
+}
+
+/// What the token's flags forbid.
+fn check_flags(token: &Token, attended: bool) -> Result<()> {
+    let unblock = "unblock it with the token's own tool and its PUK or security officer PIN";
+    if token.pin_locked {
+        return Err(Error::new(Kind::PinLocked, "the PIN is locked (CKF_USER_PIN_LOCKED)").hint(unblock));
+    }
+    if !token.pin_initialized {
+        return Err(Error::new(Kind::PinExpired, "no user PIN was ever set (CKF_USER_PIN_INITIALIZED is not set)")
+            .hint("set one: pkcs11-tool --login --login-type so --init-pin"));
+    }
+    if token.pin_to_be_changed {
+        return Err(Error::new(Kind::PinExpired, "the PIN must be changed first (CKF_USER_PIN_TO_BE_CHANGED)")
+            .hint("change it: pkcs11-tool --login --change-pin"));
+    }
+    if token.pin_final_try && !attended {
+        return Err(Error::new(
+            Kind::PinFinalTry,
+            "one PIN try is left (CKF_USER_PIN_FINAL_TRY), and nobody is here to answer for it",
+        )
+        .hint("log in once by hand with the right PIN: --pin-source prompt"));
+    }
+    if token.pin_count_low {
+        tracing::warn!("a wrong PIN was given to this token before (CKF_USER_PIN_COUNT_LOW)");
+    }
+    Ok(())
+}

@@ -1,0 +1,298 @@
+//! Which token is meant: `--slot`, `--slot-id`, `--token-label`, `--token-serial` and RFC 7512 URIs.
+//!
+//! PURE. A selection that leaves two tokens is refused with each candidate as a selector to paste; nothing is guessed.
+
+use crate::error::{Explain, Kind};
+use crate::facts::{Slot, Token};
+use crate::printable::printable;
+
+pub mod uri;
+
+pub use uri::{ObjectType, Uri};
+
+/// What one source (the flags, or one URI) asks of a token. All given members must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenSelector {
+    /// The index among the slots that hold an initialised token, from 0, in the module's order.
+    pub slot: Option<usize>,
+    /// The raw `CK_SLOT_ID`.
+    pub slot_id: Option<u64>,
+    /// The token's label.
+    pub label: Option<String>,
+    /// The token's serial number.
+    pub serial: Option<String>,
+    /// The token's manufacturer.
+    pub manufacturer: Option<String>,
+    /// The token's model.
+    pub model: Option<String>,
+}
+
+impl TokenSelector {
+    /// Whether nothing is asked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether nothing but an index is asked, which is stable only while the set of tokens is.
+    #[must_use]
+    pub fn is_index_alone(&self) -> bool {
+        *self == Self { slot: self.slot, ..Self::default() } && self.slot.is_some()
+    }
+
+    /// Whether a token fits, its slot aside.
+    #[must_use]
+    pub fn matches_token(&self, token: &Token) -> bool {
+        let same = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|w| w.trim_end() == found);
+        same(&self.label, &token.label)
+            && same(&self.serial, &token.serial)
+            && same(&self.manufacturer, &token.manufacturer)
+            && same(&self.model, &token.model)
+    }
+
+    fn describes_token(&self) -> bool {
+        self.label.is_some() || self.serial.is_some() || self.manufacturer.is_some() || self.model.is_some()
+    }
+}
+
+/// Why no token was chosen.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SelectError {
+    /// No slot holds an initialised token.
+    #[error("no initialised token found")]
+    NoToken {
+        /// Slots with a token that was never initialised.
+        uninitialised: usize,
+    },
+    /// None of the tokens matches.
+    #[error("no token matches the selection{}", .asked.as_deref().map(|a| format!(" ({a})")).unwrap_or_default())]
+    NoMatch {
+        /// The part of the selection that is to blame, where one is.
+        asked: Option<String>,
+        /// What there is, each as a selector.
+        candidates: Vec<String>,
+    },
+    /// More than one matches.
+    #[error("{} tokens match the selection", .candidates.len())]
+    Ambiguous {
+        /// Each as a selector.
+        candidates: Vec<String>,
+    },
+    /// The slot that the index means cannot be read.
+    #[error("slot {index} (slot ID {id}) cannot be read: {cause}")]
+    Unreadable {
+        /// The index that was asked for.
+        index: usize,
+        /// Its slot ID.
+        id: u64,
+        /// What the module said.
+        cause: String,
+    },
+    /// The slot chosen by its ID holds a token without an initialised PIN and label.
+    #[error("the token in slot ID {id} is not initialised")]
+    Uninitialised {
+        /// The slot ID.
+        id: u64,
+    },
+}
+
+impl Explain for SelectError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Ambiguous { .. } => Kind::Ambiguous,
+            _ => Kind::NotFound,
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::NoToken { uninitialised: 0 } => {
+                vec!["plug the token in, or check the module's configuration; `cba-agent list` shows the slots".into()]
+            }
+            Self::NoToken { .. } | Self::Uninitialised { .. } => {
+                vec!["a token is there but not initialised: see `pkcs11-tool --init-token`, `--init-pin`".into()]
+            }
+            Self::NoMatch { candidates, .. } if candidates.is_empty() => {
+                vec!["`cba-agent list` shows the slots".into()]
+            }
+            Self::NoMatch { candidates, .. } => candidates.iter().map(|c| format!("there is {c}")).collect(),
+            Self::Ambiguous { candidates } => candidates.iter().map(|c| format!("choose with {c}")).collect(),
+            Self::Unreadable { id, .. } => vec![format!("if you mean this slot, choose it with --slot-id {id}")],
+        }
+    }
+}
+
+/// Chooses the one slot that every selector matches.
+///
+/// # Errors
+/// When none or several match, or when the index means a slot that cannot be read.
+pub fn select<'a>(slots: &'a [Slot], selectors: &[TokenSelector]) -> Result<&'a Slot, SelectError> {
+    let indexed: Vec<&Slot> = indexed(slots).collect();
+    if let Some(id) = selectors.iter().find_map(|s| s.slot_id) {
+        let slot = slots.iter().find(|slot| slot.id == id);
+        let no_match = || SelectError::NoMatch { asked: Some(format!("slot ID {id}")), candidates: candidates(slots) };
+        let slot = slot.ok_or_else(no_match)?;
+        if slot.error.is_none() && !slot.token.as_ref().is_some_and(|token| token.initialized) {
+            return Err(SelectError::Uninitialised { id });
+        }
+        return if matches_all(slot, &indexed, selectors) { Ok(slot) } else { Err(no_match()) };
+    }
+    if let Some(index) = selectors.iter().find_map(|s| s.slot) {
+        let Some(slot) = indexed.get(index) else {
+            return Err(no_such_index(index, slots, indexed.len()));
+        };
+        if let Some(cause) = &slot.error {
+            return Err(SelectError::Unreadable { index, id: slot.id, cause: cause.clone() });
+        }
+    }
+    let found: Vec<&Slot> =
+        indexed.iter().copied().filter(|slot| slot.error.is_none() && matches_all(slot, &indexed, selectors)).collect();
+    match found.as_slice() {
+        [one] => Ok(one),
+        [] if indexed.is_empty() => Err(SelectError::NoToken { uninitialised: slots.len() }),
+        [] => Err(SelectError::NoMatch { asked: None, candidates: candidates(slots) }),
+        several => Err(SelectError::Ambiguous { candidates: several.iter().map(|s| selector_of(s, slots)).collect() }),
+    }
+}
+
+/// The slots that an index counts: those with an initialised token, and those that cannot be read and may hold one.
+pub fn indexed(slots: &[Slot]) -> impl Iterator<Item = &Slot> {
+    slots.iter().filter(|slot| slot.error.is_some() || slot.token.as_ref().is_some_and(|token| token.initialized))
+}
+
+/// The URI of a slot's token that [`select`] takes back; it names the slot ID only where nothing else tells two apart.
+#[must_use]
+pub fn token_uri(slot: &Slot, slots: &[Slot]) -> Uri {
+    let Some(token) = &slot.token else {
+        return Uri { token: TokenSelector { slot_id: Some(slot.id), ..TokenSelector::default() }, ..Uri::default() };
+    };
+    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let mut selector = TokenSelector {
+        label: given(&token.label),
+        serial: given(&token.serial),
+        manufacturer: given(&token.manufacturer),
+        model: given(&token.model),
+        ..TokenSelector::default()
+    };
+    let twins = slots.iter().filter(|s| s.token.as_ref().is_some_and(|t| selector.matches_token(t))).count();
+    if twins > 1 || slot.error.is_some() || selector.is_empty() {
+        selector.slot_id = Some(slot.id);
+    }
+    Uri { token: selector, ..Uri::default() }
+}
+
+fn matches_all(slot: &Slot, indexed: &[&Slot], selectors: &[TokenSelector]) -> bool {
+    selectors.iter().all(|selector| {
+        selector.slot_id.is_none_or(|id| id == slot.id)
+            && selector.slot.is_none_or(|index| indexed.get(index).is_some_and(|at| at.id == slot.id))
+            && match &slot.token {
+                Some(token) => selector.matches_token(token),
+                None => !selector.describes_token(),
+            }
+    })
+}
+
+fn no_such_index(index: usize, slots: &[Slot], count: usize) -> SelectError {
+    if count == 0 {
+        return SelectError::NoToken { uninitialised: slots.len() };
+    }
+    let looks_like_id = slots.iter().any(|slot| u64::try_from(index) == Ok(slot.id));
+    let asked = if looks_like_id {
+        format!("--slot counts initialised tokens from 0; {index} is a slot ID: use --slot-id {index}")
+    } else {
+        format!("--slot {index}, but there are {count} initialised tokens, counted from 0")
+    };
+    SelectError::NoMatch { asked: Some(asked), candidates: candidates(slots) }
+}
+
+fn candidates(slots: &[Slot]) -> Vec<String> {
+    indexed(slots).map(|slot| selector_of(slot, slots)).collect()
+}
+
+fn selector_of(slot: &Slot, slots: &[Slot]) -> String {
+    let label = slot.token.as_ref().map(|t| format!("   (label '{}')", printable(&t.label))).unwrap_or_default();
+    format!("--uri '{}'{label}", token_uri(slot, slots))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(id: u64, label: &str, serial: &str) -> Slot {
+        let token = Token { label: label.into(), serial: serial.into(), initialized: true, ..Token::default() };
+        Slot { id, token: Some(token), error: None }
+    }
+
+    fn uninitialised(id: u64) -> Slot {
+        Slot { id, token: Some(Token::default()), error: None }
+    }
+
+    fn unreadable(id: u64) -> Slot {
+        Slot { id, token: None, error: Some("C_GetTokenInfo: CKR_DEVICE_ERROR".into()) }
+    }
+
+    fn by_index(slot: usize) -> Vec<TokenSelector> {
+        vec![TokenSelector { slot: Some(slot), ..TokenSelector::default() }]
+    }
+
+    fn by_id(id: u64) -> Vec<TokenSelector> {
+        vec![TokenSelector { slot_id: Some(id), ..TokenSelector::default() }]
+    }
+
+    fn by_label(label: &str) -> TokenSelector {
+        TokenSelector { label: Some(label.into()), ..TokenSelector::default() }
+    }
+
+    #[test]
+    fn an_index_counts_initialised_tokens_only() {
+        let slots = [uninitialised(7), slot(900_001, "a", "1"), slot(3, "b", "2")];
+        assert_eq!(select(&slots, &by_index(0)).unwrap().id, 900_001);
+        assert_eq!(select(&slots, &by_index(1)).unwrap().id, 3);
+    }
+
+    #[test]
+    fn an_unreadable_slot_keeps_its_place_and_is_refused_by_index() {
+        let slots = [unreadable(4), slot(5, "a", "1")];
+        assert!(matches!(select(&slots, &by_index(0)), Err(SelectError::Unreadable { id: 4, .. })));
+        assert_eq!(select(&slots, &by_index(1)).unwrap().id, 5);
+        assert_eq!(select(&slots, &by_id(4)).unwrap().id, 4);
+    }
+
+    #[test]
+    fn no_selector_is_fine_with_one_token_and_refused_with_two() {
+        assert_eq!(select(&[slot(9, "a", "1"), uninitialised(1)], &[]).unwrap().id, 9);
+        let error = select(&[slot(9, "a", "1"), slot(8, "b", "2")], &[]).unwrap_err();
+        assert_eq!(error.kind(), Kind::Ambiguous);
+        assert!(error.hints()[0].contains("--uri 'pkcs11:token=a;serial=1'"), "{:?}", error.hints());
+    }
+
+    #[test]
+    fn all_selectors_must_match() {
+        let slots = [slot(9, "a", "1"), slot(8, "b", "2")];
+        assert!(select(&slots, &[by_label("a"), by_label("b")]).is_err());
+        let both = TokenSelector { slot: Some(0), label: Some("b".into()), ..TokenSelector::default() };
+        assert!(matches!(select(&slots, &[both]), Err(SelectError::NoMatch { .. })));
+    }
+
+    #[test]
+    fn twins_are_told_apart_by_slot_id() {
+        let slots = [slot(9, "a", "0"), slot(8, "a", "0")];
+        let error = select(&slots, &[by_label("a")]).unwrap_err();
+        assert!(error.hints()[0].contains("slot-id=9") && error.hints()[1].contains("slot-id=8"));
+        let pasted = Uri::parse(&token_uri(&slots[1], &slots).to_string()).unwrap();
+        assert_eq!(select(&slots, &[pasted.token]).unwrap().id, 8);
+    }
+
+    #[test]
+    fn a_slot_id_given_as_an_index_gets_the_hint() {
+        let slots = [slot(1_234_567, "a", "1")];
+        let error = select(&slots, &by_index(1_234_567)).unwrap_err();
+        assert!(error.to_string().contains("--slot-id 1234567"), "{error}");
+    }
+
+    #[test]
+    fn an_uninitialised_token_is_not_chosen_by_its_id() {
+        assert_eq!(select(&[uninitialised(1)], &by_id(1)), Err(SelectError::Uninitialised { id: 1 }));
+        assert_eq!(select(&[uninitialised(1)], &[]), Err(SelectError::NoToken { uninitialised: 1 }));
+    }
+}

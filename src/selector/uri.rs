@@ -1,0 +1,275 @@
+//! PKCS#11 URIs (RFC 7512): parse and print.
+//!
+//! Only what chooses a token, key or certificate is taken, and `pin-source=file:`. Everything else is an error, and no
+//! error repeats a value: a URI is where people put PINs. Deliberately absent: `pin-value`, module attributes, and
+//! vendor attributes.
+
+use std::fmt;
+
+use super::TokenSelector;
+
+/// A parsed URI.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uri {
+    /// What it asks of the token.
+    pub token: TokenSelector,
+    /// `object`: `CKA_LABEL`.
+    pub object: Option<String>,
+    /// `id`: `CKA_ID`.
+    pub id: Option<Vec<u8>>,
+    /// `type`.
+    pub object_type: Option<ObjectType>,
+    /// The path of `pin-source=file:PATH`.
+    pub pin_file: Option<String>,
+}
+
+/// The object classes that make up an identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectType {
+    /// A private key.
+    Private,
+    /// A public key.
+    Public,
+    /// A certificate.
+    Cert,
+}
+
+impl ObjectType {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Private => "private",
+            Self::Public => "public",
+            Self::Cert => "cert",
+        }
+    }
+}
+
+/// Why a text is no URI that can be used here. No message repeats a value.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum UriError {
+    /// Another scheme, or none.
+    #[error("not a PKCS#11 URI: it must begin with 'pkcs11:'")]
+    Scheme,
+    /// An attribute without `=`.
+    #[error("attribute {0} of the URI has no '='")]
+    NoValue(usize),
+    /// An attribute that is refused for a reason of its own.
+    #[error("attribute '{0}' is not accepted in a URI: {1}")]
+    Refused(String, &'static str),
+    /// An attribute that nothing here knows.
+    #[error("attribute '{0}' of the URI is not known")]
+    Unknown(String),
+    /// The same attribute twice.
+    #[error("attribute '{0}' is given twice")]
+    Twice(String),
+    /// A value that does not decode.
+    #[error("the value of '{0}' is not valid: {1}")]
+    Value(String, &'static str),
+}
+
+impl Uri {
+    /// Parses a URI strictly.
+    ///
+    /// # Errors
+    /// For every attribute that is unknown, doubled, refused or malformed.
+    pub fn parse(text: &str) -> Result<Self, UriError> {
+        let scheme = text.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("pkcs11:"));
+        let rest = scheme.and_then(|_| text.get(7..)).ok_or(UriError::Scheme)?;
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let mut uri = Self::default();
+        let mut seen: Vec<&str> = Vec::new();
+        let attributes = path.split(';').map(|part| (part, false)).chain(query.split('&').map(|part| (part, true)));
+        for (number, (part, in_query)) in attributes.filter(|(part, _)| !part.is_empty()).enumerate() {
+            let (name, value) = part.split_once('=').ok_or(UriError::NoValue(number + 1))?;
+            if seen.contains(&name) {
+                return Err(UriError::Twice(shown(name)));
+            }
+            seen.push(name);
+            if in_query { uri.set_query(name, value)? } else { uri.set_path(name, value)? }
+        }
+        Ok(uri)
+    }
+
+    fn set_path(&mut self, name: &str, value: &str) -> Result<(), UriError> {
+        let bytes = decode(value).ok_or_else(|| UriError::Value(shown(name), "broken percent-encoding"))?;
+        if name == "id" {
+            self.id = Some(bytes);
+            return Ok(());
+        }
+        let text = String::from_utf8(bytes).map_err(|_| UriError::Value(shown(name), "not UTF-8"))?;
+        match name {
+            "token" => self.token.label = Some(text),
+            "serial" => self.token.serial = Some(text),
+            "manufacturer" => self.token.manufacturer = Some(text),
+            "model" => self.token.model = Some(text),
+            "object" => self.object = Some(text),
+            "slot-id" => {
+                let id = text.parse().map_err(|_| UriError::Value(shown(name), "not a decimal number"))?;
+                self.token.slot_id = Some(id);
+            }
+            "type" => {
+                self.object_type = Some(match text.as_str() {
+                    "private" => ObjectType::Private,
+                    "public" => ObjectType::Public,
+                    "cert" => ObjectType::Cert,
+                    _ => return Err(UriError::Value(shown(name), "only private, public and cert make an identity")),
+                });
+            }
+            _ => return Err(not_accepted(name)),
+        }
+        Ok(())
+    }
+
+    fn set_query(&mut self, name: &str, value: &str) -> Result<(), UriError> {
+        if name != "pin-source" {
+            return Err(not_accepted(name));
+        }
+        let value = decode(value).and_then(|bytes| String::from_utf8(bytes).ok());
+        let value = value.ok_or_else(|| UriError::Value(shown(name), "broken percent-encoding"))?;
+        let path = value.strip_prefix("file:").filter(|path| !path.is_empty());
+        let path = path.ok_or_else(|| UriError::Value(shown(name), "only file:PATH is taken here"))?;
+        self.pin_file = Some(path.strip_prefix("//").unwrap_or(path).to_owned());
+        Ok(())
+    }
+}
+
+/// Prints only what selects; the PIN's source never appears.
+impl fmt::Display for Uri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slot_id = self.token.slot_id.map(|id| id.to_string());
+        let attributes: [(&str, Option<&[u8]>); 8] = [
+            ("token", self.token.label.as_deref().map(str::as_bytes)),
+            ("serial", self.token.serial.as_deref().map(str::as_bytes)),
+            ("manufacturer", self.token.manufacturer.as_deref().map(str::as_bytes)),
+            ("model", self.token.model.as_deref().map(str::as_bytes)),
+            ("slot-id", slot_id.as_deref().map(str::as_bytes)),
+            ("object", self.object.as_deref().map(str::as_bytes)),
+            ("id", self.id.as_deref()),
+            ("type", self.object_type.map(|t| t.name().as_bytes())),
+        ];
+        f.write_str("pkcs11:")?;
+        for (n, (name, value)) in attributes.iter().filter_map(|(n, v)| v.map(|v| (n, v))).enumerate() {
+            let separator = if n == 0 { "" } else { ";" };
+            write!(f, "{separator}{name}={}", encode(value, *name == "id"))?;
+        }
+        Ok(())
+    }
+}
+
+fn not_accepted(name: &str) -> UriError {
+    let why = match name {
+        "pin-value" => "a PIN in a URI can be read by every user of this host; use --pin-source file:PATH",
+        "module-path" | "module-name" => "choose the module with --module",
+        "pin-source" => "it belongs behind '?'",
+        "library-manufacturer"
+        | "library-description"
+        | "library-version"
+        | "slot-manufacturer"
+        | "slot-description" => "choose the token by token, serial, manufacturer, model or slot-id",
+        _ => return UriError::Unknown(shown(name)),
+    };
+    UriError::Refused(name.to_owned(), why)
+}
+
+/// A name as far as it can be one; anything else could be a value in the wrong place.
+fn shown(name: &str) -> String {
+    let plain = name.len() <= 24 && name.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    if plain { name.to_owned() } else { "(not shown)".to_owned() }
+}
+
+fn decode(value: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(value.len());
+    let mut bytes = value.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let digit = |byte: Option<u8>| byte.and_then(|b| char::from(b).to_digit(16));
+            let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
+            out.push(u8::try_from(high << 4 | low).ok()?);
+        } else {
+            out.push(byte);
+        }
+    }
+    Some(out)
+}
+
+fn encode(bytes: &[u8], all: bool) -> String {
+    use fmt::Write as _;
+    let mut out = String::new();
+    for &byte in bytes {
+        if !all && (byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}"); // writing to a String cannot fail
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn takes_what_p11tool_prints() {
+        let uri = Uri::parse(
+            "pkcs11:model=SoftHSM%20v2;manufacturer=SoftHSM%20project;serial=347af96b5ee5cbc6;token=cba;id=%01;object=cba;type=private",
+        )
+        .unwrap();
+        assert_eq!(uri.token.model.as_deref(), Some("SoftHSM v2"));
+        assert_eq!(uri.id.as_deref(), Some(&[1u8][..]));
+        assert_eq!(uri.object_type, Some(ObjectType::Private));
+    }
+
+    #[test]
+    fn refuses_what_could_carry_a_pin_or_code_and_repeats_no_value() {
+        for text in [
+            "pkcs11:token=a?pin-value=SECRET1",
+            "pkcs11:pin-value=SECRET1",
+            "pkcs11:token=a?pin-source=|SECRET1",
+            "pkcs11:token=a?pin-source=SECRET1",
+            "pkcs11:token=a?module-path=/SECRET1.so",
+            "pkcs11:token=a?module-name=SECRET1",
+            "pkcs11:SECRET1",
+            "pkcs11:SECRET1=a",
+            "pkcs11:x-vendor=SECRET1",
+            "pkcs11:slot-id=SECRET1",
+            "pkcs11:type=SECRET1",
+            "pkcs11:token=SECRET1%zz",
+            "pkcs11:token=SECRET1;token=SECRET1",
+            "SECRET1",
+        ] {
+            let error = Uri::parse(text).unwrap_err().to_string();
+            assert!(!error.contains("SECRET1"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_pin_file_is_taken_with_and_without_slashes() {
+        for text in ["pkcs11:?pin-source=file:/etc/pin", "pkcs11:?pin-source=file:///etc/pin"] {
+            assert_eq!(Uri::parse(text).unwrap().pin_file.as_deref(), Some("/etc/pin"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "\\PC*") {
+            let _ = Uri::parse(&text);
+            let _ = Uri::parse(&format!("pkcs11:{text}"));
+        }
+
+        #[test]
+        fn what_is_printed_is_read_back(
+            label in proptest::option::of(".{0,32}"),
+            serial in proptest::option::of("[ -~]{0,16}"),
+            object in proptest::option::of(".{0,40}"),
+            id in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..20)),
+            slot_id in proptest::option::of(any::<u64>()),
+        ) {
+            let token = TokenSelector { label, serial, slot_id, ..TokenSelector::default() };
+            let uri = Uri { token, object, id, object_type: Some(ObjectType::Cert), pin_file: None };
+            prop_assert_eq!(Uri::parse(&uri.to_string()).unwrap(), uri);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! One read-only session: login, mechanisms, objects.
+
+use cryptoki::context::Pkcs11;
+use cryptoki::error::{Error, RvError};
+use cryptoki::mechanism::MechanismType;
+use cryptoki::object::ObjectHandle;
+use cryptoki::session::{Session as Handle, UserType};
+use cryptoki::slot::Slot;
+use secrecy::SecretString;
+
+use super::raw::Raw;
+use super::{Key, fault, objects};
+use crate::facts::{Mechanism, Objects, Session as SessionFacts};
+use crate::fault::Fault;
+
+/// A session on one slot.
+pub struct Session<'a> {
+    context: &'a Pkcs11,
+    slot: Slot,
+    pub(super) raw: &'a Raw,
+    pub(super) handle: Handle,
+    /// Objects by the number under which the front knows them.
+    found: Vec<ObjectHandle>,
+}
+
+/// How the user proves to be one.
+pub enum UserPin {
+    /// With a PIN that is sent.
+    Pin(SecretString),
+    /// At the token itself (protected authentication path).
+    Pinpad,
+}
+
+/// What `C_Login` that did not fail says of the PIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginOutcome {
+    /// The token took it.
+    Accepted,
+    /// The token did not look at it, since somebody is logged in already.
+    NotChecked,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(context: &'a Pkcs11, raw: &'a Raw, slot: Slot, handle: Handle) -> Self {
+        Self { context, slot, raw, handle, found: Vec::new() }
+    }
+
+    /// The signature mechanisms by the mechanism list; a mechanism that says it cannot sign is left out.
+    #[must_use]
+    pub fn facts(&self) -> SessionFacts {
+        let Ok(list) = self.context.get_mechanism_list(self.slot) else { return SessionFacts::default() };
+        let may_sign =
+            |mechanism| self.context.get_mechanism_info(self.slot, mechanism).map_or(true, |info| info.sign());
+        let both =
+            [(MechanismType::SHA512_RSA_PKCS, Mechanism::Sha512RsaPkcs), (MechanismType::RSA_PKCS, Mechanism::RsaPkcs)];
+        let offered = both.into_iter().filter(|(kind, _)| list.contains(kind) && may_sign(*kind));
+        SessionFacts { mechanisms: offered.map(|(_, mechanism)| mechanism).collect(), mechanisms_known: true }
+    }
+
+    /// Logs the user in, once.
+    ///
+    /// # Errors
+    /// What `C_Login` answered, save that somebody is logged in already.
+    pub fn login(&self, pin: &UserPin) -> Result<LoginOutcome, Fault> {
+        match self.c_login(UserType::User, pin) {
+            Ok(()) => Ok(LoginOutcome::Accepted),
+            Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(LoginOutcome::NotChecked),
+            Err(error) => Err(fault("C_Login")(error)),
+        }
+    }
+
+    /// The context-specific login of an always-authenticate key, after `C_SignInit` (PKCS#11 3.0 section 5.6.8).
+    /// Modules that store the attribute without enforcing it answer that there is nothing to log in to.
+    ///
+    /// # Errors
+    /// What `C_Login` answered, save those answers.
+    pub(super) fn context_login(&self, pin: &UserPin) -> Result<LoginOutcome, Fault> {
+        match self.c_login(UserType::ContextSpecific, pin) {
+            Ok(()) => Ok(LoginOutcome::Accepted),
+            Err(Error::Pkcs11(
+                RvError::UserAlreadyLoggedIn | RvError::UserTypeInvalid | RvError::OperationNotInitialized,
+                _,
+            )) => Ok(LoginOutcome::NotChecked),
+            Err(error) => Err(fault("C_Login")(error)),
+        }
+    }
+
+    fn c_login(&self, user: UserType, pin: &UserPin) -> Result<(), Error> {
+        match pin {
+            UserPin::Pin(pin) => self.handle.login(user, Some(pin)),
+            UserPin::Pinpad => self.handle.login(user, None),
+        }
+    }
+
+    /// RSA keys and certificates that the session sees.
+    ///
+    /// # Errors
+    /// What the search answered.
+    pub fn objects(&mut self) -> Result<Objects, Fault> {
+        let (facts, found) = objects::read(&self.handle)?;
+        self.found = found;
+        Ok(facts)
+    }
+
+    /// A key by the number under which [`Session::objects`] named it.
+    ///
+    /// # Errors
+    /// When there is no such number.
+    pub fn key(&self, number: u64, mechanism: Mechanism) -> Result<Key<'_>, Fault> {
+        let found = usize::try_from(number).ok().and_then(|number| self.found.get(number));
+        let unknown = || Fault::Malformed { call: "C_SignInit".into(), what: "no such object".into() };
+        Ok(Key::new(self, *found.ok_or_else(unknown)?, mechanism))
+    }
+
+    /// Logs out and closes; what the module answers no longer matters.
+    pub fn close(self, logged_in: bool) {
+        if logged_in {
+            let _ = self.handle.logout();
+        }
+        let _ = self.handle.close();
+    }
+}

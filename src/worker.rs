@@ -1,0 +1,189 @@
+//! The disposable child that loads a module: its start, its loop, its end.
+//!
+//! It knows one module, one session and one thread, and no retry. The front, on the other side of [`wire`], decides
+//! everything; [`handle`] is the front's end. Deliberately absent: configuration, logs, files.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
+use zeroize::Zeroizing;
+
+use crate::cba::{Message, Version};
+use crate::facts::Mechanism;
+use crate::fault::Fault;
+use crate::pin::PIN_LIMIT;
+use crate::token::{LoginOutcome, Module, Session, UserPin};
+
+pub mod handle;
+pub mod wire;
+
+pub use handle::{Handle, HandleError, Launch};
+
+use wire::{Authentication, Reply, Request};
+
+/// Why a worker could not start or go on. It ends with it; the front sees the end.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// Started by hand.
+    #[error("`worker` is started by cba-agent itself, with a socket as its standard input")]
+    NotAChild,
+    /// The front ended in between.
+    #[error("the front process is gone")]
+    Orphan,
+    /// The socket or a process attribute failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The front sent nonsense.
+    #[error(transparent)]
+    Wire(#[from] wire::WireError),
+}
+
+/// Runs the child until the front closes it or ends.
+///
+/// # Errors
+/// When it is no child of a front, or the front breaks off.
+pub fn run() -> Result<(), WorkerError> {
+    // First of all, before any secret can arrive: exec made the process dumpable again.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(io::Error::from)?;
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .map_err(io::Error::from)?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
+    let mut link = Link::take_stdin()?;
+    link.send(&Reply::Hello { build: wire::BUILD.into() })?;
+    let Request::Open { module } = link.receive()? else { return Ok(()) };
+    let module = match Module::load(&module) {
+        Ok(module) => module,
+        Err(fault) => return link.send(&Reply::Failed(fault)),
+    };
+    match module.slots() {
+        Ok(slots) => link.send(&Reply::Opened { library: module.library(), slots })?,
+        Err(fault) => link.send(&Reply::Failed(fault))?,
+    }
+    let mut next = link.receive()?;
+    while let Request::Session { slot_id } = next {
+        next = match module.open_session(slot_id) {
+            Ok(session) => run_session(&mut link, session)?,
+            Err(fault) => {
+                link.send(&Reply::Failed(fault))?;
+                link.receive()?
+            }
+        };
+    }
+    module.finalize();
+    link.send(&Reply::Closed)
+}
+
+/// Answers until the front asks for another session or for the end, and returns that request.
+fn run_session(link: &mut Link, mut session: Session<'_>) -> Result<Request, WorkerError> {
+    link.send(&Reply::Session(session.facts()))?;
+    let mut logged_in = false;
+    loop {
+        match link.receive()? {
+            Request::Login(how) => {
+                let pin = link.user_pin(how)?;
+                let outcome = session.login(&pin);
+                logged_in |= outcome == Ok(LoginOutcome::Accepted);
+                link.answer(outcome.map(|outcome| Reply::LoggedIn { checked: outcome == LoginOutcome::Accepted }))?;
+            }
+            Request::Objects => link.answer(session.objects().map(Reply::Objects))?,
+            Request::Sign { key, mechanism, version, context } => {
+                let pin = context.map(|how| link.user_pin(how)).transpose()?;
+                let signed = sign(link, &session, (key, mechanism, version), pin.as_ref())?;
+                link.answer(signed)?;
+            }
+            next @ (Request::Open { .. } | Request::Session { .. } | Request::Close) => {
+                session.close(logged_in);
+                return Ok(next);
+            }
+        }
+    }
+}
+
+/// `C_SignInit`, the context login where one is asked for, and only then the message and `C_Sign`.
+fn sign(
+    link: &mut Link,
+    session: &Session<'_>,
+    (key, mechanism, version): (u64, Mechanism, Version),
+    pin: Option<&UserPin>,
+) -> Result<Result<Reply, Fault>, WorkerError> {
+    let begun = session.key(key, mechanism).and_then(|key| key.begin().map(|()| key));
+    let key = match begun {
+        Ok(key) => key,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    if let Some(pin) = pin {
+        match key.authenticate(pin) {
+            Ok(outcome) => link.send(&Reply::ContextAccepted { checked: outcome == LoginOutcome::Accepted })?,
+            Err(fault) => return Ok(Err(fault)),
+        }
+    }
+    let message = match fresh_message(version) {
+        Ok(message) => message,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    Ok(key.sign(&message).map(|signature| Reply::Signed {
+        message: STANDARD.encode(message.as_bytes()),
+        signature: STANDARD.encode(signature),
+    }))
+}
+
+fn fresh_message(version: Version) -> Result<Message, Fault> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_err(|_| Fault::Message("the clock is before 1970".into()))?;
+    Message::new(version, now.as_secs(), getrandom::fill).map_err(|error| Fault::Message(error.to_string()))
+}
+
+/// The worker's end of the socket.
+struct Link {
+    socket: UnixStream,
+}
+
+impl Link {
+    /// Takes the socket from standard input and puts nothing in its place, so that a module cannot read frames.
+    fn take_stdin() -> Result<Self, WorkerError> {
+        let stdin = io::stdin();
+        let parent = rustix::net::sockopt::socket_peercred(&stdin).map_err(|_| WorkerError::NotAChild)?.pid;
+        if rustix::process::getppid() != Some(parent) {
+            return Err(WorkerError::Orphan);
+        }
+        let socket = UnixStream::from(stdin.as_fd().try_clone_to_owned()?);
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?).map_err(io::Error::from)?;
+        Ok(Self { socket })
+    }
+
+    fn send(&mut self, reply: &Reply) -> Result<(), WorkerError> {
+        Ok(self.socket.write_all(&wire::encode(reply)?)?)
+    }
+
+    fn answer(&mut self, result: Result<Reply, Fault>) -> Result<(), WorkerError> {
+        self.send(&result.unwrap_or_else(Reply::Failed))
+    }
+
+    fn receive(&mut self) -> Result<Request, WorkerError> {
+        let frame = self.frame(wire::LIMIT)?;
+        Ok(wire::decode(&frame)?)
+    }
+
+    fn user_pin(&mut self, how: Authentication) -> Result<UserPin, WorkerError> {
+        if how == Authentication::Pinpad {
+            return Ok(UserPin::Pinpad);
+        }
+        let bytes = self.frame(PIN_LIMIT)?;
+        let pin = std::str::from_utf8(&bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        Ok(UserPin::Pin(String::from(pin).into()))
+    }
+
+    fn frame(&mut self, limit: usize) -> Result<Zeroizing<Vec<u8>>, WorkerError> {
+        let mut header = [0; 4];
+        self.socket.read_exact(&mut header)?;
+        let mut bytes = Zeroizing::new(vec![0; wire::length(header, limit)?]);
+        self.socket.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+}

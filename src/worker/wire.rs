@@ -1,0 +1,200 @@
+//! The frames between front and worker.
+//!
+//! PURE. A frame is a 32-bit big-endian length and that many bytes of JSON, at most [`LIMIT`]. A PIN is no part of any
+//! message: it follows its request as a frame of its own, raw, so that no serialiser ever copies it.
+
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::cba::Version;
+use crate::facts::{Library, Mechanism, Objects, Session, Slot};
+use crate::fault::Fault;
+
+/// The longest frame in bytes: room for hundreds of certificates.
+pub const LIMIT: usize = 4 << 20;
+
+/// What the worker says first; a front of another build gives it no PIN.
+pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 1");
+
+/// How the user is authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Authentication {
+    /// With the PIN in the frame that follows.
+    Pin,
+    /// At the token itself.
+    Pinpad,
+}
+
+/// What the front asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Load this module and say what slots it has. Answer: [`Reply::Opened`].
+    Open {
+        /// The module's absolute path.
+        module: PathBuf,
+    },
+    /// Open a session. Answer: [`Reply::Session`].
+    Session {
+        /// The `CK_SLOT_ID`.
+        slot_id: u64,
+    },
+    /// Log in, once. Answer: [`Reply::LoggedIn`].
+    Login(Authentication),
+    /// Say what keys and certificates there are. Answer: [`Reply::Objects`].
+    Objects,
+    /// Make a message and sign it. Answer: [`Reply::ContextAccepted`] where a context login was asked for, then
+    /// [`Reply::Signed`].
+    Sign {
+        /// The key's number in [`Reply::Objects`].
+        key: u64,
+        /// How to sign.
+        mechanism: Mechanism,
+        /// What to sign.
+        version: Version,
+        /// The context-specific login, where the key needs one.
+        context: Option<Authentication>,
+    },
+    /// Log out, finalise, end. Answer: [`Reply::Closed`].
+    Close,
+}
+
+/// What the worker answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The first frame, unasked.
+    Hello {
+        /// The worker's build, to be the same as the front's.
+        build: String,
+    },
+    /// The module is loaded.
+    Opened {
+        /// What it says of itself.
+        library: Library,
+        /// Its slots that hold tokens.
+        slots: Vec<Slot>,
+    },
+    /// The session is open.
+    Session(Session),
+    /// The login is done.
+    LoggedIn {
+        /// Whether the token looked at the PIN.
+        checked: bool,
+    },
+    /// The objects.
+    Objects(Objects),
+    /// The context login is done; the signature follows.
+    ContextAccepted {
+        /// Whether the token looked at the PIN.
+        checked: bool,
+    },
+    /// A message and its signature.
+    Signed {
+        /// The message, base64.
+        message: String,
+        /// The signature, base64.
+        signature: String,
+    },
+    /// The worker ends now.
+    Closed,
+    /// It could not be done.
+    Failed(Fault),
+}
+
+/// Why bytes are no frame.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// Longer than [`LIMIT`].
+    #[error("a frame of {0} bytes is over the limit")]
+    TooLong(usize),
+    /// Not the JSON of a message.
+    #[error("a frame does not parse")]
+    Json(#[from] serde_json::Error),
+}
+
+/// The frame of a message.
+///
+/// # Errors
+/// When it would be longer than [`LIMIT`].
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, message)?;
+    let length = frame.len() - 4;
+    let header = u32::try_from(length).ok().filter(|_| length <= LIMIT).ok_or(WireError::TooLong(length))?;
+    frame[..4].copy_from_slice(&header.to_be_bytes());
+    Ok(frame)
+}
+
+/// The length that a frame's first four bytes announce.
+///
+/// # Errors
+/// When it is over `limit`.
+pub fn length(header: [u8; 4], limit: usize) -> Result<usize, WireError> {
+    let length = usize::try_from(u32::from_be_bytes(header)).unwrap_or(usize::MAX);
+    if length > limit { Err(WireError::TooLong(length)) } else { Ok(length) }
+}
+
+/// The message of a frame's bytes after the length.
+///
+/// # Errors
+/// When they are no message.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+    Ok(serde_json::from_slice(bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read_back<T: Serialize + DeserializeOwned>(message: &T) -> T {
+        let frame = encode(message).unwrap();
+        let header = *frame.first_chunk::<4>().unwrap();
+        assert_eq!(length(header, LIMIT).unwrap(), frame.len() - 4);
+        decode(&frame[4..]).unwrap()
+    }
+
+    #[test]
+    fn a_frame_over_the_limit_is_neither_written_nor_read() {
+        let long = Reply::Hello { build: "x".repeat(LIMIT) };
+        assert!(matches!(encode(&long), Err(WireError::TooLong(_))));
+        assert!(length([0, 0x40, 0, 1], LIMIT).is_err());
+        assert!(length([0xff; 4], LIMIT).is_err());
+    }
+
+    #[test]
+    fn no_message_has_room_for_a_pin_or_for_bytes_to_sign() {
+        let sign = Request::Sign {
+            key: 1,
+            mechanism: Mechanism::Sha512RsaPkcs,
+            version: Version::V2,
+            context: Some(Authentication::Pin),
+        };
+        let text = serde_json::to_string(&sign).unwrap();
+        assert_eq!(text, r#"{"Sign":{"key":1,"mechanism":"Sha512RsaPkcs","version":"V2","context":"Pin"}}"#);
+        assert_eq!(serde_json::to_string(&Request::Login(Authentication::Pin)).unwrap(), r#"{"Login":"Pin"}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(slot_id: u64, message: String, label: Vec<u8>) {
+            let request = Request::Session { slot_id };
+            prop_assert_eq!(read_back(&request), request.clone());
+            let objects = Objects {
+                certificates: vec![crate::facts::Certificate { label, id: vec![], value: vec![1] }],
+                ..Objects::default()
+            };
+            prop_assert_eq!(read_back(&Reply::Objects(objects.clone())), Reply::Objects(objects));
+            let signed = Reply::Signed { message, signature: String::new() };
+            prop_assert_eq!(read_back(&signed), signed.clone());
+        }
+
+        #[test]
+        fn nothing_makes_the_decoder_panic(bytes: Vec<u8>) {
+            let _ = decode::<Reply>(&bytes);
+            let _ = decode::<Request>(&bytes);
+        }
+    }
+}
