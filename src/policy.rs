@@ -277,19 +277,32 @@ mod tests {
         }
     }
 
-    fn decide_with(policy: &Policy, change: impl FnOnce(&mut Subject<'_>)) -> Decision {
-        let (key, certificate, token) = (key(), leaf(), Token { serial: "12".into(), ..Token::default() });
-        let mut subject = Subject {
-            token: Some(&token),
-            key: &key,
+    /// Everything that is decided about, for a test to change one part of.
+    struct Case {
+        key: Key,
+        token: Option<Token>,
+        from_file: bool,
+        version: Version,
+        by_flag: bool,
+        now: u64,
+    }
+
+    fn decide_with(policy: &Policy, change: impl FnOnce(&mut Case)) -> Decision {
+        let certificate = leaf();
+        let token = Some(Token { serial: "12".into(), ..Token::default() });
+        let now = certificate.not_before + 1;
+        let mut case = Case { key: key(), token, from_file: false, version: Version::V2, by_flag: false, now };
+        change(&mut case);
+        let subject = Subject {
+            token: case.token.as_ref(),
+            key: &case.key,
             certificate: &certificate,
-            certificate_from_file: false,
-            version: Version::V2,
-            version_by_flag: false,
+            certificate_from_file: case.from_file,
+            version: case.version,
+            version_by_flag: case.by_flag,
             mechanism: Some(Mechanism::Sha512RsaPkcs),
-            now: certificate.not_before + 1,
+            now: case.now,
         };
-        change(&mut subject);
         decide(policy, &subject)
     }
 
@@ -305,9 +318,7 @@ mod tests {
     #[test]
     fn v1_needs_the_flag_or_the_policy() {
         let v1 = |policy: &Policy, by_flag| {
-            decide_with(policy, |subject| (subject.version, subject.version_by_flag) = (Version::V1, by_flag))
-                .refusals
-                .len()
+            decide_with(policy, |case| (case.version, case.by_flag) = (Version::V1, by_flag)).refusals.len()
         };
         let only = |versions| Policy { payload_versions: Some(versions), ..Policy::default() };
         assert_eq!(v1(&Policy::default(), false), 1);
@@ -325,11 +336,11 @@ mod tests {
             (key.sensitive, key.extractable, key.local) = (Some(false), Some(true), Some(false));
             (key.always_sensitive, key.never_extractable) = (Some(false), Some(false));
             let token = Token { hardware: Some(false), ..Token::default() };
-            let decision = decide_with(&policy, |subject| (subject.key, subject.token) = (&key, Some(&token)));
+            let decision = decide_with(&policy, |case| (case.key, case.token) = (key.clone(), Some(token)));
             assert_eq!(decision.refusals, [format!("the key is not {name}")]);
             (key.sensitive, key.extractable, key.local) = (None, None, None);
             (key.always_sensitive, key.never_extractable) = (None, None);
-            let decision = decide_with(&policy, |subject| (subject.key, subject.token) = (&key, None));
+            let decision = decide_with(&policy, |case| (case.key, case.token) = (key, None));
             assert_eq!(decision.refusals.len(), 1, "{name}");
             assert!(decision.refusals[0].contains("does not report"));
         }
@@ -353,17 +364,16 @@ mod tests {
     fn certificates_outside_their_validity_are_refused_on_either_side() {
         let leaf = leaf();
         for now in [leaf.not_before - 1, leaf.not_after + 1] {
-            assert_eq!(decide_with(&Policy::default(), |subject| subject.now = now).refusals.len(), 1);
+            assert_eq!(decide_with(&Policy::default(), |case| case.now = now).refusals.len(), 1);
             let lax = Policy { enforce_validity: false, ..Policy::default() };
-            let decision = decide_with(&lax, |subject| subject.now = now);
+            let decision = decide_with(&lax, |case| case.now = now);
             assert_eq!((decision.refusals.len(), decision.warnings.len()), (0, 1));
         }
     }
 
     #[test]
     fn a_certificate_from_a_file_needs_its_setting() {
-        let from_file =
-            |policy: &Policy| decide_with(policy, |subject| subject.certificate_from_file = true).refusals.len();
+        let from_file = |policy: &Policy| decide_with(policy, |case| case.from_file = true).refusals.len();
         assert_eq!(from_file(&Policy::default()), 1);
         let open = Policy { certificate_source: CertificateSource::TokenOrFile, ..Policy::default() };
         assert_eq!(from_file(&open), 0);

@@ -51,8 +51,10 @@ impl AuthUrl {
             return Err(AuthUrlError::User);
         }
         let host = authority.host();
-        let port_is_fine = authority.port().is_none() || authority.port_u16().is_some_and(|port| port != 0);
-        if !text.chars().all(plain) || !is_host(host) || !port_is_fine || authority.as_str().ends_with(':') {
+        let port = authority.as_str().strip_prefix(host).unwrap_or("?");
+        let port_is_fine = port.is_empty()
+            || port.strip_prefix(':').and_then(|port| port.parse().ok()).is_some_and(|port: u16| port != 0);
+        if !text.chars().all(plain) || !is_host(host) || !port_is_fine {
             return Err(AuthUrlError::Syntax);
         }
         if scheme != "https" && !(scheme == "http" && is_loopback(host)) {

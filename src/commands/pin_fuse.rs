@@ -13,10 +13,8 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::facts::Token;
 use crate::pin::FuseError;
-use crate::pin::fuse::{self, describe};
+use crate::pin::fuse::{self, Records, describe};
 use crate::reach;
-
-type Records = Vec<(PathBuf, Result<crate::pin::Record, FuseError>)>;
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let directory = fuse::directory(config.state_dir.as_deref())?;

@@ -27,7 +27,7 @@ const MAX_AHEAD: u64 = 60;
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let wanted = || usage("max-age", "must be a duration such as 300s");
     let max_age = cli::given(matches, "max-age").map(|text| duration(text).ok_or_else(wanted)).transpose()?;
-    let roots = cli::given(matches, "roots").map(|path| read_roots(path)).transpose()?;
+    let roots = cli::given(matches, "roots").map(read_roots).transpose()?;
     let received = receive(cli::given(matches, "header"), cli::given(matches, "body"))?;
     let freshness = Freshness { now: now(), max_age: max_age.map_or(300, |age| age.as_secs()), max_ahead: MAX_AHEAD };
     check(&received, freshness, roots.as_ref(), config)

@@ -144,11 +144,14 @@ impl Fuse {
     }
 }
 
+/// Records with their files; a damaged one is its error.
+pub type Records = Vec<(PathBuf, Result<Record, FuseError>)>;
+
 /// The record of every token in a state directory, each with its file.
 ///
 /// # Errors
 /// When the directory cannot be read. A damaged record is reported as such.
-pub fn all(directory: &Path) -> Result<Vec<(PathBuf, Result<Record, FuseError>)>, FuseError> {
+pub fn all(directory: &Path) -> Result<Records, FuseError> {
     let failed = |error| FuseError::State(directory.to_owned(), error);
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,

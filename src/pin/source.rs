@@ -234,8 +234,8 @@ pub struct FileMark(pub String);
 
 /// `None` for a file that a restart may bring back as new: not regular, or in memory.
 fn mark(path: &Path, file: &File, metadata: &Metadata) -> Option<FileMark> {
-    const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6]; // tmpfs and ramfs, statfs(2)
-    let kind = i64::try_from(rustix::fs::fstatfs(file).ok()?.f_type).ok()?;
+    const IN_MEMORY: [rustix::fs::FsWord; 2] = [0x0102_1994, 0x8584_58f6]; // tmpfs and ramfs, statfs(2)
+    let kind = rustix::fs::fstatfs(file).ok()?.f_type;
     if !metadata.is_file() || IN_MEMORY.contains(&kind) {
         return None;
     }
@@ -340,7 +340,7 @@ mod tests {
         let pin = |bytes: &[u8]| checked(Zeroizing::new(bytes.to_vec()), "test");
         assert_eq!(pin(b"12 34\n").unwrap().expose(), "12 34");
         assert_eq!(pin("pün".as_bytes()).unwrap().expose(), "pün");
-        for bad in [&b"1234\r\n"[..], b"1234\n\n", b"12\034", b"\n", b"", b"\xff"] {
+        for bad in [&b"1234\r\n"[..], b"1234\n\n", b"12\x0034", b"\n", b"", b"\xff"] {
             assert!(pin(bad).is_err(), "{bad:?}");
         }
         assert!(matches!(pin(&[b'1'; PIN_LIMIT + 1]), Err(PinError::TooLong(_))));
