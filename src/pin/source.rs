@@ -256,6 +256,9 @@ fn read_file(path: &Path) -> Result<(Pin, Option<FileMark>), PinError> {
     let file = File::open(path).map_err(failed)?;
     // The open file is asked, not the path: nobody can swap it in between.
     let metadata = file.metadata().map_err(failed)?;
+    if metadata.is_dir() {
+        return Err(failed(io::ErrorKind::IsADirectory.into()));
+    }
     if metadata.permissions().mode() & 0o007 != 0 {
         return Err(PinError::WorldAccessible(shown));
     }

@@ -1,0 +1,49 @@
+//! `certificate`: the public certificate in each form.
+
+use crate::stand::Stand;
+
+#[test]
+fn pem_and_der_are_what_openssl_reads() {
+    let stand = Stand::new();
+    let wanted = stand.tool("openssl", &["x509", "-in", "cert.pem", "-noout", "-fingerprint", "-sha256"]);
+    let pem = stand.write("out.pem", stand.run(&["certificate"]).ok());
+    assert_eq!(stand.tool("openssl", &["x509", "-in", &pem, "-noout", "-fingerprint", "-sha256"]), wanted);
+    let output = stand.command(&["certificate", "--format", "der"]).output().unwrap();
+    let der = stand.write("out.der", output.stdout);
+    assert_eq!(
+        stand.tool("openssl", &["x509", "-in", &der, "-inform", "DER", "-noout", "-fingerprint", "-sha256"]),
+        wanted
+    );
+    assert!(stand.run(&["certificate"]).ok().starts_with("-----BEGIN CERTIFICATE-----\n"));
+}
+
+#[test]
+fn text_json_and_header_say_the_same() {
+    let stand = Stand::new();
+    let text = stand.run(&["certificate", "--format", "text"]).ok();
+    assert!(text.contains("integration@example.com") && text.contains("clientAuth, emailProtection"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&stand.run(&["certificate", "--format", "json"]).ok()).unwrap();
+    assert!(text.contains(json["sha256"].as_str().unwrap()));
+    assert_eq!(json["emails"][0], "integration@example.com");
+    let header = stand.run(&["certificate", "--format", "header"]).ok();
+    let request: serde_json::Value = serde_json::from_str(&stand.sign(&[]).ok()).unwrap();
+    assert_eq!(header.trim(), format!("Authorization: {}", request["headers"]["Authorization"].as_str().unwrap()));
+}
+
+#[test]
+fn a_certificate_that_ends_soon_is_exit_8() {
+    let stand = Stand::with(&["--days", "10"]);
+    stand.run(&["certificate", "--expires-within", "5d"]).ok();
+    let run = stand.run(&["certificate", "--expires-within", "30d"]);
+    assert_eq!(run.code, 8);
+    assert!(run.stderr.contains("error: the certificate ends in "), "{}", run.stderr);
+}
+
+#[test]
+fn certificates_with_zero_padding_are_read() {
+    let mut stand = Stand::new();
+    let plain = stand.run(&["certificate"]).ok();
+    stand.faulty("pad");
+    assert_eq!(stand.run(&["certificate"]).ok(), plain);
+    stand.sign(&[]).ok();
+}

@@ -1,0 +1,68 @@
+//! The command line itself, completions and manual pages.
+
+use std::fs::OpenOptions;
+use std::process::Stdio;
+
+use crate::stand::Stand;
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    let stand = Stand::empty();
+    assert!(stand.run(&["--version"]).ok().starts_with("cba-agent "));
+    let help = stand.run(&["help", "sign"]).ok();
+    for word in ["Examples:", "--pin-source", "CBA_AGENT_TOKEN_SERIAL"] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+    assert!(!help.contains("--pin "), "the refused option is not advertised");
+}
+
+#[test]
+fn usage_errors_are_one_error_line_and_a_hint() {
+    let stand = Stand::empty();
+    for arguments in [
+        &[][..],
+        &["sing"],
+        &["sign", "--slto", "0"],
+        &["sign", "--format", "xml"],
+        &["sign", "--slot", "-1"],
+        &["sign", "--job", "a b"],
+    ] {
+        let error = stand.run(arguments).failed(2);
+        assert!(error.contains("\nhint: "), "{arguments:?}: {error}");
+    }
+    assert!(stand.run(&["sing"]).failed(2).contains("did you mean sign"));
+}
+
+#[test]
+fn completions_and_manual_pages_are_made() {
+    let stand = Stand::empty();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(stand.run(&["completions", shell]).ok().contains("cba-agent"));
+    }
+    stand.run(&["completions", "tcl"]).failed(2);
+    let directory = stand.path().join("man");
+    std::fs::create_dir(&directory).unwrap();
+    stand.run(&["man", &stand.file("man")]).ok();
+    assert!(directory.join("cba-agent-sign.1").exists());
+    stand.run(&["man", "/nonexistent"]).failed(2);
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_a_broken_pipe_is_none() {
+    let stand = Stand::new();
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = stand.command(&["list"]).stdout(full).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write the result"));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = stand.command(&["list"]).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_ne!(output.status.code(), Some(0));
+}
+
+#[test]
+fn the_worker_command_is_not_for_people() {
+    let error = Stand::empty().run(&["worker"]).failed(2);
+    assert!(error.contains("started by cba-agent itself"), "{error}");
+}

@@ -1,0 +1,71 @@
+//! File, environment and flags.
+
+use crate::stand::Stand;
+
+#[test]
+fn a_flag_beats_the_environment_and_the_environment_the_file() {
+    let mut stand = Stand::new();
+    let url = |text: &str| format!("[sign]\nauth_url = \"https://{text}.example\"\n");
+    let config = stand.write("c.toml", url("file"));
+    let target = |stand: &Stand, more: &[&str]| {
+        let mut arguments = vec!["--config", &config, "--format", "curl"];
+        arguments.extend(more);
+        let text = stand.sign(&arguments).ok();
+        text.lines().next().unwrap().to_owned()
+    };
+    assert_eq!(target(&stand, &[]), r#"url = "https://file.example/token/authenticate""#);
+    stand.set("CBA_AGENT_AUTH_URL", "https://variable.example");
+    assert!(target(&stand, &[]).contains("variable.example"));
+    assert!(target(&stand, &["--auth-url", "https://flag.example"]).contains("flag.example"));
+}
+
+#[test]
+fn the_whole_of_a_configuration_file_is_enough() {
+    let mut stand = Stand::new();
+    stand.use_module(None);
+    let text = format!(
+        "module = \"softhsm2\"\nstate_dir = \"{}\"\n[token]\nlabel = \"cba\"\nslot = 0\n[identity]\nkey_id = \"01\"\n\
+         [pin]\nsource = \"{}\"\n[sign]\npayload_version = \"v2\"\nheader_encoding = \"pem\"\ntimeout = \"20s\"\nwarn_before = \"1d\"\n\
+         [policy]\nmin_rsa_bits = 2048\nrequire = [\"sensitive\", \"non-extractable\", \"local\"]\ncertificate_validity = \"enforce\"\n\
+         [log]\nformat = \"json\"\nlevel = \"debug\"\n",
+        stand.file("state"),
+        stand.pin_source(),
+    );
+    std::fs::create_dir_all(stand.file("home/.config/cba-agent")).unwrap();
+    stand.write("home/.config/cba-agent/config.toml", text);
+    let run = stand.run(&["sign"]);
+    assert!(run.stderr.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{}", run.stderr);
+    assert!(run.ok().contains("CACertificate LS0t"));
+    assert!(stand.path().join("state").is_dir());
+}
+
+#[test]
+fn mistakes_name_key_line_and_what_is_wanted() {
+    let stand = Stand::new();
+    for (text, words) in [
+        ("[token]\nlable = \"x\"\n", &["line 2: there is no key 'token.lable'"][..]),
+        ("\nmodule = 5\n", &["line 2: module: must be a string"]),
+        ("[sign]\ntimeout = \"soon\"\n", &["line 2: sign.timeout", "30s"]),
+        ("[policy]\nrequire = []\n", &["line 2: policy.require", "at least one"]),
+        ("[policy]\nrequire = [\"good\"]\n", &["one of: sensitive, non-extractable"]),
+        ("[sign]\nauth_url = \"http://example.com\"\n", &["only https"]),
+        ("module = \"a\"\nmodule = \"b\"\n", &["line 2"]),
+        ("[log]\nformat = \"xml\"\n", &["one of: text, json, journald"]),
+    ] {
+        let file = stand.write("c.toml", text);
+        let error = stand.run(&["sign", "--config", &file]).failed(2);
+        for word in words {
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+    let error = stand.run(&["sign", "--config", "/nonexistent.toml"]).failed(2);
+    assert!(error.contains("cannot read the configuration /nonexistent.toml"), "{error}");
+}
+
+#[test]
+fn a_refused_auth_url_is_a_usage_error() {
+    let stand = Stand::new();
+    for url in ["http://auth.anaplan.com", "https://u:p@auth.anaplan.com", "https://auth.anaplan.com?a=b", "ftp://x"] {
+        stand.sign(&["--auth-url", url]).failed(2);
+    }
+}

@@ -1,0 +1,150 @@
+//! Every call that signing makes, times the return values that matter: always the documented exit code, never a payload
+//! that does not verify, nothing on standard output on failure, no process left.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::stand::{Run, Stand};
+
+/// Return values of PKCS#11 that modules give when something is wrong, by their numbers.
+const VALUES: [(u64, &str); 24] = [
+    (0x02, "CKR_HOST_MEMORY"),
+    (0x03, "CKR_SLOT_ID_INVALID"),
+    (0x05, "CKR_GENERAL_ERROR"),
+    (0x06, "CKR_FUNCTION_FAILED"),
+    (0x07, "CKR_ARGUMENTS_BAD"),
+    (0x30, "CKR_DEVICE_ERROR"),
+    (0x31, "CKR_DEVICE_MEMORY"),
+    (0x32, "CKR_DEVICE_REMOVED"),
+    (0x50, "CKR_FUNCTION_CANCELED"),
+    (0x54, "CKR_FUNCTION_NOT_SUPPORTED"),
+    (0x60, "CKR_KEY_HANDLE_INVALID"),
+    (0x68, "CKR_KEY_FUNCTION_NOT_PERMITTED"),
+    (0x82, "CKR_OBJECT_HANDLE_INVALID"),
+    (0x90, "CKR_OPERATION_ACTIVE"),
+    (0x91, "CKR_OPERATION_NOT_INITIALIZED"),
+    (0xa0, "CKR_PIN_INCORRECT"),
+    (0xa4, "CKR_PIN_LOCKED"),
+    (0xb0, "CKR_SESSION_CLOSED"),
+    (0xb1, "CKR_SESSION_COUNT"),
+    (0xb3, "CKR_SESSION_HANDLE_INVALID"),
+    (0xe0, "CKR_TOKEN_NOT_PRESENT"),
+    (0xe1, "CKR_TOKEN_NOT_RECOGNIZED"),
+    (0x190, "CKR_CRYPTOKI_NOT_INITIALIZED"),
+    (0x8000_0001, "CKR_VENDOR_DEFINED(0x80000001)"),
+];
+
+/// Calls without which there is no signature.
+const NEEDED: [&str; 9] = [
+    "C_Initialize",
+    "C_GetSlotList",
+    "C_OpenSession",
+    "C_Login",
+    "C_FindObjectsInit",
+    "C_FindObjects",
+    "C_GetAttributeValue",
+    "C_SignInit",
+    "C_Sign",
+];
+
+/// Calls whose failure costs nothing that was not had already.
+const NOT_NEEDED: [&str; 7] = [
+    "C_GetInfo",
+    "C_GetSlotInfo",
+    "C_GetMechanismList",
+    "C_GetMechanismInfo",
+    "C_Logout",
+    "C_CloseSession",
+    "C_Finalize",
+];
+
+/// The documented exit code of a failed call; `None` where another way leads to a signature all the same.
+fn expected(call: &str, name: &str) -> Option<i32> {
+    match (call, name) {
+        ("C_Login", "CKR_PIN_INCORRECT" | "CKR_PIN_LOCKED" | "CKR_ARGUMENTS_BAD" | "CKR_FUNCTION_CANCELED") => Some(4),
+        ("C_Sign" | "C_SignInit", "CKR_KEY_FUNCTION_NOT_PERMITTED") => Some(3),
+        (_, "CKR_SLOT_ID_INVALID" | "CKR_KEY_FUNCTION_NOT_PERMITTED") => Some(3),
+        // A token that does not report a class of attributes shows keys without what the policy asks for.
+        ("C_GetAttributeValue", "CKR_FUNCTION_NOT_SUPPORTED") => Some(3),
+        _ => Some(6),
+    }
+}
+
+fn workers_of(stand: &Stand) -> usize {
+    let mark = stand.file("softhsm2.conf");
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let environments = processes.filter_map(|process| std::fs::read(process.path().join("environ")).ok());
+    environments.filter(|environment| String::from_utf8_lossy(environment).contains(&mark)).count()
+}
+
+/// Runs every row on two threads, each with stands of its own.
+fn run_rows(rows: Vec<(String, Box<dyn Fn(&Stand, Run) + Send + Sync>)>) -> usize {
+    let (next, ran) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut stand = Stand::new();
+                while let Some((rules, check)) = rows.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    let _ = std::fs::remove_dir_all(stand.path().join("home"));
+                    stand.faulty(rules);
+                    let run = stand.sign(&["--timeout", "20s"]);
+                    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&stand, run)));
+                    if outcome.is_err() || workers_of(&stand) != 0 {
+                        failed.lock().unwrap().push(rules.clone());
+                    }
+                    ran.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "rows that do not hold: {failed:#?}");
+    ran.into_inner()
+}
+
+#[test]
+fn every_call_times_every_return_value_ends_as_documented() {
+    let mut rows: Vec<(String, Box<dyn Fn(&Stand, Run) + Send + Sync>)> = Vec::new();
+    for call in NEEDED {
+        for (value, name) in VALUES {
+            let check = move |_: &Stand, run: Run| match expected(call, name) {
+                Some(code) => {
+                    let error = run.failed(code);
+                    assert!(error.contains("CKR_") || code == 3, "{error}");
+                }
+                None => drop(run.ok()),
+            };
+            rows.push((format!("{call}={value:#x}"), Box::new(check)));
+        }
+    }
+    for call in NOT_NEEDED {
+        for value in [0x05, 0x06, 0x30, 0x54] {
+            rows.push((format!("{call}={value:#x}"), Box::new(|_: &Stand, run: Run| drop(run.ok()))));
+        }
+    }
+    let ran = run_rows(rows);
+    assert!(ran >= 200, "{ran} rows");
+}
+
+#[test]
+fn a_corrupted_signature_is_exit_7_and_nothing_on_stdout() {
+    let mut stand = Stand::new();
+    for rules in ["C_Sign=corrupt", "C_Sign=corrupt;nomech:42"] {
+        stand.faulty(rules);
+        let error = stand.sign(&[]).failed(7);
+        assert!(error.contains("the signature does not verify") && error.contains("alarm"), "{error}");
+    }
+}
+
+#[test]
+fn a_token_that_is_taken_out_is_exit_6_and_works_again_when_it_is_back() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    stand.set("FAULTY_GONE", stand.file("gone"));
+    stand.sign(&[]).ok();
+    stand.write("gone", "");
+    stand.sign(&[]).failed(3);
+    std::fs::remove_file(stand.file("gone")).unwrap();
+    stand.sign(&[]).ok();
+}

@@ -1,0 +1,225 @@
+//! The wrong-PIN fuse: no set-up ever costs a user the token.
+
+use std::fs;
+use std::process::Stdio;
+
+use crate::stand::{Run, Stand};
+
+/// A stand whose `wrong` file holds a wrong PIN, with every module call logged.
+fn stand() -> Stand {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    stand.write("wrong", "not-the-pin");
+    stand
+}
+
+fn sign_with(stand: &Stand, source: &str) -> Run {
+    stand.run(&["sign", "--pin-source", source])
+}
+
+fn wrong(stand: &Stand) -> Run {
+    sign_with(stand, &format!("file:{}", stand.file("wrong")))
+}
+
+/// What `pin-fuse` says.
+fn shown(stand: &Stand) -> String {
+    stand.run(&["pin-fuse"]).ok()
+}
+
+#[test]
+fn ten_parallel_runs_with_a_wrong_pin_spend_one_try() {
+    let stand = stand();
+    let source = format!("file:{}", stand.file("wrong"));
+    let start = |_| {
+        let mut command = stand.command(&["sign", "--pin-source", &source]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let children: Vec<_> = (0..10).map(start).collect();
+    let kinds: Vec<bool> = children
+        .into_iter()
+        .map(|child| Run::from_output(child.wait_with_output().unwrap()).failed(4).contains("CKR_PIN_INCORRECT"))
+        .collect();
+    assert_eq!(kinds.iter().filter(|refused| **refused).count(), 1);
+    assert_eq!(stand.calls("C_Login"), 1);
+}
+
+#[test]
+fn a_file_mended_once_is_taken() {
+    let stand = stand();
+    wrong(&stand).failed(4);
+    let refused = wrong(&stand).failed(4);
+    assert!(refused.contains("no login is tried") && refused.contains("pin-fuse --reset"), "{refused}");
+    assert!(shown(&stand).contains("blown"));
+    stand.write("wrong", stand.pin());
+    wrong(&stand).ok();
+    assert!(shown(&stand).contains("intact"));
+    wrong(&stand).ok();
+}
+
+#[test]
+fn a_second_refusal_is_final_until_a_reset() {
+    let stand = stand();
+    wrong(&stand).failed(4);
+    stand.write("wrong", "still-not-it");
+    wrong(&stand).failed(4);
+    for content in ["third", &stand.pin()] {
+        stand.write("wrong", content);
+        assert!(wrong(&stand).failed(4).contains("no login is tried"));
+    }
+    assert_eq!(stand.calls("C_Login"), 2);
+    assert!(stand.run(&["pin-fuse", "--reset", "--token-label", "cba"]).ok().contains("cleared"));
+    wrong(&stand).ok();
+}
+
+#[test]
+fn other_sources_never_clear_it() {
+    let mut stand = stand();
+    wrong(&stand).failed(4);
+    let pin = stand.pin();
+    stand.set("MY_PIN", pin.clone());
+    let shm = tempfile::Builder::new().prefix("cba-agent-test").tempdir_in("/dev/shm").unwrap();
+    let in_memory = shm.path().join("pin");
+    fs::write(&in_memory, &pin).unwrap();
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(&in_memory, fs::Permissions::from_mode(0o600)).unwrap();
+    stand.set("CREDENTIALS_DIRECTORY", shm.path().display().to_string());
+    for source in ["env:MY_PIN", "credential:pin", &format!("file:{}", in_memory.display())] {
+        assert!(sign_with(&stand, source).failed(4).contains("no login is tried"), "{source}");
+    }
+    let piped = stand.run_with_input(&["sign", "--pin-source", "stdin"], &pin);
+    assert!(piped.failed(4).contains("no login is tried"));
+    assert_eq!(stand.calls("C_Login"), 1);
+}
+
+#[test]
+fn a_worker_killed_inside_the_login_leaves_a_mark_and_the_second_ends_attempts() {
+    let mut stand = stand();
+    stand.faulty("C_Login=abort");
+    for _ in 0..2 {
+        stand.sign(&[]).failed(6);
+    }
+    assert!(shown(&stand).contains("refused 0, unknown 2"), "{}", shown(&stand));
+    stand.faulty("");
+    assert!(stand.sign(&[]).failed(4).contains("2 attempt(s) ended unknown"));
+    assert_eq!(stand.calls("C_Login"), 0);
+}
+
+#[test]
+fn one_unknown_end_is_borne_and_a_success_clears_it() {
+    let mut stand = stand();
+    stand.faulty("C_Login=0x30");
+    stand.sign(&[]).failed(6);
+    assert!(shown(&stand).contains("unknown 1"));
+    stand.faulty("");
+    stand.sign(&[]).ok();
+    assert!(shown(&stand).contains("refused 0, unknown 0"));
+}
+
+#[test]
+fn what_spends_no_try_blows_nothing() {
+    let mut stand = stand();
+    // PIN_LEN_RANGE, ARGUMENTS_BAD, USER_PIN_NOT_INITIALIZED, USER_ANOTHER_ALREADY_LOGGED_IN, PIN_EXPIRED
+    for value in ["0xa2", "0x7", "0x102", "0x104", "0xa3"] {
+        stand.faulty(&format!("C_Login={value}"));
+        for _ in 0..3 {
+            let error = stand.sign(&[]).failed(4);
+            assert!(error.contains("C_Login: CKR_"), "{value}: {error}");
+        }
+        assert_eq!(stand.calls("C_Login"), 3, "{value}");
+    }
+    stand.faulty("");
+    stand.sign(&[]).ok();
+}
+
+#[test]
+fn somebody_logged_in_already_proves_nothing_of_a_pin() {
+    let mut stand = stand();
+    wrong(&stand).failed(4);
+    stand.write("wrong", "another-wrong-one");
+    stand.faulty("C_Login=0x100");
+    let _ = wrong(&stand);
+    assert!(shown(&stand).contains("refused 1, unknown 0"), "{}", shown(&stand));
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_kept_refuses_before_any_login() {
+    let stand = stand();
+    stand.write("file", "");
+    let inside_a_file = stand.file("file/state");
+    let error = stand.sign(&["--state-dir", &inside_a_file]).failed(4);
+    assert!(error.contains("wrong-PIN fuse") && error.contains("--state-dir DIR"), "{error}");
+    let error = stand.sign(&["--state-dir", "/proc/nonexistent"]).failed(4);
+    assert!(error.contains("wrong-PIN fuse"), "{error}");
+    assert_eq!(stand.calls("C_Login"), 0);
+}
+
+#[test]
+fn a_damaged_record_refuses_until_it_is_reset() {
+    let stand = stand();
+    stand.sign(&[]).ok();
+    let state = stand.path().join("home/.local/state/cba-agent");
+    let record = fs::read_dir(&state)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|e| e == "json"));
+    fs::write(record.unwrap(), "{\"refused\":").unwrap();
+    assert!(stand.sign(&[]).failed(4).contains("is damaged"));
+    stand.run(&["pin-fuse", "--reset"]).ok();
+    stand.sign(&[]).ok();
+}
+
+#[test]
+fn the_state_holds_nothing_derived_from_a_pin() {
+    let stand = stand();
+    wrong(&stand).failed(4);
+    let state = stand.path().join("home/.local/state/cba-agent");
+    for entry in fs::read_dir(&state).unwrap().map(Result::unwrap) {
+        let text = fs::read_to_string(entry.path()).unwrap();
+        assert!(!text.contains("not-the-pin"), "{text}");
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0);
+    }
+}
+
+#[test]
+fn a_second_run_waits_for_the_tokens_lock_and_says_so_when_it_is_too_long() {
+    let mut stand = stand();
+    stand.faulty("C_Sign=delay:1500");
+    let source = stand.pin_source();
+    let mut command = stand.command(&["sign", "--pin-source", &source]);
+    let first = command.stdout(Stdio::piped()).spawn().unwrap();
+    while stand.calls("C_Sign") == 0 {
+        std::thread::yield_now();
+    }
+    let error = stand.sign(&["--timeout", "300ms"]).failed(6);
+    assert!(error.contains("another cba-agent holds the token"), "{error}");
+    stand.sign(&[]).ok();
+    Run::from_output(first.wait_with_output().unwrap()).ok();
+}
+
+#[test]
+fn flags_are_read_before_a_login() {
+    let mut stand = stand();
+    for (flag, word) in [
+        ("flags+40000", "CKF_USER_PIN_LOCKED"),
+        ("flags+20000", "CKF_USER_PIN_FINAL_TRY"),
+        ("flags+80000", "CKF_USER_PIN_TO_BE_CHANGED"),
+        ("flags-8", "CKF_USER_PIN_INITIALIZED"),
+    ] {
+        stand.faulty(flag);
+        let error = stand.sign(&[]).failed(4);
+        assert!(error.contains(word), "{error}");
+        assert_eq!(stand.calls("C_Login"), 0, "{flag}");
+    }
+}
+
+#[test]
+fn pin_fuse_shows_and_resets_without_the_token() {
+    let mut stand = stand();
+    assert!(shown(&stand).contains("intact"));
+    wrong(&stand).failed(4);
+    stand.use_module(Some("/nonexistent.so"));
+    assert!(shown(&stand).contains("token 'cba'"));
+    stand.run(&["pin-fuse", "--reset"]).ok();
+    assert!(shown(&stand).contains("intact"));
+}

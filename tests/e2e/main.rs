@@ -1,0 +1,22 @@
+//! End to end: the real binary on real tokens, judged by other people's programs.
+//!
+//! Each test owns a temporary directory with a token of its own; nothing is skipped, and what is missing fails with the
+//! package to install.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod certificate;
+mod cli;
+mod config;
+mod curl;
+mod faults;
+mod fuse;
+mod list;
+mod odd;
+mod pin;
+mod process;
+mod select;
+mod service;
+mod sign;
+mod stand;
+mod verify;

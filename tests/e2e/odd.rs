@@ -1,0 +1,161 @@
+//! Modules and tokens that are not as the standard wants them.
+
+use serde_json::Value;
+
+use crate::sign::openssl_accepts;
+use crate::stand::{Run, Stand};
+
+fn accepted(stand: &Stand, run: Run) {
+    let request: Value = serde_json::from_str(&run.ok()).unwrap();
+    openssl_accepts(stand, &request);
+}
+
+#[test]
+fn an_always_authenticate_key_gets_its_context_login_with_either_mechanism() {
+    let mut stand = Stand::with(&["--always-auth"]);
+    for rules in ["", "nomech:42"] {
+        stand.faulty(rules);
+        accepted(&stand, stand.sign(&[]));
+        assert_eq!(stand.calls("C_Login"), 2, "{rules}");
+    }
+}
+
+#[test]
+fn an_attribute_that_is_stored_and_not_enforced_is_no_obstacle() {
+    let mut stand = Stand::new();
+    for rules in ["attr:202=1;unenforced", "attr:202=1", "attr:202=1;C_Login#2=0x100"] {
+        stand.faulty(rules);
+        accepted(&stand, stand.sign(&[]));
+    }
+}
+
+#[test]
+fn a_key_that_demands_a_login_against_its_attribute_gets_it_once() {
+    let mut stand = Stand::with(&["--always-auth"]);
+    for rules in ["attr:202=0", "attr:202=missing", "attr:202=0;nomech:42"] {
+        stand.faulty(rules);
+        accepted(&stand, stand.sign(&[]));
+        assert_eq!(stand.calls("C_Sign"), 2, "{rules}");
+    }
+    stand.faulty("attr:202=0;C_Sign=0x101");
+    let error = stand.sign(&[]).failed(6);
+    assert!(error.contains("C_Sign: CKR_USER_NOT_LOGGED_IN"), "{error}");
+    assert_eq!(stand.calls("C_Sign"), 2, "once more, and no more");
+}
+
+#[test]
+fn a_wrong_context_pin_counts_as_a_wrong_pin() {
+    let mut stand = Stand::with(&["--always-auth"]);
+    stand.faulty("C_Login#2=0xa0");
+    let error = stand.sign(&[]).failed(4);
+    assert!(error.contains("login for the signature refused") && error.contains("CKR_PIN_INCORRECT"), "{error}");
+    assert_eq!(stand.calls("C_Sign"), 0);
+    stand.faulty("");
+    assert!(stand.sign(&[]).failed(4).contains("no login is tried"));
+}
+
+#[test]
+fn a_module_that_wants_the_exact_buffer_gets_it() {
+    let mut stand = Stand::new();
+    stand.faulty("exact");
+    accepted(&stand, stand.sign(&[]));
+}
+
+#[test]
+fn private_keys_without_modulus_or_sign_are_known_by_their_public_half() {
+    let mut stand = Stand::new();
+    for rules in ["attr:120=missing", "attr:108=missing", "attr:120=missing;attr:108=missing;attr:202=missing"] {
+        stand.faulty(rules);
+        accepted(&stand, stand.sign(&[]));
+    }
+}
+
+#[test]
+fn an_attribute_that_is_not_reported_is_not_proven() {
+    let mut stand = Stand::new();
+    stand.faulty("attr:103=missing");
+    let error = stand.sign(&[]).failed(5);
+    assert!(error.contains("does not report whether the key is sensitive"), "{error}");
+    accepted(&stand, stand.sign(&["--policy-require", "non-extractable"]));
+}
+
+#[test]
+fn a_mechanism_that_is_listed_and_refused_gives_way_to_the_other() {
+    let mut stand = Stand::new();
+    stand.faulty("C_SignInit#1=0x70");
+    let run = stand.sign(&["-v"]);
+    assert!(run.stderr.contains("signed by CKM_RSA_PKCS"), "{}", run.stderr);
+    accepted(&stand, run);
+    stand.faulty("C_SignInit=0x70");
+    let error = stand.sign(&[]).failed(3);
+    assert!(error.contains("C_SignInit: CKR_MECHANISM_INVALID"), "{error}");
+    stand.faulty("nomech:42;nomech:1");
+    let error = stand.sign(&[]).failed(3);
+    assert!(error.contains("neither CKM_SHA512_RSA_PKCS nor CKM_RSA_PKCS"), "{error}");
+}
+
+#[test]
+fn an_unreadable_mechanism_list_is_no_obstacle() {
+    let mut stand = Stand::new();
+    stand.faulty("C_GetMechanismList=0x6");
+    accepted(&stand, stand.sign(&[]));
+}
+
+#[test]
+fn a_token_without_login_asks_for_no_pin() {
+    let mut stand = Stand::new();
+    stand.faulty("flags-4");
+    // SoftHSM2 hides the key all the same, so this ends at the identity and not at a PIN.
+    let error = stand.run(&["sign"]).failed(3);
+    assert!(error.contains("no private RSA key"), "{error}");
+    assert_eq!(stand.calls("C_Login"), 0);
+}
+
+#[test]
+fn a_token_with_a_keypad_asks_for_itself() {
+    let mut stand = Stand::new();
+    stand.faulty("flags+100");
+    // SoftHSM2 has no keypad: it refuses the missing PIN, and no try is spent.
+    let error = stand.run(&["sign", "--pin-source", "pinpad"]).failed(4);
+    assert!(error.contains("C_Login: CKR_ARGUMENTS_BAD"), "{error}");
+    assert_eq!(stand.calls("C_Login"), 1);
+}
+
+#[test]
+fn tokens_of_one_label_and_a_zero_serial_are_told_apart() {
+    let mut stand = Stand::new();
+    stand.provision(&["--label", "second"]);
+    stand.faulty("label=same;serial=0000000000000000");
+    let error = stand.sign(&["--token-label", "same"]).failed(3);
+    let uris: Vec<&str> = error.lines().filter_map(|line| line.split('\'').nth(1)).collect();
+    assert_eq!(uris.len(), 2, "{error}");
+    for uri in uris {
+        accepted(&stand, stand.sign(&["--uri", uri]));
+    }
+}
+
+#[test]
+fn a_certificate_from_a_file_needs_its_policy_and_its_modulus() {
+    let stand = Stand::new();
+    stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
+    assert!(stand.sign(&[]).failed(3).contains("has no certificate"));
+    let file = stand.file("cert.pem");
+    assert!(stand.sign(&["--certificate-file", &file]).failed(5).contains("from a file"));
+    accepted(&stand, stand.sign(&["--certificate-file", &file, "--policy-certificate-source", "token-or-file"]));
+    let other = Stand::with(&["--label", "other"]).file("cert.pem");
+    assert!(stand.sign(&["--certificate-file", &other]).failed(2).contains("cannot read"));
+    let error =
+        stand.sign(&["--certificate-file", &stand.file("ca.pem"), "--policy-certificate-source", "token-or-file"]);
+    assert!(error.failed(3).contains("of the file has no private key"));
+}
+
+#[test]
+fn a_touch_in_time_signs_and_the_message_is_made_after_the_login() {
+    let mut stand = Stand::with(&["--always-auth"]);
+    stand.faulty("C_Login#2=delay:2200");
+    let request: Value = serde_json::from_str(&stand.sign(&[]).ok()).unwrap();
+    let ended = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let message = openssl_accepts(&stand, &request);
+    let made = u64::from_be_bytes(message[..8].try_into().unwrap());
+    assert!(ended - made <= 1, "made {made}, ended {ended}: a slow login aged the message");
+}

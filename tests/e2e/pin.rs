@@ -1,0 +1,214 @@
+//! PINs: where they may come from, what is refused before a login, and that they are seen nowhere.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
+
+use crate::stand::{BINARY, Run, Stand};
+
+/// Looks like nothing else that a program prints.
+const MARKER: &str = "Zk7qMarker93";
+
+fn sign_with(stand: &Stand, source: &str) -> Run {
+    stand.run(&["sign", "--pin-source", source])
+}
+
+#[test]
+fn every_source_that_needs_no_person_works() {
+    let mut stand = Stand::new();
+    let pin = stand.pin();
+    sign_with(&stand, &stand.pin_source()).ok();
+    stand.run_with_input(&["sign", "--pin-source", "stdin"], format!("{pin}\nmore")).ok();
+    stand.set("MY_PIN", pin.clone());
+    sign_with(&stand, "env:MY_PIN").ok();
+    let credentials = stand.path().join("credentials");
+    fs::create_dir(&credentials).unwrap();
+    stand.write("credentials/prod", &pin);
+    stand.set("CREDENTIALS_DIRECTORY", credentials.display().to_string());
+    sign_with(&stand, "credential:prod").ok();
+    stand.write("credentials/cba-agent-pin", &pin);
+    stand.run(&["sign"]).ok();
+    let shell = format!("exec {BINARY} sign --pin-source fd:7 7< pin");
+    let command = stand.command(&[]);
+    let output = std::process::Command::new("sh")
+        .args(["-c", &shell])
+        .current_dir(stand.path())
+        .envs(command.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))))
+        .output()
+        .unwrap();
+    Run::from_output(output).ok();
+}
+
+#[test]
+fn a_uri_may_name_the_pin_file() {
+    let stand = Stand::new();
+    let uri = format!("pkcs11:token=cba?pin-source=file:{}", stand.file("pin"));
+    stand.run(&["sign", "--uri", &uri]).ok();
+}
+
+#[test]
+fn a_symbolic_link_to_a_pin_file_is_followed() {
+    let stand = Stand::new();
+    std::os::unix::fs::symlink("pin", stand.file("link")).unwrap();
+    sign_with(&stand, &format!("file:{}", stand.file("link"))).ok();
+}
+
+#[test]
+fn a_pin_file_may_end_with_one_newline_and_no_more() {
+    let mut stand = Stand::new();
+    let pin = stand.pin();
+    for content in [pin.clone(), format!("{pin}\n")] {
+        stand.write("p", content);
+        sign_with(&stand, &format!("file:{}", stand.file("p"))).ok();
+    }
+    stand.faulty("");
+    for content in [format!("{pin}\r\n"), format!("{pin}\n\n"), "\n".into(), String::new(), format!("{pin}\0")] {
+        stand.write("p", &content);
+        let error = sign_with(&stand, &format!("file:{}", stand.file("p"))).failed(4);
+        assert!(!error.contains(&pin), "{error}");
+    }
+    assert_eq!(stand.calls("C_Login"), 0);
+}
+
+#[test]
+fn sources_that_cannot_be_used_fail_before_any_login() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    let open = stand.write("open", stand.pin());
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
+    let error = sign_with(&stand, &format!("file:{open}")).failed(4);
+    assert!(error.contains(&format!("hint: chmod o-rwx {open}")), "{error}");
+    for (source, word) in [
+        (format!("file:{}", stand.file("none")), "cannot read the PIN file"),
+        (format!("file:{}", stand.path().display()), "cannot read the PIN file"),
+        ("env:NOT_SET".into(), "not set"),
+        ("credential:none".into(), "no credential"),
+        ("fd:99".into(), "cannot read the PIN from the file descriptor"),
+        ("stdin".into(), "is empty"),
+        ("pinpad".into(), "no keypad"),
+    ] {
+        let error = sign_with(&stand, &source).failed(4);
+        assert!(error.contains(word), "{source}: {error}");
+    }
+    assert_eq!(stand.calls("C_Login"), 0);
+}
+
+#[test]
+fn without_a_source_and_a_terminal_the_sources_are_listed() {
+    let stand = Stand::new();
+    // setsid takes the controlling terminal away.
+    let mut command = std::process::Command::new("setsid");
+    let base = stand.command(&[]);
+    command.args(["--wait", BINARY, "sign"]).stdin(Stdio::null());
+    command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    let error = Run::from_output(command.output().unwrap()).failed(4);
+    assert!(error.contains("no PIN source is configured") && error.contains("file:PATH"), "{error}");
+}
+
+#[test]
+fn a_wrong_pin_is_exit_4_after_one_login() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    stand.write("wrong", MARKER);
+    let error = sign_with(&stand, &format!("file:{}", stand.file("wrong"))).failed(4);
+    assert!(error.contains("C_Login: CKR_PIN_INCORRECT") && error.contains("token 'cba'"), "{error}");
+    assert_eq!(stand.calls("C_Login"), 1);
+    assert_eq!(stand.calls("C_Finalize"), 0, "a worker with a refused PIN is killed, not ended");
+}
+
+#[test]
+fn the_json_form_of_a_pin_error_tells_programs_not_to_retry() {
+    let stand = Stand::new();
+    stand.write("wrong", MARKER);
+    let run = stand.run(&["sign", "--log-format", "json", "--pin-source", &format!("file:{}", stand.file("wrong"))]);
+    assert_eq!((run.code, run.stdout.as_str()), (4, ""));
+    let error: serde_json::Value = serde_json::from_str(run.stderr.trim()).unwrap();
+    assert_eq!(error["level"], "ERROR");
+    assert_eq!(error["code"], 4);
+    assert_eq!(error["kind"], "pin_incorrect");
+    assert_eq!(error["retryable"], false);
+}
+
+#[test]
+fn a_marker_pin_in_any_wrong_place_is_never_echoed() {
+    let mut stand = Stand::new();
+    let config = |text: String| stand.write("c.toml", text);
+    let file = config(format!("[pin]\nsource = {MARKER}\n"));
+    let mut runs = vec![stand.run(&["sign", "--config", &file])];
+    for text in [
+        format!("pin = \"{MARKER}\"\n"),
+        format!("[pin]\nsource = \"{MARKER}\"\n"),
+        format!("[pin]\nvalue = \"{MARKER}\"\n"),
+        format!("[token]\nuri = \"pkcs11:token=cba?pin-value={MARKER}\"\n"),
+        format!("[pin]\nsource = [\"{MARKER}\"]\n"),
+    ] {
+        config(text);
+        runs.push(stand.run(&["sign", "--config", &file]));
+    }
+    let uri = format!("pkcs11:token=cba?pin-value={MARKER}");
+    let source = format!("pkcs11:token=cba?pin-source=|cat {MARKER}");
+    for arguments in [
+        &["sign", "--pin", MARKER][..],
+        &["sign", &format!("--pin={MARKER}")],
+        &["list", "--pin", MARKER],
+        &["sign", "--pin-source", MARKER],
+        &["sign", "--pin-source", &format!("env{MARKER}")],
+        &["sign", MARKER],
+        &["sign", "--slot", "0", MARKER],
+        &["sign", &format!("--pin{MARKER}")],
+        &["sign", &format!("-p{MARKER}")],
+        &["sign", "--uri", &uri],
+        &["sign", "--uri", &source],
+        &["sign", "--uri", MARKER],
+        &["sign", "--key-id", MARKER],
+        &["sign", "--slot", MARKER],
+        &["sign", "--timeout", MARKER],
+    ] {
+        for format in ["text", "json"] {
+            let mut all = arguments.to_vec();
+            all.extend(["--log-format", format, "-v"]);
+            runs.push(stand.run(&all));
+        }
+    }
+    stand.set("CBA_AGENT_PIN_SOURCE", MARKER);
+    runs.push(stand.run(&["sign"]));
+    for run in runs {
+        assert_ne!(run.code, 0, "{run:?}");
+        assert!(run.code == 2, "{run:?}");
+        assert!(!run.stderr.contains(MARKER) && run.stdout.is_empty(), "{run:?}");
+    }
+    let error = stand.run(&["sign", "--pin", MARKER]).failed(2);
+    assert!(
+        error.contains("every user of this host could read it") && error.contains("--pin-source file:PATH"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_pin_reaches_no_log_and_no_process_but_the_worker() {
+    let mut stand = Stand::new();
+    // The module prints its environment's names and waits, so that the process table can be read meanwhile.
+    stand.faulty("C_Sign=delay:400");
+    stand.set("MY_PIN", stand.pin());
+    let mut command = stand.command(&["sign", "--pin-source", "env:MY_PIN", "-vv"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pin = stand.pin();
+    let front = child.id();
+    let worker = loop {
+        let children = fs::read_to_string(format!("/proc/{front}/task/{front}/children")).unwrap_or_default();
+        if stand.calls("C_Sign") > 0 {
+            break children.trim().to_owned();
+        }
+        std::thread::yield_now();
+    };
+    for process in [front.to_string(), worker.clone()] {
+        let arguments = fs::read(format!("/proc/{process}/cmdline")).unwrap();
+        assert!(!String::from_utf8_lossy(&arguments).contains(&pin));
+    }
+    // Root reads it in spite of the worker being undumpable.
+    let environment = fs::read(format!("/proc/{worker}/environ")).unwrap();
+    assert!(!String::from_utf8_lossy(&environment).contains(&pin), "the worker inherited the PIN's variable");
+    let run = Run::from_output(child.wait_with_output().unwrap());
+    assert!(!run.stderr.contains(&pin), "{}", run.stderr);
+    run.ok();
+}

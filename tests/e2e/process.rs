@@ -1,0 +1,151 @@
+//! The wall: what a module does to its process stays there, and no process stays behind.
+
+use std::fs;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::stand::{Run, Stand};
+
+/// Starts `sign` and returns when the worker is in a call of the faulty module.
+fn start_until(stand: &Stand, call: &str, arguments: &[&str]) -> (Child, u32) {
+    let source = stand.pin_source();
+    let all: Vec<&str> = ["sign", "--pin-source", &source].into_iter().chain(arguments.iter().copied()).collect();
+    let mut command = stand.command(&all);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let give_up = Instant::now() + Duration::from_secs(20);
+    while stand.calls(call) == 0 {
+        assert!(Instant::now() < give_up, "{call} was never made");
+        std::thread::yield_now();
+    }
+    let front = child.id();
+    let children = fs::read_to_string(format!("/proc/{front}/task/{front}/children")).unwrap();
+    (child, children.trim().parse().unwrap())
+}
+
+/// Whether a process is gone or a zombie that nobody has yet waited for.
+fn is_gone(process: u32) -> bool {
+    let give_up = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < give_up {
+        match fs::read_to_string(format!("/proc/{process}/stat")) {
+            Err(_) => return true,
+            Ok(stat) if stat.contains(") Z ") => return true,
+            Ok(_) => std::thread::yield_now(),
+        }
+    }
+    false
+}
+
+#[test]
+fn a_hang_ends_at_the_deadline_with_exit_6_and_no_process_left() {
+    let mut stand = Stand::new();
+    for call in ["C_Initialize", "C_GetSlotList", "C_OpenSession", "C_Login", "C_FindObjects", "C_SignInit", "C_Sign"] {
+        stand.faulty(&format!("{call}=hang"));
+        let (child, worker) = start_until(&stand, call, &["--timeout", "700ms", "--state-dir", &stand.file(call)]);
+        let start = Instant::now();
+        let error = Run::from_output(child.wait_with_output().unwrap()).failed(6);
+        assert!(error.contains("did not answer within 700ms"), "{call}: {error}");
+        assert!(start.elapsed() < Duration::from_secs(10), "{call}");
+        assert!(is_gone(worker), "{call}");
+    }
+}
+
+#[test]
+fn a_hang_at_the_end_does_not_hold_up_a_good_result() {
+    let mut stand = Stand::new();
+    for rules in
+        ["C_Finalize=hang", "C_Logout=hang", "exit=hang", "C_Finalize=abort", "exit=abort", "C_CloseSession=abort"]
+    {
+        stand.faulty(rules);
+        let run = stand.sign(&[]);
+        assert!(run.ok().starts_with(r#"{"method":"POST""#), "{rules}");
+    }
+}
+
+#[test]
+fn a_crash_is_exit_6_with_the_signal() {
+    let mut stand = Stand::new();
+    for call in ["C_Initialize", "C_OpenSession", "C_FindObjectsInit", "C_SignInit", "C_Sign"] {
+        stand.faulty(&format!("{call}=abort"));
+        let error = stand.sign(&[]).failed(6);
+        assert!(error.contains("killed by signal 6"), "{call}: {error}");
+    }
+}
+
+#[test]
+fn a_module_that_prints_spoils_neither_output_nor_terminal() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Initialize=noise;C_Login=noise;C_Sign=noise;exit=noise");
+    let run = stand.sign(&[]);
+    assert_eq!(run.stderr, "", "noise is logged, and only at -v");
+    assert_eq!(run.ok().lines().count(), 1);
+    let loud = stand.sign(&["-v"]);
+    assert!(loud.stderr.contains("debug: module: noise on standard output \\u{1b}[31m"), "{}", loud.stderr);
+    assert!(loud.stderr.contains("debug: module: noise on standard error"), "{}", loud.stderr);
+}
+
+#[test]
+fn killing_the_front_takes_the_worker_with_it() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign=hang");
+    let (mut child, worker) = start_until(&stand, "C_Sign", &[]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(is_gone(worker));
+}
+
+#[test]
+fn ctrl_c_leaves_no_process_behind() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign=hang");
+    let (child, worker) = start_until(&stand, "C_Sign", &[]);
+    crate::stand::tool(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]));
+    let output = child.wait_with_output().unwrap();
+    assert!(output.stdout.is_empty());
+    assert!(is_gone(worker));
+}
+
+#[test]
+fn killing_the_worker_is_exit_6() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign=hang");
+    let (child, worker) = start_until(&stand, "C_Sign", &[]);
+    crate::stand::tool(std::process::Command::new("kill").args(["-KILL", &worker.to_string()]));
+    let error = Run::from_output(child.wait_with_output().unwrap()).failed(6);
+    assert!(error.contains("killed by signal 9"), "{error}");
+}
+
+#[test]
+fn vendors_debug_variables_reach_the_module_only_when_asked() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign=hang");
+    stand.set("OPENSC_DEBUG", "9");
+    stand.set("YKCS11_DBG", "9");
+    for (flags, reaches) in [(&["--timeout", "2s"][..], false), (&["--timeout", "2s", "--module-debug"], true)] {
+        let _ = fs::remove_file(stand.file("calls"));
+        let (mut child, worker) = start_until(&stand, "C_Sign", flags);
+        let environment = fs::read(format!("/proc/{worker}/environ")).unwrap();
+        let environment = String::from_utf8_lossy(&environment).into_owned();
+        assert_eq!(environment.contains("OPENSC_DEBUG") && environment.contains("YKCS11_DBG"), reaches);
+        assert!(environment.contains("SOFTHSM2_CONF"), "all else reaches the module");
+        child.kill().unwrap();
+        let run = Run::from_output(child.wait_with_output().unwrap());
+        assert_eq!(run.stderr.contains("warning: --module-debug"), reaches, "{}", run.stderr);
+    }
+}
+
+#[test]
+fn the_worker_is_not_dumpable_and_reads_no_terminal() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign=hang");
+    let (mut child, worker) = start_until(&stand, "C_Sign", &[]);
+    let limits = fs::read_to_string(format!("/proc/{worker}/limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    let input = fs::read_link(format!("/proc/{worker}/fd/0")).unwrap();
+    assert_eq!(input.to_str(), Some("/dev/null"));
+    // Files of an undumpable process belong to root, whoever runs it; tests run as root see the coredump filter closed.
+    let out = fs::read_link(format!("/proc/{worker}/fd/1")).unwrap();
+    assert!(out.to_str().unwrap().starts_with("pipe:"), "{}", out.display());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -1,0 +1,190 @@
+//! Which module, token and identity is chosen, and what is said when none or several could be.
+
+use crate::stand::{EXTENSIONS, Stand};
+
+/// Two tokens, `cba` and `two`.
+fn two_tokens() -> Stand {
+    let stand = Stand::new();
+    stand.provision(&["--label", "two"]);
+    stand
+}
+
+fn uris(stand: &Stand) -> Vec<String> {
+    let list: serde_json::Value = serde_json::from_str(&stand.run(&["list", "--json"]).ok()).unwrap();
+    let slots = list["modules"][0]["slots"].as_array().unwrap().clone();
+    slots.iter().filter(|slot| !slot["index"].is_null()).map(|slot| slot["uri"].as_str().unwrap().to_owned()).collect()
+}
+
+fn subject(request: &str) -> String {
+    let json: serde_json::Value = serde_json::from_str(request).unwrap();
+    json["headers"]["Authorization"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn with_two_tokens_and_no_selector_each_is_named_and_no_login_is_tried() {
+    let mut stand = two_tokens();
+    stand.faulty("");
+    let error = stand.sign(&[]).failed(3);
+    for uri in uris(&stand) {
+        assert!(error.contains(&format!("hint: choose with --uri '{uri}'")), "{error}");
+        stand.sign(&["--uri", &uri]).ok();
+    }
+    stand.faulty("");
+    for wrong in [
+        &["--slot", "7"][..],
+        &["--slot-id", "99"],
+        &["--token-label", "three"],
+        &["--token-serial", "00"],
+        &["--token-label", "cba", "--uri", "pkcs11:token=two"],
+        &["--uri", "pkcs11:model=YubiKey"],
+    ] {
+        let error = stand.sign(wrong).failed(3);
+        assert!(error.contains("--uri 'pkcs11:token="), "{wrong:?}: {error}");
+    }
+    assert_eq!(stand.calls("C_Login"), 0);
+}
+
+#[test]
+fn an_index_alone_among_several_tokens_warns_with_the_uri() {
+    let stand = two_tokens();
+    let (zero, one) = (stand.sign(&["--slot", "0"]), stand.sign(&["--slot", "1"]));
+    assert!(
+        zero.stderr.contains("warning: several tokens") && zero.stderr.contains(&uris(&stand)[0]),
+        "{}",
+        zero.stderr
+    );
+    assert_ne!(subject(&zero.ok()), subject(&one.ok()));
+    assert_eq!(stand.sign(&["--token-label", "two"]).stderr, "");
+}
+
+#[test]
+fn a_slot_id_works_decimal_and_hexadecimal_and_as_an_index_gets_the_hint() {
+    let stand = Stand::new();
+    let list: serde_json::Value = serde_json::from_str(&stand.run(&["list", "--json"]).ok()).unwrap();
+    let id = list["modules"][0]["slots"][0]["slot_id"].as_u64().unwrap();
+    stand.sign(&["--slot-id", &id.to_string()]).ok();
+    stand.sign(&["--slot-id", &format!("{id:#x}")]).ok();
+    let error = stand.sign(&["--slot", &id.to_string()]).failed(3);
+    assert!(error.contains(&format!("use --slot-id {id}")), "{error}");
+}
+
+#[test]
+fn a_certificate_of_another_key_that_shares_the_id_is_not_chosen() {
+    let stand = Stand::new();
+    stand.tool("openssl", &["genrsa", "-out", "other.key", "2048"]);
+    stand.tool("openssl", &["rsa", "-in", "other.key", "-pubout", "-out", "other.pub"]);
+    stand.issue("other", "other.pub", EXTENSIONS, &["-days", "9"]);
+    stand.pkcs11_tool(&["--write-object", "other.der", "--type", "cert", "--id", "01", "--label", "other"]);
+    let chosen = subject(&stand.sign(&[]).ok());
+    let certificate = stand.run(&["certificate", "--format", "header"]).ok();
+    assert_eq!(certificate.trim(), format!("Authorization: {chosen}"));
+    stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--label", "cba"]);
+    let error = stand.sign(&[]).failed(3);
+    assert!(error.contains("key 'cba' (ID 01) has no certificate"), "{error}");
+    assert!(error.contains("certificate 'other' (ID 01) has no private key"), "{error}");
+}
+
+#[test]
+fn of_two_valid_certificates_the_first_pinned_else_the_older_is_used() {
+    let stand = Stand::new();
+    let older = stand.tool("openssl", &["x509", "-in", "cert.pem", "-noout", "-fingerprint", "-sha256"]);
+    // Certificates count whole seconds; the second must begin later than the first.
+    let begins = |file: &str| stand.tool("openssl", &["x509", "-in", file, "-noout", "-startdate"]);
+    while begins(&stand.issue("newer", "pub.pem", EXTENSIONS, &["-days", "99"])) == begins("cert.pem") {}
+    let newer = stand.tool("openssl", &["x509", "-in", "newer.pem", "-noout", "-fingerprint", "-sha256"]);
+    stand.pkcs11_tool(&["--write-object", "newer.der", "--type", "cert", "--id", "01", "--label", "newer"]);
+    let run = stand.sign(&[]);
+    assert!(run.stderr.contains("note: 2 certificates for this key; the older one is used"), "{}", run.stderr);
+    let by_default = subject(&run.ok());
+    let pinned = |pins: &[&str]| {
+        let flags: Vec<&str> = pins.iter().flat_map(|pin| ["--certificate-sha256", pin.trim()]).collect();
+        subject(&stand.sign(&flags).ok())
+    };
+    assert_eq!(pinned(&[&older]), by_default);
+    assert_ne!(pinned(&[&newer]), by_default);
+    assert_ne!(pinned(&[&newer, &older]), by_default);
+    assert_eq!(pinned(&[&older, &newer]), by_default);
+}
+
+#[test]
+fn two_keys_with_certificates_are_refused_until_one_is_named() {
+    let stand = Stand::new();
+    stand.pkcs11_tool(&["--keypairgen", "--key-type", "rsa:2048", "--id", "0a0b", "--label", "second", "--usage-sign"]);
+    stand.pkcs11_tool(&["--read-object", "--type", "pubkey", "--id", "0a0b", "--output-file", "second.spki"]);
+    stand.tool("openssl", &["rsa", "-pubin", "-inform", "DER", "-in", "second.spki", "-out", "second.pub"]);
+    stand.issue("second", "second.pub", EXTENSIONS, &["-days", "9"]);
+    stand.pkcs11_tool(&["--write-object", "second.der", "--type", "cert", "--id", "0a0b"]);
+    let error = stand.sign(&[]).failed(3);
+    assert_eq!(error.matches("hint: choose with --certificate-sha256 ").count(), 2, "{error}");
+    let by_id = subject(&stand.sign(&["--key-id", "0A:0B"]).ok());
+    for selection in [
+        &["--key-label", "second"][..],
+        &["--uri", "pkcs11:id=%0a%0b"],
+        &["--uri", "pkcs11:object=second;type=private"],
+    ] {
+        assert_eq!(subject(&stand.sign(selection).ok()), by_id);
+    }
+    let hint = error.lines().find(|line| line.contains("second")).unwrap();
+    let pin = hint.split_whitespace().nth(4).unwrap();
+    assert_eq!(subject(&stand.sign(&["--certificate-sha256", pin]).ok()), by_id);
+}
+
+#[test]
+fn without_a_module_the_installed_one_with_a_token_is_found() {
+    let mut stand = Stand::new();
+    stand.use_module(None);
+    stand.sign(&["--slot", "0"]).ok();
+}
+
+#[test]
+fn modules_that_cannot_be_used_are_said_so() {
+    let mut stand = Stand::new();
+    let garbage = stand.write("garbage.so", "no library");
+    for (module, word) in [
+        ("nonesuch", "neither an absolute path nor a known module name"),
+        ("./libsofthsm2.so", "neither an absolute path"),
+        ("/nonexistent.so", "cannot open the module"),
+        ("luna", "module luna is not installed"),
+        (garbage.as_str(), "cannot load the module"),
+        ("/lib/x86_64-linux-gnu/libc.so.6", "C_GetFunctionList"),
+    ] {
+        stand.use_module(Some(module));
+        let error = stand.sign(&[]).failed(3);
+        assert!(error.contains(word), "{module}: {error}");
+        assert!(error.contains("\nhint: "), "{module}: {error}");
+    }
+}
+
+#[test]
+fn a_module_that_others_can_write_is_warned_about() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut stand = Stand::new();
+    let module = stand.file("module.so");
+    std::fs::copy(crate::stand::softhsm_module(), &module).unwrap();
+    std::fs::set_permissions(&module, std::fs::Permissions::from_mode(0o777)).unwrap();
+    stand.use_module(Some(&module));
+    let run = stand.sign(&[]);
+    assert!(
+        run.stderr.contains("warning: the module") && run.stderr.contains("other users can change"),
+        "{}",
+        run.stderr
+    );
+    run.ok();
+}
+
+#[test]
+fn a_configuration_that_leads_nowhere_says_which_file_to_look_at() {
+    let mut stand = Stand::new();
+    stand.set("SOFTHSM2_CONF", "/nonexistent");
+    let error = stand.sign(&[]).failed(6);
+    assert!(error.contains("C_Initialize: CKR_GENERAL_ERROR") && error.contains("SOFTHSM2_CONF"), "{error}");
+}
+
+#[test]
+fn without_any_token_it_says_what_to_do() {
+    let stand = Stand::empty();
+    std::fs::create_dir(stand.file("tokens")).unwrap();
+    stand.write("softhsm2.conf", format!("directories.tokendir = {}\n", stand.file("tokens")));
+    let error = stand.run(&["sign"]).failed(3);
+    assert!(error.contains("no initialised token found") && error.contains("--init-token"), "{error}");
+}

@@ -1,0 +1,187 @@
+//! An authentication service on loopback that does what the real one does, by its documentation and by what was seen:
+//! both encodings, v1 and v2, a clock window, no replay, its failures, and those of the edge before it.
+//!
+//! It judges with code of its own (ring, openssl's certificate parser by command), not with the agent's.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+/// How the service behaves.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Behaviour {
+    /// v1 was retired.
+    pub(crate) refuse_v1: bool,
+    /// Every request is one too many.
+    pub(crate) too_many: bool,
+    /// The edge answers with a page.
+    pub(crate) unavailable: bool,
+}
+
+/// A running service; it stops when dropped.
+pub(crate) struct Service {
+    pub(crate) url: String,
+    state: Arc<State>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    behaviour: Mutex<Behaviour>,
+    /// The one registered certificate, by its DER.
+    registered: Vec<u8>,
+    /// Its public key: modulus and exponent are inside, in the form that ring reads.
+    public_key: Vec<u8>,
+    seen: Mutex<HashSet<Vec<u8>>>,
+}
+
+impl Service {
+    /// Starts on a free port with one registered certificate (DER) and its public key (PKCS#1 DER).
+    pub(crate) fn start(registered: Vec<u8>, public_key: Vec<u8>) -> Self {
+        let state = Arc::new(State { registered, public_key, ..State::default() });
+        let (ready, port) = std::sync::mpsc::channel();
+        let (stop, stopped) = oneshot::channel();
+        let shared = Arc::clone(&state);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                ready.send(listener.local_addr().unwrap().port()).unwrap();
+                tokio::select! {
+                    () = accept(listener, shared) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        let url = format!("http://127.0.0.1:{}", port.recv().unwrap());
+        Self { url, state, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub(crate) fn behave(&self, behaviour: Behaviour) {
+        *self.state.behaviour.lock().unwrap() = behaviour;
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let state = Arc::clone(&state);
+        tokio::spawn(async move {
+            let answer = service_fn(move |request| {
+                let state = Arc::clone(&state);
+                async move { Ok::<_, Infallible>(answer(request, &state).await) }
+            });
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+        });
+    }
+}
+
+fn page(status: StatusCode, kind: &str, body: String) -> Response<Full<Bytes>> {
+    Response::builder().status(status).header("Content-Type", kind).body(Full::from(body)).unwrap()
+}
+
+fn refuse(status: &str, message: &str) -> Response<Full<Bytes>> {
+    let body = json!({ "status": status, "statusMessage": message });
+    page(StatusCode::UNAUTHORIZED, "application/json", body.to_string())
+}
+
+async fn answer(request: Request<Incoming>, state: &State) -> Response<Full<Bytes>> {
+    let behaviour = *state.behaviour.lock().unwrap();
+    if behaviour.unavailable {
+        let body = "<html><head><title>503 Service Temporarily Unavailable</title></head></html>";
+        return page(StatusCode::SERVICE_UNAVAILABLE, "text/html", body.into());
+    }
+    if behaviour.too_many {
+        let mut response = page(StatusCode::TOO_MANY_REQUESTS, "application/json", "{}".into());
+        response.headers_mut().insert("Retry-After", "7".parse().unwrap());
+        return response;
+    }
+    if request.method() != Method::POST || request.uri().path() != "/token/authenticate" {
+        return page(StatusCode::NOT_FOUND, "text/html", "<html>not found</html>".into());
+    }
+    let header = request.headers().get("Authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let is_json = request.headers().get("Content-Type").is_some_and(|value| value == "application/json");
+    let body = Limited::new(request.into_body(), 1 << 16).collect().await.map(|body| body.to_bytes());
+    let (Some(header), true, Ok(body)) = (header, is_json, body) else {
+        return refuse("FAILURE_BAD_HEADER", "missing header or body");
+    };
+    match judge(&header, &body, behaviour, state) {
+        Ok(()) => page(StatusCode::CREATED, "application/json", success()),
+        Err((status, message)) => refuse(status, message),
+    }
+}
+
+fn success() -> String {
+    let expires = (now() + 35 * 60) * 1000;
+    json!({
+        "meta": { "validationUrl": "http://127.0.0.1/token/validate" },
+        "status": "SUCCESS",
+        "statusMessage": "Login successful",
+        "tokenInfo": { "expiresAt": expires, "tokenId": "id", "tokenValue": "a-token", "refreshTokenId": "refresh" },
+    })
+    .to_string()
+}
+
+type Refusal = (&'static str, &'static str);
+
+const CREDENTIAL: &str = "FAILURE_BAD_CREDENTIAL";
+
+fn judge(header: &str, body: &[u8], behaviour: Behaviour, state: &State) -> Result<(), Refusal> {
+    let bad_header = ("FAILURE_BAD_HEADER", "no certificate in the header");
+    let value = header.strip_prefix("CACertificate ").ok_or(bad_header)?;
+    let mut der = STANDARD.decode(value).map_err(|_| bad_header)?;
+    if der.starts_with(b"-----BEGIN CERTIFICATE-----\n") {
+        let text = String::from_utf8(der).map_err(|_| bad_header)?;
+        let lines: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
+        der = STANDARD.decode(lines).map_err(|_| bad_header)?;
+    }
+    if der != state.registered {
+        return Err((CREDENTIAL, "certificate is not registered"));
+    }
+    let body: Value = serde_json::from_slice(body).map_err(|_| (CREDENTIAL, "body is not JSON"))?;
+    let decode = |member: &str| body[member].as_str().and_then(|text| STANDARD.decode(text).ok());
+    let message = decode("encodedData").ok_or((CREDENTIAL, "no encodedData"))?;
+    let signature = decode("encodedSignedData").ok_or((CREDENTIAL, "no encodedSignedData"))?;
+    match body.get("encodedDataFormat").map(|format| format == "v2") {
+        None if behaviour.refuse_v1 => return Err((CREDENTIAL, "v1 is retired")),
+        None if message.len() < 100 => return Err((CREDENTIAL, "too short")),
+        None => {}
+        Some(true) => {
+            let time = message.first_chunk::<8>().map(|time| u64::from_be_bytes(*time));
+            if message.len() != 100 || time.is_none_or(|time| time.abs_diff(now()) > 300) {
+                return Err((CREDENTIAL, "not fresh"));
+            }
+            if !state.seen.lock().unwrap().insert(message.clone()) {
+                return Err((CREDENTIAL, "used before"));
+            }
+        }
+        Some(false) => return Err((CREDENTIAL, "unknown format")),
+    }
+    let key = ring::signature::UnparsedPublicKey::new(&ring::signature::RSA_PKCS1_2048_8192_SHA512, &state.public_key);
+    key.verify(&message, &signature).map_err(|_| (CREDENTIAL, "signature"))
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}

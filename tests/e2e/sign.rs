@@ -1,0 +1,200 @@
+//! `sign`: formats, versions, sizes, mechanisms, policy.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use crate::stand::{EXTENSIONS, Stand};
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+/// The message and certificate of a request, and openssl's judgement of its signature.
+#[track_caller]
+pub(crate) fn openssl_accepts(stand: &Stand, request: &Value) -> Vec<u8> {
+    let decode = |value: &Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
+    let body = &request["body"];
+    let message = decode(&body["encodedData"]);
+    let header = request["headers"]["Authorization"].as_str().unwrap().strip_prefix("CACertificate ").unwrap();
+    let certificate = STANDARD.decode(header).unwrap();
+    let form = if certificate.starts_with(b"-----") { "PEM" } else { "DER" };
+    let certificate = stand.write("header.cert", certificate);
+    let key = stand.tool("openssl", &["x509", "-inform", form, "-in", &certificate, "-pubkey", "-noout"]);
+    let (key, signature) = (stand.write("header.pub", key), stand.write("sig", decode(&body["encodedSignedData"])));
+    let data = stand.write("msg", &message);
+    let said = stand.tool("openssl", &["dgst", "-sha512", "-verify", &key, "-signature", &signature, &data]);
+    assert_eq!(said.trim(), "Verified OK");
+    message
+}
+
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+#[test]
+fn a_v2_request_is_fresh_and_openssl_verifies_it() {
+    let stand = Stand::new();
+    let request = json(&stand.sign(&["--slot", "0"]).ok());
+    assert_eq!(request["method"], "POST");
+    assert_eq!(request["url"], "https://auth.anaplan.com/token/authenticate");
+    assert_eq!(request["headers"]["Content-Type"], "application/json");
+    assert_eq!(request["body"]["encodedDataFormat"], "v2");
+    let message = openssl_accepts(&stand, &request);
+    assert_eq!(message.len(), 100);
+    let made = u64::from_be_bytes(message[..8].try_into().unwrap());
+    assert!(now().abs_diff(made) < 60, "{made}");
+}
+
+#[test]
+fn two_requests_share_no_random_byte_run() {
+    let stand = Stand::new();
+    let message = || openssl_accepts(&stand, &json(&stand.sign(&[]).ok()));
+    let (one, two) = (message(), message());
+    assert_ne!(one[8..24], two[8..24]);
+    assert_ne!(one[84..], two[84..]);
+}
+
+#[test]
+fn v1_needs_its_flag_and_warns_that_it_can_be_replayed() {
+    let mut stand = Stand::new();
+    let run = stand.sign(&["--payload-version", "v1"]);
+    assert!(run.stderr.starts_with("warning: ") && run.stderr.contains("replayed"), "{}", run.stderr);
+    let request = json(&run.ok());
+    assert_eq!(request["body"].get("encodedDataFormat"), None);
+    assert_eq!(openssl_accepts(&stand, &request).len(), 100);
+    stand.set("CBA_AGENT_PAYLOAD_VERSION", "v1");
+    assert!(stand.sign(&[]).failed(5).contains("payload version v1 is not allowed"));
+}
+
+#[test]
+fn every_key_size_signs() {
+    for bits in ["2048", "3072", "4096"] {
+        let stand = Stand::with(&["--bits", bits]);
+        let request = json(&stand.sign(&[]).ok());
+        let signature = STANDARD.decode(request["body"]["encodedSignedData"].as_str().unwrap()).unwrap();
+        assert_eq!((signature.len() * 8).to_string(), bits);
+        openssl_accepts(&stand, &request);
+    }
+}
+
+#[test]
+fn both_header_encodings_hold_the_same_certificate() {
+    let stand = Stand::new();
+    for (encoding, start) in [("der", "CACertificate MII"), ("pem", "CACertificate LS0tLS1CRUdJTi")] {
+        let request = json(&stand.sign(&["--header-encoding", encoding]).ok());
+        assert!(request["headers"]["Authorization"].as_str().unwrap().starts_with(start));
+        openssl_accepts(&stand, &request);
+    }
+}
+
+#[test]
+fn each_format_is_what_the_contract_says() {
+    let stand = Stand::new();
+    let body = stand.sign(&["--format", "body"]).ok();
+    assert!(body.starts_with(r#"{"encodedDataFormat":"v2","encodedData":"#) && body.ends_with("\"}\n"), "{body}");
+    assert_eq!(body.lines().count(), 1);
+    let header = stand.sign(&["--format", "header"]).ok();
+    assert!(header.starts_with("Authorization: CACertificate MII") && header.lines().count() == 1);
+    let script = stand.write("env.sh", stand.sign(&["--format", "env"]).ok());
+    let said = stand.tool(
+        "dash",
+        &[
+            "-c",
+            &format!("eval \"$(cat {script})\"; printf '%s|%s|%s' \"$CBA_URL\" \"$CBA_AUTHORIZATION\" \"$CBA_BODY\""),
+        ],
+    );
+    let parts: Vec<&str> = said.split('|').collect();
+    assert_eq!(parts[0], "https://auth.anaplan.com/token/authenticate");
+    assert!(parts[1].starts_with("CACertificate MII"));
+    assert_eq!(json(parts[2])["encodedDataFormat"], "v2");
+}
+
+#[test]
+fn without_the_hashing_mechanism_the_digest_info_is_signed() {
+    let stand = Stand::new();
+    let conf = format!("{}slots.mechanisms = -CKM_SHA512_RSA_PKCS,CKM_SHA512_RSA_PKCS\n", stand.read("softhsm2.conf"));
+    stand.write("softhsm2.conf", conf);
+    let run = stand.sign(&["-v"]);
+    assert!(run.stderr.contains("signed by CKM_RSA_PKCS"), "{}", run.stderr);
+    openssl_accepts(&stand, &json(&run.ok()));
+    let refused = stand.sign(&["--policy-mechanism", "sha512-rsa-pkcs"]).failed(5);
+    assert!(refused.contains("the token would sign by CKM_RSA_PKCS"), "{refused}");
+}
+
+#[test]
+fn a_refused_policy_signs_nothing() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    for (flags, reason) in [
+        (&["--policy-require", "hardware-token"][..], "the key is not hardware-token"),
+        (&["--policy-min-rsa-bits", "3072"], "2048 bits"),
+        (&["--policy-token-serials", "00"], "token serial"),
+        (&["--policy-payload-versions", "v1"], "payload version v2"),
+        (&["--policy-extended-key-usage", "serverAuth"], "the certificate is for clientAuth, emailProtection"),
+    ] {
+        let refused = stand.sign(flags).failed(5);
+        assert!(refused.contains(reason), "{refused}");
+    }
+    assert_eq!(stand.calls("C_SignInit"), 0);
+}
+
+#[test]
+fn the_certificate_rules_hold_on_real_certificates() {
+    let extensions = |changed: &str| EXTENSIONS.replace("extendedKeyUsage=clientAuth,emailProtection", changed);
+    for (name, ext, validity, reason) in [
+        ("ended", EXTENSIONS.to_owned(), &["-days", "-1"][..], "the certificate ended"),
+        ("server", extensions("extendedKeyUsage=serverAuth"), &["-days", "9"], "the certificate is for serverAuth"),
+        ("ca", EXTENSIONS.replace("CA:FALSE", "CA:TRUE"), &["-days", "9"], "a CA's"),
+        ("usage", EXTENSIONS.replace("digitalSignature", "keyEncipherment"), &["-days", "9"], "lacks digitalSignature"),
+    ] {
+        let stand = Stand::new();
+        stand.issue(name, "pub.pem", &ext, validity);
+        stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
+        stand.pkcs11_tool(&["--write-object", &stand.file(&format!("{name}.der")), "--type", "cert", "--id", "01"]);
+        let refused = stand.sign(&[]).failed(5);
+        assert!(refused.contains(reason), "{name}: {refused}");
+    }
+}
+
+#[test]
+fn a_certificate_about_to_end_brings_a_notice() {
+    let stand = Stand::with(&["--days", "10"]);
+    let run = stand.sign(&[]);
+    assert!(run.stderr.contains("warning: the certificate ends in "), "{}", run.stderr);
+    let quiet = stand.sign(&["--warn-before", "5d"]);
+    assert_eq!(quiet.stderr, "");
+    quiet.ok();
+    run.ok();
+}
+
+#[test]
+fn a_good_run_says_nothing_but_its_result() {
+    let run = Stand::new().sign(&[]);
+    assert_eq!(run.stderr, "");
+    assert_eq!(run.ok().lines().count(), 1);
+}
+
+#[test]
+fn an_imported_extractable_key_is_refused_by_default() {
+    let stand = Stand::new();
+    stand.tool("openssl", &["genrsa", "-out", "key.pem", "2048"]);
+    stand.tool("openssl", &["rsa", "-in", "key.pem", "-outform", "DER", "-out", "key.der"]);
+    stand.tool("openssl", &["rsa", "-in", "key.pem", "-pubout", "-out", "key.pub"]);
+    stand.issue("imported", "key.pub", EXTENSIONS, &["-days", "9"]);
+    stand.pkcs11_tool(&[
+        "--write-object",
+        "key.der",
+        "--type",
+        "privkey",
+        "--id",
+        "02",
+        "--extractable",
+        "--usage-sign",
+    ]);
+    stand.pkcs11_tool(&["--write-object", "imported.der", "--type", "cert", "--id", "02"]);
+    let refused = stand.sign(&["--key-id", "02"]).failed(5);
+    assert!(refused.contains("not non-extractable"), "{refused}");
+    let open = stand.sign(&["--key-id", "02", "--policy-require", "sensitive"]);
+    openssl_accepts(&stand, &json(&open.ok()));
+}

@@ -1,0 +1,312 @@
+//! A temporary token and the binary run against it.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tempfile::TempDir;
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_cba-agent");
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const CACHE: &str = env!("CARGO_TARGET_TMPDIR");
+
+/// A directory with a SoftHSM2 token, and what every run of the binary on it is given.
+pub(crate) struct Stand {
+    pub(crate) directory: TempDir,
+    environment: Vec<(String, String)>,
+    module: Option<String>,
+}
+
+/// What a run left behind.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Run {
+    pub(crate) fn from_output(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The result, where the run was to succeed.
+    #[track_caller]
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.stdout
+    }
+
+    /// The error, where the run was to fail with this code: nothing on standard output, one `error:` line.
+    #[track_caller]
+    pub(crate) fn failed(self, code: i32) -> String {
+        assert_eq!(self.code, code, "{self:?}");
+        assert_eq!(self.stdout, "", "{self:?}");
+        let errors = self.stderr.lines().filter(|line| line.starts_with("error: ")).count();
+        assert_eq!(errors, 1, "{self:?}");
+        self.stderr
+    }
+}
+
+impl Stand {
+    /// A token with a 2048-bit key and its certificate.
+    pub(crate) fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same with arguments of `softhsm/provision`.
+    pub(crate) fn with(arguments: &[&str]) -> Self {
+        let stand = Self::empty();
+        copy(&template(arguments), stand.path());
+        let conf = format!(
+            "directories.tokendir = {}/tokens\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n",
+            stand.path().display()
+        );
+        fs::write(stand.path().join("softhsm2.conf"), conf).unwrap();
+        stand
+    }
+
+    /// No token yet.
+    pub(crate) fn empty() -> Self {
+        let directory = tempfile::Builder::new().prefix("cba-agent-test").tempdir().unwrap();
+        Self { directory, environment: Vec::new(), module: Some("softhsm2".into()) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.path().join(name).display().to_string()
+    }
+
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.path().join(name))
+            .unwrap();
+        file.write_all(content.as_ref()).unwrap();
+        self.file(name)
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path().join(name)).unwrap_or_default()
+    }
+
+    /// The PIN of the token; tests that judge secrecy use markers of their own.
+    pub(crate) fn pin(&self) -> String {
+        self.read("pin").trim().to_owned()
+    }
+
+    pub(crate) fn pin_source(&self) -> String {
+        format!("file:{}", self.file("pin"))
+    }
+
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.environment.push((name.into(), value.into()));
+    }
+
+    /// Uses another module, by name or path; `None` gives no module.
+    pub(crate) fn use_module(&mut self, module: Option<&str>) {
+        self.module = module.map(str::to_owned);
+    }
+
+    /// Puts the faulty module over SoftHSM2, with these rules; the calls are logged.
+    pub(crate) fn faulty(&mut self, rules: &str) {
+        self.module = Some(faulty_module().display().to_string());
+        self.environment.retain(|(name, _)| !name.starts_with("FAULTY"));
+        self.set("FAULTY", rules);
+        self.set("FAULTY_MODULE", softhsm_module());
+        self.set("FAULTY_LOG", self.file("calls"));
+        let _ = fs::remove_file(self.file("calls"));
+    }
+
+    /// How often the faulty module was called so since its rules were set.
+    pub(crate) fn calls(&self, name: &str) -> usize {
+        self.read("calls").lines().filter(|line| *line == name).count()
+    }
+
+    /// The binary in a clean environment, with the module chosen.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.env_clear().current_dir(self.path()).stdin(Stdio::null());
+        for name in ["PATH", "LD_LIBRARY_PATH"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command.env("HOME", self.path().join("home"));
+        command.env("SOFTHSM2_CONF", self.path().join("softhsm2.conf"));
+        if let Some(module) = &self.module {
+            command.env("CBA_AGENT_MODULE", module);
+        }
+        command.envs(self.environment.iter().cloned());
+        command.args(arguments);
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Run {
+        Run::from_output(self.command(arguments).output().unwrap())
+    }
+
+    pub(crate) fn run_with_input(&self, arguments: &[&str], input: impl AsRef<[u8]>) -> Run {
+        let mut command = self.command(arguments);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // The program may end before it has read all.
+        let _ = child.stdin.take().unwrap().write_all(input.as_ref());
+        Run::from_output(child.wait_with_output().unwrap())
+    }
+
+    /// `sign` with the PIN from its file.
+    pub(crate) fn sign(&self, arguments: &[&str]) -> Run {
+        let source = self.pin_source();
+        let all: Vec<&str> = ["sign", "--pin-source", &source].into_iter().chain(arguments.iter().copied()).collect();
+        self.run(&all)
+    }
+
+    /// Another program in the token's environment; it must succeed.
+    pub(crate) fn tool(&self, program: &str, arguments: &[&str]) -> String {
+        tool(
+            Command::new(program)
+                .args(arguments)
+                .current_dir(self.path())
+                .env("SOFTHSM2_CONF", self.file("softhsm2.conf")),
+        )
+    }
+
+    /// `pkcs11-tool` on this token, logged in.
+    pub(crate) fn pkcs11_tool(&self, arguments: &[&str]) -> String {
+        let module = softhsm_module();
+        let mut command = Command::new("pkcs11-tool");
+        command.args(["--module", &module, "--login", "--pin", "env:TOKEN_PIN"]).args(arguments);
+        command.env("SOFTHSM2_CONF", self.file("softhsm2.conf")).env("TOKEN_PIN", self.pin()).current_dir(self.path());
+        tool(&mut command)
+    }
+
+    /// Provisions one more token in the same configuration.
+    pub(crate) fn provision(&self, arguments: &[&str]) {
+        tool(Command::new(format!("{ROOT}/softhsm/provision")).arg(self.path()).args(arguments));
+    }
+
+    /// A certificate of the stand's CA over a public key, with an extension file and validity; returns its path.
+    pub(crate) fn issue(&self, name: &str, public_key: &str, extensions: &str, validity: &[&str]) -> String {
+        let ext = self.write(&format!("{name}.ext"), extensions);
+        let (request, out) = (self.file("req.pem"), self.file(&format!("{name}.pem")));
+        let subject = format!("/CN={name}");
+        self.tool(
+            "openssl",
+            &[
+                "req",
+                "-new",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-keyout",
+                "/dev/null",
+                "-subj",
+                &subject,
+                "-out",
+                &request,
+            ],
+        );
+        let mut arguments =
+            vec!["x509", "-req", "-in", &request, "-force_pubkey", public_key, "-CA", "ca.pem", "-CAkey", "ca.key"];
+        arguments.extend(["-CAcreateserial", "-extfile", &ext, "-out", &out]);
+        arguments.extend(validity);
+        self.tool("openssl", &arguments);
+        self.tool("openssl", &["x509", "-in", &out, "-outform", "DER", "-out", &self.file(&format!("{name}.der"))]);
+        out
+    }
+}
+
+/// What Anaplan wants of a certificate.
+pub(crate) const EXTENSIONS: &str = "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n\
+    extendedKeyUsage=clientAuth,emailProtection\nsubjectAltName=email:integration@example.com\n";
+
+#[track_caller]
+pub(crate) fn tool(command: &mut Command) -> String {
+    let program = command.get_program().to_owned();
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{} cannot run ({error}): {}", program.display(), package(&program)));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn package(program: &OsStr) -> String {
+    let package = match program.to_str().unwrap_or_default() {
+        "pkcs11-tool" => "opensc",
+        "softhsm2-util" => "softhsm2",
+        other => other,
+    };
+    format!("apt-get install {package}")
+}
+
+pub(crate) fn softhsm_module() -> String {
+    let usual = [
+        "/usr/lib/softhsm/libsofthsm2.so",
+        "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+        "/usr/lib64/pkcs11/libsofthsm2.so",
+    ];
+    let found = usual.into_iter().find(|path| Path::new(path).exists());
+    found.expect("SoftHSM2 is not installed: apt-get install softhsm2").to_owned()
+}
+
+/// Builds the faulty module once for all tests of this process.
+fn faulty_module() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let target = Path::new(CACHE).join("faulty-module");
+        let manifest = format!("{ROOT}/tests/faulty-module/Cargo.toml");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--locked", "--quiet", "--manifest-path", &manifest, "--target-dir"]).arg(&target);
+        tool(&mut cargo);
+        target.join("debug/libfaulty_module.so")
+    })
+}
+
+/// A provisioned directory to copy from, made once a day for each set of arguments.
+fn template(arguments: &[&str]) -> PathBuf {
+    static MADE: OnceLock<Mutex<HashMap<String, PathBuf>>> = OnceLock::new();
+    let day = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 86_400;
+    let name = format!("token-{day}{}", arguments.join("_").replace('/', "-"));
+    let mut made = MADE.get_or_init(Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    made.entry(name.clone())
+        .or_insert_with(|| {
+            let path = Path::new(CACHE).join(&name);
+            if !path.exists() {
+                let new = Path::new(CACHE).join(format!("{name}.{}", std::process::id()));
+                tool(Command::new(format!("{ROOT}/softhsm/provision")).arg(&new).args(arguments));
+                // Another process may have been faster, and its token is as good.
+                let _ = fs::rename(&new, &path);
+                let _ = fs::remove_dir_all(&new);
+            }
+            path
+        })
+        .clone()
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target)
+        } else {
+            fs::copy(entry.path(), target).map(|_| ()).unwrap()
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! `verify`: what it accepts, and the rule that it names.
+
+use serde_json::Value;
+
+use crate::stand::Stand;
+
+#[test]
+fn accepts_what_sign_prints_in_every_form() {
+    let stand = Stand::new();
+    for version in ["v1", "v2"] {
+        for encoding in ["der", "pem"] {
+            let flags = ["--payload-version", version, "--header-encoding", encoding];
+            let request = stand.sign(&flags).ok();
+            let said = stand.run_with_input(&["verify", "--roots", &stand.file("ca.pem")], &request).ok();
+            assert!(said.starts_with(&format!("valid: {version}")), "{said}");
+            assert!(said.contains("chain: leads to the roots") && said.contains("not visible from here"), "{said}");
+        }
+    }
+    let header = stand.write("h", stand.sign(&["--format", "header"]).ok());
+    let body = stand.write("b", stand.sign(&["--format", "body"]).ok());
+    stand.run(&["verify", "--header", &header, "--body", &body]).ok();
+}
+
+#[test]
+fn names_the_rule_that_failed() {
+    let stand = Stand::new();
+    let other = Stand::with(&["--label", "other"]);
+    let request: Value = serde_json::from_str(&stand.sign(&[]).ok()).unwrap();
+    let foreign: Value = serde_json::from_str(&other.sign(&[]).ok()).unwrap();
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut request = request.clone();
+        change(&mut request);
+        request.to_string()
+    };
+    let cases: [(String, &str); 9] = [
+        (changed(&|r| r["headers"]["Authorization"] = foreign["headers"]["Authorization"].clone()), "another key"),
+        (
+            changed(&|r| r["body"]["encodedSignedData"] = foreign["body"]["encodedSignedData"].clone()),
+            "does not verify",
+        ),
+        (changed(&|r| r["body"]["encodedData"] = "AAAA".into()), "the message has 3 bytes"),
+        (changed(&|r| r["body"]["encodedDataFormat"] = "V2".into()), "\"v2\" exactly"),
+        (changed(&|r| r["body"]["more"] = 1.into()), "not a request in the json format"),
+        (changed(&|r| r["method"] = "GET".into()), "POST"),
+        (changed(&|r| r["headers"]["Authorization"] = "Basic x".into()), "CACertificate"),
+        ("not json".into(), "not a request in the json format"),
+        (String::new(), "not a request in the json format"),
+    ];
+    for (request, word) in cases {
+        let error = stand.run_with_input(&["verify"], &request).failed(8);
+        assert!(error.contains("invalid: ") && error.contains(word), "{word}: {error}");
+    }
+}
+
+#[test]
+fn an_old_request_is_stale_and_a_foreign_root_no_root() {
+    let stand = Stand::new();
+    let other = Stand::with(&["--label", "other"]);
+    let request = stand.sign(&[]).ok();
+    // A clock that moves in whole seconds: zero seconds of age hold only within the second of the signature.
+    let stale = loop {
+        let run = stand.run_with_input(&["verify", "--max-age", "0s"], &request);
+        if run.code != 0 {
+            break run.failed(8);
+        }
+    };
+    assert!(stale.contains("old, more than 0 s"), "{stale}");
+    let error = stand.run_with_input(&["verify", "--roots", &other.file("ca.pem")], &request).failed(8);
+    assert!(error.contains("does not chain to the roots"), "{error}");
+}
+
+#[test]
+fn a_v1_message_may_be_longer_and_hold_anything() {
+    let stand = Stand::new();
+    stand.tool("openssl", &["genrsa", "-out", "k.pem", "2048"]);
+    stand.tool("openssl", &["rsa", "-in", "k.pem", "-pubout", "-out", "k.pub"]);
+    stand.issue("old", "k.pub", crate::stand::EXTENSIONS, &["-days", "9"]);
+    stand.write("m", "x".repeat(150));
+    stand.tool("openssl", &["dgst", "-sha512", "-sign", "k.pem", "-out", "s", "m"]);
+    let base64 = |file: &str| stand.tool("openssl", &["base64", "-A", "-in", file]);
+    let header = stand.write("h", format!("CACertificate {}", base64("old.der")));
+    let body =
+        stand.write("b", format!(r#"{{"encodedData":"{}","encodedSignedData":"{}"}}"#, base64("m"), base64("s")));
+    let said = stand.run(&["verify", "--header", &header, "--body", &body]).ok();
+    assert!(said.starts_with("valid: v1, no time in it"), "{said}");
+    stand.run(&["verify", "--header", &header]).failed(2);
+}

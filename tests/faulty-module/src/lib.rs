@@ -1,0 +1,182 @@
+//! A PKCS#11 module over SoftHSM2 that fails as it is told to.
+//!
+//! `FAULTY` holds rules separated by `;`:
+//!
+//! ```text
+//! C_Sign=0x30          return that value            C_Sign=delay:500   wait so many milliseconds, then go on
+//! C_Sign#2=0x30        at the second call only      C_Sign=hang        never return
+//! C_Sign#2+=0x30       from the second call on      C_Sign=abort       end the process by a signal
+//! C_Sign=corrupt       flip a bit of the output     C_Sign=noise       write to standard output and error
+//! exit=abort           when the process ends        exit=hang
+//! flags+40000          set token flags              flags-4            clear them
+//! clock                a clock field that does not parse
+//! serial=0000          another serial number        label=x            another label
+//! attr:202=01          an attribute's value         attr:120=missing   CKR_ATTRIBUTE_TYPE_INVALID
+//! pad                  zeros behind certificates    nomech:42          a mechanism taken away
+//! unenforced           context logins answer CKR_USER_TYPE_INVALID
+//! exact                C_Sign takes only a buffer of the signature's exact length
+//! ```
+//!
+//! `attr` rules hold for private keys. While the file `FAULTY_GONE` exists, the token is out. Each call's name goes to
+//! the file `FAULTY_LOG`, never an argument. `FAULTY_MODULE` is the module below.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::sync::{LazyLock, Mutex};
+use std::time::Duration;
+
+use cryptoki_sys::*;
+
+mod odd;
+mod wrap;
+
+/// What a rule does to a call.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    Return(CK_RV),
+    Delay(u64),
+    Hang,
+    Abort,
+    Corrupt,
+    Noise,
+}
+
+pub(crate) struct Plan {
+    rules: Vec<(String, u64, bool, Fault)>,
+    pub(crate) words: Vec<String>,
+    calls: Mutex<HashMap<&'static str, u64>>,
+}
+
+pub(crate) static PLAN: LazyLock<Plan> = LazyLock::new(|| Plan::parse(&std::env::var("FAULTY").unwrap_or_default()));
+
+pub(crate) static REAL: LazyLock<(Pkcs11, CK_FUNCTION_LIST)> = LazyLock::new(|| {
+    let path = std::env::var("FAULTY_MODULE").expect("FAULTY_MODULE names the module below");
+    // SAFETY: it is a PKCS#11 module, chosen by the test.
+    unsafe {
+        let library = Pkcs11::new(path).expect("the module below loads");
+        let mut list = std::ptr::null_mut();
+        assert_eq!(library.C_GetFunctionList(&mut list), CKR_OK);
+        let list = *list;
+        (library, list)
+    }
+});
+
+impl Plan {
+    fn parse(text: &str) -> Self {
+        let mut plan = Self { rules: Vec::new(), words: Vec::new(), calls: Mutex::default() };
+        for rule in text.split(';').map(str::trim).filter(|rule| !rule.is_empty()) {
+            match rule.split_once('=') {
+                Some((call, fault)) if call.starts_with("C_") || call == "exit" => {
+                    let (call, from) = call.split_once('#').unwrap_or((call, "1+"));
+                    let onward = from.ends_with('+');
+                    let from = from.trim_end_matches('+').parse().expect("a number behind #");
+                    plan.rules.push((call.to_owned(), from, onward, Fault::parse(fault)));
+                }
+                _ => plan.words.push(rule.to_owned()),
+            }
+        }
+        plan
+    }
+
+    /// Counts a call, logs its name, and says what is to happen to it.
+    pub(crate) fn enter(&self, call: &'static str) -> Option<Fault> {
+        let number = {
+            let mut calls = self.calls.lock().unwrap();
+            let number = calls.entry(call).or_insert(0);
+            *number += 1;
+            *number
+        };
+        if let Ok(path) = std::env::var("FAULTY_LOG") {
+            let mut log = OpenOptions::new().create(true).append(true).open(path).expect("FAULTY_LOG can be written");
+            writeln!(log, "{call}").unwrap();
+        }
+        if call.contains("ession") || matches!(call, "C_Sign" | "C_SignInit" | "C_Login" | "C_GetTokenInfo") {
+            if std::env::var("FAULTY_GONE").is_ok_and(|path| std::path::Path::new(&path).exists()) {
+                return Some(Fault::Return(CKR_DEVICE_REMOVED));
+            }
+        }
+        let hit = |(name, from, onward, _): &&(String, u64, bool, Fault)| {
+            name == call && (number == *from || (*onward && number >= *from))
+        };
+        self.rules.iter().find(hit).map(|rule| rule.3.clone())
+    }
+
+    pub(crate) fn has(&self, word: &str) -> bool {
+        self.words.iter().any(|own| own == word)
+    }
+
+    /// The values of the words that begin so.
+    pub(crate) fn values<'a>(&'a self, start: &'a str) -> impl Iterator<Item = &'a str> {
+        self.words.iter().filter_map(move |word| word.strip_prefix(start))
+    }
+}
+
+impl Fault {
+    fn parse(text: &str) -> Self {
+        match text.split_once(':').unwrap_or((text, "")) {
+            ("delay", time) => Self::Delay(time.parse().expect("milliseconds")),
+            ("hang", _) => Self::Hang,
+            ("abort", _) => Self::Abort,
+            ("corrupt", _) => Self::Corrupt,
+            ("noise", _) => Self::Noise,
+            (number, _) => {
+                let digits = number.trim_start_matches("0x");
+                Self::Return(CK_RV::from_str_radix(digits, 16).unwrap_or_else(|_| panic!("no fault: {text}")))
+            }
+        }
+    }
+
+    /// Does what comes before the real call; a value to return instead of making it.
+    pub(crate) fn before(&self) -> Option<CK_RV> {
+        match self {
+            Self::Return(value) => return Some(*value),
+            Self::Delay(time) => std::thread::sleep(Duration::from_millis(*time)),
+            Self::Hang => loop {
+                std::thread::park();
+            },
+            Self::Abort => std::process::abort(),
+            Self::Noise => {
+                println!("noise on standard output \u{1b}[31m");
+                eprintln!("noise on standard error");
+            }
+            Self::Corrupt => {}
+        }
+        None
+    }
+}
+
+extern "C" fn at_exit() {
+    if let Some(fault) = PLAN.enter("exit") {
+        fault.before();
+    }
+}
+
+/// The entry point of every module (PKCS#11 3.0 section 5.4.4).
+///
+/// # Safety
+/// `list` must be valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn C_GetFunctionList(list: *mut *mut CK_FUNCTION_LIST) -> CK_RV {
+    static LIST: LazyLock<usize> = LazyLock::new(|| {
+        // SAFETY: registered once; the module is never unloaded before the process ends.
+        unsafe { atexit(at_exit) };
+        Box::leak(Box::new(wrap::list())) as *mut CK_FUNCTION_LIST as usize
+    });
+    // SAFETY: the caller's pointer is valid by the standard; the list lives for ever.
+    unsafe { *list = *LIST as *mut CK_FUNCTION_LIST };
+    CKR_OK
+}
+
+unsafe extern "C" {
+    fn atexit(function: extern "C" fn()) -> i32;
+}
+
+/// A blank-padded field.
+pub(crate) fn fill(field: &mut [u8], text: &str) {
+    field.fill(b' ');
+    let text = CString::new(text).unwrap();
+    let length = text.as_bytes().len().min(field.len());
+    field[..length].copy_from_slice(&text.as_bytes()[..length]);
+}

@@ -1,0 +1,127 @@
+//! Answers that real modules give and that no standard wants: flags, clocks, missing attributes, padded values.
+
+use cryptoki_sys::*;
+
+use crate::{PLAN, REAL, fill};
+
+/// `C_GetTokenInfo` with flags, serial, label and clock as told.
+pub(crate) unsafe extern "C" fn token_info(slot: CK_SLOT_ID, info: CK_TOKEN_INFO_PTR) -> CK_RV {
+    if let Some(value) = PLAN.enter("C_GetTokenInfo").and_then(|fault| fault.before()) {
+        return value;
+    }
+    // SAFETY: the structure is the caller's, and valid by the standard.
+    unsafe {
+        let value = REAL.1.C_GetTokenInfo.map_or(CKR_FUNCTION_NOT_SUPPORTED, |real| real(slot, info));
+        if value != CKR_OK || (*info).flags & CKF_TOKEN_INITIALIZED == 0 {
+            return value;
+        }
+        let flags = |text: &str| CK_FLAGS::from_str_radix(text, 16).expect("flags in hexadecimal");
+        PLAN.values("flags+").for_each(|text| (*info).flags |= flags(text));
+        PLAN.values("flags-").for_each(|text| (*info).flags &= !flags(text));
+        PLAN.values("serial=").for_each(|text| fill(&mut (*info).serialNumber, text));
+        PLAN.values("label=").for_each(|text| fill(&mut (*info).label, text));
+        if PLAN.has("clock") {
+            (*info).flags |= CKF_CLOCK_ON_TOKEN;
+            fill(&mut (*info).utcTime, "not a time");
+        }
+    }
+    CKR_OK
+}
+
+/// `C_GetMechanismList` without the mechanisms taken away.
+pub(crate) unsafe extern "C" fn mechanism_list(
+    slot: CK_SLOT_ID,
+    list: CK_MECHANISM_TYPE_PTR,
+    count: CK_ULONG_PTR,
+) -> CK_RV {
+    if let Some(value) = PLAN.enter("C_GetMechanismList").and_then(|fault| fault.before()) {
+        return value;
+    }
+    // SAFETY: the buffers are the caller's, and as long as said.
+    unsafe {
+        let value = REAL.1.C_GetMechanismList.map_or(CKR_FUNCTION_NOT_SUPPORTED, |real| real(slot, list, count));
+        if value != CKR_OK || list.is_null() {
+            return value;
+        }
+        let gone: Vec<CK_MECHANISM_TYPE> = PLAN
+            .values("nomech:")
+            .map(|text| CK_MECHANISM_TYPE::from_str_radix(text, 16).expect("hexadecimal"))
+            .collect();
+        let all = std::slice::from_raw_parts_mut(list, *count as usize);
+        let kept: Vec<CK_MECHANISM_TYPE> = all.iter().copied().filter(|kind| !gone.contains(kind)).collect();
+        all[..kept.len()].copy_from_slice(&kept);
+        *count = kept.len() as CK_ULONG;
+    }
+    CKR_OK
+}
+
+/// `C_GetAttributeValue` with private keys' attributes and certificates' padding as told.
+pub(crate) unsafe extern "C" fn attribute_value(
+    session: CK_SESSION_HANDLE,
+    object: CK_OBJECT_HANDLE,
+    template: CK_ATTRIBUTE_PTR,
+    count: CK_ULONG,
+) -> CK_RV {
+    if let Some(value) = PLAN.enter("C_GetAttributeValue").and_then(|fault| fault.before()) {
+        return value;
+    }
+    let Some(real) = REAL.1.C_GetAttributeValue else { return CKR_FUNCTION_NOT_SUPPORTED };
+    // SAFETY: the template is the caller's, and as long as said.
+    unsafe {
+        let mut class: CK_OBJECT_CLASS = 0;
+        let mut ask = CK_ATTRIBUTE {
+            type_: CKA_CLASS,
+            pValue: (&raw mut class).cast(),
+            ulValueLen: size_of::<CK_OBJECT_CLASS>() as CK_ULONG,
+        };
+        real(session, object, &mut ask, 1);
+        let asked = std::slice::from_raw_parts_mut(template, count as usize);
+        let room: Vec<CK_ULONG> = asked.iter().map(|one| one.ulValueLen).collect();
+        let mut value = real(session, object, template, count);
+        for (one, room) in asked.iter_mut().zip(room) {
+            if class == CKO_CERTIFICATE && one.type_ == CKA_VALUE && PLAN.has("pad") {
+                value = pad(one, room, |again| real(session, object, again, 1));
+            }
+            if class != CKO_PRIVATE_KEY {
+                continue;
+            }
+            for rule in PLAN.values("attr:") {
+                let (kind, new) = rule.split_once('=').expect("attr:KIND=VALUE");
+                if CK_ATTRIBUTE_TYPE::from_str_radix(kind, 16).expect("hexadecimal") != one.type_ {
+                    continue;
+                }
+                if new == "missing" {
+                    one.ulValueLen = CK_UNAVAILABLE_INFORMATION;
+                    value = CKR_ATTRIBUTE_TYPE_INVALID;
+                } else {
+                    one.ulValueLen = 1;
+                    value = CKR_OK;
+                    if !one.pValue.is_null() {
+                        *one.pValue.cast::<u8>() = new.parse().expect("a byte");
+                    }
+                }
+            }
+        }
+        value
+    }
+}
+
+const PADDING: CK_ULONG = 64;
+
+unsafe fn pad(one: &mut CK_ATTRIBUTE, room: CK_ULONG, mut real: impl FnMut(&mut CK_ATTRIBUTE) -> CK_RV) -> CK_RV {
+    let mut query = CK_ATTRIBUTE { type_: one.type_, pValue: std::ptr::null_mut(), ulValueLen: 0 };
+    let value = real(&mut query);
+    let padded = query.ulValueLen + PADDING;
+    one.ulValueLen = padded;
+    if value != CKR_OK || one.pValue.is_null() || room < padded {
+        return value;
+    }
+    // SAFETY: there is room for the value and the padding.
+    unsafe {
+        std::slice::from_raw_parts_mut(one.pValue.cast::<u8>(), padded as usize).fill(0);
+    }
+    one.ulValueLen = query.ulValueLen;
+    let value = real(one);
+    one.ulValueLen = padded;
+    value
+}

@@ -1,0 +1,99 @@
+//! The function list: every call counted, logged, and failed as planned.
+
+use cryptoki_sys::*;
+
+use crate::odd;
+use crate::{Fault, PLAN, REAL};
+
+macro_rules! wrap {
+    ($($name:ident($($argument:ident: $kind:ty),*);)*) => {
+        $(
+            #[allow(non_snake_case)]
+            unsafe extern "C" fn $name($($argument: $kind),*) -> CK_RV {
+                if let Some(value) = PLAN.enter(stringify!($name)).and_then(|fault| fault.before()) {
+                    return value;
+                }
+                // SAFETY: the arguments are handed on as they came.
+                REAL.1.$name.map_or(CKR_FUNCTION_NOT_SUPPORTED, |real| unsafe { real($($argument),*) })
+            }
+        )*
+
+        /// The module's function list.
+        pub(crate) fn list() -> CK_FUNCTION_LIST {
+            let mut list = REAL.1;
+            $(list.$name = Some($name);)*
+            list.C_GetFunctionList = Some(crate::C_GetFunctionList);
+            list.C_Sign = Some(sign);
+            list.C_Login = Some(login);
+            list.C_GetTokenInfo = Some(odd::token_info);
+            list.C_GetAttributeValue = Some(odd::attribute_value);
+            list.C_GetMechanismList = Some(odd::mechanism_list);
+            list
+        }
+    };
+}
+
+wrap! {
+    C_Initialize(arguments: CK_VOID_PTR);
+    C_Finalize(reserved: CK_VOID_PTR);
+    C_GetInfo(info: CK_INFO_PTR);
+    C_GetSlotList(present: CK_BBOOL, slots: CK_SLOT_ID_PTR, count: CK_ULONG_PTR);
+    C_GetSlotInfo(slot: CK_SLOT_ID, info: CK_SLOT_INFO_PTR);
+    C_GetMechanismInfo(slot: CK_SLOT_ID, kind: CK_MECHANISM_TYPE, info: CK_MECHANISM_INFO_PTR);
+    C_OpenSession(slot: CK_SLOT_ID, flags: CK_FLAGS, application: CK_VOID_PTR, notify: CK_NOTIFY, session: CK_SESSION_HANDLE_PTR);
+    C_CloseSession(session: CK_SESSION_HANDLE);
+    C_CloseAllSessions(slot: CK_SLOT_ID);
+    C_GetSessionInfo(session: CK_SESSION_HANDLE, info: CK_SESSION_INFO_PTR);
+    C_Logout(session: CK_SESSION_HANDLE);
+    C_FindObjectsInit(session: CK_SESSION_HANDLE, template: CK_ATTRIBUTE_PTR, count: CK_ULONG);
+    C_FindObjects(session: CK_SESSION_HANDLE, found: CK_OBJECT_HANDLE_PTR, most: CK_ULONG, count: CK_ULONG_PTR);
+    C_FindObjectsFinal(session: CK_SESSION_HANDLE);
+    C_SignInit(session: CK_SESSION_HANDLE, mechanism: CK_MECHANISM_PTR, key: CK_OBJECT_HANDLE);
+    C_CreateObject(session: CK_SESSION_HANDLE, template: CK_ATTRIBUTE_PTR, count: CK_ULONG, object: CK_OBJECT_HANDLE_PTR);
+    C_DestroyObject(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE);
+    C_SignUpdate(session: CK_SESSION_HANDLE, part: CK_BYTE_PTR, length: CK_ULONG);
+    C_SignFinal(session: CK_SESSION_HANDLE, signature: CK_BYTE_PTR, length: CK_ULONG_PTR);
+}
+
+unsafe extern "C" fn sign(
+    session: CK_SESSION_HANDLE,
+    data: CK_BYTE_PTR,
+    length: CK_ULONG,
+    signature: CK_BYTE_PTR,
+    written: CK_ULONG_PTR,
+) -> CK_RV {
+    let fault = PLAN.enter("C_Sign");
+    if let Some(value) = fault.as_ref().and_then(Fault::before) {
+        return value;
+    }
+    // SAFETY: the arguments are handed on as they came, and the output is as long as the real module says.
+    unsafe {
+        const EXACT: CK_ULONG = 256;
+        if PLAN.has("exact") && *written != EXACT {
+            *written = EXACT;
+            return CKR_BUFFER_TOO_SMALL;
+        }
+        let value =
+            REAL.1.C_Sign.map_or(CKR_FUNCTION_NOT_SUPPORTED, |real| real(session, data, length, signature, written));
+        if matches!(fault, Some(Fault::Corrupt)) && value == CKR_OK && !signature.is_null() {
+            *signature.add(7) ^= 1;
+        }
+        value
+    }
+}
+
+unsafe extern "C" fn login(
+    session: CK_SESSION_HANDLE,
+    user: CK_USER_TYPE,
+    pin: CK_UTF8CHAR_PTR,
+    length: CK_ULONG,
+) -> CK_RV {
+    if let Some(value) = PLAN.enter("C_Login").and_then(|fault| fault.before()) {
+        return value;
+    }
+    if PLAN.has("unenforced") && user == CKU_CONTEXT_SPECIFIC {
+        return CKR_USER_TYPE_INVALID;
+    }
+    // SAFETY: the arguments are handed on as they came.
+    REAL.1.C_Login.map_or(CKR_FUNCTION_NOT_SUPPORTED, |real| unsafe { real(session, user, pin, length) })
+}

@@ -1,0 +1,152 @@
+//! The house's plan, held against the source: which room may use which, what PURE rooms must not do, and where unsafe
+//! code may stand.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Rooms from the top down; a room uses only what stands below it.
+const ROOMS: [&str; 21] = [
+    "commands",
+    "signer",
+    "reach",
+    "cli",
+    "worker",
+    "token",
+    "config",
+    "modules",
+    "log",
+    "pin",
+    "policy",
+    "identity",
+    "selector",
+    "cba",
+    "certificate",
+    "deadline",
+    "facts",
+    "fault",
+    "error",
+    "printable",
+    "lib",
+];
+
+const PURE: [&str; 9] =
+    ["policy", "identity", "selector", "cba", "certificate", "facts", "fault", "printable", "worker/wire"];
+
+fn sources() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut open: Vec<PathBuf> = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                open.push(entry);
+                continue;
+            }
+            let name = entry.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+            found.push((name.with_extension("").display().to_string(), fs::read_to_string(&entry).unwrap()));
+        }
+    }
+    assert!(found.len() > 20);
+    found
+}
+
+/// The code of a file: without its tests and without comments.
+fn code(text: &str) -> String {
+    let body = text.split("#[cfg(test)]").next().unwrap();
+    body.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+fn room(file: &str) -> &str {
+    file.split('/').next().unwrap()
+}
+
+#[test]
+fn every_arrow_points_down() {
+    for (file, text) in sources() {
+        let (own, code) = (room(&file).to_owned(), code(&text));
+        if own == "lib" || own == "main" {
+            continue;
+        }
+        let at = |name: &str| ROOMS.iter().position(|room| *room == name);
+        let own_at = at(&own).unwrap_or_else(|| panic!("{file} is in no room of the plan"));
+        for used in code.split("crate::").skip(1) {
+            let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let Some(used_at) = at(&used) else { continue };
+            assert!(used_at >= own_at, "{file} uses {used}, which stands above it");
+        }
+    }
+}
+
+#[test]
+fn pure_rooms_touch_nothing_outside() {
+    let outside = [
+        "std::fs",
+        "std::env",
+        "std::net::Tcp",
+        "std::net::Udp",
+        "std::io",
+        "std::process",
+        "SystemTime",
+        "Instant",
+        "tracing::",
+        "rustix",
+        "getrandom",
+    ];
+    for (file, text) in sources() {
+        if !PURE.iter().any(|pure| file == *pure || file.starts_with(&format!("{pure}/"))) {
+            continue;
+        }
+        let code = code(&text);
+        for word in outside {
+            assert!(!code.contains(word), "{file} is PURE and names {word}");
+        }
+    }
+}
+
+#[test]
+fn a_pkcs11_library_is_named_in_the_token_room_alone() {
+    for (file, text) in sources() {
+        assert!(
+            room(&file) == "token" || !code(&text).contains("cryptoki::") && !code(&text).contains("cryptoki_sys"),
+            "{file}"
+        );
+    }
+}
+
+#[test]
+fn unsafe_code_stands_in_its_corners_alone() {
+    for (file, text) in sources() {
+        let corner = ["token/raw", "pin/fd"].contains(&file.as_str());
+        assert_eq!(code(&text).contains("allow(unsafe_code)"), corner, "{file}");
+        assert!(corner || !code(&text).contains("unsafe {"), "{file}");
+    }
+}
+
+#[test]
+fn a_message_is_made_in_one_place() {
+    let makers: Vec<String> =
+        sources().into_iter().filter(|(_, text)| code(text).contains("Message::new(")).map(|(file, _)| file).collect();
+    assert_eq!(makers, ["worker"]);
+    let message = sources().into_iter().find(|(file, _)| file == "cba/message").unwrap().1;
+    assert!(
+        !message.contains("derive(Clone, Debug)]\npub struct Message")
+            && !code(&message).contains("Deserialize)]\npub struct Message")
+    );
+}
+
+#[test]
+fn nothing_opens_a_network_socket() {
+    for (file, text) in sources() {
+        for word in ["TcpListener", "TcpStream", "UdpSocket"] {
+            assert!(!code(&text).contains(word), "{file} names {word}");
+        }
+    }
+}
+
+#[test]
+fn nothing_ends_the_process_below_main() {
+    for (file, text) in sources() {
+        assert!(!code(&text).contains("process::exit") && !code(&text).contains("process::abort"), "{file}");
+    }
+}
