@@ -105,29 +105,20 @@ fn run_session(link: &mut Link, mut session: Session<'_>) -> Result<Request, Wor
     }
 }
 
-/// `C_SignInit`, the context login where one is asked for, and only then the message and `C_Sign`.
+/// Signs one fresh message; the end of a context-specific login is said before the message is made.
 fn sign(
     link: &mut Link,
     session: &Session<'_>,
     (key, mechanism, version): (u64, Mechanism, Version),
     pin: Option<&UserPin>,
 ) -> Result<Result<Reply, Fault>, WorkerError> {
-    let begun = session.key(key, mechanism).and_then(|key| key.begin().map(|()| key));
-    let key = match begun {
-        Ok(key) => key,
-        Err(fault) => return Ok(Err(fault)),
-    };
-    if let Some(pin) = pin {
-        match key.authenticate(pin) {
-            Ok(outcome) => link.send(&Reply::ContextAccepted { checked: outcome == LoginOutcome::Accepted })?,
-            Err(fault) => return Ok(Err(fault)),
-        }
-    }
-    let message = match fresh_message(version) {
-        Ok(message) => message,
-        Err(fault) => return Ok(Err(fault)),
-    };
-    Ok(key.sign(&message).map(|signature| Reply::Signed {
+    let mut sent = Ok(());
+    let mut logged_in =
+        |outcome| sent = link.send(&Reply::ContextAccepted { checked: outcome == LoginOutcome::Accepted });
+    let key = session.key(key, mechanism);
+    let signed = key.and_then(|key| key.sign(pin, &mut logged_in, || fresh_message(version)));
+    sent?;
+    Ok(signed.map(|(message, signature)| Reply::Signed {
         message: STANDARD.encode(message.as_bytes()),
         signature: STANDARD.encode(signature),
     }))

@@ -26,39 +26,52 @@ impl<'a> Key<'a> {
         Self { session, handle, mechanism }
     }
 
-    /// `C_SignInit`.
+    /// `C_SignInit`, the context-specific login where one is given, and only then the message and its signature.
+    ///
+    /// `logged_in` hears how the context-specific login ended, before the message is made.
     ///
     /// # Errors
-    /// What it answered.
-    pub fn begin(&self) -> Result<(), Fault> {
+    /// What the first failing call answered, or why there is no message.
+    pub fn sign(
+        &self,
+        context: Option<&UserPin>,
+        logged_in: impl FnOnce(LoginOutcome),
+        message: impl FnOnce() -> Result<Message, Fault>,
+    ) -> Result<(Message, Vec<u8>), Fault> {
         let mechanism = match self.mechanism {
             Mechanism::Sha512RsaPkcs => CkMechanism::Sha512RsaPkcs,
             Mechanism::RsaPkcs => CkMechanism::RsaPkcs,
         };
-        self.session.handle.sign_init(&mechanism, self.handle).map_err(fault("C_SignInit"))
-    }
-
-    /// The context-specific login, between [`Key::begin`] and [`Key::sign`].
-    ///
-    /// # Errors
-    /// What `C_Login` answered.
-    pub fn authenticate(&self, pin: &UserPin) -> Result<LoginOutcome, Fault> {
-        self.session.context_login(pin)
-    }
-
-    /// `C_Sign` over a message, the only thing that is ever signed.
-    ///
-    /// # Errors
-    /// What it answered.
-    pub fn sign(&self, message: &Message) -> Result<Vec<u8>, Fault> {
-        let session = self.session.handle.handle();
-        let signature = match self.mechanism {
-            Mechanism::Sha512RsaPkcs => self.session.raw.sign(session, message.as_bytes()),
-            Mechanism::RsaPkcs => {
-                let digest_info = [&SHA512_DIGEST_INFO[..], &Sha512::digest(message.as_bytes())].concat();
-                self.session.raw.sign(session, &digest_info)
+        let session = &self.session.handle;
+        let single_part_only = self.mechanism == Mechanism::RsaPkcs;
+        if !self.session.raw_is_usable && single_part_only {
+            if context.is_some() {
+                let what = "this module cannot sign in one part after a login for the signature".into();
+                return Err(Fault::Malformed { call: "C_Sign".into(), what });
             }
+            let message = message()?;
+            let signature = session.sign(&mechanism, self.handle, &self.data(&message)).map_err(fault("C_Sign"))?;
+            return Ok((message, signature));
+        }
+        session.sign_init(&mechanism, self.handle).map_err(fault("C_SignInit"))?;
+        if let Some(pin) = context {
+            logged_in(self.session.context_login(pin)?);
+        }
+        let message = message()?;
+        let data = self.data(&message);
+        let signature = if self.session.raw_is_usable {
+            self.session.raw.sign(session.handle(), &data)
+        } else {
+            session.sign_update(&data).and_then(|()| session.sign_final())
         };
-        signature.map_err(fault("C_Sign"))
+        Ok((message, signature.map_err(fault("C_Sign"))?))
+    }
+
+    /// What goes to the token: the message, or the `DigestInfo` of its digest where the token does not hash.
+    fn data(&self, message: &Message) -> Vec<u8> {
+        match self.mechanism {
+            Mechanism::Sha512RsaPkcs => message.as_bytes().to_vec(),
+            Mechanism::RsaPkcs => [&SHA512_DIGEST_INFO[..], &Sha512::digest(message.as_bytes())].concat(),
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
-use cryptoki::slot::Slot;
+use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki_sys::{
     CKF_LOGIN_REQUIRED, CKF_PROTECTED_AUTHENTICATION_PATH, CKF_TOKEN_INITIALIZED, CKF_USER_PIN_COUNT_LOW,
     CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED, CKF_USER_PIN_TO_BE_CHANGED,
@@ -79,17 +79,16 @@ impl Module {
     fn slot(&self, slot: Slot) -> SlotFacts {
         let hardware = self.context.get_slot_info(slot).ok().map(|info| info.hardware_slot());
         let (token, error) = match self.context.get_token_info(slot) {
-            Ok(_) => (self.raw_token(slot, hardware), None),
+            Ok(info) => (Some(token(&info, hardware)), None),
             Err(Error::Pkcs11(value, _)) => (None, Some(format!("C_GetTokenInfo: {}", ckr_name(value)))),
             Err(other) => {
                 (self.raw_token(slot, hardware), Some(format!("C_GetTokenInfo: the answer does not parse: {other}")))
             }
         };
-        let unread = token.is_none() && error.is_none();
-        let error = error.or_else(|| unread.then(|| "C_GetTokenInfo: answered once and then no more".into()));
         SlotFacts { id: slot.id(), token, error }
     }
 
+    /// What can be saved of an answer that the library does not parse.
     fn raw_token(&self, slot: Slot, hardware: Option<bool>) -> Option<Token> {
         let info = self.raw.token_info(slot.id()).ok()?;
         let has = |flag| info.flags & flag != 0;
@@ -109,6 +108,25 @@ impl Module {
             pin_to_be_changed: has(CKF_USER_PIN_TO_BE_CHANGED),
             pinpad: has(CKF_PROTECTED_AUTHENTICATION_PATH),
         })
+    }
+}
+
+fn token(info: &TokenInfo, hardware: Option<bool>) -> Token {
+    Token {
+        label: trimmed(info.label()),
+        manufacturer: trimmed(info.manufacturer_id()),
+        model: trimmed(info.model()),
+        serial: trimmed(info.serial_number()),
+        firmware: info.firmware_version().to_string(),
+        hardware,
+        initialized: info.token_initialized(),
+        login_required: info.login_required(),
+        pin_initialized: info.user_pin_initialized(),
+        pin_count_low: info.user_pin_count_low(),
+        pin_final_try: info.user_pin_final_try(),
+        pin_locked: info.user_pin_locked(),
+        pin_to_be_changed: info.user_pin_to_be_changed(),
+        pinpad: info.protected_authentication_path(),
     }
 }
 

@@ -4,6 +4,9 @@
 //! `C_Sign` that leaves no gap for the login. Called here with a buffer that any signature fits, it also needs no
 //! length query, which some modules answer wrongly. `C_GetTokenInfo`: the library drops a whole answer for one odd clock
 //! field, and with it the flags that say whether a PIN may be tried.
+//!
+//! The module is loaded once more for it, which shares the first load's state in most modules and not in p11-kit's,
+//! which hand out a new state with each function list; [`Raw::shares`] tells.
 
 #![allow(unsafe_code)]
 
@@ -13,8 +16,8 @@ use std::ptr;
 use cryptoki::context::Function;
 use cryptoki::error::{Error, Rv};
 use cryptoki_sys::{
-    CK_C_GetTokenInfo, CK_C_Sign, CK_FUNCTION_LIST, CK_INTERFACE, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID, CK_TOKEN_INFO,
-    CK_ULONG, CKR_BUFFER_TOO_SMALL, CKR_OK,
+    CK_C_GetSessionInfo, CK_C_GetTokenInfo, CK_C_Sign, CK_FUNCTION_LIST, CK_INTERFACE, CK_RV, CK_SESSION_HANDLE,
+    CK_SESSION_INFO, CK_SLOT_ID, CK_TOKEN_INFO, CK_ULONG, CKR_BUFFER_TOO_SMALL, CKR_OK,
 };
 
 /// Room for the signature of a 32768-bit key.
@@ -24,6 +27,7 @@ const BUFFER: usize = 4096;
 pub(super) struct Raw {
     sign: CK_C_Sign,
     token_info: CK_C_GetTokenInfo,
+    session_info: CK_C_GetSessionInfo,
     _library: cryptoki_sys::Pkcs11,
 }
 
@@ -54,8 +58,22 @@ impl Raw {
             if list.is_null() {
                 return Err(Error::NullFunctionPointer);
             }
-            Ok(Self { sign: (*list).C_Sign, token_info: (*list).C_GetTokenInfo, _library: library })
+            Ok(Self {
+                sign: (*list).C_Sign,
+                token_info: (*list).C_GetTokenInfo,
+                session_info: (*list).C_GetSessionInfo,
+                _library: library,
+            })
         }
+    }
+
+    /// Whether a session that the PKCS#11 library opened is known here too.
+    pub(super) fn shares(&self, session: CK_SESSION_HANDLE, slot: CK_SLOT_ID) -> bool {
+        let Some(session_info) = self.session_info else { return false };
+        let mut info = CK_SESSION_INFO::default();
+        // SAFETY: the structure is the standard's, and outlives the call.
+        let value = unsafe { session_info(session, &mut info) };
+        value == CKR_OK && info.slotID == slot
     }
 
     /// `C_Sign` (PKCS#11 3.0 section 5.13.2): one part, the operation is over afterwards.

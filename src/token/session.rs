@@ -19,6 +19,8 @@ pub struct Session<'a> {
     slot: Slot,
     pub(super) raw: &'a Raw,
     pub(super) handle: Handle,
+    /// Whether [`Raw`] knows the session.
+    pub(super) raw_is_usable: bool,
     /// Objects by the number under which the front knows them.
     found: Vec<ObjectHandle>,
 }
@@ -42,7 +44,8 @@ pub enum LoginOutcome {
 
 impl<'a> Session<'a> {
     pub(super) fn new(context: &'a Pkcs11, raw: &'a Raw, slot: Slot, handle: Handle) -> Self {
-        Self { context, slot, raw, handle, found: Vec::new() }
+        let raw_is_usable = raw.shares(handle.handle(), slot.id());
+        Self { context, slot, raw, handle, raw_is_usable, found: Vec::new() }
     }
 
     /// The signature mechanisms by the mechanism list; a mechanism that says it cannot sign is left out.

@@ -1,0 +1,88 @@
+//! p11-kit remote: a SoftHSM2 token behind a server's socket, as on another host or outside a container.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::softhsm2::SoftHsm2;
+use crate::stack::Stack;
+use crate::stand::{Stand, softhsm_module};
+
+pub(crate) struct Remote {
+    token: SoftHsm2,
+    server: Option<Child>,
+}
+
+impl Remote {
+    pub(crate) fn new() -> Self {
+        let mut token = SoftHsm2::new();
+        let socket = token.stand().file("p11-kit.sock");
+        token.stand().set("P11_KIT_SERVER_ADDRESS", format!("unix:path={socket}"));
+        let mut remote = Self { token, server: None };
+        let module = remote.module();
+        remote.stand().use_module(Some(&module));
+        remote.put_back();
+        remote
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        self.take_out();
+    }
+}
+
+impl Stack for Remote {
+    fn stand(&mut self) -> &mut Stand {
+        self.token.stand()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        self.token.command(arguments)
+    }
+
+    fn plain_key(&self) -> Vec<String> {
+        self.token.plain_key()
+    }
+
+    fn always_authenticate_key(&self) -> Vec<String> {
+        self.token.always_authenticate_key()
+    }
+
+    fn module(&self) -> String {
+        let usual = ["/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so", "/usr/lib64/pkcs11/p11-kit-client.so"];
+        let found = usual.into_iter().find(|path| Path::new(path).exists());
+        found.expect("p11-kit-client.so is not installed: apt-get install p11-kit-modules").to_owned()
+    }
+
+    fn tries(&self) -> Option<usize> {
+        None
+    }
+
+    fn other(&self, program: &str) -> Command {
+        let mut command = self.token.other(program);
+        let socket = self.token.command(&[]).get_current_dir().unwrap().join("p11-kit.sock");
+        command.env("P11_KIT_SERVER_ADDRESS", format!("unix:path={}", socket.display()));
+        command
+    }
+
+    fn take_out(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            server.kill().unwrap();
+            server.wait().unwrap();
+        }
+    }
+
+    /// The server says its address on standard output once it listens.
+    fn put_back(&mut self) {
+        let socket = self.stand().file("p11-kit.sock");
+        let _ = std::fs::remove_file(&socket);
+        let mut command = self.token.other("p11-kit");
+        command.args(["server", "-f", "--provider", &softhsm_module(), "-n", &socket, "pkcs11:"]);
+        let mut server = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("apt-get install p11-kit");
+        let mut line = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("P11_KIT_SERVER_ADDRESS"), "{line}");
+        self.server = Some(server);
+    }
+}

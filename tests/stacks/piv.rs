@@ -1,0 +1,172 @@
+//! A PIV card as a YubiKey is seen, through both of the modules that people use; and what only a card can do.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::piv_card::Card;
+use crate::stack::Stack;
+use crate::stand::{BINARY, Run, Stand};
+
+pub(crate) struct Piv {
+    card: Card,
+    stand: Stand,
+    module: &'static str,
+}
+
+impl Piv {
+    pub(crate) fn by(module: &'static str) -> Self {
+        let mut stand = Stand::empty();
+        stand.use_module(Some(module));
+        stand.write("pin", "123456");
+        Self { card: Card::start(&stand), stand, module }
+    }
+}
+
+impl Stack for Piv {
+    fn stand(&mut self) -> &mut Stand {
+        &mut self.stand
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let inner = self.stand.command(arguments);
+        let mut command = self.card.on_host(BINARY);
+        command.args(arguments).env_clear().stdin(Stdio::null());
+        command.envs(inner.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+        command
+    }
+
+    fn plain_key(&self) -> Vec<String> {
+        vec!["--key-id".into(), "01".into()]
+    }
+
+    fn always_authenticate_key(&self) -> Vec<String> {
+        vec!["--key-id".into(), "02".into()]
+    }
+
+    fn module(&self) -> String {
+        let name = if self.module == "ykcs11" { "libykcs11.so" } else { "opensc-pkcs11.so" };
+        format!("/usr/lib/x86_64-linux-gnu/{name}")
+    }
+
+    fn tries(&self) -> Option<usize> {
+        Some(3)
+    }
+
+    fn other(&self, program: &str) -> Command {
+        self.card.on_host(program)
+    }
+
+    fn take_out(&mut self) {
+        self.card.tell("unplug");
+        self.card.await_token(false);
+    }
+
+    fn put_back(&mut self) {
+        self.card.tell("plug");
+        self.card.await_token(true);
+    }
+}
+
+const MODULES: [&str; 2] = ["ykcs11", "opensc"];
+
+fn sign(piv: &Piv, more: &[&str]) -> Run {
+    piv.sign(&piv.plain_key(), &piv.stand.pin_source(), more)
+}
+
+#[test]
+fn the_fuse_leaves_two_of_three_tries_on_the_card() {
+    for module in MODULES {
+        let mut piv = Piv::by(module);
+        assert_eq!(piv.card.tries_left(), 3);
+        let wrong = format!("file:{}", piv.stand().write("wrong", "654321"));
+        for _ in 0..10 {
+            piv.sign(&piv.plain_key(), &wrong, &[]).failed(4);
+        }
+        let start = |_| {
+            let arguments = ["sign", "--key-id", "01", "--pin-source", &wrong, "--timeout", "60s"];
+            piv.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let all: Vec<_> = (0..10).map(start).collect();
+        for child in all {
+            Run::from_output(child.wait_with_output().unwrap()).failed(4);
+        }
+        assert_eq!(piv.card.tries_left(), 2, "{module}");
+    }
+}
+
+#[test]
+fn a_pin_of_a_length_that_no_card_takes_spends_no_try() {
+    for module in MODULES {
+        let mut piv = Piv::by(module);
+        let long = format!("file:{}", piv.stand().write("long", "1234567890123"));
+        for _ in 0..4 {
+            let error = piv.sign(&piv.plain_key(), &long, &[]).failed(4);
+            assert!(error.contains("no try was spent"), "{error}");
+        }
+        assert_eq!(piv.card.tries_left(), 3, "{module}");
+        sign(&piv, &[]).ok();
+    }
+}
+
+#[test]
+fn a_touch_in_time_signs_and_one_too_late_is_exit_6() {
+    for module in MODULES {
+        let piv = Piv::by(module);
+        piv.card.tell("delay 1500");
+        sign(&piv, &[]).ok();
+        piv.card.tell("delay 6000");
+        let error = sign(&piv, &["--timeout", "3s"]).failed(6);
+        assert!(error.contains("did not answer within 3s") && error.contains("touch"), "{error}");
+        piv.card.tell("delay 0");
+        piv.card.await_token(true);
+        sign(&piv, &[]).ok();
+    }
+}
+
+#[test]
+fn a_card_pulled_while_it_signs_is_exit_6_within_the_deadline() {
+    for module in MODULES {
+        let mut piv = Piv::by(module);
+        piv.card.tell("delay 2000");
+        let before = piv.card.tell("count");
+        let source = piv.stand.pin_source();
+        let arguments = ["sign", "--key-id", "01", "--pin-source", &source, "--timeout", "8s"];
+        let start = Instant::now();
+        let child = piv.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        while piv.card.tell("count") == before && start.elapsed() < Duration::from_secs(5) {
+            std::thread::yield_now();
+        }
+        piv.card.tell("unplug");
+        let run = Run::from_output(child.wait_with_output().unwrap());
+        assert!(start.elapsed() < Duration::from_secs(20), "{module}");
+        run.failed(6);
+        piv.card.tell("delay 0");
+        piv.card.await_token(false);
+        piv.put_back();
+        sign(&piv, &[]).ok();
+    }
+}
+
+#[test]
+fn a_card_error_is_exit_6_and_no_wrong_pin() {
+    for module in MODULES {
+        let piv = Piv::by(module);
+        piv.card.tell("fail 6f00 4");
+        let run = sign(&piv, &[]);
+        assert_eq!(run.code, 6, "{module}: {run:?}");
+        run.failed(6);
+        piv.card.tell("fail 6f00 0");
+        assert_eq!(piv.card.tries_left(), 3);
+        sign(&piv, &[]).ok();
+    }
+}
+
+#[test]
+fn a_restarted_pcscd_is_no_matter() {
+    for module in MODULES {
+        let mut piv = Piv::by(module);
+        sign(&piv, &[]).ok();
+        piv.card.restart_pcscd();
+        sign(&piv, &[]).ok();
+    }
+}

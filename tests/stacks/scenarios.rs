@@ -1,0 +1,159 @@
+//! What every stack must do, whatever it is.
+
+use std::process::Stdio;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use crate::spy;
+use crate::stack::Stack;
+use crate::stand::Run;
+
+/// openssl's judgement of a request's signature by the certificate of its own header.
+#[track_caller]
+fn openssl_accepts(stack: &mut dyn Stack, run: Run) {
+    let request: Value = serde_json::from_str(&run.ok()).unwrap();
+    let decode = |value: &Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
+    let header = request["headers"]["Authorization"].as_str().unwrap().strip_prefix("CACertificate ").unwrap();
+    let stand = stack.stand();
+    let certificate = stand.write("header.der", STANDARD.decode(header).unwrap());
+    let key = stand.tool("openssl", &["x509", "-inform", "DER", "-in", &certificate, "-pubkey", "-noout"]);
+    let key = stand.write("header.pub", key);
+    let signature = stand.write("sig", decode(&request["body"]["encodedSignedData"]));
+    let message = stand.write("msg", decode(&request["body"]["encodedData"]));
+    stand.tool("openssl", &["dgst", "-sha512", "-verify", &key, "-signature", &signature, &message]);
+}
+
+fn right(stack: &mut dyn Stack) -> String {
+    stack.stand().pin_source()
+}
+
+fn wrong(stack: &mut dyn Stack, pin: &str) -> String {
+    format!("file:{}", stack.stand().write("wrong-pin", pin))
+}
+
+pub(crate) fn lists_tokens_and_takes_its_uris_back(stack: &mut dyn Stack) {
+    let list: Value = serde_json::from_str(&stack.run(&["list", "--json"]).ok()).unwrap();
+    let slots = list["modules"][0]["slots"].as_array().unwrap().clone();
+    let slot = slots.iter().find(|slot| !slot["index"].is_null()).expect("an initialised token");
+    assert_eq!(slot["error"], Value::Null, "{slot}");
+    let plain = stack.plain_key();
+    let source = right(stack);
+    let mut with_uri = plain.clone();
+    with_uri.extend(["--uri".into(), slot["uri"].as_str().unwrap().into()]);
+    let run = stack.sign(&with_uri, &source, &[]);
+    openssl_accepts(stack, run);
+    assert!(stack.run(&["list"]).ok().contains("certificate"), "certificates show without a login");
+}
+
+pub(crate) fn signs_both_versions_and_openssl_verifies(stack: &mut dyn Stack) {
+    let (key, source) = (stack.plain_key(), right(stack));
+    for version in ["v2", "v1"] {
+        let run = stack.sign(&key, &source, &["--payload-version", version]);
+        openssl_accepts(stack, run);
+    }
+}
+
+pub(crate) fn spends_one_try_on_a_wrong_pin(stack: &mut dyn Stack) {
+    let (key, source) = (stack.plain_key(), wrong(stack, "654321"));
+    let error = stack.sign(&key, &source, &[]).failed(4);
+    assert!(error.contains("C_Login: CKR_PIN_INCORRECT"), "{error}");
+    let error = stack.sign(&key, &source, &[]).failed(4);
+    assert!(error.contains("no login is tried"), "{error}");
+    stack.run(&["pin-fuse", "--reset"]).ok();
+    let source = right(stack);
+    let run = stack.sign(&key, &source, &[]);
+    openssl_accepts(stack, run);
+}
+
+pub(crate) fn ten_unattended_runs_with_a_wrong_pin_spend_one_try(stack: &mut dyn Stack) {
+    let (key, source) = (stack.plain_key(), wrong(stack, "654321"));
+    let mut refused = 0;
+    for _ in 0..10 {
+        refused += usize::from(stack.sign(&key, &source, &[]).failed(4).contains("CKR_PIN_INCORRECT"));
+    }
+    let mut arguments = vec!["sign", "--pin-source", &source, "--timeout", "60s"];
+    arguments.extend(key.iter().map(String::as_str));
+    let start = |_| stack.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let all_at_once: Vec<_> = (0..10).map(start).collect();
+    for child in all_at_once {
+        let error = Run::from_output(child.wait_with_output().unwrap()).failed(4);
+        refused += usize::from(error.contains("CKR_PIN_INCORRECT"));
+    }
+    assert_eq!(refused, 1, "tries spent");
+    // The token agrees that it is not locked, and how many tries are left where it can say so.
+    stack.run(&["pin-fuse", "--reset"]).ok();
+    let source = right(stack);
+    let run = stack.sign(&key, &source, &[]);
+    assert!(!run.stderr.contains("FINAL_TRY"), "{}", run.stderr);
+    openssl_accepts(stack, run);
+}
+
+pub(crate) fn says_that_a_locked_pin_is_locked(stack: &mut dyn Stack) {
+    let (key, source) = (stack.plain_key(), right(stack));
+    let Some(tries) = stack.tries() else {
+        // A token that never locks still takes the right PIN after many wrong ones.
+        for _ in 0..12 {
+            wrong_login(stack);
+        }
+        let run = stack.sign(&key, &source, &[]);
+        return openssl_accepts(stack, run);
+    };
+    for _ in 0..tries {
+        wrong_login(stack);
+    }
+    let error = stack.sign(&key, &source, &[]).failed(4);
+    assert!(error.contains("locked") || error.contains("LOCKED"), "{error}");
+    assert!(error.contains("unblock"), "{error}");
+}
+
+/// A wrong PIN by somebody else's program, which has no fuse.
+fn wrong_login(stack: &dyn Stack) {
+    let mut command = stack.other("pkcs11-tool");
+    command.args(["--module", &stack.module(), "--login", "--pin", "654321", "--list-objects", "--type", "privkey"]);
+    let output = command.output().unwrap();
+    assert!(!output.status.success(), "{output:?}");
+}
+
+pub(crate) fn signs_with_an_always_authenticate_key(stack: &mut dyn Stack) {
+    let (key, source) = (stack.always_authenticate_key(), right(stack));
+    for _ in 0..2 {
+        let run = stack.sign(&key, &source, &[]);
+        openssl_accepts(stack, run);
+    }
+    let source = wrong(stack, "654321");
+    stack.sign(&key, &source, &[]).failed(4);
+}
+
+pub(crate) fn survives_a_lost_token_and_works_when_it_is_back(stack: &mut dyn Stack) {
+    let (key, source) = (stack.plain_key(), right(stack));
+    let run = stack.sign(&key, &source, &[]);
+    openssl_accepts(stack, run);
+    stack.take_out();
+    let lost = stack.sign(&key, &source, &["--timeout", "10s"]);
+    assert!([3, 6].contains(&lost.code), "{lost:?}");
+    let code = lost.code;
+    lost.failed(code);
+    stack.put_back();
+    let run = stack.sign(&key, &source, &[]);
+    openssl_accepts(stack, run);
+}
+
+pub(crate) fn asks_the_module_nothing_but_reading_login_and_signing(stack: &mut dyn Stack) {
+    let (key, always, source) = (stack.plain_key(), stack.always_authenticate_key(), right(stack));
+    let flags = |key: &[String], more: &[&str]| -> Vec<String> {
+        more.iter().map(|text| (*text).to_owned()).chain(key.iter().cloned()).collect()
+    };
+    for (arguments, may_log_in) in [
+        (flags(&[], &["list"]), false),
+        (flags(&[], &["list", "--login", "--pin-source", &source]), true),
+        (flags(&key, &["certificate"]), false),
+        (flags(&key, &["sign", "--pin-source", &source]), true),
+        (flags(&always, &["sign", "--pin-source", &source]), true),
+    ] {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let calls = spy::record(stack, &arguments);
+        spy::check(&calls, may_log_in, arguments[0] == "sign");
+    }
+}

@@ -1,0 +1,72 @@
+//! SoftHSM2: a token in a directory, PINs never lock.
+
+use std::process::Command;
+
+use crate::stack::Stack;
+use crate::stand::{Stand, softhsm_module};
+
+pub(crate) struct SoftHsm2(Stand);
+
+impl SoftHsm2 {
+    pub(crate) fn new() -> Self {
+        let stand = Stand::new();
+        stand.pkcs11_tool(&[
+            "--keypairgen",
+            "--key-type",
+            "rsa:2048",
+            "--id",
+            "02",
+            "--label",
+            "always",
+            "--usage-sign",
+            "--always-auth",
+        ]);
+        stand.pkcs11_tool(&["--read-object", "--type", "pubkey", "--id", "02", "--output-file", "always.spki"]);
+        stand.tool("openssl", &["rsa", "-pubin", "-inform", "DER", "-in", "always.spki", "-out", "always.pub"]);
+        stand.issue("always", "always.pub", crate::stand::EXTENSIONS, &["-days", "9"]);
+        stand.pkcs11_tool(&["--write-object", "always.der", "--type", "cert", "--id", "02"]);
+        Self(stand)
+    }
+}
+
+impl Stack for SoftHsm2 {
+    fn stand(&mut self) -> &mut Stand {
+        &mut self.0
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        self.0.command(arguments)
+    }
+
+    fn plain_key(&self) -> Vec<String> {
+        vec!["--key-id".into(), "01".into()]
+    }
+
+    fn always_authenticate_key(&self) -> Vec<String> {
+        vec!["--key-id".into(), "02".into()]
+    }
+
+    fn module(&self) -> String {
+        softhsm_module()
+    }
+
+    fn tries(&self) -> Option<usize> {
+        None
+    }
+
+    fn other(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("SOFTHSM2_CONF", self.0.file("softhsm2.conf"));
+        command
+    }
+
+    fn take_out(&mut self) {
+        std::fs::rename(self.0.file("tokens"), self.0.file("away")).unwrap();
+        std::fs::create_dir(self.0.file("tokens")).unwrap();
+    }
+
+    fn put_back(&mut self) {
+        std::fs::remove_dir_all(self.0.file("tokens")).unwrap();
+        std::fs::rename(self.0.file("away"), self.0.file("tokens")).unwrap();
+    }
+}

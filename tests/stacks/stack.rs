@@ -1,0 +1,47 @@
+//! What a scenario needs to know of a stack.
+
+use std::process::Command;
+
+use crate::stand::{Run, Stand};
+
+/// A token of one kind, with everything that differs from kind to kind.
+pub(crate) trait Stack {
+    /// The directory, and the environment of every run of the agent.
+    fn stand(&mut self) -> &mut Stand;
+
+    /// A run of the agent where this stack's token can be reached.
+    fn command(&self, arguments: &[&str]) -> Command;
+
+    /// Flags that choose the key that needs one login.
+    fn plain_key(&self) -> Vec<String>;
+
+    /// Flags that choose the key that needs a login for each signature.
+    fn always_authenticate_key(&self) -> Vec<String>;
+
+    /// The module, for other people's programs.
+    fn module(&self) -> String;
+
+    /// Wrong PINs until the token locks; `None` for one that never does.
+    fn tries(&self) -> Option<usize>;
+
+    /// Another program at the same place as the agent.
+    fn other(&self, program: &str) -> Command;
+
+    /// Takes the token away.
+    fn take_out(&mut self);
+
+    /// Puts it back.
+    fn put_back(&mut self);
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        Run::from_output(self.command(arguments).output().unwrap())
+    }
+
+    /// `sign` with the key of these flags and the PIN of this source.
+    fn sign(&self, key: &[String], source: &str, more: &[&str]) -> Run {
+        let mut arguments = vec!["sign", "--pin-source", source];
+        arguments.extend(key.iter().map(String::as_str));
+        arguments.extend(more);
+        self.run(&arguments)
+    }
+}
