@@ -215,6 +215,15 @@ impl Reached {
         Ok(identity)
     }
 
+    /// Ends the worker: in good order, so that a card is logged out, unless the PIN was refused (some modules would send
+    /// a cached one again) or the module hangs; then it is killed.
+    pub fn end(self, error: Option<&Error>) {
+        match error.map(|error| error.kind) {
+            Some(kind) if kind.exit_code() == 4 || kind == Kind::TokenTimeout => drop(self.opened.handle),
+            _ => self.opened.handle.close(),
+        }
+    }
+
     /// How errors and prompts name the token.
     #[must_use]
     pub fn name(&self) -> String {

@@ -12,7 +12,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::identity::choose_certificate;
 use crate::printable::hex;
-use crate::reach::{self, Login, now, read_certificate};
+use crate::reach::{self, Login, Reached, now, read_certificate};
 
 #[derive(Clone, Copy, Default)]
 enum Format {
@@ -62,19 +62,21 @@ fn find(with_login: bool, config: &Config) -> Result<Certificate> {
     let mut login = Login::prepare(config);
     let deadline = Deadline::after(config.sign.timeout);
     let mut reached = reach::open(config, &deadline)?.reach(config, deadline)?;
-    if with_login {
-        login.login(&mut reached, config)?;
+    let found = read(&mut reached, with_login.then_some(&mut login), config);
+    reached.end(found.as_ref().err());
+    found
+}
+
+fn read(reached: &mut Reached, login: Option<&mut Login>, config: &Config) -> Result<Certificate> {
+    if let Some(login) = login {
+        login.login(reached, config)?;
     }
-    let certificate = match &config.certificate_file {
-        Some(path) => read_certificate(path)?,
-        None => {
-            let identity = choose_certificate(&reached.objects()?, &config.identity, now())?;
-            identity.notice.iter().for_each(|notice| tracing::info!("{notice}"));
-            identity.certificate
-        }
-    };
-    reached.opened.handle.close();
-    Ok(certificate)
+    if let Some(path) = &config.certificate_file {
+        return read_certificate(path);
+    }
+    let identity = choose_certificate(&reached.objects()?, &config.identity, now())?;
+    identity.notice.iter().for_each(|notice| tracing::info!("{notice}"));
+    Ok(identity.certificate)
 }
 
 fn text(certificate: &Certificate) -> String {

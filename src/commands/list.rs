@@ -129,21 +129,16 @@ fn read_slot(opened: &mut Opened, slot_id: u64, deadline: &Deadline) -> (Vec<&'s
 fn logged_in(config: &Config, deadline: Deadline) -> Result<Shown> {
     let mut login = Login::prepare(config);
     let mut reached = reach::open(config, &deadline)?.reach(config, deadline)?;
-    login.login(&mut reached, config)?;
-    let objects = reached.objects()?;
-    let opened = reached.opened;
+    let objects = login.login(&mut reached, config).and_then(|()| reached.objects());
+    let opened = &reached.opened;
+    let (module, path) = (modules::selector(&opened.module), opened.module.display().to_string());
     let index = selector::indexed(&opened.slots).position(|slot| slot.id == reached.slot.id);
     let uri = selector::token_uri(&reached.slot, &opened.slots);
     let mechanisms = reached.session.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
-    let slots = vec![ShownSlot { index, slot: reached.slot, uri, mechanisms, objects: Ok(objects) }];
-    let shown = Shown {
-        module: modules::selector(&opened.module),
-        path: opened.module.display().to_string(),
-        error: None,
-        slots,
-    };
-    opened.handle.close();
-    Ok(shown)
+    let slot = reached.slot.clone();
+    reached.end(objects.as_ref().err());
+    let slots = vec![ShownSlot { index, slot, uri, mechanisms, objects: Ok(objects?) }];
+    Ok(Shown { module, path, error: None, slots })
 }
 
 /// A line of the table of objects, and a member of the JSON.

@@ -3,12 +3,12 @@
 use clap::ArgMatches;
 
 use super::{print, usage, word};
-use crate::cba::{Format, Version};
+use crate::cba::{Format, Request, Version};
 use crate::cli;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::reach::{self, Login};
+use crate::reach::{self, Login, Reached};
 use crate::signer;
 
 const FORMATS: [(&str, Format); 5] = [
@@ -28,21 +28,27 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let mut login = Login::prepare(config);
     let deadline = Deadline::after(config.sign.timeout);
     let mut reached = reach::open(config, &deadline)?.reach(config, deadline)?;
-    login.login(&mut reached, config)?;
-    let identity = reached.identity(config)?;
-    let request = signer::sign(&mut reached, &mut login, &identity, config)?;
-    if config.sign.version == Version::V1 {
-        tracing::warn!(
-            "a v1 payload can be replayed by whoever holds it until the certificate ends ({}); keep it like a password",
-            crate::certificate::utc(identity.certificate.not_after)
-        );
-    }
-    let text = request.render(format).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))?;
-    let printed = print(&text);
+    let printed = request(&mut reached, &mut login, config).and_then(|request| {
+        let text = request.render(format).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))?;
+        print(&text)
+    });
     // Logged out before the token's lock is given back.
-    reached.opened.handle.close();
+    reached.end(printed.as_ref().err());
     drop(login);
     printed
+}
+
+fn request(reached: &mut Reached, login: &mut Login, config: &Config) -> Result<Request> {
+    login.login(reached, config)?;
+    let identity = reached.identity(config)?;
+    let request = signer::sign(reached, login, &identity, config)?;
+    if config.sign.version == Version::V1 {
+        let end = crate::certificate::utc(identity.certificate.not_after);
+        tracing::warn!(
+            "a v1 payload can be replayed by whoever holds it until the certificate ends ({end}); keep it like a password"
+        );
+    }
+    Ok(request)
 }
 
 fn check_job(job: &str) -> Result<()> {

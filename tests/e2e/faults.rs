@@ -77,8 +77,11 @@ fn workers_of(stand: &Stand) -> usize {
     environments.filter(|environment| String::from_utf8_lossy(environment).contains(&mark)).count()
 }
 
+/// Rules of the faulty module, and what must hold of the run.
+type Row = (String, Box<dyn Fn(&Stand, Run) + Send + Sync>);
+
 /// Runs every row on two threads, each with stands of its own.
-fn run_rows(rows: Vec<(String, Box<dyn Fn(&Stand, Run) + Send + Sync>)>) -> usize {
+fn run_rows(rows: Vec<Row>) -> usize {
     let (next, ran) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -105,7 +108,7 @@ fn run_rows(rows: Vec<(String, Box<dyn Fn(&Stand, Run) + Send + Sync>)>) -> usiz
 
 #[test]
 fn every_call_times_every_return_value_ends_as_documented() {
-    let mut rows: Vec<(String, Box<dyn Fn(&Stand, Run) + Send + Sync>)> = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     for call in NEEDED {
         for (value, name) in VALUES {
             let check = move |_: &Stand, run: Run| match expected(call, name) {

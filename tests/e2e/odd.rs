@@ -159,3 +159,16 @@ fn a_touch_in_time_signs_and_the_message_is_made_after_the_login() {
     let made = u64::from_be_bytes(message[..8].try_into().unwrap());
     assert!(ended - made <= 1, "made {made}, ended {ended}: a slow login aged the message");
 }
+
+#[test]
+fn whatever_fails_after_a_login_is_logged_out_and_only_a_refused_pin_is_cut_off() {
+    let mut stand = Stand::new();
+    for (rules, flags, code) in [("C_Sign=0x30", &[][..], 6), ("", &["--policy-require", "hardware-token"], 5)] {
+        stand.faulty(rules);
+        stand.sign(flags).failed(code);
+        assert_eq!(stand.calls("C_Logout"), 1, "{rules}");
+    }
+    stand.faulty("C_Login=0xa0");
+    stand.sign(&[]).failed(4);
+    assert_eq!((stand.calls("C_Logout"), stand.calls("C_Finalize")), (0, 0));
+}

@@ -239,9 +239,8 @@ pub(crate) const EXTENSIONS: &str = "basicConstraints=critical,CA:FALSE\nkeyUsag
 #[track_caller]
 pub(crate) fn tool(command: &mut Command) -> String {
     let program = command.get_program().to_owned();
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{} cannot run ({error}): {}", program.display(), package(&program)));
+    let output =
+        command.output().unwrap_or_else(|error| panic!("{program:?} cannot run ({error}): {}", package(&program)));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

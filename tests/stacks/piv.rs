@@ -150,12 +150,15 @@ fn a_card_pulled_while_it_signs_is_exit_6_within_the_deadline() {
 #[test]
 fn a_card_error_is_exit_6_and_no_wrong_pin() {
     for module in MODULES {
-        let piv = Piv::by(module);
+        let mut piv = Piv::by(module);
         piv.card.tell("fail 6f00 4");
         let run = sign(&piv, &[]);
         assert_eq!(run.code, 6, "{module}: {run:?}");
         run.failed(6);
         piv.card.tell("fail 6f00 0");
+        // ykcs11's logout leaves the card verified, and such a card names no number; taking it out ends that.
+        piv.take_out();
+        piv.put_back();
         assert_eq!(piv.card.tries_left(), 3);
         sign(&piv, &[]).ok();
     }
