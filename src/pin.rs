@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 mod fd;
 pub mod fuse;
+mod prompt;
 mod record;
 pub mod source;
 

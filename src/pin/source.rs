@@ -4,7 +4,7 @@
 //! repeats what was given as a source, since people put PINs there.
 
 use std::fs::{File, Metadata};
-use std::io::{self, IsTerminal as _, Read as _};
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, RawFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::{PIN_LIMIT, Pin, fd};
+use super::{PIN_LIMIT, Pin, fd, prompt};
 use crate::error::{Explain, Kind};
 use crate::printable::hex;
 
@@ -132,7 +132,7 @@ impl Source {
         if credential_path(DEFAULT_CREDENTIAL).is_some_and(|path| path.exists()) {
             return Ok(Self::Credential(DEFAULT_CREDENTIAL.into()));
         }
-        if terminal().is_ok() { Ok(Self::Prompt) } else { Err(PinError::NoSource) }
+        if prompt::terminal().is_ok() { Ok(Self::Prompt) } else { Err(PinError::NoSource) }
     }
 
     /// Whether a person answers, so that the last try of a token may be theirs to spend.
@@ -165,7 +165,7 @@ impl Prepared {
     pub fn open(self) -> Result<Opened, PinError> {
         let plain = |pin| Opened::Pin(pin, None);
         match &self.source {
-            Source::Prompt => terminal().map(|_| Opened::Ask).map_err(PinError::Prompt),
+            Source::Prompt => prompt::terminal().map(|_| Opened::Ask).map_err(PinError::Prompt),
             Source::Pinpad => Ok(Opened::Pinpad),
             Source::File(path) => read_file(path).map(|(pin, origin)| Opened::Pin(pin, origin)),
             Source::Credential(name) => {
@@ -212,15 +212,8 @@ pub enum Opened {
 /// # Errors
 /// When there is no terminal, or the answer is no PIN.
 pub fn ask(token: &str) -> Result<Pin, PinError> {
-    let config = rpassword::ConfigBuilder::new().password_feedback_hide().build();
-    let prompt = format!("PIN of {token}: ");
-    let answer = rpassword::prompt_password_with_config(prompt, config).map_err(PinError::Prompt)?;
-    checked(Zeroizing::new(answer.into_bytes()), "the prompt")
-}
-
-fn terminal() -> io::Result<File> {
-    let terminal = File::options().read(true).write(true).open("/dev/tty")?;
-    if terminal.is_terminal() { Ok(terminal) } else { Err(io::ErrorKind::NotFound.into()) }
+    let answer = prompt::ask(&format!("PIN of {token}: ")).map_err(PinError::Prompt)?;
+    checked(answer, "the prompt")
 }
 
 fn credential_path(name: &str) -> Option<PathBuf> {

@@ -19,4 +19,5 @@ mod select;
 mod service;
 mod sign;
 mod stand;
+mod terminal;
 mod verify;

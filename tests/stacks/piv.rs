@@ -128,12 +128,12 @@ fn a_card_pulled_while_it_signs_is_exit_6_within_the_deadline() {
     for module in MODULES {
         let mut piv = Piv::by(module);
         piv.card.tell("delay 2000");
-        let before = piv.card.tell("count");
+        let before = piv.card.tell("begun");
         let source = piv.stand.pin_source();
         let arguments = ["sign", "--key-id", "01", "--pin-source", &source, "--timeout", "8s"];
         let start = Instant::now();
         let child = piv.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        while piv.card.tell("count") == before && start.elapsed() < Duration::from_secs(5) {
+        while piv.card.tell("begun") == before && start.elapsed() < Duration::from_secs(5) {
             std::thread::yield_now();
         }
         piv.card.tell("unplug");

@@ -60,7 +60,7 @@ impl Card {
         command
     }
 
-    /// Tells the emulator: `plug`, `unplug`, `count`, `delay MS`, `fail SW N`.
+    /// Tells the emulator: `plug`, `unplug`, `begun`, `delay MS`, `fail SW N`.
     pub(crate) fn tell(&self, word: &str) -> String {
         let mut control = UnixStream::connect(self.directory.join("ctl")).unwrap();
         writeln!(control, "{word}").unwrap();
