@@ -150,3 +150,30 @@ fn nothing_ends_the_process_below_main() {
         assert!(!code(&text).contains("process::exit") && !code(&text).contains("process::abort"), "{file}");
     }
 }
+
+#[test]
+fn every_test_that_the_documents_name_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut tests: Vec<(String, String)> = sources();
+    for directory in ["tests", "tests/e2e", "tests/stacks"] {
+        for entry in fs::read_dir(root.join(directory)).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.extension().is_some_and(|extension| extension == "rs") {
+                let name = entry.file_stem().unwrap().to_str().unwrap().to_owned();
+                tests.push((name, fs::read_to_string(&entry).unwrap()));
+            }
+        }
+    }
+    let mut named = 0;
+    for document in ["SECURITY.md", "src/lib.rs"] {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        let quoted = text.split('`').skip(1).step_by(2).filter_map(|quoted| quoted.split_once("::"));
+        for (file, test) in quoted.filter(|(_, test)| test.contains('_') && !test.contains(':')) {
+            let there = |(name, text): &(String, String)| {
+                name.rsplit('/').next() == Some(file) && text.contains(&format!("fn {test}("))
+            };
+            assert!(tests.iter().any(there), "{document} names {file}::{test}, which is not there");
+            named += 1;
+        }
+    }
+    assert!(named > 40, "{named}");
+}

@@ -150,7 +150,7 @@ fn a_certificate_from_a_file_needs_its_policy_and_its_modulus() {
 }
 
 #[test]
-fn a_touch_in_time_signs_and_the_message_is_made_after_the_login() {
+fn a_slow_login_does_not_age_the_message() {
     let mut stand = Stand::with(&["--always-auth"]);
     stand.faulty("C_Login#2=delay:2200");
     let request: Value = serde_json::from_str(&stand.sign(&[]).ok()).unwrap();

@@ -188,3 +188,21 @@ fn without_any_token_it_says_what_to_do() {
     let error = stand.run(&["sign"]).failed(3);
     assert!(error.contains("no initialised token found") && error.contains("--init-token"), "{error}");
 }
+
+#[test]
+fn a_yubikeys_attestation_of_the_key_is_not_chosen() {
+    let stand = Stand::new();
+    let usual = subject(&stand.sign(&[]).ok());
+    stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
+    // The same key and ID, and the extension that holds the firmware's version.
+    let extensions = format!("{EXTENSIONS}1.3.6.1.4.1.41482.3.3=DER:04:03:05:04:03\n");
+    stand.issue("attestation", "pub.pem", &extensions, &["-days", "9"]);
+    stand.pkcs11_tool(&["--write-object", "attestation.der", "--type", "cert", "--id", "01", "--label", "attestation"]);
+    let error = stand.sign(&[]).failed(3);
+    assert!(error.contains("key 'cba' (ID 01) has no certificate"), "{error}");
+    stand.run(&["certificate"]).failed(3);
+    stand.pkcs11_tool(&["--write-object", "cert.der", "--type", "cert", "--id", "01"]);
+    let run = stand.sign(&[]);
+    assert_eq!(run.stderr, "");
+    assert_eq!(subject(&run.ok()), usual);
+}
