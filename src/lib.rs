@@ -43,7 +43,7 @@
 //! 3. The front accepts a result only after [`cba::verify`] and the policy accepted it
 //!    (`faults::a_corrupted_signature_is_exit_7_and_nothing_on_stdout`).
 //! 4. [`policy::decide`] runs on the worker's facts before it is told to sign (`sign::a_refused_policy_signs_nothing`).
-//! 5. A refused PIN is not sent again until the fuse clears (`pin::ten_parallel_runs_with_a_wrong_pin_spend_one_try`).
+//! 5. A refused PIN is not sent again until the fuse clears (`fuse::ten_parallel_runs_with_a_wrong_pin_spend_one_try`).
 //! 6. Standard output carries the result alone; nothing secret is in arguments, logs or errors
 //!    (`pin::a_marker_pin_in_any_wrong_place_is_never_echoed`).
 //! 7. The front opens no network socket (`layering::nothing_opens_a_network_socket`).
