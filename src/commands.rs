@@ -20,9 +20,9 @@ mod verify;
 /// Runs the program and returns its exit code; an error is on standard error by then.
 #[must_use]
 pub fn run(arguments: Vec<OsString>) -> u8 {
-    let format = format_of(&arguments);
+    let mut format = format_of(&arguments);
     let result = match cli::command().try_get_matches_from(&arguments) {
-        Ok(matches) => dispatch(&matches),
+        Ok(matches) => dispatch(&matches, &mut format),
         Err(error) if !error.use_stderr() => print(error.to_string().trim_end()),
         Err(error) => Err(cli::usage_error(&error)),
     };
@@ -50,7 +50,8 @@ fn format_of(arguments: &[OsString]) -> log::Format {
     log::FORMATS.iter().find(|(known, _)| *known == name).map_or_else(log::Format::default, |(_, format)| *format)
 }
 
-fn dispatch(matches: &ArgMatches) -> Result<()> {
+/// `format` becomes the configured one as soon as it is known.
+fn dispatch(matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
     let Some((name, matches)) = matches.subcommand() else {
         return Err(Error::new(Kind::Usage, "a command is needed"));
     };
@@ -62,6 +63,7 @@ fn dispatch(matches: &ArgMatches) -> Result<()> {
             .hint("use --pin-source file:PATH"));
     }
     let config = configure(matches)?;
+    *format = config.log.format;
     match name {
         "sign" => sign::run(matches, &config),
         "list" => list::run(matches, &config),

@@ -66,6 +66,9 @@ pub enum HandleError {
     /// It could not be started.
     #[error("cannot start the worker process")]
     Spawn(#[source] io::Error),
+    /// The program runs with more rights than its caller.
+    #[error("refused to run set-user-ID, set-group-ID or with file capabilities (AT_SECURE)")]
+    Privileged,
     /// The module said why.
     #[error(transparent)]
     Fault(#[from] Fault),
@@ -103,7 +106,7 @@ impl Explain for HandleError {
     fn kind(&self) -> Kind {
         match self {
             Self::Fault(fault) => fault.kind(),
-            Self::Spawn(_) | Self::Stranger => Kind::Unexpected,
+            Self::Spawn(_) | Self::Stranger | Self::Privileged => Kind::Unexpected,
             Self::TimedOut { .. } => Kind::TokenTimeout,
             Self::Died { .. } | Self::OutOfTurn { .. } | Self::Wire(_) => Kind::TokenFailed,
         }
@@ -117,6 +120,9 @@ impl Explain for HandleError {
                     .into(),
             ],
             Self::Died { .. } => vec!["run with -v to see what the module itself says; the token is unharmed".into()],
+            Self::Privileged => {
+                vec!["take the rights from the file; give the user that runs it access to the token".into()]
+            }
             Self::Spawn(_) => vec!["/proc must be mounted, and another process must be allowed to start".into()],
             _ => Vec::new(),
         }
@@ -140,6 +146,9 @@ impl Handle {
     /// # Errors
     /// [`HandleError::Spawn`], or [`HandleError::Stranger`] when what runs is not this program.
     pub fn spawn(launch: &Launch, deadline: &Deadline) -> Result<Self, HandleError> {
+        if is_privileged().map_err(HandleError::Spawn)? {
+            return Err(HandleError::Privileged);
+        }
         let (ours, theirs) = UnixStream::pair().map_err(HandleError::Spawn)?;
         let mut command = Command::new("/proc/self/exe");
         command
@@ -321,6 +330,17 @@ impl Drop for Handle {
             }
         }
     }
+}
+
+/// `AT_SECURE` of the kernel's auxiliary vector (getauxval(3)): the caller's environment, which names modules and files,
+/// must not be trusted by a process with more rights than the caller.
+fn is_privileged() -> io::Result<bool> {
+    const AT_SECURE: usize = 23;
+    const WORD: usize = size_of::<usize>();
+    let vector = std::fs::read("/proc/self/auxv")?;
+    let words: Vec<usize> =
+        vector.chunks_exact(WORD).filter_map(|word| word.try_into().ok().map(usize::from_ne_bytes)).collect();
+    Ok(words.chunks_exact(2).any(|pair| pair[0] == AT_SECURE && pair[1] != 0))
 }
 
 /// What the front says that it was waiting for.

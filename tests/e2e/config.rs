@@ -36,6 +36,9 @@ fn the_whole_of_a_configuration_file_is_enough() {
     let run = stand.run(&["sign"]);
     assert!(run.stderr.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{}", run.stderr);
     assert!(run.ok().contains("CACertificate LS0t"));
+    let failed = stand.run(&["sign", "--token-label", "none"]);
+    let last: serde_json::Value = serde_json::from_str(failed.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!((failed.code, last["code"].as_u64()), (3, Some(3)), "errors have the configured form too");
     assert!(stand.path().join("state").is_dir());
 }
 

@@ -149,3 +149,26 @@ fn the_worker_is_not_dumpable_and_reads_no_terminal() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn a_program_with_more_rights_than_its_caller_reaches_no_module() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let stand = Stand::empty();
+    let program = stand.file("cba-agent");
+    fs::copy(crate::stand::BINARY, &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
+    fs::set_permissions(stand.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // Somebody else must run it: nobody where the tests run as root, else root.
+    let mut command = if rustix::process::geteuid().is_root() {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command
+    } else {
+        let mut command = std::process::Command::new("sudo");
+        command.arg("-n");
+        command
+    };
+    command.args([&program, "list", "--module", "softhsm2"]);
+    let error = Run::from_output(command.env_clear().env("PATH", "/usr/bin:/bin").output().unwrap()).failed(1);
+    assert!(error.contains("set-user-ID"), "{error}");
+}
