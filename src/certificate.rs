@@ -44,8 +44,6 @@ pub struct Certificate {
     pub not_after: u64,
     /// E-mail addresses, those of the subject alternative name first.
     pub emails: Vec<String>,
-    /// Whether an address stands in the subject alternative name.
-    pub email_in_san: bool,
     /// The RSA modulus, big-endian without leading zeros.
     pub modulus: Vec<u8>,
     /// The RSA public exponent, big-endian without leading zeros.
@@ -105,7 +103,6 @@ impl Certificate {
         let constraints = tbs.get_extension::<BasicConstraints>().map_err(extension)?;
         let names = tbs.get_extension::<SubjectAltName>().map_err(extension)?;
         let mut emails: Vec<String> = names.map(|(_, names)| rfc822_names(&names)).unwrap_or_default();
-        let email_in_san = !emails.is_empty();
         emails.extend(
             subject_emails(tbs.subject()).into_iter().filter(|email| !emails.contains(email)).collect::<Vec<_>>(),
         );
@@ -116,7 +113,6 @@ impl Certificate {
             not_before: tbs.validity().not_before.to_unix_duration().as_secs(),
             not_after: tbs.validity().not_after.to_unix_duration().as_secs(),
             emails,
-            email_in_san,
             modulus,
             exponent,
             digital_signature: key_usage.map(|(_, usage)| usage.digital_signature()),
@@ -192,15 +188,29 @@ impl Certificate {
     /// Its extended key usages by the names that policies use; others by their numbers.
     #[must_use]
     pub fn usage_names(&self) -> Option<Vec<String>> {
-        let name = |oid: &ObjectIdentifier| match *oid {
-            rfc5280::ID_KP_CLIENT_AUTH => "clientAuth".to_owned(),
-            rfc5280::ID_KP_EMAIL_PROTECTION => "emailProtection".to_owned(),
-            rfc5280::ID_KP_SERVER_AUTH => "serverAuth".to_owned(),
-            rfc5280::ID_KP_CODE_SIGNING => "codeSigning".to_owned(),
-            other => other.to_string(),
+        let name = |oid: &ObjectIdentifier| {
+            let known = USAGES.iter().find(|(_, known)| known == oid);
+            known.map_or_else(|| oid.to_string(), |(name, _)| (*name).to_owned())
         };
         self.extended_key_usage.as_ref().map(|usages| usages.iter().map(name).collect())
     }
+}
+
+/// Extended key usages that have a name here (RFC 5280 section 4.2.1.12).
+pub const USAGES: [(&str, ObjectIdentifier); 4] = [
+    ("clientAuth", rfc5280::ID_KP_CLIENT_AUTH),
+    ("emailProtection", rfc5280::ID_KP_EMAIL_PROTECTION),
+    ("serverAuth", rfc5280::ID_KP_SERVER_AUTH),
+    ("codeSigning", rfc5280::ID_KP_CODE_SIGNING),
+];
+
+/// The name of an extended key usage given by name or number, as [`Certificate::usage_names`] has it; `None` for
+/// anything else.
+#[must_use]
+pub fn usage_name(text: &str) -> Option<String> {
+    let oid = || ObjectIdentifier::new(text).ok();
+    let known = USAGES.iter().find(|(name, known)| *name == text || oid().is_some_and(|oid| oid == *known));
+    known.map(|(name, _)| (*name).to_owned()).or_else(|| oid().map(|oid| oid.to_string()))
 }
 
 /// The DER of every certificate in a PEM text.
@@ -276,7 +286,7 @@ pub(crate) mod tests {
         let leaf = leaf();
         assert_eq!(leaf.bits(), 2048);
         assert_eq!(leaf.emails, ["integration@example.com"]);
-        assert!(leaf.email_in_san && !leaf.is_ca && !leaf.is_self_issued());
+        assert!(!leaf.is_ca && !leaf.is_self_issued() && !leaf.is_attestation);
         assert_eq!(leaf.digital_signature, Some(true));
         assert_eq!(leaf.usage_names().unwrap(), ["clientAuth", "emailProtection"]);
         assert_eq!(hex(&leaf.sha256()), LEAF_FINGERPRINT.trim());

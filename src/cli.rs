@@ -33,7 +33,7 @@ pub fn command() -> Command {
                 ),
         )
         .subcommand(
-            keyed("list", "Show slots, tokens, keys and certificates, each with its URI", token)
+            keyed("list", "Show slots, tokens, keys and certificates, each with its URI", &[Token, Pin, Log])
                 .arg(switch("json", "One JSON document for programs"))
                 .arg(switch("login", "Log in to the selected token, to see private keys too"))
                 .after_help("Examples:\n  cba-agent list\n  cba-agent list --module opensc --json"),
@@ -43,7 +43,7 @@ pub fn command() -> Command {
                 .arg(value("format", "FORMAT", "pem, der, text, header or json [default: pem]"))
                 .arg(value("expires-within", "DURATION", "Exit with 8 if it ends within this time, as 30d"))
                 .arg(switch("login", "Log in first, for tokens that hide their certificates"))
-                .arg(key_flag(KEYS.iter().find(|key| key.flag == "header-encoding").unwrap_or(&KEYS[0])))
+                .args(KEYS.iter().filter(|key| key.flag == "header-encoding" || key.flag == "policy-certificate-source").map(key_flag))
                 .after_help("Examples:\n  cba-agent certificate > cert.pem\n  cba-agent certificate --expires-within 30d"),
         )
         .subcommand(
@@ -55,7 +55,7 @@ pub fn command() -> Command {
                 .after_help("Examples:\n  cba-agent sign --slot 0 | cba-agent verify\n  cba-agent verify --header h --body b --roots ca.pem"),
         )
         .subcommand(
-            keyed("pin-fuse", "Show or clear the wrong-PIN fuse of a token", &[Token, Pin, Log])
+            keyed("pin-fuse", "Show or clear the wrong-PIN fuse of a token", &[Token, Log])
                 .arg(switch("reset", "Clear it, when the PIN is right for certain"))
                 .after_help("Examples:\n  cba-agent pin-fuse\n  cba-agent pin-fuse --reset --token-label prod"),
         )
@@ -154,12 +154,6 @@ fn keyed(name: &'static str, about: &'static str, groups: &[Group]) -> Command {
     if groups.contains(&Group::Token) {
         command =
             command.arg(switch("module-debug", "Hand vendors' debug variables to the module; their logs hold the PIN"));
-    }
-    if groups.contains(&Group::Pin) {
-        // Exists only to be refused with a better way; its value is thrown away unread.
-        command = command.arg(
-            Arg::new("pin").long("pin").hide(true).num_args(0..=1).allow_hyphen_values(true).action(ArgAction::Append),
-        );
     }
     for key in KEYS.iter().filter(|key| groups.contains(&key.group)) {
         command = command.arg(key_flag(key));

@@ -4,11 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
 
 use clap::ArgMatches;
+use rustix::fs::{OFlags, fcntl_getfl, fstat, major, minor};
 
 use crate::cli;
 use crate::config::{Config, Settings};
 use crate::error::{Error, Kind, Result};
-use crate::log;
+use crate::{log, process};
 
 mod certificate;
 mod list;
@@ -21,11 +22,13 @@ mod verify;
 #[must_use]
 pub fn run(arguments: Vec<OsString>) -> u8 {
     let mut format = format_of(&arguments);
-    let result = match cli::command().try_get_matches_from(&arguments) {
-        Ok(matches) => dispatch(&matches, &mut format),
-        Err(error) if !error.use_stderr() => print(error.to_string().trim_end()),
-        Err(error) => Err(cli::usage_error(&error)),
-    };
+    let result = process::prepare().and_then(|()| refuse_pin(&arguments)).and_then(|()| {
+        match cli::command().try_get_matches_from(&arguments) {
+            Ok(matches) => dispatch(&matches, &mut format),
+            Err(error) if !error.use_stderr() => print(error.to_string().trim_end()),
+            Err(error) => Err(cli::usage_error(&error)),
+        }
+    });
     match result {
         Ok(()) => 0,
         Err(error) => {
@@ -35,6 +38,16 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
             error.kind.exit_code()
         }
     }
+}
+
+/// `--pin` exists only to be answered with a better way; what stands behind it is not looked at.
+fn refuse_pin(arguments: &[OsString]) -> Result<()> {
+    let is_pin = |argument: &OsString| argument == "--pin" || argument.as_encoded_bytes().starts_with(b"--pin=");
+    if arguments.iter().any(is_pin) {
+        return Err(Error::new(Kind::Usage, "--pin is not accepted: every user of this host could read it")
+            .hint("use --pin-source file:PATH"));
+    }
+    Ok(())
 }
 
 /// The form of errors before the configuration is read: a usage error must have it too.
@@ -57,10 +70,6 @@ fn dispatch(matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
     };
     if name == "worker" {
         return crate::worker::run().map_err(|error| Error::new(Kind::Usage, error.to_string()));
-    }
-    if matches.try_contains_id("pin").unwrap_or(false) && matches.value_source("pin").is_some() {
-        return Err(Error::new(Kind::Usage, "--pin is not accepted: every user of this host could read it")
-            .hint("use --pin-source file:PATH"));
     }
     let config = configure(matches)?;
     *format = config.log.format;
@@ -93,12 +102,23 @@ fn print(text: &str) -> Result<()> {
 }
 
 fn print_bytes(bytes: &[u8]) -> Result<()> {
+    if stdout_is_closed() {
+        return Err(Error::new(Kind::Unexpected, "standard output is closed, so the result cannot be written"));
+    }
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Error::new(Kind::Unexpected, "")),
         Err(error) => Err(Error::new(Kind::Unexpected, format!("cannot write the result: {error}"))),
     }
+}
+
+/// A closed standard output is opened by the runtime as `/dev/null`, for reading and writing; nobody else does that.
+fn stdout_is_closed() -> bool {
+    let null = (1, 3);
+    let stdout = io::stdout();
+    let is_null = fstat(&stdout).is_ok_and(|stat| (major(stat.st_rdev), minor(stat.st_rdev)) == null);
+    is_null && fcntl_getfl(&stdout).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR)
 }
 
 /// A usage error of a command's own flag.

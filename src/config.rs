@@ -38,6 +38,8 @@ pub struct Config {
     pub certificate_file: Option<PathBuf>,
     /// `pin.source`; unset: [`Source::fallback`].
     pub pin: Option<Source>,
+    /// Variables in which a PIN was put.
+    pub pin_variables: Vec<std::ffi::OsString>,
     /// `state_dir`; unset: see [`crate::pin::fuse`].
     pub state_dir: Option<PathBuf>,
     /// `[sign]`.
@@ -71,6 +73,9 @@ pub enum ConfigError {
     /// A file that cannot be read.
     #[error("cannot read the configuration {0}")]
     File(String, #[source] std::io::Error),
+    /// A file in one of the usual places that is there and cannot be read.
+    #[error("cannot read the configuration {0}")]
+    UsualFile(String, #[source] std::io::Error),
     /// Not TOML.
     #[error("{path} line {line}: {what}")]
     Syntax {
@@ -94,12 +99,14 @@ pub enum ConfigError {
     /// A value that is not of its key's kind.
     #[error("{origin}: {wanted}")]
     Value {
+        /// Whether it is a flag's.
+        by_flag: bool,
         /// The flag, the variable, or file, line and key.
         origin: String,
         /// What is wanted instead.
         wanted: String,
     },
-    /// The directory for configurations cannot be told.
+    /// An empty name.
     #[error("--config must name a file")]
     NoFile,
 }
@@ -107,7 +114,7 @@ pub enum ConfigError {
 impl Explain for ConfigError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Value { origin, .. } if origin.starts_with("--") => Kind::Usage,
+            Self::Value { by_flag: true, .. } => Kind::Usage,
             _ => Kind::Config,
         }
     }
@@ -122,6 +129,9 @@ impl Explain for ConfigError {
                 vec![crate::pin::source::SOURCES.into(), "the value is not shown, since it may be a PIN".into()]
             }
             Self::Value { .. } => vec!["`cba-agent help COMMAND` describes each option".into()],
+            Self::UsualFile(..) => vec![
+                "let this user read it, or name another with --config; HOME and XDG_CONFIG_HOME say where it is looked for".into(),
+            ],
             Self::File(..) | Self::NoFile => vec!["check the path that --config or CBA_AGENT_CONFIG names".into()],
             Self::Syntax { .. } => Vec::new(),
         }

@@ -6,6 +6,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::printable::printable;
+
 /// What went wrong, as a stable name for programs (`kind` of the JSON form) and as the source of the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -186,8 +188,9 @@ impl Error {
 /// The form for people: an `error:` line, then a `hint:` line each.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.message)?;
-        self.hints.iter().try_for_each(|hint| write!(f, "\nhint: {hint}"))
+        // Whatever a module, token or file brought into the text stays in its line.
+        write!(f, "error: {}", printable(&self.message))?;
+        self.hints.iter().try_for_each(|hint| write!(f, "\nhint: {}", printable(hint)))
     }
 }
 

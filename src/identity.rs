@@ -96,7 +96,7 @@ impl Explain for IdentityError {
     }
 }
 
-/// The certificates among the objects, and a word about each that does not parse.
+/// The certificates with RSA keys among the objects, and a word about each other.
 #[must_use]
 pub fn certificates(objects: &Objects) -> (Vec<Stored>, Vec<String>) {
     let (mut stored, mut broken) = (Vec::new(), Vec::new());
@@ -131,26 +131,47 @@ pub fn choose(
     pair(&privates, objects, (&stored, from_file), wanted, now)
 }
 
-/// Chooses the certificate alone, as far as that is possible without a login: private keys may be invisible, so public
-/// ones stand for them, and where there are none either, each certificate stands for itself.
+/// Chooses the certificate alone, as far as that is possible without a login: private keys may be invisible, so each
+/// certificate stands for itself, but one whose ID belongs to a visible key of another modulus.
 ///
 /// # Errors
 /// As [`choose`].
-pub fn choose_certificate(objects: &Objects, wanted: &Wanted, now: u64) -> Result<Identity, IdentityError> {
+pub fn choose_certificate(
+    objects: &Objects,
+    wanted: &Wanted,
+    file: Option<Certificate>,
+    now: u64,
+) -> Result<Identity, IdentityError> {
+    if file.is_some() || objects.keys.iter().any(|key| key.class == KeyClass::Private) {
+        return choose(&with_public_as_private(objects, file.is_some()), wanted, file, now);
+    }
+    let public = |stored: &Stored| {
+        let keys = objects.keys.iter().filter(|key| !key.modulus.is_empty());
+        keys.clone().find(|key| key.modulus == stored.certificate.modulus).cloned().or_else(|| {
+            let taken = keys.clone().any(|key| key.id == stored.id && !stored.id.is_empty());
+            (!taken).then(|| stand_in(stored))
+        })
+    };
     let stored = leaves(objects);
-    let mut keys = private_keys(objects);
-    if keys.is_empty() {
-        keys = objects.keys.iter().filter(|key| key.class == KeyClass::Public).cloned().collect();
-    }
-    if keys.is_empty() {
-        let of = |stored: &Stored| stand_in(stored, stored.certificate.modulus.clone());
-        keys = stored.iter().filter(|stored| !stored.certificate.is_ca).map(of).collect();
-    }
-    keys.dedup_by(|a, b| a.modulus == b.modulus && !a.modulus.is_empty());
     if stored.is_empty() {
         return Err(IdentityError::NoCertificate);
     }
+    let mut keys: Vec<Key> = Vec::new();
+    for key in stored.iter().filter(|stored| !stored.certificate.is_ca).filter_map(public) {
+        if keys.iter().all(|known| known.modulus != key.modulus) {
+            keys.push(key);
+        }
+    }
     pair(&keys, objects, (&stored, false), wanted, now)
+}
+
+/// Where a certificate is from a file, a visible public key proves that it fits as well as a private one.
+fn with_public_as_private(objects: &Objects, file: bool) -> Objects {
+    let mut objects = objects.clone();
+    if file && objects.keys.iter().all(|key| key.class == KeyClass::Public) {
+        objects.keys.iter_mut().for_each(|key| key.class = KeyClass::Private);
+    }
+    objects
 }
 
 /// Certificates that can log somebody in: a key's attestation cannot.
@@ -158,13 +179,13 @@ fn leaves(objects: &Objects) -> Vec<Stored> {
     certificates(objects).0.into_iter().filter(|stored| !stored.certificate.is_attestation).collect()
 }
 
-fn stand_in(stored: &Stored, modulus: Vec<u8>) -> Key {
+fn stand_in(stored: &Stored) -> Key {
     Key {
         handle: u64::MAX,
         class: KeyClass::Public,
         label: stored.label.clone(),
         id: stored.id.clone(),
-        modulus,
+        modulus: stored.certificate.modulus.clone(),
         sign: None,
         always_authenticate: None,
         sensitive: None,
@@ -186,7 +207,7 @@ fn pair(
     if pairs.iter().all(|(_, partners)| partners.is_empty()) {
         return Err(IdentityError::NoPair(singles(privates, stored, from_file)));
     }
-    let matching: Vec<(&Key, Vec<&Stored>)> = pairs
+    let mut matching: Vec<(&Key, Vec<&Stored>)> = pairs
         .iter()
         .map(|(key, partners)| {
             let fits = |stored: &&Stored| wanted.fits(key, stored, objects);
@@ -194,13 +215,18 @@ fn pair(
         })
         .filter(|(_, partners)| !partners.is_empty())
         .collect();
+    // A CA's certificate logs nobody in; it counts only where there is nothing else (a YubiKey shows its attestation key).
+    let is_leaf = |(_, partners): &(&Key, Vec<&Stored>)| partners.iter().any(|stored| !stored.certificate.is_ca);
+    if matching.iter().any(is_leaf) {
+        matching.retain(is_leaf);
+    }
     match matching.as_slice() {
         [(key, partners)] => {
             let (stored, notice) = one_of(partners, &wanted.certificate_sha256, now)?;
             Ok(Identity { key: (*key).clone(), certificate: stored.certificate.clone(), from_file, notice })
         }
-        [] => Err(IdentityError::NoMatch { candidates: pairs.iter().flat_map(selectors).collect() }),
-        several => Err(IdentityError::Ambiguous(several.iter().flat_map(selectors).collect())),
+        [] => Err(IdentityError::NoMatch { candidates: selectors(&pairs) }),
+        several => Err(IdentityError::Ambiguous(selectors(several))),
     }
 }
 
@@ -214,6 +240,9 @@ fn private_keys(objects: &Objects) -> Vec<Key> {
 fn modulus_of<'a>(key: &'a Key, objects: &'a Objects) -> Option<&'a [u8]> {
     if !key.modulus.is_empty() {
         return Some(&key.modulus);
+    }
+    if key.id.is_empty() {
+        return None;
     }
     let same = |other: &&Key| other.class == KeyClass::Public && other.id == key.id && !other.modulus.is_empty();
     let mut publics = objects.keys.iter().filter(same);
@@ -301,17 +330,17 @@ fn singles(keys: &[Key], stored: &[Stored], from_file: bool) -> Vec<String> {
     keys.chain(certificates).collect()
 }
 
-fn selectors(pair: &(&Key, Vec<&Stored>)) -> Vec<String> {
-    let (key, partners) = pair;
-    let describe = |stored: &&Stored| {
-        format!(
-            "{}   (key {}, {})",
-            fingerprint_selector(stored),
-            name(&key.label, &key.id),
-            stored.certificate.subject
-        )
+/// Every key and certificate as a selector; where a fingerprint alone would leave several keys, with what tells them
+/// apart.
+fn selectors(pairs: &[(&Key, Vec<&Stored>)]) -> Vec<String> {
+    let all = || pairs.iter().flat_map(|(key, partners)| partners.iter().map(move |stored| (*key, *stored)));
+    let describe = |(key, stored): (&Key, &Stored)| {
+        let twins = all().filter(|(_, other)| other.certificate == stored.certificate).count();
+        let id = (twins > 1 && !key.id.is_empty()).then(|| format!(" --key-id {}", hex(&key.id)));
+        let (selector, id) = (fingerprint_selector(stored), id.unwrap_or_default());
+        format!("{selector}{id}   (key {}, {})", name(&key.label, &key.id), stored.certificate.subject)
     };
-    partners.iter().map(describe).collect()
+    all().map(describe).collect()
 }
 
 fn fingerprint_selector(stored: &Stored) -> String {
@@ -330,7 +359,7 @@ mod tests {
 
     fn key(handle: u64, modulus: &[u8], id: u8) -> Key {
         let stored = Stored { certificate: leaf(), id: vec![id], label: b"cba".to_vec() };
-        Key { handle, class: KeyClass::Private, ..stand_in(&stored, modulus.to_vec()) }
+        Key { handle, class: KeyClass::Private, modulus: modulus.to_vec(), ..stand_in(&stored) }
     }
 
     fn certificate(id: u8) -> facts::Certificate {

@@ -21,7 +21,7 @@
 //! token/*         the only room that names a PKCS#11 library; raw: the unsafe corner
 //! config/*        file < environment < flag, resolved once; keys: every key once
 //! modules         modules by name and path
-//! pin/*           sources, the redacted Pin, the fuse; fd: the unsafe corner; record: the fuse's rule (PURE)
+//! pin/*           sources, prompt, the redacted Pin, the fuse; record: the fuse's rule (PURE)
 //! cli             the command line, no I/O
 //! log             notices on standard error
 //! policy          facts in, decision out: key, certificate, token, version            PURE
@@ -30,6 +30,7 @@
 //! cba/*           the protocol: message, request, verify                               PURE
 //! certificate/*   X.509: facts, header encodings, PEM, chains                          PURE
 //! facts, fault    what a worker read; why it could not                                 PURE
+//! process/*       what the process does to itself first; descriptors: the unsafe corner
 //! deadline, error, printable
 //! ```
 //! `tests/layering.rs` reads this tree and fails where an arrow or a PURE rule is broken.
@@ -47,7 +48,7 @@
 //! 6. Standard output carries the result alone; nothing secret is in arguments, logs or errors
 //!    (`pin::a_marker_pin_in_any_wrong_place_is_never_echoed`).
 //! 7. The front opens no network socket (`layering::nothing_opens_a_network_socket`).
-//! 8. Unsafe code stands in `token/raw.rs` and `pin/fd.rs` alone (`layering::unsafe_code_stands_in_its_corners_alone`).
+//! 8. Unsafe code stands in `token/raw.rs` and `process/descriptors.rs` alone (`layering::unsafe_code_stands_in_its_corners_alone`).
 
 pub mod cba;
 pub mod certificate;
@@ -64,6 +65,7 @@ pub mod modules;
 pub mod pin;
 pub mod policy;
 pub mod printable;
+pub mod process;
 pub mod reach;
 pub mod selector;
 pub mod signer;

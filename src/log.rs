@@ -12,6 +12,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::error::Error;
+use crate::printable::printable;
 
 /// The form of notices and errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,7 +69,7 @@ pub fn start(settings: Settings, verbosity: u8) {
 /// Writes the error that ends the process, whatever the level. Nobody is left to tell if that fails.
 pub fn report(error: &Error, format: Format) {
     let text = match format {
-        Format::Text => format!("{error}\n"),
+        Format::Text => error.to_string().lines().map(|line| format!("{line}\n")).collect(),
         Format::Json => format!("{}\n", error.to_json()),
         Format::Journald => error.to_string().lines().map(|line| format!("<3>{line}\n")).collect(),
     };
@@ -93,9 +94,11 @@ where
             Level::DEBUG => (7, "debug"),
             Level::TRACE => (7, "trace"),
         };
+        // Whatever a module, token or file brought into the text stays in its line.
+        let text = printable(&message.0);
         match self.0 {
-            Format::Text => writeln!(writer, "{word}: {}", message.0),
-            Format::Journald => writeln!(writer, "<{priority}>{}", message.0),
+            Format::Text => writeln!(writer, "{word}: {text}"),
+            Format::Journald => writeln!(writer, "<{priority}>{text}"),
             Format::Json => {
                 writeln!(writer, "{}", serde_json::json!({ "level": level.as_str(), "message": message.0 }))
             }

@@ -4,7 +4,6 @@ use std::fmt;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-mod fd;
 pub mod fuse;
 mod prompt;
 mod record;

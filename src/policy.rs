@@ -10,6 +10,10 @@ use crate::error::{Explain, Kind};
 use crate::facts::{Key, Mechanism, Token};
 use crate::printable::{hex, printable};
 
+/// The sizes of RSA keys that the front can check signatures of.
+pub const MIN_RSA_BITS: usize = 2048;
+const MAX_RSA_BITS: usize = 8192;
+
 /// What the key must be shown to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requirement {
@@ -92,7 +96,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             payload_versions: None,
-            min_rsa_bits: 2048,
+            min_rsa_bits: MIN_RSA_BITS,
             mechanism: None,
             require: vec![Requirement::Sensitive, Requirement::NonExtractable],
             extended_key_usage: vec!["clientAuth".into(), "emailProtection".into()],
@@ -104,23 +108,30 @@ impl Default for Policy {
     }
 }
 
-/// What is about to be signed, and with what.
+/// What is known of a signature before any login.
 #[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
+pub struct Order<'a> {
     /// The token; `None` where its information could not be read.
     pub token: Option<&'a Token>,
-    /// The private key.
-    pub key: &'a Key,
-    /// The certificate that goes into the header.
-    pub certificate: &'a Certificate,
     /// Whether the certificate is from a file and not from the token.
     pub certificate_from_file: bool,
     /// The payload's version.
     pub version: Version,
     /// Whether the version was chosen by the command's own flag.
     pub version_by_flag: bool,
-    /// How the token will sign, as far as it is known before.
-    pub mechanism: Option<Mechanism>,
+    /// How the token will sign.
+    pub mechanism: Mechanism,
+}
+
+/// What is about to be signed, and with what.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// What was known before the login.
+    pub order: Order<'a>,
+    /// The private key.
+    pub key: &'a Key,
+    /// The certificate that goes into the header.
+    pub certificate: &'a Certificate,
     /// Seconds of Unix time.
     pub now: u64,
 }
@@ -174,38 +185,43 @@ impl Decision {
 
 /// Holds the facts against the policy.
 pub fn decide(policy: &Policy, subject: &Subject<'_>) -> Decision {
-    let mut decision = Decision::default();
-    let version_is_allowed = match &policy.payload_versions {
-        Some(versions) => versions.contains(&subject.version),
-        None => subject.version == Version::V2 || subject.version_by_flag,
-    };
-    decision.refuse_if(!version_is_allowed, format_args!("payload version {} is not allowed", subject.version));
-    let other = policy.mechanism.filter(|wanted| subject.mechanism.is_some_and(|mechanism| mechanism != *wanted));
-    decision.refuse_if(
-        other.is_some(),
-        format_args!("the token would sign by {}", subject.mechanism.map_or("another mechanism", Mechanism::name)),
-    );
+    let mut decision = decide_order(policy, &subject.order);
     for requirement in &policy.require {
         let name = requirement.name();
-        match requirement.holds(subject.key, subject.token) {
+        match requirement.holds(subject.key, subject.order.token) {
             Some(true) => {}
             Some(false) => decision.refusals.push(format!("the key is not {name}")),
             None => decision.refusals.push(format!("the token does not report whether the key is {name}")),
         }
     }
-    if let Some(serials) = &policy.token_serials {
-        let serial = subject.token.map(|token| token.serial.as_str());
-        let pinned = serial.is_some_and(|serial| serials.iter().any(|pinned| pinned == serial));
-        decision.refuse_if(!pinned, format_args!("token serial '{}' is not allowed", printable(serial.unwrap_or("?"))));
-    }
-    let from_file = subject.certificate_from_file && policy.certificate_source == CertificateSource::Token;
-    decision.refuse_if(from_file, "the certificate is from a file (certificate_source = \"token\")");
     if let Some(pins) = &policy.certificate_sha256 {
         let fingerprint = subject.certificate.sha256();
         let pinned = pins.iter().any(|pin| pin[..] == fingerprint);
         decision.refuse_if(!pinned, format_args!("certificate {} is not allowed", hex(&fingerprint)));
     }
     judge_certificate(policy, subject.certificate, subject.now, &mut decision);
+    decision
+}
+
+/// Holds what is known before a login against the policy.
+pub fn decide_order(policy: &Policy, order: &Order<'_>) -> Decision {
+    let mut decision = Decision::default();
+    let version_is_allowed = match &policy.payload_versions {
+        Some(versions) => versions.contains(&order.version),
+        None => order.version == Version::V2 || order.version_by_flag,
+    };
+    decision.refuse_if(!version_is_allowed, format_args!("payload version {} is not allowed", order.version));
+    decision.refuse_if(
+        policy.mechanism.is_some_and(|wanted| wanted != order.mechanism),
+        format_args!("the token would sign by {}", order.mechanism.name()),
+    );
+    if let Some(serials) = &policy.token_serials {
+        let serial = order.token.map(|token| token.serial.as_str());
+        let pinned = serial.is_some_and(|serial| serials.iter().any(|pinned| pinned == serial));
+        decision.refuse_if(!pinned, format_args!("token serial '{}' is not allowed", printable(serial.unwrap_or("?"))));
+    }
+    let from_file = order.certificate_from_file && policy.certificate_source == CertificateSource::Token;
+    decision.refuse_if(from_file, "the certificate is from a file (certificate_source = \"token\")");
     decision
 }
 
@@ -231,6 +247,7 @@ fn judge_certificate(policy: &Policy, certificate: &Certificate, now: u64, decis
         bits < policy.min_rsa_bits,
         format_args!("the RSA key has {bits} bits, fewer than {}", policy.min_rsa_bits),
     );
+    decision.refuse_if(bits > MAX_RSA_BITS, format_args!("the RSA key has {bits} bits, more than {MAX_RSA_BITS}"));
     decision
         .refuse_if(certificate.digital_signature == Some(false), "the certificate's key usage lacks digitalSignature");
     decision.refuse_if(certificate.is_ca, "the certificate is a CA's, not a client's");
@@ -293,16 +310,14 @@ mod tests {
         let now = certificate.not_before + 1;
         let mut case = Case { key: key(), token, from_file: false, version: Version::V2, by_flag: false, now };
         change(&mut case);
-        let subject = Subject {
+        let order = Order {
             token: case.token.as_ref(),
-            key: &case.key,
-            certificate: &certificate,
             certificate_from_file: case.from_file,
             version: case.version,
             version_by_flag: case.by_flag,
-            mechanism: Some(Mechanism::Sha512RsaPkcs),
-            now: case.now,
+            mechanism: Mechanism::Sha512RsaPkcs,
         };
+        let subject = Subject { order, key: &case.key, certificate: &certificate, now: case.now };
         decide(policy, &subject)
     }
 

@@ -3,7 +3,8 @@
 //! The order matters: whatever can fail without a PIN fails before one is asked for, and whatever can be known of the
 //! PIN's state is known before one is sent.
 
-use std::io::IsTerminal as _;
+use std::fs::File;
+use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,14 +12,13 @@ use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Explain as _, Kind, Result};
-use crate::facts::{Library, Objects, Session, Slot};
+use crate::facts::{Library, Objects, Session, Slot, Token};
 use crate::identity::{self, Identity};
 use crate::modules;
-use crate::pin::Source;
 use crate::printable::printable;
 use crate::selector::{self, SelectError};
 use crate::worker::wire::{Reply, Request};
-use crate::worker::{Handle, Launch};
+use crate::worker::{Handle, Launch, handle};
 
 mod login;
 
@@ -66,42 +66,57 @@ pub fn open(config: &Config, deadline: &Deadline) -> Result<Opened> {
         let path = modules::resolve(module)?;
         return open_module(config, path, deadline);
     }
-    let found = open_all(config, modules::search()?, deadline);
-    let mut failed = Vec::new();
-    let mut holding = Vec::new();
+    // A module that hangs must not take the time of the one that holds the token.
+    let found = open_all(config, modules::search()?, &Deadline::after(deadline.whole() / 3));
+    let (mut holding, mut unreadable, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     for (path, result) in found {
         match result {
-            Ok(opened) if selector::indexed(&opened.slots).next().is_some() => holding.push(opened),
+            Ok(opened) if opened.slots.iter().any(holds_token) => holding.push(opened),
+            Ok(opened) if opened.slots.iter().any(|slot| slot.error.is_some()) => unreadable.push(opened),
             Ok(opened) => {
-                failed.push(format!("{} holds no initialised token", modules::selector(&opened.module)));
+                let none = format!("{} holds no initialised token", modules::selector(&path));
+                failed.push(Error::new(Kind::NotFound, none));
                 opened.handle.close();
             }
-            Err(error) => failed.push(format!("{}: {}", modules::selector(&path), error.message)),
+            Err(error) => {
+                tracing::debug!("{}: {}", path.display(), error.message);
+                failed.push(error.context(modules::selector(&path)));
+            }
         }
+    }
+    if holding.is_empty() {
+        holding = unreadable;
+    } else {
+        unreadable.into_iter().for_each(|opened| opened.handle.close());
     }
     match holding.len() {
         1 => Ok(holding.remove(0)),
-        0 => Err(Error {
-            kind: Kind::NotFound,
-            message: "no installed module holds an initialised token".into(),
-            hints: failed.into_iter().chain(SelectError::NoToken { uninitialised: 0 }.hints()).collect(),
-        }),
-        count => {
-            let message = format!("{count} installed modules hold an initialised token");
-            let choose = |opened: &Opened| {
-                let labels: Vec<String> = opened
-                    .slots
-                    .iter()
-                    .filter_map(|slot| slot.token.as_ref())
-                    .map(|token| format!("'{}'", printable(&token.label)))
-                    .collect();
-                format!("choose with --module {}   (token {})", modules::selector(&opened.module), labels.join(", "))
-            };
-            let hints = holding.iter().map(choose).collect();
-            holding.into_iter().for_each(|opened| opened.handle.close());
-            Err(Error { kind: Kind::Ambiguous, message, hints })
-        }
+        0 => Err(none_holds(failed)),
+        _ => Err(several_hold(holding)),
     }
+}
+
+fn holds_token(slot: &Slot) -> bool {
+    slot.token.as_ref().is_some_and(|token| token.initialized)
+}
+
+/// A module that failed may be the one with the token, so its failure says whether another try makes sense.
+fn none_holds(failed: Vec<Error>) -> Error {
+    let kind = failed.iter().map(|error| error.kind).find(|kind| kind.retryable()).unwrap_or(Kind::NotFound);
+    let hints = failed.into_iter().map(|error| error.message).chain(SelectError::NoToken { uninitialised: 0 }.hints());
+    Error { kind, message: "no installed module holds an initialised token".into(), hints: hints.collect() }
+}
+
+fn several_hold(holding: Vec<Opened>) -> Error {
+    let choose = |opened: &Opened| {
+        let tokens = opened.slots.iter().filter(|slot| holds_token(slot)).filter_map(|slot| slot.token.as_ref());
+        let labels: Vec<String> = tokens.map(|token| format!("'{}'", token.label)).collect();
+        format!("choose with --module {}   (token {})", modules::selector(&opened.module), labels.join(", "))
+    };
+    let message = format!("{} installed modules hold an initialised token", holding.len());
+    let hints = holding.iter().map(choose).collect();
+    holding.into_iter().for_each(|opened| opened.handle.close());
+    Error { kind: Kind::Ambiguous, message, hints }
 }
 
 /// Loads each module in a worker of its own, all at once, each with its result.
@@ -131,7 +146,14 @@ pub fn open_all(config: &Config, paths: Vec<PathBuf>, deadline: &Deadline) -> Ve
 pub fn open_module(config: &Config, path: PathBuf, deadline: &Deadline) -> Result<Opened> {
     let mut handle = start(config, &path, deadline)?;
     let reply = handle.call(&Request::Open { module: path.clone() }, None, deadline);
-    let reply = reply.map_err(|error| Error::from(error).context(path.display()))?;
+    let reply = reply.map_err(|error| {
+        let error = Error::from(error).context(path.display());
+        let withheld = handle::withheld();
+        if withheld.is_empty() || config.module_debug {
+            return error;
+        }
+        error.hint(format!("{} was kept from the module; --module-debug hands it on", withheld.join(", ")))
+    })?;
     loaded(handle, path, reply)
 }
 
@@ -139,11 +161,7 @@ fn start(config: &Config, path: &Path, deadline: &Deadline) -> Result<Handle> {
     if let Some(how) = modules::writable_by_others(path) {
         tracing::warn!("the module {} is not safe: {how}", path.display());
     }
-    let pin_variable = match &config.pin {
-        Some(Source::Env(name)) => Some(name.into()),
-        _ => None,
-    };
-    let launch = Launch { pin_variable, module_debug: config.module_debug };
+    let launch = Launch { pin_variables: config.pin_variables.clone(), module_debug: config.module_debug };
     Ok(Handle::spawn(&launch, deadline)?)
 }
 
@@ -155,7 +173,8 @@ fn loaded(mut handle: Handle, module: PathBuf, reply: Reply) -> Result<Opened> {
     if tracing::enabled!(tracing::Level::DEBUG) {
         tracing::debug!("module {} (SHA-256 {})", module.display(), digest());
         let (maker, version) = (printable(&library.manufacturer), printable(&library.version));
-        tracing::debug!("library {} by {maker}, version {version}", printable(&library.description));
+        let (what, standard) = (printable(&library.description), printable(&library.cryptoki));
+        tracing::debug!("library {what} by {maker}, version {version}, PKCS#11 {standard}");
     }
     if std::io::stderr().is_terminal() {
         handle.when_waiting(|| tracing::info!("the token waits, perhaps for a touch"));
@@ -170,6 +189,11 @@ impl Opened {
     /// When none or several match, or the session cannot be opened.
     pub fn reach(mut self, config: &Config, deadline: Deadline) -> Result<Reached> {
         let slot = selector::select(&self.slots, &config.token)?.clone();
+        for other in self.slots.iter().filter(|other| other.id != slot.id) {
+            if let Some(error) = &other.error {
+                tracing::warn!("slot ID {} cannot be read: {}", other.id, printable(error));
+            }
+        }
         let only_index = config.token.iter().all(|selector| selector.is_index_alone());
         if only_index && !config.token.is_empty() && selector::indexed(&self.slots).count() > 1 {
             let uri = selector::token_uri(&slot, &self.slots);
@@ -189,6 +213,28 @@ impl Opened {
 }
 
 impl Reached {
+    /// Reads the slot once more, for the state of its PIN as it is now.
+    ///
+    /// # Errors
+    /// When the worker gives no answer, or another token is in the slot.
+    pub fn read_slot_again(&mut self) -> Result<()> {
+        let Reply::Slot(slot) = self.opened.handle.call(&Request::Slot, None, &self.deadline)? else {
+            return Err(self.opened.handle.out_of_turn("reading the token's state").into());
+        };
+        let same = |a: &Token, b: &Token| (&a.serial, &a.label, &a.model) == (&b.serial, &b.label, &b.model);
+        let is_same = match (&self.slot.token, &slot.token) {
+            (Some(before), Some(now)) => same(before, now),
+            (None, _) => true,
+            (Some(_), None) => false,
+        };
+        if !is_same {
+            return Err(Error::new(Kind::TokenRemoved, format!("{} is no longer in its slot", self.name()))
+                .hint("run the command again; `cba-agent list` shows what is there"));
+        }
+        self.slot = slot;
+        Ok(())
+    }
+
     /// The keys and certificates that the session sees.
     ///
     /// # Errors
@@ -204,10 +250,9 @@ impl Reached {
     ///
     /// # Errors
     /// When none or several match.
-    pub fn identity(&mut self, config: &Config) -> Result<Identity> {
-        let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
+    pub fn identity(&mut self, config: &Config, file: Option<Certificate>) -> Result<Identity> {
         let objects = self.objects()?;
-        identity::certificates(&objects).1.iter().for_each(|broken| tracing::warn!("{broken}"));
+        identity::certificates(&objects).1.iter().for_each(|other| tracing::debug!("{other}"));
         let identity = identity::choose(&objects, &config.identity, file, now())?;
         if let Some(notice) = &identity.notice {
             tracing::info!("{notice}");
@@ -243,9 +288,14 @@ fn name(slot: &Slot) -> String {
 /// # Errors
 /// When it cannot be read or holds no certificate.
 pub fn read_certificate(path: &Path) -> Result<Certificate> {
+    const LIMIT: u64 = 1 << 20;
     let shown = path.display();
-    let bytes =
-        std::fs::read(path).map_err(|error| Error::new(Kind::Config, format!("cannot read {shown}: {error}")))?;
+    let failed = |error: std::io::Error| Error::new(Kind::Config, format!("cannot read {shown}: {error}"));
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(std::io::Error::other("not a regular file")));
+    }
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(LIMIT).read_to_end(&mut bytes)).map_err(failed)?;
     let parsed = if bytes.starts_with(&[0x30]) { Certificate::from_der(&bytes) } else { Certificate::from_pem(&bytes) };
     parsed.map_err(|error| Error::new(Kind::Config, format!("{shown}: {error}")))
 }

@@ -78,6 +78,24 @@ pub enum SelectError {
         /// Each as a selector.
         candidates: Vec<String>,
     },
+    /// Nothing readable matches, and what cannot be read might.
+    #[error("no token matches, and slot ID {id} cannot be read: {cause}")]
+    MaybeUnreadable {
+        /// Its slot ID.
+        id: u64,
+        /// What the module said.
+        cause: String,
+    },
+    /// One token matches, and what cannot be read might, too.
+    #[error("one token is here, and slot ID {id}, which may hold another, cannot be read: {cause}")]
+    BesideUnreadable {
+        /// Its slot ID.
+        id: u64,
+        /// What the module said.
+        cause: String,
+        /// The one that can be read, as a selector.
+        readable: String,
+    },
     /// The slot that the index means cannot be read.
     #[error("slot {index} (slot ID {id}) cannot be read: {cause}")]
     Unreadable {
@@ -99,7 +117,8 @@ pub enum SelectError {
 impl Explain for SelectError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Ambiguous { .. } => Kind::Ambiguous,
+            Self::Ambiguous { .. } | Self::BesideUnreadable { .. } => Kind::Ambiguous,
+            Self::MaybeUnreadable { .. } => Kind::TokenFailed,
             _ => Kind::NotFound,
         }
     }
@@ -117,7 +136,12 @@ impl Explain for SelectError {
             }
             Self::NoMatch { candidates, .. } => candidates.iter().map(|c| format!("there is {c}")).collect(),
             Self::Ambiguous { candidates } => candidates.iter().map(|c| format!("choose with {c}")).collect(),
-            Self::Unreadable { id, .. } => vec![format!("if you mean this slot, choose it with --slot-id {id}")],
+            Self::BesideUnreadable { id, readable, .. } => {
+                vec![format!("choose with {readable}"), format!("choose with --slot-id {id}")]
+            }
+            Self::Unreadable { id, .. } | Self::MaybeUnreadable { id, .. } => {
+                vec![format!("if you mean this slot, choose it with --slot-id {id}")]
+            }
         }
     }
 }
@@ -147,9 +171,21 @@ pub fn select<'a>(slots: &'a [Slot], selectors: &[TokenSelector]) -> Result<&'a 
     }
     let found: Vec<&Slot> =
         indexed.iter().copied().filter(|slot| slot.error.is_none() && matches_all(slot, &indexed, selectors)).collect();
-    match found.as_slice() {
+    let unreadable = indexed.iter().find_map(|slot| slot.error.clone().map(|cause| (slot.id, cause)));
+    let says_nothing = selectors.iter().all(|selector| !selector.describes_token() && selector.slot.is_none());
+    match (found.as_slice(), unreadable) {
+        ([one], Some((id, cause))) if says_nothing => {
+            Err(SelectError::BesideUnreadable { id, cause, readable: selector_of(one, slots) })
+        }
+        ([], Some((id, cause))) => Err(SelectError::MaybeUnreadable { id, cause }),
+        (found, _) => one_of(found, slots, indexed.is_empty()),
+    }
+}
+
+fn one_of<'a>(found: &[&'a Slot], slots: &[Slot], nothing_here: bool) -> Result<&'a Slot, SelectError> {
+    match found {
         [one] => Ok(one),
-        [] if indexed.is_empty() => Err(SelectError::NoToken { uninitialised: slots.len() }),
+        [] if nothing_here => Err(SelectError::NoToken { uninitialised: slots.len() }),
         [] => Err(SelectError::NoMatch { asked: None, candidates: candidates(slots) }),
         several => Err(SelectError::Ambiguous { candidates: several.iter().map(|s| selector_of(s, slots)).collect() }),
     }
@@ -256,6 +292,16 @@ mod tests {
         assert!(matches!(select(&slots, &by_index(0)), Err(SelectError::Unreadable { id: 4, .. })));
         assert_eq!(select(&slots, &by_index(1)).unwrap().id, 5);
         assert_eq!(select(&slots, &by_id(4)).unwrap().id, 4);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_never_passed_over_in_silence() {
+        let slots = [unreadable(4), slot(5, "a", "1")];
+        assert!(matches!(select(&slots, &[]), Err(SelectError::BesideUnreadable { id: 4, .. })));
+        assert_eq!(select(&slots, &[by_label("a")]).unwrap().id, 5);
+        let error = select(&slots, &[by_label("b")]).unwrap_err();
+        assert_eq!(error.kind(), Kind::TokenFailed);
+        assert!(error.to_string().contains("CKR_DEVICE_ERROR"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::error::{Error, Explain, Kind, Result};
 use crate::facts::Mechanism;
 use crate::identity::Identity;
-use crate::policy::{self, Subject};
+use crate::policy::{self, Order, Subject};
 use crate::reach::{Failure, Login, Reached, now, warn_before_end};
 use crate::worker::HandleError;
 use crate::worker::wire::{Authentication, Reply, Request as WorkerRequest};
@@ -37,6 +37,22 @@ impl Explain for BadResult {
     }
 }
 
+/// Judges before any login what needs none: the version, the token, the mechanism, and where the certificate comes from.
+///
+/// # Errors
+/// When the policy refuses, or the token has no mechanism to sign with.
+pub fn judge_early(reached: &Reached, config: &Config) -> Result<()> {
+    let mechanism = first_mechanism(reached)?;
+    let order = Order {
+        token: reached.slot.token.as_ref(),
+        certificate_from_file: config.certificate_file.is_some(),
+        version: config.sign.version,
+        version_by_flag: config.sign.version_by_flag,
+        mechanism,
+    };
+    policy::decide_order(&config.policy, &order).allowed().map(drop).map_err(Error::from)
+}
+
 /// Has the token sign one fresh message, and returns the request that carries it.
 ///
 /// # Errors
@@ -56,7 +72,9 @@ pub fn sign(reached: &mut Reached, login: &mut Login, identity: &Identity, confi
         let _ = judge(reached, &identity, config, mechanism)?;
         result = order(reached, login, &identity, config, (mechanism, with_context));
     }
-    let lost = ["C_SignInit", "C_Sign"].iter().any(|call| is_fault(&result, call, &["CKR_USER_NOT_LOGGED_IN"]));
+    let lost = ["C_SignInit", "C_Sign", "C_SignUpdate", "C_SignFinal"]
+        .iter()
+        .any(|call| is_fault(&result, call, &["CKR_USER_NOT_LOGGED_IN"]));
     if lost && !with_context && login.can_repeat() {
         // The key wants a login of its own, whatever its attribute says; some modules drop the first one over it.
         with_context = true;
@@ -140,7 +158,8 @@ fn start_over(reached: &mut Reached, login: &mut Login, before: &Identity, confi
         return Err(reached.opened.handle.out_of_turn("opening a session").into());
     }
     login.again(reached)?;
-    let identity = reached.identity(config)?;
+    let file = before.from_file.then(|| before.certificate.clone());
+    let identity = reached.identity(config, file)?;
     if identity.certificate != before.certificate {
         return Err(Error::new(Kind::TokenFailed, "the token shows another identity than a moment ago"));
     }
@@ -162,13 +181,15 @@ fn judge(reached: &Reached, identity: &Identity, config: &Config, mechanism: Mec
     let decision = policy::decide(
         &config.policy,
         &Subject {
-            token: reached.slot.token.as_ref(),
+            order: Order {
+                token: reached.slot.token.as_ref(),
+                certificate_from_file: identity.from_file,
+                version: config.sign.version,
+                version_by_flag: config.sign.version_by_flag,
+                mechanism,
+            },
             key: &identity.key,
             certificate: &identity.certificate,
-            certificate_from_file: identity.from_file,
-            version: config.sign.version,
-            version_by_flag: config.sign.version_by_flag,
-            mechanism: Some(mechanism),
             now: now(),
         },
     );

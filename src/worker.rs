@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
+use rustix::process::Signal;
 use zeroize::Zeroizing;
 
 use crate::cba::{Message, Version};
@@ -20,10 +20,12 @@ use crate::fault::Fault;
 use crate::pin::PIN_LIMIT;
 use crate::token::{LoginOutcome, Module, Session, UserPin};
 
+mod child;
 pub mod handle;
 pub mod wire;
 
-pub use handle::{Handle, HandleError, Launch};
+pub use child::Launch;
+pub use handle::{Handle, HandleError};
 
 use wire::{Authentication, Reply, Request};
 
@@ -50,9 +52,7 @@ pub enum WorkerError {
 /// When it is no child of a front, or the front breaks off.
 pub fn run() -> Result<(), WorkerError> {
     // First of all, before any secret can arrive: exec made the process dumpable again.
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(io::Error::from)?;
-    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
-        .map_err(io::Error::from)?;
+    crate::process::harden()?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
     let mut link = Link::take_stdin()?;
     link.send(&Reply::Hello { build: wire::BUILD.into() })?;
@@ -85,6 +85,7 @@ fn run_session(link: &mut Link, mut session: Session<'_>) -> Result<Request, Wor
     let mut logged_in = false;
     loop {
         match link.receive()? {
+            Request::Slot => link.send(&Reply::Slot(session.slot()))?,
             Request::Login(how) => {
                 let pin = link.user_pin(how)?;
                 let outcome = session.login(&pin);

@@ -4,11 +4,12 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-use super::Version;
 use super::request::SCHEME;
+use super::{AuthUrl, Version};
 use crate::certificate::{Certificate, CertificateError, HeaderEncoding};
+use crate::error::{Explain, Kind};
 
 /// A request taken apart.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub enum ReceivedError {
     #[error("the body is not a payload")]
     Body(#[source] serde_json::Error),
     /// Another method than POST, or another path.
-    #[error("a login is POST to a URL that ends in /token/authenticate")]
+    #[error("a login is POST to an https URL that ends in /token/authenticate")]
     Target,
     /// Another `Content-Type`.
     #[error("the Content-Type is not application/json")]
@@ -52,6 +53,9 @@ pub enum ReceivedError {
     /// PEM pasted as it is.
     #[error("the header holds raw PEM text; it must be base64 of the DER or of the whole PEM text")]
     RawPem,
+    /// Something behind the PEM.
+    #[error("the header's base64 holds something behind the PEM certificate")]
+    AfterPem,
     /// Base64 of base64.
     #[error("the header's certificate is base64 applied twice")]
     Twice,
@@ -63,9 +67,15 @@ pub enum ReceivedError {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Body {
+    /// Absent for v1; `null` is not absent.
+    #[serde(default, deserialize_with = "present")]
     encoded_data_format: Option<String>,
     encoded_data: String,
     encoded_signed_data: String,
+}
+
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(value).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -85,6 +95,12 @@ struct Json {
     body: Body,
 }
 
+impl Explain for ReceivedError {
+    fn kind(&self) -> Kind {
+        Kind::Invalid
+    }
+}
+
 impl Received {
     /// Takes the `json` format apart.
     ///
@@ -92,7 +108,8 @@ impl Received {
     /// The first thing that is wrong with its form.
     pub fn from_json(text: &[u8]) -> Result<Self, ReceivedError> {
         let json: Json = serde_json::from_slice(text).map_err(ReceivedError::Json)?;
-        if json.method != "POST" || !json.url.ends_with("/token/authenticate") {
+        let to_the_service = AuthUrl::parse(&json.url).is_ok_and(|url| url.authenticate() == json.url);
+        if json.method != "POST" || !to_the_service {
             return Err(ReceivedError::Target);
         }
         if !json.headers.content_type.eq_ignore_ascii_case("application/json") {
@@ -143,6 +160,9 @@ fn certificate(value: &str) -> Result<(Certificate, HeaderEncoding), ReceivedErr
         return Err(ReceivedError::Twice);
     }
     let (parsed, encoding) = if bytes.starts_with(b"-----BEGIN") {
+        if !bytes.trim_ascii_end().ends_with(b"-----END CERTIFICATE-----") {
+            return Err(ReceivedError::AfterPem);
+        }
         (Certificate::from_pem(&bytes), HeaderEncoding::Pem)
     } else {
         (Certificate::from_der(&bytes), HeaderEncoding::Der)
@@ -195,6 +215,7 @@ mod tests {
             body(r#""encodedDataFormat":"V2","#),
             body(r#""encodeddataformat":"v2","#),
             body(r#""EncodedDataFormat":"v2","#),
+            body(r#""encodedDataFormat":null,"#),
             body(r#""more":1,"#),
             r#"{"encodedData":"AAA","encodedSignedData":"AAAA"}"#.into(),
             r#"{"encodedData":"AA\nAA","encodedSignedData":"AAAA"}"#.into(),

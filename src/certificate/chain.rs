@@ -67,8 +67,9 @@ impl Roots {
             return Ok(());
         }
         let anchors: Vec<CertificateDer<'_>> = self.anchors.iter().map(|der| der.as_slice().into()).collect();
-        let anchors: Result<Vec<TrustAnchor<'_>>, _> = anchors.iter().map(webpki::anchor_from_trusted_cert).collect();
-        let anchors = anchors.map_err(ChainError::NoChain)?;
+        // One odd root in a bundle is no reason to distrust the others.
+        let anchors: Vec<TrustAnchor<'_>> =
+            anchors.iter().filter_map(|root| webpki::anchor_from_trusted_cert(root).ok()).collect();
         let der: CertificateDer<'_> = leaf.der().into();
         let leaf = EndEntityCert::try_from(&der).map_err(ChainError::NoChain)?;
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now));

@@ -11,6 +11,7 @@ use crate::config::{Config, days, duration};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::identity::choose_certificate;
+use crate::policy::{CertificateSource, Refused};
 use crate::printable::hex;
 use crate::reach::{self, Login, Reached, now, read_certificate};
 
@@ -47,34 +48,43 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
         }
         Format::Json => print(&json(&certificate)?)?,
     }
-    let left = certificate.not_after.saturating_sub(now());
-    match within {
-        Some(within) if left < within.as_secs() => {
-            let end = utc(certificate.not_after);
-            Err(Error::new(Kind::Invalid, format!("the certificate ends in {} ({end})", days(left)))
-                .hint("order and register its successor; until then the old one stays in use"))
-        }
-        _ => Ok(()),
-    }
+    within.map_or(Ok(()), |within| check_end(&certificate, within.as_secs()))
+}
+
+fn check_end(certificate: &Certificate, within: u64) -> Result<()> {
+    let end = utc(certificate.not_after);
+    let message = match certificate.not_after.checked_sub(now()) {
+        None => format!("the certificate ended on {end}"),
+        Some(left) if left < within => format!("the certificate ends in {} ({end})", days(left)),
+        Some(_) => return Ok(()),
+    };
+    Err(Error::new(Kind::Invalid, message)
+        .hint("order and register its successor; until then the old one stays in use"))
 }
 
 fn find(with_login: bool, config: &Config) -> Result<Certificate> {
     let mut login = Login::prepare(config);
+    let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
+    if file.is_some() && config.policy.certificate_source == CertificateSource::Token {
+        return Err(Refused(vec!["the certificate is from a file (certificate_source = \"token\")".into()]).into());
+    }
     let deadline = Deadline::after(config.sign.timeout);
     let mut reached = reach::open(config, &deadline)?.reach(config, deadline)?;
-    let found = read(&mut reached, with_login.then_some(&mut login), config);
+    let found = read(&mut reached, with_login.then_some(&mut login), file, config);
     reached.end(found.as_ref().err());
     found
 }
 
-fn read(reached: &mut Reached, login: Option<&mut Login>, config: &Config) -> Result<Certificate> {
+fn read(
+    reached: &mut Reached,
+    login: Option<&mut Login>,
+    file: Option<Certificate>,
+    config: &Config,
+) -> Result<Certificate> {
     if let Some(login) = login {
         login.login(reached, config)?;
     }
-    if let Some(path) = &config.certificate_file {
-        return read_certificate(path);
-    }
-    let identity = choose_certificate(&reached.objects()?, &config.identity, now())?;
+    let identity = choose_certificate(&reached.objects()?, &config.identity, file, now())?;
     identity.notice.iter().for_each(|notice| tracing::info!("{notice}"));
     Ok(identity.certificate)
 }

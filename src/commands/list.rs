@@ -11,7 +11,7 @@ use crate::certificate::utc;
 use crate::cli;
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::facts::{KeyClass, Objects, Slot, Token};
 use crate::identity::certificates;
 use crate::modules;
@@ -51,17 +51,23 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
         let mut all = Vec::new();
         for (path, result) in reach::open_all(config, paths, &deadline) {
             match result {
-                Ok(opened) => all.push(read(opened, config, &deadline)),
+                // A time of its own, whatever the others took.
+                Ok(opened) => all.push(read(opened, config, &Deadline::after(config.sign.timeout))),
                 Err(error) if chosen => return Err(error),
                 Err(error) => all.push(failed(&path, &error)),
             }
         }
         all
     };
+    if !config.token.is_empty() && shown.iter().all(|module| module.slots.is_empty() && module.error.is_none()) {
+        return Err(Error::new(Kind::NotFound, "no slot matches the selection").hint("`cba-agent list` shows all"));
+    }
     if cli::is_given(matches, "json") {
         return print(&json!({ "modules": shown.iter().map(module_json).collect::<Vec<_>>() }).to_string());
     }
-    print(&shown.iter().map(module_text).collect::<Vec<_>>().join("\n\n"))
+    // Whatever a module or token brought into the text stays in its line.
+    let text = shown.iter().map(module_text).collect::<Vec<_>>().join("\n\n");
+    print(&text.lines().map(printable).collect::<Vec<_>>().join("\n"))
 }
 
 fn failed(path: &Path, error: &Error) -> Shown {
@@ -96,8 +102,10 @@ fn read(mut opened: Opened, config: &Config, deadline: &Deadline) -> Shown {
 }
 
 fn is_selected(slot: &Slot, slots: &[Slot], config: &Config) -> bool {
+    let by_id = config.token.iter().any(|selector| selector.slot_id == Some(slot.id));
     config.token.is_empty()
         || slot.error.is_some()
+        || by_id && !slot.token.as_ref().is_some_and(|token| token.initialized)
         || selector::select(std::slice::from_ref(slot), &without_index(config)).is_ok()
             && index_fits(slot, slots, config)
 }
@@ -112,17 +120,16 @@ fn index_fits(slot: &Slot, slots: &[Slot], config: &Config) -> bool {
 }
 
 fn read_slot(opened: &mut Opened, slot_id: u64, deadline: &Deadline) -> (Vec<&'static str>, Result<Objects, String>) {
-    let session = match opened.handle.call(&Request::Session { slot_id }, None, deadline) {
-        Ok(Reply::Session(session)) => session,
+    let mut ask = |request: &Request| opened.handle.call(request, None, deadline).map_err(|error| error.to_string());
+    let mechanisms = match ask(&Request::Session { slot_id }) {
+        Ok(Reply::Session(session)) => session.mechanisms.iter().map(|mechanism| mechanism.name()).collect(),
         Ok(_) => return (Vec::new(), Err("the worker answered out of turn".into())),
-        Err(error) => return (Vec::new(), Err(error.to_string())),
+        Err(error) => return (Vec::new(), Err(error)),
     };
-    let mechanisms = session.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
-    let objects = match opened.handle.call(&Request::Objects, None, deadline) {
-        Ok(Reply::Objects(objects)) => Ok(objects),
-        Ok(_) => Err("the worker answered out of turn".into()),
-        Err(error) => Err(error.to_string()),
-    };
+    let objects = ask(&Request::Objects).and_then(|reply| match reply {
+        Reply::Objects(objects) => Ok(objects),
+        _ => Err("the worker answered out of turn".into()),
+    });
     (mechanisms, objects)
 }
 
@@ -154,7 +161,7 @@ struct Object {
 fn objects(shown: &ShownSlot, objects: &Objects) -> Vec<Object> {
     let mut all = Vec::new();
     let uri = |object_type, label: &[u8], id: &[u8]| Uri {
-        object: (!label.is_empty()).then(|| String::from_utf8_lossy(label).into_owned()),
+        object: std::str::from_utf8(label).ok().filter(|label| !label.is_empty()).map(str::to_owned),
         id: (!id.is_empty()).then(|| id.to_vec()),
         object_type: Some(object_type),
         ..shown.uri.clone()
@@ -213,7 +220,7 @@ fn objects(shown: &ShownSlot, objects: &Objects) -> Vec<Object> {
         let uri = shown.uri.clone();
         let json = json!({ "error": error });
         all.push(Object {
-            kind: "unreadable",
+            kind: "other certificate",
             label: String::new(),
             id: String::new(),
             details: vec![error],
@@ -226,7 +233,6 @@ fn objects(shown: &ShownSlot, objects: &Objects) -> Vec<Object> {
 
 fn state(token: &Token) -> Vec<&'static str> {
     [
-        (!token.initialized, "not initialised"),
         (token.initialized && !token.pin_initialized, "no user PIN set"),
         (!token.login_required, "no login needed"),
         (token.pin_count_low, "a wrong PIN was given"),
@@ -263,7 +269,8 @@ fn slot_text(shown: &ShownSlot) -> String {
     match &shown.slot.token {
         Some(token) => {
             let label = printable(&token.label);
-            lines.push(format!("  slot {index} (ID {}): token '{label}'", shown.slot.id));
+            let what = if token.initialized { format!("token '{label}'") } else { "uninitialised token".into() };
+            lines.push(format!("  slot {index} (ID {}): {what}", shown.slot.id));
             let (maker, model) = (printable(&token.manufacturer), printable(&token.model));
             lines.push(format!(
                 "    {maker}, {model}, serial {}, firmware {}",

@@ -11,10 +11,12 @@ use crate::cli;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::facts::Token;
-use crate::pin::FuseError;
+use crate::facts::{Slot, Token};
 use crate::pin::fuse::{self, Records, describe};
+use crate::pin::{FuseError, Record};
+use crate::printable::printable;
 use crate::reach;
+use crate::selector::{Uri, token_uri};
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let directory = fuse::directory(config.state_dir.as_deref())?;
@@ -25,7 +27,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
         }
         let line = |(_, record): &(PathBuf, Result<_, FuseError>)| match record {
             Ok(record) => describe(record),
-            Err(error) => error.to_string(),
+            Err(error) => printable(&format!("{error}: it counts as blown")),
         };
         return print(&records.iter().map(line).collect::<Vec<_>>().join("\n"));
     }
@@ -37,10 +39,8 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
         }
         several => {
             let hints = several.iter().map(|(path, record)| match record {
-                Ok(record) => {
-                    format!("choose with --token-serial '{}' or --token-label '{}'", record.serial, record.label)
-                }
-                Err(_) => format!("remove {} by hand", path.display()),
+                Ok(record) => format!("choose with --uri '{}'   ({})", uri(record), describe(record)),
+                Err(_) => format!("a damaged one: {}", path.display()),
             });
             let message = format!("{} fuses match; --reset clears one", several.len());
             Err(Error { kind: Kind::Ambiguous, message, hints: hints.collect() })
@@ -54,19 +54,26 @@ fn matching(records: Records, directory: &Path, config: &Config) -> Result<Recor
         let deadline = Deadline::after(config.sign.timeout);
         let opened = reach::open(config, &deadline)?;
         let slot = crate::selector::select(&opened.slots, &config.token)?.clone();
+        let path = fuse::path(directory, &fuse::token_of(&slot, &opened.module));
         opened.handle.close();
-        let path = slot.token.as_ref().map(|token| fuse::path(directory, token));
-        return Ok(records.into_iter().filter(|(found, _)| Some(found) == path.as_ref()).collect());
+        return Ok(records.into_iter().filter(|(found, _)| *found == path).collect());
     }
-    let fits = |record: &crate::pin::Record| {
-        let token = Token {
-            label: record.label.clone(),
-            serial: record.serial.clone(),
-            manufacturer: record.manufacturer.clone(),
-            model: record.model.clone(),
-            ..Token::default()
-        };
-        config.token.iter().all(|selector| selector.matches_token(&token))
-    };
-    Ok(records.into_iter().filter(|(_, record)| record.as_ref().map_or(true, fits)).collect())
+    let fits = |record: &Record| config.token.iter().all(|selector| selector.matches_token(&token(record)));
+    // A damaged record names no token, so no selector can mean it.
+    let damaged_fits = config.token.is_empty();
+    Ok(records.into_iter().filter(|(_, record)| record.as_ref().map_or(damaged_fits, fits)).collect())
+}
+
+fn token(record: &Record) -> Token {
+    Token {
+        label: record.label.clone(),
+        serial: record.serial.clone(),
+        manufacturer: record.manufacturer.clone(),
+        model: record.model.clone(),
+        ..Token::default()
+    }
+}
+
+fn uri(record: &Record) -> Uri {
+    token_uri(&Slot { token: Some(token(record)), ..Slot::default() }, &[])
 }

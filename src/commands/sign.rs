@@ -4,11 +4,12 @@ use clap::ArgMatches;
 
 use super::{print, usage, word};
 use crate::cba::{Format, Request, Version};
+use crate::certificate::Certificate;
 use crate::cli;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::reach::{self, Login, Reached};
+use crate::reach::{self, Login, Reached, read_certificate};
 use crate::signer;
 
 const FORMATS: [(&str, Format); 5] = [
@@ -26,9 +27,10 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
         tracing::debug!("job {job}");
     }
     let mut login = Login::prepare(config);
+    let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
     let deadline = Deadline::after(config.sign.timeout);
     let mut reached = reach::open(config, &deadline)?.reach(config, deadline)?;
-    let printed = request(&mut reached, &mut login, config).and_then(|request| {
+    let printed = request(&mut reached, &mut login, file, config).and_then(|request| {
         let text = request.render(format).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))?;
         print(&text)
     });
@@ -38,9 +40,10 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     printed
 }
 
-fn request(reached: &mut Reached, login: &mut Login, config: &Config) -> Result<Request> {
+fn request(reached: &mut Reached, login: &mut Login, file: Option<Certificate>, config: &Config) -> Result<Request> {
+    signer::judge_early(reached, config)?;
     login.login(reached, config)?;
-    let identity = reached.identity(config)?;
+    let identity = reached.identity(config, file)?;
     let request = signer::sign(reached, login, &identity, config)?;
     if config.sign.version == Version::V1 {
         let end = crate::certificate::utc(identity.certificate.not_after);

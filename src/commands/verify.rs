@@ -10,7 +10,7 @@ use crate::cba::received::Received;
 use crate::cba::verify::Freshness;
 use crate::cba::{self, Version, message};
 use crate::certificate::chain::Roots;
-use crate::certificate::utc;
+use crate::certificate::{HeaderEncoding, utc};
 use crate::cli;
 use crate::config::{Config, duration};
 use crate::error::{Error, Kind, Result};
@@ -18,8 +18,8 @@ use crate::policy;
 use crate::printable::hex;
 use crate::reach::now;
 
-/// Far beyond any request: a header with a certificate, and two short strings.
-const LIMIT: u64 = 1 << 20;
+/// Far beyond any request, and beyond every bundle of roots.
+const LIMIT: u64 = 8 << 20;
 
 /// How far a host's clock may be ahead of this one.
 const MAX_AHEAD: u64 = 60;
@@ -48,10 +48,14 @@ fn check(received: &Received, freshness: Freshness, roots: Option<&Roots>, confi
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let made = message::time_of(&received.message).filter(|_| *version == Version::V2);
     let made = made.map_or("no time in it: it can be replayed".into(), |time| format!("made {}", utc(time)));
+    let form = match received.encoding {
+        HeaderEncoding::Der => "in the header as DER",
+        HeaderEncoding::Pem => "in the header as PEM",
+    };
     print(
         &[
             format!("valid: {version}, {made}"),
-            format!("certificate: {}, until {}", certificate.subject, utc(certificate.not_after)),
+            format!("certificate: {}, until {}, {form}", certificate.subject, utc(certificate.not_after)),
             format!("SHA-256: {}", hex(&certificate.sha256())),
             format!("chain: {}", if roots.is_some() { "leads to the roots" } else { "not checked (no --roots)" }),
             "not visible from here: whether the certificate is registered and enabled, whether its e-mail address is a \
@@ -75,13 +79,7 @@ fn receive(header: Option<&str>, body: Option<&str>) -> Result<Received> {
         }
         _ => return Err(usage("header", "goes together with --body")),
     };
-    received.map_err(|error| {
-        let mut message = error.to_string();
-        if let Some(cause) = std::error::Error::source(&error) {
-            message = format!("{message}: {cause}");
-        }
-        invalid(message)
-    })
+    received.map_err(|error| Error::from(error).context("invalid"))
 }
 
 fn read_roots(path: &str) -> Result<Roots> {
@@ -98,7 +96,7 @@ fn read(name: &str, source: impl Read) -> Result<Vec<u8>> {
     let read = source.take(LIMIT + 1).read_to_end(&mut bytes);
     read.map_err(|error| Error::new(Kind::Config, format!("cannot read {name}: {error}")))?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > LIMIT {
-        return Err(invalid(format!("{name} is far too long for a request")));
+        return Err(Error::new(Kind::Config, format!("{name} is longer than {LIMIT} bytes")));
     }
     Ok(bytes)
 }

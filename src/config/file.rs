@@ -50,6 +50,7 @@ impl File<'_> {
                 Shape::List => (strings(value.get_ref()), "must be an array of strings"),
             };
             let values = values.ok_or_else(|| ConfigError::Value {
+                by_flag: false,
                 origin: format!("{} line {line}: {key}", self.path),
                 wanted: wanted.into(),
             })?;

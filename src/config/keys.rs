@@ -164,7 +164,7 @@ pub const KEYS: [Key; 28] = [
     list("policy.certificate_sha256", "policy-certificate-sha256", "FP", Policy, "Certificates that may be used"),
     text("log.format", "log-format", "text|json|journald", Log, "Form of notices and errors on standard error"),
     text("log.level", "log-level", "LEVEL", Log, "error, warn, info, debug or trace; -v is debug, -vv trace"),
-    text("state_dir", "state-dir", "DIR", Pin, "Directory of the wrong-PIN fuse"),
+    text("state_dir", "state-dir", "DIR", Token, "Directory of the wrong-PIN fuse"),
 ];
 
 #[cfg(test)]

@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::settings::{Origin, Settings};
 use super::{Config, ConfigError, Sign};
 use crate::cba::{AuthUrl, Version};
-use crate::certificate::HeaderEncoding;
+use crate::certificate::{self, HeaderEncoding};
 use crate::facts::Mechanism;
 use crate::identity::Wanted;
 use crate::log;
 use crate::pin::Source;
-use crate::policy::{CertificateSource, Policy, Requirement};
+use crate::policy::{CertificateSource, MIN_RSA_BITS, Policy, Requirement};
 use crate::printable::parse_hex;
 use crate::selector::{TokenSelector, Uri};
 
@@ -40,13 +40,14 @@ impl Config {
         let read = Reader(settings);
         let uri = read.optional("token.uri", |text| Uri::parse(text).map_err(|error| error.to_string()))?;
         let mut pin = read.optional("pin.source", |text| Source::parse(text).ok_or("not a PIN source".to_owned()))?;
-        let rank = |key| settings.get(key).map(|setting| &setting.origin);
+        let rank = |key| settings.get(key).map(|setting| setting.origin.rank());
         if let Some(file) = uri.as_ref().and_then(|uri| uri.pin_file.as_ref()) {
             if pin.is_none() || rank("token.uri") > rank("pin.source") {
                 pin = Some(Source::File(file.into()));
             }
         }
         Ok(Self {
+            pin_variables: settings.pin_variables(),
             module: read.optional("module", |text| not_empty(text).map(str::to_owned))?,
             module_debug,
             token: read.token(uri.as_ref())?,
@@ -58,7 +59,10 @@ impl Config {
             },
             certificate_file: read.optional("identity.certificate_file", |text| not_empty(text).map(PathBuf::from))?,
             pin,
-            state_dir: read.optional("state_dir", |text| not_empty(text).map(PathBuf::from))?,
+            state_dir: read.optional("state_dir", |text| {
+                let path = PathBuf::from(text);
+                if path.is_absolute() { Ok(path) } else { Err("must be an absolute path".into()) }
+            })?,
             sign: read.sign()?,
             policy: read.policy()?,
             log: read.log()?,
@@ -74,12 +78,12 @@ impl Reader<'_> {
     fn optional<T>(&self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> Result<Option<T>, ConfigError> {
         let Some(setting) = self.0.get(key) else { return Ok(None) };
         let value = setting.values.last().map(String::as_str).unwrap_or_default();
-        parse(value).map(Some).map_err(|wanted| ConfigError::Value { origin: self.0.name(key), wanted })
+        parse(value).map(Some).map_err(|wanted| self.0.refuse(key, wanted))
     }
 
     fn list<T>(&self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> Result<Option<Vec<T>>, ConfigError> {
         let Some(setting) = self.0.get(key) else { return Ok(None) };
-        let error = |wanted: String| ConfigError::Value { origin: self.0.name(key), wanted };
+        let error = |wanted: String| self.0.refuse(key, wanted);
         if setting.values.is_empty() {
             return Err(error("must name at least one".into()));
         }
@@ -121,11 +125,15 @@ impl Reader<'_> {
 
     fn policy(&self) -> Result<Policy, ConfigError> {
         let default = Policy::default();
-        let bits = |text: &str| text.parse().map_err(|_| "must be a whole number".to_owned());
+        let bits = |text: &str| {
+            let bits = text.parse().ok().filter(|bits| *bits >= MIN_RSA_BITS);
+            bits.ok_or_else(|| format!("must be a whole number of at least {MIN_RSA_BITS}"))
+        };
         let known_usage = |text: &str| {
-            let names = ["clientAuth", "emailProtection", "serverAuth", "codeSigning"];
-            let known = names.contains(&text) || text.chars().all(|c| c.is_ascii_digit() || c == '.');
-            if known { Ok(text.to_owned()) } else { Err(format!("must be one of {} or an OID", names.join(", "))) }
+            let name = certificate::usage_name(text);
+            name.ok_or_else(|| {
+                format!("must be one of {} or an OID", certificate::USAGES.map(|(name, _)| name).join(", "))
+            })
         };
         Ok(Policy {
             payload_versions: self.list("policy.payload_versions", |text| by_name(text, &VERSIONS))?,

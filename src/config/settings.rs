@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::keys::{KEYS, Key, Shape};
 use super::{ConfigError, file};
 
 /// Where a value came from, the weakest first.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A line of the file.
     File {
@@ -24,6 +26,18 @@ pub enum Origin {
     Flag,
 }
 
+impl Origin {
+    /// Its strength: file, environment, flag. Lines of one file are equal.
+    #[must_use]
+    pub fn rank(&self) -> u8 {
+        match self {
+            Self::File { .. } => 0,
+            Self::Environment => 1,
+            Self::Flag => 2,
+        }
+    }
+}
+
 /// The values of one key.
 #[derive(Clone, Debug)]
 pub struct Setting {
@@ -35,7 +49,11 @@ pub struct Setting {
 
 /// All keys that are set.
 #[derive(Debug, Default)]
-pub struct Settings(BTreeMap<&'static str, Setting>);
+pub struct Settings {
+    all: BTreeMap<&'static str, Setting>,
+    /// Every `pin.source` that was given anywhere, the ones that a stronger origin replaced too.
+    pin_sources: Vec<String>,
+}
 
 impl Settings {
     /// Reads file and environment, and takes the flags on top.
@@ -49,36 +67,57 @@ impl Settings {
     ) -> Result<Self, ConfigError> {
         let mut settings = Self::default();
         if let Some((path, text)) = open(config, &environment)? {
-            settings.0 = file::parse(&path.display().to_string(), &text)?;
+            settings.all = file::parse(&path.display().to_string(), &text)?;
         }
         for key in &KEYS {
             // An empty variable counts as unset, as services and containers leave them.
             if let Some(value) = environment(&key.variable()).filter(|value| !value.is_empty()) {
-                let not_text = |_| ConfigError::Value { origin: key.variable(), wanted: "must be UTF-8".into() };
+                let not_text =
+                    |_| ConfigError::Value { by_flag: false, origin: key.variable(), wanted: "must be UTF-8".into() };
                 let value = value.into_string().map_err(not_text)?;
                 let values = if key.shape == Shape::List {
                     value.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
                 } else {
                     vec![value]
                 };
-                settings.0.insert(key.path, Setting { values, origin: Origin::Environment });
+                settings.insert(key, Setting { values, origin: Origin::Environment });
             }
             if let Some(values) = flags(key) {
-                settings.0.insert(key.path, Setting { values, origin: Origin::Flag });
+                settings.insert(key, Setting { values, origin: Origin::Flag });
             }
         }
         Ok(settings)
     }
 
+    fn insert(&mut self, key: &Key, setting: Setting) {
+        let replaced = self.all.insert(key.path, setting);
+        if key.path == PIN_SOURCE {
+            self.pin_sources.extend(replaced.into_iter().flat_map(|setting| setting.values));
+        }
+    }
+
+    /// The variables that hold a PIN by any `pin.source`, in force or not: no module gets them.
+    #[must_use]
+    pub fn pin_variables(&self) -> Vec<OsString> {
+        let in_force = self.get(PIN_SOURCE).into_iter().flat_map(|setting| &setting.values);
+        let variable = |source: &String| source.strip_prefix("env:").map(OsString::from);
+        self.pin_sources.iter().chain(in_force).filter_map(variable).collect()
+    }
+
     /// The setting of a key by its dotted path.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&Setting> {
-        self.0.get(path)
+        self.all.get(path)
     }
 
-    /// How an error names where a key's value came from.
+    /// The error for a key's value, by where it came from.
     #[must_use]
-    pub fn name(&self, path: &str) -> String {
+    pub fn refuse(&self, path: &str, wanted: String) -> ConfigError {
+        let by_flag = self.get(path).is_some_and(|setting| setting.origin == Origin::Flag);
+        ConfigError::Value { by_flag, origin: self.name(path), wanted }
+    }
+
+    fn name(&self, path: &str) -> String {
         let key = KEYS.iter().find(|key| key.path == path);
         match (self.get(path).map(|setting| &setting.origin), key) {
             (Some(Origin::Flag), Some(key)) => format!("--{}", key.flag),
@@ -88,6 +127,8 @@ impl Settings {
         }
     }
 }
+
+const PIN_SOURCE: &str = "pin.source";
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,16 +158,20 @@ fn open(
     let home = home.or_else(|| variable("HOME").map(|home| Path::new(&home).join(".config")));
     let user = home.map(|home| home.join("cba-agent/config.toml"));
     for path in user.into_iter().chain([PathBuf::from("/etc/cba-agent/config.toml")]) {
-        match std::fs::read_to_string(&path) {
+        match read(&path) {
             Ok(text) => return Ok(Some((path, text))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {}
-            Err(error) => return Err(ConfigError::File(path.display().to_string(), error)),
+            Err(ConfigError::File(_, error))
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            Err(ConfigError::File(path, error)) => return Err(ConfigError::UsualFile(path, error)),
+            Err(error) => return Err(error),
         }
     }
     Ok(None)
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|error| ConfigError::File(path.display().to_string(), error))
+    const LIMIT: u64 = 1 << 20;
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(LIMIT).read_to_string(&mut text));
+    read.map(|_| text).map_err(|error| ConfigError::File(path.display().to_string(), error))
 }

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 
@@ -16,15 +16,18 @@ use super::record::Record;
 pub use super::record::{Attempt, End};
 use crate::deadline::Deadline;
 use crate::error::{Explain, Kind};
-use crate::facts::Token;
+use crate::facts::{Slot, Token};
 use crate::printable::{hex, printable};
 
 /// Why a login is not tried.
 #[derive(Debug, thiserror::Error)]
 pub enum FuseError {
     /// Nowhere to keep it.
-    #[error("no state directory: neither --state-dir nor STATE_DIRECTORY, XDG_STATE_HOME or HOME is set")]
+    #[error("no state directory: neither --state-dir nor STATE_DIRECTORY, XDG_STATE_HOME or HOME is an absolute path")]
     NoDirectory,
+    /// The token cannot be told from others, and one of them has a blown fuse.
+    #[error("no login is tried: the token's information cannot be read, and the fuse of a token here is blown")]
+    Unknown,
     /// It cannot be read or written.
     #[error("the wrong-PIN fuse in {} cannot be kept", .0.display())]
     State(PathBuf, #[source] io::Error),
@@ -51,7 +54,7 @@ impl Explain for FuseError {
         match self {
             Self::NoDirectory | Self::State(..) | Self::Damaged(_) => Kind::StateDir,
             Self::Held => Kind::TokenBusy,
-            Self::Blown { .. } => Kind::PinFuse,
+            Self::Unknown | Self::Blown { .. } => Kind::PinFuse,
         }
     }
 
@@ -60,6 +63,7 @@ impl Explain for FuseError {
             Self::NoDirectory | Self::State(..) => vec![
                 "unattended logins need a directory that this user can write: --state-dir DIR".into(),
             ],
+            Self::Unknown => vec!["log in once with --pin-source prompt, or see `cba-agent pin-fuse`".into()],
             Self::Damaged(_) => vec!["after a look at it: cba-agent pin-fuse --reset".into()],
             Self::Held => vec!["wait for it, or allow more time with --timeout".into()],
             Self::Blown { refused, pending } if refused + pending < 2 => vec![
@@ -75,7 +79,8 @@ impl Explain for FuseError {
     }
 }
 
-/// The state directory: what was configured, else systemd's, else the user's.
+/// The state directory: what was configured, else systemd's, else the user's. A relative path would be another
+/// directory, and another fuse, wherever the program is run, so such a variable counts as unset.
 ///
 /// # Errors
 /// [`FuseError::NoDirectory`].
@@ -85,12 +90,32 @@ pub fn directory(configured: Option<&Path>) -> Result<PathBuf, FuseError> {
         let all = variable("STATE_DIRECTORY")?.into_os_string().into_string().ok()?;
         all.split(':').next().map(PathBuf::from)
     };
+    let home = |name: &str| variable(name).filter(|home| home.is_absolute());
     configured
         .map(Path::to_owned)
-        .or_else(systemd)
-        .or_else(|| variable("XDG_STATE_HOME").map(|home| home.join("cba-agent")))
-        .or_else(|| variable("HOME").map(|home| home.join(".local/state/cba-agent")))
+        .or_else(|| systemd().filter(|directory| directory.is_absolute()))
+        .or_else(|| home("XDG_STATE_HOME").map(|home| home.join("cba-agent")))
+        .or_else(|| home("HOME").map(|home| home.join(".local/state/cba-agent")))
         .ok_or(FuseError::NoDirectory)
+}
+
+/// What a slot's fuse is kept by: its token, or, where that says nothing of itself, the slot in its module.
+#[must_use]
+pub fn token_of(slot: &Slot, module: &Path) -> Token {
+    slot.token.clone().unwrap_or_else(|| Token {
+        label: format!("slot ID {}", slot.id),
+        model: module.display().to_string(),
+        ..Token::default()
+    })
+}
+
+/// Refuses an unattended login to a token that says nothing of itself while any fuse is blown: it may be that token's.
+///
+/// # Errors
+/// [`FuseError::Unknown`], or when the records cannot be read.
+pub fn check_unknown(directory: &Path) -> Result<(), FuseError> {
+    let blown = |(_, record): &(PathBuf, Result<Record, FuseError>)| record.as_ref().map_or(true, Record::is_blown);
+    if all(directory)?.iter().any(blown) { Err(FuseError::Unknown) } else { Ok(()) }
 }
 
 /// A token's fuse, held under its lock until dropped.
@@ -214,7 +239,19 @@ fn file_name(token: &Token) -> String {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    give_to_owner(&file, path)?;
+    Ok(file)
+}
+
+/// What root writes belongs to the owner of the directory, or a service would be locked out by one run of root's.
+fn give_to_owner(file: &File, path: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let Some(directory) = path.parent() else { return Ok(()) };
+    let owner = fs::metadata(directory)?;
+    std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// Waits for the lock in a thread of its own, since waiting for a lock knows no time-out; a lock that comes too late
@@ -250,6 +287,7 @@ fn read(path: &Path) -> Result<Option<Record>, FuseError> {
 fn write(path: &Path, record: &Record) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    give_to_owner(&file, &new)?;
     file.write_all(&serde_json::to_vec(record)?)?;
     file.sync_all()?;
     fs::rename(&new, path)?;

@@ -5,9 +5,14 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use zeroize::Zeroizing;
 
 use super::PIN_LIMIT;
@@ -28,20 +33,68 @@ pub(super) fn terminal() -> io::Result<File> {
     if terminal.is_terminal() { Ok(terminal) } else { Err(io::ErrorKind::NotFound.into()) }
 }
 
-/// Asks for one line without echo. Ctrl-C ends the process by its signal, the terminal as it was.
+/// Asks for one line without echo. Ctrl-C, or a signal, ends the process by that signal, the terminal as it was.
 ///
 /// # Errors
 /// When there is no terminal, or the input ends before the line does.
 pub(super) fn ask(prompt: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+    let signals = Signals::watch()?;
     let mut quiet = Quiet::new(terminal()?)?;
     quiet.terminal.write_all(prompt.as_bytes())?;
-    let line = read_line(&quiet.terminal);
+    let line = read_line(&quiet.terminal, &signals);
     quiet.terminal.write_all(b"\n")?;
     drop(quiet);
-    if line.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
-        kill_process(getpid(), Signal::INT)?;
+    // From here on, signals do what they always do.
+    signals.usual.store(true, Ordering::SeqCst);
+    match line? {
+        Line::Whole(line) => Ok(line),
+        Line::Ended(signal) => {
+            signal_hook::low_level::raise(signal)?;
+            Err(io::ErrorKind::Interrupted.into())
+        }
     }
-    line
+}
+
+enum Line {
+    Whole(Zeroizing<Vec<u8>>),
+    /// A signal came, or the key that stands for one.
+    Ended(i32),
+}
+
+/// The signals that end a process, held back while the terminal is not as it was.
+struct Signals {
+    arrived: Vec<(i32, UnixStream)>,
+    usual: Arc<AtomicBool>,
+}
+
+impl Signals {
+    fn watch() -> io::Result<Self> {
+        let usual = Arc::new(AtomicBool::new(false));
+        let mut arrived = Vec::new();
+        for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
+            signal_hook::flag::register_conditional_default(signal, Arc::clone(&usual))?;
+            let (ours, theirs) = UnixStream::pair()?;
+            signal_hook::low_level::pipe::register(signal, theirs)?;
+            arrived.push((signal, ours));
+        }
+        Ok(Self { arrived, usual })
+    }
+
+    /// Waits for the terminal or a signal; the signal, where one came.
+    fn wait(&self, terminal: &File) -> io::Result<Option<i32>> {
+        loop {
+            let mut watched = vec![PollFd::new(terminal, PollFlags::IN)];
+            watched.extend(self.arrived.iter().map(|(_, stream)| PollFd::new(stream, PollFlags::IN)));
+            match poll(&mut watched, None) {
+                Ok(_) => {}
+                // By a signal, whose mark is there at the next look.
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            let hit = watched[1..].iter().position(|signal| !signal.revents().is_empty());
+            return Ok(hit.map(|at| self.arrived[at].0));
+        }
+    }
 }
 
 /// A terminal that echoes nothing and hands on every byte, until dropped.
@@ -69,16 +122,23 @@ impl Drop for Quiet {
     }
 }
 
-fn read_line(mut terminal: &File) -> io::Result<Zeroizing<Vec<u8>>> {
+fn read_line(mut terminal: &File, signals: &Signals) -> io::Result<Line> {
     let mut line = Zeroizing::new(Vec::with_capacity(PIN_LIMIT + 1));
     let mut byte = Zeroizing::new([0; 1]);
     loop {
-        if terminal.read(&mut byte[..])? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        if let Some(signal) = signals.wait(terminal)? {
+            return Ok(Line::Ended(signal));
+        }
+        match terminal.read(&mut byte[..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
         }
         match byte[0] {
-            b'\n' | b'\r' => return Ok(line),
-            INTERRUPT | QUIT => return Err(io::ErrorKind::Interrupted.into()),
+            b'\n' | b'\r' => return Ok(Line::Whole(line)),
+            INTERRUPT => return Ok(Line::Ended(SIGINT)),
+            QUIT => return Ok(Line::Ended(SIGQUIT)),
             END_OF_INPUT => return Err(io::ErrorKind::UnexpectedEof.into()),
             BACKSPACE | DELETE => remove_character(&mut line),
             KILL_LINE => line.clear(),

@@ -4,17 +4,23 @@
 //! repeats what was given as a source, since people put PINs there.
 
 use std::fs::{File, Metadata};
-use std::io::{self, Read as _};
+use std::io::{self, IsTerminal as _, Read as _};
 use std::os::fd::{AsFd as _, RawFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::{PIN_LIMIT, Pin, fd, prompt};
+use super::{PIN_LIMIT, Pin, prompt};
+use crate::deadline::Deadline;
 use crate::error::{Explain, Kind};
-use crate::printable::hex;
+use crate::printable::{hex, printable};
+use crate::process::descriptors;
 
 /// The credential that is taken where nothing else is configured.
 pub const DEFAULT_CREDENTIAL: &str = "cba-agent-pin";
@@ -44,7 +50,10 @@ pub enum PinError {
     /// Nothing is configured, and nobody can be asked.
     #[error("no PIN source is configured and there is no terminal to ask at")]
     NoSource,
-    /// A file that cannot be opened or read.
+    /// No such file. What was given as its path is not repeated: it may be the PIN.
+    #[error("the file that the PIN source names does not exist")]
+    NoFile,
+    /// A file that is there and cannot be read.
     #[error("cannot read the PIN file {0}")]
     File(String, #[source] io::Error),
     /// A file that every user can read or change.
@@ -59,8 +68,14 @@ pub enum PinError {
     /// A descriptor or standard input that cannot be read.
     #[error("cannot read the PIN from {0}")]
     Stream(&'static str, #[source] io::Error),
-    /// No terminal for a prompt.
-    #[error("cannot ask for the PIN at the terminal")]
+    /// Nothing came in time.
+    #[error("no PIN came from {0} in time")]
+    TimedOut(&'static str),
+    /// A terminal would show what is typed.
+    #[error("standard input is a terminal, which would show the PIN")]
+    Visible,
+    /// No terminal for a prompt, or no answer.
+    #[error("no PIN was had at the terminal")]
     Prompt(#[source] io::Error),
     /// Nothing in it.
     #[error("the PIN from {0} is empty")]
@@ -91,8 +106,12 @@ impl Explain for PinError {
             Self::Control(_) => "the file must hold the PIN alone, with at most one newline at its end: \
                  printf '%s' PIN > FILE; Windows line ends count as part of it"
                 .to_owned(),
-            Self::File(..) => "no login was tried; check the path and that this user may read it".to_owned(),
+            Self::NoFile | Self::File(..) => {
+                "no login was tried; check the path and that this user may read it".to_owned()
+            }
+            Self::Visible => "use --pin-source prompt".to_owned(),
             Self::NoCredential(_) => "set it with LoadCredential= in the unit; see systemd.exec(5)".to_owned(),
+            Self::Prompt(error) if error.kind() == io::ErrorKind::UnexpectedEof => "no login was tried".to_owned(),
             Self::Prompt(_) => format!("without a terminal, use another source: {SOURCES}"),
             _ => "no login was tried".to_owned(),
         };
@@ -135,16 +154,21 @@ impl Source {
         if prompt::terminal().is_ok() { Ok(Self::Prompt) } else { Err(PinError::NoSource) }
     }
 
-    /// Whether a person answers, so that the last try of a token may be theirs to spend.
+    /// Whether a person answers, so that the last try of a token may be theirs to spend. A keypad answers for nobody:
+    /// without a terminal, there may be a program behind it.
     #[must_use]
     pub fn is_attended(&self) -> bool {
-        matches!(self, Self::Prompt | Self::Pinpad)
+        match self {
+            Self::Prompt => true,
+            Self::Pinpad => prompt::terminal().is_ok(),
+            _ => false,
+        }
     }
 
     /// Takes over what must be taken over before anything else in the process opens a file or starts a child.
     #[must_use]
     pub fn prepare(self) -> Prepared {
-        let descriptor = if let Self::Fd(number) = self { Some(fd::inherited(number)) } else { None };
+        let descriptor = if let Self::Fd(number) = self { Some(descriptors::take(number)) } else { None };
         Prepared { source: self, descriptor }
     }
 }
@@ -162,12 +186,12 @@ impl Prepared {
     ///
     /// # Errors
     /// Why there will be no PIN.
-    pub fn open(self) -> Result<Opened, PinError> {
+    pub fn open(self, deadline: &Deadline) -> Result<Opened, PinError> {
         let plain = |pin| Opened::Pin(pin, None);
         match &self.source {
             Source::Prompt => prompt::terminal().map(|_| Opened::Ask).map_err(PinError::Prompt),
             Source::Pinpad => Ok(Opened::Pinpad),
-            Source::File(path) => read_file(path).map(|(pin, origin)| Opened::Pin(pin, origin)),
+            Source::File(path) => read_file(path, deadline).map(|(pin, origin)| Opened::Pin(pin, origin)),
             Source::Credential(name) => {
                 let path = credential_path(name).ok_or(PinError::NoCredential(None))?;
                 let file = File::open(path).map_err(|error| PinError::NoCredential(Some(error)))?;
@@ -182,15 +206,18 @@ impl Prepared {
             Source::Fd(_) => {
                 let what = "the file descriptor";
                 let file = self.descriptor.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
-                let line = file.and_then(read_line).map_err(|error| PinError::Stream(what, error))?;
-                checked(line, what).map(plain)
+                let file = file.map_err(|error| PinError::Stream(what, error))?;
+                checked(read_line(file, what, deadline)?, what).map(plain)
             }
             Source::Stdin => {
                 let what = "standard input";
                 // Unbuffered: what follows the line belongs to whoever shares the input.
                 let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(|error| PinError::Stream(what, error))?;
-                let line = read_line(File::from(stdin)).map_err(|error| PinError::Stream(what, error))?;
-                checked(line, what).map(plain)
+                let file = File::from(stdin);
+                if file.is_terminal() {
+                    return Err(PinError::Visible);
+                }
+                checked(read_line(file, what, deadline)?, what).map(plain)
             }
         }
     }
@@ -243,10 +270,15 @@ fn mark(path: &Path, file: &File, metadata: &Metadata) -> Option<FileMark> {
     Some(FileMark(hex(&digest.chain_update(parts.join(" ")).finalize())))
 }
 
-fn read_file(path: &Path) -> Result<(Pin, Option<FileMark>), PinError> {
-    let shown = path.display().to_string();
-    let failed = |error| PinError::File(shown.clone(), error);
-    let file = File::open(path).map_err(failed)?;
+fn read_file(path: &Path, deadline: &Deadline) -> Result<(Pin, Option<FileMark>), PinError> {
+    let shown = printable(&path.display().to_string());
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => PinError::NoFile,
+        _ => PinError::File(shown.clone(), error),
+    };
+    // Without O_NONBLOCK, a named pipe would hold up the opening until somebody writes.
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = File::options().read(true).custom_flags(flags).open(path).map_err(failed)?;
     // The open file is asked, not the path: nobody can swap it in between.
     let metadata = file.metadata().map_err(failed)?;
     if metadata.is_dir() {
@@ -256,8 +288,9 @@ fn read_file(path: &Path) -> Result<(Pin, Option<FileMark>), PinError> {
         return Err(PinError::WorldAccessible(shown));
     }
     let mark = mark(path, &file, &metadata);
-    let read = if metadata.is_file() { read_all(file) } else { read_line(file) };
-    Ok((checked(read.map_err(failed)?, "the file")?, mark))
+    let read =
+        if metadata.is_file() { read_all(file).map_err(failed)? } else { read_line(file, "the file", deadline)? };
+    Ok((checked(read, "the file")?, mark))
 }
 
 /// At most one byte more than a PIN may have, so that longer input is seen to be too long.
@@ -276,15 +309,24 @@ fn read_all(mut file: File) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
-fn read_line(mut file: File) -> io::Result<Zeroizing<Vec<u8>>> {
+/// One line of a stream, byte by byte, so that what follows it belongs to whoever shares the stream.
+fn read_line(mut file: File, what: &'static str, deadline: &Deadline) -> Result<Zeroizing<Vec<u8>>, PinError> {
+    let failed = |error: io::Error| PinError::Stream(what, error);
     let mut bytes = Zeroizing::new(Vec::with_capacity(PIN_LIMIT + 2));
     let mut byte = Zeroizing::new([0; 1]);
     while bytes.len() < PIN_LIMIT + 2 {
+        let left = deadline.left().ok_or(PinError::TimedOut(what))?;
+        let timeout = left.try_into().map_err(|_| PinError::TimedOut(what))?;
+        match poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) | Err(Errno::INTR) => continue,
+            Ok(_) => {}
+            Err(error) => return Err(failed(error.into())),
+        }
         match file.read(&mut byte[..]) {
             Ok(0) => break,
             Ok(_) => bytes.push(byte[0]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => continue,
+            Err(error) => return Err(failed(error)),
         }
         if byte[0] == b'\n' {
             break;

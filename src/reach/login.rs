@@ -1,8 +1,11 @@
 //! The login: flags first, then the fuse, then one `C_Login`.
 
+use std::time::Duration;
+
 use crate::config::Config;
+use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::facts::{Slot, Token};
+use crate::facts::Token;
 use crate::fault::{Fault, PinVerdict};
 use crate::pin::fuse::{self, Attempt, End, Fuse};
 use crate::pin::source::{self, FileMark, Opened as OpenedPin, Prepared};
@@ -106,7 +109,10 @@ impl Login {
             fuse.begin().map_err(|error| Failure::Other(error.into()))?;
         }
         let request = request(how.authentication());
-        let reply = reached.opened.handle.call(&request, how.pin(), &reached.deadline);
+        let reply = match how {
+            How::Pin(pin) => reached.opened.handle.call(&request, Some(pin), &reached.deadline),
+            How::Pinpad => at_the_keypad(reached, &request),
+        };
         let end = match &reply {
             Ok(Reply::LoggedIn { checked: true } | Reply::ContextAccepted { checked: true }) => Some(End::Accepted),
             Ok(Reply::LoggedIn { checked: false } | Reply::ContextAccepted { checked: false }) => Some(End::NotTried),
@@ -131,14 +137,12 @@ impl Login {
     fn obtain(&mut self, reached: &mut Reached, config: &Config) -> Result<()> {
         let prepared = self.source(reached.slot.token.as_ref())?;
         let attended = prepared.source.is_attended();
-        if let Some(token) = &reached.slot.token {
-            check_flags(token, attended).map_err(|error| error.context(reached.name()))?;
-            if prepared.source == Source::Pinpad && !token.pinpad {
-                return Err(Error::new(Kind::PinSource, format!("{} has no keypad of its own", reached.name()))
-                    .hint(source::SOURCES));
-            }
+        check_flags(reached, attended)?;
+        if prepared.source == Source::Pinpad && reached.slot.token.as_ref().is_some_and(|token| !token.pinpad) {
+            let message = format!("{} has no keypad of its own", reached.name());
+            return Err(Error::new(Kind::PinSource, message).hint(source::SOURCES));
         }
-        let opened = reached.deadline.stopped(|| prepared.open())?;
+        let opened = prepared.open(&reached.deadline)?;
         let (how, mark) = match opened {
             OpenedPin::Pin(pin, mark) => (How::Pin(pin), mark),
             OpenedPin::Pinpad => (How::Pinpad, None),
@@ -148,6 +152,12 @@ impl Login {
             }
         };
         self.fuse = lock(reached, config, attempt(attended, mark))?;
+        // While the lock was awaited, another login may have brought the token to its last try.
+        reached.read_slot_again()?;
+        check_flags(reached, attended)?;
+        if reached.slot.token.as_ref().is_some_and(|token| token.pin_count_low) {
+            tracing::warn!("a wrong PIN was given to this token before (CKF_USER_PIN_COUNT_LOW)");
+        }
         self.how = Some(how);
         Ok(())
     }
@@ -158,7 +168,7 @@ impl Login {
         }
         // A token with a keypad asks for itself where nothing else is configured.
         match Source::fallback() {
-            Ok(Source::Prompt) | Err(_) if token.is_some_and(|token| token.pinpad) => Ok(Source::Pinpad.prepare()),
+            Ok(Source::Prompt) if token.is_some_and(|token| token.pinpad) => Ok(Source::Pinpad.prepare()),
             fallback => fallback.map(Source::prepare),
         }
     }
@@ -169,13 +179,6 @@ impl How {
         match self {
             Self::Pin(_) => Authentication::Pin,
             Self::Pinpad => Authentication::Pinpad,
-        }
-    }
-
-    fn pin(&self) -> Option<&Pin> {
-        match self {
-            Self::Pin(pin) => Some(pin),
-            Self::Pinpad => None,
         }
     }
 }
@@ -202,12 +205,15 @@ fn attempt(attended: bool, mark: Option<FileMark>) -> Attempt {
 }
 
 /// The token's lock and fuse. A person at a prompt may go on where no state can be kept; nothing else may.
-fn lock(reached: &mut Reached, config: &Config, attempt: Attempt) -> Result<Option<Fuse>> {
+fn lock(reached: &Reached, config: &Config, attempt: Attempt) -> Result<Option<Fuse>> {
     let attended = attempt == Attempt::Attended;
-    let stand_in = stand_in(&reached.slot, reached);
-    let token = reached.slot.token.as_ref().unwrap_or(&stand_in);
-    let locked = fuse::directory(config.state_dir.as_deref())
-        .and_then(|directory| Fuse::lock(&directory, token, attempt, &reached.deadline));
+    let token = fuse::token_of(&reached.slot, &reached.opened.module);
+    let locked = fuse::directory(config.state_dir.as_deref()).and_then(|directory| {
+        if reached.slot.token.is_none() && !attended {
+            fuse::check_unknown(&directory)?;
+        }
+        Fuse::lock(&directory, &token, attempt, &reached.deadline)
+    });
     match locked {
         Ok(fuse) => Ok(Some(fuse)),
         Err(error) if attended && crate::error::Explain::kind(&error) == Kind::StateDir => {
@@ -218,38 +224,35 @@ fn lock(reached: &mut Reached, config: &Config, attempt: Attempt) -> Result<Opti
     }
 }
 
-/// What stands for a token whose information cannot be read: its slot in this module.
-fn stand_in(slot: &Slot, reached: &Reached) -> Token {
-    Token {
-        label: format!("slot ID {}", slot.id),
-        model: reached.opened.module.display().to_string(),
-        ..Token::default()
-    }
+/// A person types at the token: that is a prompt, and the time that it takes is theirs, within reason.
+fn at_the_keypad(reached: &mut Reached, request: &Request) -> std::result::Result<Reply, HandleError> {
+    const PATIENCE: Duration = Duration::from_secs(300);
+    tracing::info!("enter the PIN at the token itself");
+    let deadline = Deadline::after(PATIENCE.max(reached.deadline.whole()));
+    let handle = &mut reached.opened.handle;
+    reached.deadline.stopped(|| handle.call(request, None, &deadline))
 }
 
 /// What the token's flags forbid.
-fn check_flags(token: &Token, attended: bool) -> Result<()> {
-    let unblock = "unblock it with the token's own tool and its PUK or security officer PIN";
+fn check_flags(reached: &Reached, attended: bool) -> Result<()> {
+    let Some(token) = &reached.slot.token else { return Ok(()) };
+    let refuse =
+        |kind, message: &str, hint: &str| Err(Error::new(kind, format!("{}: {message}", reached.name())).hint(hint));
     if token.pin_locked {
-        return Err(Error::new(Kind::PinLocked, "the PIN is locked (CKF_USER_PIN_LOCKED)").hint(unblock));
+        let hint = "unblock it with the token's own tool and its PUK or security officer PIN";
+        return refuse(Kind::PinLocked, "the PIN is locked (CKF_USER_PIN_LOCKED)", hint);
     }
     if !token.pin_initialized {
-        return Err(Error::new(Kind::PinExpired, "no user PIN was ever set (CKF_USER_PIN_INITIALIZED is not set)")
-            .hint("set one: pkcs11-tool --login --login-type so --init-pin"));
+        let message = "no user PIN was ever set (CKF_USER_PIN_INITIALIZED is not set)";
+        return refuse(Kind::PinExpired, message, "set one: pkcs11-tool --login --login-type so --init-pin");
     }
     if token.pin_to_be_changed {
-        return Err(Error::new(Kind::PinExpired, "the PIN must be changed first (CKF_USER_PIN_TO_BE_CHANGED)")
-            .hint("change it: pkcs11-tool --login --change-pin"));
+        let message = "the PIN must be changed first (CKF_USER_PIN_TO_BE_CHANGED)";
+        return refuse(Kind::PinExpired, message, "change it: pkcs11-tool --login --change-pin");
     }
     if token.pin_final_try && !attended {
-        return Err(Error::new(
-            Kind::PinFinalTry,
-            "one PIN try is left (CKF_USER_PIN_FINAL_TRY), and nobody is here to answer for it",
-        )
-        .hint("log in once by hand with the right PIN: --pin-source prompt"));
-    }
-    if token.pin_count_low {
-        tracing::warn!("a wrong PIN was given to this token before (CKF_USER_PIN_COUNT_LOW)");
+        let message = "one PIN try is left (CKF_USER_PIN_FINAL_TRY), and nobody is here to answer for it";
+        return refuse(Kind::PinFinalTry, message, "log in once by hand with the right PIN: --pin-source prompt");
     }
     Ok(())
 }

@@ -43,12 +43,11 @@ impl<'a> Key<'a> {
             Mechanism::RsaPkcs => CkMechanism::RsaPkcs,
         };
         let session = &self.session.handle;
-        let single_part_only = self.mechanism == Mechanism::RsaPkcs;
-        if !self.session.raw_is_usable && single_part_only {
-            if context.is_some() {
-                let what = "this module cannot sign in one part after a login for the signature".into();
-                return Err(Fault::Malformed { call: "C_Sign".into(), what });
-            }
+        if !self.session.raw_is_usable && context.is_some() && self.mechanism == Mechanism::RsaPkcs {
+            let what = "this module cannot sign in one part after a login for the signature".into();
+            return Err(Fault::Malformed { call: "C_Sign".into(), what });
+        }
+        if !self.session.raw_is_usable && context.is_none() {
             let message = message()?;
             let signature = session.sign(&mechanism, self.handle, &self.data(&message)).map_err(fault("C_Sign"))?;
             return Ok((message, signature));

@@ -58,7 +58,7 @@ impl Module {
     /// What `C_GetSlotList` answered.
     pub fn slots(&self) -> Result<Vec<SlotFacts>, Fault> {
         let slots = self.context.get_slots_with_token().map_err(fault("C_GetSlotList"))?;
-        Ok(slots.into_iter().map(|slot| self.slot(slot)).collect())
+        Ok(slots.into_iter().map(|slot| read_slot(&self.context, &self.raw, slot)).collect())
     }
 
     /// Opens a read-only session.
@@ -75,40 +75,41 @@ impl Module {
     pub fn finalize(self) {
         let _ = self.context.finalize();
     }
+}
 
-    fn slot(&self, slot: Slot) -> SlotFacts {
-        let hardware = self.context.get_slot_info(slot).ok().map(|info| info.hardware_slot());
-        let (token, error) = match self.context.get_token_info(slot) {
-            Ok(info) => (Some(token(&info, hardware)), None),
-            Err(Error::Pkcs11(value, _)) => (None, Some(format!("C_GetTokenInfo: {}", ckr_name(value)))),
-            Err(other) => {
-                (self.raw_token(slot, hardware), Some(format!("C_GetTokenInfo: the answer does not parse: {other}")))
-            }
-        };
-        SlotFacts { id: slot.id(), token, error }
-    }
+/// What a slot and its token say of themselves, as far as it can be read.
+pub(super) fn read_slot(context: &Pkcs11, raw: &Raw, slot: Slot) -> SlotFacts {
+    let hardware = context.get_slot_info(slot).ok().map(|info| info.hardware_slot());
+    let (token, error) = match context.get_token_info(slot) {
+        Ok(info) => (Some(token(&info, hardware)), None),
+        Err(Error::Pkcs11(value, _)) => (None, Some(format!("C_GetTokenInfo: {}", ckr_name(value)))),
+        Err(other) => {
+            (raw_token(raw, slot, hardware), Some(format!("C_GetTokenInfo: the answer does not parse: {other}")))
+        }
+    };
+    SlotFacts { id: slot.id(), token, error }
+}
 
-    /// What can be saved of an answer that the library does not parse.
-    fn raw_token(&self, slot: Slot, hardware: Option<bool>) -> Option<Token> {
-        let info = self.raw.token_info(slot.id()).ok()?;
-        let has = |flag| info.flags & flag != 0;
-        Some(Token {
-            label: padded(&info.label),
-            manufacturer: padded(&info.manufacturerID),
-            model: padded(&info.model),
-            serial: padded(&info.serialNumber),
-            firmware: format!("{}.{}", info.firmwareVersion.major, info.firmwareVersion.minor),
-            hardware,
-            initialized: has(CKF_TOKEN_INITIALIZED),
-            login_required: has(CKF_LOGIN_REQUIRED),
-            pin_initialized: has(CKF_USER_PIN_INITIALIZED),
-            pin_count_low: has(CKF_USER_PIN_COUNT_LOW),
-            pin_final_try: has(CKF_USER_PIN_FINAL_TRY),
-            pin_locked: has(CKF_USER_PIN_LOCKED),
-            pin_to_be_changed: has(CKF_USER_PIN_TO_BE_CHANGED),
-            pinpad: has(CKF_PROTECTED_AUTHENTICATION_PATH),
-        })
-    }
+/// What can be saved of an answer that the library does not parse.
+fn raw_token(raw: &Raw, slot: Slot, hardware: Option<bool>) -> Option<Token> {
+    let info = raw.token_info(slot.id()).ok()?;
+    let has = |flag| info.flags & flag != 0;
+    Some(Token {
+        label: padded(&info.label),
+        manufacturer: padded(&info.manufacturerID),
+        model: padded(&info.model),
+        serial: padded(&info.serialNumber),
+        firmware: format!("{}.{}", info.firmwareVersion.major, info.firmwareVersion.minor),
+        hardware,
+        initialized: has(CKF_TOKEN_INITIALIZED),
+        login_required: has(CKF_LOGIN_REQUIRED),
+        pin_initialized: has(CKF_USER_PIN_INITIALIZED),
+        pin_count_low: has(CKF_USER_PIN_COUNT_LOW),
+        pin_final_try: has(CKF_USER_PIN_FINAL_TRY),
+        pin_locked: has(CKF_USER_PIN_LOCKED),
+        pin_to_be_changed: has(CKF_USER_PIN_TO_BE_CHANGED),
+        pinpad: has(CKF_PROTECTED_AUTHENTICATION_PATH),
+    })
 }
 
 fn token(info: &TokenInfo, hardware: Option<bool>) -> Token {

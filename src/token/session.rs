@@ -8,9 +8,10 @@ use cryptoki::session::{Session as Handle, UserType};
 use cryptoki::slot::Slot;
 use secrecy::SecretString;
 
+use super::module::read_slot;
 use super::raw::Raw;
 use super::{Key, fault, objects};
-use crate::facts::{Mechanism, Objects, Session as SessionFacts};
+use crate::facts::{Mechanism, Objects, Session as SessionFacts, Slot as SlotFacts};
 use crate::fault::Fault;
 
 /// A session on one slot.
@@ -58,6 +59,12 @@ impl<'a> Session<'a> {
             [(MechanismType::SHA512_RSA_PKCS, Mechanism::Sha512RsaPkcs), (MechanismType::RSA_PKCS, Mechanism::RsaPkcs)];
         let offered = both.into_iter().filter(|(kind, _)| list.contains(kind) && may_sign(*kind));
         SessionFacts { mechanisms: offered.map(|(_, mechanism)| mechanism).collect(), mechanisms_known: true }
+    }
+
+    /// The slot and its token as they are now.
+    #[must_use]
+    pub fn slot(&self) -> SlotFacts {
+        read_slot(self.context, self.raw, self.slot)
     }
 
     /// Logs the user in, once.

@@ -40,6 +40,8 @@ pub enum Request {
         /// The `CK_SLOT_ID`.
         slot_id: u64,
     },
+    /// Read the session's slot and token information again. Answer: [`Reply::Slot`].
+    Slot,
     /// Log in, once. Answer: [`Reply::LoggedIn`].
     Login(Authentication),
     /// Say what keys and certificates there are. Answer: [`Reply::Objects`].
@@ -77,6 +79,8 @@ pub enum Reply {
     },
     /// The session is open.
     Session(Session),
+    /// The slot as it is now.
+    Slot(Slot),
     /// The login is done.
     LoggedIn {
         /// Whether the token looked at the PIN.

@@ -47,3 +47,35 @@ fn certificates_with_zero_padding_are_read() {
     assert_eq!(stand.run(&["certificate"]).ok(), plain);
     stand.sign(&[]).ok();
 }
+
+#[test]
+fn an_ended_certificate_is_exit_8_whatever_the_time() {
+    let stand = Stand::with(&["--days", "-1"]);
+    for within in ["0s", "30d"] {
+        let run = stand.run(&["certificate", "--expires-within", within]);
+        assert_eq!(run.code, 8);
+        assert!(run.stderr.contains("error: the certificate ended on "), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_certificate_from_a_file_must_be_allowed_and_fit() {
+    let stand = Stand::new();
+    let (own, other) = (stand.file("cert.pem"), stand.file("ca.pem"));
+    let open = ["--policy-certificate-source", "token-or-file"];
+    stand.run(&["certificate", "--certificate-file", &own]).failed(5);
+    stand.run(&["certificate", "--certificate-file", &own, open[0], open[1]]).ok();
+    stand.run(&["certificate", "--certificate-file", &other, open[0], open[1]]).failed(3);
+}
+
+#[test]
+fn a_certificate_whose_key_is_not_visible_is_a_candidate_too() {
+    let stand = Stand::new();
+    stand.tool("openssl", &["genrsa", "-out", "k.pem", "2048"]);
+    stand.tool("openssl", &["rsa", "-in", "k.pem", "-pubout", "-out", "k.pub"]);
+    stand.issue("second", "k.pub", crate::stand::EXTENSIONS, &["-days", "9"]);
+    stand.pkcs11_tool(&["--write-object", "second.der", "--type", "cert", "--id", "05"]);
+    let error = stand.run(&["certificate"]).failed(3);
+    assert_eq!(error.matches("hint: choose with --certificate-sha256").count(), 2, "{error}");
+    stand.run(&["certificate", "--key-id", "05"]).ok();
+}

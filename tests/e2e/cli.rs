@@ -66,3 +66,16 @@ fn the_worker_command_is_not_for_people() {
     let error = Stand::empty().run(&["worker"]).failed(2);
     assert!(error.contains("started by cba-agent itself"), "{error}");
 }
+
+#[test]
+fn a_closed_standard_output_is_no_success() {
+    let stand = Stand::new();
+    let base = stand.command(&[]);
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &format!("exec {} list >&-", crate::stand::BINARY)]).env_clear();
+    shell.envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    assert_eq!(shell.status().unwrap().code(), Some(1));
+    let to_null = stand.command(&["list"]).stdout(Stdio::null()).status().unwrap();
+    // Rust's own null device is opened for reading and writing only where nothing was open at all.
+    assert_eq!(to_null.code(), Some(0));
+}

@@ -72,3 +72,22 @@ fn a_refused_auth_url_is_a_usage_error() {
         stand.sign(&["--auth-url", url]).failed(2);
     }
 }
+
+#[test]
+fn the_order_of_tables_in_a_file_is_no_matter() {
+    let stand = Stand::new();
+    let pin = format!("[pin]\nsource = \"{}\"\n", stand.pin_source());
+    let token = "[token]\nuri = \"pkcs11:token=cba?pin-source=file:/nonexistent\"\n";
+    for text in [format!("{pin}{token}"), format!("{token}{pin}")] {
+        let file = stand.write("c.toml", text);
+        stand.run(&["sign", "--config", &file]).ok();
+    }
+}
+
+#[test]
+fn policy_values_that_cannot_work_are_refused() {
+    let stand = Stand::new();
+    stand.sign(&["--policy-min-rsa-bits", "1024"]).failed(2);
+    stand.sign(&["--policy-extended-key-usage", "..."]).failed(2);
+    stand.sign(&["--policy-extended-key-usage", "1.3.6.1.5.5.7.3.2"]).ok();
+}

@@ -77,6 +77,18 @@ fn workers_of(stand: &Stand) -> usize {
     environments.filter(|environment| String::from_utf8_lossy(environment).contains(&mark)).count()
 }
 
+#[test]
+fn what_a_module_started_is_ended_with_it() {
+    let mut stand = Stand::new();
+    for (rules, code) in
+        [("C_Initialize=spawn", 0), ("C_Initialize=spawn;C_Sign=abort", 6), ("C_Login=spawn;C_Login#2=0xa0", 0)]
+    {
+        stand.faulty(rules);
+        assert_eq!(stand.sign(&[]).code, code, "{rules}");
+        assert_eq!(workers_of(&stand), 0, "{rules}");
+    }
+}
+
 /// Rules of the faulty module, and what must hold of the run.
 type Row = (String, Box<dyn Fn(&Stand, Run) + Send + Sync>);
 
@@ -147,7 +159,7 @@ fn a_token_that_is_taken_out_is_exit_6_and_works_again_when_it_is_back() {
     stand.set("FAULTY_GONE", stand.file("gone"));
     stand.sign(&[]).ok();
     stand.write("gone", "");
-    stand.sign(&[]).failed(3);
+    assert!(stand.sign(&[]).failed(6).contains("C_GetTokenInfo: CKR_DEVICE_REMOVED"));
     std::fs::remove_file(stand.file("gone")).unwrap();
     stand.sign(&[]).ok();
 }

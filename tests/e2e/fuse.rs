@@ -223,3 +223,62 @@ fn pin_fuse_shows_and_resets_without_the_token() {
     stand.run(&["pin-fuse", "--reset"]).ok();
     assert!(shown(&stand).contains("intact"));
 }
+
+#[test]
+fn a_keypad_without_a_person_is_held_by_the_fuse_and_the_last_try() {
+    let mut stand = stand();
+    let alone = |stand: &Stand| {
+        let base = stand.command(&[]);
+        let mut command = std::process::Command::new("setsid");
+        command.args(["--wait", crate::stand::BINARY, "sign", "--pin-source", "pinpad"]).stdin(Stdio::null());
+        command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+        Run::from_output(command.output().unwrap())
+    };
+    stand.faulty("flags+20100");
+    assert!(alone(&stand).failed(4).contains("CKF_USER_PIN_FINAL_TRY"));
+    stand.faulty("flags+100;C_Login=0xa0");
+    for _ in 0..4 {
+        alone(&stand).failed(4);
+    }
+    assert_eq!(stand.calls("C_Login"), 1);
+}
+
+#[test]
+fn flags_are_read_again_under_the_lock() {
+    let mut stand = stand();
+    stand.faulty("late+20000");
+    assert!(stand.sign(&[]).failed(4).contains("CKF_USER_PIN_FINAL_TRY"));
+    assert_eq!(stand.calls("C_Login"), 0);
+}
+
+#[test]
+fn a_token_that_says_nothing_of_itself_does_not_get_round_a_blown_fuse() {
+    let mut stand = stand();
+    wrong(&stand).failed(4);
+    let list: serde_json::Value = serde_json::from_str(&stand.run(&["list", "--json"]).ok()).unwrap();
+    let id = list["modules"][0]["slots"][0]["slot_id"].to_string();
+    stand.faulty("C_GetTokenInfo=0x30");
+    assert!(stand.sign(&["--slot-id", &id]).failed(4).contains("fuse of a token here is blown"));
+    assert_eq!(stand.calls("C_Login"), 0);
+}
+
+#[test]
+fn a_relative_state_directory_is_none() {
+    let mut stand = stand();
+    stand.sign(&["--state-dir", "here"]).failed(2);
+    stand.set("XDG_STATE_HOME", "here");
+    stand.sign(&[]).ok();
+    assert!(!stand.path().join("here").exists());
+}
+
+#[test]
+fn a_reset_for_another_token_leaves_a_damaged_record_alone() {
+    let stand = stand();
+    stand.sign(&[]).ok();
+    let state = stand.path().join("home/.local/state/cba-agent");
+    let is_record = |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "json");
+    let record = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).find(is_record).unwrap();
+    fs::write(&record, "{").unwrap();
+    stand.run(&["pin-fuse", "--reset", "--token-label", "nosuch"]).ok();
+    assert_eq!(fs::read_to_string(&record).unwrap(), "{");
+}

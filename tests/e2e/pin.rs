@@ -79,7 +79,7 @@ fn sources_that_cannot_be_used_fail_before_any_login() {
     let error = sign_with(&stand, &format!("file:{open}")).failed(4);
     assert!(error.contains(&format!("hint: chmod o-rwx {open}")), "{error}");
     for (source, word) in [
-        (format!("file:{}", stand.file("none")), "cannot read the PIN file"),
+        (format!("file:{}", stand.file("none")), "does not exist"),
         (format!("file:{}", stand.path().display()), "cannot read the PIN file"),
         ("env:NOT_SET".into(), "not set"),
         ("credential:none".into(), "no credential"),
@@ -153,6 +153,9 @@ fn a_marker_pin_in_any_wrong_place_is_never_echoed() {
         &["list", "--pin", MARKER],
         &["sign", "--pin-source", MARKER],
         &["sign", "--pin-source", &format!("env{MARKER}")],
+        &["sign", "--pin-source", &format!("file:{MARKER}")],
+        &["verify", "--pin", MARKER],
+        &["sign", "--pin", "--slot", MARKER],
         &["sign", MARKER],
         &["sign", "--slot", "0", MARKER],
         &["sign", &format!("--pin{MARKER}")],
@@ -174,7 +177,7 @@ fn a_marker_pin_in_any_wrong_place_is_never_echoed() {
     runs.push(stand.run(&["sign"]));
     for run in runs {
         assert_ne!(run.code, 0, "{run:?}");
-        assert!(run.code == 2, "{run:?}");
+        assert!([2, 4].contains(&run.code), "{run:?}");
         assert!(!run.stderr.contains(MARKER) && run.stdout.is_empty(), "{run:?}");
     }
     let error = stand.run(&["sign", "--pin", MARKER]).failed(2);
@@ -211,4 +214,79 @@ fn a_pin_reaches_no_log_and_no_process_but_the_worker() {
     let run = Run::from_output(child.wait_with_output().unwrap());
     assert!(!run.stderr.contains(&pin), "{}", run.stderr);
     run.ok();
+}
+
+#[test]
+fn the_worker_inherits_no_descriptor_of_the_callers() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Initialize=delay:600");
+    let base = stand.command(&[]);
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &format!("exec {BINARY} sign --pin-source fd:7 7< pin 8< pin")]).current_dir(stand.path());
+    shell.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    let child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while stand.calls("C_Initialize") == 0 {
+        std::thread::yield_now();
+    }
+    let front = child.id();
+    let worker = fs::read_to_string(format!("/proc/{front}/task/{front}/children")).unwrap();
+    let open: Vec<String> = fs::read_dir(format!("/proc/{}/fd", worker.trim()))
+        .unwrap()
+        .map(|entry| fs::read_link(entry.unwrap().path()).unwrap().display().to_string())
+        .collect();
+    assert!(open.iter().all(|target| !target.ends_with("/pin")), "{open:?}");
+    Run::from_output(child.wait_with_output().unwrap()).ok();
+}
+
+#[test]
+fn a_pin_that_does_not_come_ends_at_the_deadline() {
+    let stand = Stand::new();
+    stand.tool("mkfifo", &["-m", "600", "pipe"]);
+    let error = stand.run(&["sign", "--timeout", "500ms", "--pin-source", &format!("file:{}", stand.file("pipe"))]);
+    assert!(error.failed(4).contains("in time"));
+    let mut command = stand.command(&["sign", "--timeout", "500ms", "--pin-source", "stdin"]);
+    let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+    let output = command.stdin(std::os::fd::OwnedFd::from(reader)).output().unwrap();
+    drop(writer);
+    assert!(Run::from_output(output).failed(4).contains("in time"));
+}
+
+#[test]
+fn what_needs_no_pin_is_judged_before_one_is_sent() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    stand.write("wrong", MARKER);
+    let source = format!("file:{}", stand.file("wrong"));
+    for (flags, code) in [
+        (&["--policy-payload-versions", "v1"][..], 5),
+        (&["--policy-token-serials", "00"], 5),
+        (&["--policy-mechanism", "rsa-pkcs"], 5),
+        (&["--certificate-file", "/nonexistent"], 2),
+        (&["--certificate-file", &stand.file("cert.pem")], 5),
+    ] {
+        let all: Vec<&str> = ["sign", "--pin-source", &source].into_iter().chain(flags.iter().copied()).collect();
+        stand.run(&all).failed(code);
+    }
+    stand.set("CBA_AGENT_PAYLOAD_VERSION", "v1");
+    sign_with(&stand, &source).failed(5);
+    assert_eq!(stand.calls("C_Login"), 0);
+}
+
+#[test]
+fn a_replaced_source_is_kept_from_the_module_too() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Initialize=delay:400");
+    stand.set("OLD_PIN", MARKER);
+    stand.set("CBA_AGENT_PIN_SOURCE", "env:OLD_PIN");
+    let source = stand.pin_source();
+    let mut command = stand.command(&["sign", "--pin-source", &source]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while stand.calls("C_Initialize") == 0 {
+        std::thread::yield_now();
+    }
+    let front = child.id();
+    let worker = fs::read_to_string(format!("/proc/{front}/task/{front}/children")).unwrap();
+    let environment = fs::read(format!("/proc/{}/environ", worker.trim())).unwrap();
+    assert!(!String::from_utf8_lossy(&environment).contains(MARKER));
+    Run::from_output(child.wait_with_output().unwrap()).ok();
 }

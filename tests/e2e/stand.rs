@@ -77,7 +77,8 @@ impl Stand {
 
     /// No token yet.
     pub(crate) fn empty() -> Self {
-        let directory = tempfile::Builder::new().prefix("cba-agent-test").tempdir().unwrap();
+        // Not in /tmp, which may be in memory, where a PIN file never counts as mended.
+        let directory = tempfile::Builder::new().prefix("stand").tempdir_in(CACHE).unwrap();
         Self { directory, environment: Vec::new(), module: Some("softhsm2".into()) }
     }
 

@@ -90,3 +90,25 @@ fn a_waiting_token_is_said_on_the_terminal_alone() {
     run.ok();
     assert_eq!(stand.sign(&[]).stderr, "");
 }
+
+#[test]
+fn a_signal_at_a_prompt_gives_the_terminal_back() {
+    let stand = Stand::new();
+    let run = expect(
+        &stand,
+        "set shell [spawn sh -c \"$agent sign; stty -a\"]\nmust {PIN of}\n\
+         set list [open /proc/$shell/task/$shell/children]\nexec kill -TERM [lindex [gets $list] 0]\n\
+         must {[^-]icanon.* [^-]?echo }",
+    );
+    assert_eq!(run.code, 0, "{run:?}");
+}
+
+#[test]
+fn a_terminal_as_standard_input_is_no_silent_source() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    let run = expect(&stand, "spawn $agent sign --pin-source stdin");
+    assert_eq!(run.code, 4, "{run:?}");
+    assert!(run.stdout.contains("--pin-source prompt"), "{run:?}");
+    assert_eq!(stand.calls("C_Login"), 0);
+}

@@ -85,3 +85,23 @@ fn a_v1_message_may_be_longer_and_hold_anything() {
     assert!(said.starts_with("valid: v1, no time in it"), "{said}");
     stand.run(&["verify", "--header", &header]).failed(2);
 }
+
+#[test]
+fn what_came_from_outside_forges_no_line_on_the_terminal() {
+    let stand = Stand::empty();
+    let run = stand.run_with_input(&["verify"], "{\"\\u001b[31mEVIL\\nhint: run this\":1}");
+    let error = run.failed(8);
+    assert!(!error.contains('\u{1b}') && !error.contains("\nhint: run this"), "{error}");
+}
+
+#[test]
+fn a_url_that_sign_would_not_print_is_refused() {
+    let stand = Stand::new();
+    let request = stand.sign(&[]).ok();
+    for url in
+        ["http://evil.example/token/authenticate", "javascript:/token/authenticate", "https://x/?/token/authenticate"]
+    {
+        let changed = request.replace("https://auth.anaplan.com/token/authenticate", url);
+        stand.run_with_input(&["verify"], changed).failed(8);
+    }
+}

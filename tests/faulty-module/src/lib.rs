@@ -6,9 +6,11 @@
 //! C_Sign=0x30          return that value            C_Sign=delay:500   wait so many milliseconds, then go on
 //! C_Sign#2=0x30        at the second call only      C_Sign=hang        never return
 //! C_Sign#2+=0x30       from the second call on      C_Sign=abort       end the process by a signal
+//! C_Sign=spawn         start a process that stays
 //! C_Sign=corrupt       flip a bit of the output     C_Sign=noise       write to standard output and error
 //! exit=abort           when the process ends        exit=hang
 //! flags+40000          set token flags              flags-4            clear them
+//! late+20000           set them from the second reading on
 //! clock                a clock field that does not parse
 //! serial=0000          another serial number        label=x            another label
 //! attr:202=01          an attribute's value         attr:120=missing   CKR_ATTRIBUTE_TYPE_INVALID
@@ -41,12 +43,13 @@ pub(crate) enum Fault {
     Abort,
     Corrupt,
     Noise,
+    Spawn,
 }
 
 pub(crate) struct Plan {
     rules: Vec<(String, u64, bool, Fault)>,
     pub(crate) words: Vec<String>,
-    calls: Mutex<HashMap<&'static str, u64>>,
+    pub(crate) calls: Mutex<HashMap<&'static str, u64>>,
 }
 
 pub(crate) static PLAN: LazyLock<Plan> = LazyLock::new(|| Plan::parse(&std::env::var("FAULTY").unwrap_or_default()));
@@ -121,6 +124,7 @@ impl Fault {
             ("abort", _) => Self::Abort,
             ("corrupt", _) => Self::Corrupt,
             ("noise", _) => Self::Noise,
+            ("spawn", _) => Self::Spawn,
             (number, _) => {
                 let digits = number.trim_start_matches("0x");
                 Self::Return(CK_RV::from_str_radix(digits, 16).unwrap_or_else(|_| panic!("no fault: {text}")))
@@ -141,6 +145,7 @@ impl Fault {
                 println!("noise on standard output \u{1b}[31m");
                 eprintln!("noise on standard error");
             }
+            Self::Spawn => drop(std::process::Command::new("sleep").arg("600").spawn()),
             Self::Corrupt => {}
         }
         None

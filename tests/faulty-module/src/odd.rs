@@ -17,6 +17,9 @@ pub(crate) unsafe extern "C" fn token_info(slot: CK_SLOT_ID, info: CK_TOKEN_INFO
         }
         let flags = |text: &str| CK_FLAGS::from_str_radix(text, 16).expect("flags in hexadecimal");
         PLAN.values("flags+").for_each(|text| (*info).flags |= flags(text));
+        if PLAN.calls.lock().unwrap().get("C_GetTokenInfo").is_some_and(|count| *count > 1) {
+            PLAN.values("late+").for_each(|text| (*info).flags |= flags(text));
+        }
         PLAN.values("flags-").for_each(|text| (*info).flags &= !flags(text));
         PLAN.values("serial=").for_each(|text| fill(&mut (*info).serialNumber, text));
         PLAN.values("label=").for_each(|text| fill(&mut (*info).label, text));

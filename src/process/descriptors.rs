@@ -1,0 +1,44 @@
+//! The unsafe corner of inherited descriptors: numbers that the caller of the process gave a meaning.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+
+use rustix::io::{FdFlags, fcntl_setfd};
+
+/// Marks every inherited descriptor but the standard ones close-on-exec, so that no worker gets them.
+///
+/// # Errors
+/// When `/proc/self/fd` cannot be read.
+pub fn keep_from_children() -> io::Result<()> {
+    let numbers: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|number| *number > 2)
+        .collect();
+    for number in numbers {
+        // SAFETY: borrowed for this one call; the one that read the directory is closed by now, and a number that is not
+        // open is answered with an error and no harm.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        let _ = fcntl_setfd(descriptor, FdFlags::CLOEXEC);
+    }
+    Ok(())
+}
+
+/// Takes over a descriptor that the caller of the process left open for one use.
+///
+/// # Errors
+/// When it is not open, or is standard output or error.
+pub fn take(number: RawFd) -> io::Result<File> {
+    if number == 1 || number == 2 {
+        return Err(io::Error::other("standard output and error are no source"));
+    }
+    // Its name in /proc proves that it is open at all.
+    std::fs::metadata(format!("/proc/self/fd/{number}"))?;
+    // SAFETY: the descriptor is open, the caller named it for this one use, and it is taken before anything else here
+    // opens a file that could have been given the same number.
+    let file = File::from(unsafe { OwnedFd::from_raw_fd(number) });
+    fcntl_setfd(&file, FdFlags::CLOEXEC)?;
+    Ok(file)
+}
