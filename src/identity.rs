@@ -3,11 +3,16 @@
 //! PURE. A shared `CKA_ID` alone proves nothing (YubiKey attestation certificates share it); the modulus decides. Of
 //! several valid certificates for one key, the first that is pinned, else the older.
 
-use crate::certificate::{Certificate, utc};
+use crate::certificate::Certificate;
 use crate::error::{Explain, Kind};
 use crate::facts::{Key, KeyClass, Objects};
-use crate::printable::{hex, printable_bytes};
 use crate::selector::{ObjectType, Uri};
+
+mod naming;
+mod renewal;
+
+use naming::{name, selectors, singles};
+use renewal::one_of;
 
 /// What is asked of the identity. All given members must match.
 #[derive(Clone, Debug, Default)]
@@ -283,72 +288,6 @@ fn uri_fits(uri: &Uri, key: &Key, stored: &Stored, objects: &Objects) -> bool {
         Some(ObjectType::Public) => public(),
         None => object(&key.id, &key.label) || certificate(),
     }
-}
-
-/// Of the certificates for one key: the first valid one by the pins' order, else the older valid one.
-fn one_of<'a>(
-    partners: &[&'a Stored],
-    pins: &[Vec<u8>],
-    now: u64,
-) -> Result<(&'a Stored, Option<String>), IdentityError> {
-    let mut valid: Vec<&Stored> = partners.iter().copied().filter(|s| s.certificate.is_valid_at(now)).collect();
-    valid.dedup_by(|a, b| a.certificate == b.certificate);
-    let mut pool = if valid.is_empty() { partners.to_vec() } else { valid };
-    let place = |stored: &Stored| pins.iter().position(|pin| pin[..] == stored.certificate.sha256());
-    // None valid: the one that ended last says most in the refusal that follows.
-    let age = |s: &Stored| {
-        if s.certificate.is_valid_at(now) { s.certificate.not_before } else { u64::MAX - s.certificate.not_after }
-    };
-    pool.sort_by_key(|stored| (place(stored), age(stored)));
-    pool.dedup_by(|a, b| a.certificate == b.certificate);
-    let (Some(chosen), next) = (pool.first().copied(), pool.get(1)) else {
-        return Err(IdentityError::NoMatch { candidates: Vec::new() });
-    };
-    let Some(next) = next else { return Ok((chosen, None)) };
-    let same_rank = place(chosen) == place(next) && age(chosen) == age(next);
-    if same_rank {
-        return Err(IdentityError::SameAge(pool.iter().map(|s| fingerprint_selector(s)).collect()));
-    }
-    let why = if place(chosen).is_some() { "the first pinned one" } else { "the older one" };
-    let notice = format!(
-        "{} certificates for this key; {why} is used ({}, until {}); the next is {} (until {})",
-        pool.len(),
-        hex(&chosen.certificate.sha256()),
-        utc(chosen.certificate.not_after),
-        hex(&next.certificate.sha256()),
-        utc(next.certificate.not_after),
-    );
-    Ok((chosen, Some(notice)))
-}
-
-fn singles(keys: &[Key], stored: &[Stored], from_file: bool) -> Vec<String> {
-    let keys = keys.iter().map(|key| format!("key {} has no certificate", name(&key.label, &key.id)));
-    let certificates = stored.iter().map(|stored| {
-        let what = if from_file { "of the file".into() } else { name(&stored.label, &stored.id) };
-        format!("certificate {what} has no private key ({})", stored.certificate.subject)
-    });
-    keys.chain(certificates).collect()
-}
-
-/// Every key and certificate as a selector; where a fingerprint alone would leave several keys, with what tells them
-/// apart.
-fn selectors(pairs: &[(&Key, Vec<&Stored>)]) -> Vec<String> {
-    let all = || pairs.iter().flat_map(|(key, partners)| partners.iter().map(move |stored| (*key, *stored)));
-    let describe = |(key, stored): (&Key, &Stored)| {
-        let twins = all().filter(|(_, other)| other.certificate == stored.certificate).count();
-        let id = (twins > 1 && !key.id.is_empty()).then(|| format!(" --key-id {}", hex(&key.id)));
-        let (selector, id) = (fingerprint_selector(stored), id.unwrap_or_default());
-        format!("{selector}{id}   (key {}, {})", name(&key.label, &key.id), stored.certificate.subject)
-    };
-    all().map(describe).collect()
-}
-
-fn fingerprint_selector(stored: &Stored) -> String {
-    format!("--certificate-sha256 {}", hex(&stored.certificate.sha256()))
-}
-
-fn name(label: &[u8], id: &[u8]) -> String {
-    format!("'{}' (ID {})", printable_bytes(label), if id.is_empty() { "none".into() } else { hex(id) })
 }
 
 #[cfg(test)]

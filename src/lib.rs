@@ -41,7 +41,7 @@
 //!    (`layering::a_message_is_made_in_one_place`, `wire::no_message_has_room_for_a_pin_or_for_bytes_to_sign`).
 //! 2. The message is made in the worker at the last moment, after a context-specific login
 //!    (`odd::a_slow_login_does_not_age_the_message`).
-//! 3. The front accepts a result only after [`cba::verify`] and the policy accepted it
+//! 3. The front accepts a result only after [`cba::verify()`] and the policy accepted it
 //!    (`faults::a_corrupted_signature_is_exit_7_and_nothing_on_stdout`).
 //! 4. [`policy::decide`] runs on the worker's facts before it is told to sign (`sign::a_refused_policy_signs_nothing`).
 //! 5. A refused PIN is not sent again until the fuse clears (`fuse::ten_parallel_runs_with_a_wrong_pin_spend_one_try`).

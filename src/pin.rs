@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 pub mod fuse;
 mod prompt;
+mod read;
 mod record;
 pub mod source;
 

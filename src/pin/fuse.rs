@@ -1,7 +1,7 @@
 //! The wrong-PIN fuse of a token: a record that outlives the process, under a lock.
 //!
 //! Flags of tokens lie and processes die, so this is what stands between a nightly job with a wrong PIN and a locked
-//! token. The mark is on disk before `C_Login` is called; only `CKR_OK` clears it. The rule is in [`super::record`].
+//! token. The mark is on disk before `C_Login` is called; only `CKR_OK` clears it. The rule is in `record`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};

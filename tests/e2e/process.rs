@@ -172,3 +172,17 @@ fn a_program_with_more_rights_than_its_caller_reaches_no_module() {
     let error = Run::from_output(command.env_clear().env("PATH", "/usr/bin:/bin").output().unwrap()).failed(1);
     assert!(error.contains("set-user-ID"), "{error}");
 }
+
+#[test]
+fn the_front_leaves_no_core() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign=hang");
+    let (child, _) = start_until(&stand, "C_Sign", &[]);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    crate::stand::tool(std::process::Command::new("kill").args(["-ABRT", &child.id().to_string()]));
+    use std::os::unix::process::ExitStatusExt as _;
+    let status = child.wait_with_output().unwrap().status;
+    assert_eq!((status.signal(), status.core_dumped()), (Some(6), false));
+}

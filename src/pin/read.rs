@@ -1,0 +1,145 @@
+//! Reads the bytes of a PIN, whole and bounded, and tells one state of its file from another.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use super::source::PinError;
+use super::{PIN_LIMIT, Pin};
+use crate::deadline::Deadline;
+use crate::printable::{hex, printable};
+
+/// Tells one state of a PIN file from another without telling anything of the PIN: a digest over path, device, inode,
+/// time of change and size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileMark(pub String);
+
+/// `None` for a file that a restart may bring back as new: not regular, or in memory.
+fn mark(path: &Path, file: &File, metadata: &Metadata) -> Option<FileMark> {
+    const IN_MEMORY: [rustix::fs::FsWord; 2] = [0x0102_1994, 0x8584_58f6]; // tmpfs and ramfs, statfs(2)
+    let kind = rustix::fs::fstatfs(file).ok()?.f_type;
+    if !metadata.is_file() || IN_MEMORY.contains(&kind) {
+        return None;
+    }
+    let parts = [
+        metadata.dev().to_string(),
+        metadata.ino().to_string(),
+        metadata.mtime().to_string(),
+        metadata.mtime_nsec().to_string(),
+        metadata.size().to_string(),
+    ];
+    let digest = Sha256::new().chain_update(path.as_os_str().as_encoded_bytes()).chain_update([0]);
+    Some(FileMark(hex(&digest.chain_update(parts.join(" ")).finalize())))
+}
+
+pub(super) fn read_file(path: &Path, deadline: &Deadline) -> Result<(Pin, Option<FileMark>), PinError> {
+    let shown = printable(&path.display().to_string());
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => PinError::NoFile,
+        _ => PinError::File(shown.clone(), error),
+    };
+    // Without O_NONBLOCK, a named pipe would hold up the opening until somebody writes.
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = File::options().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    // The open file is asked, not the path: nobody can swap it in between.
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.is_dir() {
+        return Err(failed(io::ErrorKind::IsADirectory.into()));
+    }
+    if metadata.permissions().mode() & 0o007 != 0 {
+        return Err(PinError::WorldAccessible(shown));
+    }
+    let mark = mark(path, &file, &metadata);
+    let read =
+        if metadata.is_file() { read_all(file).map_err(failed)? } else { read_line(file, "the file", deadline)? };
+    Ok((checked(read, "the file")?, mark))
+}
+
+/// At most one byte more than a PIN may have, so that longer input is seen to be too long.
+pub(super) fn read_all(mut file: File) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(vec![0; PIN_LIMIT + 2]);
+    let mut length = 0;
+    loop {
+        match file.read(&mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+/// One line of a stream, byte by byte, so that what follows it belongs to whoever shares the stream.
+pub(super) fn read_line(
+    mut file: File,
+    what: &'static str,
+    deadline: &Deadline,
+) -> Result<Zeroizing<Vec<u8>>, PinError> {
+    let failed = |error: io::Error| PinError::Stream(what, error);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(PIN_LIMIT + 2));
+    let mut byte = Zeroizing::new([0; 1]);
+    while bytes.len() < PIN_LIMIT + 2 {
+        let left = deadline.left().ok_or(PinError::TimedOut(what))?;
+        let timeout = left.try_into().map_err(|_| PinError::TimedOut(what))?;
+        match poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) | Err(Errno::INTR) => continue,
+            Ok(_) => {}
+            Err(error) => return Err(failed(error.into())),
+        }
+        match file.read(&mut byte[..]) {
+            Ok(0) => break,
+            Ok(_) => bytes.push(byte[0]),
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => continue,
+            Err(error) => return Err(failed(error)),
+        }
+        if byte[0] == b'\n' {
+            break;
+        }
+    }
+    Ok(bytes)
+}
+
+/// One newline at the end is no part of the PIN; what is left must be text without control characters, since a stray
+/// carriage return would cost a try.
+pub(super) fn checked(mut bytes: Zeroizing<Vec<u8>>, source: &'static str) -> Result<Pin, PinError> {
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    if bytes.is_empty() {
+        return Err(PinError::Empty(source));
+    }
+    if bytes.len() > PIN_LIMIT {
+        return Err(PinError::TooLong(source));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| PinError::NotText(source))?;
+    if text.chars().any(char::is_control) {
+        return Err(PinError::Control(source));
+    }
+    // The capacity is exact, so that turning it into a secret moves no bytes around.
+    Ok(Pin::from(String::from(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_newline_is_cut_and_control_characters_are_refused() {
+        let pin = |bytes: &[u8]| checked(Zeroizing::new(bytes.to_vec()), "test");
+        assert_eq!(pin(b"12 34\n").unwrap().expose(), "12 34");
+        assert_eq!(pin("pün".as_bytes()).unwrap().expose(), "pün");
+        for bad in [&b"1234\r\n"[..], b"1234\n\n", b"12\x0034", b"\n", b"", b"\xff"] {
+            assert!(pin(bad).is_err(), "{bad:?}");
+        }
+        assert!(matches!(pin(&[b'1'; PIN_LIMIT + 1]), Err(PinError::TooLong(_))));
+    }
+}
