@@ -169,9 +169,12 @@ pub fn select<'a>(slots: &'a [Slot], selectors: &[TokenSelector]) -> Result<&'a 
             return Err(SelectError::Unreadable { index, id: slot.id, cause: cause.clone() });
         }
     }
+    // A token whose clock alone does not parse still says who it is.
+    let says_who_it_is = |slot: &&Slot| slot.token.as_ref().is_some_and(|token| token.initialized);
     let found: Vec<&Slot> =
-        indexed.iter().copied().filter(|slot| slot.error.is_none() && matches_all(slot, &indexed, selectors)).collect();
-    let unreadable = indexed.iter().find_map(|slot| slot.error.clone().map(|cause| (slot.id, cause)));
+        indexed.iter().copied().filter(says_who_it_is).filter(|slot| matches_all(slot, &indexed, selectors)).collect();
+    let silent = |slot: &&Slot| slot.token.is_none().then(|| (slot.id, slot.error.clone().unwrap_or_default()));
+    let unreadable = indexed.iter().find_map(silent);
     let says_nothing = selectors.iter().all(|selector| !selector.describes_token() && selector.slot.is_none());
     match (found.as_slice(), unreadable) {
         ([one], Some((id, cause))) if says_nothing => {
@@ -292,6 +295,16 @@ mod tests {
         assert!(matches!(select(&slots, &by_index(0)), Err(SelectError::Unreadable { id: 4, .. })));
         assert_eq!(select(&slots, &by_index(1)).unwrap().id, 5);
         assert_eq!(select(&slots, &by_id(4)).unwrap().id, 4);
+    }
+
+    #[test]
+    fn a_token_that_says_who_it_is_is_chosen_by_that_and_not_by_its_index() {
+        let mut odd = slot(5, "a", "1");
+        odd.error = Some("C_GetTokenInfo: the answer does not parse".into());
+        let slots = [odd];
+        assert_eq!(select(&slots, &[]).unwrap().id, 5);
+        assert_eq!(select(&slots, &[by_label("a")]).unwrap().id, 5);
+        assert!(matches!(select(&slots, &by_index(0)), Err(SelectError::Unreadable { id: 5, .. })));
     }
 
     #[test]

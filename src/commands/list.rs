@@ -83,9 +83,9 @@ fn read(mut opened: Opened, config: &Config, deadline: &Deadline) -> Shown {
     for slot in slots.iter().filter(|slot| is_selected(slot, &slots, config)) {
         let initialised = slot.token.as_ref().is_some_and(|token| token.initialized);
         let (mechanisms, objects) = match &slot.error {
-            Some(error) => (Vec::new(), Err(error.clone())),
-            None if !initialised => (Vec::new(), Ok(Objects::default())),
-            None => read_slot(&mut opened, slot.id, deadline),
+            Some(error) if !initialised => (Vec::new(), Err(error.clone())),
+            _ if !initialised => (Vec::new(), Ok(Objects::default())),
+            _ => read_slot(&mut opened, slot.id, deadline),
         };
         let index = indexed.iter().position(|id| *id == slot.id);
         shown.push(ShownSlot {
@@ -282,7 +282,8 @@ fn slot_text(shown: &ShownSlot) -> String {
         }
         None => lines.push(format!("  slot {index} (ID {})", shown.slot.id)),
     }
-    lines.extend(shown.slot.error.iter().map(|error| format!("    cannot be read: {error}")));
+    lines
+        .extend(shown.slot.error.iter().map(|error| format!("    cannot be read whole, so not by its index: {error}")));
     lines.push(format!("    {}", shown.uri));
     match &shown.objects {
         Ok(found) => {
@@ -302,10 +303,17 @@ fn slot_text(shown: &ShownSlot) -> String {
                 lines.push(format!("    signs by {}", shown.mechanisms[0]));
             }
         }
-        Err(error) if shown.slot.error.is_none() => lines.push(format!("    objects cannot be read: {error}")),
+        Err(error) if shown.slot.error.as_ref() != Some(error) => {
+            lines.push(format!("    objects cannot be read: {error}"))
+        }
         Err(_) => {}
     }
     lines.join("\n")
+}
+
+/// A serial of nothing but zeros is that of every token of its make.
+fn tells_apart(serial: &str) -> bool {
+    serial.chars().any(|c| c != '0')
 }
 
 /// What to put into the configuration for the first usable token.
@@ -313,7 +321,7 @@ fn snippet(shown: &Shown, slot: &ShownSlot) -> String {
     let quoted = |text: &str| Value::from(text).to_string();
     let token = slot.slot.token.as_ref();
     let (key, value) = match token {
-        Some(token) if !token.serial.is_empty() && slot.uri.token.slot_id.is_none() => ("serial", &token.serial),
+        Some(token) if tells_apart(&token.serial) && slot.uri.token.slot_id.is_none() => ("serial", &token.serial),
         _ => ("uri", &slot.uri.to_string()),
     };
     let (module, value) = (quoted(&shown.module), quoted(value));
