@@ -177,7 +177,17 @@ fn a_program_with_more_rights_than_its_caller_reaches_no_module() {
 fn the_front_leaves_no_core() {
     let mut stand = Stand::new();
     stand.faulty("C_Sign=hang");
-    let (child, _) = start_until(&stand, "C_Sign", &[]);
+    // From a shell that would have cores, as far as it may.
+    let allow = "ulimit -c unlimited 2>/dev/null || ulimit -c $(ulimit -H -c)";
+    let script = format!("{allow}; exec {} sign --pin-source {}", crate::stand::BINARY, stand.pin_source());
+    let base = stand.command(&[]);
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &script]).current_dir(stand.path()).env_clear();
+    shell.envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    let child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while stand.calls("C_Sign") == 0 {
+        std::thread::yield_now();
+    }
     let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
