@@ -4,6 +4,8 @@ use std::fmt;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::process::memory;
+
 pub mod fuse;
 mod prompt;
 mod read;
@@ -17,7 +19,7 @@ pub use source::{PinError, Source};
 /// The longest PIN in bytes; far beyond what any token takes.
 pub const PIN_LIMIT: usize = 1024;
 
-/// A PIN. It is wiped when dropped, and nothing prints it.
+/// A PIN. Its buffer is locked in memory and wiped when dropped, and nothing prints it.
 pub struct Pin(SecretString);
 
 impl Pin {
@@ -30,7 +32,9 @@ impl Pin {
 
 impl From<String> for Pin {
     fn from(pin: String) -> Self {
-        Self(pin.into())
+        let pin = Self(pin.into());
+        memory::lock(pin.expose().as_bytes());
+        pin
     }
 }
 

@@ -8,6 +8,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use crate::error::{Error, Kind, Result};
 
 pub mod descriptors;
+pub mod memory;
 
 /// Prepares the front: refuses rights beyond the caller's, then hardens, then keeps the caller's descriptors from workers.
 ///

@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustix::process::Signal;
+use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
 use crate::cba::{Message, Version};
@@ -168,7 +169,9 @@ impl Link {
         }
         let bytes = self.frame(PIN_LIMIT)?;
         let pin = std::str::from_utf8(&bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-        Ok(UserPin::Pin(String::from(pin).into()))
+        let pin = SecretString::from(pin);
+        crate::process::memory::lock(pin.expose_secret().as_bytes());
+        Ok(UserPin::Pin(pin))
     }
 
     fn frame(&mut self, limit: usize) -> Result<Zeroizing<Vec<u8>>, WorkerError> {

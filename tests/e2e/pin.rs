@@ -290,3 +290,24 @@ fn a_replaced_source_is_kept_from_the_module_too() {
     assert!(!String::from_utf8_lossy(&environment).contains(MARKER));
     Run::from_output(child.wait_with_output().unwrap()).ok();
 }
+
+#[test]
+fn the_pins_buffer_is_locked_in_memory() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign=hang");
+    let source = stand.pin_source();
+    let mut command = stand.command(&["sign", "--pin-source", &source]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while stand.calls("C_Sign") == 0 {
+        std::thread::yield_now();
+    }
+    let front = child.id();
+    let worker = fs::read_to_string(format!("/proc/{front}/task/{front}/children")).unwrap();
+    for process in [front.to_string(), worker.trim().to_owned()] {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let locked = status.lines().find(|line| line.starts_with("VmLck")).unwrap();
+        assert_ne!(locked.split_whitespace().nth(1), Some("0"), "{locked}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
