@@ -67,15 +67,13 @@ pub fn sign(reached: &mut Reached, login: &mut Login, identity: &Identity, confi
     let mut identity = identity.clone();
     let start = Instant::now();
     let mut result = order(reached, login, &identity, config, (mechanism, with_context));
-    if mechanism == Mechanism::Sha512RsaPkcs && is_fault(&result, "C_SignInit", &["CKR_MECHANISM_INVALID"]) {
+    if mechanism == Mechanism::Sha512RsaPkcs && is_fault(&result, &["C_SignInit"], "CKR_MECHANISM_INVALID") {
         mechanism = Mechanism::RsaPkcs;
         let _ = judge(reached, &identity, config, mechanism)?;
         result = order(reached, login, &identity, config, (mechanism, with_context));
     }
-    let lost = ["C_SignInit", "C_Sign", "C_SignUpdate", "C_SignFinal"]
-        .iter()
-        .any(|call| is_fault(&result, call, &["CKR_USER_NOT_LOGGED_IN"]));
-    if lost && !with_context && login.can_repeat() {
+    let signing = ["C_SignInit", "C_Sign", "C_SignUpdate", "C_SignFinal"];
+    if is_fault(&result, &signing, "CKR_USER_NOT_LOGGED_IN") && !with_context && login.can_repeat() {
         // The key wants a login of its own, whatever its attribute says; some modules drop the first one over it.
         with_context = true;
         identity = start_over(reached, login, &identity, config)?;
@@ -110,12 +108,10 @@ fn check(
 
 type Signed = Result<(Vec<u8>, Vec<u8>), Failure>;
 
-fn is_fault(result: &Signed, call: &str, values: &[&str]) -> bool {
-    let fault = |error: &HandleError| match error {
-        HandleError::Fault(fault) => values.iter().any(|value| fault.is(call, value)),
-        _ => false,
-    };
-    matches!(result, Err(Failure::Worker(error)) if fault(error))
+/// Whether one of these calls answered this value.
+fn is_fault(result: &Signed, calls: &[&str], value: &str) -> bool {
+    let Err(Failure::Worker(HandleError::Fault(fault))) = result else { return false };
+    calls.iter().any(|call| fault.is(call, value))
 }
 
 /// Orders one signature, with the context-specific login where it is asked for.
