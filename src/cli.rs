@@ -67,7 +67,6 @@ pub fn command() -> Command {
             keyed("man", "Write manual pages into a directory", &[Log])
                 .arg(Arg::new("dir").value_name("DIR").required(true).help("An existing directory")),
         )
-        .subcommand(Command::new("worker").hide(true).about("The process that holds the module; started by cba-agent itself"))
 }
 
 /// Which flags of configuration keys were given to a command.

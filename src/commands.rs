@@ -9,7 +9,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fstat, major, minor};
 use crate::cli;
 use crate::config::{Config, Settings};
 use crate::error::{Error, Kind, Result};
-use crate::{log, process};
+use crate::{log, process, worker};
 
 mod certificate;
 mod list;
@@ -22,13 +22,20 @@ mod verify;
 #[must_use]
 pub fn run(arguments: Vec<OsString>) -> u8 {
     let mut format = format_of(&arguments);
-    let result = process::prepare().and_then(|()| refuse_pin(&arguments)).and_then(|()| {
-        match cli::command().try_get_matches_from(&arguments) {
-            Ok(matches) => dispatch(&matches, &mut format),
-            Err(error) if !error.use_stderr() => print(error.to_string().trim_end()),
-            Err(error) => Err(cli::usage_error(&error)),
-        }
+    // Known to nobody but the front: neither help nor completions nor manual pages name it.
+    if arguments.get(1).is_some_and(|name| name == "worker") {
+        return end(worker::run().map_err(|error| Error::new(Kind::Usage, error.to_string())), format);
+    }
+    let result = refuse_pin(&arguments).and_then(|()| match cli::command().try_get_matches_from(&arguments) {
+        Ok(matches) => dispatch(&matches, &mut format),
+        Err(error) if !error.use_stderr() => print(error.to_string().trim_end()),
+        Err(error) => Err(cli::usage_error(&error)),
     });
+    end(result, format)
+}
+
+/// Says what went wrong, and returns the exit code.
+fn end(result: Result<()>, format: log::Format) -> u8 {
     match result {
         Ok(()) => 0,
         Err(error) => {
@@ -68,8 +75,8 @@ fn dispatch(matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
     let Some((name, matches)) = matches.subcommand() else {
         return Err(Error::new(Kind::Usage, "a command is needed"));
     };
-    if name == "worker" {
-        return crate::worker::run().map_err(|error| Error::new(Kind::Usage, error.to_string()));
+    if !["verify", "completions", "man"].contains(&name) {
+        process::prepare()?;
     }
     let config = configure(matches)?;
     *format = config.log.format;

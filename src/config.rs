@@ -20,7 +20,7 @@ pub mod keys;
 mod resolve;
 mod settings;
 
-pub use resolve::{days, duration};
+pub use resolve::{days, duration, seconds};
 pub use settings::{Origin, Settings};
 
 /// Everything that is configured, valid.

@@ -30,7 +30,7 @@
 //! cba/*           the protocol: message, request, verify                               PURE
 //! certificate/*   X.509: facts, header encodings, PEM, chains                          PURE
 //! facts, fault    what a worker read; why it could not                                 PURE
-//! process/*       what the process does to itself first; descriptors, memory: the unsafe corners
+//! process/*       what the process does to itself first; death, descriptors, memory: unsafe corners
 //! deadline, error, printable
 //! ```
 //! `tests/layering.rs` reads this tree and fails where an arrow or a PURE rule is broken.
@@ -48,7 +48,7 @@
 //! 6. Standard output carries the result alone; nothing secret is in arguments, logs or errors
 //!    (`pin::a_marker_pin_in_any_wrong_place_is_never_echoed`).
 //! 7. The front opens no network socket (`layering::nothing_opens_a_network_socket`).
-//! 8. Unsafe code stands in `token/raw.rs`, `process/descriptors.rs` and `process/memory.rs` alone (`layering::unsafe_code_stands_in_its_corners_alone`).
+//! 8. Unsafe code stands in `token/raw.rs` and three corners of `process/` alone (`layering::unsafe_code_stands_in_its_corners_alone`).
 
 pub mod cba;
 pub mod certificate;

@@ -11,6 +11,7 @@ mod prompt;
 mod read;
 mod record;
 pub mod source;
+mod store;
 
 pub use fuse::{Fuse, FuseError};
 pub use record::Record;

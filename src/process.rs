@@ -7,6 +7,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 use crate::error::{Error, Kind, Result};
 
+pub mod death;
 pub mod descriptors;
 pub mod memory;
 
@@ -43,8 +44,13 @@ fn is_privileged() -> io::Result<bool> {
     const WORD: usize = size_of::<usize>();
     let vector = match std::fs::read("/proc/self/auxv") {
         Ok(vector) => vector,
-        // The kernel hides it from a process that is undumpable from the start, as a privileged one is.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(true),
+        // The kernel hides it from a process that is undumpable from the start: a privileged one, or one whose file may
+        // be run and not read. Which of the two cannot be told.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(io::Error::other(
+                "the program's file must be readable to whoever runs it, and neither set-user-ID nor set-group-ID",
+            ));
+        }
         Err(error) => return Err(error),
     };
     let words: Vec<usize> =

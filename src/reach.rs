@@ -79,8 +79,8 @@ pub fn open(config: &Config, deadline: &Deadline) -> Result<Opened> {
                 opened.handle.close();
             }
             Err(error) => {
-                tracing::debug!("{}: {}", path.display(), error.message);
-                failed.push(error.context(modules::selector(&path)));
+                tracing::debug!("{}", error.message);
+                failed.push(error);
             }
         }
     }
@@ -134,7 +134,8 @@ pub fn open_all(config: &Config, paths: Vec<PathBuf>, deadline: &Deadline) -> Ve
             let reply = handle.answer("loading the module", deadline)?;
             loaded(handle, path.clone(), reply)
         });
-        (path, opened)
+        let named = opened.map_err(|error: Error| error.context(path.display()));
+        (path, named)
     };
     started.into_iter().map(finish).collect()
 }
@@ -213,18 +214,20 @@ impl Opened {
 }
 
 impl Reached {
-    /// Reads the slot once more, for the state of its PIN as it is now.
+    /// Reads the slot once more, for the state of its PIN as it is now; `may_appear` where a token that said nothing of
+    /// itself may say it now.
     ///
     /// # Errors
     /// When the worker gives no answer, or another token is in the slot.
-    pub fn read_slot_again(&mut self) -> Result<()> {
-        let Reply::Slot(slot) = self.opened.handle.call(&Request::Slot, None, &self.deadline)? else {
+    pub fn read_slot_again(&mut self, may_appear: bool) -> Result<()> {
+        let Reply::Slot(slot) = self.ask(&Request::Slot)? else {
             return Err(self.opened.handle.out_of_turn("reading the token's state").into());
         };
         let same = |a: &Token, b: &Token| (&a.serial, &a.label, &a.model) == (&b.serial, &b.label, &b.model);
         let is_same = match (&self.slot.token, &slot.token) {
             (Some(before), Some(now)) => same(before, now),
-            (None, _) => true,
+            (None, None) => true,
+            (None, Some(_)) => may_appear,
             (Some(_), None) => false,
         };
         if !is_same {
@@ -240,7 +243,7 @@ impl Reached {
     /// # Errors
     /// What the token answered.
     pub fn objects(&mut self) -> Result<Objects> {
-        match self.opened.handle.call(&Request::Objects, None, &self.deadline)? {
+        match self.ask(&Request::Objects)? {
             Reply::Objects(objects) => Ok(objects),
             _ => Err(self.opened.handle.out_of_turn("reading keys and certificates").into()),
         }
@@ -267,6 +270,11 @@ impl Reached {
             Some(kind) if kind.exit_code() == 4 || kind == Kind::TokenTimeout => drop(self.opened.handle),
             _ => self.opened.handle.close(),
         }
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<Reply> {
+        let reply = self.opened.handle.call(request, None, &self.deadline);
+        reply.map_err(|error| Error::from(error).context(format_args!("cannot read {}", self.name())))
     }
 
     /// How errors and prompts name the token.

@@ -149,7 +149,9 @@ fn order(
 /// A new session, a new login with the PIN that was accepted, and the same identity again.
 fn start_over(reached: &mut Reached, login: &mut Login, before: &Identity, config: &Config) -> Result<Identity> {
     let slot_id = reached.slot.id;
-    let reply = reached.opened.handle.call(&WorkerRequest::Session { slot_id }, None, &reached.deadline)?;
+    let reply = reached.opened.handle.call(&WorkerRequest::Session { slot_id }, None, &reached.deadline);
+    let context = || format!("cannot open a session on {}", reached.name());
+    let reply = reply.map_err(|error| Error::from(error).context(context()))?;
     if !matches!(reply, Reply::Session(_)) {
         return Err(reached.opened.handle.out_of_turn("opening a session").into());
     }

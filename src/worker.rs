@@ -11,7 +11,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustix::process::Signal;
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
@@ -54,7 +53,7 @@ pub enum WorkerError {
 pub fn run() -> Result<(), WorkerError> {
     // First of all, before any secret can arrive: exec made the process dumpable again.
     crate::process::harden()?;
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
+    crate::process::death::follow_the_front().map_err(|_| WorkerError::NotAChild)?;
     let mut link = Link::take_stdin()?;
     link.send(&Reply::Hello { build: wire::BUILD.into() })?;
     let Request::Open { module } = link.receive()? else { return Ok(()) };

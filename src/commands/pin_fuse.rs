@@ -11,16 +11,23 @@ use crate::cli;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::facts::{Slot, Token};
+use crate::facts::Token;
 use crate::pin::fuse::{self, Records, describe};
 use crate::pin::{FuseError, Record};
 use crate::printable::printable;
 use crate::reach;
-use crate::selector::{Uri, token_uri};
+use crate::selector::TokenSelector;
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let directory = fuse::directory(config.state_dir.as_deref())?;
-    let records = matching(fuse::all(&directory)?, &directory, config)?;
+    let all = fuse::all(&directory)?;
+    let nothing_here = all.is_empty();
+    let others: Vec<String> = all.iter().map(candidate).collect();
+    let records = matching(all, &directory, config)?;
+    if records.is_empty() && !nothing_here && !config.token.is_empty() {
+        let hints = others.into_iter().map(|other| format!("there is {other}")).collect();
+        return Err(Error { kind: Kind::NotFound, message: "no fuse matches the selection".into(), hints });
+    }
     if !cli::is_given(matches, "reset") {
         if records.is_empty() {
             return print("intact: no PIN was ever refused or left unsettled");
@@ -31,20 +38,27 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
         };
         return print(&records.iter().map(line).collect::<Vec<_>>().join("\n"));
     }
-    match records.as_slice() {
+    // An intact fuse is nothing to clear, so it makes no choice necessary.
+    let to_clear: Records =
+        records.into_iter().filter(|(_, record)| record.as_ref().map_or(true, |record| record.spent() > 0)).collect();
+    match to_clear.as_slice() {
         [] => print("nothing to clear"),
         [(path, _)] => {
             fuse::reset(path, &Deadline::after(config.sign.timeout))?;
             print("cleared: the next login sends the PIN again")
         }
         several => {
-            let hints = several.iter().map(|(path, record)| match record {
-                Ok(record) => format!("choose with --uri '{}'   ({})", uri(record), describe(record)),
-                Err(_) => format!("a damaged one: {}", path.display()),
-            });
+            let hints = several.iter().map(|one| format!("choose with {}", candidate(one)));
             let message = format!("{} fuses match; --reset clears one", several.len());
             Err(Error { kind: Kind::Ambiguous, message, hints: hints.collect() })
         }
+    }
+}
+
+fn candidate((path, record): &(PathBuf, Result<Record, FuseError>)) -> String {
+    match record {
+        Ok(record) => format!("--uri '{}'   ({})", fuse::uri_of(&record.token()), describe(record)),
+        Err(_) => format!("the URI of its token, or remove {} (damaged)", path.display()),
     }
 }
 
@@ -58,22 +72,21 @@ fn matching(records: Records, directory: &Path, config: &Config) -> Result<Recor
         opened.handle.close();
         return Ok(records.into_iter().filter(|(found, _)| *found == path).collect());
     }
-    let fits = |record: &Record| config.token.iter().all(|selector| selector.matches_token(&token(record)));
-    // A damaged record names no token, so no selector can mean it.
-    let damaged_fits = config.token.is_empty();
-    Ok(records.into_iter().filter(|(_, record)| record.as_ref().map_or(damaged_fits, fits)).collect())
+    let fits = |record: &Record| config.token.iter().all(|selector| selector.matches_token(&record.token()));
+    // A damaged record names no token; only a selection of every field by which it is kept can mean it.
+    let whole = whole_token(&config.token).map(|token| fuse::path(directory, &token));
+    let is_meant = |path: &PathBuf| config.token.is_empty() || whole.as_ref() == Some(path);
+    Ok(records.into_iter().filter(|(path, record)| record.as_ref().map_or_else(|_| is_meant(path), fits)).collect())
 }
 
-fn token(record: &Record) -> Token {
-    Token {
-        label: record.label.clone(),
-        serial: record.serial.clone(),
-        manufacturer: record.manufacturer.clone(),
-        model: record.model.clone(),
+/// The token that a selection describes in full.
+fn whole_token(selectors: &[TokenSelector]) -> Option<Token> {
+    let field = |of: fn(&TokenSelector) -> &Option<String>| selectors.iter().find_map(|selector| of(selector).clone());
+    Some(Token {
+        label: field(|selector| &selector.label)?,
+        serial: field(|selector| &selector.serial)?,
+        manufacturer: field(|selector| &selector.manufacturer)?,
+        model: field(|selector| &selector.model)?,
         ..Token::default()
-    }
-}
-
-fn uri(record: &Record) -> Uri {
-    token_uri(&Slot { token: Some(token(record)), ..Slot::default() }, &[])
+    })
 }

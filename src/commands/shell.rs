@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap_complete::Shell;
 
-use super::{print_bytes, usage};
+use super::print_bytes;
 use crate::cli;
 use crate::error::{Error, Kind, Result};
 
@@ -21,7 +21,7 @@ pub(super) fn completions(shell: &str) -> Result<()> {
 pub(super) fn man(directory: &str) -> Result<()> {
     let directory = Path::new(directory);
     if !directory.is_dir() {
-        return Err(usage("DIR", "must be an existing directory").context("man"));
+        return Err(Error::new(Kind::Usage, "man: DIR must be an existing directory").hint("mkdir it first"));
     }
     clap_mangen::generate_to(cli::command(), directory)
         .map_err(|error| Error::new(Kind::Unexpected, format!("cannot write manual pages: {error}")))

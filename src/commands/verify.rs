@@ -12,7 +12,7 @@ use crate::cba::{self, Version, message};
 use crate::certificate::chain::Roots;
 use crate::certificate::{HeaderEncoding, utc};
 use crate::cli;
-use crate::config::{Config, duration};
+use crate::config::{Config, seconds};
 use crate::error::{Error, Kind, Result};
 use crate::policy;
 use crate::printable::hex;
@@ -26,7 +26,7 @@ const MAX_AHEAD: u64 = 60;
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let wanted = || usage("max-age", "must be a duration such as 300s");
-    let max_age = cli::given(matches, "max-age").map(|text| duration(text).ok_or_else(wanted)).transpose()?;
+    let max_age = cli::given(matches, "max-age").map(|text| seconds(text).ok_or_else(wanted)).transpose()?;
     let roots = cli::given(matches, "roots").map(read_roots).transpose()?;
     let received = receive(cli::given(matches, "header"), cli::given(matches, "body"))?;
     let freshness = Freshness { now: now(), max_age: max_age.map_or(300, |age| age.as_secs()), max_ahead: MAX_AHEAD };
@@ -86,7 +86,11 @@ fn read_roots(path: &str) -> Result<Roots> {
     Roots::from_pem(&read_file(path)?).map_err(|error| Error::new(Kind::Config, format!("{path}: {error}")))
 }
 
+/// `-` is standard input.
 fn read_file(path: &str) -> Result<Vec<u8>> {
+    if path == "-" {
+        return read("standard input", io::stdin().lock());
+    }
     let file = File::open(path).map_err(|error| Error::new(Kind::Config, format!("cannot read {path}: {error}")))?;
     read(path, file)
 }

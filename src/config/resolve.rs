@@ -21,6 +21,12 @@ pub fn duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
 }
 
+/// The same, where a bare number is one of seconds, as in systemd and OpenSSH.
+#[must_use]
+pub fn seconds(text: &str) -> Option<Duration> {
+    text.parse().ok().map(Duration::from_secs).or_else(|| duration(text))
+}
+
 /// A duration in words, for a notice: whole days.
 #[must_use]
 pub fn days(seconds: u64) -> String {
@@ -108,8 +114,9 @@ impl Reader<'_> {
 
     fn sign(&self) -> Result<Sign, ConfigError> {
         let time = |text: &str| duration(text).ok_or_else(|| "must be a duration such as 30s, 5m or 30d".to_owned());
+        let some = |text: &str| seconds(text).ok_or_else(|| "must be a duration such as 30s or 5m".to_owned());
         let positive =
-            |text: &str| time(text).and_then(|d| if d.is_zero() { Err("must be more than 0".into()) } else { Ok(d) });
+            |text: &str| some(text).and_then(|d| if d.is_zero() { Err("must be more than 0".into()) } else { Ok(d) });
         let version = self.0.get("sign.payload_version");
         Ok(Sign {
             version: self.one_of("sign.payload_version", &VERSIONS)?.unwrap_or_default(),

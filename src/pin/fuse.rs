@@ -3,21 +3,21 @@
 //! Flags of tokens lie and processes die, so this is what stands between a nightly job with a wrong PIN and a locked
 //! token. The mark is on disk before `C_Login` is called; only `CKR_OK` clears it. The rule is in `record`.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, channel};
 
-use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
 
 use super::record::Record;
 pub use super::record::{Attempt, End};
+use super::store::{open, read, wait_for, write};
 use crate::deadline::Deadline;
 use crate::error::{Explain, Kind};
 use crate::facts::{Slot, Token};
 use crate::printable::{hex, printable};
+use crate::selector::{TokenSelector, Uri};
 
 /// Why a login is not tried.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,12 @@ pub enum FuseError {
     /// Its record is damaged.
     #[error("the record {} is damaged", .0.display())]
     Damaged(PathBuf),
+    /// The same, of a token that is known.
+    #[error("the wrong-PIN fuse of this token is damaged")]
+    DamagedOf {
+        /// The token's URI.
+        uri: String,
+    },
     /// Another process is at the token.
     #[error("another cba-agent holds the token")]
     Held,
@@ -46,13 +52,15 @@ pub enum FuseError {
         refused: u32,
         /// Attempts with unknown end.
         pending: u32,
+        /// The token's URI.
+        uri: String,
     },
 }
 
 impl Explain for FuseError {
     fn kind(&self) -> Kind {
         match self {
-            Self::NoDirectory | Self::State(..) | Self::Damaged(_) => Kind::StateDir,
+            Self::NoDirectory | Self::State(..) | Self::Damaged(_) | Self::DamagedOf { .. } => Kind::StateDir,
             Self::Held => Kind::TokenBusy,
             Self::Unknown | Self::Blown { .. } => Kind::PinFuse,
         }
@@ -60,23 +68,26 @@ impl Explain for FuseError {
 
     fn hints(&self) -> Vec<String> {
         match self {
-            Self::NoDirectory | Self::State(..) => vec![
-                "unattended logins need a directory that this user can write: --state-dir DIR".into(),
-            ],
+            Self::NoDirectory | Self::State(..) => {
+                vec!["unattended logins need a directory that this user can write: --state-dir DIR".into()]
+            }
             Self::Unknown => vec!["log in once with --pin-source prompt, or see `cba-agent pin-fuse`".into()],
-            Self::Damaged(_) => vec!["after a look at it: cba-agent pin-fuse --reset".into()],
+            Self::Damaged(path) => vec![format!("after a look at it, remove {}", path.display())],
+            Self::DamagedOf { uri } => vec![format!("when the PIN is right for certain: {}", reset_command(uri))],
             Self::Held => vec!["wait for it, or allow more time with --timeout".into()],
-            Self::Blown { refused, pending } if refused + pending < 2 => vec![
-                "correct the PIN in its file, which is then tried once; or log in once with --pin-source prompt; or, \
-                 when the PIN is right for certain: cba-agent pin-fuse --reset"
-                    .into(),
-            ],
-            Self::Blown { .. } => vec![
-                "log in once with --pin-source prompt; or, when the PIN is right for certain: cba-agent pin-fuse --reset"
-                    .into(),
-            ],
+            Self::Blown { refused, pending, uri } => {
+                let mended =
+                    (refused + pending < 2).then(|| "correct the PIN in its file, which is then tried once".into());
+                let prompt = "or log in once with --pin-source prompt".into();
+                let reset = format!("or, when the PIN is right for certain: {}", reset_command(uri));
+                mended.into_iter().chain([prompt, reset]).collect()
+            }
         }
     }
+}
+
+fn reset_command(uri: &str) -> String {
+    format!("cba-agent pin-fuse --reset --uri '{uri}'")
 }
 
 /// The state directory: what was configured, else systemd's, else the user's. A relative path would be another
@@ -118,6 +129,22 @@ pub fn check_unknown(directory: &Path) -> Result<(), FuseError> {
     if all(directory)?.iter().any(blown) { Err(FuseError::Unknown) } else { Ok(()) }
 }
 
+/// Refuses an unattended login to a token in a slot whose stand-in has a blown fuse: the PIN that was refused there, when
+/// the slot said nothing, was this token's.
+///
+/// # Errors
+/// [`FuseError::Blown`], or when the record cannot be read.
+pub fn check_stand_in(directory: &Path, slot_id: u64, module: &Path) -> Result<(), FuseError> {
+    let stand_in = token_of(&Slot { id: slot_id, ..Slot::default() }, module);
+    let record = read(&path(directory, &stand_in))?.filter(Record::is_blown);
+    let blown = |record: Record| FuseError::Blown {
+        refused: record.refused,
+        pending: record.pending,
+        uri: uri_of(&stand_in).to_string(),
+    };
+    record.map_or(Ok(()), |record| Err(blown(record)))
+}
+
 /// A token's fuse, held under its lock until dropped.
 #[derive(Debug)]
 pub struct Fuse {
@@ -139,7 +166,10 @@ impl Fuse {
         let lock = open(&directory.join(format!("{name}.lock"))).map_err(failed)?;
         let lock = wait_for(lock, deadline).map_err(failed)?.ok_or(FuseError::Held)?;
         let path = directory.join(format!("{name}.json"));
-        let record = read(&path)?.unwrap_or_else(|| Record::new(token));
+        let record = match read(&path) {
+            Err(FuseError::Damaged(_)) => Err(FuseError::DamagedOf { uri: uri_of(token).to_string() }),
+            read => read.map(|record| record.unwrap_or_else(|| Record::new(token))),
+        }?;
         Ok(Self { path, record, attempt, _lock: lock })
     }
 
@@ -149,7 +179,8 @@ impl Fuse {
     /// [`FuseError::Blown`], or when the mark cannot be written.
     pub fn begin(&mut self) -> Result<(), FuseError> {
         if !self.record.allows(&self.attempt) {
-            return Err(FuseError::Blown { refused: self.record.refused, pending: self.record.pending });
+            let uri = uri_of(&self.record.token()).to_string();
+            return Err(FuseError::Blown { refused: self.record.refused, pending: self.record.pending, uri });
         }
         self.record.begin();
         self.write()
@@ -206,6 +237,20 @@ pub fn reset(path: &Path, deadline: &Deadline) -> Result<(), FuseError> {
     fs::remove_file(path).map_err(failed)
 }
 
+/// The URI that means one record: every field by which it is kept, the empty ones too.
+#[must_use]
+pub fn uri_of(token: &Token) -> Uri {
+    let field = |text: &str| Some(text.to_owned());
+    let token = TokenSelector {
+        label: field(&token.label),
+        serial: field(&token.serial),
+        manufacturer: field(&token.manufacturer),
+        model: field(&token.model),
+        ..TokenSelector::default()
+    };
+    Uri { token, ..Uri::default() }
+}
+
 /// The file of a token's record in a state directory.
 #[must_use]
 pub fn path(directory: &Path, token: &Token) -> PathBuf {
@@ -219,7 +264,7 @@ pub fn describe(record: &Record) -> String {
         (false, 0) => "intact".to_owned(),
         (false, _) => "intact; one attempt ended unknown".to_owned(),
         (true, spent) if spent < 2 => "blown: takes one attempt with a changed PIN file, or a prompt".to_owned(),
-        (true, _) => "blown: takes a prompt, or `cba-agent pin-fuse --reset`".to_owned(),
+        (true, _) => "blown: takes a prompt, or --reset".to_owned(),
     };
     format!(
         "token '{}' serial '{}' ({} {}): {state} (refused {}, unknown {})",
@@ -236,62 +281,6 @@ fn file_name(token: &Token) -> String {
     let parts = [&token.manufacturer, &token.model, &token.serial, &token.label];
     let digest = parts.iter().fold(Sha256::new(), |digest, part| digest.chain_update(part).chain_update([0]));
     hex(&digest.finalize()[..16])
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    give_to_owner(&file, path)?;
-    Ok(file)
-}
-
-/// What root writes belongs to the owner of the directory, or a service would be locked out by one run of root's.
-fn give_to_owner(file: &File, path: &Path) -> io::Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    let Some(directory) = path.parent() else { return Ok(()) };
-    let owner = fs::metadata(directory)?;
-    std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))
-}
-
-/// Waits for the lock in a thread of its own, since waiting for a lock knows no time-out; a lock that comes too late
-/// is given back.
-fn wait_for(file: File, deadline: &Deadline) -> io::Result<Option<File>> {
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => return Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        let locked = flock(&file, FlockOperation::LockExclusive).map(|()| file);
-        let _ = sender.send(locked);
-    });
-    match receiver.recv_timeout(deadline.left().unwrap_or_default()) {
-        Ok(locked) => Ok(Some(locked?)),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(None),
-    }
-}
-
-/// `None` where there is none; the absence of a record is the state of a token that was never refused.
-fn read(path: &Path) -> Result<Option<Record>, FuseError> {
-    let mut text = String::new();
-    match File::open(path).and_then(|file| file.take(1 << 16).read_to_string(&mut text)) {
-        Ok(_) => serde_json::from_str(&text).map(Some).map_err(|_| FuseError::Damaged(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(FuseError::State(path.to_owned(), error)),
-    }
-}
-
-/// Replaces the record so that a crash leaves the old one or the new one, and returns when it is on disk.
-fn write(path: &Path, record: &Record) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    give_to_owner(&file, &new)?;
-    file.write_all(&serde_json::to_vec(record)?)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 #[cfg(test)]
@@ -326,7 +315,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = path(directory.path(), &Token::default());
         fs::write(&path, "{").unwrap();
-        assert!(matches!(lock(directory.path(), Attempt::Unattended), Err(FuseError::Damaged(_))));
+        assert!(matches!(lock(directory.path(), Attempt::Unattended), Err(FuseError::DamagedOf { .. })));
         reset(&path, &Deadline::after(Duration::from_millis(50))).unwrap();
         assert!(lock(directory.path(), Attempt::Unattended).is_ok());
     }

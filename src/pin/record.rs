@@ -65,6 +65,18 @@ impl Record {
         }
     }
 
+    /// The token that it is kept of.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        Token {
+            manufacturer: self.manufacturer.clone(),
+            model: self.model.clone(),
+            serial: self.serial.clone(),
+            label: self.label.clone(),
+            ..Token::default()
+        }
+    }
+
     /// Tries that may have been spent since the last success.
     #[must_use]
     pub fn spent(&self) -> u32 {

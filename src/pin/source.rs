@@ -98,6 +98,7 @@ impl Explain for PinError {
         let hint = match self {
             Self::NoSource => SOURCES.to_owned(),
             Self::WorldAccessible(path) => format!("chmod o-rwx {path}"),
+            Self::Control("the prompt") => "no login was tried; type it again without control keys".to_owned(),
             Self::Control(_) => "the file must hold the PIN alone, with at most one newline at its end: \
                  printf '%s' PIN > FILE; Windows line ends count as part of it"
                 .to_owned(),

@@ -126,8 +126,18 @@ impl Login {
             Ok(Reply::LoggedIn { .. } | Reply::ContextAccepted { .. }) => Ok(()),
             Ok(_) => Err(Failure::Worker(reached.opened.handle.out_of_turn("login"))),
             Err(HandleError::Fault(fault)) if fault.is_login() => {
+                let at_keypad = matches!(self.how, Some(How::Pinpad));
                 self.how = None;
+                if at_keypad && fault.is("C_Login", "CKR_ARGUMENTS_BAD") {
+                    let message = format!("{context}: {}: {fault}", reached.name());
+                    return Err(Failure::Other(Error::new(Kind::PinSource, message).hint(
+                        "the module takes no login without a PIN, whatever its flags say; use another --pin-source",
+                    )));
+                }
                 Err(Failure::Other(Error::from(fault).context(format_args!("{context}: {}", reached.name()))))
+            }
+            Err(error) if matches!(request, Request::Login(_)) => {
+                Err(Failure::Other(Error::from(error).context(reached.name())))
             }
             Err(error) => Err(Failure::Worker(error)),
         }
@@ -151,9 +161,13 @@ impl Login {
                 (How::Pin(reached.deadline.stopped(|| source::ask(&name))?), None)
             }
         };
+        if reached.slot.token.is_none() {
+            // A reading that failed once must not lead to another fuse than the token's own.
+            reached.read_slot_again(true)?;
+        }
         self.fuse = lock(reached, config, attempt(attended, mark))?;
         // While the lock was awaited, another login may have brought the token to its last try.
-        reached.read_slot_again()?;
+        reached.read_slot_again(false)?;
         check_flags(reached, attended)?;
         if reached.slot.token.as_ref().is_some_and(|token| token.pin_count_low) {
             tracing::warn!("a wrong PIN was given to this token before (CKF_USER_PIN_COUNT_LOW)");
@@ -209,8 +223,10 @@ fn lock(reached: &Reached, config: &Config, attempt: Attempt) -> Result<Option<F
     let attended = attempt == Attempt::Attended;
     let token = fuse::token_of(&reached.slot, &reached.opened.module);
     let locked = fuse::directory(config.state_dir.as_deref()).and_then(|directory| {
-        if reached.slot.token.is_none() && !attended {
-            fuse::check_unknown(&directory)?;
+        match &reached.slot.token {
+            _ if attended => {}
+            None => fuse::check_unknown(&directory)?,
+            Some(_) => fuse::check_stand_in(&directory, reached.slot.id, &reached.opened.module)?,
         }
         Fuse::lock(&directory, &token, attempt, &reached.deadline)
     });

@@ -37,13 +37,14 @@ fn usage_errors_are_one_error_line_and_a_hint() {
 fn completions_and_manual_pages_are_made() {
     let stand = Stand::empty();
     for shell in ["bash", "zsh", "fish"] {
-        assert!(stand.run(&["completions", shell]).ok().contains("cba-agent"));
+        let script = stand.run(&["completions", shell]).ok();
+        assert!(script.contains("cba-agent") && !script.contains("worker"), "{shell}");
     }
     stand.run(&["completions", "tcl"]).failed(2);
     let directory = stand.path().join("man");
     std::fs::create_dir(&directory).unwrap();
     stand.run(&["man", &stand.file("man")]).ok();
-    assert!(directory.join("cba-agent-sign.1").exists());
+    assert!(directory.join("cba-agent-sign.1").exists() && !directory.join("cba-agent-worker.1").exists());
     stand.run(&["man", "/nonexistent"]).failed(2);
 }
 

@@ -279,6 +279,74 @@ fn a_reset_for_another_token_leaves_a_damaged_record_alone() {
     let is_record = |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "json");
     let record = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).find(is_record).unwrap();
     fs::write(&record, "{").unwrap();
-    stand.run(&["pin-fuse", "--reset", "--token-label", "nosuch"]).ok();
+    stand.run(&["pin-fuse", "--reset", "--token-label", "nosuch"]).failed(3);
     assert_eq!(fs::read_to_string(&record).unwrap(), "{");
+}
+
+#[test]
+fn no_link_in_the_state_directory_is_followed() {
+    let stand = stand();
+    wrong(&stand).failed(4);
+    let state = stand.path().join("home/.local/state/cba-agent");
+    let victim = stand.write("victim", "precious");
+    for extension in ["lock", "new", "json"] {
+        stand.run(&["pin-fuse", "--reset"]).ok();
+        wrong(&stand).failed(4);
+        stand.run(&["pin-fuse", "--reset"]).ok();
+        let lock =
+            fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.extension().is_some());
+        let path = lock.unwrap().with_extension(extension);
+        let _ = fs::remove_file(&path);
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        let _ = wrong(&stand).failed(4);
+        assert_eq!(stand.read("victim"), "precious", "{extension}");
+        let _ = fs::remove_file(&path);
+    }
+}
+
+#[test]
+fn a_reading_that_failed_once_leads_to_no_second_fuse() {
+    let mut stand = stand();
+    let list: serde_json::Value = serde_json::from_str(&stand.run(&["list", "--json"]).ok()).unwrap();
+    let id = list["modules"][0]["slots"][0]["slot_id"].to_string();
+    let source = format!("file:{}", stand.file("wrong"));
+    let wrong_by_id = |stand: &Stand| stand.run(&["sign", "--slot-id", &id, "--pin-source", &source]);
+    for rules in ["C_GetTokenInfo#1=0x30", "C_GetTokenInfo=0x30"] {
+        stand.faulty(rules);
+        wrong_by_id(&stand).failed(4);
+        assert_eq!(stand.calls("C_Login"), 1, "{rules}");
+        stand.faulty("");
+        assert!(wrong_by_id(&stand).failed(4).contains("no login is tried"), "{rules}");
+        assert_eq!(stand.calls("C_Login"), 0, "{rules}");
+        fs::remove_dir_all(stand.path().join("home")).unwrap();
+    }
+}
+
+/// The command behind the last hint.
+fn hinted_reset(error: &str) -> Vec<String> {
+    let hint = error.lines().find_map(|line| line.split("cba-agent pin-fuse ").nth(1)).unwrap();
+    hint.replace('\'', "").split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_hinted_command_clears_the_right_fuse_among_several() {
+    let stand = stand();
+    stand.provision(&["--label", "two"]);
+    stand.sign(&["--token-label", "two"]).ok();
+    let source = format!("file:{}", stand.file("wrong"));
+    let sign = || stand.run(&["sign", "--token-label", "cba", "--pin-source", &source]);
+    sign().failed(4);
+    let clear = |error: &str| {
+        let words = hinted_reset(error);
+        let all: Vec<&str> = ["pin-fuse"].into_iter().chain(words.iter().map(String::as_str)).collect();
+        assert!(stand.run(&all).ok().contains("cleared"));
+    };
+    clear(&sign().failed(4));
+    sign().failed(4);
+    let state = stand.path().join("home/.local/state/cba-agent");
+    let is_cba = |path: &std::path::PathBuf| fs::read_to_string(path).is_ok_and(|text| text.contains("\"cba\""));
+    let record = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).find(is_cba).unwrap();
+    fs::write(record, "{").unwrap();
+    clear(&sign().failed(4));
+    assert!(stand.run(&["pin-fuse", "--reset", "--token-label", "nope"]).failed(3).contains("there is --uri"));
 }

@@ -105,6 +105,21 @@ fn ctrl_c_leaves_no_process_behind() {
 }
 
 #[test]
+fn whatever_ends_the_front_ends_what_the_module_started() {
+    let mut stand = Stand::new();
+    stand.faulty("C_SignInit=spawn;C_Sign=hang");
+    for signal in ["-INT", "-TERM", "-HUP", "-KILL"] {
+        let _ = fs::remove_file(stand.file("calls"));
+        let (child, worker) = start_until(&stand, "C_Sign", &[]);
+        let started = fs::read_to_string(format!("/proc/{worker}/task/{worker}/children")).unwrap();
+        let started: u32 = started.trim().parse().unwrap();
+        crate::stand::tool(std::process::Command::new("kill").args([signal, &child.id().to_string()]));
+        child.wait_with_output().unwrap();
+        assert!(is_gone(worker) && is_gone(started), "{signal}");
+    }
+}
+
+#[test]
 fn killing_the_worker_is_exit_6() {
     let mut stand = Stand::new();
     stand.faulty("C_Sign=hang");

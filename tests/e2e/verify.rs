@@ -18,7 +18,8 @@ fn accepts_what_sign_prints_in_every_form() {
     }
     let header = stand.write("h", stand.sign(&["--format", "header"]).ok());
     let body = stand.write("b", stand.sign(&["--format", "body"]).ok());
-    stand.run(&["verify", "--header", &header, "--body", &body]).ok();
+    stand.run(&["verify", "--header", &header, "--body", &body, "--max-age", "300"]).ok();
+    stand.run_with_input(&["verify", "--header", &header, "--body", "-"], stand.read("b")).ok();
 }
 
 #[test]

@@ -1,0 +1,32 @@
+//! The unsafe corner of a worker's end: when the front is gone, so is the worker, and all that its module started.
+
+#![allow(unsafe_code)]
+
+use std::io;
+
+use rustix::process::{Signal, getpgrp, getpid, kill_current_process_group, set_parent_process_death_signal};
+
+/// No module and nothing else on Linux uses this signal; its default is to end the process.
+const FRONT_IS_GONE: Signal = Signal::STKFLT;
+
+/// Has the kernel end this process and its group when the thread that started it ends, however that came about.
+///
+/// # Errors
+/// When this process does not lead its group, which then holds others, or the kernel refuses.
+pub fn follow_the_front() -> io::Result<()> {
+    if getpgrp() != getpid() {
+        return Err(io::Error::other("not the leader of a process group"));
+    }
+    let end_all = || {
+        let _ = kill_current_process_group(Signal::KILL);
+    };
+    // SAFETY: the action is one system call, which a signal handler may make.
+    unsafe { signal_hook::low_level::register(FRONT_IS_GONE.as_raw(), end_all) }?;
+    // A module may block signals in its own thread; this one stays open to them, and does nothing else.
+    std::thread::Builder::new().name("front-watch".into()).spawn(|| {
+        loop {
+            std::thread::park();
+        }
+    })?;
+    Ok(set_parent_process_death_signal(Some(FRONT_IS_GONE))?)
+}
