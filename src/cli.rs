@@ -60,11 +60,11 @@ pub fn command() -> Command {
                 .after_help("Examples:\n  cba-agent pin-fuse\n  cba-agent pin-fuse --reset --token-label prod"),
         )
         .subcommand(
-            keyed("completions", "Print a completion script", &[Log])
+            Command::new("completions").about("Print a completion script")
                 .arg(Arg::new("shell").value_name("SHELL").required(true).help("bash, zsh, fish, elvish or powershell")),
         )
         .subcommand(
-            keyed("man", "Write manual pages into a directory", &[Log])
+            Command::new("man").about("Write manual pages into a directory")
                 .arg(Arg::new("dir").value_name("DIR").required(true).help("An existing directory")),
         )
 }

@@ -75,8 +75,11 @@ fn dispatch(matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
     let Some((name, matches)) = matches.subcommand() else {
         return Err(Error::new(Kind::Usage, "a command is needed"));
     };
-    if !["verify", "completions", "man"].contains(&name) {
-        process::prepare()?;
+    match name {
+        "completions" => return shell::completions(cli::given(matches, "shell").unwrap_or_default()),
+        "man" => return shell::man(cli::given(matches, "dir").unwrap_or_default()),
+        "verify" => {}
+        _ => process::prepare()?,
     }
     let config = configure(matches)?;
     *format = config.log.format;
@@ -85,9 +88,7 @@ fn dispatch(matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
         "list" => list::run(matches, &config),
         "certificate" => certificate::run(matches, &config),
         "verify" => verify::run(matches, &config),
-        "pin-fuse" => pin_fuse::run(matches, &config),
-        "completions" => shell::completions(cli::given(matches, "shell").unwrap_or_default()),
-        _ => shell::man(cli::given(matches, "dir").unwrap_or_default()),
+        _ => pin_fuse::run(matches, &config),
     }
 }
 

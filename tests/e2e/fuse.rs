@@ -88,6 +88,12 @@ fn other_sources_never_clear_it() {
     }
     let piped = stand.run_with_input(&["sign", "--pin-source", "stdin"], &pin);
     assert!(piped.failed(4).contains("no login is tried"));
+    let base = stand.command(&[]);
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &format!("exec {} sign --pin-source fd:5 5< pin", crate::stand::BINARY)]);
+    shell.current_dir(stand.path()).env_clear();
+    shell.envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    assert!(Run::from_output(shell.output().unwrap()).failed(4).contains("no login is tried"));
     assert_eq!(stand.calls("C_Login"), 1);
 }
 

@@ -266,7 +266,7 @@ pub(crate) fn softhsm_module() -> String {
 }
 
 /// Builds the faulty module once for all tests of this process.
-fn faulty_module() -> &'static Path {
+pub(crate) fn faulty_module() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
         let target = Path::new(CACHE).join("faulty-module");

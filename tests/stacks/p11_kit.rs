@@ -1,12 +1,13 @@
 //! p11-kit remote: a SoftHSM2 token behind a server's socket, as on another host or outside a container.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::softhsm2::SoftHsm2;
 use crate::stack::Stack;
-use crate::stand::{Stand, softhsm_module};
+use crate::stand::{Run, Stand, faulty_module, softhsm_module, tool};
 
 pub(crate) struct Remote {
     token: SoftHsm2,
@@ -68,21 +69,49 @@ impl Stack for Remote {
 
     fn take_out(&mut self) {
         if let Some(mut server) = self.server.take() {
-            server.kill().unwrap();
+            // The server has a process for each client; all of them are its group.
+            tool(Command::new("kill").args(["-KILL", "--", &format!("-{}", server.id())]));
             server.wait().unwrap();
         }
     }
 
     /// The server says its address on standard output once it listens.
     fn put_back(&mut self) {
+        self.serve(&softhsm_module());
+    }
+}
+
+impl Remote {
+    fn serve(&mut self, provider: &str) {
         let socket = self.stand().file("p11-kit.sock");
         let _ = std::fs::remove_file(&socket);
         let mut command = self.token.other("p11-kit");
-        command.args(["server", "-f", "--provider", &softhsm_module(), "-n", &socket, "pkcs11:"]);
+        command.args(["server", "-f", "--provider", provider, "-n", &socket, "pkcs11:"]).process_group(0);
+        command.env("FAULTY", "C_Sign=hang").env("FAULTY_MODULE", softhsm_module());
+        command.env("FAULTY_LOG", self.stand().file("calls"));
         let mut server = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("apt-get install p11-kit");
         let mut line = String::new();
         BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(line.contains("P11_KIT_SERVER_ADDRESS"), "{line}");
         self.server = Some(server);
     }
+}
+
+#[test]
+fn a_server_killed_while_it_signs_is_exit_6_at_once() {
+    let mut remote = Remote::new();
+    let source = remote.stand().pin_source();
+    remote.take_out();
+    remote.serve(&faulty_module().display().to_string());
+    let arguments = ["sign", "--key-id", "01", "--pin-source", &source, "--timeout", "60s"];
+    let child = remote.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while remote.stand().calls("C_Sign") == 0 {
+        std::thread::yield_now();
+    }
+    let start = std::time::Instant::now();
+    remote.take_out();
+    let error = Run::from_output(child.wait_with_output().unwrap()).failed(6);
+    assert!(error.contains("C_Sign: CKR_") && start.elapsed().as_secs() < 30, "{error}");
+    remote.put_back();
+    remote.sign(&remote.plain_key(), &source, &[]).ok();
 }

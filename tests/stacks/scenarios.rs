@@ -149,6 +149,7 @@ pub(crate) fn asks_the_module_nothing_but_reading_login_and_signing(stack: &mut 
         (flags(&[], &["list"]), false),
         (flags(&[], &["list", "--login", "--pin-source", &source]), true),
         (flags(&key, &["certificate"]), false),
+        (flags(&[], &["pin-fuse", "--slot", "0"]), false),
         (flags(&key, &["sign", "--pin-source", &source]), true),
         (flags(&always, &["sign", "--pin-source", &source]), true),
     ] {
