@@ -55,7 +55,8 @@ impl Card {
         if !rustix::process::geteuid().is_root() {
             command.args(["--user", "--preserve-credentials"]);
         }
-        command.args(["--mount", "--net", "--target", &self.host.id().to_string(), "--", program]);
+        // With its root: the tests may run in a chroot.
+        command.args(["--mount", "--net", "--root", "--target", &self.host.id().to_string(), "--", program]);
         command.current_dir(&self.directory);
         command
     }
