@@ -94,8 +94,9 @@ impl Process {
                 command.env_remove(variable);
             });
         }
-        // The command and its copy of the socket go with this line, so that the end of the child is seen.
-        let mut child = { command }.spawn()?;
+        let mut child = command.spawn()?;
+        // It holds a copy of the child's socket; without it, the end of the child is seen.
+        drop(command);
         let (done, output) = channel();
         let streams: [Option<Box<dyn io::Read + Send>>; 2] = [
             child.stdout.take().map(|stream| Box::new(stream) as _),

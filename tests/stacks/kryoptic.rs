@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::stack::Stack;
+use crate::stack::{Stack, make_ca};
 use crate::stand::{EXTENSIONS, Stand, tool};
 
 pub(crate) struct Kryoptic {
@@ -46,24 +46,7 @@ impl Kryoptic {
             "--new-pin",
             "123456",
         ]);
-        made.stand.tool(
-            "openssl",
-            &[
-                "req",
-                "-x509",
-                "-newkey",
-                "rsa:2048",
-                "-nodes",
-                "-keyout",
-                "ca.key",
-                "-out",
-                "ca.pem",
-                "-subj",
-                "/CN=test CA",
-                "-days",
-                "30",
-            ],
-        );
+        make_ca(&made.stand);
         for (id, more) in [("01", &[][..]), ("02", &["--always-auth"])] {
             let mut generate = vec![
                 "--login",

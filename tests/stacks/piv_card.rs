@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::kryoptic::build;
+use crate::stack::make_ca;
 use crate::stand::{EXTENSIONS, Stand, tool};
 
 /// A running card. Its keys are in slots 9a (ID 01) and 9c (ID 02, PIN for each signature).
@@ -114,24 +115,7 @@ impl Drop for Card {
 fn provision() -> PathBuf {
     // A stand for its tools; its directory is kept for the copies of this process.
     let stand = Stand::empty();
-    stand.tool(
-        "openssl",
-        &[
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-keyout",
-            "ca.key",
-            "-out",
-            "ca.pem",
-            "-subj",
-            "/CN=test CA",
-            "-days",
-            "30",
-        ],
-    );
+    make_ca(&stand);
     let card = Card::boot(stand.path());
     for slot in ["9a", "9c"] {
         let public = stand.file("slot.pub");

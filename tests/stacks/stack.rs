@@ -45,3 +45,9 @@ pub(crate) trait Stack {
         self.run(&arguments)
     }
 }
+
+/// A CA for [`Stand::issue`], where none was provisioned.
+pub(crate) fn make_ca(stand: &Stand) {
+    let files = ["-subj", "/CN=test CA", "-days", "30", "-keyout", "ca.key", "-out", "ca.pem"];
+    stand.tool("openssl", &[&["req", "-x509", "-newkey", "rsa:2048", "-nodes"][..], &files].concat());
+}
