@@ -39,6 +39,12 @@ fn end(result: Result<()>, format: log::Format) -> u8 {
     match result {
         Ok(()) => 0,
         Err(error) => {
+            let error = if error.hints.is_empty() {
+                let hint = error.kind.usual_hint();
+                error.hint(hint)
+            } else {
+                error
+            };
             if !error.message.is_empty() {
                 log::report(&error, format);
             }

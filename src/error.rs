@@ -114,6 +114,21 @@ impl Kind {
         }
     }
 
+    /// What helps where the error itself names nothing nearer: no refusal leaves its reader without a next step.
+    #[must_use]
+    pub fn usual_hint(self) -> &'static str {
+        match self {
+            Self::Usage => "`cba-agent help COMMAND` describes each option",
+            Self::Config => {
+                "check the file: its path, that this user may read it, and its form (the README shows a whole one)"
+            }
+            Self::Invalid => "mend the rule that is named, or make a new request with `cba-agent sign`",
+            Self::NotFound | Self::Ambiguous | Self::Unsuitable => "`cba-agent list` shows what is there",
+            Self::Policy => "the [policy] table of the configuration sets the rules; SECURITY.md explains them",
+            _ => "run it again with -v to see what was done, and what the module itself says",
+        }
+    }
+
     /// Whether a program may try the same again without anybody having acted.
     #[must_use]
     pub fn retryable(self) -> bool {

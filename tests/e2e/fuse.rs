@@ -304,7 +304,10 @@ fn no_link_in_the_state_directory_is_followed() {
         let path = lock.unwrap().with_extension(extension);
         let _ = fs::remove_file(&path);
         std::os::unix::fs::symlink(&victim, &path).unwrap();
-        let _ = wrong(&stand).failed(4);
+        let error = wrong(&stand).failed(4);
+        // A planted lock or record is refused; a planted new file is put aside and the login goes on.
+        let refused = if extension == "new" { "CKR_PIN_INCORRECT" } else { "cannot be kept" };
+        assert!(error.contains(refused), "{extension}: {error}");
         assert_eq!(stand.read("victim"), "precious", "{extension}");
         let _ = fs::remove_file(&path);
     }

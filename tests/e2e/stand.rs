@@ -46,13 +46,14 @@ impl Run {
         self.stdout
     }
 
-    /// The error, where the run was to fail with this code: nothing on standard output, one `error:` line.
+    /// The error, where the run was to fail with this code: nothing on standard output, one `error:` line, and a hint.
     #[track_caller]
     pub(crate) fn failed(self, code: i32) -> String {
         assert_eq!(self.code, code, "{self:?}");
         assert_eq!(self.stdout, "", "{self:?}");
         let errors = self.stderr.lines().filter(|line| line.starts_with("error: ")).count();
         assert_eq!(errors, 1, "{self:?}");
+        assert!(self.stderr.contains("\nhint: "), "{self:?}");
         self.stderr
     }
 }

@@ -18,9 +18,21 @@ mod softhsm2;
 mod spy;
 mod stack;
 
-/// One test for each scenario, on the stack that the expression makes.
+/// One test for each scenario, and for each that is named besides, on the stack that the expression makes.
 macro_rules! on_stack {
-    ($name:ident, $make:expr, [$($scenario:ident),* $(,)?]) => {
+    ($name:ident, $make:expr $(, $besides:ident)*) => {
+        on_stack!(@each $name, $make, [
+            lists_tokens_and_takes_its_uris_back,
+            signs_both_versions_and_openssl_verifies,
+            spends_one_try_on_a_wrong_pin,
+            ten_unattended_runs_with_a_wrong_pin_spend_one_try,
+            says_that_a_locked_pin_is_locked,
+            signs_with_an_always_authenticate_key,
+            survives_a_lost_token_and_works_when_it_is_back,
+            $($besides,)*
+        ]);
+    };
+    (@each $name:ident, $make:expr, [$($scenario:ident,)*]) => {
         mod $name {
             $(
                 #[test]
@@ -30,35 +42,19 @@ macro_rules! on_stack {
             )*
         }
     };
-    ($name:ident, $make:expr) => {
-        on_stack!($name, $make, [
-            lists_tokens_and_takes_its_uris_back,
-            signs_both_versions_and_openssl_verifies,
-            spends_one_try_on_a_wrong_pin,
-            ten_unattended_runs_with_a_wrong_pin_spend_one_try,
-            says_that_a_locked_pin_is_locked,
-            signs_with_an_always_authenticate_key,
-            survives_a_lost_token_and_works_when_it_is_back,
-            asks_the_module_nothing_but_reading_login_and_signing,
-        ]);
-    };
 }
 
-on_stack!(on_softhsm2, crate::softhsm2::SoftHsm2::new());
+on_stack!(on_softhsm2, crate::softhsm2::SoftHsm2::new(), asks_the_module_nothing_but_reading_login_and_signing);
 // Without the spy: the one at hand does not see through an interface of PKCS#11 3.2.
+on_stack!(on_kryoptic, crate::kryoptic::Kryoptic::new());
+on_stack!(on_p11_kit_remote, crate::p11_kit::Remote::new(), asks_the_module_nothing_but_reading_login_and_signing);
 on_stack!(
-    on_kryoptic,
-    crate::kryoptic::Kryoptic::new(),
-    [
-        lists_tokens_and_takes_its_uris_back,
-        signs_both_versions_and_openssl_verifies,
-        spends_one_try_on_a_wrong_pin,
-        ten_unattended_runs_with_a_wrong_pin_spend_one_try,
-        says_that_a_locked_pin_is_locked,
-        signs_with_an_always_authenticate_key,
-        survives_a_lost_token_and_works_when_it_is_back,
-    ]
+    on_a_piv_card_by_ykcs11,
+    crate::piv::Piv::by("ykcs11"),
+    asks_the_module_nothing_but_reading_login_and_signing
 );
-on_stack!(on_p11_kit_remote, crate::p11_kit::Remote::new());
-on_stack!(on_a_piv_card_by_ykcs11, crate::piv::Piv::by("ykcs11"));
-on_stack!(on_a_piv_card_by_opensc, crate::piv::Piv::by("opensc"));
+on_stack!(
+    on_a_piv_card_by_opensc,
+    crate::piv::Piv::by("opensc"),
+    asks_the_module_nothing_but_reading_login_and_signing
+);
