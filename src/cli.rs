@@ -13,8 +13,9 @@ use crate::error::{Error, Kind};
 /// The whole command line.
 #[must_use]
 pub fn command() -> Command {
-    use Group::{Identity, Log, Pin, Policy, Sign, Token};
-    let all = &[Token, Identity, Pin, Sign, Policy, Log][..];
+    use Group::{Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
+    let all = &[Token, Identity, Pin, Sign, Socket, Policy, Log][..];
+    let serve = &[Token, Identity, Pin, Sign, Serve, Policy, Log][..];
     let token = &[Token, Identity, Pin, Log][..];
     Command::new("cba-agent")
         .version(env!("CARGO_PKG_VERSION"))
@@ -31,6 +32,20 @@ pub fn command() -> Command {
                     "Examples:\n  cba-agent sign --slot 0\n  cba-agent sign --token-label prod --pin-source file:/etc/cba-agent/pin\n  \
                      r=$(cba-agent sign --slot 0 --format curl) || exit; printf '%s\\n' \"$r\" | curl -sS --config -",
                 ),
+        )
+        .subcommand(
+            keyed("serve", "Be the agent: answer POST /sign on a Unix socket", serve)
+                .after_help(
+                    "Whoever may ask is the integration user for as long as a payload is accepted: see --socket-group.\n\n\
+                     Examples:\n  cba-agent serve --slot 0 --pin-source file:/etc/cba-agent/pin --socket /run/cba-agent/agent.sock\n  \
+                     curl --unix-socket /run/cba-agent/agent.sock http://localhost/sign -d '{}'",
+                ),
+        )
+        .subcommand(
+            keyed("health", "Ask an agent whether it is ready, for probes", &[Socket, Log])
+                .arg(switch("live", "Only whether it answers at all"))
+                .args(KEYS.iter().filter(|key| key.flag == "timeout").map(key_flag))
+                .after_help("Examples:\n  cba-agent health --socket /run/cba-agent/agent.sock\n  cba-agent health --live"),
         )
         .subcommand(
             keyed("list", "Show slots, tokens, keys and certificates, each with its URI", &[Token, Pin, Log])
@@ -72,7 +87,7 @@ pub fn command() -> Command {
 /// Which flags of configuration keys were given to a command.
 pub fn flag_values(matches: &ArgMatches) -> impl Fn(&Key) -> Option<Vec<String>> {
     |key| {
-        let values = matches.try_get_many::<String>(key.flag).ok().flatten()?;
+        let values = matches.try_get_many::<String>(key.path).ok().flatten()?;
         Some(values.cloned().collect())
     }
 }
@@ -81,6 +96,23 @@ pub fn flag_values(matches: &ArgMatches) -> impl Fn(&Key) -> Option<Vec<String>>
 #[must_use]
 pub fn given<'a>(matches: &'a ArgMatches, flag: &str) -> Option<&'a str> {
     matches.try_get_one::<String>(flag).ok().flatten().map(String::as_str)
+}
+
+/// The first flag given that chooses a token, a key or a PIN.
+#[must_use]
+pub fn token_flag(matches: &ArgMatches) -> Option<&'static str> {
+    let chooses = |key: &&Key| {
+        matches!(key.group, Group::Token | Group::Identity | Group::Pin)
+            && !matches!(key.path, "sign.timeout" | "state_dir")
+    };
+    let is_there = |key: &&Key| matches.try_contains_id(key.path).unwrap_or(false);
+    KEYS.iter().filter(chooses).find(is_there).map(|key| key.flag)
+}
+
+/// Whether the flag of a configuration key was given.
+#[must_use]
+pub fn has_flag(matches: &ArgMatches, path: &str) -> bool {
+    matches.try_contains_id(path).unwrap_or(false)
 }
 
 /// Whether a command's own switch was given.
@@ -169,9 +201,11 @@ fn key_flag(key: &Key) -> Arg {
         Group::Pin => "PIN",
         Group::Sign => "Request",
         Group::Policy => "Policy",
+        Group::Serve | Group::Socket => "Agent",
         Group::Log => "Log",
     };
-    Arg::new(key.flag).long(key.flag).value_name(key.value).action(action).help(help).help_heading(heading)
+    // By its path: `--socket` is one key for `serve` and another for those who ask.
+    Arg::new(key.path).long(key.flag).value_name(key.value).action(action).help(help).help_heading(heading)
 }
 
 fn value(name: &'static str, shown: &'static str, help: &'static str) -> Arg {

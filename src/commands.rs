@@ -12,8 +12,10 @@ use crate::error::{Error, Kind, Result};
 use crate::{log, process, worker};
 
 mod certificate;
+mod health;
 mod list;
 mod pin_fuse;
+mod serve;
 mod shell;
 mod sign;
 mod verify;
@@ -84,7 +86,7 @@ fn dispatch(matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
     match name {
         "completions" => return shell::completions(cli::given(matches, "shell").unwrap_or_default()),
         "man" => return shell::man(cli::given(matches, "dir").unwrap_or_default()),
-        "verify" => {}
+        "verify" | "health" => {}
         _ => process::prepare()?,
     }
     let config = configure(matches)?;
@@ -94,6 +96,8 @@ fn dispatch(matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
         "list" => list::run(matches, &config),
         "certificate" => certificate::run(matches, &config),
         "verify" => verify::run(matches, &config),
+        "serve" => serve::run(config),
+        "health" => health::run(matches, &config),
         _ => pin_fuse::run(matches, &config),
     }
 }

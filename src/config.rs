@@ -3,6 +3,7 @@
 //! Every key has all three forms, from one table in [`keys`]. No error repeats a value: a PIN may stand in the wrong
 //! place.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,6 +45,10 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// `[sign]`.
     pub sign: Sign,
+    /// `[serve]`.
+    pub serve: Serve,
+    /// Whether a module that others can change is refused rather than warned about; `serve` refuses it.
+    pub refuse_open_module: bool,
     /// `[policy]`.
     pub policy: Policy,
     /// `[log]`.
@@ -65,6 +70,35 @@ pub struct Sign {
     pub timeout: Duration,
     /// How long before the certificate's end a notice is printed.
     pub warn_before: Duration,
+    /// Sockets of running agents to ask instead of a token, in this order; empty: the token itself.
+    pub sockets: Vec<PathBuf>,
+}
+
+/// `[serve]`.
+#[derive(Debug)]
+pub struct Serve {
+    /// Where the agent listens; unset: in `$RUNTIME_DIRECTORY`, or on what systemd hands over.
+    pub socket: Option<PathBuf>,
+    /// The group whose members may connect and ask.
+    pub socket_group: Option<String>,
+    /// Processes that hold the token.
+    pub workers: usize,
+    /// Requests that may wait, for each worker.
+    pub queue: usize,
+    /// How long one call of the module may take.
+    pub call_timeout: Duration,
+    /// How long a request may take from its arrival to its answer.
+    pub request_timeout: Duration,
+    /// Requests that each user may make in a second.
+    pub rate_limit_per_second: NonZeroU32,
+    /// Who may ask, by users; empty: not narrowed.
+    pub allow_users: Vec<String>,
+    /// Who may ask, by groups; empty: not narrowed.
+    pub allow_groups: Vec<String>,
+    /// Who may look and not ask.
+    pub monitor_groups: Vec<String>,
+    /// Where the metrics are written, too.
+    pub metrics_file: Option<PathBuf>,
 }
 
 /// Why a configuration is refused. No message holds a value.

@@ -53,10 +53,18 @@ pub enum Kind {
     TokenTimeout,
     /// Another process holds the token.
     TokenBusy,
+    /// The token has no session left.
+    TokenSessions,
     /// The result of the token does not verify.
     SignatureInvalid,
     /// What was checked is invalid, or ends too soon.
     Invalid,
+    /// The agent refuses this user.
+    NotAllowed,
+    /// The agent cannot be reached, or is not one.
+    AgentUnreachable,
+    /// The agent has too much to do.
+    AgentBusy,
 }
 
 impl Kind {
@@ -85,8 +93,12 @@ impl Kind {
             Self::TokenRemoved => "token_removed",
             Self::TokenTimeout => "token_timeout",
             Self::TokenBusy => "token_busy",
+            Self::TokenSessions => "token_sessions",
             Self::SignatureInvalid => "signature_invalid",
             Self::Invalid => "invalid",
+            Self::NotAllowed => "not_allowed",
+            Self::AgentUnreachable => "agent_unreachable",
+            Self::AgentBusy => "agent_busy",
         }
     }
 
@@ -107,10 +119,11 @@ impl Kind {
             | Self::PinFuse
             | Self::StateDir
             | Self::PinState => 4,
-            Self::Policy => 5,
-            Self::TokenFailed | Self::TokenRemoved | Self::TokenTimeout | Self::TokenBusy => 6,
+            Self::Policy | Self::NotAllowed => 5,
+            Self::TokenFailed | Self::TokenRemoved | Self::TokenTimeout | Self::TokenBusy | Self::TokenSessions => 6,
             Self::SignatureInvalid => 7,
             Self::Invalid => 8,
+            Self::AgentUnreachable | Self::AgentBusy => 9,
         }
     }
 
@@ -124,6 +137,8 @@ impl Kind {
             }
             Self::Invalid => "mend the rule that is named, or make a new request with `cba-agent sign`",
             Self::NotFound | Self::Ambiguous | Self::Unsuitable => "`cba-agent list` shows what is there",
+            Self::NotAllowed => "the agent's allow_users, allow_groups and socket_group say whom it serves",
+            Self::AgentUnreachable | Self::AgentBusy => "`cba-agent health --socket PATH` asks the agent how it is",
             Self::Policy => "the [policy] table of the configuration sets the rules; SECURITY.md explains them",
             _ => "run it again with -v to see what was done, and what the module itself says",
         }
@@ -132,7 +147,7 @@ impl Kind {
     /// Whether a program may try the same again without anybody having acted.
     #[must_use]
     pub fn retryable(self) -> bool {
-        self.exit_code() == 6
+        matches!(self.exit_code(), 6 | 9)
     }
 }
 

@@ -122,6 +122,7 @@ impl Explain for Fault {
                 Kind::Unsuitable
             }
             (_, "CKR_PIN_EXPIRED") => Kind::PinExpired,
+            (_, "CKR_SESSION_COUNT") => Kind::TokenSessions,
             _ => Kind::TokenFailed,
         }
     }

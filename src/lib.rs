@@ -6,15 +6,18 @@
 //! child.
 //!
 //! ```text
-//! sign, list ──> reach ──────> worker::Handle ═══ socket pair ═══> worker ─> token ─> module.so
-//!                signer           deadline, kill                    message, signature
-//!                policy before, check after
+//! sign ──┐                                                          frames
+//! serve ─┴─> signer ──> reach ──> worker::Handle ═══ socket pair ═══> worker ─> token ─> module.so
+//!            policy before,        deadline, kill                    message, signature
+//! list ────  check after ─> (the same reach and handle)
 //! ```
 //!
 //! # Rooms, and which way the arrows point (top may use below, never the reverse)
 //! ```text
 //! main            parse, run, exit code
 //! commands/*      one file per subcommand: glue over readers and writers
+//! agent/*         `serve`: server (HTTP on the socket), peer (who asks), pool (queue, workers; its rules in pool/plan are
+//!                 PURE), metrics, systemd; client (`sign --socket`, `health`)
 //! signer          the front's judgement, the only way to a payload
 //! reach/*         the way to a token: module, worker, slot, login under the fuse, identity
 //! worker/*        the child's loop; handle: spawn, deadline, kill; wire: the frames (PURE)
@@ -48,8 +51,9 @@
 //! 6. Standard output carries the result alone; nothing secret is in arguments, logs or errors
 //!    (`pin::a_marker_pin_in_any_wrong_place_is_never_echoed`).
 //! 7. The front opens no network socket (`layering::nothing_opens_a_network_socket`).
-//! 8. Unsafe code stands in `token/raw.rs` and three corners of `process/` alone (`layering::unsafe_code_stands_in_its_corners_alone`).
+//! 8. Unsafe code stands in `token/raw.rs` and four corners of `process/` alone (`layering::unsafe_code_stands_in_its_corners_alone`).
 
+pub mod agent;
 pub mod cba;
 pub mod certificate;
 pub mod cli;

@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::process::memory;
 
+pub mod credential;
 pub mod fuse;
 mod prompt;
 mod read;
@@ -13,6 +14,7 @@ mod record;
 pub mod source;
 mod store;
 
+pub use credential::{Credential, How};
 pub use fuse::{Fuse, FuseError};
 pub use record::Record;
 pub use source::{PinError, Source};

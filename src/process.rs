@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Result};
 pub mod death;
 pub mod descriptors;
 pub mod memory;
+pub mod peer_groups;
 
 /// Prepares the front: refuses rights beyond the caller's, then hardens, then keeps the caller's descriptors from workers.
 ///
@@ -28,12 +29,14 @@ pub fn prepare() -> Result<()> {
     descriptors::keep_from_children().map_err(failed("mark inherited descriptors"))
 }
 
-/// Makes the process undumpable and gives it a core size of 0: it holds a PIN.
+/// Makes the process undumpable and gives it a core size of 0, since it holds a PIN; and no program that it may start
+/// gets more rights than it has.
 ///
 /// # Errors
 /// What the kernel answered.
 pub fn harden() -> io::Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    rustix::thread::set_no_new_privs(true)?;
     Ok(rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?)
 }
 

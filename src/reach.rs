@@ -160,6 +160,11 @@ pub fn open_module(config: &Config, path: PathBuf, deadline: &Deadline) -> Resul
 
 fn start(config: &Config, path: &Path, deadline: &Deadline) -> Result<Handle> {
     if let Some(how) = modules::writable_by_others(path) {
+        if config.refuse_open_module {
+            let message = format!("the module {} is refused: {how}", path.display());
+            return Err(Error::new(Kind::Policy, message)
+                .hint("a service loads a module only where root or its own user alone can change it"));
+        }
         tracing::warn!("the module {} is not safe: {how}", path.display());
     }
     let launch = Launch { pin_variables: config.pin_variables.clone(), module_debug: config.module_debug };
@@ -223,6 +228,10 @@ impl Reached {
         let Reply::Slot(slot) = self.ask(&Request::Slot)? else {
             return Err(self.opened.handle.out_of_turn("reading the token's state").into());
         };
+        self.take_slot(slot, may_appear)
+    }
+
+    fn take_slot(&mut self, slot: Slot, may_appear: bool) -> Result<()> {
         let same = |a: &Token, b: &Token| (&a.serial, &a.label, &a.model) == (&b.serial, &b.label, &b.model);
         let is_same = match (&self.slot.token, &slot.token) {
             (Some(before), Some(now)) => same(before, now),
@@ -236,6 +245,30 @@ impl Reached {
         }
         self.slot = slot;
         Ok(())
+    }
+
+    /// Asks the token whether it is still there and still the same, with session and login.
+    ///
+    /// # Errors
+    /// What is no longer so.
+    pub fn probe(&mut self) -> Result<()> {
+        let Reply::Slot(slot) = self.ask(&Request::Probe)? else {
+            return Err(self.opened.handle.out_of_turn("reading the token's state").into());
+        };
+        self.take_slot(slot, false)
+    }
+
+    /// Closes the session and opens another on the same slot.
+    ///
+    /// # Errors
+    /// What the module answered.
+    pub fn open_session_again(&mut self) -> Result<()> {
+        let reply = self.opened.handle.call(&Request::Session { slot_id: self.slot.id }, None, &self.deadline);
+        let context = || format!("cannot open a session on {}", self.name());
+        match reply.map_err(|error| Error::from(error).context(context()))? {
+            Reply::Session(_) => Ok(()),
+            _ => Err(self.opened.handle.out_of_turn("opening a session").into()),
+        }
     }
 
     /// The keys and certificates that the session sees.

@@ -3,24 +3,32 @@
 //! The worker is told to sign only after the policy allowed it on the worker's own facts; its result becomes a request
 //! only after the same check as `verify`'s and the policy once more. Neither module nor worker is trusted.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::cba::received::Received;
 use crate::cba::verify::Freshness;
-use crate::cba::{self, Request, Violation};
+use crate::cba::{self, Request, Version, Violation};
+use crate::certificate::Certificate;
 use crate::config::Config;
+use crate::deadline::Deadline;
 use crate::error::{Error, Explain, Kind, Result};
 use crate::facts::Mechanism;
 use crate::identity::Identity;
 use crate::policy::{self, Order, Subject};
 use crate::reach::{Failure, Login, Reached, now, warn_before_end};
-use crate::worker::HandleError;
 use crate::worker::wire::{Authentication, Reply, Request as WorkerRequest};
+use crate::worker::{HandleError, Idle};
 
 /// Clocks may be corrected while a token works, by so many seconds.
 const CLOCK_TOLERANCE: u64 = 5;
+
+/// What should be noticed once a day by whoever reads the log of a service.
+const NOTICE_AGAIN: u64 = 86_400;
 
 /// The token's result is not what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -37,131 +45,227 @@ impl Explain for BadResult {
     }
 }
 
-/// Judges before any login what needs none: the version, the token, the mechanism, and where the certificate comes from.
-///
-/// # Errors
-/// When the policy refuses, or the token has no mechanism to sign with.
-pub fn judge_early(reached: &Reached, config: &Config) -> Result<()> {
-    let mechanism = first_mechanism(reached)?;
-    let order = Order {
-        token: reached.slot.token.as_ref(),
-        certificate_from_file: config.certificate_file.is_some(),
-        version: config.sign.version,
-        version_by_flag: config.sign.version_by_flag,
-        mechanism,
-    };
-    policy::decide_order(&config.policy, &order).allowed().map(drop).map_err(Error::from)
+/// All that a caller can choose of what is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The payload's version.
+    pub version: Version,
+    /// Whether the version was chosen by the command's own flag, which is what v1 needs where no policy names it.
+    pub by_flag: bool,
 }
 
-/// Has the token sign one fresh message, and returns the request that carries it.
-///
-/// # Errors
-/// When the policy refuses, the token fails, or its result does not hold.
-pub fn sign(reached: &mut Reached, login: &mut Login, identity: &Identity, config: &Config) -> Result<Request> {
-    let mut mechanism = first_mechanism(reached)?;
-    for warning in judge(reached, identity, config, mechanism)? {
-        tracing::warn!("{warning}");
-    }
-    warn_before_end(&identity.certificate, config.sign.warn_before, now());
-    let mut with_context = identity.key.always_authenticate == Some(true);
-    let mut identity = identity.clone();
-    let start = Instant::now();
-    let mut result = order(reached, login, &identity, config, (mechanism, with_context));
-    if mechanism == Mechanism::Sha512RsaPkcs && is_fault(&result, &["C_SignInit"], "CKR_MECHANISM_INVALID") {
-        mechanism = Mechanism::RsaPkcs;
-        let _ = judge(reached, &identity, config, mechanism)?;
-        result = order(reached, login, &identity, config, (mechanism, with_context));
-    }
-    let signing = ["C_SignInit", "C_Sign", "C_SignUpdate", "C_SignFinal"];
-    if is_fault(&result, &signing, "CKR_USER_NOT_LOGGED_IN") && !with_context && login.can_repeat() {
-        // The key wants a login of its own, whatever its attribute says; some modules drop the first one over it.
-        with_context = true;
-        identity = start_over(reached, login, &identity, config)?;
-        result = order(reached, login, &identity, config, (mechanism, with_context));
-    }
-    let (message, signature) = result.map_err(|failure| match failure {
-        Failure::Worker(error) => Error::from(error).context(format_args!("cannot sign with {}", reached.name())),
-        Failure::Other(error) => error,
-    })?;
-    let freshness =
-        Freshness { now: now(), max_age: start.elapsed().as_secs() + CLOCK_TOLERANCE, max_ahead: CLOCK_TOLERANCE };
-    let sign = &config.sign;
-    check(sign.version, (&message, &signature), &identity, freshness)?;
-    let _ = judge(reached, &identity, config, mechanism)?;
-    tracing::debug!("signed by {} and verified", mechanism.name());
-    let certificate = (&identity.certificate, sign.header_encoding);
-    Ok(Request::new(&sign.auth_url, certificate, sign.version, (&message, &signature)))
+/// A worker that is logged in and has an identity: it signs fresh messages, and nothing else.
+#[derive(Debug)]
+pub struct Signer {
+    reached: Reached,
+    login: Login,
+    identity: Identity,
+    mechanism: Mechanism,
+    with_context: bool,
+    has_signed: bool,
+    noticed: Option<u64>,
 }
 
-/// A result is accepted only whole: exactly 100 bytes, fresh, and signed by the key of the certificate.
-fn check(
-    version: cba::Version,
-    (message, signature): (&[u8], &[u8]),
-    identity: &Identity,
-    freshness: Freshness,
-) -> Result<(), BadResult> {
-    if message.len() != cba::message::LEN {
-        return Err(BadResult(Violation::Length { found: message.len() }));
+impl Signer {
+    /// Judges what needs no PIN, logs in, and chooses the identity.
+    ///
+    /// # Errors
+    /// When the policy refuses, the login fails, or there is no one identity; the worker has ended then.
+    pub fn ready(
+        mut reached: Reached,
+        mut login: Login,
+        file: Option<Certificate>,
+        config: &Config,
+        wish: Wish,
+    ) -> Result<Self> {
+        let prepared = judge_early(&reached, config, wish).and_then(|mechanism| {
+            login.login(&mut reached, config)?;
+            Ok((mechanism, reached.identity(config, file)?))
+        });
+        match prepared {
+            Ok((mechanism, identity)) => {
+                let with_context = identity.key.always_authenticate == Some(true);
+                let (has_signed, noticed) = (false, None);
+                Ok(Self { reached, login, identity, mechanism, with_context, has_signed, noticed })
+            }
+            Err(error) => {
+                // Logged out before the token's lock is given back.
+                reached.end(Some(&error));
+                drop(login);
+                Err(error)
+            }
+        }
     }
-    cba::verify(version, (message, signature), &identity.certificate, freshness).map_err(BadResult)
+
+    /// The chosen identity.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The token and its module.
+    #[must_use]
+    pub fn reached(&self) -> &Reached {
+        &self.reached
+    }
+
+    /// How the token signs.
+    #[must_use]
+    pub fn mechanism(&self) -> Mechanism {
+        self.mechanism
+    }
+
+    /// Whether each signature needs a login of its own.
+    #[must_use]
+    pub fn always_authenticates(&self) -> bool {
+        self.with_context
+    }
+
+    /// Gives the token's lock back, for a service that stays logged in; each further login takes it again.
+    pub fn release(&mut self) {
+        self.login.release();
+    }
+
+    /// The time for what comes next.
+    pub fn allow(&mut self, deadline: Deadline) {
+        self.reached.deadline = deadline;
+    }
+
+    /// Waits until a descriptor can be read, or the worker has ended by itself.
+    ///
+    /// # Errors
+    /// When the kernel cannot wait.
+    pub fn idle_until(&self, descriptor: impl AsFd) -> io::Result<Idle> {
+        self.reached.opened.handle.idle_until(descriptor, None)
+    }
+
+    /// Asks the token whether it is still there and still the same, without a signature.
+    ///
+    /// # Errors
+    /// What is no longer so; the worker is of no use then.
+    pub fn probe(&mut self) -> Result<()> {
+        self.reached.probe()
+    }
+
+    /// Has the token sign one fresh message, and returns the request that carries it.
+    ///
+    /// # Errors
+    /// When the policy refuses, the token fails, or its result does not hold.
+    pub fn sign(&mut self, config: &Config, wish: Wish) -> Result<Request> {
+        let warnings = self.judge(config, wish)?;
+        self.notice(&warnings, config);
+        let start = Instant::now();
+        let (message, signature) = self.signature(config, wish)?;
+        let freshness =
+            Freshness { now: now(), max_age: start.elapsed().as_secs() + CLOCK_TOLERANCE, max_ahead: CLOCK_TOLERANCE };
+        let certificate = &self.identity.certificate;
+        check(wish.version, (&message, &signature), certificate, freshness)?;
+        self.judge(config, wish)?;
+        self.has_signed = true;
+        tracing::debug!("signed by {} and verified", self.mechanism.name());
+        let sign = &config.sign;
+        let certificate = (certificate, sign.header_encoding);
+        Ok(Request::new(&sign.auth_url, certificate, wish.version, (&message, &signature)))
+    }
+
+    /// Ends the worker in good order, where the error allows it, and then gives the token's lock back.
+    pub fn end(self, error: Option<&Error>) {
+        self.reached.end(error);
+        drop(self.login);
+    }
+
+    /// Message and signature, by the mechanism and with the login that turn out to be needed.
+    fn signature(&mut self, config: &Config, wish: Wish) -> Result<(Vec<u8>, Vec<u8>)> {
+        let mut result = self.order(config, wish);
+        if self.mechanism == Mechanism::Sha512RsaPkcs && is_fault(&result, &["C_SignInit"], "CKR_MECHANISM_INVALID") {
+            self.mechanism = Mechanism::RsaPkcs;
+            self.judge(config, wish)?;
+            result = self.order(config, wish);
+        }
+        let signing = ["C_SignInit", "C_Sign", "C_SignUpdate", "C_SignFinal"];
+        let first = !self.has_signed && !self.with_context;
+        if is_fault(&result, &signing, "CKR_USER_NOT_LOGGED_IN") && first && self.login.can_repeat() {
+            // The key wants a login of its own, whatever its attribute says; some modules drop the first one over it.
+            self.with_context = true;
+            self.start_over(config)?;
+            result = self.order(config, wish);
+        }
+        result.map_err(|failure| match failure {
+            Failure::Worker(error) => {
+                Error::from(error).context(format_args!("cannot sign with {}", self.reached.name()))
+            }
+            Failure::Other(error) => error,
+        })
+    }
+
+    /// Orders one signature, with the context-specific login where it is needed.
+    fn order(&mut self, config: &Config, wish: Wish) -> Signed {
+        let (key, mechanism, version) = (self.identity.key.handle, self.mechanism, wish.version);
+        let request = |context: Option<Authentication>| WorkerRequest::Sign { key, mechanism, version, context };
+        let doing = "signing";
+        let reached = &mut self.reached;
+        let reply = if self.with_context {
+            self.login.for_context(reached, config).map_err(Failure::Other)?;
+            self.login.authenticate(reached, |how| request(Some(how)), "login for the signature refused")?;
+            reached.opened.handle.answer(doing, &reached.deadline)
+        } else {
+            reached.opened.handle.call(&request(None), None, &reached.deadline)
+        };
+        match reply.map_err(Failure::Worker)? {
+            Reply::Signed { message, signature } => {
+                let decode = |text: &str| STANDARD.decode(text);
+                let both =
+                    decode(&message).and_then(|message| decode(&signature).map(|signature| (message, signature)));
+                both.map_err(|_| Failure::Worker(reached.opened.handle.out_of_turn(doing)))
+            }
+            _ => Err(Failure::Worker(reached.opened.handle.out_of_turn(doing))),
+        }
+    }
+
+    /// A new session, a new login with the PIN that was accepted, and the same identity again.
+    fn start_over(&mut self, config: &Config) -> Result<()> {
+        self.reached.open_session_again()?;
+        self.login.again(&mut self.reached, config)?;
+        let file = self.identity.from_file.then(|| self.identity.certificate.clone());
+        let identity = self.reached.identity(config, file)?;
+        if identity.certificate != self.identity.certificate {
+            return Err(Error::new(Kind::TokenFailed, "the token shows another identity than a moment ago"));
+        }
+        self.identity = identity;
+        Ok(())
+    }
+
+    /// Says what is allowed and worth a word: once for a command, once a day for a service.
+    fn notice(&mut self, warnings: &[String], config: &Config) {
+        let now = now();
+        if self.noticed.is_none_or(|noticed| now.saturating_sub(noticed) >= NOTICE_AGAIN) {
+            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            warn_before_end(&self.identity.certificate, config.sign.warn_before, now);
+            self.noticed = Some(now);
+        }
+    }
+
+    fn judge(&self, config: &Config, wish: Wish) -> Result<Vec<String>> {
+        let order = order_of(&self.reached, self.identity.from_file, self.mechanism, wish);
+        let (key, certificate) = (&self.identity.key, &self.identity.certificate);
+        let decision = policy::decide(&config.policy, &Subject { order, key, certificate, now: now() });
+        Ok(decision.allowed()?)
+    }
 }
 
 type Signed = Result<(Vec<u8>, Vec<u8>), Failure>;
 
-/// Whether one of these calls answered this value.
-fn is_fault(result: &Signed, calls: &[&str], value: &str) -> bool {
-    let Err(Failure::Worker(HandleError::Fault(fault))) = result else { return false };
-    calls.iter().any(|call| fault.is(call, value))
+/// Judges before any login what needs none: the version, the token, the mechanism, and where the certificate comes from.
+fn judge_early(reached: &Reached, config: &Config, wish: Wish) -> Result<Mechanism> {
+    let mechanism = first_mechanism(reached)?;
+    let order = order_of(reached, config.certificate_file.is_some(), mechanism, wish);
+    policy::decide_order(&config.policy, &order).allowed()?;
+    Ok(mechanism)
 }
 
-/// Orders one signature, with the context-specific login where it is asked for.
-fn order(
-    reached: &mut Reached,
-    login: &mut Login,
-    identity: &Identity,
-    config: &Config,
-    (mechanism, with_context): (Mechanism, bool),
-) -> Signed {
-    let request = |context: Option<Authentication>| WorkerRequest::Sign {
-        key: identity.key.handle,
-        mechanism,
-        version: config.sign.version,
-        context,
-    };
-    let doing = "signing";
-    let reply = if with_context {
-        login.for_context(reached, config).map_err(Failure::Other)?;
-        login.authenticate(reached, |how| request(Some(how)), "login for the signature refused")?;
-        reached.opened.handle.answer(doing, &reached.deadline)
-    } else {
-        reached.opened.handle.call(&request(None), None, &reached.deadline)
-    };
-    match reply.map_err(Failure::Worker)? {
-        Reply::Signed { message, signature } => {
-            let decode = |text: &str| STANDARD.decode(text);
-            let both = decode(&message).and_then(|message| decode(&signature).map(|signature| (message, signature)));
-            both.map_err(|_| Failure::Worker(reached.opened.handle.out_of_turn(doing)))
-        }
-        _ => Err(Failure::Worker(reached.opened.handle.out_of_turn(doing))),
-    }
-}
-
-/// A new session, a new login with the PIN that was accepted, and the same identity again.
-fn start_over(reached: &mut Reached, login: &mut Login, before: &Identity, config: &Config) -> Result<Identity> {
-    let slot_id = reached.slot.id;
-    let reply = reached.opened.handle.call(&WorkerRequest::Session { slot_id }, None, &reached.deadline);
-    let context = || format!("cannot open a session on {}", reached.name());
-    let reply = reply.map_err(|error| Error::from(error).context(context()))?;
-    if !matches!(reply, Reply::Session(_)) {
-        return Err(reached.opened.handle.out_of_turn("opening a session").into());
-    }
-    login.again(reached)?;
-    let file = before.from_file.then(|| before.certificate.clone());
-    let identity = reached.identity(config, file)?;
-    if identity.certificate != before.certificate {
-        return Err(Error::new(Kind::TokenFailed, "the token shows another identity than a moment ago"));
-    }
-    Ok(identity)
+fn order_of(reached: &Reached, certificate_from_file: bool, mechanism: Mechanism, wish: Wish) -> Order<'_> {
+    let (version, version_by_flag) = (wish.version, wish.by_flag);
+    Order { token: reached.slot.token.as_ref(), certificate_from_file, version, version_by_flag, mechanism }
 }
 
 fn first_mechanism(reached: &Reached) -> Result<Mechanism> {
@@ -175,21 +279,36 @@ fn first_mechanism(reached: &Reached) -> Result<Mechanism> {
     reached.session.mechanisms.first().copied().ok_or_else(none)
 }
 
-fn judge(reached: &Reached, identity: &Identity, config: &Config, mechanism: Mechanism) -> Result<Vec<String>> {
-    let decision = policy::decide(
-        &config.policy,
-        &Subject {
-            order: Order {
-                token: reached.slot.token.as_ref(),
-                certificate_from_file: identity.from_file,
-                version: config.sign.version,
-                version_by_flag: config.sign.version_by_flag,
-                mechanism,
-            },
-            key: &identity.key,
-            certificate: &identity.certificate,
-            now: now(),
-        },
-    );
-    Ok(decision.allowed()?)
+/// Checks what an agent gave as if it came from a token of our own, asked for at `since` in seconds of Unix time.
+///
+/// # Errors
+/// When it is another version than was asked for, or does not hold.
+pub fn check_received(received: &Received, version: Version, since: u64) -> Result<()> {
+    if received.version != version {
+        return Err(Error::new(Kind::SignatureInvalid, format!("the agent's payload is {}", received.version))
+            .hint("what answers on that socket is not to be trusted; no payload was printed"));
+    }
+    let now = now();
+    let max_age = now.saturating_sub(since) + CLOCK_TOLERANCE;
+    let freshness = Freshness { now, max_age, max_ahead: CLOCK_TOLERANCE };
+    Ok(check(version, (&received.message, &received.signature), &received.certificate, freshness)?)
+}
+
+/// A result is accepted only whole: exactly 100 bytes, fresh, and signed by the key of the certificate.
+fn check(
+    version: Version,
+    (message, signature): (&[u8], &[u8]),
+    certificate: &Certificate,
+    freshness: Freshness,
+) -> Result<(), BadResult> {
+    if message.len() != cba::message::LEN {
+        return Err(BadResult(Violation::Length { found: message.len() }));
+    }
+    cba::verify(version, (message, signature), certificate, freshness).map_err(BadResult)
+}
+
+/// Whether one of these calls answered this value.
+fn is_fault(result: &Signed, calls: &[&str], value: &str) -> bool {
+    let Err(Failure::Worker(HandleError::Fault(fault))) = result else { return false };
+    calls.iter().any(|call| fault.is(call, value))
 }

@@ -25,7 +25,7 @@ pub mod handle;
 pub mod wire;
 
 pub use child::Launch;
-pub use handle::{Handle, HandleError};
+pub use handle::{Handle, HandleError, Idle};
 
 use wire::{Authentication, Reply, Request};
 
@@ -86,8 +86,10 @@ fn run_session(link: &mut Link, mut session: Session<'_>) -> Result<Request, Wor
     loop {
         match link.receive()? {
             Request::Slot => link.send(&Reply::Slot(session.slot()))?,
+            Request::Probe => link.answer(session.probe(logged_in).map(Reply::Slot))?,
             Request::Login(how) => {
                 let pin = link.user_pin(how)?;
+                link.send(&Reply::LoginBegins)?;
                 let outcome = session.login(&pin);
                 logged_in |= outcome == Ok(LoginOutcome::Accepted);
                 link.answer(outcome.map(|outcome| Reply::LoggedIn { checked: outcome == LoginOutcome::Accepted }))?;
@@ -114,10 +116,19 @@ fn sign(
     pin: Option<&UserPin>,
 ) -> Result<Result<Reply, Fault>, WorkerError> {
     let mut sent = Ok(());
-    let mut logged_in =
-        |outcome| sent = link.send(&Reply::ContextAccepted { checked: outcome == LoginOutcome::Accepted });
+    let log_in = pin.map(|pin| {
+        |session: &Session<'_>| {
+            sent = link.send(&Reply::LoginBegins);
+            if sent.is_err() {
+                return Err(Fault::Message("the front process is gone".into()));
+            }
+            let checked = session.context_login(pin)? == LoginOutcome::Accepted;
+            sent = link.send(&Reply::ContextAccepted { checked });
+            Ok(())
+        }
+    });
     let key = session.key(key, mechanism);
-    let signed = key.and_then(|key| key.sign(pin, &mut logged_in, || fresh_message(version)));
+    let signed = key.and_then(|key| key.sign(log_in, || fresh_message(version)));
     sent?;
     Ok(signed.map(|(message, signature)| Reply::Signed {
         message: STANDARD.encode(message.as_bytes()),

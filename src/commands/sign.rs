@@ -1,16 +1,20 @@
-//! `sign`: one authentication request on standard output.
+//! `sign`: one authentication request on standard output, from a token or from a running agent.
+
+use std::path::Path;
 
 use clap::ArgMatches;
 
 use super::{print, usage, word};
+use crate::agent::{client, is_job};
+use crate::cba::received::Received;
 use crate::cba::{Format, Request, Version};
 use crate::certificate::Certificate;
 use crate::cli;
-use crate::config::Config;
+use crate::config::{Config, Sign};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::reach::{self, Login, Reached, read_certificate};
-use crate::signer;
+use crate::reach::{self, Login, now, read_certificate, warn_before_end};
+use crate::signer::{self, Signer, Wish};
 
 const FORMATS: [(&str, Format); 5] = [
     ("json", Format::Json),
@@ -22,43 +26,72 @@ const FORMATS: [(&str, Format); 5] = [
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let format = word(matches, "format", &FORMATS)?.unwrap_or_default();
-    if let Some(job) = cli::given(matches, "job") {
-        check_job(job)?;
-        tracing::debug!("job {job}");
+    let job = cli::given(matches, "job");
+    if job.is_some_and(|job| !is_job(job)) {
+        return Err(usage("job", "must be 1 to 64 letters, digits and . _ : / -"));
     }
-    let mut login = Login::prepare(config);
+    // What is chosen on the command line beats a configured agent.
+    let own_token = cli::token_flag(matches);
+    if let (Some(flag), true) = (own_token, cli::has_flag(matches, "sign.socket")) {
+        let message = format!("--socket asks an agent, which has its own token: --{flag} does not go with it");
+        return Err(Error::new(Kind::Usage, message).hint("leave one of the two out"));
+    }
+    if own_token.is_none() && !config.sign.sockets.is_empty() {
+        return print_request(&ask_agents(config, job)?, format);
+    }
+    let login = Login::prepare(config);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
     let deadline = Deadline::after(config.sign.timeout);
-    let mut reached = reach::open(config, &deadline)?.reach(config, deadline)?;
-    let printed = request(&mut reached, &mut login, file, config).and_then(|request| {
-        let text = request.render(format).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))?;
-        print(&text)
+    let reached = reach::open(config, &deadline)?.reach(config, deadline)?;
+    let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
+    let mut signer = Signer::ready(reached, login, file, config, wish)?;
+    let printed = signer.sign(config, wish).and_then(|request| {
+        warn_of_replay(config, &signer.identity().certificate);
+        print_request(&request, format)
     });
-    // Logged out before the token's lock is given back.
-    reached.end(printed.as_ref().err());
-    drop(login);
+    signer.end(printed.as_ref().err());
     printed
 }
 
-fn request(reached: &mut Reached, login: &mut Login, file: Option<Certificate>, config: &Config) -> Result<Request> {
-    signer::judge_early(reached, config)?;
-    login.login(reached, config)?;
-    let identity = reached.identity(config, file)?;
-    let request = signer::sign(reached, login, &identity, config)?;
+fn print_request(request: &Request, format: Format) -> Result<()> {
+    print(&request.render(format).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))?)
+}
+
+/// Asks each agent in turn; the next one only where the last was away, busy or without its token.
+fn ask_agents(config: &Config, job: Option<&str>) -> Result<Request> {
+    let mut agents = config.sign.sockets.iter().peekable();
+    loop {
+        let Some(socket) = agents.next() else { return Err(Error::new(Kind::Usage, "no agent is named")) };
+        match ask(config, socket, job) {
+            Err(error) if matches!(error.kind.exit_code(), 6 | 9) && agents.peek().is_some() => {
+                tracing::warn!("{}; the next agent is asked", error.message);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// One agent's payload, checked as our own would be, in the form that is asked for here.
+fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<Request> {
+    let Sign { version, auth_url, header_encoding, timeout, warn_before, .. } = &config.sign;
+    let start = now();
+    let answer = client::sign(socket, *version, job, &Deadline::after(*timeout))?;
+    let received = Received::from_json(&answer.body).map_err(|error| {
+        Error::new(Kind::AgentUnreachable, format!("what answers at {} is no agent: {error}", socket.display()))
+    })?;
+    signer::check_received(&received, *version, start)?;
+    tracing::debug!("the agent at {} gave a payload, which is verified", socket.display());
+    warn_before_end(&received.certificate, *warn_before, now());
+    warn_of_replay(config, &received.certificate);
+    let certificate = (&received.certificate, *header_encoding);
+    Ok(Request::new(auth_url, certificate, *version, (&received.message, &received.signature)))
+}
+
+fn warn_of_replay(config: &Config, certificate: &Certificate) {
     if config.sign.version == Version::V1 {
-        let end = crate::certificate::utc(identity.certificate.not_after);
+        let end = crate::certificate::utc(certificate.not_after);
         tracing::warn!(
             "a v1 payload can be replayed by whoever holds it until the certificate ends ({end}); keep it like a password"
         );
-    }
-    Ok(request)
-}
-
-fn check_job(job: &str) -> Result<()> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
-    if (1..=64).contains(&job.len()) && job.chars().all(plain) {
-        Ok(())
-    } else {
-        Err(usage("job", "must be 1 to 64 letters, digits and . _ : / -"))
     }
 }

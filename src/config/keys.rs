@@ -15,6 +15,10 @@ pub enum Group {
     Sign,
     /// Commands that judge.
     Policy,
+    /// `serve`.
+    Serve,
+    /// `sign`, and what asks a running agent.
+    Socket,
     /// Every command.
     Log,
 }
@@ -35,7 +39,7 @@ pub enum Shape {
 pub struct Key {
     /// The dotted path in the file.
     pub path: &'static str,
-    /// The long flag; the variable is `CBA_AGENT_` and this in capitals.
+    /// The long flag; the variable is `CBA_AGENT_` and this in capitals, for `[serve]` with `SERVE_` between.
     pub flag: &'static str,
     /// The value's name in the help.
     pub value: &'static str,
@@ -51,7 +55,8 @@ impl Key {
     /// The variable of the environment.
     #[must_use]
     pub fn variable(&self) -> String {
-        format!("CBA_AGENT_{}", self.flag.to_ascii_uppercase().replace('-', "_"))
+        let table = if self.group == Group::Serve { "SERVE_" } else { "" };
+        format!("CBA_AGENT_{table}{}", self.flag.to_ascii_uppercase().replace('-', "_"))
     }
 }
 
@@ -67,10 +72,10 @@ const fn list(path: &'static str, flag: &'static str, value: &'static str, group
     Key { path, flag, value, group, shape: Shape::List, help }
 }
 
-use Group::{Identity, Log, Pin, Policy, Sign, Token};
+use Group::{Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
 
 /// All of them.
-pub const KEYS: [Key; 28] = [
+pub const KEYS: [Key; 40] = [
     text(
         "module",
         "module",
@@ -123,6 +128,36 @@ pub const KEYS: [Key; 28] = [
         Sign,
         "Notice this long before the certificate ends [default: 30d]",
     ),
+    list(
+        "sign.socket",
+        "socket",
+        "PATH",
+        Socket,
+        "Ask the agent on this socket; repeatable: the next where one is away",
+    ),
+    text("serve.socket", "socket", "PATH", Serve, "The agent's socket [default: $RUNTIME_DIRECTORY/agent.sock]"),
+    text("serve.socket_group", "socket-group", "GROUP", Serve, "Its members may connect and ask for payloads"),
+    number("serve.workers", "workers", "N", Serve, "Processes that hold the token, each with one session [default: 1]"),
+    number("serve.queue", "queue", "N", Serve, "Requests that may wait, for each worker [default: 64]"),
+    text(
+        "serve.call_timeout",
+        "call-timeout",
+        "DURATION",
+        Serve,
+        "One call of the module, touch included [default: 25s]",
+    ),
+    text("serve.request_timeout", "request-timeout", "DURATION", Serve, "From a request to its answer [default: 60s]"),
+    number(
+        "serve.rate_limit_per_second",
+        "rate-limit-per-second",
+        "N",
+        Serve,
+        "Requests that each user may make in a second [default: 50]",
+    ),
+    list("serve.allow_users", "allow-users", "USER", Serve, "Narrows who may ask, by names or numbers"),
+    list("serve.allow_groups", "allow-groups", "GROUP", Serve, "The same for groups"),
+    list("serve.monitor_groups", "monitor-groups", "GROUP", Serve, "Their members may look, and not ask for payloads"),
+    text("serve.metrics_file", "metrics-file", "PATH", Serve, "The metrics, for node_exporter's textfile collector"),
     list("policy.payload_versions", "policy-payload-versions", "V", Policy, "Versions that may be signed"),
     number("policy.min_rsa_bits", "policy-min-rsa-bits", "N", Policy, "Least size of the RSA key [default: 2048]"),
     text(
@@ -174,7 +209,11 @@ mod tests {
     #[test]
     fn every_path_and_flag_is_there_once() {
         for (at, key) in KEYS.iter().enumerate() {
-            let again = KEYS[at + 1..].iter().any(|other| other.path == key.path || other.flag == key.flag);
+            let again = KEYS[at + 1..].iter().any(|other| {
+                other.path == key.path
+                    || other.variable() == key.variable()
+                    || (other.flag, other.group) == (key.flag, key.group)
+            });
             assert!(!again, "{}", key.path);
         }
     }
@@ -184,5 +223,7 @@ mod tests {
         let variable = |flag| KEYS.iter().find(|key| key.flag == flag).unwrap().variable();
         assert_eq!(variable("token-serial"), "CBA_AGENT_TOKEN_SERIAL");
         assert_eq!(variable("payload-version"), "CBA_AGENT_PAYLOAD_VERSION");
+        assert_eq!(variable("socket"), "CBA_AGENT_SOCKET");
+        assert_eq!(variable("workers"), "CBA_AGENT_SERVE_WORKERS");
     }
 }

@@ -1,10 +1,11 @@
 //! Text becomes a valid [`Config`]. Every error names where the value came from and what is wanted, never the value.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::settings::{Origin, Settings};
-use super::{Config, ConfigError, Sign};
+use super::{Config, ConfigError, Serve, Sign};
 use crate::cba::{AuthUrl, Version};
 use crate::certificate::{self, HeaderEncoding};
 use crate::facts::Mechanism;
@@ -65,11 +66,10 @@ impl Config {
             },
             certificate_file: read.optional("identity.certificate_file", |text| not_empty(text).map(PathBuf::from))?,
             pin,
-            state_dir: read.optional("state_dir", |text| {
-                let path = PathBuf::from(text);
-                if path.is_absolute() { Ok(path) } else { Err("must be an absolute path".into()) }
-            })?,
+            state_dir: read.optional("state_dir", absolute)?,
             sign: read.sign()?,
+            serve: read.serve()?,
+            refuse_open_module: false,
             policy: read.policy()?,
             log: read.log()?,
         })
@@ -88,12 +88,17 @@ impl Reader<'_> {
     }
 
     fn list<T>(&self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> Result<Option<Vec<T>>, ConfigError> {
-        let Some(setting) = self.0.get(key) else { return Ok(None) };
-        let error = |wanted: String| self.0.refuse(key, wanted);
-        if setting.values.is_empty() {
-            return Err(error("must name at least one".into()));
+        match self.list_or_none(key, parse)? {
+            Some(empty) if empty.is_empty() => Err(self.0.refuse(key, "must name at least one".into())),
+            list => Ok(list),
         }
-        setting.values.iter().map(|value| parse(value)).collect::<Parsed<_>>().map(Some).map_err(error)
+    }
+
+    /// A list that may be empty, which says the same as its absence.
+    fn list_or_none<T>(&self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> Result<Option<Vec<T>>, ConfigError> {
+        let Some(setting) = self.0.get(key) else { return Ok(None) };
+        let parsed = setting.values.iter().map(|value| parse(value)).collect::<Parsed<_>>();
+        parsed.map(Some).map_err(|wanted| self.0.refuse(key, wanted))
     }
 
     fn one_of<T: Copy>(&self, key: &str, names: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
@@ -114,9 +119,6 @@ impl Reader<'_> {
 
     fn sign(&self) -> Result<Sign, ConfigError> {
         let time = |text: &str| duration(text).ok_or_else(|| "must be a duration such as 30s, 5m or 30d".to_owned());
-        let some = |text: &str| seconds(text).ok_or_else(|| "must be a duration such as 30s or 5m".to_owned());
-        let positive =
-            |text: &str| some(text).and_then(|d| if d.is_zero() { Err("must be more than 0".into()) } else { Ok(d) });
         let version = self.0.get("sign.payload_version");
         Ok(Sign {
             version: self.one_of("sign.payload_version", &VERSIONS)?.unwrap_or_default(),
@@ -127,6 +129,40 @@ impl Reader<'_> {
             header_encoding: self.one_of("sign.header_encoding", &ENCODINGS)?.unwrap_or_default(),
             timeout: self.optional("sign.timeout", positive)?.unwrap_or(Duration::from_secs(30)),
             warn_before: self.optional("sign.warn_before", time)?.unwrap_or(Duration::from_secs(30 * 86_400)),
+            sockets: self.list("sign.socket", |text| not_empty(text).map(PathBuf::from))?.unwrap_or_default(),
+        })
+    }
+
+    fn serve(&self) -> Result<Serve, ConfigError> {
+        let names = |key| self.list_or_none(key, |text| not_empty(text).map(str::to_owned));
+        let (allow_users, allow_groups) = (names("serve.allow_users")?, names("serve.allow_groups")?);
+        for (key, named, other) in
+            [("serve.allow_users", &allow_users, &allow_groups), ("serve.allow_groups", &allow_groups, &allow_users)]
+        {
+            // Written down and empty: whoever wrote it did not mean everybody.
+            if named.as_ref().is_some_and(Vec::is_empty) && other.as_ref().is_none_or(Vec::is_empty) {
+                return Err(self.0.refuse(key, "must name at least one".into()));
+            }
+        }
+        let between = |least: usize, most: usize| {
+            move |text: &str| {
+                let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+                number.ok_or_else(|| format!("must be a whole number from {least} to {most}"))
+            }
+        };
+        let rate = |text: &str| text.parse().map_err(|_| "must be a whole number of at least 1".to_owned());
+        Ok(Serve {
+            socket: self.optional("serve.socket", absolute)?,
+            socket_group: self.optional("serve.socket_group", |text| not_empty(text).map(str::to_owned))?,
+            workers: self.optional("serve.workers", between(1, 64))?.unwrap_or(1),
+            queue: self.optional("serve.queue", between(1, 65_536))?.unwrap_or(64),
+            call_timeout: self.optional("serve.call_timeout", positive)?.unwrap_or(Duration::from_secs(25)),
+            request_timeout: self.optional("serve.request_timeout", positive)?.unwrap_or(Duration::from_secs(60)),
+            rate_limit_per_second: self.optional("serve.rate_limit_per_second", rate)?.unwrap_or(RATE),
+            allow_users: allow_users.unwrap_or_default(),
+            allow_groups: allow_groups.unwrap_or_default(),
+            monitor_groups: names("serve.monitor_groups")?.unwrap_or_default(),
+            metrics_file: self.optional("serve.metrics_file", absolute)?,
         })
     }
 
@@ -180,6 +216,22 @@ fn by_name<T: Copy>(text: &str, names: &[(&str, T)]) -> Parsed<T> {
         let names: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
         format!("must be one of: {}", names.join(", "))
     })
+}
+
+/// What a user may ask for in a second where nothing is configured.
+const RATE: NonZeroU32 = NonZeroU32::MIN.saturating_add(49);
+
+fn positive(text: &str) -> Parsed<Duration> {
+    match seconds(text) {
+        Some(time) if time.is_zero() => Err("must be more than 0".into()),
+        Some(time) => Ok(time),
+        None => Err("must be a duration such as 30s or 5m".into()),
+    }
+}
+
+fn absolute(text: &str) -> Parsed<PathBuf> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err("must be an absolute path".into()) }
 }
 
 fn not_empty(text: &str) -> Parsed<&str> {

@@ -1,5 +1,6 @@
 //! The login: flags first, then the fuse, then one `C_Login`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -8,19 +9,39 @@ use crate::error::{Error, Kind, Result};
 use crate::facts::Token;
 use crate::fault::{Fault, PinVerdict};
 use crate::pin::fuse::{self, Attempt, End, Fuse};
-use crate::pin::source::{self, FileMark, Opened as OpenedPin, Prepared};
-use crate::pin::{Pin, PinError, Source};
+use crate::pin::source::{self, Prepared};
+use crate::pin::{Credential, How, PinError, Source};
 use crate::worker::HandleError;
 use crate::worker::wire::{Authentication, Reply, Request};
 
 use super::Reached;
 
-/// What a login leaves behind for a context-specific one: the PIN, and the token's lock until the end.
+/// The logins of one worker: what they are made with, and the token's lock while they are made.
 #[derive(Debug)]
 pub struct Login {
-    how: Option<How>,
-    fuse: Option<Fuse>,
-    source: Option<Prepared>,
+    source: PinSource,
+    credential: Option<Arc<Credential>>,
+    lock: Lock,
+}
+
+/// Where the PIN comes from while none is at hand.
+#[derive(Debug)]
+enum PinSource {
+    /// The configured one.
+    Configured(Prepared),
+    /// A credential of systemd's, or the person at the terminal.
+    Usual,
+    /// Nobody may be asked any more.
+    None,
+}
+
+/// The token's lock, with its fuse.
+#[derive(Debug)]
+enum Lock {
+    Free,
+    Held(Fuse),
+    /// No state can be kept, and a person answers for it.
+    Without,
 }
 
 /// Why a request that carried a PIN brought no answer.
@@ -41,17 +62,19 @@ impl From<Failure> for Error {
     }
 }
 
-#[derive(Debug)]
-enum How {
-    Pin(Pin),
-    Pinpad,
-}
-
 impl Login {
     /// Takes over the configured source of the PIN; call it before any child is started.
     #[must_use]
     pub fn prepare(config: &Config) -> Self {
-        Self { how: None, fuse: None, source: config.pin.clone().map(Source::prepare) }
+        let configured = config.pin.clone().map(Source::prepare);
+        let source = configured.map_or(PinSource::Usual, PinSource::Configured);
+        Self { source, credential: None, lock: Lock::Free }
+    }
+
+    /// Logs in with what was read before, and asks nobody.
+    #[must_use]
+    pub fn with(credential: Option<Arc<Credential>>) -> Self {
+        Self { source: PinSource::None, credential, lock: Lock::Free }
     }
 
     /// Logs the user in, where the token wants it.
@@ -71,45 +94,49 @@ impl Login {
     ///
     /// # Errors
     /// As [`Login::login`].
-    pub fn again(&mut self, reached: &mut Reached) -> Result<()> {
+    pub fn again(&mut self, reached: &mut Reached, config: &Config) -> Result<()> {
+        self.obtain(reached, config)?;
         Ok(self.authenticate(reached, Request::Login, "login refused")?)
     }
 
     /// How a context-specific login will be made; asks for the PIN where the token needed none so far.
     ///
     /// # Errors
-    /// When there is no PIN.
+    /// When there is no PIN, or the flags or the fuse forbid an attempt.
     pub fn for_context(&mut self, reached: &mut Reached, config: &Config) -> Result<Authentication> {
-        if self.how.is_none() {
-            self.obtain(reached, config)?;
-        }
-        Ok(self.how.as_ref().map_or(Authentication::Pinpad, How::authentication))
+        self.obtain(reached, config)?;
+        Ok(self.credential.as_ref().map_or(Authentication::Pinpad, |credential| authentication(credential.how())))
     }
 
     /// Whether a lost login can be repeated without a person.
     #[must_use]
     pub fn can_repeat(&self) -> bool {
-        matches!(self.how, Some(How::Pin(_)))
+        self.credential.as_ref().is_some_and(|credential| matches!(credential.how(), How::Pin(_)))
+    }
+
+    /// Gives the token's lock back while the login goes on; the next login takes it again.
+    pub fn release(&mut self) {
+        self.lock = Lock::Free;
     }
 
     /// Sends a request that carries the PIN, once, between the fuse's mark and its settling.
     ///
     /// # Errors
-    /// When the fuse forbids it or the token refused it; the PIN is then gone from this process.
+    /// When the fuse forbids it or the token refused it; the PIN is then gone from here.
     pub fn authenticate(
         &mut self,
         reached: &mut Reached,
         request: impl FnOnce(Authentication) -> Request,
         context: &str,
     ) -> Result<(), Failure> {
-        let Some(how) = &self.how else {
+        let Some(credential) = self.credential.clone() else {
             return Err(Failure::Other(Error::new(Kind::PinMissing, "no PIN is at hand")));
         };
-        if let Some(fuse) = &mut self.fuse {
+        if let Lock::Held(fuse) = &mut self.lock {
             fuse.begin().map_err(|error| Failure::Other(error.into()))?;
         }
-        let request = request(how.authentication());
-        let reply = match how {
+        let request = request(authentication(credential.how()));
+        let reply = match credential.how() {
             How::Pin(pin) => reached.opened.handle.call(&request, Some(pin), &reached.deadline),
             How::Pinpad => at_the_keypad(reached, &request),
         };
@@ -117,17 +144,22 @@ impl Login {
             Ok(Reply::LoggedIn { checked: true } | Reply::ContextAccepted { checked: true }) => Some(End::Accepted),
             Ok(Reply::LoggedIn { checked: false } | Reply::ContextAccepted { checked: false }) => Some(End::NotTried),
             Err(HandleError::Fault(fault)) => end_of(fault),
+            // It ended before it told the module to log in.
+            Err(HandleError::Died { .. }) if !reached.opened.handle.login_begun() => Some(End::NotTried),
             _ => None,
         };
-        if let (Some(fuse), Some(end)) = (&mut self.fuse, end) {
+        if end == Some(End::Accepted) {
+            credential.accept();
+        }
+        if let (Lock::Held(fuse), Some(end)) = (&mut self.lock, end) {
             fuse.settle(end).map_err(|error| Failure::Other(error.into()))?;
         }
         match reply {
             Ok(Reply::LoggedIn { .. } | Reply::ContextAccepted { .. }) => Ok(()),
             Ok(_) => Err(Failure::Worker(reached.opened.handle.out_of_turn("login"))),
             Err(HandleError::Fault(fault)) if fault.is_login() => {
-                let at_keypad = matches!(self.how, Some(How::Pinpad));
-                self.how = None;
+                let at_keypad = matches!(credential.how(), How::Pinpad);
+                self.credential = None;
                 if at_keypad && fault.is("C_Login", "CKR_ARGUMENTS_BAD") {
                     let message = format!("{context}: {}: {fault}", reached.name());
                     return Err(Failure::Other(Error::new(Kind::PinSource, message).hint(
@@ -143,58 +175,72 @@ impl Login {
         }
     }
 
-    /// Reads or asks for the PIN and takes the token's lock.
+    /// Has a PIN at hand and the token's lock held.
     fn obtain(&mut self, reached: &mut Reached, config: &Config) -> Result<()> {
-        let prepared = self.source(reached.slot.token.as_ref())?;
-        let attended = prepared.source.is_attended();
-        check_flags(reached, attended)?;
-        if prepared.source == Source::Pinpad && reached.slot.token.as_ref().is_some_and(|token| !token.pinpad) {
-            let message = format!("{} has no keypad of its own", reached.name());
-            return Err(Error::new(Kind::PinSource, message).hint(source::SOURCES));
-        }
-        let opened = prepared.open(&reached.deadline)?;
-        let (how, mark) = match opened {
-            OpenedPin::Pin(pin, mark) => (How::Pin(pin), mark),
-            OpenedPin::Pinpad => (How::Pinpad, None),
-            OpenedPin::Ask => {
-                let name = reached.name();
-                (How::Pin(reached.deadline.stopped(|| source::ask(&name))?), None)
-            }
+        let credential = match &self.credential {
+            Some(credential) => Arc::clone(credential),
+            None => self.read(reached)?,
         };
-        if reached.slot.token.is_none() {
-            // A reading that failed once must not lead to another fuse than the token's own.
-            reached.read_slot_again(true)?;
+        if matches!(self.lock, Lock::Free) {
+            let attempt = credential.attempt();
+            check_before(reached, &credential)?;
+            if reached.slot.token.is_none() {
+                // A reading that failed once must not lead to another fuse than the token's own.
+                reached.read_slot_again(true)?;
+            }
+            let attended = attempt == Attempt::Attended;
+            self.lock = lock(reached, config, attempt)?;
+            // While the lock was awaited, another login may have brought the token to its last try.
+            reached.read_slot_again(false)?;
+            check_flags(reached, attended)?;
+            if reached.slot.token.as_ref().is_some_and(|token| token.pin_count_low) {
+                tracing::warn!("a wrong PIN was given to this token before (CKF_USER_PIN_COUNT_LOW)");
+            }
         }
-        self.fuse = lock(reached, config, attempt(attended, mark))?;
-        // While the lock was awaited, another login may have brought the token to its last try.
-        reached.read_slot_again(false)?;
-        check_flags(reached, attended)?;
-        if reached.slot.token.as_ref().is_some_and(|token| token.pin_count_low) {
-            tracing::warn!("a wrong PIN was given to this token before (CKF_USER_PIN_COUNT_LOW)");
-        }
-        self.how = Some(how);
+        self.credential = Some(credential);
         Ok(())
     }
 
+    /// Reads or asks for the PIN, where the token's state would let it be used.
+    fn read(&mut self, reached: &mut Reached) -> Result<Arc<Credential>> {
+        let prepared = self.source(reached.slot.token.as_ref())?;
+        check_flags(reached, prepared.source.is_attended())?;
+        check_keypad(reached, prepared.source == Source::Pinpad)?;
+        let name = reached.name();
+        Ok(Arc::new(Credential::read(prepared, &name, &mut reached.deadline)?))
+    }
+
     fn source(&mut self, token: Option<&Token>) -> Result<Prepared, PinError> {
-        if let Some(prepared) = self.source.take() {
-            return Ok(prepared);
-        }
-        // A token with a keypad asks for itself where nothing else is configured.
-        match Source::fallback() {
-            Ok(Source::Prompt) if token.is_some_and(|token| token.pinpad) => Ok(Source::Pinpad.prepare()),
-            fallback => fallback.map(Source::prepare),
+        match std::mem::replace(&mut self.source, PinSource::None) {
+            PinSource::Configured(prepared) => Ok(prepared),
+            // A token with a keypad asks for itself where nothing else is configured.
+            PinSource::Usual => match Source::fallback() {
+                Ok(Source::Prompt) if token.is_some_and(|token| token.pinpad) => Ok(Source::Pinpad.prepare()),
+                fallback => fallback.map(Source::prepare),
+            },
+            PinSource::None => Err(PinError::NoSource),
         }
     }
 }
 
-impl How {
-    fn authentication(&self) -> Authentication {
-        match self {
-            Self::Pin(_) => Authentication::Pin,
-            Self::Pinpad => Authentication::Pinpad,
-        }
+fn authentication(how: &How) -> Authentication {
+    match how {
+        How::Pin(_) => Authentication::Pin,
+        How::Pinpad => Authentication::Pinpad,
     }
+}
+
+fn check_before(reached: &Reached, credential: &Credential) -> Result<()> {
+    check_flags(reached, credential.attempt() == Attempt::Attended)?;
+    check_keypad(reached, matches!(credential.how(), How::Pinpad))
+}
+
+fn check_keypad(reached: &Reached, is_meant: bool) -> Result<()> {
+    if is_meant && reached.slot.token.as_ref().is_some_and(|token| !token.pinpad) {
+        let message = format!("{} has no keypad of its own", reached.name());
+        return Err(Error::new(Kind::PinSource, message).hint(source::SOURCES));
+    }
+    Ok(())
 }
 
 /// What a fault says of the attempt. `None`: the PIN may have been looked at, and nobody knows.
@@ -210,16 +256,8 @@ fn end_of(fault: &Fault) -> Option<End> {
     }
 }
 
-fn attempt(attended: bool, mark: Option<FileMark>) -> Attempt {
-    match mark {
-        _ if attended => Attempt::Attended,
-        Some(mark) => Attempt::File(mark),
-        None => Attempt::Unattended,
-    }
-}
-
 /// The token's lock and fuse. A person at a prompt may go on where no state can be kept; nothing else may.
-fn lock(reached: &Reached, config: &Config, attempt: Attempt) -> Result<Option<Fuse>> {
+fn lock(reached: &Reached, config: &Config, attempt: Attempt) -> Result<Lock> {
     let attended = attempt == Attempt::Attended;
     let token = fuse::token_of(&reached.slot, &reached.opened.module);
     let locked = fuse::directory(config.state_dir.as_deref()).and_then(|directory| {
@@ -231,10 +269,10 @@ fn lock(reached: &Reached, config: &Config, attempt: Attempt) -> Result<Option<F
         Fuse::lock(&directory, &token, attempt, &reached.deadline)
     });
     match locked {
-        Ok(fuse) => Ok(Some(fuse)),
+        Ok(fuse) => Ok(Lock::Held(fuse)),
         Err(error) if attended && crate::error::Explain::kind(&error) == Kind::StateDir => {
             tracing::warn!("{error}; this login goes on, since a person answers for it");
-            Ok(None)
+            Ok(Lock::Without)
         }
         Err(error) => Err(error.into()),
     }

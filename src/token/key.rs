@@ -5,7 +5,7 @@ use cryptoki::object::ObjectHandle;
 use sha2::{Digest as _, Sha512};
 
 use super::fault;
-use super::session::{LoginOutcome, Session, UserPin};
+use super::session::Session;
 use crate::cba::Message;
 use crate::facts::Mechanism;
 use crate::fault::Fault;
@@ -28,14 +28,11 @@ impl<'a> Key<'a> {
 
     /// `C_SignInit`, the context-specific login where one is given, and only then the message and its signature.
     ///
-    /// `logged_in` hears how the context-specific login ended, before the message is made.
-    ///
     /// # Errors
     /// What the first failing call answered, or why there is no message.
     pub fn sign(
         &self,
-        context: Option<&UserPin>,
-        logged_in: impl FnOnce(LoginOutcome),
+        context: Option<impl FnOnce(&Session<'_>) -> Result<(), Fault>>,
         message: impl FnOnce() -> Result<Message, Fault>,
     ) -> Result<(Message, Vec<u8>), Fault> {
         let mechanism = match self.mechanism {
@@ -53,8 +50,8 @@ impl<'a> Key<'a> {
             return Ok((message, signature));
         }
         session.sign_init(&mechanism, self.handle).map_err(fault("C_SignInit"))?;
-        if let Some(pin) = context {
-            logged_in(self.session.context_login(pin)?);
+        if let Some(log_in) = context {
+            log_in(self.session)?;
         }
         let message = message()?;
         let data = self.data(&message);

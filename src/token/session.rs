@@ -4,7 +4,7 @@ use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::MechanismType;
 use cryptoki::object::ObjectHandle;
-use cryptoki::session::{Session as Handle, UserType};
+use cryptoki::session::{Session as Handle, SessionState, UserType};
 use cryptoki::slot::Slot;
 use secrecy::SecretString;
 
@@ -67,6 +67,24 @@ impl<'a> Session<'a> {
         read_slot(self.context, self.raw, self.slot)
     }
 
+    /// The slot and its token as they are now, where the session still stands, with its login, and the token is there.
+    ///
+    /// # Errors
+    /// What is no longer so.
+    pub fn probe(&self, logged_in: bool) -> Result<SlotFacts, Fault> {
+        let info = self.handle.get_session_info().map_err(fault("C_GetSessionInfo"))?;
+        if logged_in && matches!(info.session_state(), SessionState::RoPublic | SessionState::RwPublic) {
+            return Err(Fault::call("C_GetSessionInfo", "CKR_USER_NOT_LOGGED_IN"));
+        }
+        if self.context.get_slot_info(self.slot).is_ok_and(|info| !info.token_present()) {
+            return Err(Fault::call("C_GetSlotInfo", "CKR_TOKEN_NOT_PRESENT"));
+        }
+        match self.context.get_token_info(self.slot) {
+            Err(error @ Error::Pkcs11(..)) => Err(fault("C_GetTokenInfo")(error)),
+            _ => Ok(self.slot()),
+        }
+    }
+
     /// Logs the user in, once.
     ///
     /// # Errors
@@ -84,7 +102,7 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// What `C_Login` answered, save those answers.
-    pub(super) fn context_login(&self, pin: &UserPin) -> Result<LoginOutcome, Fault> {
+    pub fn context_login(&self, pin: &UserPin) -> Result<LoginOutcome, Fault> {
         match self.c_login(UserType::ContextSpecific, pin) {
             Ok(()) => Ok(LoginOutcome::Accepted),
             Err(Error::Pkcs11(

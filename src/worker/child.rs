@@ -41,6 +41,10 @@ pub(super) const MODULE_DEBUG: [&str; 19] = [
     "YUBIHSM_PKCS11_DBG",
 ];
 
+/// Variables by which the front talks to systemd; a module has no business there.
+const SERVICE: [&str; 6] =
+    ["LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
+
 /// How to start a worker.
 #[derive(Clone, Debug, Default)]
 pub struct Launch {
@@ -89,6 +93,9 @@ impl Process {
         launch.pin_variables.iter().for_each(|variable| {
             command.env_remove(variable);
         });
+        SERVICE.iter().for_each(|variable| {
+            command.env_remove(variable);
+        });
         if !launch.module_debug {
             MODULE_DEBUG.iter().for_each(|variable| {
                 command.env_remove(variable);
@@ -111,13 +118,13 @@ impl Process {
         Ok(process)
     }
 
-    /// Waits until the descriptor can be read, the process has ended, or so long.
-    pub(super) fn wait_for(&self, descriptor: impl AsFd, most: Duration) -> io::Result<Event> {
+    /// Waits until the descriptor can be read, the process has ended, or so long; without a limit where none is given.
+    pub(super) fn wait_for(&self, descriptor: impl AsFd, most: Option<Duration>) -> io::Result<Event> {
         let descriptor = descriptor.as_fd();
         let mut watched = vec![PollFd::new(&descriptor, PollFlags::IN)];
         watched.extend(self.ended.as_ref().map(|ended| PollFd::new(ended, PollFlags::IN)));
-        let timeout = most.try_into().map_err(io::Error::other)?;
-        match poll(&mut watched, Some(&timeout)) {
+        let timeout = most.map(TryInto::try_into).transpose().map_err(io::Error::other)?;
+        match poll(&mut watched, timeout.as_ref()) {
             Ok(0) => Ok(Event::TimedOut),
             // What was written before the end is still there to be read.
             Ok(_) if !watched[0].revents().is_empty() => Ok(Event::Readable),

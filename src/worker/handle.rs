@@ -4,6 +4,7 @@
 //! wrong kind ends the worker. Dropping a handle kills the child and everything that its module started.
 
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -89,12 +90,25 @@ impl Explain for HandleError {
     }
 }
 
+/// What [`Handle::idle_until`] saw first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// The descriptor can be read.
+    Called,
+    /// The worker has ended by itself.
+    Ended,
+    /// The time is up.
+    TimedOut,
+}
+
 /// A running worker.
 #[derive(Debug)]
 pub struct Handle {
     process: Process,
     socket: UnixStream,
     waiting: Option<fn()>,
+    /// Whether the worker told the module to log in since the last request.
+    login_begun: bool,
 }
 
 impl Handle {
@@ -106,7 +120,7 @@ impl Handle {
     pub fn spawn(launch: &Launch, deadline: &Deadline) -> Result<Self, HandleError> {
         let (ours, theirs) = UnixStream::pair().map_err(HandleError::Spawn)?;
         let process = Process::start(launch, theirs).map_err(HandleError::Spawn)?;
-        let mut handle = Self { process, socket: ours, waiting: None };
+        let mut handle = Self { process, socket: ours, waiting: None, login_begun: false };
         match handle.receive("start", deadline) {
             Ok(Reply::Hello { build }) if build == wire::BUILD => Ok(handle),
             Ok(_) | Err(HandleError::Wire(_)) => Err(HandleError::Stranger),
@@ -117,6 +131,24 @@ impl Handle {
     /// Calls this once whenever a login or a signature takes more than a second.
     pub fn when_waiting(&mut self, notice: fn()) {
         self.waiting = Some(notice);
+    }
+
+    /// Whether the module was told to log in since the last request; if not, a PIN that was sent has spent no try.
+    #[must_use]
+    pub fn login_begun(&self) -> bool {
+        self.login_begun
+    }
+
+    /// Waits until a descriptor can be read, which is true, or the worker has ended, or the time is up.
+    ///
+    /// # Errors
+    /// When the kernel cannot wait.
+    pub fn idle_until(&self, descriptor: impl AsFd, most: Option<Duration>) -> io::Result<Idle> {
+        Ok(match self.process.wait_for(descriptor, most)? {
+            Event::Readable => Idle::Called,
+            Event::Ended => Idle::Ended,
+            Event::TimedOut => Idle::TimedOut,
+        })
     }
 
     /// Sends a request, with its PIN where it announces one, and waits for the answer.
@@ -172,6 +204,7 @@ impl Handle {
     }
 
     fn send(&mut self, request: &Request, pin: Option<&Pin>) -> io::Result<()> {
+        self.login_begun = false;
         let frame = wire::encode(request).map_err(io::Error::other)?;
         self.socket.write_all(&frame)?;
         let Some(pin) = pin else { return Ok(()) };
@@ -182,11 +215,16 @@ impl Handle {
     }
 
     fn receive(&mut self, doing: &'static str, deadline: &Deadline) -> Result<Reply, HandleError> {
-        let mut header = [0; 4];
-        self.read_exactly(&mut header, doing, deadline)?;
-        let mut bytes = vec![0; wire::length(header, wire::LIMIT)?];
-        self.read_exactly(&mut bytes, doing, deadline)?;
-        Ok(wire::decode(&bytes)?)
+        loop {
+            let mut header = [0; 4];
+            self.read_exactly(&mut header, doing, deadline)?;
+            let mut bytes = vec![0; wire::length(header, wire::LIMIT)?];
+            self.read_exactly(&mut bytes, doing, deadline)?;
+            match wire::decode(&bytes)? {
+                Reply::LoginBegins if !self.login_begun => self.login_begun = true,
+                reply => return Ok(reply),
+            }
+        }
     }
 
     /// Reads what is there even when the time is up: an answer in time may be looked at late.
@@ -197,7 +235,7 @@ impl Handle {
             let left = deadline.left().unwrap_or_default();
             let until_notice = |(_, since): (fn(), Instant)| TOUCH_NOTICE.saturating_sub(since.elapsed());
             let wait = notice.map_or(left, |notice| left.min(until_notice(notice).max(Duration::from_millis(1))));
-            match self.process.wait_for(&self.socket, wait).map_err(HandleError::Socket)? {
+            match self.process.wait_for(&self.socket, Some(wait)).map_err(HandleError::Socket)? {
                 Event::Readable => match self.socket.read(&mut buffer[filled..]) {
                     Ok(0) => return Err(self.died(doing)),
                     Ok(read) => filled += read,
@@ -242,7 +280,7 @@ fn name_of(request: &Request) -> &'static str {
     match request {
         Request::Open { .. } => "loading the module",
         Request::Session { .. } => "opening a session",
-        Request::Slot => "reading the token's state",
+        Request::Slot | Request::Probe => "reading the token's state",
         Request::Login(_) => LOGIN,
         Request::Objects => "reading keys and certificates",
         Request::Sign { .. } => SIGNING,

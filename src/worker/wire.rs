@@ -16,7 +16,7 @@ use crate::fault::Fault;
 pub const LIMIT: usize = 4 << 20;
 
 /// What the worker says first; a front of another build gives it no PIN.
-pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 1");
+pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 2");
 
 /// How the user is authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,12 +42,14 @@ pub enum Request {
     },
     /// Read the session's slot and token information again. Answer: [`Reply::Slot`].
     Slot,
-    /// Log in, once. Answer: [`Reply::LoggedIn`].
+    /// The same, where the session still stands, with its login, and the token is there. Answer: [`Reply::Slot`].
+    Probe,
+    /// Log in, once. Answer: [`Reply::LoginBegins`], then [`Reply::LoggedIn`].
     Login(Authentication),
     /// Say what keys and certificates there are. Answer: [`Reply::Objects`].
     Objects,
-    /// Make a message and sign it. Answer: [`Reply::ContextAccepted`] where a context login was asked for, then
-    /// [`Reply::Signed`].
+    /// Make a message and sign it. Answer: [`Reply::LoginBegins`] and [`Reply::ContextAccepted`] where a context login
+    /// was asked for, then [`Reply::Signed`].
     Sign {
         /// The key's number in [`Reply::Objects`].
         key: u64,
@@ -81,6 +83,8 @@ pub enum Reply {
     Session(Session),
     /// The slot as it is now.
     Slot(Slot),
+    /// The module is told to log in now; a worker that ends without this has spent no try.
+    LoginBegins,
     /// The login is done.
     LoggedIn {
         /// Whether the token looked at the PIN.

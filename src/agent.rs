@@ -1,0 +1,258 @@
+//! `serve`: the agent that owns a token and answers for it on a Unix socket; and its clients.
+//!
+//! The loop, the timers and the signals are on one thread; each worker has a thread of its own in [`pool`]. The loop
+//! never waits for a token. Deliberately absent: any listener on a network, and any way to hand over bytes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::pin::credential::can_be_read_again;
+use crate::pin::{Credential, Source};
+
+pub mod client;
+mod connections;
+mod metrics;
+mod peer;
+mod pool;
+mod problem;
+mod routes;
+mod server;
+mod socket;
+mod systemd;
+
+use metrics::Metrics;
+use peer::Rules;
+use pool::plan::Logins;
+use pool::{Pool, View};
+use server::{Agent, Answers};
+use socket::Listening;
+
+/// How often the metrics file is written, where there is one.
+const METRICS_EVERY: Duration = Duration::from_secs(15);
+
+/// How long the PIN's source may take to be read again; the loop waits for it.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
+/// Descriptors that are not connections: workers, their pipes, the log, the fuse.
+const RESERVED: u64 = 64;
+
+/// Connections at most, whatever the system allows.
+const CONNECTIONS: u64 = 8192;
+
+/// Whether a caller's name for its job is one: 1 to 64 letters, digits and `. _ : / -`.
+#[must_use]
+pub fn is_job(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
+    (1..=64).contains(&name.len()) && name.chars().all(plain)
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When there is no PIN to be had, no socket to be made, or a name that the system does not know. A token that is away
+/// is no error.
+pub fn serve(config: Config) -> Result<()> {
+    // Before anything else opens a file: the source may be a descriptor.
+    let source = config.pin.clone();
+    let credential = read_credential(source.clone())?;
+    if let Some(module) = &config.module {
+        crate::modules::resolve(module)?;
+    }
+    let rules = Rules::resolve(&config.serve)?;
+    let connections = room_for_connections(config.serve.workers)?;
+    let listening = listen(&config, &rules)?;
+    let failed = |what: &'static str| move |error: std::io::Error| unexpected(what, &error);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("start the loop"))?;
+    let answers = Answers::of(&config);
+    let metrics = Metrics::new().map_err(|error| Error::new(Kind::Unexpected, format!("metrics: {error}")))?;
+    let pool = Pool::start(config, credential).map_err(failed("start a worker's thread"))?;
+    let agent = Agent::new(pool, metrics, rules, answers, connections);
+    runtime.block_on(run(&agent, &listening, source)).map_err(failed("serve the socket"))?;
+    drop(runtime);
+    if let Ok(agent) = Arc::try_unwrap(agent) {
+        agent.pool.end();
+    }
+    tracing::info!("ended");
+    Ok(())
+}
+
+fn unexpected(what: &str, error: &std::io::Error) -> Error {
+    Error::new(Kind::Unexpected, format!("cannot {what}: {error}"))
+}
+
+/// Reads the PIN once, before there is any token. Where nothing is configured and nobody can be asked, there is none, and
+/// a token that wants no login needs none.
+fn read_credential(source: Option<Source>) -> Result<Option<Credential>> {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let source = match source.map_or_else(Source::fallback, Ok) {
+        Ok(source) => source,
+        Err(error) => {
+            tracing::warn!("{error}; only a token that wants no login can be used");
+            return Ok(None);
+        }
+    };
+    Ok(Some(Credential::read(source.prepare(), "the agent's token", &mut Deadline::after(PATIENCE))?))
+}
+
+/// Allows as many open files as the system will, and says how many of them can be connections.
+fn room_for_connections(workers: usize) -> Result<usize> {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX).min(CONNECTIONS + 2 * RESERVED);
+    let wanted = limit.current.map_or(most, |current| current.max(most));
+    if limit.current.is_some_and(|current| current < wanted) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
+            .map_err(|error| unexpected("raise the number of open files", &error.into()))?;
+    }
+    let taken = RESERVED + 8 * u64::try_from(workers).unwrap_or(RESERVED);
+    Ok(usize::try_from(wanted.saturating_sub(taken).clamp(16, CONNECTIONS)).unwrap_or(16))
+}
+
+fn listen(config: &Config, rules: &Rules) -> Result<Listening> {
+    if let Some(activated) = Listening::activated()? {
+        tracing::info!("serving on the socket that systemd handed over");
+        return Ok(activated);
+    }
+    let usual = || {
+        let directory = std::env::var("RUNTIME_DIRECTORY").ok()?;
+        let first = std::path::PathBuf::from(directory.split(':').next()?);
+        first.is_absolute().then(|| first.join("agent.sock"))
+    };
+    let none = || {
+        Error::new(Kind::Usage, "no socket is named")
+            .hint("--socket PATH, or socket in [serve], as /run/cba-agent/agent.sock")
+    };
+    let path = config.serve.socket.clone().or_else(usual).ok_or_else(none)?;
+    let listening = Listening::bind(&path, rules.socket_group)?;
+    tracing::info!("serving on {}", path.display());
+    Ok(listening)
+}
+
+async fn run(agent: &Arc<Agent>, listening: &Listening, source: Option<Source>) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (over, ended) = watch::channel(false);
+    let watching = tokio::spawn(watch_over(Arc::clone(agent)));
+    let mut serving = std::pin::pin!(server::run(agent, listening.listener.try_clone()?, ended));
+    systemd::ready();
+    loop {
+        tokio::select! {
+            result = serving.as_mut() => return result,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => renew(agent, source.as_ref()),
+        }
+    }
+    tracing::info!("ending: no further connection is taken, and what is in hand is answered");
+    systemd::stopping();
+    listening.close_door();
+    let _ = over.send(true);
+    let result = serving.await;
+    watching.abort();
+    let _ = watching.await;
+    result
+}
+
+/// SIGHUP: looks at the PIN's source again, and has every worker replaced.
+fn renew(agent: &Arc<Agent>, source: Option<&Source>) {
+    systemd::reloading();
+    let again = source.cloned().or_else(|| Source::fallback().ok()).filter(can_be_read_again);
+    match again.map(|source| Credential::read(source.prepare(), "the agent's token", &mut Deadline::after(READ_AGAIN)))
+    {
+        Some(Ok(credential)) => {
+            tracing::info!("renewing all workers, with the PIN that is in its source now");
+            agent.pool.renew(Some(credential));
+        }
+        Some(Err(error)) => {
+            tracing::error!(
+                "nothing is renewed, since the PIN's source cannot be used: {}",
+                Error::from(error).message
+            );
+        }
+        None if agent.pool.has_credential() || source.is_none() => {
+            tracing::info!("renewing all workers, with the same PIN: its source cannot be read twice");
+            agent.pool.renew(None);
+        }
+        None => {
+            tracing::error!("the PIN was refused, and its source cannot be read twice: start the agent again");
+        }
+    }
+    systemd::ready();
+}
+
+/// Tells systemd, the metrics file and the log how it stands.
+async fn watch_over(agent: Arc<Agent>) {
+    let mut changed = agent.pool.watch();
+    let mut watchdog = systemd::watchdog().map(every);
+    let mut metrics = agent.config.metrics_file.is_some().then(|| every(METRICS_EVERY));
+    let mut last = String::new();
+    loop {
+        let status = describe(&agent.pool.view());
+        if status != last {
+            systemd::status(&status);
+            last = status;
+        }
+        tokio::select! {
+            _ = changed.changed() => {}
+            () = tick(watchdog.as_mut()) => {
+                if agent.pool.makes_progress() {
+                    systemd::alive();
+                } else {
+                    tracing::error!("a worker's thread is stuck; systemd is not told that all is well");
+                }
+            }
+            () = tick(metrics.as_mut()) => write_metrics(&agent).await,
+        }
+    }
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = interval_at(Instant::now(), period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+async fn tick(interval: Option<&mut tokio::time::Interval>) {
+    match interval {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn write_metrics(agent: &Agent) {
+    let Some(path) = &agent.config.metrics_file else { return };
+    let Ok(text) = agent.metrics_text().await else { return };
+    if let Err(error) = metrics::write(path, &text) {
+        tracing::warn!("cannot write the metrics to {}: {error}", path.display());
+    }
+}
+
+/// One line for `systemctl status`.
+fn describe(view: &View) -> String {
+    match (&view.held, view.is_up, view.logins) {
+        (Some(held), true, _) => format!(
+            "ready: token '{}' (serial {}), certificate until {}",
+            crate::printable::printable(&held.token.label),
+            crate::printable::printable(&held.token.serial),
+            crate::certificate::utc(held.certificate.not_after)
+        ),
+        (_, _, Logins::Stopped(kind)) => {
+            format!("not ready: no login is tried ({}); mend the PIN's source and reload", kind.name())
+        }
+        (_, _, _) => match &view.last_error {
+            Some(error) => format!("not ready: {}", crate::printable::printable(error)),
+            None => "starting".into(),
+        },
+    }
+}

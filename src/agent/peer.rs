@@ -1,0 +1,218 @@
+//! Who asks: the kernel's word on each connection, held against users and groups.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use nix::unistd::{Group, User};
+
+use crate::config::Serve;
+use crate::error::{Error, Kind, Result};
+use crate::process::peer_groups;
+
+/// The user and group that stand for everybody whom a container's user namespace does not know.
+const OVERFLOW: u32 = 65_534;
+
+/// How often one stranger is worth a line in the log.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// Strangers of whom is remembered when they were last named.
+const REMEMBERED: usize = 1024;
+
+/// The other end of a connection, as it was when it connected.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) pid: i32,
+    groups: Vec<u32>,
+}
+
+/// What a peer may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everything.
+    Ask,
+    /// Look, and not ask for payloads.
+    Look,
+    /// Nothing.
+    None,
+}
+
+/// The rules, by numbers.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    own: u32,
+    overflow: u32,
+    pub(super) socket_group: Option<u32>,
+    allow_users: Vec<u32>,
+    allow_groups: Vec<u32>,
+    monitor_groups: Vec<u32>,
+}
+
+impl Peer {
+    /// Reads the peer's credentials from its socket.
+    ///
+    /// # Errors
+    /// When the kernel does not know them.
+    pub(super) fn of(socket: impl AsFd) -> io::Result<Self> {
+        let socket = socket.as_fd();
+        let credentials = rustix::net::sockopt::socket_peercred(socket)?;
+        // A kernel that cannot name the groups leaves the primary one.
+        let groups = peer_groups::of(socket).unwrap_or_default();
+        let pid = credentials.pid.as_raw_nonzero().get();
+        Ok(Self { uid: credentials.uid.as_raw(), gid: credentials.gid.as_raw(), pid, groups })
+    }
+
+    fn is_in(&self, group: u32) -> bool {
+        self.gid == group || self.groups.contains(&group)
+    }
+}
+
+impl Rules {
+    /// Looks the names up.
+    ///
+    /// # Errors
+    /// A name that the system does not know.
+    pub(super) fn resolve(serve: &Serve) -> Result<Self> {
+        let groups = |names: &[String]| names.iter().map(|name| group(name)).collect::<Result<Vec<_>>>();
+        let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
+        Ok(Self {
+            own: rustix::process::geteuid().as_raw(),
+            overflow: overflow.and_then(|text| text.trim().parse().ok()).unwrap_or(OVERFLOW),
+            socket_group: serve.socket_group.as_deref().map(group).transpose()?,
+            allow_users: serve.allow_users.iter().map(|name| user(name)).collect::<Result<_>>()?,
+            allow_groups: groups(&serve.allow_groups)?,
+            monitor_groups: groups(&serve.monitor_groups)?,
+        })
+    }
+
+    /// What a peer may do.
+    ///
+    /// The agent's own user and root may always look: neither can be kept from the socket. They may ask where nothing
+    /// narrows who may.
+    pub(super) fn judge(&self, peer: &Peer) -> Access {
+        if peer.uid == OVERFLOW || peer.uid == self.overflow {
+            return Access::None;
+        }
+        // An unmapped group says nothing of whoever has it.
+        let is_in = |group: &u32| *group != OVERFLOW && peer.is_in(*group);
+        let is_at_home = peer.uid == self.own || peer.uid == 0;
+        let may_ask = if self.allow_users.is_empty() && self.allow_groups.is_empty() {
+            is_at_home || self.socket_group.iter().any(is_in)
+        } else {
+            self.allow_users.contains(&peer.uid) || self.allow_groups.iter().any(is_in)
+        };
+        match may_ask {
+            true => Access::Ask,
+            false if is_at_home || self.monitor_groups.iter().any(is_in) => Access::Look,
+            false => Access::None,
+        }
+    }
+}
+
+/// A user's number by name or number.
+fn user(name: &str) -> Result<u32> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    match User::from_name(name) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        Ok(None) => Err(unknown("user", name)),
+        Err(error) => Err(Error::new(Kind::Config, format!("cannot look up the user '{name}': {error}"))),
+    }
+}
+
+/// A group's number by name or number.
+fn group(name: &str) -> Result<u32> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        Ok(None) => Err(unknown("group", name)),
+        Err(error) => Err(Error::new(Kind::Config, format!("cannot look up the group '{name}': {error}"))),
+    }
+}
+
+fn unknown(what: &str, name: &str) -> Error {
+    Error::new(Kind::Config, format!("there is no {what} '{name}' on this host")).hint(format!(
+        "`getent {}` shows what there is; numbers are taken too",
+        if what == "user" { "passwd" } else { what }
+    ))
+}
+
+/// Says which strangers were refused, each once a minute, so that they cannot fill the log.
+#[derive(Debug, Default)]
+pub(super) struct Strangers(Mutex<HashMap<u32, (Instant, u64)>>);
+
+impl Strangers {
+    pub(super) fn note(&self, peer: &Peer, what: &str) {
+        let Ok(mut seen) = self.0.lock() else { return };
+        if seen.len() >= REMEMBERED {
+            seen.retain(|_, (since, _)| since.elapsed() < SAY_AGAIN);
+        }
+        let now = Instant::now();
+        let (since, untold) = seen.get(&peer.uid).copied().unwrap_or((now, 0));
+        if untold > 0 && since.elapsed() < SAY_AGAIN || seen.len() >= REMEMBERED {
+            seen.entry(peer.uid).and_modify(|(_, untold)| *untold += 1);
+            return;
+        }
+        seen.insert(peer.uid, (now, 1));
+        let more =
+            if untold > 1 { format!(", {} times more since the last notice", untold - 1) } else { String::new() };
+        tracing::warn!("refused: user {} group {} (process {}): {what}{more}", peer.uid, peer.gid, peer.pid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(uid: u32, groups: &[u32]) -> Peer {
+        Peer { uid, gid: 1000 + uid, pid: 1, groups: groups.to_vec() }
+    }
+
+    fn rules() -> Rules {
+        Rules {
+            own: 500,
+            overflow: OVERFLOW,
+            socket_group: Some(7),
+            allow_users: vec![],
+            allow_groups: vec![],
+            monitor_groups: vec![9],
+        }
+    }
+
+    #[test]
+    fn members_of_the_group_may_ask_and_monitors_may_look() {
+        let rules = rules();
+        assert_eq!(rules.judge(&peer(1, &[7])), Access::Ask);
+        assert_eq!(rules.judge(&Peer { gid: 7, ..peer(1, &[]) }), Access::Ask);
+        assert_eq!(rules.judge(&peer(1, &[9])), Access::Look);
+        assert_eq!(rules.judge(&peer(1, &[8])), Access::None);
+        assert_eq!(rules.judge(&peer(500, &[])), Access::Ask);
+        assert_eq!(rules.judge(&peer(0, &[])), Access::Ask);
+    }
+
+    #[test]
+    fn a_list_narrows_who_may_ask_root_too() {
+        let rules = Rules { allow_users: vec![1], allow_groups: vec![8], ..rules() };
+        assert_eq!(rules.judge(&peer(1, &[])), Access::Ask);
+        assert_eq!(rules.judge(&peer(2, &[8])), Access::Ask);
+        assert_eq!(rules.judge(&peer(2, &[7])), Access::None);
+        assert_eq!(rules.judge(&peer(0, &[])), Access::Look);
+    }
+
+    #[test]
+    fn the_overflow_user_gets_nothing_whatever_is_configured() {
+        let all = Rules { own: OVERFLOW, allow_users: vec![OVERFLOW, 77], allow_groups: vec![OVERFLOW], ..rules() };
+        assert_eq!(all.judge(&peer(OVERFLOW, &[7, 9])), Access::None);
+        assert_eq!(all.judge(&Peer { gid: OVERFLOW, ..peer(3, &[]) }), Access::None);
+        let elsewhere = Rules { overflow: 77, ..all };
+        assert_eq!(elsewhere.judge(&peer(77, &[])), Access::None);
+    }
+}

@@ -1,0 +1,312 @@
+//! The pool: threads that each hold one worker, and the queue before them.
+//!
+//! What happens when is decided in [`plan`]; here it is carried out. One thread a worker, which never ends before the
+//! process does: a worker dies with the thread that started it.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+
+use crate::certificate::Certificate;
+use crate::config::Config;
+use crate::error::Kind;
+use crate::facts::Token;
+use crate::pin::{Credential, How};
+use crate::signer::Wish;
+
+mod bell;
+pub(super) mod plan;
+mod slot;
+
+use bell::Bell;
+use plan::{Job, Logins, Order, Phase, Plan, Refusal, Slot};
+
+/// How long a proof that the token answers holds.
+const PROOF_HOLDS: Duration = Duration::from_secs(5);
+
+/// Who asked, for the log.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    /// As the kernel saw it when the connection was made; another process may have the number by now.
+    pub(super) pid: i32,
+    /// The caller's own claim.
+    pub(super) job: Option<String>,
+}
+
+/// What a worker is asked.
+#[derive(Clone, Debug)]
+pub(super) enum Task {
+    /// A payload.
+    Sign(Wish, Caller),
+    /// Whether the token is there.
+    Probe,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The request in its JSON form; empty for a probe.
+    pub(super) text: String,
+    /// How long it waited.
+    pub(super) queue: Duration,
+    /// How long the token took.
+    pub(super) token: Duration,
+}
+
+pub(super) type Outcome = Result<Answer, Refusal>;
+
+/// What is known of the identity that the workers hold.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) certificate: Certificate,
+    pub(super) token: Token,
+}
+
+/// The pool.
+#[derive(Debug)]
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    began: Instant,
+    bells: Vec<Bell>,
+    state: Mutex<State>,
+    /// Hears when a worker comes or goes.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    plan: Plan,
+    jobs: HashMap<Job, Waiting>,
+    next: Job,
+    inboxes: Vec<VecDeque<Order>>,
+    /// By when each worker's thread must be done with what it does.
+    due: Vec<Option<Instant>>,
+    credential: Option<Arc<Credential>>,
+    /// The token of the first success.
+    token: Option<Token>,
+    held: Option<Arc<Held>>,
+    proven: Option<Instant>,
+    restarts: HashMap<&'static str, u64>,
+    /// Why the last worker was lost, in words.
+    last_error: Option<String>,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    task: Task,
+    since: Instant,
+    answer: oneshot::Sender<Outcome>,
+}
+
+/// A request's place in the pool; dropped, it is given up.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    shared: Arc<Shared>,
+    job: Job,
+    answer: oneshot::Receiver<Outcome>,
+}
+
+/// The pool as others see it.
+#[derive(Clone, Debug)]
+pub(super) struct View {
+    pub(super) waiting: usize,
+    pub(super) phases: Vec<Phase>,
+    pub(super) logins: Logins,
+    pub(super) is_up: bool,
+    pub(super) trouble: Option<Refusal>,
+    pub(super) held: Option<Arc<Held>>,
+    pub(super) restarts: HashMap<&'static str, u64>,
+    pub(super) last_error: Option<String>,
+    /// Whether the token took this PIN at least once.
+    pub(super) pin_accepted: bool,
+}
+
+impl Pool {
+    /// Starts the threads and the first worker.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub(super) fn start(config: Config, credential: Option<Credential>) -> io::Result<Self> {
+        let workers = config.serve.workers;
+        // A person who has to act again is not asked twice for one request.
+        let at_keypad = credential.as_ref().is_some_and(|credential| matches!(credential.how(), How::Pinpad));
+        let plan = Plan::new(workers, config.serve.queue.saturating_mul(workers), !at_keypad);
+        let state = State {
+            plan,
+            jobs: HashMap::new(),
+            next: 0,
+            inboxes: vec![VecDeque::new(); workers],
+            due: vec![None; workers],
+            credential: credential.map(Arc::new),
+            token: None,
+            held: None,
+            proven: None,
+            restarts: HashMap::new(),
+            last_error: None,
+            ended: false,
+        };
+        let bells = (0..workers).map(|_| Bell::new()).collect::<io::Result<_>>()?;
+        let changed = watch::Sender::new(());
+        let shared = Arc::new(Shared { config, began: Instant::now(), bells, state: Mutex::new(state), changed });
+        let start = |slot: Slot| {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name(format!("worker {slot}")).spawn(move || slot::run(&shared, slot))
+        };
+        let threads = (0..workers).map(start).collect::<io::Result<_>>()?;
+        shared.apply(|state, now| state.plan.launch(now));
+        Ok(Self { shared, threads })
+    }
+
+    /// Asks for something; the answer comes through the ticket.
+    pub(super) fn submit(&self, task: Task) -> Ticket {
+        let (sender, answer) = oneshot::channel();
+        let first = matches!(task, Task::Probe);
+        let job = self.shared.apply_with(|state, now| {
+            let job = state.next;
+            state.next += 1;
+            state.jobs.insert(job, Waiting { task, since: Instant::now(), answer: sender });
+            (job, state.plan.submit(job, first, now))
+        });
+        Ticket { shared: Arc::clone(&self.shared), job, answer }
+    }
+
+    /// Whether the token was seen to answer a moment ago.
+    pub(super) fn is_proven(&self) -> bool {
+        let state = self.shared.lock();
+        state.plan.is_up() && state.proven.is_some_and(|proven| proven.elapsed() < PROOF_HOLDS)
+    }
+
+    /// Replaces every worker by a new one, with what is in the PIN's source now; without a new credential with the old.
+    pub(super) fn renew(&self, credential: Option<Credential>) {
+        self.shared.apply(|state, now| {
+            if let Some(credential) = credential {
+                state.credential = Some(Arc::new(credential));
+            }
+            state.token = None;
+            state.proven = None;
+            state.plan.renew(now)
+        });
+    }
+
+    /// Whether the old credential could be used once more.
+    pub(super) fn has_credential(&self) -> bool {
+        self.shared.lock().credential.is_some()
+    }
+
+    /// How it stands.
+    pub(super) fn view(&self) -> View {
+        let state = self.shared.lock();
+        let now = self.shared.began.elapsed();
+        View {
+            waiting: state.plan.waiting(),
+            phases: state.plan.phases().to_vec(),
+            logins: state.plan.logins(),
+            is_up: state.plan.is_up(),
+            trouble: state.plan.trouble().map(|kind| Refusal { kind, retry_after: state.plan.retry_after(now) }),
+            held: state.held.clone(),
+            restarts: state.restarts.clone(),
+            last_error: state.last_error.clone(),
+            pin_accepted: state.credential.as_ref().is_some_and(|credential| credential.is_accepted()),
+        }
+    }
+
+    /// Hears from now on when a worker comes or goes.
+    pub(super) fn watch(&self) -> watch::Receiver<()> {
+        self.shared.changed.subscribe()
+    }
+
+    /// Whether every worker's thread does what it does within its time: the proof for a watchdog.
+    pub(super) fn makes_progress(&self) -> bool {
+        let now = Instant::now();
+        self.shared.lock().due.iter().flatten().all(|due| *due > now)
+    }
+
+    /// Ends every worker in good order, and the PIN with them.
+    pub(super) fn end(self) {
+        self.shared.apply(|state, _| {
+            state.ended = true;
+            state.credential = None;
+            state.plan.close()
+        });
+        self.shared.bells.iter().for_each(Bell::ring);
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Ticket {
+    /// The answer, or a refusal at the deadline.
+    pub(super) async fn answer(mut self, deadline: tokio::time::Instant) -> Outcome {
+        let late = Refusal { kind: Kind::TokenTimeout, retry_after: Some(Duration::from_secs(1)) };
+        match tokio::time::timeout_at(deadline, &mut self.answer).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => Err(late),
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if state.jobs.remove(&self.job).is_some() {
+            state.plan.give_up(self.job);
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic ends the process; there is no state to be found half-changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn apply(&self, change: impl FnOnce(&mut State, Duration) -> Vec<Order>) {
+        self.apply_with(|state, now| ((), change(state, now)));
+    }
+
+    /// Changes the state, and carries out what follows from it.
+    fn apply_with<T>(&self, change: impl FnOnce(&mut State, Duration) -> (T, Vec<Order>)) -> T {
+        let mut state = self.lock();
+        let before = state.summary();
+        let (result, orders) = change(&mut state, self.began.elapsed());
+        for order in orders {
+            match order {
+                Order::Start { slot, .. } | Order::Work { slot, .. } | Order::Close { slot } => {
+                    state.inboxes[slot].push_back(order);
+                    self.bells[slot].ring();
+                }
+                Order::Refuse { job, refusal } => state.answer(job, Err(refusal)),
+            }
+        }
+        if state.summary() != before {
+            self.changed.send_replace(());
+        }
+        result
+    }
+}
+
+impl State {
+    /// What others hear of when it changes.
+    fn summary(&self) -> (bool, Logins, u64) {
+        (self.plan.is_up(), self.plan.logins(), self.restarts.values().sum())
+    }
+
+    fn answer(&mut self, job: Job, outcome: Outcome) {
+        if let Some(waiting) = self.jobs.remove(&job) {
+            let _ = waiting.answer.send(outcome);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! One worker's thread: waits for orders, starts a worker, has it sign, sees it end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::plan::{Job, Order, Slot, stops_logins};
+use super::{Answer, Bell, Caller, Held, Shared, Task};
+use crate::cba::{Format, Version};
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::facts::Token;
+use crate::pin::{Credential, fuse};
+use crate::reach::{self, Login, read_certificate};
+use crate::signer::{Signer, Wish};
+use crate::worker::Idle;
+
+/// What a thread may take beyond the deadlines of what it does, to end a worker and to write.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What a thread woke for.
+enum Wake {
+    Order(Order),
+    Due,
+    Lost,
+    End,
+}
+
+pub(super) fn run(shared: &Shared, slot: Slot) {
+    let mut place = Place { shared, slot, worker: None, due: None };
+    loop {
+        match place.wait() {
+            Wake::Order(Order::Start { after, .. }) => place.due = Some(Instant::now() + after),
+            Wake::Order(Order::Work { job, .. }) => place.work(job),
+            Wake::Order(Order::Close { .. }) => place.close(),
+            Wake::Order(Order::Refuse { .. }) => {}
+            Wake::Due => place.start(),
+            Wake::Lost => place.lost(&Error::new(Kind::TokenFailed, "the process that holds the module ended")),
+            Wake::End => break,
+        }
+    }
+}
+
+struct Place<'a> {
+    shared: &'a Shared,
+    slot: Slot,
+    worker: Option<Signer>,
+    /// When to start one.
+    due: Option<Instant>,
+}
+
+impl Place<'_> {
+    fn bell(&self) -> &Bell {
+        &self.shared.bells[self.slot]
+    }
+
+    fn wait(&mut self) -> Wake {
+        loop {
+            self.bell().clear();
+            let mut state = self.shared.lock();
+            state.due[self.slot] = None;
+            if let Some(order) = state.inboxes[self.slot].pop_front() {
+                return Wake::Order(order);
+            }
+            if state.ended && self.worker.is_none() {
+                return Wake::End;
+            }
+            drop(state);
+            let left = self.due.map(|due| due.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                self.due = None;
+                return Wake::Due;
+            }
+            match &self.worker {
+                None => self.bell().wait(left),
+                Some(worker) => match worker.idle_until(self.bell()) {
+                    Ok(Idle::Called | Idle::TimedOut) => {}
+                    Ok(Idle::Ended) | Err(_) => return Wake::Lost,
+                },
+            }
+        }
+    }
+
+    /// Says by when this thread will be done.
+    fn announce(&self, most: Duration) {
+        self.shared.lock().due[self.slot] = Some(Instant::now() + most.saturating_mul(4) + GRACE);
+    }
+
+    fn start(&mut self) {
+        let (slot, shared) = (self.slot, self.shared);
+        let mut state = shared.lock();
+        if !state.plan.may_start(slot) {
+            return;
+        }
+        let (credential, expected) = (state.credential.clone(), state.token.clone());
+        drop(state);
+        self.announce(patience(&shared.config, credential.as_deref()));
+        match start(&shared.config, credential, expected.as_ref()) {
+            Ok(worker) => {
+                let held = Held {
+                    certificate: worker.identity().certificate.clone(),
+                    token: fuse::token_of(&worker.reached().slot, &worker.reached().opened.module),
+                };
+                tracing::info!(
+                    "worker {slot} is ready with {}, certificate {} until {}",
+                    worker.reached().name(),
+                    held.certificate.subject,
+                    crate::certificate::utc(held.certificate.not_after)
+                );
+                let alone = worker.always_authenticates();
+                self.worker = Some(worker);
+                shared.apply(|state, now| {
+                    state.token.get_or_insert_with(|| held.token.clone());
+                    state.held = Some(Arc::new(held));
+                    state.proven = Some(Instant::now());
+                    state.last_error = None;
+                    state.plan.started(slot, alone, now)
+                });
+            }
+            Err(error) => self.lost(&error),
+        }
+    }
+
+    fn work(&mut self, job: Job) {
+        let (slot, shared) = (self.slot, self.shared);
+        let task = shared.lock().jobs.get(&job).map(|waiting| (waiting.task.clone(), waiting.since));
+        let (Some((task, since)), Some(worker)) = (task, &mut self.worker) else {
+            // Whoever asked is gone.
+            shared.apply(|state, _| state.plan.finished(slot, false));
+            return;
+        };
+        let call_timeout = shared.config.serve.call_timeout;
+        shared.lock().due[slot] = Some(Instant::now() + call_timeout.saturating_mul(4) + GRACE);
+        worker.allow(Deadline::after(call_timeout));
+        let start = Instant::now();
+        let result = match &task {
+            Task::Probe => worker.probe().map(|()| String::new()),
+            Task::Sign(wish, _) => worker.sign(&shared.config, *wish).and_then(|request| {
+                request.render(Format::Json).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))
+            }),
+        };
+        worker.release();
+        match result {
+            Ok(text) => {
+                if let Task::Sign(wish, caller) = &task {
+                    let job = caller.job.as_deref().unwrap_or("-");
+                    let Caller { uid, gid, pid, .. } = caller;
+                    tracing::info!("payload {} for user {uid} group {gid} (process {pid}, job {job})", wish.version);
+                }
+                let answer = Answer { text, queue: start - since, token: start.elapsed() };
+                let alone = worker.always_authenticates();
+                shared.apply(|state, _| {
+                    state.proven = Some(Instant::now());
+                    state.answer(job, Ok(answer));
+                    let mut orders = state.plan.finished(slot, true);
+                    if alone {
+                        orders.extend(state.plan.needs_to_be_alone(slot));
+                    }
+                    orders
+                });
+            }
+            Err(error) if error.kind == Kind::Policy => {
+                tracing::warn!("{}", error.message);
+                shared.apply(|state, _| {
+                    state.answer(job, Err(super::Refusal { kind: Kind::Policy, retry_after: None }));
+                    state.plan.finished(slot, false)
+                });
+            }
+            Err(error) => self.lost(&error),
+        }
+    }
+
+    fn close(&mut self) {
+        self.announce(Duration::ZERO);
+        if let Some(worker) = self.worker.take() {
+            worker.end(None);
+        }
+        self.shared.apply(|state, now| state.plan.closed(self.slot, now));
+    }
+
+    /// The worker is of no use any more, or never was: ended at once, and replaced when the plan says so.
+    fn lost(&mut self, error: &Error) {
+        // Killed, not asked to end: what failed once may hang now.
+        drop(self.worker.take());
+        let slot = self.slot;
+        let stops = stops_logins(error.kind);
+        if stops || error.kind == Kind::SignatureInvalid {
+            tracing::error!("worker {slot}: {}", error.message);
+            error.hints.iter().for_each(|hint| tracing::error!("hint: {hint}"));
+        } else {
+            tracing::warn!("worker {slot}: {}", error.message);
+        }
+        let random = getrandom::u64().unwrap_or_default();
+        self.shared.apply(|state, now| {
+            *state.restarts.entry(error.kind.name()).or_default() += 1;
+            state.last_error = Some(error.message.clone());
+            state.proven = None;
+            if matches!(error.kind, Kind::PinIncorrect | Kind::PinLocked | Kind::PinLength) {
+                // Refused: it is of no use any more, and its memory is wiped with the last worker's.
+                state.credential = None;
+            }
+            state.plan.lost(slot, error.kind, now, random)
+        });
+    }
+}
+
+/// How long a login may take: where a person types at the token, their time is no hang.
+fn patience(config: &Config, credential: Option<&Credential>) -> Duration {
+    let at_keypad = credential.is_some_and(|credential| matches!(credential.how(), crate::pin::How::Pinpad));
+    config.serve.call_timeout.max(if at_keypad { Duration::from_secs(300) } else { Duration::ZERO })
+}
+
+/// From nothing to a worker that is logged in, on the token that is expected where one is.
+fn start(config: &Config, credential: Option<Arc<Credential>>, expected: Option<&Token>) -> Result<Signer> {
+    let time = || Deadline::after(config.serve.call_timeout);
+    let login = Login::with(credential);
+    let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
+    let mut reached = reach::open(config, &time())?.reach(config, time())?;
+    let found = fuse::token_of(&reached.slot, &reached.opened.module);
+    if expected.is_some_and(|expected| !is_same(expected, &found)) {
+        let message = format!("{} is in the place of the one that this agent holds; it gets no PIN", reached.name());
+        reached.end(None);
+        return Err(Error::new(Kind::TokenRemoved, message)
+            .hint("put the other one back, or tell the agent to take this one: systemctl reload, or SIGHUP"));
+    }
+    reached.deadline = time();
+    let mut signer = Signer::ready(reached, login, file, config, first_wish(config))?;
+    signer.release();
+    Ok(signer)
+}
+
+/// By what the fuse knows a token.
+fn is_same(a: &Token, b: &Token) -> bool {
+    (&a.manufacturer, &a.model, &a.serial, &a.label) == (&b.manufacturer, &b.model, &b.serial, &b.label)
+}
+
+/// What a worker is judged by before it gets the PIN; each request is judged by its own.
+fn first_wish(config: &Config) -> Wish {
+    let allowed = config.policy.payload_versions.as_ref().and_then(|versions| versions.first().copied());
+    Wish { version: allowed.unwrap_or(Version::V2), by_flag: false }
+}

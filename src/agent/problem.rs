@@ -1,0 +1,120 @@
+//! Problem documents (RFC 9457) with stable codes, and what each means to a client.
+//!
+//! PURE.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Kind;
+
+/// The media type.
+pub(super) const MEDIA_TYPE: &str = "application/problem+json";
+
+/// What an answer that is no success says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Problem {
+    /// One sentence, the same for each code.
+    pub(super) title: String,
+    /// The HTTP status.
+    pub(super) status: u16,
+    /// The stable name.
+    pub(super) code: String,
+    /// What the caller can mend, or the error's kind.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) detail: Option<String>,
+    /// When another request may fare better; a header of the answer.
+    #[serde(skip)]
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// Every code, its status, its title, and the kind of error that it is to a client.
+const CODES: [(&str, u16, &str, Kind); 13] = [
+    ("bad_request", 400, "the request is not understood", Kind::Usage),
+    ("not_allowed", 403, "this user is not served", Kind::NotAllowed),
+    ("not_found", 404, "there is no such resource", Kind::Usage),
+    ("method_not_allowed", 405, "this resource does not take that method", Kind::Usage),
+    ("too_large", 413, "the request's body is too long", Kind::Usage),
+    ("policy", 422, "the policy refuses it", Kind::Policy),
+    ("rate_limited", 429, "this user asks too often", Kind::AgentBusy),
+    ("unexpected", 500, "the agent failed", Kind::Unexpected),
+    ("signature_invalid", 500, "the token's result did not verify and was thrown away", Kind::SignatureInvalid),
+    ("busy", 503, "too many requests wait", Kind::AgentBusy),
+    ("token_unavailable", 503, "the token cannot be used now", Kind::TokenFailed),
+    ("pin_refused", 503, "the agent does not log in until somebody acts", Kind::PinFuse),
+    ("timeout", 504, "the token did not answer in time", Kind::TokenTimeout),
+];
+
+impl Problem {
+    /// The problem of this code.
+    pub(super) fn new(code: &str) -> Self {
+        let known = CODES.iter().find(|(name, ..)| *name == code);
+        let (code, status, title, _) =
+            known.copied().unwrap_or(("unexpected", 500, "the agent failed", Kind::Unexpected));
+        Self { title: title.into(), status, code: code.into(), detail: None, retry_after: None }
+    }
+
+    /// The problem that an error of this kind is to a client.
+    pub(super) fn of(kind: Kind, retry_after: Option<Duration>) -> Self {
+        let code = match kind {
+            Kind::AgentBusy => "busy",
+            Kind::Policy => "policy",
+            Kind::SignatureInvalid => "signature_invalid",
+            Kind::TokenTimeout => "timeout",
+            Kind::NotAllowed => "not_allowed",
+            kind if kind.exit_code() == 4 => "pin_refused",
+            kind if matches!(kind.exit_code(), 3 | 6) => "token_unavailable",
+            _ => "unexpected",
+        };
+        let detail = matches!(code, "token_unavailable" | "pin_refused").then(|| kind.name().to_owned());
+        Self { retry_after, detail, ..Self::new(code) }
+    }
+
+    /// The same with a detail.
+    pub(super) fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// The same with a time after which another request may fare better.
+    pub(super) fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// The HTTP status.
+    pub(super) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// `Retry-After` in whole seconds, at least one (RFC 9110 section 10.2.3).
+    pub(super) fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after.map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).map(|seconds| seconds.max(1))
+    }
+
+    /// What it is to whoever asked; `None` for a code that this version does not know.
+    pub(super) fn kind(&self) -> Option<Kind> {
+        CODES.iter().find(|(code, ..)| *code == self.code).map(|(.., kind)| *kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_keeps_its_exit_code_through_the_socket() {
+        for kind in [Kind::PinIncorrect, Kind::Policy, Kind::TokenRemoved, Kind::TokenTimeout, Kind::SignatureInvalid] {
+            assert_eq!(Problem::of(kind, None).kind().unwrap().exit_code(), kind.exit_code(), "{kind:?}");
+        }
+        assert_eq!(Problem::of(Kind::AgentBusy, None).kind(), Some(Kind::AgentBusy));
+        assert_eq!(Problem::of(Kind::Ambiguous, None).code, "token_unavailable");
+    }
+
+    #[test]
+    fn retry_after_is_rounded_up() {
+        let seconds = |millis| Problem::new("busy").retry_after(Duration::from_millis(millis)).retry_after_seconds();
+        assert_eq!((seconds(0), seconds(250), seconds(1001), seconds(2000)), (Some(1), Some(1), Some(2), Some(2)));
+    }
+}

@@ -1,0 +1,178 @@
+//! What each request is answered with.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::{Bytes, Incoming};
+use serde::{Deserialize, Deserializer};
+
+use super::is_job;
+use super::peer::{Access, Peer};
+use super::pool::{Caller, Task};
+use super::problem::{self, Problem};
+use super::server::Agent;
+use crate::cba::Version;
+use crate::signer::Wish;
+
+/// The longest body of a request, in bytes: its two members take a fraction of that.
+const BODY_LIMIT: usize = 4096;
+
+/// How long a body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+const PEM: &str = "application/x-pem-file";
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+type Reply = Response<Full<Bytes>>;
+
+/// The body of `POST /sign`. Nothing in it has room for bytes to be signed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    #[serde(default, deserialize_with = "present")]
+    payload_version: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    job: Option<String>,
+}
+
+/// `null` is not absent.
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(value).map(Some)
+}
+
+/// Answers one request.
+pub(super) async fn answer(agent: &Arc<Agent>, peer: &Peer, access: Access, request: Request<Incoming>) -> Reply {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let mut reply = match (path.as_str(), access) {
+        (_, Access::None) => refuse(agent, peer, "not served"),
+        ("/sign", Access::Look) => refuse(agent, peer, "may look and not ask"),
+        ("/sign", Access::Ask) if method == Method::POST => sign(agent, peer, request).await,
+        ("/sign", Access::Ask) => wrong_method("POST"),
+        ("/certificate" | "/healthz" | "/readyz" | "/metrics", _)
+            if method != Method::GET && method != Method::HEAD =>
+        {
+            wrong_method("GET, HEAD")
+        }
+        ("/healthz", _) => plain(TEXT, "alive\n".into()),
+        ("/certificate" | "/readyz" | "/metrics", _) => look(agent, peer, &path).await,
+        _ => failure(&Problem::new("not_found")),
+    };
+    if access == Access::None || agent.is_draining() {
+        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    reply
+}
+
+async fn look(agent: &Arc<Agent>, peer: &Peer, path: &str) -> Reply {
+    if let Err(problem) = agent.limit(peer.uid) {
+        return failure(&problem);
+    }
+    match path {
+        "/certificate" => match agent.pool.view().held {
+            Some(held) => plain(PEM, held.certificate.pem()),
+            None => failure(&agent.why_not_ready()),
+        },
+        "/readyz" => match agent.ready().await {
+            Ok(()) => plain(TEXT, "ready\n".into()),
+            Err(problem) => failure(&problem),
+        },
+        _ => match agent.metrics_text().await {
+            Ok(text) => reply(StatusCode::OK, METRICS, text),
+            Err(_) => failure(&Problem::new("unexpected")),
+        },
+    }
+}
+
+async fn sign(agent: &Arc<Agent>, peer: &Peer, request: Request<Incoming>) -> Reply {
+    let start = Instant::now();
+    let deadline = tokio::time::Instant::from_std(start + agent.config.request_timeout);
+    if let Err(problem) = agent.limit(peer.uid) {
+        agent.metrics.payload("v2", &problem.code, start.elapsed());
+        return failure(&problem);
+    }
+    let (wish, job) = match read(agent, request).await {
+        Ok(order) => order,
+        Err(problem) => return failure(&problem),
+    };
+    let caller = Caller { uid: peer.uid, gid: peer.gid, pid: peer.pid, job };
+    let outcome = agent.pool.submit(Task::Sign(wish, caller)).answer(deadline).await;
+    let version = wish.version.to_string();
+    match outcome {
+        Ok(answer) => {
+            agent.metrics.payload(&version, "ok", start.elapsed());
+            agent.metrics.worked(answer.queue, answer.token);
+            plain(JSON, format!("{}\n", answer.text))
+        }
+        Err(refusal) => {
+            let problem = Problem::of(refusal.kind, refusal.retry_after);
+            agent.metrics.payload(&version, &problem.code, start.elapsed());
+            failure(&problem)
+        }
+    }
+}
+
+/// Reads what a request asks for.
+async fn read(agent: &Arc<Agent>, request: Request<Incoming>) -> Result<(Wish, Option<String>), Problem> {
+    let bad = |detail: &str| Problem::new("bad_request").detail(detail);
+    let body = Limited::new(request.into_body(), BODY_LIMIT).collect();
+    let body = match tokio::time::timeout(BODY_TIME, body).await {
+        Err(_) => return Err(bad("the body did not arrive in time")),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Problem::new("too_large")),
+        Ok(Err(_)) => return Err(bad("the body cannot be read")),
+        Ok(Ok(body)) => body.to_bytes(),
+    };
+    let order: Order = serde_json::from_slice(&body).map_err(|_| {
+        bad("the body must be a JSON object with no members but payload_version (\"v2\" or \"v1\") and job, as {}")
+    })?;
+    let version = match order.payload_version.as_deref() {
+        None => agent.config.version,
+        Some("v2") => Version::V2,
+        Some("v1") => Version::V1,
+        Some(_) => return Err(bad("payload_version must be \"v2\" or \"v1\"")),
+    };
+    if order.job.as_deref().is_some_and(|job| !is_job(job)) {
+        return Err(bad("job must be 1 to 64 letters, digits and . _ : / -"));
+    }
+    Ok((Wish { version, by_flag: false }, order.job))
+}
+
+fn refuse(agent: &Arc<Agent>, peer: &Peer, what: &str) -> Reply {
+    agent.metrics.refused("not_allowed");
+    agent.strangers.note(peer, what);
+    failure(&Problem::new("not_allowed"))
+}
+
+fn wrong_method(allowed: &'static str) -> Reply {
+    let mut reply = failure(&Problem::new("method_not_allowed"));
+    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    reply
+}
+
+fn failure(problem: &Problem) -> Reply {
+    // invariant: strings and numbers always serialise
+    let body = serde_json::to_string(problem).unwrap_or_default();
+    let mut reply = reply(problem.status(), problem::MEDIA_TYPE, format!("{body}\n").into_bytes());
+    if let Some(seconds) = problem.retry_after_seconds() {
+        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    reply
+}
+
+fn plain(kind: &'static str, text: String) -> Reply {
+    reply(StatusCode::OK, kind, text.into_bytes())
+}
+
+fn reply(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Reply {
+    let mut reply = Response::new(Full::from(body));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    // A payload is good once, and a state for a moment.
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}

@@ -1,0 +1,255 @@
+//! The loop on the socket: takes connections, judges who made them, and ends when it is told to.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use governor::clock::{Clock as _, MonotonicClock};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::connections::{Connection, Connections};
+use super::metrics::Metrics;
+use super::peer::{Access, Peer, Rules, Strangers};
+use super::pool::plan::Refusal;
+use super::pool::{Pool, Task};
+use super::problem::Problem;
+use super::routes;
+use crate::cba::Version;
+use crate::config::Config;
+use crate::error::Kind;
+use crate::reach::now;
+
+/// How long a request's header may take, and a connection may be idle.
+const HEADER_TIME: Duration = Duration::from_secs(15);
+
+/// The longest header of a request, in bytes.
+const HEADER_LIMIT: usize = 16 << 10;
+
+/// How long the token may take to be asked whether it is there.
+const PROBE_TIME: Duration = Duration::from_secs(5);
+
+/// How long what was found then holds.
+const PROBE_HOLDS: Duration = Duration::from_secs(5);
+
+/// For requests that were sent before the end was known, and are not yet read.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// What requests are answered from.
+#[derive(Debug)]
+pub(super) struct Agent {
+    pub(super) pool: Pool,
+    pub(super) metrics: Metrics,
+    pub(super) strangers: Strangers,
+    pub(super) config: Answers,
+    rules: Rules,
+    limiter: Limiter,
+    /// What the last probe found, and when.
+    probed: Mutex<Option<(Instant, Option<Refusal>)>>,
+    connections: Arc<Connections>,
+    draining: AtomicBool,
+}
+
+/// What of the configuration the answers depend on.
+#[derive(Clone, Debug)]
+pub(super) struct Answers {
+    /// What is signed where nothing is asked for.
+    pub(super) version: Version,
+    pub(super) request_timeout: Duration,
+    pub(super) metrics_file: Option<PathBuf>,
+    rate: std::num::NonZeroU32,
+}
+
+impl Answers {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            version: config.sign.version,
+            request_timeout: config.serve.request_timeout,
+            metrics_file: config.serve.metrics_file.clone(),
+            rate: config.serve.rate_limit_per_second,
+        }
+    }
+}
+
+type Limiter = RateLimiter<u32, HashMapStateStore<u32>, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
+
+/// Users whose last requests are remembered, before those are forgotten that matter no more.
+const USERS: usize = 1024;
+
+impl Agent {
+    pub(super) fn new(pool: Pool, metrics: Metrics, rules: Rules, config: Answers, connections: usize) -> Arc<Self> {
+        let limiter = RateLimiter::new(Quota::per_second(config.rate), HashMapStateStore::default(), MonotonicClock);
+        Arc::new(Self {
+            pool,
+            metrics,
+            rules,
+            config,
+            limiter,
+            strangers: Strangers::default(),
+            probed: Mutex::new(None),
+            connections: Connections::new(connections),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more request of a user.
+    pub(super) fn limit(&self, uid: u32) -> Result<(), Problem> {
+        if self.limiter.len() > USERS {
+            self.limiter.retain_recent();
+        }
+        self.limiter.check_key(&uid).map_err(|wait| {
+            self.metrics.refused("rate_limited");
+            Problem::new("rate_limited").retry_after(wait.wait_time_from(MonotonicClock.now()))
+        })
+    }
+
+    /// Whether a worker is logged in with a valid certificate, and the token answered within the last seconds.
+    pub(super) async fn ready(&self) -> Result<(), Problem> {
+        self.probe().await.map_err(|refusal| Problem::of(refusal.kind, refusal.retry_after))
+    }
+
+    /// Why the agent is not ready, as far as that is known without asking the token.
+    pub(super) fn why_not_ready(&self) -> Problem {
+        let starting = Refusal { kind: Kind::NotFound, retry_after: Some(Duration::from_secs(1)) };
+        let refusal = self.pool.view().trouble.unwrap_or(starting);
+        Problem::of(refusal.kind, refusal.retry_after)
+    }
+
+    /// The metrics as they are now.
+    pub(super) async fn metrics_text(&self) -> prometheus::Result<Vec<u8>> {
+        let ready = self.probe().await.is_ok();
+        self.metrics.text(&self.pool.view(), ready)
+    }
+
+    async fn probe(&self) -> Result<(), Refusal> {
+        let view = self.pool.view();
+        if !view.is_up {
+            let starting = Refusal { kind: Kind::TokenFailed, retry_after: Some(Duration::from_secs(1)) };
+            return Err(view.trouble.unwrap_or(starting));
+        }
+        if view.held.is_some_and(|held| !held.certificate.is_valid_at(now())) {
+            return Err(Refusal { kind: Kind::Policy, retry_after: None });
+        }
+        if self.pool.is_proven() {
+            return Ok(());
+        }
+        // One asks, and those who come meanwhile hear the same.
+        let mut probed = self.probed.lock().await;
+        if let Some((when, result)) = *probed {
+            if when.elapsed() < PROBE_HOLDS && (result.is_some() || self.pool.is_proven()) {
+                return result.map_or(Ok(()), Err);
+            }
+        }
+        let result = self.pool.submit(Task::Probe).answer(Instant::now() + PROBE_TIME).await;
+        let refusal = result.err();
+        *probed = Some((Instant::now(), refusal));
+        refusal.map_or(Ok(()), Err)
+    }
+}
+
+/// Serves until `end` says that it is over, and then until everything in hand is answered.
+pub(super) async fn run(
+    agent: &Arc<Agent>,
+    listener: std::os::unix::net::UnixListener,
+    mut end: watch::Receiver<bool>,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+    let mut tasks = JoinSet::new();
+    let ended = end.clone();
+    loop {
+        tokio::select! {
+            taken = listener.accept() => match taken {
+                Ok((stream, _)) => take(agent, stream, &mut tasks, &ended),
+                Err(error) => cannot_take(&error).await,
+            },
+            Some(_) = tasks.join_next() => {}
+            _ = end.wait_for(|ended| *ended) => break,
+        }
+    }
+    // The path is gone by now; whoever connected before is in the queue of the kernel, and is served.
+    agent.draining.store(true, Ordering::Relaxed);
+    let listener = listener.into_std()?;
+    while let Ok((stream, _)) = listener.accept() {
+        stream.set_nonblocking(true)?;
+        take(agent, UnixStream::from_std(stream)?, &mut tasks, &ended);
+    }
+    drop(listener);
+    while tasks.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// The system has no descriptor left, or the client is gone already. Only time helps against the first.
+async fn cannot_take(error: &io::Error) {
+    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
+        return;
+    }
+    tracing::warn!("cannot take a connection: {error}");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+fn take(agent: &Arc<Agent>, stream: UnixStream, tasks: &mut JoinSet<()>, end: &watch::Receiver<bool>) {
+    let Ok(peer) = Peer::of(&stream) else { return };
+    let access = agent.rules.judge(&peer);
+    let Some(connection) = agent.connections.enter(peer.uid, access) else { return };
+    agent.metrics.connections(agent.connections.count());
+    let (agent, end) = (Arc::clone(agent), end.clone());
+    tasks.spawn(async move {
+        let metrics = Arc::clone(&agent);
+        serve(agent, peer, access, stream, connection, end).await;
+        metrics.metrics.connections(metrics.connections.count());
+    });
+}
+
+async fn serve(
+    agent: Arc<Agent>,
+    peer: Peer,
+    access: Access,
+    stream: UnixStream,
+    connection: Connection,
+    mut end: watch::Receiver<bool>,
+) {
+    let service = service_fn(|request| {
+        let busy = connection.begin();
+        let (agent, peer) = (Arc::clone(&agent), peer.clone());
+        async move {
+            let reply = routes::answer(&agent, &peer, access, request).await;
+            drop(busy);
+            Ok::<_, Infallible>(reply)
+        }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEADER_LIMIT);
+    let mut served = pin!(http.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        _ = served.as_mut() => return,
+        () = connection.leave.notified() => return,
+        _ = end.wait_for(|ended| *ended) => {}
+    }
+    if !connection.is_busy() {
+        // What was sent before the end was known is read and answered now; the answer closes the connection.
+        tokio::select! {
+            _ = served.as_mut() => return,
+            () = tokio::time::sleep(LINGER) => {}
+        }
+    }
+    served.as_mut().graceful_shutdown();
+    let most = agent.config.request_timeout + HEADER_TIME;
+    let _ = tokio::time::timeout(most, served).await;
+}

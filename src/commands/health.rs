@@ -1,0 +1,21 @@
+//! `health`: is an agent ready, or at least there? For probes of hosts and containers without curl.
+
+use clap::ArgMatches;
+
+use super::print;
+use crate::agent::client;
+use crate::cli;
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+
+pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
+    let own = config.serve.socket.as_slice();
+    let sockets = if config.sign.sockets.is_empty() { own } else { &config.sign.sockets };
+    let [socket] = sockets else {
+        return Err(Error::new(Kind::Usage, "one socket is asked at a time").hint("--socket PATH"));
+    };
+    let live = cli::is_given(matches, "live");
+    client::health(socket, live, &Deadline::after(config.sign.timeout))?;
+    print(if live { "alive" } else { "ready" })
+}
