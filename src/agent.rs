@@ -15,7 +15,8 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::pin::credential::can_be_read_again;
-use crate::pin::{Credential, Source};
+use crate::pin::{Credential, PinError, Source};
+use crate::reach;
 
 pub mod client;
 mod connections;
@@ -34,6 +35,7 @@ use pool::plan::Logins;
 use pool::{Pool, View};
 use server::{Agent, Answers};
 use socket::Listening;
+use systemd::Systemd;
 
 /// How often the metrics file is written, where there is one.
 const METRICS_EVERY: Duration = Duration::from_secs(15);
@@ -64,7 +66,7 @@ pub fn serve(config: Config) -> Result<()> {
     let source = config.pin.clone();
     let credential = read_credential(source.clone())?;
     if let Some(module) = &config.module {
-        crate::modules::resolve(module)?;
+        reach::check_module(&config, &crate::modules::resolve(module)?)?;
     }
     let rules = Rules::resolve(&config.serve)?;
     let connections = room_for_connections(config.serve.workers)?;
@@ -76,13 +78,13 @@ pub fn serve(config: Config) -> Result<()> {
     let metrics = Metrics::new().map_err(|error| Error::new(Kind::Unexpected, format!("metrics: {error}")))?;
     let pool = Pool::start(config, credential).map_err(failed("start a worker's thread"))?;
     let agent = Agent::new(pool, metrics, rules, answers, connections);
-    runtime.block_on(run(&agent, &listening, source)).map_err(failed("serve the socket"))?;
+    let served = runtime.block_on(run(&agent, &listening, source));
     drop(runtime);
     if let Ok(agent) = Arc::try_unwrap(agent) {
         agent.pool.end();
     }
     tracing::info!("ended");
-    Ok(())
+    served
 }
 
 fn unexpected(what: &str, error: &std::io::Error) -> Error {
@@ -131,40 +133,60 @@ fn listen(config: &Config, rules: &Rules) -> Result<Listening> {
             .hint("--socket PATH, or socket in [serve], as /run/cba-agent/agent.sock")
     };
     let path = config.serve.socket.clone().or_else(usual).ok_or_else(none)?;
+    rules.warn();
     let listening = Listening::bind(&path, rules.socket_group)?;
     tracing::info!("serving on {}", path.display());
     Ok(listening)
 }
 
-async fn run(agent: &Arc<Agent>, listening: &Listening, source: Option<Source>) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+async fn run(agent: &Arc<Agent>, listening: &Listening, source: Option<Source>) -> Result<()> {
+    let failed = |error: std::io::Error| unexpected("serve the socket", &error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let (over, ended) = watch::channel(false);
-    let watching = tokio::spawn(watch_over(Arc::clone(agent)));
-    let mut serving = std::pin::pin!(server::run(agent, listening.listener.try_clone()?, ended));
-    systemd::ready();
+    let systemd = Systemd::start().map_err(failed)?;
+    let watching =
+        [tokio::spawn(tell(Arc::clone(agent), systemd.clone())), tokio::spawn(write_metrics(Arc::clone(agent)))];
+    let mut serving = std::pin::pin!(server::run(agent, listening, ended));
+    systemd.ready();
+    let mut changed = agent.pool.watch();
     loop {
         tokio::select! {
-            result = serving.as_mut() => return result,
+            _ = changed.changed() => {
+                if agent.pool.view().logins == Logins::Stopped(Kind::PinMissing) && !agent.pool.has_credential() {
+                    // Nothing but a new start can give it one.
+                    return Err(PinError::NoSource.into());
+                }
+            }
+            result = serving.as_mut() => return result.map_err(failed),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => renew(agent, source.as_ref()),
+            _ = hangup.recv() => {
+                systemd.reloading();
+                renew(agent, source.as_ref());
+                systemd.ready();
+            }
         }
     }
     tracing::info!("ending: no further connection is taken, and what is in hand is answered");
-    systemd::stopping();
+    systemd.stopping();
     listening.close_door();
     let _ = over.send(true);
-    let result = serving.await;
-    watching.abort();
-    let _ = watching.await;
+    let result = tokio::select! {
+        result = serving => result.map_err(failed),
+        // Whoever presses Ctrl-C twice means it.
+        _ = interrupt.recv() => Ok(()),
+    };
+    for task in watching {
+        task.abort();
+        let _ = task.await;
+    }
     result
 }
 
 /// SIGHUP: looks at the PIN's source again, and has every worker replaced.
 fn renew(agent: &Arc<Agent>, source: Option<&Source>) {
-    systemd::reloading();
     let again = source.cloned().or_else(|| Source::fallback().ok()).filter(can_be_read_again);
     match again.map(|source| Credential::read(source.prepare(), "the agent's token", &mut Deadline::after(READ_AGAIN)))
     {
@@ -186,31 +208,28 @@ fn renew(agent: &Arc<Agent>, source: Option<&Source>) {
             tracing::error!("the PIN was refused, and its source cannot be read twice: start the agent again");
         }
     }
-    systemd::ready();
 }
 
-/// Tells systemd, the metrics file and the log how it stands.
-async fn watch_over(agent: Arc<Agent>) {
+/// Tells systemd how it stands, and that front and pool make progress.
+async fn tell(agent: Arc<Agent>, systemd: Systemd) {
     let mut changed = agent.pool.watch();
     let mut watchdog = systemd::watchdog().map(every);
-    let mut metrics = agent.config.metrics_file.is_some().then(|| every(METRICS_EVERY));
     let mut last = String::new();
     loop {
         let status = describe(&agent.pool.view());
         if status != last {
-            systemd::status(&status);
+            systemd.status(&status);
             last = status;
         }
         tokio::select! {
             _ = changed.changed() => {}
             () = tick(watchdog.as_mut()) => {
                 if agent.pool.makes_progress() {
-                    systemd::alive();
+                    systemd.alive();
                 } else {
                     tracing::error!("a worker's thread is stuck; systemd is not told that all is well");
                 }
             }
-            () = tick(metrics.as_mut()) => write_metrics(&agent).await,
         }
     }
 }
@@ -230,11 +249,16 @@ async fn tick(interval: Option<&mut tokio::time::Interval>) {
     }
 }
 
-async fn write_metrics(agent: &Agent) {
+/// Writes the metrics file again and again, where there is to be one.
+async fn write_metrics(agent: Arc<Agent>) {
     let Some(path) = &agent.config.metrics_file else { return };
-    let Ok(text) = agent.metrics_text().await else { return };
-    if let Err(error) = metrics::write(path, &text) {
-        tracing::warn!("cannot write the metrics to {}: {error}", path.display());
+    let mut often = every(METRICS_EVERY);
+    loop {
+        often.tick().await;
+        let Ok(text) = agent.metrics_text().await else { continue };
+        if let Err(error) = metrics::write(path, &text) {
+            tracing::warn!("cannot write the metrics to {}: {error}", path.display());
+        }
     }
 }
 
@@ -245,7 +269,7 @@ fn describe(view: &View) -> String {
             "ready: token '{}' (serial {}), certificate until {}",
             crate::printable::printable(&held.token.label),
             crate::printable::printable(&held.token.serial),
-            crate::certificate::utc(held.certificate.not_after)
+            crate::certificate::utc(held.evidence.certificate.not_after)
         ),
         (_, _, Logins::Stopped(kind)) => {
             format!("not ready: no login is tried ({}); mend the PIN's source and reload", kind.name())

@@ -59,6 +59,8 @@ pub enum Kind {
     SignatureInvalid,
     /// What was checked is invalid, or ends too soon.
     Invalid,
+    /// The audit log cannot be kept, so nothing is signed.
+    AuditUnavailable,
     /// The agent refuses this user.
     NotAllowed,
     /// The agent cannot be reached, or is not one.
@@ -96,6 +98,7 @@ impl Kind {
             Self::TokenSessions => "token_sessions",
             Self::SignatureInvalid => "signature_invalid",
             Self::Invalid => "invalid",
+            Self::AuditUnavailable => "audit_unavailable",
             Self::NotAllowed => "not_allowed",
             Self::AgentUnreachable => "agent_unreachable",
             Self::AgentBusy => "agent_busy",
@@ -106,7 +109,7 @@ impl Kind {
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
-            Self::Unexpected => 1,
+            Self::Unexpected | Self::AuditUnavailable => 1,
             Self::Usage | Self::Config => 2,
             Self::NotFound | Self::Ambiguous | Self::Unsuitable => 3,
             Self::PinMissing

@@ -27,6 +27,7 @@
 //! pin/*           sources, prompt, the redacted Pin, the fuse; record: the fuse's rule (PURE)
 //! cli             the command line, no I/O
 //! log             notices on standard error
+//! custody         evidence and verdict, for auditors                                  PURE
 //! policy          facts in, decision out: key, certificate, token, version            PURE
 //! identity        which key and certificate belong together                            PURE
 //! selector/*      --slot .. and RFC 7512 URIs: parse, print, match                     PURE
@@ -59,6 +60,7 @@ pub mod certificate;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod custody;
 pub mod deadline;
 pub mod error;
 pub mod facts;

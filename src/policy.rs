@@ -47,7 +47,8 @@ impl Requirement {
     }
 
     /// Whether the facts prove it; `None` where the token does not report it.
-    fn holds(self, key: &Key, token: Option<&Token>) -> Option<bool> {
+    #[must_use]
+    pub fn holds(self, key: &Key, token: Option<&Token>) -> Option<bool> {
         match self {
             Self::Sensitive => key.sensitive,
             Self::NonExtractable => key.extractable.map(|extractable| !extractable),
@@ -106,6 +107,15 @@ impl Default for Policy {
             certificate_sha256: None,
         }
     }
+}
+
+/// All that a caller can choose of what is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The payload's version.
+    pub version: Version,
+    /// Whether the version was chosen by the command's own flag, which is what v1 needs where no policy names it.
+    pub by_flag: bool,
 }
 
 /// What is known of a signature before any login.

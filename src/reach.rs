@@ -158,15 +158,27 @@ pub fn open_module(config: &Config, path: PathBuf, deadline: &Deadline) -> Resul
     loaded(handle, path, reply)
 }
 
-fn start(config: &Config, path: &Path, deadline: &Deadline) -> Result<Handle> {
-    if let Some(how) = modules::writable_by_others(path) {
-        if config.refuse_open_module {
+/// Refuses a module that others can change, or warns of it, as the configuration says.
+///
+/// # Errors
+/// When it is refused.
+pub fn check_module(config: &Config, path: &Path) -> Result<()> {
+    match modules::writable_by_others(path) {
+        Some(how) if config.refuse_open_module => {
             let message = format!("the module {} is refused: {how}", path.display());
-            return Err(Error::new(Kind::Policy, message)
-                .hint("a service loads a module only where root or its own user alone can change it"));
+            Err(Error::new(Kind::Policy, message)
+                .hint("a service loads a module only where root or its own user alone can change it"))
         }
-        tracing::warn!("the module {} is not safe: {how}", path.display());
+        Some(how) => {
+            tracing::warn!("the module {} is not safe: {how}", path.display());
+            Ok(())
+        }
+        None => Ok(()),
     }
+}
+
+fn start(config: &Config, path: &Path, deadline: &Deadline) -> Result<Handle> {
+    check_module(config, path)?;
     let launch = Launch { pin_variables: config.pin_variables.clone(), module_debug: config.module_debug };
     Ok(Handle::spawn(&launch, deadline)?)
 }

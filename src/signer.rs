@@ -15,11 +15,12 @@ use crate::cba::verify::Freshness;
 use crate::cba::{self, Request, Version, Violation};
 use crate::certificate::Certificate;
 use crate::config::Config;
+use crate::custody::Evidence;
 use crate::deadline::Deadline;
 use crate::error::{Error, Explain, Kind, Result};
 use crate::facts::Mechanism;
 use crate::identity::Identity;
-use crate::policy::{self, Order, Subject};
+use crate::policy::{self, Order, Subject, Wish};
 use crate::reach::{Failure, Login, Reached, now, warn_before_end};
 use crate::worker::wire::{Authentication, Reply, Request as WorkerRequest};
 use crate::worker::{HandleError, Idle};
@@ -45,15 +46,6 @@ impl Explain for BadResult {
     }
 }
 
-/// All that a caller can choose of what is signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wish {
-    /// The payload's version.
-    pub version: Version,
-    /// Whether the version was chosen by the command's own flag, which is what v1 needs where no policy names it.
-    pub by_flag: bool,
-}
-
 /// A worker that is logged in and has an identity: it signs fresh messages, and nothing else.
 #[derive(Debug)]
 pub struct Signer {
@@ -67,7 +59,7 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// Judges what needs no PIN, logs in, and chooses the identity.
+    /// Judges what needs no PIN, logs in, chooses the identity, and judges that.
     ///
     /// # Errors
     /// When the policy refuses, the login fails, or there is no one identity; the worker has ended then.
@@ -80,7 +72,9 @@ impl Signer {
     ) -> Result<Self> {
         let prepared = judge_early(&reached, config, wish).and_then(|mechanism| {
             login.login(&mut reached, config)?;
-            Ok((mechanism, reached.identity(config, file)?))
+            let identity = reached.identity(config, file)?;
+            judge(&reached, &identity, config, mechanism, wish)?;
+            Ok((mechanism, identity))
         });
         match prepared {
             Ok((mechanism, identity)) => {
@@ -109,10 +103,20 @@ impl Signer {
         &self.reached
     }
 
-    /// How the token signs.
+    /// What is known of the key and of what holds it, with the digest of the module's file.
     #[must_use]
-    pub fn mechanism(&self) -> Mechanism {
-        self.mechanism
+    pub fn evidence(&self, module_sha256: Option<String>) -> Evidence {
+        let Reached { opened, slot, .. } = &self.reached;
+        Evidence {
+            module: opened.module.display().to_string(),
+            module_sha256,
+            library: opened.library.clone(),
+            token: slot.token.clone(),
+            key: self.identity.key.clone(),
+            certificate: self.identity.certificate.clone(),
+            from_file: self.identity.from_file,
+            mechanism: self.mechanism,
+        }
     }
 
     /// Whether each signature needs a login of its own.
@@ -139,12 +143,14 @@ impl Signer {
         self.reached.opened.handle.idle_until(descriptor, None)
     }
 
-    /// Asks the token whether it is still there and still the same, without a signature.
+    /// Asks the token whether it is still there and still the same, and the policy whether it would let it sign, without
+    /// a signature.
     ///
     /// # Errors
-    /// What is no longer so; the worker is of no use then.
-    pub fn probe(&mut self) -> Result<()> {
-        self.reached.probe()
+    /// What is no longer so; the worker is of no use then, save where it is the policy that refuses.
+    pub fn probe(&mut self, config: &Config, wish: Wish) -> Result<()> {
+        self.reached.probe()?;
+        self.judge(config, wish).map(drop)
     }
 
     /// Has the token sign one fresh message, and returns the request that carries it.
@@ -246,11 +252,21 @@ impl Signer {
     }
 
     fn judge(&self, config: &Config, wish: Wish) -> Result<Vec<String>> {
-        let order = order_of(&self.reached, self.identity.from_file, self.mechanism, wish);
-        let (key, certificate) = (&self.identity.key, &self.identity.certificate);
-        let decision = policy::decide(&config.policy, &Subject { order, key, certificate, now: now() });
-        Ok(decision.allowed()?)
+        judge(&self.reached, &self.identity, config, self.mechanism, wish)
     }
+}
+
+/// What the policy says of a signature; the warnings, where it allows it.
+fn judge(
+    reached: &Reached,
+    identity: &Identity,
+    config: &Config,
+    mechanism: Mechanism,
+    wish: Wish,
+) -> Result<Vec<String>> {
+    let order = order_of(reached, identity.from_file, mechanism, wish);
+    let (key, certificate) = (&identity.key, &identity.certificate);
+    Ok(policy::decide(&config.policy, &Subject { order, key, certificate, now: now() }).allowed()?)
 }
 
 type Signed = Result<(Vec<u8>, Vec<u8>), Failure>;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms from the top down; a room uses only what stands below it.
-const ROOMS: [&str; 23] = [
+const ROOMS: [&str; 24] = [
     "commands",
     "agent",
     "signer",
@@ -19,6 +19,7 @@ const ROOMS: [&str; 23] = [
     "modules",
     "log",
     "pin",
+    "custody",
     "policy",
     "identity",
     "selector",
@@ -33,7 +34,8 @@ const ROOMS: [&str; 23] = [
     "lib",
 ];
 
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
+    "custody",
     "policy",
     "identity",
     "selector",

@@ -3,7 +3,10 @@
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde_json::{Value, json};
 
 use super::problem::{MEDIA_TYPE, Problem};
@@ -123,7 +126,7 @@ fn exchange(path: &Path, head: &str, body: &str, deadline: &Deadline) -> Result<
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::TimedOut(shown.clone()),
         _ => ClientError::Unreachable { path: shown.clone(), source: error },
     };
-    let mut stream = UnixStream::connect(path).map_err(failed)?;
+    let mut stream = left(deadline).and_then(|left| connect(path, left)).map_err(failed)?;
     let request = format!("{head}Host: localhost\r\nConnection: close\r\n\r\n{body}");
     stream.set_write_timeout(Some(left(deadline).map_err(failed)?)).map_err(failed)?;
     // An agent that refuses at once may have closed its end by now; its answer is there all the same.
@@ -135,7 +138,16 @@ fn exchange(path: &Path, head: &str, body: &str, deadline: &Deadline) -> Result<
     read(&shown, &received)
 }
 
-fn left(deadline: &Deadline) -> io::Result<std::time::Duration> {
+/// Connects within so long: where a server does not take its connections, the queue before it is full some time, and the
+/// kernel has the next one wait.
+pub(super) fn connect(path: &Path, most: Duration) -> io::Result<UnixStream> {
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(most.max(Duration::from_millis(1))))?;
+    net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(UnixStream::from(socket))
+}
+
+fn left(deadline: &Deadline) -> io::Result<Duration> {
     deadline.left().ok_or_else(|| io::ErrorKind::TimedOut.into())
 }
 

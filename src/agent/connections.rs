@@ -1,20 +1,28 @@
 //! The open connections: how many there may be, and which one goes when there is no room for another.
 //!
-//! A connection that waits for nothing is the first to go: strangers', then those of the user who has most, the oldest
-//! first. So neither idle nor half-sent requests can keep anybody out.
+//! Only a request that has arrived as a whole keeps its connection; of all others strangers' go first, then those of the
+//! user who has most, the oldest first. So neither idle nor half-sent requests can keep anybody out. One that came a
+//! moment ago may have its request still in the kernel, and stays; where there are no others, the next has to wait.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::peer::Access;
 
+/// How long a connection may take until its request counts as not yet sent.
+const FRESH: Duration = Duration::from_millis(100);
+
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Connections {
     most: usize,
+    fresh: Duration,
     open: Mutex<Open>,
+    /// Told when one leaves or has been answered.
+    eased: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -29,9 +37,11 @@ struct Entry {
     access: Access,
     /// Requests in hand.
     busy: usize,
-    /// The connection's or its last answer's number: the lower, the longer ago.
-    touched: u64,
+    /// When it was made, or last answered.
+    touched: Instant,
     leave: Arc<Notify>,
+    /// Told when no request is in hand any more.
+    idle: Arc<Notify>,
 }
 
 /// One of them, which leaves when dropped.
@@ -41,6 +51,7 @@ pub(super) struct Connection {
     number: u64,
     /// Told when it must make room.
     pub(super) leave: Arc<Notify>,
+    idle: Arc<Notify>,
 }
 
 /// A request in hand, until dropped.
@@ -49,19 +60,32 @@ pub(super) struct Busy(Arc<Connections>, u64);
 
 impl Connections {
     pub(super) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most: most.max(1), open: Mutex::default() })
+        Arc::new(Self { most: most.max(1), fresh: FRESH, open: Mutex::default(), eased: Notify::new() })
     }
 
-    /// Takes one more in; `None` where all others have a request in hand.
-    pub(super) fn enter(self: &Arc<Self>, uid: u32, access: Access) -> Option<Connection> {
-        let mut open = self.lock();
-        if open.all.len() >= self.most && !open.make_room() {
-            return None;
+    /// Waits until there is room for one more, which may cost another its place.
+    pub(super) async fn room(&self) {
+        while !self.make_room() {
+            // A connection also ceases to be fresh, which nobody tells.
+            let _ = tokio::time::timeout(self.fresh, self.eased.notified()).await;
         }
-        let number = open.tick();
-        let leave = Arc::new(Notify::new());
-        open.all.insert(number, Entry { uid, access, busy: 0, touched: number, leave: Arc::clone(&leave) });
-        Some(Connection { all: Arc::clone(self), number, leave })
+    }
+
+    /// Takes one more in.
+    pub(super) fn enter(self: &Arc<Self>, uid: u32, access: Access) -> Connection {
+        let mut open = self.lock();
+        open.next += 1;
+        let number = open.next;
+        let (leave, idle) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let shared = (Arc::clone(&leave), Arc::clone(&idle));
+        let entry = Entry { uid, access, busy: 0, touched: Instant::now(), leave: shared.0, idle: shared.1 };
+        open.all.insert(number, entry);
+        Connection { all: Arc::clone(self), number, leave, idle }
+    }
+
+    fn make_room(&self) -> bool {
+        let mut open = self.lock();
+        open.all.len() < self.most || open.make_room(self.fresh)
     }
 
     pub(super) fn count(&self) -> usize {
@@ -74,16 +98,11 @@ impl Connections {
 }
 
 impl Open {
-    fn tick(&mut self) -> u64 {
-        self.next += 1;
-        self.next
-    }
-
     /// Has one leave. It is forgotten at once, though its task takes a moment to end.
-    fn make_room(&mut self) -> bool {
+    fn make_room(&mut self, fresh: Duration) -> bool {
         let mut of_user: HashMap<u32, usize> = HashMap::new();
         self.all.values().for_each(|entry| *of_user.entry(entry.uid).or_default() += 1);
-        let idle = self.all.iter().filter(|(_, entry)| entry.busy == 0);
+        let idle = self.all.iter().filter(|(_, entry)| entry.busy == 0 && entry.touched.elapsed() >= fresh);
         let goes_first = |(_, entry): &(&u64, &Entry)| {
             let is_stranger = entry.access == Access::None;
             let crowd = of_user.get(&entry.uid).copied().unwrap_or_default();
@@ -99,7 +118,7 @@ impl Open {
 }
 
 impl Connection {
-    /// A request is in hand until the result is dropped.
+    /// A request has arrived, and is in hand until the result is dropped.
     pub(super) fn begin(&self) -> Busy {
         if let Some(entry) = self.all.lock().all.get_mut(&self.number) {
             entry.busy += 1;
@@ -110,21 +129,32 @@ impl Connection {
     pub(super) fn is_busy(&self) -> bool {
         self.all.lock().all.get(&self.number).is_some_and(|entry| entry.busy > 0)
     }
+
+    /// Waits until no request is in hand.
+    pub(super) async fn idle(&self) {
+        while self.is_busy() {
+            self.idle.notified().await;
+        }
+    }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
         self.all.lock().all.remove(&self.number);
+        self.all.eased.notify_one();
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
         let mut open = self.0.lock();
-        let touched = open.tick();
         if let Some(entry) = open.all.get_mut(&self.1) {
-            (entry.busy, entry.touched) = (entry.busy.saturating_sub(1), touched);
+            (entry.busy, entry.touched) = (entry.busy.saturating_sub(1), Instant::now());
+            if entry.busy == 0 {
+                entry.idle.notify_one();
+            }
         }
+        self.0.eased.notify_one();
     }
 }
 
@@ -132,28 +162,33 @@ impl Drop for Busy {
 mod tests {
     use super::*;
 
-    #[test]
-    fn strangers_go_first_then_the_oldest_of_whoever_has_most() {
-        let all = Connections::new(4);
-        let held: Vec<Connection> = [(1, Access::Ask), (2, Access::Ask), (2, Access::Ask), (9, Access::None)]
-            .into_iter()
-            .map(|(uid, access)| all.enter(uid, access).unwrap())
-            .collect();
-        let left = |number: usize| !all.lock().all.contains_key(&held[number].number);
-        let _first = all.enter(1, Access::Ask).unwrap();
-        assert!(left(3) && !left(1));
-        let _second = all.enter(3, Access::Ask).unwrap();
-        assert!(left(0) || left(1));
-        assert!(!left(2));
+    fn connections(most: usize) -> Arc<Connections> {
+        let fresh = Duration::ZERO;
+        Arc::new(Connections { most, fresh, open: Mutex::default(), eased: Notify::new() })
     }
 
     #[test]
-    fn a_connection_with_a_request_in_hand_never_goes() {
-        let all = Connections::new(1);
-        let one = all.enter(1, Access::Ask).unwrap();
+    fn strangers_go_first_then_the_oldest_of_whoever_has_most() {
+        let all = connections(4);
+        let held = [(1, Access::Ask), (2, Access::Ask), (2, Access::Ask), (9, Access::None)]
+            .map(|(uid, access)| all.enter(uid, access));
+        let left = |number: usize| !all.lock().all.contains_key(&held[number].number);
+        assert!(all.make_room() && left(3));
+        let _one = all.enter(1, Access::Ask);
+        let _two = all.enter(2, Access::Ask);
+        assert!(all.make_room() && left(1) && !left(0) && !left(2));
+    }
+
+    #[test]
+    fn a_connection_with_a_request_in_hand_never_goes_and_a_new_one_not_at_once() {
+        let all = connections(1);
+        let one = all.enter(1, Access::Ask);
         let busy = one.begin();
-        assert!(all.enter(2, Access::Ask).is_none());
+        assert!(!all.make_room());
         drop(busy);
-        assert!(all.enter(2, Access::Ask).is_some());
+        assert!(all.make_room());
+        let all = Connections::new(1);
+        let _fresh = all.enter(1, Access::Ask);
+        assert!(!all.make_room());
     }
 }

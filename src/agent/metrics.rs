@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ impl Metrics {
         for version in ["v1", "v2"] {
             metrics.payloads.with_label_values(&[version, "ok"]);
         }
-        for reason in ["not_allowed", "rate_limited"] {
+        for reason in ["not_allowed", "rate_limited", "too_many_connections", "unknown"] {
             metrics.refused.with_label_values(&[reason]);
         }
         Ok(metrics)
@@ -145,7 +145,7 @@ impl Metrics {
         self.ready.set(i64::from(ready));
         // Seconds of Unix time are far below the 53 bits that a float holds exactly.
         #[allow(clippy::cast_precision_loss)]
-        self.not_after.set(view.held.as_ref().map_or(0.0, |held| held.certificate.not_after as f64));
+        self.not_after.set(view.held.as_ref().map_or(0.0, |held| held.evidence.certificate.not_after as f64));
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
@@ -172,7 +172,9 @@ pub(super) fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     name.push(".new");
     let new = Path::new(&name);
     let _ = fs::remove_file(new);
-    let mut file: File = File::options().write(true).create_new(true).mode(0o644).open(new)?;
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(new)?;
+    // Whatever this process's umask.
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
     file.write_all(text)?;
     fs::rename(new, path)
 }

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Group, User};
+use tokio::net::UnixStream;
 
 use crate::config::Serve;
 use crate::error::{Error, Kind, Result};
@@ -27,6 +27,7 @@ const REMEMBERED: usize = 1024;
 pub(super) struct Peer {
     pub(super) uid: u32,
     pub(super) gid: u32,
+    /// 0 for a process that this one's namespace does not show.
     pub(super) pid: i32,
     groups: Vec<u32>,
 }
@@ -58,13 +59,13 @@ impl Peer {
     ///
     /// # Errors
     /// When the kernel does not know them.
-    pub(super) fn of(socket: impl AsFd) -> io::Result<Self> {
-        let socket = socket.as_fd();
-        let credentials = rustix::net::sockopt::socket_peercred(socket)?;
+    pub(super) fn of(socket: &UnixStream) -> io::Result<Self> {
+        // Not rustix's: it has no room for the number 0 of a process in another namespace, as in a container.
+        let credentials = socket.peer_cred()?;
         // A kernel that cannot name the groups leaves the primary one.
         let groups = peer_groups::of(socket).unwrap_or_default();
-        let pid = credentials.pid.as_raw_nonzero().get();
-        Ok(Self { uid: credentials.uid.as_raw(), gid: credentials.gid.as_raw(), pid, groups })
+        let pid = credentials.pid().unwrap_or_default();
+        Ok(Self { uid: credentials.uid(), gid: credentials.gid(), pid, groups })
     }
 
     fn is_in(&self, group: u32) -> bool {
@@ -90,10 +91,23 @@ impl Rules {
         })
     }
 
+    /// Says what of the rules cannot come true on a socket of our own, which none but its group can reach.
+    pub(super) fn warn(&self) {
+        let lists = [&self.allow_users, &self.allow_groups, &self.monitor_groups];
+        if self.socket_group.is_none() && lists.iter().any(|list| !list.is_empty()) {
+            tracing::warn!(
+                "without socket_group none but root and the agent's own user can connect, whatever the lists say"
+            );
+        }
+        if self.own == OVERFLOW {
+            tracing::warn!("the agent runs as the overflow user, which is never served");
+        }
+    }
+
     /// What a peer may do.
     ///
     /// The agent's own user and root may always look: neither can be kept from the socket. They may ask where nothing
-    /// narrows who may.
+    /// narrows who may. A list narrows the socket's group where there is one, and stands for itself where there is none.
     pub(super) fn judge(&self, peer: &Peer) -> Access {
         if peer.uid == OVERFLOW || peer.uid == self.overflow {
             return Access::None;
@@ -101,14 +115,18 @@ impl Rules {
         // An unmapped group says nothing of whoever has it.
         let is_in = |group: &u32| *group != OVERFLOW && peer.is_in(*group);
         let is_at_home = peer.uid == self.own || peer.uid == 0;
+        let may_connect = is_at_home || self.socket_group.iter().any(is_in);
+        let is_monitor = self.monitor_groups.iter().any(is_in);
         let may_ask = if self.allow_users.is_empty() && self.allow_groups.is_empty() {
-            is_at_home || self.socket_group.iter().any(is_in)
+            // Whoever is to look must be able to connect, and be in the socket's group for that alone.
+            is_at_home || may_connect && !is_monitor
         } else {
-            self.allow_users.contains(&peer.uid) || self.allow_groups.iter().any(is_in)
+            let is_listed = self.allow_users.contains(&peer.uid) || self.allow_groups.iter().any(is_in);
+            is_listed && (may_connect || self.socket_group.is_none())
         };
         match may_ask {
             true => Access::Ask,
-            false if is_at_home || self.monitor_groups.iter().any(is_in) => Access::Look,
+            false if is_at_home || is_monitor => Access::Look,
             false => Access::None,
         }
     }
@@ -193,6 +211,7 @@ mod tests {
         assert_eq!(rules.judge(&peer(1, &[7])), Access::Ask);
         assert_eq!(rules.judge(&Peer { gid: 7, ..peer(1, &[]) }), Access::Ask);
         assert_eq!(rules.judge(&peer(1, &[9])), Access::Look);
+        assert_eq!(rules.judge(&peer(1, &[7, 9])), Access::Look);
         assert_eq!(rules.judge(&peer(1, &[8])), Access::None);
         assert_eq!(rules.judge(&peer(500, &[])), Access::Ask);
         assert_eq!(rules.judge(&peer(0, &[])), Access::Ask);
@@ -201,10 +220,14 @@ mod tests {
     #[test]
     fn a_list_narrows_who_may_ask_root_too() {
         let rules = Rules { allow_users: vec![1], allow_groups: vec![8], ..rules() };
-        assert_eq!(rules.judge(&peer(1, &[])), Access::Ask);
-        assert_eq!(rules.judge(&peer(2, &[8])), Access::Ask);
+        assert_eq!(rules.judge(&peer(1, &[7])), Access::Ask);
+        assert_eq!(rules.judge(&peer(1, &[])), Access::None);
+        assert_eq!(rules.judge(&peer(2, &[7, 8])), Access::Ask);
         assert_eq!(rules.judge(&peer(2, &[7])), Access::None);
         assert_eq!(rules.judge(&peer(0, &[])), Access::Look);
+        let without_group = Rules { socket_group: None, ..rules };
+        assert_eq!(without_group.judge(&peer(1, &[])), Access::Ask);
+        assert_eq!(without_group.judge(&peer(3, &[])), Access::None);
     }
 
     #[test]

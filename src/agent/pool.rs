@@ -4,21 +4,27 @@
 //! process does: a worker dies with the thread that started it.
 
 use std::collections::{HashMap, VecDeque};
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use crate::certificate::Certificate;
 use crate::config::Config;
+use crate::custody::{self, Evidence, Report, Run};
 use crate::error::Kind;
 use crate::facts::Token;
+use crate::modules;
 use crate::pin::{Credential, How};
-use crate::signer::Wish;
+use crate::policy::Wish;
 
 mod bell;
 pub(super) mod plan;
+#[cfg(test)]
+mod simulation;
 mod slot;
 
 use bell::Bell;
@@ -63,7 +69,8 @@ pub(super) type Outcome = Result<Answer, Refusal>;
 /// What is known of the identity that the workers hold.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
-    pub(super) certificate: Certificate,
+    pub(super) evidence: Evidence,
+    /// The token as the fuse knows it.
     pub(super) token: Token,
 }
 
@@ -84,6 +91,9 @@ struct Shared {
     changed: watch::Sender<()>,
 }
 
+/// Device, inode, time of change in nanoseconds and seconds, size.
+type FileState = (u64, u64, i64, i64, u64);
+
 #[derive(Debug)]
 struct State {
     plan: Plan,
@@ -97,6 +107,8 @@ struct State {
     token: Option<Token>,
     held: Option<Arc<Held>>,
     proven: Option<Instant>,
+    /// The digest of the module's file, and by what the file is known again.
+    digest: Option<(FileState, String)>,
     restarts: HashMap<&'static str, u64>,
     /// Why the last worker was lost, in words.
     last_error: Option<String>,
@@ -115,6 +127,7 @@ struct Waiting {
 pub(super) struct Ticket {
     shared: Arc<Shared>,
     job: Job,
+    is_probe: bool,
     answer: oneshot::Receiver<Outcome>,
 }
 
@@ -153,6 +166,7 @@ impl Pool {
             token: None,
             held: None,
             proven: None,
+            digest: None,
             restarts: HashMap::new(),
             last_error: None,
             ended: false,
@@ -179,7 +193,7 @@ impl Pool {
             state.jobs.insert(job, Waiting { task, since: Instant::now(), answer: sender });
             (job, state.plan.submit(job, first, now))
         });
-        Ticket { shared: Arc::clone(&self.shared), job, answer }
+        Ticket { shared: Arc::clone(&self.shared), job, is_probe: first, answer }
     }
 
     /// Whether the token was seen to answer a moment ago.
@@ -211,7 +225,7 @@ impl Pool {
         let now = self.shared.began.elapsed();
         View {
             waiting: state.plan.waiting(),
-            phases: state.plan.phases().to_vec(),
+            phases: state.plan.phases().collect(),
             logins: state.plan.logins(),
             is_up: state.plan.is_up(),
             trouble: state.plan.trouble().map(|kind| Refusal { kind, retry_after: state.plan.retry_after(now) }),
@@ -220,6 +234,15 @@ impl Pool {
             last_error: state.last_error.clone(),
             pin_accepted: state.credential.as_ref().is_some_and(|credential| credential.is_accepted()),
         }
+    }
+
+    /// The custody report of what the workers hold; `None` while nothing was seen.
+    pub(super) fn custody(&self, now: u64) -> Option<Report> {
+        let held = self.shared.lock().held.clone()?;
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let run = Run { time: crate::certificate::utc(now), host, agent: env!("CARGO_PKG_VERSION") };
+        let policy = &self.shared.config.policy;
+        Some(custody::report(&held.evidence, policy, slot::first_wish(&self.shared.config), now, run))
     }
 
     /// Hears from now on when a worker comes or goes.
@@ -235,10 +258,10 @@ impl Pool {
 
     /// Ends every worker in good order, and the PIN with them.
     pub(super) fn end(self) {
-        self.shared.apply(|state, _| {
+        self.shared.apply(|state, now| {
             state.ended = true;
             state.credential = None;
-            state.plan.close()
+            state.plan.close(now)
         });
         self.shared.bells.iter().for_each(Bell::ring);
         for thread in self.threads {
@@ -248,12 +271,15 @@ impl Pool {
 }
 
 impl Ticket {
-    /// The answer, or a refusal at the deadline.
+    /// The answer, or a refusal at the deadline; busy, for a probe that no worker had time for.
     pub(super) async fn answer(mut self, deadline: tokio::time::Instant) -> Outcome {
-        let late = Refusal { kind: Kind::TokenTimeout, retry_after: Some(Duration::from_secs(1)) };
         match tokio::time::timeout_at(deadline, &mut self.answer).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) | Err(_) => Err(late),
+            Ok(Err(_)) | Err(_) => {
+                let was_waiting = self.is_probe && self.shared.lock().plan.is_waiting(self.job);
+                let kind = if was_waiting { Kind::AgentBusy } else { Kind::TokenTimeout };
+                Err(Refusal { kind, retry_after: Some(Duration::from_secs(1)) })
+            }
         }
     }
 }
@@ -271,6 +297,16 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic ends the process; there is no state to be found half-changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The SHA-256 of a module's file, read again only where the file is another.
+    fn digest_of(&self, module: &Path) -> Option<String> {
+        let metadata = fs::metadata(module).ok()?;
+        let file = (metadata.dev(), metadata.ino(), metadata.mtime_nsec(), metadata.mtime(), metadata.size());
+        let known = self.lock().digest.clone().filter(|(known, _)| *known == file);
+        let digest = known.map_or_else(|| modules::sha256(module), |(_, digest)| Some(digest))?;
+        self.lock().digest = Some((file, digest.clone()));
+        Some(digest)
     }
 
     fn apply(&self, change: impl FnOnce(&mut State, Duration) -> Vec<Order>) {

@@ -30,11 +30,12 @@ pub(super) struct Problem {
 }
 
 /// Every code, its status, its title, and the kind of error that it is to a client.
-const CODES: [(&str, u16, &str, Kind); 13] = [
+const CODES: [(&str, u16, &str, Kind); 15] = [
     ("bad_request", 400, "the request is not understood", Kind::Usage),
     ("not_allowed", 403, "this user is not served", Kind::NotAllowed),
     ("not_found", 404, "there is no such resource", Kind::Usage),
     ("method_not_allowed", 405, "this resource does not take that method", Kind::Usage),
+    ("request_timeout", 408, "the request did not arrive in time", Kind::AgentBusy),
     ("too_large", 413, "the request's body is too long", Kind::Usage),
     ("policy", 422, "the policy refuses it", Kind::Policy),
     ("rate_limited", 429, "this user asks too often", Kind::AgentBusy),
@@ -42,6 +43,7 @@ const CODES: [(&str, u16, &str, Kind); 13] = [
     ("signature_invalid", 500, "the token's result did not verify and was thrown away", Kind::SignatureInvalid),
     ("busy", 503, "too many requests wait", Kind::AgentBusy),
     ("token_unavailable", 503, "the token cannot be used now", Kind::TokenFailed),
+    ("audit_unavailable", 503, "the agent cannot keep its record", Kind::AuditUnavailable),
     ("pin_refused", 503, "the agent does not log in until somebody acts", Kind::PinFuse),
     ("timeout", 504, "the token did not answer in time", Kind::TokenTimeout),
 ];
@@ -80,6 +82,12 @@ impl Problem {
     /// The same with a time after which another request may fare better.
     pub(super) fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
+        self
+    }
+
+    /// The same for a question after the agent's own state: whatever is wrong, it is not the question.
+    pub(super) fn unavailable(mut self) -> Self {
+        self.status = StatusCode::SERVICE_UNAVAILABLE.as_u16();
         self
     }
 

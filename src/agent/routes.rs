@@ -6,16 +6,18 @@ use std::time::{Duration, Instant};
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body as _, Bytes, Incoming};
 use serde::{Deserialize, Deserializer};
 
+use super::connections::Connection;
 use super::is_job;
 use super::peer::{Access, Peer};
 use super::pool::{Caller, Task};
 use super::problem::{self, Problem};
 use super::server::Agent;
 use crate::cba::Version;
-use crate::signer::Wish;
+use crate::policy::Wish;
+use crate::reach::now;
 
 /// The longest body of a request, in bytes: its two members take a fraction of that.
 const BODY_LIMIT: usize = 4096;
@@ -46,21 +48,29 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Err
 }
 
 /// Answers one request.
-pub(super) async fn answer(agent: &Arc<Agent>, peer: &Peer, access: Access, request: Request<Incoming>) -> Reply {
+pub(super) async fn answer(
+    agent: &Arc<Agent>,
+    (peer, access): (&Peer, Access),
+    connection: &Connection,
+    request: Request<Incoming>,
+) -> Reply {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let mut reply = match (path.as_str(), access) {
         (_, Access::None) => refuse(agent, peer, "not served"),
         ("/sign", Access::Look) => refuse(agent, peer, "may look and not ask"),
-        ("/sign", Access::Ask) if method == Method::POST => sign(agent, peer, request).await,
+        ("/sign", Access::Ask) if method == Method::POST => sign(agent, peer, connection, request).await,
         ("/sign", Access::Ask) => wrong_method("POST"),
-        ("/certificate" | "/healthz" | "/readyz" | "/metrics", _)
+        ("/certificate" | "/custody" | "/healthz" | "/readyz" | "/metrics", _)
             if method != Method::GET && method != Method::HEAD =>
         {
             wrong_method("GET, HEAD")
         }
         ("/healthz", _) => plain(TEXT, "alive\n".into()),
-        ("/certificate" | "/readyz" | "/metrics", _) => look(agent, peer, &path).await,
+        ("/certificate" | "/custody" | "/readyz" | "/metrics", _) => {
+            let _busy = connection.begin();
+            look(agent, peer, &path).await
+        }
         _ => failure(&Problem::new("not_found")),
     };
     if access == Access::None || agent.is_draining() {
@@ -75,7 +85,12 @@ async fn look(agent: &Arc<Agent>, peer: &Peer, path: &str) -> Reply {
     }
     match path {
         "/certificate" => match agent.pool.view().held {
-            Some(held) => plain(PEM, held.certificate.pem()),
+            Some(held) => plain(PEM, held.evidence.certificate.pem()),
+            None => failure(&agent.why_not_ready()),
+        },
+        "/custody" => match agent.pool.custody(now()) {
+            // invariant: strings, numbers and lists always serialise
+            Some(report) => plain(JSON, format!("{}\n", serde_json::to_string(&report).unwrap_or_default())),
             None => failure(&agent.why_not_ready()),
         },
         "/readyz" => match agent.ready().await {
@@ -89,47 +104,71 @@ async fn look(agent: &Arc<Agent>, peer: &Peer, path: &str) -> Reply {
     }
 }
 
-async fn sign(agent: &Arc<Agent>, peer: &Peer, request: Request<Incoming>) -> Reply {
+async fn sign(agent: &Arc<Agent>, peer: &Peer, connection: &Connection, request: Request<Incoming>) -> Reply {
     let start = Instant::now();
     let deadline = tokio::time::Instant::from_std(start + agent.config.request_timeout);
     if let Err(problem) = agent.limit(peer.uid) {
-        agent.metrics.payload("v2", &problem.code, start.elapsed());
         return failure(&problem);
     }
     let (wish, job) = match read(agent, request).await {
         Ok(order) => order,
         Err(problem) => return failure(&problem),
     };
+    let _busy = connection.begin();
+    let version = wish.version.to_string();
+    // Counts as abandoned where nobody waits for the answer any more, and this ends half-way.
+    let mut counted = Counted { agent, version: &version, outcome: "abandoned".into(), start };
     let caller = Caller { uid: peer.uid, gid: peer.gid, pid: peer.pid, job };
     let outcome = agent.pool.submit(Task::Sign(wish, caller)).answer(deadline).await;
-    let version = wish.version.to_string();
     match outcome {
         Ok(answer) => {
-            agent.metrics.payload(&version, "ok", start.elapsed());
+            counted.outcome = "ok".into();
             agent.metrics.worked(answer.queue, answer.token);
             plain(JSON, format!("{}\n", answer.text))
         }
         Err(refusal) => {
             let problem = Problem::of(refusal.kind, refusal.retry_after);
-            agent.metrics.payload(&version, &problem.code, start.elapsed());
+            counted.outcome.clone_from(&problem.code);
             failure(&problem)
         }
+    }
+}
+
+/// A request for a payload, counted when it ends.
+struct Counted<'a> {
+    agent: &'a Agent,
+    version: &'a str,
+    outcome: String,
+    start: Instant,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.agent.metrics.payload(self.version, &self.outcome, self.start.elapsed());
     }
 }
 
 /// Reads what a request asks for.
 async fn read(agent: &Arc<Agent>, request: Request<Incoming>) -> Result<(Wish, Option<String>), Problem> {
     let bad = |detail: &str| Problem::new("bad_request").detail(detail);
+    let announced = request.body().size_hint().lower();
+    if announced > u64::try_from(BODY_LIMIT).unwrap_or(u64::MAX) {
+        return Err(Problem::new("too_large"));
+    }
     let body = Limited::new(request.into_body(), BODY_LIMIT).collect();
     let body = match tokio::time::timeout(BODY_TIME, body).await {
-        Err(_) => return Err(bad("the body did not arrive in time")),
+        Err(_) => return Err(Problem::new("request_timeout")),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Problem::new("too_large")),
         Ok(Err(_)) => return Err(bad("the body cannot be read")),
         Ok(Ok(body)) => body.to_bytes(),
     };
-    let order: Order = serde_json::from_slice(&body).map_err(|_| {
-        bad("the body must be a JSON object with no members but payload_version (\"v2\" or \"v1\") and job, as {}")
-    })?;
+    let wanted =
+        || bad("the body must be a JSON object with no members but payload_version (\"v2\" or \"v1\") and job, as {}");
+    // The reader would take an array for the same.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(wanted());
+    }
+    let order: Order = serde_json::from_slice(&body).map_err(|_| wanted())?;
     let version = match order.payload_version.as_deref() {
         None => agent.config.version,
         Some("v2") => Version::V2,

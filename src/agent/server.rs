@@ -27,10 +27,10 @@ use super::pool::plan::Refusal;
 use super::pool::{Pool, Task};
 use super::problem::Problem;
 use super::routes;
+use super::socket::Listening;
 use crate::cba::Version;
 use crate::config::Config;
 use crate::error::Kind;
-use crate::reach::now;
 
 /// How long a request's header may take, and a connection may be idle.
 const HEADER_TIME: Duration = Duration::from_secs(15);
@@ -46,6 +46,9 @@ const PROBE_HOLDS: Duration = Duration::from_secs(5);
 
 /// For requests that were sent before the end was known, and are not yet read.
 const LINGER: Duration = Duration::from_millis(100);
+
+/// For the last bytes of an answer to a client that is slow to read it.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// What requests are answered from.
 #[derive(Debug)]
@@ -121,14 +124,14 @@ impl Agent {
 
     /// Whether a worker is logged in with a valid certificate, and the token answered within the last seconds.
     pub(super) async fn ready(&self) -> Result<(), Problem> {
-        self.probe().await.map_err(|refusal| Problem::of(refusal.kind, refusal.retry_after))
+        self.probe().await.map_err(|refusal| Problem::of(refusal.kind, refusal.retry_after).unavailable())
     }
 
     /// Why the agent is not ready, as far as that is known without asking the token.
     pub(super) fn why_not_ready(&self) -> Problem {
         let starting = Refusal { kind: Kind::NotFound, retry_after: Some(Duration::from_secs(1)) };
         let refusal = self.pool.view().trouble.unwrap_or(starting);
-        Problem::of(refusal.kind, refusal.retry_after)
+        Problem::of(refusal.kind, refusal.retry_after).unavailable()
     }
 
     /// The metrics as they are now.
@@ -143,9 +146,6 @@ impl Agent {
             let starting = Refusal { kind: Kind::TokenFailed, retry_after: Some(Duration::from_secs(1)) };
             return Err(view.trouble.unwrap_or(starting));
         }
-        if view.held.is_some_and(|held| !held.certificate.is_valid_at(now())) {
-            return Err(Refusal { kind: Kind::Policy, retry_after: None });
-        }
         if self.pool.is_proven() {
             return Ok(());
         }
@@ -157,25 +157,27 @@ impl Agent {
             }
         }
         let result = self.pool.submit(Task::Probe).answer(Instant::now() + PROBE_TIME).await;
-        let refusal = result.err();
+        // All workers are at work, within their time: that says nothing against the token.
+        let refusal = result.err().filter(|refusal| refusal.kind != Kind::AgentBusy);
         *probed = Some((Instant::now(), refusal));
         refusal.map_or(Ok(()), Err)
     }
 }
 
 /// Serves until `end` says that it is over, and then until everything in hand is answered.
-pub(super) async fn run(
-    agent: &Arc<Agent>,
-    listener: std::os::unix::net::UnixListener,
-    mut end: watch::Receiver<bool>,
-) -> io::Result<()> {
+pub(super) async fn run(agent: &Arc<Agent>, listening: &Listening, mut end: watch::Receiver<bool>) -> io::Result<()> {
+    let listener = listening.listener.try_clone()?;
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
     let mut tasks = JoinSet::new();
     let ended = end.clone();
     loop {
+        let take_one = async {
+            agent.connections.room().await;
+            listener.accept().await
+        };
         tokio::select! {
-            taken = listener.accept() => match taken {
+            taken = take_one => match taken {
                 Ok((stream, _)) => take(agent, stream, &mut tasks, &ended),
                 Err(error) => cannot_take(&error).await,
             },
@@ -183,10 +185,11 @@ pub(super) async fn run(
             _ = end.wait_for(|ended| *ended) => break,
         }
     }
-    // The path is gone by now; whoever connected before is in the queue of the kernel, and is served.
     agent.draining.store(true, Ordering::Relaxed);
     let listener = listener.into_std()?;
-    while let Ok((stream, _)) = listener.accept() {
+    // Our path is gone by now; whoever connected before is in the kernel's queue, and is served. A socket of systemd's
+    // stays, and its queue is the next agent's.
+    while let (true, Ok((stream, _))) = (listening.is_own(), listener.accept()) {
         stream.set_nonblocking(true)?;
         take(agent, UnixStream::from_std(stream)?, &mut tasks, &ended);
     }
@@ -205,9 +208,16 @@ async fn cannot_take(error: &io::Error) {
 }
 
 fn take(agent: &Arc<Agent>, stream: UnixStream, tasks: &mut JoinSet<()>, end: &watch::Receiver<bool>) {
-    let Ok(peer) = Peer::of(&stream) else { return };
+    let peer = match Peer::of(&stream) {
+        Ok(peer) => peer,
+        Err(error) => {
+            agent.metrics.refused("unknown");
+            tracing::warn!("refused: the kernel does not say who connects: {error}");
+            return;
+        }
+    };
     let access = agent.rules.judge(&peer);
-    let Some(connection) = agent.connections.enter(peer.uid, access) else { return };
+    let connection = agent.connections.enter(peer.uid, access);
     agent.metrics.connections(agent.connections.count());
     let (agent, end) = (Arc::clone(agent), end.clone());
     tasks.spawn(async move {
@@ -226,16 +236,12 @@ async fn serve(
     mut end: watch::Receiver<bool>,
 ) {
     let service = service_fn(|request| {
-        let busy = connection.begin();
-        let (agent, peer) = (Arc::clone(&agent), peer.clone());
-        async move {
-            let reply = routes::answer(&agent, &peer, access, request).await;
-            drop(busy);
-            Ok::<_, Infallible>(reply)
-        }
+        let (agent, peer, connection) = (&agent, &peer, &connection);
+        async move { Ok::<_, Infallible>(routes::answer(agent, (peer, access), connection, request).await) }
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEADER_LIMIT);
+    // A client may say that it has sent all, as `nc -N` does, and wait for its answer.
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEADER_LIMIT).half_close(true);
     let mut served = pin!(http.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         _ = served.as_mut() => return,
@@ -245,11 +251,17 @@ async fn serve(
     if !connection.is_busy() {
         // What was sent before the end was known is read and answered now; the answer closes the connection.
         tokio::select! {
+            biased;
             _ = served.as_mut() => return,
             () = tokio::time::sleep(LINGER) => {}
         }
     }
     served.as_mut().graceful_shutdown();
-    let most = agent.config.request_timeout + HEADER_TIME;
-    let _ = tokio::time::timeout(most, served).await;
+    tokio::select! {
+        biased;
+        _ = served.as_mut() => return,
+        () = connection.idle() => {}
+    }
+    // Answered, or never whole: nobody is waited for who does not read, or does not go on.
+    let _ = tokio::time::timeout(FLUSH, served).await;
 }

@@ -4,11 +4,13 @@ use std::fs::{self, DirBuilder, File, Metadata};
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, chmodat, chownat, flock, renameat};
 
+use super::client;
 use crate::error::{Error, Kind, Result};
 use crate::modules;
 use crate::process::descriptors;
@@ -74,11 +76,14 @@ impl Listening {
             let message = format!("the socket's path has {} bytes", path.as_os_str().len());
             return Err(Error::new(Kind::Config, message).hint(format!("no client can name more than {LONGEST}")));
         }
-        make_directory(directory).map_err(|error| failed("cannot make the directory of", error))?;
+        make_directory(directory).map_err(|error| {
+            failed("cannot make the directory of", error).hint(format!("mkdir -p {}", directory.display()))
+        })?;
         if let Some(how) = modules::writable_by_others(directory) {
             // No payload is at stake, only who answers; and a container's shared volume is open to all by its nature.
             tracing::warn!("others could put a socket of their own in the place of {shown}: {how}");
         }
+        check_kind(path)?;
         let lock = lock(path)?;
         check_free(path)?;
         let listener = bind_closed(directory, group, path).map_err(|error| {
@@ -87,6 +92,11 @@ impl Listening {
         })?;
         let made = fs::symlink_metadata(path).map_err(|error| failed("cannot look at", error))?;
         Ok(Self { listener, own: Some(Own { path: path.to_owned(), identity: identity(&made), _lock: lock }) })
+    }
+
+    /// Whether the path is our own, and not systemd's.
+    pub(super) fn is_own(&self) -> bool {
+        self.own.is_some()
     }
 
     /// Takes the path away, so that nobody connects any more; what has connected is still there to be taken.
@@ -136,21 +146,31 @@ fn in_use(path: &Path) -> Error {
         .hint(format!("`cba-agent health --socket {}` asks it how it is; end it first", path.display()))
 }
 
+fn refuse(what: String) -> Error {
+    Error::new(Kind::Config, what).hint("end what serves it, or remove it after a look at it")
+}
+
+/// Nothing but a socket may be replaced; whether there is one.
+fn check_kind(path: &Path) -> Result<bool> {
+    let shown = path.display();
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(refuse(format!("cannot look at {shown}: {error}"))),
+        Ok(found) if !found.file_type().is_socket() => Err(refuse(format!("{shown} is there and is no socket"))),
+        Ok(_) => Ok(true),
+    }
+}
+
 /// Only a socket on which nobody answers may be replaced.
 fn check_free(path: &Path) -> Result<()> {
     let shown = path.display();
-    let refuse =
-        |what: String| Error::new(Kind::Config, what).hint("end what serves it, or remove it after a look at it");
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(refuse(format!("cannot look at {shown}: {error}"))),
-        Ok(found) if !found.file_type().is_socket() => {
-            return Err(refuse(format!("{shown} is there and is no socket")));
-        }
-        Ok(_) => {}
+    if !check_kind(path)? {
+        return Ok(());
     }
-    match UnixStream::connect(path) {
+    match client::connect(path, Duration::from_secs(1)) {
         Ok(_) => Err(in_use(path)),
+        // Its queue is full, so somebody has it.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(in_use(path)),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Err(error) => Err(refuse(format!("cannot tell whether anybody serves {shown}: {error}"))),
     }

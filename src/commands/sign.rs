@@ -13,8 +13,9 @@ use crate::cli;
 use crate::config::{Config, Sign};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::policy::Wish;
 use crate::reach::{self, Login, now, read_certificate, warn_before_end};
-use crate::signer::{self, Signer, Wish};
+use crate::signer::{self, Signer};
 
 const FORMATS: [(&str, Format); 5] = [
     ("json", Format::Json),

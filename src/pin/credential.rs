@@ -68,8 +68,8 @@ impl Credential {
     }
 }
 
-/// Whether a source can be read a second time, after somebody changed what is in it.
+/// Whether a source can be used a second time, after somebody changed what is in it; a keypad always can.
 #[must_use]
 pub fn can_be_read_again(source: &Source) -> bool {
-    matches!(source, Source::File(_) | Source::Credential(_))
+    matches!(source, Source::File(_) | Source::Credential(_) | Source::Pinpad)
 }

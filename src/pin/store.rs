@@ -4,9 +4,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
 
 use super::fuse::FuseError;
 use super::record::Record;
@@ -46,22 +47,18 @@ fn give_to_owner(file: &File, path: &Path) -> io::Result<()> {
     std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
-/// Waits for the lock in a thread of its own, since waiting for a lock knows no time-out; a lock that comes too late
-/// is given back.
+/// Waits for the lock. The kernel knows no time-out for that, and a thread that waited without one would stay behind
+/// with its descriptor, in a service again and again; so it is asked every now and then.
 pub(super) fn wait_for(file: File, deadline: &Deadline) -> io::Result<Option<File>> {
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => return Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        let locked = flock(&file, FlockOperation::LockExclusive).map(|()| file);
-        let _ = sender.send(locked);
-    });
-    match receiver.recv_timeout(deadline.left().unwrap_or_default()) {
-        Ok(locked) => Ok(Some(locked?)),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(None),
+    const AGAIN: Duration = Duration::from_millis(20);
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(file)),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let Some(left) = deadline.left() else { return Ok(None) };
+        std::thread::sleep(left.min(AGAIN));
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Login {
     source: PinSource,
     credential: Option<Arc<Credential>>,
     lock: Lock,
+    /// The time for a login once the token's lock is had; unset: what is left of all.
+    time: Option<Duration>,
 }
 
 /// Where the PIN comes from while none is at hand.
@@ -68,13 +70,14 @@ impl Login {
     pub fn prepare(config: &Config) -> Self {
         let configured = config.pin.clone().map(Source::prepare);
         let source = configured.map_or(PinSource::Usual, PinSource::Configured);
-        Self { source, credential: None, lock: Lock::Free }
+        Self { source, credential: None, lock: Lock::Free, time: None }
     }
 
-    /// Logs in with what was read before, and asks nobody.
+    /// Logs in with what was read before, and asks nobody. `time` is for each login, once the token's lock is had: a lock
+    /// that comes late must not have the login killed half-way.
     #[must_use]
-    pub fn with(credential: Option<Arc<Credential>>) -> Self {
-        Self { source: PinSource::None, credential, lock: Lock::Free }
+    pub fn with(credential: Option<Arc<Credential>>, time: Duration) -> Self {
+        Self { source: PinSource::None, credential, lock: Lock::Free, time: Some(time) }
     }
 
     /// Logs the user in, where the token wants it.
@@ -190,6 +193,9 @@ impl Login {
             }
             let attended = attempt == Attempt::Attended;
             self.lock = lock(reached, config, attempt)?;
+            if let Some(time) = self.time {
+                reached.deadline = Deadline::after(time);
+            }
             // While the lock was awaited, another login may have brought the token to its last try.
             reached.read_slot_again(false)?;
             check_flags(reached, attended)?;

@@ -5,6 +5,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod agent;
 mod certificate;
 mod cli;
 mod config;
@@ -12,10 +13,13 @@ mod curl;
 mod faults;
 mod fuse;
 mod list;
+mod load;
+mod losses;
 mod odd;
 mod pin;
 mod process;
 mod select;
+mod serve;
 mod service;
 mod sign;
 mod stand;

@@ -23,7 +23,7 @@ fn start_until(stand: &Stand, call: &str, arguments: &[&str]) -> (Child, u32) {
 }
 
 /// Whether a process is gone or a zombie that nobody has yet waited for.
-fn is_gone(process: u32) -> bool {
+pub(crate) fn is_gone(process: u32) -> bool {
     let give_up = Instant::now() + Duration::from_secs(10);
     while Instant::now() < give_up {
         match fs::read_to_string(format!("/proc/{process}/stat")) {

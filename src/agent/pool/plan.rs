@@ -21,6 +21,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause between two starts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// So many failures in a row are no accident: whoever waits is told so, after about two seconds.
+const PATIENCE: u32 = 4;
+
 /// A worker that lived so long was a good one.
 const PROVEN: Duration = Duration::from_secs(10);
 
@@ -101,24 +104,31 @@ struct Waiting {
     again: bool,
 }
 
+/// A worker's place.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    phase: Phase,
+    /// The renewal that its worker's start belongs to.
+    generation: u64,
+    /// Failures in a row, of starts and of workers that had not proved themselves.
+    failures: u32,
+    /// Whether the request in hand may be tried once more.
+    again: bool,
+}
+
 /// The state of the pool.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    phases: Vec<Phase>,
-    /// Workers to be replaced by new ones, one after the other.
-    renewing: VecDeque<Slot>,
+    places: Vec<Place>,
     waiting: VecDeque<Waiting>,
-    /// Requests in hand that may be tried once more.
-    repeatable: Vec<Option<bool>>,
     limit: usize,
     logins: Logins,
-    /// Failures in a row, of starts and of workers that had not proved themselves.
-    failures: Vec<u32>,
+    /// Counts the renewals: a worker of an earlier one is to be replaced.
+    generation: u64,
     /// Why there is no worker, once that is certain.
     trouble: Option<Kind>,
+    /// Whether a request may be tried again without a person.
     may_repeat: bool,
-    /// Starts that were under way when all were to be renewed: what they find is out of date.
-    stale: Vec<bool>,
     /// One worker is all that may be.
     alone: bool,
     closing: bool,
@@ -128,17 +138,15 @@ impl Plan {
     /// A pool of so many places, in which so many requests may wait; with `may_repeat` unset no request is tried again,
     /// since a person would have to act again.
     pub(crate) fn new(workers: usize, limit: usize, may_repeat: bool) -> Self {
+        let place = Place { phase: Phase::Held, generation: 0, failures: 0, again: false };
         Self {
-            phases: vec![Phase::Held; workers],
-            renewing: VecDeque::new(),
+            places: vec![place; workers],
             waiting: VecDeque::new(),
-            repeatable: vec![None; workers],
             limit,
             logins: Logins::First(0),
-            failures: vec![0; workers],
+            generation: 0,
             trouble: None,
             may_repeat,
-            stale: vec![false; workers],
             alone: false,
             closing: false,
         }
@@ -146,16 +154,17 @@ impl Plan {
 
     /// Begins.
     pub(crate) fn launch(&mut self, now: Duration) -> Vec<Order> {
-        self.order_start(0, now, Duration::ZERO).into_iter().collect()
+        self.settle(now)
     }
 
     /// Takes a request in, at the end of the queue or before all others.
     pub(crate) fn submit(&mut self, job: Job, first: bool, now: Duration) -> Vec<Order> {
         let refuse = |kind, retry_after| vec![Order::Refuse { job, refusal: Refusal { kind, retry_after } }];
-        if let (Some(kind), false) = (self.trouble, self.is_up()) {
+        if let Some(kind) = self.trouble() {
             return refuse(kind, self.retry_after(now));
         }
-        if !first && self.waiting.len() >= self.limit && !self.has_idle() {
+        let has_idle = self.places.iter().any(|place| matches!(place.phase, Phase::Idle(_)));
+        if !first && self.waiting.len() >= self.limit && !has_idle {
             return refuse(Kind::AgentBusy, Some(Duration::from_secs(1)));
         }
         let waiting = Waiting { job, again: self.may_repeat && !first };
@@ -167,196 +176,138 @@ impl Plan {
         self.dispatch()
     }
 
-    /// Forgets a request that waits: whoever made it is gone, or its time is up.
+    /// Forgets a request that waits: whoever made it is gone, or its time is up. One in hand is not tried again.
     pub(crate) fn give_up(&mut self, job: Job) {
         self.waiting.retain(|waiting| waiting.job != job);
-        if let Some(slot) = self.phases.iter().position(|phase| matches!(phase, Phase::Busy(busy, _) if *busy == job)) {
-            self.repeatable[slot] = Some(false);
+        for place in &mut self.places {
+            if matches!(place.phase, Phase::Busy(busy, _) if busy == job) {
+                place.again = false;
+            }
         }
     }
 
     /// Whether a start that was ordered is still wanted; it has begun then.
     pub(crate) fn may_start(&mut self, slot: Slot) -> bool {
-        let allowed = match self.logins {
-            Logins::First(first) => first == slot,
-            Logins::Open => true,
-            Logins::Stopped(_) => false,
-        };
-        if !matches!(self.phases[slot], Phase::Due(_)) {
+        if !matches!(self.places[slot].phase, Phase::Due(_)) {
             return false;
         }
-        self.phases[slot] = if allowed && !self.closing { Phase::Starting } else { Phase::Held };
-        self.phases[slot] == Phase::Starting
+        let wanted = self.may_log_in(slot) && !self.closing && !self.is_surplus(slot);
+        self.places[slot].phase = if wanted { Phase::Starting } else { Phase::Held };
+        self.places[slot].generation = self.generation;
+        wanted
+    }
+
+    /// Whether what a start found is of the present: nothing was renewed since it began.
+    pub(crate) fn is_current(&self, slot: Slot) -> bool {
+        self.places[slot].generation == self.generation
     }
 
     /// A worker is ready. With `alone`, no other may be beside it, since each signature wants a login of its own.
     pub(crate) fn started(&mut self, slot: Slot, alone: bool, now: Duration) -> Vec<Order> {
-        self.phases[slot] = Phase::Idle(now);
-        self.logins = Logins::Open;
+        self.places[slot].phase = Phase::Idle(now);
         self.trouble = None;
-        self.alone = alone;
-        if self.closing {
-            self.phases[slot] = Phase::Closing;
-            return vec![Order::Close { slot }];
-        }
-        if std::mem::take(&mut self.stale[slot]) {
-            self.logins = Logins::First(slot);
-            self.renewing.push_front(slot);
-            return self.renew_next();
-        }
-        let mut orders = Vec::new();
-        for other in 0..self.phases.len() {
-            if other == slot || self.phases[other] != Phase::Held {
-                continue;
+        if self.is_current(slot) {
+            self.alone |= alone;
+            if !matches!(self.logins, Logins::Stopped(_)) {
+                self.logins = Logins::Open;
             }
-            if alone {
-                self.phases[other] = Phase::Retired;
-            } else {
-                orders.extend(self.order_start(other, now, Duration::ZERO));
-            }
+            return self.settle(now);
         }
-        // One that is to be renewed takes no more requests, where another can.
-        orders.extend(self.renew_next());
-        orders.extend(self.dispatch());
+        // Renewals that come faster than workers must not keep everybody waiting: it may answer one before it ends.
+        let mut orders = self.dispatch();
+        orders.extend(self.settle(now));
         orders
     }
 
-    /// A signature turned out to want a login of its own: the other workers end.
-    pub(crate) fn needs_to_be_alone(&mut self, slot: Slot) -> Vec<Order> {
-        if std::mem::replace(&mut self.alone, true) {
-            return Vec::new();
-        }
-        let others = (0..self.phases.len()).filter(|other| *other != slot);
-        self.renewing.extend(others.filter(|other| matches!(self.phases[*other], Phase::Idle(_) | Phase::Busy(..))));
-        self.renew_next()
+    /// A signature turned out to want a login of its own: no other worker may be beside this one.
+    pub(crate) fn needs_to_be_alone(&mut self, slot: Slot) {
+        self.alone |= self.is_current(slot);
     }
 
     /// A worker answered its request, or refused it for a reason that is not its own.
-    pub(crate) fn finished(&mut self, slot: Slot, proven: bool) -> Vec<Order> {
-        let Phase::Busy(_, since) = self.phases[slot] else { return Vec::new() };
-        self.phases[slot] = Phase::Idle(since);
-        self.repeatable[slot] = None;
+    pub(crate) fn finished(&mut self, slot: Slot, proven: bool, now: Duration) -> Vec<Order> {
+        let Phase::Busy(_, since) = self.places[slot].phase else { return Vec::new() };
+        self.places[slot].phase = Phase::Idle(since);
         if proven {
-            self.failures[slot] = 0;
+            self.places[slot].failures = 0;
         }
-        if self.closing {
-            return self.close();
-        }
-        let mut orders = self.renew_next();
-        orders.extend(self.dispatch());
-        orders
+        self.settle(now)
     }
 
-    /// A worker is gone: it could not start, or ended idle or at work. Its request is tried once more where that makes sense.
+    /// A worker is gone: it could not start, or ended idle or at work. Its request is tried once more where that makes
+    /// sense.
     pub(crate) fn lost(&mut self, slot: Slot, kind: Kind, now: Duration, random: u64) -> Vec<Order> {
         let mut orders = Vec::new();
-        let (job, since) = match self.phases[slot] {
-            Phase::Busy(job, since) => (Some(job), Some(since)),
-            Phase::Idle(since) => (None, Some(since)),
-            _ => (None, None),
-        };
-        if since.is_some_and(|since| now.saturating_sub(since) >= PROVEN) {
-            self.failures[slot] = 0;
+        let is_current = self.is_current(slot);
+        let place = &mut self.places[slot];
+        let was_starting = place.phase == Phase::Starting;
+        if let Phase::Idle(since) | Phase::Busy(_, since) = place.phase {
+            if now.saturating_sub(since) >= PROVEN {
+                place.failures = 0;
+            }
         }
-        self.failures[slot] = self.failures[slot].saturating_add(1);
-        let again = self.repeatable[slot].take() == Some(true);
-        if let Some(job) = job {
-            if again && kind.retryable() {
+        place.failures = if is_current { place.failures.saturating_add(1) } else { 0 };
+        if let Phase::Busy(job, _) = place.phase {
+            if place.again && kind.retryable() {
                 self.waiting.push_front(Waiting { job, again: false });
             } else {
                 let retry_after = kind.retryable().then_some(FIRST_PAUSE);
                 orders.push(Order::Refuse { job, refusal: Refusal { kind, retry_after } });
             }
         }
-        self.phases[slot] = Phase::Held;
-        self.renewing.retain(|renewing| *renewing != slot);
-        if std::mem::take(&mut self.stale[slot]) {
-            (self.logins, self.failures[slot]) = (Logins::First(slot), 0);
-            orders.extend(self.order_start(slot, now, Duration::ZERO));
-        } else if stops_logins(kind) {
+        place.phase = Phase::Held;
+        let failures = place.failures;
+        if stops_logins(kind) && is_current {
             self.logins = Logins::Stopped(kind);
-            self.renewing.clear();
         } else if kind == Kind::TokenSessions && self.is_up() {
-            // Fewer workers, not a loop.
-            self.phases[slot] = Phase::Retired;
-        } else if self.failures[slot] <= 1 {
-            orders.extend(self.order_start(slot, now, Duration::ZERO));
+            // Fewer workers, not a loop. The turn of the first is another's, whose end makes room.
+            self.places[slot].phase = Phase::Retired;
+            self.hand_over(slot);
         } else {
-            let pause = pause(self.failures[slot], random);
+            let pause = if failures <= 1 { Duration::ZERO } else { pause(failures, random) };
             orders.extend(self.order_start(slot, now, pause));
         }
-        let coming = |phase: &Phase| matches!(phase, Phase::Due(_) | Phase::Starting | Phase::Closing);
-        let kind = if let Logins::Stopped(kind) = self.logins { kind } else { kind };
-        let nobody_comes = !self.phases.iter().any(coming);
-        if !self.is_up() && (nobody_comes || is_away(kind) || self.failures[slot] > 2) {
+        if !self.is_up() && is_current && (was_starting && is_away(kind) || failures > PATIENCE) {
             self.trouble = Some(kind);
-            let refusal = Refusal { kind, retry_after: self.retry_after(now) };
-            orders.extend(self.waiting.drain(..).map(|waiting| Order::Refuse { job: waiting.job, refusal }));
         }
-        orders.extend(self.dispatch());
+        orders.extend(self.settle(now));
         orders
     }
 
     /// A worker has ended in good order.
     pub(crate) fn closed(&mut self, slot: Slot, now: Duration) -> Vec<Order> {
-        self.phases[slot] = Phase::Held;
-        self.failures[slot] = 0;
-        if self.alone && self.logins == Logins::Open && self.is_up() {
-            self.phases[slot] = Phase::Retired;
-            return self.renew_next();
-        }
-        self.order_start(slot, now, Duration::ZERO).into_iter().collect()
+        self.places[slot].phase = Phase::Held;
+        self.places[slot].failures = 0;
+        self.settle(now)
     }
 
     /// Replaces every worker by a new one, one after the other, the first of them alone; stopped logins begin anew.
     pub(crate) fn renew(&mut self, now: Duration) -> Vec<Order> {
-        self.renewing = (0..self.phases.len())
-            .filter(|slot| matches!(self.phases[*slot], Phase::Idle(_) | Phase::Busy(..)))
-            .collect();
-        self.failures.fill(0);
-        for phase in &mut self.phases {
-            if matches!(phase, Phase::Retired | Phase::Due(_)) {
-                *phase = Phase::Held;
+        self.generation += 1;
+        (self.trouble, self.alone) = (None, false);
+        for place in &mut self.places {
+            place.failures = 0;
+            if matches!(place.phase, Phase::Retired | Phase::Due(_)) {
+                place.phase = Phase::Held;
             }
         }
-        // One that is on its way to its login, or ends for the sake of a new one, is the first.
-        for (slot, phase) in self.phases.iter().enumerate() {
-            self.stale[slot] = *phase == Phase::Starting;
-            if matches!(phase, Phase::Starting | Phase::Closing) {
-                self.logins = Logins::First(slot);
-            }
-        }
-        if self.phases.iter().any(|phase| matches!(phase, Phase::Starting | Phase::Closing)) {
-            return Vec::new();
-        }
-        let first = self.renewing.front().copied().unwrap_or(0);
-        self.logins = Logins::First(first);
-        if self.renewing.is_empty() {
-            return self.order_start(first, now, Duration::ZERO).into_iter().collect();
-        }
-        self.renew_next()
+        // One that is on its way already, else one that is up.
+        let underway = |place: &Place| matches!(place.phase, Phase::Starting | Phase::Closing);
+        let up = |place: &Place| matches!(place.phase, Phase::Idle(_) | Phase::Busy(..));
+        let position = |of: fn(&Place) -> bool| self.places.iter().position(of);
+        self.logins = Logins::First(position(underway).or_else(|| position(up)).unwrap_or(0));
+        self.settle(now)
     }
 
-    /// Starts nothing any more, and ends what is ready.
-    pub(crate) fn close(&mut self) -> Vec<Order> {
+    /// Starts nothing any more, and ends each worker as soon as it is idle.
+    pub(crate) fn close(&mut self, now: Duration) -> Vec<Order> {
         self.closing = true;
-        let mut orders = Vec::new();
-        for (slot, phase) in self.phases.iter_mut().enumerate() {
-            match phase {
-                Phase::Idle(_) => {
-                    *phase = Phase::Closing;
-                    orders.push(Order::Close { slot });
-                }
-                Phase::Due(_) => *phase = Phase::Held,
-                _ => {}
-            }
-        }
-        orders
+        self.settle(now)
     }
 
     /// Whether a worker is logged in.
     pub(crate) fn is_up(&self) -> bool {
-        self.phases.iter().any(|phase| matches!(phase, Phase::Idle(_) | Phase::Busy(..)))
+        self.places.iter().any(|place| matches!(place.phase, Phase::Idle(_) | Phase::Busy(..)))
     }
 
     /// Why no worker is logged in, as far as that is certain.
@@ -370,8 +321,13 @@ impl Plan {
     }
 
     /// What each worker's place is at.
-    pub(crate) fn phases(&self) -> &[Phase] {
-        &self.phases
+    pub(crate) fn phases(&self) -> impl Iterator<Item = Phase> {
+        self.places.iter().map(|place| place.phase)
+    }
+
+    /// Whether a request waits, and no worker has it.
+    pub(crate) fn is_waiting(&self, job: Job) -> bool {
+        self.waiting.iter().any(|waiting| waiting.job == job)
     }
 
     /// How many requests wait.
@@ -381,58 +337,107 @@ impl Plan {
 
     /// The time of the next start; one second where that is now.
     pub(crate) fn retry_after(&self, now: Duration) -> Option<Duration> {
-        let due = |phase: &Phase| match phase {
+        let due = |phase: Phase| match phase {
             Phase::Due(at) => Some(at.saturating_sub(now)),
             Phase::Starting | Phase::Closing => Some(Duration::ZERO),
             _ => None,
         };
-        self.phases.iter().filter_map(due).min().map(|wait| wait.max(Duration::from_secs(1)))
+        self.phases().filter_map(due).min().map(|wait| wait.max(Duration::from_secs(1)))
     }
 
-    fn has_idle(&self) -> bool {
-        self.phases.iter().any(|phase| matches!(phase, Phase::Idle(_)))
+    fn may_log_in(&self, slot: Slot) -> bool {
+        match self.logins {
+            Logins::First(first) => first == slot,
+            Logins::Open => true,
+            Logins::Stopped(_) => false,
+        }
+    }
+
+    /// Whether one worker is all that may be, and another place has or gets it.
+    fn is_surplus(&self, slot: Slot) -> bool {
+        let is_there = |phase| !matches!(phase, Phase::Held | Phase::Retired | Phase::Closing);
+        let has = |other: Slot| self.is_current(other) && is_there(self.places[other].phase);
+        self.alone && (0..self.places.len()).any(|other| has(other) && (other < slot || other > slot && !has(slot)))
+    }
+
+    fn hand_over(&mut self, from: Slot) {
+        let up = |place: &Place| matches!(place.phase, Phase::Idle(_) | Phase::Busy(..));
+        if let (Logins::First(first), Some(other)) = (self.logins, self.places.iter().position(up)) {
+            if first == from {
+                self.logins = Logins::First(other);
+            }
+        }
     }
 
     fn order_start(&mut self, slot: Slot, now: Duration, after: Duration) -> Option<Order> {
-        let held = match self.logins {
-            Logins::First(first) => first != slot,
-            Logins::Open => false,
-            Logins::Stopped(_) => true,
-        };
-        if held || self.closing {
-            self.phases[slot] = Phase::Held;
+        if !self.may_log_in(slot) || self.closing {
             return None;
         }
-        self.phases[slot] = Phase::Due(now + after);
+        if self.is_surplus(slot) {
+            self.places[slot].phase = Phase::Retired;
+            return None;
+        }
+        self.places[slot].phase = Phase::Due(now + after);
+        self.places[slot].generation = self.generation;
         Some(Order::Start { slot, after })
     }
 
-    fn dispatch(&mut self) -> Vec<Order> {
+    /// What follows from every change: starts, ends, work, and refusals where nobody will come.
+    fn settle(&mut self, now: Duration) -> Vec<Order> {
         let mut orders = Vec::new();
-        while !self.waiting.is_empty() {
-            let idle = self.phases.iter().enumerate().find_map(|(slot, phase)| match phase {
-                Phase::Idle(since) => Some((slot, *since)),
-                _ => None,
-            });
-            let (Some((slot, since)), Some(waiting)) = (idle, self.waiting.front().copied()) else { break };
-            self.waiting.pop_front();
-            self.phases[slot] = Phase::Busy(waiting.job, since);
-            self.repeatable[slot] = Some(waiting.again);
-            orders.push(Order::Work { slot, job: waiting.job });
+        for slot in 0..self.places.len() {
+            if self.places[slot].phase == Phase::Held {
+                orders.extend(self.order_start(slot, now, Duration::ZERO));
+            }
+        }
+        orders.extend(self.end_next());
+        orders.extend(self.dispatch());
+        let is_coming = |phase| matches!(phase, Phase::Due(_) | Phase::Starting | Phase::Closing);
+        if !self.is_up() && !self.phases().any(is_coming) {
+            if let Logins::Stopped(kind) = self.logins {
+                self.trouble = Some(kind);
+            }
+        }
+        if let Some(kind) = self.trouble() {
+            let refusal = Refusal { kind, retry_after: self.retry_after(now) };
+            orders.extend(self.waiting.drain(..).map(|waiting| Order::Refuse { job: waiting.job, refusal }));
         }
         orders
     }
 
-    /// Ends the next worker that is to be renewed, as soon as it is idle and no other is on its way.
-    fn renew_next(&mut self) -> Vec<Order> {
-        let underway = |phase: &Phase| matches!(phase, Phase::Starting | Phase::Closing);
-        let Some(slot) = self.renewing.front().copied() else { return Vec::new() };
-        if self.phases.iter().any(underway) || !matches!(self.phases[slot], Phase::Idle(_)) {
-            return Vec::new();
+    /// Ends a worker that is idle and not wanted: at the end each, else one of an earlier generation, or one too many.
+    /// One after the other, and never while logins are stopped: what is logged in goes on then.
+    fn end_next(&mut self) -> Vec<Order> {
+        let idle = |phase| matches!(phase, Phase::Idle(_));
+        let mut orders = Vec::new();
+        for slot in 0..self.places.len() {
+            let is_underway = |phase| matches!(phase, Phase::Due(_) | Phase::Starting | Phase::Closing);
+            let wanted = if self.closing {
+                false
+            } else if self.is_current(slot) {
+                !self.is_surplus(slot)
+            } else {
+                // The first of a renewal alone, and the others when it has come.
+                !self.may_log_in(slot) || self.phases().any(is_underway)
+            };
+            if idle(self.places[slot].phase) && !wanted {
+                self.places[slot].phase = Phase::Closing;
+                orders.push(Order::Close { slot });
+            }
         }
-        self.renewing.pop_front();
-        self.phases[slot] = Phase::Closing;
-        vec![Order::Close { slot }]
+        orders
+    }
+
+    fn dispatch(&mut self) -> Vec<Order> {
+        let mut orders = Vec::new();
+        for slot in 0..self.places.len() {
+            let Phase::Idle(since) = self.places[slot].phase else { continue };
+            let Some(waiting) = self.waiting.pop_front() else { break };
+            self.places[slot].phase = Phase::Busy(waiting.job, since);
+            self.places[slot].again = waiting.again;
+            orders.push(Order::Work { slot, job: waiting.job });
+        }
+        orders
     }
 }
 
@@ -442,7 +447,7 @@ pub(crate) fn stops_logins(kind: Kind) -> bool {
     kind.exit_code() == 4 && !matches!(kind, Kind::StateDir | Kind::PinState)
 }
 
-/// Whether a failure says that a worker would not come up at once.
+/// Whether a start that failed so would not fare better at once.
 fn is_away(kind: Kind) -> bool {
     !kind.retryable() || matches!(kind, Kind::TokenRemoved | Kind::TokenSessions)
 }

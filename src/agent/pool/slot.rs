@@ -3,20 +3,24 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::plan::{Job, Order, Slot, stops_logins};
+use super::plan::{Job, Order, Refusal, Slot, stops_logins};
 use super::{Answer, Bell, Caller, Held, Shared, Task};
 use crate::cba::{Format, Version};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::facts::Token;
-use crate::pin::{Credential, fuse};
+use crate::pin::{Credential, How, fuse};
+use crate::policy::Wish;
 use crate::reach::{self, Login, read_certificate};
-use crate::signer::{Signer, Wish};
+use crate::signer::Signer;
 use crate::worker::Idle;
 
 /// What a thread may take beyond the deadlines of what it does, to end a worker and to write.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// How long a person may take at the token's keypad.
+const KEYPAD: Duration = Duration::from_secs(300);
 
 /// What a thread woke for.
 enum Wake {
@@ -27,12 +31,13 @@ enum Wake {
 }
 
 pub(super) fn run(shared: &Shared, slot: Slot) {
-    let mut place = Place { shared, slot, worker: None, due: None };
+    let mut place = Place { shared, slot, worker: None, used: None, due: None };
     loop {
         match place.wait() {
             Wake::Order(Order::Start { after, .. }) => place.due = Some(Instant::now() + after),
             Wake::Order(Order::Work { job, .. }) => place.work(job),
             Wake::Order(Order::Close { .. }) => place.close(),
+            // Answered where it is ordered.
             Wake::Order(Order::Refuse { .. }) => {}
             Wake::Due => place.start(),
             Wake::Lost => place.lost(&Error::new(Kind::TokenFailed, "the process that holds the module ended")),
@@ -45,6 +50,8 @@ struct Place<'a> {
     shared: &'a Shared,
     slot: Slot,
     worker: Option<Signer>,
+    /// What it logged in with, or tried to.
+    used: Option<Arc<Credential>>,
     /// When to start one.
     due: Option<Instant>,
 }
@@ -81,39 +88,45 @@ impl Place<'_> {
         }
     }
 
-    /// Says by when this thread will be done.
-    fn announce(&self, most: Duration) {
-        self.shared.lock().due[self.slot] = Some(Instant::now() + most.saturating_mul(4) + GRACE);
+    /// Says by when this thread will be done: a few calls, and where a person types at the token, their time.
+    fn announce(&self) {
+        let at_keypad = self.used.as_ref().is_some_and(|credential| matches!(credential.how(), How::Pinpad));
+        let call = self.shared.config.serve.call_timeout.max(if at_keypad { KEYPAD } else { Duration::ZERO });
+        self.shared.lock().due[self.slot] = Some(Instant::now() + call.saturating_mul(4) + GRACE);
     }
 
     fn start(&mut self) {
         let (slot, shared) = (self.slot, self.shared);
         let mut state = shared.lock();
-        if !state.plan.may_start(slot) {
+        if state.ended || !state.plan.may_start(slot) {
             return;
         }
         let (credential, expected) = (state.credential.clone(), state.token.clone());
         drop(state);
-        self.announce(patience(&shared.config, credential.as_deref()));
+        self.used.clone_from(&credential);
+        self.announce();
         match start(&shared.config, credential, expected.as_ref()) {
             Ok(worker) => {
                 let held = Held {
-                    certificate: worker.identity().certificate.clone(),
+                    evidence: worker.evidence(shared.digest_of(&worker.reached().opened.module)),
                     token: fuse::token_of(&worker.reached().slot, &worker.reached().opened.module),
                 };
                 tracing::info!(
                     "worker {slot} is ready with {}, certificate {} until {}",
                     worker.reached().name(),
-                    held.certificate.subject,
-                    crate::certificate::utc(held.certificate.not_after)
+                    held.evidence.certificate.subject,
+                    crate::certificate::utc(held.evidence.certificate.not_after)
                 );
                 let alone = worker.always_authenticates();
                 self.worker = Some(worker);
                 shared.apply(|state, now| {
-                    state.token.get_or_insert_with(|| held.token.clone());
-                    state.held = Some(Arc::new(held));
-                    state.proven = Some(Instant::now());
-                    state.last_error = None;
+                    // What was found before a renewal may be what the renewal is to replace.
+                    if state.plan.is_current(slot) {
+                        state.token.get_or_insert_with(|| held.token.clone());
+                        state.held = Some(Arc::new(held));
+                        state.proven = Some(Instant::now());
+                        state.last_error = None;
+                    }
                     state.plan.started(slot, alone, now)
                 });
             }
@@ -124,46 +137,35 @@ impl Place<'_> {
     fn work(&mut self, job: Job) {
         let (slot, shared) = (self.slot, self.shared);
         let task = shared.lock().jobs.get(&job).map(|waiting| (waiting.task.clone(), waiting.since));
-        let (Some((task, since)), Some(worker)) = (task, &mut self.worker) else {
+        let Some((task, since)) = task.filter(|_| self.worker.is_some()) else {
             // Whoever asked is gone.
-            shared.apply(|state, _| state.plan.finished(slot, false));
+            shared.apply(|state, now| state.plan.finished(slot, false, now));
             return;
         };
-        let call_timeout = shared.config.serve.call_timeout;
-        shared.lock().due[slot] = Some(Instant::now() + call_timeout.saturating_mul(4) + GRACE);
-        worker.allow(Deadline::after(call_timeout));
+        self.announce();
+        let Some(worker) = &mut self.worker else { return };
+        worker.allow(Deadline::after(shared.config.serve.call_timeout));
         let start = Instant::now();
-        let result = match &task {
-            Task::Probe => worker.probe().map(|()| String::new()),
-            Task::Sign(wish, _) => worker.sign(&shared.config, *wish).and_then(|request| {
-                request.render(Format::Json).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))
-            }),
-        };
+        let result = carry_out(&task, worker, &shared.config);
         worker.release();
         match result {
             Ok(text) => {
-                if let Task::Sign(wish, caller) = &task {
-                    let job = caller.job.as_deref().unwrap_or("-");
-                    let Caller { uid, gid, pid, .. } = caller;
-                    tracing::info!("payload {} for user {uid} group {gid} (process {pid}, job {job})", wish.version);
-                }
                 let answer = Answer { text, queue: start - since, token: start.elapsed() };
                 let alone = worker.always_authenticates();
-                shared.apply(|state, _| {
+                shared.apply(|state, now| {
                     state.proven = Some(Instant::now());
                     state.answer(job, Ok(answer));
-                    let mut orders = state.plan.finished(slot, true);
                     if alone {
-                        orders.extend(state.plan.needs_to_be_alone(slot));
+                        state.plan.needs_to_be_alone(slot);
                     }
-                    orders
+                    state.plan.finished(slot, true, now)
                 });
             }
             Err(error) if error.kind == Kind::Policy => {
                 tracing::warn!("{}", error.message);
-                shared.apply(|state, _| {
-                    state.answer(job, Err(super::Refusal { kind: Kind::Policy, retry_after: None }));
-                    state.plan.finished(slot, false)
+                shared.apply(|state, now| {
+                    state.answer(job, Err(Refusal { kind: Kind::Policy, retry_after: None }));
+                    state.plan.finished(slot, false, now)
                 });
             }
             Err(error) => self.lost(&error),
@@ -171,7 +173,7 @@ impl Place<'_> {
     }
 
     fn close(&mut self) {
-        self.announce(Duration::ZERO);
+        self.announce();
         if let Some(worker) = self.worker.take() {
             worker.end(None);
         }
@@ -182,40 +184,61 @@ impl Place<'_> {
     fn lost(&mut self, error: &Error) {
         // Killed, not asked to end: what failed once may hang now.
         drop(self.worker.take());
-        let slot = self.slot;
-        let stops = stops_logins(error.kind);
-        if stops || error.kind == Kind::SignatureInvalid {
-            tracing::error!("worker {slot}: {}", error.message);
-            error.hints.iter().for_each(|hint| tracing::error!("hint: {hint}"));
-        } else {
-            tracing::warn!("worker {slot}: {}", error.message);
-        }
+        let (slot, used) = (self.slot, self.used.take());
+        // A process that could not be started, for want of memory or room, is worth another try.
+        let kind = if error.kind == Kind::Unexpected { Kind::TokenFailed } else { error.kind };
+        report(slot, error, self.shared.lock().last_error.as_deref());
         let random = getrandom::u64().unwrap_or_default();
         self.shared.apply(|state, now| {
             *state.restarts.entry(error.kind.name()).or_default() += 1;
             state.last_error = Some(error.message.clone());
             state.proven = None;
-            if matches!(error.kind, Kind::PinIncorrect | Kind::PinLocked | Kind::PinLength) {
-                // Refused: it is of no use any more, and its memory is wiped with the last worker's.
+            let is_refused = matches!(error.kind, Kind::PinIncorrect | Kind::PinLocked | Kind::PinLength);
+            let same = |own: &Arc<Credential>| used.as_ref().is_some_and(|used| Arc::ptr_eq(own, used));
+            if is_refused && state.credential.as_ref().is_some_and(same) {
+                // It is of no use any more, and its memory is wiped with the last worker's. One that was read since stays.
                 state.credential = None;
             }
-            state.plan.lost(slot, error.kind, now, random)
+            state.plan.lost(slot, kind, now, random)
         });
     }
 }
 
-/// How long a login may take: where a person types at the token, their time is no hang.
-fn patience(config: &Config, credential: Option<&Credential>) -> Duration {
-    let at_keypad = credential.is_some_and(|credential| matches!(credential.how(), crate::pin::How::Pinpad));
-    config.serve.call_timeout.max(if at_keypad { Duration::from_secs(300) } else { Duration::ZERO })
+/// Says why a worker was lost: once, where the same happens again and again.
+fn report(slot: Slot, error: &Error, last: Option<&str>) {
+    let (message, hints) = (&error.message, &error.hints);
+    if last == Some(message) {
+        tracing::debug!("worker {slot}: {message}");
+    } else if stops_logins(error.kind) || error.kind == Kind::SignatureInvalid {
+        tracing::error!("worker {slot}: {message}");
+        hints.iter().for_each(|hint| tracing::error!("hint: {hint}"));
+    } else {
+        tracing::warn!("worker {slot}: {message}");
+        hints.iter().for_each(|hint| tracing::warn!("hint: {hint}"));
+    }
+}
+
+/// A payload in its JSON form, or nothing for a token that answers.
+fn carry_out(task: &Task, worker: &mut Signer, config: &Config) -> Result<String> {
+    match task {
+        Task::Probe => worker.probe(config, first_wish(config)).map(|()| String::new()),
+        Task::Sign(wish, Caller { uid, gid, pid, job }) => {
+            let request = worker.sign(config, *wish)?;
+            let text = request.render(Format::Json);
+            let text = text.map_err(|error| Error::new(Kind::Unexpected, error.to_string()))?;
+            let job = job.as_deref().unwrap_or("-");
+            tracing::info!("payload {} for user {uid} group {gid} (process {pid}, job {job})", wish.version);
+            Ok(text)
+        }
+    }
 }
 
 /// From nothing to a worker that is logged in, on the token that is expected where one is.
 fn start(config: &Config, credential: Option<Arc<Credential>>, expected: Option<&Token>) -> Result<Signer> {
     let time = || Deadline::after(config.serve.call_timeout);
-    let login = Login::with(credential);
+    let login = Login::with(credential, config.serve.call_timeout);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
-    let mut reached = reach::open(config, &time())?.reach(config, time())?;
+    let reached = reach::open(config, &time())?.reach(config, time())?;
     let found = fuse::token_of(&reached.slot, &reached.opened.module);
     if expected.is_some_and(|expected| !is_same(expected, &found)) {
         let message = format!("{} is in the place of the one that this agent holds; it gets no PIN", reached.name());
@@ -223,7 +246,6 @@ fn start(config: &Config, credential: Option<Arc<Credential>>, expected: Option<
         return Err(Error::new(Kind::TokenRemoved, message)
             .hint("put the other one back, or tell the agent to take this one: systemctl reload, or SIGHUP"));
     }
-    reached.deadline = time();
     let mut signer = Signer::ready(reached, login, file, config, first_wish(config))?;
     signer.release();
     Ok(signer)
@@ -235,7 +257,7 @@ fn is_same(a: &Token, b: &Token) -> bool {
 }
 
 /// What a worker is judged by before it gets the PIN; each request is judged by its own.
-fn first_wish(config: &Config) -> Wish {
+pub(super) fn first_wish(config: &Config) -> Wish {
     let allowed = config.policy.payload_versions.as_ref().and_then(|versions| versions.first().copied());
     Wish { version: allowed.unwrap_or(Version::V2), by_flag: false }
 }

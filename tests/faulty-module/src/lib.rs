@@ -16,6 +16,7 @@
 //! attr:202=01          an attribute's value         attr:120=missing   CKR_ATTRIBUTE_TYPE_INVALID
 //! pad                  zeros behind certificates    nomech:42          a mechanism taken away
 //! unenforced           context logins answer CKR_USER_TYPE_INVALID
+//! one-session          one session at a time for all processes with the same FAULTY_LOG, then CKR_SESSION_COUNT
 //! exact                C_Sign takes only a buffer of the signature's exact length
 //! ```
 //!
@@ -66,6 +67,28 @@ pub(crate) static REAL: LazyLock<(Pkcs11, CK_FUNCTION_LIST)> = LazyLock::new(|| 
     }
 });
 
+/// Holds a lock from a session's begin to its end, or to that of the process; `false` where another one has it.
+fn one_session(call: &str) -> bool {
+    static HELD: Mutex<Option<std::fs::File>> = Mutex::new(None);
+    let mut held = HELD.lock().unwrap();
+    match call {
+        "C_OpenSession" => {
+            let path = std::env::var("FAULTY_LOG").expect("FAULTY_LOG") + ".session";
+            let file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+            let free = file.try_lock().is_ok();
+            if free {
+                *held = Some(file);
+            }
+            free
+        }
+        "C_CloseSession" | "C_CloseAllSessions" | "C_Finalize" => {
+            *held = None;
+            true
+        }
+        _ => true,
+    }
+}
+
 impl Plan {
     fn parse(text: &str) -> Self {
         let mut plan = Self { rules: Vec::new(), words: Vec::new(), calls: Mutex::default() };
@@ -99,6 +122,9 @@ impl Plan {
             if std::env::var("FAULTY_GONE").is_ok_and(|path| std::path::Path::new(&path).exists()) {
                 return Some(Fault::Return(CKR_DEVICE_REMOVED));
             }
+        }
+        if self.has("one-session") && !one_session(call) {
+            return Some(Fault::Return(CKR_SESSION_COUNT));
         }
         let hit = |(name, from, onward, _): &&(String, u64, bool, Fault)| {
             name == call && (number == *from || (*onward && number >= *from))

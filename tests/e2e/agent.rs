@@ -1,0 +1,264 @@
+//! A running agent, watched through systemd's own protocol, and a client that trusts nothing.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use crate::stand::{Stand, tool};
+
+/// Longer than anything here takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `serve`, killed when dropped.
+pub(crate) struct Agent {
+    child: Child,
+    notify: UnixDatagram,
+    pub(crate) socket: String,
+    log: String,
+}
+
+impl Agent {
+    /// Starts the agent of a command, and returns once it says that it serves its socket.
+    pub(crate) fn start(stand: &Stand, mut command: Command) -> Self {
+        let (log, path) = (stand.file("agent.log"), stand.file("notify"));
+        let mut arguments = command.get_args().skip_while(|argument| *argument != "--socket");
+        let socket = arguments.nth(1).map_or(stand.file("agent.sock"), |path| path.to_str().unwrap().to_owned());
+        let _ = fs::remove_file(&path);
+        let notify = UnixDatagram::bind(&path).unwrap();
+        command.env("NOTIFY_SOCKET", &path).stdin(Stdio::null()).stdout(Stdio::null());
+        let child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();
+        let mut agent = Self { child, notify, socket, log };
+        agent.hear("READY=1");
+        agent
+    }
+
+    /// The arguments with which every agent here is started, where `more` gives no others.
+    pub(crate) fn arguments(stand: &Stand, more: &[&str]) -> Vec<String> {
+        let own = [
+            ("--pin-source", stand.pin_source()),
+            ("--socket", stand.file("agent.sock")),
+            ("--rate-limit-per-second", "1000000".to_owned()),
+        ];
+        let own = own.into_iter().filter(|(flag, _)| !more.contains(flag));
+        let own = own.flat_map(|(flag, value)| [flag.to_owned(), value]);
+        ["serve".to_owned()].into_iter().chain(own).chain(more.iter().map(|text| (*text).to_owned())).collect()
+    }
+
+    /// An agent on a stand's token that is logged in.
+    pub(crate) fn ready(stand: &Stand, more: &[&str]) -> Self {
+        let mut agent = Self::begun(stand, more);
+        agent.hear("STATUS=ready");
+        agent
+    }
+
+    /// An agent that serves its socket, whatever its token does.
+    pub(crate) fn begun(stand: &Stand, more: &[&str]) -> Self {
+        let arguments = Self::arguments(stand, more);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Self::start(stand, stand.command(&arguments))
+    }
+
+    /// Waits until systemd would hear a line that begins so, and returns it.
+    #[track_caller]
+    pub(crate) fn hear(&mut self, wanted: &str) -> String {
+        let give_up = Instant::now() + PATIENCE;
+        let mut buffer = [0; 4096];
+        loop {
+            let left = give_up.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            self.notify.set_read_timeout(Some(left.min(Duration::from_millis(200)))).unwrap();
+            if let Ok(read) = self.notify.recv(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..read]).into_owned();
+                if let Some(line) = text.lines().find(|line| line.starts_with(wanted)) {
+                    return line.to_owned();
+                }
+            } else if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the agent ended ({status}) without {wanted}: {}", self.log());
+            }
+            assert!(Instant::now() < give_up, "never heard {wanted}: {}", self.log());
+        }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        tool(Command::new("kill").args([signal, &self.child.id().to_string()]));
+    }
+
+    /// The processes that hold the module.
+    pub(crate) fn workers(&self) -> Vec<u32> {
+        children(self.child.id())
+    }
+
+    /// Its resident memory in KiB.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// One request on a connection of its own.
+    #[track_caller]
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> Reply {
+        Client::connect(&self.socket).exchange(method, path, body).expect("an answer")
+    }
+
+    /// A payload, which must come.
+    #[track_caller]
+    pub(crate) fn payload(&self) -> Value {
+        let reply = self.ask("POST", "/sign", "{}");
+        assert_eq!(reply.status, 200, "{reply:?}: {}", self.log());
+        serde_json::from_str(&reply.body).unwrap()
+    }
+
+    /// Ends it, and returns its status and what it logged.
+    pub(crate) fn end(mut self, signal: &str) -> (ExitStatus, String) {
+        self.signal(signal);
+        let status = self.child.wait().unwrap();
+        (status, self.log())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// All children of a process, whichever thread started them.
+pub(crate) fn children(process: u32) -> Vec<u32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { return Vec::new() };
+    let lists = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().map(|id| id.parse().unwrap()).collect::<Vec<u32>>()).collect()
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
+}
+
+impl Reply {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// The code of a problem document.
+    #[track_caller]
+    pub(crate) fn problem(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.header("Content-Type"), Some("application/problem+json"), "{self:?}");
+        let problem: Value = serde_json::from_str(&self.body).unwrap();
+        assert_eq!(problem["status"], status);
+        problem["code"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A connection that is kept.
+pub(crate) struct Client {
+    pub(crate) stream: UnixStream,
+    read: Vec<u8>,
+}
+
+impl Client {
+    pub(crate) fn connect(socket: &str) -> Self {
+        Self::try_connect(socket).unwrap()
+    }
+
+    pub(crate) fn try_connect(socket: &str) -> std::io::Result<Self> {
+        let stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(PATIENCE * 2))?;
+        Ok(Self { stream, read: Vec::new() })
+    }
+
+    /// `None` where the agent closed before it said anything.
+    pub(crate) fn exchange(&mut self, method: &str, path: &str, body: &str) -> Option<Reply> {
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+        self.stream.write_all(format!("{head}{body}").as_bytes()).ok()?;
+        self.receive(method)
+    }
+
+    pub(crate) fn receive(&mut self, method: &str) -> Option<Reply> {
+        let mut buffer = [0; 8192];
+        loop {
+            let mut headers = [httparse::EMPTY_HEADER; 32];
+            let mut response = httparse::Response::new(&mut headers);
+            if let httparse::Status::Complete(start) = response.parse(&self.read).expect("HTTP") {
+                let headers: Vec<(String, String)> = response
+                    .headers
+                    .iter()
+                    .map(|header| (header.name.to_owned(), String::from_utf8_lossy(header.value).into_owned()))
+                    .collect();
+                let mut reply = Reply { status: response.code.unwrap(), headers, body: String::new() };
+                let length: usize = reply.header("Content-Length").map_or(0, |length| length.parse().unwrap());
+                let length = if method == "HEAD" { 0 } else { length };
+                if self.read.len() >= start + length {
+                    reply.body = String::from_utf8(self.read[start..start + length].to_vec()).unwrap();
+                    self.read.drain(..start + length);
+                    return Some(reply);
+                }
+            }
+            match self.stream.read(&mut buffer) {
+                Ok(0) | Err(_) => {
+                    assert!(self.read.is_empty(), "an answer that was cut off");
+                    return None;
+                }
+                Ok(read) => self.read.extend_from_slice(&buffer[..read]),
+            }
+        }
+    }
+}
+
+/// Judges payloads by ring and one public key, and remembers every message.
+pub(crate) struct Judge {
+    public_key: Vec<u8>,
+    seen: Mutex<HashSet<Vec<u8>>>,
+}
+
+impl Judge {
+    /// By a public key in PKCS#1 DER.
+    pub(crate) fn new(public_key: Vec<u8>) -> Self {
+        Self { public_key, seen: Mutex::default() }
+    }
+
+    /// By the certificate that a request carries itself.
+    pub(crate) fn of(stand: &Stand, request: &Value) -> Self {
+        let header = request["headers"]["Authorization"].as_str().unwrap().strip_prefix("CACertificate ").unwrap();
+        let certificate = stand.write("judge.der", STANDARD.decode(header).unwrap());
+        let key = stand.tool("openssl", &["x509", "-inform", "DER", "-in", &certificate, "-pubkey", "-noout"]);
+        let (pem, der) = (stand.write("judge.pem", key), stand.file("judge.pkcs1"));
+        stand.tool("openssl", &["rsa", "-pubin", "-in", &pem, "-RSAPublicKey_out", "-outform", "DER", "-out", &der]);
+        Self::new(fs::read(der).unwrap())
+    }
+
+    #[track_caller]
+    pub(crate) fn accept(&self, request: &Value) {
+        let decode = |member: &str| STANDARD.decode(request["body"][member].as_str().unwrap()).unwrap();
+        let (message, signature) = (decode("encodedData"), decode("encodedSignedData"));
+        assert_eq!(message.len(), 100);
+        let algorithm = &ring::signature::RSA_PKCS1_2048_8192_SHA512;
+        let key = ring::signature::UnparsedPublicKey::new(algorithm, &self.public_key);
+        key.verify(&message, &signature).expect("a signature that verifies");
+        assert!(self.seen.lock().unwrap().insert(message), "a message came twice");
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+}

@@ -1,0 +1,107 @@
+//! Load on an agent, as it is used by the tests of this crate and of the other stacks.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::agent::{Agent, Client, Judge, Reply};
+
+/// What came of all requests.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) payloads: AtomicUsize,
+    /// 503 and 504 that said when to come back.
+    pub(crate) later: AtomicUsize,
+    /// Connections that were closed before an answer.
+    pub(crate) closed: AtomicUsize,
+    done: AtomicUsize,
+}
+
+impl Tally {
+    pub(crate) fn get(counter: &AtomicUsize) -> usize {
+        counter.load(Ordering::SeqCst)
+    }
+}
+
+/// So many connections make so many requests together; `during` runs beside them and is told how many are done.
+pub(crate) fn load(
+    agent: &Agent,
+    judge: &Judge,
+    (connections, requests): (usize, usize),
+    during: impl FnOnce(&dyn Fn() -> Option<usize>),
+) -> Tally {
+    let (tally, next, over) = (Tally::default(), AtomicUsize::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..connections)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut client = None;
+                    while next.fetch_add(1, Ordering::SeqCst) < requests {
+                        one(&agent.socket, &mut client, judge, &tally);
+                        tally.done.fetch_add(1, Ordering::SeqCst);
+                    }
+                })
+            })
+            .collect();
+        let clients = scope.spawn(|| {
+            let failed = clients.into_iter().any(|client| client.join().is_err());
+            over.store(true, Ordering::SeqCst);
+            assert!(!failed, "a client had cause to complain");
+        });
+        during(&|| (!over.load(Ordering::SeqCst)).then(|| Tally::get(&tally.done)));
+        clients.join().unwrap();
+    });
+    tally
+}
+
+fn one(socket: &str, client: &mut Option<Client>, judge: &Judge, tally: &Tally) {
+    let mut connection = match client.take() {
+        Some(connection) => connection,
+        None => match Client::try_connect(socket) {
+            Ok(connection) => connection,
+            Err(_) => {
+                tally.closed.fetch_add(1, Ordering::SeqCst);
+                return;
+            }
+        },
+    };
+    match connection.exchange("POST", "/sign", "{}") {
+        None => {
+            tally.closed.fetch_add(1, Ordering::SeqCst);
+        }
+        Some(reply) => {
+            count(&reply, judge, tally);
+            if reply.header("Connection") != Some("close") {
+                *client = Some(connection);
+            }
+        }
+    }
+}
+
+fn count(reply: &Reply, judge: &Judge, tally: &Tally) {
+    if reply.status == 200 {
+        judge.accept(&serde_json::from_str::<Value>(&reply.body).unwrap());
+        tally.payloads.fetch_add(1, Ordering::SeqCst);
+        return;
+    }
+    assert!([503, 504].contains(&reply.status), "{reply:?}");
+    let wait: u64 = reply.header("Retry-After").unwrap_or_else(|| panic!("{reply:?}")).parse().unwrap();
+    tally.later.fetch_add(1, Ordering::SeqCst);
+    // What a client does that is told to come back later.
+    std::thread::sleep(Duration::from_secs(wait.min(3)));
+}
+
+/// Kills the workers again and again while the load lasts; `at` hears how many requests are done before each time.
+pub(crate) fn kill_workers(agent: &Agent, progress: &dyn Fn() -> Option<usize>, mut at: impl FnMut(usize)) -> usize {
+    let mut killed = 0;
+    while let Some(done) = progress() {
+        at(done);
+        for worker in agent.workers() {
+            let worker = rustix::process::Pid::from_raw(i32::try_from(worker).unwrap()).unwrap();
+            killed += usize::from(rustix::process::kill_process(worker, rustix::process::Signal::KILL).is_ok());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    killed
+}

@@ -1,0 +1,462 @@
+//! The agent as its clients meet it: curl, `sign --socket`, `health`, and those who mean it no good.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::agent::{Agent, Client, Judge};
+use crate::stand::{BINARY, Run, Stand, tool};
+
+/// curl on the agent's socket.
+fn curl(agent: &Agent, arguments: &[&str]) -> String {
+    tool(Command::new("curl").args(["-sS", "--max-time", "60", "--unix-socket", &agent.socket]).args(arguments))
+}
+
+#[test]
+fn curl_gets_a_payload_that_verifies() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &["--slot", "0"]);
+    let request = curl(&agent, &["http://localhost/sign", "-d", "{}"]);
+    let said = stand.run_with_input(&["verify", "--roots", "ca.pem"], &request).ok();
+    assert!(said.starts_with("valid: v2"), "{said}");
+    let labelled = curl(&agent, &["http://localhost/sign", "-d", r#"{"payload_version":"v2","job":"etl/nightly"}"#]);
+    assert_ne!(request, labelled);
+    assert!(agent.log().contains("job etl/nightly"), "{}", agent.log());
+    let (status, _) = agent.end("-TERM");
+    assert_eq!(status.code(), Some(0));
+    assert!(!stand.path().join("agent.sock").exists());
+}
+
+#[test]
+fn nothing_in_a_request_can_be_handed_to_the_token() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    let agent = Agent::ready(&stand, &[]);
+    for body in [
+        r#"{"message":"AAAA"}"#,
+        r#"{"payload_version":"v2","encodedData":"AAAA"}"#,
+        r#"{"payload_version":"v3"}"#,
+        r#"{"payload_version":null}"#,
+        r#"{"payload_version":["v2"]}"#,
+        r#"{"payload_version":"v2","payload_version":"v2"}"#,
+        r#"{"job":"a b"}"#,
+        r#"{"job":""}"#,
+        r#"{"slot":1}"#,
+        r#"{} {}"#,
+        "[]",
+        "null",
+        "\"v2\"",
+        "{",
+        "",
+        "\u{0}",
+    ] {
+        assert_eq!(agent.ask("POST", "/sign", body).problem(400), "bad_request", "{body}");
+    }
+    assert_eq!(agent.ask("POST", "/sign", &"x".repeat(5000)).problem(413), "too_large");
+    assert_eq!(agent.ask("POST", "/sign", r#"{"payload_version":"v1"}"#).problem(422), "policy");
+    assert_eq!(stand.calls("C_Sign") + stand.calls("C_SignInit"), 0);
+}
+
+#[test]
+fn every_route_takes_its_own_methods() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &[]);
+    for path in ["/certificate", "/custody", "/healthz", "/readyz", "/metrics"] {
+        assert_eq!(agent.ask("GET", path, "").status, 200, "{path}");
+        let head = agent.ask("HEAD", path, "");
+        assert!(head.status == 200 && head.header("Content-Length").is_some_and(|length| length != "0"), "{head:?}");
+        let refused = agent.ask("DELETE", path, "");
+        assert_eq!(refused.header("Allow"), Some("GET, HEAD"));
+        assert_eq!(refused.problem(405), "method_not_allowed");
+    }
+    for method in ["GET", "HEAD", "PUT", "OPTIONS"] {
+        let refused = agent.ask(method, "/sign", "");
+        assert_eq!((refused.status, refused.header("Allow")), (405, Some("POST")));
+    }
+    assert_eq!(agent.ask("GET", "/", "").problem(404), "not_found");
+    assert_eq!(agent.ask("GET", "/certificate", "").body, stand.read("cert.pem"));
+}
+
+#[test]
+fn one_connection_carries_many_requests() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &[]);
+    let mut client = Client::connect(&agent.socket);
+    let first = client.exchange("POST", "/sign", "{}").unwrap();
+    let judge = Judge::of(&stand, &serde_json::from_str(&first.body).unwrap());
+    for _ in 0..20 {
+        judge.accept(&serde_json::from_str(&client.exchange("POST", "/sign", "{}").unwrap().body).unwrap());
+    }
+    assert_eq!(agent.workers().len(), 1);
+}
+
+#[test]
+fn sign_by_a_socket_prints_what_sign_prints() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &[]);
+    let sign = |more: &[&str]| {
+        let all: Vec<&str> = ["sign", "--socket", &agent.socket].into_iter().chain(more.iter().copied()).collect();
+        // Neither module nor PIN.
+        let mut command = stand.command(&all);
+        Run::from_output(command.env_remove("CBA_AGENT_MODULE").output().unwrap())
+    };
+    for format in ["json", "body", "header", "curl", "env"] {
+        let (own, by_socket) = (stand.sign(&["--format", format]).ok(), sign(&["--format", format]).ok());
+        let shape = |text: &str| text.lines().map(|line| line.len()).collect::<Vec<_>>();
+        assert_eq!(shape(&own), shape(&by_socket), "{format}");
+    }
+    let request = sign(&["--auth-url", "https://eu3.auth.anaplan.com", "--header-encoding", "pem"]).ok();
+    assert!(request.contains("https://eu3.auth.anaplan.com/token/authenticate"), "{request}");
+    assert!(stand.run_with_input(&["verify"], &request).ok().contains("in the header as PEM"));
+    let error = sign(&["--payload-version", "v1"]).failed(5);
+    assert!(error.contains("policy"), "{error}");
+}
+
+#[test]
+fn what_is_chosen_on_the_command_line_beats_a_configured_agent() {
+    let mut stand = Stand::new();
+    stand.set("CBA_AGENT_SOCKET", stand.file("nobody.sock"));
+    stand.run(&["sign"]).failed(9);
+    let source = stand.pin_source();
+    stand.run(&["sign", "--slot", "0", "--pin-source", &source]).ok();
+    for flags in [&["--slot", "0"][..], &["--module", "softhsm2"], &["--pin-source", "stdin"], &["--key-id", "01"]] {
+        let error = stand.run(&[&["sign", "--socket", "/x"][..], flags].concat()).failed(2);
+        assert!(error.contains("--socket"), "{error}");
+    }
+}
+
+#[test]
+fn the_next_agent_is_asked_only_where_one_is_away() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &[]);
+    let away = stand.file("away.sock");
+    let both = ["sign", "--socket", &away, "--socket", &agent.socket];
+    let run = stand.run(&both);
+    assert!(run.stderr.contains("warning: cannot reach the agent"), "{}", run.stderr);
+    run.ok();
+    let error = stand.run(&["sign", "--socket", &away, "--timeout", "1s"]).failed(9);
+    assert!(error.contains("cannot reach the agent"), "{error}");
+    // A refusal is final.
+    let error = stand.run(&["sign", "--socket", &agent.socket, "--socket", &away, "--payload-version", "v1"]).failed(5);
+    assert!(!error.contains("cannot reach"), "{error}");
+    // Neither is somebody who answers with something else, or never.
+    let _mute = UnixListener::bind(stand.file("mute.sock")).unwrap();
+    let error = stand.run(&["sign", "--socket", &stand.file("mute.sock"), "--timeout", "300ms"]).failed(9);
+    assert!(error.contains("did not answer in time"), "{error}");
+}
+
+#[test]
+fn health_tells_ready_from_alive() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    stand.set("FAULTY_GONE", stand.file("gone"));
+    let mut agent = Agent::ready(&stand, &[]);
+    let health = |more: &[&str]| stand.run(&[&["health", "--socket", &agent.socket][..], more].concat());
+    assert_eq!(health(&[]).ok(), "ready\n");
+    stand.write("gone", "");
+    stand.run(&["sign", "--socket", &agent.socket, "--timeout", "30s"]).failed(6);
+    assert!(health(&[]).failed(6).contains("token_unavailable"));
+    assert_eq!(health(&["--live"]).ok(), "alive\n");
+    fs::remove_file(stand.file("gone")).unwrap();
+    agent.hear("STATUS=ready");
+    assert_eq!(stand.run(&["health", "--socket", &agent.socket]).ok(), "ready\n");
+    agent.end("-INT");
+    stand.run(&["health", "--live", "--socket", &stand.file("agent.sock")]).failed(9);
+}
+
+#[test]
+fn the_socket_is_for_owner_and_group_alone_and_nothing_else_is_left() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &["--socket-group", "4242", "--socket", &stand.file("run/agent.sock")]);
+    let made = fs::symlink_metadata(stand.file("run/agent.sock")).unwrap();
+    assert_eq!((made.mode() & 0o777, made.gid()), (0o660, 4242));
+    let mut names: Vec<_> = fs::read_dir(stand.file("run")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["agent.sock", "agent.sock.lock"]);
+    agent.end("-TERM");
+}
+
+#[test]
+fn a_socket_is_taken_over_only_from_the_dead() {
+    let stand = Stand::new();
+    let serve = |stand: &Stand| {
+        let arguments = Agent::arguments(stand, &[]);
+        Run::from_output(stand.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap())
+    };
+    // Somebody's file, somebody's link, somebody who answers.
+    let socket = stand.write("agent.sock", "precious");
+    assert!(serve(&stand).failed(2).contains("is no socket"));
+    assert_eq!(fs::read_to_string(&socket).unwrap(), "precious");
+    fs::remove_file(&socket).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &socket).unwrap();
+    serve(&stand).failed(2);
+    fs::remove_file(&socket).unwrap();
+    let other = UnixListener::bind(&socket).unwrap();
+    assert!(serve(&stand).failed(1).contains("another agent serves"));
+    // Nobody answers any more.
+    drop(other);
+    assert!(fs::symlink_metadata(&socket).is_ok());
+    let agent = Agent::ready(&stand, &[]);
+    assert!(serve(&stand).failed(1).contains("another agent serves"));
+    agent.payload();
+    // Killed, it leaves the socket behind, which the next one replaces.
+    let (status, _) = agent.end("-KILL");
+    assert!(!status.success());
+    Agent::ready(&stand, &[]).payload();
+}
+
+/// A request by another user, with these groups, of whoever runs the tests as root.
+fn as_user(agent: &Agent, user: &str, groups: &str, arguments: &[&str]) -> (bool, String) {
+    let groups = if groups.is_empty() { "--clear-groups".to_owned() } else { format!("--groups={groups}") };
+    let output = Command::new("setpriv")
+        .args([
+            &format!("--reuid={user}"),
+            &format!("--regid={user}"),
+            &groups,
+            "--",
+            "curl",
+            "-sS",
+            "--max-time",
+            "20",
+        ])
+        .args(["--unix-socket", &agent.socket])
+        .args(arguments)
+        .output()
+        .expect("apt-get install util-linux");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.success(), text + &String::from_utf8_lossy(&output.stderr))
+}
+
+/// Lets everybody through to the socket, so that only the agent's own judgement is left.
+fn open_the_way(stand: &Stand, agent: &Agent) {
+    fs::set_permissions(&agent.socket, fs::Permissions::from_mode(0o666)).unwrap();
+    for part in stand.path().ancestors().take_while(|part| part.parent().is_some()) {
+        let mode = fs::metadata(part).unwrap().mode();
+        fs::set_permissions(part, fs::Permissions::from_mode(mode & 0o7777 | 0o011)).unwrap();
+    }
+}
+
+const SIGN: [&str; 3] = ["http://localhost/sign", "-d", "{}"];
+const READY: [&str; 1] = ["http://localhost/readyz"];
+
+#[test]
+fn a_stranger_gets_nothing() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    let agent = Agent::ready(&stand, &["--socket-group", "4242", "--monitor-groups", "4343"]);
+    let (connected, said) = as_user(&agent, "1234", "", &SIGN);
+    assert!(!connected, "{said}");
+    open_the_way(&stand, &agent);
+    for path in ["/sign", "/certificate", "/custody", "/healthz", "/readyz", "/metrics", "/x"] {
+        let (_, said) = as_user(&agent, "1234", "4141", &[&format!("http://localhost{path}"), "-d", "{}"]);
+        assert!(said.contains(r#""code":"not_allowed""#), "{path}: {said}");
+    }
+    // The overflow user is everybody of every container: nobody, whatever its groups.
+    let (_, said) = as_user(&agent, "65534", "4242", &SIGN);
+    assert!(said.contains("not_allowed"), "{said}");
+    assert_eq!(stand.calls("C_Sign"), 0);
+    assert!(agent.log().contains("refused: user 1234"), "{}", agent.log());
+    let (_, said) = as_user(&agent, "1234", "4141,4242", &SIGN);
+    assert!(said.starts_with(r#"{"method":"POST""#), "{said}");
+    let (_, said) = as_user(&agent, "1234", "4343", &READY);
+    assert_eq!(said, "ready\n");
+    let (_, said) = as_user(&agent, "1234", "4343", &SIGN);
+    assert!(said.contains("not_allowed"), "{said}");
+    let metrics = agent.ask("GET", "/metrics", "").body;
+    assert!(metrics.contains("cba_agent_refused_peers_total{reason=\"not_allowed\"} 9"), "{metrics}");
+}
+
+#[test]
+fn lists_narrow_who_may_ask() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &["--socket-group", "4242", "--allow-users", "1234"]);
+    open_the_way(&stand, &agent);
+    let (_, said) = as_user(&agent, "1234", "4242", &SIGN);
+    assert!(said.starts_with(r#"{"method":"POST""#), "{said}");
+    let (_, said) = as_user(&agent, "1235", "4242", &SIGN);
+    assert!(said.contains("not_allowed"), "{said}");
+    // Root may look after its service, and ask for nothing.
+    assert_eq!(agent.ask("GET", "/readyz", "").status, 200);
+    assert_eq!(agent.ask("POST", "/sign", "{}").problem(403), "not_allowed");
+}
+
+#[test]
+fn names_that_the_system_does_not_know_are_errors() {
+    let stand = Stand::new();
+    for flags in [&["--allow-users", "nosuchuser"][..], &["--socket-group", "nosuchgroup"]] {
+        let arguments = Agent::arguments(&stand, flags);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        assert!(stand.run(&arguments).failed(2).contains("on this host"));
+    }
+    let file = stand.write("c.toml", "[serve]\nallow_users = []\n");
+    let error = stand.run(&["serve", "--config", &file, "--socket", "/x"]).failed(2);
+    assert!(error.contains("allow_users: must name at least one"), "{error}");
+}
+
+#[test]
+fn each_user_has_a_rate() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &["--rate-limit-per-second", "5"]);
+    let mut client = Client::connect(&agent.socket);
+    let replies: Vec<_> = (0..30).map(|_| client.exchange("POST", "/sign", "{}").unwrap()).collect();
+    let refused: Vec<_> = replies.iter().filter(|reply| reply.status == 429).collect();
+    assert!(refused.len() >= 15, "{}", refused.len());
+    assert_eq!(refused[0].header("Retry-After"), Some("1"));
+    assert_eq!(refused[0].problem(429), "rate_limited");
+    assert_eq!(agent.ask("GET", "/healthz", "").status, 200, "whether it lives may always be asked");
+}
+
+#[test]
+fn a_module_that_others_can_change_is_refused() {
+    let mut stand = Stand::new();
+    let module = stand.file("module.so");
+    fs::copy(crate::stand::softhsm_module(), &module).unwrap();
+    fs::set_permissions(&module, fs::Permissions::from_mode(0o666)).unwrap();
+    stand.use_module(Some(&module));
+    let arguments = Agent::arguments(&stand, &[]);
+    let error = stand.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).failed(5);
+    assert!(error.contains("other users can change"), "{error}");
+    stand.sign(&[]).ok();
+}
+
+#[test]
+fn what_can_never_work_ends_at_once_with_its_code() {
+    let stand = Stand::new();
+    let serve = |more: &[&str]| stand.run(&[&["serve"][..], more].concat());
+    serve(&["--pin-source", "file:/nonexistent", "--socket", &stand.file("s")]).failed(4);
+    let source = stand.pin_source();
+    serve(&["--pin-source", &source, "--module", "/nonexistent.so", "--socket", &stand.file("s")]).failed(3);
+    serve(&["--pin-source", &source]).failed(2);
+    serve(&["--pin-source", &source, "--socket", "relative.sock"]).failed(2);
+    let long = format!("/tmp/{}", "x".repeat(110));
+    assert!(serve(&["--pin-source", &source, "--socket", &long]).failed(2).contains("107"));
+    serve(&["--pin-source", &source, "--socket", "/nonexistent/deep/s"]).failed(2);
+}
+
+#[test]
+fn a_thousand_idle_connections_and_half_sent_requests_do_not_stop_service() {
+    use std::io::Write as _;
+    let stand = Stand::new();
+    // As a service has it by default; and with hardly any at all.
+    for limit in ["1024:", "256:256"] {
+        let mut command = Command::new("prlimit");
+        command.args([&format!("--nofile={limit}"), BINARY]).args(Agent::arguments(&stand, &[]));
+        let base = stand.command(&[]);
+        command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+        let mut agent = Agent::start(&stand, command);
+        agent.hear("STATUS=ready");
+        let idle: Vec<Client> = (0..1000).map(|_| Client::connect(&agent.socket)).collect();
+        let half: Vec<Client> = (0..200)
+            .map(|number| {
+                let mut client = Client::connect(&agent.socket);
+                let text =
+                    ["POST /sign HT", "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"][number % 2];
+                let _ = client.stream.write_all(text.as_bytes());
+                client
+            })
+            .collect();
+        for _ in 0..20 {
+            agent.payload();
+        }
+        assert_eq!(agent.ask("GET", "/readyz", "").status, 200);
+        drop((idle, half));
+        let (status, log) = agent.end("-TERM");
+        assert_eq!(status.code(), Some(0), "{log}");
+    }
+}
+
+#[test]
+fn a_request_has_a_deadline_and_the_queue_an_end() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign#2+=hang");
+    let agent = Agent::ready(&stand, &["--queue", "2", "--call-timeout", "20s", "--request-timeout", "1500ms"]);
+    agent.payload();
+    std::thread::scope(|scope| {
+        let ask = || agent.ask("POST", "/sign", "{}");
+        let hanging = scope.spawn(ask);
+        while stand.calls("C_Sign") < 2 {
+            std::thread::yield_now();
+        }
+        let waiting: Vec<_> = (0..2).map(|_| scope.spawn(ask)).collect();
+        while !agent.ask("GET", "/metrics", "").body.contains("cba_agent_queue_depth 2") {
+            std::thread::yield_now();
+        }
+        let refused = ask();
+        assert_eq!(refused.header("Retry-After"), Some("1"));
+        assert_eq!(refused.problem(503), "busy");
+        for reply in waiting.into_iter().chain([hanging]).map(|reply| reply.join().unwrap()) {
+            assert!(reply.header("Retry-After").is_some());
+            assert_eq!(reply.problem(504), "timeout");
+        }
+    });
+}
+
+#[test]
+fn the_front_and_its_worker_give_nothing_away() {
+    let mut stand = Stand::new();
+    stand.set("LISTEN_FDNAMES", "x");
+    let agent = Agent::ready(&stand, &[]);
+    let worker = agent.workers()[0];
+    for process in [agent.id(), worker] {
+        let read = |name: &str| fs::read_to_string(format!("/proc/{process}/{name}")).unwrap();
+        let field = |name: &str| {
+            let status = read("status");
+            status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
+        };
+        assert_eq!(field("NoNewPrivs:"), "1");
+        let core = read("limits").lines().find(|line| line.starts_with("Max core file size")).unwrap().to_owned();
+        assert_eq!(core.split_whitespace().nth(5), Some("0"), "{core}");
+    }
+    // Its socket, /dev/null in its place, and the pipes that the front reads; whatever else is the module's own.
+    let mut kinds: Vec<String> = fs::read_dir(format!("/proc/{worker}/fd"))
+        .unwrap()
+        .map(|entry| fs::read_link(entry.unwrap().path()).unwrap().display().to_string())
+        .filter(|target| !target.contains("/tokens/"))
+        .map(|target| target.split(':').next().unwrap().to_owned())
+        .collect();
+    kinds.sort();
+    assert_eq!(kinds, ["/dev/null", "pipe", "pipe", "socket"]);
+    let environment = fs::read(format!("/proc/{worker}/environ")).unwrap();
+    let environment = String::from_utf8_lossy(&environment);
+    assert!(environment.contains("SOFTHSM2_CONF") && !environment.contains("NOTIFY_SOCKET"), "{environment}");
+    assert!(!environment.contains("LISTEN_"), "{environment}");
+}
+
+#[test]
+fn an_agent_that_is_killed_takes_its_workers_with_it() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &["--workers", "3"]);
+    while agent.workers().len() < 3 {
+        std::thread::yield_now();
+    }
+    let workers = agent.workers();
+    agent.end("-KILL");
+    for worker in workers {
+        assert!(crate::process::is_gone(worker));
+    }
+}
+
+#[test]
+fn whoever_asks_by_hand_reads_what_is_wrong() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &[]);
+    let problem: Value = serde_json::from_str(&curl(&agent, &["http://localhost/sign", "-d", "{\"x\":1}"])).unwrap();
+    assert_eq!(problem["title"], "the request is not understood");
+    assert!(problem["detail"].as_str().unwrap().contains("payload_version"));
+    let mut command = Command::new("curl");
+    command.args([
+        "-sS",
+        "--unix-socket",
+        &agent.socket,
+        "http://localhost/sign",
+        "-H",
+        "Expect: 100-continue",
+        "-d",
+        "{}",
+    ]);
+    let output = command.stdout(Stdio::piped()).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("{\"method\""));
+}
