@@ -9,6 +9,13 @@
 #[allow(dead_code)]
 mod stand;
 
+#[path = "../e2e/agent.rs"]
+#[allow(dead_code)]
+mod agent;
+#[path = "../e2e/load.rs"]
+#[allow(dead_code)]
+mod load;
+
 mod kryoptic;
 mod p11_kit;
 mod piv;
@@ -29,6 +36,9 @@ macro_rules! on_stack {
             says_that_a_locked_pin_is_locked,
             signs_with_an_always_authenticate_key,
             survives_a_lost_token_and_works_when_it_is_back,
+            serves_and_recovers_from_a_lost_token_by_itself,
+            serves_a_key_that_wants_a_login_for_each_signature,
+            serves_on_after_a_reload,
             $($besides,)*
         ]);
     };

@@ -3,7 +3,10 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::agent::Judge;
+use crate::load::{Tally, kill_workers, load};
 use crate::piv_card::Card;
+use crate::scenarios::serve;
 use crate::stack::Stack;
 use crate::stand::{BINARY, Run, Stand};
 
@@ -171,5 +174,57 @@ fn a_restarted_pcscd_is_no_matter() {
         sign(&piv, &[]).ok();
         piv.card.restart_pcscd();
         sign(&piv, &[]).ok();
+    }
+}
+
+#[test]
+fn ten_thousand_requests_while_workers_die_and_the_card_comes_and_goes() {
+    let mut piv = Piv::by("ykcs11");
+    let key = piv.plain_key();
+    let agent = serve(&mut piv, &key, &["--workers", "3"]);
+    let judge = Judge::of(&piv.stand, &agent.payload());
+    let (mut at_first, mut removals, mut back) = (0, vec![7_000, 4_000], None);
+    let tally = load(&agent, &judge, (64, 10_000), |progress| {
+        let killed = kill_workers(&agent, progress, |done| {
+            if at_first == 0 && done >= 2_000 {
+                at_first = agent.memory();
+            }
+            if back.is_none() && removals.last().is_some_and(|at| done >= *at) {
+                removals.pop();
+                piv.card.tell("unplug");
+                back = Some(Instant::now() + Duration::from_millis(500));
+            }
+            if back.is_some_and(|back| back < Instant::now()) {
+                piv.card.tell("plug");
+                back = None;
+            }
+        });
+        assert!(killed > 20);
+    });
+    let (payloads, later) = (Tally::get(&tally.payloads), Tally::get(&tally.later));
+    assert_eq!((payloads + later, Tally::get(&tally.closed)), (10_000, 0), "{tally:?}");
+    assert!(removals.is_empty() && payloads > 5_000 && judge.count() == payloads, "{tally:?}");
+    let growth = agent.memory().abs_diff(at_first);
+    assert!(growth < 2048, "{at_first} KiB after 2,000 requests, {growth} KiB more at the end");
+    let (status, log) = agent.end("-TERM");
+    assert_eq!(status.code(), Some(0), "{log}");
+    piv.take_out();
+    piv.put_back();
+    assert_eq!(piv.card.tries_left(), 3, "no try was spent");
+}
+
+#[test]
+fn a_restarted_pcscd_is_no_matter_to_an_agent() {
+    for module in MODULES {
+        let mut piv = Piv::by(module);
+        let key = piv.plain_key();
+        let mut agent = serve(&mut piv, &key, &["--call-timeout", "5s"]);
+        let judge = Judge::of(&piv.stand, &agent.payload());
+        piv.card.restart_pcscd();
+        // The first to ask may be the one that finds out.
+        while agent.ask("POST", "/sign", "{}").status != 200 {
+            agent.hear("STATUS=");
+        }
+        judge.accept(&agent.payload());
     }
 }

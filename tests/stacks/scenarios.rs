@@ -1,14 +1,16 @@
 //! What every stack must do, whatever it is.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use crate::agent::{Agent, Judge};
+use crate::load::{Tally, load};
 use crate::spy;
 use crate::stack::Stack;
-use crate::stand::Run;
+use crate::stand::{Run, tool};
 
 /// openssl's judgement of a request's signature by the certificate of its own header.
 #[track_caller]
@@ -138,6 +140,65 @@ pub(crate) fn survives_a_lost_token_and_works_when_it_is_back(stack: &mut dyn St
     stack.put_back();
     let run = stack.sign(&key, &source, &[]);
     openssl_accepts(stack, run);
+}
+
+/// An agent on the key of these flags, which is logged in.
+pub(crate) fn serve(stack: &mut dyn Stack, key: &[String], more: &[&str]) -> Agent {
+    let more: Vec<&str> = key.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    let arguments = Agent::arguments(stack.stand(), &more);
+    let command = stack.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut agent = Agent::start(stack.stand(), command);
+    agent.hear("STATUS=ready");
+    agent
+}
+
+pub(crate) fn serves_and_recovers_from_a_lost_token_by_itself(stack: &mut dyn Stack) {
+    let key = stack.plain_key();
+    let mut agent = serve(stack, &key, &["--call-timeout", "8s", "--workers", "2"]);
+    let judge = Judge::of(stack.stand(), &agent.payload());
+    judge.accept(&agent.payload());
+    for _ in 0..2 {
+        stack.take_out();
+        // A token in memory may sign on until its worker is gone; nothing else may.
+        for worker in agent.workers() {
+            tool(Command::new("kill").args(["-KILL", &worker.to_string()]));
+        }
+        let lost = loop {
+            let reply = agent.ask("POST", "/sign", "{}");
+            if reply.status != 200 {
+                break reply;
+            }
+        };
+        assert!(lost.header("Retry-After").is_some(), "{lost:?}");
+        assert_eq!(agent.ask("GET", "/readyz", "").status, 503);
+        stack.put_back();
+        agent.hear("STATUS=ready");
+        judge.accept(&agent.payload());
+    }
+    let (status, log) = agent.end("-TERM");
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(stack.run(&["pin-fuse"]).ok().contains("intact"), "{log}");
+}
+
+pub(crate) fn serves_a_key_that_wants_a_login_for_each_signature(stack: &mut dyn Stack) {
+    let key = stack.always_authenticate_key();
+    let agent = serve(stack, &key, &["--workers", "3"]);
+    let judge = Judge::of(stack.stand(), &agent.payload());
+    let tally = load(&agent, &judge, (4, 12), |_| ());
+    assert_eq!(Tally::get(&tally.payloads), 12, "{}", agent.log());
+    assert_eq!(agent.workers().len(), 1);
+}
+
+pub(crate) fn serves_on_after_a_reload(stack: &mut dyn Stack) {
+    let key = stack.plain_key();
+    let mut agent = serve(stack, &key, &[]);
+    let judge = Judge::of(stack.stand(), &agent.payload());
+    let before = agent.workers();
+    agent.signal("-HUP");
+    agent.hear("RELOADING=1");
+    let tally = load(&agent, &judge, (4, 40), |_| ());
+    assert_eq!(Tally::get(&tally.payloads), 40, "{}", agent.log());
+    assert_ne!(agent.workers(), before);
 }
 
 pub(crate) fn asks_the_module_nothing_but_reading_login_and_signing(stack: &mut dyn Stack) {
