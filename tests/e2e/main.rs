@@ -10,6 +10,7 @@ mod certificate;
 mod cli;
 mod config;
 mod curl;
+mod deploy;
 mod faults;
 mod fuse;
 mod list;

@@ -1,0 +1,166 @@
+//! What stands in `deploy/`, held against systemd, Prometheus and the agent itself.
+
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use crate::agent::{Agent, Client, PATIENCE};
+use crate::stand::{BINARY, Stand, tool};
+
+const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
+
+fn unit(name: &str) -> String {
+    fs::read_to_string(format!("{DEPLOY}/systemd/{name}")).unwrap()
+}
+
+#[test]
+fn the_units_are_what_systemd_takes_and_rates_as_safe() {
+    let stand = Stand::empty();
+    for name in ["cba-agent.service", "cba-agent@.service", "cba-agent.socket"] {
+        let text = unit(name).replace("/usr/bin/cba-agent", BINARY);
+        let path = stand.write(name, text);
+        tool(Command::new("systemd-analyze").args(["verify", "--man=no", &path]));
+        if name.ends_with(".service") {
+            // 1.5 of 10, in tenths.
+            let safe = ["security", "--offline=yes", "--threshold=15", &path];
+            tool(Command::new("systemd-analyze").args(safe));
+        }
+    }
+    let both = ["cba-agent.service", "cba-agent@.service"].map(unit);
+    for line in ["Type=notify", "RestartPreventExitStatus=2 3 4 5 7", "ExecReload=/bin/kill -HUP $MAINPID"] {
+        assert!(both.iter().all(|unit| unit.lines().any(|own| own == line)), "{line}");
+    }
+    assert!(both.iter().all(|unit| !unit.contains("PrivateUsers")), "a peer's user would not be known");
+}
+
+#[test]
+fn the_service_of_the_unit_file_answers_curl() {
+    let mut stand = Stand::new();
+    for directory in ["run", "state", "credentials"] {
+        fs::create_dir(stand.file(directory)).unwrap();
+    }
+    stand.set("RUNTIME_DIRECTORY", stand.file("run"));
+    stand.set("STATE_DIRECTORY", stand.file("state"));
+    stand.set("CREDENTIALS_DIRECTORY", stand.file("credentials"));
+    stand.write("credentials/cba-agent-pin", stand.pin());
+    let config = stand.write("config.toml", "module = \"softhsm2\"\n[token]\nslot = 0\n");
+    let unit = unit("cba-agent.service");
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/cba-agent ")).unwrap();
+    let line = line.replace("/etc/cba-agent/config.toml", &config);
+    let mut agent = Agent::start(&stand, stand.command(&line.split(' ').collect::<Vec<_>>()));
+    agent.hear("STATUS=ready");
+    let socket = stand.file("run/agent.sock");
+    let request =
+        tool(Command::new("curl").args(["-sS", "--unix-socket", &socket, "http://localhost/sign", "-d", "{}"]));
+    assert!(stand.run_with_input(&["verify"], request).ok().starts_with("valid: v2"));
+    assert!(agent.log().starts_with("<6>serving on "), "{}", agent.log());
+    assert_eq!(fs::read_dir(stand.file("state")).unwrap().count(), 2, "the fuse is in the state directory");
+}
+
+#[test]
+fn an_activated_socket_is_served_and_left_to_systemd() {
+    let stand = Stand::new();
+    let socket = stand.file("activated.sock");
+    let mut command = Command::new("systemd-socket-activate");
+    for (name, value) in stand.command(&[]).get_envs() {
+        command.args(["-E", &format!("{}={}", name.to_str().unwrap(), value.unwrap_or_default().to_str().unwrap())]);
+    }
+    command.args(["--listen", &socket, BINARY, "serve", "--pin-source", &stand.pin_source()]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let give_up = std::time::Instant::now() + PATIENCE;
+    // It is there before the agent is, which the first connection starts.
+    let mut client = loop {
+        match Client::try_connect(&socket) {
+            Ok(client) => break client,
+            Err(error) => assert!(std::time::Instant::now() < give_up, "{error}"),
+        }
+    };
+    assert_eq!(client.exchange("POST", "/sign", "{}").unwrap().status, 200);
+    let worker = crate::agent::children(child.id())[0];
+    let environment = fs::read(format!("/proc/{worker}/environ")).unwrap();
+    assert!(!String::from_utf8_lossy(&environment).contains("LISTEN_"));
+    tool(Command::new("kill").args(["-TERM", &child.id().to_string()]));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(fs::symlink_metadata(&socket).is_ok(), "the socket is not the agent's to remove");
+}
+
+#[test]
+fn the_watchdog_hears_of_progress_and_not_of_the_token() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign=hang");
+    stand.set("WATCHDOG_USEC", "400000");
+    let mut agent = Agent::ready(&stand, &["--call-timeout", "30s", "--metrics-file", &stand.file("m.prom")]);
+    let mut client = Client::connect(&agent.socket);
+    client.stream.write_all(b"POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+    while stand.calls("C_Sign") == 0 {
+        std::thread::yield_now();
+    }
+    for _ in 0..6 {
+        agent.hear("WATCHDOG=1");
+    }
+}
+
+/// Prometheus' own parser and its taste.
+fn promtool_takes(text: &str) {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("apt-get install prometheus");
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn prometheus_reads_the_metrics_and_knows_the_alerts_of_them() {
+    let stand = Stand::new();
+    let file = stand.file("cba_agent.prom");
+    let agent = Agent::ready(&stand, &["--metrics-file", &file]);
+    agent.payload();
+    let text = agent.ask("GET", "/metrics", "").body;
+    promtool_takes(&text);
+    while !fs::read_to_string(&file).unwrap_or_default().contains("cba_agent_ready 1") {
+        std::thread::yield_now();
+    }
+    promtool_takes(&fs::read_to_string(&file).unwrap());
+    use std::os::unix::fs::PermissionsExt as _;
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
+    let alerts = format!("{DEPLOY}/prometheus/alerts.yml");
+    tool(Command::new("promtool").args(["check", "rules", &alerts]));
+    let alerts = fs::read_to_string(&alerts).unwrap();
+    let names = alerts.lines().filter_map(|line| line.trim().strip_prefix("expr: ")).flat_map(|expression| {
+        expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("cba_agent_"))
+    });
+    for name in names.filter(|name| *name != "cba_agent_audit_writable") {
+        assert!(text.contains(&format!("\n{name}")), "{name}");
+    }
+}
+
+#[test]
+fn a_client_in_another_pid_namespace_is_served() {
+    let stand = Stand::new();
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", BINARY]).args(Agent::arguments(&stand, &[]));
+    let base = stand.command(&[]);
+    command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    let mut agent = Agent::start(&stand, command);
+    agent.hear("STATUS=ready");
+    agent.payload();
+    assert!(agent.log().contains("(process 0, job -)"), "{}", agent.log());
+}
+
+#[test]
+fn the_clusters_configuration_has_no_key_that_the_agent_does_not_know() {
+    let stand = Stand::with(&["--label", "anaplan"]);
+    let yaml = fs::read_to_string(format!("{DEPLOY}/kubernetes/cba-agent.yaml")).unwrap();
+    let block = yaml.split("config.toml: |\n").nth(1).unwrap();
+    let lines = block.lines().take_while(|line| line.starts_with("    ")).map(str::trim);
+    let config = stand.write("config.toml", lines.collect::<Vec<_>>().join("\n"));
+    stand.run(&["list", "--config", &config, "--module", "softhsm2"]).ok();
+    // Its probes are commands of this program.
+    for line in yaml.lines().filter_map(|line| line.trim().strip_prefix("command: ")) {
+        let command: Vec<String> = serde_json::from_str(line).unwrap();
+        let arguments: Vec<&str> = command[1..].iter().map(String::as_str).collect();
+        assert_eq!(command[0], "/usr/bin/cba-agent");
+        stand.run(&arguments).failed(9);
+    }
+}
