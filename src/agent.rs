@@ -20,6 +20,7 @@ use crate::reach;
 
 pub mod client;
 mod connections;
+pub mod doorway;
 mod metrics;
 mod peer;
 mod pool;

@@ -48,6 +48,12 @@ pub fn command() -> Command {
                 .after_help("Examples:\n  cba-agent health --socket /run/cba-agent/agent.sock\n  cba-agent health --live"),
         )
         .subcommand(
+            keyed("doctor", "Say what this host lacks, and what mends it; no PIN is sent", serve)
+                .arg(switch("json", "One JSON document for programs"))
+                .arg(switch("sign", "Log in and make one payload, which is thrown away"))
+                .after_help("Examples:\n  cba-agent doctor --slot 0\n  cba-agent doctor --config /etc/cba-agent/config.toml --sign"),
+        )
+        .subcommand(
             keyed("list", "Show slots, tokens, keys and certificates, each with its URI", &[Token, Pin, Log])
                 .arg(switch("json", "One JSON document for programs"))
                 .arg(switch("login", "Log in to the selected token, to see private keys too"))

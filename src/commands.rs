@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::{log, process, worker};
 
 mod certificate;
+mod doctor;
 mod health;
 mod list;
 mod pin_fuse;
@@ -97,6 +98,7 @@ fn dispatch(matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
         "certificate" => certificate::run(matches, &config),
         "verify" => verify::run(matches, &config),
         "serve" => serve::run(config),
+        "doctor" => doctor::run(matches, &config),
         "health" => health::run(matches, &config),
         _ => pin_fuse::run(matches, &config),
     }

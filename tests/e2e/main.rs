@@ -11,6 +11,7 @@ mod cli;
 mod config;
 mod curl;
 mod deploy;
+mod doctor;
 mod faults;
 mod fuse;
 mod list;

@@ -1,0 +1,122 @@
+//! Who is allowed to ask and cannot come to the socket: the file system has a say before the agent has.
+
+use std::ffi::CString;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+
+use crate::config::Serve;
+
+/// Search, or write, in the bits of one class of a file's mode.
+const SEARCH: u32 = 0o1;
+const WRITE: u32 = 0o2;
+
+/// Somebody who is allowed to ask or look, and cannot connect.
+#[derive(Clone, Debug)]
+pub struct LockedOut {
+    /// The user.
+    pub user: String,
+    /// What is in the way.
+    pub why: String,
+    /// What lets them in.
+    pub remedy: String,
+}
+
+/// Everybody whom the lists name, by name or as a member of a group, and whom modes and groups keep from the socket.
+/// Access lists (acl(5)) are not looked at.
+#[must_use]
+pub fn locked_out(serve: &Serve, socket: &Path) -> Vec<LockedOut> {
+    let groups = serve.allow_groups.iter().chain(&serve.monitor_groups);
+    let unknown = |what: &str, name: &String| LockedOut {
+        user: name.clone(),
+        why: format!("there is no such {what} on this host"),
+        remedy: "correct the name, or make it: useradd, groupadd".into(),
+    };
+    let no_user = serve.allow_users.iter().filter(|name| find_user(name).is_none()).map(|name| unknown("user", name));
+    let no_group = groups.clone().filter(|name| find_group(name).is_none()).map(|name| unknown("group", name));
+    let named = serve.allow_users.iter().filter_map(|name| find_user(name));
+    let members = groups.clone().filter_map(|name| find_group(name)).flat_map(|group| group.mem);
+    let mut users: Vec<User> = named.chain(members.filter_map(|name| find_user(&name))).collect();
+    users.sort_by_key(|user| user.uid.as_raw());
+    users.dedup_by_key(|user| user.uid);
+    let door = serve.socket_group.as_deref().and_then(find_group);
+    let kept_out = users.iter().filter_map(|user| in_the_way(user, door.as_ref(), socket));
+    no_user.chain(no_group).chain(kept_out).collect()
+}
+
+fn find_user(name: &str) -> Option<User> {
+    let by_number = name.parse().ok().and_then(|number| User::from_uid(Uid::from_raw(number)).ok().flatten());
+    by_number.or_else(|| User::from_name(name).ok().flatten())
+}
+
+fn find_group(name: &str) -> Option<Group> {
+    let by_number = name.parse().ok().and_then(|number| Group::from_gid(Gid::from_raw(number)).ok().flatten());
+    by_number.or_else(|| Group::from_name(name).ok().flatten())
+}
+
+fn in_the_way(user: &User, door: Option<&Group>, socket: &Path) -> Option<LockedOut> {
+    if user.uid.is_root() {
+        return None;
+    }
+    let name = CString::new(user.name.clone()).unwrap_or_default();
+    let groups: Vec<u32> = getgrouplist(&name, user.gid).unwrap_or_default().iter().map(|gid| gid.as_raw()).collect();
+    let locked = |why: String, remedy: String| Some(LockedOut { user: user.name.clone(), why, remedy });
+    if let Some(door) = door.filter(|door| !groups.contains(&door.gid.as_raw())) {
+        return locked(
+            format!("not in the socket's group {}", door.name),
+            format!(
+                "usermod -aG {} {}; then log in again, or restart what runs as {}",
+                door.name, user.name, user.name
+            ),
+        );
+    }
+    let may = |metadata: &Metadata, bit| allows(metadata, user.uid.as_raw(), &groups, bit);
+    let directories: Vec<&Path> = socket.ancestors().skip(1).collect();
+    for directory in directories.into_iter().rev() {
+        if fs::metadata(directory).is_ok_and(|metadata| !may(&metadata, SEARCH)) {
+            let shown = directory.display();
+            return locked(format!("may not pass through {shown}"), format!("chmod o+x {shown}, or another directory"));
+        }
+    }
+    match fs::metadata(socket) {
+        Ok(metadata) if !may(&metadata, WRITE) => {
+            let shown = socket.display();
+            let remedy = "set socket_group in [serve] to a group that they are in, or SocketGroup= in the .socket unit";
+            locked(format!("may not write to {shown}"), remedy.into())
+        }
+        _ => None,
+    }
+}
+
+fn allows(metadata: &Metadata, user: u32, groups: &[u32], bit: u32) -> bool {
+    let class = if metadata.uid() == user {
+        metadata.mode() >> 6
+    } else if groups.contains(&metadata.gid()) {
+        metadata.mode() >> 3
+    } else {
+        metadata.mode()
+    };
+    class & bit != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_users_own_class_decides_as_the_kernel_has_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let with = |mode| {
+            fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
+            fs::metadata(directory.path()).unwrap()
+        };
+        let (owner, group) = (with(0o700).uid(), with(0o700).gid());
+        assert!(allows(&with(0o100), owner, &[], SEARCH) && !allows(&with(0o011), owner, &[group], SEARCH));
+        assert!(allows(&with(0o020), owner + 1, &[group], WRITE) && !allows(&with(0o002), owner + 1, &[group], WRITE));
+        assert!(allows(&with(0o001), owner + 1, &[group + 1], SEARCH));
+    }
+}
