@@ -32,7 +32,7 @@ mod systemd;
 
 use metrics::Metrics;
 use peer::Rules;
-use pool::plan::Logins;
+use pool::order::Logins;
 use pool::{Pool, View};
 use server::{Agent, Answers};
 use socket::Listening;

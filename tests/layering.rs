@@ -34,7 +34,7 @@ const ROOMS: [&str; 24] = [
     "lib",
 ];
 
-const PURE: [&str; 12] = [
+const PURE: [&str; 14] = [
     "custody",
     "policy",
     "identity",
@@ -45,6 +45,8 @@ const PURE: [&str; 12] = [
     "fault",
     "printable",
     "worker/wire",
+    "agent/pool/failure",
+    "agent/pool/order",
     "agent/pool/plan",
     "agent/problem",
 ];

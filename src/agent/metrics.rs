@@ -11,7 +11,7 @@ use prometheus::{
 };
 
 use super::pool::View;
-use super::pool::plan::{Logins, Phase};
+use super::pool::order::{Logins, Phase};
 
 /// Seconds; a software token takes about one millisecond, a YubiKey a quarter of a second, a touch many seconds.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];

@@ -22,13 +22,16 @@ use crate::pin::{Credential, How};
 use crate::policy::Wish;
 
 mod bell;
-pub(super) mod plan;
+mod failure;
+pub(super) mod order;
+mod plan;
 #[cfg(test)]
 mod simulation;
 mod slot;
 
 use bell::Bell;
-use plan::{Job, Logins, Order, Phase, Plan, Refusal, Slot};
+use order::{Job, Logins, Order, Phase, Refusal, Slot};
+use plan::Plan;
 
 /// How long a proof that the token answers holds.
 const PROOF_HOLDS: Duration = Duration::from_secs(5);

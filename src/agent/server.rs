@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::connections::{Connection, Connections};
 use super::metrics::Metrics;
 use super::peer::{Access, Peer, Rules, Strangers};
-use super::pool::plan::Refusal;
+use super::pool::order::Refusal;
 use super::pool::{Pool, Task};
 use super::problem::Problem;
 use super::routes;

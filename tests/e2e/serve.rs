@@ -460,3 +460,30 @@ fn whoever_asks_by_hand_reads_what_is_wrong() {
     let output = command.stdout(Stdio::piped()).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("{\"method\""));
 }
+
+#[test]
+fn an_idle_agent_is_small_and_sleeps() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &[]);
+    agent.payload();
+    let status = |process: u32, task: &str, name: &str| -> u64 {
+        let status = fs::read_to_string(format!("/proc/{process}/task/{task}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let worker = agent.workers()[0];
+    // Without the pages of the program file, which are those of a build for tests.
+    let memory: u64 =
+        [agent.id(), worker].into_iter().map(|process| status(process, &process.to_string(), "RssAnon:")).sum();
+    assert!(memory < 25 * 1024, "{memory} KiB");
+    let wakes = || -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", agent.id())).unwrap();
+        let names = tasks.map(|task| task.unwrap().file_name().into_string().unwrap());
+        names.map(|task| status(agent.id(), &task, "voluntary_ctxt_switches:")).sum()
+    };
+    // The last answer's connection is closed and forgotten first; then nothing happens, which no event tells.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let before = wakes();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(wakes(), before);
+}

@@ -7,95 +7,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::failure::{FIRST_PAUSE, is_away, pause, stops_logins};
+use super::order::{Job, Logins, Order, Phase, Refusal, Slot};
 use crate::error::Kind;
-
-/// The number of a worker's place, from 0.
-pub(crate) type Slot = usize;
-
-/// The number of a request; never used twice.
-pub(crate) type Job = u64;
-
-/// The first pause between two starts that failed.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-
-/// The longest pause between two starts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// So many failures in a row are no accident: whoever waits is told so, after about two seconds.
 const PATIENCE: u32 = 4;
 
 /// A worker that lived so long was a good one.
 const PROVEN: Duration = Duration::from_secs(10);
-
-/// What the pool must do now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
-    /// Start a worker after so long, unless [`Plan::may_start`] says otherwise by then.
-    Start {
-        /// Where.
-        slot: Slot,
-        /// When.
-        after: Duration,
-    },
-    /// Have a worker answer a request.
-    Work {
-        /// Which worker.
-        slot: Slot,
-        /// Which request.
-        job: Job,
-    },
-    /// End a worker in good order.
-    Close {
-        /// Which.
-        slot: Slot,
-    },
-    /// Answer a request with a refusal.
-    Refuse {
-        /// Which.
-        job: Job,
-        /// Why.
-        refusal: Refusal,
-    },
-}
-
-/// Why there is no payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    /// What went wrong.
-    pub(crate) kind: Kind,
-    /// When another request may fare better.
-    pub(crate) retry_after: Option<Duration>,
-}
-
-/// What a worker's place is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Empty, and nothing is to be done about it.
-    Held,
-    /// A start is ordered for this time.
-    Due(Duration),
-    /// The worker is loading, logging in, choosing.
-    Starting,
-    /// Ready, since this time.
-    Idle(Duration),
-    /// At a request, and ready since this time.
-    Busy(Job, Duration),
-    /// Ending in good order, to be started anew.
-    Closing,
-    /// The token has no room for it.
-    Retired,
-}
-
-/// Whether workers may log in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Logins {
-    /// This one alone, since no login has succeeded yet.
-    First(Slot),
-    /// All.
-    Open,
-    /// None, until somebody acted.
-    Stopped(Kind),
-}
 
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
@@ -439,24 +359,4 @@ impl Plan {
         }
         orders
     }
-}
-
-/// Whether a failure says that no PIN should be sent until somebody acted. What stands in the way of an attempt without
-/// having cost one, and passes by itself, does not.
-pub(crate) fn stops_logins(kind: Kind) -> bool {
-    kind.exit_code() == 4 && !matches!(kind, Kind::StateDir | Kind::PinState)
-}
-
-/// Whether a start that failed so would not fare better at once.
-fn is_away(kind: Kind) -> bool {
-    !kind.retryable() || matches!(kind, Kind::TokenRemoved | Kind::TokenSessions)
-}
-
-/// Twice as long each time, and not at the same time as everybody else: between half of it and all of it.
-fn pause(failures: u32, random: u64) -> Duration {
-    let doublings = failures.saturating_sub(2).min(16);
-    let whole = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
-    let half = whole / 2;
-    let jitter = u64::try_from(half.as_millis()).unwrap_or(u64::MAX).max(1);
-    half + Duration::from_millis(random % jitter)
 }

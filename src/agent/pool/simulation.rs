@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::plan::{Job, Order, Phase, Plan, Slot, stops_logins};
+use super::failure::stops_logins;
+use super::order::{Job, Order, Phase, Slot};
+use super::plan::Plan;
 use crate::error::Kind;
 
 const SEEDS: u64 = 10_000;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::plan::{Job, Order, Refusal, Slot, stops_logins};
+use super::failure::stops_logins;
+use super::order::{Job, Order, Refusal, Slot};
 use super::{Answer, Bell, Caller, Held, Shared, Task};
 use crate::cba::{Format, Version};
 use crate::config::Config;

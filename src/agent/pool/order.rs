@@ -1,0 +1,83 @@
+//! What the pool's rules speak of: places, requests, orders, refusals.
+//!
+//! PURE.
+
+use std::time::Duration;
+
+use crate::error::Kind;
+
+/// The number of a worker's place, from 0.
+pub(crate) type Slot = usize;
+
+/// The number of a request; never used twice.
+pub(crate) type Job = u64;
+
+/// What the pool must do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Start a worker after so long, unless [`Plan::may_start`] says otherwise by then.
+    Start {
+        /// Where.
+        slot: Slot,
+        /// When.
+        after: Duration,
+    },
+    /// Have a worker answer a request.
+    Work {
+        /// Which worker.
+        slot: Slot,
+        /// Which request.
+        job: Job,
+    },
+    /// End a worker in good order.
+    Close {
+        /// Which.
+        slot: Slot,
+    },
+    /// Answer a request with a refusal.
+    Refuse {
+        /// Which.
+        job: Job,
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+/// Why there is no payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// What went wrong.
+    pub(crate) kind: Kind,
+    /// When another request may fare better.
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// What a worker's place is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Empty, and nothing is to be done about it.
+    Held,
+    /// A start is ordered for this time.
+    Due(Duration),
+    /// The worker is loading, logging in, choosing.
+    Starting,
+    /// Ready, since this time.
+    Idle(Duration),
+    /// At a request, and ready since this time.
+    Busy(Job, Duration),
+    /// Ending in good order, to be started anew.
+    Closing,
+    /// The token has no room for it.
+    Retired,
+}
+
+/// Whether workers may log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Logins {
+    /// This one alone, since no login has succeeded yet.
+    First(Slot),
+    /// All.
+    Open,
+    /// None, until somebody acted.
+    Stopped(Kind),
+}
