@@ -323,3 +323,35 @@ fn the_tokens_lock_is_free_while_the_agent_is_logged_in() {
     stand.sign(&["--timeout", "5s"]).ok();
     agent.payload();
 }
+
+#[test]
+fn a_new_pin_outlives_the_refusal_of_the_old_one() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Login=delay:1500");
+    let right = stand.pin();
+    stand.write("pin", "wrong-pin");
+    let mut agent = Agent::begun(&stand, &[]);
+    while stand.calls("C_Login") == 0 {
+        std::thread::yield_now();
+    }
+    stand.write("pin", right);
+    agent.signal("-HUP");
+    agent.hear("STATUS=ready");
+    assert_eq!(stand.calls("C_Login"), 2);
+    agent.payload();
+}
+
+#[test]
+fn reloads_that_come_faster_than_workers_keep_nobody_waiting() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Login=delay:200");
+    let agent = Agent::ready(&stand, &[]);
+    let judge = Judge::of(&stand, &agent.payload());
+    let tally = load(&agent, &judge, (2, 20), |progress| {
+        while progress().is_some() {
+            agent.signal("-HUP");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    assert_eq!(Tally::get(&tally.payloads), 20, "{}", agent.log());
+}

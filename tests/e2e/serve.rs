@@ -265,8 +265,11 @@ fn a_stranger_gets_nothing() {
     assert_eq!(said, "ready\n");
     let (_, said) = as_user(&agent, "1234", "4343", &SIGN);
     assert!(said.contains("not_allowed"), "{said}");
+    // A monitor must be in the socket's group to connect at all, and may not ask for that.
+    let (_, said) = as_user(&agent, "1234", "4242,4343", &SIGN);
+    assert!(said.contains("not_allowed"), "{said}");
     let metrics = agent.ask("GET", "/metrics", "").body;
-    assert!(metrics.contains("cba_agent_refused_peers_total{reason=\"not_allowed\"} 9"), "{metrics}");
+    assert!(metrics.contains("cba_agent_refused_peers_total{reason=\"not_allowed\"} 10"), "{metrics}");
 }
 
 #[test]
@@ -486,4 +489,95 @@ fn an_idle_agent_is_small_and_sleeps() {
     let before = wakes();
     std::thread::sleep(std::time::Duration::from_secs(3));
     assert_eq!(wakes(), before);
+}
+
+#[test]
+fn an_agent_that_takes_no_connections_holds_nobody_up() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &[]);
+    let full = stand.file("full.sock");
+    let listener = UnixListener::bind(&full).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let _waiting = std::os::unix::net::UnixStream::connect(&full).unwrap();
+    let error = stand.run(&["health", "--socket", &full, "--timeout", "300ms"]).failed(9);
+    assert!(error.contains("did not answer in time"), "{error}");
+    stand.run(&["sign", "--socket", &full, "--socket", &agent.socket, "--timeout", "1s"]).ok();
+    let arguments = Agent::arguments(&stand, &["--socket", &full]);
+    let error = stand.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).failed(1);
+    assert!(error.contains("another agent serves"), "{error}");
+}
+
+#[test]
+fn a_client_that_has_sent_all_and_says_so_gets_its_answer() {
+    use std::io::Write as _;
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &[]);
+    let mut client = Client::connect(&agent.socket);
+    client.stream.write_all(b"POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.receive("POST").unwrap().status, 200);
+}
+
+#[test]
+fn nobody_who_does_not_go_on_holds_up_the_end() {
+    use std::io::Write as _;
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &[]);
+    let texts = ["", "POST /sign HT", "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{"];
+    let mut held: Vec<Client> = texts
+        .iter()
+        .map(|text| {
+            let mut client = Client::connect(&agent.socket);
+            client.stream.write_all(text.as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    // One that asks and asks, and never reads.
+    let mut deaf = Client::connect(&agent.socket);
+    deaf.stream.set_nonblocking(true).unwrap();
+    while deaf.stream.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").is_ok() {}
+    held.push(deaf);
+    let start = std::time::Instant::now();
+    let (status, log) = agent.end("-TERM");
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(start.elapsed().as_secs() < 8, "{:?}", start.elapsed());
+}
+
+#[test]
+fn what_the_policy_would_refuse_is_not_ready() {
+    let stand = Stand::new();
+    let mut agent = Agent::begun(&stand, &["--policy-min-rsa-bits", "4096"]);
+    assert!(agent.hear("STATUS=not ready").contains("2048 bits"));
+    assert_eq!(agent.ask("GET", "/readyz", "").problem(503), "policy");
+    assert_eq!(agent.ask("POST", "/sign", "{}").problem(422), "policy");
+    assert!(agent.ask("GET", "/metrics", "").body.contains("cba_agent_ready 0"));
+}
+
+#[test]
+fn a_token_that_waits_for_a_touch_is_ready() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign#2=delay:12000");
+    let agent = Agent::ready(&stand, &[]);
+    agent.payload();
+    std::thread::scope(|scope| {
+        let touched = scope.spawn(|| agent.payload());
+        while stand.calls("C_Sign") < 2 {
+            std::thread::yield_now();
+        }
+        // The proof of the first payload holds for five seconds, and a probe waits as long.
+        std::thread::sleep(std::time::Duration::from_secs(5));
+        assert_eq!(agent.ask("GET", "/readyz", "").status, 200);
+        touched.join().unwrap();
+    });
+}
+
+#[test]
+fn without_a_pin_and_somebody_to_ask_it_ends_with_exit_4() {
+    let stand = Stand::new();
+    let mut command = std::process::Command::new("setsid");
+    command.args(["--wait", BINARY, "serve", "--socket", &stand.file("s")]);
+    let base = stand.command(&[]);
+    command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    let error = Run::from_output(command.stdin(Stdio::null()).output().unwrap()).failed(4);
+    assert!(error.contains("--pin-source takes"), "{error}");
 }

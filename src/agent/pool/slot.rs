@@ -188,7 +188,10 @@ impl Place<'_> {
         let (slot, used) = (self.slot, self.used.take());
         // A process that could not be started, for want of memory or room, is worth another try.
         let kind = if error.kind == Kind::Unexpected { Kind::TokenFailed } else { error.kind };
-        report(slot, error, self.shared.lock().last_error.as_deref());
+        // Without any PIN the agent ends, and says so itself.
+        if error.kind != Kind::PinMissing || used.is_some() {
+            report(slot, error, self.shared.lock().last_error.as_deref());
+        }
         let random = getrandom::u64().unwrap_or_default();
         self.shared.apply(|state, now| {
             *state.restarts.entry(error.kind.name()).or_default() += 1;
