@@ -1,6 +1,6 @@
 //! `serve`: the agent that owns a token and answers for it on a Unix socket; and its clients.
 //!
-//! The loop, the timers and the signals are on one thread; each worker has a thread of its own in [`pool`]. The loop
+//! The loop, the timers and the signals are on one thread; each worker has a thread of its own in `pool`. The loop
 //! never waits for a token. Deliberately absent: any listener on a network, and any way to hand over bytes.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::pin::credential::can_be_read_again;
-use crate::pin::{Credential, PinError, Source};
+use crate::pin::{Credential, PinError, Source, leave_signals};
 use crate::reach;
 
 pub mod client;
@@ -27,6 +27,7 @@ mod pool;
 mod problem;
 mod routes;
 mod server;
+mod shared;
 mod socket;
 mod systemd;
 
@@ -145,6 +146,7 @@ async fn run(agent: &Arc<Agent>, listening: &Listening, source: Option<Source>) 
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    leave_signals();
     let (over, ended) = watch::channel(false);
     let systemd = Systemd::start().map_err(failed)?;
     let watching =

@@ -16,6 +16,7 @@ mod store;
 
 pub use credential::{Credential, How};
 pub use fuse::{Fuse, FuseError};
+pub use prompt::leave_signals;
 pub use record::Record;
 pub use source::{PinError, Source};
 

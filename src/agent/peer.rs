@@ -132,9 +132,14 @@ impl Rules {
     }
 }
 
+/// A number that can be a user's or a group's: -1 stands for none (chown(2)).
+fn number(name: &str) -> Option<u32> {
+    name.parse().ok().filter(|number| *number != u32::MAX)
+}
+
 /// A user's number by name or number.
 fn user(name: &str) -> Result<u32> {
-    if let Ok(number) = name.parse() {
+    if let Some(number) = number(name) {
         return Ok(number);
     }
     match User::from_name(name) {
@@ -146,7 +151,7 @@ fn user(name: &str) -> Result<u32> {
 
 /// A group's number by name or number.
 fn group(name: &str) -> Result<u32> {
-    if let Ok(number) = name.parse() {
+    if let Some(number) = number(name) {
         return Ok(number);
     }
     match Group::from_name(name) {

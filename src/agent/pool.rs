@@ -105,6 +105,8 @@ struct State {
     inboxes: Vec<VecDeque<Order>>,
     /// By when each worker's thread must be done with what it does.
     due: Vec<Option<Instant>>,
+    /// Whether each worker makes a payload just now.
+    signing: Vec<bool>,
     credential: Option<Arc<Credential>>,
     /// The token of the first success.
     token: Option<Token>,
@@ -130,7 +132,6 @@ struct Waiting {
 pub(super) struct Ticket {
     shared: Arc<Shared>,
     job: Job,
-    is_probe: bool,
     answer: oneshot::Receiver<Outcome>,
 }
 
@@ -165,6 +166,7 @@ impl Pool {
             next: 0,
             inboxes: vec![VecDeque::new(); workers],
             due: vec![None; workers],
+            signing: vec![false; workers],
             credential: credential.map(Arc::new),
             token: None,
             held: None,
@@ -196,13 +198,20 @@ impl Pool {
             state.jobs.insert(job, Waiting { task, since: Instant::now(), answer: sender });
             (job, state.plan.submit(job, first, now))
         });
-        Ticket { shared: Arc::clone(&self.shared), job, is_probe: first, answer }
+        Ticket { shared: Arc::clone(&self.shared), job, answer }
     }
 
     /// Whether the token was seen to answer a moment ago.
     pub(super) fn is_proven(&self) -> bool {
         let state = self.shared.lock();
         state.plan.is_up() && state.proven.is_some_and(|proven| proven.elapsed() < PROOF_HOLDS)
+    }
+
+    /// Whether every worker that is logged in makes a payload just now, within its time, and none can be asked.
+    pub(super) fn is_at_work(&self) -> bool {
+        let state = self.shared.lock();
+        let mut up = state.plan.phases().zip(&state.signing).filter(|(phase, _)| is_up(*phase)).peekable();
+        up.peek().is_some() && up.all(|(_, signing)| *signing)
     }
 
     /// Replaces every worker by a new one, with what is in the PIN's source now; without a new credential with the old.
@@ -273,16 +282,17 @@ impl Pool {
     }
 }
 
+fn is_up(phase: Phase) -> bool {
+    matches!(phase, Phase::Idle(_) | Phase::Busy(..))
+}
+
 impl Ticket {
-    /// The answer, or a refusal at the deadline; busy, for a probe that no worker had time for.
+    /// The answer, or a refusal at the deadline.
     pub(super) async fn answer(mut self, deadline: tokio::time::Instant) -> Outcome {
+        let late = Refusal { kind: Kind::TokenTimeout, retry_after: Some(Duration::from_secs(1)) };
         match tokio::time::timeout_at(deadline, &mut self.answer).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) | Err(_) => {
-                let was_waiting = self.is_probe && self.shared.lock().plan.is_waiting(self.job);
-                let kind = if was_waiting { Kind::AgentBusy } else { Kind::TokenTimeout };
-                Err(Refusal { kind, retry_after: Some(Duration::from_secs(1)) })
-            }
+            Ok(Err(_)) | Err(_) => Err(late),
         }
     }
 }

@@ -9,12 +9,11 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
 use serde::{Deserialize, Deserializer};
 
-use super::connections::Connection;
 use super::is_job;
 use super::peer::{Access, Peer};
 use super::pool::{Caller, Task};
 use super::problem::{self, Problem};
-use super::server::Agent;
+use super::server::{Agent, Client};
 use crate::cba::Version;
 use crate::policy::Wish;
 use crate::reach::now;
@@ -51,7 +50,7 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Err
 pub(super) async fn answer(
     agent: &Arc<Agent>,
     (peer, access): (&Peer, Access),
-    connection: &Connection,
+    client: Client<'_>,
     request: Request<Incoming>,
 ) -> Reply {
     let method = request.method().clone();
@@ -59,7 +58,7 @@ pub(super) async fn answer(
     let mut reply = match (path.as_str(), access) {
         (_, Access::None) => refuse(agent, peer, "not served"),
         ("/sign", Access::Look) => refuse(agent, peer, "may look and not ask"),
-        ("/sign", Access::Ask) if method == Method::POST => sign(agent, peer, connection, request).await,
+        ("/sign", Access::Ask) if method == Method::POST => sign(agent, peer, client, request).await,
         ("/sign", Access::Ask) => wrong_method("POST"),
         ("/certificate" | "/custody" | "/healthz" | "/readyz" | "/metrics", _)
             if method != Method::GET && method != Method::HEAD =>
@@ -68,7 +67,7 @@ pub(super) async fn answer(
         }
         ("/healthz", _) => plain(TEXT, "alive\n".into()),
         ("/certificate" | "/custody" | "/readyz" | "/metrics", _) => {
-            let _busy = connection.begin();
+            let _busy = client.connection.begin();
             look(agent, peer, &path).await
         }
         _ => failure(&Problem::new("not_found")),
@@ -104,7 +103,7 @@ async fn look(agent: &Arc<Agent>, peer: &Peer, path: &str) -> Reply {
     }
 }
 
-async fn sign(agent: &Arc<Agent>, peer: &Peer, connection: &Connection, request: Request<Incoming>) -> Reply {
+async fn sign(agent: &Arc<Agent>, peer: &Peer, client: Client<'_>, request: Request<Incoming>) -> Reply {
     let start = Instant::now();
     let deadline = tokio::time::Instant::from_std(start + agent.config.request_timeout);
     if let Err(problem) = agent.limit(peer.uid) {
@@ -112,14 +111,21 @@ async fn sign(agent: &Arc<Agent>, peer: &Peer, connection: &Connection, request:
     }
     let (wish, job) = match read(agent, request).await {
         Ok(order) => order,
-        Err(problem) => return failure(&problem),
+        Err(problem) => {
+            agent.metrics.payload("unknown", &problem.code, start.elapsed());
+            return failure(&problem);
+        }
     };
-    let _busy = connection.begin();
+    let _busy = client.connection.begin();
     let version = wish.version.to_string();
     // Counts as abandoned where nobody waits for the answer any more, and this ends half-way.
     let mut counted = Counted { agent, version: &version, outcome: "abandoned".into(), start };
     let caller = Caller { uid: peer.uid, gid: peer.gid, pid: peer.pid, job };
-    let outcome = agent.pool.submit(Task::Sign(wish, caller)).answer(deadline).await;
+    let outcome = tokio::select! {
+        outcome = agent.pool.submit(Task::Sign(wish, caller)).answer(deadline) => outcome,
+        // Nobody is there to take a payload: none is made that is not yet begun.
+        () = client.stream.is_gone() => return failure(&Problem::new("request_timeout")),
+    };
     match outcome {
         Ok(answer) => {
             counted.outcome = "ok".into();

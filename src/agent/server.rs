@@ -27,6 +27,7 @@ use super::pool::order::Refusal;
 use super::pool::{Pool, Task};
 use super::problem::Problem;
 use super::routes;
+use super::shared::Shared;
 use super::socket::Listening;
 use crate::cba::Version;
 use crate::config::Config;
@@ -146,7 +147,8 @@ impl Agent {
             let starting = Refusal { kind: Kind::TokenFailed, retry_after: Some(Duration::from_secs(1)) };
             return Err(view.trouble.unwrap_or(starting));
         }
-        if self.pool.is_proven() {
+        // All are at work, within their time: that says nothing against the token, and none can be asked.
+        if self.pool.is_proven() || self.pool.is_at_work() {
             return Ok(());
         }
         // One asks, and those who come meanwhile hear the same.
@@ -157,8 +159,7 @@ impl Agent {
             }
         }
         let result = self.pool.submit(Task::Probe).answer(Instant::now() + PROBE_TIME).await;
-        // All workers are at work, within their time: that says nothing against the token.
-        let refusal = result.err().filter(|refusal| refusal.kind != Kind::AgentBusy);
+        let refusal = result.err().filter(|_| !self.pool.is_at_work());
         *probed = Some((Instant::now(), refusal));
         refusal.map_or(Ok(()), Err)
     }
@@ -227,6 +228,13 @@ fn take(agent: &Arc<Agent>, stream: UnixStream, tasks: &mut JoinSet<()>, end: &w
     });
 }
 
+/// The connection that a request came by.
+#[derive(Clone, Copy)]
+pub(super) struct Client<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) stream: &'a Shared,
+}
+
 async fn serve(
     agent: Arc<Agent>,
     peer: Peer,
@@ -235,14 +243,15 @@ async fn serve(
     connection: Connection,
     mut end: watch::Receiver<bool>,
 ) {
+    let stream = Shared::new(stream);
     let service = service_fn(|request| {
-        let (agent, peer, connection) = (&agent, &peer, &connection);
-        async move { Ok::<_, Infallible>(routes::answer(agent, (peer, access), connection, request).await) }
+        let (agent, peer, client) = (&agent, &peer, Client { connection: &connection, stream: &stream });
+        async move { Ok::<_, Infallible>(routes::answer(agent, (peer, access), client, request).await) }
     });
     let mut http = http1::Builder::new();
     // A client may say that it has sent all, as `nc -N` does, and wait for its answer.
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEADER_LIMIT).half_close(true);
-    let mut served = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut served = pin!(http.serve_connection(TokioIo::new(stream.clone()), service));
     tokio::select! {
         _ = served.as_mut() => return,
         () = connection.leave.notified() => return,

@@ -150,7 +150,7 @@ impl Reader<'_> {
                 number.ok_or_else(|| format!("must be a whole number from {least} to {most}"))
             }
         };
-        let rate = |text: &str| text.parse().map_err(|_| "must be a whole number of at least 1".to_owned());
+        let rate = |text: &str| text.parse().map_err(|_| format!("must be a whole number from 1 to {}", u32::MAX));
         Ok(Serve {
             socket: self.optional("serve.socket", absolute)?,
             socket_group: self.optional("serve.socket_group", |text| not_empty(text).map(str::to_owned))?,

@@ -6,12 +6,13 @@
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use zeroize::Zeroizing;
 
@@ -61,23 +62,45 @@ enum Line {
     Ended(i32),
 }
 
+/// What a prompt left behind so that signals end the process as they always did: dispositions are the process's, and so
+/// is this list of them.
+static LEFT: Mutex<Vec<SigId>> = Mutex::new(Vec::new());
+
+/// Takes back what prompts left behind, for a process that handles its signals itself from now on.
+pub fn leave_signals() {
+    let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    for id in left.drain(..) {
+        signal_hook::low_level::unregister(id);
+    }
+}
+
 /// The signals that end a process, held back while the terminal is not as it was.
 struct Signals {
     arrived: Vec<(i32, UnixStream)>,
+    pipes: Vec<SigId>,
     usual: Arc<AtomicBool>,
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        for id in self.pipes.drain(..) {
+            signal_hook::low_level::unregister(id);
+        }
+    }
 }
 
 impl Signals {
     fn watch() -> io::Result<Self> {
         let usual = Arc::new(AtomicBool::new(false));
-        let mut arrived = Vec::new();
+        let (mut arrived, mut pipes) = (Vec::new(), Vec::new());
         for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
-            signal_hook::flag::register_conditional_default(signal, Arc::clone(&usual))?;
+            let id = signal_hook::flag::register_conditional_default(signal, Arc::clone(&usual))?;
+            LEFT.lock().unwrap_or_else(PoisonError::into_inner).push(id);
             let (ours, theirs) = UnixStream::pair()?;
-            signal_hook::low_level::pipe::register(signal, theirs)?;
+            pipes.push(signal_hook::low_level::pipe::register(signal, theirs)?);
             arrived.push((signal, ours));
         }
-        Ok(Self { arrived, usual })
+        Ok(Self { arrived, pipes, usual })
     }
 
     /// Waits for the terminal or a signal; the signal, where one came.

@@ -581,3 +581,25 @@ fn without_a_pin_and_somebody_to_ask_it_ends_with_exit_4() {
     let error = Run::from_output(command.stdin(Stdio::null()).output().unwrap()).failed(4);
     assert!(error.contains("--pin-source takes"), "{error}");
 }
+
+#[test]
+fn nothing_is_signed_for_clients_that_are_gone() {
+    use std::io::Write as _;
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign=delay:400");
+    let agent = Agent::ready(&stand, &[]);
+    let gone: Vec<Client> = (0..10)
+        .map(|_| {
+            let mut client = Client::connect(&agent.socket);
+            client.stream.write_all(b"POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+            client
+        })
+        .collect();
+    while stand.calls("C_Sign") == 0 {
+        std::thread::yield_now();
+    }
+    drop(gone);
+    agent.payload();
+    assert!(stand.calls("C_Sign") <= 3, "{}", stand.calls("C_Sign"));
+    assert!(agent.ask("GET", "/metrics", "").body.contains("outcome=\"abandoned\",version=\"v2\"} 10"));
+}

@@ -112,3 +112,17 @@ fn a_terminal_as_standard_input_is_no_silent_source() {
     assert!(run.stdout.contains("--pin-source prompt"), "{run:?}");
     assert_eq!(stand.calls("C_Login"), 0);
 }
+
+#[test]
+fn an_agent_that_asked_for_its_pin_handles_its_own_signals() {
+    let stand = Stand::new();
+    let script = format!(
+        "set id [spawn $agent serve --slot 0 --pin-source prompt --socket {}]\nmust {{PIN of}}\nsend \"{}\\r\"\nmust {{is ready with}}\n\
+         exec kill -HUP $id\nmust {{renewing all workers}}\nmust {{is ready with}}\nexec kill -TERM $id\nmust {{note: ended}}",
+        stand.file("agent.sock"),
+        stand.pin(),
+    );
+    let run = expect(&stand, &script);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(!stand.path().join("agent.sock").exists());
+}

@@ -15,7 +15,7 @@ pub(crate) type Job = u64;
 /// What the pool must do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// Start a worker after so long, unless [`Plan::may_start`] says otherwise by then.
+    /// Start a worker after so long, unless the plan says otherwise by then.
     Start {
         /// Where.
         slot: Slot,

@@ -245,11 +245,6 @@ impl Plan {
         self.places.iter().map(|place| place.phase)
     }
 
-    /// Whether a request waits, and no worker has it.
-    pub(crate) fn is_waiting(&self, job: Job) -> bool {
-        self.waiting.iter().any(|waiting| waiting.job == job)
-    }
-
     /// How many requests wait.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()

@@ -147,7 +147,9 @@ impl Place<'_> {
         let Some(worker) = &mut self.worker else { return };
         worker.allow(Deadline::after(shared.config.serve.call_timeout));
         let start = Instant::now();
+        shared.lock().signing[slot] = matches!(task, Task::Sign(..));
         let result = carry_out(&task, worker, &shared.config);
+        shared.lock().signing[slot] = false;
         worker.release();
         match result {
             Ok(text) => {
