@@ -204,11 +204,14 @@ fn renew(agent: &Arc<Agent>, source: Option<&Source>) {
             );
         }
         None if agent.pool.has_credential() || source.is_none() => {
-            tracing::info!("renewing all workers, with the same PIN: its source cannot be read twice");
+            tracing::info!("renewing all workers, with the same PIN: its source holds nothing new");
             agent.pool.renew(None);
         }
         None => {
-            tracing::error!("the PIN was refused, and its source cannot be read twice: start the agent again");
+            tracing::error!("the PIN was refused, and its source holds nothing new before the agent is started again");
+            tracing::error!(
+                "hint: mend the PIN, then `cba-agent pin-fuse --reset`, then `systemctl restart cba-agent`"
+            );
         }
     }
 }
@@ -275,7 +278,7 @@ fn describe(view: &View) -> String {
             crate::certificate::utc(held.evidence.certificate.not_after)
         ),
         (_, _, Logins::Stopped(kind)) => {
-            format!("not ready: no login is tried ({}); mend the PIN's source and reload", kind.name())
+            format!("not ready: no login is tried ({}); see the log, and `cba-agent pin-fuse`", kind.name())
         }
         (_, _, _) => match &view.last_error {
             Some(error) => format!("not ready: {}", crate::printable::printable(error)),

@@ -83,7 +83,7 @@ impl Explain for ClientError {
                 "the agent's socket_group, allow_users and allow_groups say whom it serves".into()
             }
             Self::Refused { kind: Kind::PinFuse, .. } => {
-                "mend the PIN on the agent's side, then `systemctl reload cba-agent`; its log says what the token answered"
+                "mend the PIN on the agent's side; its log says what the token answered, and what to do then"
                     .into()
             }
             Self::Refused { .. } => "the agent's log says more: journalctl -u cba-agent".into(),

@@ -210,7 +210,7 @@ impl Pool {
     /// Whether every worker that is logged in makes a payload just now, within its time, and none can be asked.
     pub(super) fn is_at_work(&self) -> bool {
         let state = self.shared.lock();
-        let mut up = state.plan.phases().zip(&state.signing).filter(|(phase, _)| is_up(*phase)).peekable();
+        let mut up = state.plan.phases().zip(&state.signing).filter(|(phase, _)| phase.is_up()).peekable();
         up.peek().is_some() && up.all(|(_, signing)| *signing)
     }
 
@@ -220,8 +220,7 @@ impl Pool {
             if let Some(credential) = credential {
                 state.credential = Some(Arc::new(credential));
             }
-            state.token = None;
-            state.proven = None;
+            (state.token, state.proven, state.last_error) = (None, None, None);
             state.plan.renew(now)
         });
     }
@@ -280,10 +279,6 @@ impl Pool {
             let _ = thread.join();
         }
     }
-}
-
-fn is_up(phase: Phase) -> bool {
-    matches!(phase, Phase::Idle(_) | Phase::Busy(..))
 }
 
 impl Ticket {

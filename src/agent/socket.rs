@@ -192,8 +192,9 @@ fn bind_closed(directory: &Path, group: Option<u32>, path: &Path) -> io::Result<
             return Err(io::Error::other("somebody else's directory is in the way"));
         }
         let listener = UnixListener::bind(format!("/proc/self/fd/{}/s", door.as_raw_fd()))?;
-        let group = group.map(Gid::from_raw);
-        chownat(&door, "s", None, group, AtFlags::SYMLINK_NOFOLLOW)?;
+        if let Some(group) = group {
+            chownat(&door, "s", None, Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
         chmodat(&door, "s", Mode::from_raw_mode(0o660), AtFlags::empty())?;
         rustix::net::listen(&listener, BACKLOG)?;
         renameat(&door, "s", CWD, path)?;

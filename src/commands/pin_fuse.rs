@@ -42,7 +42,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let to_clear: Records =
         records.into_iter().filter(|(_, record)| record.as_ref().map_or(true, |record| record.spent() > 0)).collect();
     match to_clear.as_slice() {
-        [] => print("nothing to clear"),
+        [] => print(&format!("nothing to clear in {}", directory.display())),
         [(path, _)] => {
             fuse::reset(path, &Deadline::after(config.sign.timeout))?;
             print("cleared: the next login sends the PIN again")

@@ -68,8 +68,9 @@ impl Credential {
     }
 }
 
-/// Whether a source can be used a second time, after somebody changed what is in it; a keypad always can.
+/// Whether a source can hold something else the second time: a keypad always, a credential of systemd's never, since it
+/// is a copy that was made when the service was started.
 #[must_use]
 pub fn can_be_read_again(source: &Source) -> bool {
-    matches!(source, Source::File(_) | Source::Credential(_) | Source::Pinpad)
+    matches!(source, Source::File(_) | Source::Pinpad)
 }

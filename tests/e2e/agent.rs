@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -27,12 +28,18 @@ pub(crate) struct Agent {
 
 impl Agent {
     /// Starts the agent of a command, and returns once it says that it serves its socket.
-    pub(crate) fn start(stand: &Stand, mut command: Command) -> Self {
+    pub(crate) fn start(stand: &Stand, command: Command) -> Self {
+        Self::start_in(stand, command, 0o700)
+    }
+
+    /// The same, where the socket on which it tells systemd has this mode.
+    pub(crate) fn start_in(stand: &Stand, mut command: Command, mode: u32) -> Self {
         let (log, path) = (stand.file("agent.log"), stand.file("notify"));
         let mut arguments = command.get_args().skip_while(|argument| *argument != "--socket");
         let socket = arguments.nth(1).map_or(stand.file("agent.sock"), |path| path.to_str().unwrap().to_owned());
         let _ = fs::remove_file(&path);
         let notify = UnixDatagram::bind(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         command.env("NOTIFY_SOCKET", &path).stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();
         let mut agent = Self { child, notify, socket, log };

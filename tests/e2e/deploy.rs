@@ -1,5 +1,6 @@
 //! What stands in `deploy/`, held against systemd, Prometheus and the agent itself.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -27,7 +28,9 @@ fn the_units_are_what_systemd_takes_and_rates_as_safe() {
         }
     }
     let both = ["cba-agent.service", "cba-agent@.service"].map(unit);
-    for line in ["Type=notify", "RestartPreventExitStatus=2 3 4 5 7", "ExecReload=/bin/kill -HUP $MAINPID"] {
+    for line in
+        ["Type=notify", "RestartPreventExitStatus=2 3 4 5 7", "ExecReload=/bin/kill -HUP $MAINPID", "KillMode=mixed"]
+    {
         assert!(both.iter().all(|unit| unit.lines().any(|own| own == line)), "{line}");
     }
     assert!(both.iter().all(|unit| !unit.contains("PrivateUsers")), "a peer's user would not be known");
@@ -98,6 +101,69 @@ fn the_watchdog_hears_of_progress_and_not_of_the_token() {
     for _ in 0..6 {
         agent.hear("WATCHDOG=1");
     }
+}
+
+/// System calls by the names of a set of systemd's, other sets in it taken apart.
+fn calls_of(set: &str) -> BTreeSet<String> {
+    let text = tool(Command::new("systemd-analyze").args(["--no-pager", "syscall-filter", set]));
+    let names =
+        text.lines().filter(|line| line.starts_with("    ") && !line.trim_start().starts_with('#')).map(str::trim);
+    names.flat_map(|name| if name.starts_with('@') { calls_of(name) } else { [name.to_owned()].into() }).collect()
+}
+
+/// What the unit's filter lets through: its first line allows, and each further one takes away or adds.
+fn allowed_calls() -> BTreeSet<String> {
+    let unit = unit("cba-agent.service");
+    let mut allowed = BTreeSet::new();
+    for line in unit.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")) {
+        let (names, takes_away) = line.strip_prefix('~').map_or((line, false), |names| (names, true));
+        for name in names.split(' ') {
+            let calls = if name.starts_with('@') { calls_of(name) } else { [name.to_owned()].into() };
+            if takes_away {
+                allowed.retain(|call| !calls.contains(call));
+            } else {
+                allowed.extend(calls);
+            }
+        }
+    }
+    assert!(allowed.len() > 200 && allowed.contains("openat") && !allowed.contains("mount"), "{allowed:?}");
+    allowed
+}
+
+#[test]
+fn the_agent_makes_no_call_that_the_units_filter_refuses() {
+    let stand = Stand::new();
+    // Not as root, for whom the state directory is somebody else's. Everything below the stand is theirs then.
+    let user = rustix::process::geteuid().is_root().then_some("12345");
+    if let Some(user) = user {
+        tool(Command::new("chown").args(["-R", &format!("{user}:{user}")]).arg(stand.path()));
+        crate::serve::open_to_all(stand.path());
+    }
+    let trace = stand.file("trace");
+    let mut command = Command::new("setpriv");
+    command.args(user.map(|user| [format!("--reuid={user}"), format!("--regid={user}")]).into_iter().flatten());
+    command.args(user.map(|user| format!("--groups={user}"))).args(["strace", "-f", "-qq", "-o", &trace, BINARY]);
+    command.args(Agent::arguments(&stand, &["--socket-group", user.unwrap_or("0"), "--workers", "2"]));
+    let base = stand.command(&[]);
+    command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    let mut agent = Agent::start_in(&stand, command, 0o777);
+    agent.hear("STATUS=ready");
+    agent.payload();
+    let traced = crate::agent::children(agent.id())[0];
+    tool(Command::new("kill").args(["-HUP", &traced.to_string()]));
+    agent.hear("RELOADING=1");
+    agent.payload();
+    tool(Command::new("kill").args(["-TERM", &traced.to_string()]));
+    agent.hear("STOPPING=1");
+    let (status, log) = agent.end("-0");
+    assert_eq!(status.code(), Some(0), "{log}");
+    let allowed = allowed_calls();
+    let trace = fs::read_to_string(trace).unwrap();
+    let calls = trace.lines().filter_map(|line| line.split_once(' ')?.1.trim_start().split_once('('));
+    let calls: BTreeSet<&str> = calls.map(|(name, _)| name).filter(|name| !name.contains(' ')).collect();
+    assert!(calls.contains("accept4") && calls.contains("execve"), "{calls:?}");
+    let refused: Vec<&&str> = calls.iter().filter(|call| !allowed.contains(**call)).collect();
+    assert!(refused.is_empty(), "{refused:?}");
 }
 
 /// Prometheus' own parser and its taste.

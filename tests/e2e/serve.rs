@@ -233,7 +233,12 @@ fn as_user(agent: &Agent, user: &str, groups: &str, arguments: &[&str]) -> (bool
 /// Lets everybody through to the socket, so that only the agent's own judgement is left.
 fn open_the_way(stand: &Stand, agent: &Agent) {
     fs::set_permissions(&agent.socket, fs::Permissions::from_mode(0o666)).unwrap();
-    for part in stand.path().ancestors().take_while(|part| part.parent().is_some()) {
+    open_to_all(stand.path());
+}
+
+/// Lets everybody pass through a directory and all above it.
+pub(crate) fn open_to_all(directory: &std::path::Path) {
+    for part in directory.ancestors().take_while(|part| part.parent().is_some()) {
         let mode = fs::metadata(part).unwrap().mode();
         fs::set_permissions(part, fs::Permissions::from_mode(mode & 0o7777 | 0o011)).unwrap();
     }

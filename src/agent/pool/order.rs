@@ -71,6 +71,18 @@ pub(crate) enum Phase {
     Retired,
 }
 
+impl Phase {
+    /// Whether a worker is logged in.
+    pub(crate) fn is_up(self) -> bool {
+        matches!(self, Self::Idle(_) | Self::Busy(..))
+    }
+
+    /// Whether one is on its way, or makes way for one.
+    pub(crate) fn is_coming(self) -> bool {
+        matches!(self, Self::Due(_) | Self::Starting | Self::Closing)
+    }
+}
+
 /// Whether workers may log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Logins {

@@ -14,6 +14,9 @@ use crate::error::Kind;
 /// So many failures in a row are no accident: whoever waits is told so, after about two seconds.
 const PATIENCE: u32 = 4;
 
+/// A place for which the token had no room is tried again after so long.
+const RETIREMENT: Duration = Duration::from_secs(300);
+
 /// A worker that lived so long was a good one.
 const PROVEN: Duration = Duration::from_secs(10);
 
@@ -108,12 +111,17 @@ impl Plan {
 
     /// Whether a start that was ordered is still wanted; it has begun then.
     pub(crate) fn may_start(&mut self, slot: Slot) -> bool {
-        if !matches!(self.places[slot].phase, Phase::Due(_)) {
+        let before = self.places[slot].phase;
+        if !matches!(before, Phase::Due(_) | Phase::Retired) {
             return false;
         }
         let wanted = self.may_log_in(slot) && !self.closing && !self.is_surplus(slot);
-        self.places[slot].phase = if wanted { Phase::Starting } else { Phase::Held };
-        self.places[slot].generation = self.generation;
+        if wanted {
+            self.places[slot].phase = Phase::Starting;
+            self.places[slot].generation = self.generation;
+        } else if before != Phase::Retired {
+            self.places[slot].phase = Phase::Held;
+        }
         wanted
     }
 
@@ -179,15 +187,21 @@ impl Plan {
         let failures = place.failures;
         if stops_logins(kind) && is_current {
             self.logins = Logins::Stopped(kind);
+            for place in self.places.iter_mut().filter(|place| matches!(place.phase, Phase::Due(_))) {
+                place.phase = Phase::Held;
+            }
         } else if kind == Kind::TokenSessions && self.is_up() {
             // Fewer workers, not a loop. The turn of the first is another's, whose end makes room.
+            // Whoever has its room may leave some day.
             self.places[slot].phase = Phase::Retired;
             self.hand_over(slot);
+            orders.push(Order::Start { slot, after: RETIREMENT });
         } else {
             let pause = if failures <= 1 { Duration::ZERO } else { pause(failures, random) };
             orders.extend(self.order_start(slot, now, pause));
         }
-        if !self.is_up() && is_current && (was_starting && is_away(kind) || failures > PATIENCE) {
+        let others_start = self.phases().any(|phase| phase == Phase::Starting);
+        if !self.is_up() && !others_start && is_current && (was_starting && is_away(kind) || failures > PATIENCE) {
             self.trouble = Some(kind);
         }
         orders.extend(self.settle(now));
@@ -213,7 +227,7 @@ impl Plan {
         }
         // One that is on its way already, else one that is up.
         let underway = |place: &Place| matches!(place.phase, Phase::Starting | Phase::Closing);
-        let up = |place: &Place| matches!(place.phase, Phase::Idle(_) | Phase::Busy(..));
+        let up = |place: &Place| place.phase.is_up();
         let position = |of: fn(&Place) -> bool| self.places.iter().position(of);
         self.logins = Logins::First(position(underway).or_else(|| position(up)).unwrap_or(0));
         self.settle(now)
@@ -227,7 +241,7 @@ impl Plan {
 
     /// Whether a worker is logged in.
     pub(crate) fn is_up(&self) -> bool {
-        self.places.iter().any(|place| matches!(place.phase, Phase::Idle(_) | Phase::Busy(..)))
+        self.phases().any(Phase::is_up)
     }
 
     /// Why no worker is logged in, as far as that is certain.
@@ -276,7 +290,7 @@ impl Plan {
     }
 
     fn hand_over(&mut self, from: Slot) {
-        let up = |place: &Place| matches!(place.phase, Phase::Idle(_) | Phase::Busy(..));
+        let up = |place: &Place| place.phase.is_up();
         if let (Logins::First(first), Some(other)) = (self.logins, self.places.iter().position(up)) {
             if first == from {
                 self.logins = Logins::First(other);
@@ -307,8 +321,7 @@ impl Plan {
         }
         orders.extend(self.end_next());
         orders.extend(self.dispatch());
-        let is_coming = |phase| matches!(phase, Phase::Due(_) | Phase::Starting | Phase::Closing);
-        if !self.is_up() && !self.phases().any(is_coming) {
+        if !self.is_up() && !self.phases().any(Phase::is_coming) {
             if let Logins::Stopped(kind) = self.logins {
                 self.trouble = Some(kind);
             }
@@ -326,14 +339,13 @@ impl Plan {
         let idle = |phase| matches!(phase, Phase::Idle(_));
         let mut orders = Vec::new();
         for slot in 0..self.places.len() {
-            let is_underway = |phase| matches!(phase, Phase::Due(_) | Phase::Starting | Phase::Closing);
             let wanted = if self.closing {
                 false
             } else if self.is_current(slot) {
                 !self.is_surplus(slot)
             } else {
                 // The first of a renewal alone, and the others when it has come.
-                !self.may_log_in(slot) || self.phases().any(is_underway)
+                !self.may_log_in(slot) || self.phases().any(Phase::is_coming)
             };
             if idle(self.places[slot].phase) && !wanted {
                 self.places[slot].phase = Phase::Closing;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::failure::stops_logins;
-use super::order::{Job, Order, Phase, Slot};
+use super::order::{Job, Logins, Order, Phase, Slot};
 use super::plan::Plan;
 use crate::error::Kind;
 
@@ -127,8 +127,16 @@ impl World {
         self.obey(orders);
     }
 
-    /// One thing happens.
+    /// One thing happens, after which nobody waits for what will not come.
     fn step(&mut self) {
+        self.happen();
+        let nobody_comes = !self.plan.phases().any(|phase| phase.is_up() || phase.is_coming());
+        if matches!(self.plan.logins(), Logins::Stopped(_)) && nobody_comes {
+            assert!(self.plan.trouble().is_some() && self.plan.waiting() == 0, "{:?}", self.plan);
+        }
+    }
+
+    fn happen(&mut self) {
         self.now += Duration::from_millis(u64::try_from(self.random.below(400)).unwrap());
         let now = self.now;
         match self.random.below(if self.healthy { 6 } else { 9 }) {
