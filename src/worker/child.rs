@@ -148,6 +148,10 @@ impl Process {
         self.reap().map_or_else(|| "it cannot be ended".into(), |status| describe(&status))
     }
 
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn pid(&self) -> Option<Pid> {
         i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
     }

@@ -133,6 +133,12 @@ impl Handle {
         self.waiting = Some(notice);
     }
 
+    /// The worker's process, for the log.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Whether the module was told to log in since the last request; if not, a PIN that was sent has spent no try.
     #[must_use]
     pub fn login_begun(&self) -> bool {

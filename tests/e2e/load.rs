@@ -1,5 +1,6 @@
 //! Load on an agent, as it is used by the tests of this crate and of the other stacks.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -93,26 +94,22 @@ fn count(reply: &Reply, judge: &Judge, tally: &Tally) {
 }
 
 /// Kills one ready worker after the other, every 100 ms, while the load lasts; `at` hears how many requests are done
-/// before each time. A worker that is not yet ready is left alone: no token logs in between two of its ends.
+/// before each time. Never one on its way to being ready: no token logs in between two of its ends, and SoftHSM2 destroys
+/// its token file where a process is killed in a login.
 pub(crate) fn kill_workers(agent: &Agent, progress: &dyn Fn() -> Option<usize>, mut at: impl FnMut(usize)) -> usize {
-    let mut killed = 0;
+    let mut killed = HashSet::new();
     while let Some(done) = progress() {
         at(done);
-        let ready = agent.log().lines().filter(|line| line.contains("is ready with")).count();
-        if ready > killed {
-            // The oldest is ready for certain.
-            if let Some(worker) = agent.workers().into_iter().min_by_key(|worker| started(*worker)) {
-                let worker = rustix::process::Pid::from_raw(i32::try_from(worker).unwrap()).unwrap();
-                killed += usize::from(rustix::process::kill_process(worker, rustix::process::Signal::KILL).is_ok());
-            }
+        let workers = agent.workers();
+        let log = agent.log();
+        let ready = log.lines().filter(|line| line.contains("is ready with"));
+        let mut ready = ready.filter_map(|line| line.split_once("(process ")?.1.split_once(')')?.0.parse().ok());
+        if let Some(worker) = ready.find(|id: &u32| workers.contains(id) && !killed.contains(id)) {
+            killed.insert(worker);
+            let worker = rustix::process::Pid::from_raw(i32::try_from(worker).unwrap()).unwrap();
+            let _ = rustix::process::kill_process(worker, rustix::process::Signal::KILL);
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    killed
-}
-
-/// When a process started, in the kernel's ticks; the last of all for one that is gone.
-fn started(process: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(19)?.parse().ok()).unwrap_or(u64::MAX)
+    killed.len()
 }

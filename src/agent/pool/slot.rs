@@ -113,7 +113,8 @@ impl Place<'_> {
                     token: fuse::token_of(&worker.reached().slot, &worker.reached().opened.module),
                 };
                 tracing::info!(
-                    "worker {slot} is ready with {}, certificate {} until {}",
+                    "worker {slot} (process {}) is ready with {}, certificate {} until {}",
+                    worker.reached().opened.handle.process(),
                     worker.reached().name(),
                     held.evidence.certificate.subject,
                     crate::certificate::utc(held.evidence.certificate.not_after)
