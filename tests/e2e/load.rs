@@ -93,10 +93,15 @@ fn count(reply: &Reply, judge: &Judge, tally: &Tally) {
     std::thread::sleep(Duration::from_secs(wait.min(3)));
 }
 
-/// Kills one ready worker after the other, every 100 ms, while the load lasts; `at` hears how many requests are done
-/// before each time. Never one on its way to being ready: no token logs in between two of its ends, and SoftHSM2 destroys
+/// Kills one ready worker after the other, once in each `period`, while the load lasts; `at` hears how many requests are
+/// done before each time. Never one on its way to being ready: no token logs in between two of its ends, and SoftHSM2 destroys
 /// its token file where a process is killed in a login.
-pub(crate) fn kill_workers(agent: &Agent, progress: &dyn Fn() -> Option<usize>, mut at: impl FnMut(usize)) -> usize {
+pub(crate) fn kill_workers(
+    agent: &Agent,
+    period: Duration,
+    progress: &dyn Fn() -> Option<usize>,
+    mut at: impl FnMut(usize),
+) -> usize {
     let mut killed = HashSet::new();
     while let Some(done) = progress() {
         at(done);
@@ -109,7 +114,7 @@ pub(crate) fn kill_workers(agent: &Agent, progress: &dyn Fn() -> Option<usize>, 
             let worker = rustix::process::Pid::from_raw(i32::try_from(worker).unwrap()).unwrap();
             let _ = rustix::process::kill_process(worker, rustix::process::Signal::KILL);
         }
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(period);
     }
     killed.len()
 }

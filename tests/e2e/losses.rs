@@ -22,7 +22,7 @@ fn ten_thousand_requests_while_workers_die_and_the_token_comes_and_goes() {
     let mut back = None;
     let mut killed = 0;
     let tally = load(&agent, &judge, (64, 10_000), |progress| {
-        killed = kill_workers(&agent, progress, |done| {
+        killed = kill_workers(&agent, Duration::from_millis(100), progress, |done| {
             if at_first == 0 && done >= 2_000 {
                 at_first = agent.memory();
             }

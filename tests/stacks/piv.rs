@@ -185,7 +185,8 @@ fn ten_thousand_requests_while_workers_die_and_the_card_comes_and_goes() {
     let judge = Judge::of(&piv.stand, &agent.payload());
     let (mut at_first, mut removals, mut back) = (0, vec![7_000, 4_000], None);
     let tally = load(&agent, &judge, (64, 10_000), |progress| {
-        let killed = kill_workers(&agent, progress, |done| {
+        // A worker takes about a second to come up on a card.
+        let killed = kill_workers(&agent, Duration::from_millis(500), progress, |done| {
             if at_first == 0 && done >= 2_000 {
                 at_first = agent.memory();
             }
