@@ -205,7 +205,7 @@ fn ten_thousand_requests_while_workers_die_and_the_card_comes_and_goes() {
     });
     let (payloads, later) = (Tally::get(&tally.payloads), Tally::get(&tally.later));
     assert_eq!((payloads + later, Tally::get(&tally.closed)), (10_000, 0), "{tally:?}");
-    assert!(removals.is_empty() && payloads > 5_000 && judge.count() == payloads, "{tally:?}");
+    assert!(removals.is_empty() && payloads > 2_000 && judge.count() == payloads, "{tally:?}");
     let growth = agent.memory().abs_diff(at_first);
     assert!(growth < 2048, "{at_first} KiB after 2,000 requests, {growth} KiB more at the end");
     let (status, log) = agent.end("-TERM");
