@@ -110,6 +110,15 @@ impl Agent {
         children(self.child.id())
     }
 
+    /// Kills one of them, unless it has ended by itself meanwhile: one that sees its token go may.
+    pub(crate) fn kill_worker(&self, worker: u32) {
+        let worker = i32::try_from(worker).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+        match rustix::process::kill_process(worker, rustix::process::Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     /// Its resident memory in KiB.
     pub(crate) fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

@@ -111,8 +111,7 @@ pub(crate) fn kill_workers(
         let mut ready = ready.filter_map(|line| line.split_once("(process ")?.1.split_once(')')?.0.parse().ok());
         if let Some(worker) = ready.find(|id: &u32| workers.contains(id) && !killed.contains(id)) {
             killed.insert(worker);
-            let worker = rustix::process::Pid::from_raw(i32::try_from(worker).unwrap()).unwrap();
-            let _ = rustix::process::kill_process(worker, rustix::process::Signal::KILL);
+            agent.kill_worker(worker);
         }
         std::thread::sleep(period);
     }

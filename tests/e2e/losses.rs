@@ -111,7 +111,7 @@ fn a_worker_that_is_killed_is_replaced_before_anybody_asks() {
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &[]);
     let before = agent.workers();
-    crate::stand::tool(std::process::Command::new("kill").args(["-KILL", &before[0].to_string()]));
+    agent.kill_worker(before[0]);
     let replaced = |agent: &Agent| agent.workers().first().is_some_and(|worker| !before.contains(worker));
     while !replaced(&agent) {
         std::thread::yield_now();
@@ -177,7 +177,7 @@ fn another_token_in_its_place_gets_no_pin() {
     move_tokens(&stand, "tokens", "away");
     stand.provision(&["--label", "impostor"]);
     let worker = agent.workers()[0];
-    crate::stand::tool(std::process::Command::new("kill").args(["-KILL", &worker.to_string()]));
+    agent.kill_worker(worker);
     let why = agent.hear("STATUS=not ready: token 'impostor'");
     assert!(why.contains("gets no PIN"), "{why}");
     assert_eq!(agent.ask("POST", "/sign", "{}").problem(503), "token_unavailable");
@@ -237,7 +237,7 @@ fn a_pin_that_was_changed_meanwhile_costs_one_try() {
     );
     let logins = stand.calls("C_Login");
     for worker in agent.workers() {
-        crate::stand::tool(std::process::Command::new("kill").args(["-KILL", &worker.to_string()]));
+        agent.kill_worker(worker);
     }
     agent.hear("STATUS=not ready: no login is tried (pin_incorrect)");
     assert_eq!(stand.calls("C_Login") - logins, 1);
@@ -309,7 +309,7 @@ fn a_module_file_that_was_replaced_is_loaded_by_the_next_worker() {
     let mut agent = Agent::ready(&stand, &[]);
     agent.payload();
     fs::remove_file(&module).unwrap();
-    crate::stand::tool(std::process::Command::new("kill").args(["-KILL", &agent.workers()[0].to_string()]));
+    agent.kill_worker(agent.workers()[0]);
     agent.hear("STATUS=not ready");
     fs::copy(crate::stand::softhsm_module(), &module).unwrap();
     agent.hear("STATUS=ready");
