@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use crate::audit::Log;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -70,6 +71,7 @@ pub fn serve(config: Config) -> Result<()> {
     if let Some(module) = &config.module {
         reach::check_module(&config, &crate::modules::resolve(module)?)?;
     }
+    config.audit.clone().map(Log::new).as_mut().map_or(Ok(()), Log::check)?;
     let rules = Rules::resolve(&config.serve)?;
     let connections = room_for_connections(config.serve.workers)?;
     let listening = listen(&config, &rules)?;
@@ -222,7 +224,10 @@ async fn tell(agent: Arc<Agent>, systemd: Systemd) {
     let mut watchdog = systemd::watchdog().map(every);
     let mut last = String::new();
     loop {
-        let status = describe(&agent.pool.view());
+        let mut status = describe(&agent.pool.view());
+        if agent.pool.audit_has_failed() {
+            status = "not ready: the audit log cannot be written, so no payload is handed out".into();
+        }
         if status != last {
             systemd.status(&status);
             last = status;

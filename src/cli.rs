@@ -13,9 +13,9 @@ use crate::error::{Error, Kind};
 /// The whole command line.
 #[must_use]
 pub fn command() -> Command {
-    use Group::{Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
-    let all = &[Token, Identity, Pin, Sign, Socket, Policy, Log][..];
-    let serve = &[Token, Identity, Pin, Sign, Serve, Policy, Log][..];
+    use Group::{Audit, Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
+    let all = &[Token, Identity, Pin, Sign, Socket, Policy, Audit, Log][..];
+    let serve = &[Token, Identity, Pin, Sign, Serve, Policy, Audit, Log][..];
     let token = &[Token, Identity, Pin, Log][..];
     Command::new("cba-agent")
         .version(env!("CARGO_PKG_VERSION"))
@@ -75,6 +75,7 @@ pub fn command() -> Command {
                 .arg(value("roots", "FILE", "PEM of the roots that the certificate must chain to"))
                 .after_help("Examples:\n  cba-agent sign --slot 0 | cba-agent verify\n  cba-agent verify --header h --body b --roots ca.pem"),
         )
+        .subcommand(audit())
         .subcommand(
             keyed("pin-fuse", "Show or clear the wrong-PIN fuse of a token", &[Token, Log])
                 .arg(switch("reset", "Clear it, when the PIN is right for certain"))
@@ -87,6 +88,34 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("man").about("Write manual pages into a directory")
                 .arg(Arg::new("dir").value_name("DIR").required(true).help("An existing directory")),
+        )
+}
+
+fn audit() -> Command {
+    let file = || Arg::new("file").value_name("FILE").required(true);
+    Command::new("audit")
+        .about("Check the audit log's chain, or print its head")
+        .subcommand_required(true)
+        .subcommand(
+            keyed("verify", "Say which records were changed, removed, inserted or put out of order", &[Group::Log])
+                .arg(
+                    file()
+                        .num_args(1..)
+                        .help("The log and those that it was renamed to, in any order; - is standard input"),
+                )
+                .arg(
+                    value("expect-head", "SEQ:HASH", "A head that was kept elsewhere must be in the chain; repeatable")
+                        .action(ArgAction::Append),
+                )
+                .after_help(
+                    "Examples:\n  cba-agent audit verify /var/log/cba-agent/audit.jsonl*\n  \
+                     zcat -f $(ls -v -r audit.jsonl*) | cba-agent audit verify - --expect-head \"$(cat head)\"",
+                ),
+        )
+        .subcommand(
+            keyed("head", "Print number and hash of the last record, for a copy kept elsewhere", &[Group::Log])
+                .arg(file().help("The log"))
+                .after_help("Examples:\n  cba-agent audit head /var/log/cba-agent/audit.jsonl"),
         )
 }
 
@@ -208,6 +237,7 @@ fn key_flag(key: &Key) -> Arg {
         Group::Sign => "Request",
         Group::Policy => "Policy",
         Group::Serve | Group::Socket => "Agent",
+        Group::Audit => "Audit log",
         Group::Log => "Log",
     };
     // By its path: `--socket` is one key for `serve` and another for those who ask.

@@ -11,6 +11,7 @@ use crate::config::{Config, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::{log, process, worker};
 
+mod audit;
 mod certificate;
 mod doctor;
 mod health;
@@ -85,6 +86,7 @@ fn dispatch(matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
         return Err(Error::new(Kind::Usage, "a command is needed"));
     };
     match name {
+        "audit" => return audit::run(matches, format),
         "completions" => return shell::completions(cli::given(matches, "shell").unwrap_or_default()),
         "man" => return shell::man(cli::given(matches, "dir").unwrap_or_default()),
         "verify" | "health" => {}

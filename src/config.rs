@@ -51,6 +51,8 @@ pub struct Config {
     pub refuse_open_module: bool,
     /// `[policy]`.
     pub policy: Policy,
+    /// `audit.path`; unset: nothing is recorded.
+    pub audit: Option<PathBuf>,
     /// `[log]`.
     pub log: log::Settings,
 }

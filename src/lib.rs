@@ -19,6 +19,7 @@
 //! agent/*         `serve`: server (HTTP on the socket), peer (who asks), pool (queue, workers; its rules in pool/plan are
 //!                 PURE), metrics, systemd; client (`sign --socket`, `health`)
 //! signer          the front's judgement, the only way to a payload
+//! audit/*         the hash-chained log; chain: its records and their check (PURE)
 //! reach/*         the way to a token: module, worker, slot, login under the fuse, identity
 //! worker/*        the child's loop; handle: spawn, deadline, kill; wire: the frames (PURE)
 //! token/*         the only room that names a PKCS#11 library; raw: the unsafe corner
@@ -35,6 +36,7 @@
 //! certificate/*   X.509: facts, header encodings, PEM, chains                          PURE
 //! facts, fault    what a worker read; why it could not                                 PURE
 //! process/*       what the process does to itself first; death, descriptors, memory: unsafe corners
+//! store           files of its own: opened without following links, locked
 //! deadline, error, printable
 //! ```
 //! `tests/layering.rs` reads this tree and fails where an arrow or a PURE rule is broken.
@@ -55,6 +57,7 @@
 //! 8. Unsafe code stands in `token/raw.rs` and four corners of `process/` alone (`layering::unsafe_code_stands_in_its_corners_alone`).
 
 pub mod agent;
+pub mod audit;
 pub mod cba;
 pub mod certificate;
 pub mod cli;
@@ -75,6 +78,7 @@ pub mod process;
 pub mod reach;
 pub mod selector;
 pub mod signer;
+pub mod store;
 pub mod token;
 pub mod worker;
 

@@ -2,6 +2,7 @@
 //! descriptors for its children.
 
 use std::io;
+use std::sync::Arc;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
@@ -25,6 +26,8 @@ pub fn prepare() -> Result<()> {
         return Err(Error::new(Kind::Unexpected, message)
             .hint("take the rights from the file; give the user that runs it access to the token"));
     }
+    // A file at its limit (RLIMIT_FSIZE) is an error to be told, not the end of the process.
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).map_err(failed("hold SIGXFSZ"))?;
     harden().map_err(failed("protect the memory of this process"))?;
     descriptors::keep_from_children().map_err(failed("mark inherited descriptors"))
 }

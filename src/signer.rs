@@ -10,6 +10,7 @@ use std::time::Instant;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::audit::chain::{Caller, Entry, Event, Payload};
 use crate::cba::received::Received;
 use crate::cba::verify::Freshness;
 use crate::cba::{self, Request, Version, Violation};
@@ -21,6 +22,7 @@ use crate::error::{Error, Explain, Kind, Result};
 use crate::facts::Mechanism;
 use crate::identity::Identity;
 use crate::policy::{self, Order, Subject, Wish};
+use crate::printable::hex;
 use crate::reach::{Failure, Login, Reached, now, warn_before_end};
 use crate::worker::wire::{Authentication, Reply, Request as WorkerRequest};
 use crate::worker::{HandleError, Idle};
@@ -117,6 +119,20 @@ impl Signer {
             from_file: self.identity.from_file,
             mechanism: self.mechanism,
         }
+    }
+
+    /// The record of what came of somebody's request for a payload.
+    #[must_use]
+    pub fn entry(&self, caller: Caller, wish: Wish, result: Result<&Request, Kind>) -> Entry {
+        let payload = Payload {
+            token_serial: self.reached.slot.token.as_ref().map(|token| token.serial.clone()),
+            certificate_sha256: Some(hex(&self.identity.certificate.sha256())),
+            payload_version: wish.version.to_string(),
+            message_sha256: result.ok().map(Request::message_sha256),
+            mechanism: Some(self.mechanism.name()),
+        };
+        let outcome = result.map_or_else(Kind::name, |_| "ok");
+        Entry { time: now(), event: Event::Sign { caller, payload }, outcome }
     }
 
     /// Whether each signature needs a login of its own.

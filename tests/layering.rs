@@ -7,10 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms from the top down; a room uses only what stands below it.
-const ROOMS: [&str; 24] = [
+const ROOMS: [&str; 26] = [
     "commands",
     "agent",
     "signer",
+    "audit",
     "reach",
     "cli",
     "worker",
@@ -26,6 +27,7 @@ const ROOMS: [&str; 24] = [
     "cba",
     "certificate",
     "process",
+    "store",
     "deadline",
     "facts",
     "fault",
@@ -34,7 +36,7 @@ const ROOMS: [&str; 24] = [
     "lib",
 ];
 
-const PURE: [&str; 14] = [
+const PURE: [&str; 15] = [
     "custody",
     "policy",
     "identity",
@@ -49,6 +51,7 @@ const PURE: [&str; 14] = [
     "agent/pool/order",
     "agent/pool/plan",
     "agent/problem",
+    "audit/chain",
 ];
 
 fn sources() -> Vec<(String, String)> {

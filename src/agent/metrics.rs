@@ -36,6 +36,7 @@ pub(super) struct Metrics {
     refused: IntCounterVec,
     pin: IntGaugeVec,
     ready: IntGauge,
+    audit: IntGauge,
     not_after: Gauge,
     connections: IntGauge,
 }
@@ -88,6 +89,7 @@ impl Metrics {
             )?,
             refused: counters("refused_peers_total", "Connections and requests refused by who made them", &["reason"])?,
             pin: gauges("pin_state", "1 for the state that the PIN is in", &["state"])?,
+            audit: gauge("audit_writable", "0 while the audit log cannot be written, and so no payload is handed out")?,
             ready: gauge("ready", "1 while a worker is logged in with a valid certificate and the token answers")?,
             connections: gauge("connections", "Open connections")?,
             not_after,
@@ -124,7 +126,7 @@ impl Metrics {
     ///
     /// # Errors
     /// None that can occur: it is written to memory.
-    pub(super) fn text(&self, view: &View, ready: bool) -> prometheus::Result<Vec<u8>> {
+    pub(super) fn text(&self, view: &View, ready: bool, audit: bool) -> prometheus::Result<Vec<u8>> {
         self.queue_depth.set(i64::try_from(view.waiting).unwrap_or(i64::MAX));
         for state in STATES {
             let count = view.phases.iter().filter(|phase| state_of(phase) == state).count();
@@ -143,6 +145,7 @@ impl Metrics {
             self.pin.with_label_values(&[state]).set(i64::from(state == pin));
         }
         self.ready.set(i64::from(ready));
+        self.audit.set(i64::from(audit));
         // Seconds of Unix time are far below the 53 bits that a float holds exactly.
         #[allow(clippy::cast_precision_loss)]
         self.not_after.set(view.held.as_ref().map_or(0.0, |held| held.evidence.certificate.not_after as f64));

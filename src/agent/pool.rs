@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
+use crate::audit::Log;
+use crate::audit::chain::Caller;
 use crate::config::Config;
 use crate::custody::{self, Evidence, Report, Run};
 use crate::error::Kind;
@@ -25,6 +27,7 @@ mod bell;
 mod failure;
 pub(super) mod order;
 mod plan;
+mod scribe;
 #[cfg(test)]
 mod simulation;
 mod slot;
@@ -32,20 +35,10 @@ mod slot;
 use bell::Bell;
 use order::{Job, Logins, Order, Phase, Refusal, Slot};
 use plan::Plan;
+use scribe::Desk;
 
 /// How long a proof that the token answers holds.
 const PROOF_HOLDS: Duration = Duration::from_secs(5);
-
-/// Who asked, for the log.
-#[derive(Clone, Debug)]
-pub(super) struct Caller {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    /// As the kernel saw it when the connection was made; another process may have the number by now.
-    pub(super) pid: i32,
-    /// The caller's own claim.
-    pub(super) job: Option<String>,
-}
 
 /// What a worker is asked.
 #[derive(Clone, Debug)]
@@ -82,6 +75,7 @@ pub(super) struct Held {
 pub(super) struct Pool {
     shared: Arc<Shared>,
     threads: Vec<std::thread::JoinHandle<()>>,
+    scribe: Option<std::thread::JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -90,6 +84,8 @@ struct Shared {
     began: Instant,
     bells: Vec<Bell>,
     state: Mutex<State>,
+    /// Where payloads wait for their records, if records are kept.
+    desk: Option<Desk>,
     /// Hears when a worker comes or goes.
     changed: watch::Sender<()>,
 }
@@ -178,14 +174,22 @@ impl Pool {
         };
         let bells = (0..workers).map(|_| Bell::new()).collect::<io::Result<_>>()?;
         let changed = watch::Sender::new(());
-        let shared = Arc::new(Shared { config, began: Instant::now(), bells, state: Mutex::new(state), changed });
+        let log = config.audit.clone().map(Log::new);
+        let (state, desk) = (Mutex::new(state), log.is_some().then(Desk::default));
+        let shared = Arc::new(Shared { config, began: Instant::now(), bells, state, desk, changed });
         let start = |slot: Slot| {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name(format!("worker {slot}")).spawn(move || slot::run(&shared, slot))
         };
         let threads = (0..workers).map(start).collect::<io::Result<_>>()?;
+        let write = |log| {
+            let shared = Arc::clone(&shared);
+            let run = move || shared.desk.iter().for_each(|desk| scribe::run(&shared, desk, Log::clone(&log)));
+            std::thread::Builder::new().name("audit".into()).spawn(run)
+        };
+        let scribe = log.map(write).transpose()?;
         shared.apply(|state, now| state.plan.launch(now));
-        Ok(Self { shared, threads })
+        Ok(Self { shared, threads, scribe })
     }
 
     /// Asks for something; the answer comes through the ticket.
@@ -256,6 +260,16 @@ impl Pool {
         Some(custody::report(&held.evidence, policy, slot::first_wish(&self.shared.config), now, run))
     }
 
+    /// Whether the last record could not be written.
+    pub(super) fn audit_has_failed(&self) -> bool {
+        self.shared.desk.as_ref().is_some_and(Desk::has_failed)
+    }
+
+    /// Counts a stranger for the next record.
+    pub(super) fn refused(&self) {
+        self.shared.desk.iter().for_each(Desk::refused);
+    }
+
     /// Hears from now on when a worker comes or goes.
     pub(super) fn watch(&self) -> watch::Receiver<()> {
         self.shared.changed.subscribe()
@@ -264,7 +278,8 @@ impl Pool {
     /// Whether every worker's thread does what it does within its time: the proof for a watchdog.
     pub(super) fn makes_progress(&self) -> bool {
         let now = Instant::now();
-        self.shared.lock().due.iter().flatten().all(|due| *due > now)
+        let writes = !self.shared.desk.as_ref().is_some_and(Desk::is_stuck);
+        writes && self.shared.lock().due.iter().flatten().all(|due| *due > now)
     }
 
     /// Ends every worker in good order, and the PIN with them.
@@ -277,6 +292,11 @@ impl Pool {
         self.shared.bells.iter().for_each(Bell::ring);
         for thread in self.threads {
             let _ = thread.join();
+        }
+        // Last, when nothing more comes to be written.
+        self.shared.desk.iter().for_each(Desk::end);
+        if let Some(scribe) = self.scribe {
+            let _ = scribe.join();
         }
     }
 }

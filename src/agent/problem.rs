@@ -65,6 +65,7 @@ impl Problem {
             Kind::SignatureInvalid => "signature_invalid",
             Kind::TokenTimeout => "timeout",
             Kind::NotAllowed => "not_allowed",
+            Kind::AuditUnavailable => "audit_unavailable",
             kind if kind.exit_code() == 4 => "pin_refused",
             kind if matches!(kind.exit_code(), 3 | 6) => "token_unavailable",
             _ => "unexpected",

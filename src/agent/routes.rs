@@ -11,9 +11,10 @@ use serde::{Deserialize, Deserializer};
 
 use super::is_job;
 use super::peer::{Access, Peer};
-use super::pool::{Caller, Task};
+use super::pool::Task;
 use super::problem::{self, Problem};
 use super::server::{Agent, Client};
+use crate::audit::chain::Caller;
 use crate::cba::Version;
 use crate::policy::Wish;
 use crate::reach::now;
@@ -189,6 +190,7 @@ async fn read(agent: &Arc<Agent>, request: Request<Incoming>) -> Result<(Wish, O
 
 fn refuse(agent: &Arc<Agent>, peer: &Peer, what: &str) -> Reply {
     agent.metrics.refused("not_allowed");
+    agent.pool.refused();
     agent.strangers.note(peer, what);
     failure(&Problem::new("not_allowed"))
 }

@@ -138,10 +138,13 @@ impl Agent {
     /// The metrics as they are now.
     pub(super) async fn metrics_text(&self) -> prometheus::Result<Vec<u8>> {
         let ready = self.probe().await.is_ok();
-        self.metrics.text(&self.pool.view(), ready)
+        self.metrics.text(&self.pool.view(), ready, !self.pool.audit_has_failed())
     }
 
     async fn probe(&self) -> Result<(), Refusal> {
+        if self.pool.audit_has_failed() {
+            return Err(Refusal { kind: Kind::AuditUnavailable, retry_after: Some(PROBE_HOLDS) });
+        }
         let view = self.pool.view();
         if !view.is_up {
             let starting = Refusal { kind: Kind::TokenFailed, retry_after: Some(Duration::from_secs(1)) };

@@ -42,7 +42,7 @@ impl AuthUrl {
         if text.contains(['?', '#']) {
             return Err(AuthUrlError::Query);
         }
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]@%".contains(c);
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]%".contains(c);
         let uri: Uri = text.parse().map_err(|_| AuthUrlError::Syntax)?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(AuthUrlError::Syntax);
@@ -54,7 +54,9 @@ impl AuthUrl {
         let port = authority.as_str().strip_prefix(host).unwrap_or("?");
         let port_is_fine = port.is_empty()
             || port.strip_prefix(':').and_then(|port| port.parse().ok()).is_some_and(|port: u16| port != 0);
-        if !text.chars().all(plain) || !is_host(host) || !port_is_fine {
+        // Brackets are an IPv6 address's alone: curl takes others for a pattern.
+        let path_is_fine = !uri.path().contains(['[', ']']);
+        if !text.chars().all(plain) || !path_is_fine || !is_host(host) || !port_is_fine {
             return Err(AuthUrlError::Syntax);
         }
         if scheme != "https" && !(scheme == "http" && is_loopback(host)) {
@@ -139,6 +141,8 @@ mod tests {
             "https://auth.anaplan.com/\n",
             "https://auth.anaplan.com/'$(id)'",
             "https://auth.anaplan.com/\"",
+            "https://auth.anaplan.com/@",
+            "https://auth.anaplan.com/[1-3]",
             "https://auth.anaplan.com:",
             "https://auth.anaplan.com:0",
             "https://auth.anaplan.com:99999",

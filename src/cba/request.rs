@@ -5,9 +5,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use super::{AuthUrl, Version};
 use crate::certificate::{Certificate, HeaderEncoding};
+use crate::printable::hex;
 
 /// The scheme of the `Authorization` header.
 pub const SCHEME: &str = "CACertificate";
@@ -78,6 +80,14 @@ impl Request {
         };
         let authorization = format!("{SCHEME} {}", certificate.header_value(encoding));
         Self { url: url.authenticate(), authorization, body }
+    }
+
+    /// The SHA-256 of the message, in hexadecimal: it names the payload without being one.
+    #[must_use]
+    pub fn message_sha256(&self) -> String {
+        // invariant: it was encoded by `new`
+        let message = STANDARD.decode(&self.body.encoded_data).unwrap_or_default();
+        hex(&Sha256::digest(message))
     }
 
     /// The request in one of its forms.

@@ -6,6 +6,8 @@ use clap::ArgMatches;
 
 use super::{print, usage, word};
 use crate::agent::{client, is_job};
+use crate::audit::Log;
+use crate::audit::chain::Caller;
 use crate::cba::received::Received;
 use crate::cba::{Format, Request, Version};
 use crate::certificate::Certificate;
@@ -40,18 +42,32 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     if own_token.is_none() && !config.sign.sockets.is_empty() {
         return print_request(&ask_agents(config, job)?, format);
     }
+    let mut log = config.audit.clone().map(Log::new);
+    // Before any login: a log that cannot be kept costs no try of the PIN.
+    log.as_mut().map_or(Ok(()), Log::check)?;
     let login = Login::prepare(config);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
     let deadline = Deadline::after(config.sign.timeout);
     let reached = reach::open(config, &deadline)?.reach(config, deadline)?;
     let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
     let mut signer = Signer::ready(reached, login, file, config, wish)?;
-    let printed = signer.sign(config, wish).and_then(|request| {
+    let signed = signer.sign(config, wish);
+    let recorded = log.as_mut().map_or(Ok(()), |log| {
+        log.append(&[signer.entry(caller(job), wish, signed.as_ref().map_err(|error| error.kind))])
+    });
+    let printed = signed.and_then(|request| {
+        recorded?;
         warn_of_replay(config, &signer.identity().certificate);
         print_request(&request, format)
     });
     signer.end(printed.as_ref().err());
     printed
+}
+
+/// Whoever runs this command.
+fn caller(job: Option<&str>) -> Caller {
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    Caller { uid, gid, pid: rustix::process::getpid().as_raw_nonzero().get(), job: job.map(str::to_owned) }
 }
 
 fn print_request(request: &Request, format: Format) -> Result<()> {

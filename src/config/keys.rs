@@ -19,6 +19,8 @@ pub enum Group {
     Serve,
     /// `sign`, and what asks a running agent.
     Socket,
+    /// What records payloads.
+    Audit,
     /// Every command.
     Log,
 }
@@ -72,10 +74,10 @@ const fn list(path: &'static str, flag: &'static str, value: &'static str, group
     Key { path, flag, value, group, shape: Shape::List, help }
 }
 
-use Group::{Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
+use Group::{Audit, Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
 
 /// All of them.
-pub const KEYS: [Key; 40] = [
+pub const KEYS: [Key; 41] = [
     text(
         "module",
         "module",
@@ -197,6 +199,7 @@ pub const KEYS: [Key; 40] = [
     ),
     list("policy.token_serials", "policy-token-serials", "SERIAL", Policy, "Tokens that may be used"),
     list("policy.certificate_sha256", "policy-certificate-sha256", "FP", Policy, "Certificates that may be used"),
+    text("audit.path", "audit-path", "FILE", Audit, "Audit log: one record on disk before each payload is handed out"),
     text("log.format", "log-format", "text|json|journald", Log, "Form of notices and errors on standard error"),
     text("log.level", "log-level", "LEVEL", Log, "error, warn, info, debug or trace; -v is debug, -vv trace"),
     text("state_dir", "state-dir", "DIR", Token, "Directory of the wrong-PIN fuse"),

@@ -71,6 +71,7 @@ impl Config {
             serve: read.serve()?,
             refuse_open_module: false,
             policy: read.policy()?,
+            audit: read.optional("audit.path", absolute)?,
             log: read.log()?,
         })
     }

@@ -12,12 +12,13 @@ use sha2::{Digest as _, Sha256};
 
 use super::record::Record;
 pub use super::record::{Attempt, End};
-use super::store::{open, read, wait_for, write};
+use super::store::{read, write};
 use crate::deadline::Deadline;
 use crate::error::{Explain, Kind};
 use crate::facts::{Slot, Token};
 use crate::printable::{hex, printable};
 use crate::selector::{TokenSelector, Uri};
+use crate::store::{open, wait_for};
 
 /// Why a login is not tried.
 #[derive(Debug, thiserror::Error)]

@@ -129,7 +129,8 @@ impl Agent {
     /// One request on a connection of its own.
     #[track_caller]
     pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> Reply {
-        Client::connect(&self.socket).exchange(method, path, body).expect("an answer")
+        let answer = Client::connect(&self.socket).exchange(method, path, body);
+        answer.unwrap_or_else(|| panic!("no answer to {method} {path}: {}", self.log()))
     }
 
     /// A payload, which must come.

@@ -6,6 +6,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod agent;
+mod audit;
 mod certificate;
 mod cli;
 mod config;

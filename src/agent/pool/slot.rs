@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::failure::stops_logins;
 use super::order::{Job, Order, Refusal, Slot};
-use super::{Answer, Bell, Caller, Held, Shared, Task};
-use crate::cba::{Format, Version};
+use super::scribe::Draft;
+use super::{Answer, Bell, Held, Shared, Task};
+use crate::audit::chain::{Caller, Entry};
+use crate::cba::{Format, Request, Version};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -152,13 +154,27 @@ impl Place<'_> {
         let result = carry_out(&task, worker, &shared.config);
         shared.lock().signing[slot] = false;
         worker.release();
-        match result {
+        let entry = match &task {
+            Task::Sign(wish, caller) => {
+                let made = result.as_ref().map_err(|error| error.kind);
+                made.map(Option::as_ref).transpose().map(|made| worker.entry(caller.clone(), *wish, made))
+            }
+            Task::Probe => None,
+        };
+        match result.and_then(|request| request.as_ref().map(text_of).transpose()) {
             Ok(text) => {
-                let answer = Answer { text, queue: start - since, token: start.elapsed() };
+                let text = text.unwrap_or_default();
+                let mut answer = Some(Answer { text, queue: start - since, token: start.elapsed() });
                 let alone = worker.always_authenticates();
+                if let (Some(desk), Some(entry)) = (&shared.desk, entry) {
+                    // Answered when its record is on disk; the worker need not wait for that.
+                    desk.push(Draft { entry, answer: answer.take().map(|answer| (job, answer)) });
+                }
                 shared.apply(|state, now| {
                     state.proven = Some(Instant::now());
-                    state.answer(job, Ok(answer));
+                    if let Some(answer) = answer {
+                        state.answer(job, Ok(answer));
+                    }
                     if alone {
                         state.plan.needs_to_be_alone(slot);
                     }
@@ -166,13 +182,24 @@ impl Place<'_> {
                 });
             }
             Err(error) if error.kind == Kind::Policy => {
+                self.record(entry);
                 tracing::warn!("{}", error.message);
                 shared.apply(|state, now| {
                     state.answer(job, Err(Refusal { kind: Kind::Policy, retry_after: None }));
                     state.plan.finished(slot, false, now)
                 });
             }
-            Err(error) => self.lost(&error),
+            Err(error) => {
+                self.record(entry);
+                self.lost(&error);
+            }
+        }
+    }
+
+    /// Records what nobody waits for.
+    fn record(&self, entry: Option<Entry>) {
+        if let (Some(desk), Some(entry)) = (&self.shared.desk, entry) {
+            desk.push(Draft { entry, answer: None });
         }
     }
 
@@ -225,19 +252,21 @@ fn report(slot: Slot, error: &Error, last: Option<&str>) {
     }
 }
 
-/// A payload in its JSON form, or nothing for a token that answers.
-fn carry_out(task: &Task, worker: &mut Signer, config: &Config) -> Result<String> {
+/// A payload, or nothing for a token that answers.
+fn carry_out(task: &Task, worker: &mut Signer, config: &Config) -> Result<Option<Request>> {
     match task {
-        Task::Probe => worker.probe(config, first_wish(config)).map(|()| String::new()),
+        Task::Probe => worker.probe(config, first_wish(config)).map(|()| None),
         Task::Sign(wish, Caller { uid, gid, pid, job }) => {
             let request = worker.sign(config, *wish)?;
-            let text = request.render(Format::Json);
-            let text = text.map_err(|error| Error::new(Kind::Unexpected, error.to_string()))?;
             let job = job.as_deref().unwrap_or("-");
             tracing::info!("payload {} for user {uid} group {gid} (process {pid}, job {job})", wish.version);
-            Ok(text)
+            Ok(Some(request))
         }
     }
+}
+
+fn text_of(request: &Request) -> Result<String> {
+    request.render(Format::Json).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))
 }
 
 /// From nothing to a worker that is logged in, on the token that is expected where one is.

@@ -1,0 +1,428 @@
+//! Records of the audit log, how each is bound to the one before it, and the check of all of them.
+//!
+//! PURE. A record is one line of JSON. Its last member is `hash`, the SHA-256 of the line's bytes before `,"hash":`; `prev`
+//! is the hash of the record before. The chain has no key: it shows what was changed to whoever knows one later hash.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::certificate::utc;
+use crate::printable::{hex, printable};
+
+/// The longest line that is read, in bytes: far beyond any record.
+pub const LINE_LIMIT: usize = 16 << 10;
+
+/// What stands between a record's other members and its hash.
+const HASH: &[u8] = b",\"hash\":\"";
+
+/// The end of a chain: the last record's number and hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The number of the last record; 0 before the first.
+    pub seq: u64,
+    /// Its hash in hexadecimal; zeros before the first.
+    pub hash: String,
+}
+
+impl Head {
+    /// The head before the first record.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { seq: 0, hash: "0".repeat(64) }
+    }
+
+    /// Reads `SEQ:HASH`; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (seq, hash) = text.trim_end().split_once(':')?;
+        let plain = !seq.is_empty() && seq.bytes().all(|byte| byte.is_ascii_digit());
+        (plain && is_hash(hash)).then(|| Some(Self { seq: seq.parse().ok()?, hash: hash.to_owned() }))?
+    }
+}
+
+/// `SEQ:HASH`.
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.seq, self.hash)
+    }
+}
+
+fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Who asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Caller {
+    /// By the kernel's word.
+    pub uid: u32,
+    /// By the kernel's word.
+    pub gid: u32,
+    /// As the kernel saw it when the connection was made; another process may have the number by now.
+    pub pid: i32,
+    /// The caller's own claim.
+    pub job: Option<String>,
+}
+
+/// What a payload was made of; nothing of it lets anybody log in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Payload {
+    /// The token's serial number.
+    pub token_serial: Option<String>,
+    /// The SHA-256 of the certificate, hexadecimal.
+    pub certificate_sha256: Option<String>,
+    /// `v1` or `v2`.
+    pub payload_version: String,
+    /// The SHA-256 of the message, hexadecimal; `None` where none was signed.
+    pub message_sha256: Option<String>,
+    /// How the token signed.
+    pub mechanism: Option<&'static str>,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Event {
+    /// Somebody asked for a payload.
+    Sign {
+        /// Who.
+        #[serde(flatten)]
+        caller: Caller,
+        /// For what.
+        #[serde(flatten)]
+        payload: Payload,
+    },
+    /// So many were refused by who they are since the last such record.
+    RefusedPeers {
+        /// How many.
+        count: u64,
+    },
+    /// So many payloads were not handed out because the log could not be written.
+    Resumed {
+        /// How many.
+        count: u64,
+    },
+    /// The line before is what a crash left of a record.
+    Torn {
+        /// Its length.
+        torn_bytes: usize,
+        /// Its SHA-256.
+        torn_sha256: String,
+    },
+}
+
+/// One record, before it has a place in the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Seconds of Unix time.
+    pub time: u64,
+    /// What happened.
+    pub event: Event,
+    /// `ok`, or the stable name of why not.
+    pub outcome: &'static str,
+}
+
+impl Entry {
+    fn name(&self) -> &'static str {
+        match self.event {
+            Event::Sign { .. } => "sign",
+            Event::RefusedPeers { .. } => "refused_peers",
+            Event::Resumed { .. } => "resumed",
+            Event::Torn { .. } => TORN,
+        }
+    }
+
+    /// The line behind `head`, ended by a newline, and the head that it makes.
+    ///
+    /// # Errors
+    /// None that can occur: the values are plain; the type is that of the JSON writer.
+    pub fn line(&self, head: &Head) -> serde_json::Result<(String, Head)> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            seq: u64,
+            time: String,
+            event: &'static str,
+            outcome: &'static str,
+            #[serde(flatten)]
+            rest: &'a Event,
+            prev: &'a str,
+        }
+        let (seq, time) = (head.seq + 1, utc(self.time));
+        let line = Line { seq, time, event: self.name(), outcome: self.outcome, rest: &self.event, prev: &head.hash };
+        let mut text = serde_json::to_string(&line)?;
+        text.pop();
+        let hash = digest(text.as_bytes());
+        text.push_str(&format!(",\"hash\":\"{hash}\"}}\n"));
+        Ok((text, Head { seq, hash }))
+    }
+}
+
+const TORN: &str = "torn";
+
+/// The SHA-256 in hexadecimal.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// What the check looks at in a line.
+#[derive(Debug, Deserialize)]
+struct Record {
+    seq: u64,
+    prev: String,
+    hash: String,
+    event: String,
+    torn_sha256: Option<String>,
+}
+
+impl Record {
+    /// `None` for what is no record in form; whether its hash is right is told apart.
+    fn read(line: &[u8]) -> Option<(Self, String)> {
+        let record: Self = serde_json::from_slice(line).ok()?;
+        let body = line.len().checked_sub(HASH.len() + 64 + 2)?;
+        let is_last = line[body..].starts_with(HASH) && line.ends_with(format!("{}\"}}", record.hash).as_bytes());
+        (is_last && is_hash(&record.hash)).then(|| (record, digest(&line[..body])))
+    }
+}
+
+/// The head that a line makes, where the line is a whole record and its hash is right.
+#[must_use]
+pub fn head_of(line: &[u8]) -> Option<Head> {
+    let (record, hash) = Record::read(line)?;
+    (record.hash == hash).then_some(Head { seq: record.seq, hash })
+}
+
+/// Whether a line is the record that follows `head`.
+#[must_use]
+pub fn follows(line: &[u8], head: &Head) -> bool {
+    Record::read(line)
+        .is_some_and(|(record, hash)| record.hash == hash && record.prev == head.hash && record.seq == head.seq + 1)
+}
+
+/// Holds line after line against the ones before, in memory that does not grow.
+#[derive(Debug, Default)]
+pub struct Check {
+    /// The last record, with the other hash that a changed line may have had.
+    last: Option<(Head, Option<String>)>,
+    first: Option<u64>,
+    records: u64,
+    /// A line that is no record, until the next one tells why.
+    broken: Option<(String, String)>,
+    /// Lines that a crash left, each named.
+    pub torn: Vec<String>,
+}
+
+impl Check {
+    /// Takes the next line, without its newline; `whole` where it had one. Returns what is wrong.
+    pub fn line(&mut self, line: &[u8], whole: bool, place: &str) -> Vec<String> {
+        let Some((record, hash)) = Record::read(line).filter(|_| whole) else {
+            let mut wrong = self.settle();
+            if whole {
+                self.broken = Some((place.to_owned(), digest(line)));
+            } else {
+                wrong.push(format!(
+                    "{place}: {} bytes without an end: cut off, or being written; after a crash the next record says so",
+                    line.len()
+                ));
+            }
+            return wrong;
+        };
+        let mut wrong = Vec::new();
+        match self.broken.take() {
+            Some((torn, digest)) if record.event == TORN && record.torn_sha256.as_ref() == Some(&digest) => {
+                self.torn.push(torn);
+            }
+            Some((place, _)) => wrong.push(no_record(&place)),
+            None => {}
+        }
+        self.records += 1;
+        self.first.get_or_insert(record.seq);
+        let edited = record.hash != hash;
+        if edited {
+            wrong.push(format!("{place}: record {} was changed: its hash is another", record.seq));
+        }
+        let other = edited.then_some(hash);
+        match &self.last {
+            None if record.seq <= 1 && (record.seq, record.prev.as_str()) != (1, Head::none().hash.as_str()) => {
+                wrong.push(format!("{place}: record {} is no first record of a log", record.seq));
+            }
+            None => {}
+            Some((last, _)) if record.seq <= last.seq => {
+                let how = if record.hash == last.hash { "is there twice" } else { "is inserted or out of order" };
+                wrong.push(format!("{place}: record {} {how}, after record {}", record.seq, last.seq));
+                // What follows belongs to the record before it.
+                return wrong;
+            }
+            Some((last, _)) if record.seq > last.seq + 1 => {
+                wrong.push(match record.seq - last.seq {
+                    2 => format!("{place}: record {} is missing before it", last.seq + 1),
+                    _ => format!("{place}: records {} to {} are missing before it", last.seq + 1, record.seq - 1),
+                });
+            }
+            Some((last, other)) if record.prev != last.hash && other.as_ref() != Some(&record.prev) => {
+                wrong.push(format!(
+                    "{place}: record {} does not follow record {}: one of the two was replaced",
+                    record.seq, last.seq
+                ));
+            }
+            Some(_) => {}
+        }
+        self.last = Some((Head { seq: record.seq, hash: record.hash }, other));
+        wrong
+    }
+
+    fn settle(&mut self) -> Vec<String> {
+        self.broken.take().map(|(place, _)| no_record(&place)).into_iter().collect()
+    }
+
+    /// What is still wrong at the end.
+    pub fn end(&mut self) -> Vec<String> {
+        self.settle()
+    }
+
+    /// The last record.
+    #[must_use]
+    pub fn head(&self) -> Option<&Head> {
+        self.last.as_ref().map(|(head, _)| head)
+    }
+
+    /// The number of the first record.
+    #[must_use]
+    pub fn first(&self) -> Option<u64> {
+        self.first
+    }
+
+    /// How many records there are.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+}
+
+fn no_record(place: &str) -> String {
+    format!("{}: no record of an audit log", printable(place))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(time: u64) -> Entry {
+        let caller = Caller { uid: 1, gid: 2, pid: 3, job: Some("nightly".into()) };
+        let payload = Payload { payload_version: "v2".into(), ..Payload::default() };
+        Entry { time, event: Event::Sign { caller, payload }, outcome: "ok" }
+    }
+
+    fn log(records: u64) -> Vec<String> {
+        let mut head = Head::none();
+        let next = |time| {
+            let (line, next) = entry(time).line(&head).unwrap();
+            head = next;
+            line.trim_end().to_owned()
+        };
+        (1..=records).map(next).collect()
+    }
+
+    fn check(lines: &[String]) -> Vec<String> {
+        let mut check = Check::default();
+        let mut wrong: Vec<String> = lines
+            .iter()
+            .enumerate()
+            .flat_map(|(at, line)| check.line(line.as_bytes(), true, &format!("line {}", at + 1)))
+            .collect();
+        wrong.extend(check.end());
+        wrong
+    }
+
+    #[test]
+    fn what_was_written_is_right_and_the_hash_is_last() {
+        let lines = log(9);
+        assert_eq!(check(&lines), [""; 0]);
+        assert_eq!(check(&lines[4..]), [""; 0]);
+        let (body, hash) = lines[3].split_once(",\"hash\":").unwrap();
+        assert_eq!(hash, format!("\"{}\"}}", digest(body.as_bytes())));
+        assert!(body.contains("\"job\":\"nightly\""), "{body}");
+    }
+
+    #[test]
+    fn each_kind_of_change_is_named_by_its_line() {
+        let lines = log(9);
+        let mut edited = lines.clone();
+        edited[4] = edited[4].replace("nightly", "nightlx");
+        assert_eq!(check(&edited), ["line 5: record 5 was changed: its hash is another"]);
+        let mut hash = lines.clone();
+        let last = hash[4].len() - 3;
+        let other = if hash[4].as_bytes()[last] == b'0' { "1" } else { "0" };
+        hash[4].replace_range(last..=last, other);
+        assert_eq!(check(&hash), ["line 5: record 5 was changed: its hash is another"]);
+        let mut removed = lines.clone();
+        removed.remove(4);
+        assert_eq!(check(&removed), ["line 5: record 5 is missing before it"]);
+        let mut swapped = lines.clone();
+        swapped.swap(4, 5);
+        assert_eq!(
+            check(&swapped),
+            ["line 5: record 5 is missing before it", "line 6: record 5 is inserted or out of order, after record 6"]
+        );
+        let mut doubled = lines.clone();
+        doubled.insert(5, lines[4].clone());
+        assert_eq!(check(&doubled), ["line 6: record 5 is there twice, after record 5"]);
+        let mut inserted = lines.clone();
+        inserted.insert(5, entry(77).line(&Head { seq: 4, hash: "0".repeat(64) }).unwrap().0.trim_end().to_owned());
+        assert_eq!(check(&inserted), ["line 6: record 5 is inserted or out of order, after record 5"]);
+        let mut replaced = lines.clone();
+        replaced[4] = entry(77).line(&head_of(lines[3].as_bytes()).unwrap()).unwrap().0.trim_end().to_owned();
+        assert_eq!(check(&replaced), ["line 6: record 6 does not follow record 5: one of the two was replaced"]);
+        let mut text = lines.clone();
+        text.insert(2, "hello".into());
+        assert_eq!(check(&text), ["line 3: no record of an audit log"]);
+    }
+
+    #[test]
+    fn a_torn_line_is_right_where_the_next_record_says_so() {
+        let mut lines = log(3);
+        let torn = lines[2][..40].to_owned();
+        let head = head_of(lines[1].as_bytes()).unwrap();
+        lines[2].clone_from(&torn);
+        assert_eq!(check(&lines), ["line 3: no record of an audit log"]);
+        let marker = Event::Torn { torn_bytes: 40, torn_sha256: digest(torn.as_bytes()) };
+        let (line, _) = Entry { time: 5, event: marker, outcome: "ok" }.line(&head).unwrap();
+        lines.push(line.trim_end().to_owned());
+        assert_eq!(check(&lines), [""; 0]);
+        lines[2].push('x');
+        assert_eq!(check(&lines), ["line 3: no record of an audit log"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_change_of_a_byte_goes_unseen(line in 0..6_usize, at in 0..900_usize, byte in 0..255_u8) {
+            let mut lines: Vec<Vec<u8>> = log(6).into_iter().map(String::into_bytes).collect();
+            let at = at % lines[line].len();
+            prop_assume!(lines[line][at] != byte && byte != b'\n');
+            lines[line][at] = byte;
+            let mut check = Check::default();
+            let mut wrong = 0;
+            for line in &lines {
+                wrong += check.line(line, true, "x").len();
+            }
+            prop_assert!(wrong + check.end().len() > 0);
+        }
+
+        #[test]
+        fn nothing_makes_the_check_panic(line in proptest::collection::vec(any::<u8>(), 0..300), whole: bool) {
+            let mut check = Check::default();
+            check.line(&line, whole, "x");
+            check.end();
+        }
+
+        #[test]
+        fn heads_read_back(seq: u64) {
+            let head = Head { seq, hash: digest(&seq.to_be_bytes()) };
+            prop_assert_eq!(Head::parse(&head.to_string()), Some(head));
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! `audit verify`, `audit head`: the chain of the audit log, checked by anybody who can read it.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal as _, Read, Write as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::ArgMatches;
+
+use super::{configure, print, usage};
+use crate::audit;
+use crate::audit::chain::{Check, Head, LINE_LIMIT, head_of};
+use crate::error::{Error, Kind, Result};
+use crate::log;
+use crate::printable::printable;
+
+/// So many findings are printed, each; the rest is counted.
+const SHOWN: usize = 20;
+
+pub(super) fn run(matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
+    let Some((name, matches)) = matches.subcommand() else {
+        return Err(Error::new(Kind::Usage, "a command is needed: audit verify or audit head"));
+    };
+    *format = configure(matches)?.log.format;
+    let files: Vec<&str> = matches.get_many::<String>("file").into_iter().flatten().map(String::as_str).collect();
+    match name {
+        "verify" => verify(&files, matches),
+        _ => head(files.first().copied().unwrap_or_default()),
+    }
+}
+
+fn head(file: &str) -> Result<()> {
+    let path = Path::new(file);
+    // Read, and not written: a log that others may only read has a head, too.
+    std::fs::metadata(path).map_err(|error| cannot_read(file, &error))?;
+    match audit::head(path) {
+        Ok(head) => print(&head.unwrap_or_else(Head::none).to_string()),
+        Err(audit::AuditError::Damaged(_)) => {
+            Err(Error::new(Kind::Invalid, format!("{file} does not end in a record of an audit log"))
+                .hint(format!("cba-agent audit verify {file}")))
+        }
+        Err(audit::AuditError::Write(_, error)) => Err(cannot_read(file, &error)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What was found in all files.
+#[derive(Default)]
+struct Findings {
+    check: Check,
+    /// The first of what is wrong.
+    first: Option<String>,
+    wrong: usize,
+    expected: Vec<(Head, bool)>,
+}
+
+impl Findings {
+    fn say(&mut self, wrong: Vec<String>) {
+        for wrong in wrong {
+            self.wrong += 1;
+            match self.wrong {
+                1 => self.first = Some(wrong),
+                2..=SHOWN => tracing::warn!("{wrong}"),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn verify(files: &[&str], matches: &ArgMatches) -> Result<()> {
+    let expected = matches.get_many::<String>("expect-head").into_iter().flatten();
+    let expected = expected.map(|text| Head::parse(text).ok_or_else(|| usage("expect-head", "must be SEQ:HASH")));
+    let expected = expected.map(|head| head.map(|head| (head, false))).collect::<Result<_>>()?;
+    let mut findings = Findings { expected, ..Findings::default() };
+    let mut progress = Progress::new();
+    for file in in_order(files)? {
+        if file == "-" {
+            read("standard input", io::stdin().lock(), &mut findings, &mut progress)?;
+        } else {
+            let opened = File::open(file).map_err(|error| cannot_read(file, &error))?;
+            read(file, BufReader::with_capacity(1 << 16, opened), &mut findings, &mut progress)?;
+        }
+    }
+    progress.end();
+    let wrong = findings.check.end();
+    findings.say(wrong);
+    let anchors = missing_heads(&findings);
+    findings.say(anchors);
+    report(&findings)
+}
+
+fn report(findings: &Findings) -> Result<()> {
+    for place in &findings.check.torn {
+        tracing::warn!("{place}: what a crash left of a record; the next one says so, and no payload was handed out");
+    }
+    if let Some(first) = &findings.first {
+        let more = match findings.wrong {
+            1 => String::new(),
+            wrong => format!(" (and {} findings more)", wrong - 1),
+        };
+        return Err(Error::new(Kind::Invalid, format!("the audit log is not as it was written: {first}{more}"))
+            .hint("keep the files as they are, and compare them with copies and heads that were kept elsewhere"));
+    }
+    let (Some(first), Some(head)) = (findings.check.first(), findings.check.head()) else {
+        return print("valid: no records");
+    };
+    let older = if first > 1 { ", older ones are not among these files" } else { "" };
+    let anchored = match findings.expected.len() {
+        0 => "not compared with a head kept elsewhere (--expect-head); the chain alone shows no cut at its end".into(),
+        count => format!("{count} kept elsewhere found in the chain"),
+    };
+    print(&format!(
+        "valid: {} records, {first} to {}{older}\nhead: {head}\nheads: {anchored}",
+        findings.check.records(),
+        head.seq
+    ))
+}
+
+/// Heads that were kept elsewhere and are no records here.
+fn missing_heads(findings: &Findings) -> Vec<String> {
+    let missing = findings.expected.iter().filter(|(_, found)| !found);
+    missing
+        .map(|(expected, _)| match findings.check.head() {
+            Some(head) if head.seq >= expected.seq => {
+                format!(
+                    "record {} is another than the head that was kept elsewhere, or not among these files",
+                    expected.seq
+                )
+            }
+            _ => format!("the log ends before record {}, whose head was kept elsewhere", expected.seq),
+        })
+        .collect()
+}
+
+/// Files in the order of their first records, since their names sort in any order; standard input stays in its place.
+fn in_order<'a>(files: &[&'a str]) -> Result<Vec<&'a str>> {
+    if files.contains(&"-") {
+        return Ok(files.to_vec());
+    }
+    let mut keyed = Vec::new();
+    for file in files {
+        let opened = File::open(file).map_err(|error| cannot_read(file, &error))?;
+        let mut lines = BufReader::new(opened);
+        let mut first = None;
+        // A crash may have left what is no record at the beginning.
+        for _ in 0..2 {
+            if let Some((line, _)) = line(&mut lines).map_err(|error| cannot_read(file, &error))? {
+                first = first.or_else(|| head_of(&line).map(|head| head.seq));
+            }
+        }
+        keyed.push((first.unwrap_or(u64::MAX), *file));
+    }
+    keyed.sort_by_key(|(first, _)| *first);
+    Ok(keyed.into_iter().map(|(_, file)| file).collect())
+}
+
+fn read(name: &str, mut source: impl BufRead, findings: &mut Findings, progress: &mut Progress) -> Result<()> {
+    let packed = [&b"\x1f\x8b"[..], b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh"];
+    let start = source.fill_buf().map_err(|error| cannot_read(name, &error))?;
+    if packed.iter().any(|magic| start.starts_with(magic)) {
+        return Err(Error::new(Kind::Config, format!("{name} is compressed"))
+            .hint("unpack all in their order into one stream: zcat -f OLDEST ... NEWEST | cba-agent audit verify -"));
+    }
+    let mut number = 0_u64;
+    while let Some((line, whole)) = line(&mut source).map_err(|error| cannot_read(name, &error))? {
+        number += 1;
+        let wrong = findings.check.line(&line, whole, &format!("{} line {number}", printable(name)));
+        findings.say(wrong);
+        for (expected, found) in &mut findings.expected {
+            *found |= findings.check.head() == Some(expected);
+        }
+        progress.line();
+    }
+    Ok(())
+}
+
+/// The next line without its newline, at most so long, and whether it had one and was not longer.
+fn line(source: &mut impl BufRead) -> io::Result<Option<(Vec<u8>, bool)>> {
+    let mut line = Vec::new();
+    let limit = u64::try_from(LINE_LIMIT).unwrap_or(u64::MAX);
+    if source.by_ref().take(limit).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    let mut whole = line.last() == Some(&b'\n');
+    if whole {
+        line.pop();
+    }
+    if !whole && line.len() == LINE_LIMIT {
+        // No record is so long: passed over up to its end.
+        source.skip_until(b'\n')?;
+        whole = true;
+    }
+    Ok(Some((line, whole)))
+}
+
+fn cannot_read(name: &str, error: &io::Error) -> Error {
+    Error::new(Kind::Config, format!("cannot read {name}: {error}"))
+        .hint("name the log's files, or - for standard input")
+}
+
+/// How far it is, for a person who waits.
+struct Progress {
+    lines: u64,
+    said: Instant,
+    is_seen: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { lines: 0, said: Instant::now(), is_seen: io::stderr().is_terminal() }
+    }
+
+    fn line(&mut self) {
+        self.lines += 1;
+        if self.is_seen && self.lines % 4096 == 0 && self.said.elapsed() > Duration::from_millis(500) {
+            let _ = write!(io::stderr(), "\r{} records", self.lines);
+            self.said = Instant::now();
+        }
+    }
+
+    fn end(&self) {
+        if self.is_seen && self.lines > 4096 {
+            let _ = write!(io::stderr(), "\r{:30}\r", "");
+        }
+    }
+}

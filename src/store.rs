@@ -1,0 +1,76 @@
+//! Files that this program keeps for itself: opened so that nobody's link is followed, and locked against its others.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+
+use crate::deadline::Deadline;
+
+/// Opens a file for reading and writing, made with mode 0600 if it is not there. Nobody's symbolic link is followed: root
+/// may be the one who runs this in a directory that belongs to a service.
+///
+/// # Errors
+/// When it cannot be opened or made, or is anything but a plain file with one name.
+pub fn open(path: &Path) -> io::Result<File> {
+    let own = || OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(no_follow()).clone();
+    match own().create_new(true).open(path) {
+        Ok(file) => {
+            give_to_owner(&file, path)?;
+            Ok(file)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => regular(own().open(path)?),
+        Err(error) => Err(error),
+    }
+}
+
+/// Flags by which a link is refused and a pipe does not block.
+#[must_use]
+pub fn no_follow() -> i32 {
+    i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default()
+}
+
+/// Refuses what is no plain file with one name.
+///
+/// # Errors
+/// For anything else.
+pub fn regular(file: File) -> io::Result<File> {
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.nlink() == 1 { Ok(file) } else { Err(io::Error::other("not a plain file")) }
+}
+
+/// What root makes belongs to the owner of the directory, or a service would be locked out by one run of root's. Only
+/// for a file that was made a moment ago: anything else may be a link to somebody's file.
+///
+/// # Errors
+/// When the directory's owner cannot be read, or the file not be given away.
+pub fn give_to_owner(file: &File, path: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let Some(directory) = path.parent() else { return Ok(()) };
+    let owner = fs::metadata(directory)?;
+    std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))
+}
+
+/// Waits for the lock. The kernel knows no time-out for that, and a thread that waited without one would stay behind
+/// with its descriptor, in a service again and again; so it is asked every now and then. `None` at the deadline.
+///
+/// # Errors
+/// When the file system has no locks.
+pub fn wait_for(file: File, deadline: &Deadline) -> io::Result<Option<File>> {
+    const AGAIN: Duration = Duration::from_millis(20);
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(file)),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let Some(left) = deadline.left() else { return Ok(None) };
+        std::thread::sleep(left.min(AGAIN));
+    }
+}
