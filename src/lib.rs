@@ -48,7 +48,8 @@
 //! 2. The message is made in the worker at the last moment, after a context-specific login
 //!    (`odd::a_slow_login_does_not_age_the_message`).
 //! 3. The front accepts a result only after [`cba::verify()`] and the policy accepted it
-//!    (`faults::a_corrupted_signature_is_exit_7_and_nothing_on_stdout`).
+//!    (`faults::a_corrupted_signature_is_exit_7_and_nothing_on_stdout`), and hands it out only when its record is on disk, where
+//!    records are kept (`audit::a_killed_agent_handed_out_nothing_without_its_record`).
 //! 4. [`policy::decide`] runs on the worker's facts before it is told to sign (`sign::a_refused_policy_signs_nothing`).
 //! 5. A refused PIN is not sent again until the fuse clears (`fuse::ten_parallel_runs_with_a_wrong_pin_spend_one_try`).
 //! 6. Standard output carries the result alone; nothing secret is in arguments, logs or errors

@@ -17,7 +17,8 @@ fn unit(name: &str) -> String {
 #[test]
 fn the_units_are_what_systemd_takes_and_rates_as_safe() {
     let stand = Stand::empty();
-    for name in ["cba-agent.service", "cba-agent@.service", "cba-agent.socket"] {
+    let units = ["cba-agent.service", "cba-agent@.service", "cba-agent.socket", "cba-agent-audit.service"];
+    for name in units.into_iter().chain(["cba-agent-audit.timer"]) {
         let text = unit(name).replace("/usr/bin/cba-agent", BINARY);
         let path = stand.write(name, text);
         tool(Command::new("systemd-analyze").args(["verify", "--man=no", &path]));
@@ -50,6 +51,9 @@ fn the_service_of_the_unit_file_answers_curl() {
     let unit = unit("cba-agent.service");
     let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/cba-agent ")).unwrap();
     let line = line.replace("/etc/cba-agent/config.toml", &config);
+    let audit =
+        unit.lines().find_map(|line| line.strip_prefix("Environment=CBA_AGENT_AUDIT_PATH=%L/cba-agent/")).unwrap();
+    stand.set("CBA_AGENT_AUDIT_PATH", stand.file(audit));
     let mut agent = Agent::start(&stand, stand.command(&line.split(' ').collect::<Vec<_>>()));
     agent.hear("STATUS=ready");
     let socket = stand.file("run/agent.sock");
@@ -198,6 +202,34 @@ fn prometheus_reads_the_metrics_and_knows_the_alerts_of_them() {
     });
     for name in names {
         assert!(text.contains(&format!("\n{name}")), "{name}");
+    }
+}
+
+#[test]
+fn logrotate_renames_the_audit_log_and_the_daily_check_reads_it() {
+    let stand = Stand::new();
+    let path = stand.file("audit.jsonl");
+    let agent = Agent::ready(&stand, &["--audit-path", &path]);
+    let rules = fs::read_to_string(format!("{DEPLOY}/logrotate/cba-agent")).unwrap();
+    let here = rules
+        .replace("/var/log/cba-agent", stand.path().to_str().unwrap())
+        .replace("su cba-agent cba-agent", "su root root");
+    let rules = stand.write("logrotate.conf", here);
+    for _ in 0..3 {
+        agent.payload();
+        stand.tool("logrotate", &["--force", "--state", "logrotate.state", &rules]);
+    }
+    agent.payload();
+    agent.end("-TERM");
+    // The last two are packed by now.
+    let all = stand.tool("sh", &["-c", "zcat -f audit.jsonl.3.gz audit.jsonl.2.gz audit.jsonl.1 audit.jsonl"]);
+    let said = stand.run_with_input(&["audit", "verify", "-"], all).ok();
+    assert!(said.starts_with("valid: 4 records, 1 to 4\n"), "{said}");
+    for line in
+        unit("cba-agent-audit.service").lines().filter_map(|line| line.strip_prefix("ExecStart=/usr/bin/cba-agent "))
+    {
+        let line = line.replace("/var/log/cba-agent/audit.jsonl", &path);
+        stand.run(&line.split(' ').collect::<Vec<_>>()).ok();
     }
 }
 
