@@ -110,6 +110,7 @@ fn dispatch(matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
 fn configure(matches: &ArgMatches) -> Result<Config> {
     let file = cli::given(matches, "config").map(OsStr::new);
     let settings = Settings::gather(file, |name| std::env::var_os(name), cli::flag_values(matches))?;
+    let settings = settings.under_system_policy()?;
     let config = Config::resolve(&settings, cli::is_given(matches, "module-debug"))?;
     log::start(config.log, matches.get_count("verbose"));
     if config.module_debug {

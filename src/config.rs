@@ -18,6 +18,7 @@ use crate::selector::TokenSelector;
 
 mod file;
 pub mod keys;
+mod policy;
 mod resolve;
 mod settings;
 
@@ -142,6 +143,9 @@ pub enum ConfigError {
         /// What is wanted instead.
         wanted: String,
     },
+    /// A policy of the system's that others could have written.
+    #[error("the policy {0} must belong to root and be writable by nobody else")]
+    NotRoots(String),
     /// An empty name.
     #[error("--config must name a file")]
     NoFile,
@@ -169,6 +173,7 @@ impl Explain for ConfigError {
                 "let this user read it, or name another with --config; HOME and XDG_CONFIG_HOME say where it is looked for".into(),
             ],
             Self::File(..) | Self::NoFile => vec!["check the path that --config or CBA_AGENT_CONFIG names".into()],
+            Self::NotRoots(path) => vec![format!("chown root:root {path} && chmod 644 {path}")],
             Self::Syntax { .. } => Vec::new(),
         }
     }

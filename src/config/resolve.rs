@@ -5,14 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::settings::{Origin, Settings};
-use super::{Config, ConfigError, Serve, Sign};
+use super::{Config, ConfigError, Serve, Sign, policy};
 use crate::cba::{AuthUrl, Version};
-use crate::certificate::{self, HeaderEncoding};
-use crate::facts::Mechanism;
+use crate::certificate::HeaderEncoding;
 use crate::identity::Wanted;
 use crate::log;
 use crate::pin::Source;
-use crate::policy::{CertificateSource, MIN_RSA_BITS, Policy, Requirement};
 use crate::printable::parse_hex;
 use crate::selector::{TokenSelector, Uri};
 
@@ -70,25 +68,25 @@ impl Config {
             sign: read.sign()?,
             serve: read.serve()?,
             refuse_open_module: false,
-            policy: read.policy()?,
-            audit: read.optional("audit.path", absolute)?,
+            policy: policy::resolve(settings)?,
+            audit: policy::audit(settings)?,
             log: read.log()?,
         })
     }
 }
 
-struct Reader<'a>(&'a Settings);
+pub(super) struct Reader<'a>(pub(super) &'a Settings);
 
-type Parsed<T> = Result<T, String>;
+pub(super) type Parsed<T> = Result<T, String>;
 
 impl Reader<'_> {
-    fn optional<T>(&self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> Result<Option<T>, ConfigError> {
+    pub(super) fn optional<T>(&self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> Result<Option<T>, ConfigError> {
         let Some(setting) = self.0.get(key) else { return Ok(None) };
         let value = setting.values.last().map(String::as_str).unwrap_or_default();
         parse(value).map(Some).map_err(|wanted| self.0.refuse(key, wanted))
     }
 
-    fn list<T>(&self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> Result<Option<Vec<T>>, ConfigError> {
+    pub(super) fn list<T>(&self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> Result<Option<Vec<T>>, ConfigError> {
         match self.list_or_none(key, parse)? {
             Some(empty) if empty.is_empty() => Err(self.0.refuse(key, "must name at least one".into())),
             list => Ok(list),
@@ -102,7 +100,7 @@ impl Reader<'_> {
         parsed.map(Some).map_err(|wanted| self.0.refuse(key, wanted))
     }
 
-    fn one_of<T: Copy>(&self, key: &str, names: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
+    pub(super) fn one_of<T: Copy>(&self, key: &str, names: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
         self.optional(key, |text| by_name(text, names))
     }
 
@@ -167,35 +165,6 @@ impl Reader<'_> {
         })
     }
 
-    fn policy(&self) -> Result<Policy, ConfigError> {
-        let default = Policy::default();
-        let bits = |text: &str| {
-            let bits = text.parse().ok().filter(|bits| *bits >= MIN_RSA_BITS);
-            bits.ok_or_else(|| format!("must be a whole number of at least {MIN_RSA_BITS}"))
-        };
-        let known_usage = |text: &str| {
-            let name = certificate::usage_name(text);
-            name.ok_or_else(|| {
-                format!("must be one of {} or an OID", certificate::USAGES.map(|(name, _)| name).join(", "))
-            })
-        };
-        Ok(Policy {
-            payload_versions: self.list("policy.payload_versions", |text| by_name(text, &VERSIONS))?,
-            min_rsa_bits: self.optional("policy.min_rsa_bits", bits)?.unwrap_or(default.min_rsa_bits),
-            mechanism: self.one_of("policy.mechanism", &MECHANISMS)?,
-            require: self.list("policy.require", |text| by_name(text, &Requirement::NAMES))?.unwrap_or(default.require),
-            extended_key_usage: self
-                .list("policy.extended_key_usage", known_usage)?
-                .unwrap_or(default.extended_key_usage),
-            enforce_validity: self
-                .one_of("policy.certificate_validity", &[("enforce", true), ("warn", false)])?
-                .unwrap_or(default.enforce_validity),
-            certificate_source: self.one_of("policy.certificate_source", &SOURCES)?.unwrap_or_default(),
-            token_serials: self.list("policy.token_serials", |text| Ok(text.to_owned()))?,
-            certificate_sha256: self.list("policy.certificate_sha256", fingerprint)?,
-        })
-    }
-
     fn log(&self) -> Result<log::Settings, ConfigError> {
         Ok(log::Settings {
             format: self.one_of("log.format", &log::FORMATS)?.unwrap_or_default(),
@@ -204,14 +173,10 @@ impl Reader<'_> {
     }
 }
 
-const VERSIONS: [(&str, Version); 2] = [("v2", Version::V2), ("v1", Version::V1)];
+pub(super) const VERSIONS: [(&str, Version); 2] = [("v2", Version::V2), ("v1", Version::V1)];
 const ENCODINGS: [(&str, HeaderEncoding); 2] = [("der", HeaderEncoding::Der), ("pem", HeaderEncoding::Pem)];
-const MECHANISMS: [(&str, Mechanism); 2] =
-    [("sha512-rsa-pkcs", Mechanism::Sha512RsaPkcs), ("rsa-pkcs", Mechanism::RsaPkcs)];
-const SOURCES: [(&str, CertificateSource); 2] =
-    [("token", CertificateSource::Token), ("token-or-file", CertificateSource::TokenOrFile)];
 
-fn by_name<T: Copy>(text: &str, names: &[(&str, T)]) -> Parsed<T> {
+pub(super) fn by_name<T: Copy>(text: &str, names: &[(&str, T)]) -> Parsed<T> {
     let found = names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
     found.ok_or_else(|| {
         let names: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
@@ -230,7 +195,7 @@ fn positive(text: &str) -> Parsed<Duration> {
     }
 }
 
-fn absolute(text: &str) -> Parsed<PathBuf> {
+pub(super) fn absolute(text: &str) -> Parsed<PathBuf> {
     let path = PathBuf::from(text);
     if path.is_absolute() { Ok(path) } else { Err("must be an absolute path".into()) }
 }
@@ -248,7 +213,7 @@ fn hexadecimal(text: &str, length: Option<usize>) -> Parsed<Vec<u8>> {
 }
 
 /// A SHA-256 fingerprint in every form that people paste, such as openssl's `sha256 Fingerprint=AA:BB...`.
-fn fingerprint(text: &str) -> Parsed<Vec<u8>> {
+pub(super) fn fingerprint(text: &str) -> Parsed<Vec<u8>> {
     let text = text.trim();
     let value = match text.split_once('=') {
         Some((name, value)) if name.to_ascii_lowercase().trim_end().ends_with("fingerprint") => value,

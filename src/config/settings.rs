@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::keys::{KEYS, Key, Shape};
@@ -53,7 +54,12 @@ pub struct Settings {
     all: BTreeMap<&'static str, Setting>,
     /// Every `pin.source` that was given anywhere, the ones that a stronger origin replaced too.
     pin_sources: Vec<String>,
+    /// What root's policy file says, which these may only tighten.
+    system: Option<Box<Settings>>,
 }
+
+/// Where root sets what every user of the host is held to: `[policy]` and `[audit]`.
+pub(super) const SYSTEM_POLICY: &str = "/etc/cba-agent/policy.toml";
 
 impl Settings {
     /// Reads file and environment, and takes the flags on top.
@@ -87,6 +93,38 @@ impl Settings {
             }
         }
         Ok(settings)
+    }
+
+    /// The same under the system's policy file, where there is one.
+    ///
+    /// # Errors
+    /// When it cannot be read, is not root's alone, or has other keys than those of `[policy]` and `[audit]`.
+    pub fn under_system_policy(mut self) -> Result<Self, ConfigError> {
+        let path = Path::new(SYSTEM_POLICY);
+        let (file, text) = match File::open(path) {
+            Ok(file) => {
+                let text = read_from(&file).map_err(|error| ConfigError::File(SYSTEM_POLICY.into(), error))?;
+                (file, text)
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(self),
+            Err(error) => return Err(ConfigError::UsualFile(SYSTEM_POLICY.into(), error)),
+        };
+        let metadata = file.metadata().map_err(|error| ConfigError::File(SYSTEM_POLICY.into(), error))?;
+        if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+            return Err(ConfigError::NotRoots(SYSTEM_POLICY.into()));
+        }
+        let all = file::parse(SYSTEM_POLICY, &text)?;
+        let foreign = all.iter().find(|(key, _)| !key.starts_with("policy.") && !key.starts_with("audit."));
+        if let Some((key, Setting { origin: Origin::File { path, line }, .. })) = foreign {
+            return Err(ConfigError::UnknownKey { path: path.clone(), line: *line, key: (*key).into() });
+        }
+        self.system = Some(Box::new(Self { all, ..Self::default() }));
+        Ok(self)
+    }
+
+    /// What the system's policy file says.
+    pub(super) fn system_policy(&self) -> Option<&Self> {
+        self.system.as_deref()
     }
 
     fn insert(&mut self, key: &Key, setting: Setting) {
@@ -170,8 +208,12 @@ fn open(
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
+    let read = File::open(path).and_then(|file| read_from(&file));
+    read.map_err(|error| ConfigError::File(path.display().to_string(), error))
+}
+
+fn read_from(file: &File) -> std::io::Result<String> {
     const LIMIT: u64 = 1 << 20;
     let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(LIMIT).read_to_string(&mut text));
-    read.map(|_| text).map_err(|error| ConfigError::File(path.display().to_string(), error))
+    file.take(LIMIT).read_to_string(&mut text).map(|_| text)
 }

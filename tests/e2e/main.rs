@@ -26,5 +26,6 @@ mod serve;
 mod service;
 mod sign;
 mod stand;
+mod system_policy;
 mod terminal;
 mod verify;

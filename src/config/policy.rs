@@ -1,0 +1,137 @@
+//! `[policy]` and `[audit]`: what the user's file, variables and flags say, narrowed by the system's policy file.
+//!
+//! A key that only one of the two has is taken from it; where both have it, the stricter counts, and what would leave
+//! nothing is an error. So others may tighten what root's file says, and never widen it.
+
+use std::path::PathBuf;
+
+use super::ConfigError;
+use super::resolve::{Reader, VERSIONS, absolute, by_name, fingerprint};
+use super::settings::{SYSTEM_POLICY, Settings};
+use crate::cba::Version;
+use crate::certificate;
+use crate::facts::Mechanism;
+use crate::policy::{CertificateSource, MIN_RSA_BITS, Policy, Requirement};
+
+const MECHANISMS: [(&str, Mechanism); 2] =
+    [("sha512-rsa-pkcs", Mechanism::Sha512RsaPkcs), ("rsa-pkcs", Mechanism::RsaPkcs)];
+const SOURCES: [(&str, CertificateSource); 2] =
+    [("token", CertificateSource::Token), ("token-or-file", CertificateSource::TokenOrFile)];
+
+/// The keys of one origin.
+struct Keys {
+    payload_versions: Option<Vec<Version>>,
+    min_rsa_bits: Option<usize>,
+    mechanism: Option<Mechanism>,
+    require: Option<Vec<Requirement>>,
+    extended_key_usage: Option<Vec<String>>,
+    enforce_validity: Option<bool>,
+    certificate_source: Option<CertificateSource>,
+    token_serials: Option<Vec<String>>,
+    certificate_sha256: Option<Vec<Vec<u8>>>,
+}
+
+/// The policy in force.
+pub(super) fn resolve(settings: &Settings) -> Result<Policy, ConfigError> {
+    let own = Keys::read(settings)?;
+    let system = settings.system_policy().map(Keys::read).transpose()?;
+    let keys = match system {
+        Some(system) => own.narrowed(system, settings)?,
+        None => own,
+    };
+    let default = Policy::default();
+    Ok(Policy {
+        payload_versions: keys.payload_versions,
+        min_rsa_bits: keys.min_rsa_bits.unwrap_or(default.min_rsa_bits),
+        mechanism: keys.mechanism,
+        require: keys.require.unwrap_or(default.require),
+        extended_key_usage: keys.extended_key_usage.unwrap_or(default.extended_key_usage),
+        enforce_validity: keys.enforce_validity.unwrap_or(default.enforce_validity),
+        certificate_source: keys.certificate_source.unwrap_or_default(),
+        token_serials: keys.token_serials,
+        certificate_sha256: keys.certificate_sha256,
+    })
+}
+
+/// Where records go; a log that the system's file names can be neither left out nor moved.
+pub(super) fn audit(settings: &Settings) -> Result<Option<PathBuf>, ConfigError> {
+    const KEY: &str = "audit.path";
+    let own = Reader(settings).optional(KEY, absolute)?;
+    let system = settings.system_policy().map(|system| Reader(system).optional(KEY, absolute)).transpose()?.flatten();
+    match (own, system) {
+        (Some(own), Some(system)) if own != system => {
+            Err(settings.refuse(KEY, format!("{SYSTEM_POLICY} names another")))
+        }
+        (own, system) => Ok(system.or(own)),
+    }
+}
+
+impl Keys {
+    fn read(settings: &Settings) -> Result<Self, ConfigError> {
+        let read = Reader(settings);
+        let bits = |text: &str| {
+            let bits = text.parse().ok().filter(|bits| *bits >= MIN_RSA_BITS);
+            bits.ok_or_else(|| format!("must be a whole number of at least {MIN_RSA_BITS}"))
+        };
+        let known_usage = |text: &str| {
+            let name = certificate::usage_name(text);
+            name.ok_or_else(|| {
+                format!("must be one of {} or an OID", certificate::USAGES.map(|(name, _)| name).join(", "))
+            })
+        };
+        Ok(Self {
+            payload_versions: read.list("policy.payload_versions", |text| by_name(text, &VERSIONS))?,
+            min_rsa_bits: read.optional("policy.min_rsa_bits", bits)?,
+            mechanism: read.one_of("policy.mechanism", &MECHANISMS)?,
+            require: read.list("policy.require", |text| by_name(text, &Requirement::NAMES))?,
+            extended_key_usage: read.list("policy.extended_key_usage", known_usage)?,
+            enforce_validity: read.one_of("policy.certificate_validity", &[("enforce", true), ("warn", false)])?,
+            certificate_source: read.one_of("policy.certificate_source", &SOURCES)?,
+            token_serials: read.list("policy.token_serials", |text| Ok(text.to_owned()))?,
+            certificate_sha256: read.list("policy.certificate_sha256", fingerprint)?,
+        })
+    }
+
+    fn narrowed(self, system: Self, settings: &Settings) -> Result<Self, ConfigError> {
+        let nothing_left = |key| settings.refuse(key, format!("leaves nothing of what {SYSTEM_POLICY} allows"));
+        if self.mechanism.is_some() && system.mechanism.is_some() && self.mechanism != system.mechanism {
+            return Err(nothing_left("policy.mechanism"));
+        }
+        let is_token = |source: &CertificateSource| *source == CertificateSource::Token;
+        let sources = [self.certificate_source, system.certificate_source];
+        let mut all = self.require.clone().unwrap_or_default();
+        all.extend(system.require.iter().flatten().filter(|rule| !all.contains(rule)).copied().collect::<Vec<_>>());
+        Ok(Self {
+            payload_versions: common(self.payload_versions, system.payload_versions)
+                .ok_or_else(|| nothing_left("policy.payload_versions"))?,
+            min_rsa_bits: self.min_rsa_bits.max(system.min_rsa_bits),
+            mechanism: self.mechanism.or(system.mechanism),
+            require: (!all.is_empty()).then_some(all),
+            extended_key_usage: common(self.extended_key_usage, system.extended_key_usage)
+                .ok_or_else(|| nothing_left("policy.extended_key_usage"))?,
+            // Enforced is the stricter.
+            enforce_validity: self.enforce_validity.max(system.enforce_validity),
+            certificate_source: sources
+                .iter()
+                .flatten()
+                .find(|source| is_token(source))
+                .or(sources.iter().flatten().next())
+                .copied(),
+            token_serials: common(self.token_serials, system.token_serials)
+                .ok_or_else(|| nothing_left("policy.token_serials"))?,
+            certificate_sha256: common(self.certificate_sha256, system.certificate_sha256)
+                .ok_or_else(|| nothing_left("policy.certificate_sha256"))?,
+        })
+    }
+}
+
+/// What both lists hold, or the one there is; `None` where both are there and share nothing.
+fn common<T: PartialEq>(own: Option<Vec<T>>, system: Option<Vec<T>>) -> Option<Option<Vec<T>>> {
+    match (own, system) {
+        (Some(own), Some(system)) => {
+            let both: Vec<T> = own.into_iter().filter(|item| system.contains(item)).collect();
+            (!both.is_empty()).then_some(Some(both))
+        }
+        (own, system) => Some(own.or(system)),
+    }
+}

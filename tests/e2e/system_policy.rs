@@ -1,0 +1,100 @@
+//! `/etc/cba-agent/policy.toml`: what root sets, others may only tighten. On an `/etc` of the test's own.
+
+use std::fs;
+use std::process::Command;
+
+use crate::stand::{BINARY, Run, Stand};
+
+/// `sign` on a host whose policy file says this and belongs to this user, with this mode.
+fn sign_under(stand: &Stand, policy: &str, (owner, mode): (u32, &str), arguments: &[&str]) -> Run {
+    stand.write("policy.toml", policy);
+    let script = format!(
+        "{{ [ -d etc ] || cp -a /etc etc; }} && mkdir -p etc/cba-agent && cp -f policy.toml etc/cba-agent/ && \
+         chown {owner} etc/cba-agent/policy.toml && chmod {mode} etc/cba-agent/policy.toml && \
+         mount --bind etc /etc && exec \"$@\""
+    );
+    let source = stand.pin_source();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script, "sh", BINARY, "sign", "--pin-source", &source]).args(arguments);
+    let base = stand.command(&[]);
+    command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    Run::from_output(command.current_dir(stand.path()).output().unwrap())
+}
+
+const ROOTS: (u32, &str) = (0, "644");
+
+#[test]
+fn the_stricter_of_both_counts_whichever_it_is() {
+    let stand = Stand::new();
+    let serial = stand.run(&["list", "--json"]).ok();
+    let serial = serial.split("\"serial\":\"").nth(1).unwrap().split('"').next().unwrap();
+    for (policy, arguments, code) in [
+        ("min_rsa_bits = 2048", &[][..], 0),
+        ("min_rsa_bits = 3072", &[], 5),
+        ("min_rsa_bits = 3072", &["--policy-min-rsa-bits", "2048"], 5),
+        ("min_rsa_bits = 2048", &["--policy-min-rsa-bits", "3072"], 5),
+        ("require = [\"local\"]", &["--policy-require", "sensitive"], 0),
+        ("require = [\"hardware-token\"]", &["--policy-require", "sensitive"], 5),
+        ("require = [\"sensitive\"]", &["--policy-require", "hardware-token"], 5),
+        ("payload_versions = [\"v2\"]", &["--payload-version", "v1"], 5),
+        ("payload_versions = [\"v2\"]", &["--payload-version", "v1", "--policy-payload-versions", "v1"], 2),
+        ("payload_versions = [\"v1\", \"v2\"]", &["--policy-payload-versions", "v2"], 0),
+        ("mechanism = \"sha512-rsa-pkcs\"", &["--policy-mechanism", "rsa-pkcs"], 2),
+        ("mechanism = \"rsa-pkcs\"", &[], 5),
+        ("extended_key_usage = [\"codeSigning\"]", &[], 5),
+        ("extended_key_usage = [\"codeSigning\"]", &["--policy-extended-key-usage", "clientAuth"], 2),
+        ("token_serials = [\"13\"]", &[], 5),
+        (&format!("token_serials = [\"13\", \"{serial}\"]"), &["--policy-token-serials", serial], 0),
+        ("token_serials = [\"13\"]", &["--policy-token-serials", serial], 2),
+        ("certificate_validity = \"enforce\"", &["--policy-certificate-validity", "warn"], 0),
+    ] {
+        let run = sign_under(&stand, &format!("[policy]\n{policy}\n"), ROOTS, arguments);
+        if code == 0 {
+            run.ok();
+        } else {
+            let error = run.failed(code);
+            assert!(code != 2 || error.contains("/etc/cba-agent/policy.toml"), "{policy} {arguments:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_certificate_that_has_ended_is_refused_whatever_a_user_says() {
+    let stand = Stand::with(&["--days", "-1"]);
+    let warn = ["--policy-certificate-validity", "warn"];
+    sign_under(&stand, "[policy]\n", ROOTS, &warn).ok();
+    sign_under(&stand, "[policy]\ncertificate_validity = \"enforce\"\n", ROOTS, &warn).failed(5);
+    sign_under(&stand, "[policy]\ncertificate_validity = \"warn\"\n", ROOTS, &[]).ok();
+}
+
+#[test]
+fn a_log_that_root_names_is_kept_and_cannot_be_moved() {
+    let stand = Stand::new();
+    let policy = format!("[audit]\npath = \"{}\"\n", stand.file("audit.jsonl"));
+    sign_under(&stand, &policy, ROOTS, &[]).ok();
+    sign_under(&stand, &policy, ROOTS, &["--audit-path", &stand.file("audit.jsonl")]).ok();
+    let error = sign_under(&stand, &policy, ROOTS, &["--audit-path", "/tmp/other"]).failed(2);
+    assert!(error.contains("--audit-path: /etc/cba-agent/policy.toml names another"), "{error}");
+    assert_eq!(stand.read("audit.jsonl").lines().count(), 2);
+    assert!(!fs::exists("/tmp/other").unwrap());
+}
+
+#[test]
+fn a_policy_that_is_not_roots_alone_or_not_understood_stops_everything() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    for (policy, owner) in [
+        ("[policy]\n", (1000, "644")),
+        ("[policy]\n", (0, "664")),
+        ("[policy]\n", (0, "646")),
+        ("[policy]\nmin_rsa_bit = 2048\n", ROOTS),
+        ("[policy]\nmin_rsa_bits = 1024\n", ROOTS),
+        ("[policy]\nrequire = []\n", ROOTS),
+        ("[sign]\npayload_version = \"v1\"\n", ROOTS),
+        ("what", ROOTS),
+    ] {
+        let error = sign_under(&stand, policy, owner, &[]).failed(2);
+        assert!(error.contains("/etc/cba-agent/policy.toml"), "{policy}: {error}");
+    }
+    assert_eq!(stand.calls("C_Initialize"), 0);
+}
