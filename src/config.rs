@@ -23,7 +23,7 @@ mod resolve;
 mod settings;
 
 pub use resolve::{days, duration, seconds};
-pub use settings::{Origin, Settings};
+pub use settings::{Effective, Origin, Settings};
 
 /// Everything that is configured, valid.
 #[derive(Debug)]
@@ -54,6 +54,8 @@ pub struct Config {
     pub policy: Policy,
     /// `audit.path`; unset: nothing is recorded.
     pub audit: Option<PathBuf>,
+    /// Every key that was set, and where.
+    pub effective: Vec<Effective>,
     /// `[log]`.
     pub log: log::Settings,
 }

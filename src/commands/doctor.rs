@@ -9,9 +9,10 @@ use serde::Serialize;
 
 use super::print;
 use crate::agent::{client, doorway};
+use crate::audit::{self, AuditError};
 use crate::certificate::utc;
 use crate::cli;
-use crate::config::Config;
+use crate::config::{Config, Effective};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::identity;
@@ -66,8 +67,11 @@ impl Findings {
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let mut findings = Findings::default();
     let login = cli::is_given(matches, "sign").then(|| Login::prepare(config));
+    configuration(config, &mut findings);
+    environment(&mut findings);
     pin_source(config, &mut findings);
     state(config, &mut findings);
+    audit_log(config, &mut findings);
     token(config, login, &mut findings);
     agents(config, &mut findings);
     let text = if cli::is_given(matches, "json") {
@@ -93,6 +97,60 @@ fn lines(check: &Check) -> Vec<String> {
     let line = printable(&format!("{word:<8} {:<16} {}", check.check, check.found));
     let remedy = check.remedy.as_ref().map(|remedy| printable(&format!("{:<25} mend: {remedy}", "")));
     std::iter::once(line).chain(remedy).collect()
+}
+
+/// Where each value came from.
+fn configuration(config: &Config, findings: &mut Findings) {
+    const CHECK: &str = "configuration";
+    if config.effective.is_empty() {
+        findings.ok(CHECK, "no file, variable or flag sets anything: all defaults");
+    }
+    for Effective { key, value, origin } in &config.effective {
+        findings.ok(CHECK, format!("{key} = {value} ({origin})"));
+    }
+}
+
+/// Variables that change what is loaded into the process that gets the PIN.
+fn environment(findings: &mut Findings) {
+    let names: Vec<String> = std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with("LD_") || name.starts_with("OPENSSL_"))
+        .collect();
+    if names.is_empty() {
+        findings.ok("environment", "nothing in it changes what is loaded");
+    } else {
+        let found = format!("{} can change what is loaded beside the PIN", names.join(", "));
+        findings.warn("environment", found, format!("env -u {} cba-agent ...", names.join(" -u ")));
+    }
+}
+
+/// Whether the log can be gone on with, as far as that shows without writing to it.
+fn audit_log(config: &Config, findings: &mut Findings) {
+    const CHECK: &str = "audit log";
+    let Some(path) = &config.audit else { return };
+    let directory = path.parent().unwrap_or(path);
+    let may = |path: &Path, access| rustix::fs::access(path, access | rustix::fs::Access::WRITE_OK);
+    let written = match std::fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.is_file() => {
+            return findings.fail(CHECK, format!("{} is no plain file", path.display()), "name another: audit.path");
+        }
+        Ok(_) => may(path, rustix::fs::Access::READ_OK),
+        Err(_) => Ok(()),
+    };
+    // The lock file stands beside it.
+    if let Err(error) = written.and_then(|()| may(directory, rustix::fs::Access::EXEC_OK)) {
+        let remedy =
+            format!("give both to the user that runs cba-agent: chown USER {} {}", directory.display(), path.display());
+        return findings.fail(CHECK, format!("{} cannot be written: {error}", path.display()), remedy);
+    }
+    match audit::head(path) {
+        Ok(Some(head)) => findings.ok(CHECK, format!("{}, {} records", path.display(), head.seq)),
+        Err(AuditError::Damaged(_)) => {
+            let remedy = format!("cba-agent audit verify {}", path.display());
+            findings.fail(CHECK, format!("{} does not end in a record", path.display()), remedy);
+        }
+        Ok(None) | Err(_) => findings.ok(CHECK, format!("{}, no records yet", path.display())),
+    }
 }
 
 /// Whether there is a source, without reading more of it than its permissions.

@@ -48,6 +48,17 @@ pub struct Setting {
     pub origin: Origin,
 }
 
+/// A key as it is in force.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    /// Its dotted path.
+    pub key: &'static str,
+    /// Its values as they were written.
+    pub value: String,
+    /// The flag, the variable, or file and line.
+    pub origin: String,
+}
+
 /// All keys that are set.
 #[derive(Debug, Default)]
 pub struct Settings {
@@ -120,6 +131,22 @@ impl Settings {
         }
         self.system = Some(Box::new(Self { all, ..Self::default() }));
         Ok(self)
+    }
+
+    /// Every key that is set, with its values and where they came from, the system's policy last.
+    #[must_use]
+    pub fn effective(&self) -> Vec<Effective> {
+        let own = self.all.iter().chain(self.system.iter().flat_map(|system| &system.all));
+        let effective = |(key, setting): (&&'static str, &Setting)| Effective {
+            key,
+            value: setting.values.join(", "),
+            origin: match (&setting.origin, KEYS.iter().find(|known| known.path == *key)) {
+                (Origin::Environment, Some(key)) => key.variable(),
+                (Origin::Flag, Some(key)) => format!("--{}", key.flag),
+                (origin, _) => origin.to_string(),
+            },
+        };
+        own.map(effective).collect()
     }
 
     /// What the system's policy file says.

@@ -22,7 +22,9 @@ fn a_host_that_is_ready_is_told_so_without_a_login() {
     let mut stand = Stand::new();
     stand.faulty("");
     let source = stand.pin_source();
-    let report = stand.run(&["doctor", "--pin-source", &source, "--slot", "0"]).ok();
+    let mut command = stand.command(&["doctor", "--pin-source", &source, "--slot", "0"]);
+    // What cargo sets for its tests is what is warned of.
+    let report = Run::from_output(command.env_remove("LD_LIBRARY_PATH").output().unwrap()).ok();
     assert!(report.lines().all(|line| line.starts_with("ok ")), "{report}");
     assert_eq!(stand.calls("C_Login"), 0);
     let report = stand.run(&["doctor", "--pin-source", &source, "--sign", "--json"]).ok();
@@ -49,6 +51,41 @@ fn each_thing_that_fails_names_what_mends_it() {
     assert!(failing(doctor(&stand, &[]), "PIN state").contains("unblock"));
     stand.faulty("flags+20000");
     assert!(failing(doctor(&stand, &[]), "PIN state").contains("one try is left"));
+}
+
+#[test]
+fn it_says_where_each_value_came_from_and_what_changes_what_is_loaded() {
+    let mut stand = Stand::new();
+    let config = stand.write("config.toml", "[token]\nslot = 0\n\n[policy]\nmin_rsa_bits = 2048\n");
+    stand.set("LD_AUDIT", "");
+    stand.set("OPENSSL_CONF", "/dev/null");
+    let source = stand.pin_source();
+    let report = stand.run(&["doctor", "--config", &config, "--pin-source", &source]).ok();
+    for line in [
+        format!("configuration    token.slot = 0 ({config} line 2)"),
+        format!("configuration    policy.min_rsa_bits = 2048 ({config} line 5)"),
+        "configuration    module = softhsm2 (CBA_AGENT_MODULE)".to_owned(),
+        format!("configuration    pin.source = {source} (--pin-source)"),
+    ] {
+        assert!(report.contains(&line), "{line}: {report}");
+    }
+    let warned = report.lines().find(|line| line.starts_with("warning  environment")).unwrap();
+    assert!(warned.contains("LD_AUDIT") && warned.contains("OPENSSL_CONF"), "{report}");
+}
+
+#[test]
+fn an_audit_log_that_cannot_be_gone_on_with_is_named() {
+    let stand = Stand::new();
+    let (source, path) = (stand.pin_source(), stand.file("audit.jsonl"));
+    let doctor = |path: &str| stand.run(&["doctor", "--pin-source", &source, "--audit-path", path]);
+    assert!(doctor(&path).ok().contains("no records yet"));
+    assert!(!stand.path().join("audit.jsonl").exists() && !stand.path().join("audit.jsonl.lock").exists());
+    stand.sign(&["--audit-path", &path]).ok();
+    assert!(doctor(&path).ok().contains("audit.jsonl, 1 records"));
+    let damaged = stand.write("damaged", "x\n");
+    assert!(failing(doctor(&damaged), "audit log").contains("audit verify"));
+    assert!(failing(doctor("/dev/null"), "audit log").contains("no plain file"));
+    assert!(failing(doctor(&stand.file("missing/audit.jsonl")), "audit log").contains("chown"));
 }
 
 #[test]
