@@ -180,7 +180,8 @@ impl Log {
             (own, kept) => own.or(kept),
         };
         let Some(head) = head else {
-            let is_new = size == 0 || tail.torn.len() as u64 == size;
+            // Nothing, or what a crash left of the very first record; not somebody's file that a path names by mistake.
+            let is_new = size == 0 || tail.torn.len() as u64 == size && chain::may_be_first(&tail.torn);
             return if is_new { Ok((Head::none(), torn(&tail.torn), size)) } else { Err(self.damaged()) };
         };
         if chain::follows(&tail.torn, &head) {

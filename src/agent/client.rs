@@ -143,7 +143,9 @@ fn exchange(path: &Path, head: &str, body: &str, deadline: &Deadline) -> Result<
 pub(super) fn connect(path: &Path, most: Duration) -> io::Result<UnixStream> {
     let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     set_socket_timeout(&socket, Timeout::Send, Some(most.max(Duration::from_millis(1))))?;
-    net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let address = SocketAddrUnix::new(path)?;
+    // With a time limit, a stop and a continue interrupt it (signal(7)).
+    rustix::io::retry_on_intr(|| net::connect(&socket, &address))?;
     Ok(UnixStream::from(socket))
 }
 

@@ -201,6 +201,14 @@ pub fn follows(line: &[u8], head: &Head) -> bool {
         .is_some_and(|(record, hash)| record.hash == hash && record.prev == head.hash && record.seq == head.seq + 1)
 }
 
+/// Whether bytes may be what a crash left of the first record: its beginning, or the zeros of blocks never written.
+#[must_use]
+pub fn may_be_first(bytes: &[u8]) -> bool {
+    const START: &[u8] = b"{\"seq\":1,";
+    let common = bytes.len().min(START.len());
+    bytes[..common] == START[..common] || bytes.iter().all(|byte| *byte == 0)
+}
+
 /// Holds line after line against the ones before, in memory that does not grow.
 #[derive(Debug, Default)]
 pub struct Check {
