@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
 use crate::error::{Explain, Kind};
@@ -21,6 +21,10 @@ use chain::{Entry, Event, Head};
 /// How long another process may hold the lock: a few records and two syncs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the head in the lock file may be on its way to the disk: so much can a loss of power cost that is followed by a
+/// rotation before the next record, and then the chain shows a gap that is none.
+const KEEP: Duration = Duration::from_secs(1);
+
 /// How far back the last record is looked for.
 const WINDOW: u64 = 128 << 10;
 
@@ -31,6 +35,8 @@ pub struct Log {
     lock: PathBuf,
     /// What was last written, and how the file was then known.
     written: Option<(FileState, Head)>,
+    /// When the head beside it was last synced.
+    kept: Option<Instant>,
 }
 
 /// Device, inode and length.
@@ -90,7 +96,7 @@ impl Log {
     pub fn new(path: PathBuf) -> Self {
         let mut lock = path.clone().into_os_string();
         lock.push(".lock");
-        Self { path, lock: lock.into(), written: None }
+        Self { path, lock: lock.into(), written: None, kept: None }
     }
 
     /// Whether it can be opened, locked and gone on with, before anything is signed.
@@ -142,9 +148,13 @@ impl Log {
         Ok(())
     }
 
-    fn keep_head(&self, lock: &File, file: &File, head: &Head, is_new: bool) -> io::Result<()> {
+    fn keep_head(&mut self, lock: &File, file: &File, head: &Head, is_new: bool) -> io::Result<()> {
         lock.write_all_at(kept_form(head).as_bytes(), 0)?;
-        lock.sync_data()?;
+        // It is needed only where the file is renamed before the next record.
+        if self.kept.is_none_or(|kept| kept.elapsed() >= KEEP) {
+            lock.sync_data()?;
+            self.kept = Some(Instant::now());
+        }
         if is_new {
             file.sync_all()?;
             self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())?;

@@ -20,6 +20,10 @@ const ROOM: usize = 1024;
 /// How long one write may take before the agent is no longer taken for alive: a disk that hangs.
 const STUCK: Duration = Duration::from_secs(60);
 
+/// While further payloads are being made, one write follows another no sooner than this, so that many records share one
+/// sync. A request that comes alone does not wait.
+const PACE: Duration = Duration::from_millis(2);
+
 /// When a client may try again after a write that failed.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
@@ -86,9 +90,17 @@ impl Desk {
 
 /// Writes until the end, and then what is left.
 pub(super) fn run(shared: &Shared, desk: &Desk, mut log: Log) {
+    let mut last: Option<Instant> = None;
     loop {
         let idle = |pile: &mut Pile| pile.drafts.is_empty() && !pile.try_again && !pile.ended;
-        let mut pile = desk.moved.wait_while(desk.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+        drop(desk.moved.wait_while(desk.lock(), idle));
+        let pause = last.map_or(Duration::ZERO, |last| PACE.saturating_sub(last.elapsed()));
+        if !pause.is_zero() && shared.lock().signing.contains(&true) {
+            let more = |pile: &mut Pile| pile.drafts.len() < ROOM && !pile.ended;
+            drop(desk.moved.wait_timeout_while(desk.lock(), pause, more));
+        }
+        last = Some(Instant::now());
+        let mut pile = desk.lock();
         if pile.drafts.is_empty() && pile.ended && pile.refused == 0 {
             return;
         }
