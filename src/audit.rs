@@ -4,6 +4,7 @@
 //! file that holds the head, so that the chain goes on in a new file after the old one was renamed. What a crash or a full
 //! disk leaves of a record is cut off or marked, never taken for one.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -73,7 +74,9 @@ impl Explain for AuditError {
                 let hint = "file and directory must belong to the user that runs cba-agent";
                 vec![format!("{hint}: ls -ld {} {}", directory.display(), path.display()), NOTHING.into()]
             }
-            Self::Held(_) => vec!["find who holds the .lock file beside it: fuser -v FILE".into(), NOTHING.into()],
+            Self::Held(_) => {
+                vec!["find who holds the hidden .lock file beside it: fuser -v FILE".into(), NOTHING.into()]
+            }
             Self::Damaged(path) => {
                 vec![check(path), "keep the file for whoever looks into it, and move it away to begin a new one".into()]
             }
@@ -94,9 +97,11 @@ impl Log {
     /// The log at a path; nothing is opened yet.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        let mut lock = path.clone().into_os_string();
-        lock.push(".lock");
-        Self { path, lock: lock.into(), written: None, kept: None }
+        // Hidden, so that a pattern that means the log and those that it was renamed to leaves it out.
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(".lock");
+        Self { lock: path.with_file_name(name), path, written: None, kept: None }
     }
 
     /// Whether it can be opened, locked and gone on with, before anything is signed.

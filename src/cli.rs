@@ -109,7 +109,7 @@ fn audit() -> Command {
                 )
                 .after_help(
                     "Examples:\n  cba-agent audit verify /var/log/cba-agent/audit.jsonl*\n  \
-                     zcat -f $(ls -v -r audit.jsonl*) | cba-agent audit verify - --expect-head \"$(cat head)\"",
+                     zcat -f audit.jsonl.2.gz audit.jsonl.1 audit.jsonl | cba-agent audit verify - --expect-head \"$(cat head)\"",
                 ),
         )
         .subcommand(

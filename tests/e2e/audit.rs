@@ -131,6 +131,8 @@ fn the_chain_goes_on_in_a_new_file_and_is_checked_over_all_of_them() {
     signed(&stand, &[]);
     let said = verify(&stand, &["audit.jsonl", "audit.jsonl.1", "audit.jsonl.2"]).ok();
     assert!(said.starts_with("valid: 4 records, 1 to 4\n"), "{said}");
+    let by_pattern = stand.tool("sh", &["-c", "\"$0\" audit verify audit.jsonl*", BINARY]);
+    assert!(by_pattern.starts_with("valid: 4 records, 1 to 4\n"), "{by_pattern}");
     let said = verify(&stand, &["audit.jsonl"]).ok();
     assert!(said.starts_with("valid: 1 records, 4 to 4, older ones"), "{said}");
     let error = verify(&stand, &["audit.jsonl", "audit.jsonl.1"]).failed(8);

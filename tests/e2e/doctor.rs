@@ -79,7 +79,7 @@ fn an_audit_log_that_cannot_be_gone_on_with_is_named() {
     let (source, path) = (stand.pin_source(), stand.file("audit.jsonl"));
     let doctor = |path: &str| stand.run(&["doctor", "--pin-source", &source, "--audit-path", path]);
     assert!(doctor(&path).ok().contains("no records yet"));
-    assert!(!stand.path().join("audit.jsonl").exists() && !stand.path().join("audit.jsonl.lock").exists());
+    assert!(!stand.path().join("audit.jsonl").exists() && !stand.path().join(".audit.jsonl.lock").exists());
     stand.sign(&["--audit-path", &path]).ok();
     assert!(doctor(&path).ok().contains("audit.jsonl, 1 records"));
     let damaged = stand.write("damaged", "x\n");
