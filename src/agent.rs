@@ -280,7 +280,7 @@ fn describe(view: &View) -> String {
             "ready: token '{}' (serial {}), certificate until {}",
             crate::printable::printable(&held.token.label),
             crate::printable::printable(&held.token.serial),
-            crate::certificate::utc(held.evidence.certificate.not_after)
+            crate::certificate::utc(held.certificate.not_after)
         ),
         (_, _, Logins::Stopped(kind)) => {
             format!("not ready: no login is tried ({}); see the log, and `cba-agent pin-fuse`", kind.name())

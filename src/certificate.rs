@@ -11,11 +11,12 @@ use der::{Decode as _, Encode as _, Reader as _};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
-use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::name::{GeneralName, OtherName};
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
 
 use crate::printable::{hex, printable};
 
+pub mod attestation;
 pub mod chain;
 
 /// The base64 behind `CACertificate`, of which two forms are in circulation.
@@ -48,8 +49,10 @@ pub struct Certificate {
     pub modulus: Vec<u8>,
     /// The RSA public exponent, big-endian without leading zeros.
     pub exponent: Vec<u8>,
-    /// The key usage `digitalSignature`; `None` where the certificate has no key usage extension.
-    pub digital_signature: Option<bool>,
+    /// All of the subject alternative name, each with its kind, as `email:a@example.com`.
+    pub alternative_names: Vec<String>,
+    /// The key usage; `None` where the certificate has no such extension.
+    pub key_usage: Option<KeyUsage>,
     /// The extended key usages; `None` where the certificate has no such extension.
     pub extended_key_usage: Option<Vec<ObjectIdentifier>>,
     /// Whether the basic constraints make it a CA.
@@ -57,9 +60,6 @@ pub struct Certificate {
     /// Whether it is a YubiKey's attestation of a key, which shares that key's modulus and ID but logs nobody in.
     pub is_attestation: bool,
 }
-
-/// The arc of Yubico's PIV attestation extensions.
-const YUBICO_ATTESTATION: &str = "1.3.6.1.4.1.41482.3.";
 
 /// Why bytes are no certificate that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +102,7 @@ impl Certificate {
         let usages = tbs.get_extension::<ExtendedKeyUsage>().map_err(extension)?;
         let constraints = tbs.get_extension::<BasicConstraints>().map_err(extension)?;
         let names = tbs.get_extension::<SubjectAltName>().map_err(extension)?;
-        let mut emails: Vec<String> = names.map(|(_, names)| rfc822_names(&names)).unwrap_or_default();
+        let mut emails: Vec<String> = names.as_ref().map(|(_, names)| rfc822_names(names)).unwrap_or_default();
         emails.extend(
             subject_emails(tbs.subject()).into_iter().filter(|email| !emails.contains(email)).collect::<Vec<_>>(),
         );
@@ -115,12 +115,13 @@ impl Certificate {
             emails,
             modulus,
             exponent,
-            digital_signature: key_usage.map(|(_, usage)| usage.digital_signature()),
+            alternative_names: names.map(|(_, names)| names.0.iter().map(named).collect()).unwrap_or_default(),
+            key_usage: key_usage.map(|(_, usage)| usage),
             extended_key_usage: usages.map(|(_, usages)| usages.0),
             is_ca: constraints.is_some_and(|(_, constraints)| constraints.ca),
             is_attestation: tbs
                 .extensions()
-                .is_some_and(|all| all.iter().any(|one| one.extn_id.to_string().starts_with(YUBICO_ATTESTATION))),
+                .is_some_and(|all| all.iter().any(|one| attestation::is_attestation(one.extn_id))),
             der,
         })
     }
@@ -185,9 +186,27 @@ impl Certificate {
         (self.not_before..=self.not_after).contains(&now)
     }
 
+    /// Its key usages by the standard's names (RFC 5280 section 4.2.1.3).
+    #[must_use]
+    pub fn key_usage_names(&self) -> Option<Vec<&'static str>> {
+        let usage = self.key_usage?;
+        let all = [
+            ("digitalSignature", usage.digital_signature()),
+            ("nonRepudiation", usage.non_repudiation()),
+            ("keyEncipherment", usage.key_encipherment()),
+            ("dataEncipherment", usage.data_encipherment()),
+            ("keyAgreement", usage.key_agreement()),
+            ("keyCertSign", usage.key_cert_sign()),
+            ("cRLSign", usage.crl_sign()),
+            ("encipherOnly", usage.encipher_only()),
+            ("decipherOnly", usage.decipher_only()),
+        ];
+        Some(all.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect())
+    }
+
     /// Its extended key usages by the names that policies use; others by their numbers.
     #[must_use]
-    pub fn usage_names(&self) -> Option<Vec<String>> {
+    pub fn extended_key_usage_names(&self) -> Option<Vec<String>> {
         let name = |oid: &ObjectIdentifier| {
             let known = USAGES.iter().find(|(_, known)| known == oid);
             known.map_or_else(|| oid.to_string(), |(name, _)| (*name).to_owned())
@@ -204,7 +223,7 @@ pub const USAGES: [(&str, ObjectIdentifier); 4] = [
     ("codeSigning", rfc5280::ID_KP_CODE_SIGNING),
 ];
 
-/// The name of an extended key usage given by name or number, as [`Certificate::usage_names`] has it; `None` for
+/// The name of an extended key usage given by name or number, as [`Certificate::extended_key_usage_names`] has it; `None` for
 /// anything else.
 #[must_use]
 pub fn usage_name(text: &str) -> Option<String> {
@@ -260,6 +279,31 @@ fn rfc822_names(names: &SubjectAltName) -> Vec<String> {
     names.0.iter().filter_map(email).collect()
 }
 
+/// A name with its kind, in the words of OpenSSL.
+fn named(name: &GeneralName) -> String {
+    let text = match name {
+        GeneralName::Rfc822Name(email) => format!("email:{}", email.as_str()),
+        GeneralName::DnsName(name) => format!("DNS:{}", name.as_str()),
+        GeneralName::UniformResourceIdentifier(uri) => format!("URI:{}", uri.as_str()),
+        GeneralName::DirectoryName(name) => format!("DirName:{name}"),
+        GeneralName::IpAddress(bytes) => match *bytes.as_bytes() {
+            [a, b, c, d] => format!("IP:{}", std::net::Ipv4Addr::new(a, b, c, d)),
+            _ => <[u8; 16]>::try_from(bytes.as_bytes())
+                .map_or_else(|_| "IP:?".into(), |bytes| format!("IP:{}", std::net::Ipv6Addr::from(bytes))),
+        },
+        GeneralName::OtherName(other) => format!("otherName:{}:{}", other.type_id, other_text(other)),
+        GeneralName::RegisteredId(oid) => format!("RID:{oid}"),
+        GeneralName::EdiPartyName(_) => "ediPartyName".into(),
+    };
+    printable(&text)
+}
+
+/// The text of another kind of name, such as Microsoft's user principal name; its DER where it is none.
+fn other_text(other: &OtherName) -> String {
+    let text = other.value.decode_as::<der::asn1::Utf8StringRef<'_>>();
+    text.map_or_else(|_| hex(other.value.value()), |text| text.as_str().to_owned())
+}
+
 fn subject_emails(subject: &x509_cert::name::Name) -> Vec<String> {
     subject
         .iter()
@@ -287,8 +331,9 @@ pub(crate) mod tests {
         assert_eq!(leaf.bits(), 2048);
         assert_eq!(leaf.emails, ["integration@example.com"]);
         assert!(!leaf.is_ca && !leaf.is_self_issued() && !leaf.is_attestation);
-        assert_eq!(leaf.digital_signature, Some(true));
-        assert_eq!(leaf.usage_names().unwrap(), ["clientAuth", "emailProtection"]);
+        assert_eq!(leaf.key_usage_names().unwrap(), ["digitalSignature"]);
+        assert_eq!(leaf.alternative_names, ["email:integration@example.com"]);
+        assert_eq!(leaf.extended_key_usage_names().unwrap(), ["clientAuth", "emailProtection"]);
         assert_eq!(hex(&leaf.sha256()), LEAF_FINGERPRINT.trim());
         assert!(leaf.subject.contains("CN=integration"), "{}", leaf.subject);
     }

@@ -54,6 +54,18 @@ pub fn command() -> Command {
                 .after_help("Examples:\n  cba-agent doctor --slot 0\n  cba-agent doctor --config /etc/cba-agent/config.toml --sign"),
         )
         .subcommand(
+            keyed("custody", "Evidence for the key-custody policy, and the verdict", &[Token, Identity, Pin, Policy, Log])
+                .arg(value("format", "FORMAT", "text, json, or html for an auditor's folder [default: text]"))
+                .arg(value("roots", "FILE", "PEM of the roots that the certificate must chain to"))
+                .arg(value("attestation-roots", "FILE", "PEM of the roots that the token's attestation of the key must chain to"))
+                .args(KEYS.iter().filter(|key| key.flag == "payload-version").map(key_flag))
+                .after_help(
+                    "Exits with 8 where a rule is broken. The token is logged in to, and nothing is signed.\n\n\
+                     Examples:\n  cba-agent custody --slot 0\n  cba-agent custody --format html --roots ca.pem > custody.html\n  \
+                     cba-agent custody --attestation-roots yubico-piv-ca.pem --policy-require local",
+                ),
+        )
+        .subcommand(
             keyed("list", "Show slots, tokens, keys and certificates, each with its URI", &[Token, Pin, Log])
                 .arg(switch("json", "One JSON document for programs"))
                 .arg(switch("login", "Log in to the selected token, to see private keys too"))

@@ -13,8 +13,10 @@ use crate::{log, process, worker};
 
 mod audit;
 mod certificate;
+mod custody;
 mod doctor;
 mod health;
+mod input;
 mod list;
 mod pin_fuse;
 mod serve;
@@ -101,6 +103,7 @@ fn dispatch(matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
         "verify" => verify::run(matches, &config),
         "serve" => serve::run(config),
         "doctor" => doctor::run(matches, &config),
+        "custody" => custody::run(matches, &config),
         "health" => health::run(matches, &config),
         _ => pin_fuse::run(matches, &config),
     }

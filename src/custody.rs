@@ -1,67 +1,100 @@
-//! Evidence for a key-custody policy: what the token says of itself, its key and its certificate, against each rule.
+//! Evidence for a key-custody policy: what token, key and certificate say of themselves, held against each rule.
 //!
-//! PURE. The order of members is stable; what changes from run to run stands apart in `run`.
+//! PURE. The document's members have a stable order, and what changes from run to run stands apart in `run`; its schema
+//! is `docs/custody.schema.json`. [`text`] and [`html`] show the same document to people.
 
 use serde::Serialize;
 
+use crate::certificate::chain::{self, Roots};
 use crate::certificate::{Certificate, utc};
-use crate::facts::{Key, Library, Mechanism, Token};
-use crate::policy::{self, Order, Policy, Requirement, Subject, Wish};
-use crate::printable::{hex, printable_bytes};
+use crate::facts::{Key, KeyDetail, Library, Mechanism, Token};
+use crate::policy::{self, Order, Policy, Subject, Wish};
+use crate::printable::{hex, printable, printable_bytes};
 
-/// What is known of the holder of a key.
+mod attested;
+pub mod html;
+mod rules;
+mod sections;
+pub mod text;
+
+pub use attested::Attestation;
+pub use rules::{Row, Verdict};
+
+/// The name of the document's form; it changes when a member goes or changes its meaning.
+const FORM: &str = "cba-agent-custody-1";
+
+/// What is known of a key and of what holds it.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     /// The module's canonical path.
     pub module: String,
     /// The SHA-256 of its file, where it can be read.
     pub module_sha256: Option<String>,
+    /// Why others could change it, where they could.
+    pub module_open: Option<String>,
     /// What it says of itself.
     pub library: Library,
     /// The token, where it says anything of itself.
     pub token: Option<Token>,
+    /// What the token holds; `None` where no PIN was to be sent to it.
+    pub held: Option<Held>,
+}
+
+/// A key, its certificate, and what stands beside them.
+#[derive(Clone, Debug)]
+pub struct Held {
     /// The private key.
     pub key: Key,
+    /// What else it says of itself.
+    pub detail: KeyDetail,
     /// Its certificate.
     pub certificate: Certificate,
     /// Whether the certificate is from a file and not from the token.
     pub from_file: bool,
     /// How the token signs.
     pub mechanism: Mechanism,
+    /// All certificates of the token, DER without padding.
+    pub others: Vec<Vec<u8>>,
 }
 
-/// When and by what the evidence was judged.
-#[derive(Clone, Debug, Serialize)]
-pub struct Run {
-    /// UTC.
-    pub time: String,
+/// Who is trusted to have issued what. `None`: not asked.
+#[derive(Debug, Default)]
+pub struct Trust {
+    /// The certificate.
+    pub roots: Option<Roots>,
+    /// The token's attestation of the key.
+    pub attestation_roots: Option<Roots>,
+}
+
+/// What the evidence is held against.
+#[derive(Debug)]
+pub struct Measure<'a> {
+    /// The rules.
+    pub policy: &'a Policy,
+    /// What would be signed.
+    pub wish: Wish,
+    /// Who is trusted.
+    pub trust: &'a Trust,
+    /// Seconds of Unix time.
+    pub now: u64,
     /// The host's name.
     pub host: String,
-    /// This program's version.
-    pub agent: &'static str,
-}
-
-/// One thing that a policy may require of a key.
-#[derive(Clone, Debug, Serialize)]
-struct Rule {
-    rule: &'static str,
-    required: bool,
-    /// `None`: the token does not report it, so it is not proven.
-    proven: Option<bool>,
 }
 
 /// Evidence and verdict.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    form: &'static str,
+    /// `allowed` or `refused`.
     verdict: &'static str,
     refusals: Vec<String>,
     warnings: Vec<String>,
+    rules: Vec<Row>,
     module: Module,
-    token: Option<Token>,
-    key: KeyReport,
-    certificate: CertificateReport,
-    mechanism: &'static str,
-    rules: Vec<Rule>,
+    token: Option<TokenReport>,
+    key: Option<KeyReport>,
+    certificate: Option<CertificateReport>,
+    attestation: Option<Attestation>,
     run: Run,
 }
 
@@ -73,18 +106,46 @@ struct Module {
 }
 
 #[derive(Debug, Serialize)]
+struct TokenReport {
+    label: String,
+    manufacturer: String,
+    model: String,
+    serial: String,
+    firmware: String,
+    hardware: Option<bool>,
+    initialized: bool,
+    login_required: bool,
+    pinpad: bool,
+}
+
+#[derive(Debug, Serialize)]
 struct KeyReport {
     label: String,
     id: String,
-    kind: &'static str,
+    r#type: &'static str,
     bits: usize,
     sensitive: Option<bool>,
     extractable: Option<bool>,
     always_sensitive: Option<bool>,
     never_extractable: Option<bool>,
     local: Option<bool>,
+    generation_mechanism: Option<String>,
     always_authenticate: Option<bool>,
+    private: Option<bool>,
+    modifiable: Option<bool>,
+    wrap_with_trusted: Option<bool>,
+    usages: Usages,
+    allowed_mechanisms: Option<Vec<String>>,
+    signs_by: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Usages {
     sign: Option<bool>,
+    sign_recover: Option<bool>,
+    decrypt: Option<bool>,
+    unwrap: Option<bool>,
+    derive: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -92,73 +153,197 @@ struct CertificateReport {
     subject: String,
     issuer: String,
     serial: String,
+    subject_alternative_names: Vec<String>,
     emails: Vec<String>,
+    key_usage: Option<Vec<&'static str>>,
+    extended_key_usage: Option<Vec<String>>,
     not_before: String,
     not_after: String,
     sha256: String,
+    /// `token` or `file`.
     source: &'static str,
+    /// What stands above it in the token, the nearest first.
+    chain: Vec<Above>,
+    #[serde(skip)]
+    validity: (u64, u64),
 }
 
-/// Holds the evidence against the policy.
-#[must_use]
-pub fn report(evidence: &Evidence, policy: &Policy, wish: Wish, now: u64, run: Run) -> Report {
-    let Evidence { key, certificate, token, .. } = evidence;
-    let order = Order {
-        token: token.as_ref(),
-        certificate_from_file: evidence.from_file,
-        version: wish.version,
-        version_by_flag: wish.by_flag,
-        mechanism: evidence.mechanism,
-    };
-    let decision = policy::decide(policy, &Subject { order, key, certificate, now });
-    let rule = |(name, requirement): (&'static str, Requirement)| Rule {
-        rule: name,
-        required: policy.require.contains(&requirement),
-        proven: requirement.holds(key, token.as_ref()),
-    };
-    Report {
-        verdict: if decision.refusals.is_empty() { "allowed" } else { "refused" },
-        refusals: decision.refusals,
-        warnings: decision.warnings,
-        module: Module {
-            path: evidence.module.clone(),
-            sha256: evidence.module_sha256.clone(),
-            library: evidence.library.clone(),
-        },
-        token: token.clone(),
-        key: key_report(key, certificate),
-        certificate: certificate_report(certificate, evidence.from_file),
-        mechanism: evidence.mechanism.name(),
-        rules: Requirement::NAMES.into_iter().map(rule).collect(),
-        run,
+#[derive(Debug, Serialize)]
+struct Above {
+    subject: String,
+    not_after: String,
+    sha256: String,
+}
+
+/// What changes from run to run.
+#[derive(Debug, Serialize)]
+struct Run {
+    time: String,
+    host: String,
+    agent: &'static str,
+    pin: Option<PinState>,
+    #[serde(skip)]
+    now: u64,
+}
+
+/// What the token's flags say of the user's PIN.
+#[derive(Debug, Serialize)]
+struct PinState {
+    initialized: bool,
+    count_low: bool,
+    final_try: bool,
+    locked: bool,
+    to_be_changed: bool,
+}
+
+impl Report {
+    /// Holds the evidence against what is measured by.
+    #[must_use]
+    pub fn new(evidence: &Evidence, measure: &Measure<'_>) -> Self {
+        let Evidence { token, held, .. } = evidence;
+        let attestation = held.as_ref().and_then(|held| Attestation::find(held, measure));
+        let rules = rules::rows(evidence, attestation.as_ref(), measure);
+        let reasons = |verdict| {
+            let of = rules.iter().filter(move |row: &&Row| row.verdict == verdict);
+            of.filter_map(|row| row.reason.clone()).collect::<Vec<_>>()
+        };
+        let refusals = reasons(Verdict::Broken);
+        Self {
+            form: FORM,
+            verdict: if refusals.is_empty() { "allowed" } else { "refused" },
+            refusals,
+            warnings: reasons(Verdict::Warning),
+            module: Module {
+                path: evidence.module.clone(),
+                sha256: evidence.module_sha256.clone(),
+                library: library(&evidence.library),
+            },
+            token: token.as_ref().map(token_report),
+            key: held.as_ref().map(key_report),
+            certificate: held.as_ref().map(|held| certificate_report(held, measure.now)),
+            attestation,
+            run: Run {
+                time: utc(measure.now),
+                host: printable(&measure.host),
+                agent: env!("CARGO_PKG_VERSION"),
+                pin: token.as_ref().map(pin_state),
+                now: measure.now,
+            },
+            rules,
+        }
+    }
+
+    /// Why the policy refuses; empty where it allows.
+    #[must_use]
+    pub fn refusals(&self) -> &[String] {
+        &self.refusals
     }
 }
 
-fn key_report(key: &Key, certificate: &Certificate) -> KeyReport {
+/// What the policy says of the evidence; of a token alone, where no PIN was to be sent to it.
+fn decide(evidence: &Evidence, measure: &Measure<'_>) -> policy::Decision {
+    let (Measure { policy, wish, now, .. }, token) = (measure, evidence.token.as_ref());
+    let Some(Held { key, certificate, from_file, mechanism, .. }) = &evidence.held else {
+        return policy::decide_token(policy, token);
+    };
+    let order = Order {
+        token,
+        certificate_from_file: *from_file,
+        version: wish.version,
+        version_by_flag: wish.by_flag,
+        mechanism: *mechanism,
+    };
+    policy::decide(policy, &Subject { order, key, certificate, now: *now })
+}
+
+fn library(library: &Library) -> Library {
+    Library {
+        cryptoki: printable(&library.cryptoki),
+        manufacturer: printable(&library.manufacturer),
+        description: printable(&library.description),
+        version: printable(&library.version),
+    }
+}
+
+fn token_report(token: &Token) -> TokenReport {
+    TokenReport {
+        label: printable(&token.label),
+        manufacturer: printable(&token.manufacturer),
+        model: printable(&token.model),
+        serial: printable(&token.serial),
+        firmware: printable(&token.firmware),
+        hardware: token.hardware,
+        initialized: token.initialized,
+        login_required: token.login_required,
+        pinpad: token.pinpad,
+    }
+}
+
+fn pin_state(token: &Token) -> PinState {
+    PinState {
+        initialized: token.pin_initialized,
+        count_low: token.pin_count_low,
+        final_try: token.pin_final_try,
+        locked: token.pin_locked,
+        to_be_changed: token.pin_to_be_changed,
+    }
+}
+
+fn key_report(held: &Held) -> KeyReport {
+    let Held { key, detail, certificate, mechanism, .. } = held;
     KeyReport {
         label: printable_bytes(&key.label),
         id: hex(&key.id),
-        kind: "RSA",
+        r#type: "RSA",
         bits: certificate.bits(),
         sensitive: key.sensitive,
         extractable: key.extractable,
         always_sensitive: key.always_sensitive,
         never_extractable: key.never_extractable,
         local: key.local,
+        generation_mechanism: detail.key_generation_mechanism.clone(),
         always_authenticate: key.always_authenticate,
-        sign: key.sign,
+        private: detail.private,
+        modifiable: detail.modifiable,
+        wrap_with_trusted: detail.wrap_with_trusted,
+        usages: Usages {
+            sign: key.sign,
+            sign_recover: detail.sign_recover,
+            decrypt: detail.decrypt,
+            unwrap: detail.unwrap,
+            derive: detail.derive,
+        },
+        allowed_mechanisms: detail.allowed_mechanisms.clone(),
+        signs_by: mechanism.name(),
     }
 }
 
-fn certificate_report(certificate: &Certificate, from_file: bool) -> CertificateReport {
+fn certificate_report(held: &Held, now: u64) -> CertificateReport {
+    let certificate = &held.certificate;
+    let above = |found: chain::Authority| Above {
+        subject: found.subject,
+        not_after: utc(found.not_after),
+        sha256: hex(&found.sha256),
+    };
     CertificateReport {
         subject: certificate.subject.clone(),
         issuer: certificate.issuer.clone(),
         serial: certificate.serial.clone(),
+        subject_alternative_names: certificate.alternative_names.clone(),
         emails: certificate.emails.clone(),
+        key_usage: certificate.key_usage_names(),
+        extended_key_usage: certificate.extended_key_usage_names(),
         not_before: utc(certificate.not_before),
         not_after: utc(certificate.not_after),
         sha256: hex(&certificate.sha256()),
-        source: if from_file { "file" } else { "token" },
+        source: if held.from_file { "file" } else { "token" },
+        chain: chain::above(certificate, &held.others(), now).into_iter().map(above).collect(),
+        validity: (certificate.not_before, certificate.not_after),
+    }
+}
+
+impl Held {
+    fn others(&self) -> Vec<&[u8]> {
+        self.others.iter().map(Vec::as_slice).collect()
     }
 }

@@ -146,6 +146,38 @@ pub struct Certificate {
     pub value: Vec<u8>,
 }
 
+/// What else a private key says of itself, asked for as evidence alone (PKCS#11 3.0 sections 4.9 and 4.14).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyDetail {
+    /// `CKA_DECRYPT`.
+    pub decrypt: Option<bool>,
+    /// `CKA_SIGN_RECOVER`.
+    pub sign_recover: Option<bool>,
+    /// `CKA_UNWRAP`.
+    pub unwrap: Option<bool>,
+    /// `CKA_DERIVE`.
+    pub derive: Option<bool>,
+    /// `CKA_PRIVATE`: not visible before a login.
+    pub private: Option<bool>,
+    /// `CKA_MODIFIABLE`.
+    pub modifiable: Option<bool>,
+    /// `CKA_WRAP_WITH_TRUSTED`.
+    pub wrap_with_trusted: Option<bool>,
+    /// `CKA_KEY_GEN_MECHANISM` by the standard's name.
+    pub key_generation_mechanism: Option<String>,
+    /// `CKA_ALLOWED_MECHANISMS` by the standard's names; empty where the token limits nothing.
+    pub allowed_mechanisms: Option<Vec<String>>,
+}
+
+/// Evidence of a key, and what stands beside it in the token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// The key.
+    pub detail: KeyDetail,
+    /// All X.509 certificates of the token.
+    pub certificates: Vec<Certificate>,
+}
+
 /// The objects that a session sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Objects {

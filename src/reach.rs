@@ -20,6 +20,7 @@ use crate::selector::{self, SelectError};
 use crate::worker::wire::{Reply, Request};
 use crate::worker::{Handle, Launch, handle};
 
+pub mod evidence;
 mod login;
 
 pub use login::{Failure, Login};

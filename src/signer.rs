@@ -19,11 +19,11 @@ use crate::config::Config;
 use crate::custody::Evidence;
 use crate::deadline::Deadline;
 use crate::error::{Error, Explain, Kind, Result};
-use crate::facts::Mechanism;
+use crate::facts::{Description, Mechanism};
 use crate::identity::Identity;
 use crate::policy::{self, Order, Subject, Wish};
 use crate::printable::hex;
-use crate::reach::{Failure, Login, Reached, now, warn_before_end};
+use crate::reach::{Failure, Login, Reached, evidence, now, warn_before_end};
 use crate::worker::wire::{Authentication, Reply, Request as WorkerRequest};
 use crate::worker::{HandleError, Idle};
 
@@ -105,20 +105,15 @@ impl Signer {
         &self.reached
     }
 
-    /// What is known of the key and of what holds it, with the digest of the module's file.
-    #[must_use]
-    pub fn evidence(&self, module_sha256: Option<String>) -> Evidence {
-        let Reached { opened, slot, .. } = &self.reached;
-        Evidence {
-            module: opened.module.display().to_string(),
-            module_sha256,
-            library: opened.library.clone(),
-            token: slot.token.clone(),
-            key: self.identity.key.clone(),
-            certificate: self.identity.certificate.clone(),
-            from_file: self.identity.from_file,
-            mechanism: self.mechanism,
-        }
+    /// What is known of the key and of what holds it, with the digest of the module's file; what is evidence alone is asked
+    /// for `in_detail`.
+    ///
+    /// # Errors
+    /// What the token answered.
+    pub fn evidence(&mut self, module_sha256: Option<String>, in_detail: bool) -> Result<Evidence> {
+        let description = if in_detail { self.reached.describe(&self.identity)? } else { Description::default() };
+        let held = evidence::held(&self.identity, self.mechanism, description);
+        Ok(Evidence { held: Some(held), ..self.reached.evidence(module_sha256) })
     }
 
     /// The record of what came of somebody's request for a payload.
@@ -300,7 +295,11 @@ fn order_of(reached: &Reached, certificate_from_file: bool, mechanism: Mechanism
     Order { token: reached.slot.token.as_ref(), certificate_from_file, version, version_by_flag, mechanism }
 }
 
-fn first_mechanism(reached: &Reached) -> Result<Mechanism> {
+/// How a token is to sign, by what it offers.
+///
+/// # Errors
+/// When it offers neither way.
+pub fn first_mechanism(reached: &Reached) -> Result<Mechanism> {
     if !reached.session.mechanisms_known {
         return Ok(Mechanism::Sha512RsaPkcs);
     }

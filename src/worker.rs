@@ -95,6 +95,7 @@ fn run_session(link: &mut Link, mut session: Session<'_>) -> Result<Request, Wor
                 link.answer(outcome.map(|outcome| Reply::LoggedIn { checked: outcome == LoginOutcome::Accepted }))?;
             }
             Request::Objects => link.answer(session.objects().map(Reply::Objects))?,
+            Request::Describe { key } => link.answer(session.describe(key).map(Reply::Described))?,
             Request::Sign { key, mechanism, version, context } => {
                 let pin = context.map(|how| link.user_pin(how)).transpose()?;
                 let signed = sign(link, &session, (key, mechanism, version), pin.as_ref())?;

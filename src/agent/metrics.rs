@@ -148,7 +148,7 @@ impl Metrics {
         self.audit.set(i64::from(audit));
         // Seconds of Unix time are far below the 53 bits that a float holds exactly.
         #[allow(clippy::cast_precision_loss)]
-        self.not_after.set(view.held.as_ref().map_or(0.0, |held| held.evidence.certificate.not_after as f64));
+        self.not_after.set(view.held.as_ref().map_or(0.0, |held| held.certificate.not_after as f64));
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)

@@ -15,8 +15,9 @@ use tokio::sync::{oneshot, watch};
 
 use crate::audit::Log;
 use crate::audit::chain::Caller;
+use crate::certificate::Certificate;
 use crate::config::Config;
-use crate::custody::{self, Evidence, Report, Run};
+use crate::custody::{Evidence, Measure, Report, Trust};
 use crate::error::Kind;
 use crate::facts::Token;
 use crate::modules;
@@ -66,6 +67,7 @@ pub(super) type Outcome = Result<Answer, Refusal>;
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) evidence: Evidence,
+    pub(super) certificate: Certificate,
     /// The token as the fuse knows it.
     pub(super) token: Token,
 }
@@ -108,6 +110,8 @@ struct State {
     token: Option<Token>,
     held: Option<Arc<Held>>,
     proven: Option<Instant>,
+    /// Whether no worker was lost over what is evidence of the key alone.
+    evidence_is_safe: bool,
     /// The digest of the module's file, and by what the file is known again.
     digest: Option<(FileState, String)>,
     restarts: HashMap<&'static str, u64>,
@@ -167,6 +171,7 @@ impl Pool {
             token: None,
             held: None,
             proven: None,
+            evidence_is_safe: true,
             digest: None,
             restarts: HashMap::new(),
             last_error: None,
@@ -255,9 +260,8 @@ impl Pool {
     pub(super) fn custody(&self, now: u64) -> Option<Report> {
         let held = self.shared.lock().held.clone()?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let run = Run { time: crate::certificate::utc(now), host, agent: env!("CARGO_PKG_VERSION") };
-        let policy = &self.shared.config.policy;
-        Some(custody::report(&held.evidence, policy, slot::first_wish(&self.shared.config), now, run))
+        let (policy, wish) = (&self.shared.config.policy, slot::first_wish(&self.shared.config));
+        Some(Report::new(&held.evidence, &Measure { policy, wish, trust: &Trust::default(), now, host }))
     }
 
     /// Whether the last record could not be written.

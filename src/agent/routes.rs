@@ -85,7 +85,7 @@ async fn look(agent: &Arc<Agent>, peer: &Peer, path: &str) -> Reply {
     }
     match path {
         "/certificate" => match agent.pool.view().held {
-            Some(held) => plain(PEM, held.evidence.certificate.pem()),
+            Some(held) => plain(PEM, held.certificate.pem()),
             None => failure(&agent.why_not_ready()),
         },
         "/custody" => match agent.pool.custody(now()) {

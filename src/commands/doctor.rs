@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::identity;
 use crate::modules;
 use crate::pin::{Source, fuse};
-use crate::policy::{self, Wish};
+use crate::policy::{self, Objection, Wish};
 use crate::printable::{hex, printable};
 use crate::reach::{self, Login, Reached, now, read_certificate};
 use crate::signer::Signer;
@@ -276,9 +276,9 @@ fn certificate(reached: &mut Reached, config: &Config, findings: &mut Findings) 
     if decision.refusals.is_empty() {
         findings.ok("certificate", format!("{subject}, until {end}, SHA-256 {}", hex(&certificate.sha256())));
     } else {
-        findings.fail("certificate", decision.refusals.join("; "), "have another one issued for this key");
+        findings.fail("certificate", reasons(&decision.refusals).join("; "), "have another one issued for this key");
     }
-    for warning in decision.warnings {
+    for warning in reasons(&decision.warnings) {
         findings.warn("certificate", warning, "ask whoever issues it");
     }
     let left = certificate.not_after.saturating_sub(now());
@@ -286,6 +286,10 @@ fn certificate(reached: &mut Reached, config: &Config, findings: &mut Findings) 
         let remedy = "write its successor into the token and register it before that";
         findings.warn("certificate", format!("it ends in {}", crate::config::days(left)), remedy);
     }
+}
+
+fn reasons(objections: &[Objection]) -> Vec<&str> {
+    objections.iter().map(|objection| objection.reason.as_str()).collect()
 }
 
 /// One payload, made and thrown away.

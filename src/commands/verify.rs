@@ -1,10 +1,10 @@
 //! `verify`: a request checked offline, as the service would.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 
 use clap::ArgMatches;
 
+use super::input::{read, read_file, read_roots};
 use super::{print, usage};
 use crate::cba::received::Received;
 use crate::cba::verify::Freshness;
@@ -17,9 +17,6 @@ use crate::error::{Error, Kind, Result};
 use crate::policy;
 use crate::printable::hex;
 use crate::reach::now;
-
-/// Far beyond any request, and beyond every bundle of roots.
-const LIMIT: u64 = 8 << 20;
 
 /// How far a host's clock may be ahead of this one.
 const MAX_AHEAD: u64 = 60;
@@ -43,7 +40,7 @@ fn check(received: &Received, freshness: Freshness, roots: Option<&Roots>, confi
     let decision = policy::decide_certificate(&config.policy, certificate, freshness.now);
     let warnings = decision.allowed().map_err(|refused| invalid(refused.0.join("; ")))?;
     if let Some(roots) = roots {
-        roots.check(certificate, freshness.now).map_err(|error| invalid(error.to_string()))?;
+        roots.check(certificate, &[], freshness.now).map_err(|error| invalid(error.to_string()))?;
     }
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let made = message::time_of(&received.message).filter(|_| *version == Version::V2);
@@ -80,27 +77,4 @@ fn receive(header: Option<&str>, body: Option<&str>) -> Result<Received> {
         _ => return Err(usage("header", "goes together with --body")),
     };
     received.map_err(|error| Error::from(error).context("invalid"))
-}
-
-fn read_roots(path: &str) -> Result<Roots> {
-    Roots::from_pem(&read_file(path)?).map_err(|error| Error::new(Kind::Config, format!("{path}: {error}")))
-}
-
-/// `-` is standard input.
-fn read_file(path: &str) -> Result<Vec<u8>> {
-    if path == "-" {
-        return read("standard input", io::stdin().lock());
-    }
-    let file = File::open(path).map_err(|error| Error::new(Kind::Config, format!("cannot read {path}: {error}")))?;
-    read(path, file)
-}
-
-fn read(name: &str, source: impl Read) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = source.take(LIMIT + 1).read_to_end(&mut bytes);
-    read.map_err(|error| Error::new(Kind::Config, format!("cannot read {name}: {error}")))?;
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > LIMIT {
-        return Err(Error::new(Kind::Config, format!("{name} is longer than {LIMIT} bytes")));
-    }
-    Ok(bytes)
 }

@@ -8,7 +8,7 @@ use cryptoki::object::{Attribute, AttributeType, CertificateType, KeyType, Objec
 use cryptoki::session::Session;
 
 use super::fault;
-use crate::facts::{Certificate, Key, KeyClass, Objects};
+use crate::facts::{Certificate, Description, Key, KeyClass, KeyDetail, Objects};
 use crate::fault::Fault;
 
 /// The objects, and their handles in the order of the numbers in the facts.
@@ -24,10 +24,47 @@ pub(super) fn read(session: &Session) -> Result<(Objects, Vec<ObjectHandle>), Fa
             }
         }
     }
-    for handle in find(session, ObjectClass::CERTIFICATE)? {
-        objects.certificates.extend(certificate(session, handle)?);
-    }
+    objects.certificates = certificates(session)?;
     Ok((objects, handles))
+}
+
+/// What is evidence of a private key, and the certificates beside it.
+pub(super) fn describe(session: &Session, handle: ObjectHandle) -> Result<Description, Fault> {
+    let flag = |kind| flag(session, handle, kind);
+    let detail = KeyDetail {
+        decrypt: flag(AttributeType::Decrypt)?,
+        sign_recover: flag(AttributeType::SignRecover)?,
+        unwrap: flag(AttributeType::Unwrap)?,
+        derive: flag(AttributeType::Derive)?,
+        private: flag(AttributeType::Private)?,
+        modifiable: flag(AttributeType::Modifiable)?,
+        wrap_with_trusted: flag(AttributeType::WrapWithTrusted)?,
+        key_generation_mechanism: mechanisms(session, handle, AttributeType::KeyGenMechanism)?
+            .map(|names| names.concat()),
+        allowed_mechanisms: mechanisms(session, handle, AttributeType::AllowedMechanisms)?,
+    };
+    Ok(Description { detail, certificates: certificates(session)? })
+}
+
+fn certificates(session: &Session) -> Result<Vec<Certificate>, Fault> {
+    let all = find(session, ObjectClass::CERTIFICATE)?.into_iter();
+    all.filter_map(|handle| certificate(session, handle).transpose()).collect()
+}
+
+/// Mechanisms by their names; a vendor's own have none here.
+fn mechanisms(session: &Session, handle: ObjectHandle, kind: AttributeType) -> Result<Option<Vec<String>>, Fault> {
+    if kind == AttributeType::KeyGenMechanism && flag(session, handle, AttributeType::Local)? != Some(true) {
+        // Then it is CK_UNAVAILABLE_INFORMATION (PKCS#11 3.0 section 4.9).
+        return Ok(None);
+    }
+    match session.get_attributes(handle, &[kind]) {
+        Err(Error::NotSupported) => Ok(Some(vec!["vendor-defined".into()])),
+        _ => Ok(match attribute(session, handle, kind)? {
+            Some(Attribute::KeyGenMechanism(one)) => Some(vec![one.to_string()]),
+            Some(Attribute::AllowedMechanisms(all)) => Some(all.iter().map(ToString::to_string).collect()),
+            _ => None,
+        }),
+    }
 }
 
 fn find(session: &Session, class: ObjectClass) -> Result<Vec<ObjectHandle>, Fault> {
@@ -92,7 +129,14 @@ fn flag(session: &Session, handle: ObjectHandle, kind: AttributeType) -> Result<
             | Attribute::Extractable(flag)
             | Attribute::AlwaysSensitive(flag)
             | Attribute::NeverExtractable(flag)
-            | Attribute::Local(flag),
+            | Attribute::Local(flag)
+            | Attribute::Decrypt(flag)
+            | Attribute::SignRecover(flag)
+            | Attribute::Unwrap(flag)
+            | Attribute::Derive(flag)
+            | Attribute::Private(flag)
+            | Attribute::Modifiable(flag)
+            | Attribute::WrapWithTrusted(flag),
         ) => Some(flag),
         _ => None,
     })

@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use super::module::read_slot;
 use super::raw::Raw;
 use super::{Key, fault, objects};
-use crate::facts::{Mechanism, Objects, Session as SessionFacts, Slot as SlotFacts};
+use crate::facts::{Description, Mechanism, Objects, Session as SessionFacts, Slot as SlotFacts};
 use crate::fault::Fault;
 
 /// A session on one slot.
@@ -135,9 +135,20 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When there is no such number.
     pub fn key(&self, number: u64, mechanism: Mechanism) -> Result<Key<'_>, Fault> {
+        Ok(Key::new(self, self.found(number, "C_SignInit")?, mechanism))
+    }
+
+    /// What is evidence of a key, by its number as for [`Session::key`].
+    ///
+    /// # Errors
+    /// What the module answered, or when there is no such number.
+    pub fn describe(&self, number: u64) -> Result<Description, Fault> {
+        objects::describe(&self.handle, self.found(number, "C_GetAttributeValue")?)
+    }
+
+    fn found(&self, number: u64, call: &str) -> Result<ObjectHandle, Fault> {
         let found = usize::try_from(number).ok().and_then(|number| self.found.get(number));
-        let unknown = || Fault::Malformed { call: "C_SignInit".into(), what: "no such object".into() };
-        Ok(Key::new(self, *found.ok_or_else(unknown)?, mechanism))
+        found.copied().ok_or_else(|| Fault::Malformed { call: call.into(), what: "no such object".into() })
     }
 
     /// Logs out and closes; what the module answers no longer matters.

@@ -289,6 +289,7 @@ fn name_of(request: &Request) -> &'static str {
         Request::Slot | Request::Probe => "reading the token's state",
         Request::Login(_) => LOGIN,
         Request::Objects => "reading keys and certificates",
+        Request::Describe { .. } => "reading the key",
         Request::Sign { .. } => SIGNING,
         Request::Close => "end",
     }

@@ -9,14 +9,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cba::Version;
-use crate::facts::{Library, Mechanism, Objects, Session, Slot};
+use crate::facts::{Description, Library, Mechanism, Objects, Session, Slot};
 use crate::fault::Fault;
 
 /// The longest frame in bytes: room for hundreds of certificates.
 pub const LIMIT: usize = 4 << 20;
 
 /// What the worker says first; a front of another build gives it no PIN.
-pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 2");
+pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 3");
 
 /// How the user is authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,11 @@ pub enum Request {
     Login(Authentication),
     /// Say what keys and certificates there are. Answer: [`Reply::Objects`].
     Objects,
+    /// Read what is evidence of a key and no more. Answer: [`Reply::Described`].
+    Describe {
+        /// The key's number in [`Reply::Objects`].
+        key: u64,
+    },
     /// Make a message and sign it. Answer: [`Reply::LoginBegins`] and [`Reply::ContextAccepted`] where a context login
     /// was asked for, then [`Reply::Signed`].
     Sign {
@@ -92,6 +97,8 @@ pub enum Reply {
     },
     /// The objects.
     Objects(Objects),
+    /// The evidence.
+    Described(Description),
     /// The context login is done; the signature follows.
     ContextAccepted {
         /// Whether the token looked at the PIN.

@@ -11,6 +11,7 @@ mod certificate;
 mod cli;
 mod config;
 mod curl;
+mod custody;
 mod deploy;
 mod doctor;
 mod faults;

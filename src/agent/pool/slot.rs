@@ -10,6 +10,7 @@ use super::{Answer, Bell, Held, Shared, Task};
 use crate::audit::chain::{Caller, Entry};
 use crate::cba::{Format, Request, Version};
 use crate::config::Config;
+use crate::custody::Evidence;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::facts::Token;
@@ -108,18 +109,19 @@ impl Place<'_> {
         drop(state);
         self.used.clone_from(&credential);
         self.announce();
-        match start(&shared.config, credential, expected.as_ref()) {
-            Ok(worker) => {
+        match start(&shared.config, credential, expected.as_ref()).and_then(|worker| self.describe(worker)) {
+            Ok((worker, evidence)) => {
                 let held = Held {
-                    evidence: worker.evidence(shared.digest_of(&worker.reached().opened.module)),
+                    evidence,
+                    certificate: worker.identity().certificate.clone(),
                     token: fuse::token_of(&worker.reached().slot, &worker.reached().opened.module),
                 };
                 tracing::info!(
                     "worker {slot} (process {}) is ready with {}, certificate {} until {}",
                     worker.reached().opened.handle.process(),
                     worker.reached().name(),
-                    held.evidence.certificate.subject,
-                    crate::certificate::utc(held.evidence.certificate.not_after)
+                    held.certificate.subject,
+                    crate::certificate::utc(held.certificate.not_after)
                 );
                 let alone = worker.always_authenticates();
                 self.worker = Some(worker);
@@ -136,6 +138,15 @@ impl Place<'_> {
             }
             Err(error) => self.lost(&error),
         }
+    }
+
+    /// With what is known of the key; what is evidence alone is left out where asking for it once cost a worker.
+    fn describe(&self, mut worker: Signer) -> Result<(Signer, Evidence)> {
+        let digest = self.shared.digest_of(&worker.reached().opened.module);
+        let in_detail = self.shared.lock().evidence_is_safe;
+        let evidence =
+            worker.evidence(digest, in_detail).inspect_err(|_| self.shared.lock().evidence_is_safe = false)?;
+        Ok((worker, evidence))
     }
 
     fn work(&mut self, job: Job) {

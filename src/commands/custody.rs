@@ -1,0 +1,84 @@
+//! `custody`: evidence of where the key is and what it may do, held against the policy.
+
+use std::io::{IsTerminal as _, stdout};
+
+use clap::ArgMatches;
+
+use super::input::read_roots;
+use super::{print, word};
+use crate::certificate::Certificate;
+use crate::certificate::chain::Roots;
+use crate::cli;
+use crate::config::Config;
+use crate::custody::{Evidence, Measure, Report, Trust, html, text};
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::modules;
+use crate::policy::{self, Wish};
+use crate::reach::{self, Login, Reached, evidence, now, read_certificate};
+use crate::signer::first_mechanism;
+
+#[derive(Clone, Copy, Default)]
+enum Format {
+    #[default]
+    Text,
+    Json,
+    Html,
+}
+
+const FORMATS: [(&str, Format); 3] = [("text", Format::Text), ("json", Format::Json), ("html", Format::Html)];
+
+pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
+    let format = word(matches, "format", &FORMATS)?.unwrap_or_default();
+    let roots = |flag| -> Result<Option<Roots>> { cli::given(matches, flag).map(read_roots).transpose() };
+    let trust = Trust { roots: roots("roots")?, attestation_roots: roots("attestation-roots")? };
+    let evidence = collect(config)?;
+    let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let measure = Measure { policy: &config.policy, wish, trust: &trust, now: now(), host };
+    let report = Report::new(&evidence, &measure);
+    match format {
+        Format::Text => print(&text::text(&report, width()))?,
+        Format::Json => {
+            let json = serde_json::to_string_pretty(&report);
+            print(&json.map_err(|error| Error::new(Kind::Unexpected, error.to_string()))?)?;
+        }
+        Format::Html => print(html::html(&report).trim_end())?,
+    }
+    match report.refusals() {
+        [] => Ok(()),
+        refusals => Err(Error::new(Kind::Invalid, format!("custody refused: {}", refusals.join("; ")))
+            .hint("the report names each rule with what it asks for; the [policy] table sets them")),
+    }
+}
+
+/// The terminal's width; unlimited where the text goes elsewhere.
+fn width() -> Option<u16> {
+    let size = || rustix::termios::tcgetwinsize(stdout()).ok().map(|size| size.ws_col);
+    stdout().is_terminal().then(size).flatten().filter(|columns| *columns > 0)
+}
+
+fn collect(config: &Config) -> Result<Evidence> {
+    let mut login = Login::prepare(config);
+    let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
+    let deadline = Deadline::after(config.sign.timeout);
+    let mut reached = reach::open(config, &deadline)?.reach(config, deadline)?;
+    let collected = read(&mut reached, &mut login, file, config);
+    reached.end(collected.as_ref().err());
+    collected
+}
+
+fn read(reached: &mut Reached, login: &mut Login, file: Option<Certificate>, config: &Config) -> Result<Evidence> {
+    let known = reached.evidence(modules::sha256(&reached.opened.module));
+    if policy::decide_token(&config.policy, known.token.as_ref()).allowed().is_err() {
+        // Its PIN is not ours to send.
+        return Ok(known);
+    }
+    let mechanism = first_mechanism(reached)?;
+    login.login(reached, config)?;
+    let identity = reached.identity(config, file)?;
+    let description = reached.describe(&identity)?;
+    let held = evidence::held(&identity, mechanism, description);
+    // The flags of the PIN are those after the login.
+    Ok(Evidence { token: reached.slot.token.clone(), held: Some(held), ..known })
+}

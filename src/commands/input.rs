@@ -1,0 +1,44 @@
+//! Files that commands are pointed to by their own flags.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use crate::certificate::chain::Roots;
+use crate::error::{Error, Kind, Result};
+
+/// Far beyond any request, and beyond every bundle of roots.
+const LIMIT: u64 = 8 << 20;
+
+/// The roots of a PEM file.
+///
+/// # Errors
+/// When it cannot be read, or holds no root.
+pub(super) fn read_roots(path: &str) -> Result<Roots> {
+    Roots::from_pem(&read_file(path)?).map_err(|error| Error::new(Kind::Config, format!("{path}: {error}")))
+}
+
+/// A file's bytes; `-` is standard input.
+///
+/// # Errors
+/// When it cannot be read, or is too long.
+pub(super) fn read_file(path: &str) -> Result<Vec<u8>> {
+    if path == "-" {
+        return read("standard input", io::stdin().lock());
+    }
+    let file = File::open(path).map_err(|error| Error::new(Kind::Config, format!("cannot read {path}: {error}")))?;
+    read(path, file)
+}
+
+/// All of a source, under the name that errors give it.
+///
+/// # Errors
+/// When it cannot be read, or is too long.
+pub(super) fn read(name: &str, source: impl Read) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = source.take(LIMIT + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Error::new(Kind::Config, format!("cannot read {name}: {error}")))?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > LIMIT {
+        return Err(Error::new(Kind::Config, format!("{name} is longer than {LIMIT} bytes")));
+    }
+    Ok(bytes)
+}

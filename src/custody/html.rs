@@ -1,0 +1,228 @@
+//! The document as one page for an auditor's folder: no script, no request, and it prints well.
+//!
+//! PURE. Every text is escaped by the template; the page itself forbids whatever would leave it.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::sections::{Section, sections};
+use super::{CertificateReport, Report, Verdict};
+
+/// The page, ended by a newline.
+#[must_use]
+pub fn html(report: &Report) -> String {
+    let run = &report.run;
+    let title = format!("Key custody of {}: {}", run.host, report.verdict);
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="generator" content=(format!("cba-agent {}", run.agent));
+                title { (title) }
+                style { (PreEscaped(include_str!("page.css"))) }
+            }
+            body {
+                header class=(report.verdict) {
+                    p class="kicker" { "Key custody" }
+                    h1 { (report.verdict) }
+                    p { time datetime=(run.time) { (run.time) } " on " b { (run.host) } ", by cba-agent " (run.agent) }
+                }
+                main {
+                    (reasons("Refused because", &report.refusals, "broken"))
+                    (reasons("Warnings", &report.warnings, "warning"))
+                    @if let Some(certificate) = &report.certificate { (time_line(certificate, run.now)) }
+                    (rules(report))
+                    div class="facts" { @for section in sections(report) { (facts(&section)) } }
+                }
+                footer {
+                    p {
+                        "The token's own words, read through the module named above. A module can report what is not so; an "
+                        "attestation that leads to its maker's root is the stronger proof. What a token does not report is not proven."
+                    }
+                }
+            }
+        }
+    };
+    page.into_string() + "\n"
+}
+
+fn reasons(title: &str, all: &[String], class: &str) -> Markup {
+    html! {
+        @if !all.is_empty() {
+            section class=(format!("reasons {class}")) {
+                h2 { (title) }
+                ul { @for one in all { li { (one) } } }
+            }
+        }
+    }
+}
+
+fn rules(report: &Report) -> Markup {
+    let class = |verdict| match verdict {
+        Verdict::Holds => "holds",
+        Verdict::Warning => "warning",
+        Verdict::Broken => "broken",
+        Verdict::NotAsked | Verdict::NotSeen => "quiet",
+    };
+    html! {
+        section {
+            h2 { "Rules" }
+            table {
+                thead { tr { th scope="col" { "Rule" } th scope="col" { "Verdict" } th scope="col" { "Asks for" } th scope="col" { "Found" } } }
+                tbody {
+                    @for row in &report.rules {
+                        tr class=(class(row.verdict)) {
+                            th scope="row" { code { (row.rule) } }
+                            td { span class="verdict" { (row.verdict.word()) } }
+                            td data-name="asks for" { (row.asks) }
+                            td data-name="found" { (row.found) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn facts(section: &Section) -> Markup {
+    html! {
+        section {
+            h2 { (section.title) }
+            dl {
+                @for (name, value) in &section.facts {
+                    div { dt { (name) } dd { (value) } }
+                }
+            }
+        }
+    }
+}
+
+/// The certificate's validity with today in it, in days.
+fn time_line(certificate: &CertificateReport, now: u64) -> Markup {
+    let (start, end) = certificate.validity;
+    // A certificate may end before it begins.
+    let (first, last) = (start.min(end).min(now), end.max(start).max(now));
+    // Today stands apart from the ends, so that its mark is seen.
+    let at = |time: u64| 2.0 + 96.0 * share(time - first, last - first);
+    let (from, to, today) = (at(start), at(end), at(now));
+    let days = |seconds: u64| seconds / 86_400;
+    let words = if end < start {
+        "never valid".to_owned()
+    } else if now < start {
+        format!("not valid for another {} days", days(start - now))
+    } else if now > end {
+        format!("ended {} days ago", days(now - end))
+    } else {
+        format!("{} of {} days left", days(end - now), days(end - start))
+    };
+    let percent = |value: f64| format!("{value:.2}%");
+    let is_inside = (start..=end).contains(&now);
+    html! {
+        section {
+            h2 { "Validity" }
+            figure class="time" {
+                svg role="img" aria-label=(format!("valid from {} until {}: {words}", certificate.not_before, certificate.not_after)) {
+                    line class="axis" x1="0" x2="100%" y1="26" y2="26" {}
+                    rect class="valid" x=(percent(from)) width=(percent((to - from).max(0.0))) y="18" height="16" rx="3" {}
+                    @if is_inside {
+                        rect class="past" x=(percent(from)) width=(percent(today - from)) y="18" height="16" rx="3" {}
+                    }
+                    line class="today" x1=(percent(today)) x2=(percent(today)) y1="10" y2="42" {}
+                    text x=(percent(today)) y="8" text-anchor=(anchor(today)) { "today" }
+                }
+                figcaption {
+                    span { time datetime=(certificate.not_before) { (day(&certificate.not_before)) } }
+                    b { (words) }
+                    span { time datetime=(certificate.not_after) { (day(&certificate.not_after)) } }
+                }
+            }
+        }
+    }
+}
+
+fn anchor(percent: f64) -> &'static str {
+    if percent < 10.0 {
+        "start"
+    } else if percent > 90.0 {
+        "end"
+    } else {
+        "middle"
+    }
+}
+
+fn day(time: &str) -> &str {
+    time.split('T').next().unwrap_or(time)
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a place on a line of a few hundred pixels")]
+fn share(part: u64, whole: u64) -> f64 {
+    part as f64 / (whole.max(1)) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Evidence, Held, Measure, Trust};
+    use super::*;
+    use crate::cba::Version;
+    use crate::certificate::{Certificate, tests::leaf};
+    use crate::facts::{Key, KeyClass, KeyDetail, Library, Mechanism};
+    use crate::policy::{Policy, Wish};
+
+    fn page(certificate: Certificate, label: &str, now: u64) -> String {
+        let key = Key {
+            handle: 0,
+            class: KeyClass::Private,
+            label: label.into(),
+            id: vec![1],
+            modulus: certificate.modulus.clone(),
+            sign: Some(true),
+            always_authenticate: None,
+            sensitive: Some(true),
+            extractable: Some(false),
+            always_sensitive: None,
+            never_extractable: None,
+            local: None,
+        };
+        let (detail, mechanism) = (KeyDetail::default(), Mechanism::Sha512RsaPkcs);
+        let held = Held { key, detail, certificate, from_file: false, mechanism, others: vec![b"\x30".to_vec()] };
+        let evidence = Evidence {
+            module: "/m.so".into(),
+            module_sha256: None,
+            module_open: None,
+            library: Library::default(),
+            token: None,
+            held: Some(held),
+        };
+        let (policy, trust) = (Policy::default(), Trust::default());
+        let wish = Wish { version: Version::V2, by_flag: false };
+        html(&Report::new(&evidence, &Measure { policy: &policy, wish, trust: &trust, now, host: "h".into() }))
+    }
+
+    #[test]
+    fn whatever_a_token_says_stays_text() {
+        let page = page(leaf(), "<script>alert(1)</script>\u{1b}\u{202e}&", 0);
+        assert!(page.contains("&lt;script&gt;") && !page.contains("<script"), "{page}");
+        assert!(!page.contains(['\u{1b}', '\u{202e}']));
+    }
+
+    #[test]
+    fn the_time_line_holds_whatever_the_times_are() {
+        let mut certificate = leaf();
+        let (start, end) = (certificate.not_before, certificate.not_after);
+        for (now, words) in [
+            (0, "not valid for another"),
+            (start, "days left"),
+            (end, "0 of"),
+            (end + 86_400 * 3, "ended 3 days ago"),
+            (u64::MAX / 2, "ended"),
+        ] {
+            assert!(page(certificate.clone(), "", now).contains(words), "{now}");
+        }
+        (certificate.not_before, certificate.not_after) = (end, start);
+        for now in [0, start, start + 1, end, end + 1] {
+            assert!(page(certificate.clone(), "", now).contains("never valid"), "{now}");
+        }
+    }
+}

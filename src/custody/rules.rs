@@ -1,0 +1,248 @@
+//! Every rule as a row: what it asks for, what was found, and how that came out.
+//!
+//! PURE. The judgement is [`crate::policy`]'s; here are its words.
+
+use serde::Serialize;
+
+use super::{Attestation, Evidence, Held, Measure, decide};
+use crate::cba::Version;
+use crate::certificate::utc;
+use crate::policy::{CertificateSource, Decision, MAX_RSA_BITS, Policy, Requirement, Rule};
+use crate::printable::{hex, printable};
+
+/// How a rule came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// What it asks for was found.
+    Holds,
+    /// It is allowed, and worth a word.
+    Warning,
+    /// What it asks for was not found, or is not reported, which is not proven.
+    Broken,
+    /// Nothing is asked; what was found is said all the same.
+    NotAsked,
+    /// The token is not allowed, so that no PIN was sent to it and no key was seen.
+    NotSeen,
+}
+
+impl Verdict {
+    /// For people.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Holds => "holds",
+            Self::Warning => "warning",
+            Self::Broken => "broken",
+            Self::NotAsked => "not asked",
+            Self::NotSeen => "not seen",
+        }
+    }
+}
+
+/// One rule.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Its name: the key of `[policy]`, where it has one; a word of `require` behind a dot.
+    pub rule: String,
+    /// What it asks for.
+    pub asks: String,
+    /// What was found.
+    pub found: String,
+    /// How that came out.
+    pub verdict: Verdict,
+    /// What is wrong, where anything is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// All rules, in a fixed order.
+pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, measure: &Measure<'_>) -> Vec<Row> {
+    let decision = decide(evidence, measure);
+    let all = [Rule::TokenSerials]
+        .into_iter()
+        .chain(Requirement::NAMES.map(|(_, requirement)| Rule::Require(requirement)))
+        .chain([
+            Rule::Mechanism,
+            Rule::PayloadVersions,
+            Rule::CertificateSource,
+            Rule::CertificateSha256,
+            Rule::CertificateValidity,
+            Rule::MinRsaBits,
+            Rule::KeyUsage,
+            Rule::ExtendedKeyUsage,
+            Rule::NoCa,
+            Rule::Email,
+            Rule::Issuer,
+        ]);
+    let mut rows: Vec<Row> = all.map(|rule| row(rule, &decision, evidence, measure)).collect();
+    rows.push(roots(evidence.held.as_ref(), measure));
+    rows.push(attested(evidence.held.as_ref(), attestation, measure));
+    rows.push(module(evidence));
+    rows
+}
+
+fn row(rule: Rule, decision: &Decision, evidence: &Evidence, measure: &Measure<'_>) -> Row {
+    let asks = asks(rule, measure.policy);
+    let reason = |from: &[crate::policy::Objection]| {
+        let of: Vec<&str> = from.iter().filter(|one| one.rule == rule).map(|one| one.reason.as_str()).collect();
+        (!of.is_empty()).then(|| of.join("; "))
+    };
+    let (verdict, reason) = match (reason(&decision.refusals), reason(&decision.warnings)) {
+        (Some(reason), _) => (Verdict::Broken, Some(reason)),
+        (None, Some(reason)) => (Verdict::Warning, Some(reason)),
+        _ if evidence.held.is_none() && rule != Rule::TokenSerials => (Verdict::NotSeen, None),
+        _ if asks.is_none() => (Verdict::NotAsked, None),
+        _ => (Verdict::Holds, None),
+    };
+    Row {
+        rule: name(rule),
+        asks: asks.unwrap_or_else(|| NOTHING.into()),
+        found: found(rule, evidence, measure).unwrap_or_else(|| "not seen".into()),
+        verdict,
+        reason,
+    }
+}
+
+/// What a rule that is not configured asks for.
+const NOTHING: &str = "any";
+
+fn name(rule: Rule) -> String {
+    let plain = match rule {
+        Rule::Require(requirement) => return format!("require.{}", requirement.name()),
+        Rule::TokenSerials => "token_serials",
+        Rule::Mechanism => "mechanism",
+        Rule::PayloadVersions => "payload_versions",
+        Rule::CertificateSource => "certificate_source",
+        Rule::CertificateSha256 => "certificate_sha256",
+        Rule::CertificateValidity => "certificate_validity",
+        Rule::MinRsaBits => "min_rsa_bits",
+        Rule::KeyUsage => "key_usage",
+        Rule::ExtendedKeyUsage => "extended_key_usage",
+        Rule::NoCa => "no_ca",
+        Rule::Email => "email",
+        Rule::Issuer => "issuer",
+    };
+    plain.into()
+}
+
+/// `None` where the policy asks for nothing.
+fn asks(rule: Rule, policy: &Policy) -> Option<String> {
+    let versions = |versions: &Vec<Version>| versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+    match rule {
+        Rule::TokenSerials => policy.token_serials.as_ref().map(|serials| printable(&serials.join(" or "))),
+        Rule::Require(requirement) => policy.require.contains(&requirement).then(|| "required".into()),
+        Rule::Mechanism => policy.mechanism.map(|mechanism| mechanism.name().into()),
+        Rule::PayloadVersions => {
+            Some(policy.payload_versions.as_ref().map_or("v2; v1 by its flag alone".into(), versions))
+        }
+        Rule::CertificateSource => Some(match policy.certificate_source {
+            CertificateSource::Token => "the token".into(),
+            CertificateSource::TokenOrFile => "the token or a file".into(),
+        }),
+        Rule::CertificateSha256 => policy
+            .certificate_sha256
+            .as_ref()
+            .map(|all| all.iter().map(|one| hex(one)).collect::<Vec<_>>().join(" or ")),
+        Rule::CertificateValidity => {
+            Some(if policy.enforce_validity { "now within it" } else { "now within it (a warning)" }.into())
+        }
+        Rule::MinRsaBits => Some(format!("{} to {MAX_RSA_BITS} bits", policy.min_rsa_bits)),
+        Rule::KeyUsage => Some("digitalSignature".into()),
+        Rule::ExtendedKeyUsage => Some(policy.extended_key_usage.join(" or ")),
+        Rule::NoCa => Some("not a CA's".into()),
+        Rule::Email => Some("an address (a warning)".into()),
+        Rule::Issuer => Some("somebody else (a warning)".into()),
+    }
+}
+
+/// `None` where it was not seen.
+fn found(rule: Rule, evidence: &Evidence, measure: &Measure<'_>) -> Option<String> {
+    let reported = |value: Option<bool>| match value {
+        Some(true) => "yes".to_owned(),
+        Some(false) => "no".to_owned(),
+        None => "not reported".to_owned(),
+    };
+    let token = evidence.token.as_ref();
+    match rule {
+        Rule::TokenSerials => return Some(token.map_or("not reported".into(), |token| printable(&token.serial))),
+        Rule::Require(Requirement::HardwareToken) => return Some(reported(token.and_then(|token| token.hardware))),
+        _ => {}
+    }
+    let Held { key, certificate, from_file, mechanism, .. } = evidence.held.as_ref()?;
+    let list = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    Some(match rule {
+        Rule::TokenSerials => return None,
+        Rule::Require(requirement) => reported(requirement.holds(key, token)),
+        Rule::Mechanism => mechanism.name().into(),
+        Rule::PayloadVersions => measure.wish.version.to_string(),
+        Rule::CertificateSource => if *from_file { "a file" } else { "the token" }.into(),
+        Rule::CertificateSha256 => hex(&certificate.sha256()),
+        Rule::CertificateValidity => {
+            format!("{} to {}", utc(certificate.not_before), utc(certificate.not_after))
+        }
+        Rule::MinRsaBits => format!("{} bits", certificate.bits()),
+        Rule::KeyUsage => {
+            let names = certificate.key_usage_names().map(|names| names.into_iter().map(str::to_owned).collect());
+            names.map_or("not limited".into(), list)
+        }
+        Rule::ExtendedKeyUsage => certificate.extended_key_usage_names().map_or("not limited".into(), list),
+        Rule::NoCa => if certificate.is_ca { "a CA's" } else { "not a CA's" }.into(),
+        Rule::Email => list(certificate.emails.clone()),
+        Rule::Issuer => certificate.issuer.clone(),
+    })
+}
+
+/// The certificate's chain, where roots are given.
+fn roots(held: Option<&Held>, measure: &Measure<'_>) -> Row {
+    let rule = "roots".to_owned();
+    let above = |held: &Held| held.certificate.issuer.clone();
+    let Some(roots) = &measure.trust.roots else {
+        let found = held.map_or("not seen".into(), |held| format!("issued by {}", above(held)));
+        return Row { rule, asks: NOTHING.into(), found, verdict: Verdict::NotAsked, reason: None };
+    };
+    let asks = "a chain to --roots".to_owned();
+    let Some(held) = held else {
+        return Row { rule, asks, found: "not seen".into(), verdict: Verdict::NotSeen, reason: None };
+    };
+    match roots.check(&held.certificate, &held.others(), measure.now) {
+        Ok(()) => Row { rule, asks, found: "a chain".into(), verdict: Verdict::Holds, reason: None },
+        Err(error) => {
+            let (found, reason) = ("none".into(), Some(error.to_string()));
+            Row { rule, asks, found, verdict: Verdict::Broken, reason }
+        }
+    }
+}
+
+/// The token's own attestation of the key, where roots for it are given.
+fn attested(held: Option<&Held>, attestation: Option<&Attestation>, measure: &Measure<'_>) -> Row {
+    let found = match (held, attestation) {
+        (None, _) => "not seen".to_owned(),
+        (Some(_), None) => "none".to_owned(),
+        (Some(_), Some(attestation)) => attestation.words(),
+    };
+    let is_asked = measure.trust.attestation_roots.is_some();
+    let (verdict, reason) = match (held, attestation) {
+        _ if !is_asked => (Verdict::NotAsked, None),
+        (None, _) => (Verdict::NotSeen, None),
+        (Some(_), None) => (Verdict::Broken, Some("no certificate of the token attests this key".to_owned())),
+        (Some(_), Some(attestation)) => match &attestation.distrust {
+            None => (Verdict::Holds, None),
+            Some(why) => (Verdict::Broken, Some(format!("the key's attestation is not trusted: {why}"))),
+        },
+    };
+    let asks = if is_asked { "of this key, with a chain to --attestation-roots" } else { NOTHING };
+    Row { rule: "attestation".into(), asks: asks.into(), found, verdict, reason }
+}
+
+/// Whoever can change the module can have it say anything.
+fn module(evidence: &Evidence) -> Row {
+    let reason = evidence.module_open.as_ref().map(|how| printable(how));
+    Row {
+        rule: "module".into(),
+        asks: "to be changed by root or the agent's user alone (a warning)".into(),
+        found: if reason.is_some() { "others can change it" } else { "they alone can change it" }.into(),
+        verdict: if reason.is_some() { Verdict::Warning } else { Verdict::Holds },
+        reason,
+    }
+}

@@ -1,0 +1,155 @@
+//! The document's facts as titled lists, for those who show it to people.
+//!
+//! PURE.
+
+use super::{CertificateReport, KeyReport, Report, TokenReport};
+
+/// A titled list.
+pub(super) struct Section {
+    pub(super) title: &'static str,
+    /// Name and value.
+    pub(super) facts: Vec<(&'static str, String)>,
+}
+
+/// All of them, in a fixed order.
+pub(super) fn sections(report: &Report) -> Vec<Section> {
+    let mut all = vec![Section { title: "Module", facts: module(report) }];
+    all.push(Section {
+        title: "Token",
+        facts: report
+            .token
+            .as_ref()
+            .map_or_else(|| vec![("token", NOT_REPORTED.into())], |token| [token_facts(token), pin(report)].concat()),
+    });
+    all.extend(report.key.as_ref().map(|key| Section { title: "Private key", facts: key_facts(key) }));
+    all.extend(
+        report
+            .certificate
+            .as_ref()
+            .map(|certificate| Section { title: "Certificate", facts: certificate_facts(certificate) }),
+    );
+    all.extend(report.attestation.as_ref().map(|attestation| Section {
+        title: "Attestation",
+        facts: vec![
+            ("states", attestation.words()),
+            ("subject", attestation.subject.clone()),
+            ("issuer", attestation.issuer.clone()),
+            ("SHA-256", attestation.sha256.clone()),
+            ("leads to the roots", flag(attestation.trusted, "no roots given")),
+        ],
+    }));
+    all
+}
+
+const NOT_REPORTED: &str = "not reported";
+
+fn yes(value: Option<bool>) -> String {
+    flag(value, NOT_REPORTED)
+}
+
+fn flag(value: Option<bool>, none: &str) -> String {
+    value.map_or(none, |value| if value { "yes" } else { "no" }).to_owned()
+}
+
+fn or_not_reported(value: &str) -> String {
+    if value.is_empty() { NOT_REPORTED.into() } else { value.into() }
+}
+
+fn list<T: AsRef<str>>(names: &[T], none: &str) -> String {
+    if names.is_empty() {
+        return none.into();
+    }
+    names.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
+}
+
+fn module(report: &Report) -> Vec<(&'static str, String)> {
+    let (module, library) = (&report.module, &report.module.library);
+    vec![
+        ("path", module.path.clone()),
+        ("SHA-256", module.sha256.clone().unwrap_or_else(|| "not readable".into())),
+        ("library", or_not_reported(&library.description)),
+        ("maker", or_not_reported(&library.manufacturer)),
+        ("version", or_not_reported(&library.version)),
+        ("PKCS#11", or_not_reported(&library.cryptoki)),
+    ]
+}
+
+fn token_facts(token: &TokenReport) -> Vec<(&'static str, String)> {
+    vec![
+        ("label", or_not_reported(&token.label)),
+        ("maker", or_not_reported(&token.manufacturer)),
+        ("model", or_not_reported(&token.model)),
+        ("serial", or_not_reported(&token.serial)),
+        ("firmware", or_not_reported(&token.firmware)),
+        ("hardware", yes(token.hardware)),
+        ("login required", yes(Some(token.login_required))),
+        ("keypad of its own", yes(Some(token.pinpad))),
+    ]
+}
+
+fn pin(report: &Report) -> Vec<(&'static str, String)> {
+    let Some(pin) = &report.run.pin else { return Vec::new() };
+    let state = [
+        (!pin.initialized, "never set"),
+        (pin.locked, "locked"),
+        (pin.final_try, "one try left"),
+        (pin.count_low, "a wrong one was given"),
+        (pin.to_be_changed, "to be changed"),
+    ];
+    let state: Vec<&str> = state.into_iter().filter(|(is_so, _)| *is_so).map(|(_, what)| what).collect();
+    vec![("user PIN", list(&state, "in order"))]
+}
+
+fn key_facts(key: &KeyReport) -> Vec<(&'static str, String)> {
+    let usages = [
+        ("sign", key.usages.sign),
+        ("sign_recover", key.usages.sign_recover),
+        ("decrypt", key.usages.decrypt),
+        ("unwrap", key.usages.unwrap),
+        ("derive", key.usages.derive),
+    ];
+    let usages: Vec<&str> =
+        usages.into_iter().filter(|(_, value)| *value == Some(true)).map(|(name, _)| name).collect();
+    vec![
+        ("label", or_not_reported(&key.label)),
+        ("ID", or_not_reported(&key.id)),
+        ("type", format!("{} {}", key.r#type, key.bits)),
+        ("sensitive", yes(key.sensitive)),
+        ("extractable", yes(key.extractable)),
+        ("always sensitive", yes(key.always_sensitive)),
+        ("never extractable", yes(key.never_extractable)),
+        ("made in the token", yes(key.local)),
+        ("made by", key.generation_mechanism.clone().unwrap_or_else(|| NOT_REPORTED.into())),
+        ("PIN for each use", yes(key.always_authenticate)),
+        ("hidden before login", yes(key.private)),
+        ("modifiable", yes(key.modifiable)),
+        ("wrapped by trusted keys only", yes(key.wrap_with_trusted)),
+        ("usages", list(&usages, "none reported")),
+        (
+            "allowed mechanisms",
+            key.allowed_mechanisms.as_ref().map_or(NOT_REPORTED.into(), |all| list(all, "not limited")),
+        ),
+        ("signs by", key.signs_by.into()),
+    ]
+}
+
+fn certificate_facts(certificate: &CertificateReport) -> Vec<(&'static str, String)> {
+    let above: Vec<&str> = certificate.chain.iter().map(|above| above.subject.as_str()).collect();
+    vec![
+        ("subject", certificate.subject.clone()),
+        ("issuer", certificate.issuer.clone()),
+        ("serial", certificate.serial.clone()),
+        ("alternative names", list(&certificate.subject_alternative_names, "none")),
+        ("e-mail", list(&certificate.emails, "none")),
+        ("key usage", certificate.key_usage.as_ref().map_or("not limited".into(), |all| list(all, "none"))),
+        (
+            "extended key usage",
+            certificate.extended_key_usage.as_ref().map_or("not limited".into(), |all| list(all, "none")),
+        ),
+        ("valid from", certificate.not_before.clone()),
+        ("valid until", certificate.not_after.clone()),
+        ("SHA-256", certificate.sha256.clone()),
+        ("from", certificate.source.into()),
+        ("above it in the token", list(&above, "nothing")),
+    ]
+}

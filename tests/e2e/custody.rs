@@ -1,0 +1,348 @@
+//! `custody` and the policy behind it: each rule both ways on real tokens, as text, as JSON and as a page.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::agent::Agent;
+use crate::stand::{EXTENSIONS, Run, Stand, tool};
+
+fn custody(stand: &Stand, more: &[&str]) -> Run {
+    let source = stand.pin_source();
+    stand.run(&[&["custody", "--pin-source", &source][..], more].concat())
+}
+
+/// The JSON report, with the exit code that its verdict asks for; it is what its schema says.
+#[track_caller]
+fn report(stand: &Stand, more: &[&str]) -> Value {
+    let run = custody(stand, &[&["--format", "json"][..], more].concat());
+    let report: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"));
+    let (code, verdict) = if run.code == 0 { (0, "allowed") } else { (8, "refused") };
+    assert_eq!((run.code, report["verdict"].as_str().unwrap()), (code, verdict), "{run:?}");
+    assert_eq!(run.stderr.contains("error: custody refused"), code == 8, "{run:?}");
+    assert_eq!(report["refusals"].as_array().unwrap().is_empty(), code == 0);
+    fits_its_schema(stand, &run.stdout);
+    report
+}
+
+#[track_caller]
+fn fits_its_schema(stand: &Stand, report: &str) {
+    let path = stand.write("report.json", report);
+    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/custody.schema.json");
+    let check = "import json, sys, jsonschema; a, b = (json.load(open(p)) for p in sys.argv[1:]); \
+                 jsonschema.Draft202012Validator.check_schema(b); jsonschema.Draft202012Validator(b).validate(a)";
+    tool(Command::new("/usr/bin/python3").args(["-c", check, &path, schema]));
+}
+
+/// How a rule came out.
+#[track_caller]
+fn verdict(report: &Value, rule: &str) -> String {
+    let row = report["rules"].as_array().unwrap().iter().find(|row| row["rule"] == rule);
+    row.unwrap_or_else(|| panic!("{rule}"))["verdict"].as_str().unwrap().to_owned()
+}
+
+/// Puts a certificate in the place of the token's.
+fn replace_certificate(stand: &Stand, name: &str, extensions: &str, validity: &[&str]) {
+    stand.issue(name, "pub.pem", extensions, validity);
+    stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
+    write_certificate(stand, name, "01");
+}
+
+fn write_certificate(stand: &Stand, name: &str, id: &str) {
+    let der = stand.file(&format!("{name}.der"));
+    stand.pkcs11_tool(&["--write-object", &der, "--type", "cert", "--id", id, "--label", name]);
+}
+
+const ALL: [&str; 6] =
+    ["sensitive", "non-extractable", "always-sensitive", "never-extractable", "local", "hardware-token"];
+
+fn require_all() -> Vec<&'static str> {
+    ALL.iter().flat_map(|word| ["--policy-require", word]).collect()
+}
+
+#[test]
+fn a_generated_key_proves_all_but_hardware_and_an_imported_one_little() {
+    let stand = Stand::new();
+    let generated = report(&stand, &require_all());
+    for word in &ALL[..5] {
+        assert_eq!(verdict(&generated, &format!("require.{word}")), "holds", "{word}");
+    }
+    assert_eq!(verdict(&generated, "require.hardware-token"), "broken");
+    assert_eq!(generated["key"]["generation_mechanism"], "CKM_RSA_PKCS_KEY_PAIR_GEN");
+    assert_eq!(generated["key"]["usages"]["sign"], true);
+    stand.tool("openssl", &["genrsa", "-out", "key.pem", "2048"]);
+    stand.tool("openssl", &["rsa", "-in", "key.pem", "-outform", "DER", "-out", "key.der"]);
+    stand.tool("openssl", &["rsa", "-in", "key.pem", "-pubout", "-out", "key.pub"]);
+    stand.issue("imported", "key.pub", EXTENSIONS, &["-days", "9"]);
+    stand.pkcs11_tool(&[
+        "--write-object",
+        "key.der",
+        "--type",
+        "privkey",
+        "--id",
+        "02",
+        "--extractable",
+        "--usage-sign",
+    ]);
+    write_certificate(&stand, "imported", "02");
+    let imported = report(&stand, &[&require_all()[..], &["--key-id", "02"]].concat());
+    assert_eq!(verdict(&imported, "require.sensitive"), "holds");
+    for word in &ALL[1..] {
+        assert_eq!(verdict(&imported, &format!("require.{word}")), "broken", "{word}");
+    }
+    assert_eq!(imported["key"]["generation_mechanism"], Value::Null);
+    assert_eq!(imported["refusals"].as_array().unwrap().len(), 5);
+    // What is not asked for is said all the same, and breaks nothing.
+    let lax = report(&stand, &["--key-id", "02", "--policy-require", "sensitive"]);
+    assert_eq!(verdict(&lax, "require.local"), "not-asked");
+}
+
+#[test]
+fn what_a_token_does_not_report_is_not_proven() {
+    let mut stand = Stand::new();
+    for (attribute, word) in [("103", "sensitive"), ("162", "non-extractable"), ("163", "local")] {
+        stand.faulty(&format!("attr:{attribute}=missing"));
+        let report = report(&stand, &["--policy-require", word]);
+        assert_eq!(verdict(&report, &format!("require.{word}")), "broken");
+        assert!(report["refusals"][0].as_str().unwrap().contains("does not report"), "{report}");
+    }
+    stand.faulty("attr:103=0");
+    assert_eq!(verdict(&report(&stand, &[]), "require.sensitive"), "broken");
+    assert_eq!(stand.calls("C_SignInit"), 0);
+}
+
+#[test]
+fn each_rule_of_the_certificate_holds_and_breaks() {
+    let good = report(&Stand::new(), &[]);
+    let changed = |from: &str, to: &str| EXTENSIONS.replace(from, to);
+    let usage = "extendedKeyUsage=clientAuth,emailProtection";
+    for (name, rule, extensions, validity, wanted) in [
+        ("ended", "certificate_validity", EXTENSIONS.to_owned(), "-1", "broken"),
+        ("server", "extended_key_usage", changed(usage, "extendedKeyUsage=serverAuth"), "9", "broken"),
+        ("unlimited", "extended_key_usage", changed(usage, ""), "9", "warning"),
+        ("ca", "no_ca", changed("CA:FALSE", "CA:TRUE"), "9", "broken"),
+        ("cannot-sign", "key_usage", changed("digitalSignature", "keyEncipherment"), "9", "broken"),
+        ("no-address", "email", changed("email:integration@example.com", "DNS:example.com"), "9", "warning"),
+    ] {
+        let stand = Stand::new();
+        replace_certificate(&stand, name, &extensions, &["-days", validity]);
+        let report = report(&stand, &[]);
+        assert_eq!(verdict(&good, rule), "holds", "{rule}");
+        assert_eq!(verdict(&report, rule), wanted, "{name}: {report}");
+        let signed = stand.sign(&[]);
+        assert_eq!(signed.code, if wanted == "broken" { 5 } else { 0 }, "{name}: {signed:?}");
+    }
+}
+
+#[test]
+fn a_certificate_that_is_not_valid_yet_is_refused_unless_that_is_a_warning() {
+    let stand = Stand::new();
+    let extensions = stand.write("later.ext", EXTENSIONS);
+    let issue =
+        ["2040-01-01 00:00:00", "openssl", "x509", "-req", "-in", "leaf.csr", "-force_pubkey", "pub.pem", "-CA"];
+    let more = ["ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "9", "-outform", "DER", "-out", "later.der"];
+    let new = ["req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=later"];
+    stand.tool("openssl", &[&new[..], &["-out", "leaf.csr"]].concat());
+    stand.tool("faketime", &[&issue[..], &more, &["-extfile", &extensions]].concat());
+    stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
+    write_certificate(&stand, "later", "01");
+    let refused = report(&stand, &[]);
+    assert_eq!(verdict(&refused, "certificate_validity"), "broken");
+    assert!(refused["refusals"][0].as_str().unwrap().contains("not valid before 2040-01-01"), "{refused}");
+    assert!(stand.sign(&[]).failed(5).contains("not valid before 2040"));
+    let lax = report(&stand, &["--policy-certificate-validity", "warn"]);
+    assert_eq!(verdict(&lax, "certificate_validity"), "warning");
+}
+
+#[test]
+fn a_small_key_and_each_pin_hold_and_break() {
+    let stand = Stand::with(&["--bits", "1024"]);
+    assert_eq!(verdict(&report(&stand, &[]), "min_rsa_bits"), "broken");
+    assert!(stand.sign(&[]).failed(5).contains("1024 bits, fewer than 2048"));
+    let stand = Stand::new();
+    let seen = report(&stand, &[]);
+    let text = |pointer: &str| seen.pointer(pointer).unwrap().as_str().unwrap().to_owned();
+    let (serial, fingerprint) = (text("/token/serial"), text("/certificate/sha256"));
+    let zeros = "0".repeat(64);
+    for (rule, flag, right, wrong) in [
+        ("token_serials", "--policy-token-serials", serial.as_str(), "00"),
+        ("certificate_sha256", "--policy-certificate-sha256", &fingerprint, &zeros),
+        ("payload_versions", "--policy-payload-versions", "v2", "v1"),
+        ("min_rsa_bits", "--policy-min-rsa-bits", "2048", "2049"),
+        ("extended_key_usage", "--policy-extended-key-usage", "emailProtection", "codeSigning"),
+        ("mechanism", "--policy-mechanism", "sha512-rsa-pkcs", "rsa-pkcs"),
+    ] {
+        assert_eq!(verdict(&report(&stand, &[flag, right]), rule), "holds");
+        if rule != "mechanism" {
+            assert_eq!(verdict(&report(&stand, &[flag, wrong]), rule), "broken");
+            stand.sign(&[flag, wrong]).failed(5);
+        }
+    }
+    let no_mechanism = "slots.mechanisms = -CKM_SHA512_RSA_PKCS,CKM_SHA512_RSA_PKCS\n";
+    stand.write("softhsm2.conf", stand.read("softhsm2.conf") + no_mechanism);
+    let other = report(&stand, &["--policy-mechanism", "sha512-rsa-pkcs"]);
+    assert_eq!(verdict(&other, "mechanism"), "broken");
+    assert_eq!(other["key"]["signs_by"], "CKM_RSA_PKCS");
+}
+
+#[test]
+fn a_certificate_from_a_file_is_named_and_needs_its_rule() {
+    let stand = Stand::new();
+    stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
+    let refused = report(&stand, &["--certificate-file", "cert.pem"]);
+    assert_eq!(verdict(&refused, "certificate_source"), "broken");
+    assert_eq!(refused["certificate"]["source"], "file");
+    let open = ["--certificate-file", "cert.pem", "--policy-certificate-source", "token-or-file"];
+    assert_eq!(verdict(&report(&stand, &open), "certificate_source"), "holds");
+}
+
+#[test]
+fn a_token_that_is_not_allowed_gets_no_pin_and_a_report_all_the_same() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    let report = report(&stand, &["--policy-token-serials", "00"]);
+    assert_eq!(verdict(&report, "token_serials"), "broken");
+    assert_eq!(verdict(&report, "require.sensitive"), "not-seen");
+    assert_eq!((&report["key"], &report["certificate"]), (&Value::Null, &Value::Null));
+    assert_eq!(stand.calls("C_Login"), 0);
+}
+
+#[test]
+fn a_report_costs_one_login_and_no_signature_and_its_members_keep_their_order() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    let first = custody(&stand, &["--format", "json"]).ok();
+    assert_eq!((stand.calls("C_Login"), stand.calls("C_Sign") + stand.calls("C_SignInit")), (1, 0));
+    let second = custody(&stand, &["--format", "json"]).ok();
+    let stable = |report: &str| report.split("\"run\"").next().unwrap().to_owned();
+    assert_eq!(stable(&first), stable(&second));
+    let wrong = format!("file:{}", stand.write("wrong", "nonsense"));
+    assert!(stand.run(&["custody", "--pin-source", &wrong]).failed(4).contains("CKR_PIN_INCORRECT"));
+}
+
+#[test]
+fn the_chain_is_checked_against_roots_and_what_of_it_is_in_the_token_is_named() {
+    let stand = Stand::new();
+    let roots = stand.file("ca.pem");
+    let given = report(&stand, &["--roots", &roots]);
+    assert_eq!(verdict(&given, "roots"), "holds");
+    assert_eq!(given["certificate"]["chain"].as_array().unwrap().len(), 0);
+    let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/other-ca.pem");
+    assert_eq!(verdict(&report(&stand, &["--roots", other]), "roots"), "broken");
+    // A CA between, which only the token has.
+    let between = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n";
+    stand.tool("openssl", &["genrsa", "-out", "between.key", "2048"]);
+    stand.tool("openssl", &["rsa", "-in", "between.key", "-pubout", "-out", "between.pub"]);
+    stand.issue("between", "between.pub", between, &["-days", "9"]);
+    for (from, to) in [("between.pem", "ca.pem"), ("between.key", "ca.key")] {
+        std::fs::rename(stand.file(to), stand.file(&format!("root-{to}"))).unwrap();
+        std::fs::copy(stand.file(from), stand.file(to)).unwrap();
+    }
+    replace_certificate(&stand, "below", EXTENSIONS, &["-days", "9"]);
+    let root = stand.file("root-ca.pem");
+    assert_eq!(verdict(&report(&stand, &["--roots", &root]), "roots"), "broken");
+    write_certificate(&stand, "between", "03");
+    let whole = report(&stand, &["--roots", &root]);
+    assert_eq!(verdict(&whole, "roots"), "holds");
+    assert_eq!(whole["certificate"]["chain"][0]["subject"], "CN=between");
+    assert_eq!(custody(&stand, &["--roots", "/nonexistent"]).failed(2).lines().count(), 2);
+}
+
+/// A device's certificate and its attestation of a key, as a YubiKey's are, under a root of our own.
+fn attest(stand: &Stand, name: &str, public_key: &str) {
+    if !std::path::Path::new(&stand.file("device.key")).exists() {
+        stand.tool("openssl", &["genrsa", "-out", "device.key", "2048"]);
+        stand.tool("openssl", &["rsa", "-in", "device.key", "-pubout", "-out", "device.pub"]);
+        stand.issue("device", "device.pub", "basicConstraints=critical,CA:TRUE,pathlen:0\n", &["-days", "9"]);
+        write_certificate(stand, "device", "25");
+    }
+    // Firmware 5.4.3, serial 12345678, PIN once, touch always.
+    let statement = "1.3.6.1.4.1.41482.3.3=DER:05:04:03\n1.3.6.1.4.1.41482.3.7=DER:02:04:00:bc:61:4e\n\
+                     1.3.6.1.4.1.41482.3.8=DER:02:02\n";
+    let extensions = stand.write(&format!("{name}.ext"), statement);
+    let new = ["req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "/dev/null", "-out", "req.pem"];
+    stand.tool("openssl", &[&new[..], &["-subj", "/CN=YubiKey PIV Attestation 9a"]].concat());
+    let sign = ["x509", "-req", "-in", "req.pem", "-CA", "device.pem", "-CAkey", "device.key", "-CAcreateserial"];
+    let der = stand.file(&format!("{name}.der"));
+    let out = ["-force_pubkey", public_key, "-extfile", &extensions, "-days", "9", "-outform", "DER", "-out", &der];
+    stand.tool("openssl", &[&sign[..], &out].concat());
+    write_certificate(stand, name, "01");
+}
+
+#[test]
+fn an_attestation_is_believed_where_it_is_of_this_key_and_leads_to_its_makers_root() {
+    let stand = Stand::new();
+    let (root, other) =
+        (stand.file("ca.pem"), concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/other-ca.pem").to_owned());
+    let none = report(&stand, &["--attestation-roots", &root]);
+    assert_eq!(verdict(&none, "attestation"), "broken");
+    assert_eq!(verdict(&report(&stand, &[]), "attestation"), "not-asked");
+    // One of another key, under the ID of ours: the ID proves nothing.
+    stand.tool("openssl", &["genrsa", "-out", "key.pem", "2048"]);
+    stand.tool("openssl", &["rsa", "-in", "key.pem", "-pubout", "-out", "key.pub"]);
+    attest(&stand, "of-another", "key.pub");
+    let strange = report(&stand, &["--attestation-roots", &root]);
+    assert_eq!((verdict(&strange, "attestation").as_str(), &strange["attestation"]), ("broken", &Value::Null));
+    attest(&stand, "of-ours", "pub.pem");
+    let believed = report(&stand, &["--attestation-roots", &root]);
+    assert_eq!(verdict(&believed, "attestation"), "holds", "{believed}");
+    let attestation = &believed["attestation"];
+    assert_eq!(attestation["trusted"], true);
+    let stated = ["firmware", "serial", "pin_policy", "touch_policy"].map(|name| attestation[name].as_str().unwrap());
+    assert_eq!(stated, ["5.4.3", "12345678", "once", "always"]);
+    let doubted = report(&stand, &["--attestation-roots", &other]);
+    assert_eq!(
+        (verdict(&doubted, "attestation").as_str(), &doubted["attestation"]["trusted"]),
+        ("broken", &false.into())
+    );
+    stand.sign(&[]).ok();
+}
+
+#[test]
+fn the_agents_report_is_the_same_document_without_its_pin() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    let agent = Agent::ready(&stand, &[]);
+    let served = agent.ask("GET", "/custody", "").body;
+    fits_its_schema(&stand, &served);
+    let (mut served, mut ours): (Value, Value) = (serde_json::from_str(&served).unwrap(), report(&stand, &[]));
+    for report in [&mut served, &mut ours] {
+        report.as_object_mut().unwrap().remove("run");
+    }
+    assert_eq!(served, ours);
+}
+
+#[test]
+fn an_attribute_that_kills_the_module_costs_the_agent_no_more_than_that_evidence() {
+    let mut stand = Stand::new();
+    stand.faulty("attr:40000600=abort");
+    let agent = Agent::ready(&stand, &[]);
+    let served: Value = serde_json::from_str(&agent.ask("GET", "/custody", "").body).unwrap();
+    assert_eq!((&served["verdict"], &served["key"]["allowed_mechanisms"]), (&"allowed".into(), &Value::Null));
+    assert_eq!(agent.ask("POST", "/sign", "{}").status, 200);
+}
+
+#[test]
+fn the_text_is_a_calm_table_and_a_terminal_gets_nothing_that_moves_it() {
+    let stand = Stand::with(&["--label", "\u{1b}[2Jx"]);
+    let text = custody(&stand, &[]).ok();
+    assert!(text.starts_with("Key custody: ALLOWED\n"), "{text}");
+    for line in [" require.sensitive ", " label", " signs by"] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(!text.contains('\u{1b}'), "{text}");
+}
+
+#[test]
+fn the_page_loads_from_a_file_asks_for_nothing_and_can_be_read_on_a_phone() {
+    let stand = Stand::new();
+    let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/other-ca.pem");
+    let allowed = stand.write("allowed.html", custody(&stand, &["--format", "html"]).ok());
+    let refused = custody(&stand, &["--format", "html", "--roots", other]);
+    assert_eq!(refused.code, 8);
+    assert!(!refused.stdout.contains("<script") && refused.stdout.contains("Content-Security-Policy"));
+    let refused = stand.write("refused.html", refused.stdout);
+    let browser = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser/page.py");
+    let pictures = stand.file("pictures");
+    tool(Command::new("/usr/bin/python3").args([browser, &pictures, &allowed, &refused]));
+}
