@@ -94,7 +94,13 @@ fn dispatch(matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
         "verify" | "health" => {}
         _ => process::prepare()?,
     }
-    let config = configure(matches)?;
+    let config = match configure(matches) {
+        // What a newcomer fails on first is the first line of the report.
+        Err(error) if name == "doctor" && error.kind == Kind::Config => {
+            return doctor::without_configuration(matches, &error);
+        }
+        configured => configured?,
+    };
     *format = config.log.format;
     match name {
         "sign" => sign::run(matches, &config),

@@ -54,6 +54,8 @@ pub struct Config {
     pub policy: Policy,
     /// `audit.path`; unset: nothing is recorded.
     pub audit: Option<PathBuf>,
+    /// The files that were read.
+    pub files: Vec<PathBuf>,
     /// Every key that was set, and where.
     pub effective: Vec<Effective>,
     /// `[log]`.

@@ -129,7 +129,10 @@ impl Explain for Fault {
 
     fn hints(&self) -> Vec<String> {
         let hint = match (self, self.ckr()) {
-            (Self::Load(_), _) => "check the file with `ldd`; a module must be built for this system".into(),
+            (Self::Load(cause), _) => match missing_library(cause) {
+                Some(library) => format!("the module needs {library}, which is not there: apt-file search {library}"),
+                None => "check the file with `ldd`; a module must be built for this system".into(),
+            },
             (Self::Message(_), _) => return Vec::new(),
             (_, "CKR_PIN_INCORRECT") => "the PIN was sent once and will not be sent again; correct the PIN source \
                  before the next run, since a token locks after a few wrong PINs"
@@ -165,6 +168,13 @@ impl Explain for Fault {
     }
 }
 
+/// The library that the loader names as not found (dlopen(3), glibc's words).
+fn missing_library(cause: &str) -> Option<&str> {
+    let (name, _) = cause.split_once(": cannot open shared object file: No such file")?;
+    // The module itself is named by its path.
+    (!name.contains('/')).then_some(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +201,18 @@ mod tests {
         ] {
             assert_eq!(Fault::call("C_Login", ckr).pin_verdict(), PinVerdict::Unknown, "{ckr}");
         }
+    }
+
+    #[test]
+    fn a_library_that_a_module_lacks_is_named() {
+        let lacks = |cause: &str| Fault::Load(cause.into()).hints().remove(0);
+        let cause = "libyubihsm.so.2: cannot open shared object file: No such file or directory";
+        assert_eq!(
+            lacks(cause),
+            "the module needs libyubihsm.so.2, which is not there: apt-file search libyubihsm.so.2"
+        );
+        assert!(lacks("/opt/m.so: cannot open shared object file: No such file or directory").contains("ldd"));
+        assert!(lacks("/opt/m.so: wrong ELF class: ELFCLASS32").contains("ldd"));
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct Known {
     searched: bool,
     /// The package that has it on Debian, where one has.
     package: Option<&'static str>,
+    /// Whether it reaches its tokens through pcscd.
+    smart_card: bool,
 }
 
 /// Library directories of Debian and Red Hat layouts.
@@ -39,8 +41,8 @@ pub const TABLE: [Known; 13] = [
         &["{lib}/softhsm/libsofthsm2.so", "{lib}/pkcs11/libsofthsm2.so", "{lib}/libsofthsm2.so"],
         Some("softhsm2"),
     ),
-    known("opensc", &["{lib}/opensc-pkcs11.so", "{lib}/pkcs11/opensc-pkcs11.so"], Some("opensc-pkcs11")),
-    known("ykcs11", &["{lib}/libykcs11.so", "{lib}/libykcs11.so.2", "{lib}/pkcs11/libykcs11.so"], Some("ykcs11")),
+    smart_card("opensc", &["{lib}/opensc-pkcs11.so", "{lib}/pkcs11/opensc-pkcs11.so"], "opensc-pkcs11"),
+    smart_card("ykcs11", &["{lib}/libykcs11.so", "{lib}/libykcs11.so.2", "{lib}/pkcs11/libykcs11.so"], "ykcs11"),
     known(
         "tpm2",
         &["{lib}/libtpm2_pkcs11.so.1", "{lib}/libtpm2_pkcs11.so", "{lib}/pkcs11/libtpm2_pkcs11.so"],
@@ -58,11 +60,15 @@ pub const TABLE: [Known; 13] = [
     known("ncipher", &["/opt/nfast/toolkits/pkcs11/libcknfast.so"], None),
     known("utimaco", &["/opt/utimaco/lib/libcs_pkcs11_R3.so", "{lib}/libcs_pkcs11_R3.so"], None),
     known("gcp-kms", &["{lib}/libkmsp11.so"], None),
-    Known { name: "p11-kit", paths: &["{lib}/p11-kit-proxy.so"], searched: false, package: Some("p11-kit-modules") },
+    Known { searched: false, ..known("p11-kit", &["{lib}/p11-kit-proxy.so"], Some("p11-kit-modules")) },
 ];
 
 const fn known(name: &'static str, paths: &'static [&'static str], package: Option<&'static str>) -> Known {
-    Known { name, paths, searched: true, package }
+    Known { name, paths, searched: true, package, smart_card: false }
+}
+
+const fn smart_card(name: &'static str, paths: &'static [&'static str], package: &'static str) -> Known {
+    Known { smart_card: true, ..known(name, paths, Some(package)) }
 }
 
 /// Why a module cannot be used.
@@ -138,6 +144,18 @@ pub fn search() -> Result<Vec<PathBuf>, ModuleError> {
 pub fn selector(path: &Path) -> String {
     let named = TABLE.iter().find(|known| installed(known).as_deref() == Some(path));
     named.map_or_else(|| path.display().to_string(), |known| known.name.into())
+}
+
+/// Whether a module reaches its tokens through pcscd, as far as the table tells by its path or its file's name.
+#[must_use]
+pub fn needs_pcscd(path: &Path) -> bool {
+    let file = path.file_name().unwrap_or_default().as_encoded_bytes();
+    // A library's file has its version behind the name that the table knows.
+    let is_of = |known: &Known| {
+        let mut names = known.paths.iter().filter_map(|path| Path::new(path).file_name());
+        names.any(|name| file.starts_with(name.as_encoded_bytes()))
+    };
+    TABLE.iter().filter(|known| known.smart_card).any(is_of)
 }
 
 /// The SHA-256 of a module's file, in hexadecimal; `None` where it cannot be read.

@@ -8,6 +8,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 use crate::error::{Error, Kind, Result};
 
+pub mod clock;
 pub mod death;
 pub mod descriptors;
 pub mod memory;

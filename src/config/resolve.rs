@@ -70,6 +70,7 @@ impl Config {
             refuse_open_module: false,
             policy: policy::resolve(settings)?,
             audit: policy::audit(settings)?,
+            files: settings.files(),
             effective: settings.effective(),
             log: read.log()?,
         })

@@ -63,6 +63,8 @@ pub struct Effective {
 #[derive(Debug, Default)]
 pub struct Settings {
     all: BTreeMap<&'static str, Setting>,
+    /// The file that was read, where one was.
+    file: Option<PathBuf>,
     /// Every `pin.source` that was given anywhere, the ones that a stronger origin replaced too.
     pin_sources: Vec<String>,
     /// What root's policy file says, which these may only tighten.
@@ -85,6 +87,7 @@ impl Settings {
         let mut settings = Self::default();
         if let Some((path, text)) = open(config, &environment)? {
             settings.all = file::parse(&path.display().to_string(), &text)?;
+            settings.file = Some(path);
         }
         for key in &KEYS {
             // An empty variable counts as unset, as services and containers leave them.
@@ -131,6 +134,12 @@ impl Settings {
         }
         self.system = Some(Box::new(Self { all, ..Self::default() }));
         Ok(self)
+    }
+
+    /// The files that were read, the system's policy last.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.file.iter().cloned().chain(self.system.is_some().then(|| SYSTEM_POLICY.into())).collect()
     }
 
     /// Every key that is set, with its values and where they came from, the system's policy last.

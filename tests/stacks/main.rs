@@ -31,6 +31,7 @@ macro_rules! on_stack {
         on_stack!(@each $name, $make, [
             lists_tokens_and_takes_its_uris_back,
             signs_both_versions_and_openssl_verifies,
+            says_what_it_holds_and_what_a_host_lacks,
             spends_one_try_on_a_wrong_pin,
             ten_unattended_runs_with_a_wrong_pin_spend_one_try,
             says_that_a_locked_pin_is_locked,

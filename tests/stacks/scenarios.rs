@@ -57,6 +57,25 @@ pub(crate) fn signs_both_versions_and_openssl_verifies(stack: &mut dyn Stack) {
     }
 }
 
+pub(crate) fn says_what_it_holds_and_what_a_host_lacks(stack: &mut dyn Stack) {
+    let (key, source) = (stack.plain_key(), right(stack));
+    let run = |stack: &dyn Stack, command: &str, more: &[&str]| {
+        let own = [command, "--pin-source", &source].into_iter().chain(key.iter().map(String::as_str));
+        stack.run(&own.chain(more.iter().copied()).collect::<Vec<_>>())
+    };
+    let custody = run(stack, "custody", &["--format", "json"]);
+    let report: Value = serde_json::from_str(&custody.stdout).unwrap_or_else(|error| panic!("{error}: {custody:?}"));
+    assert_eq!((report["verdict"].as_str(), custody.code), (Some("allowed"), 0), "{report}");
+    assert_eq!(report["key"]["bits"], 2048, "{report}");
+    assert_eq!(report["key"]["usages"]["sign"], true, "{report}");
+    assert!(report["certificate"]["sha256"].as_str().is_some_and(|digest| digest.len() == 64), "{report}");
+    let doctor = run(stack, "doctor", &["--sign"]);
+    assert!(doctor.stdout.contains("ok       trial payload"), "{doctor:?}");
+    let is_card = stack.module().contains("ykcs11") || stack.module().contains("opensc-pkcs11");
+    assert_eq!(doctor.stdout.contains("ok       pcscd"), is_card, "{doctor:?}");
+    doctor.ok();
+}
+
 pub(crate) fn spends_one_try_on_a_wrong_pin(stack: &mut dyn Stack) {
     let (key, source) = (stack.plain_key(), wrong(stack, "654321"));
     let error = stack.sign(&key, &source, &[]).failed(4);

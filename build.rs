@@ -1,0 +1,13 @@
+//! Tells the program when it was built, so that `doctor` can say that a clock is behind that. `SOURCE_DATE_EPOCH` makes
+//! builds repeatable (reproducible-builds.org/specs/source-date-epoch).
+
+use std::env::var;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+fn main() {
+    println!("cargo::rerun-if-env-changed=SOURCE_DATE_EPOCH");
+    println!("cargo::rerun-if-changed=Cargo.toml");
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let built = var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok()).unwrap_or_else(now);
+    println!("cargo::rustc-env=CBA_AGENT_BUILT={built}");
+}

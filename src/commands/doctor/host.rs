@@ -1,0 +1,133 @@
+//! The host around the token: configuration, environment, clock, files, agents.
+
+use std::path::Path;
+
+use super::Findings;
+use crate::agent::{client, doorway};
+use crate::audit::{self, AuditError};
+use crate::certificate::utc;
+use crate::config::{Config, Effective};
+use crate::deadline::Deadline;
+use crate::pin::fuse;
+use crate::process::clock;
+use crate::reach::now;
+
+/// Where each value came from.
+pub(super) fn configuration(config: &Config, findings: &mut Findings) {
+    const CHECK: &str = "configuration";
+    match config.files.as_slice() {
+        [] => findings
+            .ok(CHECK, "no file: neither ~/.config/cba-agent/config.toml nor /etc/cba-agent/config.toml is there"),
+        files => files.iter().for_each(|file| findings.ok(CHECK, format!("read from {}", file.display()))),
+    }
+    for Effective { key, value, origin } in &config.effective {
+        findings.ok(CHECK, format!("{key} = {value} ({origin})"));
+    }
+}
+
+/// Variables that change what is loaded into the process that gets the PIN.
+pub(super) fn environment(findings: &mut Findings) {
+    let names: Vec<String> = std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with("LD_") || name.starts_with("OPENSSL_"))
+        .collect();
+    if names.is_empty() {
+        findings.ok("environment", "nothing in it changes what is loaded");
+    } else {
+        let found = format!("{} can change what is loaded beside the PIN", names.join(", "));
+        findings.warn("environment", found, format!("env -u {} cba-agent ...", names.join(" -u ")));
+    }
+}
+
+/// When this program was built, seconds of Unix time; see `build.rs`.
+const BUILT: &str = env!("CBA_AGENT_BUILT");
+
+/// A v2 payload carries the time, and the service refuses one that is not of now.
+pub(super) fn clock(findings: &mut Findings) {
+    const CHECK: &str = "clock";
+    let (built, now) = (BUILT.parse().unwrap_or(0), now());
+    let time = utc(now);
+    if now < built {
+        let found = format!("{time} is before this program was built ({})", utc(built));
+        return findings.fail(CHECK, found, "set it, and have it kept: timedatectl set-ntp true");
+    }
+    match clock::is_synchronised() {
+        Ok(true) => findings.ok(CHECK, format!("{time}, synchronised")),
+        Ok(false) => {
+            let found = format!(
+                "{time}, and nothing keeps it right (adjtimex: not synchronised); a v2 payload needs the right time"
+            );
+            findings.warn(CHECK, found, "timedatectl set-ntp true");
+        }
+        Err(error) => {
+            findings.warn(
+                CHECK,
+                format!("{time}, and whether it is synchronised cannot be asked: {error}"),
+                "timedatectl",
+            );
+        }
+    }
+}
+
+pub(super) fn state(config: &Config, findings: &mut Findings) {
+    let directory = match fuse::directory(config.state_dir.as_deref()) {
+        Ok(directory) => directory,
+        Err(error) => return findings.error("state directory", &error.into()),
+    };
+    let existing = directory.ancestors().find(|part| part.exists()).unwrap_or(Path::new("/"));
+    match rustix::fs::access(existing, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
+        Ok(()) => findings.ok("state directory", directory.display().to_string()),
+        Err(error) => findings.fail(
+            "state directory",
+            format!("{} cannot be written: {error}", existing.display()),
+            format!("give it to the user that runs cba-agent, or --state-dir DIR: chown USER {}", existing.display()),
+        ),
+    }
+}
+
+/// Whether the log can be gone on with, as far as that shows without writing to it.
+pub(super) fn audit_log(config: &Config, findings: &mut Findings) {
+    const CHECK: &str = "audit log";
+    let Some(path) = &config.audit else { return };
+    let directory = path.parent().unwrap_or(path);
+    let may = |path: &Path, access| rustix::fs::access(path, access | rustix::fs::Access::WRITE_OK);
+    let written = match std::fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.is_file() => {
+            return findings.fail(CHECK, format!("{} is no plain file", path.display()), "name another: audit.path");
+        }
+        Ok(_) => may(path, rustix::fs::Access::READ_OK),
+        Err(_) => Ok(()),
+    };
+    // The lock file stands beside it.
+    if let Err(error) = written.and_then(|()| may(directory, rustix::fs::Access::EXEC_OK)) {
+        let remedy =
+            format!("give both to the user that runs cba-agent: chown USER {} {}", directory.display(), path.display());
+        return findings.fail(CHECK, format!("{} cannot be written: {error}", path.display()), remedy);
+    }
+    match audit::head(path) {
+        Ok(Some(head)) => findings.ok(CHECK, format!("{}, {} records", path.display(), head.seq)),
+        Err(AuditError::Damaged(_)) => {
+            let remedy = format!("cba-agent audit verify {}", path.display());
+            findings.fail(CHECK, format!("{} does not end in a record", path.display()), remedy);
+        }
+        Ok(None) | Err(_) => findings.ok(CHECK, format!("{}, no records yet", path.display())),
+    }
+}
+
+/// Whether the configured agents answer, and whether those come to them who may.
+pub(super) fn agents(config: &Config, findings: &mut Findings) {
+    for socket in config.serve.socket.iter().chain(&config.sign.sockets) {
+        match client::health(socket, false, &Deadline::after(config.sign.timeout)) {
+            Ok(_) => findings.ok("agent", format!("{} is ready", socket.display())),
+            Err(error) => findings.error("agent", &error.into()),
+        }
+    }
+    let Some(socket) = &config.serve.socket else { return };
+    let locked_out = doorway::locked_out(&config.serve, socket);
+    if locked_out.is_empty() {
+        findings.ok("who may ask", "nobody whom the lists name is kept out by groups or modes");
+    }
+    for doorway::LockedOut { user, why, remedy } in locked_out {
+        findings.fail("who may ask", format!("{user} is allowed, and cannot reach the socket: {why}"), remedy);
+    }
+}

@@ -1,0 +1,247 @@
+//! From the module to the certificate, as far as a host without a login shows it.
+
+use std::path::{Path, PathBuf};
+
+use super::{Findings, pcscd};
+use crate::certificate::utc;
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind};
+use crate::identity::{self, Identity};
+use crate::modules;
+use crate::pin::source::Prepared;
+use crate::pin::{Source, fuse};
+use crate::policy::{self, Objection, Wish};
+use crate::printable::hex;
+use crate::reach::{self, Login, Opened, Reached, now, read_certificate};
+use crate::selector;
+use crate::signer::Signer;
+
+/// Everything that leads to a signature; with a login, one payload, which is thrown away.
+pub(super) fn check(config: &Config, login: Option<Login>, findings: &mut Findings) {
+    let reached = reach(config, findings);
+    if let Some(reached) = &reached {
+        pin_state(reached, config, findings);
+    }
+    pin_source(config, login.is_some(), findings);
+    let Some(mut reached) = reached else { return };
+    identity(&mut reached, config, findings);
+    match login {
+        None => reached.end(None),
+        Some(login) => trial(reached, login, config, findings),
+    }
+}
+
+/// The module, what it needs, its slots, and the chosen token.
+fn reach(config: &Config, findings: &mut Findings) -> Option<Reached> {
+    let candidates = match &config.module {
+        Some(module) => modules::resolve(module).map(|path| vec![path]),
+        None => modules::search(),
+    };
+    let candidates = match candidates {
+        Ok(candidates) => candidates,
+        Err(error) => return note(findings.error("module", &error.into())),
+    };
+    let deadline = Deadline::after(config.sign.timeout);
+    let opened = match reach::open(config, &deadline) {
+        Ok(opened) => opened,
+        Err(error) => {
+            readers(&candidates, findings);
+            return note(findings.error("module", &error));
+        }
+    };
+    let path = opened.module.clone();
+    let digest = modules::sha256(&path).unwrap_or_else(|| "not readable".into());
+    findings.ok("module", format!("{} (SHA-256 {digest}), {}", path.display(), opened.library.description));
+    if let Some(how) = modules::writable_by_others(&path) {
+        findings.warn("module", how, "`serve` refuses it: let root alone write the file and the directories above");
+    }
+    readers(&[path], findings);
+    slots(&opened, findings);
+    match opened.reach(config, deadline) {
+        Ok(reached) => {
+            findings.ok("token", format!("{} in slot ID {}", reached.name(), reached.slot.id));
+            Some(reached)
+        }
+        Err(error) => note(findings.error("token", &error)),
+    }
+}
+
+/// There is nothing more to look at.
+fn note<T>(_: ()) -> Option<T> {
+    None
+}
+
+/// What smart cards are reached by, where a module may want it.
+fn readers(modules: &[PathBuf], findings: &mut Findings) {
+    if modules.iter().any(|path: &PathBuf| modules::needs_pcscd(path)) {
+        pcscd::check(findings);
+    }
+}
+
+fn slots(opened: &Opened, findings: &mut Findings) {
+    const CHECK: &str = "slots";
+    let indexed: Vec<u64> = selector::indexed(&opened.slots).map(|slot| slot.id).collect();
+    if indexed.is_empty() {
+        let count = opened.slots.len();
+        let remedy = if count == 0 {
+            "plug the token in; `cba-agent list` shows what is there"
+        } else {
+            "initialise it: pkcs11-tool --init-token, then --init-pin"
+        };
+        return findings.fail(CHECK, format!("{count} with a token, none of them initialised"), remedy);
+    }
+    for slot in &opened.slots {
+        let place = indexed.iter().position(|id| *id == slot.id);
+        let place = place.map_or_else(|| format!("slot ID {}", slot.id), |index| format!("--slot {index}"));
+        match (&slot.error, &slot.token) {
+            (Some(error), _) => findings.warn(CHECK, format!("{place} cannot be read: {error}"), "cba-agent list"),
+            (None, Some(token)) if token.initialized => {
+                findings.ok(CHECK, format!("{place}: token '{}', serial {}", token.label, token.serial));
+            }
+            _ => findings.ok(CHECK, format!("{place}: not initialised")),
+        }
+    }
+}
+
+fn pin_state(reached: &Reached, config: &Config, findings: &mut Findings) {
+    const CHECK: &str = "PIN state";
+    let unblock = "unblock it with the token's own tool and its PUK or security officer PIN";
+    let by_hand = "log in once by hand with the right PIN: cba-agent sign --pin-source prompt";
+    match &reached.slot.token {
+        Some(token) if !token.login_required => findings.ok(CHECK, "the token wants no PIN"),
+        Some(token) if token.pin_locked => findings.fail(CHECK, "locked", unblock),
+        Some(token) if !token.pin_initialized => {
+            findings.fail(CHECK, "no user PIN was ever set", "pkcs11-tool --login --login-type so --init-pin");
+        }
+        Some(token) if token.pin_to_be_changed => {
+            findings.fail(CHECK, "to be changed first", "pkcs11-tool --login --change-pin");
+        }
+        Some(token) if token.pin_final_try => findings.fail(CHECK, "one try is left", by_hand),
+        Some(token) if token.pin_count_low => findings.warn(CHECK, "a wrong PIN was given before", by_hand),
+        Some(_) => findings.ok(CHECK, "no wrong PIN since the last right one"),
+        None => findings.warn(CHECK, "the token says nothing of itself", by_hand),
+    }
+    let token = fuse::token_of(&reached.slot, &reached.opened.module);
+    let Ok(directory) = fuse::directory(config.state_dir.as_deref()) else { return };
+    let path = fuse::path(&directory, &token);
+    match fuse::all(&directory).unwrap_or_default().into_iter().find(|(found, _)| *found == path) {
+        None => findings.ok("PIN fuse", "intact"),
+        Some((_, Ok(record))) if !record.is_blown() => findings.ok("PIN fuse", fuse::describe(&record)),
+        Some((_, Ok(record))) => {
+            let reset = format!("correct the PIN, then: cba-agent pin-fuse --reset --uri '{}'", fuse::uri_of(&token));
+            findings.fail("PIN fuse", fuse::describe(&record), reset);
+        }
+        Some((_, Err(error))) => findings.error("PIN fuse", &error.into()),
+    }
+}
+
+/// Whether a PIN could be had. One is read where that costs nothing, and sent nowhere.
+fn pin_source(config: &Config, is_needed_later: bool, findings: &mut Findings) {
+    const CHECK: &str = "PIN source";
+    let source = match config.pin.clone().map_or_else(Source::fallback, Ok) {
+        Ok(source) => source,
+        Err(error) => return findings.error(CHECK, &error.into()),
+    };
+    let is_file = |path: &Path| std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    let found = match &source {
+        Source::Fd(_) | Source::Stdin => {
+            let when = if is_needed_later { "read for the trial payload" } else { "read when it is needed" };
+            return findings.ok(CHECK, format!("a stream, {when}"));
+        }
+        Source::File(path) if path.exists() && !is_file(path) => {
+            return findings.ok(CHECK, format!("{}, read when it is needed", path.display()));
+        }
+        Source::Prompt => {
+            return findings.warn(CHECK, "a prompt: somebody must be there", "set pin.source for unattended use");
+        }
+        Source::File(path) => format!("file {}", path.display()),
+        Source::Env(_) => "a variable".into(),
+        Source::Credential(name) => format!("credential {name}"),
+        Source::Pinpad => "the token's own keypad".into(),
+    };
+    let opened = Prepared::open(source.prepare(), &Deadline::after(config.sign.timeout));
+    match opened {
+        Ok(_) => findings.ok(CHECK, found),
+        Err(error) => findings.error(CHECK, &error.into()),
+    }
+}
+
+/// The identity as far as it shows without a login, how it would sign, and its certificate held against the policy.
+fn identity(reached: &mut Reached, config: &Config, findings: &mut Findings) {
+    let file = match config.certificate_file.as_deref().map(read_certificate).transpose() {
+        Ok(file) => file,
+        Err(error) => return findings.error("identity", &error),
+    };
+    let found = reached
+        .objects()
+        .and_then(|objects| identity::choose_certificate(&objects, &config.identity, file, now()).map_err(Error::from));
+    let identity = match found {
+        Ok(identity) => Some(identity),
+        Err(error) if error.kind == Kind::NotFound => {
+            findings.warn("identity", error.message, "some tokens show it only after a login: --sign");
+            None
+        }
+        Err(error) => return findings.error("identity", &error),
+    };
+    if let Some(identity) = &identity {
+        let (subject, id) = (&identity.certificate.subject, hex(&identity.key.id));
+        findings.ok("identity", format!("{subject} (key ID {id})"));
+    }
+    match reached.session.mechanisms.first() {
+        Some(mechanism) => findings.ok("mechanism", mechanism.name()),
+        None if reached.session.mechanisms_known => {
+            findings.fail("mechanism", "neither CKM_SHA512_RSA_PKCS nor CKM_RSA_PKCS", "use another token");
+        }
+        None => {
+            findings.warn("mechanism", "the module does not list its mechanisms", "try it: cba-agent doctor --sign")
+        }
+    }
+    if let Some(identity) = &identity {
+        certificate(identity, config, findings);
+    }
+}
+
+fn certificate(identity: &Identity, config: &Config, findings: &mut Findings) {
+    const CHECK: &str = "certificate";
+    let (certificate, now) = (&identity.certificate, now());
+    let decision = policy::decide_certificate(&config.policy, certificate, now);
+    if decision.refusals.is_empty() {
+        findings.ok(CHECK, format!("until {}, SHA-256 {}", utc(certificate.not_after), hex(&certificate.sha256())));
+    } else {
+        let remedy = if now < certificate.not_before {
+            "look at this host's clock first: timedatectl"
+        } else {
+            "have another one issued for this key"
+        };
+        findings.fail(CHECK, reasons(&decision.refusals).join("; "), remedy);
+    }
+    for warning in reasons(&decision.warnings) {
+        findings.warn(CHECK, warning, "ask whoever issues it");
+    }
+    let left = certificate.not_after.saturating_sub(now);
+    if certificate.is_valid_at(now) && left < config.sign.warn_before.as_secs() {
+        let remedy = "write its successor into the token and register it before that";
+        findings.warn(CHECK, format!("it ends in {}", crate::config::days(left)), remedy);
+    }
+}
+
+fn reasons(objections: &[Objection]) -> Vec<&str> {
+    objections.iter().map(|objection| objection.reason.as_str()).collect()
+}
+
+/// One payload, made and thrown away.
+fn trial(reached: Reached, login: Login, config: &Config, findings: &mut Findings) {
+    let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
+    let file = config.certificate_file.as_deref().map(read_certificate).transpose();
+    let signer = file.and_then(|file| Signer::ready(reached, login, file, config, wish));
+    let tried = signer.and_then(|mut signer| {
+        let signed = signer.sign(config, wish).map(drop);
+        signer.end(signed.as_ref().err());
+        signed
+    });
+    match tried {
+        Ok(()) => findings.ok("trial payload", "signed, verified, and thrown away"),
+        Err(error) => findings.error("trial payload", &error),
+    }
+}
