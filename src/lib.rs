@@ -20,7 +20,7 @@
 //!                 PURE), metrics, systemd; client (`sign --socket`, `health`)
 //! signer          the front's judgement, the only way to a payload
 //! audit/*         the hash-chained log; chain: its records and their check (PURE)
-//! reach/*         the way to a token: module, worker, slot, login under the fuse, identity
+//! reach/*         the way to a token: module, worker, slot, login under the fuse, identity, evidence
 //! worker/*        the child's loop; handle: spawn, deadline, kill; wire: the frames (PURE)
 //! token/*         the only room that names a PKCS#11 library; raw: the unsafe corner
 //! config/*        file < environment < flag, resolved once; keys: every key once
@@ -28,14 +28,14 @@
 //! pin/*           sources, prompt, the redacted Pin, the fuse; record: the fuse's rule (PURE)
 //! cli             the command line, no I/O
 //! log             notices on standard error
-//! custody         evidence and verdict, for auditors                                  PURE
-//! policy          facts in, decision out: key, certificate, token, version            PURE
+//! custody/*       evidence and verdict, for auditors: text, JSON, a page              PURE
+//! policy/*        facts in, decision out: key, certificate, token, version            PURE
 //! identity        which key and certificate belong together                            PURE
 //! selector/*      --slot .. and RFC 7512 URIs: parse, print, match                     PURE
 //! cba/*           the protocol: message, request, verify                               PURE
-//! certificate/*   X.509: facts, header encodings, PEM, chains                          PURE
+//! certificate/*   X.509: facts, header encodings, PEM, chains, attestations           PURE
 //! facts, fault    what a worker read; why it could not                                 PURE
-//! process/*       what the process does to itself first; death, descriptors, memory: unsafe corners
+//! process/*       what the process does to itself first; clock, death, descriptors, memory: unsafe corners
 //! store           files of its own: opened without following links, locked
 //! deadline, error, printable
 //! ```
@@ -55,7 +55,7 @@
 //! 6. Standard output carries the result alone; nothing secret is in arguments, logs or errors
 //!    (`pin::a_marker_pin_in_any_wrong_place_is_never_echoed`).
 //! 7. The front opens no network socket (`layering::nothing_opens_a_network_socket`).
-//! 8. Unsafe code stands in `token/raw.rs` and four corners of `process/` alone (`layering::unsafe_code_stands_in_its_corners_alone`).
+//! 8. Unsafe code stands in `token/raw.rs` and five corners of `process/` alone (`layering::unsafe_code_stands_in_its_corners_alone`).
 
 pub mod agent;
 pub mod audit;

@@ -56,6 +56,12 @@ impl Findings {
         self.fail(check, error.message.clone(), remedy);
     }
 
+    /// An error beyond which there is nothing to look at.
+    fn end<T>(&mut self, check: &'static str, error: &Error) -> Option<T> {
+        self.error(check, error);
+        None
+    }
+
     /// Prints them; an error where any failed.
     fn say(self, matches: &ArgMatches) -> Result<()> {
         let failed = self.0.iter().filter(|check| check.verdict == Verdict::Failed).count();

@@ -346,3 +346,25 @@ fn the_page_loads_from_a_file_asks_for_nothing_and_can_be_read_on_a_phone() {
     let pictures = stand.file("pictures");
     tool(Command::new("/usr/bin/python3").args([browser, &pictures, &allowed, &refused]));
 }
+
+#[test]
+fn the_policies_of_the_guide_are_understood_and_break_where_a_token_in_files_must() {
+    let stand = Stand::new();
+    let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/custody.md")).unwrap();
+    let policies: Vec<&str> = guide.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(policies.len(), 3);
+    for (policy, broken) in policies.iter().zip([&[][..], &["token_serials"], &["token_serials"]]) {
+        // Its log is not this test's to write.
+        let config = stand.write("policy.toml", policy.split("[audit]").next().unwrap());
+        let report = report(&stand, &["--config", &config]);
+        let rows = report["rules"].as_array().unwrap().iter();
+        let found: Vec<&str> =
+            rows.filter(|row| row["verdict"] == "broken").map(|row| row["rule"].as_str().unwrap()).collect();
+        assert_eq!(found, broken, "{policy}");
+    }
+    let rules = report(&stand, &[])["rules"].clone();
+    let named: Vec<&str> = rules.as_array().unwrap().iter().map(|row| row["rule"].as_str().unwrap()).collect();
+    for rule in guide.split("`rules[").skip(1).map(|rest| rest.split(']').next().unwrap()).filter(|rule| *rule != "x") {
+        assert!(named.contains(&rule), "{rule}");
+    }
+}

@@ -40,14 +40,14 @@ fn reach(config: &Config, findings: &mut Findings) -> Option<Reached> {
     };
     let candidates = match candidates {
         Ok(candidates) => candidates,
-        Err(error) => return note(findings.error("module", &error.into())),
+        Err(error) => return findings.end("module", &error.into()),
     };
     let deadline = Deadline::after(config.sign.timeout);
     let opened = match reach::open(config, &deadline) {
         Ok(opened) => opened,
         Err(error) => {
             readers(&candidates, findings);
-            return note(findings.error("module", &error));
+            return findings.end("module", &error);
         }
     };
     let path = opened.module.clone();
@@ -63,13 +63,8 @@ fn reach(config: &Config, findings: &mut Findings) -> Option<Reached> {
             findings.ok("token", format!("{} in slot ID {}", reached.name(), reached.slot.id));
             Some(reached)
         }
-        Err(error) => note(findings.error("token", &error)),
+        Err(error) => findings.end("token", &error),
     }
-}
-
-/// There is nothing more to look at.
-fn note<T>(_: ()) -> Option<T> {
-    None
 }
 
 /// What smart cards are reached by, where a module may want it.
