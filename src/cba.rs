@@ -5,6 +5,7 @@
 
 pub mod auth_url;
 pub mod message;
+pub mod page;
 pub mod received;
 pub mod request;
 pub mod verify;

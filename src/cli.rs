@@ -26,7 +26,7 @@ pub fn command() -> Command {
         .disable_help_subcommand(false)
         .subcommand(
             keyed("sign", "Print one authentication request", all)
-                .arg(value("format", "FORMAT", "json, body, header, curl or env [default: json]"))
+                .arg(value("format", "FORMAT", "json, body, header, curl, env or html [default: json]"))
                 .arg(value("job", "NAME", "A label for logs, of up to 64 letters, digits and . _ : / -"))
                 .after_help(
                     "Examples:\n  cba-agent sign --slot 0\n  cba-agent sign --token-label prod --pin-source file:/etc/cba-agent/pin\n  \

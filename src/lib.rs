@@ -35,6 +35,7 @@
 //! cba/*           the protocol: message, request, verify                               PURE
 //! certificate/*   X.509: facts, header encodings, PEM, chains, attestations           PURE
 //! facts, fault    what a worker read; why it could not                                 PURE
+//! page            pages for people, in one file each                                    PURE
 //! process/*       what the process does to itself first; clock, death, descriptors, memory: unsafe corners
 //! store           files of its own: opened without following links, locked
 //! deadline, error, printable
@@ -72,6 +73,7 @@ pub mod fault;
 pub mod identity;
 pub mod log;
 pub mod modules;
+pub mod page;
 pub mod pin;
 pub mod policy;
 pub mod printable;

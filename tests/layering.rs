@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms from the top down; a room uses only what stands below it.
-const ROOMS: [&str; 26] = [
+const ROOMS: [&str; 27] = [
     "commands",
     "agent",
     "signer",
@@ -26,6 +26,7 @@ const ROOMS: [&str; 26] = [
     "selector",
     "cba",
     "certificate",
+    "page",
     "process",
     "store",
     "deadline",
@@ -36,7 +37,7 @@ const ROOMS: [&str; 26] = [
     "lib",
 ];
 
-const PURE: [&str; 15] = [
+const PURE: [&str; 16] = [
     "custody",
     "policy",
     "identity",
@@ -45,6 +46,7 @@ const PURE: [&str; 15] = [
     "certificate",
     "facts",
     "fault",
+    "page",
     "printable",
     "worker/wire",
     "agent/pool/failure",

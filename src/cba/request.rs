@@ -82,12 +82,31 @@ impl Request {
         Self { url: url.authenticate(), authorization, body }
     }
 
+    /// Where it goes.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(super) fn is_v2(&self) -> bool {
+        self.body.encoded_data_format.is_some()
+    }
+
+    pub(super) fn message(&self) -> Vec<u8> {
+        // invariant: it was encoded by `new`
+        STANDARD.decode(&self.body.encoded_data).unwrap_or_default()
+    }
+
+    /// The command that posts it, for a POSIX shell.
+    pub(super) fn curl_command(&self) -> serde_json::Result<String> {
+        let header = shell_quoted(&format!("Authorization: {}", self.authorization));
+        let (body, url) = (shell_quoted(&serde_json::to_string(&self.body)?), shell_quoted(&self.url));
+        Ok(format!("curl -X POST -H {header} -H 'Content-Type: application/json' -d {body} {url}"))
+    }
+
     /// The SHA-256 of the message, in hexadecimal: it names the payload without being one.
     #[must_use]
     pub fn message_sha256(&self) -> String {
-        // invariant: it was encoded by `new`
-        let message = STANDARD.decode(&self.body.encoded_data).unwrap_or_default();
-        hex(&Sha256::digest(message))
+        hex(&Sha256::digest(self.message()))
     }
 
     /// The request in one of its forms.

@@ -8,6 +8,7 @@ use super::{print, usage, word};
 use crate::agent::{client, is_job};
 use crate::audit::Log;
 use crate::audit::chain::Caller;
+use crate::cba::page::page;
 use crate::cba::received::Received;
 use crate::cba::{Format, Request, Version};
 use crate::certificate::Certificate;
@@ -19,16 +20,26 @@ use crate::policy::Wish;
 use crate::reach::{self, Login, now, read_certificate, warn_before_end};
 use crate::signer::{self, Signer};
 
-const FORMATS: [(&str, Format); 5] = [
-    ("json", Format::Json),
-    ("body", Format::Body),
-    ("header", Format::Header),
-    ("curl", Format::Curl),
-    ("env", Format::Env),
+/// What is printed.
+#[derive(Clone, Copy)]
+enum Form {
+    /// The request, for programs.
+    Plain(Format),
+    /// A page, for people.
+    Page,
+}
+
+const FORMS: [(&str, Form); 6] = [
+    ("json", Form::Plain(Format::Json)),
+    ("body", Form::Plain(Format::Body)),
+    ("header", Form::Plain(Format::Header)),
+    ("curl", Form::Plain(Format::Curl)),
+    ("env", Form::Plain(Format::Env)),
+    ("html", Form::Page),
 ];
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
-    let format = word(matches, "format", &FORMATS)?.unwrap_or_default();
+    let form = word(matches, "format", &FORMS)?.unwrap_or(Form::Plain(Format::Json));
     let job = cli::given(matches, "job");
     if job.is_some_and(|job| !is_job(job)) {
         return Err(usage("job", "must be 1 to 64 letters, digits and . _ : / -"));
@@ -40,7 +51,8 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
         return Err(Error::new(Kind::Usage, message).hint("leave one of the two out"));
     }
     if own_token.is_none() && !config.sign.sockets.is_empty() {
-        return print_request(&ask_agents(config, job)?, format);
+        let (request, certificate) = ask_agents(config, job)?;
+        return print_request(&request, &certificate, form);
     }
     let mut log = config.audit.clone().map(Log::new);
     // Before any login: a log that cannot be kept costs no try of the PIN.
@@ -57,8 +69,9 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     });
     let printed = signed.and_then(|request| {
         recorded?;
-        warn_of_replay(config, &signer.identity().certificate);
-        print_request(&request, format)
+        let certificate = &signer.identity().certificate;
+        warn_of_replay(config, certificate);
+        print_request(&request, certificate, form)
     });
     signer.end(printed.as_ref().err());
     printed
@@ -70,12 +83,16 @@ fn caller(job: Option<&str>) -> Caller {
     Caller { uid, gid, pid: rustix::process::getpid().as_raw_nonzero().get(), job: job.map(str::to_owned) }
 }
 
-fn print_request(request: &Request, format: Format) -> Result<()> {
-    print(&request.render(format).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))?)
+fn print_request(request: &Request, certificate: &Certificate, form: Form) -> Result<()> {
+    let text = match form {
+        Form::Plain(format) => request.render(format),
+        Form::Page => page(request, certificate),
+    };
+    print(text.map_err(|error| Error::new(Kind::Unexpected, error.to_string()))?.trim_end())
 }
 
 /// Asks each agent in turn; the next one only where the last was away, busy or without its token.
-fn ask_agents(config: &Config, job: Option<&str>) -> Result<Request> {
+fn ask_agents(config: &Config, job: Option<&str>) -> Result<(Request, Certificate)> {
     let mut agents = config.sign.sockets.iter().peekable();
     loop {
         let Some(socket) = agents.next() else { return Err(Error::new(Kind::Usage, "no agent is named")) };
@@ -89,7 +106,7 @@ fn ask_agents(config: &Config, job: Option<&str>) -> Result<Request> {
 }
 
 /// One agent's payload, checked as our own would be, in the form that is asked for here.
-fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<Request> {
+fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<(Request, Certificate)> {
     let Sign { version, auth_url, header_encoding, timeout, warn_before, .. } = &config.sign;
     let start = now();
     let answer = client::sign(socket, *version, job, &Deadline::after(*timeout))?;
@@ -101,7 +118,8 @@ fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<Request> {
     warn_before_end(&received.certificate, *warn_before, now());
     warn_of_replay(config, &received.certificate);
     let certificate = (&received.certificate, *header_encoding);
-    Ok(Request::new(auth_url, certificate, *version, (&received.message, &received.signature)))
+    let request = Request::new(auth_url, certificate, *version, (&received.message, &received.signature));
+    Ok((request, received.certificate))
 }
 
 fn warn_of_replay(config: &Config, certificate: &Certificate) {

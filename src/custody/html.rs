@@ -1,51 +1,39 @@
 //! The document as one page for an auditor's folder: no script, no request, and it prints well.
 //!
-//! PURE. Every text is escaped by the template; the page itself forbids whatever would leave it.
+//! PURE. Every text is escaped by the template.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::sections::{Section, sections};
 use super::{CertificateReport, Report, Verdict};
+use crate::page::Page;
 
 /// The page, ended by a newline.
 #[must_use]
 pub fn html(report: &Report) -> String {
     let run = &report.run;
     let title = format!("Key custody of {}: {}", run.host, report.verdict);
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="generator" content=(format!("cba-agent {}", run.agent));
-                title { (title) }
-                style { (PreEscaped(include_str!("page.css"))) }
-            }
-            body {
-                header class=(report.verdict) {
-                    p class="kicker" { "Key custody" }
-                    h1 { (report.verdict) }
-                    p { time datetime=(run.time) { (run.time) } " on " b { (run.host) } ", by cba-agent " (run.agent) }
-                }
-                main {
-                    (reasons("Refused because", &report.refusals, "broken"))
-                    (reasons("Warnings", &report.warnings, "warning"))
-                    @if let Some(certificate) = &report.certificate { (time_line(certificate, run.now)) }
-                    (rules(report))
-                    div class="facts" { @for section in sections(report) { (facts(&section)) } }
-                }
-                footer {
-                    p {
-                        "The token's own words, read through the module named above. A module can report what is not so; an "
-                        "attestation that leads to its maker's root is the stronger proof. What a token does not report is not proven."
-                    }
-                }
+    let body = html! {
+        header class=(report.verdict) {
+            p class="kicker" { "Key custody" }
+            h1 { (report.verdict) }
+            p { time datetime=(run.time) { (run.time) } " on " b { (run.host) } ", by cba-agent " (run.agent) }
+        }
+        main {
+            (reasons("Refused because", &report.refusals, "broken"))
+            (reasons("Warnings", &report.warnings, "warning"))
+            @if let Some(certificate) = &report.certificate { (time_line(certificate, run.now)) }
+            (rules(report))
+            div class="facts" { @for section in sections(report) { (facts(&section)) } }
+        }
+        footer {
+            p {
+                "The token's own words, read through the module named above. A module can report what is not so; an "
+                "attestation that leads to its maker's root is the stronger proof. What a token does not report is not proven."
             }
         }
     };
-    page.into_string() + "\n"
+    Page { title: &title, style: include_str!("page.css"), script: None, body }.render()
 }
 
 fn reasons(title: &str, all: &[String], class: &str) -> Markup {

@@ -27,13 +27,22 @@ def browser(profile):
         options.add_argument(argument)
     options.binary_location = "/usr/bin/chromium"
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    return webdriver.Chrome(service=Service("/usr/bin/chromedriver"), options=options)
+    os.environ["HOME"] = str(profile)
+    driver = webdriver.Chrome(service=Service("/usr/bin/chromedriver"), options=options)
+    driver.get("about:blank")
+    requests(driver)  # those of the browser's own first page
+    return driver
 
 
 def requests(driver):
     """The addresses that were asked for since the last time."""
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+
+
+def clean(driver):
+    """Whether nothing was logged since the last time."""
+    return not driver.get_log("browser")
 
 
 def look_at(driver, page, directory):
@@ -47,8 +56,7 @@ def look_at(driver, page, directory):
             driver.get(address)
             asked = requests(driver)
             assert asked == [address], f"{page.name} asked for {asked}"
-            logged = driver.get_log("browser")
-            assert not logged, f"{page.name} logged {logged}"
+            assert clean(driver), f"{page.name} logs errors"
             size = driver.execute_script("let e = document.documentElement; return [e.scrollWidth, e.scrollHeight]")
             assert size[0] <= width, f"{page.name} is {size[0]} pixels wide on a screen of {width}"
             too_small = "return [...document.querySelectorAll('body *')].filter(e => e.innerText && parseFloat(getComputedStyle(e).fontSize) < 12).length"
@@ -64,15 +72,13 @@ def main():
     directory, *pages = map(pathlib.Path, sys.argv[1:])
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as profile:
-        os.environ["HOME"] = profile
         driver = browser(profile)
         try:
-            driver.get("about:blank")
-            requests(driver)  # those of the browser's own first page
             for page in pages:
                 look_at(driver, page, directory)
         finally:
             driver.quit()
 
 
-main()
+if __name__ == "__main__":
+    main()

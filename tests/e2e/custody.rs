@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::agent::Agent;
-use crate::stand::{EXTENSIONS, Run, Stand, tool};
+use crate::stand::{EXTENSIONS, Run, Stand, in_browser, tool};
 
 fn custody(stand: &Stand, more: &[&str]) -> Run {
     let source = stand.pin_source();
@@ -342,9 +342,7 @@ fn the_page_loads_from_a_file_asks_for_nothing_and_can_be_read_on_a_phone() {
     assert_eq!(refused.code, 8);
     assert!(!refused.stdout.contains("<script") && refused.stdout.contains("Content-Security-Policy"));
     let refused = stand.write("refused.html", refused.stdout);
-    let browser = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser/page.py");
-    let pictures = stand.file("pictures");
-    tool(Command::new("/usr/bin/python3").args([browser, &pictures, &allowed, &refused]));
+    in_browser("page.py", &[&stand.file("pictures"), &allowed, &refused]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::stand::{EXTENSIONS, Stand};
+use crate::stand::{EXTENSIONS, Stand, in_browser};
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -197,4 +197,24 @@ fn an_imported_extractable_key_is_refused_by_default() {
     assert!(refused.contains("not non-extractable"), "{refused}");
     let open = stand.sign(&["--key-id", "02", "--policy-require", "sensitive"]);
     openssl_accepts(&stand, &json(&open.ok()));
+}
+
+#[test]
+fn the_page_copies_exactly_what_the_other_formats_print_and_tells_its_age() {
+    let stand = Stand::new();
+    let html = stand.sign(&["--format", "html"]).ok();
+    let page = stand.write("page.html", &html);
+    assert!(html.contains("integration@example.com") && html.contains("Content-Security-Policy"), "{html}");
+    // Of this very payload, as text.
+    let text = |id: &str| {
+        let (_, rest) = html.split_once(&format!("<pre id=\"{id}\" tabindex=\"0\">")).unwrap();
+        rest.split_once("</pre>").unwrap().0.replace("&quot;", "\"").replace("&amp;", "&")
+    };
+    let (header, body) = (stand.write("header", text("header") + "\n"), stand.write("body", text("body") + "\n"));
+    stand.run(&["verify", "--header", &header, "--body", &body, "--roots", "ca.pem"]).ok();
+    assert_eq!(stand.read("header"), stand.sign(&["--format", "header"]).ok());
+    let pictures = stand.file("pictures");
+    let v1 = stand.write("v1.html", stand.sign(&["--format", "html", "--payload-version", "v1"]).ok());
+    in_browser("clicks.py", &[&page, &format!("header={header}"), &format!("body={body}")]);
+    in_browser("page.py", &[&pictures, &page, &v1]);
 }

@@ -247,6 +247,13 @@ pub(crate) fn tool(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// A script of `tests/browser`, which drives Chromium by the system's Python.
+#[track_caller]
+pub(crate) fn in_browser(script: &str, arguments: &[&str]) {
+    let script = format!("{ROOT}/tests/browser/{script}");
+    tool(Command::new("/usr/bin/python3").arg("-B").arg(script).args(arguments));
+}
+
 fn package(program: &OsStr) -> String {
     let package = match program.to_str().unwrap_or_default() {
         "pkcs11-tool" => "opensc",
