@@ -2,18 +2,9 @@
 
 use std::process::Command;
 
+use crate::clients::service;
 use crate::service::{Behaviour, Service};
 use crate::stand::{BINARY, Run, Stand};
-
-/// The service with the stand's certificate registered.
-fn service(stand: &Stand) -> Service {
-    stand.tool(
-        "openssl",
-        &["rsa", "-pubin", "-in", "pub.pem", "-RSAPublicKey_out", "-outform", "DER", "-out", "pkcs1.der"],
-    );
-    let read = |name: &str| std::fs::read(stand.path().join(name)).unwrap();
-    Service::start(read("cert.der"), read("pkcs1.der"))
-}
 
 /// The README's line, with the service's URL.
 fn log_in(stand: &Stand, service: &Service, flags: &str) -> Run {
@@ -58,7 +49,7 @@ fn the_services_refusals_reach_the_user_through_curl() {
     service.behave(Behaviour { unavailable: true, ..Behaviour::default() });
     assert_eq!(status(log_in(&stand, &service, "")), "503");
     let other = Stand::with(&["--label", "other"]);
-    let service = self::service(&other);
+    let service = crate::clients::service(&other);
     assert!(log_in(&stand, &service, "").ok().contains("certificate is not registered"));
 }
 

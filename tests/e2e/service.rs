@@ -3,7 +3,7 @@
 //!
 //! It judges with code of its own (ring, openssl's certificate parser by command), not with the agent's.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use crate::model::Model;
+
 /// How the service behaves.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Behaviour {
@@ -26,6 +28,10 @@ pub(crate) struct Behaviour {
     pub(crate) refuse_v1: bool,
     /// Every request is one too many.
     pub(crate) too_many: bool,
+    /// So many logins are one too many, and may be tried again in a second.
+    pub(crate) too_many_at_first: usize,
+    /// Tokens end after so many seconds and not after 35 minutes.
+    pub(crate) short_lived: Option<u64>,
     /// The edge answers with a page.
     pub(crate) unavailable: bool,
 }
@@ -46,6 +52,11 @@ struct State {
     /// Its public key: modulus and exponent are inside, in the form that ring reads.
     public_key: Vec<u8>,
     seen: Mutex<HashSet<Vec<u8>>>,
+    model: Model,
+    /// Anaplan tokens that are good, with their ends.
+    tokens: Mutex<HashMap<String, u64>>,
+    /// How often each path was asked for.
+    asked: Mutex<HashMap<String, usize>>,
 }
 
 impl Service {
@@ -68,6 +79,21 @@ impl Service {
         });
         let url = format!("http://127.0.0.1:{}", port.recv().unwrap());
         Self { url, state, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// How often a path was asked for, whatever came of it.
+    pub(crate) fn asked(&self, path: &str) -> usize {
+        self.state.asked.lock().unwrap().get(path).copied().unwrap_or_default()
+    }
+
+    /// How many Anaplan tokens are good.
+    pub(crate) fn tokens(&self) -> usize {
+        self.state.tokens.lock().unwrap().values().filter(|ends| **ends > now()).count()
+    }
+
+    /// Ends every token, as an administrator can.
+    pub(crate) fn end_tokens(&self) {
+        self.state.tokens.lock().unwrap().clear();
     }
 
     pub(crate) fn behave(&self, behaviour: Behaviour) {
@@ -117,8 +143,23 @@ async fn answer(request: Request<Incoming>, state: &State) -> Response<Full<Byte
         response.headers_mut().insert("Retry-After", "7".parse().unwrap());
         return response;
     }
-    if request.method() != Method::POST || request.uri().path() != "/token/authenticate" {
+    let path = request.uri().path().to_owned();
+    let count = {
+        let mut asked = state.asked.lock().unwrap();
+        let count = asked.entry(path.clone()).or_default();
+        *count += 1;
+        *count
+    };
+    if path != "/token/authenticate" {
+        return with_token(request, &path, state).await;
+    }
+    if request.method() != Method::POST {
         return page(StatusCode::NOT_FOUND, "text/html", "<html>not found</html>".into());
+    }
+    if count <= behaviour.too_many_at_first {
+        let mut response = page(StatusCode::TOO_MANY_REQUESTS, "application/json", "{}".into());
+        response.headers_mut().insert("Retry-After", "1".parse().unwrap());
+        return response;
     }
     let header = request.headers().get("Authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let is_json = request.headers().get("Content-Type").is_some_and(|value| value == "application/json");
@@ -127,18 +168,50 @@ async fn answer(request: Request<Incoming>, state: &State) -> Response<Full<Byte
         return refuse("FAILURE_BAD_HEADER", "missing header or body");
     };
     match judge(&header, &body, behaviour, state) {
-        Ok(()) => page(StatusCode::CREATED, "application/json", success()),
+        Ok(()) => page(StatusCode::CREATED, "application/json", success(state)),
         Err((status, message)) => refuse(status, message),
     }
 }
 
-fn success() -> String {
-    let expires = (now() + 35 * 60) * 1000;
+/// What a token is asked for with, and what it opens.
+async fn with_token(request: Request<Incoming>, path: &str, state: &State) -> Response<Full<Bytes>> {
+    let header = request.headers().get("Authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let token =
+        header.and_then(|header| header.strip_prefix("AnaplanAuthToken ").map(str::to_owned)).unwrap_or_default();
+    if state.tokens.lock().unwrap().get(&token).is_none_or(|ends| *ends <= now()) {
+        return refuse("FAILURE_BAD_TOKEN", "the token has ended or never was");
+    }
+    let json = |status, body: Value| page(status, "application/json", body.to_string());
+    match (request.method().as_str(), path) {
+        ("POST", "/token/validate") => json(StatusCode::OK, json!({ "status": "SUCCESS" })),
+        ("POST", "/token/refresh") => page(StatusCode::OK, "application/json", success(state)),
+        ("POST", "/token/logout") => {
+            state.tokens.lock().unwrap().remove(&token);
+            page(StatusCode::NO_CONTENT, "application/json", String::new())
+        }
+        (method, path) => {
+            let method = method.to_owned();
+            let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            match state.model.answer(&method, path, &body) {
+                Some((status, kind, body)) => page(StatusCode::from_u16(status).unwrap(), kind, body),
+                None => page(StatusCode::NOT_FOUND, "text/html", "<html>not found</html>".into()),
+            }
+        }
+    }
+}
+
+fn success(state: &State) -> String {
+    let lifetime = state.behaviour.lock().unwrap().short_lived.unwrap_or(35 * 60);
+    let expires = (now() + lifetime) * 1000;
+    let mut tokens = state.tokens.lock().unwrap();
+    // As the real ones: base64, with characters that a shell must leave alone.
+    let token = STANDARD.encode(format!("?>{}-{}", tokens.len(), state.seen.lock().unwrap().len()).repeat(3));
+    tokens.insert(token.clone(), now() + lifetime);
     json!({
         "meta": { "validationUrl": "http://127.0.0.1/token/validate" },
         "status": "SUCCESS",
         "statusMessage": "Login successful",
-        "tokenInfo": { "expiresAt": expires, "tokenId": "id", "tokenValue": "a-token", "refreshTokenId": "refresh" },
+        "tokenInfo": { "expiresAt": expires, "tokenId": "id", "tokenValue": token, "refreshTokenId": "refresh" },
     })
     .to_string()
 }

@@ -1,0 +1,231 @@
+//! The examples, each run as its users run it, against the tests' service.
+
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::agent::Agent;
+use crate::service::{Behaviour, Service};
+use crate::stand::{BINARY, Run, Stand, tool};
+
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+
+/// The service with the stand's certificate registered.
+pub(crate) fn service(stand: &Stand) -> Service {
+    stand.tool(
+        "openssl",
+        &["rsa", "-pubin", "-in", "pub.pem", "-RSAPublicKey_out", "-outform", "DER", "-out", "pkcs1.der"],
+    );
+    let read = |name: &str| std::fs::read(stand.path().join(name)).unwrap();
+    Service::start(read("cert.der"), read("pkcs1.der"))
+}
+
+/// A program in the stand's environment that finds our binary in its PATH, and the token's PIN by the configuration.
+fn example(stand: &Stand, program: &str, arguments: &[&str]) -> Command {
+    let inner = stand.command(&[]);
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(stand.path()).env_clear();
+    command.envs(inner.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    let directory = Path::new(BINARY).parent().unwrap().display().to_string();
+    let path = format!("{directory}:{}", std::env::var("PATH").unwrap());
+    command.env("PATH", path).env("CBA_AGENT_PIN_SOURCE", stand.pin_source());
+    command
+}
+
+fn anaplan_token(stand: &Stand, service: &Service, more: &[&str]) -> Run {
+    let script = format!("{EXAMPLES}/shell/anaplan-token");
+    let arguments = [&[script.as_str(), "--slot", "0", "--auth-url", &service.url][..], more].concat();
+    Run::from_output(example(stand, "dash", &arguments).output().unwrap())
+}
+
+/// What the service says to a token.
+fn validate(stand: &Stand, service: &Service, token: &str) -> String {
+    let (url, header) = (format!("{}/token/validate", service.url), format!("Authorization: AnaplanAuthToken {token}"));
+    stand.tool("curl", &["-sS", "-o", "/dev/null", "--write-out", "%{http_code}", "-X", "POST", "-H", &header, &url])
+}
+
+#[test]
+fn a_token_in_one_word_and_from_its_cache_until_it_is_logged_out() {
+    let stand = Stand::new();
+    let service = service(&stand);
+    let token = anaplan_token(&stand, &service, &[]).ok();
+    assert_eq!((token.lines().count(), validate(&stand, &service, token.trim()).as_str()), (1, "200"));
+    let cache = stand.file("cached token");
+    let first = anaplan_token(&stand, &service, &["--cache", &cache]).ok();
+    for shell in ["dash", "bash", "busybox"] {
+        let script = format!("{EXAMPLES}/shell/anaplan-token");
+        let sh: &[&str] = if shell == "busybox" { &["sh"] } else { &[] };
+        let arguments = [sh, &[&script, "--slot", "0", "--auth-url", &service.url, "--cache", &cache]].concat();
+        let again = Run::from_output(example(&stand, shell, &arguments).output().unwrap());
+        assert_eq!(again.ok(), first, "{shell}");
+    }
+    assert_eq!(service.asked("/token/authenticate"), 2);
+    assert_eq!(stand.tool("stat", &["-c", "%a", &cache]).trim(), "600");
+    assert_eq!(anaplan_token(&stand, &service, &["--cache", &cache, "--logout"]).ok(), "");
+    assert_eq!(validate(&stand, &service, first.trim()), "401");
+    assert!(!Path::new(&cache).exists());
+    // One that has almost ended is not handed out.
+    service.behave(Behaviour { short_lived: Some(30), ..Behaviour::default() });
+    let short = anaplan_token(&stand, &service, &["--cache", &cache]).ok();
+    assert_ne!(anaplan_token(&stand, &service, &["--cache", &cache]).ok(), short);
+}
+
+#[test]
+fn a_cache_that_others_can_read_is_refused() {
+    let stand = Stand::new();
+    let service = service(&stand);
+    let cache = stand.write("cache", "stolen\n9999999999\nhttp://x\n");
+    let set = |mode| {
+        std::fs::set_permissions(&cache, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        anaplan_token(&stand, &service, &["--cache", &cache])
+    };
+    let refused = set(0o644);
+    assert_eq!((refused.code, refused.stdout.as_str()), (2, ""));
+    assert!(refused.stderr.contains("chmod 600"), "{refused:?}");
+    assert_eq!(set(0o600).ok(), "stolen\n");
+}
+
+#[test]
+fn our_exit_codes_are_kept_and_what_anaplan_asks_for_is_waited() {
+    let stand = Stand::new();
+    let service = service(&stand);
+    service.behave(Behaviour { too_many_at_first: 2, ..Behaviour::default() });
+    let waited = anaplan_token(&stand, &service, &[]);
+    assert_eq!(waited.stderr.matches("trying again in 1 s").count(), 2, "{waited:?}");
+    waited.ok();
+    assert_eq!(service.asked("/token/authenticate"), 3);
+    let fails = |behaviour, patience: &str| {
+        service.behave(behaviour);
+        let script = format!("{EXAMPLES}/shell/anaplan-token");
+        let mut command = example(&stand, "dash", &[&script, "--slot", "0", "--auth-url", &service.url]);
+        let run = Run::from_output(command.env("ANAPLAN_PATIENCE", patience).output().unwrap());
+        assert_eq!(run.stdout, "", "{run:?}");
+        (run.code, run.stderr)
+    };
+    let (code, said) = fails(Behaviour { too_many: true, ..Behaviour::default() }, "5");
+    assert!(code == 9 && said.contains("try again in 7 s"), "{code} {said}");
+    assert_eq!(fails(Behaviour { unavailable: true, ..Behaviour::default() }, "0").0, 9);
+    service.behave(Behaviour { refuse_v1: true, ..Behaviour::default() });
+    let refused = anaplan_token(&stand, &service, &["--payload-version", "v1"]);
+    assert!(refused.code == 5 && refused.stderr.contains("FAILURE_BAD_CREDENTIAL v1 is retired"), "{refused:?}");
+    let gone = anaplan_token(&stand, &service, &["--auth-url", "http://127.0.0.1:1"]);
+    assert_eq!(gone.code, 2, "an option twice is a usage error: {gone:?}");
+    stand.write("pin", "wrong-one");
+    let wrong = anaplan_token(&stand, &service, &[]);
+    assert!(wrong.code == 4 && wrong.stderr.contains("CKR_PIN_INCORRECT") && wrong.stdout.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn a_token_comes_from_an_agent_too() {
+    let stand = Stand::new();
+    let service = service(&stand);
+    let agent = Agent::ready(&stand, &[]);
+    let script = format!("{EXAMPLES}/shell/anaplan-token");
+    let arguments = [&script, "--auth-url", &service.url, "--socket", &agent.socket];
+    let token = Run::from_output(example(&stand, "dash", &arguments).output().unwrap()).ok();
+    assert_eq!(validate(&stand, &service, token.trim()), "200");
+    let line = format!("printf '%s\\n' \"$1\" | {script} --logout --auth-url {}", service.url);
+    Run::from_output(example(&stand, "dash", &["-c", &line, "x", token.trim()]).output().unwrap()).ok();
+    assert_eq!(service.tokens(), 0);
+}
+
+/// A Python that has other people's clients, made once from `tests/clients/requirements.txt`.
+fn python() -> &'static str {
+    static PYTHON: OnceLock<String> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let requirements = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/requirements.txt");
+        let digest = tool(Command::new("sha256sum").arg(requirements));
+        let home = format!("{}/python-{}", env!("CARGO_TARGET_TMPDIR"), &digest[..12]);
+        if !Path::new(&home).exists() {
+            // Made whole under another name first: an interrupted one is never used.
+            let new = format!("{home}.{}", std::process::id());
+            tool(Command::new("/usr/bin/python3").args(["-m", "venv", &new]));
+            let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements];
+            tool(Command::new(format!("{new}/bin/python")).args(install));
+            std::fs::rename(new, &home).unwrap();
+        }
+        format!("{home}/bin/python")
+    })
+}
+
+/// The SDK at work; see `tests/clients/sdk.py`.
+struct Sdk {
+    child: Child,
+    said: Lines<BufReader<ChildStdout>>,
+}
+
+impl Sdk {
+    fn start(stand: &Stand, service: &Service, socket: &str) -> Self {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/sdk.py");
+        let mut command = example(stand, python(), &["-B", script, &service.url, socket]);
+        command.env("PYTHONPATH", format!("{EXAMPLES}/python")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, said }
+    }
+
+    /// What the SDK lists by one of the script's ways.
+    fn list(&mut self, how: &str) -> String {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{how}").unwrap();
+        self.said.next().expect("the SDK ended; its reason is above").unwrap()
+    }
+}
+
+impl Drop for Sdk {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_unmodified_anaplan_sdk_logs_in_once_and_again_only_when_it_must() {
+    let stand = Stand::new();
+    let service = service(&stand);
+    let agent = Agent::ready(&stand, &[]);
+    let logins = || service.asked("/token/authenticate");
+    for (socket, count) in [("-", 0), (agent.socket.as_str(), 2)] {
+        let mut sdk = Sdk::start(&stand, &service, socket);
+        assert_eq!(logins(), count, "nothing is signed before something is asked for");
+        for how in ["plain", "threads", "plain"] {
+            assert_eq!(sdk.list(how), "ws1 Planning");
+        }
+        assert_eq!(logins(), count + 1);
+        // Ended by an administrator: one login for all threads.
+        service.end_tokens();
+        assert_eq!(sdk.list("threads"), "ws1 Planning");
+        assert_eq!(logins(), count + 2);
+    }
+    let mut sdk = Sdk::start(&stand, &service, &agent.socket);
+    assert_eq!((sdk.list("async").as_str(), logins()), ("ws1 Planning", 5));
+}
+
+#[test]
+fn the_sdk_exchanges_a_token_that_is_about_to_end_without_a_signature() {
+    let stand = Stand::new();
+    let service = service(&stand);
+    // Within what is left before its end in which it is exchanged.
+    service.behave(Behaviour { short_lived: Some(200), ..Behaviour::default() });
+    let mut sdk = Sdk::start(&stand, &service, "-");
+    for _ in 0..3 {
+        sdk.list("plain");
+    }
+    assert_eq!((service.asked("/token/authenticate"), service.asked("/token/refresh")), (1, 2));
+}
+
+#[test]
+fn python_requests_lists_workspaces_and_keeps_our_exit_code() {
+    let stand = Stand::new();
+    let service = service(&stand);
+    let script = format!("{EXAMPLES}/python/anaplan_requests.py");
+    let run = || {
+        let mut command = example(&stand, python(), &["-B", &script, "--slot", "0", "--auth-url", &service.url]);
+        Run::from_output(command.env("ANAPLAN_API_URL", &service.url).output().unwrap())
+    };
+    assert_eq!(run().ok(), "ws1 Planning\n");
+    assert_eq!(service.tokens(), 0, "it logs out");
+    stand.write("pin", "wrong-one");
+    let wrong = run();
+    assert!(wrong.code == 4 && wrong.stderr.contains("CKR_PIN_INCORRECT"), "{wrong:?}");
+}
