@@ -18,6 +18,7 @@ use crate::printable::{hex, printable};
 
 pub mod attestation;
 pub mod chain;
+pub mod container;
 
 /// The base64 behind `CACertificate`, of which two forms are in circulation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub struct Certificate {
     pub is_ca: bool,
     /// Whether it is a YubiKey's attestation of a key, which shares that key's modulus and ID but logs nobody in.
     pub is_attestation: bool,
+    /// Whether it names a CRL or an OCSP responder.
+    pub says_where_it_is_revoked: bool,
 }
 
 /// Why bytes are no certificate that can be used.
@@ -102,6 +105,9 @@ impl Certificate {
         let usages = tbs.get_extension::<ExtendedKeyUsage>().map_err(extension)?;
         let constraints = tbs.get_extension::<BasicConstraints>().map_err(extension)?;
         let names = tbs.get_extension::<SubjectAltName>().map_err(extension)?;
+        let any_extension = |is_it: &dyn Fn(ObjectIdentifier) -> bool| {
+            tbs.extensions().is_some_and(|all| all.iter().any(|one| is_it(one.extn_id)))
+        };
         let mut emails: Vec<String> = names.as_ref().map(|(_, names)| rfc822_names(names)).unwrap_or_default();
         emails.extend(
             subject_emails(tbs.subject()).into_iter().filter(|email| !emails.contains(email)).collect::<Vec<_>>(),
@@ -119,9 +125,10 @@ impl Certificate {
             key_usage: key_usage.map(|(_, usage)| usage),
             extended_key_usage: usages.map(|(_, usages)| usages.0),
             is_ca: constraints.is_some_and(|(_, constraints)| constraints.ca),
-            is_attestation: tbs
-                .extensions()
-                .is_some_and(|all| all.iter().any(|one| attestation::is_attestation(one.extn_id))),
+            is_attestation: any_extension(&attestation::is_attestation),
+            says_where_it_is_revoked: any_extension(&|oid| {
+                [rfc5280::ID_CE_CRL_DISTRIBUTION_POINTS, rfc5280::ID_PE_AUTHORITY_INFO_ACCESS].contains(&oid)
+            }),
             der,
         })
     }

@@ -51,7 +51,8 @@ pub fn command() -> Command {
             keyed("doctor", "Say what this host lacks, and what mends it; no PIN is sent", serve)
                 .arg(switch("json", "One JSON document for programs"))
                 .arg(switch("sign", "Log in and make one payload, which is thrown away"))
-                .after_help("Examples:\n  cba-agent doctor --slot 0\n  cba-agent doctor --config /etc/cba-agent/config.toml --sign"),
+                .arg(value("certificate", "FILE", "Check a certificate before it is bought or imported, and nothing else"))
+                .after_help("Examples:\n  cba-agent doctor --slot 0\n  cba-agent doctor --certificate from-the-ca.cer\n  cba-agent doctor --config /etc/cba-agent/config.toml --sign"),
         )
         .subcommand(
             keyed("custody", "Evidence for the key-custody policy, and the verdict", &[Token, Identity, Pin, Policy, Log])

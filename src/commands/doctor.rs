@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::printable::printable;
 use crate::reach::Login;
 
+mod certificate;
 mod host;
 mod pcscd;
 mod token;
@@ -81,6 +82,10 @@ impl Findings {
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let mut findings = Findings::default();
+    if let Some(path) = cli::given(matches, "certificate") {
+        certificate::check(path, config, &mut findings)?;
+        return findings.say(matches);
+    }
     // Before anything opens a file: a PIN may come by a descriptor.
     let login = cli::is_given(matches, "sign").then(|| Login::prepare(config));
     host::configuration(config, &mut findings);

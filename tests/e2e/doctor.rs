@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::agent::Agent;
-use crate::stand::{Run, Stand};
+use crate::stand::{EXTENSIONS, Run, Stand};
 
 /// The line of a check in a report that found something failing.
 #[track_caller]
@@ -199,4 +199,74 @@ fn a_clock_before_the_build_is_a_failure() {
     let run = Run::from_output(command.current_dir(stand.path()).output().unwrap());
     let line = failing(run, "clock");
     assert!(line.contains("before this program was built") && line.contains("timedatectl"), "{line}");
+}
+
+#[test]
+fn a_certificate_is_checked_before_it_is_bought_in_whatever_form_it_came() {
+    let stand = Stand::new();
+    let check = |file: &str| stand.run(&["doctor", "--certificate", file]);
+    let good = EXTENSIONS.to_owned() + "crlDistributionPoints=URI:http://ca.example/crl\n";
+    stand.issue("good", "pub.pem", &good, &["-days", "9"]);
+    let report = check("good.pem").ok();
+    assert!(report.lines().all(|line| line.starts_with("ok ")), "{report}");
+    stand.tool("openssl", &["crl2pkcs7", "-nocrl", "-certfile", "good.pem", "-certfile", "ca.pem", "-out", "all.p7b"]);
+    stand.tool("openssl", &["pkcs7", "-in", "all.p7b", "-outform", "DER", "-out", "all.der.p7b"]);
+    let text = stand.tool("openssl", &["x509", "-in", "good.pem", "-text"]);
+    stand.write("bag.pem", text);
+    let base64: String = stand.read("good.pem").lines().filter(|line| !line.starts_with('-')).collect();
+    stand.write("bare.txt", base64);
+    for (file, said) in [
+        ("good.der", "mend: openssl x509 -in 'good.der' -out leaf.pem -inform DER"),
+        ("all.p7b", "mend: openssl pkcs7 -print_certs -in 'all.p7b'"),
+        ("all.der.p7b", "mend: openssl pkcs7 -inform DER -print_certs"),
+        ("bag.pem", "PEM with other text above it"),
+        ("bare.txt", "mend: base64 -d 'bare.txt'"),
+    ] {
+        let report = check(file).ok();
+        assert!(report.contains(said) && report.contains("integration@example.com"), "{file}: {report}");
+    }
+    stand.write("password", "x");
+    let export = ["-export", "-in", "ca.pem", "-inkey", "ca.key", "-passout", "file:password", "-out", "ca.p12"];
+    stand.tool("openssl", &[&["pkcs12"][..], &export].concat());
+    stand.tool("openssl", &["req", "-new", "-key", "ca.key", "-subj", "/CN=x", "-out", "x.csr"]);
+    for (file, said) in [
+        ("ca.p12", "openssl pkcs12 -in 'ca.p12' -clcerts -nokeys"),
+        ("ca.key", "give this one to nobody"),
+        ("x.csr", "send it to the CA"),
+        ("password", "ask for PEM"),
+    ] {
+        assert!(failing(check(file), "file").contains(said), "{file}");
+    }
+    check("/nonexistent").failed(2);
+}
+
+#[test]
+fn each_thing_that_a_certificate_lacks_is_asked_of_the_ca() {
+    let stand = Stand::new();
+    let changed = |from: &str, to: &str| EXTENSIONS.replace(from, to);
+    for (name, check, extensions, ask) in [
+        (
+            "server",
+            "extended usage",
+            changed("clientAuth,emailProtection", "serverAuth"),
+            "extendedKeyUsage clientAuth",
+        ),
+        ("nameless", "e-mail", changed("email:integration@example.com", "DNS:x"), "subject alternative name"),
+        ("agreed", "key usage", changed("digitalSignature", "keyAgreement"), "keyUsage digitalSignature"),
+        ("ca-leaf", "CA", changed("CA:FALSE", "CA:TRUE"), "CA:FALSE"),
+    ] {
+        stand.issue(name, "pub.pem", &extensions, &["-days", "9"]);
+        let line = failing(stand.run(&["doctor", "--certificate", &format!("{name}.pem")]), check);
+        assert!(line.contains(ask), "{line}");
+    }
+    stand.issue("ended", "pub.pem", EXTENSIONS, &["-days", "-1"]);
+    assert!(failing(stand.run(&["doctor", "--certificate", "ended.pem"]), "validity").contains("ask for a new one"));
+    let ec = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "/dev/null"];
+    stand.tool("openssl", &[&ec[..], &["-subj", "/CN=ec", "-out", "ec.pem"]].concat());
+    assert!(failing(stand.run(&["doctor", "--certificate", "ec.pem"]), "key").contains("RSA key of 2048 bits"));
+    let own =
+        ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=me", "-out", "me.pem"];
+    stand.tool("openssl", &own);
+    let report = stand.run(&["doctor", "--certificate", "me.pem"]);
+    assert!(failing(report, "issuer").contains("self-signed"));
 }

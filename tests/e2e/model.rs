@@ -35,8 +35,8 @@ impl Model {
                 Some((204, JSON, String::new()))
             }
             ("GET", ["ws1", "models", "m1", "files", file, "chunks"]) => {
-                self.files.lock().unwrap().contains_key(*file).then(|| ())?;
-                ok(json!({ "chunks": [{ "id": "0", "name": "Chunk 0" }] }))
+                let is_there = self.files.lock().unwrap().contains_key(*file);
+                is_there.then(|| ok(json!({ "chunks": [{ "id": "0", "name": "Chunk 0" }] })))?
             }
             ("GET", ["ws1", "models", "m1", "files", file, "chunks", "0"]) => {
                 let file = self.files.lock().unwrap().get(*file).cloned()?;
@@ -67,10 +67,5 @@ impl Model {
             }
             _ => None,
         }
-    }
-
-    /// What a client put into a file.
-    pub(crate) fn file(&self, id: &str) -> Option<Vec<u8>> {
-        self.files.lock().unwrap().get(id).cloned()
     }
 }

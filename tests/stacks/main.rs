@@ -16,6 +16,7 @@ mod agent;
 #[allow(dead_code)]
 mod load;
 
+mod enrolment;
 mod kryoptic;
 mod p11_kit;
 mod piv;

@@ -29,6 +29,11 @@ impl Card {
         Self::boot(stand.path())
     }
 
+    /// A card as it comes from the factory.
+    pub(crate) fn fresh(stand: &Stand) -> Self {
+        Self::boot(stand.path())
+    }
+
     fn boot(directory: &Path) -> Self {
         let emulator = build("piv-card").join("piv-emulator");
         let mut command = Command::new("unshare");
@@ -116,7 +121,7 @@ fn provision() -> PathBuf {
     // A stand for its tools; its directory is kept for the copies of this process.
     let stand = Stand::empty();
     make_ca(&stand);
-    let card = Card::boot(stand.path());
+    let card = Card::fresh(&stand);
     for slot in ["9a", "9c"] {
         let public = stand.file("slot.pub");
         tool(card.on_host("yubico-piv-tool").args(["-a", "generate", "-s", slot, "-A", "RSA2048", "-o", &public]));

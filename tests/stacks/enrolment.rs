@@ -1,0 +1,193 @@
+//! `docs/enrolment.md`, each of its commands as it stands, typed by somebody who has nothing but the guide.
+
+use std::process::Command;
+
+use crate::piv_card::Card;
+use crate::stack::make_ca;
+use crate::stand::{BINARY, EXTENSIONS, Stand, tool};
+
+/// The commands of the guide's blocks with any of these marks, in their order.
+fn commands(marks: &[&str]) -> String {
+    let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/enrolment.md")).unwrap();
+    let mut found = String::new();
+    for block in guide.split("\n```sh ").skip(1) {
+        let (head, rest) = block.split_once('\n').unwrap();
+        if head.split(' ').any(|mark| marks.contains(&mark)) {
+            found.push_str(rest.split("\n```").next().unwrap());
+            found.push('\n');
+        }
+    }
+    found
+}
+
+/// Where the guide is followed.
+enum Place {
+    /// SoftHSM2.
+    Host,
+    /// Where a YubiKey is in the reader.
+    Card(Card),
+}
+
+struct Newcomer {
+    stand: Stand,
+    place: Place,
+    typed: String,
+}
+
+impl Newcomer {
+    fn with_softhsm2() -> Self {
+        let stand = Stand::empty();
+        std::fs::create_dir(stand.path().join("tokens")).unwrap();
+        let conf = format!("directories.tokendir = {}\nobjectstore.backend = file\n", stand.file("tokens"));
+        stand.write("softhsm2.conf", conf);
+        Self::prepared(stand, |_| Place::Host)
+    }
+
+    fn with_yubikey() -> Self {
+        Self::prepared(Stand::empty(), |stand| Place::Card(Card::fresh(stand)))
+    }
+
+    fn prepared(stand: Stand, place: impl FnOnce(&Stand) -> Place) -> Self {
+        make_ca(&stand);
+        for (name, secret) in [
+            ("so-pin", "87654321"),
+            ("pin", "424242"),
+            ("old-pin", "123456"),
+            ("puk", "87654321"),
+            ("old-puk", "12345678"),
+            ("password", "changeit\nchangeit\n"),
+        ] {
+            stand.write(name, secret);
+        }
+        let place = place(&stand);
+        Self { stand, place, typed: String::new() }
+    }
+
+    /// An old key with a certificate, in all forms in which people have them.
+    fn with_old_files(self) -> Self {
+        let stand = &self.stand;
+        stand.tool("openssl", &["genrsa", "-aes256", "-passout", "file:password", "-out", "old.key", "2048"]);
+        stand.tool("openssl", &["rsa", "-in", "old.key", "-passin", "file:password", "-pubout", "-out", "old.pub"]);
+        stand.issue("old", "old.pub", EXTENSIONS, &["-days", "9"]);
+        let secret = ["-passin", "file:password", "-passout", "file:password", "-name", "anaplan"];
+        let export = ["pkcs12", "-export", "-in", "old.pem", "-inkey", "old.key", "-out", "old.p12"];
+        stand.tool("openssl", &[&export[..], &secret].concat());
+        let store = ["-importkeystore", "-srckeystore", "old.p12", "-destkeystore", "old.jks", "-deststoretype", "JKS"];
+        let secret = ["-srcstorepass:file", "password", "-deststorepass:file", "password"];
+        stand.tool("keytool", &[&store[..], &secret].concat());
+        self
+    }
+
+    /// Types the commands of the next blocks, in the shell that typed those before.
+    fn types(mut self, marks: &[&str]) -> Self {
+        let commands = commands(marks);
+        assert!(!commands.is_empty(), "{marks:?}");
+        self.typed.push_str(&commands);
+        self
+    }
+
+    /// Has typed it all; what the terminal showed.
+    #[track_caller]
+    fn done(self) -> String {
+        let script = self.stand.write("typed.sh", &self.typed);
+        let inner = self.stand.command(&[]);
+        let mut command = match &self.place {
+            Place::Host => Command::new("expect"),
+            Place::Card(card) => card.on_host("expect"),
+        };
+        let exp = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stacks/guide.exp");
+        command.args([exp, &script]).current_dir(self.stand.path()).env_clear();
+        command.envs(inner.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+        command.env_remove("CBA_AGENT_MODULE");
+        let directory = std::path::Path::new(BINARY).parent().unwrap().display().to_string();
+        command.env("PATH", format!("{directory}:{}", std::env::var("PATH").unwrap()));
+        let output = command.output().unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{shown}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(shown.contains("valid: v2"), "{shown}");
+        assert!(shown.contains("Key custody: ALLOWED"), "{shown}");
+        assert!(!shown.contains("424242") && !shown.contains("changeit"), "{shown}");
+        let registered =
+            self.stand.tool("openssl", &["x509", "-in", "register.pem", "-noout", "-ext", "subjectAltName"]);
+        assert!(registered.contains("email:integration@example.com"), "{registered}");
+        shown
+    }
+}
+
+#[test]
+fn a_key_made_in_softhsm2_becomes_a_verified_request() {
+    let shown = Newcomer::with_softhsm2().types(&["softhsm2", "ca", "check", "finish"]).done();
+    assert!(shown.contains("CKM_RSA_PKCS_KEY_PAIR_GEN"), "{shown}");
+}
+
+#[test]
+fn gnutls_makes_the_request_too() {
+    let all = commands(&["softhsm2", "gnutls", "ca", "check", "finish"]);
+    let openssl = "openssl req -new";
+    let mut newcomer = Newcomer::with_softhsm2();
+    // In the place of OpenSSL's.
+    let (before, rest) = all.split_once(openssl).unwrap();
+    newcomer.typed = format!("{before}{}", rest.split_once("anaplan.csr\n").unwrap().1);
+    newcomer.done();
+}
+
+#[test]
+fn a_key_made_in_a_yubikey_becomes_a_verified_request() {
+    Newcomer::with_yubikey().types(&["yubikey", "ca", "check", "finish"]).done();
+}
+
+/// The commands that make a SoftHSM2 token, without the one that makes a key in it.
+fn empty_token() -> String {
+    let all = commands(&["softhsm2"]);
+    let (made, _) = all.split_once("pkcs11-tool --module \"$module\" --token-label anaplan --login \\\n").unwrap();
+    made.to_owned()
+}
+
+/// The part of step 3 that writes a certificate.
+fn written(mark: &str) -> String {
+    let all = commands(&[mark]);
+    let from = if mark == "yubikey" { "yubico-piv-tool -a import-certificate" } else { "openssl x509 -in anaplan.pem" };
+    all[all.rfind(from).unwrap()..].to_owned()
+}
+
+#[test]
+fn an_old_p12_moves_into_softhsm2_and_is_no_longer_called_local() {
+    let mut newcomer = Newcomer::with_softhsm2().with_old_files();
+    newcomer.typed = empty_token();
+    let mut newcomer = newcomer.types(&["p12-softhsm2"]);
+    newcomer.typed += &written("softhsm2");
+    let shown = newcomer.types(&["finish", "destroy"]).done();
+    assert!(shown.contains("require.local") && shown.contains("made in the token             no"), "{shown}");
+}
+
+#[test]
+fn an_old_pem_moves_into_softhsm2() {
+    let mut newcomer = Newcomer::with_softhsm2().with_old_files();
+    newcomer.typed = format!("{}cp old.pem anaplan.pem\n", empty_token());
+    let mut newcomer = newcomer.types(&["pem-softhsm2"]);
+    newcomer.typed += &written("softhsm2");
+    newcomer.types(&["finish"]).done();
+}
+
+#[test]
+fn somebody_with_only_a_p12_reaches_a_verified_request_on_a_yubikey() {
+    let mut newcomer = Newcomer::with_yubikey().with_old_files();
+    let all = commands(&["yubikey"]);
+    newcomer.typed = all.split_once("yubico-piv-tool -a generate").unwrap().0.to_owned();
+    newcomer.types(&["p12-yubikey"]).types(&["finish", "destroy"]).done();
+}
+
+#[test]
+fn an_old_java_keystore_moves_into_a_yubikey_and_an_old_pem_too() {
+    let all = commands(&["yubikey"]);
+    let start = all.split_once("yubico-piv-tool -a generate").unwrap().0.to_owned();
+    let mut newcomer = Newcomer::with_yubikey().with_old_files();
+    tool(Command::new("rm").arg(newcomer.stand.file("old.p12")));
+    newcomer.typed = start.clone();
+    newcomer.types(&["jks"]).types(&["p12-yubikey"]).types(&["finish"]).done();
+    let mut newcomer = Newcomer::with_yubikey().with_old_files();
+    newcomer.typed = format!("{start}cp old.pem anaplan.pem\n");
+    let mut newcomer = newcomer.types(&["pem-yubikey"]);
+    newcomer.typed += &written("yubikey");
+    newcomer.types(&["finish"]).done();
+}
