@@ -96,11 +96,13 @@ pub fn command() -> Command {
         )
         .subcommand(
             Command::new("completions").about("Print a completion script")
-                .arg(Arg::new("shell").value_name("SHELL").required(true).help("bash, zsh, fish, elvish or powershell")),
+                .arg(Arg::new("shell").value_name("SHELL").required(true).help("bash, zsh, fish, elvish or powershell"))
+                .after_help("Examples:\n  cba-agent completions bash > /usr/share/bash-completion/completions/cba-agent"),
         )
         .subcommand(
             Command::new("man").about("Write manual pages into a directory")
-                .arg(Arg::new("dir").value_name("DIR").required(true).help("An existing directory")),
+                .arg(Arg::new("dir").value_name("DIR").required(true).help("An existing directory"))
+                .after_help("Examples:\n  cba-agent man /usr/local/share/man/man1"),
         )
 }
 
@@ -108,6 +110,7 @@ fn audit() -> Command {
     let file = || Arg::new("file").value_name("FILE").required(true);
     Command::new("audit")
         .about("Check the audit log's chain, or print its head")
+        .after_help("Examples:\n  cba-agent audit verify /var/log/cba-agent/audit.jsonl*\n  cba-agent audit head /var/log/cba-agent/audit.jsonl")
         .subcommand_required(true)
         .subcommand(
             keyed("verify", "Say which records were changed, removed, inserted or put out of order", &[Group::Log])
@@ -253,8 +256,21 @@ fn key_flag(key: &Key) -> Arg {
         Group::Audit => "Audit log",
         Group::Log => "Log",
     };
+    // The names that users of OpenSC's tools type.
+    let alias = match key.path {
+        "token.slot" => Some("slot-index"),
+        "identity.key_label" => Some("label"),
+        "identity.key_id" => Some("id"),
+        _ => None,
+    };
     // By its path: `--socket` is one key for `serve` and another for those who ask.
-    Arg::new(key.path).long(key.flag).value_name(key.value).action(action).help(help).help_heading(heading)
+    Arg::new(key.path)
+        .aliases(alias)
+        .long(key.flag)
+        .value_name(key.value)
+        .action(action)
+        .help(help)
+        .help_heading(heading)
 }
 
 fn value(name: &'static str, shown: &'static str, help: &'static str) -> Arg {

@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use rustix::fs::{OFlags, fcntl_getfl, fstat, major, minor};
 
 use crate::cli;
-use crate::config::{Config, Settings};
+use crate::config::{Config, Settings, by_name};
 use crate::error::{Error, Kind, Result};
 use crate::{log, process, worker};
 
@@ -161,7 +161,5 @@ fn usage(flag: &str, wanted: &str) -> Error {
 /// A command's own flag that is one of several words.
 fn word<T: Copy>(matches: &ArgMatches, flag: &str, names: &[(&str, T)]) -> Result<Option<T>> {
     let Some(text) = cli::given(matches, flag) else { return Ok(None) };
-    let found = names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
-    let all: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
-    found.map(Some).ok_or_else(|| usage(flag, &format!("must be one of: {}", all.join(", "))))
+    by_name(text, names).map(Some).map_err(|wanted| usage(flag, &wanted))
 }

@@ -22,7 +22,7 @@ mod policy;
 mod resolve;
 mod settings;
 
-pub use resolve::{days, duration, seconds};
+pub use resolve::{by_name, days, duration, seconds};
 pub use settings::{Effective, Origin, Settings};
 
 /// Everything that is configured, valid.

@@ -39,7 +39,7 @@ const FORMS: [(&str, Form); 6] = [
 ];
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
-    let form = word(matches, "format", &FORMS)?.unwrap_or(Form::Plain(Format::Json));
+    let form = form(matches)?;
     let job = cli::given(matches, "job");
     if job.is_some_and(|job| !is_job(job)) {
         return Err(usage("job", "must be 1 to 64 letters, digits and . _ : / -"));
@@ -75,6 +75,14 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     });
     signer.end(printed.as_ref().err());
     printed
+}
+
+fn form(matches: &ArgMatches) -> Result<Form> {
+    let form = word(matches, "format", &FORMS).map_err(|error| {
+        let is_version = cli::given(matches, "format").is_some_and(|text| matches!(text, "v1" | "v2" | "V1" | "V2"));
+        if is_version { error.hint("v1 and v2 are versions of the payload: --payload-version") } else { error }
+    });
+    Ok(form?.unwrap_or(Form::Plain(Format::Json)))
 }
 
 /// Whoever runs this command.

@@ -178,11 +178,17 @@ impl Reader<'_> {
 pub(super) const VERSIONS: [(&str, Version); 2] = [("v2", Version::V2), ("v1", Version::V1)];
 const ENCODINGS: [(&str, HeaderEncoding); 2] = [("der", HeaderEncoding::Der), ("pem", HeaderEncoding::Pem)];
 
-pub(super) fn by_name<T: Copy>(text: &str, names: &[(&str, T)]) -> Parsed<T> {
+/// A value by its name.
+///
+/// # Errors
+/// What is wanted instead.
+pub fn by_name<T: Copy>(text: &str, names: &[(&str, T)]) -> Result<T, String> {
     let found = names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
     found.ok_or_else(|| {
+        let letters =
+            if names.iter().any(|(name, _)| name.eq_ignore_ascii_case(text)) { " (in small letters)" } else { "" };
         let names: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
-        format!("must be one of: {}", names.join(", "))
+        format!("must be one of: {}{letters}", names.join(", "))
     })
 }
 

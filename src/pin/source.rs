@@ -105,6 +105,8 @@ impl Explain for PinError {
             Self::NoFile | Self::File(..) => {
                 "no login was tried; check the path and that this user may read it".to_owned()
             }
+            Self::NoVariable => "no login was tried; set it for this process, or name another source".to_owned(),
+            Self::Empty(_) => "no login was tried; put the PIN there".to_owned(),
             Self::Visible => "use --pin-source prompt".to_owned(),
             Self::NoCredential(_) => "set it with LoadCredential= in the unit; see systemd.exec(5)".to_owned(),
             Self::Prompt(error) if error.kind() == io::ErrorKind::UnexpectedEof => "no login was tried".to_owned(),

@@ -81,3 +81,39 @@ fn a_closed_standard_output_is_no_success() {
     // Rust's own null device is opened for reading and writing only where nothing was open at all.
     assert_eq!(to_null.code(), Some(0));
 }
+
+#[test]
+fn what_people_mistype_gets_a_hint() {
+    let stand = Stand::new();
+    for (arguments, hint) in [
+        (&["sign", "--format", "v2"][..], "--payload-version"),
+        (&["sign", "--payload-version", "V2"], "(in small letters)"),
+        (&["sign", "--slot", "0x1f"], "--slot-id"),
+        (&["sign", "--format", "JSON"], "(in small letters)"),
+        (&["sing"], "did you mean sign?"),
+    ] {
+        let error = stand.run(arguments).failed(2);
+        assert!(error.contains(hint), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn the_names_of_opensc_are_understood() {
+    let stand = Stand::new();
+    stand.sign(&["--slot-index", "0", "--label", "cba", "--id", "01"]).ok();
+    stand.sign(&["--id", "02"]).failed(3);
+}
+
+#[test]
+fn the_help_of_every_command_shows_examples() {
+    let help = |command: &[&str]| {
+        let all: Vec<&str> = command.iter().copied().chain(["--help"]).collect();
+        Stand::empty().run(&all).ok()
+    };
+    let commands = help(&[]);
+    let names = commands.split("Commands:").nth(1).unwrap().split("Options:").next().unwrap();
+    for name in names.lines().filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help") {
+        assert!(help(&[name]).contains("Examples:\n  cba-agent "), "{name}");
+    }
+    assert!(help(&["audit", "verify"]).contains("Examples:"));
+}
