@@ -131,7 +131,7 @@ fn a_token_comes_from_an_agent_too() {
 }
 
 /// A Python that has other people's clients, made once from `tests/clients/requirements.txt`.
-fn python() -> &'static str {
+pub(crate) fn python() -> &'static str {
     static PYTHON: OnceLock<String> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let requirements = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/requirements.txt");
@@ -228,4 +228,50 @@ fn python_requests_lists_workspaces_and_keeps_our_exit_code() {
     stand.write("pin", "wrong-one");
     let wrong = run();
     assert!(wrong.code == 4 && wrong.stderr.contains("CKR_PIN_INCORRECT"), "{wrong:?}");
+}
+
+#[test]
+fn java_logs_in_and_keeps_our_exit_code() {
+    let stand = Stand::new();
+    let service = service(&stand);
+    let source = format!("{EXAMPLES}/java/AnaplanLogin.java");
+    let run = || {
+        let mut java = example(&stand, "java", &[&source, "--slot", "0", "--auth-url", &service.url]);
+        Run::from_output(java.output().expect("apt-get install default-jdk-headless"))
+    };
+    assert_eq!(validate(&stand, &service, run().ok().trim()), "200");
+    stand.write("pin", "wrong-one");
+    let wrong = run();
+    assert!(wrong.code == 4 && wrong.stderr.contains("CKR_PIN_INCORRECT"), "{wrong:?}");
+}
+
+#[test]
+fn actions_run_with_one_login_and_leave_no_token_behind() {
+    let stand = Stand::new();
+    let service = service(&stand);
+    let run = |steps: &[&str]| {
+        let script = format!("{EXAMPLES}/shell/anaplan-run");
+        let mut command = example(&stand, "dash", &[&[script.as_str(), "ws1", "m1"], steps].concat());
+        let path = command.get_envs().find(|(name, _)| *name == "PATH").unwrap().1.unwrap().to_owned();
+        command.env("PATH", format!("{EXAMPLES}/shell:{}", path.to_str().unwrap()));
+        command.env("ANAPLAN_API_URL", &service.url).env("ANAPLAN_POLL_SECONDS", "0");
+        command.env("CBA_AGENT_AUTH_URL", &service.url).env("CBA_AGENT_SLOT", "0");
+        Run::from_output(command.output().unwrap())
+    };
+    let costs = stand.write("costs \"2026\".csv", "a,b\n3,4\n");
+    let (uploaded, exported) = (stand.file("back.csv"), stand.file("result.csv"));
+    let steps = [
+        &["put", "113000000001", &costs, "import", "112000000007", "process", "118000000002"][..],
+        &["export", "116000000003", "get", "116000000003", &exported, "get", "113000000001", &uploaded],
+    ]
+    .concat();
+    let done = run(&steps);
+    assert!(done.stderr.contains("imports 112000000007: 0.3 of 1"), "{done:?}");
+    done.ok();
+    assert_eq!((stand.read("result.csv"), stand.read("back.csv")), ("a,b\n1,2\n".into(), "a,b\n3,4\n".into()));
+    assert_eq!((service.asked("/token/authenticate"), service.tokens()), (1, 0));
+    let failed = run(&["process", "118000000666"]);
+    assert!(failed.code == 8 && failed.stderr.contains("ended without success"), "{failed:?}");
+    assert_eq!(run(&["import"]).code, 2);
+    assert_eq!(service.tokens(), 0);
 }

@@ -22,6 +22,7 @@ mod load;
 mod losses;
 mod model;
 mod odd;
+mod openapi;
 mod pin;
 mod process;
 mod select;

@@ -1,0 +1,67 @@
+import java.io.IOException;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse.BodyHandlers;
+import java.nio.charset.StandardCharsets;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.regex.Pattern;
+
+/**
+ * Logs in with the key in a PKCS#11 token and prints the Anaplan token. Java 11 or newer, nothing else:
+ *
+ * <pre>java AnaplanLogin.java [OPTIONS OF cba-agent sign]</pre>
+ *
+ * Ends with the exit code of cba-agent: 4 is the PIN and must not be tried again unattended, 6 and 9 may be.
+ */
+public final class AnaplanLogin {
+    private AnaplanLogin() {}
+
+    public static void main(String[] options) throws IOException, InterruptedException {
+        String[] request = sign(options).split("\n");
+        String url = value(request, "CBA_URL"), authorization = value(request, "CBA_AUTHORIZATION"), body = value(request, "CBA_BODY");
+        HttpClient client = HttpClient.newBuilder().connectTimeout(Duration.ofSeconds(20)).build();
+        HttpRequest login = HttpRequest.newBuilder(URI.create(url))
+                .timeout(Duration.ofSeconds(60))
+                .header("Authorization", authorization)
+                .header("Content-Type", "application/json")
+                .POST(HttpRequest.BodyPublishers.ofString(body))
+                .build();
+        var answer = client.send(login, BodyHandlers.ofString());
+        if (answer.statusCode() / 100 != 2) {
+            System.err.println("Anaplan refused the login (" + answer.statusCode() + "): " + answer.body());
+            System.exit(answer.statusCode() == 429 || answer.statusCode() >= 500 ? 9 : 5);
+        }
+        var token = Pattern.compile("\"tokenValue\"\\s*:\\s*\"([^\"]+)\"").matcher(answer.body());
+        if (!token.find()) {
+            throw new IOException("no token in the answer");
+        }
+        System.out.println(token.group(1));
+    }
+
+    /** One request as assignments for a shell; what goes wrong is already on standard error. */
+    private static String sign(String[] options) throws IOException, InterruptedException {
+        List<String> command = new ArrayList<>(List.of("cba-agent", "sign", "--format", "env"));
+        command.addAll(List.of(options));
+        Process process = new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.INHERIT).start();
+        process.getOutputStream().close();
+        String said = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+        int code = process.waitFor();
+        if (code != 0) {
+            System.exit(code);
+        }
+        return said;
+    }
+
+    /** The value of NAME='...'; nothing that is signed holds a quote. */
+    private static String value(String[] lines, String name) throws IOException {
+        for (String line : lines) {
+            if (line.startsWith(name + "='") && line.endsWith("'")) {
+                return line.substring(name.length() + 2, line.length() - 1);
+            }
+        }
+        throw new IOException("no " + name);
+    }
+}
