@@ -275,3 +275,27 @@ fn actions_run_with_one_login_and_leave_no_token_behind() {
     assert_eq!(run(&["import"]).code, 2);
     assert_eq!(service.tokens(), 0);
 }
+
+#[test]
+fn the_airflow_hook_fails_for_good_where_a_retry_mends_nothing() {
+    let stand = Stand::new();
+    let service = service(&stand);
+    let agent = Agent::ready(&stand, &[]);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/airflow_hook.py");
+    let hook = |socket: &str| {
+        let mut command = example(&stand, python(), &["-B", script, socket, &service.url]);
+        command.env("PYTHONPATH", format!("{EXAMPLES}/airflow:{EXAMPLES}/python"));
+        Run::from_output(command.output().unwrap()).ok()
+    };
+    assert_eq!(hook(&agent.socket), "True\n");
+    assert!(hook("/nonexistent/socket").starts_with("later: no agent answers"));
+    service.behave(Behaviour { unavailable: true, ..Behaviour::default() });
+    assert!(hook(&agent.socket).starts_with("later: Anaplan answered 503"));
+    service.behave(Behaviour::default());
+    let other = Stand::with(&["--label", "other"]);
+    let stranger = Agent::ready(&other, &[]);
+    assert!(hook(&stranger.socket).starts_with("for good: Anaplan refused the login (401)"));
+    drop(stranger);
+    let broken = Agent::ready(&stand, &["--socket", &stand.file("b.sock"), "--policy-payload-versions", "v1"]);
+    assert!(hook(&broken.socket).starts_with("for good: the agent at"));
+}

@@ -1,0 +1,35 @@
+"""An Airflow hook: Anaplan tokens by way of a cba-agent on the worker's host. Lay `cba_agent.py` beside it.
+
+    token = CbaAgentHook().token()          # in the task that uses it; never return it from a task: that is XCom
+
+The worker's user must be in the agent's group. What a retry cannot mend (configuration, PIN, policy, an alarm) fails the
+task for good; a token or an agent that is away is left to the task's `retries`.
+"""
+
+import cba_agent
+import requests
+from airflow.exceptions import AirflowException, AirflowFailException
+from airflow.hooks.base import BaseHook
+
+
+class CbaAgentHook(BaseHook):
+    def __init__(self, socket="/run/cba-agent/agent.sock", auth_url="https://auth.anaplan.com", job=None):
+        super().__init__()
+        self.socket, self.auth_url, self.job = socket, auth_url, job
+
+    def token(self):
+        """An Anaplan token, good for 35 minutes."""
+        try:
+            login = cba_agent.login_request(socket=self.socket, auth_url=self.auth_url, job=self.job)
+        except cba_agent.CbaAgentError as error:
+            kind = AirflowException if error.retryable else AirflowFailException
+            raise kind(str(error)) from error
+        try:
+            answer = requests.post(login["url"], headers=login["headers"], json=login["body"], timeout=60)
+        except requests.RequestException as error:
+            raise AirflowException(f"Anaplan cannot be reached: {error}") from error
+        if answer.status_code == 429 or answer.status_code >= 500:
+            raise AirflowException(f"Anaplan answered {answer.status_code}")
+        if not answer.ok:
+            raise AirflowFailException(f"Anaplan refused the login ({answer.status_code}): {answer.text[:300]}")
+        return answer.json()["tokenInfo"]["tokenValue"]
