@@ -8,8 +8,13 @@ task for good; a token or an agent that is away is left to the task's `retries`.
 
 import cba_agent
 import requests
-from airflow.exceptions import AirflowException, AirflowFailException
-from airflow.hooks.base import BaseHook
+
+try:  # Airflow 3
+    from airflow.sdk.bases.hook import BaseHook
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+except ImportError:  # Airflow 2
+    from airflow.exceptions import AirflowException, AirflowFailException
+    from airflow.hooks.base import BaseHook
 
 
 class CbaAgentHook(BaseHook):

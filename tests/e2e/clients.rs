@@ -285,6 +285,7 @@ fn the_airflow_hook_fails_for_good_where_a_retry_mends_nothing() {
     let hook = |socket: &str| {
         let mut command = example(&stand, python(), &["-B", script, socket, &service.url]);
         command.env("PYTHONPATH", format!("{EXAMPLES}/airflow:{EXAMPLES}/python"));
+        command.env("AIRFLOW_HOME", stand.file("airflow")).env("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR");
         Run::from_output(command.output().unwrap()).ok()
     };
     assert_eq!(hook(&agent.socket), "True\n");
