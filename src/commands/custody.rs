@@ -79,6 +79,7 @@ fn read(reached: &mut Reached, login: &mut Login, file: Option<Certificate>, con
     let identity = reached.identity(config, file)?;
     let description = reached.describe(&identity)?;
     let held = evidence::held(&identity, mechanism, description);
-    // The flags of the PIN are those after the login.
+    // The flags of the PIN as the login left them.
+    reached.read_slot_again(false)?;
     Ok(Evidence { token: reached.slot.token.clone(), held: Some(held), ..known })
 }

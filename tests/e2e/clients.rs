@@ -255,6 +255,7 @@ fn actions_run_with_one_login_and_leave_no_token_behind() {
         let path = command.get_envs().find(|(name, _)| *name == "PATH").unwrap().1.unwrap().to_owned();
         command.env("PATH", format!("{EXAMPLES}/shell:{}", path.to_str().unwrap()));
         command.env("ANAPLAN_API_URL", &service.url).env("ANAPLAN_POLL_SECONDS", "0");
+        command.env("ANAPLAN_PIECE_BYTES", "100");
         command.env("CBA_AGENT_AUTH_URL", &service.url).env("CBA_AGENT_SLOT", "0");
         Run::from_output(command.output().unwrap())
     };
@@ -270,6 +271,10 @@ fn actions_run_with_one_login_and_leave_no_token_behind() {
     done.ok();
     assert_eq!((stand.read("result.csv"), stand.read("back.csv")), ("a,b\n1,2\n".into(), "a,b\n3,4\n".into()));
     assert_eq!((service.asked("/token/authenticate"), service.tokens()), (1, 0));
+    let (large, large_again) = (stand.write("large.csv", "0123456789".repeat(25)), stand.file("large-again.csv"));
+    let pieces = run(&["put", "113000000009", &large, "get", "113000000009", &large_again]);
+    assert!(pieces.stderr.contains("large.csv: 3 of 3"), "{pieces:?}");
+    assert_eq!(stand.read("large-again.csv"), stand.read("large.csv"));
     let failed = run(&["process", "118000000666"]);
     assert!(failed.code == 8 && failed.stderr.contains("ended without success"), "{failed:?}");
     assert_eq!(run(&["import"]).code, 2);

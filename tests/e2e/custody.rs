@@ -70,21 +70,7 @@ fn a_generated_key_proves_all_but_hardware_and_an_imported_one_little() {
     assert_eq!(verdict(&generated, "require.hardware-token"), "broken");
     assert_eq!(generated["key"]["generation_mechanism"], "CKM_RSA_PKCS_KEY_PAIR_GEN");
     assert_eq!(generated["key"]["usages"]["sign"], true);
-    stand.tool("openssl", &["genrsa", "-out", "key.pem", "2048"]);
-    stand.tool("openssl", &["rsa", "-in", "key.pem", "-outform", "DER", "-out", "key.der"]);
-    stand.tool("openssl", &["rsa", "-in", "key.pem", "-pubout", "-out", "key.pub"]);
-    stand.issue("imported", "key.pub", EXTENSIONS, &["-days", "9"]);
-    stand.pkcs11_tool(&[
-        "--write-object",
-        "key.der",
-        "--type",
-        "privkey",
-        "--id",
-        "02",
-        "--extractable",
-        "--usage-sign",
-    ]);
-    write_certificate(&stand, "imported", "02");
+    stand.import_key();
     let imported = report(&stand, &[&require_all()[..], &["--key-id", "02"]].concat());
     assert_eq!(verdict(&imported, "require.sensitive"), "holds");
     for word in &ALL[1..] {

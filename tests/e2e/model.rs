@@ -34,6 +34,16 @@ impl Model {
                 self.files.lock().unwrap().insert((*file).into(), body.to_vec());
                 Some((204, JSON, String::new()))
             }
+            ("POST", ["ws1", "models", "m1", "files", file]) => {
+                assert!(serde_json::from_slice::<Value>(body).unwrap()["chunkCount"].as_u64() > Some(1));
+                self.files.lock().unwrap().insert((*file).into(), Vec::new());
+                ok(json!({ "file": { "id": file } }))
+            }
+            ("PUT", ["ws1", "models", "m1", "files", file, "chunks", _]) => {
+                // In their order, as the script sends them.
+                self.files.lock().unwrap().get_mut(*file)?.extend(body);
+                Some((204, JSON, String::new()))
+            }
             ("GET", ["ws1", "models", "m1", "files", file, "chunks"]) => {
                 let is_there = self.files.lock().unwrap().contains_key(*file);
                 is_there.then(|| ok(json!({ "chunks": [{ "id": "0", "name": "Chunk 0" }] })))?

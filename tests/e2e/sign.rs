@@ -178,21 +178,7 @@ fn a_good_run_says_nothing_but_its_result() {
 #[test]
 fn an_imported_extractable_key_is_refused_by_default() {
     let stand = Stand::new();
-    stand.tool("openssl", &["genrsa", "-out", "key.pem", "2048"]);
-    stand.tool("openssl", &["rsa", "-in", "key.pem", "-outform", "DER", "-out", "key.der"]);
-    stand.tool("openssl", &["rsa", "-in", "key.pem", "-pubout", "-out", "key.pub"]);
-    stand.issue("imported", "key.pub", EXTENSIONS, &["-days", "9"]);
-    stand.pkcs11_tool(&[
-        "--write-object",
-        "key.der",
-        "--type",
-        "privkey",
-        "--id",
-        "02",
-        "--extractable",
-        "--usage-sign",
-    ]);
-    stand.pkcs11_tool(&["--write-object", "imported.der", "--type", "cert", "--id", "02"]);
+    stand.import_key();
     let refused = stand.sign(&["--key-id", "02"]).failed(5);
     assert!(refused.contains("not non-extractable"), "{refused}");
     let open = stand.sign(&["--key-id", "02", "--policy-require", "sensitive"]);

@@ -198,6 +198,17 @@ impl Stand {
         tool(&mut command)
     }
 
+    /// A key that was made in a file and may leave, with a certificate, under ID 02.
+    pub(crate) fn import_key(&self) {
+        self.tool("openssl", &["genrsa", "-out", "key.pem", "2048"]);
+        self.tool("openssl", &["rsa", "-in", "key.pem", "-outform", "DER", "-out", "key.der"]);
+        self.tool("openssl", &["rsa", "-in", "key.pem", "-pubout", "-out", "key.pub"]);
+        self.issue("imported", "key.pub", EXTENSIONS, &["-days", "9"]);
+        let write = ["--write-object", "key.der", "--type", "privkey", "--id", "02", "--extractable", "--usage-sign"];
+        self.pkcs11_tool(&write);
+        self.pkcs11_tool(&["--write-object", "imported.der", "--type", "cert", "--id", "02"]);
+    }
+
     /// Provisions one more token in the same configuration.
     pub(crate) fn provision(&self, arguments: &[&str]) {
         tool(Command::new(format!("{ROOT}/softhsm/provision")).arg(self.path()).args(arguments));

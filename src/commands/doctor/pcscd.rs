@@ -60,7 +60,7 @@ fn speak() -> Result<(u32, u32), Trouble> {
         _ => Trouble::Unreachable(path.clone(), error),
     })?;
     let mut answer = [0; 12];
-    let exchange = || -> io::Result<()> {
+    let mut exchange = || -> io::Result<()> {
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
         // The length of what follows and the command; then the version and room for the answer's code.
@@ -68,7 +68,6 @@ fn speak() -> Result<(u32, u32), Trouble> {
         socket.write_all(&words.map(u32::to_ne_bytes).concat())?;
         socket.read_exact(&mut answer)
     };
-    let mut exchange = exchange;
     exchange().map_err(|error| match error.kind() {
         ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Trouble::Refused,
         _ => Trouble::Silent(error),
