@@ -10,7 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::agent::{Agent, Client};
+use crate::agent::{Agent, Client, Judge};
+use crate::load::{Tally, load};
 use crate::stand::{BINARY, Run, Stand, tool};
 
 fn hex(bytes: &[u8]) -> String {
@@ -312,4 +313,29 @@ fn strangers_are_counted_and_cannot_fill_the_log() {
     let records = records(&stand, "audit.jsonl");
     assert_eq!(records.len(), 1);
     assert_eq!((&records[0]["event"], &records[0]["count"]), (&"refused_peers".into(), &50.into()));
+}
+
+#[test]
+fn records_that_come_together_share_a_sync() {
+    let stand = Stand::new();
+    let (path, trace) = (stand.file("audit.jsonl"), stand.file("trace"));
+    let mut command = Command::new("strace");
+    // A disk that takes 50 ms for each sync: whatever comes meanwhile waits, and must not wait for a sync of its own.
+    let slow = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=50000"];
+    command.args(["-f", "-qq"]).args(slow).args(["-o", &trace, BINARY]);
+    command.args(Agent::arguments(&stand, &["--workers", "2", "--audit-path", &path]));
+    let base = stand.command(&[]);
+    command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    let mut agent = Agent::start(&stand, command);
+    agent.hear("STATUS=ready");
+    let judge = Judge::of(&stand, &agent.payload());
+    let tally = load(&agent, &judge, (32, 1_000), |_| ());
+    assert_eq!(Tally::get(&tally.payloads), 1_000, "{tally:?}");
+    let traced = crate::agent::children(agent.id())[0];
+    tool(Command::new("kill").args(["-TERM", &traced.to_string()]));
+    agent.hear("STOPPING=1");
+    agent.end("-0");
+    let syncs = stand.read("trace").lines().filter(|line| line.contains("fdatasync(")).count();
+    assert!((1..=500).contains(&syncs), "{syncs} syncs");
+    assert!(verify(&stand, &[&path]).ok().starts_with("valid: 1001 records"));
 }
