@@ -106,6 +106,10 @@ fn our_exit_codes_are_kept_and_what_anaplan_asks_for_is_waited() {
     let (code, said) = fails(Behaviour { too_many: true, ..Behaviour::default() }, "5");
     assert!(code == 9 && said.contains("try again in 7 s"), "{code} {said}");
     assert_eq!(fails(Behaviour { unavailable: true, ..Behaviour::default() }, "0").0, 9);
+    for (odd, said) in [("0", "try again in 1 s"), ("009", "try again in 9 s")] {
+        let (code, why) = fails(Behaviour { retry_after: Some(odd), ..Behaviour::default() }, "1");
+        assert!(code == 9 && why.contains(said), "{odd}: {code} {why}");
+    }
     service.behave(Behaviour { refuse_v1: true, ..Behaviour::default() });
     let refused = anaplan_token(&stand, &service, &["--payload-version", "v1"]);
     assert!(refused.code == 5 && refused.stderr.contains("FAILURE_BAD_CREDENTIAL v1 is retired"), "{refused:?}");

@@ -28,6 +28,8 @@ pub(crate) struct Behaviour {
     pub(crate) refuse_v1: bool,
     /// Every request is one too many.
     pub(crate) too_many: bool,
+    /// Every login is, with this for `Retry-After`.
+    pub(crate) retry_after: Option<&'static str>,
     /// So many logins are one too many, and may be tried again in a second.
     pub(crate) too_many_at_first: usize,
     /// Tokens end after so many seconds and not after 35 minutes.
@@ -156,9 +158,9 @@ async fn answer(request: Request<Incoming>, state: &State) -> Response<Full<Byte
     if request.method() != Method::POST {
         return page(StatusCode::NOT_FOUND, "text/html", "<html>not found</html>".into());
     }
-    if count <= behaviour.too_many_at_first {
+    if count <= behaviour.too_many_at_first || behaviour.retry_after.is_some() {
         let mut response = page(StatusCode::TOO_MANY_REQUESTS, "application/json", "{}".into());
-        response.headers_mut().insert("Retry-After", "1".parse().unwrap());
+        response.headers_mut().insert("Retry-After", behaviour.retry_after.unwrap_or("1").parse().unwrap());
         return response;
     }
     let header = request.headers().get("Authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
