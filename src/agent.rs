@@ -69,7 +69,11 @@ pub fn serve(config: Config) -> Result<()> {
     let source = config.pin.clone();
     let credential = read_credential(source.clone())?;
     if let Some(module) = &config.module {
-        reach::check_module(&config, &crate::modules::resolve(module)?)?;
+        let path = crate::modules::resolve(module)?;
+        reach::check_module(&config, &path)?;
+        if reach::profile(&config, &path).is_none() {
+            tracing::warn!("the module {} runs without a sandbox; `cba-agent doctor` says why", path.display());
+        }
     }
     config.audit.clone().map(Log::new).as_mut().map_or(Ok(()), Log::check)?;
     let rules = Rules::resolve(&config.serve)?;

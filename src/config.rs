@@ -14,6 +14,7 @@ use crate::identity::Wanted;
 use crate::log;
 use crate::pin::Source;
 use crate::policy::Policy;
+use crate::sandbox;
 use crate::selector::TokenSelector;
 
 mod file;
@@ -44,6 +45,8 @@ pub struct Config {
     pub pin_variables: Vec<std::ffi::OsString>,
     /// `state_dir`; unset: see [`crate::pin::fuse`].
     pub state_dir: Option<PathBuf>,
+    /// `[sandbox]`.
+    pub sandbox: sandbox::Mode,
     /// `[sign]`.
     pub sign: Sign,
     /// `[serve]`.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::certificate::chain::{self, Roots};
 use crate::certificate::{Certificate, utc};
-use crate::facts::{Key, KeyDetail, Library, Mechanism, Token};
+use crate::facts::{Confinement, Key, KeyDetail, Library, Mechanism, Token};
 use crate::policy::{self, Order, Policy, Subject, Wish};
 use crate::printable::{hex, printable, printable_bytes};
 
@@ -34,6 +34,8 @@ pub struct Evidence {
     pub module_open: Option<String>,
     /// What it says of itself.
     pub library: Library,
+    /// The sandbox that it runs in.
+    pub confinement: Option<Confinement>,
     /// The token, where it says anything of itself.
     pub token: Option<Token>,
     /// What the token holds; `None` where no PIN was to be sent to it.
@@ -103,6 +105,16 @@ struct Module {
     path: String,
     sha256: Option<String>,
     library: Library,
+    sandbox: Option<Sandbox>,
+}
+
+#[derive(Debug, Serialize)]
+struct Sandbox {
+    profile: String,
+    landlock_abi: Option<u32>,
+    system_calls: bool,
+    #[serde(skip)]
+    words: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -217,6 +229,7 @@ impl Report {
                 path: evidence.module.clone(),
                 sha256: evidence.module_sha256.clone(),
                 library: library(&evidence.library),
+                sandbox: evidence.confinement.as_ref().map(sandbox),
             },
             token: token.as_ref().map(token_report),
             key: held.as_ref().map(key_report),
@@ -254,6 +267,15 @@ fn decide(evidence: &Evidence, measure: &Measure<'_>) -> policy::Decision {
         mechanism: *mechanism,
     };
     policy::decide(policy, &Subject { order, key, certificate, now: *now })
+}
+
+fn sandbox(confinement: &Confinement) -> Sandbox {
+    Sandbox {
+        profile: confinement.profile.clone(),
+        landlock_abi: confinement.files,
+        system_calls: confinement.calls,
+        words: confinement.to_string(),
+    }
 }
 
 fn library(library: &Library) -> Library {

@@ -3,6 +3,8 @@
 //! PURE. Policy, selection and output work on these; nothing here can reach a token. A value that the token does not
 //! report is `None`: absent is neither true nor false.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// `C_GetInfo` (PKCS#11 3.0 section 5.4.1).
@@ -16,6 +18,40 @@ pub struct Library {
     pub description: String,
     /// The module's own version, as `2.6`.
     pub version: String,
+}
+
+/// The sandbox in which a worker loaded its module.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// The profile's name, which is the module's.
+    pub profile: String,
+    /// By which of Landlock's interfaces files are confined; `None` where the kernel has none.
+    pub files: Option<u32>,
+    /// Whether system calls are filtered.
+    pub calls: bool,
+}
+
+impl Confinement {
+    /// Whether the kernel has all that a sandbox is made of.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.files.is_some() && self.calls
+    }
+}
+
+impl fmt::Display for Confinement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "profile {}: ", self.profile)?;
+        match self.files {
+            Some(abi) => write!(f, "files (Landlock ABI {abi})")?,
+            None => f.write_str("files are not confined, this kernel has no Landlock")?,
+        }
+        f.write_str(if self.calls {
+            ", system calls"
+        } else {
+            ", system calls are not filtered, this kernel has no seccomp"
+        })
+    }
 }
 
 /// A slot that holds a token, in the module's order.

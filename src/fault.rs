@@ -29,6 +29,9 @@ pub enum Fault {
         /// What is wrong with its answer.
         what: String,
     },
+    /// The worker could not be confined.
+    #[error("{0}")]
+    Sandbox(String),
     /// The operating system gave no random bytes or no time.
     #[error("cannot make the message: {0}")]
     Message(String),
@@ -115,7 +118,7 @@ impl Explain for Fault {
         }
         match (self, self.ckr()) {
             (Self::Load(_), _) => Kind::NotFound,
-            (Self::Message(_), _) => Kind::Unexpected,
+            (Self::Message(_) | Self::Sandbox(_), _) => Kind::Unexpected,
             (_, "CKR_SLOT_ID_INVALID") => Kind::NotFound,
             (_, "CKR_TOKEN_NOT_PRESENT" | "CKR_DEVICE_REMOVED" | "CKR_TOKEN_NOT_RECOGNIZED") => Kind::TokenRemoved,
             (_, "CKR_MECHANISM_INVALID" | "CKR_KEY_FUNCTION_NOT_PERMITTED" | "CKR_KEY_TYPE_INCONSISTENT") => {
@@ -134,6 +137,7 @@ impl Explain for Fault {
                 None => "check the file with `ldd`; a module must be built for this system".into(),
             },
             (Self::Message(_), _) => return Vec::new(),
+            (Self::Sandbox(_), _) => "with --sandbox off the module runs without one".into(),
             (_, "CKR_PIN_INCORRECT") => "the PIN was sent once and will not be sent again; correct the PIN source \
                  before the next run, since a token locks after a few wrong PINs"
                 .into(),

@@ -24,6 +24,7 @@
 //! worker/*        the child's loop; handle: spawn, deadline, kill; wire: the frames (PURE)
 //! token/*         the only room that names a PKCS#11 library; raw: the unsafe corner
 //! config/*        file < environment < flag, resolved once; keys: every key once
+//! sandbox/*       what a worker may not do: profiles (PURE), files, system calls
 //! modules         modules by name and path
 //! pin/*           sources, prompt, the redacted Pin, the fuse; record: the fuse's rule (PURE)
 //! cli             the command line, no I/O
@@ -79,6 +80,7 @@ pub mod policy;
 pub mod printable;
 pub mod process;
 pub mod reach;
+pub mod sandbox;
 pub mod selector;
 pub mod signer;
 pub mod store;

@@ -35,7 +35,7 @@ const LIBRARY_DIRECTORIES: [&str; 6] = [
 ];
 
 /// The table; SECURITY.md and the README say which of them were tested.
-pub const TABLE: [Known; 13] = [
+pub static TABLE: [Known; 14] = [
     known(
         "softhsm2",
         &["{lib}/softhsm/libsofthsm2.so", "{lib}/pkcs11/libsofthsm2.so", "{lib}/libsofthsm2.so"],
@@ -61,6 +61,7 @@ pub const TABLE: [Known; 13] = [
     known("utimaco", &["/opt/utimaco/lib/libcs_pkcs11_R3.so", "{lib}/libcs_pkcs11_R3.so"], None),
     known("gcp-kms", &["{lib}/libkmsp11.so"], None),
     Known { searched: false, ..known("p11-kit", &["{lib}/p11-kit-proxy.so"], Some("p11-kit-modules")) },
+    Known { searched: false, ..known("p11-kit-client", &["{lib}/pkcs11/p11-kit-client.so"], Some("p11-kit-modules")) },
 ];
 
 const fn known(name: &'static str, paths: &'static [&'static str], package: Option<&'static str>) -> Known {
@@ -94,7 +95,7 @@ impl Explain for ModuleError {
     }
 
     fn hints(&self) -> Vec<String> {
-        let names = TABLE.map(|known| known.name).join(", ");
+        let names = TABLE.each_ref().map(|known| known.name).join(", ");
         match self {
             Self::Unknown(_) => vec![format!("give the module's absolute path, or one of: {names}")],
             Self::NotInstalled(name) => {
@@ -146,16 +147,22 @@ pub fn selector(path: &Path) -> String {
     named.map_or_else(|| path.display().to_string(), |known| known.name.into())
 }
 
-/// Whether a module reaches its tokens through pcscd, as far as the table tells by its path or its file's name.
+/// The module of the table that a path is, by where it leads or by its file's name.
 #[must_use]
-pub fn needs_pcscd(path: &Path) -> bool {
+pub fn known_by(path: &Path) -> Option<&'static Known> {
     let file = path.file_name().unwrap_or_default().as_encoded_bytes();
     // A library's file has its version behind the name that the table knows.
-    let is_of = |known: &Known| {
+    let is_named = |known: &Known| {
         let mut names = known.paths.iter().filter_map(|path| Path::new(path).file_name());
         names.any(|name| file.starts_with(name.as_encoded_bytes()))
     };
-    TABLE.iter().filter(|known| known.smart_card).any(is_of)
+    TABLE.iter().find(|known| is_named(known) || installed(known).as_deref() == Some(path))
+}
+
+/// Whether a module reaches its tokens through pcscd, as far as the table tells.
+#[must_use]
+pub fn needs_pcscd(path: &Path) -> bool {
+    known_by(path).is_some_and(|known| known.smart_card)
 }
 
 /// The SHA-256 of a module's file, in hexadecimal; `None` where it cannot be read.
@@ -202,7 +209,7 @@ mod tests {
 
     #[test]
     fn p11_kit_is_never_searched() {
-        assert!(TABLE.iter().all(|known| known.searched != (known.name == "p11-kit")));
+        assert!(TABLE.iter().all(|known| known.searched != known.name.starts_with("p11-kit")));
     }
 
     #[test]

@@ -12,10 +12,11 @@ use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Explain as _, Kind, Result};
-use crate::facts::{Library, Objects, Session, Slot, Token};
+use crate::facts::{Confinement, Library, Objects, Session, Slot, Token};
 use crate::identity::{self, Identity};
 use crate::modules;
 use crate::printable::printable;
+use crate::sandbox::Mode;
 use crate::selector::{self, SelectError};
 use crate::worker::wire::{Reply, Request};
 use crate::worker::{Handle, Launch, handle};
@@ -36,6 +37,8 @@ pub struct Opened {
     pub library: Library,
     /// Its slots that hold tokens.
     pub slots: Vec<Slot>,
+    /// The sandbox that it is in.
+    pub confinement: Option<Confinement>,
 }
 
 /// A session on the chosen slot.
@@ -125,7 +128,7 @@ pub fn open_all(config: &Config, paths: Vec<PathBuf>, deadline: &Deadline) -> Ve
     let mut started: Vec<(PathBuf, Result<Handle>)> = Vec::new();
     for path in paths {
         let handle = start(config, &path, deadline).and_then(|mut handle| {
-            handle.post(&Request::Open { module: path.clone() })?;
+            handle.post(&load(config, &path))?;
             Ok(handle)
         });
         started.push((path, handle));
@@ -135,7 +138,7 @@ pub fn open_all(config: &Config, paths: Vec<PathBuf>, deadline: &Deadline) -> Ve
             let reply = handle.answer("loading the module", deadline)?;
             loaded(handle, path.clone(), reply)
         });
-        let named = opened.map_err(|error: Error| error.context(path.display()));
+        let named = opened.map_err(|error: Error| hint_at_the_sandbox(error.context(path.display()), config, &path));
         (path, named)
     };
     started.into_iter().map(finish).collect()
@@ -147,9 +150,9 @@ pub fn open_all(config: &Config, paths: Vec<PathBuf>, deadline: &Deadline) -> Ve
 /// When it cannot be loaded or initialised, or its slots cannot be listed.
 pub fn open_module(config: &Config, path: PathBuf, deadline: &Deadline) -> Result<Opened> {
     let mut handle = start(config, &path, deadline)?;
-    let reply = handle.call(&Request::Open { module: path.clone() }, None, deadline);
+    let reply = handle.call(&load(config, &path), None, deadline);
     let reply = reply.map_err(|error| {
-        let error = Error::from(error).context(path.display());
+        let error = hint_at_the_sandbox(Error::from(error).context(path.display()), config, &path);
         let withheld = handle::withheld();
         if withheld.is_empty() || config.module_debug {
             return error;
@@ -178,6 +181,27 @@ pub fn check_module(config: &Config, path: &Path) -> Result<()> {
     }
 }
 
+/// A module that needs more than its profile allows fails in its own words.
+fn hint_at_the_sandbox(error: Error, config: &Config, path: &Path) -> Error {
+    match profile(config, path) {
+        Some(name) => {
+            error.hint(format!("it runs in the sandbox profile {name}; --sandbox off tells whether that is why"))
+        }
+        None => error,
+    }
+}
+
+/// The sandbox profile of a module, by the configuration and the table of modules.
+#[must_use]
+pub fn profile(config: &Config, path: &Path) -> Option<&'static str> {
+    modules::known_by(path).filter(|_| config.sandbox == Mode::Module).map(|known| known.name)
+}
+
+/// The request to load a module, in its sandbox.
+fn load(config: &Config, path: &Path) -> Request {
+    Request::Open { module: path.to_owned(), profile: profile(config, path).map(str::to_owned) }
+}
+
 fn start(config: &Config, path: &Path, deadline: &Deadline) -> Result<Handle> {
     check_module(config, path)?;
     let launch = Launch { pin_variables: config.pin_variables.clone(), module_debug: config.module_debug };
@@ -185,7 +209,7 @@ fn start(config: &Config, path: &Path, deadline: &Deadline) -> Result<Handle> {
 }
 
 fn loaded(mut handle: Handle, module: PathBuf, reply: Reply) -> Result<Opened> {
-    let Reply::Opened { library, slots } = reply else {
+    let Reply::Opened { library, slots, confinement } = reply else {
         return Err(handle.out_of_turn("loading the module").into());
     };
     let digest = || modules::sha256(&module).unwrap_or_else(|| "not readable".into());
@@ -194,11 +218,15 @@ fn loaded(mut handle: Handle, module: PathBuf, reply: Reply) -> Result<Opened> {
         let (maker, version) = (printable(&library.manufacturer), printable(&library.version));
         let (what, standard) = (printable(&library.description), printable(&library.cryptoki));
         tracing::debug!("library {what} by {maker}, version {version}, PKCS#11 {standard}");
+        match &confinement {
+            Some(confinement) => tracing::debug!("sandbox: {confinement}"),
+            None => tracing::debug!("sandbox: none"),
+        }
     }
     if std::io::stderr().is_terminal() {
         handle.when_waiting(|| tracing::info!("the token waits, perhaps for a touch"));
     }
-    Ok(Opened { handle, module, library, slots })
+    Ok(Opened { handle, module, library, slots, confinement })
 }
 
 impl Opened {
@@ -207,7 +235,12 @@ impl Opened {
     /// # Errors
     /// When none or several match, or the session cannot be opened.
     pub fn reach(mut self, config: &Config, deadline: Deadline) -> Result<Reached> {
-        let slot = selector::select(&self.slots, &config.token)?.clone();
+        let none_is_here = self.slots.is_empty();
+        let slot = selector::select(&self.slots, &config.token).map_err(|error| match Error::from(error) {
+            error if none_is_here => hint_at_the_sandbox(error, config, &self.module),
+            error => error,
+        })?;
+        let slot = slot.clone();
         for other in self.slots.iter().filter(|other| other.id != slot.id) {
             if let Some(error) = &other.error {
                 tracing::warn!("slot ID {} cannot be read: {}", other.id, printable(error));

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -15,9 +16,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
 use crate::cba::{Message, Version};
-use crate::facts::Mechanism;
+use crate::facts::{Confinement, Mechanism};
 use crate::fault::Fault;
 use crate::pin::PIN_LIMIT;
+use crate::sandbox::{self, Profile, SandboxError};
 use crate::token::{LoginOutcome, Module, Session, UserPin};
 
 mod child;
@@ -44,6 +46,9 @@ pub enum WorkerError {
     /// The front sent nonsense.
     #[error(transparent)]
     Wire(#[from] wire::WireError),
+    /// The sandbox could not be tightened.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
 }
 
 /// Runs the child until the front closes it or ends.
@@ -56,19 +61,24 @@ pub fn run() -> Result<(), WorkerError> {
     crate::process::death::follow_the_front().map_err(|_| WorkerError::NotAChild)?;
     let mut link = Link::take_stdin()?;
     link.send(&Reply::Hello { build: wire::BUILD.into() })?;
-    let Request::Open { module } = link.receive()? else { return Ok(()) };
+    let Request::Open { module, profile } = link.receive()? else { return Ok(()) };
+    let (mut sandbox, confinement) = match confine(profile, &module) {
+        Ok(confined) => confined,
+        Err(error) => return link.send(&Reply::Failed(Fault::Sandbox(error.to_string()))),
+    };
+    crate::process::death::stay_open_to_it()?;
     let module = match Module::load(&module) {
         Ok(module) => module,
         Err(fault) => return link.send(&Reply::Failed(fault)),
     };
     match module.slots() {
-        Ok(slots) => link.send(&Reply::Opened { library: module.library(), slots })?,
+        Ok(slots) => link.send(&Reply::Opened { library: module.library(), slots, confinement })?,
         Err(fault) => link.send(&Reply::Failed(fault))?,
     }
     let mut next = link.receive()?;
     while let Request::Session { slot_id } = next {
         next = match module.open_session(slot_id) {
-            Ok(session) => run_session(&mut link, session)?,
+            Ok(session) => run_session(&mut link, session, &mut sandbox)?,
             Err(fault) => {
                 link.send(&Reply::Failed(fault))?;
                 link.receive()?
@@ -79,8 +89,29 @@ pub fn run() -> Result<(), WorkerError> {
     link.send(&Reply::Closed)
 }
 
+/// Confines this process before the module's first line runs.
+fn confine(profile: Option<String>, module: &Path) -> Result<(Sandbox, Option<Confinement>), SandboxError> {
+    let Some(name) = profile else { return Ok((Sandbox::default(), None)) };
+    let profile = Profile::named(&name).ok_or(SandboxError::Unknown(name))?;
+    let confinement = sandbox::confine(profile, module)?;
+    Ok((Sandbox { to_tighten: confinement.calls.then_some(profile) }, Some(confinement)))
+}
+
+/// What is left to be done of the sandbox.
+#[derive(Default)]
+struct Sandbox {
+    to_tighten: Option<&'static Profile>,
+}
+
+impl Sandbox {
+    /// Once: after the login, or where none is needed before the first use of a key.
+    fn tighten(&mut self) -> Result<(), SandboxError> {
+        self.to_tighten.take().map_or(Ok(()), sandbox::tighten)
+    }
+}
+
 /// Answers until the front asks for another session or for the end, and returns that request.
-fn run_session(link: &mut Link, mut session: Session<'_>) -> Result<Request, WorkerError> {
+fn run_session(link: &mut Link, mut session: Session<'_>, sandbox: &mut Sandbox) -> Result<Request, WorkerError> {
     link.send(&Reply::Session(session.facts()))?;
     let mut logged_in = false;
     loop {
@@ -93,10 +124,14 @@ fn run_session(link: &mut Link, mut session: Session<'_>) -> Result<Request, Wor
                 let outcome = session.login(&pin);
                 logged_in |= outcome == Ok(LoginOutcome::Accepted);
                 link.answer(outcome.map(|outcome| Reply::LoggedIn { checked: outcome == LoginOutcome::Accepted }))?;
+                if logged_in {
+                    sandbox.tighten()?;
+                }
             }
             Request::Objects => link.answer(session.objects().map(Reply::Objects))?,
             Request::Describe { key } => link.answer(session.describe(key).map(Reply::Described))?,
             Request::Sign { key, mechanism, version, context } => {
+                sandbox.tighten()?;
                 let pin = context.map(|how| link.user_pin(how)).transpose()?;
                 let signed = sign(link, &session, (key, mechanism, version), pin.as_ref())?;
                 link.answer(signed)?;

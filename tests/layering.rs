@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms from the top down; a room uses only what stands below it.
-const ROOMS: [&str; 27] = [
+const ROOMS: [&str; 28] = [
     "commands",
     "agent",
     "signer",
@@ -17,6 +17,7 @@ const ROOMS: [&str; 27] = [
     "worker",
     "token",
     "config",
+    "sandbox",
     "modules",
     "log",
     "pin",
@@ -37,7 +38,7 @@ const ROOMS: [&str; 27] = [
     "lib",
 ];
 
-const PURE: [&str; 16] = [
+const PURE: [&str; 17] = [
     "custody",
     "policy",
     "identity",
@@ -54,6 +55,7 @@ const PURE: [&str; 16] = [
     "agent/pool/plan",
     "agent/problem",
     "audit/chain",
+    "sandbox/profile",
 ];
 
 fn sources() -> Vec<(String, String)> {

@@ -77,7 +77,7 @@ const fn list(path: &'static str, flag: &'static str, value: &'static str, group
 use Group::{Audit, Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
 
 /// All of them.
-pub const KEYS: [Key; 41] = [
+pub const KEYS: [Key; 42] = [
     text(
         "module",
         "module",
@@ -202,6 +202,13 @@ pub const KEYS: [Key; 41] = [
     text("audit.path", "audit-path", "FILE", Audit, "Audit log: one record on disk before each payload is handed out"),
     text("log.format", "log-format", "text|json|journald", Log, "Form of notices and errors on standard error"),
     text("log.level", "log-level", "LEVEL", Log, "error, warn, info, debug or trace; -v is debug, -vv trace"),
+    text(
+        "sandbox.mode",
+        "sandbox",
+        "module|off",
+        Token,
+        "Confine what holds the module to what that module needs [default: module]",
+    ),
     text("state_dir", "state-dir", "DIR", Token, "Directory of the wrong-PIN fuse"),
 ];
 

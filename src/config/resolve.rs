@@ -12,6 +12,7 @@ use crate::identity::Wanted;
 use crate::log;
 use crate::pin::Source;
 use crate::printable::parse_hex;
+use crate::sandbox;
 use crate::selector::{TokenSelector, Uri};
 
 /// A duration as people write it, `30s`, `5m`, `30d`; `None` for anything else.
@@ -67,6 +68,7 @@ impl Config {
             state_dir: read.optional("state_dir", absolute)?,
             sign: read.sign()?,
             serve: read.serve()?,
+            sandbox: read.one_of("sandbox.mode", &sandbox::MODES)?.unwrap_or_default(),
             refuse_open_module: false,
             policy: policy::resolve(settings)?,
             audit: policy::audit(settings)?,

@@ -179,6 +179,7 @@ mod tests {
             module: "/m.so".into(),
             module_sha256: None,
             module_open: None,
+            confinement: None,
             library: Library::default(),
             token: None,
             held: Some(held),

@@ -79,6 +79,7 @@ pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, measu
     rows.push(roots(evidence.held.as_ref(), measure));
     rows.push(attested(evidence.held.as_ref(), attestation, measure));
     rows.push(module(evidence));
+    rows.push(sandbox(evidence));
     rows
 }
 
@@ -233,6 +234,25 @@ fn attested(held: Option<&Held>, attestation: Option<&Attestation>, measure: &Me
     };
     let asks = if is_asked { "of this key, with a chain to --attestation-roots" } else { NOTHING };
     Row { rule: "attestation".into(), asks: asks.into(), found, verdict, reason }
+}
+
+/// What the module could do besides its work.
+fn sandbox(evidence: &Evidence) -> Row {
+    let (verdict, reason) = match &evidence.confinement {
+        Some(confinement) if confinement.is_whole() => (Verdict::Holds, None),
+        Some(_) => (Verdict::Warning, Some("this kernel confines the module only in part".to_owned())),
+        None => (
+            Verdict::Warning,
+            Some("the module runs without a sandbox and can do whatever the agent's user can".into()),
+        ),
+    };
+    Row {
+        rule: "sandbox".into(),
+        asks: "files and system calls confined to what the module needs (a warning)".into(),
+        found: evidence.confinement.as_ref().map_or("none".into(), ToString::to_string),
+        verdict,
+        reason,
+    }
 }
 
 /// Whoever can change the module can have it say anything.

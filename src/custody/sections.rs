@@ -71,6 +71,7 @@ fn module(report: &Report) -> Vec<(&'static str, String)> {
         ("maker", or_not_reported(&library.manufacturer)),
         ("version", or_not_reported(&library.version)),
         ("PKCS#11", or_not_reported(&library.cryptoki)),
+        ("sandbox", module.sandbox.as_ref().map_or("none".into(), |sandbox| sandbox.words.clone())),
     ]
 }
 

@@ -22,11 +22,19 @@ pub fn follow_the_front() -> io::Result<()> {
     };
     // SAFETY: the action is one system call, which a signal handler may make.
     unsafe { signal_hook::low_level::register(FRONT_IS_GONE.as_raw(), end_all) }?;
-    // A module may block signals in its own thread; this one stays open to them, and does nothing else.
+    Ok(set_parent_process_death_signal(Some(FRONT_IS_GONE))?)
+}
+
+/// Starts a thread that stays open to the signal, since a module may block it in its own; it does nothing else. It comes
+/// after the sandbox, which would not hold for a thread that was there before.
+///
+/// # Errors
+/// When no thread can be started.
+pub fn stay_open_to_it() -> io::Result<()> {
     std::thread::Builder::new().name("front-watch".into()).spawn(|| {
         loop {
             std::thread::park();
         }
     })?;
-    Ok(set_parent_process_death_signal(Some(FRONT_IS_GONE))?)
+    Ok(())
 }

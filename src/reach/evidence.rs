@@ -19,6 +19,7 @@ impl Reached {
             module_sha256,
             module_open: modules::writable_by_others(&opened.module),
             library: opened.library.clone(),
+            confinement: opened.confinement.clone(),
             token: self.slot.token.clone(),
             held: None,
         }

@@ -9,14 +9,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cba::Version;
-use crate::facts::{Description, Library, Mechanism, Objects, Session, Slot};
+use crate::facts::{Confinement, Description, Library, Mechanism, Objects, Session, Slot};
 use crate::fault::Fault;
 
 /// The longest frame in bytes: room for hundreds of certificates.
 pub const LIMIT: usize = 4 << 20;
 
 /// What the worker says first; a front of another build gives it no PIN.
-pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 3");
+pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 4");
 
 /// How the user is authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,8 @@ pub enum Request {
     Open {
         /// The module's absolute path.
         module: PathBuf,
+        /// The sandbox profile to load it in, by its name; without one there is no sandbox.
+        profile: Option<String>,
     },
     /// Open a session. Answer: [`Reply::Session`].
     Session {
@@ -83,6 +85,8 @@ pub enum Reply {
         library: Library,
         /// Its slots that hold tokens.
         slots: Vec<Slot>,
+        /// The sandbox that it is in.
+        confinement: Option<Confinement>,
     },
     /// The session is open.
     Session(Session),

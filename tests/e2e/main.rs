@@ -25,6 +25,7 @@ mod odd;
 mod openapi;
 mod pin;
 mod process;
+mod sandbox;
 mod select;
 mod serve;
 mod service;

@@ -25,7 +25,7 @@ pub(crate) fn build(name: &str) -> PathBuf {
 impl Kryoptic {
     pub(crate) fn new() -> Self {
         static MODULE: OnceLock<PathBuf> = OnceLock::new();
-        let module = MODULE.get_or_init(|| build("kryoptic").join("libkryoptic_module.so")).clone();
+        let module = MODULE.get_or_init(|| build("kryoptic").join("libkryoptic_pkcs11.so")).clone();
         let mut stand = Stand::empty();
         let conf = format!("[[slots]]\nslot = 42\ndbtype = \"sqlite\"\ndbargs = \"{}\"\n", stand.file("token.sql"));
         let conf = stand.write("kryoptic.conf", conf);

@@ -14,6 +14,7 @@ use crate::pin::{Source, fuse};
 use crate::policy::{self, Objection, Wish};
 use crate::printable::hex;
 use crate::reach::{self, Login, Opened, Reached, now, read_certificate};
+use crate::sandbox::Mode;
 use crate::selector;
 use crate::signer::Signer;
 
@@ -56,6 +57,7 @@ fn reach(config: &Config, findings: &mut Findings) -> Option<Reached> {
     if let Some(how) = modules::writable_by_others(&path) {
         findings.warn("module", how, "`serve` refuses it: let root alone write the file and the directories above");
     }
+    sandbox(&opened, config, findings);
     readers(&[path], findings);
     slots(&opened, findings);
     match opened.reach(config, deadline) {
@@ -64,6 +66,23 @@ fn reach(config: &Config, findings: &mut Findings) -> Option<Reached> {
             Some(reached)
         }
         Err(error) => findings.end("token", &error),
+    }
+}
+
+/// What the module can do besides its work.
+fn sandbox(opened: &Opened, config: &Config, findings: &mut Findings) {
+    const CHECK: &str = "sandbox";
+    match &opened.confinement {
+        Some(confinement) if confinement.is_whole() => findings.ok(CHECK, confinement.to_string()),
+        Some(confinement) => {
+            findings.warn(CHECK, confinement.to_string(), "Linux 5.13 with Landlock enabled confines all of it")
+        }
+        None if config.sandbox == Mode::Off => findings.warn(CHECK, "off", "unset sandbox.mode, or set it to module"),
+        None => findings.warn(
+            CHECK,
+            "none: what this module needs is not known",
+            "modules that --module takes by a name have one; confine this one with the unit file",
+        ),
     }
 }
 

@@ -17,6 +17,7 @@
 //! pad                  zeros behind certificates    nomech:42          a mechanism taken away
 //! unenforced           context logins answer CKR_USER_TYPE_INVALID
 //! one-session          one session at a time for all processes with the same FAULTY_LOG, then CKR_SESSION_COUNT
+//! attack               try what a sandbox forbids, at the load and at C_Sign; see attack.rs
 //! exact                C_Sign takes only a buffer of the signature's exact length
 //! ```
 //!
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 use cryptoki_sys::*;
 
+mod attack;
 mod odd;
 mod wrap;
 

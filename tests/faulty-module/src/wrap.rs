@@ -63,6 +63,9 @@ unsafe extern "C" fn sign(
     written: CK_ULONG_PTR,
 ) -> CK_RV {
     let fault = PLAN.enter("C_Sign");
+    if PLAN.has("attack") {
+        crate::attack::all("signing");
+    }
     if let Some(value) = fault.as_ref().and_then(Fault::before) {
         return value;
     }

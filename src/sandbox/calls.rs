@@ -1,0 +1,227 @@
+//! seccomp: system calls that no module needs, answered with `EPERM`.
+//!
+//! A list of what is refused and not of what is allowed: closed libraries and other C libraries than this one make calls
+//! that nobody here has seen. What is on it opens the way out of the process: other programs, other processes' memory,
+//! the kernel's larger interfaces, and io_uring, which does by itself what the other rules forbid.
+
+use std::collections::BTreeMap;
+use std::env::consts::ARCH;
+
+use libc::c_long;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch, apply_filter_all_threads,
+};
+
+use super::SandboxError;
+use super::places::families;
+use super::profile::{Family, Profile};
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// Refused whatever the arguments are.
+const REFUSED: [c_long; 66] = [
+    // Other programs.
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    // Other processes: their memory, descriptors and order of work.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_process_mrelease,
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_tkill,
+    libc::SYS_move_pages,
+    libc::SYS_migrate_pages,
+    // Out of the group and session in which the front ends it.
+    libc::SYS_setsid,
+    libc::SYS_setpgid,
+    // Callers of its own.
+    libc::SYS_listen,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    // Does the same without a system call for each.
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    // The kernel's larger interfaces.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_fanotify_init,
+    libc::SYS_fanotify_mark,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_syslog,
+    libc::SYS_personality,
+    libc::SYS_vhangup,
+    // Keys that other processes keep in the kernel.
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    // Namespaces, mounts, and files by their handles, which no path rule sees.
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    // The host itself.
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_reboot,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_clock_adjtime,
+    libc::SYS_adjtimex,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_nfsservctl,
+];
+
+/// Refused to the calling thread's whole process, from now on; `false` where the kernel has no filters.
+pub(super) fn confine(profile: &Profile) -> Result<bool, SandboxError> {
+    let Ok(architecture) = TargetArch::try_from(ARCH) else { return Ok(false) };
+    let mut rules: Rules = REFUSED.into_iter().map(|call| (call, Vec::new())).collect();
+    #[cfg(target_arch = "x86_64")]
+    rules.extend(
+        [libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt, libc::SYS_uselib].map(|call| (call, Vec::new())),
+    );
+    sockets(&mut rules, &families(profile));
+    signals(&mut rules);
+    attributes(&mut rules);
+    namespaces(&mut rules);
+    if !install(rules, libc::EPERM, architecture)? {
+        return Ok(false);
+    }
+    // Its flags stand in memory, where no filter sees them; on this answer the C library takes clone(2).
+    install([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS, architecture)
+}
+
+/// Refused to all threads from now on.
+pub(super) fn tighten(profile: &Profile) -> Result<(), SandboxError> {
+    let Ok(architecture) = TargetArch::try_from(ARCH) else { return Ok(()) };
+    let mut rules = Rules::new();
+    let code = u64::try_from(libc::PROT_EXEC).unwrap_or_default();
+    for call in [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_pkey_mprotect] {
+        rules.insert(call, vec![rule(&[(2, Op::MaskedEq(code), code)])]);
+    }
+    let shared_code = u64::try_from(libc::SHM_EXEC).unwrap_or_default();
+    rules.insert(libc::SYS_shmat, vec![rule(&[(2, Op::MaskedEq(shared_code), shared_code)])]);
+    rules.insert(libc::SYS_memfd_create, Vec::new());
+    let thread = u64::try_from(libc::CLONE_THREAD).unwrap_or_default();
+    rules.insert(libc::SYS_clone, vec![rule(&[(0, Op::MaskedEq(thread), 0)])]);
+    #[cfg(target_arch = "x86_64")]
+    rules.extend([libc::SYS_fork, libc::SYS_vfork].map(|call| (call, Vec::new())));
+    if !profile.sockets_after_login {
+        rules.insert(libc::SYS_socket, Vec::new());
+    }
+    install(rules, libc::EPERM, architecture).map(drop)
+}
+
+/// Any family but these.
+fn sockets(rules: &mut Rules, families: &[Family]) {
+    let mut numbers = Vec::new();
+    for family in families {
+        match family {
+            Family::Unix => numbers.push(libc::AF_UNIX),
+            Family::Internet => numbers.extend([libc::AF_INET, libc::AF_INET6]),
+            Family::Netlink => numbers.push(libc::AF_NETLINK),
+        }
+    }
+    let others: Vec<(u8, Op, u64)> =
+        numbers.into_iter().filter_map(|number| Some((0, Op::Ne, u64::try_from(number).ok()?))).collect();
+    let refused = if others.is_empty() { Vec::new() } else { vec![rule(&others)] };
+    rules.insert(libc::SYS_socket, refused);
+}
+
+/// To any process but this one, and its group by `kill(0)`; Landlock forbids it too, from Linux 6.12 on.
+fn signals(rules: &mut Rules) {
+    let own = u64::from(std::process::id());
+    rules.insert(libc::SYS_kill, vec![rule(&[(0, Op::Ne, own), (0, Op::Ne, 0)])]);
+    for call in [libc::SYS_tgkill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo] {
+        rules.insert(call, vec![rule(&[(0, Op::Ne, own)])]);
+    }
+}
+
+/// What this process did to itself stays: no core, no debugger, an end with the front.
+fn attributes(rules: &mut Rules) {
+    let attributes = [libc::PR_SET_DUMPABLE, libc::PR_SET_PDEATHSIG, libc::PR_SET_PTRACER];
+    let each = attributes.into_iter().filter_map(|attribute| u64::try_from(attribute).ok());
+    rules.insert(libc::SYS_prctl, each.map(|attribute| rule(&[(0, Op::Eq, attribute)])).collect());
+}
+
+fn namespaces(rules: &mut Rules) {
+    let flags = [
+        libc::CLONE_NEWNS,
+        libc::CLONE_NEWCGROUP,
+        libc::CLONE_NEWUTS,
+        libc::CLONE_NEWIPC,
+        libc::CLONE_NEWUSER,
+        libc::CLONE_NEWPID,
+        libc::CLONE_NEWNET,
+    ];
+    let each = flags.into_iter().filter_map(|flag| u64::try_from(flag).ok());
+    rules.insert(libc::SYS_clone, each.map(|flag| rule(&[(0, Op::MaskedEq(flag), flag)])).collect());
+}
+
+/// All of these conditions at once; arguments of 32 bits.
+fn rule(conditions: &[(u8, Op, u64)]) -> SeccompRule {
+    let all: Result<Vec<SeccompCondition>, _> = conditions
+        .iter()
+        .map(|(argument, operator, value)| SeccompCondition::new(*argument, Len::Dword, operator.clone(), *value))
+        .collect();
+    // invariant: there are six arguments, and no list here is empty
+    #[allow(clippy::unwrap_used)]
+    all.and_then(SeccompRule::new).unwrap()
+}
+
+/// Installs a filter on all threads; `false` where the kernel has none.
+fn install(rules: Rules, errno: i32, architecture: TargetArch) -> Result<bool, SandboxError> {
+    let refused = SeccompAction::Errno(errno.unsigned_abs());
+    let filter = SeccompFilter::new(with_x32(rules), SeccompAction::Allow, refused, architecture);
+    let failed = |error: seccompiler::Error| SandboxError::Calls(error.to_string());
+    let program: BpfProgram =
+        filter.and_then(TryInto::try_into).map_err(|error| failed(seccompiler::Error::Backend(error)))?;
+    match apply_filter_all_threads(&program) {
+        Ok(()) => Ok(true),
+        // Not built in, or forbidden by the filter of a container.
+        Err(seccompiler::Error::Seccomp(error))
+            if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// The same calls by their numbers in x86-64's second interface of 32-bit pointers, where it is enabled; those that have
+/// numbers of their own there are refused whole.
+fn with_x32(rules: Rules) -> Rules {
+    if !cfg!(target_arch = "x86_64") {
+        return rules;
+    }
+    const X32: i64 = 0x4000_0000;
+    let same = rules.iter().map(|(call, rules)| (call | X32, rules.clone()));
+    let own = (512..=547).map(|call| (call | X32, Vec::new()));
+    same.chain(own).chain(rules.clone()).collect()
+}

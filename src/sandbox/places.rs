@@ -1,0 +1,139 @@
+//! From a profile's places to paths of this host, by environment and configuration as the module will see them.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::profile::{Family, Profile, Store};
+
+/// Where SoftHSM2 keeps its tokens when its configuration does not say.
+const SOFTHSM_TOKENS: [&str; 2] = ["/var/lib/softhsm", "/usr/local/var/lib/softhsm"];
+
+/// The paths that a list of places stands for here.
+pub(super) fn paths(places: &[&str]) -> Vec<PathBuf> {
+    places.iter().filter_map(|place| path(place)).collect()
+}
+
+/// Directories that the loader searches because the user said so.
+pub(super) fn library_directories() -> Vec<PathBuf> {
+    env::var_os("LD_LIBRARY_PATH")
+        .map(|list| env::split_paths(&list).filter(|path| path.is_absolute()).collect())
+        .unwrap_or_default()
+}
+
+/// Where the module's configuration says that its tokens are, to read and write.
+pub(super) fn stores(profile: &Profile) -> Vec<PathBuf> {
+    match profile.store {
+        Store::Fixed | Store::Tpm => Vec::new(),
+        Store::SoftHsm => softhsm(),
+        Store::Kryoptic => kryoptic(),
+    }
+}
+
+/// The sockets that the module may open here.
+pub(super) fn families(profile: &Profile) -> Vec<Family> {
+    let simulator =
+        |variable: &str| env::var(variable).is_ok_and(|tcti| ["swtpm", "mssim"].iter().any(|name| tcti.contains(name)));
+    let mut families = profile.families.to_vec();
+    if profile.store == Store::Tpm && ["TPM2_PKCS11_TCTI", "TPM2TOOLS_TCTI", "TCTI"].into_iter().any(simulator) {
+        families.extend([Family::Internet, Family::Netlink]);
+    }
+    families
+}
+
+fn path(place: &str) -> Option<PathBuf> {
+    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(below) = place.strip_prefix("~/") {
+        return variable("HOME").map(|home| home.join(below));
+    }
+    let Some(named) = place.strip_prefix('$') else { return Some(place.into()) };
+    match named.split_once('/') {
+        Some((name, below)) => variable(name).map(|start| start.join(below)),
+        None => variable(named),
+    }
+}
+
+/// The first of a module's usual configuration files that is there.
+fn configuration(places: &[&str]) -> Option<(PathBuf, String)> {
+    paths(places).into_iter().find_map(|path| fs::read_to_string(&path).ok().map(|text| (path, text)))
+}
+
+fn softhsm() -> Vec<PathBuf> {
+    let usual =
+        ["$SOFTHSM2_CONF", "~/.config/softhsm2/softhsm2.conf", "/etc/softhsm2.conf", "/etc/softhsm/softhsm2.conf"];
+    let directory = configuration(&usual).and_then(|(_, text)| token_directory(&text));
+    directory.map_or_else(|| SOFTHSM_TOKENS.map(PathBuf::from).to_vec(), |directory| vec![directory])
+}
+
+/// `directories.tokendir` of softhsm2.conf(5).
+fn token_directory(text: &str) -> Option<PathBuf> {
+    let settings = text.lines().filter_map(|line| line.split('#').next()?.split_once('='));
+    let found = settings.filter(|(key, _)| key.trim() == "directories.tokendir").last();
+    found.map(|(_, value)| PathBuf::from(value.trim())).filter(|path| !path.as_os_str().is_empty())
+}
+
+fn kryoptic() -> Vec<PathBuf> {
+    let usual = [
+        "$KRYOPTIC_CONF",
+        "$XDG_CONFIG_HOME/kryoptic/token.conf",
+        "~/.config/kryoptic/token.conf",
+        "/etc/kryoptic/token.conf",
+        "/usr/local/etc/kryoptic/token.conf",
+    ];
+    // A database may stand in place of the configuration.
+    let database = path("$KRYOPTIC_CONF").filter(|path| path.extension().is_some_and(|extension| extension == "sql"));
+    let databases = database.map(|path| vec![path]).or_else(|| configuration(&usual).map(|(_, text)| databases(&text)));
+    // SQLite writes its journal beside the file.
+    databases.unwrap_or_default().into_iter().filter_map(|file| directory_of(&file)).collect()
+}
+
+/// Each slot's `dbargs` of kryoptic's token.conf.
+fn databases(text: &str) -> Vec<PathBuf> {
+    let Ok(document) = DeTable::parse(text) else { return Vec::new() };
+    let Some(DeValue::Array(slots)) = document.get_ref().get("slots").map(Spanned::get_ref) else { return Vec::new() };
+    let arguments = slots.iter().filter_map(|slot| match slot.get_ref() {
+        DeValue::Table(slot) => slot.get("dbargs")?.get_ref().as_str(),
+        _ => None,
+    });
+    arguments.map(|arguments| nss_directory(arguments).unwrap_or_else(|| arguments.into())).collect()
+}
+
+/// The directory of NSS's form, `configDir='/etc/pki/nssdb' ...`, with a file in it to stand for all.
+fn nss_directory(arguments: &str) -> Option<PathBuf> {
+    let value = arguments.split_once("configDir=")?.1;
+    let end = value.get(1..)?.find(['\'', '"'])?;
+    value.get(1..=end).map(|directory| Path::new(directory.trim_start_matches("sql:")).join("key4.db"))
+}
+
+fn directory_of(file: &Path) -> Option<PathBuf> {
+    let parent = file.parent()?;
+    Some(if parent.as_os_str().is_empty() { ".".into() } else { parent.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn softhsms_tokens_are_where_its_configuration_says() {
+        let text = "# directories.tokendir = /no\nlog.level = ERROR\ndirectories.tokendir = /srv/my tokens/  # here\n";
+        assert_eq!(token_directory(text), Some("/srv/my tokens/".into()));
+        assert_eq!(token_directory("objectstore.backend = file\n"), None);
+        assert_eq!(token_directory("directories.tokendir =\n"), None);
+    }
+
+    #[test]
+    fn kryoptics_databases_are_where_its_configuration_says() {
+        let text = "[[slots]]\nslot = 1\ndbtype = \"sqlite\"\ndbargs = \"/a/b.sql\"\n[[slots]]\nslot = 2\n\
+                    dbargs = \"configDir='sql:/etc/nss' certPrefix='x'\"\n[[slots]]\nslot = 3\n";
+        assert_eq!(databases(text), [Path::new("/a/b.sql"), Path::new("/etc/nss/key4.db")]);
+        assert!(databases("not TOML").is_empty());
+        for odd in ["configDir=", "configDir='", "configDir=é'", "configDir=''"] {
+            nss_directory(odd);
+        }
+        assert_eq!(directory_of(Path::new("token.sql")), Some(".".into()));
+    }
+}

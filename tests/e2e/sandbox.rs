@@ -1,0 +1,222 @@
+//! The worker's sandbox, tried from inside by a module that does what a module that was taken over would do.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::stand::{Run, Stand, faulty_module, tool};
+
+/// What every profile forbids from the first line of the module on.
+const NEVER: [&str; 11] = [
+    "read",
+    "write",
+    "memory file",
+    "packet",
+    "ptrace",
+    "process_vm_readv",
+    "signal",
+    "io_uring",
+    "namespace",
+    "dumpable",
+    "exec",
+];
+
+/// What is forbidden after the login besides.
+const AFTER_LOGIN: [&str; 2] = ["new code", "process"];
+
+/// A module that attacks, under the name of another one, beside its prey.
+fn attacker(file: &str) -> Stand {
+    let mut stand = Stand::new();
+    stand.faulty("attack");
+    let module = stand.path().join(file);
+    fs::copy(faulty_module(), &module).unwrap();
+    stand.use_module(Some(&module.display().to_string()));
+    // Where SoftHSM2's profile lets it write.
+    stand.set("FAULTY_LOG", stand.file("tokens/calls"));
+    let prey = stand.path().join("prey");
+    fs::create_dir(&prey).unwrap();
+    fs::write(prey.join("secret"), "another user's").unwrap();
+    tool(Command::new("chown").args(["-R", "nobody"]).arg(&prey));
+    stand.set("FAULTY_PREY", prey.display().to_string());
+    stand
+}
+
+fn sign(stand: &Stand, more: &[&str]) -> Run {
+    stand.run(&[&["sign", "-v", "--slot", "0", "--pin-source", &stand.pin_source()][..], more].concat())
+}
+
+/// What became of each attack, by `load: exec`.
+fn attacks(run: &Run) -> BTreeMap<String, String> {
+    let lines = run.stderr.lines().filter_map(|line| line.split_once("attack at "));
+    let found: BTreeMap<String, String> = lines
+        .filter_map(|(_, attack)| attack.rsplit_once(": "))
+        .map(|(what, how)| (what.to_owned(), how.to_owned()))
+        .collect();
+    assert!(found.len() >= NEVER.len(), "{run:?}");
+    found
+}
+
+#[track_caller]
+fn forbidden(found: &BTreeMap<String, String>, what: &str) {
+    let how = found.get(what).unwrap_or_else(|| panic!("{what} was not tried: {found:?}"));
+    assert!(how == "EPERM" || how == "EACCES", "{what}: {how}");
+}
+
+#[test]
+fn a_module_that_was_taken_over_gets_nowhere_and_signing_goes_on() {
+    let stand = attacker("libsofthsm2.so");
+    let run = sign(&stand, &[]);
+    let found = attacks(&run);
+    for what in NEVER.iter().chain(&["internet", "unix", "x32"]) {
+        forbidden(&found, &format!("load: {what}"));
+        forbidden(&found, &format!("signing: {what}"));
+    }
+    forbidden(&found, "signing: read in a thread");
+    for what in AFTER_LOGIN {
+        assert_eq!(found[&format!("load: {what}")], "done", "it may while it starts");
+        forbidden(&found, &format!("signing: {what}"));
+    }
+    assert!(run.stderr.contains("sandbox: profile softhsm2: files (Landlock ABI "), "{run:?}");
+    assert!(run.ok().contains("CACertificate "));
+}
+
+#[test]
+fn without_a_sandbox_every_attack_succeeds() {
+    for (file, more) in [("libsofthsm2.so", &["--sandbox", "off"][..]), ("unknown.so", &[])] {
+        let stand = attacker(file);
+        let run = sign(&stand, more);
+        let found = attacks(&run);
+        for what in NEVER.iter().chain(&AFTER_LOGIN).chain(&["internet", "unix"]) {
+            // Who traces already cannot begin to.
+            for when in if *what == "ptrace" { &["load"][..] } else { &["load", "signing"] } {
+                assert_eq!(found[&format!("{when}: {what}")], "done", "{when}: {what}");
+            }
+        }
+        run.ok();
+    }
+}
+
+#[test]
+fn each_profile_forbids_what_it_does_not_name() {
+    let local = ["libsofthsm2.so", "libkryoptic_pkcs11.so"];
+    let daemons =
+        ["opensc-pkcs11.so", "libykcs11.so.2", "libtpm2_pkcs11.so.1", "libopencryptoki.so", "p11-kit-client.so"];
+    let network = [
+        "yubihsm_pkcs11.so",
+        "libcloudhsm_pkcs11.so",
+        "libCryptoki2_64.so",
+        "libcknfast.so",
+        "libcs_pkcs11_R3.so",
+        "libkmsp11.so",
+        "p11-kit-proxy.so",
+    ];
+    let all = local.map(|file| (file, "none")).into_iter();
+    let all = all.chain(daemons.map(|file| (file, "unix"))).chain(network.map(|file| (file, "internet")));
+    for (file, most) in all {
+        let stand = attacker(file);
+        let found = attacks(&stand.run(&["list", "-v"]));
+        for what in NEVER {
+            forbidden(&found, &format!("load: {what}"));
+        }
+        let expected = |allowed: bool| if allowed { "done" } else { "EPERM" };
+        assert_eq!(found["load: unix"], expected(most != "none"), "{file}");
+        assert_eq!(found["load: internet"], expected(most == "internet"), "{file}");
+    }
+}
+
+#[test]
+fn a_simulated_tpm_is_reached_where_its_variable_says_so() {
+    let mut stand = attacker("libtpm2_pkcs11.so.1");
+    stand.set("TPM2_PKCS11_TCTI", "swtpm:host=127.0.0.1,port=2321");
+    assert_eq!(attacks(&stand.run(&["list", "-v"]))["load: internet"], "done");
+}
+
+#[test]
+fn what_runs_without_a_sandbox_is_named_by_doctor_custody_and_the_agent() {
+    let mut stand = Stand::new();
+    let (pin, state) = (stand.pin_source(), "--pin-source");
+    let doctor = stand.run(&["doctor", state, &pin]).stdout;
+    assert!(doctor.contains("ok       sandbox          profile softhsm2: files (Landlock ABI "), "{doctor}");
+    let custody = |stand: &Stand, more: &[&str]| -> String {
+        let arguments = ["custody", state, &pin, "--format", "json"];
+        stand.run(&[&arguments[..], more].concat()).stdout
+    };
+    let report = custody(&stand, &[]);
+    assert!(report.contains("\"profile\": \"softhsm2\"") && report.contains("\"system_calls\": true"), "{report}");
+    let off = stand.run(&["doctor", state, &pin, "--sandbox", "off"]).stdout;
+    assert!(off.contains("warning  sandbox          off"), "{off}");
+    let report = custody(&stand, &["--sandbox", "off"]);
+    assert!(report.contains("\"sandbox\": null") && report.contains("runs without a sandbox"), "{report}");
+    stand.faulty("");
+    let unknown = stand.run(&["doctor", state, &pin]).stdout;
+    assert!(unknown.contains("warning  sandbox          none: what this module needs is not known"), "{unknown}");
+}
+
+#[test]
+fn a_kernel_that_cannot_confine_is_said_to_be_one() {
+    let stand = Stand::new();
+    for (inject, words) in [
+        ("landlock_create_ruleset:error=ENOSYS", "files are not confined, this kernel has no Landlock, system calls"),
+        (
+            "landlock_create_ruleset:error=EOPNOTSUPP",
+            "files are not confined, this kernel has no Landlock, system calls",
+        ),
+        ("seccomp:error=ENOSYS", "system calls are not filtered, this kernel has no seccomp"),
+    ] {
+        let command = stand.command(&["doctor", "--pin-source", &stand.pin_source()]);
+        let mut traced = Command::new("strace");
+        traced.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=landlock_create_ruleset,seccomp", "-e"]);
+        traced.arg(format!("inject={inject}")).arg(command.get_program()).args(command.get_args());
+        traced.current_dir(stand.path()).env_clear();
+        traced.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let run = Run::from_output(traced.output().unwrap());
+        assert!(run.stdout.contains("warning  sandbox          profile softhsm2: "), "{run:?}");
+        assert!(run.stdout.contains(words), "{run:?}");
+    }
+}
+
+#[test]
+fn a_module_that_fails_in_its_sandbox_is_told_of_with_the_way_out() {
+    let mut stand = Stand::new();
+    // A configuration that the loader of this process does not see where the module would look for it.
+    stand.set("SOFTHSM2_CONF", stand.file("nowhere.conf"));
+    let error = stand.run(&["list"]).failed(6);
+    assert!(error.contains("C_Initialize") && error.contains("--sandbox off"), "{error}");
+}
+
+#[test]
+fn softhsms_tokens_are_found_wherever_its_configuration_says() {
+    let mut stand = Stand::new();
+    let moved = stand.path().join("a place with spaces");
+    fs::rename(stand.path().join("tokens"), &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, stand.path().join("link")).unwrap();
+    let home = stand.path().join("home/.config/softhsm2");
+    fs::create_dir_all(&home).unwrap();
+    let configuration =
+        |tokens: &Path| format!("directories.tokendir = {}\nobjectstore.backend = file\n", tokens.display());
+    for tokens in [moved.clone(), stand.path().join("link"), "a place with spaces".into(), "./link/".into()] {
+        let named = stand.write("softhsm2.conf", configuration(&tokens));
+        stand.set("SOFTHSM2_CONF", named);
+        sign(&stand, &[]).ok();
+    }
+    fs::write(home.join("softhsm2.conf"), configuration(&moved)).unwrap();
+    let mut command = stand.command(&["sign", "--slot", "0", "--pin-source", &stand.pin_source()]);
+    Run::from_output(command.env_remove("SOFTHSM2_CONF").output().unwrap()).ok();
+}
+
+#[test]
+fn the_guide_to_the_sandbox_shows_every_profile() {
+    let guide = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/sandbox.md")).unwrap();
+    for profile in cba_agent::sandbox::profile::PROFILES {
+        let row = guide.lines().find(|line| line.starts_with(&format!("| `{}` |", profile.name)));
+        let row = row.unwrap_or_else(|| panic!("no row for {}", profile.name));
+        let places = profile.reads.iter().chain(profile.writes).chain(profile.devices);
+        for place in places {
+            assert!(row.contains(&format!("`{place}`")), "{}: {place}", profile.name);
+        }
+    }
+    for place in cba_agent::sandbox::profile::EVERY_READ {
+        assert!(guide.contains(&format!("`{place}`")), "{place}");
+    }
+}
