@@ -1,8 +1,9 @@
 //! The process of a worker: how it is started, watched, killed and waited for, and what becomes of its output.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use zeroize::Zeroizing;
 
 use crate::deadline::Deadline;
 use crate::printable::printable_bytes;
@@ -54,6 +56,25 @@ pub struct Launch {
     pub module_debug: bool,
 }
 
+impl Launch {
+    /// What the worker inherits of this process's environment. A PIN's copy is wiped and not only left out.
+    fn environment(&self) -> Vec<(OsString, OsString)> {
+        let is_withheld = |name: &OsStr| {
+            SERVICE.iter().any(|other| name == *other)
+                || (!self.module_debug && MODULE_DEBUG.iter().any(|other| name == *other))
+        };
+        let mut inherited = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            if self.pin_variables.contains(&name) {
+                drop(Zeroizing::new(value.into_vec()));
+            } else if !is_withheld(&name) {
+                inherited.push((name, value));
+            }
+        }
+        inherited
+    }
+}
+
 /// A started process, in a process group of its own, killed with all of that group when dropped.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -90,17 +111,7 @@ impl Process {
             .stderr(Stdio::piped());
         // A group of its own: Ctrl-C goes to the front, and a kill reaches what the module forked.
         command.process_group(0);
-        launch.pin_variables.iter().for_each(|variable| {
-            command.env_remove(variable);
-        });
-        SERVICE.iter().for_each(|variable| {
-            command.env_remove(variable);
-        });
-        if !launch.module_debug {
-            MODULE_DEBUG.iter().for_each(|variable| {
-                command.env_remove(variable);
-            });
-        }
+        command.env_clear().envs(launch.environment());
         let mut child = command.spawn()?;
         // It holds a copy of the child's socket; without it, the end of the child is seen.
         drop(command);

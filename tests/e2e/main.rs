@@ -20,6 +20,7 @@ mod fuse;
 mod list;
 mod load;
 mod losses;
+mod memory;
 mod model;
 mod odd;
 mod openapi;

@@ -37,6 +37,7 @@ macro_rules! on_stack {
             ten_unattended_runs_with_a_wrong_pin_spend_one_try,
             says_that_a_locked_pin_is_locked,
             signs_with_an_always_authenticate_key,
+            signs_in_the_sandbox_of_its_module,
             survives_a_lost_token_and_works_when_it_is_back,
             serves_and_recovers_from_a_lost_token_by_itself,
             serves_a_key_that_wants_a_login_for_each_signature,

@@ -57,6 +57,14 @@ pub(crate) fn signs_both_versions_and_openssl_verifies(stack: &mut dyn Stack) {
     }
 }
 
+pub(crate) fn signs_in_the_sandbox_of_its_module(stack: &mut dyn Stack) {
+    let (key, source) = (stack.plain_key(), right(stack));
+    let run = stack.sign(&key, &source, &["-v"]);
+    assert!(run.stderr.contains("debug: sandbox: profile "), "{run:?}");
+    assert!(run.stderr.contains(": files (Landlock ABI ") && run.stderr.contains(", system calls"), "{run:?}");
+    openssl_accepts(stack, run);
+}
+
 pub(crate) fn says_what_it_holds_and_what_a_host_lacks(stack: &mut dyn Stack) {
     let (key, source) = (stack.plain_key(), right(stack));
     let run = |stack: &dyn Stack, command: &str, more: &[&str]| {
