@@ -288,7 +288,7 @@ fn slot_text(shown: &ShownSlot) -> String {
     match &shown.objects {
         Ok(found) => {
             let mut table = Table::new();
-            table.load_style(presets::NOTHING);
+            table.load_preset(presets::NOTHING);
             for object in objects(shown, found) {
                 let details = format!("{}\n{}", object.details.join(", "), object.uri);
                 table.add_row([

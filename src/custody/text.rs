@@ -41,7 +41,7 @@ pub fn text(report: &Report, width: Option<u16>) -> String {
 
 fn table(width: Option<u16>) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    table.load_preset(presets::NOTHING);
     if let Some(width) = width {
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     }

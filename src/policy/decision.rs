@@ -106,13 +106,13 @@ pub fn decide(policy: &Policy, subject: &Subject<'_>) -> Decision {
         let (rule, name) = (Rule::Require(*requirement), requirement.name());
         let holds = requirement.holds(subject.key, subject.order.token);
         decision.refuse_if(rule, holds == Some(false), format_args!("the key is not {name}"));
-        let unknown = format_args!("the token does not report whether the key is {name}");
+        let unknown = format!("the token does not report whether the key is {name}");
         decision.refuse_if(rule, holds.is_none(), unknown);
     }
     if let Some(pins) = &policy.certificate_sha256 {
         let fingerprint = subject.certificate.sha256();
         let pinned = pins.iter().any(|pin| pin[..] == fingerprint);
-        let reason = format_args!("certificate {} is not allowed", hex(&fingerprint));
+        let reason = format!("certificate {} is not allowed", hex(&fingerprint));
         decision.refuse_if(Rule::CertificateSha256, !pinned, reason);
     }
     judge_certificate(policy, subject.certificate, subject.now, &mut decision);
@@ -126,7 +126,7 @@ pub fn decide_order(policy: &Policy, order: &Order<'_>) -> Decision {
         Some(versions) => versions.contains(&order.version),
         None => order.version == Version::V2 || order.version_by_flag,
     };
-    let version = format_args!("payload version {} is not allowed", order.version);
+    let version = format!("payload version {} is not allowed", order.version);
     decision.refuse_if(Rule::PayloadVersions, !version_is_allowed, version);
     let is_other = policy.mechanism.is_some_and(|wanted| wanted != order.mechanism);
     decision.refuse_if(Rule::Mechanism, is_other, format_args!("the token would sign by {}", order.mechanism.name()));
@@ -142,7 +142,7 @@ pub fn decide_token(policy: &Policy, token: Option<&Token>) -> Decision {
     if let Some(serials) = &policy.token_serials {
         let serial = token.map(|token| token.serial.as_str());
         let pinned = serial.is_some_and(|serial| serials.iter().any(|pinned| pinned == serial));
-        let reason = format_args!("token serial '{}' is not allowed", printable(serial.unwrap_or("?")));
+        let reason = format!("token serial '{}' is not allowed", printable(serial.unwrap_or("?")));
         decision.refuse_if(Rule::TokenSerials, !pinned, reason);
     }
     decision
@@ -170,7 +170,7 @@ fn judge_certificate(policy: &Policy, certificate: &Certificate, now: u64, decis
     let (bits, least) = (certificate.bits(), policy.min_rsa_bits);
     let size = Rule::MinRsaBits;
     decision.refuse_if(size, bits < least, format_args!("the RSA key has {bits} bits, fewer than {least}"));
-    let most = format_args!("the RSA key has {bits} bits, more than {MAX_RSA_BITS}");
+    let most = format!("the RSA key has {bits} bits, more than {MAX_RSA_BITS}");
     decision.refuse_if(size, bits > MAX_RSA_BITS, most);
     let cannot_sign = certificate.key_usage.is_some_and(|usage| !usage.digital_signature());
     decision.refuse_if(Rule::KeyUsage, cannot_sign, "the certificate's key usage lacks digitalSignature");
@@ -188,7 +188,7 @@ fn judge_extended_key_usage(policy: &Policy, certificate: &Certificate, decision
         return decision.warn_if(Rule::ExtendedKeyUsage, true, absent);
     };
     let wanted = &policy.extended_key_usage;
-    let other = format_args!("the certificate is for {}, not for {}", usages.join(", "), wanted.join(" or "));
+    let other = format!("the certificate is for {}, not for {}", usages.join(", "), wanted.join(" or "));
     decision.refuse_if(Rule::ExtendedKeyUsage, !usages.iter().any(|usage| wanted.contains(usage)), other);
 }
 

@@ -70,8 +70,8 @@ fn softhsm() -> Vec<PathBuf> {
 
 /// `directories.tokendir` of softhsm2.conf(5).
 fn token_directory(text: &str) -> Option<PathBuf> {
-    let settings = text.lines().filter_map(|line| line.split('#').next()?.split_once('='));
-    let found = settings.filter(|(key, _)| key.trim() == "directories.tokendir").last();
+    let mut settings = text.lines().rev().filter_map(|line| line.split('#').next()?.split_once('='));
+    let found = settings.find(|(key, _)| key.trim() == "directories.tokendir");
     found.map(|(_, value)| PathBuf::from(value.trim())).filter(|path| !path.as_os_str().is_empty())
 }
 

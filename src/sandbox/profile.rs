@@ -173,7 +173,6 @@ pub const PROFILES: [Profile; 14] = [
         devices: &["/dev/tpm0", "/dev/tpmrm0"],
         sockets: &["/run/dbus"],
         store: Store::Tpm,
-        ..BARE
     },
     Profile {
         name: "opencryptoki",
