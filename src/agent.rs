@@ -19,6 +19,7 @@ use crate::pin::credential::can_be_read_again;
 use crate::pin::{Credential, PinError, Source, leave_signals};
 use crate::reach;
 
+pub mod asked;
 pub mod client;
 mod connections;
 pub mod doorway;
@@ -51,13 +52,6 @@ const RESERVED: u64 = 64;
 
 /// Connections at most, whatever the system allows.
 const CONNECTIONS: u64 = 8192;
-
-/// Whether a caller's name for its job is one: 1 to 64 letters, digits and `. _ : / -`.
-#[must_use]
-pub fn is_job(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
-    (1..=64).contains(&name.len()) && name.chars().all(plain)
-}
 
 /// Serves until SIGTERM or SIGINT.
 ///

@@ -38,7 +38,7 @@ const ROOMS: [&str; 28] = [
     "lib",
 ];
 
-const PURE: [&str; 17] = [
+const PURE: [&str; 18] = [
     "custody",
     "policy",
     "identity",
@@ -50,6 +50,7 @@ const PURE: [&str; 17] = [
     "page",
     "printable",
     "worker/wire",
+    "agent/asked",
     "agent/pool/failure",
     "agent/pool/order",
     "agent/pool/plan",

@@ -174,7 +174,10 @@ fn receive(stream: &mut UnixStream, deadline: &Deadline) -> io::Result<Vec<u8>> 
 }
 
 /// Takes an answer apart (RFC 9112): a status, a length, a body of exactly that length.
-fn read(path: &str, received: &[u8]) -> Result<Answer, ClientError> {
+///
+/// # Errors
+/// When it is no agent's answer, or a refusal.
+pub fn read(path: &str, received: &[u8]) -> Result<Answer, ClientError> {
     let stranger = |what: &str| ClientError::Stranger { path: path.to_owned(), what: what.to_owned() };
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);

@@ -7,15 +7,13 @@ use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
-use serde::{Deserialize, Deserializer};
 
-use super::is_job;
+use super::asked::Asked;
 use super::peer::{Access, Peer};
 use super::pool::Task;
 use super::problem::{self, Problem};
 use super::server::{Agent, Client};
 use crate::audit::chain::Caller;
-use crate::cba::Version;
 use crate::policy::Wish;
 use crate::reach::now;
 
@@ -31,21 +29,6 @@ const PEM: &str = "application/x-pem-file";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Reply = Response<Full<Bytes>>;
-
-/// The body of `POST /sign`. Nothing in it has room for bytes to be signed.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Order {
-    #[serde(default, deserialize_with = "present")]
-    payload_version: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    job: Option<String>,
-}
-
-/// `null` is not absent.
-fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
-    String::deserialize(value).map(Some)
-}
 
 /// Answers one request.
 pub(super) async fn answer(
@@ -169,23 +152,8 @@ async fn read(agent: &Arc<Agent>, request: Request<Incoming>) -> Result<(Wish, O
         Ok(Err(_)) => return Err(bad("the body cannot be read")),
         Ok(Ok(body)) => body.to_bytes(),
     };
-    let wanted =
-        || bad("the body must be a JSON object with no members but payload_version (\"v2\" or \"v1\") and job, as {}");
-    // The reader would take an array for the same.
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(wanted());
-    }
-    let order: Order = serde_json::from_slice(&body).map_err(|_| wanted())?;
-    let version = match order.payload_version.as_deref() {
-        None => agent.config.version,
-        Some("v2") => Version::V2,
-        Some("v1") => Version::V1,
-        Some(_) => return Err(bad("payload_version must be \"v2\" or \"v1\"")),
-    };
-    if order.job.as_deref().is_some_and(|job| !is_job(job)) {
-        return Err(bad("job must be 1 to 64 letters, digits and . _ : / -"));
-    }
-    Ok((Wish { version, by_flag: false }, order.job))
+    let asked = Asked::from_json(&body).map_err(bad)?;
+    Ok((Wish { version: asked.version.unwrap_or(agent.config.version), by_flag: false }, asked.job))
 }
 
 fn refuse(agent: &Arc<Agent>, peer: &Peer, what: &str) -> Reply {

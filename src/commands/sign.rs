@@ -5,7 +5,8 @@ use std::path::Path;
 use clap::ArgMatches;
 
 use super::{print, usage, word};
-use crate::agent::{client, is_job};
+use crate::agent::asked::is_job;
+use crate::agent::client;
 use crate::audit::Log;
 use crate::audit::chain::Caller;
 use crate::cba::page::page;

@@ -1,0 +1,35 @@
+//! Frames, both ways: what is read is written and read again as the same, and no length is taken that is over the limit.
+
+#![no_main]
+#![allow(missing_docs)]
+
+use std::fmt::Debug;
+
+use cba_agent::worker::wire::{LIMIT, Reply, Request, decode, encode, length};
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+
+/// A message of either direction.
+trait Message: serde::Serialize + serde::de::DeserializeOwned + Debug + PartialEq {}
+impl<T: serde::Serialize + serde::de::DeserializeOwned + Debug + PartialEq> Message for T {}
+
+fn both_ways<T: Message>(bytes: &[u8]) {
+    let Ok(message) = decode::<T>(bytes) else { return };
+    let frame = encode(&message).expect("what was read is no longer than what was read");
+    let (header, body) = frame.split_first_chunk::<4>().expect("a frame has a header");
+    assert_eq!(length(*header, LIMIT).expect("our own length"), body.len());
+    assert_eq!(decode::<T>(body).expect("our own frame"), message);
+    // It holds nothing that its sender could use to have bytes of their choice signed.
+    let text = serde_json::from_slice::<Value>(body).expect("JSON").to_string();
+    assert!(!text.contains("\"Sign\":{\"message\"") && !text.contains("\"data\""), "{text}");
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Some((header, _)) = bytes.split_first_chunk::<4>() {
+        assert!(
+            length(*header, LIMIT).is_ok_and(|length| length <= LIMIT) || u32::from_be_bytes(*header) as usize > LIMIT
+        );
+    }
+    both_ways::<Request>(bytes);
+    both_ways::<Reply>(bytes);
+});

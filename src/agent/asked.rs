@@ -1,0 +1,64 @@
+//! What the body of `POST /sign` asks for.
+//!
+//! PURE. It has two members, of fixed forms. Nothing in it has room for bytes to be signed.
+
+use serde::{Deserialize, Deserializer};
+
+use crate::cba::Version;
+
+/// The body.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    #[serde(default, deserialize_with = "present")]
+    payload_version: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    job: Option<String>,
+}
+
+/// `null` is not absent.
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(value).map(Some)
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The payload's version, where one is named.
+    pub version: Option<Version>,
+    /// The caller's name for its job.
+    pub job: Option<String>,
+}
+
+impl Asked {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// What is wanted instead.
+    pub fn from_json(body: &[u8]) -> Result<Self, &'static str> {
+        const WANTED: &str =
+            "the body must be a JSON object with no members but payload_version (\"v2\" or \"v1\") and job, as {}";
+        // The reader would take an array for the same.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(WANTED);
+        }
+        let Body { payload_version, job } = serde_json::from_slice(body).map_err(|_| WANTED)?;
+        let version = match payload_version.as_deref() {
+            None => None,
+            Some("v2") => Some(Version::V2),
+            Some("v1") => Some(Version::V1),
+            Some(_) => return Err("payload_version must be \"v2\" or \"v1\""),
+        };
+        if job.as_deref().is_some_and(|job| !is_job(job)) {
+            return Err("job must be 1 to 64 letters, digits and . _ : / -");
+        }
+        Ok(Self { version, job })
+    }
+}
+
+/// Whether a caller's name for its job is one: 1 to 64 letters, digits and `. _ : / -`.
+#[must_use]
+pub fn is_job(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
+    (1..=64).contains(&name.len()) && name.chars().all(plain)
+}
