@@ -2,9 +2,10 @@
 //!
 //! Only a request that has arrived as a whole keeps its connection; of all others strangers' go first, then those of the
 //! user who has most, the oldest first. So neither idle nor half-sent requests can keep anybody out. One that came a
-//! moment ago may have its request still in the kernel, and stays; where there are no others, the next has to wait.
+//! moment ago may have its request still in the kernel, and stays; where there are no others, the next has to wait. A user
+//! who has a whole share already makes room among their own, at once, and has nobody else wait.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,9 @@ use super::peer::Access;
 
 /// How long a connection may take until its request counts as not yet sent.
 const FRESH: Duration = Duration::from_millis(100);
+
+/// How many one user may have without having to make room among their own.
+const SHARE: usize = 1024;
 
 /// All of them.
 #[derive(Debug)]
@@ -28,13 +32,18 @@ pub(super) struct Connections {
 #[derive(Debug, Default)]
 struct Open {
     next: u64,
-    all: HashMap<u64, Entry>,
+    users: HashMap<User, BTreeMap<u64, Entry>>,
+}
+
+/// Whose a connection is; somebody in other groups by the same number may be a stranger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct User {
+    uid: u32,
+    is_stranger: bool,
 }
 
 #[derive(Debug)]
 struct Entry {
-    uid: u32,
-    access: Access,
     /// Requests in hand.
     busy: usize,
     /// When it was made, or last answered.
@@ -48,7 +57,7 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Connection {
     all: Arc<Connections>,
-    number: u64,
+    place: Place,
     /// Told when it must make room.
     pub(super) leave: Arc<Notify>,
     idle: Arc<Notify>,
@@ -56,7 +65,10 @@ pub(super) struct Connection {
 
 /// A request in hand, until dropped.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<Connections>, u64);
+pub(super) struct Busy(Arc<Connections>, Place);
+
+/// Where a connection is among all.
+type Place = (User, u64);
 
 impl Connections {
     pub(super) fn new(most: usize) -> Arc<Self> {
@@ -74,22 +86,26 @@ impl Connections {
     /// Takes one more in.
     pub(super) fn enter(self: &Arc<Self>, uid: u32, access: Access) -> Connection {
         let mut open = self.lock();
+        let user = User { uid, is_stranger: access == Access::None };
+        if open.users.get(&user).is_some_and(|own| own.len() >= SHARE) {
+            open.dismiss(user, Duration::ZERO);
+        }
         open.next += 1;
         let number = open.next;
         let (leave, idle) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let shared = (Arc::clone(&leave), Arc::clone(&idle));
-        let entry = Entry { uid, access, busy: 0, touched: Instant::now(), leave: shared.0, idle: shared.1 };
-        open.all.insert(number, entry);
-        Connection { all: Arc::clone(self), number, leave, idle }
+        let entry = Entry { busy: 0, touched: Instant::now(), leave: shared.0, idle: shared.1 };
+        open.users.entry(user).or_default().insert(number, entry);
+        Connection { all: Arc::clone(self), place: (user, number), leave, idle }
     }
 
     fn make_room(&self) -> bool {
         let mut open = self.lock();
-        open.all.len() < self.most || open.make_room(self.fresh)
+        open.count() < self.most || open.make_room(self.fresh)
     }
 
     pub(super) fn count(&self) -> usize {
-        self.lock().all.len()
+        self.lock().count()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
@@ -98,19 +114,38 @@ impl Connections {
 }
 
 impl Open {
-    /// Has one leave. It is forgotten at once, though its task takes a moment to end.
+    fn count(&self) -> usize {
+        self.users.values().map(BTreeMap::len).sum()
+    }
+
+    fn entry(&mut self, (user, number): Place) -> Option<&mut Entry> {
+        self.users.get_mut(&user)?.get_mut(&number)
+    }
+
+    fn forget(&mut self, (user, number): Place) -> Option<Entry> {
+        let own = self.users.get_mut(&user)?;
+        let entry = own.remove(&number);
+        if own.is_empty() {
+            self.users.remove(&user);
+        }
+        entry
+    }
+
+    /// Has one leave.
     fn make_room(&mut self, fresh: Duration) -> bool {
-        let mut of_user: HashMap<u32, usize> = HashMap::new();
-        self.all.values().for_each(|entry| *of_user.entry(entry.uid).or_default() += 1);
-        let idle = self.all.iter().filter(|(_, entry)| entry.busy == 0 && entry.touched.elapsed() >= fresh);
-        let goes_first = |(_, entry): &(&u64, &Entry)| {
-            let is_stranger = entry.access == Access::None;
-            let crowd = of_user.get(&entry.uid).copied().unwrap_or_default();
-            (!is_stranger, usize::MAX - crowd, entry.touched)
-        };
-        let Some((number, _)) = idle.min_by_key(goes_first) else { return false };
-        let number = *number;
-        if let Some(entry) = self.all.remove(&number) {
+        let mut users: Vec<(User, usize)> = self.users.iter().map(|(user, own)| (*user, own.len())).collect();
+        users.sort_by_key(|(user, count)| (!user.is_stranger, usize::MAX - count));
+        users.into_iter().any(|(user, _)| self.dismiss(user, fresh))
+    }
+
+    /// Has a user's oldest leave that is neither busy nor fresh. It is forgotten at once, though its task takes a moment to
+    /// end.
+    fn dismiss(&mut self, user: User, fresh: Duration) -> bool {
+        let Some(own) = self.users.get(&user) else { return false };
+        let now = Instant::now();
+        let idle = own.iter().filter(|(_, entry)| entry.busy == 0 && now.duration_since(entry.touched) >= fresh);
+        let Some(number) = idle.min_by_key(|(_, entry)| entry.touched).map(|(number, _)| *number) else { return false };
+        if let Some(entry) = self.forget((user, number)) {
             entry.leave.notify_one();
         }
         true
@@ -120,14 +155,14 @@ impl Open {
 impl Connection {
     /// A request has arrived, and is in hand until the result is dropped.
     pub(super) fn begin(&self) -> Busy {
-        if let Some(entry) = self.all.lock().all.get_mut(&self.number) {
+        if let Some(entry) = self.all.lock().entry(self.place) {
             entry.busy += 1;
         }
-        Busy(Arc::clone(&self.all), self.number)
+        Busy(Arc::clone(&self.all), self.place)
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.all.lock().all.get(&self.number).is_some_and(|entry| entry.busy > 0)
+        self.all.lock().entry(self.place).is_some_and(|entry| entry.busy > 0)
     }
 
     /// Waits until no request is in hand.
@@ -140,7 +175,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.all.lock().all.remove(&self.number);
+        self.all.lock().forget(self.place);
         self.all.eased.notify_one();
     }
 }
@@ -148,7 +183,7 @@ impl Drop for Connection {
 impl Drop for Busy {
     fn drop(&mut self) {
         let mut open = self.0.lock();
-        if let Some(entry) = open.all.get_mut(&self.1) {
+        if let Some(entry) = open.entry(self.1) {
             (entry.busy, entry.touched) = (entry.busy.saturating_sub(1), Instant::now());
             if entry.busy == 0 {
                 entry.idle.notify_one();
@@ -172,7 +207,7 @@ mod tests {
         let all = connections(4);
         let held = [(1, Access::Ask), (2, Access::Ask), (2, Access::Ask), (9, Access::None)]
             .map(|(uid, access)| all.enter(uid, access));
-        let left = |number: usize| !all.lock().all.contains_key(&held[number].number);
+        let left = |number: usize| all.lock().entry(held[number].place).is_none();
         assert!(all.make_room() && left(3));
         let _one = all.enter(1, Access::Ask);
         let _two = all.enter(2, Access::Ask);
@@ -190,5 +225,16 @@ mod tests {
         let all = Connections::new(1);
         let _fresh = all.enter(1, Access::Ask);
         assert!(!all.make_room());
+    }
+
+    #[test]
+    fn who_has_a_whole_share_makes_room_among_their_own() {
+        let all = Connections::new(SHARE * 4);
+        let held: Vec<Connection> = (0..SHARE + 10).map(|_| all.enter(1, Access::Ask)).collect();
+        let _other = all.enter(2, Access::Ask);
+        assert_eq!(all.count(), SHARE + 1);
+        assert!(held[..10].iter().all(|connection| all.lock().entry(connection.place).is_none()));
+        drop(held);
+        assert_eq!((all.count(), all.lock().users.len()), (1, 1));
     }
 }

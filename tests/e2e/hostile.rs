@@ -1,0 +1,429 @@
+//! What a hostile user of the host would do to the agent: odd requests, many of them, and games with files. Whatever comes,
+//! an honest user is served afterwards, and each payload that was made is one that was asked for.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+use crate::agent::{Agent, Client, PATIENCE};
+use crate::serve::open_to_all;
+use crate::stand::{Run, Stand, tool};
+
+/// Payloads that the agent says it handed out.
+fn handed_out(agent: &Agent) -> u64 {
+    let metrics = agent.ask("GET", "/metrics", "").body;
+    let of = |line: &str| line.starts_with("cba_agent_payloads_total{") && line.contains("outcome=\"ok\"");
+    metrics.lines().filter(|line| of(line)).map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+/// Sends bytes on a connection of its own and reads until the agent closes it.
+fn raw(agent: &Agent, bytes: &[u8]) -> String {
+    let mut stream = UnixStream::connect(&agent.socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // It may have refused already, and closed.
+    let _ = stream.write_all(bytes);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The statuses of all answers in a text.
+fn statuses(answer: &str) -> Vec<&str> {
+    answer.split("HTTP/1.").skip(1).filter_map(|rest| rest.get(2..5)).collect()
+}
+
+const INSIDE: &str = "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
+
+#[test]
+fn no_form_of_a_request_smuggles_a_second_one_in() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &[]);
+    let post = |headers: &str, body: &str| format!("POST /sign HTTP/1.1\r\nHost: x\r\n{headers}\r\n{body}");
+    // Each must be answered with an error, or not at all, and nothing behind it may be taken for a request.
+    let refused = [
+        post("Content-Length: 2\r\nContent-Length: 60\r\n", &format!("{{}}{INSIDE}")),
+        post("Content-Length: 2, 60\r\n", &format!("{{}}{INSIDE}")),
+        post("Content-Length: +2\r\n", &format!("{{}}{INSIDE}")),
+        post("Content-Length: -1\r\n", &format!("{{}}{INSIDE}")),
+        post("Content-Length: 0x2\r\n", &format!("{{}}{INSIDE}")),
+        post("Content-Length: 99999999999999999999\r\n", INSIDE),
+        post("Content-Length : 2\r\n", &format!("{{}}{INSIDE}")),
+        post("Transfer-Encoding: xchunked\r\n", &format!("0\r\n\r\n{INSIDE}")),
+        post("Transfer-Encoding: chunked, identity\r\n", &format!("0\r\n\r\n{INSIDE}")),
+        post("Transfer-Encoding: chunked\r\n", &format!("zz\r\n{{}}\r\n0\r\n\r\n{INSIDE}")),
+        post("Transfer-Encoding: chunked\r\n", &format!("-2\r\n{{}}\r\n0\r\n\r\n{INSIDE}")),
+        post("Transfer-Encoding: chunked\r\n", &format!("fffffffffffffffff\r\n{{}}\r\n0\r\n\r\n{INSIDE}")),
+        post("X: a\r\n Content-Length: 60\r\nContent-Length: 2\r\n", &format!("{{}}{INSIDE}")),
+        post("X: a\0b\r\nContent-Length: 2\r\n", &format!("{{}}{INSIDE}")),
+        post("\u{e9}: x\r\nContent-Length: 2\r\n", &format!("{{}}{INSIDE}")),
+        "CONNECT /sign HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".into(),
+        format!("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{INSIDE}"),
+        format!("POST /sign\r\n\r\n{INSIDE}"),
+        format!("POST  /sign  HTTP/1.1\r\nContent-Length: 2\r\n\r\n{{}}{INSIDE}"),
+        format!("POST /sign HTTP/9.9\r\nContent-Length: 2\r\n\r\n{{}}{INSIDE}"),
+        format!("\u{0}\u{1}\u{2}{INSIDE}"),
+    ];
+    for (number, request) in refused.iter().enumerate() {
+        let before = handed_out(&agent);
+        let answer = raw(&agent, request.as_bytes());
+        let statuses = statuses(&answer);
+        assert!(
+            statuses.len() <= 1 && statuses.iter().all(|status| status.starts_with(['4', '5'])),
+            "{number}: {answer}"
+        );
+        assert_eq!(handed_out(&agent), before, "{number}: {request:?}");
+    }
+    // What is one request by the standard is one, whatever stands in its body.
+    let one = [
+        post("Transfer-Encoding: chunked\r\nConnection: close\r\n", "2;x=y\r\n{}\r\n0\r\n\r\n"),
+        post(&format!("Content-Length: {}\r\nConnection: close\r\n", INSIDE.len()), INSIDE),
+        post("Upgrade: h2c\r\nConnection: Upgrade, close\r\nContent-Length: 2\r\n", "{}"),
+        "POST http://elsewhere/sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}".into(),
+        // Both lengths: the chunks count, and the connection is not to be used again (RFC 9112 section 6.1).
+        post("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", &format!("2\r\n{{}}\r\n0\r\n\r\n{INSIDE}")),
+    ];
+    for request in &one {
+        let before = handed_out(&agent);
+        let answer = raw(&agent, request.as_bytes());
+        assert_eq!(statuses(&answer).len(), 1, "{request:?}: {answer}");
+        let made = u64::from(statuses(&answer)[0] == "200");
+        assert_eq!(handed_out(&agent), before + made, "{request:?}: {answer}");
+    }
+    agent.payload();
+}
+
+#[test]
+fn requests_in_one_go_are_answered_one_by_one_each_with_its_own_payload() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &[]);
+    let last = INSIDE.replace("Host: x", "Host: x\r\nConnection: close");
+    let answer = raw(&agent, format!("{}{last}", INSIDE.repeat(9)).as_bytes());
+    assert_eq!(statuses(&answer), ["200"; 10], "{answer}");
+    let messages: std::collections::HashSet<&str> =
+        answer.split("\"encodedData\":\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert_eq!(messages.len(), 10);
+    assert_eq!(handed_out(&agent), 10);
+}
+
+#[test]
+fn heads_and_bodies_without_an_end_are_cut_off() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &[]);
+    let memory = agent.memory();
+    let long = "x".repeat(8 << 20);
+    for request in [
+        format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"),
+        format!("GET /healthz HTTP/1.1\r\nX: {long}\r\n\r\n"),
+        format!("GET /healthz HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(200_000)),
+        format!("POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{long}", long.len()),
+        format!("POST /sign HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n800000\r\n{long}\r\n0\r\n\r\n"),
+        format!("POST /sign HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{}", "1\r\n \r\n".repeat(500_000)),
+    ] {
+        let answer = raw(&agent, request.as_bytes());
+        let head: String = request.chars().take(60).collect();
+        assert!(
+            statuses(&answer).iter().all(|status| ["400", "413", "414", "431"].contains(status)),
+            "{head}: {answer}"
+        );
+    }
+    assert!(agent.memory() < memory + 8192, "{} KiB became {}", memory, agent.memory());
+    assert_eq!(handed_out(&agent), 0);
+    agent.payload();
+}
+
+#[test]
+fn what_is_no_text_is_refused_and_forges_no_line_of_the_log() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &["--audit-path", &stand.file("audit.jsonl")]);
+    for job in ["\\u0000", "\\n{\\\"seq\\\":1}", "\\ud800", "a b", "\u{1b}[31m", "é", ""] {
+        let reply = agent.ask("POST", "/sign", &format!("{{\"job\":\"{job}\"}}"));
+        assert_eq!(reply.problem(400), "bad_request");
+    }
+    for body in [&b"{\"job\":\"\xff\xfe\"}"[..], b"\xff", b"{\0}", b"\xef\xbb\xbf{}"] {
+        let mut client = Client::connect(&agent.socket);
+        let head = format!("POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        client.stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+        assert_eq!(client.receive("POST").unwrap().problem(400), "bad_request");
+    }
+    for path in ["/%00", "/sign%0d%0aX:y", "/..%2f..%2fetc%2fpasswd", "//sign", "/sign/", "/sign\u{e9}"] {
+        let answer = raw(
+            &agent,
+            format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}").as_bytes(),
+        );
+        assert!(statuses(&answer).iter().all(|status| status.starts_with('4')), "{path}: {answer}");
+    }
+    agent.payload();
+    assert_eq!(stand.read("audit.jsonl").lines().count(), 1);
+    assert!(agent.log().chars().all(|c| c == '\n' || !c.is_control()), "{:?}", agent.log());
+}
+
+/// Asks as another user, as fast as it can, on many connections, until it is told to stop.
+const FLOOD: &str = "
+import os, socket, sys, select
+os.setgroups([4242]); os.setgid(1234); os.setuid(int(sys.argv[2]))
+request = b'POST /sign HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 2\\r\\n\\r\\n{}'
+print('begun', flush=True)
+while not select.select([0], [], [], 0)[0]:
+    held = []
+    try:
+        for _ in range(200):
+            s = socket.socket(socket.AF_UNIX); s.setblocking(False); s.connect(sys.argv[1]); s.send(request * 20); held.append(s)
+    except OSError:
+        pass
+";
+
+#[test]
+fn users_who_flood_the_agent_do_not_stop_others() {
+    use std::io::BufRead as _;
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &["--socket-group", "4242", "--rate-limit-per-second", "50"]);
+    open_to_all(stand.path());
+    let flood = |user: &str| {
+        let mut command = Command::new("/usr/bin/python3");
+        command.args(["-B", "-c", FLOOD, &agent.socket, user]);
+        let mut child =
+            command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        std::io::BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+        child
+    };
+    let floods = ["1234", "1235"].map(flood);
+    // Slower than without them, and served all the same.
+    for _ in 0..5 {
+        stand.run(&["sign", "--socket", &agent.socket, "--timeout", "60s"]).ok();
+    }
+    for mut child in floods {
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+    }
+    let metrics = agent.ask("GET", "/metrics", "").body;
+    let limited = metrics.lines().find(|line| line.contains("reason=\"rate_limited\"")).unwrap_or_default();
+    assert!(limited.rsplit(' ').next().is_some_and(|count| count != "0"), "they were held to their rate: {metrics}");
+}
+
+#[test]
+fn a_client_that_reads_nothing_holds_nobody_up_and_fills_no_memory() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &[]);
+    let memory = agent.memory();
+    let deaf: Vec<UnixStream> = (0..20)
+        .map(|_| {
+            let stream = UnixStream::connect(&agent.socket).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            while (&stream).write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").is_ok() {}
+            stream
+        })
+        .collect();
+    agent.payload();
+    assert!(agent.memory() < memory + 16_384, "{} KiB became {}", memory, agent.memory());
+    drop(deaf);
+}
+
+#[test]
+fn descriptors_that_a_client_passes_are_not_kept() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &[]);
+    let open = || fs::read_dir(format!("/proc/{}/fd", agent.id())).unwrap().count();
+    agent.payload();
+    let before = open();
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        let mut client = Client::connect(&agent.socket);
+        let passed = [client.stream.as_fd(); 64];
+        let mut space = [MaybeUninit::uninit(); 2048];
+        let mut message = SendAncillaryBuffer::new(&mut space);
+        assert!(message.push(SendAncillaryMessage::ScmRights(&passed)));
+        let request = std::io::IoSlice::new(INSIDE.as_bytes());
+        sendmsg(&client.stream, &[request], &mut message, SendFlags::empty()).unwrap();
+        assert_eq!(client.receive("POST").unwrap().status, 200);
+        held.push(client);
+    }
+    assert!(open() <= before + held.len(), "{} descriptors became {}", before, open());
+}
+
+#[test]
+fn a_socket_that_was_replaced_is_left_to_whoever_replaced_it() {
+    let stand = Stand::new();
+    for what in ["gone", "file", "socket"] {
+        let agent = Agent::ready(&stand, &[]);
+        let path = agent.socket.clone();
+        let mut connected = Client::connect(&path);
+        fs::remove_file(&path).unwrap();
+        let _other = match what {
+            "file" => fs::write(&path, "somebody's").map(|()| None).unwrap(),
+            "socket" => Some(std::os::unix::net::UnixListener::bind(&path).unwrap()),
+            _ => None,
+        };
+        assert_eq!(connected.exchange("POST", "/sign", "{}").unwrap().status, 200, "{what}");
+        drop(connected);
+        let (status, log) = agent.end("-TERM");
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert_eq!(fs::symlink_metadata(&path).is_ok(), what != "gone", "{what}");
+        let _ = fs::remove_file(&path);
+    }
+    // Another user cannot replace it at all: only its owner may write the directory.
+    let agent = Agent::ready(&stand, &[]);
+    open_to_all(stand.path());
+    let as_other = ["--reuid=1234", "--regid=1234", "--clear-groups", "--"];
+    for command in [["rm", "-f"], ["mv", "-f"]] {
+        let mut other = Command::new("setpriv");
+        other.args(as_other).args(command).arg(&agent.socket);
+        if command[0] == "mv" {
+            other.arg("/tmp/cba-agent-hostile");
+        }
+        assert!(!other.output().unwrap().status.success(), "{command:?}");
+    }
+    agent.payload();
+}
+
+#[test]
+fn links_in_the_place_of_our_files_lead_nowhere() {
+    let stand = Stand::new();
+    let victim = |name: &str| {
+        let path = stand.write(name, "somebody's");
+        (path.clone(), move |how: &str| assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's", "{how}"))
+    };
+    // The socket.
+    let (path, is_untouched) = victim("victim-socket");
+    symlink(&path, stand.path().join("link.sock")).unwrap();
+    let arguments = Agent::arguments(&stand, &["--socket", &stand.file("link.sock")]);
+    let error = stand.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).failed(2);
+    assert!(error.contains("link.sock is there and is no socket"), "{error}");
+    is_untouched("socket");
+    // The state: each file of it in turn, and the directory's own name.
+    stand.sign(&[]).ok();
+    let state = stand.path().join("home/.local/state/cba-agent");
+    let (path, is_untouched) = victim("victim-state");
+    for entry in fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()) {
+        let kept = fs::read(&entry).unwrap();
+        for hard in [false, true] {
+            fs::remove_file(&entry).unwrap();
+            if hard {
+                fs::hard_link(&path, &entry).unwrap()
+            } else {
+                symlink(&path, &entry).unwrap()
+            }
+            let run = stand.sign(&[]);
+            is_untouched(&format!("{} by a link (hard: {hard}): {run:?}", entry.display()));
+            assert!([0, 4].contains(&run.code), "{run:?}");
+        }
+        fs::remove_file(&entry).unwrap();
+        fs::write(&entry, kept).unwrap();
+    }
+    // The audit log and its lock.
+    for (name, hard) in
+        [("audit.jsonl", false), ("audit.jsonl", true), (".audit.jsonl.lock", false), (".audit.jsonl.lock", true)]
+    {
+        let (path, is_untouched) = victim("victim-audit");
+        for own in ["audit.jsonl", ".audit.jsonl.lock"] {
+            let _ = fs::remove_file(stand.path().join(own));
+        }
+        let link = stand.path().join(name);
+        if hard {
+            fs::hard_link(&path, &link).unwrap()
+        } else {
+            symlink(&path, &link).unwrap()
+        }
+        stand.sign(&["--audit-path", &stand.file("audit.jsonl")]).failed(1);
+        is_untouched(name);
+        fs::remove_file(&path).unwrap();
+    }
+    // The metrics: the link itself is replaced.
+    let (path, is_untouched) = victim("victim-metrics");
+    symlink(&path, stand.path().join("cba_agent.prom")).unwrap();
+    let agent = Agent::ready(&stand, &["--metrics-file", &stand.file("cba_agent.prom")]);
+    let metrics = stand.path().join("cba_agent.prom");
+    let begun = std::time::Instant::now();
+    while fs::symlink_metadata(&metrics).unwrap().is_symlink() {
+        assert!(begun.elapsed() < PATIENCE, "the metrics were never written: {}", agent.log());
+        std::thread::yield_now();
+    }
+    is_untouched("metrics");
+}
+
+#[test]
+fn a_pin_file_that_changes_while_it_is_read_costs_no_wrong_try() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    let (good, place) = (stand.write("good", stand.pin()), stand.file("pin-at-play"));
+    let open = stand.write("open", "wrong-1");
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
+    tool(Command::new("mkfifo").args(["-m", "600", &stand.file("fifo")]));
+    tool(Command::new("truncate").args(["-s", "1G", &stand.write("sparse", "")]));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let targets = [
+                good.as_str(),
+                "/dev/zero",
+                &open,
+                &stand.file("sparse"),
+                "/nonexistent",
+                &stand.file("tokens"),
+                &good,
+            ];
+            let new = stand.path().join("new-link");
+            for target in targets.iter().cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
+                symlink(target, &new).unwrap();
+                fs::rename(&new, &place).unwrap();
+            }
+        });
+        let source = format!("file:{place}");
+        let runs: Vec<Run> = (0..40).map(|_| stand.run(&["sign", "--pin-source", &source])).collect();
+        stop.store(true, Ordering::Relaxed);
+        assert!(runs.iter().all(|run| [0, 4].contains(&run.code)), "{runs:?}");
+        assert!(runs.iter().any(|run| run.code == 4), "nothing was ever in the way");
+    });
+    // A pipe that nobody writes to ends by the deadline.
+    let fifo = format!("file:{}", stand.file("fifo"));
+    let error = stand.run(&["sign", "--pin-source", &fifo, "--timeout", "1s"]).failed(4);
+    assert!(error.contains("in time"), "{error}");
+    let state = stand.run(&["pin-fuse"]).ok();
+    assert!(!state.contains("blown") && state.contains("refused 0"), "{state}");
+}
+
+#[test]
+fn a_worker_that_is_stopped_is_replaced_and_the_next_request_served() {
+    let stand = Stand::new();
+    let mut agent = Agent::ready(&stand, &["--call-timeout", "1s", "--request-timeout", "3s"]);
+    agent.payload();
+    let worker = agent.workers()[0];
+    tool(Command::new("kill").args(["-STOP", &worker.to_string()]));
+    let reply = agent.ask("POST", "/sign", "{}");
+    assert!([200, 503, 504].contains(&reply.status), "{reply:?}");
+    let begun = std::time::Instant::now();
+    while agent.ask("POST", "/sign", "{}").status != 200 {
+        assert!(begun.elapsed() < PATIENCE, "{}", agent.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!fs::exists(format!("/proc/{worker}")).unwrap(), "the stopped one is gone");
+    // The front itself, stopped and continued.
+    agent.signal("-STOP");
+    let mut waiting = Client::connect(&agent.socket);
+    waiting.stream.write_all(INSIDE.as_bytes()).unwrap();
+    agent.signal("-CONT");
+    assert_eq!(waiting.receive("POST").unwrap().status, 200);
+    agent.hear("STATUS=ready");
+}
+
+#[test]
+fn the_directory_of_the_socket_is_never_left_open() {
+    let stand = Stand::new();
+    let run = stand.path().join("run");
+    fs::create_dir(&run).unwrap();
+    fs::set_permissions(&run, fs::Permissions::from_mode(0o777)).unwrap();
+    let agent = Agent::ready(&stand, &["--socket", &run.join("s").display().to_string()]);
+    assert!(agent.log().contains("others"), "it warns: {}", agent.log());
+    let socket = fs::symlink_metadata(run.join("s")).unwrap();
+    assert!(socket.file_type().is_socket() && socket.mode() & 0o777 == 0o660, "{:o}", socket.mode());
+    let left: Vec<_> = fs::read_dir(&run).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| name == "s" || name.as_encoded_bytes().ends_with(b".lock")), "{left:?}");
+}
