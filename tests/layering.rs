@@ -211,6 +211,23 @@ fn every_test_that_the_documents_name_is_there() {
     assert!(named > 40, "{named}");
 }
 
+#[test]
+fn every_row_of_the_security_tables_names_what_proves_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+    let (security, all_tests) = (read("SECURITY.md"), read("softhsm/test"));
+    let rows = security.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| threat"));
+    let mut count = 0;
+    for row in rows {
+        let proof = row.trim_end_matches([' ', '|']).rsplit(" | ").next().unwrap();
+        let quoted = proof.split('`').skip(1).step_by(2);
+        let is_run = |name: &str| name.contains("::") || (all_tests.contains(name) && root.join(name).is_file());
+        assert!(proof.starts_with("the same") || quoted.clone().any(is_run), "{row}");
+        count += 1;
+    }
+    assert!(count > 60, "{count}");
+}
+
 /// The anchor of a heading, as forges make it.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();

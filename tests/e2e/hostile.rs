@@ -1,21 +1,18 @@
-//! What a hostile user of the host would do to the agent: odd requests, many of them, and games with files. Whatever comes,
+//! What a hostile user of the host would do to the agent: odd requests, and many of them. Whatever comes,
 //! an honest user is served afterwards, and each payload that was made is one that was asked for.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::agent::{Agent, Client, PATIENCE};
 use crate::serve::open_to_all;
-use crate::stand::{Run, Stand, tool};
+use crate::stand::Stand;
 
 /// Payloads that the agent says it handed out.
 fn handed_out(agent: &Agent) -> u64 {
@@ -247,183 +244,4 @@ fn descriptors_that_a_client_passes_are_not_kept() {
         held.push(client);
     }
     assert!(open() <= before + held.len(), "{} descriptors became {}", before, open());
-}
-
-#[test]
-fn a_socket_that_was_replaced_is_left_to_whoever_replaced_it() {
-    let stand = Stand::new();
-    for what in ["gone", "file", "socket"] {
-        let agent = Agent::ready(&stand, &[]);
-        let path = agent.socket.clone();
-        let mut connected = Client::connect(&path);
-        fs::remove_file(&path).unwrap();
-        let _other = match what {
-            "file" => fs::write(&path, "somebody's").map(|()| None).unwrap(),
-            "socket" => Some(std::os::unix::net::UnixListener::bind(&path).unwrap()),
-            _ => None,
-        };
-        assert_eq!(connected.exchange("POST", "/sign", "{}").unwrap().status, 200, "{what}");
-        drop(connected);
-        let (status, log) = agent.end("-TERM");
-        assert_eq!(status.code(), Some(0), "{log}");
-        assert_eq!(fs::symlink_metadata(&path).is_ok(), what != "gone", "{what}");
-        let _ = fs::remove_file(&path);
-    }
-    // Another user cannot replace it at all: only its owner may write the directory.
-    let agent = Agent::ready(&stand, &[]);
-    open_to_all(stand.path());
-    let as_other = ["--reuid=1234", "--regid=1234", "--clear-groups", "--"];
-    for command in [["rm", "-f"], ["mv", "-f"]] {
-        let mut other = Command::new("setpriv");
-        other.args(as_other).args(command).arg(&agent.socket);
-        if command[0] == "mv" {
-            other.arg("/tmp/cba-agent-hostile");
-        }
-        assert!(!other.output().unwrap().status.success(), "{command:?}");
-    }
-    agent.payload();
-}
-
-#[test]
-fn links_in_the_place_of_our_files_lead_nowhere() {
-    let stand = Stand::new();
-    let victim = |name: &str| {
-        let path = stand.write(name, "somebody's");
-        (path.clone(), move |how: &str| assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's", "{how}"))
-    };
-    // The socket.
-    let (path, is_untouched) = victim("victim-socket");
-    symlink(&path, stand.path().join("link.sock")).unwrap();
-    let arguments = Agent::arguments(&stand, &["--socket", &stand.file("link.sock")]);
-    let error = stand.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).failed(2);
-    assert!(error.contains("link.sock is there and is no socket"), "{error}");
-    is_untouched("socket");
-    // The state: each file of it in turn, and the directory's own name.
-    stand.sign(&[]).ok();
-    let state = stand.path().join("home/.local/state/cba-agent");
-    let (path, is_untouched) = victim("victim-state");
-    for entry in fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()) {
-        let kept = fs::read(&entry).unwrap();
-        for hard in [false, true] {
-            fs::remove_file(&entry).unwrap();
-            if hard {
-                fs::hard_link(&path, &entry).unwrap()
-            } else {
-                symlink(&path, &entry).unwrap()
-            }
-            let run = stand.sign(&[]);
-            is_untouched(&format!("{} by a link (hard: {hard}): {run:?}", entry.display()));
-            assert!([0, 4].contains(&run.code), "{run:?}");
-        }
-        fs::remove_file(&entry).unwrap();
-        fs::write(&entry, kept).unwrap();
-    }
-    // The audit log and its lock.
-    for (name, hard) in
-        [("audit.jsonl", false), ("audit.jsonl", true), (".audit.jsonl.lock", false), (".audit.jsonl.lock", true)]
-    {
-        let (path, is_untouched) = victim("victim-audit");
-        for own in ["audit.jsonl", ".audit.jsonl.lock"] {
-            let _ = fs::remove_file(stand.path().join(own));
-        }
-        let link = stand.path().join(name);
-        if hard {
-            fs::hard_link(&path, &link).unwrap()
-        } else {
-            symlink(&path, &link).unwrap()
-        }
-        stand.sign(&["--audit-path", &stand.file("audit.jsonl")]).failed(1);
-        is_untouched(name);
-        fs::remove_file(&path).unwrap();
-    }
-    // The metrics: the link itself is replaced.
-    let (path, is_untouched) = victim("victim-metrics");
-    symlink(&path, stand.path().join("cba_agent.prom")).unwrap();
-    let agent = Agent::ready(&stand, &["--metrics-file", &stand.file("cba_agent.prom")]);
-    let metrics = stand.path().join("cba_agent.prom");
-    let begun = std::time::Instant::now();
-    while fs::symlink_metadata(&metrics).unwrap().is_symlink() {
-        assert!(begun.elapsed() < PATIENCE, "the metrics were never written: {}", agent.log());
-        std::thread::yield_now();
-    }
-    is_untouched("metrics");
-}
-
-#[test]
-fn a_pin_file_that_changes_while_it_is_read_costs_no_wrong_try() {
-    let mut stand = Stand::new();
-    stand.faulty("");
-    let (good, place) = (stand.write("good", stand.pin()), stand.file("pin-at-play"));
-    let open = stand.write("open", "wrong-1");
-    fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
-    tool(Command::new("mkfifo").args(["-m", "600", &stand.file("fifo")]));
-    tool(Command::new("truncate").args(["-s", "1G", &stand.write("sparse", "")]));
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let targets = [
-                good.as_str(),
-                "/dev/zero",
-                &open,
-                &stand.file("sparse"),
-                "/nonexistent",
-                &stand.file("tokens"),
-                &good,
-            ];
-            let new = stand.path().join("new-link");
-            for target in targets.iter().cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
-                symlink(target, &new).unwrap();
-                fs::rename(&new, &place).unwrap();
-            }
-        });
-        let source = format!("file:{place}");
-        let runs: Vec<Run> = (0..40).map(|_| stand.run(&["sign", "--pin-source", &source])).collect();
-        stop.store(true, Ordering::Relaxed);
-        assert!(runs.iter().all(|run| [0, 4].contains(&run.code)), "{runs:?}");
-        assert!(runs.iter().any(|run| run.code == 4), "nothing was ever in the way");
-    });
-    // A pipe that nobody writes to ends by the deadline.
-    let fifo = format!("file:{}", stand.file("fifo"));
-    let error = stand.run(&["sign", "--pin-source", &fifo, "--timeout", "1s"]).failed(4);
-    assert!(error.contains("in time"), "{error}");
-    let state = stand.run(&["pin-fuse"]).ok();
-    assert!(!state.contains("blown") && state.contains("refused 0"), "{state}");
-}
-
-#[test]
-fn a_worker_that_is_stopped_is_replaced_and_the_next_request_served() {
-    let stand = Stand::new();
-    let mut agent = Agent::ready(&stand, &["--call-timeout", "1s", "--request-timeout", "3s"]);
-    agent.payload();
-    let worker = agent.workers()[0];
-    tool(Command::new("kill").args(["-STOP", &worker.to_string()]));
-    let reply = agent.ask("POST", "/sign", "{}");
-    assert!([200, 503, 504].contains(&reply.status), "{reply:?}");
-    let begun = std::time::Instant::now();
-    while agent.ask("POST", "/sign", "{}").status != 200 {
-        assert!(begun.elapsed() < PATIENCE, "{}", agent.log());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    assert!(!fs::exists(format!("/proc/{worker}")).unwrap(), "the stopped one is gone");
-    // The front itself, stopped and continued.
-    agent.signal("-STOP");
-    let mut waiting = Client::connect(&agent.socket);
-    waiting.stream.write_all(INSIDE.as_bytes()).unwrap();
-    agent.signal("-CONT");
-    assert_eq!(waiting.receive("POST").unwrap().status, 200);
-    agent.hear("STATUS=ready");
-}
-
-#[test]
-fn the_directory_of_the_socket_is_never_left_open() {
-    let stand = Stand::new();
-    let run = stand.path().join("run");
-    fs::create_dir(&run).unwrap();
-    fs::set_permissions(&run, fs::Permissions::from_mode(0o777)).unwrap();
-    let agent = Agent::ready(&stand, &["--socket", &run.join("s").display().to_string()]);
-    assert!(agent.log().contains("others"), "it warns: {}", agent.log());
-    let socket = fs::symlink_metadata(run.join("s")).unwrap();
-    assert!(socket.file_type().is_socket() && socket.mode() & 0o777 == 0o660, "{:o}", socket.mode());
-    let left: Vec<_> = fs::read_dir(&run).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(left.iter().all(|name| name == "s" || name.as_encoded_bytes().ends_with(b".lock")), "{left:?}");
 }

@@ -17,6 +17,7 @@ mod deploy;
 mod doctor;
 mod faults;
 mod fuse;
+mod games;
 mod hostile;
 mod list;
 mod load;
