@@ -50,7 +50,11 @@ pub static TABLE: [Known; 14] = [
     ),
     known(
         "opencryptoki",
-        &["{lib}/opencryptoki/libopencryptoki.so", "{lib}/pkcs11/libopencryptoki.so"],
+        &[
+            "{lib}/opencryptoki/libopencryptoki.so",
+            "{lib}/opencryptoki/libopencryptoki.so.0",
+            "{lib}/pkcs11/libopencryptoki.so",
+        ],
         Some("opencryptoki"),
     ),
     known("kryoptic", &["{lib}/pkcs11/libkryoptic_pkcs11.so", "{lib}/libkryoptic_pkcs11.so"], None),

@@ -1,7 +1,8 @@
 //! From a profile's places to paths of this host, by environment and configuration as the module will see them.
 
 use std::env;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -47,7 +48,9 @@ pub(super) fn families(profile: &Profile) -> Vec<Family> {
 fn path(place: &str) -> Option<PathBuf> {
     let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(below) = place.strip_prefix("~/") {
-        return variable("HOME").map(|home| home.join(below));
+        // As libraries do that find no variable: whoever this is by the system's word.
+        let known = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.dir);
+        return variable("HOME").or_else(known).map(|home| home.join(below));
     }
     let Some(named) = place.strip_prefix('$') else { return Some(place.into()) };
     match named.split_once('/') {
@@ -57,14 +60,22 @@ fn path(place: &str) -> Option<PathBuf> {
 }
 
 /// The first of a module's usual configuration files that is there.
-fn configuration(places: &[&str]) -> Option<(PathBuf, String)> {
-    paths(places).into_iter().find_map(|path| fs::read_to_string(&path).ok().map(|text| (path, text)))
+fn configuration(places: &[&str]) -> Option<String> {
+    paths(places).into_iter().find_map(|path| read(&path).ok())
+}
+
+/// A variable may name anything, a device too.
+fn read(path: &Path) -> io::Result<String> {
+    const LIMIT: u64 = 1 << 20;
+    let mut text = String::new();
+    File::open(path)?.take(LIMIT).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn softhsm() -> Vec<PathBuf> {
     let usual =
         ["$SOFTHSM2_CONF", "~/.config/softhsm2/softhsm2.conf", "/etc/softhsm2.conf", "/etc/softhsm/softhsm2.conf"];
-    let directory = configuration(&usual).and_then(|(_, text)| token_directory(&text));
+    let directory = configuration(&usual).and_then(|text| token_directory(&text));
     directory.map_or_else(|| SOFTHSM_TOKENS.map(PathBuf::from).to_vec(), |directory| vec![directory])
 }
 
@@ -85,7 +96,7 @@ fn kryoptic() -> Vec<PathBuf> {
     ];
     // A database may stand in place of the configuration.
     let database = path("$KRYOPTIC_CONF").filter(|path| path.extension().is_some_and(|extension| extension == "sql"));
-    let databases = database.map(|path| vec![path]).or_else(|| configuration(&usual).map(|(_, text)| databases(&text)));
+    let databases = database.map(|path| vec![path]).or_else(|| configuration(&usual).map(|text| databases(&text)));
     // SQLite writes its journal beside the file.
     databases.unwrap_or_default().into_iter().filter_map(|file| directory_of(&file)).collect()
 }
