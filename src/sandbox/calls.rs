@@ -20,7 +20,7 @@ use super::profile::{Family, Profile};
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Refused whatever the arguments are.
-const REFUSED: [c_long; 66] = [
+const REFUSED: [c_long; 65] = [
     // Other programs.
     libc::SYS_execve,
     libc::SYS_execveat,
@@ -87,7 +87,6 @@ const REFUSED: [c_long; 66] = [
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
     libc::SYS_reboot,
     libc::SYS_settimeofday,
     libc::SYS_clock_settime,
@@ -106,6 +105,8 @@ pub(super) fn confine(profile: &Profile) -> Result<bool, SandboxError> {
     rules.extend(
         [libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt, libc::SYS_uselib].map(|call| (call, Vec::new())),
     );
+    #[cfg(not(target_arch = "riscv64"))]
+    rules.insert(libc::SYS_kexec_file_load, Vec::new());
     sockets(&mut rules, &families(profile));
     signals(&mut rules);
     attributes(&mut rules);
