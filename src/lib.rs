@@ -58,6 +58,8 @@
 //!    (`pin::a_marker_pin_in_any_wrong_place_is_never_echoed`).
 //! 7. The front opens no network socket (`layering::nothing_opens_a_network_socket`).
 //! 8. Unsafe code stands in `token/raw.rs` and five corners of `process/` alone (`layering::unsafe_code_stands_in_its_corners_alone`).
+//! 9. A module that is known by name is confined before its first line runs, and tighter after the login
+//!    (`sandbox::a_module_that_was_taken_over_gets_nowhere_and_signing_goes_on`).
 
 pub mod agent;
 pub mod audit;
