@@ -5,7 +5,6 @@ use std::io::Write as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use crate::agent::{Agent, Client, PATIENCE};
 use crate::serve::open_to_all;
@@ -167,7 +166,7 @@ fn a_worker_that_is_stopped_is_replaced_and_the_next_request_served() {
     let begun = std::time::Instant::now();
     while agent.ask("POST", "/sign", "{}").status != 200 {
         assert!(begun.elapsed() < PATIENCE, "{}", agent.log());
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::yield_now();
     }
     assert!(!fs::exists(format!("/proc/{worker}")).unwrap(), "the stopped one is gone");
     // The front itself, stopped and continued.
