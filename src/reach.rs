@@ -18,6 +18,7 @@ use crate::modules;
 use crate::printable::printable;
 use crate::sandbox::Mode;
 use crate::selector::{self, SelectError};
+use crate::worker::handle::LOADING;
 use crate::worker::wire::{Reply, Request};
 use crate::worker::{Handle, Launch, handle};
 
@@ -127,15 +128,12 @@ fn several_hold(holding: Vec<Opened>) -> Error {
 pub fn open_all(config: &Config, paths: Vec<PathBuf>, deadline: &Deadline) -> Vec<(PathBuf, Result<Opened>)> {
     let mut started: Vec<(PathBuf, Result<Handle>)> = Vec::new();
     for path in paths {
-        let handle = start(config, &path, deadline).and_then(|mut handle| {
-            handle.post(&load(config, &path))?;
-            Ok(handle)
-        });
+        let handle = start(config, &path, deadline);
         started.push((path, handle));
     }
     let finish = |(path, handle): (PathBuf, Result<Handle>)| {
         let opened = handle.and_then(|mut handle| {
-            let reply = handle.answer("loading the module", deadline)?;
+            let reply = handle.answer(LOADING, deadline)?;
             loaded(handle, path.clone(), reply)
         });
         let named = opened.map_err(|error: Error| hint_at_the_sandbox(error.context(path.display()), config, &path));
@@ -150,7 +148,7 @@ pub fn open_all(config: &Config, paths: Vec<PathBuf>, deadline: &Deadline) -> Ve
 /// When it cannot be loaded or initialised, or its slots cannot be listed.
 pub fn open_module(config: &Config, path: PathBuf, deadline: &Deadline) -> Result<Opened> {
     let mut handle = start(config, &path, deadline)?;
-    let reply = handle.call(&load(config, &path), None, deadline);
+    let reply = handle.answer(LOADING, deadline);
     let reply = reply.map_err(|error| {
         let error = hint_at_the_sandbox(Error::from(error).context(path.display()), config, &path);
         let withheld = handle::withheld();
@@ -197,20 +195,17 @@ pub fn profile(config: &Config, path: &Path) -> Option<&'static str> {
     modules::known_by(path).filter(|_| config.sandbox == Mode::Module).map(|known| known.name)
 }
 
-/// The request to load a module, in its sandbox.
-fn load(config: &Config, path: &Path) -> Request {
-    Request::Open { module: path.to_owned(), profile: profile(config, path).map(str::to_owned) }
-}
-
+/// Starts a worker that loads a module, in its sandbox.
 fn start(config: &Config, path: &Path, deadline: &Deadline) -> Result<Handle> {
     check_module(config, path)?;
     let launch = Launch { pin_variables: config.pin_variables.clone(), module_debug: config.module_debug };
-    Ok(Handle::spawn(&launch, deadline)?)
+    let load = Request::Open { module: path.to_owned(), profile: profile(config, path).map(str::to_owned) };
+    Ok(Handle::spawn(&launch, &load, deadline)?)
 }
 
 fn loaded(mut handle: Handle, module: PathBuf, reply: Reply) -> Result<Opened> {
     let Reply::Opened { library, slots, confinement } = reply else {
-        return Err(handle.out_of_turn("loading the module").into());
+        return Err(handle.out_of_turn(LOADING).into());
     };
     let digest = || modules::sha256(&module).unwrap_or_else(|| "not readable".into());
     if tracing::enabled!(tracing::Level::DEBUG) {

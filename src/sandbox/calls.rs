@@ -10,7 +10,7 @@ use std::env::consts::ARCH;
 use libc::c_long;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, apply_filter_all_threads,
+    SeccompRule, TargetArch, apply_filter_all_threads, sock_filter,
 };
 
 use super::SandboxError;
@@ -199,10 +199,11 @@ fn rule(conditions: &[(u8, Op, u64)]) -> SeccompRule {
 /// Installs a filter on all threads; `false` where the kernel has none.
 fn install(rules: Rules, errno: i32, architecture: TargetArch) -> Result<bool, SandboxError> {
     let refused = SeccompAction::Errno(errno.unsigned_abs());
-    let filter = SeccompFilter::new(with_x32(rules), SeccompAction::Allow, refused, architecture);
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, architecture);
     let failed = |error: seccompiler::Error| SandboxError::Calls(error.to_string());
-    let program: BpfProgram =
+    let rules: BpfProgram =
         filter.and_then(TryInto::try_into).map_err(|error| failed(seccompiler::Error::Backend(error)))?;
+    let program = [refuse_x32().as_slice(), &rules].concat();
     match apply_filter_all_threads(&program) {
         Ok(()) => Ok(true),
         // Not built in, or forbidden by the filter of a container.
@@ -215,14 +216,17 @@ fn install(rules: Rules, errno: i32, architecture: TargetArch) -> Result<bool, S
     }
 }
 
-/// The same calls by their numbers in x86-64's second interface of 32-bit pointers, where it is enabled; those that have
-/// numbers of their own there are refused whole.
-fn with_x32(rules: Rules) -> Rules {
+/// Instructions that refuse the same calls, and all others, by their numbers in x86-64's second interface of 32-bit
+/// pointers: no library for the first one makes them. Rules for each number would double the filter.
+fn refuse_x32() -> Vec<sock_filter> {
     if !cfg!(target_arch = "x86_64") {
-        return rules;
+        return Vec::new();
     }
-    const X32: i64 = 0x4000_0000;
-    let same = rules.iter().map(|(call, rules)| (call | X32, rules.clone()));
-    let own = (512..=547).map(|call| (call | X32, Vec::new()));
-    same.chain(own).chain(rules.clone()).collect()
+    const X32: u32 = 0x4000_0000;
+    // The opcodes of linux/bpf_common.h; the number of the call is at offset 0 of struct seccomp_data.
+    let load_number = sock_filter { code: 0x20, jt: 0, jf: 0, k: 0 };
+    let unless_set = sock_filter { code: 0x45, jt: 0, jf: 1, k: X32 };
+    let refuse =
+        sock_filter { code: 0x06, jt: 0, jf: 0, k: u32::from(SeccompAction::Errno(libc::EPERM.unsigned_abs())) };
+    vec![load_number, unless_set, refuse]
 }

@@ -112,15 +112,16 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Starts a worker. Call it only from a thread that lives as long as the worker may: the child dies with the thread
-    /// that started it.
+    /// Starts a worker and gives it its first request, whose answer is had from [`Handle::answer`]. Call it only from a
+    /// thread that lives as long as the worker may: the child dies with the thread that started it.
     ///
     /// # Errors
     /// [`HandleError::Spawn`], or [`HandleError::Stranger`] when what runs is not this program.
-    pub fn spawn(launch: &Launch, deadline: &Deadline) -> Result<Self, HandleError> {
+    pub fn spawn(launch: &Launch, first: &Request, deadline: &Deadline) -> Result<Self, HandleError> {
         let (ours, theirs) = UnixStream::pair().map_err(HandleError::Spawn)?;
         let process = Process::start(launch, theirs).map_err(HandleError::Spawn)?;
         let mut handle = Self { process, socket: ours, waiting: None, login_begun: false };
+        handle.deliver(first, None)?;
         match handle.receive("start", deadline) {
             Ok(Reply::Hello { build }) if build == wire::BUILD => Ok(handle),
             Ok(_) | Err(HandleError::Wire(_)) => Err(HandleError::Stranger),
@@ -195,11 +196,9 @@ impl Handle {
 
     /// Ends the worker in good order (logout, finalize), within two seconds in all; then kills what is left.
     pub fn close(mut self) {
-        let deadline = Deadline::after(END);
-        if self.call(&Request::Close, None, &deadline).is_ok() {
-            // What a module's destructors do now, a crash too, no longer matters.
-            self.process.ends_within(deadline.left().unwrap_or_default());
-        }
+        // Answered after C_Finalize. All that is left are the destructors of the module's libraries, which have hung and
+        // crashed before: it is killed instead.
+        let _ = self.call(&Request::Close, None, &Deadline::after(END));
     }
 
     fn deliver(&mut self, request: &Request, pin: Option<&Pin>) -> Result<(), HandleError> {
@@ -278,13 +277,16 @@ fn awaits_a_person(doing: &str) -> bool {
     doing == LOGIN || doing == SIGNING
 }
 
+/// The answer to the first request.
+pub const LOADING: &str = "loading the module";
+
 const LOGIN: &str = "login";
 const SIGNING: &str = "signing";
 
 /// What the front says that it was waiting for.
 fn name_of(request: &Request) -> &'static str {
     match request {
-        Request::Open { .. } => "loading the module",
+        Request::Open { .. } => LOADING,
         Request::Session { .. } => "opening a session",
         Request::Slot | Request::Probe => "reading the token's state",
         Request::Login(_) => LOGIN,
