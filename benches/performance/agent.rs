@@ -1,0 +1,73 @@
+//! A running agent, and what its processes hold of memory.
+
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Token;
+
+/// `serve`, ended when dropped.
+pub(crate) struct Agent {
+    child: Child,
+    pub(crate) socket: PathBuf,
+}
+
+impl Agent {
+    /// Starts an agent with so many workers, and returns once all of them are ready.
+    pub(crate) fn start(token: &Token, workers: usize, more: &[&str]) -> Self {
+        let mut command = token.agent("serve");
+        command.args(more);
+        Self::start_as(token, command, workers)
+    }
+
+    /// The same by a command of its own.
+    pub(crate) fn start_as(token: &Token, mut command: Command, workers: usize) -> Self {
+        let socket = token.path().join("agent.sock");
+        command.args(["--workers", &workers.to_string(), "--rate-limit-per-second", "1000000", "--queue", "1024"]);
+        command.args(["--socket", &socket.display().to_string()]).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut log = child.stderr.take().unwrap();
+        let (mut text, mut buffer) = (Vec::new(), [0; 4096]);
+        while String::from_utf8_lossy(&text).matches("is ready with").count() < workers || !socket.exists() {
+            let read = log.read(&mut buffer).unwrap();
+            assert!(read > 0, "the agent ended: {}", String::from_utf8_lossy(&text));
+            text.extend_from_slice(&buffer[..read]);
+        }
+        // As a service manager does, its log is read to the end.
+        std::thread::spawn(move || while log.read(&mut buffer).is_ok_and(|read| read > 0) {});
+        UnixStream::connect(&socket).unwrap();
+        Self { child, socket }
+    }
+
+    /// The front and its workers.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let children = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().flat_map(|task| {
+            let list = fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default();
+            list.split_whitespace().map(|id| id.parse().unwrap()).collect::<Vec<u32>>()
+        });
+        [self.child.id()].into_iter().chain(children).collect()
+    }
+
+    /// Resident kilobytes of the front and its workers; what they share is counted once for each.
+    pub(crate) fn resident(&self) -> f64 {
+        let of = |id: u32| {
+            let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<f64>().unwrap()
+        };
+        self.processes().into_iter().map(of).sum()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        let _ = kill_process(id, Signal::TERM);
+        let _ = self.child.wait();
+        let _ = fs::remove_file(&self.socket);
+    }
+}

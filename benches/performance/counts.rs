@@ -1,0 +1,73 @@
+//! What noise does not move: instructions of the front for each payload, and system calls of one `sign`. More than a tenth
+//! from `benches/counts.json` is a failure, in either direction: what got cheaper is recorded, and held from then on.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::Token;
+use crate::agent::Agent;
+use crate::load;
+use crate::report::{Report, Target};
+use crate::token::compiled;
+
+const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/counts.json");
+
+pub(crate) fn run(report: &mut Report) {
+    let token = Token::new(2048);
+    let recorded: serde_json::Value = serde_json::from_str(&fs::read_to_string(RECORDED).unwrap()).unwrap();
+    let recorded = |name: &str| recorded[name].as_f64().unwrap();
+    let few = instructions(&token, 100);
+    let many = instructions(&token, 1100);
+    for (what, name, count) in [
+        ("instructions of the front for each payload", "instructions_per_payload", (many - few) / 1000.0),
+        ("instructions of the front of one `sign`", "instructions_of_sign", sign(&token)),
+        ("system calls of one `sign`", "system_calls_of_sign", system_calls(&token)),
+    ] {
+        report.add(what, vec![count], Target::None);
+        report.add(&format!("{what} / recorded"), vec![count / recorded(name)], Target::AtMost(1.1));
+        report.add(&format!("recorded / {what}"), vec![recorded(name) / count], Target::AtMost(1.1));
+    }
+}
+
+/// The front under callgrind, its workers not.
+fn valgrind(token: &Token, like: &Command, counts: &Path) -> Command {
+    let mut command = token.command("valgrind");
+    command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", counts.display()));
+    command.arg(like.get_program()).args(like.get_args());
+    command.env("LD_PRELOAD", compiled("spawn_real_file", &["-shared", "-fPIC", "-ldl"]));
+    command.env("REAL_FILE", like.get_program());
+    command
+}
+
+fn collected(counts: &Path) -> f64 {
+    let text = fs::read_to_string(counts).expect("valgrind left no counts: apt-get install valgrind");
+    let line = text.lines().find_map(|line| line.strip_prefix("totals: ").or_else(|| line.strip_prefix("summary: ")));
+    line.unwrap().trim().parse().unwrap()
+}
+
+/// Of an agent, from its start to its end, with so many payloads in between.
+fn instructions(token: &Token, payloads: usize) -> f64 {
+    let counts = token.path().join("counts");
+    let agent = Agent::start_as(token, valgrind(token, &token.agent("serve"), &counts), 1);
+    load::one_by_one(&agent.socket, payloads);
+    drop(agent);
+    collected(&counts)
+}
+
+fn sign(token: &Token) -> f64 {
+    let counts = token.path().join("counts");
+    assert!(valgrind(token, &token.agent("sign"), &counts).status().unwrap().success(), "sign failed in valgrind");
+    collected(&counts)
+}
+
+/// Of the front, the worker and its module together.
+fn system_calls(token: &Token) -> f64 {
+    let (counts, like) = (token.file("calls"), token.agent("sign"));
+    let mut command = token.command("strace");
+    command.args(["-f", "-c", "-o", &counts]).arg(like.get_program()).args(like.get_args()).stderr(Stdio::inherit());
+    assert!(command.status().expect("apt-get install strace").success(), "sign failed in strace");
+    let text = fs::read_to_string(counts).unwrap();
+    let total = text.lines().find(|line| line.ends_with(" total")).unwrap();
+    total.split_whitespace().nth(3).unwrap().parse().unwrap()
+}

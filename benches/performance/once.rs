@@ -1,0 +1,64 @@
+//! One payload by one process: `sign` against the yardstick and against `pkcs11-tool`, in turn.
+
+use std::fs;
+use std::process::Command;
+use std::time::Instant;
+
+use crate::Token;
+use crate::report::{Report, Target, ratios};
+use crate::token::module;
+
+const ROUNDS: usize = 5;
+const RUNS: usize = 40;
+
+pub(crate) fn run(report: &mut Report) {
+    let token = Token::new(2048);
+    fs::write(token.path().join("message"), [7; 100]).unwrap();
+    let in_memory = tempfile::Builder::new().prefix("bench").tempdir_in("/dev/shm").unwrap();
+    let state = in_memory.path().display().to_string();
+    let pin = fs::read_to_string(token.path().join("pin")).unwrap();
+    let tool = || {
+        let mut command = token.command("pkcs11-tool");
+        command.args(["--module", &module(), "--login", "--pin", "env:TOKEN_PIN", "--sign", "--id", "01"]);
+        command.args(["--mechanism", "SHA512-RSA-PKCS", "--input-file", &token.file("message")]);
+        command.args(["--output-file", &token.file("signature")]).env("TOKEN_PIN", pin.trim());
+        command
+    };
+    let agent = |more: &[&str]| {
+        let mut command = token.agent("sign");
+        command.args(more);
+        command
+    };
+    let programs: [&dyn Fn() -> Command; 6] = [
+        &|| token.bare("sign", &[]),
+        &tool,
+        &|| agent(&[]),
+        &|| agent(&["--sandbox", "off"]),
+        &|| agent(&["--state-dir", &state]),
+        &|| agent(&["--state-dir", &state, "--sandbox", "off"]),
+    ];
+    let mut rounds: Vec<Vec<f64>> = Vec::new();
+    for round in 0..=ROUNDS {
+        let mut times = vec![Vec::new(); programs.len()];
+        for _ in 0..RUNS {
+            for (program, times) in programs.iter().zip(&mut times) {
+                let mut command = program();
+                let start = Instant::now();
+                assert!(command.status().unwrap().success(), "{command:?} failed");
+                times.push(start.elapsed().as_secs_f64());
+            }
+        }
+        // The first round warms the caches.
+        if round > 0 {
+            rounds.push(times.into_iter().map(|mut times| crate::report::percentile(&mut times, 50.0)).collect());
+        }
+    }
+    let of = |a: usize, b: usize| ratios(&rounds, a, b);
+    report.add("one `sign` / bare signer", of(2, 0), Target::AtMost(1.30));
+    report.add("one `sign` / `pkcs11-tool`", of(2, 1), Target::AtMost(1.10));
+    report.add("the same with the fuse's record in memory / bare signer", of(4, 0), Target::None);
+    report.add("the same without the sandbox / bare signer", of(3, 0), Target::None);
+    report.add("the same without both / bare signer", of(5, 0), Target::None);
+    report.add("the same without both / `pkcs11-tool`", of(5, 1), Target::None);
+    report.add("`pkcs11-tool` / bare signer", of(1, 0), Target::None);
+}
