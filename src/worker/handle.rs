@@ -18,6 +18,9 @@ use crate::pin::Pin;
 /// How long a worker may take to end in good order.
 const END: Duration = Duration::from_secs(2);
 
+/// The length of a frame, before it.
+const HEADER: usize = 4;
+
 /// After this long without an answer, a person may be awaited at the token.
 const TOUCH_NOTICE: Duration = Duration::from_secs(1);
 
@@ -109,6 +112,8 @@ pub struct Handle {
     waiting: Option<fn()>,
     /// Whether the worker told the module to log in since the last request.
     login_begun: bool,
+    /// What was read and not yet looked at: mostly a whole frame with its length.
+    read: Vec<u8>,
 }
 
 impl Handle {
@@ -120,7 +125,7 @@ impl Handle {
     pub fn spawn(launch: &Launch, first: &Request, deadline: &Deadline) -> Result<Self, HandleError> {
         let (ours, theirs) = UnixStream::pair().map_err(HandleError::Spawn)?;
         let process = Process::start(launch, theirs).map_err(HandleError::Spawn)?;
-        let mut handle = Self { process, socket: ours, waiting: None, login_begun: false };
+        let mut handle = Self { process, socket: ours, waiting: None, login_begun: false, read: Vec::new() };
         handle.deliver(first, None)?;
         match handle.receive("start", deadline) {
             Ok(Reply::Hello { build }) if build == wire::BUILD => Ok(handle),
@@ -221,11 +226,13 @@ impl Handle {
 
     fn receive(&mut self, doing: &'static str, deadline: &Deadline) -> Result<Reply, HandleError> {
         loop {
-            let mut header = [0; 4];
-            self.read_exactly(&mut header, doing, deadline)?;
-            let mut bytes = vec![0; wire::length(header, wire::LIMIT)?];
-            self.read_exactly(&mut bytes, doing, deadline)?;
-            match wire::decode(&bytes)? {
+            self.read_at_least(HEADER, doing, deadline)?;
+            // invariant: as many bytes are there
+            #[allow(clippy::unwrap_used)]
+            let end = HEADER + wire::length(*self.read.first_chunk().unwrap(), wire::LIMIT)?;
+            self.read_at_least(end, doing, deadline)?;
+            let frame: Vec<u8> = self.read.drain(..end).skip(HEADER).collect();
+            match wire::decode(&frame)? {
                 Reply::LoginBegins if !self.login_begun => self.login_begun = true,
                 reply => return Ok(reply),
             }
@@ -233,17 +240,17 @@ impl Handle {
     }
 
     /// Reads what is there even when the time is up: an answer in time may be looked at late.
-    fn read_exactly(&mut self, buffer: &mut [u8], doing: &'static str, deadline: &Deadline) -> Result<(), HandleError> {
-        let mut filled = 0;
+    fn read_at_least(&mut self, length: usize, doing: &'static str, deadline: &Deadline) -> Result<(), HandleError> {
+        let mut chunk = [0; 8192];
         let mut notice = self.waiting.filter(|_| awaits_a_person(doing)).map(|notice| (notice, Instant::now()));
-        while filled < buffer.len() {
+        while self.read.len() < length {
             let left = deadline.left().unwrap_or_default();
             let until_notice = |(_, since): (fn(), Instant)| TOUCH_NOTICE.saturating_sub(since.elapsed());
             let wait = notice.map_or(left, |notice| left.min(until_notice(notice).max(Duration::from_millis(1))));
             match self.process.wait_for(&self.socket, Some(wait)).map_err(HandleError::Socket)? {
-                Event::Readable => match self.socket.read(&mut buffer[filled..]) {
+                Event::Readable => match self.socket.read(&mut chunk) {
                     Ok(0) => return Err(self.died(doing)),
-                    Ok(read) => filled += read,
+                    Ok(read) => self.read.extend_from_slice(&chunk[..read]),
                     Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(self.died(doing)),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(HandleError::Socket(error)),

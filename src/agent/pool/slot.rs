@@ -166,11 +166,11 @@ impl Place<'_> {
         shared.lock().signing[slot] = false;
         worker.release();
         let entry = match &task {
-            Task::Sign(wish, caller) => {
+            Task::Sign(wish, caller) if shared.desk.is_some() => {
                 let made = result.as_ref().map_err(|error| error.kind);
                 made.map(Option::as_ref).transpose().map(|made| worker.entry(caller.clone(), *wish, made))
             }
-            Task::Probe => None,
+            _ => None,
         };
         match result.and_then(|request| request.as_ref().map(text_of).transpose()) {
             Ok(text) => {
