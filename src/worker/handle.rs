@@ -112,6 +112,8 @@ pub struct Handle {
     waiting: Option<fn()>,
     /// Whether the worker told the module to log in since the last request.
     login_begun: bool,
+    /// Whether the module's output or its debug log is wanted to its end.
+    writes_logs: bool,
     /// What was read and not yet looked at: mostly a whole frame with its length.
     read: Vec<u8>,
 }
@@ -125,7 +127,9 @@ impl Handle {
     pub fn spawn(launch: &Launch, first: &Request, deadline: &Deadline) -> Result<Self, HandleError> {
         let (ours, theirs) = UnixStream::pair().map_err(HandleError::Spawn)?;
         let process = Process::start(launch, theirs).map_err(HandleError::Spawn)?;
-        let mut handle = Self { process, socket: ours, waiting: None, login_begun: false, read: Vec::new() };
+        let writes_logs = launch.module_debug || tracing::enabled!(tracing::Level::DEBUG);
+        let mut handle =
+            Self { process, socket: ours, waiting: None, login_begun: false, writes_logs, read: Vec::new() };
         handle.deliver(first, None)?;
         match handle.receive("start", deadline) {
             Ok(Reply::Hello { build }) if build == wire::BUILD => Ok(handle),
@@ -201,9 +205,12 @@ impl Handle {
 
     /// Ends the worker in good order (logout, finalize), within two seconds in all; then kills what is left.
     pub fn close(mut self) {
+        let deadline = Deadline::after(END);
         // Answered after C_Finalize. All that is left are the destructors of the module's libraries, which have hung and
-        // crashed before: it is killed instead.
-        let _ = self.call(&Request::Close, None, &Deadline::after(END));
+        // crashed before: it is killed instead, save where somebody reads what they still have to write.
+        if self.call(&Request::Close, None, &deadline).is_ok() && self.writes_logs {
+            self.process.ends_within(deadline.left().unwrap_or_default());
+        }
     }
 
     fn deliver(&mut self, request: &Request, pin: Option<&Pin>) -> Result<(), HandleError> {
