@@ -36,6 +36,10 @@ const ALL: [(&str, Measurement); 6] = [
 fn main() -> ExitCode {
     // cargo adds flags of its own.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    if let Some(unknown) = wanted.iter().find(|name| ALL.iter().all(|(known, _)| known != name)) {
+        eprintln!("no measurement '{unknown}'; there are: {}", ALL.map(|(name, _)| name).join(", "));
+        return ExitCode::FAILURE;
+    }
     let mut report = Report::default();
     for (name, run) in ALL {
         if wanted.is_empty() || wanted.iter().any(|other| other == name) {

@@ -176,14 +176,6 @@ impl Handle {
         self.answer(name_of(request), deadline)
     }
 
-    /// Sends a request and does not wait; the answer is had from [`Handle::answer`].
-    ///
-    /// # Errors
-    /// When the worker has ended.
-    pub fn post(&mut self, request: &Request) -> Result<(), HandleError> {
-        self.deliver(request, None)
-    }
-
     /// Ends the worker for an answer of the wrong kind.
     #[must_use]
     pub fn out_of_turn(&mut self, doing: &'static str) -> HandleError {
@@ -291,7 +283,7 @@ fn awaits_a_person(doing: &str) -> bool {
     doing == LOGIN || doing == SIGNING
 }
 
-/// The answer to the first request.
+/// What is waited for where a worker's first request was to load a module.
 pub const LOADING: &str = "loading the module";
 
 const LOGIN: &str = "login";
