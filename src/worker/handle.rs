@@ -198,8 +198,8 @@ impl Handle {
     /// Ends the worker in good order (logout, finalize), within two seconds in all; then kills what is left.
     pub fn close(mut self) {
         let deadline = Deadline::after(END);
-        // Answered after C_Finalize. All that is left are the destructors of the module's libraries, which have hung and
-        // crashed before: it is killed instead, save where somebody reads what they still have to write.
+        // Answered when the module is finalised and unloaded. All that is left is the end of the libraries that it loaded,
+        // which may hang or crash: it is killed instead, save where somebody reads what they held back.
         if self.call(&Request::Close, None, &deadline).is_ok() && self.writes_logs {
             self.process.ends_within(deadline.left().unwrap_or_default());
         }

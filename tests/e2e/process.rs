@@ -55,10 +55,22 @@ fn a_hang_at_the_end_does_not_hold_up_a_good_result() {
     for rules in
         ["C_Finalize=hang", "C_Logout=hang", "exit=hang", "C_Finalize=abort", "exit=abort", "C_CloseSession=abort"]
     {
-        stand.faulty(rules);
-        let run = stand.sign(&[]);
-        assert!(run.ok().starts_with(r#"{"method":"POST""#), "{rules}");
+        // With -v a worker may end by itself, where its module has more to say.
+        for more in [&[][..], &["-v"]] {
+            stand.faulty(rules);
+            let run = stand.sign(more);
+            assert!(run.ok().starts_with(r#"{"method":"POST""#), "{rules} {more:?}");
+        }
     }
+}
+
+#[test]
+fn what_a_module_says_at_its_very_end_is_logged() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign=noise");
+    let run = stand.sign(&["-v"]);
+    assert!(run.stderr.contains("debug: module: noise that was held back"), "{}", run.stderr);
+    run.ok();
 }
 
 #[test]

@@ -172,6 +172,8 @@ impl Fault {
             Self::Noise => {
                 println!("noise on standard output \u{1b}[31m");
                 eprintln!("noise on standard error");
+                // SAFETY: a constant text. The C library holds it back until the process ends, since this is a pipe.
+                unsafe { libc::puts(c"noise that was held back".as_ptr()) };
             }
             Self::Spawn => drop(std::process::Command::new("sleep").arg("600").spawn()),
             Self::Corrupt => {}
