@@ -9,8 +9,9 @@ use cryptoki::slot::Slot;
 use secrecy::SecretString;
 
 use super::module::read_slot;
+use super::objects::Reader;
 use super::raw::Raw;
-use super::{Key, fault, objects};
+use super::{Key, fault};
 use crate::facts::{Description, Mechanism, Objects, Session as SessionFacts, Slot as SlotFacts};
 use crate::fault::Fault;
 
@@ -125,7 +126,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// What the search answered.
     pub fn objects(&mut self) -> Result<Objects, Fault> {
-        let (facts, found) = objects::read(&self.handle)?;
+        let (facts, found) = self.reader().objects()?;
         self.found = found;
         Ok(facts)
     }
@@ -143,7 +144,11 @@ impl<'a> Session<'a> {
     /// # Errors
     /// What the module answered, or when there is no such number.
     pub fn describe(&self, number: u64) -> Result<Description, Fault> {
-        objects::describe(&self.handle, self.found(number, "C_GetAttributeValue")?)
+        self.reader().describe(self.found(number, "C_GetAttributeValue")?)
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader { session: &self.handle, raw: self.raw_is_usable.then_some(self.raw) }
     }
 
     fn found(&self, number: u64, call: &str) -> Result<ObjectHandle, Fault> {

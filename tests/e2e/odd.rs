@@ -71,6 +71,24 @@ fn private_keys_without_modulus_or_sign_are_known_by_their_public_half() {
 }
 
 #[test]
+fn attributes_that_a_module_passes_over_are_asked_for_one_by_one() {
+    let mut stand = Stand::new();
+    stand.import_key();
+    stand.faulty("few");
+    accepted(&stand, stand.sign(&["--key-id", "01"]));
+    assert!(stand.sign(&["--key-id", "02"]).failed(5).contains("not non-extractable"));
+}
+
+#[test]
+fn the_attributes_of_an_object_are_asked_for_at_once() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    accepted(&stand, stand.sign(&[]));
+    // A private key, its public key, its certificate.
+    assert_eq!(stand.calls("C_GetAttributeValue"), 3);
+}
+
+#[test]
 fn an_attribute_that_is_not_reported_is_not_proven() {
     let mut stand = Stand::new();
     stand.faulty("attr:103=missing");
