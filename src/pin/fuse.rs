@@ -1,7 +1,8 @@
 //! The wrong-PIN fuse of a token: a record that outlives the process, under a lock.
 //!
 //! Flags of tokens lie and processes die, so this is what stands between a nightly job with a wrong PIN and a locked
-//! token. The mark is on disk before `C_Login` is called; only `CKR_OK` clears it. The rule is in `record`.
+//! token. The mark of an attempt is on disk before `C_Login` is called; only `CKR_OK` clears what was counted. The rule is
+//! in `record`.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::record::Record;
 pub use super::record::{Attempt, End};
-use super::store::{read, write};
+use super::store::{is_marked, mark, read, read_unmarked, write};
 use crate::deadline::Deadline;
 use crate::error::{Explain, Kind};
 use crate::facts::{Slot, Token};
@@ -150,9 +151,12 @@ pub fn check_stand_in(directory: &Path, slot_id: u64, module: &Path) -> Result<(
 #[derive(Debug)]
 pub struct Fuse {
     path: PathBuf,
+    /// All that was counted, an attempt that is marked too.
     record: Record,
     attempt: Attempt,
-    _lock: File,
+    /// What the record's file holds.
+    written: Option<Record>,
+    lock: File,
 }
 
 impl Fuse {
@@ -167,11 +171,15 @@ impl Fuse {
         let lock = open(&directory.join(format!("{name}.lock"))).map_err(failed)?;
         let lock = wait_for(lock, deadline).map_err(failed)?.ok_or(FuseError::Held)?;
         let path = directory.join(format!("{name}.json"));
-        let record = match read(&path) {
+        let written = match read_unmarked(&path) {
             Err(FuseError::Damaged(_)) => Err(FuseError::DamagedOf { uri: uri_of(token).to_string() }),
-            read => read.map(|record| record.unwrap_or_else(|| Record::new(token))),
+            read => read,
         }?;
-        Ok(Self { path, record, attempt, _lock: lock })
+        let mut record = written.clone().unwrap_or_else(|| Record::new(token));
+        if is_marked(&lock).map_err(failed)? {
+            record.begin();
+        }
+        Ok(Self { path, record, attempt, written, lock })
     }
 
     /// Marks an attempt as begun, on disk, where the record allows it.
@@ -183,8 +191,14 @@ impl Fuse {
             let uri = uri_of(&self.record.token()).to_string();
             return Err(FuseError::Blown { refused: self.record.refused, pending: self.record.pending, uri });
         }
+        // Whatever was counted, a mark that was left behind too, is in the record before the mark is this attempt's. The
+        // first time, that also brings both files' names to disk.
+        let is_new = self.lock.metadata().map_or(true, |metadata| metadata.len() == 0);
+        if is_new || self.written.as_ref() != Some(&self.record) {
+            self.write()?;
+        }
         self.record.begin();
-        self.write()
+        self.mark(true)
     }
 
     /// Settles the attempt, on disk.
@@ -193,11 +207,21 @@ impl Fuse {
     /// When it cannot be written; the attempt then stays pending.
     pub fn settle(&mut self, end: End) -> Result<(), FuseError> {
         self.record.settle(&self.attempt, end);
-        self.write()
+        // In this order: a crash in between counts the attempt once more, and does not lose it.
+        if self.written.as_ref() != Some(&self.record) {
+            self.write()?;
+        }
+        self.mark(false)
     }
 
-    fn write(&self) -> Result<(), FuseError> {
-        write(&self.path, &self.record).map_err(|error| FuseError::State(self.path.clone(), error))
+    fn write(&mut self) -> Result<(), FuseError> {
+        write(&self.path, &self.record).map_err(|error| FuseError::State(self.path.clone(), error))?;
+        self.written = Some(self.record.clone());
+        Ok(())
+    }
+
+    fn mark(&self, attempt_begun: bool) -> Result<(), FuseError> {
+        mark(&self.lock, attempt_begun).map_err(|error| FuseError::State(self.path.clone(), error))
     }
 }
 
@@ -234,8 +258,9 @@ pub fn all(directory: &Path) -> Result<Records, FuseError> {
 pub fn reset(path: &Path, deadline: &Deadline) -> Result<(), FuseError> {
     let failed = |error| FuseError::State(path.to_owned(), error);
     let lock = open(&path.with_extension("lock")).map_err(failed)?;
-    let _lock = wait_for(lock, deadline).map_err(failed)?.ok_or(FuseError::Held)?;
-    fs::remove_file(path).map_err(failed)
+    let lock = wait_for(lock, deadline).map_err(failed)?.ok_or(FuseError::Held)?;
+    fs::remove_file(path).map_err(failed)?;
+    mark(&lock, false).map_err(failed)
 }
 
 /// The URI that means one record: every field by which it is kept, the empty ones too.
@@ -300,6 +325,50 @@ mod tests {
         lock(directory.path(), Attempt::Unattended).unwrap().begin().unwrap();
         let (_, record) = all(directory.path()).unwrap().pop().unwrap();
         assert_eq!(record.unwrap().pending, 1);
+    }
+
+    #[test]
+    fn marks_that_were_left_behind_add_up_and_a_success_clears_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let shown = || all(directory.path()).unwrap().pop().unwrap().1.unwrap();
+        for count in 1..=2 {
+            lock(directory.path(), Attempt::Unattended).unwrap().begin().unwrap();
+            assert_eq!(shown().pending, count);
+        }
+        assert!(matches!(
+            lock(directory.path(), Attempt::Unattended).unwrap().begin(),
+            Err(FuseError::Blown { refused: 0, pending: 2, .. })
+        ));
+        let mut attended = lock(directory.path(), Attempt::Attended).unwrap();
+        attended.begin().unwrap();
+        attended.settle(End::Accepted).unwrap();
+        assert_eq!(shown(), Record::new(&Token::default()));
+    }
+
+    #[test]
+    fn an_attempt_that_spent_nothing_leaves_what_was_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        lock(directory.path(), Attempt::Unattended).unwrap().begin().unwrap();
+        let mut fuse = lock(directory.path(), Attempt::Unattended).unwrap();
+        fuse.begin().unwrap();
+        fuse.settle(End::NotTried).unwrap();
+        drop(fuse);
+        assert_eq!(lock(directory.path(), Attempt::Unattended).unwrap().record.pending, 1);
+    }
+
+    #[test]
+    fn a_mark_that_is_no_mark_counts_as_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut fuse = lock(directory.path(), Attempt::Unattended).unwrap();
+        fuse.begin().unwrap();
+        fuse.settle(End::Accepted).unwrap();
+        drop(fuse);
+        let path = path(directory.path(), &Token::default()).with_extension("lock");
+        for (content, pending) in [("x", 1), ("1", 1), ("0", 0), ("", 0)] {
+            fs::write(&path, content).unwrap();
+            assert_eq!(all(directory.path()).unwrap().pop().unwrap().1.unwrap().pending, pending, "{content}");
+            assert_eq!(lock(directory.path(), Attempt::Unattended).unwrap().record.pending, pending, "{content}");
+        }
     }
 
     #[test]

@@ -1,16 +1,34 @@
-//! The records of the fuse, written so that a crash leaves the old or the new.
+//! The records of the fuse, written so that a crash leaves the old or the new, and the mark of an attempt under way, which
+//! is one byte of the token's lock file: written over in place, it costs a disk one write, and cannot be torn.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::fuse::FuseError;
 use super::record::Record;
 use crate::store::{give_to_owner, no_follow, regular};
 
-/// `None` where there is none; the absence of a record is the state of a token that was never refused.
+/// The record with the mark counted in; `None` where there is none: the state of a token that was never tried.
 pub(super) fn read(path: &Path) -> Result<Option<Record>, FuseError> {
+    let lock = path.with_extension("lock");
+    let failed = |error| FuseError::State(lock.clone(), error);
+    // The mark first: an attempt that ends in between is then counted twice, and not missed.
+    let marked = match OpenOptions::new().read(true).custom_flags(no_follow()).open(&lock).and_then(regular) {
+        Ok(file) => is_marked(&file).map_err(failed)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(failed(error)),
+    };
+    let mut record = read_unmarked(path)?;
+    if let (Some(record), true) = (&mut record, marked) {
+        record.begin();
+    }
+    Ok(record)
+}
+
+/// The record alone.
+pub(super) fn read_unmarked(path: &Path) -> Result<Option<Record>, FuseError> {
     let mut text = String::new();
     let opened = OpenOptions::new().read(true).custom_flags(no_follow()).open(path).and_then(regular);
     match opened.and_then(|file| file.take(1 << 16).read_to_string(&mut text)) {
@@ -34,3 +52,19 @@ pub(super) fn write(path: &Path, record: &Record) -> io::Result<()> {
     fs::rename(&new, path)?;
     path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
+
+/// Whether an attempt was begun and not settled. An empty file was never marked; anything else but the absence of a mark
+/// counts as one.
+pub(super) fn is_marked(lock: &File) -> io::Result<bool> {
+    let mut byte = [0];
+    Ok(lock.read_at(&mut byte, 0)? > 0 && byte != UNMARKED)
+}
+
+/// Sets or clears the mark, and returns when it is on disk.
+pub(super) fn mark(lock: &File, attempt_begun: bool) -> io::Result<()> {
+    lock.write_all_at(if attempt_begun { &MARKED } else { &UNMARKED }, 0)?;
+    lock.sync_data()
+}
+
+const MARKED: [u8; 1] = *b"1";
+const UNMARKED: [u8; 1] = *b"0";
