@@ -9,8 +9,8 @@ use std::env::consts::ARCH;
 
 use libc::c_long;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, apply_filter_all_threads, sock_filter,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch, apply_filter_all_threads, sock_filter,
 };
 
 use super::SandboxError;
@@ -111,11 +111,7 @@ pub(super) fn confine(profile: &Profile) -> Result<bool, SandboxError> {
     signals(&mut rules);
     attributes(&mut rules);
     namespaces(&mut rules);
-    if !install(rules, libc::EPERM, architecture)? {
-        return Ok(false);
-    }
-    // Its flags stand in memory, where no filter sees them; on this answer the C library takes clone(2).
-    install([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS, architecture)
+    install(rules, architecture)
 }
 
 /// Refused to all threads from now on.
@@ -136,7 +132,7 @@ pub(super) fn tighten(profile: &Profile) -> Result<(), SandboxError> {
     if !profile.sockets_after_login {
         rules.insert(libc::SYS_socket, Vec::new());
     }
-    install(rules, libc::EPERM, architecture).map(drop)
+    install(rules, architecture).map(drop)
 }
 
 /// Any family but these.
@@ -197,13 +193,10 @@ fn rule(conditions: &[(u8, Op, u64)]) -> SeccompRule {
 }
 
 /// Installs a filter on all threads; `false` where the kernel has none.
-fn install(rules: Rules, errno: i32, architecture: TargetArch) -> Result<bool, SandboxError> {
-    let refused = SeccompAction::Errno(errno.unsigned_abs());
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, architecture);
+fn install(rules: Rules, architecture: TargetArch) -> Result<bool, SandboxError> {
     let failed = |error: seccompiler::Error| SandboxError::Calls(error.to_string());
-    let rules: BpfProgram =
-        filter.and_then(TryInto::try_into).map_err(|error| failed(seccompiler::Error::Backend(error)))?;
-    let program = [refuse_x32().as_slice(), &rules].concat();
+    let rules = compile(rules, architecture).map_err(|error| failed(seccompiler::Error::Backend(error)))?;
+    let program = [beforehand().as_slice(), &rules].concat();
     match apply_filter_all_threads(&program) {
         Ok(()) => Ok(true),
         // Not built in, or forbidden by the filter of a container.
@@ -216,17 +209,143 @@ fn install(rules: Rules, errno: i32, architecture: TargetArch) -> Result<bool, S
     }
 }
 
-/// Instructions that refuse the same calls, and all others, by their numbers in x86-64's second interface of 32-bit
-/// pointers: no library for the first one makes them. Rules for each number would double the filter.
-fn refuse_x32() -> Vec<sock_filter> {
-    if !cfg!(target_arch = "x86_64") {
-        return Vec::new();
+/// The rules as a program. The library compiles those that look at arguments; its form of one that does not is five
+/// instructions, all in one row, and these are the many.
+fn compile(mut rules: Rules, architecture: TargetArch) -> Result<BpfProgram, BackendError> {
+    let is_plain = |(call, conditions): (&i64, &Vec<_>)| u32::try_from(*call).ok().filter(|_| conditions.is_empty());
+    let plain: Vec<u32> = rules.iter().filter_map(is_plain).collect();
+    rules.retain(|_, conditions| !conditions.is_empty());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal(libc::EPERM), architecture)?;
+    let conditional: BpfProgram = filter.try_into()?;
+    Ok([refuse_each(&plain), conditional].concat())
+}
+
+/// Refuses these calls, which are sorted, and goes on with all others. In sections by number, of which a call meets one: when
+/// a filter is installed, the kernel translates each instruction, and tries each call that there is.
+fn refuse_each(calls: &[u32]) -> BpfProgram {
+    const SECTION: usize = 8;
+    let mut program = BpfProgram::new();
+    for section in calls.chunks(SECTION) {
+        // invariant: not more than `SECTION`
+        #[allow(clippy::cast_possible_truncation)]
+        let length = section.len() as u8;
+        let lower = u32::try_from(program.len()).unwrap_or_default();
+        // The highest section is the first, so this one goes before those that are there.
+        let mut sections = vec![jump(JUMP_IF_NOT_BELOW, section[0], 0, length + 2)];
+        let compared = section.iter().zip((0..length).rev());
+        sections.extend(compared.map(|(call, left)| jump(JUMP_IF_EQUAL, *call, left, u8::from(left == 0))));
+        sections.extend([answer(refusal(libc::EPERM)), jump(JUMP, lower, 0, 0)]);
+        sections.append(&mut program);
+        program = sections;
     }
+    program.insert(0, LOAD_NUMBER);
+    program
+}
+
+/// Instructions before the rules, which know one answer only.
+///
+/// `clone3`: its flags stand in memory, where no filter sees them; on `ENOSYS` the C library takes clone(2). And x86-64's
+/// second interface, of 32-bit pointers: no library for the first one calls it, and rules for its numbers would double the
+/// filter.
+fn beforehand() -> BpfProgram {
     const X32: u32 = 0x4000_0000;
-    // The opcodes of linux/bpf_common.h; the number of the call is at offset 0 of struct seccomp_data.
-    let load_number = sock_filter { code: 0x20, jt: 0, jf: 0, k: 0 };
-    let unless_set = sock_filter { code: 0x45, jt: 0, jf: 1, k: X32 };
-    let refuse =
-        sock_filter { code: 0x06, jt: 0, jf: 0, k: u32::from(SeccompAction::Errno(libc::EPERM.unsigned_abs())) };
-    vec![load_number, unless_set, refuse]
+    let mut program = vec![LOAD_NUMBER];
+    if let Ok(call) = u32::try_from(libc::SYS_clone3) {
+        program.extend([jump(JUMP_IF_EQUAL, call, 0, 1), answer(refusal(libc::ENOSYS))]);
+    }
+    if cfg!(target_arch = "x86_64") {
+        program.extend([jump(JUMP_IF_SET, X32, 0, 1), answer(refusal(libc::EPERM))]);
+    }
+    program
+}
+
+fn refusal(errno: i32) -> SeccompAction {
+    SeccompAction::Errno(errno.unsigned_abs())
+}
+
+// Opcodes of linux/bpf_common.h.
+const JUMP: u16 = 0x05;
+const RETURN: u16 = 0x06;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP_IF_NOT_BELOW: u16 = 0x35;
+const JUMP_IF_SET: u16 = 0x45;
+
+/// The number of the call, at offset 0 of `struct seccomp_data`.
+const LOAD_NUMBER: sock_filter = sock_filter { code: 0x20, jt: 0, jf: 0, k: 0 };
+
+/// Leaves out `jt` instructions where the loaded value compares so with `k`, and else `jf`.
+fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code, jt, jf, k }
+}
+
+fn answer(action: SeccompAction) -> sock_filter {
+    sock_filter { code: RETURN, jt: 0, jf: 0, k: action.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a program answers to a call, as the kernel runs it, and after how many instructions.
+    fn run(program: &[sock_filter], data: [u32; 16]) -> (u32, usize) {
+        let (mut value, mut at) = (0, 0);
+        for count in 1.. {
+            let sock_filter { code, jt, jf, k } = program[at].clone();
+            let jump = |holds| usize::from(if holds { jt } else { jf });
+            at += 1 + match code {
+                0x20 => {
+                    value = data[k as usize / 4];
+                    0
+                }
+                0x54 => {
+                    value &= k;
+                    0
+                }
+                JUMP => k as usize,
+                RETURN => return (k, count),
+                JUMP_IF_EQUAL => jump(value == k),
+                JUMP_IF_NOT_BELOW => jump(value >= k),
+                0x25 => jump(value > k),
+                JUMP_IF_SET => jump(value & k != 0),
+                other => panic!("opcode {other:#x}"),
+            };
+        }
+        unreachable!()
+    }
+
+    #[test]
+    fn in_sections_each_call_is_answered_as_by_the_whole_and_sooner() {
+        let architecture = TargetArch::try_from(ARCH).unwrap();
+        let mut rules: Rules = REFUSED.into_iter().map(|call| (call, Vec::new())).collect();
+        sockets(&mut rules, &[Family::Unix, Family::Netlink]);
+        signals(&mut rules);
+        attributes(&mut rules);
+        namespaces(&mut rules);
+        let whole =
+            SeccompFilter::new(rules.clone(), SeccompAction::Allow, refusal(libc::EPERM), architecture).unwrap();
+        let whole: BpfProgram = whole.try_into().unwrap();
+        let sections = compile(rules.clone(), architecture).unwrap();
+        // The architecture is in every program's own first comparison.
+        let known = whole.iter().find(|instruction| instruction.code == JUMP_IF_EQUAL).unwrap().k;
+        let (mut before, mut after) = (0, 0);
+        for call in (0..600).chain([1 << 29, u32::MAX]) {
+            for argument in [0, 1, 4, 9, 38, 0x1000_0000, 0x2000_0000, 0x5961_6d61, std::process::id()] {
+                let data = std::array::from_fn(|at| match at {
+                    0 => call,
+                    1 => known,
+                    _ if at % 2 == 0 => argument,
+                    _ => 0,
+                });
+                let (whole, sections) = (run(&whole, data), run(&sections, data));
+                assert_eq!(whole.0, sections.0, "call {call} with {argument}");
+                before += whole.1;
+                after += sections.1;
+            }
+        }
+        assert!(after * 3 < before, "{after} instructions, {before} as a whole");
+        let mut foreign = [0; 16];
+        foreign[1] = known ^ 1;
+        assert_eq!(run(&whole, foreign).0, run(&sections, foreign).0);
+        assert!(sections.len() * 3 < whole.len() * 2, "{} instructions of {}", sections.len(), whole.len());
+    }
 }
