@@ -10,13 +10,17 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use crate::config::keys::{Group, KEYS, Key, Shape};
 use crate::error::{Error, Kind};
 
-/// The whole command line.
+use Group::{Audit, Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
+
+/// What one payload takes.
+const PAYLOAD: [Group; 8] = [Token, Identity, Pin, Sign, Socket, Policy, Audit, Log];
+
+/// What the agent takes.
+const AGENT: [Group; 8] = [Token, Identity, Pin, Sign, Serve, Policy, Audit, Log];
+
+/// The whole command line. The options of a command are made when it is the one that is wanted.
 #[must_use]
 pub fn command() -> Command {
-    use Group::{Audit, Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
-    let all = &[Token, Identity, Pin, Sign, Socket, Policy, Audit, Log][..];
-    let serve = &[Token, Identity, Pin, Sign, Serve, Policy, Audit, Log][..];
-    let token = &[Token, Identity, Pin, Log][..];
     Command::new("cba-agent")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Anaplan certificate logins, signed inside a PKCS#11 token")
@@ -25,74 +29,92 @@ pub fn command() -> Command {
         .arg_required_else_help(false)
         .disable_help_subcommand(false)
         .subcommand(
-            keyed("sign", "Print one authentication request", all)
-                .arg(value("format", "FORMAT", "json, body, header, curl, env or html [default: json]"))
-                .arg(value("job", "NAME", "A label for logs, of up to 64 letters, digits and . _ : / -"))
-                .after_help(
-                    "Examples:\n  cba-agent sign --slot 0\n  cba-agent sign --token-label prod --pin-source file:/etc/cba-agent/pin\n  \
-                     r=$(cba-agent sign --slot 0 --format curl) || exit; printf '%s\\n' \"$r\" | curl -sS --config -",
-                ),
+            later("sign", "Print one authentication request", |command| {
+                keyed(command, &PAYLOAD)
+                    .arg(value("format", "FORMAT", "json, body, header, curl, env or html [default: json]"))
+                    .arg(value("job", "NAME", "A label for logs, of up to 64 letters, digits and . _ : / -"))
+                    .after_help(
+                        "Examples:\n  cba-agent sign --slot 0\n  cba-agent sign --token-label prod --pin-source file:/etc/cba-agent/pin\n  \
+                         r=$(cba-agent sign --slot 0 --format curl) || exit; printf '%s\\n' \"$r\" | curl -sS --config -",
+                    )
+            }),
         )
         .subcommand(
-            keyed("serve", "Be the agent: answer POST /sign on a Unix socket", serve)
-                .after_help(
-                    "Whoever may ask is the integration user for as long as a payload is accepted: see --socket-group.\n\n\
-                     Examples:\n  cba-agent serve --slot 0 --pin-source file:/etc/cba-agent/pin --socket /run/cba-agent/agent.sock\n  \
-                     curl --unix-socket /run/cba-agent/agent.sock http://localhost/sign -d '{}'",
-                ),
+            later("serve", "Be the agent: answer POST /sign on a Unix socket", |command| {
+                keyed(command, &AGENT)
+                    .after_help(
+                        "Whoever may ask is the integration user for as long as a payload is accepted: see --socket-group.\n\n\
+                         Examples:\n  cba-agent serve --slot 0 --pin-source file:/etc/cba-agent/pin --socket /run/cba-agent/agent.sock\n  \
+                         curl --unix-socket /run/cba-agent/agent.sock http://localhost/sign -d '{}'",
+                    )
+            }),
         )
         .subcommand(
-            keyed("health", "Ask an agent whether it is ready, for probes", &[Socket, Log])
-                .arg(switch("live", "Only whether it answers at all"))
-                .args(KEYS.iter().filter(|key| key.flag == "timeout").map(key_flag))
-                .after_help("Examples:\n  cba-agent health --socket /run/cba-agent/agent.sock\n  cba-agent health --live"),
+            later("health", "Ask an agent whether it is ready, for probes", |command| {
+                keyed(command, &[Socket, Log])
+                    .arg(switch("live", "Only whether it answers at all"))
+                    .args(KEYS.iter().filter(|key| key.flag == "timeout").map(key_flag))
+                    .after_help("Examples:\n  cba-agent health --socket /run/cba-agent/agent.sock\n  cba-agent health --live")
+            }),
         )
         .subcommand(
-            keyed("doctor", "Say what this host lacks, and what mends it; no PIN is sent", serve)
-                .arg(switch("json", "One JSON document for programs"))
-                .arg(switch("sign", "Log in and make one payload, which is thrown away"))
-                .arg(value("certificate", "FILE", "Check a certificate before it is bought or imported, and nothing else"))
-                .after_help("Examples:\n  cba-agent doctor --slot 0\n  cba-agent doctor --certificate from-the-ca.cer\n  cba-agent doctor --config /etc/cba-agent/config.toml --sign"),
+            later("doctor", "Say what this host lacks, and what mends it; no PIN is sent", |command| {
+                keyed(command, &AGENT)
+                    .arg(switch("json", "One JSON document for programs"))
+                    .arg(switch("sign", "Log in and make one payload, which is thrown away"))
+                    .arg(value("certificate", "FILE", "Check a certificate before it is bought or imported, and nothing else"))
+                    .after_help("Examples:\n  cba-agent doctor --slot 0\n  cba-agent doctor --certificate from-the-ca.cer\n  cba-agent doctor --config /etc/cba-agent/config.toml --sign")
+            }),
         )
         .subcommand(
-            keyed("custody", "Evidence for the key-custody policy, and the verdict", &[Token, Identity, Pin, Policy, Log])
-                .arg(value("format", "FORMAT", "text, json, or html for an auditor's folder [default: text]"))
-                .arg(value("roots", "FILE", "PEM of the roots that the certificate must chain to"))
-                .arg(value("attestation-roots", "FILE", "PEM of the roots that the token's attestation of the key must chain to"))
-                .args(KEYS.iter().filter(|key| key.flag == "payload-version").map(key_flag))
-                .after_help(
-                    "Exits with 8 where a rule is broken. The token is logged in to, and nothing is signed.\n\n\
-                     Examples:\n  cba-agent custody --slot 0\n  cba-agent custody --format html --roots ca.pem > custody.html\n  \
-                     cba-agent custody --attestation-roots yubico-piv-ca.pem --policy-require local",
-                ),
+            later("custody", "Evidence for the key-custody policy, and the verdict", |command| {
+                keyed(command, &[Token, Identity, Pin, Policy, Log])
+                    .arg(value("format", "FORMAT", "text, json, or html for an auditor's folder [default: text]"))
+                    .arg(value("roots", "FILE", "PEM of the roots that the certificate must chain to"))
+                    .arg(value("attestation-roots", "FILE", "PEM of the roots that the token's attestation of the key must chain to"))
+                    .args(KEYS.iter().filter(|key| key.flag == "payload-version").map(key_flag))
+                    .after_help(
+                        "Exits with 8 where a rule is broken. The token is logged in to, and nothing is signed.\n\n\
+                         Examples:\n  cba-agent custody --slot 0\n  cba-agent custody --format html --roots ca.pem > custody.html\n  \
+                         cba-agent custody --attestation-roots yubico-piv-ca.pem --policy-require local",
+                    )
+            }),
         )
         .subcommand(
-            keyed("list", "Show slots, tokens, keys and certificates, each with its URI", &[Token, Pin, Log])
-                .arg(switch("json", "One JSON document for programs"))
-                .arg(switch("login", "Log in to the selected token, to see private keys too"))
-                .after_help("Examples:\n  cba-agent list\n  cba-agent list --module opensc --json"),
+            later("list", "Show slots, tokens, keys and certificates, each with its URI", |command| {
+                keyed(command, &[Token, Pin, Log])
+                    .arg(switch("json", "One JSON document for programs"))
+                    .arg(switch("login", "Log in to the selected token, to see private keys too"))
+                    .after_help("Examples:\n  cba-agent list\n  cba-agent list --module opensc --json")
+            }),
         )
         .subcommand(
-            keyed("certificate", "Print the public certificate that an administrator registers", token)
-                .arg(value("format", "FORMAT", "pem, der, text, header or json [default: pem]"))
-                .arg(value("expires-within", "DURATION", "Exit with 8 if it ends within this time, as 30d"))
-                .arg(switch("login", "Log in first, for tokens that hide their certificates"))
-                .args(KEYS.iter().filter(|key| key.flag == "header-encoding" || key.flag == "policy-certificate-source").map(key_flag))
-                .after_help("Examples:\n  cba-agent certificate > cert.pem\n  cba-agent certificate --expires-within 30d"),
+            later("certificate", "Print the public certificate that an administrator registers", |command| {
+                keyed(command, &[Token, Identity, Pin, Log])
+                    .arg(value("format", "FORMAT", "pem, der, text, header or json [default: pem]"))
+                    .arg(value("expires-within", "DURATION", "Exit with 8 if it ends within this time, as 30d"))
+                    .arg(switch("login", "Log in first, for tokens that hide their certificates"))
+                    .args(KEYS.iter().filter(|key| key.flag == "header-encoding" || key.flag == "policy-certificate-source").map(key_flag))
+                    .after_help("Examples:\n  cba-agent certificate > cert.pem\n  cba-agent certificate --expires-within 30d")
+            }),
         )
         .subcommand(
-            keyed("verify", "Check a request offline, as the service would", &[Policy, Log])
-                .arg(value("header", "FILE", "The Authorization header; together with --body"))
-                .arg(value("body", "FILE", "The body; together with --header"))
-                .arg(value("max-age", "DURATION", "How old a v2 message may be [default: 300s]"))
-                .arg(value("roots", "FILE", "PEM of the roots that the certificate must chain to"))
-                .after_help("Examples:\n  cba-agent sign --slot 0 | cba-agent verify\n  cba-agent verify --header h --body b --roots ca.pem"),
+            later("verify", "Check a request offline, as the service would", |command| {
+                keyed(command, &[Policy, Log])
+                    .arg(value("header", "FILE", "The Authorization header; together with --body"))
+                    .arg(value("body", "FILE", "The body; together with --header"))
+                    .arg(value("max-age", "DURATION", "How old a v2 message may be [default: 300s]"))
+                    .arg(value("roots", "FILE", "PEM of the roots that the certificate must chain to"))
+                    .after_help("Examples:\n  cba-agent sign --slot 0 | cba-agent verify\n  cba-agent verify --header h --body b --roots ca.pem")
+            }),
         )
         .subcommand(audit())
         .subcommand(
-            keyed("pin-fuse", "Show or clear the wrong-PIN fuse of a token", &[Token, Log])
-                .arg(switch("reset", "Clear it, when the PIN is right for certain"))
-                .after_help("Examples:\n  cba-agent pin-fuse\n  cba-agent pin-fuse --reset --token-label prod"),
+            later("pin-fuse", "Show or clear the wrong-PIN fuse of a token", |command| {
+                keyed(command, &[Token, Log])
+                    .arg(switch("reset", "Clear it, when the PIN is right for certain"))
+                    .after_help("Examples:\n  cba-agent pin-fuse\n  cba-agent pin-fuse --reset --token-label prod")
+            }),
         )
         .subcommand(
             Command::new("completions").about("Print a completion script")
@@ -107,32 +129,39 @@ pub fn command() -> Command {
 }
 
 fn audit() -> Command {
-    let file = || Arg::new("file").value_name("FILE").required(true);
     Command::new("audit")
         .about("Check the audit log's chain, or print its head")
         .after_help("Examples:\n  cba-agent audit verify /var/log/cba-agent/audit.jsonl*\n  cba-agent audit head /var/log/cba-agent/audit.jsonl")
         .subcommand_required(true)
         .subcommand(
-            keyed("verify", "Say which records were changed, removed, inserted or put out of order", &[Group::Log])
-                .arg(
-                    file()
-                        .num_args(1..)
-                        .help("The log and those that it was renamed to, in any order; - is standard input"),
-                )
-                .arg(
-                    value("expect-head", "SEQ:HASH", "A head that was kept elsewhere must be in the chain; repeatable")
-                        .action(ArgAction::Append),
-                )
-                .after_help(
-                    "Examples:\n  cba-agent audit verify /var/log/cba-agent/audit.jsonl*\n  \
-                     zcat -f audit.jsonl.2.gz audit.jsonl.1 audit.jsonl | cba-agent audit verify - --expect-head \"$(cat head)\"",
-                ),
+            later("verify", "Say which records were changed, removed, inserted or put out of order", |command| {
+                keyed(command, &[Log])
+                    .arg(
+                        log_file()
+                            .num_args(1..)
+                            .help("The log and those that it was renamed to, in any order; - is standard input"),
+                    )
+                    .arg(
+                        value("expect-head", "SEQ:HASH", "A head that was kept elsewhere must be in the chain; repeatable")
+                            .action(ArgAction::Append),
+                    )
+                    .after_help(
+                        "Examples:\n  cba-agent audit verify /var/log/cba-agent/audit.jsonl*\n  \
+                         zcat -f audit.jsonl.2.gz audit.jsonl.1 audit.jsonl | cba-agent audit verify - --expect-head \"$(cat head)\"",
+                    )
+            }),
         )
         .subcommand(
-            keyed("head", "Print number and hash of the last record, for a copy kept elsewhere", &[Group::Log])
-                .arg(file().help("The log"))
-                .after_help("Examples:\n  cba-agent audit head /var/log/cba-agent/audit.jsonl"),
+            later("head", "Print number and hash of the last record, for a copy kept elsewhere", |command| {
+                keyed(command, &[Log])
+                    .arg(log_file().help("The log"))
+                    .after_help("Examples:\n  cba-agent audit head /var/log/cba-agent/audit.jsonl")
+            }),
         )
+}
+
+fn log_file() -> Arg {
+    Arg::new("file").value_name("FILE").required(true)
 }
 
 /// Which flags of configuration keys were given to a command.
@@ -218,9 +247,13 @@ fn flag_name(argument: &str) -> Option<String> {
     plain.then(|| name.to_owned())
 }
 
-fn keyed(name: &'static str, about: &'static str, groups: &[Group]) -> Command {
-    let mut command = Command::new(name)
-        .about(about)
+/// A command whose options are made when they are wanted.
+fn later(name: &'static str, about: &'static str, options: fn(Command) -> Command) -> Command {
+    Command::new(name).about(about).defer(options)
+}
+
+fn keyed(command: Command, groups: &[Group]) -> Command {
+    let mut command = command
         .arg(value(
             "config",
             "FILE",

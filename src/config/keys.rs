@@ -57,8 +57,9 @@ impl Key {
     /// The variable of the environment.
     #[must_use]
     pub fn variable(&self) -> String {
-        let table = if self.group == Group::Serve { "SERVE_" } else { "" };
-        format!("CBA_AGENT_{table}{}", self.flag.to_ascii_uppercase().replace('-', "_"))
+        let mut name = String::from(if self.group == Group::Serve { "CBA_AGENT_SERVE_" } else { "CBA_AGENT_" });
+        name.extend(self.flag.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_uppercase() }));
+        name
     }
 }
 
