@@ -21,7 +21,7 @@
 //! signer          the front's judgement, the only way to a payload
 //! audit/*         the hash-chained log; chain: its records and their check (PURE)
 //! reach/*         the way to a token: module, worker, slot, login under the fuse, identity, evidence
-//! worker/*        the child's loop; handle: spawn, deadline, kill; wire: the frames (PURE)
+//! worker/*        the child's loop; handle: spawn, deadline, kill; output: what the module prints; wire: the frames (PURE)
 //! token/*         the only room that names a PKCS#11 library; raw: the unsafe corner
 //! config/*        file < environment < flag, resolved once; keys: every key once
 //! sandbox/*       what a worker may not do: profiles (PURE), files, system calls

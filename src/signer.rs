@@ -150,7 +150,7 @@ impl Signer {
     ///
     /// # Errors
     /// When the kernel cannot wait.
-    pub fn idle_until(&self, descriptor: impl AsFd) -> io::Result<Idle> {
+    pub fn idle_until(&mut self, descriptor: impl AsFd) -> io::Result<Idle> {
         self.reached.opened.handle.idle_until(descriptor, None)
     }
 
@@ -169,10 +169,23 @@ impl Signer {
     /// # Errors
     /// When the policy refuses, the token fails, or its result does not hold.
     pub fn sign(&mut self, config: &Config, wish: Wish) -> Result<Request> {
+        self.sign_and(config, wish, |_| {})
+    }
+
+    /// The same for the last time: the worker begins to end while its result is looked at. [`Signer::end`] is next.
+    ///
+    /// # Errors
+    /// As [`Signer::sign`].
+    pub fn sign_last(&mut self, config: &Config, wish: Wish) -> Result<Request> {
+        self.sign_and(config, wish, |reached| reached.opened.handle.begin_to_close())
+    }
+
+    fn sign_and(&mut self, config: &Config, wish: Wish, then: impl FnOnce(&mut Reached)) -> Result<Request> {
         let warnings = self.judge(config, wish)?;
         self.notice(&warnings, config);
         let start = Instant::now();
         let (message, signature) = self.signature(config, wish)?;
+        then(&mut self.reached);
         let freshness =
             Freshness { now: now(), max_age: start.elapsed().as_secs() + CLOCK_TOLERANCE, max_ahead: CLOCK_TOLERANCE };
         let certificate = &self.identity.certificate;

@@ -24,6 +24,7 @@ use crate::token::{LoginOutcome, Module, Session, UserPin};
 
 mod child;
 pub mod handle;
+mod output;
 pub mod wire;
 
 pub use child::Launch;
@@ -86,7 +87,11 @@ pub fn run() -> Result<(), WorkerError> {
         };
     }
     module.finalize();
-    link.send(&Reply::Closed)
+    link.send(&Reply::Closed)?;
+    if matches!(next, Request::Close { at_once: true }) {
+        crate::process::death::end_now();
+    }
+    Ok(())
 }
 
 /// Confines this process before the module's first line runs.
@@ -136,7 +141,7 @@ fn run_session(link: &mut Link, mut session: Session<'_>, sandbox: &mut Sandbox)
                 let signed = sign(link, &session, (key, mechanism, version), pin.as_ref())?;
                 link.answer(signed)?;
             }
-            next @ (Request::Open { .. } | Request::Session { .. } | Request::Close) => {
+            next @ (Request::Open { .. } | Request::Session { .. } | Request::Close { .. }) => {
                 session.close(logged_in);
                 return Ok(next);
             }

@@ -64,7 +64,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let reached = reach::open(config, &deadline)?.reach(config, deadline)?;
     let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
     let mut signer = Signer::ready(reached, login, file, config, wish)?;
-    let signed = signer.sign(config, wish);
+    let signed = signer.sign_last(config, wish);
     let recorded = log.as_mut().map_or(Ok(()), |log| {
         log.append(&[signer.entry(caller(job), wish, signed.as_ref().map_err(|error| error.kind))])
     });

@@ -17,12 +17,14 @@ pub fn follow_the_front() -> io::Result<()> {
     if getpgrp() != getpid() {
         return Err(io::Error::other("not the leader of a process group"));
     }
-    let end_all = || {
-        let _ = kill_current_process_group(Signal::KILL);
-    };
     // SAFETY: the action is one system call, which a signal handler may make.
-    unsafe { signal_hook::low_level::register(FRONT_IS_GONE.as_raw(), end_all) }?;
+    unsafe { signal_hook::low_level::register(FRONT_IS_GONE.as_raw(), end_now) }?;
     Ok(set_parent_process_death_signal(Some(FRONT_IS_GONE))?)
+}
+
+/// Ends this process and its group there and then.
+pub fn end_now() {
+    let _ = kill_current_process_group(Signal::KILL);
 }
 
 /// Starts a thread that stays open to the signal, since a module may block it in its own; it does nothing else. It comes

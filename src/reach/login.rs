@@ -153,6 +153,10 @@ impl Login {
         };
         if end == Some(End::Accepted) {
             credential.accept();
+            if matches!(request, Request::Login(_)) {
+                // The worker reads them while the record goes to disk.
+                reached.opened.handle.foresee(Request::Objects);
+            }
         }
         if let (Lock::Held(fuse), Some(end)) = (&mut self.lock, end) {
             fuse.settle(end).map_err(|error| Failure::Other(error.into()))?;

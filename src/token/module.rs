@@ -71,9 +71,9 @@ impl Module {
         Ok(Session::new(&self.context, &self.raw, slot, session))
     }
 
-    /// Ends the use of the module; what it answers no longer matters.
-    pub fn finalize(self) {
-        let _ = self.context.finalize();
+    /// Ends the use of the module, which is unloaded when this is dropped; what it answers no longer matters.
+    pub fn finalize(&self) {
+        let _ = self.context.clone().finalize();
     }
 }
 

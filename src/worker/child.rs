@@ -1,4 +1,4 @@
-//! The process of a worker: how it is started, watched, killed and waited for, and what becomes of its output.
+//! The process of a worker: how it is started, watched, killed and waited for.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -6,16 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use zeroize::Zeroizing;
 
-use crate::deadline::Deadline;
-use crate::printable::printable_bytes;
+use super::output::Output;
 
 /// How long a killed process may take to be gone; one in the depths of a driver takes for ever.
 const GONE: Duration = Duration::from_secs(2);
@@ -81,8 +79,7 @@ pub(super) struct Process {
     child: Child,
     /// Readable once the process has ended; none on kernels before 5.3.
     ended: Option<OwnedFd>,
-    /// Ends when the module's output was logged to its end.
-    output: Receiver<()>,
+    output: Output,
     reaped: bool,
 }
 
@@ -102,46 +99,49 @@ impl Process {
     ///
     /// The file is `/proc/self/exe`: after an upgrade the path on disk is another program, or gone.
     pub(super) fn start(launch: &Launch, socket: UnixStream) -> io::Result<Self> {
+        let (output, theirs) = Output::pipe()?;
         let mut command = Command::new("/proc/self/exe");
-        command
-            .arg0("cba-agent")
-            .arg("worker")
-            .stdin(OwnedFd::from(socket))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.arg0("cba-agent").arg("worker").stdin(OwnedFd::from(socket)).stdout(theirs.try_clone()?).stderr(theirs);
         // A group of its own: Ctrl-C goes to the front, and a kill reaches what the module forked.
         command.process_group(0);
         command.env_clear().envs(launch.environment());
-        let mut child = command.spawn()?;
-        // It holds a copy of the child's socket; without it, the end of the child is seen.
+        let child = command.spawn()?;
+        // It holds copies of the child's descriptors; without them, the end of the child is seen.
         drop(command);
-        let (done, output) = channel();
-        let streams: [Option<Box<dyn io::Read + Send>>; 2] = [
-            child.stdout.take().map(|stream| Box::new(stream) as _),
-            child.stderr.take().map(|stream| Box::new(stream) as _),
-        ];
-        for stream in streams.into_iter().flatten() {
-            let done = done.clone();
-            std::thread::spawn(move || log_output(stream, &done));
-        }
         let mut process = Self { child, ended: None, output, reaped: false };
         process.ended = process.pid().and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         Ok(process)
     }
 
-    /// Waits until the descriptor can be read, the process has ended, or so long; without a limit where none is given.
-    pub(super) fn wait_for(&self, descriptor: impl AsFd, most: Option<Duration>) -> io::Result<Event> {
+    /// Waits until the descriptor can be read, the process has ended, or so long; without a limit where none is given. What
+    /// the process prints meanwhile is logged.
+    pub(super) fn wait_for(&mut self, descriptor: impl AsFd, most: Option<Duration>) -> io::Result<Event> {
         let descriptor = descriptor.as_fd();
-        let mut watched = vec![PollFd::new(&descriptor, PollFlags::IN)];
-        watched.extend(self.ended.as_ref().map(|ended| PollFd::new(ended, PollFlags::IN)));
-        let timeout = most.map(TryInto::try_into).transpose().map_err(io::Error::other)?;
-        match poll(&mut watched, timeout.as_ref()) {
-            Ok(0) => Ok(Event::TimedOut),
+        let start = Instant::now();
+        loop {
+            let left = most.map(|most| most.saturating_sub(start.elapsed()));
+            let timeout = left.map(TryInto::try_into).transpose().map_err(io::Error::other)?;
+            let mut watched = vec![PollFd::new(&descriptor, PollFlags::IN)];
+            watched.extend(self.output.pipe_to_poll().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+            let others = watched.len();
+            watched.extend(self.ended.as_ref().map(|ended| PollFd::new(ended, PollFlags::IN)));
+            match poll(&mut watched, timeout.as_ref()) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(Event::TimedOut),
+                Err(error) => return Err(error.into()),
+                Ok(_) => {}
+            }
+            let is_ready = |which: &PollFd<'_>| !which.revents().is_empty();
             // What was written before the end is still there to be read.
-            Ok(_) if !watched[0].revents().is_empty() => Ok(Event::Readable),
-            Ok(_) => Ok(Event::Ended),
-            Err(rustix::io::Errno::INTR) => Ok(Event::TimedOut),
-            Err(error) => Err(error.into()),
+            if is_ready(&watched[0]) {
+                return Ok(Event::Readable);
+            }
+            if watched[others..].iter().any(is_ready) {
+                return Ok(Event::Ended);
+            }
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(Event::TimedOut);
+            }
+            self.output.log();
         }
     }
 
@@ -193,12 +193,7 @@ impl Drop for Process {
             self.reap();
         }
         // What the module said last may explain its end; a process that it left behind must not hold us up.
-        let patience = Deadline::after(Duration::from_millis(200));
-        while let Some(left) = patience.left() {
-            if self.output.recv_timeout(left) == Err(RecvTimeoutError::Disconnected) {
-                break;
-            }
-        }
+        self.output.log_to_the_end(Duration::from_millis(200));
     }
 }
 
@@ -207,33 +202,5 @@ fn describe(status: &ExitStatus) -> String {
         (_, Some(signal)) => format!("killed by signal {signal}"),
         (Some(code), _) => format!("exit status {code}"),
         _ => "no exit status".into(),
-    }
-}
-
-/// Logs a stream of the child line by line, each line bounded; never mixed into the front's own output raw.
-fn log_output(mut stream: Box<dyn io::Read + Send>, _done: &Sender<()>) {
-    const LINE: usize = 400;
-    let mut pending: Vec<u8> = Vec::new();
-    let mut buffer = [0; 4096];
-    while let Ok(read) = stream.read(&mut buffer) {
-        if read == 0 {
-            break;
-        }
-        for &byte in &buffer[..read] {
-            if byte == b'\n' || pending.len() == LINE {
-                log_line(&mut pending);
-            }
-            if byte != b'\n' {
-                pending.push(byte);
-            }
-        }
-    }
-    log_line(&mut pending);
-}
-
-fn log_line(pending: &mut Vec<u8>) {
-    if !pending.is_empty() {
-        tracing::debug!(target: "cba_agent::module", "module: {}", printable_bytes(pending));
-        pending.clear();
     }
 }

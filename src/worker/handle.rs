@@ -3,7 +3,7 @@
 //! A handle trusts nothing that comes from the child: frames have a limit, answers a deadline, and an answer of the
 //! wrong kind ends the worker. Dropping a handle kills the child and everything that its module started.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IoSlice, Read as _, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -110,6 +110,8 @@ pub struct Handle {
     process: Process,
     socket: UnixStream,
     waiting: Option<fn()>,
+    /// A request that was sent before anybody asked for its answer.
+    ahead: Option<Request>,
     /// Whether the worker told the module to log in since the last request.
     login_begun: bool,
     /// Whether the module's output or its debug log is wanted to its end.
@@ -128,8 +130,8 @@ impl Handle {
         let (ours, theirs) = UnixStream::pair().map_err(HandleError::Spawn)?;
         let process = Process::start(launch, theirs).map_err(HandleError::Spawn)?;
         let writes_logs = launch.module_debug || tracing::enabled!(tracing::Level::DEBUG);
-        let mut handle =
-            Self { process, socket: ours, waiting: None, login_begun: false, writes_logs, read: Vec::new() };
+        let (waiting, ahead, login_begun, read) = (None, None, false, Vec::new());
+        let mut handle = Self { process, socket: ours, waiting, ahead, login_begun, writes_logs, read };
         handle.deliver(first, None)?;
         match handle.receive("start", deadline) {
             Ok(Reply::Hello { build }) if build == wire::BUILD => Ok(handle),
@@ -159,7 +161,7 @@ impl Handle {
     ///
     /// # Errors
     /// When the kernel cannot wait.
-    pub fn idle_until(&self, descriptor: impl AsFd, most: Option<Duration>) -> io::Result<Idle> {
+    pub fn idle_until(&mut self, descriptor: impl AsFd, most: Option<Duration>) -> io::Result<Idle> {
         Ok(match self.process.wait_for(descriptor, most)? {
             Event::Readable => Idle::Called,
             Event::Ended => Idle::Ended,
@@ -172,8 +174,20 @@ impl Handle {
     /// # Errors
     /// What the module answered, or why there is no answer.
     pub fn call(&mut self, request: &Request, pin: Option<&Pin>, deadline: &Deadline) -> Result<Reply, HandleError> {
-        self.deliver(request, pin)?;
+        let ahead = self.ahead.take();
+        if ahead.as_ref() != Some(request) {
+            // What was foreseen did not come.
+            ahead.map_or(Ok(()), |other| self.receive(name_of(&other), deadline).map(drop))?;
+            self.deliver(request, pin)?;
+        }
         self.answer(name_of(request), deadline)
+    }
+
+    /// Has the worker begin what [`Handle::call`] will most likely be asked for next. What fails here fails there.
+    pub fn foresee(&mut self, request: Request) {
+        if self.ahead.is_none() && self.send(&request, None).is_ok() {
+            self.ahead = Some(request);
+        }
     }
 
     /// Ends the worker for an answer of the wrong kind.
@@ -198,11 +212,20 @@ impl Handle {
     /// Ends the worker in good order (logout, finalize), within two seconds in all; then kills what is left.
     pub fn close(mut self) {
         let deadline = Deadline::after(END);
-        // Answered when the module is finalised and unloaded. All that is left is the end of the libraries that it loaded,
-        // which may hang or crash: it is killed instead, save where somebody reads what they held back.
-        if self.call(&Request::Close, None, &deadline).is_ok() && self.writes_logs {
+        if self.call(&self.farewell(), None, &deadline).is_ok() && self.writes_logs {
             self.process.ends_within(deadline.left().unwrap_or_default());
         }
+    }
+
+    /// Has the worker begin to end, for [`Handle::close`] to wait for.
+    pub fn begin_to_close(&mut self) {
+        self.foresee(self.farewell());
+    }
+
+    /// Once the module is finalised, all that is left is the end of the libraries that it loaded, which may hang or crash:
+    /// the worker is killed instead, save where somebody reads what they held back.
+    fn farewell(&self) -> Request {
+        Request::Close { at_once: !self.writes_logs }
     }
 
     fn deliver(&mut self, request: &Request, pin: Option<&Pin>) -> Result<(), HandleError> {
@@ -215,12 +238,14 @@ impl Handle {
     fn send(&mut self, request: &Request, pin: Option<&Pin>) -> io::Result<()> {
         self.login_begun = false;
         let frame = wire::encode(request).map_err(io::Error::other)?;
-        self.socket.write_all(&frame)?;
-        let Some(pin) = pin else { return Ok(()) };
+        let Some(pin) = pin else { return self.socket.write_all(&frame) };
         let pin = pin.expose().as_bytes();
-        let length = u32::try_from(pin.len()).map_err(io::Error::other)?;
-        self.socket.write_all(&length.to_be_bytes())?;
-        self.socket.write_all(pin)
+        let length = u32::try_from(pin.len()).map_err(io::Error::other)?.to_be_bytes();
+        // From where it lies, and at once: the worker is woken once.
+        let parts = [&frame[..], &length, pin];
+        let written = self.socket.write_vectored(&parts.map(IoSlice::new))?;
+        let whole = parts.iter().map(|part| part.len()).sum::<usize>();
+        if written == whole { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
     fn receive(&mut self, doing: &'static str, deadline: &Deadline) -> Result<Reply, HandleError> {
@@ -299,6 +324,6 @@ fn name_of(request: &Request) -> &'static str {
         Request::Objects => "reading keys and certificates",
         Request::Describe { .. } => "reading the key",
         Request::Sign { .. } => SIGNING,
-        Request::Close => "end",
+        Request::Close { .. } => "end",
     }
 }

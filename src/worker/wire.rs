@@ -16,7 +16,7 @@ use crate::fault::Fault;
 pub const LIMIT: usize = 4 << 20;
 
 /// What the worker says first; a front of another build gives it no PIN.
-pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 4");
+pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 5");
 
 /// How the user is authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +68,10 @@ pub enum Request {
         context: Option<Authentication>,
     },
     /// Log out, finalise, end. Answer: [`Reply::Closed`].
-    Close,
+    Close {
+        /// Whether it ends there and then, whatever the module's libraries would still do.
+        at_once: bool,
+    },
 }
 
 /// What the worker answers.

@@ -82,9 +82,10 @@ impl Place<'_> {
                 self.due = None;
                 return Wake::Due;
             }
-            match &self.worker {
-                None => self.bell().wait(left),
-                Some(worker) => match worker.idle_until(self.bell()) {
+            let bell = &self.shared.bells[self.slot];
+            match &mut self.worker {
+                None => bell.wait(left),
+                Some(worker) => match worker.idle_until(bell) {
                     Ok(Idle::Called | Idle::TimedOut) => {}
                     Ok(Idle::Ended) | Err(_) => return Wake::Lost,
                 },
