@@ -2,14 +2,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 
 use clap::ArgMatches;
 use rustix::fs::{OFlags, fcntl_getfl, fstat, major, minor};
 
 use crate::cli;
-use crate::config::{Config, Settings, by_name};
+use crate::config::{self, Config, Settings, by_name};
 use crate::error::{Error, Kind, Result};
-use crate::{log, process, worker};
+use crate::worker::{self, Spare};
+use crate::{log, process};
 
 mod audit;
 mod certificate;
@@ -32,12 +34,34 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
     if arguments.get(1).is_some_and(|name| name == "worker") {
         return end(worker::run().map_err(|error| Error::new(Kind::Usage, error.to_string())), format);
     }
-    let result = refuse_pin(&arguments).and_then(|()| match cli::command().try_get_matches_from(&arguments) {
-        Ok(matches) => dispatch(&matches, &mut format),
+    end(run_command(&arguments, &mut format), format)
+}
+
+fn run_command(arguments: &[OsString], format: &mut log::Format) -> Result<()> {
+    refuse_pin(arguments)?;
+    let command = arguments.get(1).and_then(|name| name.to_str()).unwrap_or_default();
+    let needs_no_token = ["", "audit", "completions", "health", "help", "man", "verify"];
+    if !needs_no_token.contains(&command) && !command.starts_with('-') {
+        process::prepare()?;
+    }
+    // It loads its libraries while the command line and the configuration are read.
+    let spare = if command == "sign" && !may_ask_an_agent(arguments) { Spare::start() } else { None };
+    match cli::command().try_get_matches_from(arguments) {
+        Ok(matches) => dispatch(&matches, spare, format),
         Err(error) if !error.use_stderr() => print(error.to_string().trim_end()),
         Err(error) => Err(cli::usage_error(&error)),
-    });
-    end(result, format)
+    }
+}
+
+/// Whether anything names an agent to ask, as far as that can be told before anything is parsed: with one there is no token
+/// here, and a worker would be started for nothing.
+fn may_ask_an_agent(arguments: &[OsString]) -> bool {
+    let is_flag = |argument: &OsString| argument.as_encoded_bytes().starts_with(b"--socket");
+    let variable = |name: &str| std::env::var_os(name);
+    let file = early_value(arguments, "--config");
+    arguments.iter().any(is_flag)
+        || variable("CBA_AGENT_SOCKET").is_some()
+        || config::mentions(file, variable, "socket")
 }
 
 /// Says what went wrong, and returns the exit code.
@@ -71,19 +95,26 @@ fn refuse_pin(arguments: &[OsString]) -> Result<()> {
 
 /// The form of errors before the configuration is read: a usage error must have it too.
 fn format_of(arguments: &[OsString]) -> log::Format {
-    let texts: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
-    let flag = texts.iter().enumerate().find_map(|(at, text)| match text.strip_prefix("--log-format") {
-        Some("") => texts.get(at + 1).copied(),
-        Some(rest) => rest.strip_prefix('='),
-        None => None,
+    let flag = early_value(arguments, "--log-format").map(OsStr::to_owned);
+    let name = flag.or_else(|| std::env::var_os("CBA_AGENT_LOG_FORMAT")).unwrap_or_default();
+    log::FORMATS.iter().find(|(known, _)| name == *known).map_or_else(log::Format::default, |(_, format)| *format)
+}
+
+/// The value of a flag before the command line is parsed.
+fn early_value<'a>(arguments: &'a [OsString], flag: &str) -> Option<&'a OsStr> {
+    let found = arguments.iter().enumerate().find_map(|(at, argument)| {
+        let rest = argument.as_bytes().strip_prefix(flag.as_bytes())?;
+        match rest.split_first() {
+            None => arguments.get(at + 1).map(OsString::as_os_str),
+            Some((b'=', value)) => Some(OsStr::from_bytes(value)),
+            Some(_) => None,
+        }
     });
-    let variable = std::env::var("CBA_AGENT_LOG_FORMAT").ok();
-    let name = flag.or(variable.as_deref()).unwrap_or_default();
-    log::FORMATS.iter().find(|(known, _)| *known == name).map_or_else(log::Format::default, |(_, format)| *format)
+    found
 }
 
 /// `format` becomes the configured one as soon as it is known.
-fn dispatch(matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
+fn dispatch(matches: &ArgMatches, spare: Option<Spare>, format: &mut log::Format) -> Result<()> {
     let Some((name, matches)) = matches.subcommand() else {
         return Err(Error::new(Kind::Usage, "a command is needed"));
     };
@@ -91,8 +122,7 @@ fn dispatch(matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
         "audit" => return audit::run(matches, format),
         "completions" => return shell::completions(cli::given(matches, "shell").unwrap_or_default()),
         "man" => return shell::man(cli::given(matches, "dir").unwrap_or_default()),
-        "verify" | "health" => {}
-        _ => process::prepare()?,
+        _ => {}
     }
     let config = match configure(matches) {
         // What a newcomer fails on first is the first line of the report.
@@ -103,7 +133,7 @@ fn dispatch(matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
     };
     *format = config.log.format;
     match name {
-        "sign" => sign::run(matches, &config),
+        "sign" => sign::run(matches, &config, spare),
         "list" => list::run(matches, &config),
         "certificate" => certificate::run(matches, &config),
         "verify" => verify::run(matches, &config),

@@ -24,7 +24,7 @@ mod resolve;
 mod settings;
 
 pub use resolve::{by_name, days, duration, seconds};
-pub use settings::{Effective, Origin, Settings};
+pub use settings::{Effective, Origin, Settings, mentions};
 
 /// Everything that is configured, valid.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use crate::error::{Error, Kind, Result};
 pub mod clock;
 pub mod death;
 pub mod descriptors;
+pub mod environment;
 pub mod memory;
 pub mod peer_groups;
 

@@ -20,7 +20,7 @@ use crate::sandbox::Mode;
 use crate::selector::{self, SelectError};
 use crate::worker::handle::LOADING;
 use crate::worker::wire::{Reply, Request};
-use crate::worker::{Handle, Launch, handle};
+use crate::worker::{Handle, Launch, Load, Spare, handle};
 
 pub mod evidence;
 mod login;
@@ -67,10 +67,19 @@ pub fn now() -> u64 {
 /// # Errors
 /// When no module, or more than one, will do.
 pub fn open(config: &Config, deadline: &Deadline) -> Result<Opened> {
+    open_with(None, config, deadline)
+}
+
+/// The same with a worker that was started before.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(spare: Option<Spare>, config: &Config, deadline: &Deadline) -> Result<Opened> {
     if let Some(module) = &config.module {
         let path = modules::resolve(module)?;
-        return open_module(config, path, deadline);
+        return open_module(spare, config, path, deadline);
     }
+    drop(spare);
     // A module that hangs must not take the time of the one that holds the token.
     let found = open_all(config, modules::search()?, &Deadline::after(deadline.whole() / 3));
     let (mut holding, mut unreadable, mut failed) = (Vec::new(), Vec::new(), Vec::new());
@@ -128,7 +137,7 @@ fn several_hold(holding: Vec<Opened>) -> Error {
 pub fn open_all(config: &Config, paths: Vec<PathBuf>, deadline: &Deadline) -> Vec<(PathBuf, Result<Opened>)> {
     let mut started: Vec<(PathBuf, Result<Handle>)> = Vec::new();
     for path in paths {
-        let handle = start(config, &path, deadline);
+        let handle = start(None, config, &path, deadline);
         started.push((path, handle));
     }
     let finish = |(path, handle): (PathBuf, Result<Handle>)| {
@@ -146,8 +155,8 @@ pub fn open_all(config: &Config, paths: Vec<PathBuf>, deadline: &Deadline) -> Ve
 ///
 /// # Errors
 /// When it cannot be loaded or initialised, or its slots cannot be listed.
-pub fn open_module(config: &Config, path: PathBuf, deadline: &Deadline) -> Result<Opened> {
-    let mut handle = start(config, &path, deadline)?;
+fn open_module(spare: Option<Spare>, config: &Config, path: PathBuf, deadline: &Deadline) -> Result<Opened> {
+    let mut handle = start(spare, config, &path, deadline)?;
     let reply = handle.answer(LOADING, deadline);
     let reply = reply.map_err(|error| {
         let error = hint_at_the_sandbox(Error::from(error).context(path.display()), config, &path);
@@ -195,12 +204,12 @@ pub fn profile(config: &Config, path: &Path) -> Option<&'static str> {
     modules::known_by(path).filter(|_| config.sandbox == Mode::Module).map(|known| known.name)
 }
 
-/// Starts a worker that loads a module, in its sandbox.
-fn start(config: &Config, path: &Path, deadline: &Deadline) -> Result<Handle> {
+/// Has a worker load a module, in its sandbox.
+fn start(spare: Option<Spare>, config: &Config, path: &Path, deadline: &Deadline) -> Result<Handle> {
     check_module(config, path)?;
     let launch = Launch { pin_variables: config.pin_variables.clone(), module_debug: config.module_debug };
-    let load = Request::Open { module: path.to_owned(), profile: profile(config, path).map(str::to_owned) };
-    Ok(Handle::spawn(&launch, &load, deadline)?)
+    let load = Load { module: path.to_owned(), profile: profile(config, path).map(str::to_owned) };
+    Ok(Handle::spawn(&launch, spare, load, deadline)?)
 }
 
 fn loaded(mut handle: Handle, module: PathBuf, reply: Reply) -> Result<Opened> {
@@ -329,7 +338,9 @@ impl Reached {
     /// When none or several match.
     pub fn identity(&mut self, config: &Config, file: Option<Certificate>) -> Result<Identity> {
         let objects = self.objects()?;
-        identity::certificates(&objects).1.iter().for_each(|other| tracing::debug!("{other}"));
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            identity::certificates(&objects).1.iter().for_each(|other| tracing::debug!("{other}"));
+        }
         let identity = identity::choose(&objects, &config.identity, file, now())?;
         if let Some(notice) = &identity.notice {
             tracing::info!("{notice}");

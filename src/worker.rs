@@ -27,8 +27,8 @@ pub mod handle;
 mod output;
 pub mod wire;
 
-pub use child::Launch;
-pub use handle::{Handle, HandleError, Idle};
+pub use child::{Launch, Spare};
+pub use handle::{Handle, HandleError, Idle, Load};
 
 use wire::{Authentication, Reply, Request};
 
@@ -62,12 +62,14 @@ pub fn run() -> Result<(), WorkerError> {
     crate::process::death::follow_the_front().map_err(|_| WorkerError::NotAChild)?;
     let mut link = Link::take_stdin()?;
     link.send(&Reply::Hello { build: wire::BUILD.into() })?;
-    let Request::Open { module, profile } = link.receive()? else { return Ok(()) };
-    let (mut sandbox, confinement) = match confine(profile, &module) {
+    let Request::Open { module, profile, environment } = link.receive()? else { return Ok(()) };
+    let variables = environment.into_iter().flatten().map(|variable| (variable.name, variable.value));
+    // No other thread runs yet.
+    crate::process::environment::extend(variables);
+    let (mut guards, confinement) = match confine(profile, &module) {
         Ok(confined) => confined,
         Err(error) => return link.send(&Reply::Failed(Fault::Sandbox(error.to_string()))),
     };
-    crate::process::death::stay_open_to_it()?;
     let module = match Module::load(&module) {
         Ok(module) => module,
         Err(fault) => return link.send(&Reply::Failed(fault)),
@@ -79,7 +81,7 @@ pub fn run() -> Result<(), WorkerError> {
     let mut next = link.receive()?;
     while let Request::Session { slot_id } = next {
         next = match module.open_session(slot_id) {
-            Ok(session) => run_session(&mut link, session, &mut sandbox)?,
+            Ok(session) => run_session(&mut link, session, &mut guards)?,
             Err(fault) => {
                 link.send(&Reply::Failed(fault))?;
                 link.receive()?
@@ -95,32 +97,50 @@ pub fn run() -> Result<(), WorkerError> {
 }
 
 /// Confines this process before the module's first line runs.
-fn confine(profile: Option<String>, module: &Path) -> Result<(Sandbox, Option<Confinement>), SandboxError> {
-    let Some(name) = profile else { return Ok((Sandbox::default(), None)) };
+fn confine(profile: Option<String>, module: &Path) -> Result<(Guards, Option<Confinement>), SandboxError> {
+    let Some(name) = profile else { return Ok((Guards::default(), None)) };
     let profile = Profile::named(&name).ok_or(SandboxError::Unknown(name))?;
     let confinement = sandbox::confine(profile, module)?;
-    Ok((Sandbox { to_tighten: confinement.calls.then_some(profile) }, Some(confinement)))
+    let to_tighten = confinement.calls.then_some(profile);
+    Ok((Guards { to_tighten, is_watched: false }, Some(confinement)))
 }
 
-/// What is left to be done of the sandbox.
+/// What is left to be done against the module.
 #[derive(Default)]
-struct Sandbox {
+struct Guards {
     to_tighten: Option<&'static Profile>,
+    is_watched: bool,
 }
 
-impl Sandbox {
-    /// Once: after the login, or where none is needed before the first use of a key.
+impl Guards {
+    /// Once: after the login, when the objects were read or at the next request, and before the first use of a key.
     fn tighten(&mut self) -> Result<(), SandboxError> {
         self.to_tighten.take().map_or(Ok(()), sandbox::tighten)
+    }
+
+    /// Once, in a worker that stays: one that only makes one payload ends sooner than a thread would pay.
+    fn watch(&mut self) -> Result<(), WorkerError> {
+        if !std::mem::replace(&mut self.is_watched, true) {
+            crate::process::death::watch_beside_the_module()?;
+        }
+        Ok(())
     }
 }
 
 /// Answers until the front asks for another session or for the end, and returns that request.
-fn run_session(link: &mut Link, mut session: Session<'_>, sandbox: &mut Sandbox) -> Result<Request, WorkerError> {
+fn run_session(link: &mut Link, mut session: Session<'_>, guards: &mut Guards) -> Result<Request, WorkerError> {
     link.send(&Reply::Session(session.facts()))?;
     let mut logged_in = false;
     loop {
-        match link.receive()? {
+        let request = link.receive()?;
+        // Neither is asked of a worker for one payload.
+        if matches!(request, Request::Describe { .. } | Request::Probe) {
+            guards.watch()?;
+        }
+        if logged_in && request != Request::Objects {
+            guards.tighten()?;
+        }
+        match request {
             Request::Slot => link.send(&Reply::Slot(session.slot()))?,
             Request::Probe => link.answer(session.probe(logged_in).map(Reply::Slot))?,
             Request::Login(how) => {
@@ -129,14 +149,17 @@ fn run_session(link: &mut Link, mut session: Session<'_>, sandbox: &mut Sandbox)
                 let outcome = session.login(&pin);
                 logged_in |= outcome == Ok(LoginOutcome::Accepted);
                 link.answer(outcome.map(|outcome| Reply::LoggedIn { checked: outcome == LoginOutcome::Accepted }))?;
+            }
+            Request::Objects => {
+                link.answer(session.objects().map(Reply::Objects))?;
+                // The front chooses among them meanwhile.
                 if logged_in {
-                    sandbox.tighten()?;
+                    guards.tighten()?;
                 }
             }
-            Request::Objects => link.answer(session.objects().map(Reply::Objects))?,
             Request::Describe { key } => link.answer(session.describe(key).map(Reply::Described))?,
             Request::Sign { key, mechanism, version, context } => {
-                sandbox.tighten()?;
+                guards.tighten()?;
                 let pin = context.map(|how| link.user_pin(how)).transpose()?;
                 let signed = sign(link, &session, (key, mechanism, version), pin.as_ref())?;
                 link.answer(signed)?;
@@ -210,6 +233,7 @@ impl Link {
     }
 
     fn receive(&mut self) -> Result<Request, WorkerError> {
+        crate::process::death::stay_open_to_it()?;
         let frame = self.frame(wire::LIMIT)?;
         Ok(wire::decode(&frame)?)
     }

@@ -147,6 +147,7 @@ fn unsafe_code_stands_in_its_corners_alone() {
             "process/clock",
             "process/death",
             "process/descriptors",
+            "process/environment",
             "process/memory",
             "process/peer_groups",
         ];

@@ -20,6 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::policy::Wish;
 use crate::reach::{self, Login, now, read_certificate, warn_before_end};
 use crate::signer::{self, Signer};
+use crate::worker::Spare;
 
 /// What is printed.
 #[derive(Clone, Copy)]
@@ -39,7 +40,7 @@ const FORMS: [(&str, Form); 6] = [
     ("html", Form::Page),
 ];
 
-pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
+pub(super) fn run(matches: &ArgMatches, config: &Config, spare: Option<Spare>) -> Result<()> {
     let form = form(matches)?;
     let job = cli::given(matches, "job");
     if job.is_some_and(|job| !is_job(job)) {
@@ -61,7 +62,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let login = Login::prepare(config);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
     let deadline = Deadline::after(config.sign.timeout);
-    let reached = reach::open(config, &deadline)?.reach(config, deadline)?;
+    let reached = reach::open_with(spare, config, &deadline)?.reach(config, deadline)?;
     let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
     let mut signer = Signer::ready(reached, login, file, config, wish)?;
     let signed = signer.sign_last(config, wish);

@@ -215,6 +215,11 @@ impl fmt::Display for Origin {
 }
 
 /// The file that was named, else the user's, else the system's; only a named one must exist.
+/// Whether the text of the configuration file, unread, has this word anywhere. One that cannot be read has it not.
+pub fn mentions(config: Option<&OsStr>, environment: impl Fn(&str) -> Option<OsString>, word: &str) -> bool {
+    open(config, &environment).is_ok_and(|found| found.is_some_and(|(_, text)| text.contains(word)))
+}
+
 fn open(
     config: Option<&OsStr>,
     environment: &impl Fn(&str) -> Option<OsString>,

@@ -154,6 +154,7 @@ pub struct Fuse {
     /// All that was counted, an attempt that is marked too.
     record: Record,
     attempt: Attempt,
+    has_begun: bool,
     /// What the record's file holds.
     written: Option<Record>,
     lock: File,
@@ -179,14 +180,17 @@ impl Fuse {
         if is_marked(&lock).map_err(failed)? {
             record.begin();
         }
-        Ok(Self { path, record, attempt, written, lock })
+        Ok(Self { path, record, attempt, has_begun: false, written, lock })
     }
 
-    /// Marks an attempt as begun, on disk, where the record allows it.
+    /// Marks an attempt as begun, on disk, where the record allows it; once until it is settled.
     ///
     /// # Errors
     /// [`FuseError::Blown`], or when the mark cannot be written.
     pub fn begin(&mut self) -> Result<(), FuseError> {
+        if self.has_begun {
+            return Ok(());
+        }
         if !self.record.allows(&self.attempt) {
             let uri = uri_of(&self.record.token()).to_string();
             return Err(FuseError::Blown { refused: self.record.refused, pending: self.record.pending, uri });
@@ -198,6 +202,7 @@ impl Fuse {
             self.write()?;
         }
         self.record.begin();
+        self.has_begun = true;
         self.mark(true)
     }
 
@@ -207,6 +212,7 @@ impl Fuse {
     /// When it cannot be written; the attempt then stays pending.
     pub fn settle(&mut self, end: End) -> Result<(), FuseError> {
         self.record.settle(&self.attempt, end);
+        self.has_begun = false;
         // In this order: a crash in between counts the attempt once more, and does not lose it.
         if self.written.as_ref() != Some(&self.record) {
             self.write()?;

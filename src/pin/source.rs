@@ -16,6 +16,7 @@ use super::{PIN_LIMIT, Pin, prompt};
 use crate::deadline::Deadline;
 use crate::error::{Explain, Kind};
 use crate::process::descriptors;
+use crate::process::environment::LOADER;
 
 /// The credential that is taken where nothing else is configured.
 pub const DEFAULT_CREDENTIAL: &str = "cba-agent-pin";
@@ -132,7 +133,9 @@ impl Source {
             ("prompt", "") if kind == text => Some(Self::Prompt),
             ("pinpad", "") if kind == text => Some(Self::Pinpad),
             ("file", path) if !path.is_empty() => Some(Self::File(path.into())),
-            ("env", name) if !name.is_empty() && !name.contains(['=', '\0']) => Some(Self::Env(name.into())),
+            ("env", name) if !name.is_empty() && !name.contains(['=', '\0']) && !LOADER.contains(&name) => {
+                Some(Self::Env(name.into()))
+            }
             ("fd", number) => number.parse().ok().filter(|fd| *fd >= 0).map(Self::Fd),
             ("credential", name) if !name.is_empty() && name != "." && name != ".." => {
                 name.chars().all(name_is_plain).then(|| Self::Credential(name.into()))
@@ -256,9 +259,20 @@ mod tests {
         assert_eq!(Source::parse("fd:3"), Some(Source::Fd(3)));
         assert_eq!(Source::parse("credential:cba-agent-pin"), Some(Source::Credential("cba-agent-pin".into())));
         assert_eq!(Source::parse("prompt"), Some(Source::Prompt));
-        for text in
-            ["", "123456", "file:", "env:", "fd:", "fd:-1", "fd:x", "credential:../x", "stdin:", "prompt:x", "FILE:x"]
-        {
+        for text in [
+            "",
+            "123456",
+            "file:",
+            "env:",
+            "env:LD_LIBRARY_PATH",
+            "fd:",
+            "fd:-1",
+            "fd:x",
+            "credential:../x",
+            "stdin:",
+            "prompt:x",
+            "FILE:x",
+        ] {
             assert_eq!(Source::parse(text), None, "{text}");
         }
     }

@@ -4,6 +4,7 @@
 
 use std::io;
 
+use nix::sys::signal::SigSet;
 use rustix::process::{Signal, getpgrp, getpid, kill_current_process_group, set_parent_process_death_signal};
 
 /// No module and nothing else on Linux uses this signal; its default is to end the process.
@@ -27,12 +28,23 @@ pub fn end_now() {
     let _ = kill_current_process_group(Signal::KILL);
 }
 
-/// Starts a thread that stays open to the signal, since a module may block it in its own; it does nothing else. It comes
-/// after the sandbox, which would not hold for a thread that was there before.
+/// Opens this thread to the signal again, which a module may have blocked in it.
+///
+/// # Errors
+/// What the kernel answered.
+pub fn stay_open_to_it() -> io::Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(nix::sys::signal::Signal::SIGSTKFLT);
+    Ok(signals.thread_unblock()?)
+}
+
+/// Starts a thread that stays open to the signal while a call of the module blocks it and does not return; it does nothing
+/// else. It comes after the sandbox, which would not hold for a thread that was there before.
 ///
 /// # Errors
 /// When no thread can be started.
-pub fn stay_open_to_it() -> io::Result<()> {
+pub fn watch_beside_the_module() -> io::Result<()> {
+    stay_open_to_it()?;
     std::thread::Builder::new().name("front-watch".into()).spawn(|| {
         loop {
             std::thread::park();

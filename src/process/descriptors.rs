@@ -5,10 +5,15 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 use rustix::io::{FdFlags, fcntl_setfd};
 
-/// Marks every inherited descriptor but the standard ones close-on-exec, so that no worker gets them.
+/// The inherited descriptors but the standard ones, once they are known.
+static INHERITED: OnceLock<Vec<RawFd>> = OnceLock::new();
+
+/// Marks every inherited descriptor but the standard ones close-on-exec, so that no worker gets them. To be called before
+/// anything here opens a descriptor of its own.
 ///
 /// # Errors
 /// When `/proc/self/fd` cannot be read.
@@ -17,27 +22,30 @@ pub fn keep_from_children() -> io::Result<()> {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|number| *number > 2)
         .collect();
-    for number in numbers {
+    let is_open = |number: &RawFd| {
         // SAFETY: borrowed for this one call; the one that read the directory is closed by now, and a number that is not
         // open is answered with an error and no harm.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
-        let _ = fcntl_setfd(descriptor, FdFlags::CLOEXEC);
-    }
+        let descriptor = unsafe { BorrowedFd::borrow_raw(*number) };
+        fcntl_setfd(descriptor, FdFlags::CLOEXEC).is_ok()
+    };
+    INHERITED.get_or_init(|| numbers.into_iter().filter(is_open).collect());
     Ok(())
 }
 
 /// Takes over a descriptor that the caller of the process left open for one use.
 ///
 /// # Errors
-/// When it is not open, or is standard output or error.
+/// When it is not open, or is standard output or error, or was not left open by the caller but is our own.
 pub fn take(number: RawFd) -> io::Result<File> {
     if number == 1 || number == 2 {
         return Err(io::Error::other("standard output and error are no source"));
     }
+    if number > 2 && INHERITED.get().is_some_and(|inherited| !inherited.contains(&number)) {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
     // Its name in /proc proves that it is open at all.
     std::fs::metadata(format!("/proc/self/fd/{number}"))?;
-    // SAFETY: the descriptor is open, the caller named it for this one use, and it is taken before anything else here
-    // opens a file that could have been given the same number.
+    // SAFETY: the descriptor is open, the caller left it open and named it for this one use.
     let file = File::from(unsafe { OwnedFd::from_raw_fd(number) });
     fcntl_setfd(&file, FdFlags::CLOEXEC)?;
     Ok(file)

@@ -200,9 +200,17 @@ impl Login {
             if let Some(time) = self.time {
                 reached.deadline = Deadline::after(time);
             }
-            // While the lock was awaited, another login may have brought the token to its last try.
-            reached.read_slot_again(false)?;
-            check_flags(reached, attended)?;
+            // While the lock was awaited, another login may have brought the token to its last try. The worker looks while
+            // the mark of the attempt goes to disk.
+            reached.opened.handle.foresee(Request::Slot);
+            if let Lock::Held(fuse) = &mut self.lock {
+                fuse.begin()?;
+            }
+            let allowed = reached.read_slot_again(false).and_then(|()| check_flags(reached, attended));
+            if let (Err(_), Lock::Held(fuse)) = (&allowed, &mut self.lock) {
+                fuse.settle(End::NotTried)?;
+            }
+            allowed?;
             if reached.slot.token.as_ref().is_some_and(|token| token.pin_count_low) {
                 tracing::warn!("a wrong PIN was given to this token before (CKF_USER_PIN_COUNT_LOW)");
             }

@@ -14,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use zeroize::Zeroizing;
 
 use super::output::Output;
+use crate::process::environment::{INJECTED, LOADER};
 
 /// How long a killed process may take to be gone; one in the depths of a driver takes for ever.
 const GONE: Duration = Duration::from_secs(2);
@@ -55,8 +56,8 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// What the worker inherits of this process's environment. A PIN's copy is wiped and not only left out.
-    fn environment(&self) -> Vec<(OsString, OsString)> {
+    /// What the module is given of this process's environment. A PIN's copy is wiped and not only left out.
+    pub(super) fn environment(&self) -> Vec<(OsString, OsString)> {
         let is_withheld = |name: &OsStr| {
             SERVICE.iter().any(|other| name == *other)
                 || (!self.module_debug && MODULE_DEBUG.iter().any(|other| name == *other))
@@ -70,6 +71,28 @@ impl Launch {
             }
         }
         inherited
+    }
+}
+
+/// A worker that was started before it was known what for, so that its start takes no time later. It was given nothing of
+/// the environment but what the loader reads, since it is not known yet which variable holds a PIN.
+#[derive(Debug)]
+pub struct Spare {
+    pub(super) process: Process,
+    pub(super) socket: UnixStream,
+}
+
+impl Spare {
+    /// `None` where one cannot be started, which is an error only later, or must not be.
+    #[must_use]
+    pub fn start() -> Option<Self> {
+        if INJECTED.iter().any(|name| std::env::var_os(name).is_some()) {
+            return None;
+        }
+        let environment = LOADER.into_iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
+        let (socket, theirs) = UnixStream::pair().ok()?;
+        let process = Process::start(environment.collect(), theirs).ok()?;
+        Some(Self { process, socket })
     }
 }
 
@@ -98,13 +121,13 @@ impl Process {
     /// Starts this program as a worker, with a socket as its standard input.
     ///
     /// The file is `/proc/self/exe`: after an upgrade the path on disk is another program, or gone.
-    pub(super) fn start(launch: &Launch, socket: UnixStream) -> io::Result<Self> {
+    pub(super) fn start(environment: Vec<(OsString, OsString)>, socket: UnixStream) -> io::Result<Self> {
         let (output, theirs) = Output::pipe()?;
         let mut command = Command::new("/proc/self/exe");
         command.arg0("cba-agent").arg("worker").stdin(OwnedFd::from(socket)).stdout(theirs.try_clone()?).stderr(theirs);
         // A group of its own: Ctrl-C goes to the front, and a kill reaches what the module forked.
         command.process_group(0);
-        command.env_clear().envs(launch.environment());
+        command.env_clear().envs(environment);
         let child = command.spawn()?;
         // It holds copies of the child's descriptors; without them, the end of the child is seen.
         drop(command);

@@ -6,10 +6,11 @@
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::child::{Event, Launch, MODULE_DEBUG, Process};
-use super::wire::{self, Reply, Request, WireError};
+use super::child::{Event, Launch, MODULE_DEBUG, Process, Spare};
+use super::wire::{self, Reply, Request, Variable, WireError};
 use crate::deadline::Deadline;
 use crate::error::{Explain, Kind};
 use crate::fault::Fault;
@@ -104,6 +105,15 @@ pub enum Idle {
     TimedOut,
 }
 
+/// What a worker is to load.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// The module's absolute path.
+    pub module: PathBuf,
+    /// The sandbox profile for it, where there is one.
+    pub profile: Option<String>,
+}
+
 /// A running worker.
 #[derive(Debug)]
 pub struct Handle {
@@ -121,18 +131,27 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Starts a worker and gives it its first request, whose answer is had from [`Handle::answer`]. Call it only from a
-    /// thread that lives as long as the worker may: the child dies with the thread that started it.
+    /// Starts a worker, or takes one that was started before, and has it load a module, whose answer is had from
+    /// [`Handle::answer`]. Call it only from a thread that lives as long as the worker may: the child dies with the thread
+    /// that started it.
     ///
     /// # Errors
     /// [`HandleError::Spawn`], or [`HandleError::Stranger`] when what runs is not this program.
-    pub fn spawn(launch: &Launch, first: &Request, deadline: &Deadline) -> Result<Self, HandleError> {
-        let (ours, theirs) = UnixStream::pair().map_err(HandleError::Spawn)?;
-        let process = Process::start(launch, theirs).map_err(HandleError::Spawn)?;
+    pub fn spawn(launch: &Launch, spare: Option<Spare>, load: Load, deadline: &Deadline) -> Result<Self, HandleError> {
+        let environment = launch.environment();
+        let (Spare { process, socket }, environment) = match spare {
+            Some(spare) => (spare, Some(environment.into_iter().map(Variable::from).collect())),
+            None => {
+                let (socket, theirs) = UnixStream::pair().map_err(HandleError::Spawn)?;
+                let process = Process::start(environment, theirs).map_err(HandleError::Spawn)?;
+                (Spare { process, socket }, None)
+            }
+        };
         let writes_logs = launch.module_debug || tracing::enabled!(tracing::Level::DEBUG);
         let (waiting, ahead, login_begun, read) = (None, None, false, Vec::new());
-        let mut handle = Self { process, socket: ours, waiting, ahead, login_begun, writes_logs, read };
-        handle.deliver(first, None)?;
+        let mut handle = Self { process, socket, waiting, ahead, login_begun, writes_logs, read };
+        let Load { module, profile } = load;
+        handle.deliver(&Request::Open { module, profile, environment }, None)?;
         match handle.receive("start", deadline) {
             Ok(Reply::Hello { build }) if build == wire::BUILD => Ok(handle),
             Ok(_) | Err(HandleError::Wire(_)) => Err(HandleError::Stranger),

@@ -3,13 +3,15 @@
 //! PURE. A frame is a 32-bit big-endian length and that many bytes of JSON, at most [`LIMIT`]. A PIN is no part of any
 //! message: it follows its request as a frame of its own, raw, so that no serialiser ever copies it.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cba::Version;
-use crate::facts::{Confinement, Description, Library, Mechanism, Objects, Session, Slot};
+use crate::facts::{Confinement, Description, Library, Mechanism, Objects, Session, Slot, bytes};
 use crate::fault::Fault;
 
 /// The longest frame in bytes: room for hundreds of certificates.
@@ -27,6 +29,23 @@ pub enum Authentication {
     Pinpad,
 }
 
+/// A variable of the environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    /// Its name.
+    #[serde(with = "bytes")]
+    pub name: Vec<u8>,
+    /// Its value.
+    #[serde(with = "bytes")]
+    pub value: Vec<u8>,
+}
+
+impl From<(OsString, OsString)> for Variable {
+    fn from((name, value): (OsString, OsString)) -> Self {
+        Self { name: name.into_vec(), value: value.into_vec() }
+    }
+}
+
 /// What the front asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -36,6 +55,8 @@ pub enum Request {
         module: PathBuf,
         /// The sandbox profile to load it in, by its name; without one there is no sandbox.
         profile: Option<String>,
+        /// The module's environment, for a worker that was started without one.
+        environment: Option<Vec<Variable>>,
     },
     /// Open a session. Answer: [`Reply::Session`].
     Session {

@@ -71,10 +71,9 @@ fn expected(call: &str, name: &str) -> Option<i32> {
 }
 
 fn workers_of(stand: &Stand) -> usize {
-    let mark = stand.file("softhsm2.conf");
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-    let environments = processes.filter_map(|process| std::fs::read(process.path().join("environ")).ok());
-    environments.filter(|environment| String::from_utf8_lossy(environment).contains(&mark)).count()
+    let directories = processes.filter_map(|process| std::fs::read_link(process.path().join("cwd")).ok());
+    directories.filter(|directory| directory == stand.path()).count()
 }
 
 #[test]

@@ -311,3 +311,14 @@ fn the_pins_buffer_is_locked_in_memory() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn a_descriptor_of_the_agents_own_is_no_source() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    for number in 3..12 {
+        let source = format!("fd:{number}");
+        stand.run(&["sign", "--pin-source", &source]).failed(4);
+        assert_eq!(stand.calls("C_Login"), 0, "{source}");
+    }
+}

@@ -144,19 +144,24 @@ fn killing_the_worker_is_exit_6() {
 #[test]
 fn vendors_debug_variables_reach_the_module_only_when_asked() {
     let mut stand = Stand::new();
-    stand.faulty("C_Sign=hang");
-    stand.set("OPENSC_DEBUG", "9");
-    stand.set("YKCS11_DBG", "9");
-    for (flags, reaches) in [(&["--timeout", "2s"][..], false), (&["--timeout", "2s", "--module-debug"], true)] {
-        let _ = fs::remove_file(stand.file("calls"));
-        let (mut child, worker) = start_until(&stand, "C_Sign", flags);
-        let environment = fs::read(format!("/proc/{worker}/environ")).unwrap();
-        let environment = String::from_utf8_lossy(&environment).into_owned();
-        assert_eq!(environment.contains("OPENSC_DEBUG") && environment.contains("YKCS11_DBG"), reaches);
-        assert!(environment.contains("SOFTHSM2_CONF"), "all else reaches the module");
-        child.kill().unwrap();
-        let run = Run::from_output(child.wait_with_output().unwrap());
-        assert_eq!(run.stderr.contains("warning: --module-debug"), reaches, "{}", run.stderr);
+    stand.faulty("environment");
+    for (name, value) in [("OPENSC_DEBUG", "9"), ("YKCS11_DBG", "9"), ("LD_LIBRARY_PATH", "/nonexistent"), ("A", "")] {
+        stand.set(name, value);
+    }
+    for (flags, reaches) in [(&[][..], false), (&["--module-debug"], true)] {
+        // A worker that is started ahead is given its environment later; none is, where a file may name an agent to ask.
+        let file = stand.write("config.toml", "# No socket.\n");
+        for more in [&[][..], &["--config", &file]] {
+            let _ = fs::remove_file(stand.file("calls"));
+            let run = stand.sign(&[flags, more].concat());
+            let debug = stand.calls("variable OPENSC_DEBUG") + stand.calls("variable YKCS11_DBG");
+            assert_eq!(debug, if reaches { 2 } else { 0 });
+            for name in ["SOFTHSM2_CONF", "HOME", "LD_LIBRARY_PATH", "A"] {
+                assert_eq!(stand.calls(&format!("variable {name}")), 1, "{name}: all else reaches the module");
+            }
+            assert_eq!(run.stderr.contains("warning: --module-debug"), reaches, "{}", run.stderr);
+            run.ok();
+        }
     }
 }
 

@@ -19,6 +19,7 @@
 //! unenforced           context logins answer CKR_USER_TYPE_INVALID
 //! one-session          one session at a time for all processes with the same FAULTY_LOG, then CKR_SESSION_COUNT
 //! attack               try what a sandbox forbids, at the load and at C_Sign; see attack.rs
+//! environment          the names of the variables that the module sees, in the log of its calls
 //! exact                C_Sign takes only a buffer of the signature's exact length
 //! ```
 //!
@@ -120,6 +121,9 @@ impl Plan {
         if let Ok(path) = std::env::var("FAULTY_LOG") {
             let mut log = OpenOptions::new().create(true).append(true).open(path).expect("FAULTY_LOG can be written");
             writeln!(log, "{call}").unwrap();
+            if call == "C_Initialize" && self.has("environment") {
+                std::env::vars_os().for_each(|(name, _)| writeln!(log, "variable {}", name.display()).unwrap());
+            }
         }
         if call.contains("ession") || matches!(call, "C_Sign" | "C_SignInit" | "C_Login" | "C_GetTokenInfo") {
             if std::env::var("FAULTY_GONE").is_ok_and(|path| std::path::Path::new(&path).exists()) {
