@@ -102,15 +102,14 @@ fn format_of(arguments: &[OsString]) -> log::Format {
 
 /// The value of a flag before the command line is parsed.
 fn early_value<'a>(arguments: &'a [OsString], flag: &str) -> Option<&'a OsStr> {
-    let found = arguments.iter().enumerate().find_map(|(at, argument)| {
+    arguments.iter().enumerate().find_map(|(at, argument)| {
         let rest = argument.as_bytes().strip_prefix(flag.as_bytes())?;
         match rest.split_first() {
             None => arguments.get(at + 1).map(OsString::as_os_str),
             Some((b'=', value)) => Some(OsStr::from_bytes(value)),
             Some(_) => None,
         }
-    });
-    found
+    })
 }
 
 /// `format` becomes the configured one as soon as it is known.

@@ -41,7 +41,7 @@ enum PinSource {
 #[derive(Debug)]
 enum Lock {
     Free,
-    Held(Fuse),
+    Held(Box<Fuse>),
     /// No state can be kept, and a person answers for it.
     Without,
 }
@@ -287,7 +287,7 @@ fn lock(reached: &Reached, config: &Config, attempt: Attempt) -> Result<Lock> {
         Fuse::lock(&directory, &token, attempt, &reached.deadline)
     });
     match locked {
-        Ok(fuse) => Ok(Lock::Held(fuse)),
+        Ok(fuse) => Ok(Lock::Held(Box::new(fuse))),
         Err(error) if attended && crate::error::Explain::kind(&error) == Kind::StateDir => {
             tracing::warn!("{error}; this login goes on, since a person answers for it");
             Ok(Lock::Without)
