@@ -80,6 +80,9 @@ pub fn serve(config: Config) -> Result<()> {
     let metrics = Metrics::new().map_err(|error| Error::new(Kind::Unexpected, format!("metrics: {error}")))?;
     let pool = Pool::start(config, credential).map_err(failed("start a worker's thread"))?;
     let agent = Agent::new(pool, metrics, rules, answers, connections);
+    if let Err(error) = crate::process::turns::take_short_turns() {
+        tracing::debug!("requests may wait for a worker's turn: {error}");
+    }
     let served = runtime.block_on(run(&agent, &listening, source));
     drop(runtime);
     if let Ok(agent) = Arc::try_unwrap(agent) {

@@ -38,7 +38,7 @@
 //! facts, fault    what a worker read; why it could not                                 PURE
 //! page            pages for people, in one file each                                    PURE
 //! process/*       what the process does to itself first; clock, death, descriptors, environment,
-//!                 memory: unsafe corners
+//!                 memory, turns: unsafe corners
 //! store           files of its own: opened without following links, locked
 //! deadline, error, printable
 //! ```
@@ -58,7 +58,7 @@
 //! 6. Standard output carries the result alone; nothing secret is in arguments, logs or errors
 //!    (`pin::a_marker_pin_in_any_wrong_place_is_never_echoed`).
 //! 7. The front opens no network socket (`layering::nothing_opens_a_network_socket`).
-//! 8. Unsafe code stands in `token/raw.rs` and six corners of `process/` alone (`layering::unsafe_code_stands_in_its_corners_alone`).
+//! 8. Unsafe code stands in `token/raw.rs` and seven corners of `process/` alone (`layering::unsafe_code_stands_in_its_corners_alone`).
 //! 9. A module that is known by name is confined before its first line runs, and tighter after the login
 //!    (`sandbox::a_module_that_was_taken_over_gets_nowhere_and_signing_goes_on`).
 

@@ -150,6 +150,7 @@ fn unsafe_code_stands_in_its_corners_alone() {
             "process/environment",
             "process/memory",
             "process/peer_groups",
+            "process/turns",
         ];
         let corner = corners.contains(&file.as_str());
         assert_eq!(code(&text).contains("allow(unsafe_code)"), corner, "{file}");

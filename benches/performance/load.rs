@@ -1,8 +1,8 @@
-//! Clients of an agent, all on one thread: what they cost is part of what is measured.
+//! Clients of an agent: many on one thread, for what they cost is part of what is measured; or each waiting on its own, where
+//! it is the time of one answer that counts.
 
-use std::cell::RefCell;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -27,22 +27,46 @@ impl Client {
     async fn ask(&mut self) {
         self.stream.write_all(REQUEST).await.unwrap();
         let mut filled = 0;
-        loop {
+        while !is_whole(&self.buffer[..filled]) {
             let read = self.stream.read(&mut self.buffer[filled..]).await.unwrap();
             assert!(read > 0, "the agent closed a connection");
             filled += read;
-            let mut headers = [httparse::EMPTY_HEADER; 32];
-            let mut answer = httparse::Response::new(&mut headers);
-            let httparse::Status::Complete(start) = answer.parse(&self.buffer[..filled]).unwrap() else { continue };
-            assert_eq!(answer.code, Some(200), "{}", String::from_utf8_lossy(&self.buffer[..filled]));
-            let length =
-                answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length")).unwrap();
-            let length: usize = std::str::from_utf8(length.value).unwrap().parse().unwrap();
-            if filled == start + length {
-                return;
-            }
         }
     }
+}
+
+/// The same for a thread that does nothing else.
+struct Waiting {
+    stream: std::os::unix::net::UnixStream,
+    buffer: Vec<u8>,
+}
+
+impl Waiting {
+    fn connect(socket: &Path) -> Self {
+        Self { stream: std::os::unix::net::UnixStream::connect(socket).unwrap(), buffer: vec![0; 16 << 10] }
+    }
+
+    /// One payload.
+    fn ask(&mut self) {
+        self.stream.write_all(REQUEST).unwrap();
+        let mut filled = 0;
+        while !is_whole(&self.buffer[..filled]) {
+            let read = self.stream.read(&mut self.buffer[filled..]).unwrap();
+            assert!(read > 0, "the agent closed a connection");
+            filled += read;
+        }
+    }
+}
+
+/// Whether an answer has come to its end; it must be a payload.
+fn is_whole(text: &[u8]) -> bool {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut answer = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(start) = answer.parse(text).unwrap() else { return false };
+    assert_eq!(answer.code, Some(200), "{}", String::from_utf8_lossy(text));
+    let length = answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length")).unwrap();
+    let length: usize = std::str::from_utf8(length.value).unwrap().parse().unwrap();
+    text.len() == start + length
 }
 
 fn on_this_thread<T>(work: impl Future<Output = T>) -> T {
@@ -76,49 +100,34 @@ pub(crate) fn closed(socket: &Path, clients: usize, time: Duration) -> (f64, Vec
 
 /// So many payloads, one after the other on one connection: the seconds of each.
 pub(crate) fn one_by_one(socket: &Path, count: usize) -> Vec<f64> {
-    on_this_thread(async {
-        let mut client = Client::connect(socket).await;
-        let mut times = Vec::new();
-        for _ in 0..count {
-            let start = Instant::now();
-            client.ask().await;
-            times.push(start.elapsed().as_secs_f64());
-        }
-        times
-    })
+    let mut client = Waiting::connect(socket);
+    let time = |_| {
+        let start = Instant::now();
+        client.ask();
+        start.elapsed().as_secs_f64()
+    };
+    (0..count).map(time).collect()
 }
 
 /// Requests that come at a rate whether or not the last was answered, as from many that know nothing of each other; the
 /// seconds of each from when it was due.
 pub(crate) fn open(socket: &Path, rate: f64, count: u32) -> Vec<f64> {
-    on_this_thread(async {
-        let idle: Rc<RefCell<Vec<Client>>> = Rc::default();
-        let times: Rc<RefCell<Vec<f64>>> = Rc::default();
-        let mut all = JoinSet::new();
-        // A thread of its own: the runtime's timers know milliseconds, which is longer than a signature.
-        let (ring, mut rung) = tokio::sync::mpsc::unbounded_channel();
-        std::thread::spawn(move || {
-            let start = Instant::now();
-            for number in 0..count {
-                let due = start + Duration::from_secs_f64(f64::from(number) / rate);
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                let _ = ring.send(due);
-            }
-        });
-        while let Some(due) = rung.recv().await {
-            let client = idle.borrow_mut().pop();
-            let mut client = match client {
-                Some(client) => client,
-                None => Client::connect(socket).await,
-            };
-            let (idle, times) = (Rc::clone(&idle), Rc::clone(&times));
-            all.spawn_local(async move {
-                client.ask().await;
-                times.borrow_mut().push(due.elapsed().as_secs_f64());
-                idle.borrow_mut().push(client);
-            });
-        }
-        all.join_all().await;
-        times.take()
+    const CLIENTS: u32 = 16;
+    let start = Instant::now() + Duration::from_millis(50);
+    let client = |first: u32| {
+        // The kernel may wake a thread this much too late; its usual 50 us are not the agent's.
+        rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1)).unwrap();
+        let mut client = Waiting::connect(socket);
+        let time = |number| {
+            let due = start + Duration::from_secs_f64(f64::from(number) / rate);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            client.ask();
+            due.elapsed().as_secs_f64()
+        };
+        (first..count).step_by(CLIENTS as usize).map(time).collect::<Vec<f64>>()
+    };
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..CLIENTS).map(|first| scope.spawn(move || client(first))).collect();
+        all.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     })
 }

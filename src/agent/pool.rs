@@ -350,16 +350,21 @@ impl Shared {
         let mut state = self.lock();
         let before = state.summary();
         let (result, orders) = change(&mut state, self.began.elapsed());
+        let mut called = Vec::new();
         for order in orders {
             match order {
                 Order::Start { slot, .. } | Order::Work { slot, .. } | Order::Close { slot } => {
                     state.inboxes[slot].push_back(order);
-                    self.bells[slot].ring();
+                    called.push(slot);
                 }
                 Order::Refuse { job, refusal } => state.answer(job, Err(refusal)),
             }
         }
-        if state.summary() != before {
+        let has_changed = state.summary() != before;
+        // Whoever is called looks at the state first of all.
+        drop(state);
+        called.into_iter().for_each(|slot| self.bells[slot].ring());
+        if has_changed {
             self.changed.send_replace(());
         }
         result

@@ -14,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use zeroize::Zeroizing;
 
 use super::output::Output;
+use crate::deadline::Deadline;
 use crate::process::environment::{INJECTED, LOADER};
 
 /// How long a killed process may take to be gone; one in the depths of a driver takes for ever.
@@ -168,11 +169,26 @@ impl Process {
         }
     }
 
-    /// Whether the process has ended by itself within so long.
-    pub(super) fn ends_within(&self, patience: Duration) -> bool {
+    /// Whether the process has ended by itself within so long. What it prints meanwhile is logged.
+    pub(super) fn ends_within(&mut self, patience: Duration) -> bool {
         let Some(ended) = &self.ended else { return false };
-        let Ok(timeout) = patience.try_into() else { return false };
-        poll(&mut [PollFd::new(ended, PollFlags::IN)], Some(&timeout)).is_ok_and(|count| count > 0)
+        let patience = Deadline::after(patience);
+        loop {
+            let left = patience.left();
+            let Ok(timeout) = left.unwrap_or_default().try_into() else { return false };
+            let mut watched = vec![PollFd::new(ended, PollFlags::IN)];
+            watched.extend(self.output.pipe_to_poll().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+            match poll(&mut watched, Some(&timeout)) {
+                Ok(0) => return false,
+                Ok(_) if !watched[0].revents().is_empty() => return true,
+                Ok(_) => self.output.log(),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return false,
+            }
+            if left.is_none() {
+                return false;
+            }
+        }
     }
 
     /// How the process ended, for an error; kills whatever is left of it and of what it started.

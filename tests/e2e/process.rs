@@ -228,3 +228,17 @@ fn the_front_leaves_no_core() {
     let status = child.wait_with_output().unwrap().status;
     assert_eq!((status.signal(), status.core_dumped()), (Some(6), false));
 }
+
+#[test]
+fn a_module_that_floods_its_output_is_read_all_the_time() {
+    let mut stand = Stand::new();
+    for call in ["C_Initialize", "C_OpenSession", "C_Login", "C_Sign", "C_Finalize", "exit"] {
+        stand.faulty(&format!("{call}=flood"));
+        let start = Instant::now();
+        stand.sign(&["--timeout", "10s"]).ok();
+        let run = stand.sign(&["--timeout", "10s", "-v"]);
+        assert!(run.stderr.contains("module: line 4095 of a flood"), "{call}");
+        run.ok();
+        assert!(start.elapsed() < Duration::from_secs(9), "{call}: somebody waited for a time limit");
+    }
+}

@@ -35,6 +35,8 @@ enum Wake {
 }
 
 pub(super) fn run(shared: &Shared, slot: Slot) {
+    // Without it, an answer waits for a processor as long as a signature takes.
+    let _ = crate::process::turns::take_short_turns();
     let mut place = Place { shared, slot, worker: None, used: None, due: None };
     loop {
         match place.wait() {
@@ -182,11 +184,13 @@ impl Place<'_> {
                     // Answered when its record is on disk; the worker need not wait for that.
                     desk.push(Draft { entry, answer: answer.take().map(|answer| (job, answer)) });
                 }
+                if let Some(answer) = answer {
+                    // Whoever waits goes on while this thread looks for more to do.
+                    let waiting = shared.lock().jobs.remove(&job);
+                    waiting.and_then(|waiting| waiting.answer.send(Ok(answer)).ok());
+                }
                 shared.apply(|state, now| {
                     state.proven = Some(Instant::now());
-                    if let Some(answer) = answer {
-                        state.answer(job, Ok(answer));
-                    }
                     if alone {
                         state.plan.needs_to_be_alone(slot);
                     }

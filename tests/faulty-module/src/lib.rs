@@ -6,7 +6,7 @@
 //! C_Sign=0x30          return that value            C_Sign=delay:500   wait so many milliseconds, then go on
 //! C_Sign#2=0x30        at the second call only      C_Sign=hang        never return
 //! C_Sign#2+=0x30       from the second call on      C_Sign=abort       end the process by a signal
-//! C_Sign=spawn         start a process that stays
+//! C_Sign=spawn         start a process that stays  C_Sign=flood       write far more than a pipe holds
 //! C_Sign=corrupt       flip a bit of the output     C_Sign=noise       write to standard output and error
 //! exit=abort           when the process ends        exit=hang
 //! flags+40000          set token flags              flags-4            clear them
@@ -48,6 +48,7 @@ pub(crate) enum Fault {
     Abort,
     Corrupt,
     Noise,
+    Flood,
     Spawn,
 }
 
@@ -157,6 +158,7 @@ impl Fault {
             ("abort", _) => Self::Abort,
             ("corrupt", _) => Self::Corrupt,
             ("noise", _) => Self::Noise,
+            ("flood", _) => Self::Flood,
             ("spawn", _) => Self::Spawn,
             (number, _) => {
                 let digits = number.trim_start_matches("0x");
@@ -174,6 +176,9 @@ impl Fault {
                 std::thread::park();
             },
             Self::Abort => std::process::abort(),
+            Self::Flood => {
+                (0..4096).for_each(|number| eprintln!("line {number} of a flood{}", ".".repeat(80)));
+            }
             Self::Noise => {
                 println!("noise on standard output \u{1b}[31m");
                 eprintln!("noise on standard error");
