@@ -45,7 +45,7 @@ fn run_command(arguments: &[OsString], format: &mut log::Format) -> Result<()> {
         process::prepare()?;
     }
     // It loads its libraries while the command line and the configuration are read.
-    let spare = if command == "sign" && !may_ask_an_agent(arguments) { Spare::start() } else { None };
+    let spare = if command == "sign" && !may_need_no_worker(arguments) { Spare::start() } else { None };
     match cli::command().try_get_matches_from(arguments) {
         Ok(matches) => dispatch(&matches, spare, format),
         Err(error) if !error.use_stderr() => print(error.to_string().trim_end()),
@@ -53,15 +53,17 @@ fn run_command(arguments: &[OsString], format: &mut log::Format) -> Result<()> {
     }
 }
 
-/// Whether anything names an agent to ask, as far as that can be told before anything is parsed: with one there is no token
-/// here, and a worker would be started for nothing.
-fn may_ask_an_agent(arguments: &[OsString]) -> bool {
-    let is_flag = |argument: &OsString| argument.as_encoded_bytes().starts_with(b"--socket");
+/// Whether `sign` may end without a token of its own, as far as that can be told before anything is parsed: it is asked for
+/// help, or an agent is named. A worker would be started for nothing; a wrong guess costs no more than that.
+fn may_need_no_worker(arguments: &[OsString]) -> bool {
+    let tells = |argument: &OsString| {
+        argument == "-h" || argument == "--help" || argument.as_encoded_bytes().starts_with(b"--socket")
+    };
     let variable = |name: &str| std::env::var_os(name);
     let file = early_value(arguments, "--config");
-    arguments.iter().any(is_flag)
+    arguments.iter().any(tells)
         || variable("CBA_AGENT_SOCKET").is_some()
-        || config::mentions(file, variable, "socket")
+        || config::may_mention(file, variable, "socket")
 }
 
 /// Says what went wrong, and returns the exit code.

@@ -24,7 +24,7 @@ mod resolve;
 mod settings;
 
 pub use resolve::{by_name, days, duration, seconds};
-pub use settings::{Effective, Origin, Settings, mentions};
+pub use settings::{Effective, Origin, Settings, may_mention};
 
 /// Everything that is configured, valid.
 #[derive(Debug)]

@@ -79,9 +79,8 @@ pub fn open_with(spare: Option<Spare>, config: &Config, deadline: &Deadline) -> 
         let path = modules::resolve(module)?;
         return open_module(spare, config, path, deadline);
     }
-    drop(spare);
     // A module that hangs must not take the time of the one that holds the token.
-    let found = open_all(config, modules::search()?, &Deadline::after(deadline.whole() / 3));
+    let found = open_all(spare, config, modules::search()?, &Deadline::after(deadline.whole() / 3));
     let (mut holding, mut unreadable, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     for (path, result) in found {
         match result {
@@ -133,11 +132,16 @@ fn several_hold(holding: Vec<Opened>) -> Error {
     Error { kind: Kind::Ambiguous, message, hints }
 }
 
-/// Loads each module in a worker of its own, all at once, each with its result.
-pub fn open_all(config: &Config, paths: Vec<PathBuf>, deadline: &Deadline) -> Vec<(PathBuf, Result<Opened>)> {
+/// Loads each module in a worker of its own, all at once, each with its result; the first in one that was started before.
+pub fn open_all(
+    mut spare: Option<Spare>,
+    config: &Config,
+    paths: Vec<PathBuf>,
+    deadline: &Deadline,
+) -> Vec<(PathBuf, Result<Opened>)> {
     let mut started: Vec<(PathBuf, Result<Handle>)> = Vec::new();
     for path in paths {
-        let handle = start(None, config, &path, deadline);
+        let handle = start(spare.take(), config, &path, deadline);
         started.push((path, handle));
     }
     let finish = |(path, handle): (PathBuf, Result<Handle>)| {

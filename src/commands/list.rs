@@ -49,7 +49,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
         };
         let chosen = config.module.is_some();
         let mut all = Vec::new();
-        for (path, result) in reach::open_all(config, paths, &deadline) {
+        for (path, result) in reach::open_all(None, config, paths, &deadline) {
             match result {
                 // A time of its own, whatever the others took.
                 Ok(opened) => all.push(read(opened, config, &Deadline::after(config.sign.timeout))),

@@ -215,28 +215,30 @@ impl fmt::Display for Origin {
 }
 
 /// The file that was named, else the user's, else the system's; only a named one must exist.
-/// Whether the text of the configuration file, unread, has this word anywhere. One that cannot be read has it not.
-pub fn mentions(config: Option<&OsStr>, environment: impl Fn(&str) -> Option<OsString>, word: &str) -> bool {
-    open(config, &environment).is_ok_and(|found| found.is_some_and(|(_, text)| text.contains(word)))
+/// Whether a configuration file may have this word anywhere, as far as that can be told without taking anything from
+/// whoever reads it in earnest: of what is no regular file nothing is known.
+pub fn may_mention(config: Option<&OsStr>, environment: impl Fn(&str) -> Option<OsString>, word: &str) -> bool {
+    let named = named(config, &environment).map(PathBuf::from);
+    let files = named.map_or_else(|| usual(&environment), |named| vec![named]);
+    files.iter().any(|path| match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => read(path).is_ok_and(|text| text.contains(word)),
+        Ok(_) => true,
+        Err(_) => false,
+    })
 }
 
 fn open(
     config: Option<&OsStr>,
     environment: &impl Fn(&str) -> Option<OsString>,
 ) -> Result<Option<(PathBuf, String)>, ConfigError> {
-    let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
-    let named = config.map(OsStr::to_owned).or_else(|| variable("CBA_AGENT_CONFIG"));
-    if let Some(named) = named {
+    if let Some(named) = named(config, environment) {
         if named.is_empty() {
             return Err(ConfigError::NoFile);
         }
         let path = PathBuf::from(named);
         return read(&path).map(|text| Some((path, text)));
     }
-    let home = variable("XDG_CONFIG_HOME").map(PathBuf::from);
-    let home = home.or_else(|| variable("HOME").map(|home| Path::new(&home).join(".config")));
-    let user = home.map(|home| home.join("cba-agent/config.toml"));
-    for path in user.into_iter().chain([PathBuf::from("/etc/cba-agent/config.toml")]) {
+    for path in usual(environment) {
         match read(&path) {
             Ok(text) => return Ok(Some((path, text))),
             Err(ConfigError::File(_, error))
@@ -246,6 +248,20 @@ fn open(
         }
     }
     Ok(None)
+}
+
+/// The file that the user chose.
+fn named(config: Option<&OsStr>, environment: &impl Fn(&str) -> Option<OsString>) -> Option<OsString> {
+    config.map(OsStr::to_owned).or_else(|| environment("CBA_AGENT_CONFIG").filter(|value| !value.is_empty()))
+}
+
+/// Where a file is looked for where none was chosen: the first that is there.
+fn usual(environment: &impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
+    let home = variable("XDG_CONFIG_HOME").map(PathBuf::from);
+    let home = home.or_else(|| variable("HOME").map(|home| Path::new(&home).join(".config")));
+    let user = home.map(|home| home.join("cba-agent/config.toml"));
+    user.into_iter().chain([PathBuf::from("/etc/cba-agent/config.toml")]).collect()
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {

@@ -121,3 +121,11 @@ fn the_reference_has_every_key_as_it_is() {
     let written: Vec<&str> = reference.lines().filter(|line| line.starts_with("| `")).collect();
     assert_eq!(written, rows(), "the rows should be:\n{}", rows().join("\n"));
 }
+
+#[test]
+fn a_configuration_from_a_pipe_is_read_once() {
+    let stand = Stand::new();
+    let text = format!("[pin]\nsource = \"{}\"\n[sign]\nauth_url = \"https://piped.example\"\n", stand.pin_source());
+    let run = stand.run_with_input(&["sign", "--config", "/dev/stdin"], &text);
+    assert!(run.ok().contains("https://piped.example/token/authenticate"));
+}
