@@ -5,16 +5,26 @@
  *   bare rate MODULE LABEL THREADS MS     signatures in so many milliseconds, each thread with a session of its own
  *   bare latency MODULE LABEL COUNT       nanoseconds of each C_SignInit and C_Sign, one line each
  *
+ * And what two processes and their turns cost, when nothing else is done in either:
+ *
+ *   bare wall MODULE LABEL                the same one signature by a second process, which this one starts, asks and awaits
+ *   bare turns MODULE LABEL COUNT         nanoseconds of each signature that is asked for through a process with two threads,
+ *                                         by as many turns as an agent with one thread for its clients and one for its worker
+ *
  * The PIN is read from standard input. Needs libp11-kit-dev for the standard's header.
  */
 #include <dlfcn.h>
 #include <p11-kit/pkcs11.h>
 #include <pthread.h>
+#include <spawn.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -98,9 +108,107 @@ static long nanoseconds(void) {
     return now.tv_sec * 1000000000L + now.tv_nsec;
 }
 
+static void end(CK_SESSION_HANDLE session) {
+    check(p11->C_Logout(session), "C_Logout");
+    check(p11->C_CloseSession(session), "C_CloseSession");
+    check(p11->C_Finalize(NULL), "C_Finalize");
+}
+
+/* One turn: eight bytes, as an eventfd wants them. */
+static void tell(int whom) {
+    long turn = 1;
+    if (write(whom, &turn, sizeof turn) != sizeof turn) exit(1);
+}
+
+static int hear(int whom) {
+    long turn;
+    return read(whom, &turn, sizeof turn) == sizeof turn;
+}
+
+/* A module that is loaded, slots, session, flags, login, objects, signature, end. */
+enum { TURNS_OF_ONE = 7 };
+
+extern char **environ;
+
+static int wall(char **argument) {
+    int pair[2], status;
+    pid_t worker;
+    posix_spawn_file_actions_t actions;
+    char *walled[] = {argument[0], "walled", argument[2], argument[3], NULL};
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) return 1;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, pair[1], 0);
+    if (posix_spawn(&worker, "/proc/self/exe", &actions, NULL, walled, environ)) return 1;
+    if (write(pair[0], pin, sizeof pin) != sizeof pin) return 1;
+    for (int turn = 0; turn < TURNS_OF_ONE; turn++) {
+        tell(pair[0]);
+        if (!hear(pair[0])) return 1;
+    }
+    return waitpid(worker, &status, 0) == worker ? status : 1;
+}
+
+static int walled(char **argument) {
+    if (recv(0, pin, sizeof pin, MSG_WAITALL) != sizeof pin) return 1;
+    CK_SESSION_HANDLE session = begin(argument[2], argument[3]);
+    for (int turn = 0; turn < TURNS_OF_ONE; turn++) {
+        if (!hear(0)) return 1;
+        if (turn == TURNS_OF_ONE - 2) sign(session);
+        if (turn == TURNS_OF_ONE - 1) end(session);
+        tell(0);
+    }
+    _exit(0);
+}
+
+static struct { int ordered, made, worker; } between;
+
+static void *order(void *nothing) {
+    while (hear(between.ordered)) {
+        tell(between.worker);
+        if (!hear(between.worker)) break;
+        tell(between.made);
+    }
+    return nothing;
+}
+
+static int turns(char **argument) {
+    int front[2], worker[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, front) || socketpair(AF_UNIX, SOCK_STREAM, 0, worker)) return 1;
+    if (!fork()) {
+        close(worker[0]), close(front[0]), close(front[1]);
+        CK_SESSION_HANDLE session = begin(argument[2], argument[3]);
+        for (; hear(worker[1]); tell(worker[1])) sign(session);
+        _exit(0);
+    }
+    close(worker[1]);
+    if (!fork()) {
+        close(front[0]);
+        between.ordered = eventfd(0, 0), between.made = eventfd(0, 0), between.worker = worker[0];
+        pthread_t thread;
+        pthread_create(&thread, NULL, order, NULL);
+        for (; hear(front[1]); tell(front[1])) {
+            tell(between.ordered);
+            hear(between.made);
+        }
+        _exit(0);
+    }
+    close(worker[0]), close(front[1]);
+    for (int i = -100; i < atoi(argument[4]); i++) {
+        long start = nanoseconds();
+        tell(front[0]);
+        if (!hear(front[0])) return 1;
+        if (i >= 0) printf("%ld\n", nanoseconds() - start);
+    }
+    close(front[0]);
+    while (wait(NULL) > 0);
+    return 0;
+}
+
 int main(int count, char **argument) {
+    if (count == 4 && !strcmp(argument[1], "walled")) return walled(argument);
     if (count < 4 || read(0, pin, sizeof pin - 1) < 1) return 2;
     pin[strcspn(pin, "\n")] = 0;
+    if (!strcmp(argument[1], "wall")) return wall(argument);
+    if (!strcmp(argument[1], "turns") && count == 5) return turns(argument);
     CK_SESSION_HANDLE session = begin(argument[2], argument[3]);
     sign(session);
     if (!strcmp(argument[1], "rate") && count == 6) {
@@ -127,8 +235,6 @@ int main(int count, char **argument) {
     } else if (strcmp(argument[1], "sign")) {
         return 2;
     }
-    check(p11->C_Logout(session), "C_Logout");
-    check(p11->C_CloseSession(session), "C_CloseSession");
-    check(p11->C_Finalize(NULL), "C_Finalize");
+    end(session);
     return 0;
 }

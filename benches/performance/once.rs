@@ -29,13 +29,14 @@ pub(crate) fn run(report: &mut Report) {
         command.args(more);
         command
     };
-    let programs: [&dyn Fn() -> Command; 6] = [
+    let programs: [&dyn Fn() -> Command; 7] = [
         &|| token.bare("sign", &[]),
         &tool,
         &|| agent(&[]),
         &|| agent(&["--sandbox", "off"]),
         &|| agent(&["--state-dir", &state]),
         &|| agent(&["--state-dir", &state, "--sandbox", "off"]),
+        &|| token.bare("wall", &[]),
     ];
     let mut rounds: Vec<Vec<f64>> = Vec::new();
     for round in 0..=ROUNDS {
@@ -63,4 +64,5 @@ pub(crate) fn run(report: &mut Report) {
     report.add("the same without both / bare signer", of(5, 0), Target::None);
     report.add("the same without both / `pkcs11-tool`", of(5, 1), Target::None);
     report.add("`pkcs11-tool` / bare signer", of(1, 0), Target::None);
+    report.add("two processes and their turns alone, in C / bare signer", of(6, 0), Target::None);
 }

@@ -55,8 +55,11 @@ pub(crate) fn latency(report: &mut Report) {
     let token = Token::new(2048);
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
-        let text = token.measured("latency", &[&COUNT.to_string()]);
-        let mut bare: Vec<f64> = text.lines().map(|line| line.parse::<f64>().unwrap() / 1e9).collect();
+        let measured = |what| {
+            let text = token.measured(what, &[&COUNT.to_string()]);
+            text.lines().map(|line| line.parse::<f64>().unwrap() / 1e9).collect::<Vec<f64>>()
+        };
+        let (mut bare, mut turns) = (measured("latency"), measured("turns"));
         let (mut alone, mut half) = {
             let agent = Agent::start(&token, 2, &[]);
             let most = load::closed(&agent.socket, 8, TIME).0;
@@ -69,6 +72,8 @@ pub(crate) fn latency(report: &mut Report) {
             percentile(&mut half, 50.0),
             percentile(&mut half, 99.0),
             percentile(&mut bare, 99.0),
+            percentile(&mut turns, 50.0),
+            percentile(&mut turns, 99.0),
         ]);
     }
     let of = |which| ratios(&rounds, which, 0);
@@ -77,6 +82,8 @@ pub(crate) fn latency(report: &mut Report) {
     report.add("p50 at half load / bare C_Sign p50", of(3), Target::None);
     report.add("p99 at half load / bare C_Sign p50", of(4), Target::AtMost(3.0));
     report.add("bare C_Sign p99 / bare C_Sign p50", of(5), Target::None);
+    report.add("p50 of as many turns alone, in C / bare C_Sign p50", of(6), Target::None);
+    report.add("p99 of as many turns alone, in C / bare C_Sign p50", of(7), Target::None);
 }
 
 /// Of all processes together.
