@@ -1,7 +1,8 @@
 //! `serve`: the agent that owns a token and answers for it on a Unix socket; and its clients.
 //!
-//! The loop, the timers and the signals are on one thread; each worker has a thread of its own in `pool`. The loop
-//! never waits for a token. Deliberately absent: any listener on a network, and any way to hand over bytes.
+//! The loop, the timers, the signals and what becomes of a payload are on one thread; each worker has a thread of its own
+//! in `pool` for what may take long. The loop never waits for a token. Deliberately absent: any listener on a network, and
+//! any way to hand over bytes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,16 +79,16 @@ pub fn serve(config: Config) -> Result<()> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("start the loop"))?;
     let answers = Answers::of(&config);
     let metrics = Metrics::new().map_err(|error| Error::new(Kind::Unexpected, format!("metrics: {error}")))?;
-    let pool = Pool::start(config, credential).map_err(failed("start a worker's thread"))?;
-    let agent = Agent::new(pool, metrics, rules, answers, connections);
-    if let Err(error) = crate::process::turns::take_short_turns() {
-        tracing::debug!("requests may wait for a worker's turn: {error}");
-    }
-    let served = runtime.block_on(run(&agent, &listening, source));
-    drop(runtime);
-    if let Ok(agent) = Arc::try_unwrap(agent) {
-        agent.pool.end();
-    }
+    let served = runtime.block_on(async {
+        let pool = Pool::start(config, credential).map_err(failed("start a worker's thread"))?;
+        let agent = Agent::new(pool, metrics, rules, answers, connections);
+        if let Err(error) = crate::process::turns::take_short_turns() {
+            tracing::debug!("requests may wait for a worker's turn: {error}");
+        }
+        let served = run(&agent, &listening, source).await;
+        agent.pool.end().await;
+        served
+    });
     tracing::info!("ended");
     served
 }

@@ -3,8 +3,8 @@
 //! The worker is told to sign only after the policy allowed it on the worker's own facts; its result becomes a request
 //! only after the same check as `verify`'s and the policy once more. Neither module nor worker is trusted.
 
+use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
 use std::time::Instant;
 
 use base64::Engine as _;
@@ -25,7 +25,7 @@ use crate::policy::{self, Order, Subject, Wish};
 use crate::printable::hex;
 use crate::reach::{Failure, Login, Reached, evidence, now, warn_before_end};
 use crate::worker::wire::{Authentication, Reply, Request as WorkerRequest};
-use crate::worker::{HandleError, Idle};
+use crate::worker::{Descriptors, HandleError, Progress, Rest};
 
 /// Clocks may be corrected while a token works, by so many seconds.
 const CLOCK_TOLERANCE: u64 = 5;
@@ -57,6 +57,8 @@ pub struct Signer {
     mechanism: Mechanism,
     with_context: bool,
     has_signed: bool,
+    /// Since when the token makes what [`Signer::sign`] has not asked for yet, in order.
+    begun: VecDeque<Instant>,
     noticed: Option<u64>,
 }
 
@@ -81,8 +83,8 @@ impl Signer {
         match prepared {
             Ok((mechanism, identity)) => {
                 let with_context = identity.key.always_authenticate == Some(true);
-                let (has_signed, noticed) = (false, None);
-                Ok(Self { reached, login, identity, mechanism, with_context, has_signed, noticed })
+                let (has_signed, begun, noticed) = (false, VecDeque::new(), None);
+                Ok(Self { reached, login, identity, mechanism, with_context, has_signed, begun, noticed })
             }
             Err(error) => {
                 // Logged out before the token's lock is given back.
@@ -146,12 +148,38 @@ impl Signer {
         self.reached.deadline = deadline;
     }
 
-    /// Waits until a descriptor can be read, or the worker has ended by itself.
+    /// What to wait for in a loop.
     ///
     /// # Errors
-    /// When the kernel cannot wait.
-    pub fn idle_until(&mut self, descriptor: impl AsFd) -> io::Result<Idle> {
-        self.reached.opened.handle.idle_until(descriptor, None)
+    /// When there is no descriptor left.
+    pub fn descriptors(&self) -> io::Result<Descriptors> {
+        self.reached.opened.handle.descriptors()
+    }
+
+    /// Logs what the module has printed, some of it at a time.
+    pub fn log_output(&mut self) -> Rest {
+        self.reached.opened.handle.log_output()
+    }
+
+    /// Has the token begin what [`Signer::sign`] is asked for next, or after what was begun before, where the policy allows
+    /// it; the token's own failures show there. It cannot for a key that wants a login for each signature.
+    ///
+    /// # Errors
+    /// When the policy refuses.
+    pub fn begin(&mut self, config: &Config, wish: Wish) -> Result<bool> {
+        if self.with_context {
+            return Ok(false);
+        }
+        self.allowed(config, wish)?;
+        let (key, mechanism, version) = (self.identity.key.handle, self.mechanism, wish.version);
+        self.reached.opened.handle.foresee(WorkerRequest::Sign { key, mechanism, version, context: None });
+        self.begun.push_back(Instant::now());
+        Ok(true)
+    }
+
+    /// What has come of what was begun, as far as it is there.
+    pub fn look(&mut self) -> Progress {
+        self.reached.opened.handle.look()
     }
 
     /// Asks the token whether it is still there and still the same, and the policy whether it would let it sign, without
@@ -181,9 +209,8 @@ impl Signer {
     }
 
     fn sign_and(&mut self, config: &Config, wish: Wish, then: impl FnOnce(&mut Reached)) -> Result<Request> {
-        let warnings = self.judge(config, wish)?;
-        self.notice(&warnings, config);
-        let start = Instant::now();
+        let begun = self.begun.pop_front();
+        let start = begun.map_or_else(|| self.allowed(config, wish).map(|()| Instant::now()), Ok)?;
         let (message, signature) = self.signature(config, wish)?;
         then(&mut self.reached);
         let freshness =
@@ -209,6 +236,7 @@ impl Signer {
         let mut result = self.order(config, wish);
         if self.mechanism == Mechanism::Sha512RsaPkcs && is_fault(&result, &["C_SignInit"], "CKR_MECHANISM_INVALID") {
             self.mechanism = Mechanism::RsaPkcs;
+            self.begun.clear();
             self.judge(config, wish)?;
             result = self.order(config, wish);
         }
@@ -217,6 +245,7 @@ impl Signer {
         if is_fault(&result, &signing, "CKR_USER_NOT_LOGGED_IN") && first && self.login.can_repeat() {
             // The key wants a login of its own, whatever its attribute says; some modules drop the first one over it.
             self.with_context = true;
+            self.begun.clear();
             self.start_over(config)?;
             result = self.order(config, wish);
         }
@@ -262,6 +291,13 @@ impl Signer {
             return Err(Error::new(Kind::TokenFailed, "the token shows another identity than a moment ago"));
         }
         self.identity = identity;
+        Ok(())
+    }
+
+    /// The policy's word before a signature; what it warns of is said.
+    fn allowed(&mut self, config: &Config, wish: Wish) -> Result<()> {
+        let warnings = self.judge(config, wish)?;
+        self.notice(&warnings, config);
         Ok(())
     }
 

@@ -28,7 +28,8 @@ mod output;
 pub mod wire;
 
 pub use child::{Launch, Spare};
-pub use handle::{Handle, HandleError, Idle, Load};
+pub use handle::{Descriptors, Handle, HandleError, Load, Progress};
+pub use output::Rest;
 
 use wire::{Authentication, Reply, Request};
 

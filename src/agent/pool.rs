@@ -1,9 +1,9 @@
-//! The pool: threads that each hold one worker, and the queue before them.
+//! The pool: the workers, and the queue before them.
 //!
-//! What happens when is decided in [`plan`]; here it is carried out. One thread a worker, which never ends before the
-//! process does: a worker dies with the thread that started it.
+//! What happens when is decided in [`plan`]; here it is carried out. Each worker's place is a task of the loop, which asks
+//! for signatures and looks at what comes back, and a thread, in which everything is done that may take long.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,7 +11,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 use crate::audit::Log;
 use crate::audit::chain::Caller;
@@ -24,7 +25,7 @@ use crate::modules;
 use crate::pin::{Credential, How};
 use crate::policy::Wish;
 
-mod bell;
+mod ear;
 mod failure;
 pub(super) mod order;
 mod plan;
@@ -32,11 +33,13 @@ mod scribe;
 #[cfg(test)]
 mod simulation;
 mod slot;
+mod thread;
 
-use bell::Bell;
-use order::{Job, Logins, Order, Phase, Refusal, Slot};
+use order::{Job, Logins, Order, Phase, Refusal};
 use plan::Plan;
 use scribe::Desk;
+use slot::Call;
+use thread::Thread;
 
 /// How long a proof that the token answers holds.
 const PROOF_HOLDS: Duration = Duration::from_secs(5);
@@ -76,7 +79,13 @@ pub(super) struct Held {
 #[derive(Debug)]
 pub(super) struct Pool {
     shared: Arc<Shared>,
-    threads: Vec<std::thread::JoinHandle<()>>,
+    crew: Mutex<Crew>,
+}
+
+/// Who is waited for at the end.
+#[derive(Debug, Default)]
+struct Crew {
+    places: JoinSet<()>,
     scribe: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -84,7 +93,7 @@ pub(super) struct Pool {
 struct Shared {
     config: Config,
     began: Instant,
-    bells: Vec<Bell>,
+    calls: Vec<mpsc::UnboundedSender<Call>>,
     state: Mutex<State>,
     /// Where payloads wait for their records, if records are kept.
     desk: Option<Desk>,
@@ -100,8 +109,7 @@ struct State {
     plan: Plan,
     jobs: HashMap<Job, Waiting>,
     next: Job,
-    inboxes: Vec<VecDeque<Order>>,
-    /// By when each worker's thread must be done with what it does.
+    /// By when each worker's place must be done with what it does.
     due: Vec<Option<Instant>>,
     /// Whether each worker makes a payload just now.
     signing: Vec<bool>,
@@ -117,7 +125,6 @@ struct State {
     restarts: HashMap<&'static str, u64>,
     /// Why the last worker was lost, in words.
     last_error: Option<String>,
-    ended: bool,
 }
 
 #[derive(Debug)]
@@ -151,7 +158,7 @@ pub(super) struct View {
 }
 
 impl Pool {
-    /// Starts the threads and the first worker.
+    /// Starts the threads and the first worker, in the loop that this is called in.
     ///
     /// # Errors
     /// When the system has no thread left.
@@ -164,7 +171,6 @@ impl Pool {
             plan,
             jobs: HashMap::new(),
             next: 0,
-            inboxes: vec![VecDeque::new(); workers],
             due: vec![None; workers],
             signing: vec![false; workers],
             credential: credential.map(Arc::new),
@@ -175,18 +181,17 @@ impl Pool {
             digest: None,
             restarts: HashMap::new(),
             last_error: None,
-            ended: false,
         };
-        let bells = (0..workers).map(|_| Bell::new()).collect::<io::Result<_>>()?;
+        let (calls, called): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
         let changed = watch::Sender::new(());
         let log = config.audit.clone().map(Log::new);
         let (state, desk) = (Mutex::new(state), log.is_some().then(Desk::default));
-        let shared = Arc::new(Shared { config, began: Instant::now(), bells, state, desk, changed });
-        let start = |slot: Slot| {
-            let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name(format!("worker {slot}")).spawn(move || slot::run(&shared, slot))
-        };
-        let threads = (0..workers).map(start).collect::<io::Result<_>>()?;
+        let shared = Arc::new(Shared { config, began: Instant::now(), calls, state, desk, changed });
+        let mut places = JoinSet::new();
+        for (slot, called) in called.into_iter().enumerate() {
+            let thread = Thread::start(&format!("worker {slot}"))?;
+            places.spawn(slot::run(Arc::clone(&shared), slot, called, thread));
+        }
         let write = |log| {
             let shared = Arc::clone(&shared);
             let run = move || shared.desk.iter().for_each(|desk| scribe::run(&shared, desk, Log::clone(&log)));
@@ -194,7 +199,7 @@ impl Pool {
         };
         let scribe = log.map(write).transpose()?;
         shared.apply(|state, now| state.plan.launch(now));
-        Ok(Self { shared, threads, scribe })
+        Ok(Self { shared, crew: Mutex::new(Crew { places, scribe }) })
     }
 
     /// Asks for something; the answer comes through the ticket.
@@ -279,7 +284,7 @@ impl Pool {
         self.shared.changed.subscribe()
     }
 
-    /// Whether every worker's thread does what it does within its time: the proof for a watchdog.
+    /// Whether every worker's place does what it does within its time: the proof for a watchdog.
     pub(super) fn makes_progress(&self) -> bool {
         let now = Instant::now();
         let writes = !self.shared.desk.as_ref().is_some_and(Desk::is_stuck);
@@ -287,19 +292,20 @@ impl Pool {
     }
 
     /// Ends every worker in good order, and the PIN with them.
-    pub(super) fn end(self) {
+    pub(super) async fn end(&self) {
         self.shared.apply(|state, now| {
-            state.ended = true;
             state.credential = None;
             state.plan.close(now)
         });
-        self.shared.bells.iter().for_each(Bell::ring);
-        for thread in self.threads {
-            let _ = thread.join();
+        for calls in &self.shared.calls {
+            let _ = calls.send(Call::End);
         }
+        let Crew { mut places, scribe } =
+            std::mem::take(&mut *self.crew.lock().unwrap_or_else(PoisonError::into_inner));
+        while places.join_next().await.is_some() {}
         // Last, when nothing more comes to be written.
         self.shared.desk.iter().for_each(Desk::end);
-        if let Some(scribe) = self.scribe {
+        if let Some(scribe) = scribe {
             let _ = scribe.join();
         }
     }
@@ -350,20 +356,20 @@ impl Shared {
         let mut state = self.lock();
         let before = state.summary();
         let (result, orders) = change(&mut state, self.began.elapsed());
-        let mut called = Vec::new();
-        for order in orders {
-            match order {
-                Order::Start { slot, .. } | Order::Work { slot, .. } | Order::Close { slot } => {
-                    state.inboxes[slot].push_back(order);
-                    called.push(slot);
-                }
-                Order::Refuse { job, refusal } => state.answer(job, Err(refusal)),
-            }
-        }
         let has_changed = state.summary() != before;
-        // Whoever is called looks at the state first of all.
+        for order in orders {
+            // A place's task ends after its last worker, and then nothing is ordered there.
+            let _ = match order {
+                Order::Start { slot, after } => self.calls[slot].send(Call::Start(after)),
+                Order::Work { slot, job } => self.calls[slot].send(Call::Work(job)),
+                Order::Close { slot } => self.calls[slot].send(Call::Close),
+                Order::Refuse { job, refusal } => {
+                    state.answer(job, Err(refusal));
+                    Ok(())
+                }
+            };
+        }
         drop(state);
-        called.into_iter().for_each(|slot| self.bells[slot].ring());
         if has_changed {
             self.changed.send_replace(());
         }

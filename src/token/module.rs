@@ -80,7 +80,7 @@ impl Module {
 /// What a slot and its token say of themselves, as far as it can be read.
 pub(super) fn read_slot(context: &Pkcs11, raw: &Raw, slot: Slot) -> SlotFacts {
     let hardware = context.get_slot_info(slot).ok().map(|info| info.hardware_slot());
-    let (token, error) = match context.get_token_info(slot) {
+    let (token, error) = match whole_token_info(context, slot) {
         Ok(info) => (Some(token(&info, hardware)), None),
         Err(Error::Pkcs11(value, _)) => (None, Some(format!("C_GetTokenInfo: {}", ckr_name(value)))),
         Err(other) => {
@@ -88,6 +88,19 @@ pub(super) fn read_slot(context: &Pkcs11, raw: &Raw, slot: Slot) -> SlotFacts {
         }
     };
     SlotFacts { id: slot.id(), token, error }
+}
+
+/// A module whose tokens are files leaves out what it cannot read while another process writes; it is asked again then.
+fn whole_token_info(context: &Pkcs11, slot: Slot) -> Result<TokenInfo, Error> {
+    const READINGS: usize = 4;
+    let mut info = context.get_token_info(slot)?;
+    for _ in 1..READINGS {
+        if !info.token_initialized() || !trimmed(info.serial_number()).is_empty() {
+            break;
+        }
+        info = context.get_token_info(slot)?;
+    }
+    Ok(info)
 }
 
 /// What can be saved of an answer that the library does not parse.

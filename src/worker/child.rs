@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use zeroize::Zeroizing;
 
-use super::output::Output;
+use super::output::{Output, Rest};
 use crate::deadline::Deadline;
 use crate::process::environment::{INJECTED, LOADER};
 
@@ -137,19 +137,29 @@ impl Process {
         Ok(process)
     }
 
-    /// Waits until the descriptor can be read, the process has ended, or so long; without a limit where none is given. What
-    /// the process prints meanwhile is logged.
-    pub(super) fn wait_for(&mut self, descriptor: impl AsFd, most: Option<Duration>) -> io::Result<Event> {
+    /// What can be read once the process has ended, and what when it prints.
+    pub(super) fn descriptors(&self) -> (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
+        (self.ended.as_ref().map(AsFd::as_fd), self.output.pipe_to_poll().map(AsFd::as_fd))
+    }
+
+    /// Logs what the process has printed, some of it at a time.
+    pub(super) fn log_output(&mut self) -> Rest {
+        self.output.log()
+    }
+
+    /// Waits until the descriptor can be read, the process has ended, or so long. What the process prints meanwhile is
+    /// logged.
+    pub(super) fn wait_for(&mut self, descriptor: impl AsFd, most: Duration) -> io::Result<Event> {
         let descriptor = descriptor.as_fd();
         let start = Instant::now();
         loop {
-            let left = most.map(|most| most.saturating_sub(start.elapsed()));
-            let timeout = left.map(TryInto::try_into).transpose().map_err(io::Error::other)?;
+            let left = most.saturating_sub(start.elapsed());
+            let timeout = left.try_into().map_err(io::Error::other)?;
             let mut watched = vec![PollFd::new(&descriptor, PollFlags::IN)];
             watched.extend(self.output.pipe_to_poll().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
             let others = watched.len();
             watched.extend(self.ended.as_ref().map(|ended| PollFd::new(ended, PollFlags::IN)));
-            match poll(&mut watched, timeout.as_ref()) {
+            match poll(&mut watched, Some(&timeout)) {
                 Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(Event::TimedOut),
                 Err(error) => return Err(error.into()),
                 Ok(_) => {}
@@ -162,7 +172,7 @@ impl Process {
             if watched[others..].iter().any(is_ready) {
                 return Ok(Event::Ended);
             }
-            if left.is_some_and(|left| left.is_zero()) {
+            if left.is_zero() {
                 return Ok(Event::TimedOut);
             }
             self.output.log();
@@ -181,7 +191,7 @@ impl Process {
             match poll(&mut watched, Some(&timeout)) {
                 Ok(0) => return false,
                 Ok(_) if !watched[0].revents().is_empty() => return true,
-                Ok(_) => self.output.log(),
+                Ok(_) => _ = self.output.log(),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return false,
             }

@@ -3,13 +3,18 @@
 //! A handle trusts nothing that comes from the child: frames have a limit, answers a deadline, and an answer of the
 //! wrong kind ends the worker. Dropping a handle kills the child and everything that its module started.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read as _, Write as _};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
 use super::child::{Event, Launch, MODULE_DEBUG, Process, Spare};
+use super::output::Rest;
 use super::wire::{self, Reply, Request, Variable, WireError};
 use crate::deadline::Deadline;
 use crate::error::{Explain, Kind};
@@ -21,6 +26,9 @@ const END: Duration = Duration::from_secs(2);
 
 /// The length of a frame, before it.
 const HEADER: usize = 4;
+
+/// What is read at once, in bytes: nearly every answer.
+const CHUNK: usize = 8192;
 
 /// After this long without an answer, a person may be awaited at the token.
 const TOUCH_NOTICE: Duration = Duration::from_secs(1);
@@ -94,15 +102,26 @@ impl Explain for HandleError {
     }
 }
 
-/// What [`Handle::idle_until`] saw first.
+/// What has come of a request that was foreseen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Idle {
-    /// The descriptor can be read.
-    Called,
-    /// The worker has ended by itself.
-    Ended,
-    /// The time is up.
-    TimedOut,
+pub enum Progress {
+    /// Nothing yet, or not all of it.
+    None,
+    /// A whole signature, so that the call for it will not wait.
+    Signed,
+    /// A failure, or the end, or what nobody asked for: the call may wait, and so may what follows from it.
+    Other,
+}
+
+/// What can be read when a worker has something to say: for a loop that waits for much else, in copies.
+#[derive(Debug)]
+pub struct Descriptors {
+    /// Its answers.
+    pub answers: OwnedFd,
+    /// Its end; none on kernels before 5.3.
+    pub end: Option<OwnedFd>,
+    /// What its module prints; none once that has ended.
+    pub output: Option<OwnedFd>,
 }
 
 /// What a worker is to load.
@@ -120,8 +139,8 @@ pub struct Handle {
     process: Process,
     socket: UnixStream,
     waiting: Option<fn()>,
-    /// A request that was sent before anybody asked for its answer.
-    ahead: Option<Request>,
+    /// Requests that were sent before anybody asked for their answers.
+    ahead: VecDeque<Request>,
     /// Whether the worker told the module to log in since the last request.
     login_begun: bool,
     /// Whether the module's output or its debug log is wanted to its end.
@@ -148,7 +167,7 @@ impl Handle {
             }
         };
         let writes_logs = launch.module_debug || tracing::enabled!(tracing::Level::DEBUG);
-        let (waiting, ahead, login_begun, read) = (None, None, false, Vec::new());
+        let (waiting, ahead, login_begun, read) = (None, VecDeque::new(), false, Vec::new());
         let mut handle = Self { process, socket, waiting, ahead, login_begun, writes_logs, read };
         let Load { module, profile } = load;
         handle.deliver(&Request::Open { module, profile, environment }, None)?;
@@ -176,16 +195,41 @@ impl Handle {
         self.login_begun
     }
 
-    /// Waits until a descriptor can be read, which is true, or the worker has ended, or the time is up.
+    /// What to wait for in a loop.
     ///
     /// # Errors
-    /// When the kernel cannot wait.
-    pub fn idle_until(&mut self, descriptor: impl AsFd, most: Option<Duration>) -> io::Result<Idle> {
-        Ok(match self.process.wait_for(descriptor, most)? {
-            Event::Readable => Idle::Called,
-            Event::Ended => Idle::Ended,
-            Event::TimedOut => Idle::TimedOut,
+    /// When there is no descriptor left.
+    pub fn descriptors(&self) -> io::Result<Descriptors> {
+        let copy = |descriptor: BorrowedFd<'_>| descriptor.try_clone_to_owned();
+        let (end, output) = self.process.descriptors();
+        Ok(Descriptors {
+            answers: copy(self.socket.as_fd())?,
+            end: end.map(copy).transpose()?,
+            output: output.map(copy).transpose()?,
         })
+    }
+
+    /// Reads what is there of an answer, without waiting.
+    pub fn look(&mut self) -> Progress {
+        let mut chunk = [0; CHUNK];
+        loop {
+            match self.frame_end() {
+                Ok(Some(end)) if wire::is_signed(&self.read[HEADER..end]) => return Progress::Signed,
+                Ok(None) => {}
+                _ => return Progress::Other,
+            }
+            match recv(&self.socket, &mut chunk, RecvFlags::DONTWAIT) {
+                Ok((read @ 1.., _)) => self.read.extend_from_slice(&chunk[..read]),
+                Err(Errno::AGAIN) => return Progress::None,
+                Err(Errno::INTR) => {}
+                _ => return Progress::Other,
+            }
+        }
+    }
+
+    /// Logs what the module has printed, some of it at a time.
+    pub fn log_output(&mut self) -> Rest {
+        self.process.log_output()
     }
 
     /// Sends a request, with its PIN where it announces one, and waits for the answer.
@@ -193,19 +237,22 @@ impl Handle {
     /// # Errors
     /// What the module answered, or why there is no answer.
     pub fn call(&mut self, request: &Request, pin: Option<&Pin>, deadline: &Deadline) -> Result<Reply, HandleError> {
-        let ahead = self.ahead.take();
-        if ahead.as_ref() != Some(request) {
+        while let Some(ahead) = self.ahead.pop_front() {
+            if ahead == *request {
+                return self.answer(name_of(request), deadline);
+            }
             // What was foreseen did not come.
-            ahead.map_or(Ok(()), |other| self.receive(name_of(&other), deadline).map(drop))?;
-            self.deliver(request, pin)?;
+            self.receive(name_of(&ahead), deadline)?;
         }
+        self.deliver(request, pin)?;
         self.answer(name_of(request), deadline)
     }
 
-    /// Has the worker begin what [`Handle::call`] will most likely be asked for next. What fails here fails there.
+    /// Has the worker begin what [`Handle::call`] will most likely be asked for next, or after what was foreseen before.
+    /// What fails here fails there.
     pub fn foresee(&mut self, request: Request) {
-        if self.ahead.is_none() && self.send(&request, None).is_ok() {
-            self.ahead = Some(request);
+        if self.send(&request, None).is_ok() {
+            self.ahead.push_back(request);
         }
     }
 
@@ -269,11 +316,7 @@ impl Handle {
 
     fn receive(&mut self, doing: &'static str, deadline: &Deadline) -> Result<Reply, HandleError> {
         loop {
-            self.read_at_least(HEADER, doing, deadline)?;
-            // invariant: as many bytes are there
-            #[allow(clippy::unwrap_used)]
-            let end = HEADER + wire::length(*self.read.first_chunk().unwrap(), wire::LIMIT)?;
-            self.read_at_least(end, doing, deadline)?;
+            let end = self.read_frame(doing, deadline)?;
             let frame: Vec<u8> = self.read.drain(..end).skip(HEADER).collect();
             match wire::decode(&frame)? {
                 Reply::LoginBegins if !self.login_begun => self.login_begun = true,
@@ -282,15 +325,26 @@ impl Handle {
         }
     }
 
-    /// Reads what is there even when the time is up: an answer in time may be looked at late.
-    fn read_at_least(&mut self, length: usize, doing: &'static str, deadline: &Deadline) -> Result<(), HandleError> {
-        let mut chunk = [0; 8192];
+    /// Where the first frame ends in what was read, once it is there whole.
+    fn frame_end(&self) -> Result<Option<usize>, WireError> {
+        let Some(header) = self.read.first_chunk::<HEADER>() else { return Ok(None) };
+        let end = HEADER + wire::length(*header, wire::LIMIT)?;
+        Ok(Some(end).filter(|end| self.read.len() >= *end))
+    }
+
+    /// Waits for a whole frame, and returns its end. Reads what is there even when the time is up: an answer in time may be
+    /// looked at late.
+    fn read_frame(&mut self, doing: &'static str, deadline: &Deadline) -> Result<usize, HandleError> {
+        let mut chunk = [0; CHUNK];
         let mut notice = self.waiting.filter(|_| awaits_a_person(doing)).map(|notice| (notice, Instant::now()));
-        while self.read.len() < length {
+        loop {
+            if let Some(end) = self.frame_end()? {
+                return Ok(end);
+            }
             let left = deadline.left().unwrap_or_default();
             let until_notice = |(_, since): (fn(), Instant)| TOUCH_NOTICE.saturating_sub(since.elapsed());
             let wait = notice.map_or(left, |notice| left.min(until_notice(notice).max(Duration::from_millis(1))));
-            match self.process.wait_for(&self.socket, Some(wait)).map_err(HandleError::Socket)? {
+            match self.process.wait_for(&self.socket, wait).map_err(HandleError::Socket)? {
                 Event::Readable => match self.socket.read(&mut chunk) {
                     Ok(0) => return Err(self.died(doing)),
                     Ok(read) => self.read.extend_from_slice(&chunk[..read]),
@@ -309,7 +363,6 @@ impl Handle {
                 }
             }
         }
-        Ok(())
     }
 
     fn died(&mut self, doing: &'static str) -> HandleError {

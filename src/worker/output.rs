@@ -20,10 +20,23 @@ pub(super) struct Output {
     pending: Vec<u8>,
 }
 
+/// What is left to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Perhaps something.
+    Some,
+    /// Nothing, for now.
+    None,
+    /// Nothing ever.
+    Ended,
+}
+
 impl Output {
     /// The two ends, the worker's second.
     pub(super) fn pipe() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        // Ours alone: a module may count on its output's waiting for room.
+        rustix::fs::fcntl_setfl(&ours, rustix::fs::OFlags::NONBLOCK)?;
         Ok((Self { pipe: Some(ours), pending: Vec::new() }, theirs))
     }
 
@@ -32,16 +45,20 @@ impl Output {
         self.pipe.as_ref()
     }
 
-    /// Logs what is there, once something is.
-    pub(super) fn log(&mut self) {
+    /// Logs what is there, some of it at a time.
+    pub(super) fn log(&mut self) -> Rest {
         let mut buffer = [0; 4096];
-        let Some(pipe) = &self.pipe else { return };
+        let Some(pipe) = &self.pipe else { return Rest::Ended };
         match rustix::io::read(pipe, &mut buffer) {
-            Ok(0) => self.end(),
-            Ok(read) => self.take(&buffer[..read]),
-            Err(Errno::INTR | Errno::AGAIN) => {}
-            Err(_) => self.end(),
+            Ok(read @ 1..) => self.take(&buffer[..read]),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Rest::None,
+            Ok(0) | Err(_) => {
+                self.end();
+                return Rest::Ended;
+            }
         }
+        Rest::Some
     }
 
     /// Logs what is left, to the end of the pipe or for so long: a process that was left behind may hold it open.
@@ -51,7 +68,7 @@ impl Output {
             let timeout = left.try_into().ok();
             match poll(&mut [PollFd::new(pipe, PollFlags::IN)], timeout.as_ref()) {
                 Ok(0) => break,
-                Ok(_) => self.log(),
+                Ok(_) => _ = self.log(),
                 Err(Errno::INTR) => {}
                 Err(_) => break,
             }

@@ -186,6 +186,12 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     Ok(serde_json::from_slice(bytes)?)
 }
 
+/// Whether a frame's bytes after the length begin as a [`Reply::Signed`] does.
+#[must_use]
+pub fn is_signed(bytes: &[u8]) -> bool {
+    bytes.starts_with(br#"{"Signed":"#)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -232,6 +238,7 @@ mod tests {
             prop_assert_eq!(read_back(&Reply::Objects(objects.clone())), Reply::Objects(objects));
             let signed = Reply::Signed { message, signature: String::new() };
             prop_assert_eq!(read_back(&signed), signed.clone());
+            prop_assert!(is_signed(&encode(&signed).unwrap()[4..]) && !is_signed(&encode(&Reply::Closed).unwrap()[4..]));
         }
 
         #[test]

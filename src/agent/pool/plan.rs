@@ -2,7 +2,7 @@
 //!
 //! PURE. Times are durations since the pool began, and randomness is an argument; what is to be done comes out as orders.
 //! The rules: the first worker logs in alone; a refused PIN stops logins; a request is tried at most twice; a worker that
-//! fails again and again is started later and later.
+//! fails again and again is started later and later; one that signs quickly is given its next request ahead.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -27,6 +27,18 @@ struct Waiting {
     again: bool,
 }
 
+/// What came of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// Nothing: whoever asked is gone, or the policy refused.
+    Dropped,
+    /// The token answered.
+    Answered {
+        /// Whether that took less than anybody could feel.
+        soon: bool,
+    },
+}
+
 /// A worker's place.
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -37,6 +49,13 @@ struct Place {
     failures: u32,
     /// Whether the request in hand may be tried once more.
     again: bool,
+    /// When the request in hand was given out, among all.
+    turn: u64,
+    /// What the worker goes on with once it has answered the request in hand.
+    ahead: Option<Waiting>,
+    /// Whether its last signature came soon. A slow one would keep back what another worker could begin, and what is ahead
+    /// is made even for a client that leaves.
+    is_quick: bool,
 }
 
 /// The state of the pool.
@@ -45,6 +64,8 @@ pub(crate) struct Plan {
     places: Vec<Place>,
     waiting: VecDeque<Waiting>,
     limit: usize,
+    /// Counts the requests that were given out.
+    turn: u64,
     logins: Logins,
     /// Counts the renewals: a worker of an earlier one is to be replaced.
     generation: u64,
@@ -61,11 +82,13 @@ impl Plan {
     /// A pool of so many places, in which so many requests may wait; with `may_repeat` unset no request is tried again,
     /// since a person would have to act again.
     pub(crate) fn new(workers: usize, limit: usize, may_repeat: bool) -> Self {
-        let place = Place { phase: Phase::Held, generation: 0, failures: 0, again: false };
+        let (phase, generation, failures, again) = (Phase::Held, 0, 0, false);
+        let place = Place { phase, generation, failures, again, turn: 0, ahead: None, is_quick: false };
         Self {
             places: vec![place; workers],
             waiting: VecDeque::new(),
             limit,
+            turn: 0,
             logins: Logins::First(0),
             generation: 0,
             trouble: None,
@@ -87,7 +110,7 @@ impl Plan {
             return refuse(kind, self.retry_after(now));
         }
         let has_idle = self.places.iter().any(|place| matches!(place.phase, Phase::Idle(_)));
-        if !first && self.waiting.len() >= self.limit && !has_idle {
+        if !first && self.waiting() >= self.limit && !has_idle {
             return refuse(Kind::AgentBusy, Some(Duration::from_secs(1)));
         }
         let waiting = Waiting { job, again: self.may_repeat && !first };
@@ -105,6 +128,9 @@ impl Plan {
         for place in &mut self.places {
             if matches!(place.phase, Phase::Busy(busy, _) if busy == job) {
                 place.again = false;
+            }
+            if let Some(ahead) = place.ahead.as_mut().filter(|ahead| ahead.job == job) {
+                ahead.again = false;
             }
         }
     }
@@ -133,6 +159,7 @@ impl Plan {
     /// A worker is ready. With `alone`, no other may be beside it, since each signature wants a login of its own.
     pub(crate) fn started(&mut self, slot: Slot, alone: bool, now: Duration) -> Vec<Order> {
         self.places[slot].phase = Phase::Idle(now);
+        self.places[slot].is_quick = false;
         self.trouble = None;
         if self.is_current(slot) {
             self.alone |= alone;
@@ -152,17 +179,25 @@ impl Plan {
         self.alone |= self.is_current(slot);
     }
 
-    /// A worker answered its request, or refused it for a reason that is not its own.
-    pub(crate) fn finished(&mut self, slot: Slot, proven: bool, now: Duration) -> Vec<Order> {
-        let Phase::Busy(_, since) = self.places[slot].phase else { return Vec::new() };
-        self.places[slot].phase = Phase::Idle(since);
-        if proven {
-            self.places[slot].failures = 0;
+    /// A worker is done with one of its requests.
+    pub(crate) fn finished(&mut self, slot: Slot, job: Job, done: Done, now: Duration) -> Vec<Order> {
+        let place = &mut self.places[slot];
+        let Phase::Busy(busy, since) = place.phase else { return Vec::new() };
+        if busy == job {
+            place.phase = Phase::Idle(since);
+            if let Some(ahead) = place.ahead.take() {
+                self.give_out(slot, ahead);
+            }
+        } else {
+            place.ahead.take_if(|ahead| ahead.job == job);
+        }
+        if let Done::Answered { soon } = done {
+            (self.places[slot].failures, self.places[slot].is_quick) = (0, soon);
         }
         self.settle(now)
     }
 
-    /// A worker is gone: it could not start, or ended idle or at work. Its request is tried once more where that makes
+    /// A worker is gone: it could not start, or ended idle or at work. Its requests are tried once more where that makes
     /// sense.
     pub(crate) fn lost(&mut self, slot: Slot, kind: Kind, now: Duration, random: u64) -> Vec<Order> {
         let mut orders = Vec::new();
@@ -175,16 +210,13 @@ impl Plan {
             }
         }
         place.failures = if is_current { place.failures.saturating_add(1) } else { 0 };
-        if let Phase::Busy(job, _) = place.phase {
-            if place.again && kind.retryable() {
-                self.waiting.push_front(Waiting { job, again: false });
-            } else {
-                let retry_after = kind.retryable().then_some(FIRST_PAUSE);
-                orders.push(Order::Refuse { job, refusal: Refusal { kind, retry_after } });
-            }
-        }
-        place.phase = Phase::Held;
         let failures = place.failures;
+        let (phase, again) = (std::mem::replace(&mut place.phase, Phase::Held), place.again);
+        // The one that was not begun has no part in it.
+        orders.extend(place.ahead.take().and_then(|ahead| self.once_more(ahead, true, kind)));
+        if let Phase::Busy(job, _) = phase {
+            orders.extend(self.once_more(Waiting { job, again }, kind.retryable(), kind));
+        }
         if stops_logins(kind) && is_current {
             self.logins = Logins::Stopped(kind);
             for place in self.places.iter_mut().filter(|place| matches!(place.phase, Phase::Due(_))) {
@@ -259,9 +291,9 @@ impl Plan {
         self.places.iter().map(|place| place.phase)
     }
 
-    /// How many requests wait.
+    /// How many requests wait, at the workers or before them.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.places.iter().filter(|place| place.ahead.is_some()).count()
     }
 
     /// The time of the next start; one second where that is now.
@@ -339,15 +371,7 @@ impl Plan {
         let idle = |phase| matches!(phase, Phase::Idle(_));
         let mut orders = Vec::new();
         for slot in 0..self.places.len() {
-            let wanted = if self.closing {
-                false
-            } else if self.is_current(slot) {
-                !self.is_surplus(slot)
-            } else {
-                // The first of a renewal alone, and the others when it has come.
-                !self.may_log_in(slot) || self.phases().any(Phase::is_coming)
-            };
-            if idle(self.places[slot].phase) && !wanted {
+            if idle(self.places[slot].phase) && !self.is_wanted(slot) {
                 self.places[slot].phase = Phase::Closing;
                 orders.push(Order::Close { slot });
             }
@@ -355,15 +379,59 @@ impl Plan {
         orders
     }
 
+    /// Whether a worker is to go on.
+    fn is_wanted(&self, slot: Slot) -> bool {
+        if self.closing {
+            false
+        } else if self.is_current(slot) {
+            !self.is_surplus(slot)
+        } else {
+            // The first of a renewal alone, and the others when it has come.
+            !self.may_log_in(slot) || self.phases().any(Phase::is_coming)
+        }
+    }
+
+    /// A request that a lost worker had: once more on another, where that makes sense, and else a refusal.
+    fn once_more(&mut self, waiting: Waiting, makes_sense: bool, kind: Kind) -> Option<Order> {
+        let Waiting { job, again } = waiting;
+        if again && makes_sense {
+            self.waiting.push_front(Waiting { job, again: false });
+            return None;
+        }
+        let retry_after = kind.retryable().then_some(FIRST_PAUSE);
+        Some(Order::Refuse { job, refusal: Refusal { kind, retry_after } })
+    }
+
     fn dispatch(&mut self) -> Vec<Order> {
         let mut orders = Vec::new();
         for slot in 0..self.places.len() {
-            let Phase::Idle(since) = self.places[slot].phase else { continue };
+            if !matches!(self.places[slot].phase, Phase::Idle(_)) {
+                continue;
+            }
+            let Some(waiting) = self.waiting.pop_front() else { return orders };
+            self.give_out(slot, waiting);
+            orders.push(Order::Work { slot, job: waiting.job });
+        }
+        // Whoever was given the last one first is done first.
+        let eager = |slot: &Slot| {
+            let place = &self.places[*slot];
+            place.is_quick && place.ahead.is_none() && place.phase.is_up() && self.is_wanted(*slot)
+        };
+        let mut eager: Vec<Slot> = (0..self.places.len()).filter(eager).collect();
+        eager.sort_by_key(|slot| self.places[*slot].turn);
+        for slot in eager {
             let Some(waiting) = self.waiting.pop_front() else { break };
-            self.places[slot].phase = Phase::Busy(waiting.job, since);
-            self.places[slot].again = waiting.again;
+            self.places[slot].ahead = Some(waiting);
             orders.push(Order::Work { slot, job: waiting.job });
         }
         orders
+    }
+
+    /// Puts a request in the hands of an idle worker.
+    fn give_out(&mut self, slot: Slot, waiting: Waiting) {
+        let place = &mut self.places[slot];
+        let Phase::Idle(since) = place.phase else { return };
+        self.turn += 1;
+        (place.phase, place.again, place.turn) = (Phase::Busy(waiting.job, since), waiting.again, self.turn);
     }
 }

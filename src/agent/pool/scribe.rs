@@ -60,6 +60,19 @@ impl Desk {
         self.pile.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes a draft where there is room, and else gives it back.
+    pub(super) fn take(&self, draft: Draft) -> Option<Draft> {
+        let mut pile = self.lock();
+        if pile.drafts.len() >= ROOM {
+            return Some(draft);
+        }
+        pile.drafts.push_back(draft);
+        drop(pile);
+        self.moved.notify_all();
+        None
+    }
+
+    /// Waits for room.
     pub(super) fn push(&self, draft: Draft) {
         let pile = self.moved.wait_while(self.lock(), |pile| pile.drafts.len() >= ROOM);
         pile.unwrap_or_else(PoisonError::into_inner).drafts.push_back(draft);

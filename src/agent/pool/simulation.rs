@@ -1,12 +1,12 @@
 //! The pool's rules under seeded faults and virtual time: no request lost or answered twice, no login after a refused
 //! PIN, and no state from which it does not come back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::failure::stops_logins;
 use super::order::{Job, Logins, Order, Phase, Slot};
-use super::plan::Plan;
+use super::plan::{Done, Plan};
 use crate::error::Kind;
 
 const SEEDS: u64 = 10_000;
@@ -41,7 +41,8 @@ struct World {
     /// When each place's thread wakes for a start.
     due: BTreeMap<Slot, Duration>,
     starting: Vec<Slot>,
-    working: HashMap<Slot, Job>,
+    /// What each worker has, in order.
+    working: HashMap<Slot, VecDeque<Job>>,
     closing: Vec<Slot>,
     /// Requests that are owed an answer, with the tries they had.
     open: HashMap<Job, u32>,
@@ -87,7 +88,9 @@ impl World {
                     let tries = self.open.get_mut(&job).expect("a request that was given up is worked on");
                     *tries += 1;
                     assert!(*tries <= 2, "a request is tried three times");
-                    assert!(self.working.insert(slot, job).is_none(), "two requests at one worker");
+                    let all = self.working.entry(slot).or_default();
+                    all.push_back(job);
+                    assert!(all.len() <= 2, "three requests at one worker");
                 }
                 Order::Close { slot } => {
                     assert!(!self.working.contains_key(&slot), "a worker is ended at work");
@@ -100,7 +103,8 @@ impl World {
 
     fn answer(&mut self, job: Job) {
         self.open.remove(&job).expect("a request is answered twice");
-        self.working.retain(|_, busy| *busy != job);
+        self.working.values_mut().for_each(|all| all.retain(|own| *own != job));
+        self.working.retain(|_, all| !all.is_empty());
     }
 
     fn kind(&mut self) -> Kind {
@@ -175,7 +179,7 @@ impl World {
                 let job = self.open.keys().copied().min();
                 if let Some(job) = job.filter(|_| self.random.one_in(3)) {
                     self.plan.give_up(job);
-                    if !self.working.values().any(|busy| *busy == job) {
+                    if !self.working.values().any(|all| all.contains(&job)) {
                         self.open.remove(&job);
                     }
                 }
@@ -220,13 +224,16 @@ impl World {
 
     fn finish_work(&mut self) {
         let Some(slot) = self.working.keys().copied().min() else { return };
-        let job = self.working[&slot];
+        let all = &self.working[&slot];
+        // What was not begun may come to nothing before what is in hand is done.
+        let job = all[if self.random.one_in(9) { all.len() - 1 } else { 0 }];
+        let done = if job == all[0] { Done::Answered { soon: !self.random.one_in(5) } } else { Done::Dropped };
         if self.healthy || !self.random.one_in(3) {
             self.answer(job);
             if self.random.one_in(9) {
                 self.plan.needs_to_be_alone(slot);
             }
-            let orders = self.plan.finished(slot, true, self.now);
+            let orders = self.plan.finished(slot, job, done, self.now);
             self.obey(orders);
         } else {
             let kind = if self.random.one_in(9) { Kind::PinIncorrect } else { self.kind() };

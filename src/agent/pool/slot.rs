@@ -1,12 +1,18 @@
-//! One worker's thread: waits for orders, starts a worker, has it sign, sees it end.
+//! One worker's place: hears what to do, starts a worker, has it sign, sees it end.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::ear::Ear;
 use super::failure::stops_logins;
-use super::order::{Job, Order, Refusal, Slot};
+use super::order::{Job, Refusal, Slot};
+use super::plan::Done;
 use super::scribe::Draft;
-use super::{Answer, Bell, Held, Shared, Task};
+use super::thread::Thread;
+use super::{Answer, Held, Shared, Task};
 use crate::audit::chain::{Caller, Entry};
 use crate::cba::{Format, Request, Version};
 use crate::config::Config;
@@ -18,225 +24,305 @@ use crate::pin::{Credential, How, fuse};
 use crate::policy::Wish;
 use crate::reach::{self, Login, read_certificate};
 use crate::signer::Signer;
-use crate::worker::Idle;
+use crate::worker::Progress;
 
-/// What a thread may take beyond the deadlines of what it does, to end a worker and to write.
+/// What a place may take beyond the deadlines of what it does, to end a worker and to write.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// How long a person may take at the token's keypad.
 const KEYPAD: Duration = Duration::from_secs(300);
 
-/// What a thread woke for.
-enum Wake {
-    Order(Order),
-    Due,
-    Lost,
+/// How long an answer is awaited in the loop. For a token that takes longer, a change of threads is nothing.
+const SOON: Duration = Duration::from_millis(50);
+
+/// What a place is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Call {
+    /// Start a worker after so long.
+    Start(Duration),
+    /// Answer a request.
+    Work(Job),
+    /// End the worker in good order.
+    Close,
+    /// There will be no other worker after this one.
     End,
 }
 
-pub(super) fn run(shared: &Shared, slot: Slot) {
-    // Without it, an answer waits for a processor as long as a signature takes.
-    let _ = crate::process::turns::take_short_turns();
-    let mut place = Place { shared, slot, worker: None, used: None, due: None };
-    loop {
-        match place.wait() {
-            Wake::Order(Order::Start { after, .. }) => place.due = Some(Instant::now() + after),
-            Wake::Order(Order::Work { job, .. }) => place.work(job),
-            Wake::Order(Order::Close { .. }) => place.close(),
-            // Answered where it is ordered.
-            Wake::Order(Order::Refuse { .. }) => {}
-            Wake::Due => place.start(),
-            Wake::Lost => place.lost(&Error::new(Kind::TokenFailed, "the process that holds the module ended")),
-            Wake::End => break,
+/// What a place woke for.
+enum Wake {
+    Call(Call),
+    Due,
+    /// Something has come of the request in hand, or nothing in time.
+    Heard(Progress),
+    Lost,
+}
+
+/// A worker that is ready.
+struct Worker {
+    signer: Signer,
+    ear: Ear,
+}
+
+impl Worker {
+    fn new(signer: Signer) -> Result<Self> {
+        let none = |error| Error::new(Kind::Unexpected, format!("cannot watch a worker: {error}"));
+        Ok(Self { ear: Ear::at(&signer).map_err(none)?, signer })
+    }
+}
+
+/// A request that a worker has.
+struct Asked {
+    job: Job,
+    task: Task,
+    since: Instant,
+    /// Whether the worker was told; if not, it is once this is the first.
+    begun: bool,
+}
+
+/// A worker's place: its task in the loop.
+pub(super) async fn run(shared: Arc<Shared>, slot: Slot, calls: UnboundedReceiver<Call>, thread: Thread) {
+    let (asked, turn) = (VecDeque::new(), Instant::now());
+    let mut place = Place { shared, slot, calls, thread, worker: None, asked, turn, used: None, due: None };
+    let mut is_last = false;
+    while !is_last || place.worker.is_some() {
+        match place.wait().await {
+            Wake::Call(Call::Start(after)) => place.due = Some(Instant::now() + after),
+            Wake::Call(Call::Work(job)) => place.take_on(job).await,
+            Wake::Call(Call::Close) => place.close().await,
+            Wake::Call(Call::End) => is_last = true,
+            Wake::Due => place.start().await,
+            Wake::Heard(progress) => place.answer(progress).await,
+            Wake::Lost => place.lost(Error::new(Kind::TokenFailed, "the process that holds the module ended")).await,
         }
     }
 }
 
-struct Place<'a> {
-    shared: &'a Shared,
+struct Place {
+    shared: Arc<Shared>,
     slot: Slot,
-    worker: Option<Signer>,
+    calls: UnboundedReceiver<Call>,
+    thread: Thread,
+    worker: Option<Worker>,
+    /// What the worker has, in order; the first is in hand.
+    asked: VecDeque<Asked>,
+    /// Since when it is the first's turn.
+    turn: Instant,
     /// What it logged in with, or tried to.
     used: Option<Arc<Credential>>,
     /// When to start one.
     due: Option<Instant>,
 }
 
-impl Place<'_> {
-    fn bell(&self) -> &Bell {
-        &self.shared.bells[self.slot]
-    }
-
-    fn wait(&mut self) -> Wake {
-        loop {
-            self.bell().clear();
-            let mut state = self.shared.lock();
-            state.due[self.slot] = None;
-            if let Some(order) = state.inboxes[self.slot].pop_front() {
-                return Wake::Order(order);
-            }
-            if state.ended && self.worker.is_none() {
-                return Wake::End;
-            }
-            drop(state);
-            let left = self.due.map(|due| due.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
+impl Place {
+    async fn wait(&mut self) -> Wake {
+        tokio::select! {
+            biased;
+            // The senders are part of what this place holds itself, so there is no end of them.
+            Some(call) = self.calls.recv() => Wake::Call(call),
+            () = time(self.due) => {
                 self.due = None;
-                return Wake::Due;
+                Wake::Due
             }
-            let bell = &self.shared.bells[self.slot];
-            match &mut self.worker {
-                None => bell.wait(left),
-                Some(worker) => match worker.idle_until(bell) {
-                    Ok(Idle::Called | Idle::TimedOut) => {}
-                    Ok(Idle::Ended) | Err(_) => return Wake::Lost,
-                },
-            }
+            wake = hear(self.worker.as_mut(), self.asked.front(), self.turn) => wake,
         }
     }
 
-    /// Says by when this thread will be done: a few calls, and where a person types at the token, their time.
-    fn announce(&self) {
+    /// By when this place will be done: a few calls, and where a person types at the token, their time.
+    fn due_by(&self) -> Instant {
         let at_keypad = self.used.as_ref().is_some_and(|credential| matches!(credential.how(), How::Pinpad));
         let call = self.shared.config.serve.call_timeout.max(if at_keypad { KEYPAD } else { Duration::ZERO });
-        self.shared.lock().due[self.slot] = Some(Instant::now() + call.saturating_mul(4) + GRACE);
+        Instant::now() + call.saturating_mul(4) + GRACE
     }
 
-    fn start(&mut self) {
-        let (slot, shared) = (self.slot, self.shared);
-        let mut state = shared.lock();
-        if state.ended || !state.plan.may_start(slot) {
-            return;
-        }
-        let (credential, expected) = (state.credential.clone(), state.token.clone());
+    fn announce(&self) {
+        self.shared.lock().due[self.slot] = Some(self.due_by());
+    }
+
+    /// Whatever is first now is in hand; returns since when it was the last one's turn.
+    fn next_turn(&mut self) -> Instant {
+        let due = (!self.asked.is_empty()).then(|| self.due_by());
+        let mut state = self.shared.lock();
+        state.due[self.slot] = due;
+        state.signing[self.slot] = self.asked.front().is_some_and(|asked| matches!(asked.task, Task::Sign(..)));
         drop(state);
+        std::mem::replace(&mut self.turn, Instant::now())
+    }
+
+    async fn start(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let (credential, expected) = {
+            let mut state = shared.lock();
+            if !state.plan.may_start(self.slot) {
+                return;
+            }
+            (state.credential.clone(), state.token.clone())
+        };
         self.used.clone_from(&credential);
         self.announce();
-        match start(&shared.config, credential, expected.as_ref()).and_then(|worker| self.describe(worker)) {
+        let started = self.thread.run(move || start(&shared, credential, expected.as_ref())).await;
+        match started.and_then(|(signer, evidence)| Ok((Worker::new(signer)?, evidence))) {
             Ok((worker, evidence)) => {
-                let held = Held {
-                    evidence,
-                    certificate: worker.identity().certificate.clone(),
-                    token: fuse::token_of(&worker.reached().slot, &worker.reached().opened.module),
-                };
-                tracing::info!(
-                    "worker {slot} (process {}) is ready with {}, certificate {} until {}",
-                    worker.reached().opened.handle.process(),
-                    worker.reached().name(),
-                    held.certificate.subject,
-                    crate::certificate::utc(held.certificate.not_after)
-                );
-                let alone = worker.always_authenticates();
-                self.worker = Some(worker);
-                shared.apply(|state, now| {
-                    // What was found before a renewal may be what the renewal is to replace.
-                    if state.plan.is_current(slot) {
-                        state.token.get_or_insert_with(|| held.token.clone());
-                        state.held = Some(Arc::new(held));
-                        state.proven = Some(Instant::now());
-                        state.last_error = None;
-                    }
-                    state.plan.started(slot, alone, now)
-                });
+                self.next_turn();
+                self.is_ready(worker, evidence);
             }
-            Err(error) => self.lost(&error),
+            Err(error) => self.lost(error).await,
         }
     }
 
-    /// With what is known of the key; what is evidence alone is left out where asking for it once cost a worker.
-    fn describe(&self, mut worker: Signer) -> Result<(Signer, Evidence)> {
-        let digest = self.shared.digest_of(&worker.reached().opened.module);
-        let in_detail = self.shared.lock().evidence_is_safe;
-        let evidence =
-            worker.evidence(digest, in_detail).inspect_err(|_| self.shared.lock().evidence_is_safe = false)?;
-        Ok((worker, evidence))
+    fn is_ready(&mut self, worker: Worker, evidence: Evidence) {
+        let (slot, signer) = (self.slot, &worker.signer);
+        let held = Held {
+            evidence,
+            certificate: signer.identity().certificate.clone(),
+            token: fuse::token_of(&signer.reached().slot, &signer.reached().opened.module),
+        };
+        tracing::info!(
+            "worker {slot} (process {}) is ready with {}, certificate {} until {}",
+            signer.reached().opened.handle.process(),
+            signer.reached().name(),
+            held.certificate.subject,
+            crate::certificate::utc(held.certificate.not_after)
+        );
+        let alone = signer.always_authenticates();
+        self.worker = Some(worker);
+        self.shared.apply(|state, now| {
+            // What was found before a renewal may be what the renewal is to replace.
+            if state.plan.is_current(slot) {
+                state.token.get_or_insert_with(|| held.token.clone());
+                state.held = Some(Arc::new(held));
+                state.proven = Some(Instant::now());
+                state.last_error = None;
+            }
+            state.plan.started(slot, alone, now)
+        });
     }
 
-    fn work(&mut self, job: Job) {
-        let (slot, shared) = (self.slot, self.shared);
-        let task = shared.lock().jobs.get(&job).map(|waiting| (waiting.task.clone(), waiting.since));
-        let Some((task, since)) = task.filter(|_| self.worker.is_some()) else {
+    /// Takes a request on, and has the worker begin with it where nothing that needs more comes first.
+    async fn take_on(&mut self, job: Job) {
+        let (slot, shared) = (self.slot, Arc::clone(&self.shared));
+        let waiting = shared.lock().jobs.get(&job).map(|waiting| (waiting.task.clone(), waiting.since));
+        let (Some((task, since)), Some(worker)) = (waiting, &mut self.worker) else {
             // Whoever asked is gone.
-            shared.apply(|state, now| state.plan.finished(slot, false, now));
+            shared.apply(|state, now| state.plan.finished(slot, job, Done::Dropped, now));
             return;
         };
-        self.announce();
-        let Some(worker) = &mut self.worker else { return };
-        worker.allow(Deadline::after(shared.config.serve.call_timeout));
-        let start = Instant::now();
-        shared.lock().signing[slot] = matches!(task, Task::Sign(..));
-        let result = carry_out(&task, worker, &shared.config);
-        shared.lock().signing[slot] = false;
-        worker.release();
-        let entry = match &task {
-            Task::Sign(wish, caller) if shared.desk.is_some() => {
-                let made = result.as_ref().map_err(|error| error.kind);
-                made.map(Option::as_ref).transpose().map(|made| worker.entry(caller.clone(), *wish, made))
+        let begun = match &task {
+            Task::Sign(wish, _) if self.asked.iter().all(|asked| asked.begun) => {
+                worker.signer.begin(&shared.config, *wish)
             }
-            _ => None,
+            _ => Ok(false),
         };
-        match result.and_then(|request| request.as_ref().map(text_of).transpose()) {
+        let is_first = self.asked.is_empty();
+        let asked = Asked { job, task, since, begun: *begun.as_ref().unwrap_or(&false) };
+        match begun {
+            Err(error) => {
+                let entry = entry(&shared, &worker.signer, &asked, Err(error.kind));
+                self.refuse(job, entry, &error).await;
+            }
+            Ok(_) => self.asked.push_back(asked),
+        }
+        if is_first {
+            self.next_turn();
+        }
+    }
+
+    /// Looks at what has come of the request in hand; whatever is not there by now is waited for on the thread.
+    async fn answer(&mut self, progress: Progress) {
+        let (slot, shared) = (self.slot, Arc::clone(&self.shared));
+        let (Some(mut worker), Some(asked)) = (self.worker.take(), self.asked.pop_front()) else { return };
+        let soon = progress == Progress::Signed;
+        let (asked, made) = if soon {
+            let made = carry_out(&asked.task, &mut worker.signer, &shared.config);
+            (asked, made)
+        } else {
+            let shared = Arc::clone(&self.shared);
+            let errand = move || {
+                worker.signer.allow(Deadline::after(shared.config.serve.call_timeout));
+                let made = carry_out(&asked.task, &mut worker.signer, &shared.config);
+                (worker, asked, made)
+            };
+            let done = self.thread.run(errand).await;
+            worker = done.0;
+            (done.1, done.2)
+        };
+        let turn = self.next_turn();
+        let signer = &mut self.worker.insert(worker).signer;
+        signer.release();
+        let entry = entry(&shared, signer, &asked, made.as_ref().map(Option::as_ref).map_err(|error| error.kind));
+        let alone = signer.always_authenticates();
+        let job = asked.job;
+        match made.and_then(|request| request.as_ref().map(text_of).transpose()) {
             Ok(text) => {
-                let text = text.unwrap_or_default();
-                let mut answer = Some(Answer { text, queue: start - since, token: start.elapsed() });
-                let alone = worker.always_authenticates();
-                if let (Some(desk), Some(entry)) = (&shared.desk, entry) {
+                let (queue, token) = (turn - asked.since, turn.elapsed());
+                let answer = Answer { text: text.unwrap_or_default(), queue, token };
+                match entry {
                     // Answered when its record is on disk; the worker need not wait for that.
-                    desk.push(Draft { entry, answer: answer.take().map(|answer| (job, answer)) });
-                }
-                if let Some(answer) = answer {
-                    // Whoever waits goes on while this thread looks for more to do.
-                    let waiting = shared.lock().jobs.remove(&job);
-                    waiting.and_then(|waiting| waiting.answer.send(Ok(answer)).ok());
+                    Some(entry) => self.record(Draft { entry, answer: Some((job, answer)) }).await,
+                    None => shared.lock().answer(job, Ok(answer)),
                 }
                 shared.apply(|state, now| {
                     state.proven = Some(Instant::now());
                     if alone {
                         state.plan.needs_to_be_alone(slot);
                     }
-                    state.plan.finished(slot, true, now)
+                    state.plan.finished(slot, job, Done::Answered { soon }, now)
                 });
             }
-            Err(error) if error.kind == Kind::Policy => {
-                self.record(entry);
-                tracing::warn!("{}", error.message);
-                shared.apply(|state, now| {
-                    state.answer(job, Err(Refusal { kind: Kind::Policy, retry_after: None }));
-                    state.plan.finished(slot, false, now)
-                });
-            }
+            Err(error) if error.kind == Kind::Policy => self.refuse(job, entry, &error).await,
             Err(error) => {
-                self.record(entry);
-                self.lost(&error);
+                if let Some(entry) = entry {
+                    self.record(Draft { entry, answer: None }).await;
+                }
+                // The plan knows it as the one in hand.
+                self.lost(error).await;
             }
         }
     }
 
-    /// Records what nobody waits for.
-    fn record(&self, entry: Option<Entry>) {
-        if let (Some(desk), Some(entry)) = (&self.shared.desk, entry) {
-            desk.push(Draft { entry, answer: None });
+    /// Answers a request that the policy refuses.
+    async fn refuse(&mut self, job: Job, entry: Option<Entry>, error: &Error) {
+        if let Some(entry) = entry {
+            self.record(Draft { entry, answer: None }).await;
         }
+        tracing::warn!("{}", error.message);
+        let slot = self.slot;
+        self.shared.apply(|state, now| {
+            state.answer(job, Err(Refusal { kind: Kind::Policy, retry_after: None }));
+            state.plan.finished(slot, job, Done::Dropped, now)
+        });
     }
 
-    fn close(&mut self) {
+    /// Gives a record to the audit log's thread; one that does not keep up is not waited for in the loop.
+    async fn record(&self, draft: Draft) {
+        let Some(draft) = self.shared.desk.as_ref().and_then(|desk| desk.take(draft)) else { return };
+        let shared = Arc::clone(&self.shared);
+        let push = move || shared.desk.as_ref().map_or((), |desk| desk.push(draft));
+        self.thread.run(push).await;
+    }
+
+    async fn close(&mut self) {
         self.announce();
-        if let Some(worker) = self.worker.take() {
-            worker.end(None);
+        if let Some(Worker { signer, .. }) = self.worker.take() {
+            self.thread.run(move || signer.end(None)).await;
         }
+        self.next_turn();
         self.shared.apply(|state, now| state.plan.closed(self.slot, now));
     }
 
     /// The worker is of no use any more, or never was: ended at once, and replaced when the plan says so.
-    fn lost(&mut self, error: &Error) {
-        // Killed, not asked to end: what failed once may hang now.
-        drop(self.worker.take());
+    async fn lost(&mut self, error: Error) {
+        if let Some(Worker { signer, .. }) = self.worker.take() {
+            // Killed, not asked to end: what failed once may hang now.
+            self.thread.run(move || drop(signer)).await;
+        }
+        self.asked.clear();
+        self.next_turn();
         let (slot, used) = (self.slot, self.used.take());
         // A process that could not be started, for want of memory or room, is worth another try.
         let kind = if error.kind == Kind::Unexpected { Kind::TokenFailed } else { error.kind };
         // Without any PIN the agent ends, and says so itself.
         if error.kind != Kind::PinMissing || used.is_some() {
-            report(slot, error, self.shared.lock().last_error.as_deref());
+            report(slot, &error, self.shared.lock().last_error.as_deref());
         }
         let random = getrandom::u64().unwrap_or_default();
         self.shared.apply(|state, now| {
@@ -254,6 +340,30 @@ impl Place<'_> {
     }
 }
 
+/// Waits for a time, where there is one.
+async fn time(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until a worker has something to say: to the request in hand, or that it has ended.
+async fn hear(worker: Option<&mut Worker>, asked: Option<&Asked>, turn: Instant) -> Wake {
+    let Some(Worker { signer, ear }) = worker else { return std::future::pending().await };
+    match asked {
+        None => {
+            ear.ended(signer).await;
+            Wake::Lost
+        }
+        Some(asked) if !asked.begun => Wake::Heard(Progress::None),
+        Some(_) => {
+            let soon = tokio::time::timeout_at((turn + SOON).into(), ear.answered(signer)).await;
+            Wake::Heard(soon.unwrap_or(Progress::None))
+        }
+    }
+}
+
 /// Says why a worker was lost: once, where the same happens again and again.
 fn report(slot: Slot, error: &Error, last: Option<&str>) {
     let (message, hints) = (&error.message, &error.hints);
@@ -265,6 +375,16 @@ fn report(slot: Slot, error: &Error, last: Option<&str>) {
     } else {
         tracing::warn!("worker {slot}: {message}");
         hints.iter().for_each(|hint| tracing::warn!("hint: {hint}"));
+    }
+}
+
+/// The record of what came of a request, where records are kept and it was one for a payload.
+fn entry(shared: &Shared, signer: &Signer, asked: &Asked, made: Result<Option<&Request>, Kind>) -> Option<Entry> {
+    match &asked.task {
+        Task::Sign(wish, caller) if shared.desk.is_some() => {
+            made.transpose().map(|made| signer.entry(caller.clone(), *wish, made))
+        }
+        _ => None,
     }
 }
 
@@ -285,8 +405,9 @@ fn text_of(request: &Request) -> Result<String> {
     request.render(Format::Json).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))
 }
 
-/// From nothing to a worker that is logged in, on the token that is expected where one is.
-fn start(config: &Config, credential: Option<Arc<Credential>>, expected: Option<&Token>) -> Result<Signer> {
+/// From nothing to a worker that is logged in, on the token that is expected where one is; with what is known of the key.
+fn start(shared: &Shared, credential: Option<Arc<Credential>>, expected: Option<&Token>) -> Result<(Signer, Evidence)> {
+    let config = &shared.config;
     let time = || Deadline::after(config.serve.call_timeout);
     let login = Login::with(credential, config.serve.call_timeout);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
@@ -300,7 +421,11 @@ fn start(config: &Config, credential: Option<Arc<Credential>>, expected: Option<
     }
     let mut signer = Signer::ready(reached, login, file, config, first_wish(config))?;
     signer.release();
-    Ok(signer)
+    let digest = shared.digest_of(&signer.reached().opened.module);
+    // What is evidence alone is left out where asking for it once cost a worker.
+    let in_detail = shared.lock().evidence_is_safe;
+    let evidence = signer.evidence(digest, in_detail).inspect_err(|_| shared.lock().evidence_is_safe = false)?;
+    Ok((signer, evidence))
 }
 
 /// By what the fuse knows a token.
