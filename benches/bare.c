@@ -8,22 +8,25 @@
  * And what two processes and their turns cost, when nothing else is done in either:
  *
  *   bare wall MODULE LABEL                the same one signature by a second process, which this one starts, asks and awaits
- *   bare turns MODULE LABEL COUNT         nanoseconds of each signature that is asked for through a process with two threads,
- *                                         by as many turns as an agent with one thread for its clients and one for its worker
+ *   bare front MODULE LABEL WORKERS SOCKET
+ *                                         answers clients as an agent does, from processes that sign: by as many turns, with a
+ *                                         fixed text of a payload's length, and without a look at what it is given
  *
  * The PIN is read from standard input. Needs libp11-kit-dev for the standard's header.
  */
 #include <dlfcn.h>
 #include <p11-kit/pkcs11.h>
 #include <pthread.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
+#include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -114,7 +117,7 @@ static void end(CK_SESSION_HANDLE session) {
     check(p11->C_Finalize(NULL), "C_Finalize");
 }
 
-/* One turn: eight bytes, as an eventfd wants them. */
+/* One turn: eight bytes. */
 static void tell(int whom) {
     long turn = 1;
     if (write(whom, &turn, sizeof turn) != sizeof turn) exit(1);
@@ -159,48 +162,75 @@ static int walled(char **argument) {
     _exit(0);
 }
 
-static struct { int ordered, made, worker; } between;
+enum { WORKERS = 16, DESCRIPTORS = 1024, REQUESTS = 4096 };
 
-static void *order(void *nothing) {
-    while (hear(between.ordered)) {
-        tell(between.worker);
-        if (!hear(between.worker)) break;
-        tell(between.made);
-    }
-    return nothing;
+/* Whose turn comes next: a ring of descriptors. */
+struct ring { int all[REQUESTS], first, past; };
+
+static int length(const struct ring *ring) { return ring->past - ring->first; }
+static void put(struct ring *ring, int one) { ring->all[ring->past++ % REQUESTS] = one; }
+static int take(struct ring *ring) { return ring->all[ring->first++ % REQUESTS]; }
+
+static int watched(int epoll, int descriptor) {
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = descriptor};
+    return epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor, &event);
 }
 
-static int turns(char **argument) {
-    int front[2], worker[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM, 0, front) || socketpair(AF_UNIX, SOCK_STREAM, 0, worker)) return 1;
-    if (!fork()) {
-        close(worker[0]), close(front[0]), close(front[1]);
-        CK_SESSION_HANDLE session = begin(argument[2], argument[3]);
-        for (; hear(worker[1]); tell(worker[1])) sign(session);
-        _exit(0);
-    }
-    close(worker[1]);
-    if (!fork()) {
-        close(front[0]);
-        between.ordered = eventfd(0, 0), between.made = eventfd(0, 0), between.worker = worker[0];
-        pthread_t thread;
-        pthread_create(&thread, NULL, order, NULL);
-        for (; hear(front[1]); tell(front[1])) {
-            tell(between.ordered);
-            hear(between.made);
+static int front(char **argument) {
+    enum { BODY = 1939 };
+    static int worker[WORKERS], worker_of[DESCRIPTORS];
+    static struct ring waiting, asked[WORKERS];
+    static char answer[BODY + 100], request[4096];
+    int workers = atoi(argument[4]), epoll = epoll_create1(0);
+    size_t head = sprintf(answer, "HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n", BODY);
+    memset(answer + head, 'x', BODY);
+    memset(worker_of, -1, sizeof worker_of);
+    signal(SIGPIPE, SIG_IGN);
+    for (int i = 0; i < workers && i < WORKERS; i++) {
+        int pair[2];
+        if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) return 1;
+        if (!fork()) {
+            for (int other = 0; other < i; other++) close(worker[other]);
+            close(pair[0]);
+            CK_SESSION_HANDLE session = begin(argument[2], argument[3]);
+            for (tell(pair[1]); hear(pair[1]); tell(pair[1])) sign(session);
+            _exit(0);
         }
-        _exit(0);
+        close(pair[1]);
+        worker[i] = pair[0], worker_of[pair[0]] = i;
+        if (!hear(pair[0]) || watched(epoll, pair[0])) return 1;
     }
-    close(worker[0]), close(front[1]);
-    for (int i = -100; i < atoi(argument[4]); i++) {
-        long start = nanoseconds();
-        tell(front[0]);
-        if (!hear(front[0])) return 1;
-        if (i >= 0) printf("%ld\n", nanoseconds() - start);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strncpy(address.sun_path, argument[5], sizeof address.sun_path - 1);
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (bind(listener, (void *)&address, sizeof address) || listen(listener, 512) || watched(epoll, listener)) return 1;
+    puts("ready"), fflush(stdout);
+    for (;;) {
+        struct epoll_event events[64];
+        int count = epoll_wait(epoll, events, 64, -1);
+        for (int i = 0; i < count; i++) {
+            int descriptor = events[i].data.fd;
+            if (descriptor == listener) {
+                if (watched(epoll, accept(listener, NULL, NULL))) return 1;
+            } else if (worker_of[descriptor] >= 0) {
+                if (!hear(descriptor)) return 1;
+                /* A client that has gone needs none. */
+                if (write(take(&asked[worker_of[descriptor]]), answer, head + BODY) < 0) continue;
+            } else if (read(descriptor, request, sizeof request) > 0) {
+                put(&waiting, descriptor);
+            } else {
+                close(descriptor);
+            }
+        }
+        /* Idle ones first; then each is told ahead, so that none waits to be told. */
+        for (int ahead = 0; ahead < 2; ahead++) {
+            for (int i = 0; i < workers && length(&waiting); i++) {
+                if (length(&asked[i]) != ahead) continue;
+                put(&asked[i], take(&waiting));
+                tell(worker[i]);
+            }
+        }
     }
-    close(front[0]);
-    while (wait(NULL) > 0);
-    return 0;
 }
 
 int main(int count, char **argument) {
@@ -208,7 +238,7 @@ int main(int count, char **argument) {
     if (count < 4 || read(0, pin, sizeof pin - 1) < 1) return 2;
     pin[strcspn(pin, "\n")] = 0;
     if (!strcmp(argument[1], "wall")) return wall(argument);
-    if (!strcmp(argument[1], "turns") && count == 5) return turns(argument);
+    if (!strcmp(argument[1], "front") && count == 6) return front(argument);
     CK_SESSION_HANDLE session = begin(argument[2], argument[3]);
     sign(session);
     if (!strcmp(argument[1], "rate") && count == 6) {

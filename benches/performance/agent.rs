@@ -1,9 +1,9 @@
-//! A running agent, and what its processes hold of memory.
+//! A running agent, what its processes hold of memory, and the least that stands in its place.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -65,9 +65,37 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        let _ = kill_process(id, Signal::TERM);
-        let _ = self.child.wait();
-        let _ = fs::remove_file(&self.socket);
+        end(&mut self.child, &self.socket);
     }
+}
+
+/// A front in C that does nothing but pass turns between its clients and its workers.
+pub(crate) struct Turns {
+    child: Child,
+    pub(crate) socket: PathBuf,
+}
+
+impl Turns {
+    pub(crate) fn start(token: &Token, workers: usize) -> Self {
+        let socket = token.path().join("turns.sock");
+        let mut command = token.bare("front", &[&workers.to_string(), &socket.display().to_string()]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        Self { child, socket }
+    }
+}
+
+impl Drop for Turns {
+    fn drop(&mut self) {
+        end(&mut self.child, &self.socket);
+    }
+}
+
+fn end(child: &mut Child, socket: &Path) {
+    let id = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    let _ = kill_process(id, Signal::TERM);
+    let _ = child.wait();
+    let _ = fs::remove_file(socket);
 }

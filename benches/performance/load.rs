@@ -2,12 +2,11 @@
 //! it is the time of one answer that counts.
 
 use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
-use tokio::task::{JoinSet, LocalSet};
+use rustix::event::epoll;
 
 const REQUEST: &[u8] =
     b"POST /sign HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
@@ -16,45 +15,34 @@ const REQUEST: &[u8] =
 struct Client {
     stream: UnixStream,
     buffer: Vec<u8>,
+    filled: usize,
 }
 
 impl Client {
-    async fn connect(socket: &Path) -> Self {
-        Self { stream: UnixStream::connect(socket).await.unwrap(), buffer: vec![0; 16 << 10] }
-    }
-
-    /// One payload.
-    async fn ask(&mut self) {
-        self.stream.write_all(REQUEST).await.unwrap();
-        let mut filled = 0;
-        while !is_whole(&self.buffer[..filled]) {
-            let read = self.stream.read(&mut self.buffer[filled..]).await.unwrap();
-            assert!(read > 0, "the agent closed a connection");
-            filled += read;
-        }
-    }
-}
-
-/// The same for a thread that does nothing else.
-struct Waiting {
-    stream: std::os::unix::net::UnixStream,
-    buffer: Vec<u8>,
-}
-
-impl Waiting {
     fn connect(socket: &Path) -> Self {
-        Self { stream: std::os::unix::net::UnixStream::connect(socket).unwrap(), buffer: vec![0; 16 << 10] }
+        Self { stream: UnixStream::connect(socket).unwrap(), buffer: vec![0; 16 << 10], filled: 0 }
+    }
+
+    fn send(&mut self) {
+        self.stream.write_all(REQUEST).unwrap();
+    }
+
+    /// Reads what has come; whether that is a whole answer.
+    fn receive(&mut self) -> bool {
+        let read = self.stream.read(&mut self.buffer[self.filled..]).unwrap();
+        assert!(read > 0, "the agent closed a connection");
+        self.filled += read;
+        let is_whole = is_whole(&self.buffer[..self.filled]);
+        if is_whole {
+            self.filled = 0;
+        }
+        is_whole
     }
 
     /// One payload.
     fn ask(&mut self) {
-        self.stream.write_all(REQUEST).unwrap();
-        let mut filled = 0;
-        while !is_whole(&self.buffer[..filled]) {
-            let read = self.stream.read(&mut self.buffer[filled..]).unwrap();
-            assert!(read > 0, "the agent closed a connection");
-            filled += read;
-        }
+        self.send();
+        while !self.receive() {}
     }
 }
 
@@ -69,38 +57,39 @@ fn is_whole(text: &[u8]) -> bool {
     text.len() == start + length
 }
 
-fn on_this_thread<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, work)
-}
-
-/// Payloads of each client within a time, in which each asks again as soon as it was answered.
+/// Payloads a second, and those of each client, in a time in which each asks again as soon as it was answered.
 pub(crate) fn closed(socket: &Path, clients: usize, time: Duration) -> (f64, Vec<f64>) {
-    on_this_thread(async {
-        let mut connected = Vec::new();
-        for _ in 0..clients {
-            connected.push(Client::connect(socket).await);
+    let waiting = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    let mut all: Vec<Client> = (0..clients).map(|_| Client::connect(socket)).collect();
+    for (number, client) in (0..).zip(&all) {
+        epoll::add(&waiting, &client.stream, epoll::EventData::new_u64(number), epoll::EventFlags::IN).unwrap();
+    }
+    let mut each = vec![0.0; clients];
+    let start = Instant::now();
+    all.iter_mut().for_each(Client::send);
+    let mut open = clients;
+    while open > 0 {
+        let mut events = Vec::with_capacity(64);
+        epoll::wait(&waiting, rustix::buffer::spare_capacity(&mut events), None).unwrap();
+        for event in events {
+            let number = usize::try_from(event.data.u64()).unwrap();
+            if !all[number].receive() {
+                continue;
+            }
+            each[number] += 1.0;
+            if start.elapsed() < time {
+                all[number].send();
+            } else {
+                open -= 1;
+            }
         }
-        let start = Instant::now();
-        let mut all = JoinSet::new();
-        for mut client in connected {
-            all.spawn_local(async move {
-                let mut made = 0.0;
-                while start.elapsed() < time {
-                    client.ask().await;
-                    made += 1.0;
-                }
-                made
-            });
-        }
-        let each = all.join_all().await;
-        (each.iter().sum::<f64>() / start.elapsed().as_secs_f64(), each)
-    })
+    }
+    (each.iter().sum::<f64>() / start.elapsed().as_secs_f64(), each)
 }
 
 /// So many payloads, one after the other on one connection: the seconds of each.
 pub(crate) fn one_by_one(socket: &Path, count: usize) -> Vec<f64> {
-    let mut client = Waiting::connect(socket);
+    let mut client = Client::connect(socket);
     let time = |_| {
         let start = Instant::now();
         client.ask();
@@ -117,7 +106,7 @@ pub(crate) fn open(socket: &Path, rate: f64, count: u32) -> Vec<f64> {
     let client = |first: u32| {
         // The kernel may wake a thread this much too late; its usual 50 us are not the agent's.
         rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1)).unwrap();
-        let mut client = Waiting::connect(socket);
+        let mut client = Client::connect(socket);
         let time = |number| {
             let due = start + Duration::from_secs_f64(f64::from(number) / rate);
             std::thread::sleep(due.saturating_duration_since(Instant::now()));

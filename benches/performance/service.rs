@@ -1,9 +1,10 @@
 //! The agent as a service: throughput, latency, memory, and many clients.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::Token;
-use crate::agent::Agent;
+use crate::agent::{Agent, Turns};
 use crate::load;
 use crate::report::{Report, Target, percentile, ratios};
 
@@ -20,30 +21,30 @@ pub(crate) fn throughput(report: &mut Report) {
                 (4096, 2) => Target::AtLeast(0.96),
                 _ => Target::None,
             };
-            report.add(
-                &format!("payloads / bare C_Sign, RSA {bits}, {workers} at once"),
-                against_bare(&token, workers, &[]),
-                target,
-            );
+            let agent = Agent::start(&token, workers, &[]);
+            let name = format!("payloads / bare C_Sign, RSA {bits}, {workers} at once");
+            report.add(&name, against_bare(&token, workers, &agent.socket), target);
         }
+        let turns = Turns::start(&token, 2);
+        let name = format!("as many turns alone, in C / bare C_Sign, RSA {bits}, 2 at once");
+        report.add(&name, against_bare(&token, 2, &turns.socket), Target::None);
         if bits == 2048 {
-            let log = token.file("audit.log");
-            let with_log = against_bare(&token, 2, &["--audit-path", &log]);
-            report.add("the same with the audit log, RSA 2048, 2 at once", with_log, Target::None);
+            let agent = Agent::start(&token, 2, &["--audit-path", &token.file("audit.log")]);
+            let with_log = against_bare(&token, 2, &agent.socket);
+            report.add("the same with the audit log, RSA 2048, 2 at once / bare C_Sign", with_log, Target::None);
         }
     }
 }
 
-fn against_bare(token: &Token, workers: usize, more: &[&str]) -> Vec<f64> {
-    let agent = Agent::start(token, workers, more);
+fn against_bare(token: &Token, workers: usize, socket: &Path) -> Vec<f64> {
     // Enough that no worker waits for a client.
     let clients = workers * 4;
-    load::closed(&agent.socket, clients, TIME / 4);
+    load::closed(socket, clients, TIME / 4);
     let rounds: Vec<Vec<f64>> = (0..ROUNDS)
         .map(|_| {
             let time = TIME.as_millis().to_string();
             let bare = token.measured("rate", &[&workers.to_string(), &time]).trim().parse().unwrap();
-            vec![load::closed(&agent.socket, clients, TIME).0, bare]
+            vec![load::closed(socket, clients, TIME).0, bare]
         })
         .collect();
     ratios(&rounds, 0, 1)
@@ -55,35 +56,33 @@ pub(crate) fn latency(report: &mut Report) {
     let token = Token::new(2048);
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
-        let measured = |what| {
-            let text = token.measured(what, &[&COUNT.to_string()]);
-            text.lines().map(|line| line.parse::<f64>().unwrap() / 1e9).collect::<Vec<f64>>()
+        let text = token.measured("latency", &[&COUNT.to_string()]);
+        let mut bare: Vec<f64> = text.lines().map(|line| line.parse::<f64>().unwrap() / 1e9).collect();
+        let agent = Agent::start(&token, 2, &[]);
+        let half = load::closed(&agent.socket, 8, TIME).0 / 2.0;
+        let mut round = vec![percentile(&mut bare, 50.0), percentile(&mut bare, 99.0)];
+        let mut measure = |socket: &Path| {
+            for mut times in [load::one_by_one(socket, COUNT), load::open(socket, half, 4000)] {
+                round.extend([percentile(&mut times, 50.0), percentile(&mut times, 99.0)]);
+            }
         };
-        let (mut bare, mut turns) = (measured("latency"), measured("turns"));
-        let (mut alone, mut half) = {
-            let agent = Agent::start(&token, 2, &[]);
-            let most = load::closed(&agent.socket, 8, TIME).0;
-            (load::one_by_one(&agent.socket, COUNT), load::open(&agent.socket, most / 2.0, 4000))
-        };
-        rounds.push(vec![
-            percentile(&mut bare, 50.0),
-            percentile(&mut alone, 50.0),
-            percentile(&mut alone, 99.0),
-            percentile(&mut half, 50.0),
-            percentile(&mut half, 99.0),
-            percentile(&mut bare, 99.0),
-            percentile(&mut turns, 50.0),
-            percentile(&mut turns, 99.0),
-        ]);
+        measure(&agent.socket);
+        drop(agent);
+        measure(&Turns::start(&token, 2).socket);
+        rounds.push(round);
     }
-    let of = |which| ratios(&rounds, which, 0);
-    report.add("p50 at one connection / bare C_Sign p50", of(1), Target::AtMost(1.3));
-    report.add("p99 at one connection / bare C_Sign p50", of(2), Target::None);
-    report.add("p50 at half load / bare C_Sign p50", of(3), Target::None);
-    report.add("p99 at half load / bare C_Sign p50", of(4), Target::AtMost(3.0));
-    report.add("bare C_Sign p99 / bare C_Sign p50", of(5), Target::None);
-    report.add("p50 of as many turns alone, in C / bare C_Sign p50", of(6), Target::None);
-    report.add("p99 of as many turns alone, in C / bare C_Sign p50", of(7), Target::None);
+    let mut add = |what: &str, which, target| {
+        report.add(&format!("{what} / bare C_Sign p50"), ratios(&rounds, which, 0), target);
+    };
+    add("p50 at one connection", 2, Target::AtMost(1.3));
+    add("p99 at one connection", 3, Target::None);
+    add("p50 at half load", 4, Target::None);
+    add("p99 at half load", 5, Target::AtMost(3.0));
+    add("as many turns alone, in C: p50 at one connection", 6, Target::None);
+    add("as many turns alone, in C: p99 at one connection", 7, Target::None);
+    add("as many turns alone, in C: p50 at half load", 8, Target::None);
+    add("as many turns alone, in C: p99 at half load", 9, Target::None);
+    add("bare C_Sign p99", 1, Target::None);
 }
 
 /// Of all processes together.
@@ -105,20 +104,31 @@ pub(crate) fn memory(report: &mut Report) {
     );
 }
 
-/// From 1 to 256 clients of two workers.
+/// From 1 to 256 clients of one worker and of two.
 pub(crate) fn clients(report: &mut Report) {
-    const CLIENTS: [usize; 6] = [1, 2, 8, 32, 128, 256];
+    const CLIENTS: [usize; 7] = [1, 2, 4, 8, 32, 128, 256];
+    const OF: usize = 3;
     let token = Token::new(2048);
-    let agent = Agent::start(&token, 2, &[]);
-    load::closed(&agent.socket, 8, TIME);
-    let rates = |clients: usize| load::closed(&agent.socket, clients, TIME).0;
-    let rounds: Vec<Vec<f64>> = (0..ROUNDS).map(|_| CLIENTS.into_iter().map(rates).collect()).collect();
-    for (at, clients) in CLIENTS.into_iter().enumerate() {
-        // One client keeps one worker busy.
-        let target = if clients > 1 { Target::AtLeast(0.9) } else { Target::None };
-        report.add(&format!("throughput of {clients} clients / of 8 clients"), ratios(&rounds, at, 2), target);
+    let measured = |socket: &Path| {
+        load::closed(socket, CLIENTS[OF], TIME);
+        let rates = |clients: usize| load::closed(socket, clients, TIME).0;
+        (0..ROUNDS).map(|_| CLIENTS.into_iter().map(rates).collect()).collect::<Vec<Vec<f64>>>()
+    };
+    for workers in [1, 2] {
+        let agent = Agent::start(&token, workers, &[]);
+        let rounds = measured(&agent.socket);
+        for (at, clients) in CLIENTS.into_iter().enumerate().filter(|(at, _)| *at != OF) {
+            // As many clients as workers leave a worker idle while the answer is on its way.
+            let target = if clients > workers { Target::AtLeast(0.9) } else { Target::None };
+            let name = format!("throughput of {clients} clients / of 8 clients, {workers} at once");
+            report.add(&name, ratios(&rounds, at, OF), target);
+        }
+        let mut each = load::closed(&agent.socket, 256, TIME * 5).1;
+        let spread = percentile(&mut each, 0.0) / percentile(&mut each, 100.0);
+        let name = format!("the least served of 256 clients / the most served, {workers} at once");
+        report.add(&name, vec![spread], Target::AtLeast(0.8));
     }
-    let mut each = load::closed(&agent.socket, 256, TIME * 5).1;
-    let spread = percentile(&mut each, 0.0) / percentile(&mut each, 100.0);
-    report.add("the least served of 256 clients / the most served", vec![spread], Target::AtLeast(0.8));
+    let rounds = measured(&Turns::start(&token, 2).socket);
+    let name = "as many turns alone, in C: 2 clients / 8 clients, 2 at once";
+    report.add(name, ratios(&rounds, 1, OF), Target::None);
 }

@@ -1,11 +1,14 @@
 //! What an agent outlives: workers killed and hung, tokens taken out, swapped and renewed, wrong PINs, and its own end.
 
 use std::fs;
-use std::time::Duration;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
 
-use crate::agent::{Agent, Judge};
+use crate::agent::{Agent, Client, Judge};
 use crate::load::{Tally, kill_workers, load};
 use crate::stand::Stand;
+
+const REQUEST: &str = "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
 
 fn move_tokens(stand: &Stand, from: &str, to: &str) {
     fs::rename(stand.file(from), stand.file(to)).unwrap();
@@ -137,6 +140,49 @@ fn a_request_is_tried_once_more_on_a_new_worker() {
     assert_eq!(refused.problem(503), "token_unavailable");
     assert!(refused.header("Retry-After").is_some());
     assert_eq!(stand.calls("C_Sign"), 2);
+}
+
+#[test]
+fn half_an_answer_holds_up_nobody_but_its_request() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign#2+=half");
+    let agent = Agent::ready(&stand, &["--call-timeout", "2s", "--request-timeout", "10s"]);
+    agent.payload();
+    std::thread::scope(|scope| {
+        let refused = scope.spawn(|| agent.ask("POST", "/sign", "{}"));
+        while stand.calls("C_Sign") < 2 {
+            std::thread::yield_now();
+        }
+        let begun = Instant::now();
+        for _ in 0..100 {
+            assert_eq!(agent.ask("GET", "/healthz", "").status, 200);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert_eq!(stand.calls("C_Sign"), 2, "the first call is still under way");
+        // Once more on a new worker, where the same happens from its second signature on.
+        assert_eq!(refused.join().unwrap().status, 200);
+    });
+}
+
+#[test]
+fn clients_that_leave_take_nothing_from_those_who_stay() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &["--workers", "2", "--rate-limit-per-second", "100000"]);
+    let judge = Judge::of(&stand, &agent.payload());
+    for round in 0..100 {
+        let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(&agent.socket)).collect();
+        for client in &mut clients {
+            client.stream.write_all(REQUEST.as_bytes()).unwrap();
+        }
+        // Whoever is in hand, ahead or in the queue.
+        let stay: Vec<Client> =
+            clients.into_iter().enumerate().filter(|(at, _)| (at + round) % 3 != 0).map(|(_, one)| one).collect();
+        for mut client in stay {
+            let reply = client.receive("POST").unwrap();
+            assert_eq!(reply.status, 200, "{reply:?}");
+            judge.accept(&serde_json::from_str(&reply.body).unwrap());
+        }
+    }
 }
 
 #[test]

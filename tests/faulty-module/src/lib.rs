@@ -8,6 +8,7 @@
 //! C_Sign#2+=0x30       from the second call on      C_Sign=abort       end the process by a signal
 //! C_Sign=spawn         start a process that stays  C_Sign=flood       write far more than a pipe holds
 //! C_Sign=corrupt       flip a bit of the output     C_Sign=noise       write to standard output and error
+//! C_Sign=half          send the front half of an answer, and never return
 //! exit=abort           when the process ends        exit=hang
 //! flags+40000          set token flags              flags-4            clear them
 //! late+20000           set them from the second reading on
@@ -49,6 +50,7 @@ pub(crate) enum Fault {
     Corrupt,
     Noise,
     Flood,
+    Half,
     Spawn,
 }
 
@@ -159,6 +161,7 @@ impl Fault {
             ("corrupt", _) => Self::Corrupt,
             ("noise", _) => Self::Noise,
             ("flood", _) => Self::Flood,
+            ("half", _) => Self::Half,
             ("spawn", _) => Self::Spawn,
             (number, _) => {
                 let digits = number.trim_start_matches("0x");
@@ -172,9 +175,15 @@ impl Fault {
         match self {
             Self::Return(value) => return Some(*value),
             Self::Delay(time) => std::thread::sleep(Duration::from_millis(*time)),
-            Self::Hang => loop {
-                std::thread::park();
-            },
+            Self::Hang => hang(),
+            Self::Half => {
+                let half = b"\0\0\x02\x08{\"Signed\":{\"message\":\"";
+                // SAFETY: a constant text; whatever is no socket refuses it.
+                (3..32).for_each(|descriptor| unsafe {
+                    libc::send(descriptor, half.as_ptr().cast(), half.len(), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT);
+                });
+                hang();
+            }
             Self::Abort => std::process::abort(),
             Self::Flood => {
                 (0..4096).for_each(|number| eprintln!("line {number} of a flood{}", ".".repeat(80)));
@@ -189,6 +198,12 @@ impl Fault {
             Self::Corrupt => {}
         }
         None
+    }
+}
+
+fn hang() -> ! {
+    loop {
+        std::thread::park();
     }
 }
 
