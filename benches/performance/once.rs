@@ -29,7 +29,12 @@ pub(crate) fn run(report: &mut Report) {
         command.args(more);
         command
     };
-    let programs: [&dyn Fn() -> Command; 7] = [
+    let version = || {
+        let mut command = token.command(env!("CARGO_BIN_EXE_cba-agent"));
+        command.arg("--version");
+        command
+    };
+    let programs: [&dyn Fn() -> Command; 9] = [
         &|| token.bare("sign", &[]),
         &tool,
         &|| agent(&[]),
@@ -37,6 +42,8 @@ pub(crate) fn run(report: &mut Report) {
         &|| agent(&["--state-dir", &state]),
         &|| agent(&["--state-dir", &state, "--sandbox", "off"]),
         &|| token.bare("wall", &[]),
+        &version,
+        &|| token.command("true"),
     ];
     let mut rounds: Vec<Vec<f64>> = Vec::new();
     for round in 0..=ROUNDS {
@@ -65,4 +72,6 @@ pub(crate) fn run(report: &mut Report) {
     report.add("the same without both / `pkcs11-tool`", of(5, 1), Target::None);
     report.add("`pkcs11-tool` / bare signer", of(1, 0), Target::None);
     report.add("two processes and their turns alone, in C / bare signer", of(6, 0), Target::None);
+    report.add("`cba-agent --version`, start and end / bare signer", of(7, 0), Target::None);
+    report.add("`true`, start and end / bare signer", of(8, 0), Target::None);
 }

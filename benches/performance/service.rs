@@ -1,7 +1,13 @@
 //! The agent as a service: throughput, latency, memory, and many clients.
 
 use std::path::Path;
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::signature::{RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey};
+use x509_cert::der::Decode as _;
 
 use crate::Token;
 use crate::agent::{Agent, Turns};
@@ -25,6 +31,8 @@ pub(crate) fn throughput(report: &mut Report) {
             let name = format!("payloads / bare C_Sign, RSA {bits}, {workers} at once");
             report.add(&name, against_bare(&token, workers, &agent.socket), target);
         }
+        let name = format!("one check of a signature / one bare C_Sign, RSA {bits}");
+        report.add(&name, checks(&token), Target::None);
         let turns = Turns::start(&token, 2);
         let name = format!("as many turns alone, in C / bare C_Sign, RSA {bits}, 2 at once");
         report.add(&name, against_bare(&token, 2, &turns.socket), Target::None);
@@ -34,6 +42,31 @@ pub(crate) fn throughput(report: &mut Report) {
             report.add("the same with the audit log, RSA 2048, 2 at once / bare C_Sign", with_log, Target::None);
         }
     }
+}
+
+/// What the front's check of a result takes, by the library that it uses.
+fn checks(token: &Token) -> Vec<f64> {
+    const COUNT: u32 = 2000;
+    let payload = token.agent("sign").stdout(Stdio::piped()).output().unwrap().stdout;
+    let payload: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+    let decoded = |text: &serde_json::Value| {
+        STANDARD.decode(text.as_str().unwrap().trim_start_matches("CACertificate ")).unwrap()
+    };
+    let certificate = decoded(&payload["headers"]["Authorization"]);
+    let (message, signature) =
+        (decoded(&payload["body"]["encodedData"]), decoded(&payload["body"]["encodedSignedData"]));
+    let certificate = x509_cert::Certificate::from_der(&certificate).unwrap();
+    let key = certificate.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes();
+    let key = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA512, key);
+    let rounds: Vec<Vec<f64>> = (0..ROUNDS)
+        .map(|_| {
+            let bare: f64 = token.measured("rate", &["1", "500"]).trim().parse().unwrap();
+            let start = Instant::now();
+            (0..COUNT).for_each(|_| key.verify(&message, &signature).unwrap());
+            vec![start.elapsed().as_secs_f64() / f64::from(COUNT), 1.0 / bare]
+        })
+        .collect();
+    ratios(&rounds, 0, 1)
 }
 
 fn against_bare(token: &Token, workers: usize, socket: &Path) -> Vec<f64> {
