@@ -216,8 +216,9 @@ impl Process {
         i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
     }
 
-    /// Not yet waited for, so the number is still the child's, and its group's.
-    fn kill(&mut self) {
+    /// Kills what is left of the process and of what it started, without waiting for it. Not yet waited for, its number is
+    /// still the child's, and its group's.
+    pub(super) fn kill(&mut self) {
         if let (Some(pid), false) = (self.pid(), self.reaped) {
             let _ = kill_process_group(pid, Signal::KILL);
             let _ = self.child.kill();

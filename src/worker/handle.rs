@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::child::{Event, Launch, MODULE_DEBUG, Process, Spare};
 use super::output::Rest;
@@ -107,7 +107,7 @@ impl Explain for HandleError {
 pub enum Progress {
     /// Nothing yet, or not all of it.
     None,
-    /// A whole signature, so that the call for it will not wait.
+    /// A whole answer that begins as a signature does, so that the call for it will not wait.
     Signed,
     /// A failure, or the end, or what nobody asked for: the call may wait, and so may what follows from it.
     Other,
@@ -212,10 +212,13 @@ impl Handle {
     /// Reads what is there of an answer, without waiting.
     pub fn look(&mut self) -> Progress {
         let mut chunk = [0; CHUNK];
+        if self.ahead.is_empty() {
+            return Progress::Other;
+        }
         loop {
             match self.frame_end() {
-                Ok(Some(end)) if wire::is_signed(&self.read[HEADER..end]) => return Progress::Signed,
-                Ok(None) => {}
+                Ok(Some(end)) if end <= CHUNK && wire::is_signed(&self.read[HEADER..end]) => return Progress::Signed,
+                Ok(None) if self.read.len() < CHUNK => {}
                 _ => return Progress::Other,
             }
             match recv(&self.socket, &mut chunk, RecvFlags::DONTWAIT) {
@@ -251,8 +254,14 @@ impl Handle {
     /// Has the worker begin what [`Handle::call`] will most likely be asked for next, or after what was foreseen before.
     /// What fails here fails there.
     pub fn foresee(&mut self, request: Request) {
-        if self.send(&request, None).is_ok() {
+        self.login_begun = false;
+        // Never waits: a worker that reads nothing is none.
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let sent = wire::encode(&request).is_ok_and(|frame| send(&self.socket, &frame, flags) == Ok(frame.len()));
+        if sent {
             self.ahead.push_back(request);
+        } else {
+            let _ = self.socket.shutdown(std::net::Shutdown::Both);
         }
     }
 
@@ -260,7 +269,7 @@ impl Handle {
     #[must_use]
     pub fn out_of_turn(&mut self, doing: &'static str) -> HandleError {
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
-        self.process.end();
+        self.process.kill();
         HandleError::OutOfTurn { doing }
     }
 

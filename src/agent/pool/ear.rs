@@ -41,8 +41,14 @@ impl Ear {
                 _ = readable(self.end.as_ref()) => return,
                 ready = readable(self.output.as_ref()) => log(ready, signer),
             };
-            self.output.take_if(|_| rest == Rest::Ended);
+            self.logged(rest).await;
         }
+    }
+
+    /// A module that prints without end has its turn among all others.
+    async fn logged(&mut self, rest: Rest) {
+        self.output.take_if(|_| rest == Rest::Ended);
+        tokio::task::yield_now().await;
     }
 
     /// Waits until something has come of what was begun. What the module prints meanwhile is logged.
@@ -61,7 +67,7 @@ impl Ear {
                 },
                 ready = readable(self.output.as_ref()) => log(ready, signer),
             };
-            self.output.take_if(|_| rest == Rest::Ended);
+            self.logged(rest).await;
         }
     }
 }
@@ -79,6 +85,10 @@ fn log(ready: Ready<'_>, signer: &mut Signer) -> Rest {
     let Ok(mut ready) = ready else { return Rest::Ended };
     let rest = signer.log_output();
     if rest == Rest::None {
+        if ready.ready().is_read_closed() {
+            // Which stays so, whoever opens the pipe anew.
+            return Rest::Ended;
+        }
         ready.clear_ready();
     }
     rest

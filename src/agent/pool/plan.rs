@@ -25,6 +25,8 @@ struct Waiting {
     job: Job,
     /// Whether it may be tried once more on a new worker.
     again: bool,
+    /// Whether nobody waits for it any more.
+    given_up: bool,
 }
 
 /// What came of a request.
@@ -53,7 +55,7 @@ struct Place {
     turn: u64,
     /// What the worker goes on with once it has answered the request in hand.
     ahead: Option<Waiting>,
-    /// Whether its last signature came soon. A slow one would keep back what another worker could begin, and what is ahead
+    /// Whether its last answer came soon. A slow one would keep back what another worker could begin, and what is ahead
     /// is made even for a client that leaves.
     is_quick: bool,
 }
@@ -113,7 +115,7 @@ impl Plan {
         if !first && self.waiting() >= self.limit && !has_idle {
             return refuse(Kind::AgentBusy, Some(Duration::from_secs(1)));
         }
-        let waiting = Waiting { job, again: self.may_repeat && !first };
+        let waiting = Waiting { job, again: self.may_repeat && !first, given_up: false };
         if first {
             self.waiting.push_front(waiting);
         } else {
@@ -122,7 +124,7 @@ impl Plan {
         self.dispatch()
     }
 
-    /// Forgets a request that waits: whoever made it is gone, or its time is up. One in hand is not tried again.
+    /// Forgets a request that waits: whoever made it is gone, or its time is up. One that a worker has is not tried again.
     pub(crate) fn give_up(&mut self, job: Job) {
         self.waiting.retain(|waiting| waiting.job != job);
         for place in &mut self.places {
@@ -130,7 +132,7 @@ impl Plan {
                 place.again = false;
             }
             if let Some(ahead) = place.ahead.as_mut().filter(|ahead| ahead.job == job) {
-                ahead.again = false;
+                ahead.given_up = true;
             }
         }
     }
@@ -179,6 +181,11 @@ impl Plan {
         self.alone |= self.is_current(slot);
     }
 
+    /// A worker has not answered soon: nothing more is kept back behind it.
+    pub(crate) fn takes_long(&mut self, slot: Slot) {
+        self.places[slot].is_quick = false;
+    }
+
     /// A worker is done with one of its requests.
     pub(crate) fn finished(&mut self, slot: Slot, job: Job, done: Done, now: Duration) -> Vec<Order> {
         let place = &mut self.places[slot];
@@ -197,8 +204,8 @@ impl Plan {
         self.settle(now)
     }
 
-    /// A worker is gone: it could not start, or ended idle or at work. Its requests are tried once more where that makes
-    /// sense.
+    /// A worker is gone: it could not start, or ended idle or at work. The request in hand is tried once more where that
+    /// makes sense.
     pub(crate) fn lost(&mut self, slot: Slot, kind: Kind, now: Duration, random: u64) -> Vec<Order> {
         let mut orders = Vec::new();
         let is_current = self.is_current(slot);
@@ -212,10 +219,21 @@ impl Plan {
         place.failures = if is_current { place.failures.saturating_add(1) } else { 0 };
         let failures = place.failures;
         let (phase, again) = (std::mem::replace(&mut place.phase, Phase::Held), place.again);
-        // The one that was not begun has no part in it.
-        orders.extend(place.ahead.take().and_then(|ahead| self.once_more(ahead, true, kind)));
-        if let Phase::Busy(job, _) = phase {
-            orders.extend(self.once_more(Waiting { job, again }, kind.retryable(), kind));
+        // The one ahead goes back to where it was.
+        let (behind, dropped) = match place.ahead.take() {
+            Some(ahead) if ahead.given_up => (None, Some(ahead.job)),
+            ahead => (ahead, None),
+        };
+        behind.into_iter().for_each(|ahead| self.waiting.push_front(ahead));
+        let retry_after = kind.retryable().then_some(FIRST_PAUSE);
+        let refuse = |job| Order::Refuse { job, refusal: Refusal { kind, retry_after } };
+        orders.extend(dropped.map(refuse));
+        match phase {
+            Phase::Busy(job, _) if again && kind.retryable() => {
+                self.waiting.push_front(Waiting { job, again: false, given_up: false });
+            }
+            Phase::Busy(job, _) => orders.push(refuse(job)),
+            _ => {}
         }
         if stops_logins(kind) && is_current {
             self.logins = Logins::Stopped(kind);
@@ -391,17 +409,6 @@ impl Plan {
         }
     }
 
-    /// A request that a lost worker had: once more on another, where that makes sense, and else a refusal.
-    fn once_more(&mut self, waiting: Waiting, makes_sense: bool, kind: Kind) -> Option<Order> {
-        let Waiting { job, again } = waiting;
-        if again && makes_sense {
-            self.waiting.push_front(Waiting { job, again: false });
-            return None;
-        }
-        let retry_after = kind.retryable().then_some(FIRST_PAUSE);
-        Some(Order::Refuse { job, refusal: Refusal { kind, retry_after } })
-    }
-
     fn dispatch(&mut self) -> Vec<Order> {
         let mut orders = Vec::new();
         for slot in 0..self.places.len() {
@@ -412,7 +419,7 @@ impl Plan {
             self.give_out(slot, waiting);
             orders.push(Order::Work { slot, job: waiting.job });
         }
-        // Whoever was given the last one first is done first.
+        // Whoever was given the last one first is most likely done first.
         let eager = |slot: &Slot| {
             let place = &self.places[*slot];
             place.is_quick && place.ahead.is_none() && place.phase.is_up() && self.is_wanted(*slot)

@@ -85,12 +85,12 @@ impl World {
                     self.due.insert(slot, self.now + after);
                 }
                 Order::Work { slot, job } => {
-                    let tries = self.open.get_mut(&job).expect("a request that was given up is worked on");
-                    *tries += 1;
-                    assert!(*tries <= 2, "a request is tried three times");
                     let all = self.working.entry(slot).or_default();
                     all.push_back(job);
                     assert!(all.len() <= 2, "three requests at one worker");
+                    if all.len() == 1 {
+                        self.begin(job);
+                    }
                 }
                 Order::Close { slot } => {
                     assert!(!self.working.contains_key(&slot), "a worker is ended at work");
@@ -101,10 +101,19 @@ impl World {
         }
     }
 
+    fn begin(&mut self, job: Job) {
+        let tries = self.open.get_mut(&job).expect("a request that was given up is worked on");
+        *tries += 1;
+        assert!(*tries <= 2, "a request is tried three times");
+    }
+
     fn answer(&mut self, job: Job) {
         self.open.remove(&job).expect("a request is answered twice");
+        let had: Vec<Slot> = self.working.iter().filter(|(_, all)| all[0] == job).map(|(slot, _)| *slot).collect();
         self.working.values_mut().for_each(|all| all.retain(|own| *own != job));
         self.working.retain(|_, all| !all.is_empty());
+        let next: Vec<Job> = had.iter().filter_map(|slot| self.working.get(slot)).map(|all| all[0]).collect();
+        next.into_iter().for_each(|job| self.begin(job));
     }
 
     fn kind(&mut self) -> Kind {

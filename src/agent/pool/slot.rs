@@ -63,13 +63,6 @@ struct Worker {
     ear: Ear,
 }
 
-impl Worker {
-    fn new(signer: Signer) -> Result<Self> {
-        let none = |error| Error::new(Kind::Unexpected, format!("cannot watch a worker: {error}"));
-        Ok(Self { ear: Ear::at(&signer).map_err(none)?, signer })
-    }
-}
-
 /// A request that a worker has.
 struct Asked {
     job: Job,
@@ -160,13 +153,18 @@ impl Place {
         self.used.clone_from(&credential);
         self.announce();
         let started = self.thread.run(move || start(&shared, credential, expected.as_ref())).await;
-        match started.and_then(|(signer, evidence)| Ok((Worker::new(signer)?, evidence))) {
-            Ok((worker, evidence)) => {
+        let error = match started.map(|(signer, evidence)| (Ear::at(&signer), signer, evidence)) {
+            Ok((Ok(ear), signer, evidence)) => {
                 self.next_turn();
-                self.is_ready(worker, evidence);
+                return self.is_ready(Worker { signer, ear }, evidence);
             }
-            Err(error) => self.lost(error).await,
-        }
+            Ok((Err(error), signer, _)) => {
+                self.thread.run(move || drop(signer)).await;
+                Error::new(Kind::Unexpected, format!("cannot watch a worker: {error}"))
+            }
+            Err(error) => error,
+        };
+        self.lost(error).await;
     }
 
     fn is_ready(&mut self, worker: Worker, evidence: Evidence) {
@@ -231,6 +229,17 @@ impl Place {
         let (slot, shared) = (self.slot, Arc::clone(&self.shared));
         let (Some(mut worker), Some(asked)) = (self.worker.take(), self.asked.pop_front()) else { return };
         let soon = progress == Progress::Signed;
+        if !soon {
+            let mut state = shared.lock();
+            state.plan.takes_long(slot);
+            if !asked.begun && !state.jobs.contains_key(&asked.job) {
+                // Whoever asked is gone.
+                drop(state);
+                self.worker = Some(worker);
+                self.next_turn();
+                return shared.apply(|state, now| state.plan.finished(slot, asked.job, Done::Dropped, now));
+            }
+        }
         let (asked, made) = if soon {
             let made = carry_out(&asked.task, &mut worker.signer, &shared.config);
             (asked, made)
@@ -312,8 +321,15 @@ impl Place {
     /// The worker is of no use any more, or never was: ended at once, and replaced when the plan says so.
     async fn lost(&mut self, error: Error) {
         if let Some(Worker { signer, .. }) = self.worker.take() {
+            // The key may have been used for them.
+            let begun = self.asked.iter().filter(|asked| asked.begun);
+            let unknown: Vec<Entry> =
+                begun.filter_map(|asked| entry(&self.shared, &signer, asked, Err(error.kind))).collect();
             // Killed, not asked to end: what failed once may hang now.
             self.thread.run(move || drop(signer)).await;
+            for entry in unknown {
+                self.record(Draft { entry, answer: None }).await;
+            }
         }
         self.asked.clear();
         self.next_turn();

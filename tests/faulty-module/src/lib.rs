@@ -9,6 +9,8 @@
 //! C_Sign=spawn         start a process that stays  C_Sign=flood       write far more than a pipe holds
 //! C_Sign=corrupt       flip a bit of the output     C_Sign=noise       write to standard output and error
 //! C_Sign=half          send the front half of an answer, and never return
+//! C_Sign=forged        send what only begins like an answer, and never return
+//! C_Sign=chatter       write to standard error for ever, beside everything else
 //! exit=abort           when the process ends        exit=hang
 //! flags+40000          set token flags              flags-4            clear them
 //! late+20000           set them from the second reading on
@@ -51,6 +53,8 @@ pub(crate) enum Fault {
     Noise,
     Flood,
     Half,
+    Forged,
+    Chatter,
     Spawn,
 }
 
@@ -162,6 +166,8 @@ impl Fault {
             ("noise", _) => Self::Noise,
             ("flood", _) => Self::Flood,
             ("half", _) => Self::Half,
+            ("forged", _) => Self::Forged,
+            ("chatter", _) => Self::Chatter,
             ("spawn", _) => Self::Spawn,
             (number, _) => {
                 let digits = number.trim_start_matches("0x");
@@ -177,13 +183,23 @@ impl Fault {
             Self::Delay(time) => std::thread::sleep(Duration::from_millis(*time)),
             Self::Hang => hang(),
             Self::Half => {
-                let half = b"\0\0\x02\x08{\"Signed\":{\"message\":\"";
-                // SAFETY: a constant text; whatever is no socket refuses it.
-                (3..32).for_each(|descriptor| unsafe {
-                    libc::send(descriptor, half.as_ptr().cast(), half.len(), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT);
-                });
+                send_to_the_front(b"\0\0\x02\x08{\"Signed\":{\"message\":\"");
                 hang();
             }
+            Self::Forged => {
+                send_to_the_front(b"\0\0\0\x2a{\"Signed\":{\"message\":\"!\",\"signature\":\"!\"}}");
+                hang();
+            }
+            // Faster than anybody reads.
+            Self::Chatter => (0..8).for_each(|_| {
+                drop(std::thread::spawn(|| {
+                    let lines = format!("nobody asked{}\n", ".".repeat(300)).repeat(200);
+                    // SAFETY: the bytes are there. Not by way of the standard library, which has one lock for all.
+                    loop {
+                        unsafe { libc::write(2, lines.as_ptr().cast(), lines.len()) };
+                    }
+                }))
+            }),
             Self::Abort => std::process::abort(),
             Self::Flood => {
                 (0..4096).for_each(|number| eprintln!("line {number} of a flood{}", ".".repeat(80)));
@@ -199,6 +215,13 @@ impl Fault {
         }
         None
     }
+}
+
+fn send_to_the_front(frame: &[u8]) {
+    // SAFETY: the bytes are there; whatever is no socket refuses them.
+    (3..32).for_each(|descriptor| unsafe {
+        libc::send(descriptor, frame.as_ptr().cast(), frame.len(), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT);
+    });
 }
 
 fn hang() -> ! {
