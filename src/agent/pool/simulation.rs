@@ -33,12 +33,12 @@ impl Random {
     }
 }
 
-/// What stands around the plan: threads, workers, a token, clients.
+/// What stands around the plan: places, workers, a token, clients.
 struct World {
     plan: Plan,
     now: Duration,
     random: Random,
-    /// When each place's thread wakes for a start.
+    /// When each place wakes for a start.
     due: BTreeMap<Slot, Duration>,
     starting: Vec<Slot>,
     /// What each worker has, in order.
