@@ -33,7 +33,9 @@ mod scribe;
 #[cfg(test)]
 mod simulation;
 mod slot;
+mod start;
 mod thread;
+mod work;
 
 use order::{Job, Logins, Order, Phase, Refusal};
 use plan::Plan;
@@ -265,7 +267,7 @@ impl Pool {
     pub(super) fn custody(&self, now: u64) -> Option<Report> {
         let held = self.shared.lock().held.clone()?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let (policy, wish) = (&self.shared.config.policy, slot::first_wish(&self.shared.config));
+        let (policy, wish) = (&self.shared.config.policy, start::first_wish(&self.shared.config));
         Some(Report::new(&held.evidence, &Measure { policy, wish, trust: &Trust::default(), now, host }))
     }
 

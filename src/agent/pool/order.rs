@@ -43,6 +43,18 @@ pub(crate) enum Order {
     },
 }
 
+/// What came of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// Nothing: whoever asked is gone, or the policy refused.
+    Dropped,
+    /// The token answered.
+    Answered {
+        /// Whether that took less than anybody could feel.
+        soon: bool,
+    },
+}
+
 /// Why there is no payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {

@@ -8,8 +8,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::failure::{FIRST_PAUSE, is_away, pause, stops_logins};
-use super::order::{Job, Logins, Order, Phase, Refusal, Slot};
+use super::order::{Done, Job, Logins, Order, Phase, Refusal, Slot};
 use crate::error::Kind;
+
+mod view;
 
 /// So many failures in a row are no accident: whoever waits is told so, after about two seconds.
 const PATIENCE: u32 = 4;
@@ -27,18 +29,6 @@ struct Waiting {
     again: bool,
     /// Whether nobody waits for it any more.
     given_up: bool,
-}
-
-/// What came of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Done {
-    /// Nothing: whoever asked is gone, or the policy refused.
-    Dropped,
-    /// The token answered.
-    Answered {
-        /// Whether that took less than anybody could feel.
-        soon: bool,
-    },
 }
 
 /// A worker's place.
@@ -287,41 +277,6 @@ impl Plan {
     pub(crate) fn close(&mut self, now: Duration) -> Vec<Order> {
         self.closing = true;
         self.settle(now)
-    }
-
-    /// Whether a worker is logged in.
-    pub(crate) fn is_up(&self) -> bool {
-        self.phases().any(Phase::is_up)
-    }
-
-    /// Why no worker is logged in, as far as that is certain.
-    pub(crate) fn trouble(&self) -> Option<Kind> {
-        if self.is_up() { None } else { self.trouble }
-    }
-
-    /// Whether workers may log in.
-    pub(crate) fn logins(&self) -> Logins {
-        self.logins
-    }
-
-    /// What each worker's place is at.
-    pub(crate) fn phases(&self) -> impl Iterator<Item = Phase> {
-        self.places.iter().map(|place| place.phase)
-    }
-
-    /// How many requests wait, at the workers or before them.
-    pub(crate) fn waiting(&self) -> usize {
-        self.waiting.len() + self.places.iter().filter(|place| place.ahead.is_some()).count()
-    }
-
-    /// The time of the next start; one second where that is now.
-    pub(crate) fn retry_after(&self, now: Duration) -> Option<Duration> {
-        let due = |phase: Phase| match phase {
-            Phase::Due(at) => Some(at.saturating_sub(now)),
-            Phase::Starting | Phase::Closing => Some(Duration::ZERO),
-            _ => None,
-        };
-        self.phases().filter_map(due).min().map(|wait| wait.max(Duration::from_secs(1)))
     }
 
     fn may_log_in(&self, slot: Slot) -> bool {

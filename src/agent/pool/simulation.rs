@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::failure::stops_logins;
-use super::order::{Job, Logins, Order, Phase, Slot};
-use super::plan::{Done, Plan};
+use super::order::{Done, Job, Logins, Order, Phase, Slot};
+use super::plan::Plan;
 use crate::error::Kind;
 
 const SEEDS: u64 = 10_000;

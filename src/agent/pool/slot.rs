@@ -8,21 +8,18 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::ear::Ear;
 use super::failure::stops_logins;
-use super::order::{Job, Refusal, Slot};
-use super::plan::Done;
+use super::order::{Done, Job, Refusal, Slot};
 use super::scribe::Draft;
+use super::start::start;
 use super::thread::Thread;
+use super::work::{Asked, carry_out, entry, text_of};
 use super::{Answer, Held, Shared, Task};
-use crate::audit::chain::{Caller, Entry};
-use crate::cba::{Format, Request, Version};
-use crate::config::Config;
+use crate::audit::chain::Entry;
+use crate::cba::Request;
 use crate::custody::Evidence;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::facts::Token;
 use crate::pin::{Credential, How, fuse};
-use crate::policy::Wish;
-use crate::reach::{self, Login, read_certificate};
 use crate::signer::Signer;
 use crate::worker::Progress;
 
@@ -61,15 +58,6 @@ enum Wake {
 struct Worker {
     signer: Signer,
     ear: Ear,
-}
-
-/// A request that a worker has.
-struct Asked {
-    job: Job,
-    task: Task,
-    since: Instant,
-    /// Whether the worker was told; if not, it is once this is the first.
-    begun: bool,
 }
 
 /// A worker's place: its task in the loop.
@@ -227,33 +215,15 @@ impl Place {
     /// Looks at what has come of the request in hand; whatever is not there by now is waited for on the thread.
     async fn answer(&mut self, progress: Progress) {
         let (slot, shared) = (self.slot, Arc::clone(&self.shared));
-        let (Some(mut worker), Some(asked)) = (self.worker.take(), self.asked.pop_front()) else { return };
-        let soon = progress == Progress::Signed;
-        if !soon {
-            let mut state = shared.lock();
-            state.plan.takes_long(slot);
-            if !asked.begun && !state.jobs.contains_key(&asked.job) {
-                // Whoever asked is gone.
-                drop(state);
-                self.worker = Some(worker);
-                self.next_turn();
-                return shared.apply(|state, now| state.plan.finished(slot, asked.job, Done::Dropped, now));
-            }
+        let (Some(worker), Some(asked)) = (self.worker.take(), self.asked.pop_front()) else { return };
+        if !asked.begun && !shared.lock().jobs.contains_key(&asked.job) {
+            // Whoever asked is gone.
+            self.worker = Some(worker);
+            self.next_turn();
+            return shared.apply(|state, now| state.plan.finished(slot, asked.job, Done::Dropped, now));
         }
-        let (asked, made) = if soon {
-            let made = carry_out(&asked.task, &mut worker.signer, &shared.config);
-            (asked, made)
-        } else {
-            let shared = Arc::clone(&self.shared);
-            let errand = move || {
-                worker.signer.allow(Deadline::after(shared.config.serve.call_timeout));
-                let made = carry_out(&asked.task, &mut worker.signer, &shared.config);
-                (worker, asked, made)
-            };
-            let done = self.thread.run(errand).await;
-            worker = done.0;
-            (done.1, done.2)
-        };
+        let soon = progress == Progress::Signed;
+        let (worker, asked, made) = self.carry_out(worker, asked, soon).await;
         let turn = self.next_turn();
         let signer = &mut self.worker.insert(worker).signer;
         signer.release();
@@ -286,6 +256,27 @@ impl Place {
                 self.lost(error).await;
             }
         }
+    }
+
+    /// Has a worker do what is asked: here where the answer is there, and else on the thread.
+    async fn carry_out(
+        &self,
+        mut worker: Worker,
+        asked: Asked,
+        soon: bool,
+    ) -> (Worker, Asked, Result<Option<Request>>) {
+        let shared = Arc::clone(&self.shared);
+        if soon {
+            let made = carry_out(&asked.task, &mut worker.signer, &shared.config);
+            return (worker, asked, made);
+        }
+        shared.lock().plan.takes_long(self.slot);
+        let errand = move || {
+            worker.signer.allow(Deadline::after(shared.config.serve.call_timeout));
+            let made = carry_out(&asked.task, &mut worker.signer, &shared.config);
+            (worker, asked, made)
+        };
+        self.thread.run(errand).await
     }
 
     /// Answers a request that the policy refuses.
@@ -392,65 +383,4 @@ fn report(slot: Slot, error: &Error, last: Option<&str>) {
         tracing::warn!("worker {slot}: {message}");
         hints.iter().for_each(|hint| tracing::warn!("hint: {hint}"));
     }
-}
-
-/// The record of what came of a request, where records are kept and it was one for a payload.
-fn entry(shared: &Shared, signer: &Signer, asked: &Asked, made: Result<Option<&Request>, Kind>) -> Option<Entry> {
-    match &asked.task {
-        Task::Sign(wish, caller) if shared.desk.is_some() => {
-            made.transpose().map(|made| signer.entry(caller.clone(), *wish, made))
-        }
-        _ => None,
-    }
-}
-
-/// A payload, or nothing for a token that answers.
-fn carry_out(task: &Task, worker: &mut Signer, config: &Config) -> Result<Option<Request>> {
-    match task {
-        Task::Probe => worker.probe(config, first_wish(config)).map(|()| None),
-        Task::Sign(wish, Caller { uid, gid, pid, job }) => {
-            let request = worker.sign(config, *wish)?;
-            let job = job.as_deref().unwrap_or("-");
-            tracing::info!("payload {} for user {uid} group {gid} (process {pid}, job {job})", wish.version);
-            Ok(Some(request))
-        }
-    }
-}
-
-fn text_of(request: &Request) -> Result<String> {
-    request.render(Format::Json).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))
-}
-
-/// From nothing to a worker that is logged in, on the token that is expected where one is; with what is known of the key.
-fn start(shared: &Shared, credential: Option<Arc<Credential>>, expected: Option<&Token>) -> Result<(Signer, Evidence)> {
-    let config = &shared.config;
-    let time = || Deadline::after(config.serve.call_timeout);
-    let login = Login::with(credential, config.serve.call_timeout);
-    let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
-    let reached = reach::open(config, &time())?.reach(config, time())?;
-    let found = fuse::token_of(&reached.slot, &reached.opened.module);
-    if expected.is_some_and(|expected| !is_same(expected, &found)) {
-        let message = format!("{} is in the place of the one that this agent holds; it gets no PIN", reached.name());
-        reached.end(None);
-        return Err(Error::new(Kind::TokenRemoved, message)
-            .hint("put the other one back, or tell the agent to take this one: systemctl reload, or SIGHUP"));
-    }
-    let mut signer = Signer::ready(reached, login, file, config, first_wish(config))?;
-    signer.release();
-    let digest = shared.digest_of(&signer.reached().opened.module);
-    // What is evidence alone is left out where asking for it once cost a worker.
-    let in_detail = shared.lock().evidence_is_safe;
-    let evidence = signer.evidence(digest, in_detail).inspect_err(|_| shared.lock().evidence_is_safe = false)?;
-    Ok((signer, evidence))
-}
-
-/// By what the fuse knows a token.
-fn is_same(a: &Token, b: &Token) -> bool {
-    (&a.manufacturer, &a.model, &a.serial, &a.label) == (&b.manufacturer, &b.model, &b.serial, &b.label)
-}
-
-/// What a worker is judged by before it gets the PIN; each request is judged by its own.
-pub(super) fn first_wish(config: &Config) -> Wish {
-    let allowed = config.policy.payload_versions.as_ref().and_then(|versions| versions.first().copied());
-    Wish { version: allowed.unwrap_or(Version::V2), by_flag: false }
 }

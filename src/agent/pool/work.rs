@@ -1,0 +1,53 @@
+//! A request in a worker's hands: carried out, rendered, recorded.
+
+use std::time::Instant;
+
+use super::order::Job;
+use super::start::first_wish;
+use super::{Shared, Task};
+use crate::audit::chain::{Caller, Entry};
+use crate::cba::{Format, Request};
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::signer::Signer;
+
+/// A request that a worker has.
+pub(super) struct Asked {
+    pub(super) job: Job,
+    pub(super) task: Task,
+    pub(super) since: Instant,
+    /// Whether the worker was told; if not, it is once this is the first.
+    pub(super) begun: bool,
+}
+
+/// The record of what came of a request, where records are kept and it was one for a payload.
+pub(super) fn entry(
+    shared: &Shared,
+    signer: &Signer,
+    asked: &Asked,
+    made: Result<Option<&Request>, Kind>,
+) -> Option<Entry> {
+    match &asked.task {
+        Task::Sign(wish, caller) if shared.desk.is_some() => {
+            made.transpose().map(|made| signer.entry(caller.clone(), *wish, made))
+        }
+        _ => None,
+    }
+}
+
+/// A payload, or nothing for a token that answers.
+pub(super) fn carry_out(task: &Task, worker: &mut Signer, config: &Config) -> Result<Option<Request>> {
+    match task {
+        Task::Probe => worker.probe(config, first_wish(config)).map(|()| None),
+        Task::Sign(wish, Caller { uid, gid, pid, job }) => {
+            let request = worker.sign(config, *wish)?;
+            let job = job.as_deref().unwrap_or("-");
+            tracing::info!("payload {} for user {uid} group {gid} (process {pid}, job {job})", wish.version);
+            Ok(Some(request))
+        }
+    }
+}
+
+pub(super) fn text_of(request: &Request) -> Result<String> {
+    request.render(Format::Json).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))
+}
