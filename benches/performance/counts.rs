@@ -15,6 +15,7 @@ const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/counts.json
 
 pub(crate) fn run(report: &mut Report) {
     let token = Token::new(2048);
+    report.add("MiB of the program", vec![size()], Target::AtMost(4.0));
     let recorded: serde_json::Value = serde_json::from_str(&fs::read_to_string(RECORDED).unwrap()).unwrap();
     let recorded = |name: &str| recorded[name].as_f64().unwrap();
     let few = instructions(&token, 100);
@@ -28,6 +29,12 @@ pub(crate) fn run(report: &mut Report) {
         report.add(&format!("{what} / recorded"), vec![count / recorded(name)], Target::AtMost(1.1));
         report.add(&format!("recorded / {what}"), vec![recorded(name) / count], Target::AtMost(1.1));
     }
+}
+
+/// In MiB, as it is shipped.
+#[allow(clippy::cast_precision_loss)]
+fn size() -> f64 {
+    fs::metadata(env!("CARGO_BIN_EXE_cba-agent")).unwrap().len() as f64 / 1_048_576.0
 }
 
 /// The front under callgrind, its workers not.
