@@ -286,6 +286,25 @@ fn a_killed_agent_handed_out_nothing_without_its_record() {
 }
 
 #[test]
+fn what_a_lost_worker_may_have_signed_is_recorded() {
+    const ROUNDS: usize = 20;
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign#2=abort");
+    // A request is told ahead only where signatures come quickly, which a busy host may hinder once.
+    let failed = |round: usize| {
+        let log = format!("audit{round}.jsonl");
+        // Before the worker is there, so that two more wait when the first is answered.
+        let agent = Agent::begun(&stand, &["--audit-path", &stand.file(&log)]);
+        std::thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(|| agent.payload()))));
+        let outcomes: Vec<Value> = records(&stand, &log).into_iter().map(|record| record["outcome"].clone()).collect();
+        assert!(outcomes.iter().filter(|outcome| *outcome == "ok").count() >= 3, "{outcomes:?}");
+        outcomes.iter().filter(|outcome| *outcome == "token_failed").count()
+    };
+    // The one in hand and the one in the socket of the first worker, and that one again as the second of the next worker.
+    assert!((0..ROUNDS).any(|round| failed(round) >= 3));
+}
+
+#[test]
 fn many_processes_append_to_one_chain() {
     let stand = Stand::new();
     let path = stand.file("audit.jsonl");

@@ -190,3 +190,16 @@ fn whatever_fails_after_a_login_is_logged_out_and_only_a_refused_pin_is_cut_off(
     stand.sign(&[]).failed(4);
     assert_eq!((stand.calls("C_Logout"), stand.calls("C_Finalize")), (0, 0));
 }
+
+#[test]
+fn a_token_that_is_read_while_it_is_written_is_read_again() {
+    let mut stand = Stand::new();
+    stand.faulty("blank:2");
+    accepted(&stand, stand.sign(&[]));
+    let whole = stand.run(&["list", "--json"]).ok();
+    stand.faulty("");
+    assert_eq!(whole, stand.run(&["list", "--json"]).ok());
+    // One that has none is a token all the same.
+    stand.faulty("serial=");
+    accepted(&stand, stand.sign(&[]));
+}

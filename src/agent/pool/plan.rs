@@ -209,15 +209,14 @@ impl Plan {
         place.failures = if is_current { place.failures.saturating_add(1) } else { 0 };
         let failures = place.failures;
         let (phase, again) = (std::mem::replace(&mut place.phase, Phase::Held), place.again);
-        // The one ahead goes back to where it was.
-        let (behind, dropped) = match place.ahead.take() {
-            Some(ahead) if ahead.given_up => (None, Some(ahead.job)),
-            ahead => (ahead, None),
-        };
-        behind.into_iter().for_each(|ahead| self.waiting.push_front(ahead));
         let retry_after = kind.retryable().then_some(FIRST_PAUSE);
         let refuse = |job| Order::Refuse { job, refusal: Refusal { kind, retry_after } };
-        orders.extend(dropped.map(refuse));
+        match place.ahead.take() {
+            Some(ahead) if ahead.given_up => orders.push(refuse(ahead.job)),
+            // It goes back to where it was.
+            Some(ahead) => self.waiting.push_front(ahead),
+            None => {}
+        }
         match phase {
             Phase::Busy(job, _) if again && kind.retryable() => {
                 self.waiting.push_front(Waiting { job, again: false, given_up: false });

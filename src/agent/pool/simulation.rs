@@ -316,3 +316,46 @@ fn a_failing_start_is_tried_later_and_later() {
     assert!(after[2..].is_sorted() && after[2] < Duration::from_millis(251), "{after:?}");
     assert!((15..=30).contains(&after[11].as_secs()), "{after:?}");
 }
+
+/// A pool of one worker that has answered the first of so many requests, and what it is told then.
+fn answered_one_of(requests: Job, soon: bool) -> (Plan, Vec<Order>) {
+    let now = Duration::ZERO;
+    let mut plan = Plan::new(1, 8, true);
+    plan.launch(now);
+    assert!(plan.may_start(0));
+    plan.started(0, false, now);
+    (0..requests).for_each(|job| drop(plan.submit(job, false, now)));
+    let orders = plan.finished(0, 0, Done::Answered { soon }, now);
+    (plan, orders)
+}
+
+#[test]
+fn a_quick_worker_is_told_ahead_and_a_slow_one_is_not() {
+    let (first, second) = (Order::Work { slot: 0, job: 1 }, Order::Work { slot: 0, job: 2 });
+    assert_eq!(answered_one_of(3, true).1, [first, second]);
+    assert_eq!(answered_one_of(3, false).1, [first]);
+    // Nor one that was quick until now.
+    let (mut plan, _) = answered_one_of(2, true);
+    plan.takes_long(0);
+    assert_eq!(plan.submit(2, false, Duration::ZERO), []);
+    let (mut plan, _) = answered_one_of(2, true);
+    assert_eq!(plan.submit(2, false, Duration::ZERO), [second]);
+}
+
+#[test]
+fn what_was_ahead_of_a_lost_worker_waits_as_before() {
+    let now = Duration::ZERO;
+    let (mut plan, _) = answered_one_of(3, true);
+    for _ in 0..2 {
+        let orders = plan.lost(0, Kind::TokenFailed, now, 0);
+        assert!(!orders.iter().any(|order| matches!(order, Order::Refuse { job: 2, .. })), "{orders:?}");
+        assert!(plan.may_start(0));
+        plan.started(0, false, now);
+    }
+    // The one in hand had both of its tries, and this one none so far.
+    assert!(matches!(plan.phases().next(), Some(Phase::Busy(2, _))), "{plan:?}");
+    let (mut plan, _) = answered_one_of(3, true);
+    plan.give_up(2);
+    let orders = plan.lost(0, Kind::TokenFailed, now, 0);
+    assert!(orders.iter().any(|order| matches!(order, Order::Refuse { job: 2, .. })), "{orders:?}");
+}

@@ -149,6 +149,7 @@ impl Place {
             Ok((Err(error), signer, _)) => {
                 self.thread.run(move || drop(signer)).await;
                 Error::new(Kind::Unexpected, format!("cannot watch a worker: {error}"))
+                    .hint("raise the number of open files: LimitNOFILE= in the unit, or `ulimit -n`")
             }
             Err(error) => error,
         };
@@ -223,7 +224,7 @@ impl Place {
             return shared.apply(|state, now| state.plan.finished(slot, asked.job, Done::Dropped, now));
         }
         let soon = progress == Progress::Signed;
-        let (worker, asked, made) = self.carry_out(worker, asked, soon).await;
+        let (worker, asked, made) = self.made(worker, asked, soon).await;
         let turn = self.next_turn();
         let signer = &mut self.worker.insert(worker).signer;
         signer.release();
@@ -259,12 +260,7 @@ impl Place {
     }
 
     /// Has a worker do what is asked: here where the answer is there, and else on the thread.
-    async fn carry_out(
-        &self,
-        mut worker: Worker,
-        asked: Asked,
-        soon: bool,
-    ) -> (Worker, Asked, Result<Option<Request>>) {
+    async fn made(&self, mut worker: Worker, asked: Asked, soon: bool) -> (Worker, Asked, Result<Option<Request>>) {
         let shared = Arc::clone(&self.shared);
         if soon {
             let made = carry_out(&asked.task, &mut worker.signer, &shared.config);

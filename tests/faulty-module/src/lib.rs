@@ -14,6 +14,7 @@
 //! exit=abort           when the process ends        exit=hang
 //! flags+40000          set token flags              flags-4            clear them
 //! late+20000           set them from the second reading on
+//! blank:2              no serial number in the first readings, as while another process writes
 //! clock                a clock field that does not parse
 //! serial=0000          another serial number        label=x            another label
 //! attr:202=01          an attribute's value         attr:120=missing   CKR_ATTRIBUTE_TYPE_INVALID

@@ -23,6 +23,10 @@ pub(crate) unsafe extern "C" fn token_info(slot: CK_SLOT_ID, info: CK_TOKEN_INFO
         }
         PLAN.values("flags-").for_each(|text| (*info).flags &= !flags(text));
         PLAN.values("serial=").for_each(|text| fill(&mut (*info).serialNumber, text));
+        let readings = PLAN.calls.lock().unwrap().get("C_GetTokenInfo").copied().unwrap_or(0);
+        if PLAN.values("blank:").any(|text| readings <= text.parse().expect("a number")) {
+            fill(&mut (*info).serialNumber, "");
+        }
         PLAN.values("label=").for_each(|text| fill(&mut (*info).label, text));
         if PLAN.has("clock") {
             (*info).flags |= CKF_CLOCK_ON_TOKEN;
