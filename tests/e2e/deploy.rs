@@ -141,7 +141,7 @@ fn the_agent_makes_no_call_that_the_units_filter_refuses() {
     let user = rustix::process::geteuid().is_root().then_some("12345");
     if let Some(user) = user {
         tool(Command::new("chown").args(["-R", &format!("{user}:{user}")]).arg(stand.path()));
-        crate::serve::open_to_all(stand.path());
+        crate::access::open_to_all(stand.path());
     }
     let trace = stand.file("trace");
     let mut command = Command::new("setpriv");

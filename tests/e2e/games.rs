@@ -6,8 +6,8 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::access::open_to_all;
 use crate::agent::{Agent, Client, PATIENCE};
-use crate::serve::open_to_all;
 use crate::stand::{Run, Stand, tool};
 
 /// A whole request.

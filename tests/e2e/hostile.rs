@@ -10,8 +10,8 @@ use std::process::Command;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
+use crate::access::open_to_all;
 use crate::agent::{Agent, Client, PATIENCE};
-use crate::serve::open_to_all;
 use crate::stand::Stand;
 
 /// Payloads that the agent says it handed out.

@@ -1,14 +1,11 @@
 //! What an agent outlives: workers killed and hung, tokens taken out, swapped and renewed, wrong PINs, and its own end.
 
 use std::fs;
-use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::agent::{Agent, Client, Judge};
+use crate::agent::{Agent, Judge};
 use crate::load::{Tally, kill_workers, load};
 use crate::stand::Stand;
-
-const REQUEST: &str = "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
 
 fn move_tokens(stand: &Stand, from: &str, to: &str) {
     fs::rename(stand.file(from), stand.file(to)).unwrap();
@@ -140,61 +137,6 @@ fn a_request_is_tried_once_more_on_a_new_worker() {
     assert_eq!(refused.problem(503), "token_unavailable");
     assert!(refused.header("Retry-After").is_some());
     assert_eq!(stand.calls("C_Sign"), 2);
-}
-
-#[test]
-fn half_an_answer_and_a_forged_one_hold_up_nobody_but_their_request() {
-    let mut stand = Stand::new();
-    for fault in ["half", "forged"] {
-        stand.faulty(&format!("C_Sign#2+={fault}"));
-        let agent = Agent::ready(&stand, &["--call-timeout", "3s", "--request-timeout", "10s"]);
-        agent.payload();
-        std::thread::scope(|scope| {
-            // Once more on a new worker, where the same happens from its second signature on.
-            let asked = scope.spawn(|| assert_eq!(agent.ask("POST", "/sign", "{}").status, 200));
-            while !asked.is_finished() {
-                let begun = Instant::now();
-                assert_eq!(agent.ask("GET", "/healthz", "").status, 200);
-                assert!(begun.elapsed() < Duration::from_millis(1500), "{fault}: {:?}", begun.elapsed());
-            }
-        });
-        assert!(stand.calls("C_Sign") >= 3, "{fault}");
-    }
-}
-
-#[test]
-fn a_module_that_prints_without_end_holds_nobody_up() {
-    let mut stand = Stand::new();
-    stand.faulty("C_Sign#1=chatter");
-    let agent = Agent::ready(&stand, &[]);
-    let begun = Instant::now();
-    for _ in 0..60 {
-        agent.payload();
-        assert_eq!(agent.ask("GET", "/healthz", "").status, 200);
-    }
-    // A tenth of that where it has its turn like all others.
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
-}
-
-#[test]
-fn clients_that_leave_take_nothing_from_those_who_stay() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &["--workers", "2", "--rate-limit-per-second", "100000"]);
-    let judge = Judge::of(&stand, &agent.payload());
-    for round in 0..100 {
-        let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(&agent.socket)).collect();
-        for client in &mut clients {
-            client.stream.write_all(REQUEST.as_bytes()).unwrap();
-        }
-        // Whoever is in hand, ahead or in the queue.
-        let stay: Vec<Client> =
-            clients.into_iter().enumerate().filter(|(at, _)| (at + round) % 3 != 0).map(|(_, one)| one).collect();
-        for mut client in stay {
-            let reply = client.receive("POST").unwrap();
-            assert_eq!(reply.status, 200, "{reply:?}");
-            judge.accept(&serde_json::from_str(&reply.body).unwrap());
-        }
-    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod access;
 mod agent;
 mod audit;
 mod certificate;
@@ -37,3 +38,4 @@ mod stand;
 mod system_policy;
 mod terminal;
 mod verify;
+mod waiting;

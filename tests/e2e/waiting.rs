@@ -1,0 +1,194 @@
+//! Nobody is held up by others: by clients that wait, leave or do not go on, or by a module that says half or too much.
+
+use std::io::Write as _;
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::agent::{Agent, Client, Judge};
+use crate::stand::{BINARY, Stand};
+
+const REQUEST: &str = "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
+
+#[test]
+fn a_thousand_idle_connections_and_half_sent_requests_do_not_stop_service() {
+    let stand = Stand::new();
+    // As a service has it by default; and with hardly any at all.
+    for limit in ["1024:", "256:256"] {
+        let mut command = Command::new("prlimit");
+        command.args([&format!("--nofile={limit}"), BINARY]).args(Agent::arguments(&stand, &[]));
+        let base = stand.command(&[]);
+        command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+        let mut agent = Agent::start(&stand, command);
+        agent.hear("STATUS=ready");
+        let idle: Vec<Client> = (0..1000).map(|_| Client::connect(&agent.socket)).collect();
+        let half: Vec<Client> = (0..200)
+            .map(|number| {
+                let mut client = Client::connect(&agent.socket);
+                let text =
+                    ["POST /sign HT", "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"][number % 2];
+                let _ = client.stream.write_all(text.as_bytes());
+                client
+            })
+            .collect();
+        for _ in 0..20 {
+            agent.payload();
+        }
+        assert_eq!(agent.ask("GET", "/readyz", "").status, 200);
+        drop((idle, half));
+        let (status, log) = agent.end("-TERM");
+        assert_eq!(status.code(), Some(0), "{log}");
+    }
+}
+
+#[test]
+fn a_request_has_a_deadline_and_the_queue_an_end() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign#2+=hang");
+    let agent = Agent::ready(&stand, &["--queue", "2", "--call-timeout", "20s", "--request-timeout", "1500ms"]);
+    agent.payload();
+    std::thread::scope(|scope| {
+        let ask = || agent.ask("POST", "/sign", "{}");
+        let hanging = scope.spawn(ask);
+        while stand.calls("C_Sign") < 2 {
+            std::thread::yield_now();
+        }
+        let waiting: Vec<_> = (0..2).map(|_| scope.spawn(ask)).collect();
+        while !agent.ask("GET", "/metrics", "").body.contains("cba_agent_queue_depth 2") {
+            std::thread::yield_now();
+        }
+        let refused = ask();
+        assert_eq!(refused.header("Retry-After"), Some("1"));
+        assert_eq!(refused.problem(503), "busy");
+        for reply in waiting.into_iter().chain([hanging]).map(|reply| reply.join().unwrap()) {
+            assert!(reply.header("Retry-After").is_some());
+            assert_eq!(reply.problem(504), "timeout");
+        }
+    });
+}
+
+#[test]
+fn an_agent_that_takes_no_connections_holds_nobody_up() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &[]);
+    let full = stand.file("full.sock");
+    let listener = UnixListener::bind(&full).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let _waiting = std::os::unix::net::UnixStream::connect(&full).unwrap();
+    let error = stand.run(&["health", "--socket", &full, "--timeout", "300ms"]).failed(9);
+    assert!(error.contains("did not answer in time"), "{error}");
+    stand.run(&["sign", "--socket", &full, "--socket", &agent.socket, "--timeout", "1s"]).ok();
+    let arguments = Agent::arguments(&stand, &["--socket", &full]);
+    let error = stand.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).failed(1);
+    assert!(error.contains("another agent serves"), "{error}");
+}
+
+#[test]
+fn a_client_that_has_sent_all_and_says_so_gets_its_answer() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &[]);
+    let mut client = Client::connect(&agent.socket);
+    client.stream.write_all(REQUEST.as_bytes()).unwrap();
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.receive("POST").unwrap().status, 200);
+}
+
+#[test]
+fn nobody_who_does_not_go_on_holds_up_the_end() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &[]);
+    let texts = ["", "POST /sign HT", "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{"];
+    let mut held: Vec<Client> = texts
+        .iter()
+        .map(|text| {
+            let mut client = Client::connect(&agent.socket);
+            client.stream.write_all(text.as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    // One that asks and asks, and never reads.
+    let mut deaf = Client::connect(&agent.socket);
+    deaf.stream.set_nonblocking(true).unwrap();
+    while deaf.stream.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").is_ok() {}
+    held.push(deaf);
+    let start = std::time::Instant::now();
+    let (status, log) = agent.end("-TERM");
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(start.elapsed().as_secs() < 8, "{:?}", start.elapsed());
+}
+
+#[test]
+fn nothing_is_signed_for_clients_that_are_gone() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign=delay:400");
+    let agent = Agent::ready(&stand, &[]);
+    let gone: Vec<Client> = (0..10)
+        .map(|_| {
+            let mut client = Client::connect(&agent.socket);
+            client.stream.write_all(REQUEST.as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    while stand.calls("C_Sign") == 0 {
+        std::thread::yield_now();
+    }
+    drop(gone);
+    agent.payload();
+    assert!(stand.calls("C_Sign") <= 3, "{}", stand.calls("C_Sign"));
+    assert!(agent.ask("GET", "/metrics", "").body.contains("outcome=\"abandoned\",version=\"v2\"} 10"));
+}
+
+#[test]
+fn half_an_answer_and_a_forged_one_hold_up_nobody_but_their_request() {
+    let mut stand = Stand::new();
+    for fault in ["half", "forged"] {
+        stand.faulty(&format!("C_Sign#2+={fault}"));
+        let agent = Agent::ready(&stand, &["--call-timeout", "3s", "--request-timeout", "10s"]);
+        agent.payload();
+        std::thread::scope(|scope| {
+            // Once more on a new worker, where the same happens from its second signature on.
+            let asked = scope.spawn(|| assert_eq!(agent.ask("POST", "/sign", "{}").status, 200));
+            while !asked.is_finished() {
+                let begun = Instant::now();
+                assert_eq!(agent.ask("GET", "/healthz", "").status, 200);
+                assert!(begun.elapsed() < Duration::from_millis(1500), "{fault}: {:?}", begun.elapsed());
+            }
+        });
+        assert!(stand.calls("C_Sign") >= 3, "{fault}");
+    }
+}
+
+#[test]
+fn clients_that_leave_take_nothing_from_those_who_stay() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &["--workers", "2", "--rate-limit-per-second", "100000"]);
+    let judge = Judge::of(&stand, &agent.payload());
+    for round in 0..100 {
+        let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(&agent.socket)).collect();
+        for client in &mut clients {
+            client.stream.write_all(REQUEST.as_bytes()).unwrap();
+        }
+        // Whoever is in hand, ahead or in the queue.
+        let stay: Vec<Client> =
+            clients.into_iter().enumerate().filter(|(at, _)| (at + round) % 3 != 0).map(|(_, one)| one).collect();
+        for mut client in stay {
+            let reply = client.receive("POST").unwrap();
+            assert_eq!(reply.status, 200, "{reply:?}");
+            judge.accept(&serde_json::from_str(&reply.body).unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_module_that_prints_without_end_holds_nobody_up() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign#1=chatter");
+    let agent = Agent::ready(&stand, &[]);
+    let begun = Instant::now();
+    for _ in 0..60 {
+        agent.payload();
+        assert_eq!(agent.ask("GET", "/healthz", "").status, 200);
+    }
+    // A tenth of that where it has its turn like all others.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+}
