@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
 
 use crate::agent::{Agent, Client};
+use crate::deadline::Finish as _;
 use crate::stand::Stand;
 
 /// A request by another user, with these groups, of whoever runs the tests as root.
@@ -23,8 +24,7 @@ fn as_user(agent: &Agent, user: &str, groups: &str, arguments: &[&str]) -> (bool
         ])
         .args(["--unix-socket", &agent.socket])
         .args(arguments)
-        .output()
-        .expect("apt-get install util-linux");
+        .finish();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     (output.status.success(), text + &String::from_utf8_lossy(&output.stderr))
 }

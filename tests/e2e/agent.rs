@@ -13,10 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use crate::deadline::{PATIENCE, status};
 use crate::stand::{Stand, tool};
-
-/// Longer than anything here takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `serve`, killed when dropped.
 pub(crate) struct Agent {
@@ -144,7 +142,7 @@ impl Agent {
     /// Ends it, and returns its status and what it logged.
     pub(crate) fn end(mut self, signal: &str) -> (ExitStatus, String) {
         self.signal(signal);
-        let status = self.child.wait().unwrap();
+        let status = status(&mut self.child);
         (status, self.log())
     }
 }

@@ -11,8 +11,9 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::agent::{Agent, Client, Judge};
+use crate::deadline::{Finish as _, until};
 use crate::load::{Tally, load};
-use crate::stand::{BINARY, Run, Stand, tool};
+use crate::stand::{BINARY, Run, Stand, same_environment, tool};
 
 fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -193,8 +194,8 @@ fn a_full_disk_hands_out_nothing_and_leaves_the_log_whole() {
     let base = stand.command(&[]);
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", script, BINARY, &path, &source]).current_dir(stand.path());
-    command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
-    let run = Run::from_output(command.output().unwrap());
+    same_environment(&mut command, &base);
+    let run = Run::from_output(command.finish());
     let error = run.failed(1);
     assert!(error.contains("the audit log") && error.contains("hint: make room"), "{error}");
     assert_eq!(stand.read("second"), "");
@@ -240,9 +241,7 @@ fn the_agent_hands_out_nothing_while_its_log_cannot_be_written_and_recovers_by_i
     assert!(error.contains("record"), "{error}");
     fs::remove_file(&path).unwrap();
     // Whoever asks whether it is ready has it try.
-    while agent.ask("GET", "/readyz", "").status != 200 {
-        std::thread::yield_now();
-    }
+    until(|| agent.ask("GET", "/readyz", "").status == 200);
     agent.payload();
     let (_, log) = agent.end("-TERM");
     assert!(log.contains("the audit log can be written again"), "{log}");
@@ -268,9 +267,7 @@ fn a_killed_agent_handed_out_nothing_without_its_record() {
     };
     let got: Vec<String> = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..16).map(|_| scope.spawn(client)).collect();
-        while records(&stand, "audit.jsonl").len() < 300 {
-            std::thread::yield_now();
-        }
+        until(|| records(&stand, "audit.jsonl").len() >= 300);
         agent.end("-KILL");
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     });
@@ -344,7 +341,7 @@ fn records_that_come_together_share_a_sync() {
     command.args(["-f", "-qq"]).args(slow).args(["-o", &trace, BINARY]);
     command.args(Agent::arguments(&stand, &["--workers", "2", "--audit-path", &path]));
     let base = stand.command(&[]);
-    command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    same_environment(&mut command, &base);
     let mut agent = Agent::start(&stand, command);
     agent.hear("STATUS=ready");
     let judge = Judge::of(&stand, &agent.payload());

@@ -1,5 +1,6 @@
 //! `certificate`: the public certificate in each form.
 
+use crate::deadline::Finish as _;
 use crate::stand::Stand;
 
 #[test]
@@ -8,7 +9,7 @@ fn pem_and_der_are_what_openssl_reads() {
     let wanted = stand.tool("openssl", &["x509", "-in", "cert.pem", "-noout", "-fingerprint", "-sha256"]);
     let pem = stand.write("out.pem", stand.run(&["certificate"]).ok());
     assert_eq!(stand.tool("openssl", &["x509", "-in", &pem, "-noout", "-fingerprint", "-sha256"]), wanted);
-    let output = stand.command(&["certificate", "--format", "der"]).output().unwrap();
+    let output = stand.command(&["certificate", "--format", "der"]).finish();
     let der = stand.write("out.der", output.stdout);
     assert_eq!(
         stand.tool("openssl", &["x509", "-in", &der, "-inform", "DER", "-noout", "-fingerprint", "-sha256"]),

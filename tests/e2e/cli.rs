@@ -3,7 +3,8 @@
 use std::fs::OpenOptions;
 use std::process::Stdio;
 
-use crate::stand::Stand;
+use crate::deadline::{Finish as _, status};
+use crate::stand::{Stand, same_environment};
 
 #[test]
 fn help_and_version_go_to_standard_output() {
@@ -53,12 +54,12 @@ fn completions_and_manual_pages_are_made() {
 fn a_full_disk_is_an_error_and_a_broken_pipe_is_none() {
     let stand = Stand::new();
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let output = stand.command(&["list"]).stdout(full).stderr(Stdio::piped()).output().unwrap();
+    let output = stand.command(&["list"]).stdout(full).stderr(Stdio::piped()).spawn().unwrap().finish();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write the result"));
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let output = stand.command(&["list"]).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    let output = stand.command(&["list"]).stdout(writer).stderr(Stdio::piped()).spawn().unwrap().finish();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_ne!(output.status.code(), Some(0));
 }
@@ -74,10 +75,10 @@ fn a_closed_standard_output_is_no_success() {
     let stand = Stand::new();
     let base = stand.command(&[]);
     let mut shell = std::process::Command::new("sh");
-    shell.args(["-c", &format!("exec {} list >&-", crate::stand::BINARY)]).env_clear();
-    shell.envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
-    assert_eq!(shell.status().unwrap().code(), Some(1));
-    let to_null = stand.command(&["list"]).stdout(Stdio::null()).status().unwrap();
+    shell.args(["-c", &format!("exec {} list >&-", crate::stand::BINARY)]);
+    same_environment(&mut shell, &base);
+    assert_eq!(shell.finish().status.code(), Some(1));
+    let to_null = status(&mut stand.command(&["list"]).stdout(Stdio::null()).spawn().unwrap());
     // Rust's own null device is opened for reading and writing only where nothing was open at all.
     assert_eq!(to_null.code(), Some(0));
 }

@@ -6,8 +6,9 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::agent::Agent;
+use crate::deadline::Finish as _;
 use crate::service::{Behaviour, Service};
-use crate::stand::{BINARY, Run, Stand, tool};
+use crate::stand::{BINARY, Run, Stand, same_environment, tool};
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
 
@@ -25,8 +26,8 @@ pub(crate) fn service(stand: &Stand) -> Service {
 fn example(stand: &Stand, program: &str, arguments: &[&str]) -> Command {
     let inner = stand.command(&[]);
     let mut command = Command::new(program);
-    command.args(arguments).current_dir(stand.path()).env_clear();
-    command.envs(inner.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    command.args(arguments).current_dir(stand.path());
+    same_environment(&mut command, &inner);
     let directory = Path::new(BINARY).parent().unwrap().display().to_string();
     let path = format!("{directory}:{}", std::env::var("PATH").unwrap());
     command.env("PATH", path).env("CBA_AGENT_PIN_SOURCE", stand.pin_source());
@@ -36,7 +37,7 @@ fn example(stand: &Stand, program: &str, arguments: &[&str]) -> Command {
 fn anaplan_token(stand: &Stand, service: &Service, more: &[&str]) -> Run {
     let script = format!("{EXAMPLES}/shell/anaplan-token");
     let arguments = [&[script.as_str(), "--slot", "0", "--auth-url", &service.url][..], more].concat();
-    Run::from_output(example(stand, "dash", &arguments).output().unwrap())
+    Run::from_output(example(stand, "dash", &arguments).finish())
 }
 
 /// What the service says to a token.
@@ -57,7 +58,7 @@ fn a_token_in_one_word_and_from_its_cache_until_it_is_logged_out() {
         let script = format!("{EXAMPLES}/shell/anaplan-token");
         let sh: &[&str] = if shell == "busybox" { &["sh"] } else { &[] };
         let arguments = [sh, &[&script, "--slot", "0", "--auth-url", &service.url, "--cache", &cache]].concat();
-        let again = Run::from_output(example(&stand, shell, &arguments).output().unwrap());
+        let again = Run::from_output(example(&stand, shell, &arguments).finish());
         assert_eq!(again.ok(), first, "{shell}");
     }
     assert_eq!(service.asked("/token/authenticate"), 2);
@@ -99,7 +100,7 @@ fn our_exit_codes_are_kept_and_what_anaplan_asks_for_is_waited() {
         service.behave(behaviour);
         let script = format!("{EXAMPLES}/shell/anaplan-token");
         let mut command = example(&stand, "dash", &[&script, "--slot", "0", "--auth-url", &service.url]);
-        let run = Run::from_output(command.env("ANAPLAN_PATIENCE", patience).output().unwrap());
+        let run = Run::from_output(command.env("ANAPLAN_PATIENCE", patience).finish());
         assert_eq!(run.stdout, "", "{run:?}");
         (run.code, run.stderr)
     };
@@ -127,10 +128,10 @@ fn a_token_comes_from_an_agent_too() {
     let agent = Agent::ready(&stand, &[]);
     let script = format!("{EXAMPLES}/shell/anaplan-token");
     let arguments = [&script, "--auth-url", &service.url, "--socket", &agent.socket];
-    let token = Run::from_output(example(&stand, "dash", &arguments).output().unwrap()).ok();
+    let token = Run::from_output(example(&stand, "dash", &arguments).finish()).ok();
     assert_eq!(validate(&stand, &service, token.trim()), "200");
     let line = format!("printf '%s\\n' \"$1\" | {script} --logout --auth-url {}", service.url);
-    Run::from_output(example(&stand, "dash", &["-c", &line, "x", token.trim()]).output().unwrap()).ok();
+    Run::from_output(example(&stand, "dash", &["-c", &line, "x", token.trim()]).finish()).ok();
     assert_eq!(service.tokens(), 0);
 }
 
@@ -225,7 +226,7 @@ fn python_requests_lists_workspaces_and_keeps_our_exit_code() {
     let script = format!("{EXAMPLES}/python/anaplan_requests.py");
     let run = || {
         let mut command = example(&stand, python(), &["-B", &script, "--slot", "0", "--auth-url", &service.url]);
-        Run::from_output(command.env("ANAPLAN_API_URL", &service.url).output().unwrap())
+        Run::from_output(command.env("ANAPLAN_API_URL", &service.url).finish())
     };
     assert_eq!(run().ok(), "ws1 Planning\n");
     assert_eq!(service.tokens(), 0, "it logs out");
@@ -241,7 +242,7 @@ fn java_logs_in_and_keeps_our_exit_code() {
     let source = format!("{EXAMPLES}/java/AnaplanLogin.java");
     let run = || {
         let mut java = example(&stand, "java", &[&source, "--slot", "0", "--auth-url", &service.url]);
-        Run::from_output(java.output().expect("apt-get install default-jdk-headless"))
+        Run::from_output(java.finish())
     };
     assert_eq!(validate(&stand, &service, run().ok().trim()), "200");
     stand.write("pin", "wrong-one");
@@ -261,7 +262,7 @@ fn actions_run_with_one_login_and_leave_no_token_behind() {
         command.env("ANAPLAN_API_URL", &service.url).env("ANAPLAN_POLL_SECONDS", "0");
         command.env("ANAPLAN_PIECE_BYTES", "100");
         command.env("CBA_AGENT_AUTH_URL", &service.url).env("CBA_AGENT_SLOT", "0");
-        Run::from_output(command.output().unwrap())
+        Run::from_output(command.finish())
     };
     let costs = stand.write("costs \"2026\".csv", "a,b\n3,4\n");
     let (uploaded, exported) = (stand.file("back.csv"), stand.file("result.csv"));
@@ -295,7 +296,7 @@ fn the_airflow_hook_fails_for_good_where_a_retry_mends_nothing() {
         let mut command = example(&stand, python(), &["-B", script, socket, &service.url]);
         command.env("PYTHONPATH", format!("{EXAMPLES}/airflow:{EXAMPLES}/python"));
         command.env("AIRFLOW_HOME", stand.file("airflow")).env("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR");
-        Run::from_output(command.output().unwrap()).ok()
+        Run::from_output(command.finish()).ok()
     };
     assert_eq!(hook(&agent.socket), "True\n");
     assert!(hook("/nonexistent/socket").starts_with("later: no agent answers"));

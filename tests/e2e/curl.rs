@@ -3,8 +3,9 @@
 use std::process::Command;
 
 use crate::clients::service;
+use crate::deadline::Finish as _;
 use crate::service::{Behaviour, Service};
-use crate::stand::{BINARY, Run, Stand};
+use crate::stand::{BINARY, Run, Stand, same_environment};
 
 /// The README's line, with the service's URL.
 fn log_in(stand: &Stand, service: &Service, flags: &str) -> Run {
@@ -15,9 +16,9 @@ fn log_in(stand: &Stand, service: &Service, flags: &str) -> Run {
     );
     let base = stand.command(&[]);
     let mut command = Command::new("sh");
-    command.args(["-c", &line]).current_dir(stand.path()).env_clear();
-    command.envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
-    Run::from_output(command.output().unwrap())
+    command.args(["-c", &line]).current_dir(stand.path());
+    same_environment(&mut command, &base);
+    Run::from_output(command.finish())
 }
 
 fn status(run: Run) -> String {

@@ -5,8 +5,9 @@ use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use crate::agent::{Agent, Client, PATIENCE};
-use crate::stand::{BINARY, Stand, tool};
+use crate::agent::{Agent, Client};
+use crate::deadline::{Finish as _, PATIENCE, status, until};
+use crate::stand::{BINARY, Stand, same_environment, tool};
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
 
@@ -87,7 +88,7 @@ fn an_activated_socket_is_served_and_left_to_systemd() {
     let environment = fs::read(format!("/proc/{worker}/environ")).unwrap();
     assert!(!String::from_utf8_lossy(&environment).contains("LISTEN_"));
     tool(Command::new("kill").args(["-TERM", &child.id().to_string()]));
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(status(&mut child).code(), Some(0));
     assert!(fs::symlink_metadata(&socket).is_ok(), "the socket is not the agent's to remove");
 }
 
@@ -99,9 +100,7 @@ fn the_watchdog_hears_of_progress_and_not_of_the_token() {
     let mut agent = Agent::ready(&stand, &["--call-timeout", "30s", "--metrics-file", &stand.file("m.prom")]);
     let mut client = Client::connect(&agent.socket);
     client.stream.write_all(b"POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}").unwrap();
-    while stand.calls("C_Sign") == 0 {
-        std::thread::yield_now();
-    }
+    stand.await_calls("C_Sign", 1);
     for _ in 0..6 {
         agent.hear("WATCHDOG=1");
     }
@@ -149,7 +148,7 @@ fn the_agent_makes_no_call_that_the_units_filter_refuses() {
     command.args(user.map(|user| format!("--groups={user}"))).args(["strace", "-f", "-qq", "-o", &trace, BINARY]);
     command.args(Agent::arguments(&stand, &["--socket-group", user.unwrap_or("0"), "--workers", "2"]));
     let base = stand.command(&[]);
-    command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    same_environment(&mut command, &base);
     let mut agent = Agent::start_in(&stand, command, 0o777);
     agent.hear("STATUS=ready");
     agent.payload();
@@ -176,7 +175,7 @@ fn promtool_takes(text: &str) {
     command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("apt-get install prometheus");
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
+    let output = child.finish();
     assert!(output.status.success(), "{output:?}");
 }
 
@@ -188,9 +187,7 @@ fn prometheus_reads_the_metrics_and_knows_the_alerts_of_them() {
     agent.payload();
     let text = agent.ask("GET", "/metrics", "").body;
     promtool_takes(&text);
-    while !fs::read_to_string(&file).unwrap_or_default().contains("cba_agent_ready 1") {
-        std::thread::yield_now();
-    }
+    until(|| fs::read_to_string(&file).unwrap_or_default().contains("cba_agent_ready 1"));
     promtool_takes(&fs::read_to_string(&file).unwrap());
     use std::os::unix::fs::PermissionsExt as _;
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
@@ -239,7 +236,7 @@ fn a_client_in_another_pid_namespace_is_served() {
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child", "--mount-proc", BINARY]).args(Agent::arguments(&stand, &[]));
     let base = stand.command(&[]);
-    command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    same_environment(&mut command, &base);
     let mut agent = Agent::start(&stand, command);
     agent.hear("STATUS=ready");
     agent.payload();

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::agent::Agent;
-use crate::stand::{EXTENSIONS, Run, Stand};
+use crate::deadline::Finish as _;
+use crate::stand::{EXTENSIONS, Run, Stand, same_environment};
 
 /// The line of a check in a report that found something failing.
 #[track_caller]
@@ -29,7 +30,7 @@ fn a_host_that_is_ready_is_told_so_without_a_login() {
     let source = stand.pin_source();
     let mut command = stand.command(&["doctor", "--pin-source", &source, "--slot", "0"]);
     // What cargo sets for its tests is what is warned of.
-    let report = Run::from_output(command.env_remove("LD_LIBRARY_PATH").output().unwrap()).ok();
+    let report = Run::from_output(command.env_remove("LD_LIBRARY_PATH").finish()).ok();
     // Whether anything keeps the clock right is the machine's affair.
     let lines: Vec<&str> = report.lines().filter(|line| !line.trim_start().starts_with("mend: timedatectl")).collect();
     let is_fine = |line: &&str| line.starts_with("ok ") || line.starts_with("warning  clock");
@@ -203,9 +204,9 @@ fn a_clock_before_the_build_is_a_failure() {
     let source = stand.pin_source();
     let inner = stand.command(&["doctor", "--pin-source", &source]);
     let mut command = std::process::Command::new("faketime");
-    command.arg("2020-01-01 00:00:00").arg(inner.get_program()).args(inner.get_args()).env_clear();
-    command.envs(inner.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
-    let run = Run::from_output(command.current_dir(stand.path()).output().unwrap());
+    command.arg("2020-01-01 00:00:00").arg(inner.get_program()).args(inner.get_args());
+    same_environment(&mut command, &inner);
+    let run = Run::from_output(command.current_dir(stand.path()).finish());
     let line = failing(run, "clock");
     assert!(line.contains("before this program was built") && line.contains("timedatectl"), "{line}");
 }

@@ -3,7 +3,8 @@
 use std::fs;
 use std::process::Stdio;
 
-use crate::stand::{Run, Stand};
+use crate::deadline::Finish as _;
+use crate::stand::{Run, Stand, same_environment};
 
 /// A stand whose `wrong` file holds a wrong PIN, with every module call logged.
 fn stand() -> Stand {
@@ -37,7 +38,7 @@ fn ten_parallel_runs_with_a_wrong_pin_spend_one_try() {
     let children: Vec<_> = (0..10).map(start).collect();
     let kinds: Vec<bool> = children
         .into_iter()
-        .map(|child| Run::from_output(child.wait_with_output().unwrap()).failed(4).contains("CKR_PIN_INCORRECT"))
+        .map(|child| Run::from_output(child.finish()).failed(4).contains("CKR_PIN_INCORRECT"))
         .collect();
     assert_eq!(kinds.iter().filter(|refused| **refused).count(), 1);
     assert_eq!(stand.calls("C_Login"), 1);
@@ -91,9 +92,9 @@ fn other_sources_never_clear_it() {
     let base = stand.command(&[]);
     let mut shell = std::process::Command::new("sh");
     shell.args(["-c", &format!("exec {} sign --pin-source fd:5 5< pin", crate::stand::BINARY)]);
-    shell.current_dir(stand.path()).env_clear();
-    shell.envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
-    assert!(Run::from_output(shell.output().unwrap()).failed(4).contains("no login is tried"));
+    shell.current_dir(stand.path());
+    same_environment(&mut shell, &base);
+    assert!(Run::from_output(shell.finish()).failed(4).contains("no login is tried"));
     assert_eq!(stand.calls("C_Login"), 1);
 }
 
@@ -194,13 +195,11 @@ fn a_second_run_waits_for_the_tokens_lock_and_says_so_when_it_is_too_long() {
     let source = stand.pin_source();
     let mut command = stand.command(&["sign", "--pin-source", &source]);
     let first = command.stdout(Stdio::piped()).spawn().unwrap();
-    while stand.calls("C_Sign") == 0 {
-        std::thread::yield_now();
-    }
+    stand.await_calls("C_Sign", 1);
     let error = stand.sign(&["--timeout", "300ms"]).failed(6);
     assert!(error.contains("another cba-agent holds the token"), "{error}");
     stand.sign(&[]).ok();
-    Run::from_output(first.wait_with_output().unwrap()).ok();
+    Run::from_output(first.finish()).ok();
 }
 
 #[test]
@@ -237,8 +236,8 @@ fn a_keypad_without_a_person_is_held_by_the_fuse_and_the_last_try() {
         let base = stand.command(&[]);
         let mut command = std::process::Command::new("setsid");
         command.args(["--wait", crate::stand::BINARY, "sign", "--pin-source", "pinpad"]).stdin(Stdio::null());
-        command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
-        Run::from_output(command.output().unwrap())
+        same_environment(&mut command, &base);
+        Run::from_output(command.finish())
     };
     stand.faulty("flags+20100");
     assert!(alone(&stand).failed(4).contains("CKF_USER_PIN_FINAL_TRY"));

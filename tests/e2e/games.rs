@@ -7,7 +7,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::access::open_to_all;
-use crate::agent::{Agent, Client, PATIENCE};
+use crate::agent::{Agent, Client};
+use crate::deadline::{Finish as _, until};
 use crate::stand::{Run, Stand, tool};
 
 /// A whole request.
@@ -43,7 +44,7 @@ fn a_socket_that_was_replaced_is_left_to_whoever_replaced_it() {
         if command[0] == "mv" {
             other.arg("/tmp/cba-agent-hostile");
         }
-        assert!(!other.output().unwrap().status.success(), "{command:?}");
+        assert!(!other.finish().status.success(), "{command:?}");
     }
     agent.payload();
 }
@@ -103,13 +104,9 @@ fn links_in_the_place_of_our_files_lead_nowhere() {
     // The metrics: the link itself is replaced.
     let (path, is_untouched) = victim("victim-metrics");
     symlink(&path, stand.path().join("cba_agent.prom")).unwrap();
-    let agent = Agent::ready(&stand, &["--metrics-file", &stand.file("cba_agent.prom")]);
+    let _agent = Agent::ready(&stand, &["--metrics-file", &stand.file("cba_agent.prom")]);
     let metrics = stand.path().join("cba_agent.prom");
-    let begun = std::time::Instant::now();
-    while fs::symlink_metadata(&metrics).unwrap().is_symlink() {
-        assert!(begun.elapsed() < PATIENCE, "the metrics were never written: {}", agent.log());
-        std::thread::yield_now();
-    }
+    until(|| !fs::symlink_metadata(&metrics).unwrap().is_symlink());
     is_untouched("metrics");
 }
 
@@ -163,11 +160,7 @@ fn a_worker_that_is_stopped_is_replaced_and_the_next_request_served() {
     tool(Command::new("kill").args(["-STOP", &worker.to_string()]));
     let reply = agent.ask("POST", "/sign", "{}");
     assert!([200, 503, 504].contains(&reply.status), "{reply:?}");
-    let begun = std::time::Instant::now();
-    while agent.ask("POST", "/sign", "{}").status != 200 {
-        assert!(begun.elapsed() < PATIENCE, "{}", agent.log());
-        std::thread::yield_now();
-    }
+    until(|| agent.ask("POST", "/sign", "{}").status == 200);
     assert!(!fs::exists(format!("/proc/{worker}")).unwrap(), "the stopped one is gone");
     // The front itself, stopped and continued.
     agent.signal("-STOP");

@@ -11,7 +11,8 @@ use std::process::Command;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::access::open_to_all;
-use crate::agent::{Agent, Client, PATIENCE};
+use crate::agent::{Agent, Client};
+use crate::deadline::{PATIENCE, status};
 use crate::stand::Stand;
 
 /// Payloads that the agent says it handed out.
@@ -199,7 +200,7 @@ fn users_who_flood_the_agent_do_not_stop_others() {
     }
     for mut child in floods {
         drop(child.stdin.take());
-        assert!(child.wait().unwrap().success());
+        assert!(status(&mut child).success());
     }
     let metrics = agent.ask("GET", "/metrics", "").body;
     let limited = metrics.lines().find(|line| line.contains("reason=\"rate_limited\"")).unwrap_or_default();

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::agent::{Agent, Judge};
+use crate::deadline::until;
 use crate::load::{Tally, kill_workers, load};
 use crate::stand::Stand;
 
@@ -53,12 +54,7 @@ fn ten_thousand_requests_while_workers_die_and_the_token_comes_and_goes() {
 fn agent_has_let_go(agent: &Agent) {
     let count = |what: &str| fs::read_dir(format!("/proc/{}/{what}", agent.id())).unwrap().count();
     let settled = || agent.workers().len() <= 2 && count("fd") < 40 && count("task") < 12;
-    let give_up = std::time::Instant::now() + crate::agent::PATIENCE;
-    while !settled() {
-        let (fds, tasks) = (count("fd"), count("task"));
-        assert!(std::time::Instant::now() < give_up, "{fds} descriptors, {tasks} threads, {:?}", agent.workers());
-        std::thread::yield_now();
-    }
+    until(settled);
 }
 
 #[test]
@@ -67,9 +63,7 @@ fn sigterm_in_the_middle_loses_nothing_that_was_accepted() {
     let agent = Agent::ready(&stand, &["--workers", "2"]);
     let judge = Judge::of(&stand, &agent.payload());
     let tally = load(&agent, &judge, (32, 20_000), |progress| {
-        while progress().is_some_and(|done| done < 2_000) {
-            std::thread::yield_now();
-        }
+        until(|| progress().is_none_or(|done| done >= 2_000));
         agent.signal("-TERM");
     });
     // Whoever came too late was not let in; everybody else got a payload.
@@ -94,9 +88,7 @@ fn sighup_in_the_middle_loses_nothing() {
     let judge = Judge::of(&stand, &agent.payload());
     let tally = load(&agent, &judge, (32, 4_000), |progress| {
         for at in [500, 1_000, 1_500, 2_000, 2_500] {
-            while progress().is_some_and(|done| done < at) {
-                std::thread::yield_now();
-            }
+            until(|| progress().is_none_or(|done| done >= at));
             agent.signal("-HUP");
         }
     });
@@ -113,9 +105,7 @@ fn a_worker_that_is_killed_is_replaced_before_anybody_asks() {
     let before = agent.workers();
     agent.kill_worker(before[0]);
     let replaced = |agent: &Agent| agent.workers().first().is_some_and(|worker| !before.contains(worker));
-    while !replaced(&agent) {
-        std::thread::yield_now();
-    }
+    until(|| replaced(&agent));
     agent.payload();
 }
 
@@ -218,9 +208,7 @@ fn a_pin_that_was_changed_meanwhile_costs_one_try() {
     let mut stand = Stand::new();
     stand.faulty("");
     let mut agent = Agent::ready(&stand, &["--workers", "2"]);
-    while agent.workers().len() < 2 || stand.calls("C_Login") < 2 {
-        std::thread::yield_now();
-    }
+    until(|| !(agent.workers().len() < 2 || stand.calls("C_Login") < 2));
     let old = stand.pin();
     stand.tool(
         "pkcs11-tool",
@@ -252,9 +240,7 @@ fn a_token_without_room_means_fewer_workers() {
     stand.faulty("one-session");
     let mut agent = Agent::ready(&stand, &["--workers", "3"]);
     let judge = Judge::of(&stand, &agent.payload());
-    while !agent.ask("GET", "/metrics", "").body.contains("cba_agent_workers{state=\"off\"} 2") {
-        std::thread::yield_now();
-    }
+    until(|| agent.ask("GET", "/metrics", "").body.contains("cba_agent_workers{state=\"off\"} 2"));
     let opened = stand.calls("C_OpenSession");
     let tally = load(&agent, &judge, (4, 100), |_| ());
     assert_eq!(Tally::get(&tally.payloads), 100);
@@ -293,9 +279,7 @@ fn a_certificate_that_was_renewed_is_found_on_sighup() {
     assert_eq!(agent.ask("GET", "/certificate", "").body, before);
     agent.signal("-HUP");
     agent.hear("RELOADING=1");
-    while agent.ask("GET", "/certificate", "").body == before {
-        std::thread::yield_now();
-    }
+    until(|| agent.ask("GET", "/certificate", "").body != before);
     assert_eq!(agent.ask("GET", "/certificate", "").body, stand.read("renewed.pem"));
     Judge::of(&stand, &agent.payload()).accept(&agent.payload());
 }
@@ -331,9 +315,7 @@ fn a_new_pin_outlives_the_refusal_of_the_old_one() {
     let right = stand.pin();
     stand.write("pin", "wrong-pin");
     let mut agent = Agent::begun(&stand, &[]);
-    while stand.calls("C_Login") == 0 {
-        std::thread::yield_now();
-    }
+    stand.await_calls("C_Login", 1);
     stand.write("pin", right);
     agent.signal("-HUP");
     agent.hear("STATUS=ready");

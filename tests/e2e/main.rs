@@ -14,6 +14,7 @@ mod clients;
 mod config;
 mod curl;
 mod custody;
+mod deadline;
 mod deploy;
 mod doctor;
 mod faults;

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::process::{Child, Stdio};
 
 use crate::agent::{Agent, children};
+use crate::deadline::status;
 use crate::stand::Stand;
 
 /// No other string in any program looks like it.
@@ -113,9 +114,7 @@ fn a_one_shot_front_has_it_nowhere_else_either() {
         let _ = fs::remove_file(stand.file("calls"));
         let mut command = stand.command(&["sign", "--pin-source", source]);
         let child = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        while stand.calls("C_Sign") == 0 {
-            std::thread::yield_now();
-        }
+        stand.await_calls("C_Sign", 1);
         child
     };
     let file = stand.pin_source();
@@ -125,7 +124,7 @@ fn a_one_shot_front_has_it_nowhere_else_either() {
         only_in_its_buffer(child.id(), 0, source);
         in_no_argument_and_no_environment_but_the_users(child.id());
         child.kill().unwrap();
-        child.wait().unwrap();
+        status(&mut child);
     }
 }
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
-use crate::stand::{BINARY, Run, Stand};
+use crate::deadline::{Finish as _, status};
+use crate::stand::{BINARY, Run, Stand, same_environment};
 
 /// Looks like nothing else that a program prints.
 const MARKER: &str = "Zk7qMarker93";
@@ -30,13 +31,10 @@ fn every_source_that_needs_no_person_works() {
     stand.run(&["sign"]).ok();
     let shell = format!("exec {BINARY} sign --pin-source fd:7 7< pin");
     let command = stand.command(&[]);
-    let output = std::process::Command::new("sh")
-        .args(["-c", &shell])
-        .current_dir(stand.path())
-        .envs(command.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))))
-        .output()
-        .unwrap();
-    Run::from_output(output).ok();
+    let mut shell_command = std::process::Command::new("sh");
+    shell_command.args(["-c", &shell]).current_dir(stand.path());
+    same_environment(&mut shell_command, &command);
+    Run::from_output(shell_command.finish()).ok();
 }
 
 #[test]
@@ -100,8 +98,8 @@ fn without_a_source_and_a_terminal_the_sources_are_listed() {
     let mut command = std::process::Command::new("setsid");
     let base = stand.command(&[]);
     command.args(["--wait", BINARY, "sign"]).stdin(Stdio::null());
-    command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
-    let error = Run::from_output(command.output().unwrap()).failed(4);
+    same_environment(&mut command, &base);
+    let error = Run::from_output(command.finish()).failed(4);
     assert!(error.contains("no PIN source is configured") && error.contains("file:PATH"), "{error}");
 }
 
@@ -197,13 +195,9 @@ fn a_pin_reaches_no_log_and_no_process_but_the_worker() {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pin = stand.pin();
     let front = child.id();
-    let worker = loop {
-        let children = fs::read_to_string(format!("/proc/{front}/task/{front}/children")).unwrap_or_default();
-        if stand.calls("C_Sign") > 0 {
-            break children.trim().to_owned();
-        }
-        std::thread::yield_now();
-    };
+    stand.await_calls("C_Sign", 1);
+    let children = fs::read_to_string(format!("/proc/{front}/task/{front}/children")).unwrap_or_default();
+    let worker = children.trim().to_owned();
     for process in [front.to_string(), worker.clone()] {
         let arguments = fs::read(format!("/proc/{process}/cmdline")).unwrap();
         assert!(!String::from_utf8_lossy(&arguments).contains(&pin));
@@ -211,7 +205,7 @@ fn a_pin_reaches_no_log_and_no_process_but_the_worker() {
     // Root reads it in spite of the worker being undumpable.
     let environment = fs::read(format!("/proc/{worker}/environ")).unwrap();
     assert!(!String::from_utf8_lossy(&environment).contains(&pin), "the worker inherited the PIN's variable");
-    let run = Run::from_output(child.wait_with_output().unwrap());
+    let run = Run::from_output(child.finish());
     assert!(!run.stderr.contains(&pin), "{}", run.stderr);
     run.ok();
 }
@@ -223,11 +217,9 @@ fn the_worker_inherits_no_descriptor_of_the_callers() {
     let base = stand.command(&[]);
     let mut shell = std::process::Command::new("sh");
     shell.args(["-c", &format!("exec {BINARY} sign --pin-source fd:7 7< pin 8< pin")]).current_dir(stand.path());
-    shell.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    same_environment(&mut shell, &base);
     let child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    while stand.calls("C_Initialize") == 0 {
-        std::thread::yield_now();
-    }
+    stand.await_calls("C_Initialize", 1);
     let front = child.id();
     let worker = fs::read_to_string(format!("/proc/{front}/task/{front}/children")).unwrap();
     let open: Vec<String> = fs::read_dir(format!("/proc/{}/fd", worker.trim()))
@@ -235,7 +227,7 @@ fn the_worker_inherits_no_descriptor_of_the_callers() {
         .map(|entry| fs::read_link(entry.unwrap().path()).unwrap().display().to_string())
         .collect();
     assert!(open.iter().all(|target| !target.ends_with("/pin")), "{open:?}");
-    Run::from_output(child.wait_with_output().unwrap()).ok();
+    Run::from_output(child.finish()).ok();
 }
 
 #[test]
@@ -246,7 +238,8 @@ fn a_pin_that_does_not_come_ends_at_the_deadline() {
     assert!(error.failed(4).contains("in time"));
     let mut command = stand.command(&["sign", "--timeout", "500ms", "--pin-source", "stdin"]);
     let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
-    let output = command.stdin(std::os::fd::OwnedFd::from(reader)).output().unwrap();
+    command.stdin(std::os::fd::OwnedFd::from(reader)).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = command.spawn().unwrap().finish();
     drop(writer);
     assert!(Run::from_output(output).failed(4).contains("in time"));
 }
@@ -281,14 +274,12 @@ fn a_replaced_source_is_kept_from_the_module_too() {
     let source = stand.pin_source();
     let mut command = stand.command(&["sign", "--pin-source", &source]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    while stand.calls("C_Initialize") == 0 {
-        std::thread::yield_now();
-    }
+    stand.await_calls("C_Initialize", 1);
     let front = child.id();
     let worker = fs::read_to_string(format!("/proc/{front}/task/{front}/children")).unwrap();
     let environment = fs::read(format!("/proc/{}/environ", worker.trim())).unwrap();
     assert!(!String::from_utf8_lossy(&environment).contains(MARKER));
-    Run::from_output(child.wait_with_output().unwrap()).ok();
+    Run::from_output(child.finish()).ok();
 }
 
 #[test]
@@ -298,9 +289,7 @@ fn the_pins_buffer_is_locked_in_memory() {
     let source = stand.pin_source();
     let mut command = stand.command(&["sign", "--pin-source", &source]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    while stand.calls("C_Sign") == 0 {
-        std::thread::yield_now();
-    }
+    stand.await_calls("C_Sign", 1);
     let front = child.id();
     let worker = fs::read_to_string(format!("/proc/{front}/task/{front}/children")).unwrap();
     for process in [front.to_string(), worker.trim().to_owned()] {
@@ -309,7 +298,7 @@ fn the_pins_buffer_is_locked_in_memory() {
         assert_ne!(locked.split_whitespace().nth(1), Some("0"), "{locked}");
     }
     child.kill().unwrap();
-    child.wait().unwrap();
+    status(&mut child);
 }
 
 #[test]

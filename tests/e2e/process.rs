@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
-use crate::stand::{Run, Stand};
+use crate::deadline::{Finish as _, status, until};
+use crate::stand::{Run, Stand, same_environment};
 
 /// Starts `sign` and returns when the worker is in a call of the faulty module.
 fn start_until(stand: &Stand, call: &str, arguments: &[&str]) -> (Child, u32) {
@@ -12,11 +12,7 @@ fn start_until(stand: &Stand, call: &str, arguments: &[&str]) -> (Child, u32) {
     let all: Vec<&str> = ["sign", "--pin-source", &source].into_iter().chain(arguments.iter().copied()).collect();
     let mut command = stand.command(&all);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let give_up = Instant::now() + Duration::from_secs(20);
-    while stand.calls(call) == 0 {
-        assert!(Instant::now() < give_up, "{call} was never made");
-        std::thread::yield_now();
-    }
+    stand.await_calls(call, 1);
     let front = child.id();
     let children = fs::read_to_string(format!("/proc/{front}/task/{front}/children")).unwrap();
     (child, children.trim().parse().unwrap())
@@ -24,15 +20,8 @@ fn start_until(stand: &Stand, call: &str, arguments: &[&str]) -> (Child, u32) {
 
 /// Whether a process is gone or a zombie that nobody has yet waited for.
 pub(crate) fn is_gone(process: u32) -> bool {
-    let give_up = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < give_up {
-        match fs::read_to_string(format!("/proc/{process}/stat")) {
-            Err(_) => return true,
-            Ok(stat) if stat.contains(") Z ") => return true,
-            Ok(_) => std::thread::yield_now(),
-        }
-    }
-    false
+    until(|| fs::read_to_string(format!("/proc/{process}/stat")).map_or(true, |stat| stat.contains(") Z ")));
+    true
 }
 
 #[test]
@@ -41,10 +30,8 @@ fn a_hang_ends_at_the_deadline_with_exit_6_and_no_process_left() {
     for call in ["C_Initialize", "C_GetSlotList", "C_OpenSession", "C_Login", "C_FindObjects", "C_SignInit", "C_Sign"] {
         stand.faulty(&format!("{call}=hang"));
         let (child, worker) = start_until(&stand, call, &["--timeout", "700ms", "--state-dir", &stand.file(call)]);
-        let start = Instant::now();
-        let error = Run::from_output(child.wait_with_output().unwrap()).failed(6);
+        let error = Run::from_output(child.finish()).failed(6);
         assert!(error.contains("did not answer within 700ms"), "{call}: {error}");
-        assert!(start.elapsed() < Duration::from_secs(10), "{call}");
         assert!(is_gone(worker), "{call}");
     }
 }
@@ -101,7 +88,7 @@ fn killing_the_front_takes_the_worker_with_it() {
     stand.faulty("C_Sign=hang");
     let (mut child, worker) = start_until(&stand, "C_Sign", &[]);
     child.kill().unwrap();
-    child.wait().unwrap();
+    status(&mut child);
     assert!(is_gone(worker));
 }
 
@@ -111,7 +98,7 @@ fn ctrl_c_leaves_no_process_behind() {
     stand.faulty("C_Sign=hang");
     let (child, worker) = start_until(&stand, "C_Sign", &[]);
     crate::stand::tool(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]));
-    let output = child.wait_with_output().unwrap();
+    let output = child.finish();
     assert!(output.stdout.is_empty());
     assert!(is_gone(worker));
 }
@@ -126,7 +113,7 @@ fn whatever_ends_the_front_ends_what_the_module_started() {
         let started = fs::read_to_string(format!("/proc/{worker}/task/{worker}/children")).unwrap();
         let started: u32 = started.trim().parse().unwrap();
         crate::stand::tool(std::process::Command::new("kill").args([signal, &child.id().to_string()]));
-        child.wait_with_output().unwrap();
+        child.finish();
         assert!(is_gone(worker) && is_gone(started), "{signal}");
     }
 }
@@ -137,7 +124,7 @@ fn killing_the_worker_is_exit_6() {
     stand.faulty("C_Sign=hang");
     let (child, worker) = start_until(&stand, "C_Sign", &[]);
     crate::stand::tool(std::process::Command::new("kill").args(["-KILL", &worker.to_string()]));
-    let error = Run::from_output(child.wait_with_output().unwrap()).failed(6);
+    let error = Run::from_output(child.finish()).failed(6);
     assert!(error.contains("killed by signal 9"), "{error}");
 }
 
@@ -179,7 +166,7 @@ fn the_worker_is_not_dumpable_and_reads_no_terminal() {
     let out = fs::read_link(format!("/proc/{worker}/fd/1")).unwrap();
     assert!(out.to_str().unwrap().starts_with("pipe:"), "{}", out.display());
     child.kill().unwrap();
-    child.wait().unwrap();
+    status(&mut child);
 }
 
 #[test]
@@ -201,7 +188,7 @@ fn a_program_with_more_rights_than_its_caller_reaches_no_module() {
         command
     };
     command.args([&program, "list", "--module", "softhsm2"]);
-    let error = Run::from_output(command.env_clear().env("PATH", "/usr/bin:/bin").output().unwrap()).failed(1);
+    let error = Run::from_output(command.env_clear().env("PATH", "/usr/bin:/bin").finish()).failed(1);
     assert!(error.contains("set-user-ID"), "{error}");
 }
 
@@ -214,18 +201,16 @@ fn the_front_leaves_no_core() {
     let script = format!("{allow}; exec {} sign --pin-source {}", crate::stand::BINARY, stand.pin_source());
     let base = stand.command(&[]);
     let mut shell = std::process::Command::new("sh");
-    shell.args(["-c", &script]).current_dir(stand.path()).env_clear();
-    shell.envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    shell.args(["-c", &script]).current_dir(stand.path());
+    same_environment(&mut shell, &base);
     let child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    while stand.calls("C_Sign") == 0 {
-        std::thread::yield_now();
-    }
+    stand.await_calls("C_Sign", 1);
     let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
     crate::stand::tool(std::process::Command::new("kill").args(["-ABRT", &child.id().to_string()]));
     use std::os::unix::process::ExitStatusExt as _;
-    let status = child.wait_with_output().unwrap().status;
+    let status = child.finish().status;
     assert_eq!((status.signal(), status.core_dumped()), (Some(6), false));
 }
 
@@ -234,11 +219,10 @@ fn a_module_that_floods_its_output_is_read_all_the_time() {
     let mut stand = Stand::new();
     for call in ["C_Initialize", "C_OpenSession", "C_Login", "C_Sign", "C_Finalize", "exit"] {
         stand.faulty(&format!("{call}=flood"));
-        let start = Instant::now();
+        // Who waits for a time limit here fails.
         stand.sign(&["--timeout", "10s"]).ok();
         let run = stand.sign(&["--timeout", "10s", "-v"]);
         assert!(run.stderr.contains("module: line 4095 of a flood"), "{call}");
         run.ok();
-        assert!(start.elapsed() < Duration::from_secs(9), "{call}: somebody waited for a time limit");
     }
 }

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::stand::{Run, Stand, faulty_module, tool};
+use crate::deadline::Finish as _;
+use crate::stand::{Run, Stand, faulty_module, same_environment, tool};
 
 /// What every profile forbids from the first line of the module on.
 const NEVER: [&str; 11] = [
@@ -168,9 +169,9 @@ fn a_kernel_that_cannot_confine_is_said_to_be_one() {
         let mut traced = Command::new("strace");
         traced.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=landlock_create_ruleset,seccomp", "-e"]);
         traced.arg(format!("inject={inject}")).arg(command.get_program()).args(command.get_args());
-        traced.current_dir(stand.path()).env_clear();
-        traced.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let run = Run::from_output(traced.output().unwrap());
+        traced.current_dir(stand.path());
+        same_environment(&mut traced, &command);
+        let run = Run::from_output(traced.finish());
         assert!(run.stdout.contains("warning  sandbox          profile softhsm2: "), "{run:?}");
         assert!(run.stdout.contains(words), "{run:?}");
     }
@@ -202,7 +203,7 @@ fn softhsms_tokens_are_found_wherever_its_configuration_says() {
     }
     fs::write(home.join("softhsm2.conf"), configuration(&moved)).unwrap();
     let mut command = stand.command(&["sign", "--slot", "0", "--pin-source", &stand.pin_source()]);
-    Run::from_output(command.env_remove("SOFTHSM2_CONF").output().unwrap()).ok();
+    Run::from_output(command.env_remove("SOFTHSM2_CONF").finish()).ok();
 }
 
 #[test]

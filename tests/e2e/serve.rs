@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::agent::{Agent, Client, Judge};
-use crate::stand::{BINARY, Run, Stand, tool};
+use crate::deadline::{Finish as _, until};
+use crate::stand::{BINARY, Run, Stand, same_environment, tool};
 
 /// curl on the agent's socket.
 fn curl(agent: &Agent, arguments: &[&str]) -> String {
@@ -101,7 +102,7 @@ fn sign_by_a_socket_prints_what_sign_prints() {
         let all: Vec<&str> = ["sign", "--socket", &agent.socket].into_iter().chain(more.iter().copied()).collect();
         // Neither module nor PIN.
         let mut command = stand.command(&all);
-        Run::from_output(command.env_remove("CBA_AGENT_MODULE").output().unwrap())
+        Run::from_output(command.env_remove("CBA_AGENT_MODULE").finish())
     };
     for format in ["json", "body", "header", "curl", "env"] {
         let (own, by_socket) = (stand.sign(&["--format", format]).ok(), sign(&["--format", format]).ok());
@@ -184,7 +185,7 @@ fn a_socket_is_taken_over_only_from_the_dead() {
     let stand = Stand::new();
     let serve = |stand: &Stand| {
         let arguments = Agent::arguments(stand, &[]);
-        Run::from_output(stand.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap())
+        Run::from_output(stand.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).finish())
     };
     // Somebody's file, somebody's link, somebody who answers.
     let socket = stand.write("agent.sock", "precious");
@@ -270,9 +271,7 @@ fn the_front_and_its_worker_give_nothing_away() {
 fn an_agent_that_is_killed_takes_its_workers_with_it() {
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &["--workers", "3"]);
-    while agent.workers().len() < 3 {
-        std::thread::yield_now();
-    }
+    until(|| agent.workers().len() >= 3);
     let workers = agent.workers();
     agent.end("-KILL");
     for worker in workers {
@@ -298,7 +297,7 @@ fn whoever_asks_by_hand_reads_what_is_wrong() {
         "-d",
         "{}",
     ]);
-    let output = command.stdout(Stdio::piped()).output().unwrap();
+    let output = command.finish();
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("{\"method\""));
 }
 
@@ -326,7 +325,9 @@ fn an_idle_agent_is_small_and_sleeps() {
     std::thread::sleep(std::time::Duration::from_secs(1));
     let before = wakes();
     std::thread::sleep(std::time::Duration::from_secs(3));
-    assert_eq!(wakes(), before);
+    // The kernel may wake a thread for reasons of its own; an agent that looks for news does so many times a second.
+    let woken = wakes() - before;
+    assert!(woken < 10, "woken {woken} times in three seconds");
 }
 
 #[test]
@@ -347,9 +348,7 @@ fn a_token_that_waits_for_a_touch_is_ready() {
     agent.payload();
     std::thread::scope(|scope| {
         let touched = scope.spawn(|| agent.payload());
-        while stand.calls("C_Sign") < 2 {
-            std::thread::yield_now();
-        }
+        stand.await_calls("C_Sign", 2);
         // The proof of the first payload holds for five seconds, and a probe waits as long.
         std::thread::sleep(std::time::Duration::from_secs(5));
         assert_eq!(agent.ask("GET", "/readyz", "").status, 200);
@@ -363,7 +362,7 @@ fn without_a_pin_and_somebody_to_ask_it_ends_with_exit_4() {
     let mut command = std::process::Command::new("setsid");
     command.args(["--wait", BINARY, "serve", "--socket", &stand.file("s")]);
     let base = stand.command(&[]);
-    command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
-    let error = Run::from_output(command.stdin(Stdio::null()).output().unwrap()).failed(4);
+    same_environment(&mut command, &base);
+    let error = Run::from_output(command.finish()).failed(4);
     assert!(error.contains("--pin-source takes"), "{error}");
 }

@@ -1,5 +1,6 @@
 //! A temporary token and the binary run against it.
 
+use crate::deadline::{Finish as _, until};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -141,6 +142,12 @@ impl Stand {
         self.read("calls").lines().filter(|line| *line == name).count()
     }
 
+    /// Waits until the faulty module was called so often.
+    #[track_caller]
+    pub(crate) fn await_calls(&self, name: &str, count: usize) {
+        until(|| self.calls(name) >= count);
+    }
+
     /// The binary in a clean environment, with the module chosen.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
@@ -161,7 +168,7 @@ impl Stand {
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Run {
-        Run::from_output(self.command(arguments).output().unwrap())
+        Run::from_output(self.command(arguments).finish())
     }
 
     pub(crate) fn run_with_input(&self, arguments: &[&str], input: impl AsRef<[u8]>) -> Run {
@@ -169,7 +176,7 @@ impl Stand {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // The program may end before it has read all.
         let _ = child.stdin.take().unwrap().write_all(input.as_ref());
-        Run::from_output(child.wait_with_output().unwrap())
+        Run::from_output(child.finish())
     }
 
     /// `sign` with the PIN from its file.
@@ -248,6 +255,11 @@ impl Stand {
 /// What Anaplan wants of a certificate.
 pub(crate) const EXTENSIONS: &str = "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n\
     extendedKeyUsage=clientAuth,emailProtection\nsubjectAltName=email:integration@example.com\n";
+
+/// Gives a command the environment of another one and nothing else.
+pub(crate) fn same_environment(command: &mut Command, of: &Command) {
+    command.env_clear().envs(of.get_envs().filter_map(|(name, value)| Some((name, value?))));
+}
 
 #[track_caller]
 pub(crate) fn tool(command: &mut Command) -> String {

@@ -3,7 +3,8 @@
 use std::fs;
 use std::process::Command;
 
-use crate::stand::{BINARY, Run, Stand};
+use crate::deadline::Finish as _;
+use crate::stand::{BINARY, Run, Stand, same_environment};
 
 /// `sign` on a host whose policy file says this and belongs to this user, with this mode.
 fn sign_under(stand: &Stand, policy: &str, (owner, mode): (u32, &str), arguments: &[&str]) -> Run {
@@ -17,8 +18,8 @@ fn sign_under(stand: &Stand, policy: &str, (owner, mode): (u32, &str), arguments
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", &script, "sh", BINARY, "sign", "--pin-source", &source]).args(arguments);
     let base = stand.command(&[]);
-    command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
-    Run::from_output(command.current_dir(stand.path()).output().unwrap())
+    same_environment(&mut command, &base);
+    Run::from_output(command.current_dir(stand.path()).finish())
 }
 
 const ROOTS: (u32, &str) = (0, "644");

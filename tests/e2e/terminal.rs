@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use crate::stand::{BINARY, Run, Stand};
+use crate::deadline::Finish as _;
+use crate::stand::{BINARY, Run, Stand, same_environment};
 
 /// Runs an expect script with the stand's environment; `$agent` is the binary.
 fn expect(stand: &Stand, script: &str) -> Run {
@@ -13,9 +14,9 @@ fn expect(stand: &Stand, script: &str) -> Run {
     let file = stand.write("script.exp", format!("{head}{script}{tail}"));
     let base = stand.command(&[]);
     let mut command = Command::new("expect");
-    command.arg(file).current_dir(stand.path()).env_clear();
-    command.envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
-    Run::from_output(command.output().expect("apt-get install expect"))
+    command.arg(file).current_dir(stand.path());
+    same_environment(&mut command, &base);
+    Run::from_output(command.finish())
 }
 
 #[test]

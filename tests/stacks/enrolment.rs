@@ -2,9 +2,10 @@
 
 use std::process::Command;
 
+use crate::deadline::Finish as _;
 use crate::piv_card::Card;
 use crate::stack::make_ca;
-use crate::stand::{BINARY, EXTENSIONS, Stand, tool};
+use crate::stand::{BINARY, EXTENSIONS, Stand, same_environment, tool};
 
 /// The commands of the guide's blocks with any of these marks, in their order.
 fn commands(marks: &[&str]) -> String {
@@ -96,12 +97,12 @@ impl Newcomer {
             Place::Card(card) => card.on_host("expect"),
         };
         let exp = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stacks/guide.exp");
-        command.args([exp, &script]).current_dir(self.stand.path()).env_clear();
-        command.envs(inner.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+        command.args([exp, &script]).current_dir(self.stand.path());
+        same_environment(&mut command, &inner);
         command.env_remove("CBA_AGENT_MODULE");
         let directory = std::path::Path::new(BINARY).parent().unwrap().display().to_string();
         command.env("PATH", format!("{directory}:{}", std::env::var("PATH").unwrap()));
-        let output = command.output().unwrap();
+        let output = command.finish();
         let shown = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{shown}{}", String::from_utf8_lossy(&output.stderr));
         assert!(shown.contains("valid: v2"), "{shown}");

@@ -12,6 +12,9 @@ mod stand;
 #[path = "../e2e/agent.rs"]
 #[allow(dead_code)]
 mod agent;
+#[path = "../e2e/deadline.rs"]
+#[allow(dead_code)]
+mod deadline;
 #[path = "../e2e/load.rs"]
 #[allow(dead_code)]
 mod load;

@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use crate::deadline::Finish as _;
 use crate::softhsm2::SoftHsm2;
 use crate::stack::Stack;
 use crate::stand::{Run, Stand, faulty_module, softhsm_module, tool};
@@ -105,13 +106,10 @@ fn a_server_killed_while_it_signs_is_exit_6_at_once() {
     remote.serve(&faulty_module().display().to_string());
     let arguments = ["sign", "--key-id", "01", "--pin-source", &source, "--timeout", "60s"];
     let child = remote.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    while remote.stand().calls("C_Sign") == 0 {
-        std::thread::yield_now();
-    }
-    let start = std::time::Instant::now();
+    remote.stand().await_calls("C_Sign", 1);
     remote.take_out();
-    let error = Run::from_output(child.wait_with_output().unwrap()).failed(6);
-    assert!(error.contains("C_Sign: CKR_") && start.elapsed().as_secs() < 30, "{error}");
+    let error = Run::from_output(child.finish()).failed(6);
+    assert!(error.contains("C_Sign: CKR_"), "{error}");
     remote.put_back();
     remote.sign(&remote.plain_key(), &source, &[]).ok();
 }

@@ -4,11 +4,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::agent::Judge;
+use crate::deadline::{Finish as _, until};
 use crate::load::{Tally, kill_workers, load};
 use crate::piv_card::Card;
 use crate::scenarios::serve;
 use crate::stack::Stack;
-use crate::stand::{BINARY, Run, Stand};
+use crate::stand::{BINARY, Run, Stand, same_environment};
 
 pub(crate) struct Piv {
     card: Card,
@@ -33,8 +34,8 @@ impl Stack for Piv {
     fn command(&self, arguments: &[&str]) -> Command {
         let inner = self.stand.command(arguments);
         let mut command = self.card.on_host(BINARY);
-        command.args(arguments).env_clear().stdin(Stdio::null());
-        command.envs(inner.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+        command.args(arguments).stdin(Stdio::null());
+        same_environment(&mut command, &inner);
         command
     }
 
@@ -91,7 +92,7 @@ fn the_fuse_leaves_two_of_three_tries_on_the_card() {
         };
         let all: Vec<_> = (0..10).map(start).collect();
         for child in all {
-            Run::from_output(child.wait_with_output().unwrap()).failed(4);
+            Run::from_output(child.finish()).failed(4);
         }
         assert_eq!(piv.card.tries_left(), 2, "{module}");
     }
@@ -136,12 +137,9 @@ fn a_card_pulled_while_it_signs_is_exit_6_within_the_deadline() {
         let arguments = ["sign", "--key-id", "01", "--pin-source", &source, "--timeout", "8s"];
         let start = Instant::now();
         let child = piv.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        while piv.card.tell("begun") == before && start.elapsed() < Duration::from_secs(5) {
-            std::thread::yield_now();
-        }
+        until(|| !(piv.card.tell("begun") == before && start.elapsed() < Duration::from_secs(5)));
         piv.card.tell("unplug");
-        let run = Run::from_output(child.wait_with_output().unwrap());
-        assert!(start.elapsed() < Duration::from_secs(20), "{module}");
+        let run = Run::from_output(child.finish());
         run.failed(6);
         piv.card.tell("delay 0");
         piv.card.await_token(false);

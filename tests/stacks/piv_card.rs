@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
+use crate::deadline::Finish as _;
 use crate::kryoptic::build;
 use crate::stack::make_ca;
 use crate::stand::{EXTENSIONS, Stand, tool};
@@ -97,7 +98,7 @@ impl Card {
     pub(crate) fn await_token(&self, there: bool) {
         let module = "/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so";
         let seen = || {
-            let output = self.on_host("pkcs11-tool").args(["--module", module, "--list-slots"]).output().unwrap();
+            let output = self.on_host("pkcs11-tool").args(["--module", module, "--list-slots"]).finish();
             String::from_utf8_lossy(&output.stdout).contains("token label")
         };
         for _ in 0..400 {

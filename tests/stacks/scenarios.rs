@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::agent::{Agent, Judge};
+use crate::deadline::{Finish as _, until};
 use crate::load::{Tally, load};
 use crate::spy;
 use crate::stack::Stack;
@@ -107,7 +108,7 @@ pub(crate) fn ten_unattended_runs_with_a_wrong_pin_spend_one_try(stack: &mut dyn
     let start = |_| stack.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let all_at_once: Vec<_> = (0..10).map(start).collect();
     for child in all_at_once {
-        let error = Run::from_output(child.wait_with_output().unwrap()).failed(4);
+        let error = Run::from_output(child.finish()).failed(4);
         refused += usize::from(error.contains("CKR_PIN_INCORRECT"));
     }
     assert_eq!(refused, 1, "tries spent");
@@ -141,7 +142,7 @@ pub(crate) fn says_that_a_locked_pin_is_locked(stack: &mut dyn Stack) {
 fn wrong_login(stack: &dyn Stack) {
     let mut command = stack.other("pkcs11-tool");
     command.args(["--module", &stack.module(), "--login", "--pin", "654321", "--list-objects", "--type", "privkey"]);
-    let output = command.output().unwrap();
+    let output = command.finish();
     assert!(!output.status.success(), "{output:?}");
 }
 
@@ -186,9 +187,7 @@ pub(crate) fn serves_and_recovers_from_a_lost_token_by_itself(stack: &mut dyn St
     judge.accept(&agent.payload());
     for _ in 0..2 {
         // SoftHSM2 can lose its token where a process is killed in a login.
-        while !agent.ask("GET", "/metrics", "").body.contains("cba_agent_workers{state=\"starting\"} 0\n") {
-            std::thread::yield_now();
-        }
+        until(|| agent.ask("GET", "/metrics", "").body.contains("cba_agent_workers{state=\"starting\"} 0\n"));
         stack.take_out();
         // A token in memory may sign on until its worker is gone; nothing else may.
         for worker in agent.workers() {

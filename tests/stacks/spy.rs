@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::deadline::Finish as _;
 use crate::stack::Stack;
 use crate::stand::Run;
 
@@ -54,7 +55,7 @@ pub(crate) fn record(stack: &mut dyn Stack, arguments: &[&str]) -> String {
         .env("CBA_AGENT_MODULE", module())
         .env("PKCS11SPY", real)
         .env("PKCS11SPY_OUTPUT", &log);
-    let run = Run::from_output(command.output().unwrap());
+    let run = Run::from_output(command.finish());
     assert!(run.stderr.contains("warning: --module-debug"), "{}", run.stderr);
     run.ok();
     let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap()).into_owned();

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::deadline::Finish as _;
 use crate::stand::{Run, Stand};
 
 /// A token of one kind, with everything that differs from kind to kind.
@@ -34,7 +35,7 @@ pub(crate) trait Stack {
     fn put_back(&mut self);
 
     fn run(&self, arguments: &[&str]) -> Run {
-        Run::from_output(self.command(arguments).output().unwrap())
+        Run::from_output(self.command(arguments).finish())
     }
 
     /// `sign` with the key of these flags and the PIN of this source.
