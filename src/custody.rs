@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use crate::certificate::chain::{self, Roots};
 use crate::certificate::{Certificate, utc};
+use crate::error::Explain as _;
 use crate::facts::{Confinement, Key, KeyDetail, Library, Mechanism, Token};
-use crate::policy::{self, Order, Policy, Subject, Wish};
+use crate::policy::{self, Order, Policy, Refused, Subject, Wish};
 use crate::printable::{hex, printable, printable_bytes};
 
 mod attested;
@@ -98,6 +99,9 @@ pub struct Report {
     certificate: Option<CertificateReport>,
     attestation: Option<Attestation>,
     run: Run,
+    /// What helps against the refusals of the policy.
+    #[serde(skip)]
+    hints: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -242,8 +246,15 @@ impl Report {
                 pin: token.as_ref().map(pin_state),
                 now: measure.now,
             },
+            hints: Refused(decide(evidence, measure).refusals).hints(),
             rules,
         }
+    }
+
+    /// What helps against the refusals of the policy.
+    #[must_use]
+    pub fn hints(&self) -> &[String] {
+        &self.hints
     }
 
     /// Why the policy refuses; empty where it allows.

@@ -142,7 +142,7 @@ impl Kind {
             Self::NotFound | Self::Ambiguous | Self::Unsuitable => "`cba-agent list` shows what is there",
             Self::NotAllowed => "the agent's allow_users, allow_groups and socket_group say whom it serves",
             Self::AgentUnreachable | Self::AgentBusy => "`cba-agent health --socket PATH` asks the agent how it is",
-            Self::Policy => "the [policy] table of the configuration sets the rules; SECURITY.md explains them",
+            Self::Policy => "`cba-agent doctor` shows each key of [policy] that is set, and where",
             _ => "run it again with -v to see what was done, and what the module itself says",
         }
     }

@@ -30,6 +30,7 @@
 //! cli             the command line, no I/O
 //! log             notices on standard error
 //! custody/*       evidence and verdict, for auditors: text, JSON, a page              PURE
+//! payload_check   what must hold for a payload, whoever signed it                      PURE
 //! policy/*        facts in, decision out: key, certificate, token, version            PURE
 //! identity        which key and certificate belong together                            PURE
 //! selector/*      --slot .. and RFC 7512 URIs: parse, print, match                     PURE
@@ -78,6 +79,7 @@ pub mod identity;
 pub mod log;
 pub mod modules;
 pub mod page;
+pub mod payload_check;
 pub mod pin;
 pub mod policy;
 pub mod printable;

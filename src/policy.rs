@@ -7,8 +7,12 @@ use crate::certificate::Certificate;
 use crate::facts::{Key, Mechanism, Token};
 
 mod decision;
+mod rule;
 
-pub use decision::{Decision, Objection, Refused, Rule, decide, decide_certificate, decide_order, decide_token};
+pub use decision::{
+    Decision, Refused, decide, decide_certificate, decide_order, decide_payload, decide_token, decide_version,
+};
+pub use rule::{Breach, Rule};
 
 /// The smallest RSA key that the front can check signatures of.
 pub const MIN_RSA_BITS: usize = 2048;
@@ -47,6 +51,19 @@ impl Requirement {
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, requirement)| *requirement == self).map_or("", |(name, _)| name)
+    }
+
+    /// The attribute or flag of PKCS#11 that shows it.
+    #[must_use]
+    pub fn attribute(self) -> &'static str {
+        match self {
+            Self::Sensitive => "CKA_SENSITIVE",
+            Self::NonExtractable => "CKA_EXTRACTABLE",
+            Self::AlwaysSensitive => "CKA_ALWAYS_SENSITIVE",
+            Self::NeverExtractable => "CKA_NEVER_EXTRACTABLE",
+            Self::Local => "CKA_LOCAL",
+            Self::HardwareToken => "CKF_HW_SLOT",
+        }
     }
 
     /// Whether the facts prove it; `None` where the token does not report it.

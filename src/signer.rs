@@ -11,42 +11,24 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::audit::chain::{Caller, Entry, Event, Payload};
-use crate::cba::received::Received;
+use crate::cba::Request;
 use crate::cba::verify::Freshness;
-use crate::cba::{self, Request, Version, Violation};
 use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::custody::Evidence;
 use crate::deadline::Deadline;
-use crate::error::{Error, Explain, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::facts::{Description, Mechanism};
 use crate::identity::Identity;
+use crate::payload_check::{CLOCK_TOLERANCE, check_result};
 use crate::policy::{self, Order, Subject, Wish};
 use crate::printable::hex;
 use crate::reach::{Failure, Login, Reached, evidence, now, warn_before_end};
 use crate::worker::wire::{Authentication, Reply, Request as WorkerRequest};
 use crate::worker::{Descriptors, HandleError, Progress, Rest};
 
-/// Clocks may be corrected while a token works, by so many seconds.
-const CLOCK_TOLERANCE: u64 = 5;
-
 /// What should be noticed once a day by whoever reads the log of a service.
 const NOTICE_AGAIN: u64 = 86_400;
-
-/// The token's result is not what was asked for.
-#[derive(Debug, thiserror::Error)]
-#[error("the token's result was thrown away")]
-pub struct BadResult(#[source] Violation);
-
-impl Explain for BadResult {
-    fn kind(&self) -> Kind {
-        Kind::SignatureInvalid
-    }
-
-    fn hints(&self) -> Vec<String> {
-        vec!["treat this as an alarm: module, token or memory is faulty or was taken over; nothing was printed".into()]
-    }
-}
 
 /// A worker that is logged in and has an identity: it signs fresh messages, and nothing else.
 #[derive(Debug)]
@@ -216,7 +198,7 @@ impl Signer {
         let freshness =
             Freshness { now: now(), max_age: start.elapsed().as_secs() + CLOCK_TOLERANCE, max_ahead: CLOCK_TOLERANCE };
         let certificate = &self.identity.certificate;
-        check(wish.version, (&message, &signature), certificate, freshness)?;
+        check_result(wish.version, (&message, &signature), certificate, freshness)?;
         self.judge(config, wish)?;
         self.has_signed = true;
         tracing::debug!("signed by {} and verified", self.mechanism.name());
@@ -357,34 +339,6 @@ pub fn first_mechanism(reached: &Reached) -> Result<Mechanism> {
             .hint("`pkcs11-tool --list-mechanisms` shows what it has")
     };
     reached.session.mechanisms.first().copied().ok_or_else(none)
-}
-
-/// Checks what an agent gave as if it came from a token of our own, asked for at `since` in seconds of Unix time.
-///
-/// # Errors
-/// When it is another version than was asked for, or does not hold.
-pub fn check_received(received: &Received, version: Version, since: u64) -> Result<()> {
-    if received.version != version {
-        return Err(Error::new(Kind::SignatureInvalid, format!("the agent's payload is {}", received.version))
-            .hint("what answers on that socket is not to be trusted; no payload was printed"));
-    }
-    let now = now();
-    let max_age = now.saturating_sub(since) + CLOCK_TOLERANCE;
-    let freshness = Freshness { now, max_age, max_ahead: CLOCK_TOLERANCE };
-    Ok(check(version, (&received.message, &received.signature), &received.certificate, freshness)?)
-}
-
-/// A result is accepted only whole: exactly 100 bytes, fresh, and signed by the key of the certificate.
-fn check(
-    version: Version,
-    (message, signature): (&[u8], &[u8]),
-    certificate: &Certificate,
-    freshness: Freshness,
-) -> Result<(), BadResult> {
-    if message.len() != cba::message::LEN {
-        return Err(BadResult(Violation::Length { found: message.len() }));
-    }
-    cba::verify(version, (message, signature), certificate, freshness).map_err(BadResult)
 }
 
 /// Whether one of these calls answered this value.

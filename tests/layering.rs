@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms from the top down; a room uses only what stands below it.
-const ROOMS: [&str; 28] = [
+const ROOMS: [&str; 29] = [
     "commands",
     "agent",
     "signer",
@@ -22,6 +22,7 @@ const ROOMS: [&str; 28] = [
     "log",
     "pin",
     "custody",
+    "payload_check",
     "policy",
     "identity",
     "selector",
@@ -38,8 +39,9 @@ const ROOMS: [&str; 28] = [
     "lib",
 ];
 
-const PURE: [&str; 18] = [
+const PURE: [&str; 19] = [
     "custody",
+    "payload_check",
     "policy",
     "identity",
     "selector",

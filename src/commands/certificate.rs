@@ -11,7 +11,7 @@ use crate::config::{Config, days, duration};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::identity::choose_certificate;
-use crate::policy::{CertificateSource, Refused};
+use crate::policy::{Breach, CertificateSource, Refused};
 use crate::printable::hex;
 use crate::reach::{self, Login, Reached, now, read_certificate};
 
@@ -66,7 +66,7 @@ fn find(with_login: bool, config: &Config) -> Result<Certificate> {
     let mut login = Login::prepare(config);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
     if file.is_some() && config.policy.certificate_source == CertificateSource::Token {
-        return Err(Refused(vec!["the certificate is from a file (certificate_source = \"token\")".into()]).into());
+        return Err(Refused(vec![Breach::FromFile]).into());
     }
     let deadline = Deadline::after(config.sign.timeout);
     let mut reached = reach::open(config, &deadline)?.reach(config, deadline)?;

@@ -47,8 +47,11 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     }
     match report.refusals() {
         [] => Ok(()),
-        refusals => Err(Error::new(Kind::Invalid, format!("custody refused: {}", refusals.join("; ")))
-            .hint("the report names each rule with what it asks for; the [policy] table sets them")),
+        refusals => {
+            let error = Error::new(Kind::Invalid, format!("custody refused: {}", refusals.join("; ")));
+            let error = report.hints().iter().fold(error, Error::hint);
+            Err(error.hint("the report names each rule with what it asks for; the [policy] table sets them"))
+        }
     }
 }
 

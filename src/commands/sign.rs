@@ -11,15 +11,17 @@ use crate::audit::Log;
 use crate::audit::chain::Caller;
 use crate::cba::page::page;
 use crate::cba::received::Received;
+use crate::cba::verify::Freshness;
 use crate::cba::{Format, Request, Version};
 use crate::certificate::Certificate;
 use crate::cli;
 use crate::config::{Config, Sign};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::policy::Wish;
+use crate::payload_check::{self, CLOCK_TOLERANCE};
+use crate::policy::{self, Wish};
 use crate::reach::{self, Login, now, read_certificate, warn_before_end};
-use crate::signer::{self, Signer};
+use crate::signer::Signer;
 use crate::worker::Spare;
 
 /// What is printed.
@@ -115,16 +117,23 @@ fn ask_agents(config: &Config, job: Option<&str>) -> Result<(Request, Certificat
     }
 }
 
-/// One agent's payload, checked as our own would be, in the form that is asked for here.
+/// Returns one agent's payload, checked as a result of the own token is, in the form that is asked for here.
 fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<(Request, Certificate)> {
-    let Sign { version, auth_url, header_encoding, timeout, warn_before, .. } = &config.sign;
+    let Sign { version, version_by_flag, auth_url, header_encoding, timeout, warn_before, .. } = &config.sign;
+    let wish = Wish { version: *version, by_flag: *version_by_flag };
+    // A version that would be thrown away is not asked for.
+    policy::decide_version(&config.policy, wish).allowed()?;
     let start = now();
     let answer = client::sign(socket, *version, job, &Deadline::after(*timeout))?;
     let received = Received::from_json(&answer.body).map_err(|error| {
         Error::new(Kind::AgentUnreachable, format!("what answers at {} is no agent: {error}", socket.display()))
     })?;
-    signer::check_received(&received, *version, start)?;
+    let max_age = now().saturating_sub(start) + CLOCK_TOLERANCE;
+    let freshness = Freshness { now: now(), max_age, max_ahead: CLOCK_TOLERANCE };
+    let warnings = payload_check::check_received(&received, wish, &config.policy, freshness)
+        .map_err(|error| Error::from(error).context(socket.display()))?;
     tracing::debug!("the agent at {} gave a payload, which is verified", socket.display());
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     warn_before_end(&received.certificate, *warn_before, now());
     warn_of_replay(config, &received.certificate);
     let certificate = (&received.certificate, *header_encoding);

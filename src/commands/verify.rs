@@ -13,8 +13,8 @@ use crate::certificate::chain::Roots;
 use crate::certificate::{HeaderEncoding, utc};
 use crate::cli;
 use crate::config::{Config, seconds};
-use crate::error::{Error, Kind, Result};
-use crate::policy;
+use crate::error::{Error, Explain as _, Kind, Result};
+use crate::policy::{self, Breach, Refused, Wish};
 use crate::printable::hex;
 use crate::reach::now;
 
@@ -32,13 +32,13 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
 
 fn check(received: &Received, freshness: Freshness, roots: Option<&Roots>, config: &Config) -> Result<()> {
     let Received { version, certificate, .. } = received;
-    if config.policy.payload_versions.as_ref().is_some_and(|versions| !versions.contains(version)) {
-        return Err(invalid(format!("payload version {version} is not allowed")));
-    }
+    // A request that is there already needs no option of `sign` to have asked for v1.
+    let wish = Wish { version: *version, by_flag: true };
+    policy::decide_version(&config.policy, wish).allowed().map_err(refused)?;
     cba::verify(*version, (&received.message, &received.signature), certificate, freshness)
         .map_err(|violation| invalid(violation.to_string()))?;
     let decision = policy::decide_certificate(&config.policy, certificate, freshness.now);
-    let warnings = decision.allowed().map_err(|refused| invalid(refused.0.join("; ")))?;
+    let warnings = decision.allowed().map_err(refused)?;
     if let Some(roots) = roots {
         roots.check(certificate, &[], freshness.now).map_err(|error| invalid(error.to_string()))?;
     }
@@ -61,6 +61,11 @@ fn check(received: &Received, freshness: Freshness, roots: Option<&Roots>, confi
         ]
         .join("\n"),
     )
+}
+
+fn refused(refused: Refused) -> Error {
+    let reasons: Vec<String> = refused.0.iter().map(Breach::reason).collect();
+    refused.hints().into_iter().fold(invalid(reasons.join("; ")), Error::hint)
 }
 
 fn invalid(what: String) -> Error {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Attestation, Evidence, Held, Measure, decide};
 use crate::cba::Version;
 use crate::certificate::utc;
-use crate::policy::{CertificateSource, Decision, MAX_RSA_BITS, Policy, Requirement, Rule};
+use crate::policy::{Breach, CertificateSource, Decision, MAX_RSA_BITS, Policy, Requirement, Rule};
 use crate::printable::{hex, printable};
 
 /// How a rule came out.
@@ -59,23 +59,7 @@ pub struct Row {
 /// All rules, in a fixed order.
 pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, measure: &Measure<'_>) -> Vec<Row> {
     let decision = decide(evidence, measure);
-    let all = [Rule::TokenSerials]
-        .into_iter()
-        .chain(Requirement::NAMES.map(|(_, requirement)| Rule::Require(requirement)))
-        .chain([
-            Rule::Mechanism,
-            Rule::PayloadVersions,
-            Rule::CertificateSource,
-            Rule::CertificateSha256,
-            Rule::CertificateValidity,
-            Rule::MinRsaBits,
-            Rule::KeyUsage,
-            Rule::ExtendedKeyUsage,
-            Rule::NoCa,
-            Rule::Email,
-            Rule::Issuer,
-        ]);
-    let mut rows: Vec<Row> = all.map(|rule| row(rule, &decision, evidence, measure)).collect();
+    let mut rows: Vec<Row> = Rule::all().map(|rule| row(rule, &decision, evidence, measure)).collect();
     rows.push(roots(evidence.held.as_ref(), measure));
     rows.push(attested(evidence.held.as_ref(), attestation, measure));
     rows.push(module(evidence));
@@ -85,8 +69,8 @@ pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, measu
 
 fn row(rule: Rule, decision: &Decision, evidence: &Evidence, measure: &Measure<'_>) -> Row {
     let asks = asks(rule, measure.policy);
-    let reason = |from: &[crate::policy::Objection]| {
-        let of: Vec<&str> = from.iter().filter(|one| one.rule == rule).map(|one| one.reason.as_str()).collect();
+    let reason = |from: &[Breach]| {
+        let of: Vec<String> = from.iter().filter(|breach| breach.rule() == rule).map(Breach::reason).collect();
         (!of.is_empty()).then(|| of.join("; "))
     };
     let (verdict, reason) = match (reason(&decision.refusals), reason(&decision.warnings)) {
@@ -97,7 +81,7 @@ fn row(rule: Rule, decision: &Decision, evidence: &Evidence, measure: &Measure<'
         _ => (Verdict::Holds, None),
     };
     Row {
-        rule: name(rule),
+        rule: rule.name(),
         asks: asks.unwrap_or_else(|| NOTHING.into()),
         found: found(rule, evidence, measure).unwrap_or_else(|| "not seen".into()),
         verdict,
@@ -107,25 +91,6 @@ fn row(rule: Rule, decision: &Decision, evidence: &Evidence, measure: &Measure<'
 
 /// What a rule that is not configured asks for.
 const NOTHING: &str = "any";
-
-fn name(rule: Rule) -> String {
-    let plain = match rule {
-        Rule::Require(requirement) => return format!("require.{}", requirement.name()),
-        Rule::TokenSerials => "token_serials",
-        Rule::Mechanism => "mechanism",
-        Rule::PayloadVersions => "payload_versions",
-        Rule::CertificateSource => "certificate_source",
-        Rule::CertificateSha256 => "certificate_sha256",
-        Rule::CertificateValidity => "certificate_validity",
-        Rule::MinRsaBits => "min_rsa_bits",
-        Rule::KeyUsage => "key_usage",
-        Rule::ExtendedKeyUsage => "extended_key_usage",
-        Rule::NoCa => "no_ca",
-        Rule::Email => "email",
-        Rule::Issuer => "issuer",
-    };
-    plain.into()
-}
 
 /// `None` where the policy asks for nothing.
 fn asks(rule: Rule, policy: &Policy) -> Option<String> {

@@ -1,70 +1,27 @@
-//! Each rule held against the facts, and what comes of it.
+//! Holds each rule against the facts. The words are in `rule`.
 //!
 //! PURE.
 
-use std::fmt;
-
-use super::{CertificateSource, MAX_RSA_BITS, Order, Policy, Requirement, Subject};
+use super::{Breach, CertificateSource, MAX_RSA_BITS, Order, Policy, Subject, Wish};
 use crate::cba::Version;
-use crate::certificate::{Certificate, utc};
+use crate::certificate::Certificate;
 use crate::error::{Explain, Kind};
 use crate::facts::Token;
-use crate::printable::{hex, printable};
-
-/// The rules, each by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
-    /// `token_serials`.
-    TokenSerials,
-    /// `require`, one of its words.
-    Require(Requirement),
-    /// `mechanism`.
-    Mechanism,
-    /// `payload_versions`.
-    PayloadVersions,
-    /// `certificate_source`.
-    CertificateSource,
-    /// `certificate_sha256`.
-    CertificateSha256,
-    /// `certificate_validity`.
-    CertificateValidity,
-    /// `min_rsa_bits`.
-    MinRsaBits,
-    /// The key usage allows signatures. Always asked.
-    KeyUsage,
-    /// `extended_key_usage`.
-    ExtendedKeyUsage,
-    /// The certificate is no CA's. Always asked.
-    NoCa,
-    /// There is an e-mail address. A warning.
-    Email,
-    /// Somebody else issued it. A warning.
-    Issuer,
-}
-
-/// What one rule has against a signature.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Objection {
-    /// The rule.
-    pub rule: Rule,
-    /// What is wrong, in a sentence.
-    pub reason: String,
-}
 
 /// The policy's answer.
 #[must_use = "a decision that nobody looks at is no policy"]
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Decision {
     /// Rules that are broken; empty means allowed.
-    pub refusals: Vec<Objection>,
+    pub refusals: Vec<Breach>,
     /// What is allowed and yet worth a word.
-    pub warnings: Vec<Objection>,
+    pub warnings: Vec<Breach>,
 }
 
-/// The policy said no.
+/// The policy refuses, for these reasons.
 #[derive(Debug, thiserror::Error)]
-#[error("refused by policy: {}", .0.join("; "))]
-pub struct Refused(pub Vec<String>);
+#[error("refused by policy: {}", reasons(.0).join("; "))]
+pub struct Refused(pub Vec<Breach>);
 
 impl Explain for Refused {
     fn kind(&self) -> Kind {
@@ -72,29 +29,38 @@ impl Explain for Refused {
     }
 
     fn hints(&self) -> Vec<String> {
-        vec!["SECURITY.md explains each rule; the [policy] table of the configuration sets them".into()]
+        let mut hints: Vec<String> = Vec::new();
+        for hint in self.0.iter().map(Breach::hint) {
+            if !hints.contains(&hint) {
+                hints.push(hint);
+            }
+        }
+        hints
     }
+}
+
+fn reasons(breaches: &[Breach]) -> Vec<String> {
+    breaches.iter().map(Breach::reason).collect()
 }
 
 impl Decision {
     /// The warnings, where it is allowed.
     ///
     /// # Errors
-    /// All reasons, where it is refused.
+    /// All breaches, where it is refused.
     pub fn allowed(self) -> Result<Vec<String>, Refused> {
-        let reasons = |objections: Vec<Objection>| objections.into_iter().map(|objection| objection.reason).collect();
-        if self.refusals.is_empty() { Ok(reasons(self.warnings)) } else { Err(Refused(reasons(self.refusals))) }
+        if self.refusals.is_empty() { Ok(reasons(&self.warnings)) } else { Err(Refused(self.refusals)) }
     }
 
-    fn refuse_if(&mut self, rule: Rule, broken: bool, reason: impl fmt::Display) {
+    fn refuse_if(&mut self, broken: bool, breach: impl FnOnce() -> Breach) {
         if broken {
-            self.refusals.push(Objection { rule, reason: reason.to_string() });
+            self.refusals.push(breach());
         }
     }
 
-    fn warn_if(&mut self, rule: Rule, odd: bool, reason: impl fmt::Display) {
+    fn warn_if(&mut self, odd: bool, breach: impl FnOnce() -> Breach) {
         if odd {
-            self.warnings.push(Objection { rule, reason: reason.to_string() });
+            self.warnings.push(breach());
         }
     }
 }
@@ -103,36 +69,39 @@ impl Decision {
 pub fn decide(policy: &Policy, subject: &Subject<'_>) -> Decision {
     let mut decision = decide_order(policy, &subject.order);
     for requirement in &policy.require {
-        let (rule, name) = (Rule::Require(*requirement), requirement.name());
-        let holds = requirement.holds(subject.key, subject.order.token);
-        decision.refuse_if(rule, holds == Some(false), format_args!("the key is not {name}"));
-        let unknown = format!("the token does not report whether the key is {name}");
-        decision.refuse_if(rule, holds.is_none(), unknown);
+        match requirement.holds(subject.key, subject.order.token) {
+            Some(true) => {}
+            Some(false) => decision.refusals.push(Breach::Requirement(*requirement)),
+            None => decision.refusals.push(Breach::NotReported(*requirement)),
+        }
     }
-    if let Some(pins) = &policy.certificate_sha256 {
-        let fingerprint = subject.certificate.sha256();
-        let pinned = pins.iter().any(|pin| pin[..] == fingerprint);
-        let reason = format!("certificate {} is not allowed", hex(&fingerprint));
-        decision.refuse_if(Rule::CertificateSha256, !pinned, reason);
-    }
-    judge_certificate(policy, subject.certificate, subject.now, &mut decision);
+    judge_pinned_certificate(policy, subject.certificate, subject.now, &mut decision);
     decision
 }
 
 /// Holds what is known before a login against the policy.
 pub fn decide_order(policy: &Policy, order: &Order<'_>) -> Decision {
     let mut decision = decide_token(policy, order.token);
-    let version_is_allowed = match &policy.payload_versions {
-        Some(versions) => versions.contains(&order.version),
-        None => order.version == Version::V2 || order.version_by_flag,
-    };
-    let version = format!("payload version {} is not allowed", order.version);
-    decision.refuse_if(Rule::PayloadVersions, !version_is_allowed, version);
+    judge_version(policy, Wish { version: order.version, by_flag: order.version_by_flag }, &mut decision);
     let is_other = policy.mechanism.is_some_and(|wanted| wanted != order.mechanism);
-    decision.refuse_if(Rule::Mechanism, is_other, format_args!("the token would sign by {}", order.mechanism.name()));
+    decision.refuse_if(is_other, || Breach::Mechanism(order.mechanism));
     let from_file = order.certificate_from_file && policy.certificate_source == CertificateSource::Token;
-    let file = "the certificate is from a file (certificate_source = \"token\")";
-    decision.refuse_if(Rule::CertificateSource, from_file, file);
+    decision.refuse_if(from_file, || Breach::FromFile);
+    decision
+}
+
+/// Holds a version alone against the policy, before an agent is asked for it.
+pub fn decide_version(policy: &Policy, wish: Wish) -> Decision {
+    let mut decision = Decision::default();
+    judge_version(policy, wish, &mut decision);
+    decision
+}
+
+/// Holds a payload of another process against the policy: its version and its certificate. What the token says of itself and
+/// of its key does not show in a payload.
+pub fn decide_payload(policy: &Policy, wish: Wish, certificate: &Certificate, now: u64) -> Decision {
+    let mut decision = decide_version(policy, wish);
+    judge_pinned_certificate(policy, certificate, now, &mut decision);
     decision
 }
 
@@ -142,8 +111,7 @@ pub fn decide_token(policy: &Policy, token: Option<&Token>) -> Decision {
     if let Some(serials) = &policy.token_serials {
         let serial = token.map(|token| token.serial.as_str());
         let pinned = serial.is_some_and(|serial| serials.iter().any(|pinned| pinned == serial));
-        let reason = format!("token serial '{}' is not allowed", printable(serial.unwrap_or("?")));
-        decision.refuse_if(Rule::TokenSerials, !pinned, reason);
+        decision.refuse_if(!pinned, || Breach::Serial(serial.map(str::to_owned)));
     }
     decision
 }
@@ -155,41 +123,53 @@ pub fn decide_certificate(policy: &Policy, certificate: &Certificate, now: u64) 
     decision
 }
 
+fn judge_version(policy: &Policy, wish: Wish, decision: &mut Decision) {
+    match &policy.payload_versions {
+        Some(versions) => {
+            decision.refuse_if(!versions.contains(&wish.version), || Breach::Version(wish.version, versions.clone()))
+        }
+        None => decision.refuse_if(wish.version == Version::V1 && !wish.by_flag, || Breach::V1WithoutFlag),
+    }
+}
+
+fn judge_pinned_certificate(policy: &Policy, certificate: &Certificate, now: u64, decision: &mut Decision) {
+    if let Some(pins) = &policy.certificate_sha256 {
+        let fingerprint = certificate.sha256();
+        decision.refuse_if(pins.iter().all(|pin| pin[..] != fingerprint), || Breach::NotPinned(fingerprint));
+    }
+    judge_certificate(policy, certificate, now, decision);
+}
+
 fn judge_certificate(policy: &Policy, certificate: &Certificate, now: u64, decision: &mut Decision) {
     let validity = if now < certificate.not_before {
-        Some(format!("the certificate is not valid before {}", utc(certificate.not_before)))
+        Some(Breach::NotYetValid(certificate.not_before))
     } else if now > certificate.not_after {
-        Some(format!("the certificate ended on {}", utc(certificate.not_after)))
+        Some(Breach::Expired(certificate.not_after))
     } else {
         None
     };
-    if let Some(reason) = validity {
-        decision.refuse_if(Rule::CertificateValidity, policy.enforce_validity, &reason);
-        decision.warn_if(Rule::CertificateValidity, !policy.enforce_validity, &reason);
+    match validity {
+        Some(breach) if policy.enforce_validity => decision.refusals.push(breach),
+        Some(breach) => decision.warnings.push(breach),
+        None => {}
     }
     let (bits, least) = (certificate.bits(), policy.min_rsa_bits);
-    let size = Rule::MinRsaBits;
-    decision.refuse_if(size, bits < least, format_args!("the RSA key has {bits} bits, fewer than {least}"));
-    let most = format!("the RSA key has {bits} bits, more than {MAX_RSA_BITS}");
-    decision.refuse_if(size, bits > MAX_RSA_BITS, most);
+    decision.refuse_if(bits < least, || Breach::TooSmall { bits, least });
+    decision.refuse_if(bits > MAX_RSA_BITS, || Breach::TooLarge(bits));
     let cannot_sign = certificate.key_usage.is_some_and(|usage| !usage.digital_signature());
-    decision.refuse_if(Rule::KeyUsage, cannot_sign, "the certificate's key usage lacks digitalSignature");
-    decision.refuse_if(Rule::NoCa, certificate.is_ca, "the certificate is a CA's, not a client's");
+    decision.refuse_if(cannot_sign, || Breach::KeyUsage);
+    decision.refuse_if(certificate.is_ca, || Breach::Ca);
     judge_extended_key_usage(policy, certificate, decision);
-    let no_email = "the certificate holds no e-mail address, by which Anaplan finds the integration user";
-    decision.warn_if(Rule::Email, certificate.emails.is_empty(), no_email);
-    let self_signed = "the certificate is self-signed, which Anaplan does not accept";
-    decision.warn_if(Rule::Issuer, certificate.is_self_issued(), self_signed);
+    decision.warn_if(certificate.emails.is_empty(), || Breach::NoEmail);
+    decision.warn_if(certificate.is_self_issued(), || Breach::SelfSigned);
 }
 
 fn judge_extended_key_usage(policy: &Policy, certificate: &Certificate, decision: &mut Decision) {
-    let Some(usages) = certificate.extended_key_usage_names() else {
-        let absent = "the certificate has no extended key usage; Anaplan asks for a client certificate";
-        return decision.warn_if(Rule::ExtendedKeyUsage, true, absent);
+    let Some(has) = certificate.extended_key_usage_names() else {
+        return decision.warn_if(true, || Breach::NoExtendedKeyUsage);
     };
-    let wanted = &policy.extended_key_usage;
-    let other = format!("the certificate is for {}, not for {}", usages.join(", "), wanted.join(" or "));
-    decision.refuse_if(Rule::ExtendedKeyUsage, !usages.iter().any(|usage| wanted.contains(usage)), other);
+    let allowed = policy.extended_key_usage.clone();
+    decision.refuse_if(!has.iter().any(|usage| allowed.contains(usage)), || Breach::ExtendedKeyUsage { has, allowed });
 }
 
 #[cfg(test)]
@@ -197,6 +177,7 @@ mod tests {
     use super::*;
     use crate::certificate::tests::leaf;
     use crate::facts::{Key, KeyClass, Mechanism};
+    use crate::policy::Requirement;
 
     fn key() -> Key {
         Key {
@@ -274,13 +255,11 @@ mod tests {
             let token = Token { hardware: Some(false), ..Token::default() };
             let decision = decide_with(&policy, |case| (case.key, case.token) = (key.clone(), Some(token)));
             assert_eq!(decision.refusals.len(), 1, "{name}");
-            assert_eq!(decision.refusals[0].rule, Rule::Require(requirement));
-            assert_eq!(decision.refusals[0].reason, format!("the key is not {name}"));
+            assert_eq!(decision.refusals, [Breach::Requirement(requirement)]);
             (key.sensitive, key.extractable, key.local) = (None, None, None);
             (key.always_sensitive, key.never_extractable) = (None, None);
             let decision = decide_with(&policy, |case| (case.key, case.token) = (key, None));
-            assert_eq!(decision.refusals.len(), 1, "{name}");
-            assert!(decision.refusals[0].reason.contains("does not report"));
+            assert_eq!(decision.refusals, [Breach::NotReported(requirement)], "{name}");
         }
     }
 

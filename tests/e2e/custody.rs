@@ -135,7 +135,11 @@ fn a_certificate_that_is_not_valid_yet_is_refused_unless_that_is_a_warning() {
     let refused = report(&stand, &[]);
     assert_eq!(verdict(&refused, "certificate_validity"), "broken");
     assert!(refused["refusals"][0].as_str().unwrap().contains("not valid before 2040-01-01"), "{refused}");
-    assert!(stand.sign(&[]).failed(5).contains("not valid before 2040"));
+    let early = stand.sign(&[]).failed(5);
+    assert!(
+        early.contains("not valid before 2040") && early.contains("check this host's clock: timedatectl"),
+        "{early}"
+    );
     let lax = report(&stand, &["--policy-certificate-validity", "warn"]);
     assert_eq!(verdict(&lax, "certificate_validity"), "warning");
 }

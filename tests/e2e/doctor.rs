@@ -270,7 +270,9 @@ fn each_thing_that_a_certificate_lacks_is_asked_of_the_ca() {
         assert!(line.contains(ask), "{line}");
     }
     stand.issue("ended", "pub.pem", EXTENSIONS, &["-days", "-1"]);
-    assert!(failing(stand.run(&["doctor", "--certificate", "ended.pem"]), "validity").contains("ask for a new one"));
+    assert!(
+        failing(stand.run(&["doctor", "--certificate", "ended.pem"]), "validity").contains("order a new certificate")
+    );
     let ec = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "/dev/null"];
     stand.tool("openssl", &[&ec[..], &["-subj", "/CN=ec", "-out", "ec.pem"]].concat());
     assert!(failing(stand.run(&["doctor", "--certificate", "ec.pem"]), "key").contains("RSA key of 2048 bits"));

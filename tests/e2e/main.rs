@@ -18,6 +18,7 @@ mod deadline;
 mod deploy;
 mod doctor;
 mod faults;
+mod forged_agent;
 mod fuse;
 mod games;
 mod hostile;

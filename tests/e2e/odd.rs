@@ -76,7 +76,7 @@ fn attributes_that_a_module_passes_over_are_asked_for_one_by_one() {
     stand.import_key();
     stand.faulty("few");
     accepted(&stand, stand.sign(&["--key-id", "01"]));
-    assert!(stand.sign(&["--key-id", "02"]).failed(5).contains("not non-extractable"));
+    assert!(stand.sign(&["--key-id", "02"]).failed(5).contains("can be exported from the token"));
 }
 
 #[test]

@@ -126,15 +126,23 @@ fn without_the_hashing_mechanism_the_digest_info_is_signed() {
 fn a_refused_policy_signs_nothing() {
     let mut stand = Stand::new();
     stand.faulty("");
-    for (flags, reason) in [
-        (&["--policy-require", "hardware-token"][..], "the key is not hardware-token"),
-        (&["--policy-min-rsa-bits", "3072"], "2048 bits"),
-        (&["--policy-token-serials", "00"], "token serial"),
-        (&["--policy-payload-versions", "v1"], "payload version v2"),
-        (&["--policy-extended-key-usage", "serverAuth"], "the certificate is for clientAuth, emailProtection"),
+    for (flags, reason, hint) in [
+        (
+            &["--policy-require", "hardware-token"][..],
+            "the token is not a hardware token",
+            "the rule is \"hardware-token\" in require of [policy]",
+        ),
+        (&["--policy-min-rsa-bits", "3072"], "2048 bits", "generate an RSA key of 3072 bits or more"),
+        (&["--policy-token-serials", "00"], "token serial", "the rule is token_serials in [policy]"),
+        (&["--policy-payload-versions", "v1"], "payload version v2", "use --payload-version v1"),
+        (
+            &["--policy-extended-key-usage", "serverAuth"],
+            "the certificate is for clientAuth, emailProtection",
+            "the rule is extended_key_usage in [policy]",
+        ),
     ] {
         let refused = stand.sign(flags).failed(5);
-        assert!(refused.contains(reason), "{refused}");
+        assert!(refused.contains(reason) && refused.contains(hint), "{refused}");
     }
     assert_eq!(stand.calls("C_SignInit"), 0);
 }
@@ -142,18 +150,27 @@ fn a_refused_policy_signs_nothing() {
 #[test]
 fn the_certificate_rules_hold_on_real_certificates() {
     let extensions = |changed: &str| EXTENSIONS.replace("extendedKeyUsage=clientAuth,emailProtection", changed);
-    for (name, ext, validity, reason) in [
-        ("ended", EXTENSIONS.to_owned(), &["-days", "-1"][..], "the certificate ended"),
-        ("server", extensions("extendedKeyUsage=serverAuth"), &["-days", "9"], "the certificate is for serverAuth"),
-        ("ca", EXTENSIONS.replace("CA:FALSE", "CA:TRUE"), &["-days", "9"], "a CA's"),
-        ("usage", EXTENSIONS.replace("digitalSignature", "keyEncipherment"), &["-days", "9"], "lacks digitalSignature"),
+    for (name, ext, validity, hint) in [
+        ("ended", EXTENSIONS.to_owned(), &["-days", "-1"][..], "order a new certificate"),
+        ("server", extensions("extendedKeyUsage=serverAuth"), &["-days", "9"], "with extendedKeyUsage clientAuth or"),
+        ("ca", EXTENSIONS.replace("CA:FALSE", "CA:TRUE"), &["-days", "9"], "use the client certificate"),
+        (
+            "usage",
+            EXTENSIONS.replace("digitalSignature", "keyEncipherment"),
+            &["-days", "9"],
+            "keyUsage digitalSignature",
+        ),
     ] {
         let stand = Stand::new();
         stand.issue(name, "pub.pem", &ext, validity);
         stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
         stand.pkcs11_tool(&["--write-object", &stand.file(&format!("{name}.der")), "--type", "cert", "--id", "01"]);
-        let refused = stand.sign(&[]).failed(5);
-        assert!(refused.contains(reason), "{name}: {refused}");
+        // `doctor` and `custody` use the same words.
+        let of_doctor = stand.run(&["doctor", "--sign", "--pin-source", &stand.pin_source()]);
+        let of_custody = stand.run(&["custody", "--pin-source", &stand.pin_source()]).stderr;
+        for said in [stand.sign(&[]).failed(5), of_doctor.stdout, of_custody] {
+            assert!(said.contains(hint), "{name}: {said}");
+        }
     }
 }
 
@@ -180,7 +197,7 @@ fn an_imported_extractable_key_is_refused_by_default() {
     let stand = Stand::new();
     stand.import_key();
     let refused = stand.sign(&["--key-id", "02"]).failed(5);
-    assert!(refused.contains("not non-extractable"), "{refused}");
+    assert!(refused.contains("can be exported from the token"), "{refused}");
     let open = stand.sign(&["--key-id", "02", "--policy-require", "sensitive"]);
     openssl_accepts(&stand, &json(&open.ok()));
 }

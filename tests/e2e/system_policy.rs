@@ -6,23 +6,28 @@ use std::process::Command;
 use crate::deadline::Finish as _;
 use crate::stand::{BINARY, Run, Stand, same_environment};
 
-/// `sign` on a host whose policy file says this and belongs to this user, with this mode.
-fn sign_under(stand: &Stand, policy: &str, (owner, mode): (u32, &str), arguments: &[&str]) -> Run {
+/// `sign` with the stand's PIN on a host whose policy file says this and belongs to this user, with this mode.
+fn sign_under(stand: &Stand, policy: &str, owner: (u32, &str), arguments: &[&str]) -> Run {
+    let source = stand.pin_source();
+    run_under(stand, policy, owner, &[&["sign", "--pin-source", &source], arguments].concat())
+}
+
+/// A command on such a host.
+pub(crate) fn run_under(stand: &Stand, policy: &str, (owner, mode): (u32, &str), arguments: &[&str]) -> Run {
     stand.write("policy.toml", policy);
     let script = format!(
         "{{ [ -d etc ] || cp -a /etc etc; }} && mkdir -p etc/cba-agent && cp -f policy.toml etc/cba-agent/ && \
          chown {owner} etc/cba-agent/policy.toml && chmod {mode} etc/cba-agent/policy.toml && \
          mount --bind etc /etc && exec \"$@\""
     );
-    let source = stand.pin_source();
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", &script, "sh", BINARY, "sign", "--pin-source", &source]).args(arguments);
+    command.args(["--mount", "sh", "-c", &script, "sh", BINARY]).args(arguments);
     let base = stand.command(&[]);
     same_environment(&mut command, &base);
     Run::from_output(command.current_dir(stand.path()).finish())
 }
 
-const ROOTS: (u32, &str) = (0, "644");
+pub(crate) const ROOTS: (u32, &str) = (0, "644");
 
 #[test]
 fn the_stricter_of_both_counts_whichever_it_is() {

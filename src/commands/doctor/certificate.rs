@@ -6,7 +6,7 @@ use crate::certificate::{Certificate, CertificateError, utc};
 use crate::commands::input::read_file;
 use crate::config::Config;
 use crate::error::Result;
-use crate::policy::{self, Rule};
+use crate::policy::{self, Breach, Rule};
 use crate::reach::now;
 
 /// Looks at the file alone; no token is needed.
@@ -108,38 +108,26 @@ fn rules(leaf: &Certificate, config: &Config, findings: &mut Findings) {
     let usages = leaf.extended_key_usage_names().map_or("not limited".into(), |all| all.join(", "));
     let email = leaf.emails.first().map_or("none", String::as_str).to_owned();
     let rows = [
-        (
-            Rule::MinRsaBits,
-            "key",
-            format!("RSA {}", leaf.bits()),
-            "make an RSA key of 2048 bits or more, and ask with that",
-        ),
-        (
-            Rule::CertificateValidity,
-            "validity",
-            format!("{} to {}", utc(leaf.not_before), utc(leaf.not_after)),
-            "ask for a new one; if it is not valid yet, look at this host's clock: timedatectl",
-        ),
-        (Rule::KeyUsage, "key usage", "allows signatures".into(), "ask for keyUsage digitalSignature"),
-        (Rule::ExtendedKeyUsage, "extended usage", usages, "ask for extendedKeyUsage clientAuth or emailProtection"),
-        (Rule::NoCa, "CA", "not a CA's".into(), "ask for an end-entity certificate (CA:FALSE)"),
-        (Rule::Email, "e-mail", email, "ask for the integration user's address in the subject alternative name"),
-        (
-            Rule::Issuer,
-            "issuer",
-            "somebody else's".into(),
-            "have it issued by a CA that the tenant registered, or a public one",
-        ),
+        (Rule::MinRsaBits, "key", format!("RSA {}", leaf.bits())),
+        (Rule::CertificateValidity, "validity", format!("{} to {}", utc(leaf.not_before), utc(leaf.not_after))),
+        (Rule::KeyUsage, "key usage", "allows signatures".into()),
+        (Rule::ExtendedKeyUsage, "extended usage", usages),
+        (Rule::NoCa, "CA", "not a CA's".into()),
+        (Rule::Email, "e-mail", email),
+        (Rule::Issuer, "issuer", "somebody else's".into()),
     ];
-    for (rule, check, found, remedy) in rows {
-        let of = |objections: &[policy::Objection]| {
-            objections.iter().find(|one| one.rule == rule).map(|one| one.reason.clone())
+    for (rule, check, found) in rows {
+        let of = |breaches: &[Breach]| {
+            let breach = breaches.iter().find(|breach| breach.rule() == rule);
+            breach.map(|breach| (breach.reason(), breach.remedy()))
         };
         match (of(&decision.refusals), of(&decision.warnings)) {
-            (Some(reason), _) => findings.fail(check, reason, remedy),
-            // Anaplan finds no user and takes no self-signed certificate: nothing to find out after the purchase.
-            (None, Some(reason)) if matches!(rule, Rule::Email | Rule::Issuer) => findings.fail(check, reason, remedy),
-            (None, Some(reason)) => findings.warn(check, reason, remedy),
+            (Some((reason, remedy)), _) => findings.fail(check, reason, remedy),
+            // Anaplan finds no user and takes no self-signed certificate: the owner should know before the purchase.
+            (None, Some((reason, remedy))) if matches!(rule, Rule::Email | Rule::Issuer) => {
+                findings.fail(check, reason, remedy);
+            }
+            (None, Some((reason, remedy))) => findings.warn(check, reason, remedy),
             (None, None) => findings.ok(check, found),
         }
     }

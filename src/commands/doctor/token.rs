@@ -11,7 +11,7 @@ use crate::identity::{self, Identity};
 use crate::modules;
 use crate::pin::source::Prepared;
 use crate::pin::{Source, fuse};
-use crate::policy::{self, Objection, Wish};
+use crate::policy::{self, Wish};
 use crate::printable::hex;
 use crate::reach::{self, Login, Opened, Reached, now, read_certificate};
 use crate::sandbox::Mode;
@@ -222,26 +222,18 @@ fn certificate(identity: &Identity, config: &Config, findings: &mut Findings) {
     let decision = policy::decide_certificate(&config.policy, certificate, now);
     if decision.refusals.is_empty() {
         findings.ok(CHECK, format!("until {}, SHA-256 {}", utc(certificate.not_after), hex(&certificate.sha256())));
-    } else {
-        let remedy = if now < certificate.not_before {
-            "look at this host's clock first: timedatectl"
-        } else {
-            "have another one issued for this key"
-        };
-        findings.fail(CHECK, reasons(&decision.refusals).join("; "), remedy);
     }
-    for warning in reasons(&decision.warnings) {
-        findings.warn(CHECK, warning, "ask whoever issues it");
+    for breach in &decision.refusals {
+        findings.fail(CHECK, breach.reason(), breach.hint());
+    }
+    for breach in &decision.warnings {
+        findings.warn(CHECK, breach.reason(), breach.hint());
     }
     let left = certificate.not_after.saturating_sub(now);
     if certificate.is_valid_at(now) && left < config.sign.warn_before.as_secs() {
         let remedy = "write its successor into the token and register it before that";
         findings.warn(CHECK, format!("it ends in {}", crate::config::days(left)), remedy);
     }
-}
-
-fn reasons(objections: &[Objection]) -> Vec<&str> {
-    objections.iter().map(|objection| objection.reason.as_str()).collect()
 }
 
 /// One payload, made and thrown away.

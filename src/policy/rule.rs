@@ -1,0 +1,328 @@
+//! One table of the policy's rules: the name and TOML key of each, how it can be broken, and what helps then.
+//!
+//! PURE. `sign`, `serve`, `verify`, `doctor` and `custody` all use these words; no other file words a rule.
+
+use crate::cba::Version;
+use crate::certificate::utc;
+use crate::facts::Mechanism;
+use crate::printable::{hex, printable};
+
+use super::{MAX_RSA_BITS, Requirement};
+
+/// The rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// `token_serials`.
+    TokenSerials,
+    /// `require`, one of its words.
+    Require(Requirement),
+    /// `mechanism`.
+    Mechanism,
+    /// `payload_versions`.
+    PayloadVersions,
+    /// `certificate_source`.
+    CertificateSource,
+    /// `certificate_sha256`.
+    CertificateSha256,
+    /// `certificate_validity`.
+    CertificateValidity,
+    /// `min_rsa_bits`.
+    MinRsaBits,
+    /// The key usage allows signatures. It always applies.
+    KeyUsage,
+    /// `extended_key_usage`.
+    ExtendedKeyUsage,
+    /// The certificate is not a CA's. It always applies.
+    NoCa,
+    /// The certificate holds an e-mail address. It warns.
+    Email,
+    /// The certificate is not self-signed. It warns.
+    Issuer,
+}
+
+impl Rule {
+    /// All rules, in the order of the custody report.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let requirements = Requirement::NAMES.map(|(_, requirement)| Self::Require(requirement));
+        [Self::TokenSerials].into_iter().chain(requirements).chain([
+            Self::Mechanism,
+            Self::PayloadVersions,
+            Self::CertificateSource,
+            Self::CertificateSha256,
+            Self::CertificateValidity,
+            Self::MinRsaBits,
+            Self::KeyUsage,
+            Self::ExtendedKeyUsage,
+            Self::NoCa,
+            Self::Email,
+            Self::Issuer,
+        ])
+    }
+
+    /// The name in reports: the key of `[policy]`, where there is one; a word of `require` follows a dot.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Require(requirement) => format!("require.{}", requirement.name()),
+            Self::KeyUsage => "key_usage".into(),
+            Self::NoCa => "no_ca".into(),
+            Self::Email => "email".into(),
+            Self::Issuer => "issuer".into(),
+            configured => configured.key().unwrap_or_default().into(),
+        }
+    }
+
+    /// The key of `[policy]` that sets the rule; `None` for a rule that always applies.
+    #[must_use]
+    pub fn key(self) -> Option<&'static str> {
+        match self {
+            Self::TokenSerials => Some("token_serials"),
+            Self::Require(_) => Some("require"),
+            Self::Mechanism => Some("mechanism"),
+            Self::PayloadVersions => Some("payload_versions"),
+            Self::CertificateSource => Some("certificate_source"),
+            Self::CertificateSha256 => Some("certificate_sha256"),
+            Self::CertificateValidity => Some("certificate_validity"),
+            Self::MinRsaBits => Some("min_rsa_bits"),
+            Self::ExtendedKeyUsage => Some("extended_key_usage"),
+            Self::KeyUsage | Self::NoCa | Self::Email | Self::Issuer => None,
+        }
+    }
+}
+
+/// How a rule is broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Breach {
+    /// The serial number is not in the list. `None`: the token does not report one.
+    Serial(Option<String>),
+    /// The token reports the opposite of what is required.
+    Requirement(Requirement),
+    /// The token does not report what is required.
+    NotReported(Requirement),
+    /// The token would sign by this other mechanism.
+    Mechanism(Mechanism),
+    /// The list lacks this version. The versions that it holds follow.
+    Version(Version, Vec<Version>),
+    /// v1 was chosen, but not by the command's own flag.
+    V1WithoutFlag,
+    /// The certificate is from a file.
+    FromFile,
+    /// The list lacks this fingerprint.
+    NotPinned([u8; 32]),
+    /// The certificate is valid from this time on.
+    NotYetValid(u64),
+    /// The certificate ended at this time.
+    Expired(u64),
+    /// The key has fewer bits than this least number.
+    TooSmall {
+        /// Its bits.
+        bits: usize,
+        /// The least number.
+        least: usize,
+    },
+    /// The key has more bits than can be checked here.
+    TooLarge(usize),
+    /// The key usage does not allow signatures.
+    KeyUsage,
+    /// The certificate has these extended usages, and none of those that are allowed.
+    ExtendedKeyUsage {
+        /// Its usages.
+        has: Vec<String>,
+        /// The allowed ones.
+        allowed: Vec<String>,
+    },
+    /// There is no extended key usage.
+    NoExtendedKeyUsage,
+    /// It is a CA's certificate.
+    Ca,
+    /// There is no e-mail address.
+    NoEmail,
+    /// Subject and issuer are the same.
+    SelfSigned,
+}
+
+impl Breach {
+    /// The rule that is broken.
+    #[must_use]
+    pub fn rule(&self) -> Rule {
+        match self {
+            Self::Serial(_) => Rule::TokenSerials,
+            Self::Requirement(requirement) | Self::NotReported(requirement) => Rule::Require(*requirement),
+            Self::Mechanism(_) => Rule::Mechanism,
+            Self::Version(..) | Self::V1WithoutFlag => Rule::PayloadVersions,
+            Self::FromFile => Rule::CertificateSource,
+            Self::NotPinned(_) => Rule::CertificateSha256,
+            Self::NotYetValid(_) | Self::Expired(_) => Rule::CertificateValidity,
+            Self::TooSmall { .. } | Self::TooLarge(_) => Rule::MinRsaBits,
+            Self::KeyUsage => Rule::KeyUsage,
+            Self::ExtendedKeyUsage { .. } | Self::NoExtendedKeyUsage => Rule::ExtendedKeyUsage,
+            Self::Ca => Rule::NoCa,
+            Self::NoEmail => Rule::Email,
+            Self::SelfSigned => Rule::Issuer,
+        }
+    }
+
+    /// What is wrong, in one sentence.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Serial(None) => "the token does not report its serial number".into(),
+            Self::Serial(Some(serial)) => format!("token serial '{}' is not allowed", printable(serial)),
+            Self::Requirement(requirement) => requirement_reason(*requirement).into(),
+            Self::NotReported(requirement) => {
+                let (name, attribute) = (requirement.name(), requirement.attribute());
+                format!("the token does not report whether the key is {name} ({attribute})")
+            }
+            Self::Mechanism(mechanism) => format!("the token would sign by {}", mechanism.name()),
+            Self::Version(version, _) => format!("payload version {version} is not allowed"),
+            Self::V1WithoutFlag => {
+                "payload version v1 is not allowed by the configuration alone, since a v1 payload can be replayed"
+                    .into()
+            }
+            Self::FromFile => "the certificate is from a file (certificate_source = \"token\")".into(),
+            Self::NotPinned(fingerprint) => format!("certificate {} is not allowed", hex(fingerprint)),
+            Self::NotYetValid(start) => format!("the certificate is not valid before {}", utc(*start)),
+            Self::Expired(end) => format!("the certificate expired on {}", utc(*end)),
+            Self::TooSmall { bits, least } => format!("the RSA key has {bits} bits, fewer than {least}"),
+            Self::TooLarge(bits) => format!("the RSA key has {bits} bits, more than {MAX_RSA_BITS}"),
+            Self::KeyUsage => "the certificate's key usage lacks digitalSignature".into(),
+            Self::ExtendedKeyUsage { has, allowed } => {
+                format!("the certificate is for {}, not for {}", has.join(", "), allowed.join(" or "))
+            }
+            Self::NoExtendedKeyUsage => {
+                "the certificate has no extended key usage; Anaplan asks for a client certificate".into()
+            }
+            Self::Ca => "the certificate is a CA's, not a client's".into(),
+            Self::NoEmail => {
+                "the certificate holds no e-mail address, by which Anaplan finds the integration user".into()
+            }
+            Self::SelfSigned => "the certificate is self-signed, which Anaplan does not accept".into(),
+        }
+    }
+
+    /// What helps, without the rule's key.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Serial(_) => "use the token that is allowed, or add this token's serial number to the list".into(),
+            Self::Requirement(Requirement::HardwareToken) | Self::NotReported(Requirement::HardwareToken) => {
+                "use a hardware token that sets CKF_HW_SLOT".into()
+            }
+            Self::Requirement(_) => {
+                "generate a new key in the token, and order a certificate for it (docs/enrolment.md)".into()
+            }
+            Self::NotReported(_) => {
+                "use a module or token that reports this attribute; what is not reported is not proven".into()
+            }
+            Self::Mechanism(_) => "use a token that offers the required mechanism".into(),
+            Self::Version(_, allowed) => match allowed.first() {
+                Some(version) => format!("use --payload-version {version}"),
+                None => "allow a version".into(),
+            },
+            Self::V1WithoutFlag => {
+                "use v2 (payload_version = \"v2\" in [sign]); only the option --payload-version v1 or the policy allows v1"
+                    .into()
+            }
+            Self::FromFile => {
+                "write the certificate into the token, or set certificate_source = \"token-or-file\"".into()
+            }
+            Self::NotPinned(_) => {
+                "if this is the right certificate (a renewal, for example), add its fingerprint to the list".into()
+            }
+            Self::NotYetValid(_) => "check this host's clock: timedatectl".into(),
+            Self::Expired(_) => "order a new certificate for this key, and register it in Anaplan".into(),
+            Self::TooSmall { least, .. } => {
+                format!("generate an RSA key of {least} bits or more in the token, and order a certificate for it")
+            }
+            Self::TooLarge(_) => format!("use an RSA key of at most {MAX_RSA_BITS} bits"),
+            Self::KeyUsage => "order a certificate with keyUsage digitalSignature".into(),
+            Self::ExtendedKeyUsage { allowed, .. } => {
+                format!("order a certificate with extendedKeyUsage {}", allowed.join(" or "))
+            }
+            Self::NoExtendedKeyUsage => "order a certificate with extendedKeyUsage clientAuth or emailProtection".into(),
+            Self::Ca => "use the client certificate, not its CA's; it has basicConstraints CA:FALSE".into(),
+            Self::NoEmail => {
+                "order a certificate with the integration user's address in the subject alternative name".into()
+            }
+            Self::SelfSigned => "have it issued by a certification authority that Anaplan accepts".into(),
+        }
+    }
+
+    /// What helps, with the key of `[policy]` to look at.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        let remedy = self.remedy();
+        match (self.rule(), self.rule().key()) {
+            (Rule::Require(requirement), Some(key)) => {
+                format!("{remedy}; the rule is \"{}\" in {key} of [policy]", requirement.name())
+            }
+            (_, Some(key)) => format!("{remedy}; the rule is {key} in [policy]"),
+            (_, None) => format!("{remedy}; this rule always applies"),
+        }
+    }
+}
+
+fn requirement_reason(requirement: Requirement) -> &'static str {
+    match requirement {
+        Requirement::Sensitive => "the key can be read from the token in plain (CKA_SENSITIVE is false)",
+        Requirement::NonExtractable => "the key can be exported from the token (CKA_EXTRACTABLE is true)",
+        Requirement::AlwaysSensitive => "the key was not always sensitive (CKA_ALWAYS_SENSITIVE is false)",
+        Requirement::NeverExtractable => "the key could be exported before (CKA_NEVER_EXTRACTABLE is false)",
+        Requirement::Local => "the key was not generated in the token (CKA_LOCAL is false)",
+        Requirement::HardwareToken => "the token is not a hardware token (CKF_HW_SLOT is not set)",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys::KEYS;
+
+    /// One breach of every kind.
+    fn breaches() -> Vec<Breach> {
+        let requirements = Requirement::NAMES.map(|(_, requirement)| requirement);
+        let mut all: Vec<Breach> = requirements.map(Breach::Requirement).into();
+        all.extend(requirements.map(Breach::NotReported));
+        all.extend([
+            Breach::Serial(None),
+            Breach::Serial(Some("12".into())),
+            Breach::Mechanism(Mechanism::RsaPkcs),
+            Breach::Version(Version::V1, vec![Version::V2]),
+            Breach::V1WithoutFlag,
+            Breach::FromFile,
+            Breach::NotPinned([0; 32]),
+            Breach::NotYetValid(1),
+            Breach::Expired(1),
+            Breach::TooSmall { bits: 1024, least: 2048 },
+            Breach::TooLarge(16384),
+            Breach::KeyUsage,
+            Breach::ExtendedKeyUsage { has: vec!["serverAuth".into()], allowed: vec!["clientAuth".into()] },
+            Breach::NoExtendedKeyUsage,
+            Breach::Ca,
+            Breach::NoEmail,
+            Breach::SelfSigned,
+        ]);
+        all
+    }
+
+    #[test]
+    fn every_rule_has_a_breach_with_its_own_reason_and_remedy() {
+        let breaches = breaches();
+        for rule in Rule::all() {
+            assert!(breaches.iter().any(|breach| breach.rule() == rule), "{rule:?}");
+        }
+        let reasons: std::collections::BTreeSet<String> = breaches.iter().map(Breach::reason).collect();
+        assert_eq!(reasons.len(), breaches.len());
+        assert!(breaches.iter().all(|breach| !breach.remedy().is_empty()));
+    }
+
+    #[test]
+    fn every_key_that_a_hint_names_is_one_of_the_configuration() {
+        for breach in breaches() {
+            if let Some(key) = breach.rule().key() {
+                assert!(KEYS.iter().any(|known| known.path == format!("policy.{key}")), "{key}");
+                assert!(breach.hint().contains(key), "{}", breach.hint());
+            }
+        }
+    }
+}

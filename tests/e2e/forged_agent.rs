@@ -1,0 +1,141 @@
+//! A process that answers on an agent's socket and signs by keys of its own: what it gives is held against this side's policy.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::stand::{EXTENSIONS, Stand};
+
+/// What a CA's server certificate has.
+const SERVER_CA: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,digitalSignature,keyCertSign\n\
+    extendedKeyUsage=serverAuth\n";
+
+/// The listener, with a key in a file.
+struct Forger {
+    stand: Stand,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Forger {
+    fn new() -> Self {
+        let stand = Stand::new();
+        stand.tool("openssl", &["genrsa", "-out", "forger.key", "2048"]);
+        stand.tool("openssl", &["rsa", "-in", "forger.key", "-pubout", "-out", "forger.pub"]);
+        Self { stand, asked: Arc::default() }
+    }
+
+    /// A payload under a new certificate, in the `json` format.
+    fn payload(&self, name: &str, version: &str, extensions: &str, validity: &[&str]) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let message = [&now.to_be_bytes()[..], &[7; 92]].concat();
+        let (message_file, signature) = (self.stand.write("message", &message), self.stand.file("signature"));
+        self.stand.tool("openssl", &["dgst", "-sha512", "-sign", "forger.key", "-out", &signature, &message_file]);
+        self.stand.issue(name, "forger.pub", extensions, validity);
+        let read = |file: &str| STANDARD.encode(fs::read(self.stand.path().join(file)).unwrap());
+        let mut body = serde_json::json!({
+            "encodedData": STANDARD.encode(&message),
+            "encodedSignedData": read("signature"),
+        });
+        if version == "v2" {
+            body["encodedDataFormat"] = "v2".into();
+        }
+        serde_json::json!({
+            "method": "POST",
+            "url": "https://auth.anaplan.com/token/authenticate",
+            "headers": {
+                "Authorization": format!("CACertificate {}", read(&format!("{name}.der"))),
+                "Content-Type": "application/json",
+            },
+            "body": body,
+        })
+        .to_string()
+    }
+
+    /// Answers the next request on a new socket with this body.
+    fn listen(&self, name: &str, body: String) -> String {
+        let socket = self.stand.file(&format!("{name}.sock"));
+        let (listener, asked) = (UnixListener::bind(&socket).unwrap(), Arc::clone(&self.asked));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                asked.fetch_add(1, Ordering::SeqCst);
+                let _ = stream.read(&mut [0; 4096]);
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                let _ = stream.write_all(format!("{head}{body}").as_bytes());
+            }
+        });
+        socket
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn a_payload_of_an_agent_is_held_against_the_certificate_rules_of_this_side() {
+    let forger = Forger::new();
+    let good = EXTENSIONS.to_owned();
+    let days = &["-days", "9"][..];
+    let pin = "00".repeat(32);
+    for (name, extensions, validity, options, why) in [
+        ("expired", &good, &["-days", "-1"][..], &[][..], "expired on"),
+        ("server", &SERVER_CA.to_owned(), days, &[], "is a CA's"),
+        ("purpose", &good.replace("clientAuth,emailProtection", "serverAuth"), days, &[], "is for serverAuth"),
+        ("usage", &good.replace("digitalSignature", "keyEncipherment"), days, &[], "lacks digitalSignature"),
+        ("unpinned", &good, days, &["--policy-certificate-sha256", &pin], "is not allowed"),
+        ("small", &good, days, &["--policy-min-rsa-bits", "3072"], "fewer than 3072"),
+        ("version", &good, days, &["--policy-payload-versions", "v1"], "version v2 is not allowed"),
+    ] {
+        let payload = forger.payload(name, "v2", extensions, validity);
+        let socket = forger.listen(name, payload);
+        let other = forger.stand.file("no.sock");
+        let arguments = [&["sign", "--socket", &socket, "--socket", &other][..], options].concat();
+        let error = forger.stand.run(&arguments).failed(5);
+        assert!(
+            error.contains(why) && error.contains("[policy]") | error.contains("always applies"),
+            "{name}: {error}"
+        );
+    }
+    let socket = forger.listen("good", forger.payload("good", "v2", EXTENSIONS, days));
+    forger.stand.run(&["sign", "--socket", &socket]).ok();
+}
+
+#[test]
+fn a_version_that_this_sides_policy_forbids_is_not_even_asked_of_an_agent() {
+    let forger = Forger::new();
+    let socket = forger.listen("v1", forger.payload("v1", "v1", EXTENSIONS, &["-days", "9"]));
+    let sign = ["sign", "--socket", &socket];
+    let mut by_configuration = forger.stand.command(&sign);
+    by_configuration.env("CBA_AGENT_PAYLOAD_VERSION", "v1");
+    let run = crate::stand::Run::from_output(by_configuration.output().unwrap());
+    assert!(run.failed(5).contains("--payload-version v1"));
+    let flag = [&sign[..], &["--payload-version", "v1", "--policy-payload-versions", "v2"]].concat();
+    assert!(forger.stand.run(&flag).failed(5).contains("use --payload-version v2"));
+    assert_eq!(forger.asked(), 0);
+    forger.stand.run(&[&sign[..], &["--payload-version", "v1"]].concat()).ok();
+    // An agent that answers with v1 where v2 was asked for.
+    let error = forger.stand.run(&sign).failed(7);
+    assert!(error.contains("the agent's payload is v1"), "{error}");
+}
+
+#[test]
+fn roots_policy_holds_for_a_payload_of_an_agent_too() {
+    let forger = Forger::new();
+    let payload = forger.payload("unpinned", "v2", EXTENSIONS, &["-days", "9"]);
+    let socket = forger.listen("unpinned", payload);
+    let ask = |policy: &str, code: i32| {
+        let arguments = ["sign", "--socket", &socket, "--policy-certificate-validity", "warn"];
+        let run = crate::system_policy::run_under(&forger.stand, policy, crate::system_policy::ROOTS, &arguments);
+        assert_eq!((run.code, run.stdout.is_empty()), (code, code != 0), "{policy}: {run:?}");
+    };
+    ask(&format!("[policy]\ncertificate_sha256 = [\"{}\"]\n", "00".repeat(32)), 5);
+    ask("[policy]\npayload_versions = [\"v1\"]\n", 5);
+    ask("[policy]\npayload_versions = [\"v2\"]\n", 0);
+}
