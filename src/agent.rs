@@ -72,6 +72,9 @@ pub fn serve(config: Config) -> Result<()> {
     }
     config.audit.clone().map(Log::new).as_mut().map_or(Ok(()), Log::check)?;
     let rules = Rules::resolve(&config.serve)?;
+    for group in doorway::subordinate_groups(&config.serve)? {
+        tracing::warn!("{group}");
+    }
     let connections = room_for_connections(config.serve.workers)?;
     let listening = listen(&config, &rules)?;
     let failed = |what: &'static str| move |error: std::io::Error| unexpected(what, &error);

@@ -101,6 +101,8 @@ pub struct Serve {
     pub request_timeout: Duration,
     /// Requests that each user may make in a second.
     pub rate_limit_per_second: NonZeroU32,
+    /// Requests that all users together may make in a second.
+    pub total_rate_limit_per_second: NonZeroU32,
     /// Who may ask, by users; empty: not narrowed.
     pub allow_users: Vec<String>,
     /// Who may ask, by groups; empty: not narrowed.

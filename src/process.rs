@@ -14,6 +14,7 @@ pub mod descriptors;
 pub mod environment;
 pub mod memory;
 pub mod peer_groups;
+pub mod subordinate_ids;
 pub mod turns;
 
 /// Prepares the front: refuses rights beyond the caller's, then hardens, then keeps the caller's descriptors from workers.

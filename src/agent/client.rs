@@ -80,7 +80,8 @@ impl Explain for ClientError {
             Self::Stranger { .. } => "check the path: it must be the socket of `cba-agent serve`".into(),
             Self::Refused { retry_after: Some(seconds), .. } => format!("try again in {seconds} s"),
             Self::Refused { kind: Kind::NotAllowed, .. } => {
-                "the agent's socket_group, allow_users and allow_groups say whom it serves".into()
+                "the agent's socket_group, allow_users and allow_groups say whom it serves; its own user must be in allow_users"
+                    .into()
             }
             Self::Refused { kind: Kind::PinFuse, .. } => {
                 "mend the PIN on the agent's side; its log says what the token answered, and what to do then"

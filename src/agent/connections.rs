@@ -35,11 +35,11 @@ struct Open {
     users: HashMap<User, BTreeMap<u64, Entry>>,
 }
 
-/// Whose a connection is; somebody in other groups by the same number may be a stranger.
+/// Whose a connection is. All peers that get nothing share one entry: one user can have thousands of user IDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct User {
-    uid: u32,
-    is_stranger: bool,
+enum User {
+    Stranger,
+    Served(u32),
 }
 
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Connections {
     /// Takes one more in.
     pub(super) fn enter(self: &Arc<Self>, uid: u32, access: Access) -> Connection {
         let mut open = self.lock();
-        let user = User { uid, is_stranger: access == Access::None };
+        let user = if access == Access::None { User::Stranger } else { User::Served(uid) };
         if open.users.get(&user).is_some_and(|own| own.len() >= SHARE) {
             open.dismiss(user, Duration::ZERO);
         }
@@ -134,7 +134,7 @@ impl Open {
     /// Has one leave.
     fn make_room(&mut self, fresh: Duration) -> bool {
         let mut users: Vec<(User, usize)> = self.users.iter().map(|(user, own)| (*user, own.len())).collect();
-        users.sort_by_key(|(user, count)| (!user.is_stranger, usize::MAX - count));
+        users.sort_by_key(|(user, count)| (*user != User::Stranger, usize::MAX - count));
         users.into_iter().any(|(user, _)| self.dismiss(user, fresh))
     }
 
@@ -236,5 +236,16 @@ mod tests {
         assert!(held[..10].iter().all(|connection| all.lock().entry(connection.place).is_none()));
         drop(held);
         assert_eq!((all.count(), all.lock().users.len()), (1, 1));
+    }
+
+    #[test]
+    fn all_user_ids_that_get_nothing_have_one_share_together() {
+        let all = Connections::new(SHARE * 4);
+        let served = all.enter(1, Access::Look);
+        let strangers: Vec<Connection> =
+            (0..u32::try_from(SHARE).unwrap() + 10).map(|at| all.enter(100_000 + at, Access::None)).collect();
+        assert_eq!(all.count(), SHARE + 1);
+        assert!(strangers[..10].iter().all(|connection| all.lock().entry(connection.place).is_none()));
+        assert!(all.lock().entry(served.place).is_some());
     }
 }

@@ -8,6 +8,8 @@ use std::path::Path;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
 use crate::config::Serve;
+use crate::error::Result;
+use crate::process::subordinate_ids;
 
 /// Search, or write, in the bits of one class of a file's mode.
 const SEARCH: u32 = 0o1;
@@ -44,6 +46,36 @@ pub fn locked_out(serve: &Serve, socket: &Path) -> Vec<LockedOut> {
     let door = serve.socket_group.as_deref().and_then(find_group);
     let kept_out = users.iter().filter_map(|user| in_the_way(user, door.as_ref(), socket));
     no_user.chain(no_group).chain(kept_out).collect()
+}
+
+/// A configured group that a user can enter by a user namespace, since its number is a subordinate group ID (subgid(5)).
+#[derive(Clone, Debug)]
+pub struct SubordinateGroup {
+    /// The group as it is configured.
+    pub group: String,
+    /// Whose range holds it.
+    pub owner: String,
+}
+
+/// The groups of the configuration that lie in somebody's range of `/etc/subgid`.
+///
+/// # Errors
+/// When the file is there and cannot be read.
+pub fn subordinate_groups(serve: &Serve) -> Result<Vec<SubordinateGroup>> {
+    let ids = super::peer::subordinate_ids(subordinate_ids::GROUPS)?;
+    let names = serve.socket_group.iter().chain(&serve.allow_groups).chain(&serve.monitor_groups);
+    let entered = names.filter_map(|name| {
+        let number = find_group(name).map(|group| group.gid.as_raw()).or_else(|| name.parse().ok())?;
+        ids.owner(number).map(|owner| SubordinateGroup { group: name.clone(), owner })
+    });
+    Ok(entered.collect())
+}
+
+impl std::fmt::Display for SubordinateGroup {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { group, owner } = self;
+        write!(out, "{owner} can enter the group {group}, which is a subordinate group ID of theirs (/etc/subgid)")
+    }
 }
 
 fn find_user(name: &str) -> Option<User> {

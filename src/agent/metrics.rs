@@ -98,7 +98,7 @@ impl Metrics {
         for version in ["v1", "v2"] {
             metrics.payloads.with_label_values(&[version, "ok"]);
         }
-        for reason in ["not_allowed", "rate_limited", "unknown"] {
+        for reason in ["not_allowed", "rate_limited", "total_rate_limited", "unknown"] {
             metrics.refused.with_label_values(&[reason]);
         }
         Ok(metrics)

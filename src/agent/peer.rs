@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::sync::Mutex;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Group, User};
@@ -12,6 +13,7 @@ use tokio::net::UnixStream;
 use crate::config::Serve;
 use crate::error::{Error, Kind, Result};
 use crate::process::peer_groups;
+use crate::process::subordinate_ids::{self, SubordinateIds};
 
 /// The user and group that stand for everybody whom a container's user namespace does not know.
 const OVERFLOW: u32 = 65_534;
@@ -52,6 +54,7 @@ pub(super) struct Rules {
     allow_users: Vec<u32>,
     allow_groups: Vec<u32>,
     monitor_groups: Vec<u32>,
+    subordinate_users: Arc<SubordinateIds>,
 }
 
 impl Peer {
@@ -74,10 +77,10 @@ impl Peer {
 }
 
 impl Rules {
-    /// Looks the names up.
+    /// Looks the names up, and reads the subordinate user IDs.
     ///
     /// # Errors
-    /// A name that the system does not know.
+    /// A name that the system does not know, or subordinate IDs that cannot be read.
     pub(super) fn resolve(serve: &Serve) -> Result<Self> {
         let groups = |names: &[String]| names.iter().map(|name| group(name)).collect::<Result<Vec<_>>>();
         let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
@@ -88,15 +91,18 @@ impl Rules {
             allow_users: serve.allow_users.iter().map(|name| user(name)).collect::<Result<_>>()?,
             allow_groups: groups(&serve.allow_groups)?,
             monitor_groups: groups(&serve.monitor_groups)?,
+            subordinate_users: Arc::new(subordinate_ids(subordinate_ids::USERS)?),
         })
     }
 
     /// Says what of the rules cannot come true on a socket of our own, which none but its group can reach.
     pub(super) fn warn(&self) {
-        let lists = [&self.allow_users, &self.allow_groups, &self.monitor_groups];
-        if self.socket_group.is_none() && lists.iter().any(|list| !list.is_empty()) {
+        let names_others = self.allow_users.iter().any(|user| *user != self.own && *user != 0)
+            || !self.allow_groups.is_empty()
+            || !self.monitor_groups.is_empty();
+        if self.socket_group.is_none() && names_others {
             tracing::warn!(
-                "without socket_group none but root and the agent's own user can connect, whatever the lists say"
+                "without socket_group only root and the agent's own user can connect, whatever the lists say"
             );
         }
         if self.own == OVERFLOW {
@@ -106,22 +112,30 @@ impl Rules {
 
     /// What a peer may do.
     ///
-    /// The agent's own user and root may always look: neither can be kept from the socket. They may ask where nothing
-    /// narrows who may. A list narrows the socket's group where there is one, and stands for itself where there is none.
+    /// Root and the agent's own user may always look: the file system keeps neither from the socket. Root may ask where
+    /// nothing narrows who may. The agent's own user may ask only where `allow_users` names it, since the modules of all
+    /// agents of that user could otherwise ask each other. So may a subordinate user ID, since one user can have thousands
+    /// of them. A list narrows the socket's group where there is one, and stands for itself where there is none.
     pub(super) fn judge(&self, peer: &Peer) -> Access {
         if peer.uid == OVERFLOW || peer.uid == self.overflow {
             return Access::None;
         }
         // An unmapped group says nothing of whoever has it.
         let is_in = |group: &u32| *group != OVERFLOW && peer.is_in(*group);
-        let is_at_home = peer.uid == self.own || peer.uid == 0;
+        let (is_own, is_root, is_named) = (peer.uid == self.own, peer.uid == 0, self.allow_users.contains(&peer.uid));
+        let is_at_home = is_own || is_root;
+        if !is_at_home && !is_named && self.subordinate_users.owner(peer.uid).is_some() {
+            return Access::None;
+        }
         let may_connect = is_at_home || self.socket_group.iter().any(is_in);
         let is_monitor = self.monitor_groups.iter().any(is_in);
-        let may_ask = if self.allow_users.is_empty() && self.allow_groups.is_empty() {
-            // Whoever is to look must be able to connect, and be in the socket's group for that alone.
-            is_at_home || may_connect && !is_monitor
+        let may_ask = if is_own {
+            is_named
+        } else if self.allow_users.is_empty() && self.allow_groups.is_empty() {
+            // A monitor must be in the socket's group to connect, and may not ask for that.
+            is_root || may_connect && !is_monitor
         } else {
-            let is_listed = self.allow_users.contains(&peer.uid) || self.allow_groups.iter().any(is_in);
+            let is_listed = is_named || self.allow_groups.iter().any(is_in);
             is_listed && (may_connect || self.socket_group.is_none())
         };
         match may_ask {
@@ -130,6 +144,35 @@ impl Rules {
             false => Access::None,
         }
     }
+
+    /// Why a peer gets nothing, or may look and not ask; for the log.
+    pub(super) fn why_refused(&self, peer: &Peer) -> String {
+        if peer.uid == OVERFLOW || peer.uid == self.overflow {
+            return "the overflow user is never served".into();
+        }
+        if peer.uid == self.own {
+            return "the agent's own user may look, and asks only where allow_users names it".into();
+        }
+        if let Some(owner) = self.subordinate_users.owner(peer.uid).filter(|_| peer.uid != 0) {
+            let file = subordinate_ids::USERS;
+            return format!("a subordinate user ID of {owner} ({file}) is served only where allow_users names it");
+        }
+        match self.judge(peer) {
+            Access::Look => "may look and not ask".into(),
+            _ => "not served".into(),
+        }
+    }
+}
+
+/// The subordinate IDs of one of the two files.
+///
+/// # Errors
+/// When the file is there and cannot be read: nobody could be told from a user's subordinate IDs.
+pub(super) fn subordinate_ids(file: &str) -> Result<SubordinateIds> {
+    SubordinateIds::read(Path::new(file)).map_err(|error| {
+        Error::new(Kind::Config, format!("cannot read the subordinate IDs in {file}: {error}"))
+            .hint(format!("the agent's user must be able to read it: chmod 644 {file}"))
+    })
 }
 
 /// A number that can be a user's or a group's: -1 stands for none (chown(2)).
@@ -173,7 +216,7 @@ fn unknown(what: &str, name: &str) -> Error {
 pub(super) struct Strangers(Mutex<HashMap<u32, (Instant, u64)>>);
 
 impl Strangers {
-    pub(super) fn note(&self, peer: &Peer, what: &str) {
+    pub(super) fn note(&self, peer: &Peer, why: impl FnOnce() -> String) {
         let Ok(mut seen) = self.0.lock() else { return };
         if seen.len() >= REMEMBERED {
             seen.retain(|_, (since, _)| since.elapsed() < SAY_AGAIN);
@@ -187,7 +230,7 @@ impl Strangers {
         seen.insert(peer.uid, (now, 1));
         let more =
             if untold > 1 { format!(", {} times more since the last notice", untold - 1) } else { String::new() };
-        tracing::warn!("refused: user {} group {} (process {}): {what}{more}", peer.uid, peer.gid, peer.pid);
+        tracing::warn!("refused: user {} group {} (process {}): {}{more}", peer.uid, peer.gid, peer.pid, why());
     }
 }
 
@@ -207,6 +250,7 @@ mod tests {
             allow_users: vec![],
             allow_groups: vec![],
             monitor_groups: vec![9],
+            subordinate_users: Arc::new(SubordinateIds::read(Path::new("/nonexistent")).unwrap()),
         }
     }
 
@@ -218,8 +262,38 @@ mod tests {
         assert_eq!(rules.judge(&peer(1, &[9])), Access::Look);
         assert_eq!(rules.judge(&peer(1, &[7, 9])), Access::Look);
         assert_eq!(rules.judge(&peer(1, &[8])), Access::None);
-        assert_eq!(rules.judge(&peer(500, &[])), Access::Ask);
         assert_eq!(rules.judge(&peer(0, &[])), Access::Ask);
+    }
+
+    #[test]
+    fn the_agents_own_user_may_look_and_asks_only_where_it_is_named() {
+        let rules = rules();
+        for own in [500, 0] {
+            let rules = Rules { own, ..rules.clone() };
+            assert_eq!(rules.judge(&peer(own, &[7])), Access::Look);
+            let by_group = Rules { allow_groups: vec![8], ..rules.clone() };
+            assert_eq!(by_group.judge(&peer(own, &[7, 8])), Access::Look);
+            let named = Rules { allow_users: vec![own], ..rules };
+            assert_eq!(named.judge(&peer(own, &[])), Access::Ask);
+        }
+    }
+
+    #[test]
+    fn a_subordinate_user_id_gets_nothing_unless_it_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("subuid");
+        fs::write(&path, "alice:100000:65536\n").unwrap();
+        let ids = || Arc::new(SubordinateIds::read(&path).unwrap());
+        let rules = Rules { subordinate_users: ids(), ..rules() };
+        for groups in [&[7][..], &[9], &[7, 9]] {
+            assert_eq!(rules.judge(&peer(100_000, groups)), Access::None);
+            assert_eq!(rules.judge(&peer(165_535, groups)), Access::None);
+        }
+        assert_eq!(rules.judge(&peer(165_536, &[7])), Access::Ask);
+        assert!(rules.why_refused(&peer(100_000, &[7])).contains("subordinate user ID of alice"));
+        let named = Rules { allow_users: vec![100_001], ..rules };
+        assert_eq!(named.judge(&peer(100_001, &[7])), Access::Ask);
+        assert_eq!(named.judge(&peer(100_002, &[7])), Access::None);
     }
 
     #[test]

@@ -38,7 +38,7 @@ const CODES: [(&str, u16, &str, Kind); 15] = [
     ("request_timeout", 408, "the request did not arrive in time", Kind::AgentBusy),
     ("too_large", 413, "the request's body is too long", Kind::Usage),
     ("policy", 422, "the policy refuses it", Kind::Policy),
-    ("rate_limited", 429, "this user asks too often", Kind::AgentBusy),
+    ("rate_limited", 429, "too many requests in a second", Kind::AgentBusy),
     ("unexpected", 500, "the agent failed", Kind::Unexpected),
     ("signature_invalid", 500, "the token's result did not verify and was thrown away", Kind::SignatureInvalid),
     ("busy", 503, "too many requests wait", Kind::AgentBusy),

@@ -40,8 +40,7 @@ pub(super) async fn answer(
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let mut reply = match (path.as_str(), access) {
-        (_, Access::None) => refuse(agent, peer, "not served"),
-        ("/sign", Access::Look) => refuse(agent, peer, "may look and not ask"),
+        (_, Access::None) | ("/sign", Access::Look) => refuse(agent, peer),
         ("/sign", Access::Ask) if method == Method::POST => sign(agent, peer, client, request).await,
         ("/sign", Access::Ask) => wrong_method("POST"),
         ("/certificate" | "/custody" | "/healthz" | "/readyz" | "/metrics", _)
@@ -63,7 +62,7 @@ pub(super) async fn answer(
 }
 
 async fn look(agent: &Arc<Agent>, peer: &Peer, path: &str) -> Reply {
-    if let Err(problem) = agent.limit(peer.uid) {
+    if let Err(problem) = agent.limit(peer.uid, false) {
         return failure(&problem);
     }
     match path {
@@ -90,7 +89,7 @@ async fn look(agent: &Arc<Agent>, peer: &Peer, path: &str) -> Reply {
 async fn sign(agent: &Arc<Agent>, peer: &Peer, client: Client<'_>, request: Request<Incoming>) -> Reply {
     let start = Instant::now();
     let deadline = tokio::time::Instant::from_std(start + agent.config.request_timeout);
-    if let Err(problem) = agent.limit(peer.uid) {
+    if let Err(problem) = agent.limit(peer.uid, true) {
         return failure(&problem);
     }
     let (wish, job) = match read(agent, request).await {
@@ -156,10 +155,10 @@ async fn read(agent: &Arc<Agent>, request: Request<Incoming>) -> Result<(Wish, O
     Ok((Wish { version: asked.version.unwrap_or(agent.config.version), by_flag: false }, asked.job))
 }
 
-fn refuse(agent: &Arc<Agent>, peer: &Peer, what: &str) -> Reply {
+fn refuse(agent: &Arc<Agent>, peer: &Peer) -> Reply {
     agent.metrics.refused("not_allowed");
     agent.pool.refused();
-    agent.strangers.note(peer, what);
+    agent.strangers.note(peer, || agent.why_refused(peer));
     failure(&Problem::new("not_allowed"))
 }
 

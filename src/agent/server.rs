@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use std::time::Duration;
 use governor::clock::{Clock as _, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
-use governor::{Quota, RateLimiter};
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{NotUntil, Quota, RateLimiter};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -60,6 +62,7 @@ pub(super) struct Agent {
     pub(super) config: Answers,
     rules: Rules,
     limiter: Limiter,
+    total_limiter: TotalLimiter,
     /// What the last probe found, and when.
     probed: Mutex<Option<(Instant, Option<Refusal>)>>,
     connections: Arc<Connections>,
@@ -73,7 +76,8 @@ pub(super) struct Answers {
     pub(super) version: Version,
     pub(super) request_timeout: Duration,
     pub(super) metrics_file: Option<PathBuf>,
-    rate: std::num::NonZeroU32,
+    /// Requests in a second: of each user, and of all users together.
+    rates: (NonZeroU32, NonZeroU32),
 }
 
 impl Answers {
@@ -82,25 +86,29 @@ impl Answers {
             version: config.sign.version,
             request_timeout: config.serve.request_timeout,
             metrics_file: config.serve.metrics_file.clone(),
-            rate: config.serve.rate_limit_per_second,
+            rates: (config.serve.rate_limit_per_second, config.serve.total_rate_limit_per_second),
         }
     }
 }
 
 type Limiter = RateLimiter<u32, HashMapStateStore<u32>, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
 
+type TotalLimiter = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
+
 /// Users whose last requests are remembered, before those are forgotten that matter no more.
 const USERS: usize = 1024;
 
 impl Agent {
     pub(super) fn new(pool: Pool, metrics: Metrics, rules: Rules, config: Answers, connections: usize) -> Arc<Self> {
-        let limiter = RateLimiter::new(Quota::per_second(config.rate), HashMapStateStore::default(), MonotonicClock);
+        let (each, total) = (Quota::per_second(config.rates.0), Quota::per_second(config.rates.1));
+        let limiter = RateLimiter::new(each, HashMapStateStore::default(), MonotonicClock);
         Arc::new(Self {
             pool,
             metrics,
             rules,
             config,
             limiter,
+            total_limiter: RateLimiter::direct_with_clock(total, MonotonicClock),
             strangers: Strangers::default(),
             probed: Mutex::new(None),
             connections: Connections::new(connections),
@@ -112,15 +120,26 @@ impl Agent {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Counts one more request of a user.
-    pub(super) fn limit(&self, uid: u32) -> Result<(), Problem> {
+    /// Counts one more request of a user; those for payloads also against the rate of all users together.
+    pub(super) fn limit(&self, uid: u32, is_for_payload: bool) -> Result<(), Problem> {
         if self.limiter.len() > USERS {
             self.limiter.retain_recent();
         }
-        self.limiter.check_key(&uid).map_err(|wait| {
-            self.metrics.refused("rate_limited");
-            Problem::new("rate_limited").retry_after(wait.wait_time_from(MonotonicClock.now()))
-        })
+        let refuse = |wait: NotUntil<std::time::Instant>, reason, detail: &str| {
+            self.metrics.refused(reason);
+            Problem::new("rate_limited").detail(detail).retry_after(wait.wait_time_from(MonotonicClock.now()))
+        };
+        self.limiter.check_key(&uid).map_err(|wait| refuse(wait, "rate_limited", "rate_limit_per_second"))?;
+        if is_for_payload {
+            let refuse = |wait| refuse(wait, "total_rate_limited", "total_rate_limit_per_second");
+            self.total_limiter.check().map_err(refuse)?;
+        }
+        Ok(())
+    }
+
+    /// Why a peer gets nothing, or may look and not ask.
+    pub(super) fn why_refused(&self, peer: &Peer) -> String {
+        self.rules.why_refused(peer)
     }
 
     /// Whether a worker is logged in with a valid certificate, and the token answered within the last seconds.

@@ -78,7 +78,7 @@ const fn list(path: &'static str, flag: &'static str, value: &'static str, group
 use Group::{Audit, Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
 
 /// All of them.
-pub const KEYS: [Key; 42] = [
+pub const KEYS: [Key; 43] = [
     text(
         "module",
         "module",
@@ -156,6 +156,13 @@ pub const KEYS: [Key; 42] = [
         "N",
         Serve,
         "Requests that each user may make in a second [default: 50]",
+    ),
+    number(
+        "serve.total_rate_limit_per_second",
+        "total-rate-limit-per-second",
+        "N",
+        Serve,
+        "Requests that all users together may make in a second [default: 20 times the limit of each user]",
     ),
     list("serve.allow_users", "allow-users", "USER", Serve, "Narrows who may ask, by names or numbers"),
     list("serve.allow_groups", "allow-groups", "GROUP", Serve, "The same for groups"),

@@ -154,6 +154,8 @@ impl Reader<'_> {
             }
         };
         let rate = |text: &str| text.parse().map_err(|_| format!("must be a whole number from 1 to {}", u32::MAX));
+        let each = self.optional("serve.rate_limit_per_second", rate)?.unwrap_or(RATE);
+        let total = self.optional("serve.total_rate_limit_per_second", rate)?;
         Ok(Serve {
             socket: self.optional("serve.socket", absolute)?,
             socket_group: self.optional("serve.socket_group", |text| not_empty(text).map(str::to_owned))?,
@@ -161,7 +163,8 @@ impl Reader<'_> {
             queue: self.optional("serve.queue", between(1, 65_536))?.unwrap_or(64),
             call_timeout: self.optional("serve.call_timeout", positive)?.unwrap_or(Duration::from_secs(25)),
             request_timeout: self.optional("serve.request_timeout", positive)?.unwrap_or(Duration::from_secs(60)),
-            rate_limit_per_second: self.optional("serve.rate_limit_per_second", rate)?.unwrap_or(RATE),
+            rate_limit_per_second: each,
+            total_rate_limit_per_second: total.unwrap_or(each.saturating_mul(BUSY_USERS)),
             allow_users: allow_users.unwrap_or_default(),
             allow_groups: allow_groups.unwrap_or_default(),
             monitor_groups: names("serve.monitor_groups")?.unwrap_or_default(),
@@ -196,6 +199,9 @@ pub fn by_name<T: Copy>(text: &str, names: &[(&str, T)]) -> Result<T, String> {
 
 /// What a user may ask for in a second where nothing is configured.
 const RATE: NonZeroU32 = NonZeroU32::MIN.saturating_add(49);
+
+/// How many users may use their whole rate at one time, where nothing is configured.
+const BUSY_USERS: NonZeroU32 = NonZeroU32::MIN.saturating_add(19);
 
 fn positive(text: &str) -> Parsed<Duration> {
     match seconds(text) {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::agent::{Agent, Client};
 use crate::deadline::Finish as _;
-use crate::stand::Stand;
+use crate::stand::{BINARY, Stand, tool};
 
 /// A request by another user, with these groups, of whoever runs the tests as root.
 fn as_user(agent: &Agent, user: &str, groups: &str, arguments: &[&str]) -> (bool, String) {
@@ -114,4 +114,98 @@ fn each_user_has_a_rate() {
     assert_eq!(refused[0].header("Retry-After"), Some("1"));
     assert_eq!(refused[0].problem(429), "rate_limited");
     assert_eq!(agent.ask("GET", "/healthz", "").status, 200, "whether it lives may always be asked");
+}
+
+/// Connects as user IDs from 300000 on, all in the group 4242, and only then has all of them ask; prints the answers.
+const MANY_USERS: &str = r#"
+import os, socket, sys
+path, count = sys.argv[1], int(sys.argv[2])
+os.setgroups([4242])
+open_sockets = []
+for user in range(300000, 300000 + count):
+    os.seteuid(user)
+    one = socket.socket(socket.AF_UNIX)
+    one.settimeout(60)
+    one.connect(path)
+    os.seteuid(0)
+    open_sockets.append(one)
+for one in open_sockets:
+    one.sendall(b"POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+for one in open_sockets:
+    answer = b""
+    while piece := one.recv(65536):
+        answer += piece
+    print(answer.split(b" ")[1].decode(), answer.split(b"\r\n\r\n", 1)[1].decode().strip())
+"#;
+
+#[test]
+fn all_users_together_have_a_rate_that_more_user_ids_do_not_raise() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &["--socket-group", "4242", "--total-rate-limit-per-second", "1"]);
+    open_to_all(stand.path());
+    let answers = tool(Command::new("/usr/bin/python3").args(["-B", "-c", MANY_USERS, &agent.socket, "40"]));
+    let limited = "\"code\":\"rate_limited\",\"detail\":\"total_rate_limit_per_second\"";
+    let refused = answers.lines().filter(|line| line.starts_with("429 ") && line.contains(limited)).count();
+    assert!(answers.lines().any(|line| line.starts_with("200 ")) && refused >= 20, "{answers}");
+    let metrics = agent.ask("GET", "/metrics", "").body;
+    let counted = format!("cba_agent_refused_peers_total{{reason=\"total_rate_limited\"}} {refused}");
+    assert!(metrics.contains(&counted), "{metrics}");
+}
+
+#[test]
+fn one_member_of_the_group_is_one_user_whatever_user_namespaces_give_them() {
+    let stand = Stand::new();
+    let ranges = stand.write("subuid", "alice:300000:65536\n");
+    fs::set_permissions(&ranges, fs::Permissions::from_mode(0o644)).unwrap();
+    // On an /etc/subuid and /etc/subgid of the test's own.
+    let (subuid, subgid) = ("/etc/subuid", "/etc/subgid");
+    let script = format!(
+        "touch {subuid} {subgid} && mount --bind \"$1\" {subuid} && mount --bind \"$1\" {subgid} && shift && exec \"$@\""
+    );
+    let started = |more: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script, "sh", &ranges, BINARY]).args(Agent::arguments(&stand, more));
+        let base = stand.command(&[]);
+        command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+        let mut agent = Agent::start(&stand, command);
+        agent.hear("STATUS=ready");
+        open_to_all(stand.path());
+        agent
+    };
+    let agent = started(&["--socket-group", "4242", "--monitor-groups", "4343", "--monitor-groups", "300007"]);
+    let answers = tool(Command::new("/usr/bin/python3").args(["-B", "-c", MANY_USERS, &agent.socket, "40"]));
+    assert_eq!(answers.lines().filter(|line| line.starts_with("403 ")).count(), 40, "{answers}");
+    let (_, said) = as_user(&agent, "300001", "4242,4343", &READY);
+    assert!(said.contains("not_allowed"), "{said}");
+    let (_, said) = as_user(&agent, "1234", "4242", &SIGN);
+    assert!(said.starts_with(r#"{"method":"POST""#), "{said}");
+    let log = agent.log();
+    assert!(log.contains("refused: user 300000 group 0"), "{log}");
+    assert!(
+        log.contains("a subordinate user ID of alice (/etc/subuid) is served only where allow_users names it"),
+        "{log}"
+    );
+    assert!(log.contains("alice can enter the group 300007"), "{log}");
+    agent.end("-TERM");
+    let agent = started(&["--socket-group", "4242", "--allow-users", "300001"]);
+    let (_, said) = as_user(&agent, "300001", "4242", &SIGN);
+    assert!(said.starts_with(r#"{"method":"POST""#), "{said}");
+    let (_, said) = as_user(&agent, "300002", "4242", &SIGN);
+    assert!(said.contains("not_allowed"), "{said}");
+}
+
+#[test]
+fn the_agents_own_user_may_look_and_asks_only_where_it_is_named() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &["--socket-group", "4242"]);
+    for path in ["/readyz", "/certificate", "/custody", "/metrics"] {
+        assert_eq!(agent.ask("GET", path, "").status, 200, "{path}");
+    }
+    assert_eq!(agent.ask("POST", "/sign", "{}").problem(403), "not_allowed");
+    assert!(agent.log().contains("the agent's own user may look, and asks only where allow_users names it"));
+    let error = stand.run(&["sign", "--socket", &agent.socket]).failed(5);
+    assert!(error.contains("allow_users"), "{error}");
+    agent.end("-TERM");
+    let own = fs::metadata(stand.path()).unwrap().uid().to_string();
+    Agent::ready(&stand, &["--allow-users", &own]).payload();
 }

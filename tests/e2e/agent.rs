@@ -45,14 +45,18 @@ impl Agent {
         agent
     }
 
-    /// The arguments with which every agent here is started, where `more` gives no others.
+    /// The arguments with which every agent here is started, where `more` gives no others. The tests' own user may ask,
+    /// unless `more` says who may.
     pub(crate) fn arguments(stand: &Stand, more: &[&str]) -> Vec<String> {
         let own = [
             ("--pin-source", stand.pin_source()),
             ("--socket", stand.file("agent.sock")),
             ("--rate-limit-per-second", "1000000".to_owned()),
+            ("--allow-users", rustix::process::geteuid().as_raw().to_string()),
         ];
-        let own = own.into_iter().filter(|(flag, _)| !more.contains(flag));
+        let says_who = ["--socket-group", "--allow-groups"].iter().any(|flag| more.contains(flag));
+        let is_given = |flag: &str| more.contains(&flag) || says_who && flag == "--allow-users";
+        let own = own.into_iter().filter(|(flag, _)| !is_given(flag));
         let own = own.flat_map(|(flag, value)| [flag.to_owned(), value]);
         ["serve".to_owned()].into_iter().chain(own).chain(more.iter().map(|text| (*text).to_owned())).collect()
     }

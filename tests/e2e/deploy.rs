@@ -48,7 +48,8 @@ fn the_service_of_the_unit_file_answers_curl() {
     stand.set("STATE_DIRECTORY", stand.file("state"));
     stand.set("CREDENTIALS_DIRECTORY", stand.file("credentials"));
     stand.write("credentials/cba-agent-pin", stand.pin());
-    let config = stand.write("config.toml", "module = \"softhsm2\"\n[token]\nslot = 0\n");
+    let config =
+        stand.write("config.toml", "module = \"softhsm2\"\n[token]\nslot = 0\n[serve]\nallow_users = [\"root\"]\n");
     let unit = unit("cba-agent.service");
     let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/cba-agent ")).unwrap();
     let line = line.replace("/etc/cba-agent/config.toml", &config);
@@ -73,7 +74,7 @@ fn an_activated_socket_is_served_and_left_to_systemd() {
     for (name, value) in stand.command(&[]).get_envs() {
         command.args(["-E", &format!("{}={}", name.to_str().unwrap(), value.unwrap_or_default().to_str().unwrap())]);
     }
-    command.args(["--listen", &socket, BINARY, "serve", "--pin-source", &stand.pin_source()]);
+    command.args(["--listen", &socket, BINARY, "serve", "--pin-source", &stand.pin_source(), "--allow-users", "0"]);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let give_up = std::time::Instant::now() + PATIENCE;
     // It is there before the agent is, which the first connection starts.

@@ -183,7 +183,10 @@ while not select.select([0], [], [], 0)[0]:
 fn users_who_flood_the_agent_do_not_stop_others() {
     use std::io::BufRead as _;
     let stand = Stand::new();
-    let agent = Agent::ready(&stand, &["--socket-group", "4242", "--rate-limit-per-second", "50"]);
+    let agent = Agent::ready(
+        &stand,
+        &["--socket-group", "4242", "--allow-groups", "4242", "--allow-users", "0", "--rate-limit-per-second", "50"],
+    );
     open_to_all(stand.path());
     let flood = |user: &str| {
         let mut command = Command::new("/usr/bin/python3");

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::agent::Agent;
 use crate::deadline::Finish as _;
 use crate::stand::{Run, Stand, faulty_module, same_environment, tool};
 
@@ -124,6 +125,19 @@ fn each_profile_forbids_what_it_does_not_name() {
         assert_eq!(found["load: unix"], expected(most != "none"), "{file}");
         assert_eq!(found["load: internet"], expected(most == "internet"), "{file}");
     }
+}
+
+#[test]
+fn a_module_that_was_taken_over_gets_no_payload_from_another_agent_of_its_user() {
+    let other = Stand::new();
+    // Whatever is configured, short of naming the user.
+    let agent = Agent::ready(&other, &["--socket-group", "0"]);
+    // A module that reaches a daemon may make Unix sockets.
+    let mut stand = attacker("opensc-pkcs11.so");
+    stand.set("FAULTY_AGENT", &agent.socket);
+    let found = attacks(&stand.run(&["list", "-v"]));
+    assert_eq!(found["load: unix"], "done");
+    assert_eq!(found["load: another agent"], "HTTP/1.1 403 Forbidden");
 }
 
 #[test]

@@ -122,6 +122,16 @@ pub(super) fn agents(config: &Config, findings: &mut Findings) {
             Err(error) => findings.error("agent", &error.into()),
         }
     }
+    who_may_ask(config, findings);
+}
+
+fn who_may_ask(config: &Config, findings: &mut Findings) {
+    match doorway::subordinate_groups(&config.serve) {
+        Ok(groups) => groups.iter().for_each(|group| {
+            findings.warn("who may ask", group.to_string(), "use a group outside the ranges of /etc/subgid");
+        }),
+        Err(error) => findings.error("who may ask", &error),
+    }
     let Some(socket) = &config.serve.socket else { return };
     let locked_out = doorway::locked_out(&config.serve, socket);
     if locked_out.is_empty() {

@@ -1,11 +1,12 @@
 //! What a module that was taken over would try, at its load and at `C_Sign`: one line for each on standard error, as
 //! `attack at load: exec: EPERM`, or `done` where nothing stopped it.
 //!
-//! `FAULTY_PREY` is a directory with `secret`, a file to read, and room for a file to write. Nothing here does harm where
+//! `FAULTY_AGENT` is the socket of another agent, which is asked for a payload. `FAULTY_PREY` is a directory with `secret`, a file to read, and room for a file to write. Nothing here does harm where
 //! it succeeds.
 
 use std::ffi::{CString, c_int, c_long, c_void};
-use std::io::Error;
+use std::io::{Error, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::ptr::{null, null_mut};
 
 /// Runs as the library is loaded, before its loader gets it.
@@ -72,6 +73,18 @@ pub(crate) fn all(when: &str) {
         say("process", fork());
         say("exec", exec(program.as_ptr()));
     }
+    if let Ok(socket) = std::env::var("FAULTY_AGENT") {
+        eprintln!("attack at {when}: another agent: {}", ask(&socket).unwrap_or_else(|error| error.to_string()));
+    }
+}
+
+/// The status line of an agent's answer to a request for a payload.
+fn ask(socket: &str) -> std::io::Result<String> {
+    let mut agent = UnixStream::connect(socket)?;
+    agent.write_all(b"POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")?;
+    let mut answer = String::new();
+    agent.read_to_string(&mut answer)?;
+    Ok(answer.lines().next().unwrap_or_default().to_owned())
 }
 
 /// A child that ends at once.
