@@ -54,6 +54,11 @@ impl Fault {
         Self::Call { call: call.into(), ckr: ckr.into() }
     }
 
+    /// An answer of one function that makes no sense.
+    pub fn malformed(call: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::Malformed { call: call.into(), what: what.into() }
+    }
+
     /// Whether this is exactly that return value of that function.
     #[must_use]
     pub fn is(&self, function: &str, value: &str) -> bool {

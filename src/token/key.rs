@@ -1,10 +1,8 @@
 //! A private key that signs messages.
 
-use cryptoki::mechanism::Mechanism as CkMechanism;
-use cryptoki::object::ObjectHandle;
+use cryptoki_sys::{CK_OBJECT_HANDLE, CKM_RSA_PKCS, CKM_SHA512_RSA_PKCS};
 use sha2::{Digest as _, Sha512};
 
-use super::fault;
 use super::session::Session;
 use crate::cba::Message;
 use crate::facts::Mechanism;
@@ -17,12 +15,12 @@ const SHA512_DIGEST_INFO: [u8; 19] =
 /// A private key in a session.
 pub struct Key<'a> {
     session: &'a Session<'a>,
-    handle: ObjectHandle,
+    handle: CK_OBJECT_HANDLE,
     mechanism: Mechanism,
 }
 
 impl<'a> Key<'a> {
-    pub(super) fn new(session: &'a Session<'a>, handle: ObjectHandle, mechanism: Mechanism) -> Self {
+    pub(super) fn new(session: &'a Session<'a>, handle: CK_OBJECT_HANDLE, mechanism: Mechanism) -> Self {
         Self { session, handle, mechanism }
     }
 
@@ -36,31 +34,17 @@ impl<'a> Key<'a> {
         message: impl FnOnce() -> Result<Message, Fault>,
     ) -> Result<(Message, Vec<u8>), Fault> {
         let mechanism = match self.mechanism {
-            Mechanism::Sha512RsaPkcs => CkMechanism::Sha512RsaPkcs,
-            Mechanism::RsaPkcs => CkMechanism::RsaPkcs,
+            Mechanism::Sha512RsaPkcs => CKM_SHA512_RSA_PKCS,
+            Mechanism::RsaPkcs => CKM_RSA_PKCS,
         };
-        let session = &self.session.handle;
-        if !self.session.raw_is_usable && context.is_some() && self.mechanism == Mechanism::RsaPkcs {
-            let what = "this module cannot sign in one part after a login for the signature".into();
-            return Err(Fault::Malformed { call: "C_Sign".into(), what });
-        }
-        if !self.session.raw_is_usable && context.is_none() {
-            let message = message()?;
-            let signature = session.sign(&mechanism, self.handle, &self.data(&message)).map_err(fault("C_Sign"))?;
-            return Ok((message, signature));
-        }
-        session.sign_init(&mechanism, self.handle).map_err(fault("C_SignInit"))?;
+        let functions = self.session.functions;
+        functions.sign_init(self.session.handle, mechanism, self.handle)?;
         if let Some(log_in) = context {
             log_in(self.session)?;
         }
         let message = message()?;
-        let data = self.data(&message);
-        let signature = if self.session.raw_is_usable {
-            self.session.raw.sign(session.handle(), &data)
-        } else {
-            session.sign_update(&data).and_then(|()| session.sign_final())
-        };
-        Ok((message, signature.map_err(fault("C_Sign"))?))
+        let signature = functions.sign(self.session.handle, &self.data(&message))?;
+        Ok((message, signature))
     }
 
     /// What goes to the token: the message, or the `DigestInfo` of its digest where the token does not hash.

@@ -2,24 +2,21 @@
 
 use std::path::Path;
 
-use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
-use cryptoki::error::{Error, RvError};
-use cryptoki::slot::{Slot, TokenInfo};
+use cryptoki::slot::TokenInfo;
 use cryptoki_sys::{
-    CKF_LOGIN_REQUIRED, CKF_PROTECTED_AUTHENTICATION_PATH, CKF_TOKEN_INITIALIZED, CKF_USER_PIN_COUNT_LOW,
-    CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED, CKF_USER_PIN_TO_BE_CHANGED,
+    CK_TOKEN_INFO, CK_VERSION, CKF_HW_SLOT, CKF_LOGIN_REQUIRED, CKF_OS_LOCKING_OK, CKF_PROTECTED_AUTHENTICATION_PATH,
+    CKF_TOKEN_INITIALIZED, CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_INITIALIZED,
+    CKF_USER_PIN_LOCKED, CKF_USER_PIN_TO_BE_CHANGED,
 };
 
-use super::raw::Raw;
+use super::raw::Functions;
 use super::session::Session;
-use super::{ckr_name, fault};
 use crate::facts::{Library, Slot as SlotFacts, Token};
 use crate::fault::Fault;
 
 /// A module after `C_Initialize`.
 pub struct Module {
-    context: Pkcs11,
-    raw: Raw,
+    functions: Functions,
 }
 
 impl Module {
@@ -28,27 +25,26 @@ impl Module {
     /// # Errors
     /// [`Fault::Load`], or what `C_Initialize` answered.
     pub fn load(path: &Path) -> Result<Self, Fault> {
-        let context = Pkcs11::new(path).map_err(fault("C_GetFunctionList"))?;
-        let raw = Raw::load(path).map_err(fault("C_GetFunctionList"))?;
-        match context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+        let functions = Functions::load(path)?;
+        match functions.initialize(CKF_OS_LOCKING_OK) {
             // A module that cannot lock is asked again without: one thread needs no locks (section 5.4.1).
-            Err(Error::Pkcs11(RvError::CantLock | RvError::NeedToCreateThreads, _)) => {
-                context.initialize(CInitializeArgs::new(CInitializeFlags::empty())).map_err(fault("C_Initialize"))?;
+            Err(fault) if ["CKR_CANT_LOCK", "CKR_NEED_TO_CREATE_THREADS"].contains(&fault.ckr()) => {
+                functions.initialize(0)?;
             }
-            other => other.map_err(fault("C_Initialize"))?,
+            other => other?,
         }
-        Ok(Self { context, raw })
+        Ok(Self { functions })
     }
 
     /// What the module says of itself; empty where it does not.
     #[must_use]
     pub fn library(&self) -> Library {
-        let Ok(info) = self.context.get_library_info() else { return Library::default() };
+        let Ok(info) = self.functions.info() else { return Library::default() };
         Library {
-            cryptoki: info.cryptoki_version().to_string(),
-            manufacturer: trimmed(info.manufacturer_id()),
-            description: trimmed(info.library_description()),
-            version: info.library_version().to_string(),
+            cryptoki: version(info.cryptokiVersion),
+            manufacturer: padded(&info.manufacturerID),
+            description: padded(&info.libraryDescription),
+            version: version(info.libraryVersion),
         }
     }
 
@@ -57,8 +53,8 @@ impl Module {
     /// # Errors
     /// What `C_GetSlotList` answered.
     pub fn slots(&self) -> Result<Vec<SlotFacts>, Fault> {
-        let slots = self.context.get_slots_with_token().map_err(fault("C_GetSlotList"))?;
-        Ok(slots.into_iter().map(|slot| read_slot(&self.context, &self.raw, slot)).collect())
+        let slots = self.functions.slots()?;
+        Ok(slots.into_iter().map(|slot| read_slot(&self.functions, slot)).collect())
     }
 
     /// Opens a read-only session.
@@ -66,53 +62,54 @@ impl Module {
     /// # Errors
     /// What `C_OpenSession` answered.
     pub fn open_session(&self, slot_id: u64) -> Result<Session<'_>, Fault> {
-        let slot = Slot::try_from(slot_id).map_err(fault("C_OpenSession"))?;
-        let session = self.context.open_ro_session(slot).map_err(fault("C_OpenSession"))?;
-        Ok(Session::new(&self.context, &self.raw, slot, session))
+        Ok(Session::new(&self.functions, slot_id, self.functions.open_session(slot_id)?))
     }
 
-    /// Ends the use of the module, which is unloaded when this is dropped; what it answers no longer matters.
+    /// Ends the use of the module; what it answers no longer matters.
     pub fn finalize(&self) {
-        let _ = self.context.clone().finalize();
+        let _ = self.functions.finalize();
     }
 }
 
 /// What a slot and its token say of themselves, as far as it can be read.
-pub(super) fn read_slot(context: &Pkcs11, raw: &Raw, slot: Slot) -> SlotFacts {
-    let hardware = context.get_slot_info(slot).ok().map(|info| info.hardware_slot());
-    let (token, error) = match whole_token_info(context, slot) {
-        Ok(info) => (Some(token(&info, hardware)), None),
-        Err(Error::Pkcs11(value, _)) => (None, Some(format!("C_GetTokenInfo: {}", ckr_name(value)))),
-        Err(other) => {
-            (raw_token(raw, slot, hardware), Some(format!("C_GetTokenInfo: the answer does not parse: {other}")))
+pub(super) fn read_slot(functions: &Functions, slot: u64) -> SlotFacts {
+    let slot_info = functions.slot_info(slot).ok();
+    let hardware = slot_info.map(|info| info.flags & CKF_HW_SLOT != 0);
+    let (token, error) = match whole_token_info(functions, slot) {
+        Ok(info) => {
+            // The library's parser judges the fields that are not needed here, such as the clock.
+            let odd = TokenInfo::try_from(info).err();
+            (
+                Some(token(&info, hardware)),
+                odd.map(|error| format!("C_GetTokenInfo: the answer does not parse: {error}")),
+            )
         }
+        Err(fault) => (None, Some(fault.to_string())),
     };
-    SlotFacts { id: slot.id(), token, error }
+    SlotFacts { id: slot, token, error }
 }
 
 /// A module whose tokens are files leaves out what it cannot read while another process writes; it is asked again then.
-fn whole_token_info(context: &Pkcs11, slot: Slot) -> Result<TokenInfo, Error> {
+fn whole_token_info(functions: &Functions, slot: u64) -> Result<CK_TOKEN_INFO, Fault> {
     const READINGS: usize = 4;
-    let mut info = context.get_token_info(slot)?;
+    let mut info = functions.token_info(slot)?;
     for _ in 1..READINGS {
-        if !info.token_initialized() || !trimmed(info.serial_number()).is_empty() {
+        if info.flags & CKF_TOKEN_INITIALIZED == 0 || !padded(&info.serialNumber).is_empty() {
             break;
         }
-        info = context.get_token_info(slot)?;
+        info = functions.token_info(slot)?;
     }
     Ok(info)
 }
 
-/// What can be saved of an answer that the library does not parse.
-fn raw_token(raw: &Raw, slot: Slot, hardware: Option<bool>) -> Option<Token> {
-    let info = raw.token_info(slot.id()).ok()?;
+fn token(info: &CK_TOKEN_INFO, hardware: Option<bool>) -> Token {
     let has = |flag| info.flags & flag != 0;
-    Some(Token {
+    Token {
         label: padded(&info.label),
         manufacturer: padded(&info.manufacturerID),
         model: padded(&info.model),
         serial: padded(&info.serialNumber),
-        firmware: format!("{}.{}", info.firmwareVersion.major, info.firmwareVersion.minor),
+        firmware: version(info.firmwareVersion),
         hardware,
         initialized: has(CKF_TOKEN_INITIALIZED),
         login_required: has(CKF_LOGIN_REQUIRED),
@@ -122,33 +119,14 @@ fn raw_token(raw: &Raw, slot: Slot, hardware: Option<bool>) -> Option<Token> {
         pin_locked: has(CKF_USER_PIN_LOCKED),
         pin_to_be_changed: has(CKF_USER_PIN_TO_BE_CHANGED),
         pinpad: has(CKF_PROTECTED_AUTHENTICATION_PATH),
-    })
+    }
 }
 
-fn token(info: &TokenInfo, hardware: Option<bool>) -> Token {
-    Token {
-        label: trimmed(info.label()),
-        manufacturer: trimmed(info.manufacturer_id()),
-        model: trimmed(info.model()),
-        serial: trimmed(info.serial_number()),
-        firmware: info.firmware_version().to_string(),
-        hardware,
-        initialized: info.token_initialized(),
-        login_required: info.login_required(),
-        pin_initialized: info.user_pin_initialized(),
-        pin_count_low: info.user_pin_count_low(),
-        pin_final_try: info.user_pin_final_try(),
-        pin_locked: info.user_pin_locked(),
-        pin_to_be_changed: info.user_pin_to_be_changed(),
-        pinpad: info.protected_authentication_path(),
-    }
+fn version(version: CK_VERSION) -> String {
+    format!("{}.{}", version.major, version.minor)
 }
 
 /// A blank-padded field; some modules pad with NUL.
 fn padded(field: &[u8]) -> String {
-    trimmed(&String::from_utf8_lossy(field))
-}
-
-fn trimmed(text: &str) -> String {
-    text.trim_end_matches([' ', '\0']).to_owned()
+    String::from_utf8_lossy(field).trim_end_matches([' ', '\0']).to_owned()
 }

@@ -4,59 +4,56 @@
 //! are asked for at once, since each call may cost the module a look at its files, and one by one where that is not
 //! answered whole: one odd value must not cost all the others.
 
-use cryptoki::error::{Error, RvError};
-use cryptoki::object::{Attribute, AttributeType, CertificateType, KeyType, ObjectClass, ObjectHandle};
-use cryptoki::session::Session;
+use cryptoki::mechanism::MechanismType;
+use cryptoki_sys::*;
 
-use super::fault;
-use super::raw::Raw;
+use super::raw::Functions;
 use crate::facts::{Certificate, Description, Key, KeyClass, KeyDetail, Objects};
 use crate::fault::Fault;
 
 /// Reads what one session sees.
 pub(super) struct Reader<'a> {
-    pub(super) session: &'a Session,
-    /// For many attributes at once, where it knows the session.
-    pub(super) raw: Option<&'a Raw>,
+    pub(super) functions: &'a Functions,
+    pub(super) session: CK_SESSION_HANDLE,
 }
 
 /// What an object reports of the attributes that it was asked for.
-struct Reported(Vec<Attribute>);
+struct Reported(Vec<(CK_ATTRIBUTE_TYPE, Vec<u8>)>);
 
-const OF_A_KEY: [AttributeType; 5] =
-    [AttributeType::KeyType, AttributeType::Label, AttributeType::Id, AttributeType::Modulus, AttributeType::Local];
+const OF_A_KEY: [CK_ATTRIBUTE_TYPE; 5] = [CKA_KEY_TYPE, CKA_LABEL, CKA_ID, CKA_MODULUS, CKA_LOCAL];
 
-const OF_A_PRIVATE_KEY: [AttributeType; 6] = [
-    AttributeType::Sign,
-    AttributeType::AlwaysAuthenticate,
-    AttributeType::Sensitive,
-    AttributeType::Extractable,
-    AttributeType::AlwaysSensitive,
-    AttributeType::NeverExtractable,
+const OF_A_PRIVATE_KEY: [CK_ATTRIBUTE_TYPE; 6] =
+    [CKA_SIGN, CKA_ALWAYS_AUTHENTICATE, CKA_SENSITIVE, CKA_EXTRACTABLE, CKA_ALWAYS_SENSITIVE, CKA_NEVER_EXTRACTABLE];
+
+const OF_A_CERTIFICATE: [CK_ATTRIBUTE_TYPE; 4] = [CKA_CERTIFICATE_TYPE, CKA_VALUE, CKA_LABEL, CKA_ID];
+
+const OF_EVIDENCE: [CK_ATTRIBUTE_TYPE; 8] = [
+    CKA_DECRYPT,
+    CKA_SIGN_RECOVER,
+    CKA_UNWRAP,
+    CKA_DERIVE,
+    CKA_PRIVATE,
+    CKA_MODIFIABLE,
+    CKA_WRAP_WITH_TRUSTED,
+    CKA_LOCAL,
 ];
 
-const OF_A_CERTIFICATE: [AttributeType; 4] =
-    [AttributeType::CertificateType, AttributeType::Value, AttributeType::Label, AttributeType::Id];
-
-const OF_EVIDENCE: [AttributeType; 8] = [
-    AttributeType::Decrypt,
-    AttributeType::SignRecover,
-    AttributeType::Unwrap,
-    AttributeType::Derive,
-    AttributeType::Private,
-    AttributeType::Modifiable,
-    AttributeType::WrapWithTrusted,
-    AttributeType::Local,
+/// Answers by which a token says that it does not report an attribute.
+const NOT_REPORTED: [&str; 5] = [
+    "CKR_ATTRIBUTE_TYPE_INVALID",
+    "CKR_ATTRIBUTE_SENSITIVE",
+    "CKR_ATTRIBUTE_VALUE_INVALID",
+    "CKR_INFORMATION_SENSITIVE",
+    "CKR_FUNCTION_NOT_SUPPORTED",
 ];
 
 impl Reader<'_> {
     /// The objects, and their handles in the order of the numbers in the facts.
-    pub(super) fn objects(&self) -> Result<(Objects, Vec<ObjectHandle>), Fault> {
+    pub(super) fn objects(&self) -> Result<(Objects, Vec<CK_OBJECT_HANDLE>), Fault> {
         let mut objects = Objects::default();
         let mut handles = Vec::new();
-        for (class, of) in [(ObjectClass::PRIVATE_KEY, KeyClass::Private), (ObjectClass::PUBLIC_KEY, KeyClass::Public)]
-        {
-            for handle in self.find(class)? {
+        for (class, of) in [(CKO_PRIVATE_KEY, KeyClass::Private), (CKO_PUBLIC_KEY, KeyClass::Public)] {
+            for handle in self.functions.find(self.session, class)? {
                 let number = u64::try_from(handles.len()).unwrap_or(u64::MAX);
                 if let Some(key) = self.key(handle, of, number)? {
                     objects.keys.push(key);
@@ -69,147 +66,130 @@ impl Reader<'_> {
     }
 
     /// What is evidence of a private key, and the certificates beside it.
-    pub(super) fn describe(&self, handle: ObjectHandle) -> Result<Description, Fault> {
+    pub(super) fn describe(&self, handle: CK_OBJECT_HANDLE) -> Result<Description, Fault> {
         let reported = self.reported(handle, &OF_EVIDENCE)?;
         let flag = |kind| reported.flag(kind);
-        let was_generated_here = flag(AttributeType::Local) == Some(true);
-        let generated = was_generated_here.then(|| self.mechanisms(handle, AttributeType::KeyGenMechanism));
+        let was_generated_here = flag(CKA_LOCAL) == Some(true);
+        let generated = was_generated_here.then(|| self.mechanisms(handle, CKA_KEY_GEN_MECHANISM));
         let detail = KeyDetail {
-            decrypt: flag(AttributeType::Decrypt),
-            sign_recover: flag(AttributeType::SignRecover),
-            unwrap: flag(AttributeType::Unwrap),
-            derive: flag(AttributeType::Derive),
-            private: flag(AttributeType::Private),
-            modifiable: flag(AttributeType::Modifiable),
-            wrap_with_trusted: flag(AttributeType::WrapWithTrusted),
+            decrypt: flag(CKA_DECRYPT),
+            sign_recover: flag(CKA_SIGN_RECOVER),
+            unwrap: flag(CKA_UNWRAP),
+            derive: flag(CKA_DERIVE),
+            private: flag(CKA_PRIVATE),
+            modifiable: flag(CKA_MODIFIABLE),
+            wrap_with_trusted: flag(CKA_WRAP_WITH_TRUSTED),
             // Otherwise it is CK_UNAVAILABLE_INFORMATION (PKCS#11 3.0 section 4.9).
             key_generation_mechanism: generated.transpose()?.flatten().map(|names| names.concat()),
-            allowed_mechanisms: self.mechanisms(handle, AttributeType::AllowedMechanisms)?,
+            allowed_mechanisms: self.mechanisms(handle, CKA_ALLOWED_MECHANISMS)?,
         };
         Ok(Description { detail, certificates: self.certificates()? })
     }
 
     fn certificates(&self) -> Result<Vec<Certificate>, Fault> {
-        let all = self.find(ObjectClass::CERTIFICATE)?.into_iter();
+        let all = self.functions.find(self.session, CKO_CERTIFICATE)?.into_iter();
         all.filter_map(|handle| self.certificate(handle).transpose()).collect()
     }
 
     /// Mechanisms by their names; a vendor's own have none here.
-    fn mechanisms(&self, handle: ObjectHandle, kind: AttributeType) -> Result<Option<Vec<String>>, Fault> {
-        match self.session.get_attributes(handle, &[kind]) {
-            Err(Error::NotSupported) => Ok(Some(vec!["vendor-defined".into()])),
-            _ => Ok(match self.attribute(handle, kind)? {
-                Some(Attribute::KeyGenMechanism(one)) => Some(vec![one.to_string()]),
-                Some(Attribute::AllowedMechanisms(all)) => Some(all.iter().map(ToString::to_string).collect()),
-                _ => None,
-            }),
-        }
-    }
-
-    fn find(&self, class: ObjectClass) -> Result<Vec<ObjectHandle>, Fault> {
-        self.session.find_objects(&[Attribute::Class(class)]).map_err(fault("C_FindObjects"))
+    fn mechanisms(&self, handle: CK_OBJECT_HANDLE, kind: CK_ATTRIBUTE_TYPE) -> Result<Option<Vec<String>>, Fault> {
+        let name = |mechanism: CK_MECHANISM_TYPE| {
+            MechanismType::try_from(mechanism).map_or_else(|_| "vendor-defined".into(), |known| known.to_string())
+        };
+        let value = self.attribute(handle, kind)?;
+        Ok(value.as_deref().and_then(numbers).map(|all| all.into_iter().map(name).collect()))
     }
 
     /// `None` for a key that is not RSA.
-    fn key(&self, handle: ObjectHandle, class: KeyClass, number: u64) -> Result<Option<Key>, Fault> {
+    fn key(&self, handle: CK_OBJECT_HANDLE, class: KeyClass, number: u64) -> Result<Option<Key>, Fault> {
         let of_a_private_key = if class == KeyClass::Private { &OF_A_PRIVATE_KEY[..] } else { &[] };
         let reported = self.reported(handle, &[&OF_A_KEY, of_a_private_key].concat())?;
-        if reported.0.iter().any(|one| matches!(one, Attribute::KeyType(kind) if *kind != KeyType::RSA)) {
+        if reported.number(CKA_KEY_TYPE).is_some_and(|kind| kind != CKK_RSA) {
             return Ok(None);
         }
         let (flag, bytes) = (|kind| reported.flag(kind), |kind| reported.bytes(kind));
-        let modulus = bytes(AttributeType::Modulus);
+        let modulus = bytes(CKA_MODULUS);
         let leading = modulus.iter().take_while(|byte| **byte == 0).count();
         Ok(Some(Key {
             handle: number,
             class,
-            label: bytes(AttributeType::Label),
-            id: bytes(AttributeType::Id),
+            label: bytes(CKA_LABEL),
+            id: bytes(CKA_ID),
             modulus: modulus[leading..].to_vec(),
-            sign: flag(AttributeType::Sign),
-            always_authenticate: flag(AttributeType::AlwaysAuthenticate),
-            sensitive: flag(AttributeType::Sensitive),
-            extractable: flag(AttributeType::Extractable),
-            always_sensitive: flag(AttributeType::AlwaysSensitive),
-            never_extractable: flag(AttributeType::NeverExtractable),
-            local: flag(AttributeType::Local),
+            sign: flag(CKA_SIGN),
+            always_authenticate: flag(CKA_ALWAYS_AUTHENTICATE),
+            sensitive: flag(CKA_SENSITIVE),
+            extractable: flag(CKA_EXTRACTABLE),
+            always_sensitive: flag(CKA_ALWAYS_SENSITIVE),
+            never_extractable: flag(CKA_NEVER_EXTRACTABLE),
+            local: flag(CKA_LOCAL),
         }))
     }
 
     /// `None` for a certificate that is not X.509.
-    fn certificate(&self, handle: ObjectHandle) -> Result<Option<Certificate>, Fault> {
+    fn certificate(&self, handle: CK_OBJECT_HANDLE) -> Result<Option<Certificate>, Fault> {
         let reported = self.reported(handle, &OF_A_CERTIFICATE)?;
-        let is_foreign =
-            |one: &Attribute| matches!(one, Attribute::CertificateType(kind) if *kind != CertificateType::X_509);
-        if reported.0.iter().any(is_foreign) {
+        if reported.number(CKA_CERTIFICATE_TYPE).is_some_and(|kind| kind != CKC_X_509) {
             return Ok(None);
         }
         let bytes = |kind| reported.bytes(kind);
-        let (label, id) = (bytes(AttributeType::Label), bytes(AttributeType::Id));
-        Ok(Some(Certificate { label, id, value: bytes(AttributeType::Value) }))
+        let (label, id) = (bytes(CKA_LABEL), bytes(CKA_ID));
+        Ok(Some(Certificate { label, id, value: bytes(CKA_VALUE) }))
     }
 
     /// At once, or else one by one.
-    fn reported(&self, handle: ObjectHandle, kinds: &[AttributeType]) -> Result<Reported, Fault> {
-        let at_once = self.raw.and_then(|raw| raw.attributes(self.session.handle(), handle.handle(), kinds));
-        if let Some(all) = at_once {
-            return Ok(Reported(all));
+    fn reported(&self, handle: CK_OBJECT_HANDLE, kinds: &[CK_ATTRIBUTE_TYPE]) -> Result<Reported, Fault> {
+        if let Some(all) = self.functions.attributes(self.session, handle, kinds) {
+            return Ok(Reported(kinds.iter().copied().zip(all).collect()));
         }
-        let each = kinds.iter().filter_map(|kind| self.attribute(handle, *kind).transpose());
-        each.collect::<Result<_, _>>().map(Reported)
+        let one = |kind: &CK_ATTRIBUTE_TYPE| {
+            let value = self.attribute(handle, *kind).transpose()?;
+            Some(value.map(|value| (*kind, value)))
+        };
+        kinds.iter().filter_map(one).collect::<Result<_, _>>().map(Reported)
     }
 
-    /// One attribute; `None` where the token does not report it or its value does not parse.
-    fn attribute(&self, handle: ObjectHandle, kind: AttributeType) -> Result<Option<Attribute>, Fault> {
-        match self.session.get_attributes(handle, &[kind]) {
-            Ok(attributes) => Ok(attributes.into_iter().next()),
-            Err(Error::Pkcs11(
-                RvError::AttributeTypeInvalid
-                | RvError::AttributeSensitive
-                | RvError::AttributeValueInvalid
-                | RvError::InformationSensitive
-                | RvError::FunctionNotSupported,
-                _,
-            )) => Ok(None),
-            Err(error @ Error::Pkcs11(..)) => Err(fault("C_GetAttributeValue")(error)),
-            Err(_) => Ok(None),
+    /// One attribute; `None` where the token does not report it, or answers nonsense.
+    fn attribute(&self, handle: CK_OBJECT_HANDLE, kind: CK_ATTRIBUTE_TYPE) -> Result<Option<Vec<u8>>, Fault> {
+        match self.functions.attribute(self.session, handle, kind) {
+            Ok(value) => Ok(Some(value)),
+            Err(Fault::Malformed { .. }) => Ok(None),
+            Err(fault) if NOT_REPORTED.contains(&fault.ckr()) => Ok(None),
+            Err(fault) => Err(fault),
         }
     }
 }
 
 impl Reported {
-    fn bytes(&self, kind: AttributeType) -> Vec<u8> {
-        match self.one(kind) {
-            Some(
-                Attribute::Label(bytes) | Attribute::Id(bytes) | Attribute::Modulus(bytes) | Attribute::Value(bytes),
-            ) => bytes.clone(),
-            _ => Vec::new(),
-        }
+    fn bytes(&self, kind: CK_ATTRIBUTE_TYPE) -> Vec<u8> {
+        self.one(kind).unwrap_or_default().to_vec()
     }
 
-    fn flag(&self, kind: AttributeType) -> Option<bool> {
-        match self.one(kind) {
-            Some(
-                Attribute::Sign(flag)
-                | Attribute::AlwaysAuthenticate(flag)
-                | Attribute::Sensitive(flag)
-                | Attribute::Extractable(flag)
-                | Attribute::AlwaysSensitive(flag)
-                | Attribute::NeverExtractable(flag)
-                | Attribute::Local(flag)
-                | Attribute::Decrypt(flag)
-                | Attribute::SignRecover(flag)
-                | Attribute::Unwrap(flag)
-                | Attribute::Derive(flag)
-                | Attribute::Private(flag)
-                | Attribute::Modifiable(flag)
-                | Attribute::WrapWithTrusted(flag),
-            ) => Some(*flag),
+    /// `CK_TRUE` or `CK_FALSE`; any other value is neither.
+    fn flag(&self, kind: CK_ATTRIBUTE_TYPE) -> Option<bool> {
+        match self.one(kind)? {
+            [CK_FALSE] => Some(false),
+            [CK_TRUE] => Some(true),
             _ => None,
         }
     }
 
-    fn one(&self, kind: AttributeType) -> Option<&Attribute> {
-        self.0.iter().find(|one| one.attribute_type() == kind)
+    fn number(&self, kind: CK_ATTRIBUTE_TYPE) -> Option<CK_ULONG> {
+        match numbers(self.one(kind)?)?[..] {
+            [number] => Some(number),
+            _ => None,
+        }
     }
+
+    fn one(&self, kind: CK_ATTRIBUTE_TYPE) -> Option<&[u8]> {
+        self.0.iter().find(|(own, _)| *own == kind).map(|(_, value)| value.as_slice())
+    }
+}
+
+/// The numbers of an attribute that holds one or more `CK_ULONG`.
+fn numbers(value: &[u8]) -> Option<Vec<CK_ULONG>> {
+    let chunks = value.chunks_exact(size_of::<CK_ULONG>());
+    let is_whole = chunks.remainder().is_empty();
+    let numbers = chunks.filter_map(|chunk| chunk.try_into().ok().map(CK_ULONG::from_ne_bytes));
+    is_whole.then(|| numbers.collect())
 }

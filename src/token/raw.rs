@@ -1,27 +1,27 @@
-//! The unsafe corner: the three calls that the PKCS#11 library cannot make as they are needed.
+//! The calls to a module: each function of PKCS#11 that the agent needs, with checked arguments and results.
 //!
-//! `C_Sign` after a context login: the library offers `C_SignUpdate` there, which single-part mechanisms refuse, or a
-//! `C_Sign` that leaves no gap for the login. Called here with a buffer that any signature fits, it also needs no
-//! length query, which some modules answer wrongly. `C_GetTokenInfo`: the library drops a whole answer for one odd clock
-//! field, and with it the flags that say whether a PIN may be tried. `C_GetAttributeValue` of many attributes: the library
-//! hides what the module answered to it, and takes what was never written for zero.
+//! Runs in the worker. The PKCS#11 library cannot make these calls, since it loads a module by itself and cannot be given
+//! the function list of [`super::entry_point`]. It also hides what a module answered: a whole token for one odd clock field,
+//! an attribute that was never written. `C_Sign` gets a buffer that any signature fits, so it needs no length query, which
+//! some modules answer wrongly.
 //!
-//! The module is loaded once more for it, which shares the first load's state in most modules and not in p11-kit's,
-//! which hand out a new state with each function list; [`Raw::shares`] tells.
+//! Unsafe code: calls by function pointers into the module.
 
 #![allow(unsafe_code)]
 
 use std::path::Path;
 use std::ptr;
 
-use cryptoki::context::Function;
-use cryptoki::error::{Error, Rv};
-use cryptoki::object::{Attribute, AttributeType};
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_C_GetAttributeValue, CK_C_GetSessionInfo, CK_C_GetTokenInfo, CK_C_Sign, CK_FUNCTION_LIST,
-    CK_INTERFACE, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SESSION_INFO, CK_SLOT_ID, CK_TOKEN_INFO, CK_ULONG,
-    CKR_BUFFER_TOO_SMALL, CKR_OK,
+    CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_C_INITIALIZE_ARGS, CK_FLAGS, CK_FUNCTION_LIST, CK_INFO, CK_MECHANISM,
+    CK_MECHANISM_INFO, CK_MECHANISM_TYPE, CK_OBJECT_CLASS, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SESSION_INFO,
+    CK_SLOT_ID, CK_SLOT_INFO, CK_TOKEN_INFO, CK_TRUE, CK_ULONG, CK_USER_TYPE, CKA_CERTIFICATE_TYPE, CKA_CLASS, CKA_ID,
+    CKA_KEY_TYPE, CKA_LABEL, CKA_MODULUS, CKA_VALUE, CKF_SERIAL_SESSION, CKR_BUFFER_TOO_SMALL, CKR_OK,
 };
+use libloading::Library;
+
+use super::{ckr_name, entry_point};
+use crate::fault::Fault;
 
 /// Room for the signature of a 32768-bit key.
 const BUFFER: usize = 4096;
@@ -29,72 +29,213 @@ const BUFFER: usize = 4096;
 /// What a buffer holds that no module has written to; no truth value, no type of key or certificate.
 const UNWRITTEN: u8 = 0xa5;
 
-/// Function pointers of a loaded module, with the library that they point into.
-pub(super) struct Raw {
-    sign: CK_C_Sign,
-    token_info: CK_C_GetTokenInfo,
-    session_info: CK_C_GetSessionInfo,
-    attribute_value: CK_C_GetAttributeValue,
-    _library: cryptoki_sys::Pkcs11,
+/// How many slots or mechanisms, or bytes of one attribute, a module may have.
+const MOST: usize = 1 << 20;
+
+/// How often a list is read again that has grown between the question for its length and its reading.
+const READINGS: usize = 4;
+
+/// The functions of a loaded module, with the library that they point into.
+pub(super) struct Functions {
+    list: CK_FUNCTION_LIST,
+    _library: Library,
 }
 
-impl Raw {
-    /// Loads the module once more, which shares the first load's state, and takes the same function list as the library:
-    /// that of `C_GetInterface` where it is of version 3, else that of `C_GetFunctionList`.
-    pub(super) fn load(path: &Path) -> Result<Self, Error> {
-        // SAFETY: the file was loaded a moment ago by the PKCS#11 library, so its constructors have run; the lists live
-        // as long as the library, which this value holds; only pointers that were checked are followed.
-        unsafe {
-            let library = cryptoki_sys::Pkcs11::new(path).map_err(Error::LibraryLoading)?;
-            let mut list: *const CK_FUNCTION_LIST = ptr::null();
-            if library.C_GetInterface.is_ok() {
-                let mut interface: *mut CK_INTERFACE = ptr::null_mut();
-                let value = library.C_GetInterface(ptr::null_mut(), ptr::null_mut(), &mut interface, 0);
-                if value == CKR_OK && !interface.is_null() {
-                    let found: *const CK_FUNCTION_LIST = (*interface).pFunctionList.cast();
-                    if !found.is_null() && (*found).version.major >= 3 {
-                        list = found;
-                    }
-                }
-            }
-            if list.is_null() {
-                let mut found: *mut CK_FUNCTION_LIST = ptr::null_mut();
-                Rv::from(library.C_GetFunctionList(&mut found)).into_result(Function::GetFunctionList)?;
-                list = found;
-            }
-            if list.is_null() {
-                return Err(Error::NullFunctionPointer);
-            }
-            Ok(Self {
-                sign: (*list).C_Sign,
-                token_info: (*list).C_GetTokenInfo,
-                session_info: (*list).C_GetSessionInfo,
-                attribute_value: (*list).C_GetAttributeValue,
-                _library: library,
-            })
-        }
+/// Calls one function; anything but `CKR_OK` is a fault. The callers pass pointers to memory that outlives the call and is
+/// as large as they say.
+macro_rules! call {
+    ($functions:ident.$name:ident($($argument:expr),* $(,)?)) => {{
+        let function = $functions.list.$name.ok_or_else(|| missing(stringify!($name)))?;
+        // SAFETY: the function has this type by the standard; for the arguments see above.
+        checked(stringify!($name), unsafe { function($($argument),*) })
+    }};
+}
+
+impl Functions {
+    /// Loads a module's file.
+    pub(super) fn load(path: &Path) -> Result<Self, Fault> {
+        let (library, list) = entry_point::load(path)?;
+        Ok(Self { list, _library: library })
     }
 
-    /// Whether a session that the PKCS#11 library opened is known here too.
-    pub(super) fn shares(&self, session: CK_SESSION_HANDLE, slot: CK_SLOT_ID) -> bool {
-        let Some(session_info) = self.session_info else { return false };
+    /// `C_Initialize` with these flags.
+    pub(super) fn initialize(&self, flags: CK_FLAGS) -> Result<(), Fault> {
+        let mut arguments = CK_C_INITIALIZE_ARGS { flags, ..CK_C_INITIALIZE_ARGS::default() };
+        call!(self.C_Initialize(ptr::from_mut(&mut arguments).cast()))
+    }
+
+    /// `C_Finalize`.
+    pub(super) fn finalize(&self) -> Result<(), Fault> {
+        call!(self.C_Finalize(ptr::null_mut()))
+    }
+
+    /// `C_GetInfo`.
+    pub(super) fn info(&self) -> Result<CK_INFO, Fault> {
+        let mut info = CK_INFO::default();
+        call!(self.C_GetInfo(&mut info))?;
+        Ok(info)
+    }
+
+    /// `C_GetSlotList` of the slots that hold a token.
+    pub(super) fn slots(&self) -> Result<Vec<CK_SLOT_ID>, Fault> {
+        let read = |slots: *mut CK_SLOT_ID, count: &mut CK_ULONG| call!(self.C_GetSlotList(CK_TRUE, slots, count));
+        list("C_GetSlotList", read)
+    }
+
+    /// `C_GetSlotInfo`.
+    pub(super) fn slot_info(&self, slot: CK_SLOT_ID) -> Result<CK_SLOT_INFO, Fault> {
+        let mut info = CK_SLOT_INFO::default();
+        call!(self.C_GetSlotInfo(slot, &mut info))?;
+        Ok(info)
+    }
+
+    /// `C_GetTokenInfo`.
+    pub(super) fn token_info(&self, slot: CK_SLOT_ID) -> Result<CK_TOKEN_INFO, Fault> {
+        let mut info = CK_TOKEN_INFO::default();
+        call!(self.C_GetTokenInfo(slot, &mut info))?;
+        Ok(info)
+    }
+
+    /// `C_GetMechanismList`.
+    pub(super) fn mechanisms(&self, slot: CK_SLOT_ID) -> Result<Vec<CK_MECHANISM_TYPE>, Fault> {
+        list("C_GetMechanismList", |mechanisms, count| call!(self.C_GetMechanismList(slot, mechanisms, count)))
+    }
+
+    /// `C_GetMechanismInfo`.
+    pub(super) fn mechanism_info(
+        &self,
+        slot: CK_SLOT_ID,
+        mechanism: CK_MECHANISM_TYPE,
+    ) -> Result<CK_MECHANISM_INFO, Fault> {
+        let mut info = CK_MECHANISM_INFO::default();
+        call!(self.C_GetMechanismInfo(slot, mechanism, &mut info))?;
+        Ok(info)
+    }
+
+    /// `C_OpenSession`, read-only.
+    pub(super) fn open_session(&self, slot: CK_SLOT_ID) -> Result<CK_SESSION_HANDLE, Fault> {
+        let mut session = 0;
+        call!(self.C_OpenSession(slot, CKF_SERIAL_SESSION, ptr::null_mut(), None, &mut session))?;
+        Ok(session)
+    }
+
+    /// `C_CloseSession`.
+    pub(super) fn close_session(&self, session: CK_SESSION_HANDLE) -> Result<(), Fault> {
+        call!(self.C_CloseSession(session))
+    }
+
+    /// `C_GetSessionInfo`.
+    pub(super) fn session_info(&self, session: CK_SESSION_HANDLE) -> Result<CK_SESSION_INFO, Fault> {
         let mut info = CK_SESSION_INFO::default();
-        // SAFETY: the structure is the standard's, and outlives the call.
-        let value = unsafe { session_info(session, &mut info) };
-        value == CKR_OK && info.slotID == slot
+        call!(self.C_GetSessionInfo(session, &mut info))?;
+        Ok(info)
+    }
+
+    /// `C_Login`; without a PIN, the token asks for it itself.
+    pub(super) fn login(&self, session: CK_SESSION_HANDLE, user: CK_USER_TYPE, pin: Option<&str>) -> Result<(), Fault> {
+        // A module does not write to the PIN.
+        let start = pin.map_or(ptr::null_mut(), |pin| pin.as_ptr().cast_mut());
+        call!(self.C_Login(session, user, start, length(pin.unwrap_or_default().len())?))
+    }
+
+    /// `C_Logout`.
+    pub(super) fn logout(&self, session: CK_SESSION_HANDLE) -> Result<(), Fault> {
+        call!(self.C_Logout(session))
+    }
+
+    /// The objects of one class.
+    pub(super) fn find(
+        &self,
+        session: CK_SESSION_HANDLE,
+        mut class: CK_OBJECT_CLASS,
+    ) -> Result<Vec<CK_OBJECT_HANDLE>, Fault> {
+        const AT_ONCE: usize = 64;
+        let mut template = CK_ATTRIBUTE {
+            type_: CKA_CLASS,
+            pValue: ptr::from_mut(&mut class).cast(),
+            ulValueLen: length(size_of::<CK_OBJECT_CLASS>())?,
+        };
+        call!(self.C_FindObjectsInit(session, &mut template, 1))?;
+        let mut found = Vec::new();
+        let read = |found: &mut Vec<CK_OBJECT_HANDLE>| loop {
+            let (mut some, mut count) = ([0; AT_ONCE], 0);
+            call!(self.C_FindObjects(session, some.as_mut_ptr(), length(AT_ONCE)?, &mut count))?;
+            let some = usize::try_from(count).ok().and_then(|count| some.get(..count));
+            match some {
+                Some([]) => return Ok(()),
+                Some(some) if found.len() < MOST => found.extend_from_slice(some),
+                _ => return Err(Fault::malformed("C_FindObjects", "the module returned too many objects")),
+            }
+        };
+        let result = read(&mut found);
+        let end = call!(self.C_FindObjectsFinal(session));
+        result.and(end).map(|()| found)
+    }
+
+    /// `C_GetAttributeValue` of many attributes at once. `None` unless the module answered `CKR_OK` and wrote each value
+    /// whole: then [`Functions::attribute`] tells what is wrong with which.
+    pub(super) fn attributes(
+        &self,
+        session: CK_SESSION_HANDLE,
+        object: CK_OBJECT_HANDLE,
+        kinds: &[CK_ATTRIBUTE_TYPE],
+    ) -> Option<Vec<Vec<u8>>> {
+        let mut values: Vec<Vec<u8>> = kinds.iter().map(|kind| vec![UNWRITTEN; room(*kind)]).collect();
+        let asked = kinds.iter().zip(&mut values).map(|(kind, value)| attribute(*kind, value));
+        let mut template: Vec<CK_ATTRIBUTE> = asked.collect();
+        self.read(session, object, &mut template).ok()?;
+        for (answer, value) in template.iter().zip(&mut values) {
+            let length = usize::try_from(answer.ulValueLen).ok().filter(|length| *length <= value.len())?;
+            value.truncate(length);
+            if length > 0 && value.iter().all(|byte| *byte == UNWRITTEN) {
+                return None;
+            }
+        }
+        Some(values)
+    }
+
+    /// `C_GetAttributeValue` of one attribute, of any length.
+    pub(super) fn attribute(
+        &self,
+        session: CK_SESSION_HANDLE,
+        object: CK_OBJECT_HANDLE,
+        kind: CK_ATTRIBUTE_TYPE,
+    ) -> Result<Vec<u8>, Fault> {
+        let mut query = [CK_ATTRIBUTE { type_: kind, pValue: ptr::null_mut(), ulValueLen: 0 }];
+        self.read(session, object, &mut query)?;
+        let too_long = || Fault::malformed("C_GetAttributeValue", "the module named no length, or one that cannot be");
+        let room = usize::try_from(query[0].ulValueLen).ok().filter(|room| *room <= MOST).ok_or_else(too_long)?;
+        let mut value = vec![UNWRITTEN; room];
+        let mut template = [attribute(kind, &mut value)];
+        self.read(session, object, &mut template)?;
+        let written = usize::try_from(template[0].ulValueLen).ok().filter(|written| *written <= room);
+        value.truncate(written.ok_or_else(too_long)?);
+        Ok(value)
+    }
+
+    /// `C_SignInit` with a mechanism that has no parameter.
+    pub(super) fn sign_init(
+        &self,
+        session: CK_SESSION_HANDLE,
+        mechanism: CK_MECHANISM_TYPE,
+        key: CK_OBJECT_HANDLE,
+    ) -> Result<(), Fault> {
+        let mut mechanism = CK_MECHANISM { mechanism, pParameter: ptr::null_mut(), ulParameterLen: 0 };
+        call!(self.C_SignInit(session, &mut mechanism, key))
     }
 
     /// `C_Sign` (PKCS#11 3.0 section 5.13.2): one part, the operation is over afterwards.
-    pub(super) fn sign(&self, session: CK_SESSION_HANDLE, data: &[u8]) -> Result<Vec<u8>, Error> {
-        let sign = self.sign.ok_or(Error::NullFunctionPointer)?;
+    pub(super) fn sign(&self, session: CK_SESSION_HANDLE, data: &[u8]) -> Result<Vec<u8>, Fault> {
+        const CALL: &str = "C_Sign";
+        let sign = self.list.C_Sign.ok_or_else(|| missing(CALL))?;
         let mut data = data.to_vec();
-        let length = CK_ULONG::try_from(data.len()).map_err(Error::TryFromInt)?;
-        let mut attempt = |room: usize| -> Result<(CK_RV, Vec<u8>, usize), Error> {
+        let data_length = length(data.len())?;
+        let mut attempt = |room: usize| -> Result<(CK_RV, Vec<u8>, usize), Fault> {
             let mut signature = vec![0; room];
-            let mut written = CK_ULONG::try_from(room).map_err(Error::TryFromInt)?;
+            let mut written = length(room)?;
             // SAFETY: both buffers are as long as said and outlive the call.
-            let value = unsafe { sign(session, data.as_mut_ptr(), length, signature.as_mut_ptr(), &mut written) };
-            Ok((value, signature, usize::try_from(written).map_err(Error::TryFromInt)?))
+            let value = unsafe { sign(session, data.as_mut_ptr(), data_length, signature.as_mut_ptr(), &mut written) };
+            Ok((value, signature, usize::try_from(written).unwrap_or(usize::MAX)))
         };
         let mut answer = attempt(BUFFER)?;
         if answer.0 == CKR_BUFFER_TOO_SMALL && (1..=BUFFER * 16).contains(&answer.2) {
@@ -102,66 +243,73 @@ impl Raw {
             answer = attempt(answer.2)?;
         }
         let (value, mut signature, written) = answer;
-        Rv::from(value).into_result(Function::Sign)?;
+        checked(CALL, value)?;
         if written > signature.len() {
-            return Err(Error::InvalidValue);
+            return Err(Fault::malformed(CALL, "the module named a length beyond the buffer"));
         }
         signature.truncate(written);
         Ok(signature)
     }
 
-    /// `C_GetAttributeValue` (PKCS#11 3.0 section 5.7.5) of many attributes at once. `None` unless the module answered
-    /// `CKR_OK` and wrote each value whole: then they are to be asked for one by one, which tells what is wrong with which.
-    pub(super) fn attributes(
+    fn read(
         &self,
         session: CK_SESSION_HANDLE,
         object: CK_OBJECT_HANDLE,
-        kinds: &[AttributeType],
-    ) -> Option<Vec<Attribute>> {
-        let attribute_value = self.attribute_value?;
-        let mut values: Vec<Vec<u8>> = kinds.iter().map(|kind| vec![UNWRITTEN; room(*kind)]).collect();
-        let asked = kinds.iter().zip(&mut values).map(|(kind, value)| CK_ATTRIBUTE {
-            type_: (*kind).into(),
-            pValue: value.as_mut_ptr().cast(),
-            ulValueLen: value.len() as CK_ULONG,
-        });
-        let mut template: Vec<CK_ATTRIBUTE> = asked.collect();
-        let count = CK_ULONG::try_from(template.len()).ok()?;
-        // SAFETY: each buffer is as long as said; template and buffers outlive the call.
-        if unsafe { attribute_value(session, object, template.as_mut_ptr(), count) } != CKR_OK {
-            return None;
-        }
-        let answers = template.iter().zip(&mut values).zip(kinds);
-        let parsed = answers.map(|((answer, value), kind)| {
-            let length = usize::try_from(answer.ulValueLen).ok().filter(|length| *length <= value.len())?;
-            value.truncate(length);
-            if length > 0 && value.iter().all(|byte| *byte == UNWRITTEN) {
-                return None;
-            }
-            let (type_, pointer) = ((*kind).into(), value.as_mut_ptr().cast());
-            Attribute::try_from(CK_ATTRIBUTE { type_, pValue: pointer, ulValueLen: answer.ulValueLen }).ok()
-        });
-        parsed.collect()
-    }
-
-    /// `C_GetTokenInfo` without any parsing of the clock.
-    pub(super) fn token_info(&self, slot: CK_SLOT_ID) -> Result<CK_TOKEN_INFO, Error> {
-        let token_info = self.token_info.ok_or(Error::NullFunctionPointer)?;
-        let mut info = CK_TOKEN_INFO::default();
-        // SAFETY: the structure is the standard's, and outlives the call.
-        let value = unsafe { token_info(slot, &mut info) };
-        Rv::from(value).into_result(Function::GetTokenInfo)?;
-        Ok(info)
+        template: &mut [CK_ATTRIBUTE],
+    ) -> Result<(), Fault> {
+        call!(self.C_GetAttributeValue(session, object, template.as_mut_ptr(), length(template.len())?))
     }
 }
 
-/// Room for an attribute's value in bytes; a longer one is had by asking for it alone.
-fn room(kind: AttributeType) -> usize {
+/// Reads a list whose length is asked for first, and which may grow in between.
+fn list(
+    call: &'static str,
+    read: impl Fn(*mut CK_ULONG, &mut CK_ULONG) -> Result<(), Fault>,
+) -> Result<Vec<CK_ULONG>, Fault> {
+    let mut result = Ok(());
+    for _ in 0..READINGS {
+        let mut count = 0;
+        read(ptr::null_mut(), &mut count)?;
+        let room = usize::try_from(count).ok().filter(|room| *room <= MOST);
+        let room = room.ok_or_else(|| Fault::malformed(call, "the module named a length that cannot be"))?;
+        let mut values = vec![0; room];
+        result = if room == 0 { Ok(()) } else { read(values.as_mut_ptr(), &mut count) };
+        match &result {
+            Ok(()) => {
+                values.truncate(usize::try_from(count).unwrap_or(usize::MAX));
+                return Ok(values);
+            }
+            Err(fault) if fault.is(call, "CKR_BUFFER_TOO_SMALL") => {}
+            Err(_) => break,
+        }
+    }
+    result.map(|()| Vec::new())
+}
+
+/// Room for an attribute's value in bytes; a longer value is read alone.
+fn room(kind: CK_ATTRIBUTE_TYPE) -> usize {
     match kind {
-        AttributeType::KeyType | AttributeType::CertificateType => size_of::<CK_ULONG>(),
-        AttributeType::Label | AttributeType::Id => 256,
-        AttributeType::Modulus => 2048,
-        AttributeType::Value => 8192,
+        CKA_KEY_TYPE | CKA_CERTIFICATE_TYPE => size_of::<CK_ULONG>(),
+        CKA_LABEL | CKA_ID => 256,
+        CKA_MODULUS => 2048,
+        CKA_VALUE => 8192,
         _ => 1,
     }
+}
+
+fn attribute(kind: CK_ATTRIBUTE_TYPE, value: &mut [u8]) -> CK_ATTRIBUTE {
+    // The length of a buffer fits an unsigned long on Linux.
+    CK_ATTRIBUTE { type_: kind, pValue: value.as_mut_ptr().cast(), ulValueLen: value.len() as CK_ULONG }
+}
+
+fn length(length: usize) -> Result<CK_ULONG, Fault> {
+    CK_ULONG::try_from(length).map_err(|_| Fault::Message("a buffer is too long".into()))
+}
+
+fn missing(call: &str) -> Fault {
+    Fault::malformed(call, "the module has no such function")
+}
+
+fn checked(call: &str, value: CK_RV) -> Result<(), Fault> {
+    if value == CKR_OK { Ok(()) } else { Err(Fault::call(call, ckr_name(value))) }
 }

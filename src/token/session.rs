@@ -1,30 +1,25 @@
 //! One read-only session: login, mechanisms, objects.
 
-use cryptoki::context::Pkcs11;
-use cryptoki::error::{Error, RvError};
-use cryptoki::mechanism::MechanismType;
-use cryptoki::object::ObjectHandle;
-use cryptoki::session::{Session as Handle, SessionState, UserType};
-use cryptoki::slot::Slot;
-use secrecy::SecretString;
+use cryptoki_sys::{
+    CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_USER_TYPE, CKF_SIGN, CKF_TOKEN_PRESENT, CKM_RSA_PKCS, CKM_SHA512_RSA_PKCS,
+    CKS_RO_PUBLIC_SESSION, CKS_RW_PUBLIC_SESSION, CKU_CONTEXT_SPECIFIC, CKU_USER,
+};
+use secrecy::{ExposeSecret as _, SecretString};
 
+use super::Key;
 use super::module::read_slot;
 use super::objects::Reader;
-use super::raw::Raw;
-use super::{Key, fault};
+use super::raw::Functions;
 use crate::facts::{Description, Mechanism, Objects, Session as SessionFacts, Slot as SlotFacts};
 use crate::fault::Fault;
 
-/// A session on one slot.
+/// A session on one slot, closed when it is dropped.
 pub struct Session<'a> {
-    context: &'a Pkcs11,
-    slot: Slot,
-    pub(super) raw: &'a Raw,
-    pub(super) handle: Handle,
-    /// Whether [`Raw`] knows the session.
-    pub(super) raw_is_usable: bool,
+    pub(super) functions: &'a Functions,
+    pub(super) handle: CK_SESSION_HANDLE,
+    slot: u64,
     /// Objects by the number under which the front knows them.
-    found: Vec<ObjectHandle>,
+    found: Vec<CK_OBJECT_HANDLE>,
 }
 
 /// How the user proves to be one.
@@ -45,19 +40,20 @@ pub enum LoginOutcome {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(context: &'a Pkcs11, raw: &'a Raw, slot: Slot, handle: Handle) -> Self {
-        let raw_is_usable = raw.shares(handle.handle(), slot.id());
-        Self { context, slot, raw, handle, raw_is_usable, found: Vec::new() }
+    pub(super) fn new(functions: &'a Functions, slot: u64, handle: CK_SESSION_HANDLE) -> Self {
+        Self { functions, handle, slot, found: Vec::new() }
     }
 
-    /// The signature mechanisms by the mechanism list; a mechanism that says it cannot sign is left out.
+    /// The signature mechanisms by the mechanism list; a mechanism that says it cannot sign is left out. Some modules list
+    /// a mechanism and have no information on it; it is tried.
     #[must_use]
     pub fn facts(&self) -> SessionFacts {
-        let Ok(list) = self.context.get_mechanism_list(self.slot) else { return SessionFacts::default() };
-        let may_sign =
-            |mechanism| self.context.get_mechanism_info(self.slot, mechanism).map_or(true, |info| info.sign());
-        let both =
-            [(MechanismType::SHA512_RSA_PKCS, Mechanism::Sha512RsaPkcs), (MechanismType::RSA_PKCS, Mechanism::RsaPkcs)];
+        let Ok(list) = self.functions.mechanisms(self.slot) else { return SessionFacts::default() };
+        let may_sign = |mechanism| {
+            let info = self.functions.mechanism_info(self.slot, mechanism);
+            info.map_or(true, |info| info.flags & CKF_SIGN != 0)
+        };
+        let both = [(CKM_SHA512_RSA_PKCS, Mechanism::Sha512RsaPkcs), (CKM_RSA_PKCS, Mechanism::RsaPkcs)];
         let offered = both.into_iter().filter(|(kind, _)| list.contains(kind) && may_sign(*kind));
         SessionFacts { mechanisms: offered.map(|(_, mechanism)| mechanism).collect(), mechanisms_known: true }
     }
@@ -65,7 +61,7 @@ impl<'a> Session<'a> {
     /// The slot and its token as they are now.
     #[must_use]
     pub fn slot(&self) -> SlotFacts {
-        read_slot(self.context, self.raw, self.slot)
+        read_slot(self.functions, self.slot)
     }
 
     /// The slot and its token as they are now, where the session still stands, with its login, and the token is there.
@@ -73,17 +69,15 @@ impl<'a> Session<'a> {
     /// # Errors
     /// What is no longer so.
     pub fn probe(&self, logged_in: bool) -> Result<SlotFacts, Fault> {
-        let info = self.handle.get_session_info().map_err(fault("C_GetSessionInfo"))?;
-        if logged_in && matches!(info.session_state(), SessionState::RoPublic | SessionState::RwPublic) {
+        let info = self.functions.session_info(self.handle)?;
+        if logged_in && [CKS_RO_PUBLIC_SESSION, CKS_RW_PUBLIC_SESSION].contains(&info.state) {
             return Err(Fault::call("C_GetSessionInfo", "CKR_USER_NOT_LOGGED_IN"));
         }
-        if self.context.get_slot_info(self.slot).is_ok_and(|info| !info.token_present()) {
+        if self.functions.slot_info(self.slot).is_ok_and(|info| info.flags & CKF_TOKEN_PRESENT == 0) {
             return Err(Fault::call("C_GetSlotInfo", "CKR_TOKEN_NOT_PRESENT"));
         }
-        match self.context.get_token_info(self.slot) {
-            Err(error @ Error::Pkcs11(..)) => Err(fault("C_GetTokenInfo")(error)),
-            _ => Ok(self.slot()),
-        }
+        self.functions.token_info(self.slot)?;
+        Ok(self.slot())
     }
 
     /// Logs the user in, once.
@@ -91,11 +85,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// What `C_Login` answered, save that somebody is logged in already.
     pub fn login(&self, pin: &UserPin) -> Result<LoginOutcome, Fault> {
-        match self.c_login(UserType::User, pin) {
-            Ok(()) => Ok(LoginOutcome::Accepted),
-            Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(LoginOutcome::NotChecked),
-            Err(error) => Err(fault("C_Login")(error)),
-        }
+        self.c_login(CKU_USER, pin, &["CKR_USER_ALREADY_LOGGED_IN"])
     }
 
     /// The context-specific login of an always-authenticate key, after `C_SignInit` (PKCS#11 3.0 section 5.6.8).
@@ -104,20 +94,19 @@ impl<'a> Session<'a> {
     /// # Errors
     /// What `C_Login` answered, save those answers.
     pub fn context_login(&self, pin: &UserPin) -> Result<LoginOutcome, Fault> {
-        match self.c_login(UserType::ContextSpecific, pin) {
-            Ok(()) => Ok(LoginOutcome::Accepted),
-            Err(Error::Pkcs11(
-                RvError::UserAlreadyLoggedIn | RvError::UserTypeInvalid | RvError::OperationNotInitialized,
-                _,
-            )) => Ok(LoginOutcome::NotChecked),
-            Err(error) => Err(fault("C_Login")(error)),
-        }
+        let nothing_to_do = ["CKR_USER_ALREADY_LOGGED_IN", "CKR_USER_TYPE_INVALID", "CKR_OPERATION_NOT_INITIALIZED"];
+        self.c_login(CKU_CONTEXT_SPECIFIC, pin, &nothing_to_do)
     }
 
-    fn c_login(&self, user: UserType, pin: &UserPin) -> Result<(), Error> {
-        match pin {
-            UserPin::Pin(pin) => self.handle.login(user, Some(pin)),
-            UserPin::Pinpad => self.handle.login(user, None),
+    fn c_login(&self, user: CK_USER_TYPE, pin: &UserPin, not_checked: &[&str]) -> Result<LoginOutcome, Fault> {
+        let pin = match pin {
+            UserPin::Pin(pin) => Some(pin.expose_secret()),
+            UserPin::Pinpad => None,
+        };
+        match self.functions.login(self.handle, user, pin) {
+            Ok(()) => Ok(LoginOutcome::Accepted),
+            Err(fault) if not_checked.contains(&fault.ckr()) => Ok(LoginOutcome::NotChecked),
+            Err(fault) => Err(fault),
         }
     }
 
@@ -148,19 +137,24 @@ impl<'a> Session<'a> {
     }
 
     fn reader(&self) -> Reader<'_> {
-        Reader { session: &self.handle, raw: self.raw_is_usable.then_some(self.raw) }
+        Reader { functions: self.functions, session: self.handle }
     }
 
-    fn found(&self, number: u64, call: &str) -> Result<ObjectHandle, Fault> {
+    fn found(&self, number: u64, call: &str) -> Result<CK_OBJECT_HANDLE, Fault> {
         let found = usize::try_from(number).ok().and_then(|number| self.found.get(number));
-        found.copied().ok_or_else(|| Fault::Malformed { call: call.into(), what: "no such object".into() })
+        found.copied().ok_or_else(|| Fault::malformed(call, "no such object"))
     }
 
     /// Logs out and closes; what the module answers no longer matters.
     pub fn close(self, logged_in: bool) {
         if logged_in {
-            let _ = self.handle.logout();
+            let _ = self.functions.logout(self.handle);
         }
-        let _ = self.handle.close();
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        let _ = self.functions.close_session(self.handle);
     }
 }

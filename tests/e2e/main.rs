@@ -27,6 +27,7 @@ mod load;
 mod losses;
 mod memory;
 mod model;
+mod modules;
 mod odd;
 mod openapi;
 mod pin;

@@ -24,6 +24,10 @@
 //! one-session          one session at a time for all processes with the same FAULTY_LOG, then CKR_SESSION_COUNT
 //! attack               try what a sandbox forbids, at the load and at C_Sign; see attack.rs
 //! environment          the names of the variables that the module sees, in the log of its calls
+//! list:none            C_GetFunctionList answers CKR_OK and no list
+//! interface:none       C_GetInterface answers CKR_OK and no interface
+//! interface:empty      ... an interface without a function list
+//! interface:version=9  ... one of that major version
 //! exact                C_Sign takes only a buffer of the signature's exact length
 //! ```
 //!
@@ -237,19 +241,55 @@ extern "C" fn at_exit() {
     }
 }
 
+fn functions() -> *mut CK_FUNCTION_LIST {
+    static LIST: LazyLock<usize> = LazyLock::new(|| {
+        // SAFETY: registered once; the module is never unloaded before the process ends.
+        unsafe { atexit(at_exit) };
+        Box::leak(Box::new(wrap::list())) as *mut CK_FUNCTION_LIST as usize
+    });
+    *LIST as *mut CK_FUNCTION_LIST
+}
+
 /// The entry point of every module (PKCS#11 3.0 section 5.4.4).
 ///
 /// # Safety
 /// `list` must be valid.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn C_GetFunctionList(list: *mut *mut CK_FUNCTION_LIST) -> CK_RV {
-    static LIST: LazyLock<usize> = LazyLock::new(|| {
-        // SAFETY: registered once; the module is never unloaded before the process ends.
-        unsafe { atexit(at_exit) };
-        Box::leak(Box::new(wrap::list())) as *mut CK_FUNCTION_LIST as usize
-    });
+    if let Some(value) = PLAN.enter("C_GetFunctionList").and_then(|fault| fault.before()) {
+        return value;
+    }
     // SAFETY: the caller's pointer is valid by the standard; the list lives for ever.
-    unsafe { *list = *LIST as *mut CK_FUNCTION_LIST };
+    unsafe { *list = if PLAN.has("list:none") { std::ptr::null_mut() } else { functions() } };
+    CKR_OK
+}
+
+/// The entry point of PKCS#11 3.0 (section 5.4.6).
+///
+/// # Safety
+/// `interface` must be valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn C_GetInterface(
+    _name: CK_UTF8CHAR_PTR,
+    _version: CK_VERSION_PTR,
+    interface: *mut *mut CK_INTERFACE,
+    _flags: CK_FLAGS,
+) -> CK_RV {
+    if let Some(value) = PLAN.enter("C_GetInterface").and_then(|fault| fault.before()) {
+        return value;
+    }
+    // SAFETY: the list is that of this module, and lives for ever.
+    let mut list = unsafe { *functions() };
+    list.version = CK_VERSION { major: 3, minor: 0 };
+    for version in PLAN.values("interface:version=") {
+        list.version.major = version.parse().expect("a major version");
+    }
+    let list: *mut CK_FUNCTION_LIST =
+        if PLAN.has("interface:empty") { std::ptr::null_mut() } else { Box::leak(Box::new(list)) };
+    let own =
+        CK_INTERFACE { pInterfaceName: c"PKCS 11".as_ptr().cast_mut().cast(), pFunctionList: list.cast(), flags: 0 };
+    // SAFETY: the caller's pointer is valid by the standard.
+    unsafe { *interface = if PLAN.has("interface:none") { std::ptr::null_mut() } else { Box::leak(Box::new(own)) } };
     CKR_OK
 }
 
