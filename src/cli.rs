@@ -18,6 +18,9 @@ const PAYLOAD: [Group; 8] = [Token, Identity, Pin, Sign, Socket, Policy, Audit, 
 /// What the agent takes.
 const AGENT: [Group; 8] = [Token, Identity, Pin, Sign, Serve, Policy, Audit, Log];
 
+/// Options with a value that every command takes; with `-v`, they may stand before the command too.
+pub const GLOBAL: [&str; 3] = ["config", "log-format", "log-level"];
+
 /// The whole command line. The options of a command are made when it is the one that is wanted.
 #[must_use]
 pub fn command() -> Command {
@@ -28,6 +31,7 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(false)
         .disable_help_subcommand(false)
+        .args(general())
         .subcommand(
             later("sign", "Print one authentication request", |command| {
                 keyed(command, &PAYLOAD)
@@ -117,12 +121,12 @@ pub fn command() -> Command {
             }),
         )
         .subcommand(
-            Command::new("completions").about("Print a completion script")
+            Command::new("completions").about("Print a completion script").args(general())
                 .arg(Arg::new("shell").value_name("SHELL").required(true).help("bash, zsh, fish, elvish or powershell"))
                 .after_help("Examples:\n  cba-agent completions bash > /usr/share/bash-completion/completions/cba-agent"),
         )
         .subcommand(
-            Command::new("man").about("Write manual pages into a directory")
+            Command::new("man").about("Write manual pages into a directory").args(general())
                 .arg(Arg::new("dir").value_name("DIR").required(true).help("An existing directory"))
                 .after_help("Examples:\n  cba-agent man /usr/local/share/man/man1"),
         )
@@ -211,6 +215,7 @@ pub fn usage_error(error: &clap::Error) -> Error {
     };
     let argument = text(ContextKind::InvalidArg);
     let flag = argument.as_deref().and_then(flag_name);
+    let flag_of_a_command = argument.as_deref().and_then(flag_of_a_command);
     let named = flag.clone().unwrap_or_else(|| "an argument".into());
     let message = match error.kind() {
         ErrorKind::UnknownArgument => match flag {
@@ -230,10 +235,21 @@ pub fn usage_error(error: &clap::Error) -> Error {
     };
     let mut out = Error::new(Kind::Usage, message);
     let suggestion = text(ContextKind::SuggestedArg).or_else(|| text(ContextKind::SuggestedSubcommand));
-    if let Some(suggestion) = suggestion {
-        out = out.hint(format!("did you mean {suggestion}?"));
+    let before_the_command = matches!(error.get(ContextKind::Usage), Some(ContextValue::StyledStr(usage)) if usage.to_string().contains("<COMMAND>"));
+    match (suggestion, flag_of_a_command) {
+        (_, Some(flag)) if before_the_command => {
+            out = out.hint(format!("put the command first: cba-agent COMMAND --{flag} ..."));
+        }
+        (Some(suggestion), _) => out = out.hint(format!("did you mean {suggestion}?")),
+        _ => {}
     }
     out.hint("`cba-agent help` lists the commands, `cba-agent help COMMAND` their options")
+}
+
+/// The option's name, where it is one of a configuration key.
+fn flag_of_a_command(argument: &str) -> Option<&'static str> {
+    let name = argument.split(['=', ' ']).next()?.strip_prefix("--")?;
+    KEYS.iter().map(|key| key.flag).find(|flag| *flag == name)
 }
 
 /// The name of an option as far as it can be one: an unknown option's text could be a PIN that lost its place.
@@ -253,27 +269,30 @@ fn later(name: &'static str, about: &'static str, options: fn(Command) -> Comman
 }
 
 fn keyed(command: Command, groups: &[Group]) -> Command {
-    let mut command = command
-        .arg(value(
-            "config",
-            "FILE",
-            "Configuration file [default: ~/.config/cba-agent/config.toml, /etc/cba-agent/config.toml]",
-        ))
-        .arg(
-            Arg::new("verbose")
-                .short('v')
-                .long("verbose")
-                .action(ArgAction::Count)
-                .help("Say what is done; twice for more"),
-        );
+    let mut command = command.args(general());
     if groups.contains(&Group::Token) {
         command =
             command.arg(switch("module-debug", "Hand vendors' debug variables to the module; their logs hold the PIN"));
     }
-    for key in KEYS.iter().filter(|key| groups.contains(&key.group)) {
+    for key in KEYS.iter().filter(|key| key.group != Log && groups.contains(&key.group)) {
         command = command.arg(key_flag(key));
     }
     command
+}
+
+/// The options of every command.
+fn general() -> impl Iterator<Item = Arg> {
+    let config = value(
+        "config",
+        "FILE",
+        "Configuration file [default: ~/.config/cba-agent/config.toml, /etc/cba-agent/config.toml]",
+    );
+    let verbose = Arg::new("verbose")
+        .short('v')
+        .long("verbose")
+        .action(ArgAction::Count)
+        .help("Say what is done; twice for more");
+    [config, verbose].into_iter().chain(KEYS.iter().filter(|key| key.group == Log).map(key_flag))
 }
 
 fn key_flag(key: &Key) -> Arg {
@@ -341,6 +360,13 @@ mod tests {
             let error = usage_error(&command().try_get_matches_from(all).unwrap_err()).to_string();
             assert!(!error.contains("SECRET1"), "{arguments:?}: {error}");
         }
+    }
+
+    #[test]
+    fn every_general_option_with_a_value_may_stand_before_the_command() {
+        let general: Vec<Arg> = general().filter(|argument| argument.get_id() != "verbose").collect();
+        let names: Vec<&str> = general.iter().filter_map(Arg::get_long).collect();
+        assert_eq!(names, GLOBAL);
     }
 
     #[test]

@@ -2,21 +2,23 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
-use std::os::unix::ffi::OsStrExt as _;
 
 use clap::ArgMatches;
 use rustix::fs::{OFlags, fcntl_getfl, fstat, major, minor};
 
 use crate::cli;
-use crate::config::{self, Config, Settings, by_name};
+use crate::config::{Config, Settings, by_name};
 use crate::error::{Error, Kind, Result};
 use crate::worker::{self, Spare};
 use crate::{log, process};
+
+use early_arguments::{in_order, may_need_no_worker, refuse_pin};
 
 mod audit;
 mod certificate;
 mod custody;
 mod doctor;
+mod early_arguments;
 mod health;
 mod input;
 mod list;
@@ -29,7 +31,8 @@ mod verify;
 /// Runs the program and returns its exit code; an error is on standard error by then.
 #[must_use]
 pub fn run(arguments: Vec<OsString>) -> u8 {
-    let mut format = format_of(&arguments);
+    let arguments = in_order(arguments);
+    let mut format = early_arguments::log_format(&arguments);
     // Known to nobody but the front: neither help nor completions nor manual pages name it.
     if arguments.get(1).is_some_and(|name| name == "worker") {
         return end(worker::run().map_err(|error| Error::new(Kind::Usage, error.to_string())), format);
@@ -53,19 +56,6 @@ fn run_command(arguments: &[OsString], format: &mut log::Format) -> Result<()> {
     }
 }
 
-/// Whether `sign` may end without a token of its own, as far as that can be told before anything is parsed: it is asked for
-/// help, or an agent is named. A worker would be started for nothing; a wrong guess costs no more than that.
-fn may_need_no_worker(arguments: &[OsString]) -> bool {
-    let tells = |argument: &OsString| {
-        argument == "-h" || argument == "--help" || argument.as_encoded_bytes().starts_with(b"--socket")
-    };
-    let variable = |name: &str| std::env::var_os(name);
-    let file = early_value(arguments, "--config");
-    arguments.iter().any(tells)
-        || variable("CBA_AGENT_SOCKET").is_some()
-        || config::may_mention(file, variable, "socket")
-}
-
 /// Says what went wrong, and returns the exit code.
 fn end(result: Result<()>, format: log::Format) -> u8 {
     match result {
@@ -83,35 +73,6 @@ fn end(result: Result<()>, format: log::Format) -> u8 {
             error.kind.exit_code()
         }
     }
-}
-
-/// `--pin` exists only to be answered with a better way; what stands behind it is not looked at.
-fn refuse_pin(arguments: &[OsString]) -> Result<()> {
-    let is_pin = |argument: &OsString| argument == "--pin" || argument.as_encoded_bytes().starts_with(b"--pin=");
-    if arguments.iter().any(is_pin) {
-        return Err(Error::new(Kind::Usage, "--pin is not accepted: every user of this host could read it")
-            .hint("use --pin-source file:PATH"));
-    }
-    Ok(())
-}
-
-/// The form of errors before the configuration is read: a usage error must have it too.
-fn format_of(arguments: &[OsString]) -> log::Format {
-    let flag = early_value(arguments, "--log-format").map(OsStr::to_owned);
-    let name = flag.or_else(|| std::env::var_os("CBA_AGENT_LOG_FORMAT")).unwrap_or_default();
-    log::FORMATS.iter().find(|(known, _)| name == *known).map_or_else(log::Format::default, |(_, format)| *format)
-}
-
-/// The value of a flag before the command line is parsed.
-fn early_value<'a>(arguments: &'a [OsString], flag: &str) -> Option<&'a OsStr> {
-    arguments.iter().enumerate().find_map(|(at, argument)| {
-        let rest = argument.as_bytes().strip_prefix(flag.as_bytes())?;
-        match rest.split_first() {
-            None => arguments.get(at + 1).map(OsString::as_os_str),
-            Some((b'=', value)) => Some(OsStr::from_bytes(value)),
-            Some(_) => None,
-        }
-    })
 }
 
 /// `format` becomes the configured one as soon as it is known.

@@ -19,6 +19,7 @@ use crate::selector::TokenSelector;
 
 mod file;
 pub mod keys;
+pub mod paths;
 mod policy;
 mod resolve;
 mod settings;

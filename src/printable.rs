@@ -3,6 +3,8 @@
 //! PURE. A label may hold an escape sequence; a certificate's name may hold a newline. Nothing of that kind reaches a
 //! terminal or a line of a log.
 
+pub mod shell;
+
 /// The text with every control and direction-changing character written as `\u{..}`.
 #[must_use]
 pub fn printable(text: &str) -> String {

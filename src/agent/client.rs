@@ -1,10 +1,12 @@
 //! The other end of the socket: `sign --socket` and `health`. No module, no PIN, no runtime.
 
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde_json::{Value, json};
@@ -28,6 +30,14 @@ pub enum ClientError {
         /// What the kernel answered.
         #[source]
         source: io::Error,
+    },
+    /// No agent can ever listen there.
+    #[error("cannot ask the agent at {path}: this is {what}, not the socket of an agent")]
+    NoSocket {
+        /// The path.
+        path: String,
+        /// What is there.
+        what: &'static str,
     },
     /// It did not answer in time.
     #[error("the agent at {0} did not answer in time")]
@@ -62,6 +72,7 @@ impl Explain for ClientError {
     fn kind(&self) -> Kind {
         match self {
             Self::Unreachable { .. } | Self::Stranger { .. } => Kind::AgentUnreachable,
+            Self::NoSocket { .. } => Kind::Config,
             Self::TimedOut(_) => Kind::AgentBusy,
             Self::Refused { kind, .. } => *kind,
         }
@@ -77,7 +88,7 @@ impl Explain for ClientError {
                 format!("is it running? `systemctl status cba-agent`, or `cba-agent health --socket {path}`")
             }
             Self::TimedOut(_) => "allow more time with --timeout; the token may wait for a touch".into(),
-            Self::Stranger { .. } => "check the path: it must be the socket of `cba-agent serve`".into(),
+            Self::Stranger { .. } | Self::NoSocket { .. } => "check the path: it must be the socket of `cba-agent serve`".into(),
             Self::Refused { retry_after: Some(seconds), .. } => format!("try again in {seconds} s"),
             Self::Refused { kind: Kind::NotAllowed, .. } => {
                 "the agent's socket_group, allow_users and allow_groups say whom it serves; its own user must be in allow_users"
@@ -127,7 +138,11 @@ fn exchange(path: &Path, head: &str, body: &str, deadline: &Deadline) -> Result<
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::TimedOut(shown.clone()),
         _ => ClientError::Unreachable { path: shown.clone(), source: error },
     };
-    let mut stream = left(deadline).and_then(|left| connect(path, left)).map_err(failed)?;
+    let mut stream =
+        left(deadline).and_then(|left| connect(path, left)).map_err(|error| match no_socket(path, &error) {
+            Some(what) => ClientError::NoSocket { path: shown.clone(), what },
+            None => failed(error),
+        })?;
     let request = format!("{head}Host: localhost\r\nConnection: close\r\n\r\n{body}");
     stream.set_write_timeout(Some(left(deadline).map_err(failed)?)).map_err(failed)?;
     // An agent that refuses at once may have closed its end by now; its answer is there all the same.
@@ -148,6 +163,22 @@ pub(super) fn connect(path: &Path, most: Duration) -> io::Result<UnixStream> {
     // With a time limit, a stop and a continue interrupt it (signal(7)).
     rustix::io::retry_on_intr(|| net::connect(&socket, &address))?;
     Ok(UnixStream::from(socket))
+}
+
+/// What stands at a path where no agent can ever listen; `None` where one may come.
+fn no_socket(path: &Path, error: &io::Error) -> Option<&'static str> {
+    match Errno::from_io_error(error)? {
+        // The kernel's answer for every file that is no socket.
+        Errno::CONNREFUSED => match std::fs::metadata(path).ok()?.file_type() {
+            kind if kind.is_dir() => Some("a directory"),
+            kind if kind.is_socket() => None,
+            _ => Some("a file"),
+        },
+        Errno::PROTOTYPE => Some("a socket of another type"),
+        Errno::NOTDIR => Some("a path through a file"),
+        Errno::LOOP => Some("a loop of symbolic links"),
+        _ => None,
+    }
 }
 
 fn left(deadline: &Deadline) -> io::Result<Duration> {

@@ -11,15 +11,13 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, chmodat, chownat, flock, renameat};
 
 use super::client;
+use crate::config::paths::LONGEST_SOCKET;
 use crate::error::{Error, Kind, Result};
 use crate::modules;
 use crate::process::descriptors;
 
 /// Connections that may wait to be taken.
 const BACKLOG: i32 = 1024;
-
-/// The longest path that a client can name (unix(7)).
-const LONGEST: usize = 107;
 
 /// A socket that is listened on.
 #[derive(Debug)]
@@ -72,9 +70,11 @@ impl Listening {
         let (Some(directory), Some(_)) = (path.parent(), path.file_name()) else {
             return Err(Error::new(Kind::Config, format!("the socket's path {shown} names no file")));
         };
-        if path.as_os_str().len() > LONGEST {
+        if path.as_os_str().len() > LONGEST_SOCKET {
             let message = format!("the socket's path has {} bytes", path.as_os_str().len());
-            return Err(Error::new(Kind::Config, message).hint(format!("no client can name more than {LONGEST}")));
+            return Err(
+                Error::new(Kind::Config, message).hint(format!("no client can name more than {LONGEST_SOCKET}"))
+            );
         }
         make_directory(directory).map_err(|error| {
             failed("cannot make the directory of", error).hint(format!("mkdir -p {}", directory.display()))

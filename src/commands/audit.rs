@@ -7,12 +7,16 @@ use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
 
+use super::input::empty_stdin;
 use super::{configure, print, usage};
 use crate::audit;
 use crate::audit::chain::{Check, Head, LINE_LIMIT, head_of};
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::printable::printable;
+
+/// The name of standard input in messages.
+const STDIN: &str = "standard input";
 
 /// So many findings are printed, each; the rest is counted.
 const SHOWN: usize = 20;
@@ -75,7 +79,7 @@ fn verify(files: &[&str], matches: &ArgMatches) -> Result<()> {
     let mut progress = Progress::new();
     for file in in_order(files)? {
         if file == "-" {
-            read("standard input", io::stdin().lock(), &mut findings, &mut progress)?;
+            read(STDIN, io::stdin().lock(), &mut findings, &mut progress)?;
         } else {
             let opened = File::open(file).map_err(|error| cannot_read(file, &error))?;
             read(file, BufReader::with_capacity(1 << 16, opened), &mut findings, &mut progress)?;
@@ -162,6 +166,9 @@ fn read(name: &str, mut source: impl BufRead, findings: &mut Findings, progress:
             .hint("unpack all in their order into one stream: zcat -f OLDEST ... NEWEST | cba-agent audit verify -"));
     }
     let mut number = 0_u64;
+    if name == STDIN && start.is_empty() {
+        return Err(empty_stdin(Kind::Invalid));
+    }
     while let Some((line, whole)) = line(&mut source).map_err(|error| cannot_read(name, &error))? {
         number += 1;
         let wrong = findings.check.line(&line, whole, &format!("{} line {number}", printable(name)));

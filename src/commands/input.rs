@@ -23,17 +23,32 @@ pub(super) fn read_roots(path: &str) -> Result<Roots> {
 /// When it cannot be read, or is too long.
 pub(super) fn read_file(path: &str) -> Result<Vec<u8>> {
     if path == "-" {
-        return read("standard input", io::stdin().lock());
+        return read_stdin();
     }
     let file = File::open(path).map_err(|error| Error::new(Kind::Config, format!("cannot read {path}: {error}")))?;
     read(path, file)
+}
+
+/// All of standard input, which must not be empty: a command that failed in front of a pipe prints nothing.
+///
+/// # Errors
+/// When it cannot be read, is empty, or is too long.
+pub(super) fn read_stdin() -> Result<Vec<u8>> {
+    let bytes = read("standard input", io::stdin().lock())?;
+    if bytes.trim_ascii().is_empty() { Err(empty_stdin(Kind::Config)) } else { Ok(bytes) }
+}
+
+/// The error of an empty standard input.
+pub(super) fn empty_stdin(kind: Kind) -> Error {
+    Error::new(kind, "standard input (stdin) was empty")
+        .hint("in a pipe, the command in front of `|` printed nothing: look at its own error")
 }
 
 /// All of a source, under the name that errors give it.
 ///
 /// # Errors
 /// When it cannot be read, or is too long.
-pub(super) fn read(name: &str, source: impl Read) -> Result<Vec<u8>> {
+fn read(name: &str, source: impl Read) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let read = source.take(LIMIT + 1).read_to_end(&mut bytes);
     read.map_err(|error| Error::new(Kind::Config, format!("cannot read {name}: {error}")))?;

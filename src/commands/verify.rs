@@ -1,10 +1,8 @@
 //! `verify`: a request checked offline, as the service would.
 
-use std::io;
-
 use clap::ArgMatches;
 
-use super::input::{read, read_file, read_roots};
+use super::input::{read_file, read_roots, read_stdin};
 use super::{print, usage};
 use crate::cba::received::Received;
 use crate::cba::verify::Freshness;
@@ -74,12 +72,19 @@ fn invalid(what: String) -> Error {
 
 fn receive(header: Option<&str>, body: Option<&str>) -> Result<Received> {
     let received = match (header, body) {
-        (None, None) => Received::from_json(&read("standard input", io::stdin().lock())?),
+        (None, None) => Received::from_json(
+            &read_stdin().map_err(|error| Error { kind: Kind::Invalid, ..error }.context("invalid"))?,
+        ),
         (Some(header), Some(body)) => {
-            let header = read_file(header)?;
-            Received::from_parts(&String::from_utf8_lossy(&header), &read_file(body)?)
+            let header = read_not_empty(header)?;
+            Received::from_parts(&String::from_utf8_lossy(&header), &read_not_empty(body)?)
         }
         _ => return Err(usage("header", "goes together with --body")),
     };
     received.map_err(|error| Error::from(error).context("invalid"))
+}
+
+fn read_not_empty(path: &str) -> Result<Vec<u8>> {
+    let bytes = read_file(path)?;
+    if bytes.trim_ascii().is_empty() { Err(invalid(format!("{path} is empty"))) } else { Ok(bytes) }
 }

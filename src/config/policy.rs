@@ -6,7 +6,8 @@
 use std::path::PathBuf;
 
 use super::ConfigError;
-use super::resolve::{Reader, VERSIONS, absolute, by_name, fingerprint};
+use super::paths::absolute;
+use super::resolve::{Reader, VERSIONS, by_name, fingerprint};
 use super::settings::{SYSTEM_POLICY, Settings};
 use crate::cba::Version;
 use crate::certificate;

@@ -1,9 +1,9 @@
 //! Text becomes a valid [`Config`]. Every error names where the value came from and what is wanted, never the value.
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use super::paths::{absolute, own_socket, path, socket};
 use super::settings::{Origin, Settings};
 use super::{Config, ConfigError, Serve, Sign, policy};
 use crate::cba::{AuthUrl, Version};
@@ -63,7 +63,7 @@ impl Config {
                 certificate_sha256: read.list("identity.certificate_sha256", fingerprint)?.unwrap_or_default(),
                 uri,
             },
-            certificate_file: read.optional("identity.certificate_file", |text| not_empty(text).map(PathBuf::from))?,
+            certificate_file: read.optional("identity.certificate_file", path)?,
             pin,
             state_dir: read.optional("state_dir", absolute)?,
             sign: read.sign()?,
@@ -132,7 +132,7 @@ impl Reader<'_> {
             header_encoding: self.one_of("sign.header_encoding", &ENCODINGS)?.unwrap_or_default(),
             timeout: self.optional("sign.timeout", positive)?.unwrap_or(Duration::from_secs(30)),
             warn_before: self.optional("sign.warn_before", time)?.unwrap_or(Duration::from_secs(30 * 86_400)),
-            sockets: self.list("sign.socket", |text| not_empty(text).map(PathBuf::from))?.unwrap_or_default(),
+            sockets: self.list("sign.socket", socket)?.unwrap_or_default(),
         })
     }
 
@@ -157,7 +157,7 @@ impl Reader<'_> {
         let each = self.optional("serve.rate_limit_per_second", rate)?.unwrap_or(RATE);
         let total = self.optional("serve.total_rate_limit_per_second", rate)?;
         Ok(Serve {
-            socket: self.optional("serve.socket", absolute)?,
+            socket: self.optional("serve.socket", own_socket)?,
             socket_group: self.optional("serve.socket_group", |text| not_empty(text).map(str::to_owned))?,
             workers: self.optional("serve.workers", between(1, 64))?.unwrap_or(1),
             queue: self.optional("serve.queue", between(1, 65_536))?.unwrap_or(64),
@@ -209,11 +209,6 @@ fn positive(text: &str) -> Parsed<Duration> {
         Some(time) => Ok(time),
         None => Err("must be a duration such as 30s or 5m".into()),
     }
-}
-
-pub(super) fn absolute(text: &str) -> Parsed<PathBuf> {
-    let path = PathBuf::from(text);
-    if path.is_absolute() { Ok(path) } else { Err("must be an absolute path".into()) }
 }
 
 fn not_empty(text: &str) -> Parsed<&str> {

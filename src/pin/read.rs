@@ -42,8 +42,8 @@ fn mark(path: &Path, file: &File, metadata: &Metadata) -> Option<FileMark> {
 pub(super) fn read_file(path: &Path, deadline: &Deadline) -> Result<(Pin, Option<FileMark>), PinError> {
     let shown = printable(&path.display().to_string());
     let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => PinError::NoFile,
-        _ if Errno::from_io_error(&error) == Some(Errno::NAMETOOLONG) => PinError::NoFile,
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => PinError::NoFile(path.to_owned()),
+        _ if Errno::from_io_error(&error) == Some(Errno::NAMETOOLONG) => PinError::NoFile(path.to_owned()),
         _ => PinError::File(shown.clone(), error),
     };
     // Without O_NONBLOCK, a named pipe would hold up the opening until somebody writes.

@@ -15,6 +15,8 @@ use super::read::{checked, read_all, read_file, read_line};
 use super::{PIN_LIMIT, Pin, prompt};
 use crate::deadline::Deadline;
 use crate::error::{Explain, Kind};
+use crate::printable::printable;
+use crate::printable::shell::unexpanded;
 use crate::process::descriptors;
 use crate::process::environment::LOADER;
 
@@ -46,9 +48,9 @@ pub enum PinError {
     /// Nothing is configured, and nobody can be asked.
     #[error("no PIN source is configured and there is no terminal to ask at")]
     NoSource,
-    /// No such file. What was given as its path is not repeated: it may be the PIN.
-    #[error("the file that the PIN source names does not exist")]
-    NoFile,
+    /// No such file.
+    #[error("the PIN file {} does not exist", shown(.0))]
+    NoFile(PathBuf),
     /// A file that is there and cannot be read.
     #[error("cannot read the PIN file {0}")]
     File(String, #[source] io::Error),
@@ -103,7 +105,14 @@ impl Explain for PinError {
             Self::Control(_) => "the file must hold the PIN alone, with at most one newline at its end: \
                  printf '%s' PIN > FILE; Windows line ends count as part of it"
                 .to_owned(),
-            Self::NoFile | Self::File(..) => {
+            Self::NoFile(path) if unexpanded(&path.to_string_lossy()).is_some() => {
+                let sign = unexpanded(&path.to_string_lossy()).unwrap_or_default();
+                format!("nothing expands {sign} in file:PATH; write the whole path, such as file:/etc/cba-agent/pin")
+            }
+            Self::NoFile(path) if path.is_relative() => {
+                "no login was tried; write the whole path, such as file:/etc/cba-agent/pin".to_owned()
+            }
+            Self::NoFile(_) | Self::File(..) => {
                 "no login was tried; check the path and that this user may read it".to_owned()
             }
             Self::NoVariable => "no login was tried; set it for this process, or name another source".to_owned(),
@@ -116,6 +125,12 @@ impl Explain for PinError {
         };
         vec![hint]
     }
+}
+
+/// A path as far as it may be shown. A word without a slash may be the PIN itself, put in the wrong place.
+fn shown(path: &Path) -> String {
+    let text = path.display().to_string();
+    if text.contains('/') { printable(&text) } else { "(its name is not shown, since it may be a PIN)".to_owned() }
 }
 
 /// How each source is written, for hints.

@@ -118,3 +118,102 @@ fn the_help_of_every_command_shows_examples() {
     }
     assert!(help(&["audit", "verify"]).contains("Examples:"));
 }
+
+#[test]
+fn options_of_every_command_may_stand_before_the_command() {
+    let stand = Stand::new();
+    let config = stand.write("c.toml", format!("[pin]\nsource = \"{}\"\n", stand.pin_source()));
+    for options in [
+        &["--config", &config][..],
+        &[&format!("--config={config}"), "-v"],
+        &["-vv", "--log-format", "json", "--config", &config],
+        &["--log-level", "error", "--verbose", "--config", &config],
+    ] {
+        let run = stand.run(&[options, &["sign"]].concat());
+        let verbose = options.iter().any(|option| option.starts_with("-v") || *option == "--verbose");
+        assert_eq!(run.stderr.contains("module"), verbose, "{run:?}");
+        run.ok();
+    }
+    assert!(stand.run(&["-v", "help", "sign"]).ok().contains("--pin-source"));
+    assert!(stand.run(&["-v", "sign", "--help"]).ok().contains("--pin-source"));
+    assert!(stand.run(&["-v", "--version"]).ok().starts_with("cba-agent "));
+    stand.run(&["--log-format", "json", "completions", "bash"]).ok();
+    let json = |arguments: &[&str]| {
+        let run = stand.run(&[&["--log-format", "json"], arguments].concat());
+        let error: serde_json::Value = serde_json::from_str(run.stderr.lines().last().unwrap()).unwrap();
+        (run.code, error["message"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(json(&["sing"]), (2, "there is no such command".into()));
+    assert_eq!(json(&["--config", "/nonexistent", "audit", "verify", "/nonexistent"]).0, 2);
+    assert_eq!(json(&["audit", "head", "/nonexistent"]).0, 2);
+    // An option of one command alone, and one that stands on both sides.
+    let error = stand.run(&["--slot", "0", "sign"]).failed(2);
+    assert!(error.contains("put the command first: cba-agent COMMAND --slot"), "{error}");
+    assert!(stand.run(&["--config", &config, "sign", "--config", &config]).failed(2).contains("given twice"));
+    assert!(stand.run(&["--config"]).failed(2).contains("--config needs a value"));
+}
+
+#[test]
+fn a_socket_that_can_never_be_one_is_a_usage_error_and_one_that_may_come_is_not() {
+    let stand = Stand::new();
+    let (long, directory) = (format!("/tmp/{}", "a".repeat(103)), stand.path().display().to_string());
+    let file = stand.write("file", "");
+    let datagrams = stand.file("datagrams");
+    let _datagrams = std::os::unix::net::UnixDatagram::bind(&datagrams).unwrap();
+    let through = format!("{file}/agent.sock");
+    for (socket, why) in [
+        ("http://localhost/sign", "not a URL"),
+        ("unix:///run/agent.sock", "not a URL"),
+        ("localhost:8080", "not a network address"),
+        ("", "not an empty text"),
+        ("@agent", "not an abstract socket"),
+        (&long, "at most 107 bytes; this one has 108"),
+        ("~/agent.sock", "nothing expands ~"),
+        (&directory, "this is a directory"),
+        (&file, "this is a file"),
+        (&through, "this is a path through a file"),
+        (&datagrams, "this is a socket of another type"),
+    ] {
+        for command in ["sign", "health"] {
+            let error = stand.run(&[command, "--socket", socket]).failed(2);
+            assert!(error.contains(why), "{command} {socket}: {error}");
+        }
+        let config = stand.write("c.toml", format!("[sign]\nsocket = [\"{socket}\"]\n"));
+        assert!(stand.run(&["sign", "--config", &config]).failed(2).contains(why), "{socket}");
+        if !why.starts_with("this is") {
+            let config = stand.write("c.toml", format!("[serve]\nsocket = \"{socket}\"\n"));
+            for command in ["serve", "doctor"] {
+                let run = stand.run(&[command, "--config", &config]);
+                let said = format!("{}{}", run.stdout, run.stderr);
+                assert!(run.code == if command == "serve" { 2 } else { 8 } && said.contains(why), "{command}: {said}");
+            }
+        }
+    }
+    let config = stand.write("c.toml", "[sign]\nsocket = [\"/run/a\\u0000b\"]\n");
+    assert!(stand.run(&["sign", "--config", &config]).failed(2).contains("NUL"));
+    for socket in ["/nonexistent/agent.sock", "agent.sock", &long[..107]] {
+        stand.run(&["sign", "--socket", socket]).failed(9);
+    }
+}
+
+#[test]
+fn empty_input_is_said_to_be_empty() {
+    let stand = Stand::empty();
+    let file = stand.write("empty", "");
+    for (arguments, code) in [
+        (&["verify"][..], 8),
+        (&["verify", "--header", "-", "--body", &file], 2),
+        (&["audit", "verify", "-"], 8),
+        (&["verify", "--roots", "-"], 2),
+        (&["doctor", "--certificate", "-"], 2),
+    ] {
+        for input in ["", "\n"] {
+            if input.is_empty() || arguments[0] == "verify" {
+                let error = stand.run_with_input(arguments, input).failed(code);
+                assert!(error.contains("standard input (stdin) was empty"), "{arguments:?}: {error}");
+            }
+        }
+    }
+    let error = stand.run(&["verify", "--header", &file, "--body", &file]).failed(8);
+    assert!(error.contains("empty is empty"), "{error}");
+}

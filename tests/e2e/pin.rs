@@ -92,6 +92,30 @@ fn sources_that_cannot_be_used_fail_before_any_login() {
 }
 
 #[test]
+fn a_pin_file_that_is_not_there_is_named_and_what_nothing_expands_is_said() {
+    let stand = Stand::new();
+    let missing = stand.file("none");
+    for (source, said) in [
+        (format!("file:{missing}"), format!("the PIN file {missing} does not exist")),
+        ("file:./none".into(), "the PIN file ./none does not exist".into()),
+        ("file:~/pin".into(), "nothing expands ~ in file:PATH".into()),
+        ("file:$HOME/pin".into(), "nothing expands $ in file:PATH".into()),
+        ("file:${HOME}/pin".into(), "nothing expands $ in file:PATH".into()),
+        ("file:%h/pin".into(), "nothing expands % in file:PATH".into()),
+        // It may be the PIN itself.
+        (format!("file:{MARKER}"), "its name is not shown".into()),
+    ] {
+        let error = sign_with(&stand, &source).failed(4);
+        assert!(
+            error.contains(&said) && error.contains("does not exist") && !error.contains(MARKER),
+            "{source}: {error}"
+        );
+        let report = stand.run(&["doctor", "--pin-source", &source]).stdout;
+        assert!(report.contains(&said) || report.contains("does not exist"), "{source}: {report}");
+    }
+}
+
+#[test]
 fn without_a_source_and_a_terminal_the_sources_are_listed() {
     let stand = Stand::new();
     // setsid takes the controlling terminal away.

@@ -45,7 +45,7 @@ fn names_the_rule_that_failed() {
         (changed(&|r| r["method"] = "GET".into()), "POST"),
         (changed(&|r| r["headers"]["Authorization"] = "Basic x".into()), "CACertificate"),
         ("not json".into(), "not a request in the json format"),
-        (String::new(), "not a request in the json format"),
+        (String::new(), "standard input (stdin) was empty"),
     ];
     for (request, word) in cases {
         let error = stand.run_with_input(&["verify"], &request).failed(8);
