@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,6 +26,22 @@ pub fn open(path: &Path) -> io::Result<File> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => regular(own().open(path)?),
         Err(error) => Err(error),
     }
+}
+
+/// Lets the group of the directory write a file that was made a moment ago, where the directory is made for that: its
+/// group may write it, and its files get its group (set-group-ID). So users of one token can share its fuse.
+///
+/// # Errors
+/// When the directory cannot be read, or the mode cannot be changed.
+pub fn share_with_group(file: &File, path: &Path) -> io::Result<()> {
+    const SHARED: u32 = 0o2070;
+    let Some(directory) = path.parent() else { return Ok(()) };
+    if fs::metadata(directory)?.mode() & SHARED != SHARED {
+        return Ok(());
+    }
+    // Another user's file is theirs to share.
+    let is_own = file.metadata()?.uid() == rustix::process::geteuid().as_raw() || rustix::process::geteuid().is_root();
+    if is_own { file.set_permissions(fs::Permissions::from_mode(0o660)) } else { Ok(()) }
 }
 
 /// Flags by which a link is refused and a pipe does not block.

@@ -19,7 +19,7 @@ use crate::error::{Explain, Kind};
 use crate::facts::{Slot, Token};
 use crate::printable::{hex, printable};
 use crate::selector::{TokenSelector, Uri};
-use crate::store::{open, wait_for};
+use crate::store::{open, share_with_group, wait_for};
 
 /// Why a login is not tried.
 #[derive(Debug, thiserror::Error)]
@@ -169,7 +169,9 @@ impl Fuse {
         let failed = |error| FuseError::State(directory.to_owned(), error);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         let name = file_name(token);
-        let lock = open(&directory.join(format!("{name}.lock"))).map_err(failed)?;
+        let lock_path = directory.join(format!("{name}.lock"));
+        let lock = open(&lock_path).map_err(failed)?;
+        share_with_group(&lock, &lock_path).map_err(failed)?;
         let lock = wait_for(lock, deadline).map_err(failed)?.ok_or(FuseError::Held)?;
         let path = directory.join(format!("{name}.json"));
         let written = match read_unmarked(&path) {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::fuse::FuseError;
 use super::record::Record;
-use crate::store::{give_to_owner, no_follow, regular};
+use crate::store::{give_to_owner, no_follow, regular, share_with_group};
 
 /// The record with the mark counted in; `None` where there is none: the state of a token that was never tried.
 pub(super) fn read(path: &Path) -> Result<Option<Record>, FuseError> {
@@ -47,6 +47,7 @@ pub(super) fn write(path: &Path, record: &Record) -> io::Result<()> {
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(no_follow()).open(&new)?;
     give_to_owner(&file, &new)?;
+    share_with_group(&file, &new)?;
     file.write_all(&serde_json::to_vec(record)?)?;
     file.sync_all()?;
     fs::rename(&new, path)?;

@@ -358,3 +358,33 @@ fn the_hinted_command_clears_the_right_fuse_among_several() {
     clear(&sign().failed(4));
     assert!(stand.run(&["pin-fuse", "--reset", "--token-label", "nope"]).failed(3).contains("there is --uri"));
 }
+
+#[test]
+fn two_users_of_one_token_share_its_fuse_in_a_directory_of_their_group() {
+    let mut stand = stand();
+    let shared = stand.file("shared");
+    stand.tool("install", &["-d", "-m", "2770", "-g", "4545", &shared]);
+    stand.set("CBA_AGENT_STATE_DIR", &shared);
+    stand.write("calls", "");
+    stand.tool("chmod", &["-R", "a+rwX", &stand.file("tokens"), &stand.file("calls"), &stand.file("softhsm2.conf")]);
+    crate::access::open_to_all(stand.path());
+    let as_user = |user: &str, pin: &str| {
+        let own = stand.write(&format!("pin-{user}"), pin);
+        stand.tool("chown", &[user, &own]);
+        let sign = stand.command(&["sign", "--pin-source", &format!("file:{own}")]);
+        let mut command = std::process::Command::new("setpriv");
+        command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--groups=4545", "--"]);
+        // The mask of the unit file.
+        command.args(["sh", "-c", "umask 077; exec \"$@\"", "sh"]).arg(sign.get_program()).args(sign.get_args());
+        same_environment(&mut command, &sign);
+        Run::from_output(command.current_dir(stand.path()).finish())
+    };
+    as_user("20001", "not-the-pin").failed(4);
+    // Another file than the refused one is tried once, whoever has it.
+    as_user("20002", "not-the-pin").failed(4);
+    for user in ["20001", "20002", "20003"] {
+        let refused = as_user(user, &stand.pin()).failed(4);
+        assert!(refused.contains("no login is tried"), "{refused}");
+    }
+    assert_eq!(stand.calls("C_Login"), 2);
+}
