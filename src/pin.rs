@@ -13,6 +13,7 @@ mod read;
 mod record;
 pub mod source;
 mod store;
+pub mod text;
 
 pub use credential::{Credential, How};
 pub use fuse::{Fuse, FuseError};

@@ -39,7 +39,7 @@ const ROOMS: [&str; 29] = [
     "lib",
 ];
 
-const PURE: [&str; 19] = [
+const PURE: [&str; 21] = [
     "custody",
     "payload_check",
     "policy",
@@ -59,6 +59,8 @@ const PURE: [&str; 19] = [
     "agent/problem",
     "audit/chain",
     "sandbox/profile",
+    "pin/record",
+    "pin/text",
 ];
 
 fn sources() -> Vec<(String, String)> {

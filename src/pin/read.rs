@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::source::PinError;
-use super::{PIN_LIMIT, Pin};
+use super::source::{Origin, PinError};
+use super::{PIN_LIMIT, Pin, text};
 use crate::deadline::Deadline;
 use crate::printable::{hex, printable};
 
@@ -60,7 +60,7 @@ pub(super) fn read_file(path: &Path, deadline: &Deadline) -> Result<(Pin, Option
     let mark = mark(path, &file, &metadata);
     let read =
         if metadata.is_file() { read_all(file).map_err(failed)? } else { read_line(file, "the file", deadline)? };
-    Ok((checked(read, "the file")?, mark))
+    Ok((checked(read, Origin { name: "the file", path: Some(&shown) })?, mark))
 }
 
 /// At most one byte more than a PIN may have, so that longer input is seen to be too long.
@@ -109,22 +109,20 @@ pub(super) fn read_line(
     Ok(bytes)
 }
 
-/// One newline at the end is no part of the PIN; what is left must be text without control characters, since a stray
-/// carriage return would cost a try.
-pub(super) fn checked(mut bytes: Zeroizing<Vec<u8>>, source: &'static str) -> Result<Pin, PinError> {
+/// The PIN in what was read. One newline at its end is not part of it. What no keyboard types is refused, since it would
+/// cost a try.
+pub(super) fn checked(mut bytes: Zeroizing<Vec<u8>>, origin: Origin<'_>) -> Result<Pin, PinError> {
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
     }
     if bytes.is_empty() {
-        return Err(PinError::Empty(source));
+        return Err(PinError::Empty(origin.name));
     }
     if bytes.len() > PIN_LIMIT {
-        return Err(PinError::TooLong(source));
+        return Err(PinError::TooLong(origin.name));
     }
-    let text = std::str::from_utf8(&bytes).map_err(|_| PinError::NotText(source))?;
-    if text.chars().any(char::is_control) {
-        return Err(PinError::Control(source));
-    }
+    let path = origin.path.map(str::to_owned);
+    let text = text::text(&bytes).map_err(|why| PinError::Unfit { from: origin.name, path, why })?;
     // The capacity is exact, so that turning it into a secret moves no bytes around.
     Ok(Pin::from(String::from(text)))
 }
@@ -135,7 +133,7 @@ mod tests {
 
     #[test]
     fn one_newline_is_cut_and_control_characters_are_refused() {
-        let pin = |bytes: &[u8]| checked(Zeroizing::new(bytes.to_vec()), "test");
+        let pin = |bytes: &[u8]| checked(Zeroizing::new(bytes.to_vec()), Origin::of("test"));
         assert_eq!(pin(b"12 34\n").unwrap().expose(), "12 34");
         assert_eq!(pin("pün".as_bytes()).unwrap().expose(), "pün");
         for bad in [&b"1234\r\n"[..], b"1234\n\n", b"12\x0034", b"\n", b"", b"\xff"] {

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 pub use super::read::FileMark;
 use super::read::{checked, read_all, read_file, read_line};
+use super::text::Unfit;
 use super::{PIN_LIMIT, Pin, prompt};
 use crate::deadline::Deadline;
 use crate::error::{Explain, Kind};
@@ -81,12 +82,83 @@ pub enum PinError {
     /// Longer than any PIN.
     #[error("the PIN from {0} is longer than {PIN_LIMIT} bytes")]
     TooLong(&'static str),
-    /// A control character, as in a file with several lines or Windows line ends.
-    #[error("the PIN from {0} holds a line break or another control character")]
-    Control(&'static str),
-    /// Not text.
-    #[error("the PIN from {0} is not UTF-8")]
-    NotText(&'static str),
+    /// Bytes that no keyboard types.
+    #[error("the PIN from {from} {}", describe(*.why))]
+    Unfit {
+        /// What it was read from.
+        from: &'static str,
+        /// The file, where it is one.
+        path: Option<String>,
+        /// What is wrong with it.
+        why: Unfit,
+    },
+}
+
+/// What a PIN was read from, for errors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin<'a> {
+    pub(super) name: &'static str,
+    /// The path of a file, fit for a terminal.
+    pub(super) path: Option<&'a str>,
+}
+
+impl Origin<'_> {
+    pub(super) fn of(name: &'static str) -> Self {
+        Self { name, path: None }
+    }
+}
+
+fn describe(why: Unfit) -> String {
+    match why {
+        Unfit::ByteOrderMark => "begins with a byte order mark (EF BB BF)".into(),
+        Unfit::Wide(encoding) => format!("is {encoding} text, and a PIN is UTF-8"),
+        Unfit::Nul => "holds a control character: a zero byte (NUL)".into(),
+        Unfit::CarriageReturn => "holds a control character: the carriage return of a Windows line end".into(),
+        Unfit::Lines => "holds a line break: it has more than one line".into(),
+        Unfit::Control => "holds a control character".into(),
+        Unfit::Invisible => "holds an invisible character that no keyboard types".into(),
+        Unfit::NotUtf8 => "is not UTF-8; it may be Latin-1 (ISO 8859-1) or Windows-1252".into(),
+        Unfit::Reserved => "is VERIFY_NONE or VERIFY_BIO, which ykcs11 takes for a command instead of a PIN".into(),
+    }
+}
+
+/// What to do about bytes that cannot be a PIN. Commands keep the mode of the file, and show the PIN nowhere.
+fn unfit_hint(from: &str, path: Option<&str>, why: Unfit) -> String {
+    const BEFORE: &str = "no login was tried; ";
+    if why == Unfit::Reserved {
+        return format!(
+            "{BEFORE}give the token's real PIN; where the token verifies by itself, use --pin-source pinpad"
+        );
+    }
+    let Some(path) = path else {
+        return match (from, why) {
+            ("the prompt", Unfit::NotUtf8) => format!("{BEFORE}set the terminal to UTF-8, and type it again"),
+            ("the prompt", _) => format!("{BEFORE}type it again without control keys"),
+            (_, Unfit::NotUtf8) => format!("{BEFORE}convert it: iconv -f ISO-8859-1 -t UTF-8"),
+            _ => format!("{BEFORE}{from} must hold the PIN alone, as UTF-8 text of one line without a byte order mark"),
+        };
+    };
+    let path = quoted(path);
+    let filter = match why {
+        Unfit::ByteOrderMark => format!(r"LC_ALL=C sed '1s/^\xef\xbb\xbf//' {path} | tr -d '\r'"),
+        Unfit::Wide(encoding) => format!(r"iconv -f {encoding} -t UTF-8 {path} | tr -d '\r'"),
+        Unfit::CarriageReturn => format!(r"tr -d '\r' < {path}"),
+        Unfit::Nul => format!(r"tr -d '\0' < {path}"),
+        Unfit::NotUtf8 => format!("iconv -f ISO-8859-1 -t UTF-8 {path}"),
+        Unfit::Lines | Unfit::Control | Unfit::Invisible | Unfit::Reserved => {
+            return format!(
+                "{BEFORE}the file must hold the PIN alone, with at most one newline at its end: \
+                 `od -c {path}` shows its bytes, and printf '%s' PIN > {path} writes it anew"
+            );
+        }
+    };
+    format!("{BEFORE}fix the file: pin=$({filter}) && printf '%s' \"$pin\" > {path}; unset pin")
+}
+
+/// A path as a shell takes it for one word.
+fn quoted(path: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@".contains(c);
+    if path.chars().all(is_plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 impl Explain for PinError {
@@ -101,10 +173,7 @@ impl Explain for PinError {
         let hint = match self {
             Self::NoSource => SOURCES.to_owned(),
             Self::WorldAccessible(path) => format!("chmod o-rwx {path}"),
-            Self::Control("the prompt") => "no login was tried; type it again without control keys".to_owned(),
-            Self::Control(_) => "the file must hold the PIN alone, with at most one newline at its end: \
-                 printf '%s' PIN > FILE; Windows line ends count as part of it"
-                .to_owned(),
+            Self::Unfit { from, path, why } => unfit_hint(from, path.as_deref(), *why),
             Self::NoFile(path) if unexpanded(&path.to_string_lossy()).is_some() => {
                 let sign = unexpanded(&path.to_string_lossy()).unwrap_or_default();
                 format!("nothing expands {sign} in file:PATH; write the whole path, such as file:/etc/cba-agent/pin")
@@ -212,18 +281,18 @@ impl Prepared {
                 let path = credential_path(name).ok_or(PinError::NoCredential(None))?;
                 let file = File::open(path).map_err(|error| PinError::NoCredential(Some(error)))?;
                 let read = read_all(file).map_err(|error| PinError::NoCredential(Some(error)))?;
-                checked(read, "the credential").map(plain)
+                checked(read, Origin::of("the credential")).map(plain)
             }
             Source::Env(name) => {
                 use std::os::unix::ffi::OsStringExt as _;
                 let value = std::env::var_os(name).ok_or(PinError::NoVariable)?;
-                checked(Zeroizing::new(value.into_vec()), "the environment").map(plain)
+                checked(Zeroizing::new(value.into_vec()), Origin::of("the environment")).map(plain)
             }
             Source::Fd(_) => {
                 let what = "the file descriptor";
                 let file = self.descriptor.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
                 let file = file.map_err(|error| PinError::Stream(what, error))?;
-                checked(read_line(file, what, deadline)?, what).map(plain)
+                checked(read_line(file, what, deadline)?, Origin::of(what)).map(plain)
             }
             Source::Stdin => {
                 let what = "standard input";
@@ -233,7 +302,7 @@ impl Prepared {
                 if file.is_terminal() {
                     return Err(PinError::Visible);
                 }
-                checked(read_line(file, what, deadline)?, what).map(plain)
+                checked(read_line(file, what, deadline)?, Origin::of(what)).map(plain)
             }
         }
     }
@@ -256,7 +325,7 @@ pub enum Opened {
 /// When there is no terminal, or the answer is no PIN.
 pub fn ask(token: &str) -> Result<Pin, PinError> {
     let answer = prompt::ask(&format!("PIN of {token}: ")).map_err(PinError::Prompt)?;
-    checked(answer, "the prompt")
+    checked(answer, Origin::of("the prompt"))
 }
 
 fn credential_path(name: &str) -> Option<PathBuf> {

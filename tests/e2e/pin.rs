@@ -68,6 +68,96 @@ fn a_pin_file_may_end_with_one_newline_and_no_more() {
     assert_eq!(stand.calls("C_Login"), 0);
 }
 
+/// Bytes that programs write and nobody types, each with what an error calls it.
+fn odd_bytes(pin: &str) -> Vec<(Vec<u8>, &'static str)> {
+    let wide = |order: fn(u16) -> [u8; 2], text: String| text.encode_utf16().flat_map(order).collect::<Vec<u8>>();
+    vec![
+        (format!("\u{feff}{pin}").into_bytes(), "byte order mark"),
+        (wide(u16::to_le_bytes, format!("\u{feff}{pin}\r\n")), "UTF-16"),
+        (wide(u16::to_be_bytes, format!("\u{feff}{pin}\n")), "UTF-16"),
+        (wide(u16::to_le_bytes, format!("{pin}\r\n")), "UTF-16LE"),
+        (wide(u16::to_be_bytes, pin.into()), "UTF-16BE"),
+        (format!("{pin}\0").into_bytes(), "zero byte"),
+        (format!("{pin}\r\n").into_bytes(), "Windows line end"),
+        (format!("{pin}\x1b").into_bytes(), "control character"),
+        (format!("{pin}\u{200b}").into_bytes(), "invisible"),
+        ([pin.as_bytes(), b"\xfc"].concat(), "Latin-1"),
+        (b"VERIFY_NONE".to_vec(), "ykcs11"),
+        (b"VERIFY_BIO\n".to_vec(), "ykcs11"),
+    ]
+}
+
+#[test]
+fn bytes_that_no_keyboard_types_are_refused_from_every_source_before_any_login() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let mut stand = Stand::new();
+    stand.faulty("");
+    stand.set("CREDENTIALS_DIRECTORY", stand.path().display().to_string());
+    let pin = stand.pin();
+    for (bytes, cause) in odd_bytes(&pin) {
+        let odd = stand.write("odd", &bytes);
+        let with_fd = format!("exec {BINARY} sign --pin-source fd:7 7< odd");
+        let mut shell = std::process::Command::new("sh");
+        let base = stand.command(&[]);
+        shell.args(["-c", &with_fd]).current_dir(stand.path());
+        same_environment(&mut shell, &base);
+        let mut runs = vec![
+            sign_with(&stand, &format!("file:{odd}")),
+            sign_with(&stand, "credential:odd"),
+            stand.run_with_input(&["sign", "--pin-source", "stdin"], &bytes),
+            Run::from_output(shell.finish()),
+        ];
+        // A variable ends at its first zero byte, and its line end is cut off by whoever sets it.
+        if !bytes.contains(&0) {
+            let mut command = stand.command(&["sign", "--pin-source", "env:ODD"]);
+            command.env("ODD", std::ffi::OsString::from_vec(bytes.clone()));
+            runs.push(Run::from_output(command.finish()));
+        }
+        for run in runs {
+            let error = run.failed(4);
+            assert!(error.contains(cause) && error.contains("no login was tried"), "{bytes:?}: {error}");
+            assert!(!error.contains(&pin), "{error}");
+        }
+    }
+    assert_eq!(stand.calls("C_Login"), 0);
+    assert!(stand.run(&["pin-fuse"]).ok().contains("no PIN was ever refused"), "no attempt was marked");
+}
+
+#[test]
+fn the_command_that_a_refused_pin_file_offers_makes_it_a_pin_file() {
+    let stand = Stand::new();
+    let pin = stand.pin();
+    let mut offered = 0;
+    for (bytes, cause) in odd_bytes(&pin) {
+        let odd = stand.write("an odd file", &bytes);
+        let error = sign_with(&stand, &format!("file:{odd}")).failed(4);
+        let Some(command) = error.lines().find_map(|line| line.split("fix the file: ").nth(1)) else { continue };
+        stand.tool("sh", &["-c", command]);
+        if cause == "Latin-1" {
+            assert_eq!(stand.read("an odd file"), format!("{pin}ü"));
+        } else {
+            assert_eq!(stand.read("an odd file"), pin, "{cause}");
+            sign_with(&stand, &format!("file:{odd}")).ok();
+        }
+        offered += 1;
+    }
+    assert_eq!(offered, 8);
+}
+
+#[test]
+fn pins_of_every_length_and_script_reach_the_token_unchanged() {
+    let stand = Stand::new();
+    let mut before = stand.pin();
+    for pin in ["p ü n", " 1234 ", "пароль-密码", "1\u{a0}2\u{200c}34", "a'b\"c$d\\e", &"9".repeat(255)] {
+        let change = ["--login", "--change-pin", "--new-pin", pin, "--pin", &before];
+        let module = crate::stand::softhsm_module();
+        stand.tool("pkcs11-tool", &[&["--module", &module][..], &change].concat());
+        before = pin.to_owned();
+        stand.write("pin", pin);
+        stand.sign(&[]).ok();
+    }
+}
+
 #[test]
 fn sources_that_cannot_be_used_fail_before_any_login() {
     let mut stand = Stand::new();

@@ -58,6 +58,23 @@ fn an_empty_answer_is_no_pin() {
 }
 
 #[test]
+fn an_answer_that_is_no_pin_is_refused_before_any_login() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    for (answer, cause) in
+        [("VERIFY_NONE", "ykcs11"), ("1234\\xfc", "set the terminal to UTF-8"), ("1234\\x1b", "control keys")]
+    {
+        let script = format!(
+            "spawn $agent sign\nfconfigure $spawn_id -translation binary -encoding binary\nmust {{PIN of}}\nsend \"{answer}\\r\""
+        );
+        let run = expect(&stand, &script);
+        assert_eq!(run.code, 4, "{run:?}");
+        assert!(run.stdout.contains(cause), "{answer}: {run:?}");
+    }
+    assert_eq!(stand.calls("C_Login"), 0);
+}
+
+#[test]
 fn the_clock_stops_while_a_person_types() {
     let stand = Stand::new();
     let pin = stand.pin();

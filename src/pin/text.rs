@@ -1,0 +1,153 @@
+//! Which bytes can be a PIN: text that a person could have typed.
+//!
+//! PURE. A byte too many costs a try at the token, so text that only a program or a copy puts into a file is refused here,
+//! before any login. Everything else passes unchanged: spaces, and all letters of all scripts.
+
+/// Why bytes cannot be a PIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// U+FEFF in UTF-8, as Windows programs write it before the text.
+    ByteOrderMark,
+    /// UTF-16 or UTF-32, by its byte order mark or its zero bytes; iconv's name of it.
+    Wide(&'static str),
+    /// A zero byte.
+    Nul,
+    /// A Windows line end.
+    CarriageReturn,
+    /// More than one line.
+    Lines,
+    /// Another control character.
+    Control,
+    /// A character without a shape, such as a zero-width space, or one that stands for an undecodable character.
+    Invisible,
+    /// Not UTF-8; most likely Latin-1 or Windows-1252.
+    NotUtf8,
+    /// A text that ykcs11 2.7.2 takes for an order instead of a PIN.
+    Reserved,
+}
+
+/// PINs that ykcs11 does not compare: one skips the verification, one asks for a fingerprint.
+const RESERVED: [&str; 2] = ["VERIFY_NONE", "VERIFY_BIO"];
+
+/// The PIN in these bytes; one newline at their end is cut off before.
+pub(super) fn text(bytes: &[u8]) -> Result<&str, Unfit> {
+    if let Some(encoding) = wide(bytes) {
+        return Err(Unfit::Wide(encoding));
+    }
+    if bytes.starts_with("\u{feff}".as_bytes()) {
+        return Err(Unfit::ByteOrderMark);
+    }
+    if bytes.contains(&0) {
+        return Err(Unfit::Nul);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| Unfit::NotUtf8)?;
+    for c in text.chars() {
+        match c {
+            '\r' => return Err(Unfit::CarriageReturn),
+            '\n' => return Err(Unfit::Lines),
+            c if c.is_control() => return Err(Unfit::Control),
+            c if is_invisible(c) => return Err(Unfit::Invisible),
+            _ => {}
+        }
+    }
+    if RESERVED.contains(&text) { Err(Unfit::Reserved) } else { Ok(text) }
+}
+
+/// The encoding of bytes that are UTF-16 or UTF-32. Without a mark it shows in zero bytes at every second place, which the
+/// digits and letters of a PIN have there. The last byte may be missing: of a line that was read, half a newline.
+fn wide(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => return Some("UTF-32"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return Some("UTF-16"),
+        _ => {}
+    }
+    let zeros =
+        |first: usize, step: usize| bytes.len() > first && bytes.iter().skip(first).step_by(step).all(|b| *b == 0);
+    let others = |first: usize, step: usize| bytes.iter().skip(first).step_by(step).all(|b| *b != 0);
+    if others(0, 4) && zeros(1, 4) && zeros(2, 4) {
+        Some("UTF-32LE")
+    } else if bytes.len() > 3 && zeros(0, 4) && zeros(1, 4) && zeros(2, 4) {
+        Some("UTF-32BE")
+    } else if others(0, 2) && zeros(1, 2) {
+        Some("UTF-16LE")
+    } else if zeros(0, 2) && others(1, 2) && bytes.len() > 1 {
+        Some("UTF-16BE")
+    } else {
+        None
+    }
+}
+
+/// Format characters that no keyboard has a key for, and what stands for a character that could not be decoded. The
+/// joiners U+200C and U+200D are not among them: Persian keyboards type one, and emoji hold the other.
+fn is_invisible(c: char) -> bool {
+    let point = u32::from(c);
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffd}' | '\u{fdd0}'..='\u{fdef}'
+        | '\u{e0000}'..='\u{e0fff}')
+        || point & 0xfffe == 0xfffe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_person_types_passes_unchanged() {
+        for pin in [
+            "1234",
+            "12 34",
+            " 1234 ",
+            "pün",
+            "пароль",
+            "密码一二",
+            "p\u{e4}\u{308}ß€",
+            "a\u{a0}b",
+            "می\u{200c}خواهم",
+            "VERIFY",
+            "verify_none",
+            "VERIFY_NONE1",
+            "1:2=3'\"$",
+        ] {
+            assert_eq!(text(pin.as_bytes()), Ok(pin), "{pin}");
+        }
+    }
+
+    #[test]
+    fn each_accident_is_named() {
+        let utf_16 = |text: &str, order: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(order).collect::<Vec<u8>>();
+        let little = |text: &str| utf_16(text, u16::to_le_bytes);
+        let big = |text: &str| utf_16(text, u16::to_be_bytes);
+        let utf_32 = |text: &str| text.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect::<Vec<u8>>();
+        for (bytes, why) in [
+            (b"\xef\xbb\xbf1234".to_vec(), Unfit::ByteOrderMark),
+            (b"\xef\xbb\xbf".to_vec(), Unfit::ByteOrderMark),
+            (little("\u{feff}1234\r\n"), Unfit::Wide("UTF-16")),
+            (big("\u{feff}1234\r\n"), Unfit::Wide("UTF-16")),
+            (little("1234"), Unfit::Wide("UTF-16LE")),
+            (big("1234"), Unfit::Wide("UTF-16BE")),
+            // One line of a stream ends within its newline.
+            (little("1234\n")[..9].to_vec(), Unfit::Wide("UTF-16LE")),
+            (utf_32("\u{feff}12"), Unfit::Wide("UTF-32")),
+            (utf_32("12"), Unfit::Wide("UTF-32LE")),
+            (vec![0, 0, 0, 0x31, 0, 0, 0, 0x32], Unfit::Wide("UTF-32BE")),
+            (b"1234\0".to_vec(), Unfit::Nul),
+            (b"\x001234".to_vec(), Unfit::Nul),
+            (vec![0], Unfit::Nul),
+            (b"1234\r".to_vec(), Unfit::CarriageReturn),
+            (b"1234\n".to_vec(), Unfit::Lines),
+            (b"12\x1b[A34".to_vec(), Unfit::Control),
+            (b"12\x7f34".to_vec(), Unfit::Control),
+            ("12\u{85}34".as_bytes().to_vec(), Unfit::Control),
+            ("12\u{200b}34".as_bytes().to_vec(), Unfit::Invisible),
+            ("1234\u{feff}".as_bytes().to_vec(), Unfit::Invisible),
+            ("p\u{fffd}n".as_bytes().to_vec(), Unfit::Invisible),
+            (b"p\xfcn4".to_vec(), Unfit::NotUtf8),
+            (b"1234\xff".to_vec(), Unfit::NotUtf8),
+            (b"VERIFY_NONE".to_vec(), Unfit::Reserved),
+            (b"VERIFY_BIO".to_vec(), Unfit::Reserved),
+        ] {
+            assert_eq!(text(&bytes), Err(why), "{bytes:?}");
+        }
+    }
+}
