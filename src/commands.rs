@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use rustix::fs::{OFlags, fcntl_getfl, fstat, major, minor};
 
 use crate::cli;
-use crate::config::{Config, Settings, by_name};
+use crate::config::{Config, Settings, by_name, variables};
 use crate::error::{Error, Kind, Result};
 use crate::worker::{self, Spare};
 use crate::{log, process};
@@ -94,6 +94,10 @@ fn dispatch(matches: &ArgMatches, spare: Option<Spare>, format: &mut log::Format
         configured => configured?,
     };
     *format = config.log.format;
+    // Its report lists them.
+    if name != "doctor" {
+        warn_of_unknown_variables(&config);
+    }
     match name {
         "sign" => sign::run(matches, &config, spare),
         "list" => list::run(matches, &config),
@@ -118,6 +122,13 @@ fn configure(matches: &ArgMatches) -> Result<Config> {
         tracing::warn!("--module-debug: the module may write the PIN into its debug log; delete that log afterwards");
     }
     Ok(config)
+}
+
+/// Warns of variables that look like the agent's own and are none: their values have no effect.
+fn warn_of_unknown_variables(config: &Config) {
+    for unknown in variables::unknown(std::env::vars_os().map(|(name, _)| name), &config.pin_variables) {
+        tracing::warn!("{}; {}", unknown.reason(), unknown.remedy());
+    }
 }
 
 /// Writes a result to standard output, ended by a newline. A reader that went away is no message, but no success either.

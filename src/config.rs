@@ -23,6 +23,7 @@ pub mod paths;
 mod policy;
 mod resolve;
 mod settings;
+pub mod variables;
 
 pub use resolve::{by_name, days, duration, seconds};
 pub use settings::{Effective, Origin, Settings, may_mention};

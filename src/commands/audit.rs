@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::ArgMatches;
 
 use super::input::empty_stdin;
-use super::{configure, print, usage};
+use super::{configure, print, usage, warn_of_unknown_variables};
 use crate::audit;
 use crate::audit::chain::{Check, Head, LINE_LIMIT, head_of};
 use crate::error::{Error, Kind, Result};
@@ -25,7 +25,9 @@ pub(super) fn run(matches: &ArgMatches, format: &mut log::Format) -> Result<()> 
     let Some((name, matches)) = matches.subcommand() else {
         return Err(Error::new(Kind::Usage, "a command is needed: audit verify or audit head"));
     };
-    *format = configure(matches)?.log.format;
+    let config = configure(matches)?;
+    *format = config.log.format;
+    warn_of_unknown_variables(&config);
     let files: Vec<&str> = matches.get_many::<String>("file").into_iter().flatten().map(String::as_str).collect();
     match name {
         "verify" => verify(&files, matches),

@@ -89,6 +89,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     // Before anything opens a file: a PIN may come by a descriptor.
     let login = cli::is_given(matches, "sign").then(|| Login::prepare(config));
     host::configuration(config, &mut findings);
+    host::unknown_variables(&config.pin_variables, &mut findings);
     host::environment(&mut findings);
     token::check(config, login, &mut findings);
     host::clock(&mut findings);
@@ -102,6 +103,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
 pub(super) fn without_configuration(matches: &ArgMatches, error: &Error) -> Result<()> {
     let mut findings = Findings::default();
     findings.error("configuration", error);
+    host::unknown_variables(&[], &mut findings);
     host::environment(&mut findings);
     host::clock(&mut findings);
     findings.say(matches)

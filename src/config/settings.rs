@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::keys::{KEYS, Key, Shape};
-use super::{ConfigError, file};
+use super::{ConfigError, file, variables};
 
 /// Where a value came from, the weakest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +85,10 @@ impl Settings {
         flags: impl Fn(&Key) -> Option<Vec<String>>,
     ) -> Result<Self, ConfigError> {
         let mut settings = Self::default();
+        if let Some(what) = environment(variables::CONFIG).as_deref().and_then(variables::leftover) {
+            let (origin, wanted) = (variables::CONFIG.to_owned(), format!("the value {what}"));
+            return Err(ConfigError::Value { by_flag: false, origin, wanted });
+        }
         if let Some((path, text)) = open(config, &environment)? {
             settings.all = file::parse(&path.display().to_string(), &text)?;
             settings.file = Some(path);
@@ -92,9 +96,12 @@ impl Settings {
         for key in &KEYS {
             // An empty variable counts as unset, as services and containers leave them.
             if let Some(value) = environment(&key.variable()).filter(|value| !value.is_empty()) {
-                let not_text =
-                    |_| ConfigError::Value { by_flag: false, origin: key.variable(), wanted: "must be UTF-8".into() };
-                let value = value.into_string().map_err(not_text)?;
+                let refuse =
+                    |wanted: &str| ConfigError::Value { by_flag: false, origin: key.variable(), wanted: wanted.into() };
+                if let Some(what) = variables::leftover(&value) {
+                    return Err(refuse(&format!("the value {what}")));
+                }
+                let value = value.into_string().map_err(|_| refuse("must be UTF-8"))?;
                 let values = if key.shape == Shape::List {
                     value.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
                 } else {
@@ -103,6 +110,11 @@ impl Settings {
                 settings.insert(key, Setting { values, origin: Origin::Environment });
             }
             if let Some(values) = flags(key) {
+                // A script with Windows line ends gives its last argument one; no value ends so.
+                if values.iter().any(|value| value.ends_with('\r')) {
+                    let wanted = format!("the value {}", variables::leftover(OsStr::new("\r")).unwrap_or_default());
+                    return Err(ConfigError::Value { by_flag: true, origin: format!("--{}", key.flag), wanted });
+                }
                 settings.insert(key, Setting { values, origin: Origin::Flag });
             }
         }
@@ -186,8 +198,13 @@ impl Settings {
 
     /// The error for a key's value, by where it came from.
     #[must_use]
-    pub fn refuse(&self, path: &str, wanted: String) -> ConfigError {
-        let by_flag = self.get(path).is_some_and(|setting| setting.origin == Origin::Flag);
+    pub fn refuse(&self, path: &str, mut wanted: String) -> ConfigError {
+        let setting = self.get(path);
+        let by_flag = setting.is_some_and(|setting| setting.origin == Origin::Flag);
+        let mut values = setting.into_iter().flat_map(|setting| &setting.values);
+        if let Some(what) = values.find_map(|value| variables::leftover(OsStr::new(value))) {
+            wanted = format!("{wanted}; the value {what}");
+        }
         ConfigError::Value { by_flag, origin: self.name(path), wanted }
     }
 
@@ -252,7 +269,7 @@ fn open(
 
 /// The file that the user chose.
 fn named(config: Option<&OsStr>, environment: &impl Fn(&str) -> Option<OsString>) -> Option<OsString> {
-    config.map(OsStr::to_owned).or_else(|| environment("CBA_AGENT_CONFIG").filter(|value| !value.is_empty()))
+    config.map(OsStr::to_owned).or_else(|| environment(variables::CONFIG).filter(|value| !value.is_empty()))
 }
 
 /// Where a file is looked for where none was chosen: the first that is there.

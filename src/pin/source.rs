@@ -17,7 +17,7 @@ use super::{PIN_LIMIT, Pin, prompt};
 use crate::deadline::Deadline;
 use crate::error::{Explain, Kind};
 use crate::printable::printable;
-use crate::printable::shell::unexpanded;
+use crate::printable::shell::{quoted, unexpanded};
 use crate::process::descriptors;
 use crate::process::environment::LOADER;
 
@@ -82,6 +82,9 @@ pub enum PinError {
     /// Longer than any PIN.
     #[error("the PIN from {0} is longer than {PIN_LIMIT} bytes")]
     TooLong(&'static str),
+    /// Quotation marks around it, which a shell would have taken away.
+    #[error("the PIN from the environment begins and ends with a quotation mark")]
+    Quoted,
     /// Bytes that no keyboard types.
     #[error("the PIN from {from} {}", describe(*.why))]
     Unfit {
@@ -155,12 +158,6 @@ fn unfit_hint(from: &str, path: Option<&str>, why: Unfit) -> String {
     format!("{BEFORE}fix the file: pin=$({filter}) && printf '%s' \"$pin\" > {path}; unset pin")
 }
 
-/// A path as a shell takes it for one word.
-fn quoted(path: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@".contains(c);
-    if path.chars().all(is_plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
-}
-
 impl Explain for PinError {
     fn kind(&self) -> Kind {
         match self {
@@ -186,6 +183,11 @@ impl Explain for PinError {
             }
             Self::NoVariable => "no login was tried; set it for this process, or name another source".to_owned(),
             Self::Empty(_) => "no login was tried; put the PIN there".to_owned(),
+            Self::Quoted => {
+                "no login was tried; docker --env-file keeps quotation marks: write the value without. If they are \
+                 part of the PIN, use file:PATH"
+                    .to_owned()
+            }
             Self::Visible => "use --pin-source prompt".to_owned(),
             Self::NoCredential(_) => "set it with LoadCredential= in the unit; see systemd.exec(5)".to_owned(),
             Self::Prompt(error) if error.kind() == io::ErrorKind::UnexpectedEof => "no login was tried".to_owned(),
@@ -285,8 +287,12 @@ impl Prepared {
             }
             Source::Env(name) => {
                 use std::os::unix::ffi::OsStringExt as _;
-                let value = std::env::var_os(name).ok_or(PinError::NoVariable)?;
-                checked(Zeroizing::new(value.into_vec()), Origin::of("the environment")).map(plain)
+                let value = Zeroizing::new(std::env::var_os(name).ok_or(PinError::NoVariable)?.into_vec());
+                let is_quoted = |quote| value.len() > 1 && value.starts_with(&[quote]) && value.ends_with(&[quote]);
+                if is_quoted(b'"') || is_quoted(b'\'') {
+                    return Err(PinError::Quoted);
+                }
+                checked(value, Origin::of("the environment")).map(plain)
             }
             Source::Fd(_) => {
                 let what = "the file descriptor";

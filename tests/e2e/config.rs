@@ -2,7 +2,8 @@
 
 use cba_agent::config::keys::{KEYS, Key, Shape};
 
-use crate::stand::Stand;
+use crate::deadline::Finish as _;
+use crate::stand::{Run, Stand};
 
 #[test]
 fn a_flag_beats_the_environment_and_the_environment_the_file() {
@@ -128,4 +129,64 @@ fn a_configuration_from_a_pipe_is_read_once() {
     let text = format!("[pin]\nsource = \"{}\"\n[sign]\nauth_url = \"https://piped.example\"\n", stand.pin_source());
     let run = stand.run_with_input(&["sign", "--config", "/dev/stdin"], &text);
     assert!(run.ok().contains("https://piped.example/token/authenticate"));
+}
+
+#[test]
+fn an_unknown_variable_of_ours_is_warned_about_and_listed_by_doctor() {
+    let mut stand = Stand::new();
+    stand.set("CBA_AGENT_TOKEN_SERAIL", "SECRET1");
+    let said = "the variable CBA_AGENT_TOKEN_SERAIL is unknown, and ignored";
+    let file = stand.write("request", stand.sign(&[]).stdout);
+    for arguments in [
+        &["sign", "--pin-source", &stand.pin_source()][..],
+        &["list"],
+        &["certificate"],
+        &["verify", "--header", &file, "--body", &file],
+        &["audit", "head", "/nonexistent"],
+        &["pin-fuse"],
+        &["health", "--socket", "/nonexistent"],
+    ] {
+        let run = stand.run(arguments);
+        assert_eq!(run.stderr.matches(said).count(), 1, "{arguments:?}: {run:?}");
+        assert!(
+            run.stderr.contains("did you mean CBA_AGENT_TOKEN_SERIAL?") && !run.stderr.contains("SECRET1"),
+            "{run:?}"
+        );
+    }
+    let report = stand.run(&["doctor", "--pin-source", &stand.pin_source()]);
+    assert!(report.stdout.contains(said) && !report.stdout.contains("SECRET1"), "{report:?}");
+    assert!(!report.stderr.contains(said), "{report:?}");
+    let broken = stand.write("broken.toml", "x");
+    assert!(stand.run(&["doctor", "--config", &broken]).stdout.contains(said));
+    // The user's own, which a PIN source names.
+    let mut stand = Stand::new();
+    stand.set("CBA_AGENT_PIN", stand.pin());
+    assert_eq!(stand.run(&["sign", "--pin-source", "env:CBA_AGENT_PIN"]).stderr, "");
+    assert!(stand.sign(&[]).stderr.contains("did you mean CBA_AGENT_PIN_SOURCE?"));
+}
+
+#[test]
+fn what_a_file_of_variables_left_in_a_value_is_named() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    for (name, value, cause) in [
+        ("CBA_AGENT_SLOT", "\"0\"", "quotation mark"),
+        ("CBA_AGENT_SLOT", "0\r", "Windows line ends"),
+        ("CBA_AGENT_TOKEN_LABEL", "'cba'", "quotation mark"),
+        ("CBA_AGENT_TOKEN_LABEL", "cba\r", "Windows line ends"),
+        ("CBA_AGENT_CONFIG", "/etc/x.toml\r", "Windows line ends"),
+        ("CBA_AGENT_PIN_SOURCE", "\"env:SECRET1\"", "quotation mark"),
+        ("CBA_AGENT_POLICY_REQUIRE", "sensitive\nlocal", "line break"),
+    ] {
+        let mut command = stand.command(&["sign"]);
+        let error = Run::from_output(command.env(name, value).finish()).failed(2);
+        assert!(error.contains(name) && error.contains(cause) && !error.contains("SECRET1"), "{name}: {error}");
+    }
+    assert!(stand.sign(&["--token-label", "cba\r"]).failed(2).contains("Windows line ends"));
+    assert!(stand.sign(&["--slot", "'0'"]).failed(2).contains("quotation mark"));
+    // A PIN in quotation marks would cost a try.
+    stand.set("MY_PIN", format!("\"{}\"", stand.pin()));
+    let error = stand.run(&["sign", "--pin-source", "env:MY_PIN"]).failed(4);
+    assert!(error.contains("docker --env-file") && !error.contains(&stand.pin()), "{error}");
+    assert_eq!(stand.calls("C_Login"), 0);
 }

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::deadline::Finish as _;
 use crate::stand::{EXTENSIONS, Stand};
 
 /// What a CA's server certificate has.
@@ -114,7 +115,7 @@ fn a_version_that_this_sides_policy_forbids_is_not_even_asked_of_an_agent() {
     let sign = ["sign", "--socket", &socket];
     let mut by_configuration = forger.stand.command(&sign);
     by_configuration.env("CBA_AGENT_PAYLOAD_VERSION", "v1");
-    let run = crate::stand::Run::from_output(by_configuration.output().unwrap());
+    let run = crate::stand::Run::from_output(by_configuration.finish());
     assert!(run.failed(5).contains("--payload-version v1"));
     let flag = [&sign[..], &["--payload-version", "v1", "--policy-payload-versions", "v2"]].concat();
     assert!(forger.stand.run(&flag).failed(5).contains("use --payload-version v2"));

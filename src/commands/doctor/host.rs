@@ -1,12 +1,13 @@
 //! The host around the token: configuration, environment, clock, files, agents.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use super::Findings;
 use crate::agent::{client, doorway};
 use crate::audit::{self, AuditError};
 use crate::certificate::utc;
-use crate::config::{Config, Effective};
+use crate::config::{Config, Effective, variables};
 use crate::deadline::Deadline;
 use crate::pin::fuse;
 use crate::process::clock;
@@ -22,6 +23,13 @@ pub(super) fn configuration(config: &Config, findings: &mut Findings) {
     }
     for Effective { key, value, origin } in &config.effective {
         findings.ok(CHECK, format!("{key} = {value} ({origin})"));
+    }
+}
+
+/// Variables that look like the agent's own and are none.
+pub(super) fn unknown_variables(pin_variables: &[OsString], findings: &mut Findings) {
+    for unknown in variables::unknown(std::env::vars_os().map(|(name, _)| name), pin_variables) {
+        findings.warn("environment", unknown.reason(), unknown.remedy());
     }
 }
 

@@ -1,0 +1,157 @@
+//! The agent's own variables of the environment: which names are unknown, and which values carry what a file format left in them.
+//!
+//! PURE. No message repeats a value.
+
+use std::ffi::{OsStr, OsString};
+
+use super::keys::{KEYS, Key};
+
+/// The variable that names the configuration file; it has no key.
+pub(super) const CONFIG: &str = "CBA_AGENT_CONFIG";
+
+const PREFIX: &str = "CBA_AGENT_";
+
+/// A variable that looks like one of ours and is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownVariable {
+    /// Its name.
+    pub name: String,
+    /// The variable that was probably meant.
+    pub nearest: Option<String>,
+}
+
+impl UnknownVariable {
+    /// What is wrong with it.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        format!("the variable {} is unknown, and ignored", crate::printable::printable(&self.name))
+    }
+
+    /// What helps.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match &self.nearest {
+            Some(nearest) => format!("did you mean {nearest}?"),
+            None => "`cba-agent help sign` and docs/configuration.md list the variables".into(),
+        }
+    }
+}
+
+/// The unknown ones among the names of an environment. Variables that a PIN source names belong to the user.
+#[must_use]
+pub fn unknown(names: impl Iterator<Item = OsString>, pin_variables: &[OsString]) -> Vec<UnknownVariable> {
+    let ours = names.filter(|name| !pin_variables.contains(name)).filter_map(|name| {
+        let name = name.into_string().ok()?;
+        let is_ours = name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
+        (is_ours && !is_known(&name) && !is_of_a_service_link(&name)).then_some(name)
+    });
+    let mut unknown: Vec<UnknownVariable> =
+        ours.map(|name| UnknownVariable { nearest: nearest(&name), name }).collect();
+    unknown.sort_by(|one, other| one.name.cmp(&other.name));
+    unknown
+}
+
+fn is_known(name: &str) -> bool {
+    name == CONFIG || KEYS.iter().any(|key| key.variable() == name)
+}
+
+/// Kubernetes gives such variables to every pod beside a service with the name `cba-agent`.
+fn is_of_a_service_link(name: &str) -> bool {
+    let rest = &name[PREFIX.len()..];
+    rest == "SERVICE_HOST" || rest.starts_with("SERVICE_PORT") || rest == "PORT" || rest.starts_with("PORT_")
+}
+
+fn nearest(name: &str) -> Option<String> {
+    let name = name.to_ascii_uppercase();
+    let rest = &name[PREFIX.len()..];
+    // By its letters, or by the key's whole path, as in CBA_AGENT_SIGN_AUTH_URL.
+    let by_path = |key: &&Key| key.variable() == name || key.path.replace('.', "_").to_ascii_uppercase() == rest;
+    if let Some(key) = KEYS.iter().find(by_path) {
+        return Some(key.variable());
+    }
+    // By a part of the name, as in CBA_AGENT_WORKERS; then by a slip of the finger.
+    let all = || KEYS.iter().map(Key::variable).chain([CONFIG.to_owned()]);
+    let part = all().find(|known| {
+        known.ends_with(&format!("_{rest}"))
+            || known.starts_with(&format!("{name}_"))
+            || name == format!("{known}_FILE")
+    });
+    let distance = |known: &String| strsim::damerau_levenshtein(&known[PREFIX.len()..], rest);
+    part.or_else(|| all().filter(|known| distance(known) <= 1 + rest.len() / 4).min_by_key(distance))
+}
+
+/// Why a value cannot be what its user meant; `None` where nothing was left in it.
+pub(super) fn leftover(value: &OsStr) -> Option<&'static str> {
+    let bytes = value.as_encoded_bytes();
+    let is_quoted = |quote: u8| bytes.len() > 1 && bytes.starts_with(&[quote]) && bytes.ends_with(&[quote]);
+    if bytes.ends_with(b"\r") {
+        Some("ends in a carriage return, as in a file with Windows line ends; sed -i 's/\\r$//' FILE takes them out")
+    } else if bytes.iter().any(u8::is_ascii_control) {
+        Some("holds a line break or another control character")
+    } else if is_quoted(b'"') || is_quoted(b'\'') {
+        Some(
+            "begins and ends with a quotation mark; only a shell takes them away (docker --env-file does not): write the value without",
+        )
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nearest_of(name: &str) -> Option<String> {
+        let unknown = unknown([OsString::from(name)].into_iter(), &[]);
+        assert_eq!(unknown.len(), 1, "{name}");
+        unknown.into_iter().next().unwrap().nearest
+    }
+
+    #[test]
+    fn an_unknown_variable_brings_the_nearest_known_one() {
+        for (name, nearest) in [
+            ("CBA_AGENT_PIN_SOURSE", "CBA_AGENT_PIN_SOURCE"),
+            ("CBA_AGENT_SLOTS", "CBA_AGENT_SLOT"),
+            ("CBA_AGENT_TOKEN_SERAIL", "CBA_AGENT_TOKEN_SERIAL"),
+            ("CBA_AGENT_WORKERS", "CBA_AGENT_SERVE_WORKERS"),
+            ("CBA_AGENT_SIGN_AUTH_URL", "CBA_AGENT_AUTH_URL"),
+            ("CBA_AGENT_CONFIG_FILE", "CBA_AGENT_CONFIG"),
+            ("cba_agent_slot", "CBA_AGENT_SLOT"),
+            ("CBA_AGENT_PIN", "CBA_AGENT_PIN_SOURCE"),
+            ("CBA_AGENT_MODUL", "CBA_AGENT_MODULE"),
+            ("CBA_AGENT_SERVE_PIN_SOURCE", "CBA_AGENT_PIN_SOURCE"),
+        ] {
+            assert_eq!(nearest_of(name).as_deref(), Some(nearest), "{name}");
+        }
+        assert_eq!(nearest_of("CBA_AGENT_XYZZY_PLUGH"), None);
+    }
+
+    #[test]
+    fn known_variables_pins_and_links_of_services_are_not_unknown() {
+        let known = KEYS.iter().map(|key| key.variable()).chain([
+            CONFIG.into(),
+            "CBA_AGENT".into(),
+            "CBA_AGENT_SERVICE_HOST".into(),
+            "CBA_AGENT_PORT_443_TCP".into(),
+            "PATH".into(),
+            "CBA_AGENT_MY_PIN".into(),
+        ]);
+        assert_eq!(unknown(known.map(OsString::from), &["CBA_AGENT_MY_PIN".into()]), []);
+    }
+
+    #[test]
+    fn a_value_with_what_a_file_left_in_it_is_refused_with_its_cause() {
+        for (value, cause) in [
+            ("\"v2\"", "quotation mark"),
+            ("'file:/etc/pin'", "quotation mark"),
+            ("v2\r", "Windows"),
+            ("\"v2\"\r", "Windows"),
+            ("v2\n", "line break"),
+        ] {
+            assert!(leftover(OsStr::new(value)).is_some_and(|why| why.contains(cause)), "{value:?}");
+        }
+        for value in ["v2", "Jo's \"own\"", "\"", "it's"] {
+            assert_eq!(leftover(OsStr::new(value)), None, "{value}");
+        }
+    }
+}
