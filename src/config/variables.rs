@@ -74,6 +74,7 @@ fn nearest(name: &str) -> Option<String> {
     let part = all().find(|known| {
         known.ends_with(&format!("_{rest}"))
             || known.starts_with(&format!("{name}_"))
+            || name.ends_with(&known[PREFIX.len() - 1..])
             || name == format!("{known}_FILE")
     });
     let distance = |known: &String| strsim::damerau_levenshtein(&known[PREFIX.len()..], rest);
