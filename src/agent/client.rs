@@ -128,7 +128,14 @@ pub fn sign(path: &Path, version: Version, job: Option<&str>, deadline: &Deadlin
 /// # Errors
 /// See [`ClientError`].
 pub fn health(path: &Path, live: bool, deadline: &Deadline) -> Result<Answer, ClientError> {
-    let resource = if live { "/healthz" } else { "/readyz" };
+    get(path, if live { "/healthz" } else { "/readyz" }, deadline)
+}
+
+/// Asks a server on a Unix socket for one resource, given as an absolute path.
+///
+/// # Errors
+/// See [`ClientError`].
+pub fn get(path: &Path, resource: &str, deadline: &Deadline) -> Result<Answer, ClientError> {
     exchange(path, &format!("GET {resource} HTTP/1.1\r\n"), "", deadline)
 }
 
