@@ -1,0 +1,189 @@
+//! The admin socket: health, readiness, metrics and the clients' last logins, for root and one group.
+
+use std::convert::Infallible;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener as StdListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixListener;
+
+use crate::config::Admin;
+use crate::gateway::Gateway;
+use crate::library::{Error, Kind, Result};
+use crate::metrics::LastLogin;
+
+const JSON: &str = "application/json";
+const PROBLEM: &str = "application/problem+json";
+const TEXT: &str = "text/plain; charset=utf-8";
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The socket that is listened on; its path is removed when it is dropped.
+#[derive(Debug)]
+pub struct AdminSocket {
+    listener: StdListener,
+    path: PathBuf,
+    inode: u64,
+}
+
+/// A client as `cba-gateway clients` shows it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ClientStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it is disabled.
+    pub disabled: bool,
+    /// Whether it is in transition.
+    pub transition: bool,
+    /// Its last login since the start of the gateway.
+    pub last: Option<LastLogin>,
+}
+
+impl AdminSocket {
+    /// The listener for tokio.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn listener(&self) -> io::Result<UnixListener> {
+        let listener = self.listener.try_clone()?;
+        listener.set_nonblocking(true)?;
+        UnixListener::from_std(listener)
+    }
+}
+
+impl Drop for AdminSocket {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Makes the socket with mode 0660 and its group; at no moment can others connect.
+///
+/// # Errors
+/// When its directory cannot be written, or something else is at its path.
+pub fn open(admin: &Admin) -> Result<Option<AdminSocket>> {
+    let Some(path) = &admin.socket else { return Ok(None) };
+    let failed = |error: io::Error| {
+        Error::new(Kind::Config, format!("cannot make the admin socket {}: {error}", path.display()))
+            .hint("the gateway's user must be able to write its directory, and be a member of admin.group")
+    };
+    make_room(path).map_err(failed)?;
+    let listener = bind_closed(path, admin.group).map_err(failed)?;
+    let inode = fs::symlink_metadata(path).map_err(failed)?.ino();
+    Ok(Some(AdminSocket { listener, path: path.clone(), inode }))
+}
+
+/// Removes a socket on which nobody answers.
+fn make_room(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(found) if !found.file_type().is_socket() => Err(io::Error::other("another file is there")),
+        Ok(_) if UnixStream::connect(path).is_ok() => Err(io::Error::other("another gateway serves it")),
+        Ok(_) => fs::remove_file(path),
+    }
+}
+
+/// Binds in a directory that others cannot enter, gives mode and group there, and moves the socket out.
+fn bind_closed(path: &Path, group: Option<u32>) -> io::Result<StdListener> {
+    let directory = path.parent().ok_or_else(|| io::Error::other("the path has no directory"))?;
+    let closed = directory.join(format!(".cba-gateway.{}", std::process::id()));
+    let inside = closed.join("s");
+    let _ = fs::remove_file(&inside);
+    let _ = fs::remove_dir(&closed);
+    DirBuilder::new().mode(0o700).create(&closed)?;
+    let bound = || -> io::Result<StdListener> {
+        let listener = StdListener::bind(&inside)?;
+        if group.is_some() {
+            std::os::unix::fs::chown(&inside, None, group)?;
+        }
+        fs::set_permissions(&inside, fs::Permissions::from_mode(0o660))?;
+        fs::rename(&inside, path)?;
+        Ok(listener)
+    };
+    let listener = bound();
+    let _ = fs::remove_file(&inside);
+    fs::remove_dir(&closed)?;
+    listener
+}
+
+/// Serves the socket until the task is aborted.
+pub async fn serve(gateway: Arc<Gateway>, listener: UnixListener) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let gateway = Arc::clone(&gateway);
+        tokio::spawn(async move {
+            let service = service_fn(|request| {
+                let gateway = &gateway;
+                async move { Ok::<_, Infallible>(answer(gateway, &request).await) }
+            });
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(15)).max_buf_size(16 << 10);
+            let _ = http.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn answer(gateway: &Arc<Gateway>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "only GET is served");
+    }
+    match request.uri().path() {
+        "/healthz" => reply(StatusCode::OK, TEXT, "alive\n".into()),
+        "/readyz" => match gateway.ready().await {
+            Ok(()) => reply(StatusCode::OK, TEXT, "ready\n".into()),
+            Err(why) => problem(StatusCode::SERVICE_UNAVAILABLE, "busy", &format!("the gateway is not ready: {why}")),
+        },
+        "/metrics" => {
+            let is_ready = gateway.ready().await.is_ok();
+            let text = gateway.metrics.text(gateway.connections.count(), is_ready).unwrap_or_default();
+            reply(StatusCode::OK, METRICS, text)
+        }
+        "/clients" => {
+            // invariant: strings and numbers always serialise
+            reply(StatusCode::OK, JSON, serde_json::to_string(&clients(gateway)).unwrap_or_default())
+        }
+        _ => problem(StatusCode::NOT_FOUND, "not_found", "there is no such resource"),
+    }
+}
+
+fn clients(gateway: &Gateway) -> Vec<ClientStatus> {
+    let mut last = gateway.metrics.last_logins();
+    let set = gateway.set();
+    let clients = set.config.clients.iter().map(|client| ClientStatus {
+        last: last.remove(&client.name),
+        name: client.name.clone(),
+        disabled: client.disabled,
+        transition: client.transition,
+    });
+    clients.collect()
+}
+
+/// A problem document (RFC 9457) in the form of the agent's, so that one client reads both.
+fn problem(status: StatusCode, code: &str, title: &str) -> Response<Full<Bytes>> {
+    let body = serde_json::json!({ "title": title, "status": status.as_u16(), "code": code });
+    reply(status, PROBLEM, body.to_string())
+}
+
+fn reply(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut reply = Response::new(Full::from(body));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    reply
+}

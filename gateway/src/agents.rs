@@ -1,0 +1,145 @@
+//! Asks `cba-agent` for payloads, as `cba-agent sign --socket` does: checked, and the next agent where one is away.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::library::{
+    CLOCK_TOLERANCE, ClientError, Error, Format, Freshness, HeaderEncoding, Kind, LoginRequest, Policy, Received,
+    Result, Version, Wish, agent_client, check_received, now,
+};
+
+/// Longer than any answer of an agent.
+const ANSWER_LIMIT: u64 = 1 << 20;
+
+/// A checked v2 payload.
+pub struct Payload {
+    /// The value of the `Authorization` header.
+    pub authorization: HeaderValue,
+    /// The JSON body.
+    pub body: String,
+    /// The SHA-256 of the message, which names the payload in the agent's audit log.
+    pub message_sha256: String,
+}
+
+/// Asks each agent in turn; the next one only where the last was away, busy or without its token.
+///
+/// # Errors
+/// The last agent's failure.
+pub async fn payload(config: &Config, job: &str, deadline: Instant) -> Result<Payload, Failure> {
+    let mut sockets = config.agent.sockets.iter().peekable();
+    let mut failure = Failure::agent(Kind::AgentUnreachable, "no agent is configured", None);
+    while let Some(socket) = sockets.next() {
+        let is_last = sockets.peek().is_none();
+        let left = deadline.saturating_duration_since(Instant::now());
+        // An agent that does not answer leaves time for the next.
+        let share = if is_last { left } else { left / 2 };
+        match tokio::time::timeout(share, ask(config, socket, job)).await {
+            Ok(Ok(payload)) => return Ok(payload),
+            Ok(Err((error, retry_after))) => {
+                let goes_on = matches!(error.kind.exit_code(), 6 | 9) && !is_last;
+                if goes_on {
+                    tracing::warn!("{}; the next agent is asked", error.message);
+                }
+                failure = Failure::agent(error.kind, error.message, retry_after);
+                if !goes_on {
+                    break;
+                }
+            }
+            Err(_) => {
+                let detail = format!("the agent at {} did not answer in time", socket.display());
+                failure = Failure::timeout("the agent").detail(detail);
+            }
+        }
+    }
+    Err(failure)
+}
+
+type AgentError = (Error, Option<u64>);
+
+async fn ask(config: &Config, socket: &Path, job: &str) -> Result<Payload, AgentError> {
+    let since = now();
+    let body = serde_json::json!({ "payload_version": "v2", "job": job }).to_string();
+    let head = format!("POST /sign HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+    let answer = exchange(socket, &head, &body).await.map_err(|error| {
+        let retry_after = match &error {
+            ClientError::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        };
+        (Error::from(error), retry_after)
+    })?;
+    check(config, &answer, since).map_err(|error| {
+        (error.context(format_args!("cannot use the payload of the agent at {}", socket.display())), None)
+    })
+}
+
+/// Checks a payload as the agent's own client does, and that its certificate is one that is expected.
+fn check(config: &Config, answer: &[u8], since: u64) -> Result<Payload> {
+    let forged = |what: &str| Error::new(Kind::SignatureInvalid, what);
+    let received = Received::from_json(answer).map_err(|error| forged(&error.to_string()))?;
+    let pins = &config.agent.certificate_sha256;
+    let policy = Policy { certificate_sha256: (!pins.is_empty()).then(|| pins.clone()), ..Policy::default() };
+    let certificate = &received.certificate;
+    let max_age = now().saturating_sub(since) + CLOCK_TOLERANCE;
+    let freshness = Freshness { now: now(), max_age, max_ahead: CLOCK_TOLERANCE };
+    check_received(&received, Wish { version: Version::V2, by_flag: false }, &policy, freshness)?;
+    let mut clients = config.clients.iter();
+    let is_key_of = |client: &&std::sync::Arc<crate::config::Client>| {
+        client.certificates.iter().any(|one| one.certificate.modulus == certificate.modulus)
+    };
+    if let Some(client) = clients.find(is_key_of) {
+        let what = format!("the client {} has the agent's own key", client.name);
+        return Err(Error::new(Kind::Policy, what).hint("give the tool a key of its own"));
+    }
+    let signed = (&received.message[..], &received.signature[..]);
+    let request = LoginRequest::new(&config.upstream.auth_url, (certificate, HeaderEncoding::Der), Version::V2, signed);
+    let render = |format| request.render(format).map_err(|error| Error::new(Kind::Unexpected, error.to_string()));
+    let header = render(Format::Header)?;
+    let value = header.strip_prefix("Authorization: ").unwrap_or(&header);
+    let mut authorization = HeaderValue::from_str(value).map_err(|error| forged(&error.to_string()))?;
+    authorization.set_sensitive(true);
+    Ok(Payload { authorization, body: render(Format::Body)?, message_sha256: request.message_sha256() })
+}
+
+/// Whether an agent is ready.
+///
+/// # Errors
+/// Why it is not.
+pub async fn ready(socket: &Path, within: Duration) -> Result<()> {
+    match tokio::time::timeout(within, exchange(socket, "GET /readyz HTTP/1.1\r\n", "")).await {
+        Ok(result) => Ok(result.map(drop)?),
+        Err(_) => Err(ClientError::TimedOut(socket.display().to_string()).into()),
+    }
+}
+
+/// The certificate of an agent, as PEM.
+///
+/// # Errors
+/// Why there is none.
+pub async fn certificate(socket: &Path, within: Duration) -> Result<Vec<u8>> {
+    match tokio::time::timeout(within, exchange(socket, "GET /certificate HTTP/1.1\r\n", "")).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(ClientError::TimedOut(socket.display().to_string()).into()),
+    }
+}
+
+/// One exchange on a connection of its own. Dropping it closes the connection, so that the agent does not sign for nobody.
+async fn exchange(path: &Path, head: &str, body: &str) -> Result<Vec<u8>, ClientError> {
+    let shown = path.display().to_string();
+    let failed = |source| ClientError::Unreachable { path: shown.clone(), source };
+    let mut stream = UnixStream::connect(path).await.map_err(failed)?;
+    let request = format!("{head}Host: localhost\r\nConnection: close\r\n\r\n{body}");
+    // An agent that refuses at once may have closed its end; its answer is there nevertheless.
+    let written = stream.write_all(request.as_bytes()).await;
+    let mut received = Vec::new();
+    let read = (&mut stream).take(ANSWER_LIMIT).read_to_end(&mut received).await;
+    if received.is_empty() {
+        written.and(read).map_err(failed)?;
+    }
+    agent_client::read(&shown, &received).map(|answer| answer.body)
+}

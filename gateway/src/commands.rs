@@ -1,0 +1,127 @@
+//! One file for each command, and the way from the command line to them.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use clap::ArgMatches;
+
+use crate::cli;
+use crate::config::Config;
+use crate::library::{Error, Kind, Result, by_name, log, prepare};
+use crate::serve;
+
+mod check;
+mod clients;
+mod enrol;
+mod health;
+mod shell;
+
+/// Runs the program and returns its exit code; an error is on stderr by then.
+#[must_use]
+pub fn run(arguments: Vec<OsString>) -> u8 {
+    let mut format = early_format(&arguments);
+    match run_command(arguments, &mut format) {
+        Ok(()) => 0,
+        Err(error) => {
+            let error = with_hint(error);
+            if !error.message.is_empty() {
+                log::report(&error, format);
+            }
+            error.kind.exit_code()
+        }
+    }
+}
+
+fn with_hint(error: Error) -> Error {
+    if error.hints.is_empty() {
+        error.hint("`cba-gateway check` tests the configuration and each connection; -v says more")
+    } else {
+        error
+    }
+}
+
+fn run_command(arguments: Vec<OsString>, format: &mut log::Format) -> Result<()> {
+    let matches = match cli::command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) if !error.use_stderr() => return print(error.to_string().trim_end()),
+        Err(error) => return Err(usage_error(&error)),
+    };
+    let Some((name, matches)) = matches.subcommand() else {
+        return Err(Error::new(Kind::Usage, "a command is needed"));
+    };
+    match name {
+        "completions" => return shell::completions(cli::given(matches, "shell").unwrap_or_default()),
+        "man" => return shell::man(cli::given(matches, "dir").unwrap_or_default()),
+        "enrol" => return enrol::run(matches),
+        "serve" => prepare()?,
+        _ => {}
+    }
+    let path = Path::new(cli::given(matches, "config").unwrap_or_default());
+    // A health check needs no configuration where the socket is named.
+    if let (true, Some(socket)) = (matches!(name, "health" | "clients"), cli::given(matches, "socket")) {
+        return admin_command(name, matches, Path::new(socket));
+    }
+    if name == "check" {
+        start_log(log::Settings { format: *format, level: log::DEFAULT_LEVEL }, matches, format)?;
+        return check::run(path);
+    }
+    let config = Config::read(path)?;
+    start_log(config.log, matches, format)?;
+    match name {
+        "serve" => serve::serve(config),
+        _ => {
+            let socket = config.admin.as_ref().and_then(|admin| admin.socket.as_deref());
+            let none = || {
+                Error::new(Kind::Config, "cannot ask the gateway: the configuration has no admin socket")
+                    .hint("set [admin] socket, or give --socket PATH")
+            };
+            admin_command(name, matches, socket.ok_or_else(none)?)
+        }
+    }
+}
+
+fn admin_command(name: &str, matches: &ArgMatches, socket: &Path) -> Result<()> {
+    match name {
+        "health" => health::run(socket, matches.get_flag("live")),
+        _ => clients::run(socket, cli::given(matches, "format") == Some("json")),
+    }
+}
+
+/// The option for the log's form beats the configured one.
+fn start_log(settings: log::Settings, matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
+    let named = cli::given(matches, "log-format").map(|name| by_name(name, &log::FORMATS));
+    let named = named.transpose().map_err(|wanted| Error::new(Kind::Usage, format!("--log-format: {wanted}")))?;
+    *format = named.unwrap_or(settings.format);
+    log::start(log::Settings { format: *format, ..settings }, matches.get_count("verbose"));
+    Ok(())
+}
+
+/// The form of errors before the command line is parsed.
+fn early_format(arguments: &[OsString]) -> log::Format {
+    let texts: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
+    let after = texts.windows(2).find(|pair| pair[0] == "--log-format").map(|pair| pair[1]);
+    let joined = texts.iter().find_map(|text| text.strip_prefix("--log-format="));
+    after.or(joined).and_then(|name| by_name(name, &log::FORMATS).ok()).unwrap_or_default()
+}
+
+/// The first line of clap's error, and its suggestion.
+fn usage_error(error: &clap::Error) -> Error {
+    let text = error.to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("Usage:"));
+    let message = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let suggestion = lines.find_map(|line| line.strip_prefix("tip: ")).map(str::to_owned);
+    let error = Error::new(Kind::Usage, message);
+    let error = suggestion.into_iter().fold(error, Error::hint);
+    error.hint("`cba-gateway --help` lists the commands, `cba-gateway COMMAND --help` the options of one")
+}
+
+/// Writes a result to stdout.
+fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(format!("{text}\n").as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Error::new(Kind::Unexpected, "")),
+        Err(error) => Err(Error::new(Kind::Unexpected, format!("cannot write the result: {error}"))),
+    }
+}

@@ -1,0 +1,195 @@
+//! `check`: the configuration and everything that a login needs, with a remedy for each finding.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::print;
+use crate::agents;
+use crate::config::Config;
+use crate::gateway::Set;
+use crate::library::{Certificate, Error, Kind, Result, Version, days, now, printable, utc};
+use crate::login::chain;
+use crate::upstream::UpstreamError;
+use crate::validity::issuer;
+
+/// How long each connection may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What each check found, as lines.
+#[derive(Default)]
+struct Findings {
+    lines: Vec<String>,
+    failed: bool,
+}
+
+impl Findings {
+    fn ok(&mut self, text: impl AsRef<str>) {
+        self.lines.push(format!("ok    {}", printable(text.as_ref())));
+    }
+
+    fn warn(&mut self, text: impl AsRef<str>) {
+        self.lines.push(format!("warn  {}", printable(text.as_ref())));
+    }
+
+    fn fail(&mut self, text: impl AsRef<str>, hint: impl AsRef<str>) {
+        self.failed = true;
+        self.lines.push(format!("FAIL  {}", printable(text.as_ref())));
+        self.lines.push(format!("      hint: {}", printable(hint.as_ref())));
+    }
+
+    fn error(&mut self, error: &Error) {
+        self.fail(&error.message, error.hints.join("; "));
+    }
+}
+
+pub(super) fn run(path: &Path) -> Result<()> {
+    let mut findings = Findings::default();
+    match Config::read(path).and_then(Set::read) {
+        Ok(set) => {
+            findings.ok(format!("configuration {}", path.display()));
+            set.config.warnings.iter().for_each(|warning| findings.warn(warning));
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| Error::new(Kind::Unexpected, format!("cannot start: {error}")))?;
+            ports(&set, &mut findings);
+            clients(&set, &mut findings);
+            runtime.block_on(async {
+                check_agents(&set, &mut findings).await;
+                upstream(&set, &mut findings).await;
+            });
+        }
+        Err(error) => findings.error(&error),
+    }
+    print(&findings.lines.join("\n"))?;
+    if findings.failed {
+        return Err(
+            Error::new(Kind::Invalid, "the check found a fault").hint("the lines that begin with FAIL say what to do")
+        );
+    }
+    Ok(())
+}
+
+/// A port that every user may bind can be taken over while the gateway is down.
+fn ports(set: &Set, findings: &mut Findings) {
+    let start = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok();
+    let start: u16 = start.and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
+    for address in &set.config.listen {
+        if address.port() < start {
+            findings.ok(format!("{address} is a port that only root can take"));
+        } else {
+            findings.warn(format!(
+                "{address}: every user may bind this port (ip_unprivileged_port_start is {start}) and collect what tools send while the gateway is down"
+            ));
+        }
+    }
+}
+
+fn clients(set: &Set, findings: &mut Findings) {
+    if set.config.clients.is_empty() {
+        findings.warn("no client is configured; `cba-gateway enrol NAME` makes one");
+    }
+    for client in &set.config.clients {
+        let versions: Vec<String> = client.versions.iter().map(Version::to_string).collect();
+        let mut what = Vec::new();
+        if !client.passwords.is_empty() {
+            what.push("a password".to_owned());
+        }
+        if !client.certificates.is_empty() {
+            what.push(format!("a certificate with {}", versions.join(" or ")));
+        }
+        let mut origin = Vec::new();
+        if !client.users.is_empty() {
+            origin.push("loopback");
+        }
+        if !client.from.is_empty() {
+            origin.push("TLS");
+        }
+        let state = if client.disabled { "disabled, " } else { "" };
+        findings.ok(format!(
+            "client {}: {state}sends {}, from {}",
+            client.name,
+            what.join(" or "),
+            origin.join(" and ")
+        ));
+        if client.users.is_empty() && set.config.tls.is_none() {
+            findings.warn(format!(
+                "client {}: it is not served, since it has no users and there is no [tls] listener",
+                client.name
+            ));
+        }
+        for one in &client.certificates {
+            let left = one.certificate.not_after.saturating_sub(now());
+            let end = utc(one.certificate.not_after);
+            if left < 30 * 86_400 {
+                findings.warn(format!("client {}: {} ends in {} ({end})", client.name, one.path.display(), days(left)));
+            } else {
+                findings.ok(format!("client {}: {} ends on {end}", client.name, one.path.display()));
+            }
+        }
+    }
+}
+
+async fn check_agents(set: &Set, findings: &mut Findings) {
+    for socket in &set.config.agent.sockets {
+        let shown = socket.display();
+        if fs::metadata(socket)
+            .is_ok_and(|found| crate::config::is_own_user(std::os::unix::fs::MetadataExt::uid(&found)))
+        {
+            findings.warn(format!(
+                "the agent's socket {shown} belongs to the gateway's own user; the two should be different users"
+            ));
+        }
+        match agents::ready(socket, PATIENCE).await {
+            Ok(()) => findings.ok(format!("the agent at {shown} is ready")),
+            Err(error) => findings.error(&error),
+        }
+        let Ok(pem) = agents::certificate(socket, PATIENCE).await else { continue };
+        let Ok(certificate) = Certificate::from_pem(&pem) else { continue };
+        let has_its_key = |client: &&std::sync::Arc<crate::config::Client>| {
+            client.certificates.iter().any(|one| one.certificate.modulus == certificate.modulus)
+        };
+        if let Some(client) = set.config.clients.iter().find(has_its_key) {
+            findings.fail(
+                format!("the client {} has the key of the agent at {shown}", client.name),
+                "give the tool a key of its own: docs/gateway.md",
+            );
+        }
+        let pins = &set.config.agent.certificate_sha256;
+        if !pins.is_empty() && !pins.iter().any(|pin| *pin == certificate.sha256()) {
+            findings.fail(
+                format!("the certificate of the agent at {shown} is not in agent.certificate_sha256"),
+                "add its fingerprint, which `cba-agent certificate --format text` shows",
+            );
+        }
+    }
+}
+
+async fn upstream(set: &Set, findings: &mut Findings) {
+    let name = set.upstream.name();
+    let through = set.upstream.proxy().map(|proxy| format!(" through the proxy {}", proxy.name())).unwrap_or_default();
+    match tokio::time::timeout(PATIENCE, set.upstream.handshake()).await {
+        Ok(Ok(found)) => match found.certificates.first() {
+            Some(leaf) => {
+                let version = found.version.unwrap_or_default();
+                findings.ok(format!("{version} with {name}{through}"));
+                let issuer = issuer(leaf).unwrap_or_else(|| "unknown".into());
+                findings.ok(format!("its certificate is issued by {issuer}; a proxy that inspects TLS would be named here, and read every token"));
+            }
+            None => findings.warn(format!("{name} is reached without TLS")),
+        },
+        Ok(Err(UpstreamError::Proxy { proxy, status: 407 })) => findings.fail(
+            format!("the proxy {proxy} wants credentials (407)"),
+            "write user:password into a file and name it in upstream.proxy_credentials_file",
+        ),
+        Ok(Err(error @ UpstreamError::Tls(..))) => findings.fail(
+            chain(&error),
+            "if a proxy of yours inspects TLS, add its root certificate to the system's store or to upstream.ca_file",
+        ),
+        Ok(Err(error)) => findings.fail(chain(&error), "check upstream.auth_url, DNS, the firewall and upstream.proxy"),
+        Err(_) => {
+            findings.fail(format!("{name}{through} did not answer in time"), "check the firewall and upstream.proxy")
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `enrol`: a local identity for a tool. It prints; it changes no configuration.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clap::ArgMatches;
+use ipnet::IpNet;
+use sha2::{Digest as _, Sha256};
+
+use super::print;
+use crate::cli;
+use crate::config::{is_name, read_client_certificate};
+use crate::library::{Error, Kind, Result, hex};
+
+pub(super) fn run(matches: &ArgMatches) -> Result<()> {
+    let name = cli::given(matches, "name").unwrap_or_default();
+    if !is_name(name) {
+        return Err(Error::new(Kind::Usage, "cannot enrol the client: a name has 1 to 40 letters, digits and . _ -")
+            .hint("cba-gateway enrol finance --user etl"));
+    }
+    let (users, from) = (cli::all(matches, "user"), cli::all(matches, "from"));
+    if users.is_empty() && from.is_empty() {
+        return Err(Error::new(Kind::Usage, "cannot enrol the client: nothing says from where it may log in")
+            .hint("--user USER for a tool on this host, --from NET for one that comes over TLS"));
+    }
+    if from.iter().any(|network| network.parse::<IpNet>().is_err() && network.parse::<std::net::IpAddr>().is_err()) {
+        return Err(
+            Error::new(Kind::Usage, "cannot enrol the client: --from wants a network").hint("--from 10.1.2.0/24")
+        );
+    }
+    let origin = [list("users", &users), list("from", &from)].concat();
+    match cli::given(matches, "certificate") {
+        Some(file) => certificate(name, file, matches.get_flag("transition"), &origin),
+        None => password(name, cli::given(matches, "password-file"), &origin),
+    }
+}
+
+fn password(name: &str, file: Option<&str>, origin: &str) -> Result<()> {
+    let file = file.map_or_else(|| PathBuf::from(format!("{name}.password")), PathBuf::from);
+    let mut bytes = [0; 32];
+    let no_random = |error: getrandom::Error| Error::new(Kind::Unexpected, format!("cannot make a password: {error}"));
+    getrandom::fill(&mut bytes).map_err(no_random)?;
+    let password = URL_SAFE_NO_PAD.encode(bytes);
+    write_secret(&file, &password)?;
+    let sha256 = hex(&Sha256::digest(&password));
+    let shown = file.display();
+    print(&format!(
+        "# 1. Add this to /etc/cba-gateway/config.toml, then: systemctl reload cba-gateway
+[[client]]
+name = \"{name}\"
+password_sha256 = [\"{sha256}\"]
+{origin}
+# 2. The password is in {shown} (mode 0600). Give it to the tool, then delete the file.
+# 3. Settings of common tools; the user name is {name}, the password is the one in the file.
+#    curl               curl -u {name}:PASSWORD -X POST http://localhost:731/token/authenticate
+#    Anaplan Connect    -auth http://localhost:731 -user {name}:PASSWORD
+#    Informatica        Auth URL http://localhost:731, user {name}
+#    Azure Data Factory Web activity, URL https://GATEWAY:8743/token/authenticate, Basic authentication
+#    Postman            auth_base_url = http://localhost:731, Basic authentication"
+    ))
+}
+
+/// The file is made anew, so that nobody holds it open.
+fn write_secret(path: &Path, password: &str) -> Result<()> {
+    let failed = |error: std::io::Error| {
+        let shown = path.display();
+        let hint = match error.kind() {
+            std::io::ErrorKind::AlreadyExists => format!("move {shown} away, or name another with --password-file"),
+            _ => "name a file in a directory of yours with --password-file".into(),
+        };
+        Error::new(Kind::Usage, format!("cannot write the password to {shown}: {error}")).hint(hint)
+    };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    file.write_all(format!("{password}\n").as_bytes()).map_err(failed)
+}
+
+fn certificate(name: &str, file: &str, transition: bool, origin: &str) -> Result<()> {
+    let path = std::path::absolute(file)
+        .map_err(|error| Error::new(Kind::Usage, format!("cannot find {file}: {error}")).hint("give a path"))?;
+    let mut warnings = Vec::new();
+    read_client_certificate(&path, transition, &mut warnings)?;
+    let path = path.display();
+    let transition = if transition {
+        "# Anaplan still accepts this certificate: whoever has its key logs in without the gateway. When the last job has moved,\n\
+         # disable it in Anaplan and give the tool a new certificate.\ntransition = true\n"
+    } else {
+        ""
+    };
+    print(&format!(
+        "# 1. Copy the certificate to a place that root alone may write, and name it here.
+# 2. Add this to /etc/cba-gateway/config.toml, then: systemctl reload cba-gateway
+[[client]]
+name = \"{name}\"
+certificates = [\"{path}\"]
+# v1 for Anaplan Connect and other tools that sign without a time; remove what the tool does not send.
+payload_versions = [\"v1\", \"v2\"]
+{transition}{origin}
+# 3. Settings of common tools.
+#    Anaplan Connect    -auth http://localhost:731, and its keystore as before
+#    Informatica        Auth URL http://localhost:731, and its keystore as before
+#    anaplanConnector   auth_url = http://localhost:731/token/authenticate"
+    ))
+}
+
+fn list(key: &str, values: &[String]) -> String {
+    if values.is_empty() {
+        return String::new();
+    }
+    let quoted: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
+    format!("{key} = [{}]\n", quoted.join(", "))
+}

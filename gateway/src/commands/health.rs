@@ -1,0 +1,19 @@
+//! `health`: is the gateway ready, or at least there?
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::print;
+use crate::library::{Deadline, Error, Result, agent_client};
+
+pub(super) fn run(socket: &Path, live: bool) -> Result<()> {
+    agent_client::health(socket, live, &Deadline::after(Duration::from_secs(10))).map_err(about_gateway)?;
+    print(if live { "alive" } else { "ready" })
+}
+
+/// The client of the agent's library speaks of an agent; here it asked a gateway.
+pub(super) fn about_gateway(error: agent_client::ClientError) -> Error {
+    let error = Error::from(error);
+    let message = error.message.replace("the agent at", "the gateway at").replace("is no agent", "is no gateway");
+    Error::new(error.kind, message).hint("systemctl status cba-gateway; `cba-gateway check` tests each part")
+}

@@ -1,0 +1,29 @@
+//! `completions` and `man`, from the definitions of the command line.
+
+use std::path::Path;
+
+use clap_complete::Shell;
+
+use super::print;
+use crate::cli;
+use crate::library::{Error, Kind, Result};
+
+pub(super) fn completions(shell: &str) -> Result<()> {
+    let shell: Shell = shell.parse().map_err(|_| {
+        Error::new(Kind::Usage, "cannot print completions: this shell is unknown")
+            .hint("one of bash, zsh, fish, elvish, powershell")
+    })?;
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut cli::command(), "cba-gateway", &mut script);
+    print(String::from_utf8_lossy(&script).trim_end())
+}
+
+pub(super) fn man(directory: &str) -> Result<()> {
+    let directory = Path::new(directory);
+    if !directory.is_dir() {
+        return Err(Error::new(Kind::Usage, "cannot write manual pages: DIR must be an existing directory")
+            .hint(format!("mkdir -p {}", directory.display())));
+    }
+    clap_mangen::generate_to(cli::command(), directory)
+        .map_err(|error| Error::new(Kind::Unexpected, format!("cannot write manual pages: {error}")))
+}

@@ -1,0 +1,166 @@
+//! `[[client]]`: a local identity, what it may send, and from where.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use nix::unistd::User;
+
+use super::file::{ClientShape, UserShape};
+use super::owned_file::read_owned;
+use super::refuse;
+use crate::library::{Certificate, Error, Kind, MAX_RSA_BITS, MIN_RSA_BITS, Result, Version, now, parse_hex, utc};
+
+/// Logins that a client may make in a minute, where nothing is configured.
+const RATE: NonZeroU32 = NonZeroU32::new(30).expect("30 is not 0"); // invariant: 30 is not 0
+
+/// A client, valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Its name, and the user name of its passwords.
+    pub name: String,
+    /// SHA-256 of each password.
+    pub passwords: Vec<[u8; 32]>,
+    /// Its certificates.
+    pub certificates: Vec<ClientCertificate>,
+    /// What it may send.
+    pub versions: Vec<Version>,
+    /// Users of this host who may be this client.
+    pub users: Vec<u32>,
+    /// Networks from which it may come over TLS.
+    pub from: Vec<IpNet>,
+    /// Logins in a minute.
+    pub rate_per_minute: NonZeroU32,
+    /// Revoked.
+    pub disabled: bool,
+    /// Its certificate is one that Anaplan still accepts.
+    pub transition: bool,
+}
+
+/// A certificate of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// What was read.
+    pub certificate: Certificate,
+}
+
+impl Client {
+    /// Whether it may come from this network address.
+    #[must_use]
+    pub fn admits_address(&self, ip: IpAddr) -> bool {
+        self.from.iter().any(|network| network.contains(&ip))
+    }
+
+    pub(super) fn resolve(file: &Path, shape: ClientShape, warnings: &mut Vec<String>) -> Result<Self> {
+        let name = shape.name;
+        if !is_name(&name) {
+            return Err(refuse(file, "a client's name must be 1 to 40 letters, digits and . _ -"));
+        }
+        let wrong = |what: String| refuse(file, format_args!("client {name}: {what}"));
+        let mut certificates = Vec::new();
+        for path in shape.certificates.iter().map(PathBuf::from) {
+            let certificate = read_client_certificate(&path, shape.transition, warnings)?;
+            if shape.transition && !shape.disabled {
+                warnings.push(format!(
+                    "client {name} is in transition: whoever has the key of {} logs in at Anaplan without this gateway; \
+                     disable that certificate in Anaplan and give the tool a new local identity",
+                    path.display()
+                ));
+            }
+            certificates.push(ClientCertificate { path, certificate });
+        }
+        let passwords = shape.password_sha256.iter().map(|text| {
+            let bytes = parse_hex(text).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+            bytes.ok_or_else(|| {
+                wrong("password_sha256 must be 64 hexadecimal digits".into())
+                    .hint("`cba-gateway enrol` makes a password")
+            })
+        });
+        let passwords = passwords.collect::<Result<Vec<_>>>()?;
+        if passwords.is_empty() && certificates.is_empty() {
+            return Err(wrong("it needs password_sha256 or certificates".into()));
+        }
+        if shape.users.is_empty() && shape.from.is_empty() {
+            return Err(wrong("it needs users (to be served on loopback) or from (to be served over TLS)".into()));
+        }
+        let versions = shape.payload_versions.unwrap_or_else(|| vec!["v2".into()]);
+        let versions = versions.iter().map(|text| match text.as_str() {
+            "v1" => Ok(Version::V1),
+            "v2" => Ok(Version::V2),
+            _ => Err(wrong("payload_versions may name v1 and v2".into())),
+        });
+        let networks = shape.from.iter().map(|text| {
+            let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            network.map_err(|_| wrong(format!("from: '{text}' is no network such as 10.1.2.0/24")))
+        });
+        let rate = shape.rate_limit_per_minute.map_or(Some(RATE), NonZeroU32::new);
+        Ok(Self {
+            passwords,
+            versions: versions.collect::<Result<_>>()?,
+            users: shape.users.iter().map(user).collect::<Result<_>>()?,
+            from: networks.collect::<Result<_>>()?,
+            rate_per_minute: rate.ok_or_else(|| wrong("rate_limit_per_minute must be at least 1".into()))?,
+            disabled: shape.disabled,
+            transition: shape.transition,
+            certificates,
+            name,
+        })
+    }
+}
+
+/// Whether a text can name a client, and thus stand in the agent's audit job.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    (1..=40).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}
+
+/// Reads a client's certificate, and refuses one that Anaplan could accept.
+///
+/// # Errors
+/// When it cannot be read or used.
+pub fn read_client_certificate(path: &Path, transition: bool, warnings: &mut Vec<String>) -> Result<Certificate> {
+    let shown = path.display();
+    let bytes = read_owned(path, warnings)?;
+    let parsed = if bytes.starts_with(&[0x30]) { Certificate::from_der(&bytes) } else { Certificate::from_pem(&bytes) };
+    let wrong = |what: String| Error::new(Kind::Config, format!("cannot use the certificate {shown}: {what}"));
+    let certificate =
+        parsed.map_err(|error| wrong(error.to_string()).hint("it must be one X.509 certificate, PEM or DER"))?;
+    let bits = certificate.bits();
+    if !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
+        let hint = format!("make one with an RSA key of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits");
+        return Err(wrong(format!("its RSA key has {bits} bits")).hint(hint));
+    }
+    let may_be_accepted = !certificate.emails.is_empty() || !certificate.is_self_issued();
+    if may_be_accepted && !transition {
+        let why = if certificate.emails.is_empty() { "an issuer other than itself" } else { "an e-mail address" };
+        return Err(wrong(format!("it has {why}, so Anaplan may accept it")).hint(
+            "use a self-signed certificate without an e-mail address, or set transition = true while you migrate",
+        ));
+    }
+    if now() > certificate.not_after {
+        warnings.push(format!("the certificate {shown} ended on {}", utc(certificate.not_after)));
+    }
+    Ok(certificate)
+}
+
+/// A user's number. The number of a user who is not known to the system may be given.
+fn user(shape: &UserShape) -> Result<u32> {
+    let name = match shape {
+        UserShape::Number(number) => return Ok(*number),
+        UserShape::Name(name) => name,
+    };
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let unknown = |what: String| {
+        Error::new(Kind::Config, what).hint(format!("`getent passwd {name}` must show the user; numbers are taken too"))
+    };
+    match User::from_name(name) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        Ok(None) => Err(unknown(format!("cannot serve the user '{name}': this host has no such user"))),
+        Err(error) => Err(unknown(format!("cannot look up the user '{name}': {error}"))),
+    }
+}

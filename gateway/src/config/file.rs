@@ -1,0 +1,112 @@
+//! The tables and keys of the file, as TOML has them. Unknown keys are errors.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::refuse;
+use crate::library::Result;
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileShape {
+    pub(super) listen: Option<Vec<String>>,
+    pub(super) deadline: Option<String>,
+    pub(super) max_skew: Option<String>,
+    pub(super) tls: Option<TlsShape>,
+    #[serde(default)]
+    pub(super) upstream: UpstreamShape,
+    #[serde(default)]
+    pub(super) agent: AgentShape,
+    pub(super) admin: Option<AdminShape>,
+    #[serde(default)]
+    pub(super) log: LogShape,
+    #[serde(default)]
+    pub(super) client: Vec<ClientShape>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TlsShape {
+    pub(super) listen: Vec<String>,
+    pub(super) certificate: String,
+    pub(super) key: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UpstreamShape {
+    pub(super) auth_url: Option<String>,
+    pub(super) proxy: Option<String>,
+    pub(super) proxy_credentials_file: Option<String>,
+    pub(super) ca_file: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AgentShape {
+    pub(super) sockets: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) certificate_sha256: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AdminShape {
+    pub(super) socket: Option<String>,
+    pub(super) group: Option<String>,
+    pub(super) metrics_file: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogShape {
+    pub(super) format: Option<String>,
+    pub(super) level: Option<String>,
+}
+
+/// `[[client]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClientShape {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) password_sha256: Vec<String>,
+    #[serde(default)]
+    pub(super) certificates: Vec<String>,
+    pub(super) payload_versions: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) users: Vec<UserShape>,
+    #[serde(default)]
+    pub(super) from: Vec<String>,
+    pub(super) rate_limit_per_minute: Option<u32>,
+    #[serde(default)]
+    pub(super) disabled: bool,
+    #[serde(default)]
+    pub(super) transition: bool,
+}
+
+/// A user by name or number.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum UserShape {
+    Number(u32),
+    Name(String),
+}
+
+/// Parses the file. A value of the wrong type may be a password, so no message of the parser that quotes one is repeated.
+///
+/// # Errors
+/// Where it is not TOML, or has unknown keys.
+pub(super) fn parse(path: &Path, text: &str) -> Result<FileShape> {
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = text.as_bytes().iter().take(start).filter(|byte| **byte == b'\n').count() + 1;
+        let said = error.message();
+        let names_keys_alone =
+            ["unknown field", "missing field", "duplicate"].iter().any(|start| said.starts_with(start));
+        let what = if names_keys_alone { said } else { "this is not TOML, or a value has the wrong type" };
+        refuse(path, format_args!("line {line}: {what}"))
+    })
+}

@@ -1,0 +1,156 @@
+//! From the file's text values to a valid configuration.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::unistd::Group;
+
+use super::client::Client;
+use super::file::{AdminShape, FileShape, TlsShape};
+use super::{Admin, AgentKeys, Config, Tls, UpstreamKeys, refuse};
+use crate::library::{AuthUrl, Result, by_name, log, parse_hex, seconds};
+
+/// Where tools find the gateway. Below 1024, so that no ordinary user can take the port over.
+const LISTEN: [&str; 2] = ["127.0.0.1:731", "[::1]:731"];
+
+const AGENT_SOCKET: &str = "/run/cba-agent/agent.sock";
+
+/// Clients give up after 15 s.
+const DEADLINE: Duration = Duration::from_secs(14);
+
+const MAX_SKEW: Duration = Duration::from_secs(300);
+
+pub(super) fn resolve(path: &Path, shape: FileShape, mut warnings: Vec<String>) -> Result<Config> {
+    let wrong = |what: &str| refuse(path, what);
+    let listen = addresses(path, "listen", &shape.listen.unwrap_or_else(|| LISTEN.map(String::from).into()))?;
+    if let Some(outside) = listen.iter().find(|address| !address.ip().is_loopback()) {
+        return Err(refuse(
+            path,
+            format_args!("listen: {outside} is no loopback address; plain HTTP is for this host alone"),
+        )
+        .hint("serve other hosts with TLS: [tls] listen"));
+    }
+    warnings.extend(one_family(&listen));
+    let clients: Vec<Arc<Client>> = shape
+        .client
+        .into_iter()
+        .map(|client| Client::resolve(path, client, &mut warnings).map(Arc::new))
+        .collect::<Result<_>>()?;
+    let agent = AgentKeys {
+        sockets: shape
+            .agent
+            .sockets
+            .unwrap_or_else(|| vec![AGENT_SOCKET.into()])
+            .into_iter()
+            .map(PathBuf::from)
+            .collect(),
+        certificate_sha256: shape
+            .agent
+            .certificate_sha256
+            .iter()
+            .map(|text| parse_hex(text).filter(|bytes| bytes.len() == 32))
+            .map(|bytes| bytes.ok_or_else(|| wrong("agent.certificate_sha256 must be 64 hexadecimal digits")))
+            .collect::<Result<_>>()?,
+    };
+    if agent.sockets.is_empty() {
+        return Err(wrong("agent.sockets must name at least one socket"));
+    }
+    check_identities(path, &clients, &agent)?;
+    let auth_url = shape.upstream.auth_url.map(|text| AuthUrl::parse(&text));
+    let auth_url = auth_url.transpose().map_err(|error| refuse(path, format_args!("upstream.auth_url: {error}")))?;
+    let time = |text: Option<String>, key: &str, default| {
+        let Some(text) = text else { return Ok(default) };
+        let wanted = || refuse(path, format_args!("{key} must be a time such as \"14s\""));
+        seconds(&text).filter(|time| !time.is_zero()).ok_or_else(wanted)
+    };
+    Ok(Config {
+        path: path.to_owned(),
+        tls: shape.tls.map(|tls| resolve_tls(path, tls)).transpose()?,
+        upstream: UpstreamKeys {
+            auth_url: auth_url.unwrap_or_default(),
+            proxy: shape.upstream.proxy,
+            proxy_credentials_file: shape.upstream.proxy_credentials_file.map(PathBuf::from),
+            ca_file: shape.upstream.ca_file.map(PathBuf::from),
+        },
+        admin: shape.admin.map(|admin| resolve_admin(path, admin)).transpose()?,
+        deadline: time(shape.deadline, "deadline", DEADLINE)?,
+        max_skew: time(shape.max_skew, "max_skew", MAX_SKEW)?.as_secs(),
+        log: log::Settings {
+            format: named(path, "log.format", shape.log.format.as_deref(), &log::FORMATS)?.unwrap_or_default(),
+            level: named(path, "log.level", shape.log.level.as_deref(), &log::LEVELS)?.unwrap_or(log::DEFAULT_LEVEL),
+        },
+        listen,
+        agent,
+        clients,
+        warnings,
+    })
+}
+
+/// A certificate, key or password identifies one client, and none of them is the agent's.
+fn check_identities(path: &Path, clients: &[Arc<Client>], agent: &AgentKeys) -> Result<()> {
+    let mut owners: HashMap<Vec<u8>, &str> = HashMap::new();
+    for (at, client) in clients.iter().enumerate() {
+        if clients[..at].iter().any(|other| other.name == client.name) {
+            return Err(refuse(path, format_args!("two clients have the name {}", client.name)));
+        }
+        let mut own: Vec<Vec<u8>> = client.passwords.iter().map(|password| password.to_vec()).collect();
+        for one in &client.certificates {
+            if agent.certificate_sha256.iter().any(|pinned| *pinned == one.certificate.sha256()) {
+                let what = format!("client {}: {} is the agent's own certificate", client.name, one.path.display());
+                return Err(refuse(path, what).hint("make a new key and certificate for the tool: docs/gateway.md"));
+            }
+            own.push(one.certificate.modulus.clone());
+        }
+        for identity in own {
+            if let Some(other) = owners.insert(identity, &client.name).filter(|other| *other != client.name) {
+                let what =
+                    format!("the clients {other} and {} have the same certificate, key or password", client.name);
+                return Err(refuse(path, what).hint("give each tool an identity of its own: `cba-gateway enrol NAME`"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn one_family(listen: &[SocketAddr]) -> Option<String> {
+    let of = |is_v4: bool| listen.iter().any(|address| address.is_ipv4() == is_v4);
+    (!listen.is_empty() && of(true) != of(false)).then(|| {
+        "listen has addresses of one family alone; `localhost` may lead a tool to the other, where anybody can listen".into()
+    })
+}
+
+fn addresses(path: &Path, key: &str, texts: &[String]) -> Result<Vec<SocketAddr>> {
+    let parse = |text: &String| {
+        text.parse().map_err(|_| refuse(path, format_args!("{key}: '{text}' must be an address and a port")))
+    };
+    texts.iter().map(parse).collect()
+}
+
+fn resolve_tls(path: &Path, tls: TlsShape) -> Result<Tls> {
+    let listen = addresses(path, "tls.listen", &tls.listen)?;
+    if listen.is_empty() {
+        return Err(refuse(path, "tls.listen must name at least one address"));
+    }
+    Ok(Tls { listen, certificate: tls.certificate.into(), key: tls.key.into() })
+}
+
+fn resolve_admin(path: &Path, admin: AdminShape) -> Result<Admin> {
+    let group = admin.group.map(|name| match (name.parse(), Group::from_name(&name)) {
+        (Ok(number), _) => Ok(number),
+        (_, Ok(Some(group))) => Ok(group.gid.as_raw()),
+        _ => Err(refuse(path, format_args!("admin.group: this host has no group '{name}'"))),
+    });
+    Ok(Admin {
+        socket: admin.socket.map(PathBuf::from),
+        group: group.transpose()?,
+        metrics_file: admin.metrics_file.map(PathBuf::from),
+    })
+}
+
+fn named<T: Copy>(path: &Path, key: &str, text: Option<&str>, names: &[(&str, T)]) -> Result<Option<T>> {
+    let Some(text) = text else { return Ok(None) };
+    by_name(text, names).map(Some).map_err(|wanted| refuse(path, format_args!("{key}: {wanted}")))
+}

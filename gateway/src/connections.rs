@@ -1,0 +1,155 @@
+//! The open connections: how many there may be, and which idle one is closed to make room.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::source::Source;
+
+/// All connections.
+pub const MOST: usize = 4096;
+
+/// Connections of one source.
+const SHARE: usize = 1024;
+
+/// The connections that are open now.
+#[derive(Debug, Default)]
+pub struct Connections(Mutex<Open>);
+
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    all: BTreeMap<u64, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    source: Source,
+    busy: bool,
+    leave: Arc<Notify>,
+}
+
+/// One connection; it is forgotten when dropped.
+#[derive(Debug)]
+pub struct Connection {
+    all: Arc<Connections>,
+    number: u64,
+    /// Notified when the connection must close.
+    pub leave: Arc<Notify>,
+}
+
+/// A request that is being answered, until dropped.
+#[derive(Debug)]
+pub struct Busy(Arc<Connections>, u64);
+
+impl Connections {
+    /// Adds one. Where a source has its share, its oldest idle connection closes; where all are taken, the oldest idle one
+    /// of the source that has most. `None` where no connection is idle.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>, source: Source) -> Option<Connection> {
+        let mut open = self.lock();
+        let own = open.all.values().filter(|entry| entry.source == source).count();
+        if own >= SHARE && !open.close_idle(source) {
+            return None;
+        }
+        if open.all.len() >= MOST {
+            let largest = open.largest()?;
+            if !open.close_idle(largest) {
+                return None;
+            }
+        }
+        open.next += 1;
+        let number = open.next;
+        let leave = Arc::new(Notify::new());
+        open.all.insert(number, Entry { source, busy: false, leave: Arc::clone(&leave) });
+        Some(Connection { all: Arc::clone(self), number, leave })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().all.len()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_busy(&self, number: u64, busy: bool) {
+        if let Some(entry) = self.lock().all.get_mut(&number) {
+            entry.busy = busy;
+        }
+    }
+}
+
+impl Open {
+    fn largest(&self) -> Option<Source> {
+        let mut counts: HashMap<Source, usize> = HashMap::new();
+        for entry in self.all.values() {
+            *counts.entry(entry.source).or_default() += 1;
+        }
+        counts.into_iter().max_by_key(|(_, count)| *count).map(|(source, _)| source)
+    }
+
+    fn close_idle(&mut self, source: Source) -> bool {
+        let idle = self.all.iter().find(|(_, entry)| entry.source == source && !entry.busy).map(|(number, _)| *number);
+        let Some(entry) = idle.and_then(|number| self.all.remove(&number)) else { return false };
+        entry.leave.notify_one();
+        true
+    }
+}
+
+impl Connection {
+    /// A request has arrived, and is being answered until the result is dropped.
+    #[must_use]
+    pub fn begin(&self) -> Busy {
+        self.all.set_busy(self.number, true);
+        Busy(Arc::clone(&self.all), self.number)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.all.lock().all.remove(&self.number);
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.set_busy(self.1, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_with_its_share_closes_its_own_oldest_idle_connection() {
+        let all = Arc::new(Connections::default());
+        let held: Vec<Connection> = (0..SHARE).map(|_| all.enter(Source::User(1)).unwrap()).collect();
+        let busy = held[0].begin();
+        let _other = all.enter(Source::User(2)).unwrap();
+        let _more = all.enter(Source::User(1)).unwrap();
+        assert_eq!(all.count(), SHARE + 1);
+        assert!(all.lock().all.contains_key(&held[0].number) && !all.lock().all.contains_key(&held[1].number));
+        drop(busy);
+        drop(held);
+        assert_eq!(all.count(), 2);
+    }
+
+    #[test]
+    fn where_every_connection_is_busy_another_one_is_refused() {
+        let all = Arc::new(Connections::default());
+        let held: Vec<(Connection, Busy)> = (0..SHARE)
+            .map(|_| all.enter(Source::User(1)).unwrap())
+            .map(|connection| {
+                let busy = connection.begin();
+                (connection, busy)
+            })
+            .collect();
+        assert!(all.enter(Source::User(1)).is_none() && all.enter(Source::User(2)).is_some());
+        drop(held);
+    }
+}

@@ -1,0 +1,205 @@
+//! What the `Authorization` header of a request holds.
+//!
+//! PURE. It decides nothing: `verify` compares what is read here with the clients of the configuration.
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use sha2::{Digest as _, Sha256};
+
+use crate::library::{Container, recognise};
+
+/// The longest Anaplan token that is forwarded, in bytes.
+const TOKEN_LIMIT: usize = 8 << 10;
+
+/// Base64 of the standard alphabet, with or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// What a caller identifies itself with.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// A user name and the SHA-256 of a password. The password itself is not kept.
+    Password {
+        /// The user name.
+        name: String,
+        /// SHA-256 of the password.
+        sha256: [u8; 32],
+    },
+    /// The DER of a certificate, not parsed.
+    Certificate(Vec<u8>),
+    /// An Anaplan token.
+    Token(String),
+}
+
+/// Why a header holds no credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialsError {
+    /// A scheme other than `CACertificate`, `Basic` and `AnaplanAuthToken`.
+    #[error("the Authorization header has an unknown scheme")]
+    Scheme,
+    /// Not base64.
+    #[error("the Authorization header is not base64")]
+    Base64,
+    /// Base64 of something other than a certificate.
+    #[error("the Authorization header holds no certificate")]
+    NoCertificate,
+    /// A private key or a keystore.
+    #[error("the Authorization header holds a private key")]
+    PrivateKey,
+    /// Basic credentials without a colon.
+    #[error("the Basic credentials have no colon")]
+    NoColon,
+    /// An Anaplan token with other bytes than visible ASCII, or too long.
+    #[error("the Anaplan token is malformed")]
+    Token,
+}
+
+impl Credentials {
+    /// Reads the value of an `Authorization` header. Schemes are taken in any case.
+    ///
+    /// # Errors
+    /// See [`CredentialsError`].
+    pub fn read(value: &[u8]) -> Result<Self, CredentialsError> {
+        let value = value.trim_ascii();
+        let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());
+        let (scheme, rest) = (&value[..end], value[end..].trim_ascii());
+        if scheme.eq_ignore_ascii_case(b"Basic") {
+            basic(rest)
+        } else if scheme.eq_ignore_ascii_case(b"CACertificate") {
+            certificate(rest).map(Self::Certificate)
+        } else if scheme.eq_ignore_ascii_case(b"AnaplanAuthToken") {
+            token(rest)
+        } else {
+            Err(CredentialsError::Scheme)
+        }
+    }
+}
+
+/// Decodes base64 in which white space may stand, as Java's MIME encoder writes it.
+#[must_use]
+pub fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+    let squeezed: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    BASE64.decode(squeezed).ok()
+}
+
+fn basic(text: &[u8]) -> Result<Credentials, CredentialsError> {
+    let decoded = decode_base64(text).ok_or(CredentialsError::Base64)?;
+    let colon = decoded.iter().position(|byte| *byte == b':').ok_or(CredentialsError::NoColon)?;
+    let name = String::from_utf8_lossy(&decoded[..colon]).into_owned();
+    Ok(Credentials::Password { name, sha256: Sha256::digest(&decoded[colon + 1..]).into() })
+}
+
+fn token(text: &[u8]) -> Result<Credentials, CredentialsError> {
+    let is_plain = !text.is_empty() && text.len() <= TOKEN_LIMIT && text.iter().all(u8::is_ascii_graphic);
+    let text = std::str::from_utf8(text).map_err(|_| CredentialsError::Token)?;
+    if is_plain { Ok(Credentials::Token(text.to_owned())) } else { Err(CredentialsError::Token) }
+}
+
+fn certificate(text: &[u8]) -> Result<Vec<u8>, CredentialsError> {
+    if has_private_key(text) {
+        return Err(CredentialsError::PrivateKey);
+    }
+    let decoded = decode_base64(text).ok_or(CredentialsError::Base64)?;
+    if has_private_key(&decoded) {
+        return Err(CredentialsError::PrivateKey);
+    }
+    if contains(&decoded, b"-----BEGIN CERTIFICATE-----") {
+        let first = CertificateDer::from_pem_slice(&decoded).map_err(|_| CredentialsError::NoCertificate)?;
+        return Ok(first.to_vec());
+    }
+    match recognise(&decoded) {
+        Container::PrivateKey | Container::Pkcs12 | Container::JavaKeystore => Err(CredentialsError::PrivateKey),
+        // A certificate is a SEQUENCE; whether this one is listed is compared byte for byte.
+        _ if decoded.first() == Some(&0x30) => Ok(decoded),
+        _ => Err(CredentialsError::NoCertificate),
+    }
+}
+
+fn has_private_key(text: &[u8]) -> bool {
+    contains(text, b"PRIVATE KEY-----")
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::STANDARD;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::test_data::{KEY_PEM, LEAF_PEM, leaf_der};
+
+    fn read(value: &str) -> Result<Credentials, CredentialsError> {
+        Credentials::read(value.as_bytes())
+    }
+
+    fn header(content: &[u8]) -> String {
+        format!("CACertificate {}", STANDARD.encode(content))
+    }
+
+    #[test]
+    fn a_certificate_is_taken_as_der_and_as_pem_with_anything_around_it() {
+        let crlf = LEAF_PEM.replace('\n', "\r\n");
+        let pems = [
+            LEAF_PEM.to_owned(),
+            crlf,
+            format!("Bag Attributes\n  friendlyName: x\n{LEAF_PEM}"),
+            format!("{LEAF_PEM}{LEAF_PEM}trailing text\n"),
+        ];
+        for value in pems.iter().map(|pem| header(pem.as_bytes())).chain([
+            header(&leaf_der()),
+            header(&leaf_der()).replace("CACertificate", "cacertificate  "),
+            header(&leaf_der()).trim_end_matches('=').to_owned(),
+        ]) {
+            assert!(read(&value) == Ok(Credentials::Certificate(leaf_der())), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_holds_a_private_key_is_refused() {
+        let both = format!("{LEAF_PEM}{KEY_PEM}");
+        for content in [KEY_PEM.as_bytes(), both.as_bytes(), &[0xfe, 0xed, 0xfe, 0xed, 0, 0]] {
+            assert!(read(&header(content)) == Err(CredentialsError::PrivateKey));
+        }
+        assert!(read(&format!("CACertificate {}", KEY_PEM.replace('\n', " "))) == Err(CredentialsError::PrivateKey));
+    }
+
+    #[test]
+    fn a_password_is_kept_as_its_hash_alone() {
+        let Ok(Credentials::Password { name, sha256 }) = read(&format!("bAsIc {}", STANDARD.encode("finance:a:b")))
+        else {
+            panic!("not read");
+        };
+        assert_eq!((name.as_str(), sha256), ("finance", Sha256::digest(b"a:b").into()));
+    }
+
+    #[test]
+    fn other_headers_are_refused() {
+        for (value, error) in [
+            ("", CredentialsError::Scheme),
+            ("Bearer x", CredentialsError::Scheme),
+            ("Basic *", CredentialsError::Base64),
+            ("Basic YWJj", CredentialsError::NoColon),
+            ("CACertificate YWJj", CredentialsError::NoCertificate),
+            ("AnaplanAuthToken", CredentialsError::Token),
+            ("AnaplanAuthToken a b", CredentialsError::Token),
+        ] {
+            assert!(read(value) == Err(error), "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_it_panic(value: Vec<u8>, scheme in "(CACertificate|Basic|AnaplanAuthToken) ") {
+            let _ = Credentials::read(&value);
+            let _ = Credentials::read(&[scheme.as_bytes(), STANDARD.encode(&value).as_bytes()].concat());
+        }
+    }
+}

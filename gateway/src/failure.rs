@@ -1,0 +1,159 @@
+//! What a caller is told when a login does not succeed.
+//!
+//! PURE. 401 is for the caller's fault alone. `Retry-After` stands only where repeating can help: clients take it as an order.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::library::Kind;
+use crate::upstream::answer::bounded;
+
+/// The least wait that callers are told.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Why there is no token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// For metrics and logs: one word.
+    pub outcome: &'static str,
+    /// One sentence for the caller.
+    pub message: String,
+    /// For the log alone.
+    pub detail: Option<String>,
+    /// When repeating can help.
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    fn new(status: StatusCode, outcome: &'static str, message: impl Into<String>) -> Self {
+        Self { status, outcome, message: message.into(), detail: None, retry_after: None }
+    }
+
+    /// The one answer to every identity that does not hold. The detail is for the log.
+    #[must_use]
+    pub fn not_verified(detail: impl Into<String>) -> Self {
+        let message = "the login is refused; the gateway's log names the reason under this id";
+        Self::new(StatusCode::UNAUTHORIZED, "not_verified", message).detail(detail)
+    }
+
+    /// A fault of a caller whose identity holds.
+    #[must_use]
+    pub fn caller(outcome: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, outcome, message)
+    }
+
+    /// A request whose form is not served.
+    #[must_use]
+    pub fn form(status: StatusCode, message: impl Into<String>) -> Self {
+        Self::new(status, "bad_request", message)
+    }
+
+    /// A rate is used up.
+    #[must_use]
+    pub fn too_many(message: impl Into<String>, wait: Duration) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message).after(wait)
+    }
+
+    /// Something must be repaired before a login can succeed.
+    #[must_use]
+    pub fn until_repaired(outcome: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, outcome, message)
+    }
+
+    /// Something is away for a while.
+    #[must_use]
+    pub fn for_a_while(outcome: &'static str, message: impl Into<String>, wait: Option<Duration>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, outcome, message).after(wait.unwrap_or(SOON))
+    }
+
+    /// The time for agent and service is over.
+    #[must_use]
+    pub fn timeout(who: &str) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", format!("{who} did not answer in time")).after(SOON)
+    }
+
+    /// The service cannot be reached, or its answer cannot be handed on.
+    #[must_use]
+    pub fn bad_gateway(detail: impl Into<String>) -> Self {
+        let message = "Anaplan's service could not be reached or gave no usable answer; the gateway's log says why";
+        Self::new(StatusCode::BAD_GATEWAY, "bad_gateway", message).detail(detail).after(SOON)
+    }
+
+    /// An agent's error, by its kind.
+    #[must_use]
+    pub fn agent(kind: Kind, detail: impl Into<String>, retry_after: Option<u64>) -> Self {
+        let wait = retry_after.map(Duration::from_secs);
+        let failure = match (kind, kind.exit_code()) {
+            (Kind::TokenTimeout, _) => Self::timeout("the token"),
+            (Kind::SignatureInvalid, _) => Self::until_repaired(
+                "agent_forged",
+                "the agent's payload was refused; the administrator has been alarmed",
+            ),
+            (_, 4) => Self::until_repaired("agent_pin", "the agent cannot log in to its token until somebody acts"),
+            (_, 5) => Self::until_repaired("agent_refused", "the agent's policy refuses this login"),
+            (_, 6 | 9) => Self::for_a_while("agent_unavailable", "the agent cannot sign at the moment", wait),
+            _ => Self::until_repaired("agent_failed", "the agent cannot sign until somebody acts"),
+        };
+        failure.detail(detail)
+    }
+
+    /// The same with a detail for the log.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(bounded(wait));
+        self
+    }
+
+    /// The body of the answer, in the form that Anaplan uses.
+    #[must_use]
+    pub fn body(&self, id: &str) -> String {
+        let status = match self.status.as_u16() {
+            401 => "FAILURE_BAD_CREDENTIAL",
+            429 => "FAILURE_TOO_MANY_REQUESTS",
+            502..=504 => "FAILURE_UNAVAILABLE",
+            _ => "FAILURE_BAD_REQUEST",
+        };
+        let message = format!("cba-gateway: {} (id {id})", self.message);
+        serde_json::json!({ "status": status, "statusMessage": message }).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repetition_is_asked_for_only_where_it_can_help() {
+        for (kind, status, repeats) in [
+            (Kind::PinIncorrect, 503, false),
+            (Kind::PinFuse, 503, false),
+            (Kind::Policy, 503, false),
+            (Kind::NotAllowed, 503, false),
+            (Kind::SignatureInvalid, 503, false),
+            (Kind::Unexpected, 503, false),
+            (Kind::TokenRemoved, 503, true),
+            (Kind::AgentBusy, 503, true),
+            (Kind::AgentUnreachable, 503, true),
+            (Kind::TokenTimeout, 504, true),
+        ] {
+            let failure = Failure::agent(kind, "", Some(0));
+            assert_eq!((failure.status.as_u16(), failure.retry_after.is_some()), (status, repeats), "{kind:?}");
+            assert!(failure.retry_after.is_none_or(|wait| wait.as_secs() == 5));
+        }
+        assert_eq!(Failure::not_verified("x").retry_after, None);
+    }
+
+    #[test]
+    fn the_detail_is_not_in_the_answer() {
+        let body = Failure::not_verified("wrong password").body("1a2b3c4d");
+        assert!(body.contains("(id 1a2b3c4d)") && !body.contains("wrong password"), "{body}");
+    }
+}

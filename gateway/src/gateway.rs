@@ -1,0 +1,156 @@
+//! What requests are answered from: the set that a reload swaps, and what outlives it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use rustls::ServerConfig;
+
+use crate::agents;
+use crate::config::Config;
+use crate::connections::Connections;
+use crate::library::{Error, Kind, Result, now};
+use crate::logins::Logins;
+use crate::metrics::Metrics;
+use crate::pause::Pause;
+use crate::rates::{ClientRate, SourceRates};
+use crate::server::tls;
+use crate::upstream::Upstream;
+
+/// How long an agent may take to say whether it is ready.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// How long what it said holds.
+const PROBE_HOLDS: Duration = Duration::from_secs(5);
+
+/// One configuration with all that belongs to it.
+#[derive(Debug)]
+pub struct Set {
+    /// The configuration.
+    pub config: Config,
+    /// The service.
+    pub upstream: Upstream,
+    /// Certificate and key of the TLS listener.
+    pub tls: Option<Arc<ServerConfig>>,
+    tls_end: Option<u64>,
+    rates: HashMap<String, ClientRate>,
+}
+
+/// The gateway.
+pub struct Gateway {
+    set: RwLock<Arc<Set>>,
+    /// Logins under way and spent messages.
+    pub logins: Arc<Logins>,
+    /// Rates by source.
+    pub rates: SourceRates,
+    /// Times without logins.
+    pub pause: Pause,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Open connections.
+    pub connections: Arc<Connections>,
+    /// When the gateway started, seconds of Unix time. Messages that were spent before are not known.
+    pub started: u64,
+    probed: tokio::sync::Mutex<Option<(Instant, std::result::Result<(), String>)>>,
+    is_draining: AtomicBool,
+}
+
+impl Set {
+    /// Reads everything that a configuration names.
+    ///
+    /// # Errors
+    /// The first thing that does not hold.
+    pub fn read(mut config: Config) -> Result<Self> {
+        let mut warnings = std::mem::take(&mut config.warnings);
+        let upstream = Upstream::new(&config.upstream, &mut warnings)?;
+        let (tls, tls_end) = match &config.tls {
+            Some(keys) => tls::server_config(keys, &mut warnings).map(|(tls, end)| (Some(tls), end))?,
+            None => (None, None),
+        };
+        config.warnings = warnings;
+        let rates = config.clients.iter().map(|client| (client.name.clone(), ClientRate::new(client.rate_per_minute)));
+        Ok(Self { rates: rates.collect(), upstream, tls, tls_end, config })
+    }
+
+    /// The rate of a client.
+    #[must_use]
+    pub fn rate(&self, client: &str) -> Option<&ClientRate> {
+        self.rates.get(client)
+    }
+}
+
+impl Gateway {
+    /// A gateway with its first set.
+    ///
+    /// # Errors
+    /// None that can occur, from the registry of metrics.
+    pub fn new(set: Set) -> Result<Arc<Self>> {
+        let metrics = Metrics::new().map_err(|error| Error::new(Kind::Unexpected, format!("cannot count: {error}")))?;
+        metrics.show(&set.config, set.tls_end);
+        Ok(Arc::new(Self {
+            set: RwLock::new(Arc::new(set)),
+            logins: Arc::default(),
+            rates: SourceRates::default(),
+            pause: Pause::default(),
+            metrics: Arc::new(metrics),
+            connections: Arc::default(),
+            started: now(),
+            probed: tokio::sync::Mutex::default(),
+            is_draining: AtomicBool::new(false),
+        }))
+    }
+
+    /// The newest set, which judges every request.
+    #[must_use]
+    pub fn set(&self) -> Arc<Set> {
+        Arc::clone(&self.set.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes a new set. Rates that did not change go on counting.
+    pub fn swap(&self, mut next: Set) {
+        let old = self.set();
+        for client in &next.config.clients {
+            let rate = ClientRate::renewed(old.rates.get(&client.name), client.rate_per_minute);
+            next.rates.insert(client.name.clone(), rate);
+        }
+        self.metrics.show(&next.config, next.tls_end);
+        self.pause.end();
+        *self.set.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+    }
+
+    /// Whether an agent is ready and logins are not paused.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn ready(&self) -> std::result::Result<(), String> {
+        self.pause.check().map_err(|failure| failure.message)?;
+        // One asks, and those who come meanwhile hear the same.
+        let mut probed = self.probed.lock().await;
+        if let Some((when, found)) = probed.as_ref().filter(|(when, _)| when.elapsed() < PROBE_HOLDS) {
+            let _ = when;
+            return found.clone();
+        }
+        let set = self.set();
+        let mut found = Err("no agent is configured".to_owned());
+        for socket in &set.config.agent.sockets {
+            found = agents::ready(socket, PROBE).await.map_err(|error| error.message);
+            if found.is_ok() {
+                break;
+            }
+        }
+        *probed = Some((Instant::now(), found.clone()));
+        found
+    }
+
+    /// Whether the end has begun.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Begins the end: answers close their connections from now on.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,54 @@
+//! `cba-gateway`: unmodified Anaplan tools log in with the hardware key.
+//!
+//! It is a small HTTP server that speaks Anaplan's authentication API. It verifies the caller's local identity, discards
+//! the caller's bytes, has `cba-agent` make a fresh v2 payload, posts it to Anaplan, and returns Anaplan's answer.
+//!
+//! ```text
+//! tool ──> server/* ──> verify ──> logins ──> agents ──> upstream ──> Anaplan
+//!          routes       client?    one task    payload     one POST
+//! ```
+//!
+//! | module | job |
+//! |---|---|
+//! | `cli`, `commands/*` | command line; one file for each command |
+//! | `serve` | set-up, signals, reload, end |
+//! | `server/*` | listeners, connections, TLS, routes, answers |
+//! | `admin` | health, metrics and clients on a Unix socket |
+//! | `login`, `logins/*` | one login; the logins under way, copies of one message, the log's line |
+//! | `gateway` | the set that a reload swaps, and what outlives it |
+//! | `agents`, `upstream/*` | payloads from `cba-agent`; Anaplan's service |
+//! | `config/*` | the file, and the files that it names |
+//! | `rates`, `pause`, `connections`, `metrics` | limits and counters |
+//! | `sock_diag/*` | which user owns a loopback connection |
+//! | `verify`, `credentials`, `login_body`, `request_form`, `replay`, `failure`, `upstream::answer`, `sock_diag::message` | PURE: what requests hold, whether they count, what callers are told |
+//! | `library` | everything that is used of the agent's library |
+
+pub mod admin;
+pub mod agents;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod connections;
+pub mod credentials;
+pub mod failure;
+pub mod gateway;
+pub mod library;
+pub mod login;
+pub mod login_body;
+pub mod logins;
+pub mod metrics;
+pub mod pause;
+pub mod rates;
+pub mod replay;
+pub mod request_form;
+pub mod serve;
+pub mod server;
+pub mod sock_diag;
+pub mod source;
+#[cfg(test)]
+mod test_data;
+pub mod upstream;
+pub mod validity;
+pub mod verify;
+
+pub use commands::run;

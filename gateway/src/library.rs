@@ -1,0 +1,18 @@
+//! Everything that the gateway uses of the agent's library, in one place.
+
+pub use cba_agent::agent::client::{self as agent_client, ClientError};
+pub use cba_agent::cba::received::Received;
+pub use cba_agent::cba::verify::Freshness;
+pub use cba_agent::cba::{AuthUrl, Format, Request as LoginRequest, Version};
+pub use cba_agent::certificate::container::{Container, recognise};
+pub use cba_agent::certificate::{Certificate, HeaderEncoding, utc};
+pub use cba_agent::config::{by_name, days, seconds};
+pub use cba_agent::deadline::Deadline;
+pub use cba_agent::error::{Error, Explain, Kind, Result};
+pub use cba_agent::log;
+pub use cba_agent::payload_check::{CLOCK_TOLERANCE, check_received};
+pub use cba_agent::policy::{MAX_RSA_BITS, MIN_RSA_BITS, Policy, Wish};
+pub use cba_agent::printable::{hex, parse_hex, printable};
+pub use cba_agent::process::descriptors::take as take_descriptor;
+pub use cba_agent::process::prepare;
+pub use cba_agent::reach::{now, read_certificate};

@@ -1,0 +1,163 @@
+//! One login from its request to Anaplan's answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::Method;
+use sha2::{Digest as _, Sha256};
+
+use crate::agents;
+use crate::credentials::Credentials;
+use crate::failure::Failure;
+use crate::gateway::{Gateway, Set};
+use crate::library::{Version, now};
+use crate::login_body::LoginBody;
+use crate::logins::record::LoginRecord;
+use crate::logins::{Login, Memory, MessageKey, Outcome, Waiter};
+use crate::replay::{Spent, capacity};
+use crate::source::Caller;
+use crate::upstream::UpstreamRequest;
+use crate::verify::{Identity, Verified, verify};
+
+/// A request for a login.
+#[derive(Clone)]
+pub struct LoginRequested {
+    /// Its id.
+    pub id: String,
+    /// Who connected.
+    pub caller: Caller,
+    /// When it arrived.
+    pub arrived: Instant,
+}
+
+/// Verifies a caller and begins its login, or joins the login of the same message.
+///
+/// # Errors
+/// Why there is no login.
+pub fn begin(
+    gateway: &Arc<Gateway>,
+    request: &LoginRequested,
+    (credentials, body): (&Credentials, Option<&LoginBody>),
+) -> Result<Waiter, Failure> {
+    let set = gateway.set();
+    let verified = verify(&set.config.clients, &request.caller, (credentials, body), &gateway.rates);
+    let Verified { client, identity } = verified.map_err(|(why, client)| {
+        let name = client.map_or_else(String::new, |client| format!("client {}: ", client.name));
+        Failure::not_verified(format!("{name}{why}"))
+    })?;
+    if let Identity::Payload(version) = identity {
+        if !client.versions.contains(&version) {
+            let message =
+                format!("the client {} may not send {version}; its payload_versions say what it may", client.name);
+            return Err(Failure::caller("version", message));
+        }
+    }
+    if let Some(Err(wait)) = set.rate(&client.name).map(crate::rates::ClientRate::count) {
+        return Err(Failure::too_many(format!("the client {} logs in too often", client.name), wait));
+    }
+    let key = body.filter(|body| identity == Identity::Payload(Version::V2) && body.claimed_time().is_some());
+    let key = key.map(|body| message_key(gateway, &set, &client.name, body)).transpose()?;
+    gateway.pause.check()?;
+    let record = LoginRecord {
+        id: request.id.clone(),
+        client: client.name.clone(),
+        caller: Some(request.caller),
+        identity: Some(identity),
+        metrics: Some(Arc::clone(&gateway.metrics)),
+        ..LoginRecord::default()
+    };
+    let entered = gateway.logins.enter(key, |login| {
+        let (gateway, arrived) = (Arc::clone(gateway), request.arrived);
+        tokio::spawn(async move { run(gateway, set, login, record, arrived).await });
+    });
+    entered.map_err(|spent| match spent {
+        Spent::Used => Failure::caller("replayed", "this payload was used before; make a new one for each login"),
+        Spent::Full => Failure::for_a_while("replay_memory", "too many payloads of this client are remembered", None),
+    })
+}
+
+/// Checks the time of a v2 message, and names the message.
+fn message_key(gateway: &Gateway, set: &Set, client: &str, body: &LoginBody) -> Result<(MessageKey, Memory), Failure> {
+    let (now, time) = (now(), body.claimed_time().unwrap_or_default());
+    let max_skew = set.config.max_skew;
+    if now.abs_diff(time) > max_skew {
+        let (seconds, how) = (now.abs_diff(time), if time < now { "behind" } else { "ahead of" });
+        let message = format!(
+            "the payload's time is {seconds} s {how} the gateway's clock; synchronise the clock of the tool's host"
+        );
+        return Err(Failure::caller("skew", message));
+    }
+    if time < gateway.started {
+        let message =
+            "the payload was made before the gateway started, which cannot tell whether it was used; make a new one";
+        return Err(Failure::for_a_while("before_start", message, None));
+    }
+    let rate = set.config.client(client).map_or(0, |client| client.rate_per_minute.get());
+    let memory = Memory { now, until: time + max_skew, capacity: capacity(rate, max_skew) };
+    Ok((MessageKey { client: client.to_owned(), message: Sha256::digest(&body.message).into() }, memory))
+}
+
+/// Runs a login to its end, and hands its outcome to those who wait.
+async fn run(gateway: Arc<Gateway>, set: Arc<Set>, login: Arc<Login>, mut record: LoginRecord, arrived: Instant) {
+    let deadline = arrived + set.config.deadline;
+    let outcome = attempt(&gateway, &set, &login, &mut record, deadline).await;
+    record.whole = arrived.elapsed();
+    match &outcome {
+        Ok(answer) if answer.status.is_success() => record.outcome = "ok",
+        Ok(_) => record.outcome = "upstream_refused",
+        Err(failure) => {
+            record.outcome = failure.outcome;
+            record.detail = Some(failure.detail.clone().unwrap_or_else(|| failure.message.clone()));
+        }
+    }
+    gateway.logins.finish(&login, record, outcome);
+}
+
+async fn attempt(gateway: &Gateway, set: &Set, login: &Login, record: &mut LoginRecord, deadline: Instant) -> Outcome {
+    let abandoned = || Failure::for_a_while("abandoned", "the caller has left", None);
+    let start = Instant::now();
+    let job = format!("gateway/{}/{}", record.client, record.id);
+    let asked = tokio::time::timeout_at(deadline.into(), agents::payload(&set.config, &job, deadline));
+    let payload = tokio::select! {
+        asked = asked => asked.map_err(|_| Failure::timeout("the agent"))?,
+        () = login.abandoned() => return Err(abandoned()),
+    };
+    record.agent = start.elapsed();
+    let payload = payload?;
+    record.message_sha256 = Some(payload.message_sha256);
+    gateway.pause.check()?;
+    if !login.begin_post() {
+        return Err(abandoned());
+    }
+    let start = Instant::now();
+    let request = UpstreamRequest {
+        method: Method::POST,
+        path: "/token/authenticate",
+        authorization: payload.authorization,
+        body: payload.body,
+    };
+    let sent = tokio::time::timeout_at(deadline.into(), set.upstream.send(&request)).await;
+    record.upstream = start.elapsed();
+    let answer = sent.map_err(|_| Failure::timeout("Anaplan"))?.map_err(|error| Failure::bad_gateway(chain(&error)))?;
+    record.upstream_status = answer.status.as_u16();
+    gateway.pause.learn(&answer);
+    answer.check(true).map_err(|bad| Failure::bad_gateway(bad.to_string()))?;
+    Ok(answer)
+}
+
+/// An error with its causes.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// The deadline of a forwarded request.
+#[must_use]
+pub fn deadline(set: &Set, arrived: Instant) -> tokio::time::Instant {
+    (arrived + set.config.deadline.max(Duration::from_millis(1))).into()
+}

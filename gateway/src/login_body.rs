@@ -1,0 +1,160 @@
+//! The body of `POST /token/authenticate` as clients send it, v1 or v2.
+//!
+//! PURE. It is tolerant in form: what counts is the signature over the decoded message, which `verify` checks.
+
+use serde::Deserialize;
+
+use crate::credentials::decode_base64;
+use crate::library::Version;
+
+/// The least and greatest length of a message, in bytes.
+const MESSAGE: std::ops::RangeInclusive<usize> = 100..=1024;
+
+/// The length of the signature of the largest RSA key that is taken, in bytes.
+const SIGNATURE_LIMIT: usize = 1024;
+
+/// A time above this is in milliseconds (in seconds it would be after the year 5000).
+const MILLISECONDS: u64 = 100_000_000_000;
+
+/// The payload that a caller sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginBody {
+    /// By `encodedDataFormat`; absent for v1.
+    pub version: Version,
+    /// The decoded `encodedData`.
+    pub message: Vec<u8>,
+    /// The decoded `encodedSignedData`.
+    pub signature: Vec<u8>,
+}
+
+/// Why a body is no payload.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// Not a JSON object with the members of a payload.
+    #[error("the body is not a payload in JSON")]
+    Json(#[source] serde_json::Error),
+    /// An unknown `encodedDataFormat`.
+    #[error("encodedDataFormat is neither v1 nor v2")]
+    Format,
+    /// A member that is not base64.
+    #[error("{0} is not base64")]
+    Base64(&'static str),
+    /// A message or signature of another length.
+    #[error("the message has {message} bytes and the signature {signature}")]
+    Length {
+        /// Length of the message.
+        message: usize,
+        /// Length of the signature.
+        signature: usize,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Members {
+    #[serde(default)]
+    encoded_data_format: Option<String>,
+    encoded_data: String,
+    encoded_signed_data: String,
+}
+
+impl LoginBody {
+    /// Reads a body: a JSON object, or a JSON string that holds one.
+    ///
+    /// # Errors
+    /// See [`BodyError`].
+    pub fn read(body: &[u8]) -> Result<Self, BodyError> {
+        let members: Members = if body.trim_ascii_start().starts_with(b"\"") {
+            let inner: String = serde_json::from_slice(body).map_err(BodyError::Json)?;
+            serde_json::from_str(&inner).map_err(BodyError::Json)?
+        } else {
+            serde_json::from_slice(body).map_err(BodyError::Json)?
+        };
+        let version = match members.encoded_data_format.as_deref() {
+            None | Some("v1") => Version::V1,
+            Some("v2") => Version::V2,
+            Some(_) => return Err(BodyError::Format),
+        };
+        let decode = |text: &str, name| decode_base64(text.as_bytes()).ok_or(BodyError::Base64(name));
+        let message = decode(&members.encoded_data, "encodedData")?;
+        let signature = decode(&members.encoded_signed_data, "encodedSignedData")?;
+        if !MESSAGE.contains(&message.len()) || signature.len() > SIGNATURE_LIMIT {
+            return Err(BodyError::Length { message: message.len(), signature: signature.len() });
+        }
+        Ok(Self { version, message, signature })
+    }
+
+    /// The time in a v2 message, in seconds of Unix time. Some clients write milliseconds.
+    #[must_use]
+    pub fn claimed_time(&self) -> Option<u64> {
+        let bytes = self.message.first_chunk().filter(|_| self.version == Version::V2)?;
+        let time = u64::from_be_bytes(*bytes);
+        Some(if time > MILLISECONDS { time / 1000 } else { time })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn message(time: u64) -> Vec<u8> {
+        [&time.to_be_bytes()[..], &[7; 92]].concat()
+    }
+
+    fn body(format: Option<&str>, message: &[u8]) -> String {
+        let mut body =
+            json!({ "encodedData": STANDARD.encode(message), "encodedSignedData": STANDARD.encode([1; 256]) });
+        if let Some(format) = format {
+            body["encodedDataFormat"] = json!(format);
+        }
+        serde_json::to_string_pretty(&body).unwrap()
+    }
+
+    #[test]
+    fn both_versions_are_read_in_every_form_that_clients_send() {
+        let v1 = LoginBody::read(body(None, &[9; 150]).as_bytes()).unwrap();
+        assert_eq!((v1.version, v1.message.len(), v1.claimed_time()), (Version::V1, 150, None));
+        let text = body(Some("v2"), &message(1_750_736_826));
+        let v2 = LoginBody::read(text.as_bytes()).unwrap();
+        assert_eq!(v2.claimed_time(), Some(1_750_736_826));
+        let as_string = serde_json::to_string(&text).unwrap();
+        assert_eq!(LoginBody::read(as_string.as_bytes()).unwrap(), v2);
+    }
+
+    #[test]
+    fn a_time_in_milliseconds_is_read_as_seconds() {
+        let text = body(Some("v2"), &message(1_750_736_826_123));
+        assert_eq!(LoginBody::read(text.as_bytes()).unwrap().claimed_time(), Some(1_750_736_826));
+    }
+
+    #[test]
+    fn what_is_no_payload_is_refused() {
+        for text in [
+            String::new(),
+            "[]".into(),
+            "{}".into(),
+            "\"{}\"".into(),
+            body(Some("v3"), &message(1)),
+            body(Some("V2"), &message(1)),
+            body(None, &[1; 99]),
+            body(None, &[1; 1025]),
+            body(None, &[1; 100]).replace("AQEB", "*"),
+            body(None, &[1; 100]).replacen('{', r#"{"encodedData":"AAAA","#, 1),
+        ] {
+            assert!(LoginBody::read(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_it_panic(bytes: Vec<u8>, text in "\\PC*") {
+            let _ = LoginBody::read(&bytes);
+            let _ = LoginBody::read(text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The logins under way: one task each, which outlives its caller once the payload is posted.
+//!
+//! A copy of a v2 message that arrives meanwhile waits for the same answer. A message is spent when its answer was written.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, watch};
+
+use crate::failure::Failure;
+use crate::replay::{MessageId, Spent, SpentMessages};
+use crate::upstream::UpstreamAnswer;
+
+pub mod record;
+
+use record::LoginRecord;
+
+/// What a login ends with.
+pub type Outcome = Result<UpstreamAnswer, Failure>;
+
+/// A v2 message of a client.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MessageKey {
+    /// The client.
+    pub client: String,
+    /// The message.
+    pub message: MessageId,
+}
+
+/// How long a message is remembered, and how many of one client are.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// This host's time, seconds of Unix time.
+    pub now: u64,
+    /// The last second at which the message's time could be accepted.
+    pub until: u64,
+    /// Messages of one client.
+    pub capacity: usize,
+}
+
+/// All logins under way, and the spent messages.
+#[derive(Debug, Default)]
+pub struct Logins {
+    state: Mutex<State>,
+    /// Notified when one ends.
+    ended: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: HashMap<MessageKey, Arc<Login>>,
+    spent: SpentMessages,
+    open: usize,
+}
+
+/// One login.
+#[derive(Debug)]
+pub struct Login {
+    key: Option<(MessageKey, u64)>,
+    outcome: watch::Sender<Option<Arc<Outcome>>>,
+    progress: Mutex<Progress>,
+    abandoned: Notify,
+}
+
+#[derive(Debug)]
+struct Progress {
+    waiters: usize,
+    is_posted: bool,
+    record: Option<LoginRecord>,
+}
+
+/// A caller that waits for a login's answer. Dropped without [`Waiter::delivered`], its caller has left.
+#[derive(Debug)]
+pub struct Waiter {
+    logins: Arc<Logins>,
+    login: Arc<Login>,
+    is_delivered: bool,
+}
+
+impl Logins {
+    /// Joins the login of the same message, or begins a new one; then `start` is given the login to run.
+    ///
+    /// # Errors
+    /// When the message was used, or no further one can be remembered.
+    pub fn enter(
+        self: &Arc<Self>,
+        key: Option<(MessageKey, Memory)>,
+        start: impl FnOnce(Arc<Login>),
+    ) -> Result<Waiter, Spent> {
+        let mut state = self.lock();
+        if let Some((key, memory)) = &key {
+            if let Some(login) = state.running.get(key).cloned() {
+                login.lock().waiters += 1;
+                return Ok(Waiter { logins: Arc::clone(self), login, is_delivered: false });
+            }
+            state.spent.check(&key.client, &key.message, memory.now, memory.capacity)?;
+        }
+        let login = Arc::new(Login {
+            key: key.map(|(key, memory)| (key, memory.until)),
+            outcome: watch::Sender::new(None),
+            progress: Mutex::new(Progress { waiters: 1, is_posted: false, record: None }),
+            abandoned: Notify::new(),
+        });
+        if let Some((key, _)) = &login.key {
+            state.running.insert(key.clone(), Arc::clone(&login));
+        }
+        state.open += 1;
+        drop(state);
+        start(Arc::clone(&login));
+        Ok(Waiter { logins: Arc::clone(self), login, is_delivered: false })
+    }
+
+    /// Takes a login's outcome and hands it to those who wait.
+    pub fn finish(&self, login: &Arc<Login>, record: LoginRecord, outcome: Outcome) {
+        let is_awaited = {
+            let mut progress = login.lock();
+            progress.record = Some(record);
+            progress.waiters > 0
+        };
+        login.outcome.send_replace(Some(Arc::new(outcome)));
+        if !is_awaited {
+            self.settle(login, false);
+        }
+        self.lock().open -= 1;
+        self.ended.notify_waiters();
+    }
+
+    /// Waits until no login is under way.
+    pub async fn ended(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.lock().open == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Logs the login once, and forgets or spends its message.
+    fn settle(&self, login: &Arc<Login>, is_delivered: bool) {
+        if let Some(record) = login.lock().record.take() {
+            record.log(is_delivered);
+        }
+        let Some((key, until)) = &login.key else { return };
+        let outcome = login.outcome.borrow().clone();
+        let may_come_again = outcome.is_none_or(|outcome| match &*outcome {
+            Ok(answer) => answer.status.is_server_error() || answer.status.as_u16() == 429,
+            Err(failure) => failure.status.is_server_error() || failure.status.as_u16() == 429,
+        });
+        let mut state = self.lock();
+        if state.running.get(key).is_some_and(|running| Arc::ptr_eq(running, login)) {
+            state.running.remove(key);
+        }
+        if is_delivered && !may_come_again {
+            state.spent.spend(&key.client, key.message, *until);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Login {
+    /// Marks the payload as posted, so that the login is finished whether or not its callers stay. `false` where all have
+    /// left: nothing may be posted then.
+    #[must_use]
+    pub fn begin_post(&self) -> bool {
+        let mut progress = self.lock();
+        progress.is_posted = progress.waiters > 0;
+        progress.is_posted
+    }
+
+    /// Waits until every caller has left before the payload was posted.
+    pub async fn abandoned(&self) {
+        self.abandoned.notified().await;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiter {
+    /// Waits for the outcome.
+    pub async fn outcome(&self) -> Option<Arc<Outcome>> {
+        let mut outcome = self.login.outcome.subscribe();
+        outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())
+    }
+
+    /// The answer was written to the caller.
+    pub fn delivered(mut self) {
+        self.is_delivered = true;
+        self.logins.settle(&self.login, true);
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        // The order of the two locks is that of `enter`, which may join this login at the same time.
+        let mut state = self.logins.lock();
+        let mut progress = self.login.lock();
+        progress.waiters -= 1;
+        if self.is_delivered || progress.waiters > 0 {
+            return;
+        }
+        let is_finished = self.login.outcome.borrow().is_some();
+        let is_posted = progress.is_posted;
+        drop(progress);
+        if let (Some((key, _)), false) = (&self.login.key, is_posted && !is_finished) {
+            if state.running.get(key).is_some_and(|running| Arc::ptr_eq(running, &self.login)) {
+                state.running.remove(key);
+            }
+        }
+        drop(state);
+        if is_finished {
+            self.logins.settle(&self.login, false);
+        } else if !is_posted {
+            self.login.abandoned.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    fn key(message: u8) -> Option<(MessageKey, Memory)> {
+        let memory = Memory { now: 100, until: 400, capacity: 9 };
+        Some((MessageKey { client: "a".into(), message: [message; 32] }, memory))
+    }
+
+    fn enter(logins: &Arc<Logins>, message: u8) -> Result<(Waiter, Option<Arc<Login>>), Spent> {
+        let mut started = None;
+        let waiter = logins.enter(key(message), |login| started = Some(login))?;
+        Ok((waiter, started))
+    }
+
+    fn refused(status: StatusCode) -> Outcome {
+        Err(Failure { status, ..Failure::not_verified("") })
+    }
+
+    fn finish(logins: &Logins, login: &Arc<Login>, status: StatusCode) {
+        logins.finish(login, LoginRecord::default(), refused(status));
+    }
+
+    #[test]
+    fn a_copy_joins_the_login_and_is_refused_once_the_answer_was_written() {
+        let logins = Arc::new(Logins::default());
+        let (first, login) = enter(&logins, 1).unwrap();
+        let login = login.unwrap();
+        let (copy, started) = enter(&logins, 1).unwrap();
+        assert!(started.is_none() && login.begin_post());
+        finish(&logins, &login, StatusCode::UNAUTHORIZED);
+        first.delivered();
+        assert_eq!(enter(&logins, 1).err(), Some(Spent::Used));
+        copy.delivered();
+        assert_eq!(enter(&logins, 1).err(), Some(Spent::Used));
+    }
+
+    #[test]
+    fn after_a_server_error_or_a_lost_connection_a_message_may_come_again() {
+        let logins = Arc::new(Logins::default());
+        for (status, is_written) in [(StatusCode::BAD_GATEWAY, true), (StatusCode::UNAUTHORIZED, false)] {
+            let (waiter, login) = enter(&logins, 1).unwrap();
+            let login = login.unwrap();
+            assert!(login.begin_post());
+            finish(&logins, &login, status);
+            if is_written {
+                waiter.delivered();
+            } else {
+                drop(waiter);
+            }
+        }
+        assert!(enter(&logins, 1).unwrap().1.is_some());
+    }
+
+    #[test]
+    fn nothing_is_posted_for_callers_that_have_left() {
+        let logins = Arc::new(Logins::default());
+        let (waiter, login) = enter(&logins, 1).unwrap();
+        drop(waiter);
+        assert!(!login.unwrap().begin_post());
+        assert!(enter(&logins, 1).unwrap().1.is_some());
+    }
+
+    #[test]
+    fn a_copy_joins_a_posted_login_whose_caller_has_left() {
+        let logins = Arc::new(Logins::default());
+        let (waiter, login) = enter(&logins, 1).unwrap();
+        assert!(login.as_ref().unwrap().begin_post());
+        drop(waiter);
+        assert!(enter(&logins, 1).unwrap().1.is_none());
+    }
+}

@@ -1,0 +1,208 @@
+//! Counters for Prometheus, and what `cba-gateway clients` shows. No label holds a token, a payload or a password.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::library::{Result, now};
+use crate::logins::record::LoginRecord;
+
+const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
+
+/// All counters.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    logins: IntCounterVec,
+    refused: IntCounterVec,
+    token_requests: IntCounterVec,
+    whole: Histogram,
+    agent: Histogram,
+    upstream: Histogram,
+    connections: IntGauge,
+    ready: IntGauge,
+    transition: IntGaugeVec,
+    last_login: GaugeVec,
+    certificate_end: GaugeVec,
+    tls_end: Gauge,
+    last: Mutex<BTreeMap<String, LastLogin>>,
+}
+
+/// The last login of a client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LastLogin {
+    /// Seconds of Unix time.
+    pub time: u64,
+    /// `password`, `v1` or `v2`.
+    pub version_in: String,
+    /// One word.
+    pub outcome: String,
+    /// Anaplan's status; 0 where there was none.
+    pub upstream_status: u16,
+}
+
+impl Metrics {
+    /// Registers them.
+    ///
+    /// # Errors
+    /// None that can occur: the names are constants.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new_custom(Some("cba_gateway".into()), None)?;
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone())).map(|()| metric)
+        };
+        let gauge = |name: &str, help: &str| {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone())).map(|()| metric)
+        };
+        let times = |name: &str, help: &str, labels: &[&str]| {
+            let metric = GaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone())).map(|()| metric)
+        };
+        let seconds = |name: &str, help: &str| {
+            let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()))?;
+            registry.register(Box::new(metric.clone())).map(|()| metric)
+        };
+        let transition = IntGaugeVec::new(
+            Opts::new("client_in_transition", "1 for a client that has transition = true"),
+            &["client"],
+        )?;
+        registry.register(Box::new(transition.clone()))?;
+        let tls_end = Gauge::new(
+            "tls_certificate_not_after_timestamp_seconds",
+            "End of the TLS listener's certificate, seconds of Unix time; 0 without one",
+        )?;
+        registry.register(Box::new(tls_end.clone()))?;
+        let build = IntGaugeVec::new(Opts::new("build_info", "Always 1; the version is a label"), &["version"])?;
+        registry.register(Box::new(build.clone()))?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(Self {
+            logins: counters(
+                "logins_total",
+                "Verified logins by client, identity and outcome",
+                &["client", "identity", "outcome"],
+            )?,
+            refused: counters(
+                "refused_total",
+                "Connections and requests that were refused before a login, by reason",
+                &["reason"],
+            )?,
+            token_requests: counters(
+                "token_requests_total",
+                "Forwarded refresh, validate and logout requests by status",
+                &["path", "status"],
+            )?,
+            whole: seconds("login_duration_seconds", "From a request for a login to its outcome")?,
+            agent: seconds("agent_duration_seconds", "How long the agent took for a payload")?,
+            upstream: seconds("upstream_duration_seconds", "How long Anaplan took for a login")?,
+            connections: gauge("connections", "Open connections")?,
+            ready: gauge("ready", "1 while an agent is ready and logins are not paused")?,
+            last_login: times(
+                "client_last_login_timestamp_seconds",
+                "Last successful login, seconds of Unix time; 0 for none since the start",
+                &["client"],
+            )?,
+            certificate_end: times(
+                "client_certificate_not_after_timestamp_seconds",
+                "End of a client's certificate, seconds of Unix time",
+                &["client", "file"],
+            )?,
+            transition,
+            tls_end,
+            last: Mutex::default(),
+            registry,
+        })
+    }
+
+    /// Shows the clients of a configuration, and no others.
+    #[allow(clippy::cast_precision_loss)] // Seconds of Unix time are far below the 53 bits that a float holds exactly.
+    pub fn show(&self, config: &Config, tls_end: Option<u64>) {
+        self.transition.reset();
+        self.certificate_end.reset();
+        for client in &config.clients {
+            self.transition.with_label_values(&[&client.name]).set(i64::from(client.transition && !client.disabled));
+            self.last_login.with_label_values(&[&client.name]);
+            for one in &client.certificates {
+                let file = one.path.display().to_string();
+                self.certificate_end
+                    .with_label_values(&[client.name.as_str(), &file])
+                    .set(one.certificate.not_after as f64);
+            }
+        }
+        self.tls_end.set(tls_end.unwrap_or_default() as f64);
+    }
+
+    /// Counts a login.
+    #[allow(clippy::cast_precision_loss)] // As above.
+    pub fn login(&self, record: &LoginRecord, outcome: &str) {
+        self.logins.with_label_values(&[record.client.as_str(), record.version_in(), outcome]).inc();
+        self.whole.observe(record.whole.as_secs_f64());
+        self.agent.observe(record.agent.as_secs_f64());
+        if record.upstream_status != 0 {
+            self.upstream.observe(record.upstream.as_secs_f64());
+        }
+        let time = now();
+        if outcome == "ok" {
+            self.last_login.with_label_values(&[&record.client]).set(time as f64);
+        }
+        let last = LastLogin {
+            time,
+            version_in: record.version_in().into(),
+            outcome: outcome.into(),
+            upstream_status: record.upstream_status,
+        };
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).insert(record.client.clone(), last);
+    }
+
+    /// Counts a connection or request that was refused.
+    pub fn refused(&self, reason: &str) {
+        self.refused.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a forwarded request with an Anaplan token.
+    pub fn token_request(&self, path: &str, status: u16) {
+        self.token_requests.with_label_values(&[path, &status.to_string()]).inc();
+    }
+
+    /// The last login of each client since the start.
+    #[must_use]
+    pub fn last_logins(&self) -> BTreeMap<String, LastLogin> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The text for Prometheus.
+    ///
+    /// # Errors
+    /// None that can occur: it is written to memory.
+    pub fn text(&self, connections: usize, is_ready: bool) -> prometheus::Result<String> {
+        self.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
+        self.ready.set(i64::from(is_ready));
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// Replaces the metrics file, so that a reader sees the old text or the new. Readable to all: the collector is another user.
+///
+/// # Errors
+/// When the directory cannot be written.
+pub fn write_file(path: &Path, text: &str) -> Result<(), io::Error> {
+    let mut name = path.as_os_str().to_owned();
+    // The collector reads only names that end in .prom.
+    name.push(".new");
+    let new = Path::new(&name);
+    let _ = fs::remove_file(new);
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(new)?;
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.write_all(text.as_bytes())?;
+    fs::rename(new, path)
+}

@@ -1,0 +1,64 @@
+//! Times in which no login is posted, because the service said so to an earlier one.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+
+use crate::failure::Failure;
+use crate::upstream::UpstreamAnswer;
+use crate::upstream::answer::bounded;
+
+/// After a login that the service refused: the certificate is disabled, or the clock is wrong.
+const AFTER_REFUSAL: Duration = Duration::from_secs(60);
+
+/// The present pause.
+#[derive(Debug, Default)]
+pub struct Pause(Mutex<Option<(Instant, Reason)>>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    TooMany,
+    Refused(u16),
+}
+
+impl Pause {
+    /// Learns from the service's answer to a login.
+    pub fn learn(&self, answer: &UpstreamAnswer) {
+        let next = match answer.status {
+            StatusCode::TOO_MANY_REQUESTS => {
+                let wait = bounded(Duration::from_secs(answer.retry_after.unwrap_or(0)));
+                Some((Instant::now() + wait, Reason::TooMany))
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Some((Instant::now() + AFTER_REFUSAL, Reason::Refused(answer.status.as_u16())))
+            }
+            _ => return,
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = next;
+    }
+
+    /// Checks that a login may be posted.
+    ///
+    /// # Errors
+    /// During a pause.
+    pub fn check(&self) -> Result<(), Failure> {
+        let held = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((until, reason)) = held else { return Ok(()) };
+        let Some(left) = until.checked_duration_since(Instant::now()) else { return Ok(()) };
+        Err(match reason {
+            Reason::TooMany => Failure::too_many("Anaplan takes no further logins at the moment", left),
+            Reason::Refused(status) => Failure::until_repaired(
+                "paused",
+                format!(
+                    "Anaplan refused the last login ({status}); logins stop for a minute. Check the certificate in Anaplan and this host's clock"
+                ),
+            ),
+        })
+    }
+
+    /// Ends the pause, as a reload does.
+    pub fn end(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}

@@ -1,0 +1,147 @@
+//! How often: logins of a client, failures of a source, requests with Anaplan tokens.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use governor::clock::{Clock as _, MonotonicClock};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::HashMapStateStore;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+
+use crate::source::Source;
+use crate::verify::Rates;
+
+/// Failures of one source under one client, in [`WINDOW`], after which it is not verified any more.
+const FAILURES: u32 = 10;
+
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Sources whose failures are counted. Beyond it, a source that is not yet counted is not verified.
+const SOURCES: usize = 16 << 10;
+
+/// Requests with Anaplan tokens that one source may make in a minute.
+const TOKEN_REQUESTS: NonZeroU32 = NonZeroU32::new(600).expect("600 is not 0"); // invariant: 600 is not 0
+
+/// Refusals of one source that are logged in a minute.
+const LOGGED_REFUSALS: NonZeroU32 = NonZeroU32::new(30).expect("30 is not 0"); // invariant: 30 is not 0
+
+type Middleware = NoOpMiddleware<Instant>;
+type PerSource = RateLimiter<Source, HashMapStateStore<Source>, MonotonicClock, Middleware>;
+
+/// Logins of one client.
+#[derive(Clone, Debug)]
+pub struct ClientRate {
+    per_minute: NonZeroU32,
+    limiter: Arc<RateLimiter<NotKeyed, InMemoryState, MonotonicClock, Middleware>>,
+}
+
+impl ClientRate {
+    /// A rate with its whole burst.
+    #[must_use]
+    pub fn new(per_minute: NonZeroU32) -> Self {
+        let limiter = RateLimiter::direct_with_clock(Quota::per_minute(per_minute), MonotonicClock);
+        Self { per_minute, limiter: Arc::new(limiter) }
+    }
+
+    /// The same counter where the rate is unchanged, else a new one.
+    #[must_use]
+    pub fn renewed(old: Option<&Self>, per_minute: NonZeroU32) -> Self {
+        old.filter(|old| old.per_minute == per_minute).cloned().unwrap_or_else(|| Self::new(per_minute))
+    }
+
+    /// Counts a login.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn count(&self) -> Result<(), Duration> {
+        self.limiter.check().map_err(|wait| wait.wait_time_from(MonotonicClock.now()))
+    }
+}
+
+/// What is counted by source.
+pub struct SourceRates {
+    failures: Mutex<HashMap<(Source, String), (u32, Instant)>>,
+    tokens: PerSource,
+    logged: PerSource,
+}
+
+impl Default for SourceRates {
+    fn default() -> Self {
+        let per_source = |rate| RateLimiter::new(Quota::per_minute(rate), HashMapStateStore::default(), MonotonicClock);
+        Self { failures: Mutex::default(), tokens: per_source(TOKEN_REQUESTS), logged: per_source(LOGGED_REFUSALS) }
+    }
+}
+
+impl SourceRates {
+    /// Counts a request with an Anaplan token.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn count_token_request(&self, source: Source) -> Result<(), Duration> {
+        forget_old(&self.tokens);
+        self.tokens.check_key(&source).map_err(|wait| wait.wait_time_from(MonotonicClock.now()))
+    }
+
+    /// Whether one more refusal of this source is logged.
+    #[must_use]
+    pub fn may_log(&self, source: Source) -> bool {
+        forget_old(&self.logged);
+        self.logged.check_key(&source).is_ok()
+    }
+}
+
+impl Rates for SourceRates {
+    fn may_try(&self, source: Source, client: &str) -> bool {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.len() >= SOURCES {
+            failures.retain(|_, (_, since)| since.elapsed() < WINDOW);
+        }
+        match failures.get(&(source, client.to_owned())) {
+            Some((count, since)) => *count < FAILURES || since.elapsed() >= WINDOW,
+            None => failures.len() < SOURCES,
+        }
+    }
+
+    fn failed(&self, source: Source, client: &str) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = failures.entry((source, client.to_owned())).or_insert((0, Instant::now()));
+        if entry.1.elapsed() >= WINDOW {
+            *entry = (0, Instant::now());
+        }
+        entry.0 = entry.0.saturating_add(1);
+    }
+}
+
+fn forget_old(limiter: &PerSource) {
+    if limiter.len() > SOURCES {
+        limiter.retain_recent();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_stop_one_source_under_one_client_alone() {
+        let rates = SourceRates::default();
+        for _ in 0..FAILURES {
+            assert!(rates.may_try(Source::User(1), "a"));
+            rates.failed(Source::User(1), "a");
+        }
+        assert!(!rates.may_try(Source::User(1), "a"));
+        assert!(rates.may_try(Source::User(1), "b") && rates.may_try(Source::User(2), "a"));
+    }
+
+    #[test]
+    fn a_client_has_a_rate_that_a_reload_does_not_renew() {
+        let rate = ClientRate::new(NonZeroU32::new(2).unwrap());
+        assert!(rate.count().is_ok() && rate.count().is_ok());
+        let again = ClientRate::renewed(Some(&rate), NonZeroU32::new(2).unwrap());
+        assert!(again.count().unwrap_err() > Duration::from_secs(20));
+        assert!(ClientRate::renewed(Some(&rate), NonZeroU32::new(3).unwrap()).count().is_ok());
+    }
+}

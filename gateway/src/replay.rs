@@ -1,0 +1,79 @@
+//! v2 messages that were used: each logs in once.
+//!
+//! PURE. A message is remembered until its own time can no longer be accepted. Nothing is evicted before: a client whose
+//! share is full has to wait.
+
+use std::collections::HashMap;
+
+/// SHA-256 of a message.
+pub type MessageId = [u8; 32];
+
+/// The messages that each client has used.
+#[derive(Debug, Default)]
+pub struct SpentMessages {
+    by_client: HashMap<String, HashMap<MessageId, u64>>,
+}
+
+/// Why a message is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spent {
+    /// It was used.
+    Used,
+    /// The client has as many messages as are remembered.
+    Full,
+}
+
+impl SpentMessages {
+    /// Checks that a client may use a message now.
+    ///
+    /// # Errors
+    /// When it was used, or no further one could be remembered.
+    pub fn check(&mut self, client: &str, message: &MessageId, now: u64, capacity: usize) -> Result<(), Spent> {
+        let Some(own) = self.by_client.get_mut(client) else { return Ok(()) };
+        if own.get(message).is_some_and(|until| *until >= now) {
+            return Err(Spent::Used);
+        }
+        if own.len() >= capacity {
+            own.retain(|_, until| *until >= now);
+        }
+        if own.len() >= capacity { Err(Spent::Full) } else { Ok(()) }
+    }
+
+    /// Remembers a message until a time, itself included.
+    pub fn spend(&mut self, client: &str, message: MessageId, until: u64) {
+        self.by_client.entry(client.to_owned()).or_default().insert(message, until);
+    }
+}
+
+/// How many messages of one client are remembered: as many as its rate allows in the time for which one is kept.
+#[must_use]
+pub fn capacity(rate_per_minute: u32, max_skew: u64) -> usize {
+    let kept = 2 * max_skew / 60 + 2;
+    usize::try_from(u64::from(rate_per_minute) * kept).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_taken_once_while_its_time_could_be_accepted() {
+        let mut spent = SpentMessages::default();
+        assert_eq!(spent.check("a", &[1; 32], 100, 4), Ok(()));
+        spent.spend("a", [1; 32], 400);
+        assert_eq!(spent.check("a", &[1; 32], 400, 4), Err(Spent::Used));
+        assert_eq!(spent.check("b", &[1; 32], 400, 4), Ok(()));
+        assert_eq!(spent.check("a", &[1; 32], 401, 4), Ok(()));
+    }
+
+    #[test]
+    fn a_full_share_waits_and_evicts_nothing() {
+        let mut spent = SpentMessages::default();
+        spent.spend("a", [1; 32], 400);
+        spent.spend("a", [2; 32], 500);
+        assert_eq!(spent.check("a", &[3; 32], 300, 2), Err(Spent::Full));
+        assert_eq!(spent.check("a", &[1; 32], 300, 2), Err(Spent::Used));
+        assert_eq!(spent.check("a", &[3; 32], 450, 2), Ok(()));
+        assert_eq!(capacity(30, 300), 360);
+    }
+}

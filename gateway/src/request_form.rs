@@ -1,0 +1,175 @@
+//! The form of a request: which of the four paths it names, and whether it can come from a browser or a proxy.
+//!
+//! PURE. It looks at method, target and headers, never at a body.
+
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::{Method, Version};
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// `POST /token/authenticate`.
+    Authenticate,
+    /// `POST /token/refresh`.
+    Refresh,
+    /// `GET` or `POST /token/validate`.
+    Validate,
+    /// `POST /token/logout`.
+    Logout,
+    /// `GET /healthz`.
+    Health,
+    /// `GET /readyz`.
+    Ready,
+}
+
+/// Why a request is refused for its form alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormError {
+    /// Another method or path.
+    #[error("there is no such resource; the gateway serves /token/authenticate, refresh, validate and logout")]
+    NotFound,
+    /// A target with scheme and host, or CONNECT.
+    #[error("the request came through a proxy; except this host from proxying (NO_PROXY)")]
+    Proxied,
+    /// A request of a browser.
+    #[error("requests of browsers are not served")]
+    Browser,
+    /// Another `Host`.
+    #[error("the Host header does not name this listener")]
+    Host,
+    /// `Upgrade` to anything but HTTP/2, which is ignored.
+    #[error("the Upgrade header is not served")]
+    Upgrade,
+    /// Two `Authorization` headers, or two lengths.
+    #[error("the request can be read in two ways")]
+    Ambiguous,
+}
+
+/// Which resource a request names; `port` is the port of a plain listener, `None` on a TLS listener.
+///
+/// # Errors
+/// See [`FormError`].
+pub fn route(parts: &Parts, port: Option<u16>) -> Result<Route, FormError> {
+    if parts.method == Method::CONNECT || parts.uri.scheme().is_some() || parts.uri.authority().is_some() {
+        return Err(FormError::Proxied);
+    }
+    let headers = &parts.headers;
+    if parts.method == Method::OPTIONS || headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
+        return Err(FormError::Browser);
+    }
+    // Java's own client offers HTTP/2 in this way on every plain connection; ignoring it is the standard's answer.
+    if headers.get_all(UPGRADE).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"h2c")) {
+        return Err(FormError::Upgrade);
+    }
+    let several = |name| headers.get_all(name).iter().nth(1).is_some();
+    let two_lengths = headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH);
+    if several(AUTHORIZATION) || several(HOST) || several(TRANSFER_ENCODING) || several(CONTENT_LENGTH) || two_lengths {
+        return Err(FormError::Ambiguous);
+    }
+    if let Some(port) = port {
+        let host = headers.get(HOST).map(|host| host.as_bytes().to_ascii_lowercase());
+        // HTTP/1.0 has no Host header; no browser sends that version.
+        let fits = host.map_or(parts.version == Version::HTTP_10, |host| is_loopback_host(&host, port));
+        if !fits {
+            return Err(FormError::Host);
+        }
+    }
+    let path: Vec<&str> = parts.uri.path().split('/').filter(|part| !part.is_empty()).collect();
+    match (parts.method.as_str(), path.as_slice()) {
+        ("POST", ["token", "authenticate"]) => Ok(Route::Authenticate),
+        ("POST", ["token", "refresh"]) => Ok(Route::Refresh),
+        ("GET" | "POST", ["token", "validate"]) => Ok(Route::Validate),
+        ("POST", ["token", "logout"]) => Ok(Route::Logout),
+        ("GET", ["healthz"]) if port.is_none() => Ok(Route::Health),
+        ("GET", ["readyz"]) if port.is_none() => Ok(Route::Ready),
+        _ => Err(FormError::NotFound),
+    }
+}
+
+fn is_loopback_host(host: &[u8], port: u16) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else { return false };
+    ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| match host.strip_prefix(name) {
+        Some("") => port == 80,
+        Some(rest) => rest.strip_prefix(':') == Some(port.to_string().as_str()),
+        None => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn parts(method: &str, target: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn with_host(method: &str, target: &str, more: &[(&str, &str)]) -> Result<Route, FormError> {
+        let headers: Vec<(&str, &str)> = [("host", "localhost:731")].iter().chain(more).copied().collect();
+        route(&parts(method, target, &headers), Some(731))
+    }
+
+    #[test]
+    fn the_four_paths_are_found_with_slashes_and_queries() {
+        for target in ["/token/authenticate", "//token//authenticate/", "/token/authenticate?x=1"] {
+            assert_eq!(with_host("POST", target, &[]), Ok(Route::Authenticate), "{target}");
+        }
+        assert_eq!(with_host("GET", "/token/validate", &[]), Ok(Route::Validate));
+        for (method, target) in [("GET", "/token/authenticate"), ("POST", "/"), ("POST", "/sign"), ("GET", "/healthz")]
+        {
+            assert_eq!(with_host(method, target, &[]), Err(FormError::NotFound), "{method} {target}");
+        }
+        assert_eq!(route(&parts("GET", "/healthz", &[]), None), Ok(Route::Health));
+    }
+
+    #[test]
+    fn browsers_and_proxies_are_refused() {
+        let target = "/token/authenticate";
+        assert_eq!(with_host("POST", target, &[("origin", "null")]), Err(FormError::Browser));
+        assert_eq!(with_host("POST", target, &[("sec-fetch-site", "none")]), Err(FormError::Browser));
+        assert_eq!(with_host("OPTIONS", target, &[]), Err(FormError::Browser));
+        assert_eq!(with_host("POST", "http://localhost:731/token/authenticate", &[]), Err(FormError::Proxied));
+        assert_eq!(with_host("CONNECT", "localhost:731", &[]), Err(FormError::Proxied));
+        assert_eq!(with_host("POST", target, &[("upgrade", "websocket")]), Err(FormError::Upgrade));
+        assert_eq!(with_host("POST", target, &[("upgrade", "h2c")]), Ok(Route::Authenticate));
+    }
+
+    #[test]
+    fn a_host_that_was_rebound_is_refused() {
+        for (host, fits) in [
+            ("localhost:731", true),
+            ("LOCALHOST:731", true),
+            ("127.0.0.1:731", true),
+            ("[::1]:731", true),
+            ("localhost", false),
+            ("localhost:732", false),
+            ("localhost.evil.example:731", false),
+            ("evil.example:731", false),
+            ("127.0.0.1:731:731", false),
+            ("", false),
+        ] {
+            let found = route(&parts("POST", "/token/logout", &[("host", host)]), Some(731));
+            assert_eq!(found.is_ok(), fits, "{host}");
+        }
+        assert_eq!(route(&parts("POST", "/token/logout", &[]), Some(731)), Err(FormError::Host));
+        assert_eq!(route(&parts("POST", "/token/logout", &[("host", "localhost")]), Some(80)), Ok(Route::Logout));
+    }
+
+    #[test]
+    fn a_request_that_can_be_read_in_two_ways_is_refused() {
+        for twice in [
+            &[("authorization", "a"), ("authorization", "b")][..],
+            &[("host", "localhost:731")],
+            &[("content-length", "1"), ("transfer-encoding", "chunked")],
+            &[("content-length", "1"), ("content-length", "2")],
+        ] {
+            assert_eq!(with_host("POST", "/token/authenticate", twice), Err(FormError::Ambiguous), "{twice:?}");
+        }
+    }
+}

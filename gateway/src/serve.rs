@@ -1,0 +1,212 @@
+//! `serve`: set-up, signals, reload, and the end in good order.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::gateway::{Gateway, Set};
+use crate::library::{Error, Kind, Result};
+use crate::metrics::write_file;
+use crate::server::listener::{self, Listening};
+use crate::{admin, connections, server};
+
+/// How often the metrics file is written.
+const METRICS: Duration = Duration::from_secs(15);
+
+/// Files beside connections: sockets to agents and to the service.
+const RESERVED: u64 = 1024;
+
+/// Serves until SIGTERM.
+///
+/// # Errors
+/// When the configuration does not hold, or a socket cannot be bound.
+pub fn serve(config: Config) -> Result<()> {
+    refuse_root()?;
+    let path = config.path.clone();
+    let set = Set::read(config)?;
+    set.config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let listening = listener::open(&set.config)?;
+    raise_open_files();
+    let admin = set.config.admin.as_ref().map(admin::open).transpose()?.flatten();
+    let gateway = Gateway::new(set)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| unexpected("start the threads", &error))?;
+    let served = runtime.block_on(run(&gateway, listening, admin, &path));
+    tracing::info!("ended");
+    served
+}
+
+/// Root reads every key and every socket of the host, and the gateway parses what strangers send.
+fn refuse_root() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Err(Error::new(Kind::NotAllowed, "cannot serve as root: the gateway must not run with root's rights")
+            .hint("systemctl start cba-gateway, or setpriv --reuid cba-gateway --regid cba-gateway --init-groups cba-gateway serve"));
+    }
+    Ok(())
+}
+
+fn unexpected(what: &str, error: &std::io::Error) -> Error {
+    Error::new(Kind::Unexpected, format!("cannot {what}: {error}"))
+}
+
+/// Each connection is an open file.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = u64::try_from(connections::MOST).unwrap_or(0) + RESERVED;
+    let wanted = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
+        if let Err(error) = raised {
+            tracing::warn!("cannot raise the number of open files: {error}");
+        }
+    }
+}
+
+async fn run(
+    gateway: &Arc<Gateway>,
+    listening: Vec<Listening>,
+    admin: Option<admin::AdminSocket>,
+    path: &Path,
+) -> Result<()> {
+    let failed = |error: std::io::Error| unexpected("serve", &error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let (over, ended) = watch::channel(false);
+    let mut servers = tokio::task::JoinSet::new();
+    for one in listening {
+        let (address, kind) = (one.address().map_err(failed)?, one.kind);
+        let listener = one.into_tokio().map_err(failed)?;
+        let how = if kind == server::Kind::Tls { "TLS" } else { "plain HTTP" };
+        tracing::info!("serving {how} on {address}");
+        servers.spawn(server::serve(Arc::clone(gateway), listener, kind, ended.clone()));
+    }
+    let background = background(gateway, admin)?;
+    tell(&[NotifyState::Ready, NotifyState::Status(&status(gateway))]);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                let monotonic = NotifyState::monotonic_usec_now();
+                let mut states = vec![NotifyState::Reloading];
+                states.extend(monotonic);
+                tell(&states);
+                reload(gateway, path);
+                tell(&[NotifyState::Ready, NotifyState::Status(&status(gateway))]);
+            }
+        }
+    }
+    tracing::info!("ending: no further connection is accepted, and logins under way are answered");
+    tell(&[NotifyState::Stopping]);
+    gateway.drain();
+    let _ = over.send(true);
+    // A second signal ends it at once. The deadline of a login bounds the wait; a caller that does not read its answer is
+    // not waited for.
+    let patience = gateway.set().config.deadline + Duration::from_secs(5);
+    let drained = async {
+        while servers.join_next().await.is_some() {}
+        gateway.logins.ended().await;
+    };
+    tokio::select! {
+        _ = tokio::time::timeout(patience, drained) => {}
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    background.abort_all_now();
+    Ok(())
+}
+
+/// The admin socket, the metrics file and the watchdog.
+fn background(gateway: &Arc<Gateway>, admin: Option<admin::AdminSocket>) -> Result<Background> {
+    let mut tasks = Vec::new();
+    let mut own = None;
+    if let Some(admin) = admin {
+        let listener = admin.listener().map_err(|error| unexpected("serve the admin socket", &error))?;
+        tasks.push(tokio::spawn(admin::serve(Arc::clone(gateway), listener)));
+        own = Some(admin);
+    }
+    tasks.push(tokio::spawn(write_metrics(Arc::clone(gateway))));
+    if let Some(whole) = sd_notify::watchdog_enabled() {
+        tasks.push(tokio::spawn(async move {
+            loop {
+                tell(&[NotifyState::Watchdog]);
+                tokio::time::sleep(whole / 2).await;
+            }
+        }));
+    }
+    Ok(Background { tasks, _admin: own })
+}
+
+/// Tasks beside the listeners; the admin socket's path goes with them.
+struct Background {
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    _admin: Option<admin::AdminSocket>,
+}
+
+impl Background {
+    fn abort_all_now(self) {
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+/// Reads configuration, certificates and key as one set, and takes it whole or not at all.
+fn reload(gateway: &Arc<Gateway>, path: &Path) {
+    match Config::read(path).and_then(Set::read) {
+        Ok(next) => {
+            let old = gateway.set();
+            if !same_listeners(&old.config, &next.config) {
+                tracing::warn!("listen, [tls] listen or [admin] socket changed: that needs a restart");
+            }
+            next.config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            gateway.swap(next);
+            tracing::info!("the configuration was read again and is in force: {}", status(gateway));
+        }
+        Err(error) => {
+            tracing::error!("the new configuration does not hold, the old one stays in force: {}", error.message);
+            error.hints.iter().for_each(|hint| tracing::error!("hint: {hint}"));
+        }
+    }
+}
+
+fn same_listeners(old: &Config, new: &Config) -> bool {
+    let tls = |config: &Config| config.tls.as_ref().map(|tls| tls.listen.clone());
+    let admin = |config: &Config| config.admin.as_ref().and_then(|admin| admin.socket.clone());
+    old.listen == new.listen && tls(old) == tls(new) && admin(old) == admin(new)
+}
+
+async fn write_metrics(gateway: Arc<Gateway>) {
+    loop {
+        let set = gateway.set();
+        if let Some(file) = set.config.admin.as_ref().and_then(|admin| admin.metrics_file.as_ref()) {
+            let is_ready = gateway.ready().await.is_ok();
+            let text = gateway.metrics.text(gateway.connections.count(), is_ready).unwrap_or_default();
+            if let Err(error) = write_file(file, &text) {
+                tracing::warn!("cannot write the metrics to {}: {error}", file.display());
+            }
+        }
+        tokio::time::sleep(METRICS).await;
+    }
+}
+
+fn status(gateway: &Gateway) -> String {
+    let set = gateway.set();
+    let active = set.config.clients.iter().filter(|client| !client.disabled).count();
+    format!("{active} clients, upstream {}", set.upstream.name())
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    // A manager that went away is no reason to end.
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!("systemd cannot be told: {error}");
+    }
+}

@@ -1,0 +1,176 @@
+//! The listeners: take connections, learn who made them, serve HTTP on them, and end in good order.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::connections::Connection;
+use crate::gateway::Gateway;
+use crate::sock_diag;
+use crate::source::Caller;
+
+pub mod delivery;
+pub mod listener;
+mod reply;
+mod routes;
+pub mod tls;
+
+use delivery::{Delivery, Tracked};
+use routes::Client;
+
+/// How long the head of a request may take, and a connection may be idle.
+const HEAD_TIME: Duration = Duration::from_secs(15);
+
+/// The longest head, in bytes.
+const HEAD_LIMIT: usize = 16 << 10;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// For requests that were sent before the end was known.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Plain HTTP on a loopback address.
+    Plain,
+    /// TLS.
+    Tls,
+}
+
+/// Serves a listener until `end` says that it is over, and then until its connections are answered.
+pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, kind: Kind, mut end: watch::Receiver<bool>) {
+    let mut tasks = JoinSet::new();
+    let for_connections = end.clone();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => take(&gateway, stream, kind, &mut tasks, &for_connections),
+                Err(error) => cannot_accept(&error).await,
+            },
+            Some(_) = tasks.join_next() => {}
+            () = ended(&mut end) => break,
+        }
+    }
+    drop(listener);
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn ended(end: &mut watch::Receiver<bool>) {
+    let _ = end.wait_for(|ended| *ended).await;
+}
+
+/// The system has no descriptor left, or the client is gone already.
+async fn cannot_accept(error: &std::io::Error) {
+    if matches!(error.kind(), std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::Interrupted) {
+        return;
+    }
+    tracing::warn!("cannot accept a connection: {error}");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+fn take(gateway: &Arc<Gateway>, stream: TcpStream, kind: Kind, tasks: &mut JoinSet<()>, end: &watch::Receiver<bool>) {
+    let Some((caller, port)) = identify(gateway, &stream, kind) else { return };
+    let Some(connection) = gateway.connections.enter(caller.source()) else {
+        gateway.metrics.refused("connections");
+        return;
+    };
+    let _ = stream.set_nodelay(true);
+    let (gateway, end) = (Arc::clone(gateway), end.clone());
+    tasks.spawn(async move {
+        match kind {
+            Kind::Plain => serve_connection(gateway, caller, Some(port), stream, connection, end).await,
+            Kind::Tls => {
+                let Some(config) = gateway.set().tls.clone() else { return };
+                let handshake = TlsAcceptor::from(config).accept(stream);
+                let accepted = tokio::select! {
+                    accepted = tokio::time::timeout(HANDSHAKE, handshake) => accepted,
+                    () = connection.leave.notified() => return,
+                };
+                match accepted {
+                    Ok(Ok(stream)) => serve_connection(gateway, caller, None, stream, connection, end).await,
+                    Ok(Err(error)) => {
+                        gateway.metrics.refused("tls");
+                        tracing::debug!("TLS with {caller} failed: {error}");
+                    }
+                    Err(_) => gateway.metrics.refused("tls"),
+                }
+            }
+        }
+    });
+}
+
+/// Who connected: on loopback the user by the kernel's word, asked once and at once.
+fn identify(gateway: &Gateway, stream: &TcpStream, kind: Kind) -> Option<(Caller, u16)> {
+    let (Ok(address), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return None };
+    let mut caller = Caller { address, user: None };
+    if kind == Kind::Plain {
+        // A plain listener has a loopback address, so anything else would be a fault of ours.
+        if !caller.ip().is_loopback() {
+            return None;
+        }
+        let found = sock_diag::owner(address, local);
+        let why = match found {
+            Ok(Ok(user)) => {
+                caller.user = Some(user);
+                return Some((caller, local.port()));
+            }
+            Ok(Err(why)) => why.to_string(),
+            Err(error) => error.to_string(),
+        };
+        gateway.metrics.refused("no_user");
+        if gateway.rates.may_log(caller.source()) {
+            tracing::warn!("refused the connection from {caller}: cannot tell whose it is: {why}");
+        }
+        return None;
+    }
+    Some((caller, local.port()))
+}
+
+async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    gateway: Arc<Gateway>,
+    caller: Caller,
+    port: Option<u16>,
+    stream: S,
+    connection: Connection,
+    mut end: watch::Receiver<bool>,
+) {
+    let delivery = Delivery::default();
+    let service = service_fn(|request| {
+        let client = Client { gateway: &gateway, caller, port, delivery: &delivery };
+        let busy = connection.begin();
+        async move {
+            let reply = routes::answer(client, request).await;
+            drop(busy);
+            Ok::<_, Infallible>(reply)
+        }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_LIMIT).max_headers(100);
+    let stream = Tracked::new(stream, delivery.clone());
+    let mut served = pin!(http.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        _ = served.as_mut() => return,
+        () = connection.leave.notified() => return,
+        () = ended(&mut end) => {}
+    }
+    // What was sent before the end was known is read and answered; the answer closes the connection.
+    tokio::select! {
+        biased;
+        _ = served.as_mut() => return,
+        () = tokio::time::sleep(LINGER) => {}
+    }
+    served.as_mut().graceful_shutdown();
+    let _ = served.await;
+}

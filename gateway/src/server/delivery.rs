@@ -1,0 +1,113 @@
+//! Tells when an answer was written: after the flush that follows it, not when it was made.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use hyper::body::{Body, Bytes, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::logins::Waiter;
+
+/// The answers of one connection that wait for their flush.
+#[derive(Clone, Debug, Default)]
+pub struct Delivery(Arc<Mutex<Vec<Waiter>>>);
+
+impl Delivery {
+    fn expect(&self, waiter: Waiter) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(waiter);
+    }
+
+    fn flushed(&self) {
+        let written = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        written.into_iter().for_each(Waiter::delivered);
+    }
+}
+
+/// The body of an answer. When the server has taken it, the next flush delivers it.
+pub struct ReplyBody {
+    data: Option<Bytes>,
+    waiter: Option<(Waiter, Delivery)>,
+}
+
+impl ReplyBody {
+    /// A body; with a waiter where it is the answer to a login.
+    #[must_use]
+    pub fn new(data: Bytes, waiter: Option<(Waiter, Delivery)>) -> Self {
+        // An empty body would not be asked for its data.
+        Self { data: Some(data), waiter }
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        if let Some((waiter, delivery)) = self.waiter.take() {
+            delivery.expect(waiter);
+        }
+        Poll::Ready(self.data.take().map(|data| Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.data.as_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(0)))
+    }
+}
+
+/// A stream whose flushes deliver answers.
+pub(super) struct Tracked<S> {
+    inner: S,
+    delivery: Delivery,
+}
+
+impl<S> Tracked<S> {
+    pub(super) fn new(inner: S, delivery: Delivery) -> Self {
+        Self { inner, delivery }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Tracked<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Tracked<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.inner).poll_flush(cx);
+        if matches!(flushed, Poll::Ready(Ok(()))) {
+            this.delivery.flushed();
+        }
+        flushed
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}

@@ -1,0 +1,113 @@
+//! The listening sockets: those that systemd hands over, or those of the configuration.
+
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use tokio::net::TcpListener;
+
+use super::Kind as ListenerKind;
+use crate::config::Config;
+use crate::library::{Error, Kind, Result, take_descriptor};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// A socket that is listened on.
+#[derive(Debug)]
+pub struct Listening {
+    /// The socket.
+    pub listener: StdListener,
+    /// What it is for.
+    pub kind: ListenerKind,
+}
+
+impl Listening {
+    /// Its address.
+    ///
+    /// # Errors
+    /// None that can occur for a bound socket.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Hands it to tokio.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn into_tokio(self) -> std::io::Result<TcpListener> {
+        self.listener.set_nonblocking(true)?;
+        TcpListener::from_std(self.listener)
+    }
+}
+
+/// The sockets of systemd where it hands some over, else one for each address of `listen`; and those of `[tls]`.
+///
+/// # Errors
+/// When one cannot be bound, or an inherited one is not a loopback listener.
+pub fn open(config: &Config) -> Result<Vec<Listening>> {
+    let mut all = inherited()?;
+    if all.is_empty() {
+        for address in &config.listen {
+            all.push(Listening { listener: bind(*address)?, kind: ListenerKind::Plain });
+        }
+    }
+    for address in config.tls.iter().flat_map(|tls| &tls.listen) {
+        all.push(Listening { listener: bind(*address)?, kind: ListenerKind::Tls });
+    }
+    Ok(all)
+}
+
+fn inherited() -> Result<Vec<Listening>> {
+    let refuse = |what: String| Error::new(Kind::Config, format!("cannot use the socket of systemd: {what}"));
+    let numbers = sd_notify::listen_fds().map_err(|error| refuse(error.to_string()))?;
+    let mut all = Vec::new();
+    for number in numbers {
+        let file = take_descriptor(number).map_err(|error| refuse(error.to_string()))?;
+        let is_tcp = sockopt::socket_acceptconn(&file).unwrap_or(false)
+            && sockopt::socket_domain(&file)
+                .is_ok_and(|domain| domain == AddressFamily::INET || domain == AddressFamily::INET6);
+        if !is_tcp {
+            return Err(
+                refuse("it is no listening TCP socket".into()).hint("ListenStream= must name an address and a port")
+            );
+        }
+        if sockopt::socket_reuseport(&file).unwrap_or(true) {
+            return Err(refuse("it has SO_REUSEPORT, so others could take its connections".into())
+                .hint("ReusePort=no in the .socket unit"));
+        }
+        let listener = StdListener::from(OwnedFd::from(file));
+        let address = listener.local_addr().map_err(|error| refuse(error.to_string()))?;
+        if !address.ip().to_canonical().is_loopback() {
+            return Err(refuse(format!("{address} is no loopback address; plain HTTP is for this host alone"))
+                .hint("ListenStream=127.0.0.1:731 and ListenStream=[::1]:731 in the .socket unit; other hosts use [tls] listen"));
+        }
+        all.push(Listening { listener, kind: ListenerKind::Plain });
+    }
+    Ok(all)
+}
+
+/// Binds one address. SO_REUSEADDR lets a restart take the port while old connections linger; SO_REUSEPORT stays unset.
+fn bind(address: SocketAddr) -> Result<StdListener> {
+    let failed = |error: rustix::io::Errno| {
+        let hint = match error {
+            rustix::io::Errno::ACCESS => {
+                "a port below 1024 needs systemd's socket (cba-gateway.socket) or CAP_NET_BIND_SERVICE".into()
+            }
+            rustix::io::Errno::ADDRINUSE => {
+                format!("`ss -ltnp 'sport = :{}'` shows which process has it", address.port())
+            }
+            _ => "check listen and [tls] listen".to_owned(),
+        };
+        Error::new(Kind::Config, format!("cannot listen on {address}: {error}")).hint(hint)
+    };
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(failed)?;
+    sockopt::set_socket_reuseaddr(&socket, true).map_err(failed)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true).map_err(failed)?;
+    }
+    rustix::net::bind(socket.as_fd(), &address).map_err(failed)?;
+    rustix::net::listen(&socket, BACKLOG).map_err(failed)?;
+    Ok(StdListener::from(socket))
+}

@@ -1,0 +1,71 @@
+//! Answers as they go to callers.
+
+use std::sync::Arc;
+
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use hyper::body::Bytes;
+
+use super::delivery::{Delivery, ReplyBody};
+use crate::failure::Failure;
+use crate::logins::{Outcome, Waiter};
+use crate::upstream::UpstreamAnswer;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+pub(super) type Reply = Response<ReplyBody>;
+
+/// The answer to a login, which is delivered to its waiter.
+pub(super) fn of_login(outcome: &Arc<Outcome>, waiter: Waiter, delivery: &Delivery, id: &str) -> Reply {
+    let waiting = Some((waiter, delivery.clone()));
+    match &**outcome {
+        Ok(answer) => of_answer(answer, waiting, id),
+        Err(failure) => of_failure_with(failure, waiting, id),
+    }
+}
+
+/// Anaplan's answer, after its check.
+pub(super) fn of_answer(answer: &UpstreamAnswer, waiting: Option<(Waiter, Delivery)>, id: &str) -> Reply {
+    let kind = answer.content_type.clone().unwrap_or(JSON);
+    let mut reply = reply(answer.status, kind, answer.body.clone(), waiting, id);
+    if let Some(wait) = answer.bounded_retry_after() {
+        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+    }
+    reply
+}
+
+pub(super) fn of_failure(failure: &Failure, id: &str) -> Reply {
+    of_failure_with(failure, None, id)
+}
+
+fn of_failure_with(failure: &Failure, waiting: Option<(Waiter, Delivery)>, id: &str) -> Reply {
+    let mut reply = reply(failure.status, JSON, failure.body(id).into(), waiting, id);
+    if let Some(wait) = failure.retry_after {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+    reply
+}
+
+/// A short text for health checks.
+pub(super) fn of_text(status: StatusCode, text: &'static str, id: &str) -> Reply {
+    reply(status, HeaderValue::from_static("text/plain; charset=utf-8"), text.into(), None, id)
+}
+
+/// Has the connection close after this answer.
+pub(super) fn closing(mut reply: Reply) -> Reply {
+    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    reply
+}
+
+fn reply(status: StatusCode, kind: HeaderValue, body: Bytes, waiting: Option<(Waiter, Delivery)>, id: &str) -> Reply {
+    let mut reply = Response::new(ReplyBody::new(body, waiting));
+    *reply.status_mut() = status;
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, kind);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // invariant: an id is hexadecimal
+    headers.insert(REQUEST_ID, HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("")));
+    reply
+}

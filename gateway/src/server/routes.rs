@@ -1,0 +1,177 @@
+//! What each request is answered with.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::{Body as _, Bytes, Incoming};
+
+use super::delivery::Delivery;
+use super::reply::{self, Reply};
+use crate::credentials::{Credentials, CredentialsError};
+use crate::failure::Failure;
+use crate::gateway::Gateway;
+use crate::library::hex;
+use crate::login::{self, LoginRequested, chain};
+use crate::login_body::LoginBody;
+use crate::request_form::{FormError, Route, route};
+use crate::source::Caller;
+use crate::upstream::UpstreamRequest;
+
+/// The longest body of a request, in bytes.
+const BODY_LIMIT: usize = 16 << 10;
+
+/// How long a body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// The connection that a request came by.
+#[derive(Clone, Copy)]
+pub(super) struct Client<'a> {
+    pub(super) gateway: &'a Arc<Gateway>,
+    pub(super) caller: Caller,
+    /// The port of a plain listener.
+    pub(super) port: Option<u16>,
+    pub(super) delivery: &'a Delivery,
+}
+
+/// Answers one request.
+pub(super) async fn answer(client: Client<'_>, request: Request<Incoming>) -> Reply {
+    let arrived = Instant::now();
+    let id = request_id();
+    let (parts, body) = request.into_parts();
+    let reply = match route(&parts, client.port) {
+        Ok(Route::Authenticate) => authenticate(client, &id, arrived, &parts, body).await,
+        Ok(Route::Refresh) => forward(client, &id, arrived, &parts, "/token/refresh").await,
+        Ok(Route::Validate) => forward(client, &id, arrived, &parts, "/token/validate").await,
+        Ok(Route::Logout) => forward(client, &id, arrived, &parts, "/token/logout").await,
+        Ok(Route::Health) => Ok(reply::of_text(StatusCode::OK, "alive\n", &id)),
+        Ok(Route::Ready) => Ok(match client.gateway.ready().await {
+            Ok(()) => reply::of_text(StatusCode::OK, "ready\n", &id),
+            Err(_) => reply::of_text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n", &id),
+        }),
+        Err(error) => Err(form_failure(error)),
+    };
+    let is_draining = client.gateway.is_draining();
+    match reply {
+        Ok(reply) if is_draining => reply::closing(reply),
+        Ok(reply) => reply,
+        Err(failure) => {
+            refuse(client, &id, &failure);
+            let reply = reply::of_failure(&failure, &id);
+            // What follows a request of bad form may be a part of it.
+            if is_draining || failure.outcome == "bad_request" { reply::closing(reply) } else { reply }
+        }
+    }
+}
+
+async fn authenticate(
+    client: Client<'_>,
+    id: &str,
+    arrived: Instant,
+    parts: &Parts,
+    body: Incoming,
+) -> Result<Reply, Failure> {
+    let body = read_body(body).await?;
+    let credentials = credentials(client, id, parts)?;
+    let body = match credentials {
+        Credentials::Certificate(_) => {
+            let read = LoginBody::read(&body);
+            Some(read.map_err(|error| Failure::not_verified(chain(&error)))?)
+        }
+        Credentials::Password { .. } => None,
+        Credentials::Token(_) => return Err(Failure::not_verified("an Anaplan token is no login")),
+    };
+    let requested = LoginRequested { id: id.to_owned(), caller: client.caller, arrived };
+    let waiter = login::begin(client.gateway, &requested, (&credentials, body.as_ref()))?;
+    let outcome = waiter.outcome().await.ok_or_else(|| Failure::until_repaired("unexpected", "the login was lost"))?;
+    Ok(reply::of_login(&outcome, waiter, client.delivery, id))
+}
+
+/// Forwards a request with an Anaplan token. Its holder could use it at Anaplan directly, so no client is looked for.
+async fn forward(
+    client: Client<'_>,
+    id: &str,
+    arrived: Instant,
+    parts: &Parts,
+    path: &'static str,
+) -> Result<Reply, Failure> {
+    let gateway = client.gateway;
+    let set = gateway.set();
+    let is_listed = |client: &Arc<crate::config::Client>, caller: Caller| client.admits_address(caller.ip());
+    let caller = client.caller;
+    if caller.user.is_none() && !set.config.clients.iter().any(|client| !client.disabled && is_listed(client, caller)) {
+        return Err(Failure::not_verified("no client is served from this address"));
+    }
+    let Credentials::Token(token) = credentials(client, id, parts)? else {
+        return Err(Failure::not_verified("the request needs an AnaplanAuthToken"));
+    };
+    gateway
+        .rates
+        .count_token_request(caller.source())
+        .map_err(|wait| Failure::too_many("too many requests with Anaplan tokens", wait))?;
+    let mut authorization = HeaderValue::from_str(&format!("AnaplanAuthToken {token}"))
+        .map_err(|_| Failure::not_verified("the Anaplan token is malformed"))?;
+    authorization.set_sensitive(true);
+    let method = if parts.method == Method::GET { Method::GET } else { Method::POST };
+    let request = UpstreamRequest { method, path, authorization, body: String::new() };
+    let sent = tokio::time::timeout_at(login::deadline(&set, arrived), set.upstream.send(&request)).await;
+    let answer = sent.map_err(|_| Failure::timeout("Anaplan"))?.map_err(|error| Failure::bad_gateway(chain(&error)))?;
+    gateway.metrics.token_request(path, answer.status.as_u16());
+    answer.check(false).map_err(|bad| Failure::bad_gateway(bad.to_string()))?;
+    Ok(reply::of_answer(&answer, None, id))
+}
+
+fn credentials(client: Client<'_>, id: &str, parts: &Parts) -> Result<Credentials, Failure> {
+    let value = parts.headers.get(AUTHORIZATION).ok_or_else(|| Failure::not_verified("no Authorization header"))?;
+    Credentials::read(value.as_bytes()).map_err(|error| {
+        if error == CredentialsError::PrivateKey {
+            client.gateway.metrics.refused("private_key");
+            tracing::error!(
+                "ALARM: request {id} of {} sent a private key in its Authorization header; replace that key and its certificate",
+                client.caller
+            );
+        }
+        Failure::not_verified(error.to_string())
+    })
+}
+
+async fn read_body(body: Incoming) -> Result<Bytes, Failure> {
+    let too_long = || Failure::form(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long");
+    if body.size_hint().lower() > u64::try_from(BODY_LIMIT).unwrap_or(u64::MAX) {
+        return Err(too_long());
+    }
+    match tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_LIMIT).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
+        Ok(Err(_)) => Err(Failure::form(StatusCode::BAD_REQUEST, "the body cannot be read")),
+        Err(_) => Err(Failure::form(StatusCode::BAD_REQUEST, "the body did not arrive in time")),
+    }
+}
+
+fn form_failure(error: FormError) -> Failure {
+    let status = match error {
+        FormError::NotFound => StatusCode::NOT_FOUND,
+        FormError::Browser | FormError::Host => StatusCode::FORBIDDEN,
+        FormError::Proxied | FormError::Upgrade | FormError::Ambiguous => StatusCode::BAD_REQUEST,
+    };
+    Failure::form(status, error.to_string())
+}
+
+fn refuse(client: Client<'_>, id: &str, failure: &Failure) {
+    client.gateway.metrics.refused(failure.outcome);
+    if client.gateway.rates.may_log(client.caller.source()) {
+        let reason = failure.detail.as_ref().unwrap_or(&failure.message);
+        tracing::warn!("refused {id}: {}, {}: {reason}", client.caller, failure.status.as_u16());
+    }
+}
+
+/// Eight hexadecimal digits.
+fn request_id() -> String {
+    let mut bytes = [0; 4];
+    // An id need not be secret; without a random source the agent signs nothing anyway.
+    let _ = getrandom::fill(&mut bytes);
+    hex(&bytes)
+}

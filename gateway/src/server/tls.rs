@@ -1,0 +1,37 @@
+//! Certificate and key of the TLS listener.
+
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config::{Tls, read_owned};
+use crate::library::{Error, Kind, Result};
+use crate::validity::not_after;
+
+/// TLS 1.2 and 1.3 with these files, and the end of the certificate.
+///
+/// # Errors
+/// When they cannot be read, or do not belong together.
+pub fn server_config(keys: &Tls, warnings: &mut Vec<String>) -> Result<(Arc<ServerConfig>, Option<u64>)> {
+    let failed = |what: String| {
+        Error::new(Kind::Config, format!("cannot use the certificate and key of [tls]: {what}"))
+            .hint("both are PEM files; the key belongs to the first certificate")
+    };
+    let chain = read_owned(&keys.certificate, warnings)?;
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(&chain).collect::<Result<_, _>>().map_err(|error| failed(error.to_string()))?;
+    let end = chain.first().and_then(|leaf| not_after(leaf));
+    let key = read_owned(&keys.key, warnings)?;
+    // The error of a key is not repeated: it could quote it.
+    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| failed("the key cannot be read".into()))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| failed(error.to_string()))?;
+    let mut config =
+        builder.with_no_client_auth().with_single_cert(chain, key).map_err(|error| failed(error.to_string()))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok((Arc::new(config), end))
+}

@@ -1,0 +1,73 @@
+//! Asks the kernel which user owns the other end of a loopback connection (sock_diag(7)).
+//!
+//! The request names one connection exactly. An answer counts only if it is that connection and it is established.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
+
+pub mod message;
+
+use message::{Connection, NoOwner};
+
+/// The kernel answers while the request is sent; this only bounds a fault.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The user who owns the socket at `peer`, of the connection between `peer` and `local`.
+///
+/// # Errors
+/// When the kernel cannot be asked, or its answer is not that connection in the state "established".
+pub fn owner(peer: SocketAddr, local: SocketAddr) -> io::Result<Result<u32, NoOwner>> {
+    let connection = Connection::new(peer, local);
+    let socket =
+        net::socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+    net::connect(&socket, &netlink::SocketAddrNetlink::new(0, 0))?;
+    net::send(&socket, &connection.request(), SendFlags::empty())?;
+    let mut answer = [0; 8 << 10];
+    let (length, _) = net::recv(&socket, &mut answer[..], RecvFlags::empty())?;
+    Ok(connection.owner(&answer[..length]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn owner_of(client: &TcpStream, server: &TcpListener) -> Result<u32, NoOwner> {
+        let (accepted, _) = server.accept().unwrap();
+        let found = owner(accepted.peer_addr().unwrap(), accepted.local_addr().unwrap()).unwrap();
+        assert_eq!(accepted.peer_addr().unwrap().port(), client.local_addr().unwrap().port());
+        found
+    }
+
+    #[test]
+    fn the_owner_of_a_loopback_connection_is_this_user() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let server = TcpListener::bind(address).unwrap();
+            let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+            assert_eq!(owner_of(&client, &server), Ok(rustix::process::getuid().as_raw()));
+        }
+    }
+
+    #[test]
+    fn a_dual_stack_socket_has_the_same_owner() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        let client = TcpStream::connect(format!("[::ffff:127.0.0.1]:{port}")).unwrap();
+        assert_eq!(owner_of(&client, &server), Ok(rustix::process::getuid().as_raw()));
+    }
+
+    #[test]
+    fn a_connection_that_its_owner_closed_has_no_owner() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        let (accepted, peer) = server.accept().unwrap();
+        drop(client);
+        assert!(owner(peer, accepted.local_addr().unwrap()).unwrap().is_err());
+    }
+}

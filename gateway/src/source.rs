@@ -1,0 +1,64 @@
+//! Where a connection comes from: a user of this host, or a network address.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// Who made a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The address of the other end.
+    pub address: SocketAddr,
+    /// The user, on a plain listener; `None` on a TLS listener.
+    pub user: Option<u32>,
+}
+
+/// By what rates are counted: the user on loopback, else the address (for IPv6 its network of 64 bits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    /// A user of this host.
+    User(u32),
+    /// A host or network.
+    Address(IpAddr),
+}
+
+impl Caller {
+    /// The source that a rate counts.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        match (self.user, self.ip()) {
+            (Some(user), _) => Source::User(user),
+            (None, IpAddr::V6(ip)) => Source::Address(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into()),
+            (None, ip) => Source::Address(ip),
+        }
+    }
+
+    /// The address of the other end; an IPv4-mapped one as IPv4.
+    #[must_use]
+    pub fn ip(&self) -> IpAddr {
+        self.address.ip().to_canonical()
+    }
+}
+
+/// For logs: user and address, or the address.
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(user) = self.user {
+            write!(f, "user {user}, ")?;
+        }
+        write!(f, "address {}", self.address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_source_is_its_network_and_a_local_one_its_user() {
+        let source = |address: &str, user| Caller { address: address.parse().unwrap(), user }.source();
+        assert_eq!(source("[2001:db8::1]:1", None), source("[2001:db8::2]:9", None));
+        assert_ne!(source("[2001:db8:0:1::1]:1", None), source("[2001:db8::1]:1", None));
+        assert_eq!(source("[::ffff:10.0.0.1]:1", None), source("10.0.0.1:2", None));
+        assert_eq!(source("127.0.0.1:1", Some(7)), source("[::1]:2", Some(7)));
+    }
+}

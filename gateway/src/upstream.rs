@@ -1,0 +1,177 @@
+//! Anaplan's authentication service: one POST for one payload, over TLS, without redirects, retries or compression.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use http::{Method, Request, Uri};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+
+use crate::config::UpstreamKeys;
+use crate::library::{Error, Kind, Result};
+
+pub mod answer;
+mod connect;
+mod proxy;
+mod roots;
+
+pub use answer::UpstreamAnswer;
+pub use connect::{Handshake, UpstreamError};
+pub use proxy::Proxy;
+
+/// The longest answer, in bytes.
+const ANSWER_LIMIT: usize = 64 << 10;
+
+/// How long an idle connection is kept; services keep theirs longer.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// How many idle connections are kept.
+const IDLE_CONNECTIONS: usize = 16;
+
+const AGENT_NAME: &str = concat!("cba-gateway/", env!("CARGO_PKG_VERSION"));
+
+/// The service and the way to it.
+pub struct Upstream {
+    host: String,
+    port: u16,
+    authority: String,
+    base_path: String,
+    /// `None` for http to a loopback address.
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    proxy: Option<Proxy>,
+    idle: Mutex<Vec<(SendRequest<Full<Bytes>>, Instant)>>,
+}
+
+/// What is sent.
+#[derive(Clone)]
+pub struct UpstreamRequest {
+    /// The method.
+    pub method: Method,
+    /// The path behind the base URL.
+    pub path: &'static str,
+    /// The value of the `Authorization` header.
+    pub authorization: HeaderValue,
+    /// The JSON body; empty for none.
+    pub body: String,
+}
+
+impl Upstream {
+    /// Reads roots and proxy.
+    ///
+    /// # Errors
+    /// When a file cannot be read or no root certificate is there.
+    pub fn new(keys: &UpstreamKeys, warnings: &mut Vec<String>) -> Result<Self> {
+        let url = keys.auth_url.to_string();
+        let failed = |what: String| Error::new(Kind::Config, format!("cannot use upstream.auth_url: {what}"));
+        let uri: Uri = url.parse().map_err(|_| failed("not a URL".into()))?;
+        let is_tls = uri.scheme_str() == Some("https");
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let tls = if is_tls {
+            let name = ServerName::try_from(host.clone()).map_err(|_| failed("not a host name".into()))?;
+            Some((roots::client_config(keys.ca_file.as_deref(), warnings)?, name))
+        } else {
+            None
+        };
+        Ok(Self {
+            port: uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 }),
+            authority: uri.authority().map(ToString::to_string).unwrap_or_default(),
+            base_path: uri.path().trim_end_matches('/').to_owned(),
+            proxy: Proxy::resolve(keys, &host, is_tls, warnings)?,
+            host,
+            tls,
+            idle: Mutex::default(),
+        })
+    }
+
+    /// Sends one request and reads the whole answer. The caller sets the time limit.
+    ///
+    /// # Errors
+    /// When the service cannot be reached or its answer cannot be read. Nothing is sent twice.
+    pub async fn send(&self, request: &UpstreamRequest) -> Result<UpstreamAnswer, UpstreamError> {
+        let mut message = self.message(request);
+        if let Some(mut idle) = self.idle_connection() {
+            match idle.try_send_request(message).await {
+                Ok(response) => return self.finish(response, idle).await,
+                // Returned whole: the connection ended before any byte of the request was written.
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => message = unsent,
+                    None => return Err(UpstreamError::Http(error.into_error())),
+                },
+            }
+        }
+        let (stream, _) = connect::connect(self).await?;
+        let (mut connection, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(UpstreamError::Http)?;
+        tokio::spawn(driver);
+        let response = connection.send_request(message).await.map_err(UpstreamError::Http)?;
+        self.finish(response, connection).await
+    }
+
+    /// Connects and shows what the handshake found, for `check`.
+    ///
+    /// # Errors
+    /// When the service cannot be reached.
+    pub async fn handshake(&self) -> Result<Handshake, UpstreamError> {
+        connect::connect(self).await.map(|(_, found)| found)
+    }
+
+    /// How logs name the service.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.authority
+    }
+
+    /// The proxy, where one is used.
+    #[must_use]
+    pub fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref()
+    }
+
+    fn message(&self, request: &UpstreamRequest) -> Request<Full<Bytes>> {
+        let mut message = Request::new(Full::from(request.body.clone()));
+        *message.method_mut() = request.method.clone();
+        // invariant: the base path was part of a URL, and the paths are constants
+        *message.uri_mut() = format!("{}{}", self.base_path, request.path).parse().unwrap_or_default();
+        let headers = message.headers_mut();
+        // invariant: the authority was part of a URL
+        headers.insert(HOST, HeaderValue::from_str(&self.authority).unwrap_or(HeaderValue::from_static("")));
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT_NAME));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert(AUTHORIZATION, request.authorization.clone());
+        if !request.body.is_empty() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        message
+    }
+
+    async fn finish(
+        &self,
+        response: http::Response<hyper::body::Incoming>,
+        connection: SendRequest<Full<Bytes>>,
+    ) -> Result<UpstreamAnswer, UpstreamError> {
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, ANSWER_LIMIT).collect().await.map_err(UpstreamError::Body)?.to_bytes();
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_CONNECTIONS {
+            idle.push((connection, Instant::now()));
+        }
+        Ok(UpstreamAnswer::new(&parts, body))
+    }
+
+    fn idle_connection(&self) -> Option<SendRequest<Full<Bytes>>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(connection, since)| !connection.is_closed() && since.elapsed() < IDLE);
+        idle.pop().map(|(connection, _)| connection)
+    }
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").field("authority", &self.authority).finish_non_exhaustive()
+    }
+}

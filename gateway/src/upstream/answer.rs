@@ -1,0 +1,149 @@
+//! What of the service's answer goes back to the caller.
+//!
+//! PURE. Status, `Content-Type`, `Retry-After` and body, after a check; nothing else of it.
+
+use std::time::Duration;
+
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::response::Parts;
+use http::{HeaderMap, StatusCode};
+use hyper::body::Bytes;
+use serde_json::Value;
+
+/// The bounds of `Retry-After`: clients take 0 for "at once", and give up after a while.
+const RETRY: std::ops::RangeInclusive<u64> = 5..=120;
+
+/// An answer of the service.
+#[derive(Clone, Debug)]
+pub struct UpstreamAnswer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its `Content-Type`.
+    pub content_type: Option<HeaderValue>,
+    /// Its `Retry-After` in seconds, unbounded.
+    pub retry_after: Option<u64>,
+    /// Its body.
+    pub body: Bytes,
+    is_encoded: bool,
+}
+
+/// Why an answer is not handed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadAnswer {
+    /// 3xx.
+    #[error("the service redirects ({0}); set upstream.auth_url to the service itself")]
+    Redirect(u16),
+    /// A status that no service answers with.
+    #[error("the service answers with the status {0}")]
+    Status(u16),
+    /// Compressed, though this was not asked for.
+    #[error("the service's answer is compressed")]
+    Encoded,
+    /// A success that is not JSON.
+    #[error("the service's answer is not JSON; a proxy or login page may have answered")]
+    NotJson,
+    /// A login without a token.
+    #[error("the service's answer to the login holds no token")]
+    NoToken,
+}
+
+impl UpstreamAnswer {
+    pub(super) fn new(parts: &Parts, body: Bytes) -> Self {
+        let encoding = parts.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
+        Self {
+            status: parts.status,
+            content_type: parts.headers.get(CONTENT_TYPE).cloned(),
+            retry_after: retry_after(&parts.headers),
+            is_encoded: encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")),
+            body,
+        }
+    }
+
+    /// Checks the answer, of a login where `wants_token`.
+    ///
+    /// # Errors
+    /// See [`BadAnswer`].
+    pub fn check(&self, wants_token: bool) -> Result<(), BadAnswer> {
+        match self.status.as_u16() {
+            300..=399 => return Err(BadAnswer::Redirect(self.status.as_u16())),
+            407 | 408 => return Err(BadAnswer::Status(self.status.as_u16())),
+            200..=599 => {}
+            status => return Err(BadAnswer::Status(status)),
+        }
+        if self.is_encoded {
+            return Err(BadAnswer::Encoded);
+        }
+        if !self.status.is_success() {
+            return Ok(());
+        }
+        if !wants_token && self.body.is_empty() {
+            return Ok(());
+        }
+        let json: Value = serde_json::from_slice(&self.body).map_err(|_| BadAnswer::NotJson)?;
+        let token = json["tokenInfo"]["tokenValue"].as_str().filter(|token| !token.is_empty());
+        if wants_token && token.is_none() { Err(BadAnswer::NoToken) } else { Ok(()) }
+    }
+
+    /// `Retry-After` for the caller: where repeating can help, and within its bounds.
+    #[must_use]
+    pub fn bounded_retry_after(&self) -> Option<Duration> {
+        let helps = matches!(self.status.as_u16(), 429 | 502 | 503 | 504);
+        let given = self.retry_after.filter(|_| helps || self.status.is_server_error());
+        given.or(helps.then_some(0)).map(|seconds| bounded(Duration::from_secs(seconds)))
+    }
+}
+
+/// A time within the bounds of `Retry-After`.
+#[must_use]
+pub fn bounded(wait: Duration) -> Duration {
+    wait.clamp(Duration::from_secs(*RETRY.start()), Duration::from_secs(*RETRY.end()))
+}
+
+/// Seconds; a date, which the standard allows too, counts as the least wait.
+fn retry_after(headers: &HeaderMap) -> Option<u64> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    Some(text.parse().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> UpstreamAnswer {
+        let mut response = http::Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        let (parts, ()) = response.body(()).unwrap().into_parts();
+        UpstreamAnswer::new(&parts, Bytes::copy_from_slice(body.as_bytes()))
+    }
+
+    const TOKEN: &str = r#"{"tokenInfo":{"tokenValue":"x"}}"#;
+
+    #[test]
+    fn only_a_login_with_a_token_in_json_is_handed_on() {
+        let check = |status, headers: &[(&str, &str)], body| answer(status, headers, body).check(true).err();
+        assert_eq!(check(201, &[], TOKEN), None);
+        assert_eq!(check(307, &[("location", "https://evil.example")], ""), Some(BadAnswer::Redirect(307)));
+        assert_eq!(check(200, &[], "<html>"), Some(BadAnswer::NotJson));
+        assert_eq!(check(200, &[], "{}"), Some(BadAnswer::NoToken));
+        assert_eq!(check(201, &[("content-encoding", "gzip")], TOKEN), Some(BadAnswer::Encoded));
+        assert_eq!(check(408, &[], ""), Some(BadAnswer::Status(408)));
+        assert_eq!(check(503, &[], "<html>"), None);
+        assert_eq!(answer(204, &[], "").check(false), Ok(()));
+    }
+
+    #[test]
+    fn retry_after_is_bounded_and_stands_where_it_helps() {
+        let wait = |status, headers: &[(&str, &str)]| {
+            answer(status, headers, "").bounded_retry_after().map(|wait| wait.as_secs())
+        };
+        assert_eq!(wait(429, &[("retry-after", "0")]), Some(5));
+        assert_eq!(wait(429, &[("retry-after", "7")]), Some(7));
+        assert_eq!(wait(503, &[("retry-after", "86400")]), Some(120));
+        assert_eq!(wait(503, &[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")]), Some(5));
+        assert_eq!(wait(503, &[]), Some(5));
+        assert_eq!(wait(500, &[]), None);
+        assert_eq!(wait(401, &[("retry-after", "7")]), None);
+    }
+}

@@ -1,0 +1,111 @@
+//! The connection to the service: direct or through a proxy, then TLS.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::{Upstream, proxy};
+
+/// Why the service gave no answer. No variant holds a part of the request.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// TCP.
+    #[error("cannot connect to {0}")]
+    Connect(String, #[source] io::Error),
+    /// The proxy refused.
+    #[error("the proxy {proxy} answers {status} to CONNECT")]
+    Proxy {
+        /// Its address.
+        proxy: String,
+        /// Its status.
+        status: u16,
+    },
+    /// TLS.
+    #[error("TLS with {0} failed")]
+    Tls(String, #[source] io::Error),
+    /// HTTP.
+    #[error("the exchange with the service failed")]
+    Http(#[source] hyper::Error),
+    /// An answer that is too long or breaks off.
+    #[error("the service's answer is longer than 64 KiB or breaks off")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What a handshake found.
+#[derive(Debug, Default)]
+pub struct Handshake {
+    /// The TLS version.
+    pub version: Option<String>,
+    /// The service's certificates, the leaf first.
+    pub certificates: Vec<CertificateDer<'static>>,
+}
+
+/// A connection in clear (to a loopback address) or over TLS.
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+pub(super) async fn connect(upstream: &Upstream) -> Result<(Stream, Handshake), UpstreamError> {
+    let tcp = match &upstream.proxy {
+        Some(proxy) => proxy::tunnel(proxy, &upstream.host, upstream.port).await?,
+        None => open(&upstream.host, upstream.port).await?,
+    };
+    let Some((config, name)) = &upstream.tls else { return Ok((Stream::Plain(tcp), Handshake::default())) };
+    let failed = |error| UpstreamError::Tls(upstream.authority.clone(), error);
+    let stream = TlsConnector::from(config.clone()).connect(name.clone(), tcp).await.map_err(failed)?;
+    let (_, session) = stream.get_ref();
+    let found = Handshake {
+        version: session.protocol_version().and_then(|version| version.as_str().map(str::to_owned)),
+        certificates: session
+            .peer_certificates()
+            .map(|all| all.iter().map(|one| one.clone().into_owned()).collect())
+            .unwrap_or_default(),
+    };
+    Ok((Stream::Tls(Box::new(stream)), found))
+}
+
+pub(super) async fn open(host: &str, port: u16) -> Result<TcpStream, UpstreamError> {
+    let failed = |error| UpstreamError::Connect(format!("{host}:{port}"), error);
+    let stream = TcpStream::connect((host, port)).await.map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    Ok(stream)
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

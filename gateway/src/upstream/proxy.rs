@@ -1,0 +1,157 @@
+//! A proxy between the gateway and the service: a tunnel by CONNECT (RFC 9110 section 9.3.6), which sees no token.
+
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::Uri;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::connect::{UpstreamError, open};
+use crate::config::{UpstreamKeys, read_owned};
+use crate::library::{Error, Kind, Result};
+
+/// The longest head of a proxy's answer, in bytes.
+const HEAD_LIMIT: usize = 16 << 10;
+
+/// Where the proxy is, and how to identify to it.
+pub struct Proxy {
+    host: String,
+    port: u16,
+    authorization: Option<String>,
+}
+
+impl Proxy {
+    /// The proxy of the configuration, else that of the environment, unless it excepts the host.
+    ///
+    /// # Errors
+    /// When it is no `http://HOST:PORT`, or the file of credentials cannot be read.
+    pub fn resolve(keys: &UpstreamKeys, host: &str, is_tls: bool, warnings: &mut Vec<String>) -> Result<Option<Self>> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let either = |name: &str| variable(name).or_else(|| variable(&name.to_lowercase()));
+        let from_environment = || {
+            let is_excepted = either("NO_PROXY").is_some_and(|list| is_excepted(host, &list));
+            either("HTTPS_PROXY").filter(|_| is_tls && !is_excepted)
+        };
+        let Some(text) = keys.proxy.clone().or_else(from_environment) else { return Ok(None) };
+        let (host, port) = parse(&text)?;
+        let authorization = match &keys.proxy_credentials_file {
+            Some(path) => Some(credentials(path, warnings)?),
+            None => None,
+        };
+        Ok(Some(Self { host, port, authorization }))
+    }
+
+    /// How logs name it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+/// Opens a tunnel to a host.
+pub(super) async fn tunnel(proxy: &Proxy, host: &str, port: u16) -> Result<TcpStream, UpstreamError> {
+    let mut stream = open(&proxy.host, proxy.port).await?;
+    let target = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let authorization =
+        proxy.authorization.as_ref().map(|value| format!("Proxy-Authorization: {value}\r\n")).unwrap_or_default();
+    let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n");
+    let failed = |error| UpstreamError::Connect(proxy.name(), error);
+    stream.write_all(request.as_bytes()).await.map_err(failed)?;
+    let mut head = Vec::new();
+    // Byte by byte: what follows the head belongs to TLS.
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() >= HEAD_LIMIT {
+            return Err(failed(std::io::Error::other("its answer to CONNECT is too long")));
+        }
+        head.push(stream.read_u8().await.map_err(failed)?);
+    }
+    match status(&head) {
+        Some(200..=299) => Ok(stream),
+        Some(status) => Err(UpstreamError::Proxy { proxy: proxy.name(), status }),
+        None => Err(failed(std::io::Error::other("its answer to CONNECT is not HTTP"))),
+    }
+}
+
+/// The status of an HTTP/1 answer.
+fn status(head: &[u8]) -> Option<u16> {
+    let line = std::str::from_utf8(head.split(|byte| *byte == b'\r').next()?).ok()?;
+    let mut words = line.split(' ');
+    words.next().filter(|version| version.starts_with("HTTP/1."))?;
+    words.next()?.parse().ok()
+}
+
+fn parse(text: &str) -> Result<(String, u16)> {
+    let wrong = |what: &str| {
+        Error::new(Kind::Config, format!("cannot use the proxy: {what}"))
+            .hint("upstream.proxy is http://HOST:PORT; user and password stand in upstream.proxy_credentials_file")
+    };
+    let uri: Uri = text.parse().map_err(|_| wrong("it is not a URL"))?;
+    if uri.scheme_str().is_some_and(|scheme| scheme != "http") {
+        return Err(wrong("only http:// is supported"));
+    }
+    let authority = uri.authority().ok_or_else(|| wrong("it names no host"))?;
+    if authority.as_str().contains('@') {
+        return Err(wrong("a user or password in the URL is not accepted"));
+    }
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = authority.port_u16().ok_or_else(|| wrong("it names no port"))?;
+    Ok((host, port))
+}
+
+fn credentials(path: &Path, warnings: &mut Vec<String>) -> Result<String> {
+    let bytes = read_owned(path, warnings)?;
+    let line = bytes.trim_ascii_end();
+    if !line.contains(&b':') || line.iter().any(u8::is_ascii_control) {
+        let message = format!("cannot use the proxy's credentials: {} is not one line user:password", path.display());
+        return Err(Error::new(Kind::Config, message).hint("write one line: user:password"));
+    }
+    Ok(format!("Basic {}", STANDARD.encode(line)))
+}
+
+/// Whether `NO_PROXY` excepts a host: by its name, a domain that it ends in, or `*`.
+fn is_excepted(host: &str, list: &str) -> bool {
+    list.split(',').map(|entry| entry.trim().trim_start_matches('.')).filter(|entry| !entry.is_empty()).any(|entry| {
+        entry == "*" || host.eq_ignore_ascii_case(entry) || {
+            let (host, entry) = (host.to_ascii_lowercase(), entry.to_ascii_lowercase());
+            host.strip_suffix(&entry).is_some_and(|rest| rest.ends_with('.'))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_a_host_and_a_port_without_credentials() {
+        assert_eq!(parse("http://proxy.example:3128").unwrap(), ("proxy.example".into(), 3128));
+        assert_eq!(parse("proxy.example:3128").unwrap(), ("proxy.example".into(), 3128));
+        for text in ["http://user:SECRET@proxy:1", "https://proxy:1", "socks5://proxy:1", "http://proxy", ""] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(!error.contains("SECRET"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_proxy_excepts_hosts_and_domains() {
+        for (list, excepted) in
+            [("auth.anaplan.com", true), (".anaplan.com, x", true), ("*", true), ("plan.com", false), ("", false)]
+        {
+            assert_eq!(is_excepted("auth.anaplan.com", list), excepted, "{list}");
+        }
+    }
+
+    #[test]
+    fn the_status_of_an_answer_is_read() {
+        assert_eq!(status(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"), Some(407));
+        assert_eq!(status(b"SSH-2.0\r\n\r\n"), None);
+    }
+}

@@ -1,0 +1,213 @@
+//! Is the caller the client that it says it is? The steps stand here in the order in which they are taken.
+//!
+//! PURE, but for the rates, which are counted by [`Rates`].
+
+use std::sync::Arc;
+
+use ring::signature::{RSA_PKCS1_2048_8192_SHA512, RsaPublicKeyComponents};
+use subtle::ConstantTimeEq as _;
+
+use crate::config::Client;
+use crate::credentials::Credentials;
+use crate::library::Version;
+use crate::login_body::LoginBody;
+use crate::source::{Caller, Source};
+
+/// How a caller identified itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// By a password.
+    Password,
+    /// By a certificate and a payload of this version.
+    Payload(Version),
+}
+
+/// A caller whose identity holds.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// The client.
+    pub client: Arc<Client>,
+    /// How it identified itself.
+    pub identity: Identity,
+}
+
+/// Why an identity does not hold. The caller is told none of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotVerified {
+    /// No client has this certificate or name.
+    #[error("no client has this certificate or user name")]
+    Unknown,
+    /// The client is disabled.
+    #[error("the client is disabled")]
+    Disabled,
+    /// The client may not come from there.
+    #[error("the client is not served from this user or address")]
+    Origin,
+    /// Too many failures came from this source.
+    #[error("too many failed logins came from this user or address")]
+    TooManyFailures,
+    /// The password is another.
+    #[error("wrong password")]
+    Password,
+    /// The signature is not one of the certificate's key.
+    #[error("the signature does not verify")]
+    Signature,
+}
+
+/// The counters that a verification uses.
+pub trait Rates {
+    /// Whether this source may try this client once more.
+    fn may_try(&self, source: Source, client: &str) -> bool;
+    /// Counts a failure.
+    fn failed(&self, source: Source, client: &str);
+}
+
+/// Verifies credentials and, where they are a certificate, the payload: match, origin, failure rate, proof.
+///
+/// # Errors
+/// The first step that fails, with the client where one matched.
+pub fn verify(
+    clients: &[Arc<Client>],
+    caller: &Caller,
+    (credentials, body): (&Credentials, Option<&LoginBody>),
+    rates: &impl Rates,
+) -> Result<Verified, (NotVerified, Option<Arc<Client>>)> {
+    let client = find(clients, credentials).ok_or((NotVerified::Unknown, None))?;
+    let refuse = |why| Err((why, Some(Arc::clone(client))));
+    if client.disabled {
+        return refuse(NotVerified::Disabled);
+    }
+    if !is_admitted(client, caller) {
+        return refuse(NotVerified::Origin);
+    }
+    if !rates.may_try(caller.source(), &client.name) {
+        return refuse(NotVerified::TooManyFailures);
+    }
+    let (identity, proof) = match (credentials, body) {
+        (Credentials::Password { sha256, .. }, _) => (Identity::Password, has_password(client, sha256)),
+        (Credentials::Certificate(der), Some(body)) => (Identity::Payload(body.version), is_signed(client, der, body)),
+        _ => return refuse(NotVerified::Unknown),
+    };
+    if !proof {
+        rates.failed(caller.source(), &client.name);
+        let by_password = identity == Identity::Password;
+        return refuse(if by_password { NotVerified::Password } else { NotVerified::Signature });
+    }
+    Ok(Verified { client: Arc::clone(client), identity })
+}
+
+fn find<'a>(clients: &'a [Arc<Client>], credentials: &Credentials) -> Option<&'a Arc<Client>> {
+    clients.iter().find(|client| match credentials {
+        Credentials::Password { name, .. } => client.name == *name && !client.passwords.is_empty(),
+        Credentials::Certificate(der) => client.certificates.iter().any(|one| one.certificate.der() == der),
+        Credentials::Token(_) => false,
+    })
+}
+
+fn is_admitted(client: &Client, caller: &Caller) -> bool {
+    match caller.user {
+        Some(user) => client.users.contains(&user),
+        None => client.admits_address(caller.ip()),
+    }
+}
+
+/// Every listed password is compared, in constant time.
+fn has_password(client: &Client, sha256: &[u8; 32]) -> bool {
+    let mut found = subtle::Choice::from(0);
+    for password in &client.passwords {
+        found |= password.ct_eq(sha256);
+    }
+    found.into()
+}
+
+fn is_signed(client: &Client, der: &[u8], body: &LoginBody) -> bool {
+    let Some(one) = client.certificates.iter().find(|one| one.certificate.der() == der) else { return false };
+    let key = RsaPublicKeyComponents { n: &one.certificate.modulus, e: &one.certificate.exponent };
+    key.verify(&RSA_PKCS1_2048_8192_SHA512, &body.message, &body.signature).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::num::NonZeroU32;
+
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+    use crate::config::ClientCertificate;
+    use crate::test_data::{leaf, leaf_der};
+
+    struct Counted(bool, Cell<usize>);
+
+    impl Rates for Counted {
+        fn may_try(&self, _: Source, _: &str) -> bool {
+            self.0
+        }
+
+        fn failed(&self, _: Source, _: &str) {
+            self.1.set(self.1.get() + 1);
+        }
+    }
+
+    fn client() -> Client {
+        Client {
+            name: "finance".into(),
+            passwords: vec![[0; 32], Sha256::digest("secret").into()],
+            certificates: vec![ClientCertificate { path: "leaf.pem".into(), certificate: leaf() }],
+            versions: vec![Version::V2],
+            users: vec![1000],
+            from: vec!["10.1.2.0/24".parse().unwrap()],
+            rate_per_minute: NonZeroU32::MIN,
+            disabled: false,
+            transition: false,
+        }
+    }
+
+    fn password(name: &str, text: &str) -> Credentials {
+        Credentials::Password { name: name.into(), sha256: Sha256::digest(text).into() }
+    }
+
+    fn caller(user: Option<u32>, address: &str) -> Caller {
+        Caller { user, address: address.parse().unwrap() }
+    }
+
+    fn outcome(client: Client, caller: &Caller, credentials: &Credentials) -> (Option<NotVerified>, usize) {
+        let rates = Counted(true, Cell::new(0));
+        let body = LoginBody { version: Version::V2, message: vec![1; 100], signature: vec![1; 256] };
+        let result = verify(&[Arc::new(client)], caller, (credentials, Some(&body)), &rates);
+        (result.err().map(|(why, _)| why), rates.1.get())
+    }
+
+    #[test]
+    fn a_password_holds_for_its_client_from_its_users_and_networks() {
+        let local = caller(Some(1000), "127.0.0.1:9");
+        assert_eq!(outcome(client(), &local, &password("finance", "secret")), (None, 0));
+        assert_eq!(outcome(client(), &local, &password("finance", "other")), (Some(NotVerified::Password), 1));
+        assert_eq!(outcome(client(), &local, &password("other", "secret")), (Some(NotVerified::Unknown), 0));
+        let root = caller(Some(0), "127.0.0.1:9");
+        assert_eq!(outcome(client(), &root, &password("finance", "secret")), (Some(NotVerified::Origin), 0));
+        let near = caller(None, "10.1.2.9:9");
+        assert_eq!(outcome(client(), &near, &password("finance", "secret")), (None, 0));
+        let far = caller(None, "10.1.3.9:9");
+        assert_eq!(outcome(client(), &far, &password("finance", "secret")), (Some(NotVerified::Origin), 0));
+        let disabled = Client { disabled: true, ..client() };
+        assert_eq!(outcome(disabled, &local, &password("finance", "secret")), (Some(NotVerified::Disabled), 0));
+    }
+
+    #[test]
+    fn a_listed_certificate_without_its_key_proves_nothing() {
+        let local = caller(Some(1000), "127.0.0.1:9");
+        assert_eq!(outcome(client(), &local, &Credentials::Certificate(leaf_der())), (Some(NotVerified::Signature), 1));
+        let mut longer = leaf_der();
+        longer.push(0);
+        assert_eq!(outcome(client(), &local, &Credentials::Certificate(longer)), (Some(NotVerified::Unknown), 0));
+    }
+
+    #[test]
+    fn a_source_that_failed_too_often_is_not_verified() {
+        let rates = Counted(false, Cell::new(0));
+        let local = caller(Some(1000), "127.0.0.1:9");
+        let result = verify(&[Arc::new(client())], &local, (&password("finance", "secret"), None), &rates);
+        assert_eq!(result.err().map(|(why, _)| why), Some(NotVerified::TooManyFailures));
+    }
+}
