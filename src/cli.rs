@@ -4,11 +4,14 @@
 //! repeat it.
 
 use clap::builder::StyledStr;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::keys::{Group, KEYS, Key, Shape};
-use crate::error::{Error, Kind};
+
+mod usage_error;
+mod values;
+
+pub use usage_error::usage_error;
 
 use Group::{Audit, Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
 
@@ -20,6 +23,9 @@ const AGENT: [Group; 8] = [Token, Identity, Pin, Sign, Serve, Policy, Audit, Log
 
 /// Options with a value that every command takes; with `-v`, they may stand before the command too.
 pub const GLOBAL: [&str; 3] = ["config", "log-format", "log-level"];
+
+/// The shells of `completions`.
+pub const SHELLS: [&str; 5] = ["bash", "zsh", "fish", "elvish", "powershell"];
 
 /// The whole command line. The options of a command are made when it is the one that is wanted.
 #[must_use]
@@ -35,7 +41,11 @@ pub fn command() -> Command {
         .subcommand(
             later("sign", "Print one authentication request", |command| {
                 keyed(command, &PAYLOAD)
-                    .arg(value("format", "FORMAT", "json, body, header, curl, env or html [default: json]"))
+                    .arg(choice(
+                        "format",
+                        &["json", "body", "header", "curl", "env", "html"],
+                        "json, body, header, curl, env or html [default: json]",
+                    ))
                     .arg(value("job", "NAME", "A label for logs, of up to 64 letters, digits and . _ : / -"))
                     .after_help(
                         "Examples:\n  cba-agent sign --slot 0\n  cba-agent sign --token-label prod --pin-source file:/etc/cba-agent/pin\n  \
@@ -73,7 +83,7 @@ pub fn command() -> Command {
         .subcommand(
             later("custody", "Evidence for the key-custody policy, and the verdict", |command| {
                 keyed(command, &[Token, Identity, Pin, Policy, Log])
-                    .arg(value("format", "FORMAT", "text, json, or html for an auditor's folder [default: text]"))
+                    .arg(choice("format", &["text", "json", "html"], "text, json, or html for an auditor's folder [default: text]"))
                     .arg(value("roots", "FILE", "PEM of the roots that the certificate must chain to"))
                     .arg(value("attestation-roots", "FILE", "PEM of the roots that the token's attestation of the key must chain to"))
                     .args(KEYS.iter().filter(|key| key.flag == "payload-version").map(key_flag))
@@ -95,7 +105,7 @@ pub fn command() -> Command {
         .subcommand(
             later("certificate", "Print the public certificate that an administrator registers", |command| {
                 keyed(command, &[Token, Identity, Pin, Log])
-                    .arg(value("format", "FORMAT", "pem, der, text, header or json [default: pem]"))
+                    .arg(choice("format", &["pem", "der", "text", "header", "json"], "pem, der, text, header or json [default: pem]"))
                     .arg(value("expires-within", "DURATION", "Exit with 8 if it ends within this time, as 30d"))
                     .arg(switch("login", "Log in first, for tokens that hide their certificates"))
                     .args(KEYS.iter().filter(|key| key.flag == "header-encoding" || key.flag == "policy-certificate-source").map(key_flag))
@@ -122,12 +132,12 @@ pub fn command() -> Command {
         )
         .subcommand(
             Command::new("completions").about("Print a completion script").args(general())
-                .arg(Arg::new("shell").value_name("SHELL").required(true).help("bash, zsh, fish, elvish or powershell"))
+                .arg(values::words(Arg::new("shell"), SHELLS.to_vec()).value_name("SHELL").required(true).help("bash, zsh, fish, elvish or powershell"))
                 .after_help("Examples:\n  cba-agent completions bash > /usr/share/bash-completion/completions/cba-agent"),
         )
         .subcommand(
             Command::new("man").about("Write manual pages into a directory").args(general())
-                .arg(Arg::new("dir").value_name("DIR").required(true).help("An existing directory"))
+                .arg(Arg::new("dir").value_name("DIR").value_hint(values::hint("DIR")).required(true).help("An existing directory"))
                 .after_help("Examples:\n  cba-agent man /usr/local/share/man/man1"),
         )
 }
@@ -165,7 +175,7 @@ fn audit() -> Command {
 }
 
 fn log_file() -> Arg {
-    Arg::new("file").value_name("FILE").required(true)
+    Arg::new("file").value_name("FILE").value_hint(values::hint("FILE")).required(true)
 }
 
 /// Which flags of configuration keys were given to a command.
@@ -205,71 +215,13 @@ pub fn is_given(matches: &ArgMatches, flag: &str) -> bool {
     matches.try_get_one::<bool>(flag).ok().flatten().copied().unwrap_or(false)
 }
 
-/// A usage error of the parser, with every text that could be a PIN left out.
-#[must_use]
-pub fn usage_error(error: &clap::Error) -> Error {
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.clone()),
-        Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
-        _ => None,
-    };
-    let argument = text(ContextKind::InvalidArg);
-    let flag = argument.as_deref().and_then(flag_name);
-    let flag_of_a_command = argument.as_deref().and_then(flag_of_a_command);
-    let named = flag.clone().unwrap_or_else(|| "an argument".into());
-    let message = match error.kind() {
-        ErrorKind::UnknownArgument => match flag {
-            Some(flag) => format!("there is no option {flag}"),
-            None => "an argument is not understood (it is not shown, since it may be a PIN)".into(),
-        },
-        ErrorKind::InvalidSubcommand => "there is no such command".into(),
-        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            "a command is needed".into()
-        }
-        ErrorKind::MissingRequiredArgument => format!("{} is needed", argument.unwrap_or(named)),
-        ErrorKind::ArgumentConflict => format!("{named} is given twice, or together with what excludes it"),
-        ErrorKind::InvalidValue | ErrorKind::NoEquals => format!("{named} needs a value"),
-        ErrorKind::TooManyValues => format!("{named} takes no value"),
-        ErrorKind::InvalidUtf8 => "an argument is not UTF-8".into(),
-        _ => "the command line is not understood".into(),
-    };
-    let mut out = Error::new(Kind::Usage, message);
-    let suggestion = text(ContextKind::SuggestedArg).or_else(|| text(ContextKind::SuggestedSubcommand));
-    let before_the_command = matches!(error.get(ContextKind::Usage), Some(ContextValue::StyledStr(usage)) if usage.to_string().contains("<COMMAND>"));
-    match (suggestion, flag_of_a_command) {
-        (_, Some(flag)) if before_the_command => {
-            out = out.hint(format!("put the command first: cba-agent COMMAND --{flag} ..."));
-        }
-        (Some(suggestion), _) => out = out.hint(format!("did you mean {suggestion}?")),
-        _ => {}
-    }
-    out.hint("`cba-agent help` lists the commands, `cba-agent help COMMAND` their options")
-}
-
-/// The option's name, where it is one of a configuration key.
-fn flag_of_a_command(argument: &str) -> Option<&'static str> {
-    let name = argument.split(['=', ' ']).next()?.strip_prefix("--")?;
-    KEYS.iter().map(|key| key.flag).find(|flag| *flag == name)
-}
-
-/// The name of an option as far as it can be one: an unknown option's text could be a PIN that lost its place.
-fn flag_name(argument: &str) -> Option<String> {
-    let name = argument.split(['=', ' ']).next().unwrap_or_default();
-    let word = name.strip_prefix("--")?;
-    let plain = word.len() <= 32 && word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
-    if word.starts_with("pin") && KEYS.iter().all(|key| key.flag != word) {
-        return Some("that begins with --pin".into());
-    }
-    plain.then(|| name.to_owned())
-}
-
 /// A command whose options are made when they are wanted.
 fn later(name: &'static str, about: &'static str, options: fn(Command) -> Command) -> Command {
     Command::new(name).about(about).defer(options)
 }
 
 fn keyed(command: Command, groups: &[Group]) -> Command {
-    let mut command = command.args(general());
+    let mut command = command.args(first_options());
     if groups.contains(&Group::Token) {
         command =
             command.arg(switch("module-debug", "Hand vendors' debug variables to the module; their logs hold the PIN"));
@@ -277,11 +229,15 @@ fn keyed(command: Command, groups: &[Group]) -> Command {
     for key in KEYS.iter().filter(|key| key.group != Log && groups.contains(&key.group)) {
         command = command.arg(key_flag(key));
     }
-    command
+    command.args(log_options())
 }
 
 /// The options of every command.
 fn general() -> impl Iterator<Item = Arg> {
+    first_options().into_iter().chain(log_options())
+}
+
+fn first_options() -> [Arg; 2] {
     let config = value(
         "config",
         "FILE",
@@ -292,7 +248,11 @@ fn general() -> impl Iterator<Item = Arg> {
         .long("verbose")
         .action(ArgAction::Count)
         .help("Say what is done; twice for more");
-    [config, verbose].into_iter().chain(KEYS.iter().filter(|key| key.group == Log).map(key_flag))
+    [config, verbose]
+}
+
+fn log_options() -> impl Iterator<Item = Arg> {
+    KEYS.iter().filter(|key| key.group == Log).map(key_flag)
 }
 
 fn key_flag(key: &Key) -> Arg {
@@ -316,17 +276,23 @@ fn key_flag(key: &Key) -> Arg {
         _ => None,
     };
     // By its path: `--socket` is one key for `serve` and another for those who ask.
-    Arg::new(key.path)
+    let argument = Arg::new(key.path)
         .aliases(alias)
         .long(key.flag)
         .value_name(key.value)
         .action(action)
         .help(help)
-        .help_heading(heading)
+        .help_heading(heading);
+    values::of_key(argument, key)
 }
 
 fn value(name: &'static str, shown: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name(shown).help(help)
+    Arg::new(name).long(name).value_name(shown).help(help).value_hint(values::hint(shown))
+}
+
+/// An option of a command's own that takes one of these words.
+fn choice(name: &'static str, words: &[&'static str], help: &'static str) -> Arg {
+    values::words(value(name, "FORMAT", help), words.to_vec())
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
@@ -343,35 +309,9 @@ mod tests {
     }
 
     #[test]
-    fn no_usage_error_repeats_what_could_be_a_pin() {
-        for arguments in [
-            &["sign", "SECRET1"][..],
-            &["sign", "--pinn", "SECRET1"],
-            &["sign", "--pinSECRET1"],
-            &["sign", "--pin-sourse=SECRET1"],
-            &["sign", "--SECRET1"],
-            &["sign", "-pSECRET1"],
-            &["sign", "--slot", "1", "--slot", "SECRET1"],
-            &["sign", "--module-debug=SECRET1"],
-            &["SECRET1"],
-            &["list", "--json", "SECRET1"],
-        ] {
-            let all = std::iter::once("cba-agent").chain(arguments.iter().copied());
-            let error = usage_error(&command().try_get_matches_from(all).unwrap_err()).to_string();
-            assert!(!error.contains("SECRET1"), "{arguments:?}: {error}");
-        }
-    }
-
-    #[test]
     fn every_general_option_with_a_value_may_stand_before_the_command() {
         let general: Vec<Arg> = general().filter(|argument| argument.get_id() != "verbose").collect();
         let names: Vec<&str> = general.iter().filter_map(Arg::get_long).collect();
         assert_eq!(names, GLOBAL);
-    }
-
-    #[test]
-    fn a_near_miss_gets_a_suggestion() {
-        let error = command().try_get_matches_from(["cba-agent", "sign", "--token-lable", "x"]).unwrap_err();
-        assert!(usage_error(&error).to_string().contains("--token-label"), "{}", usage_error(&error));
     }
 }

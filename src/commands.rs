@@ -16,15 +16,16 @@ use early_arguments::{in_order, may_need_no_worker, refuse_pin};
 
 mod audit;
 mod certificate;
+mod completions;
 mod custody;
 mod doctor;
 mod early_arguments;
 mod health;
 mod input;
 mod list;
+mod man;
 mod pin_fuse;
 mod serve;
-mod shell;
 mod sign;
 mod verify;
 
@@ -82,8 +83,8 @@ fn dispatch(matches: &ArgMatches, spare: Option<Spare>, format: &mut log::Format
     };
     match name {
         "audit" => return audit::run(matches, format),
-        "completions" => return shell::completions(cli::given(matches, "shell").unwrap_or_default()),
-        "man" => return shell::man(cli::given(matches, "dir").unwrap_or_default()),
+        "completions" => return completions::run(cli::given(matches, "shell").unwrap_or_default()),
+        "man" => return man::run(cli::given(matches, "dir").unwrap_or_default()),
         _ => {}
     }
     let config = match configure(matches) {

@@ -116,6 +116,12 @@ impl Explain for ModuleError {
     }
 }
 
+/// The names that `--module` takes.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    TABLE.iter().map(|known| known.name).collect()
+}
+
 /// The canonical path of `--module PATH|NAME`.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ mod audit;
 mod certificate;
 mod cli;
 mod clients;
+mod completions;
 mod config;
 mod curl;
 mod custody;
