@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::agent::{Agent, Client};
 use crate::deadline::Finish as _;
-use crate::stand::{BINARY, Stand, tool};
+use crate::stand::{BINARY, Stand, needs_root, tool};
 
 /// A request by another user, with these groups, of whoever runs the tests as root.
 fn as_user(agent: &Agent, user: &str, groups: &str, arguments: &[&str]) -> (bool, String) {
@@ -48,6 +48,7 @@ const READY: [&str; 1] = ["http://localhost/readyz"];
 
 #[test]
 fn a_stranger_gets_nothing() {
+    needs_root("it plays other users of the host");
     let mut stand = Stand::new();
     stand.faulty("");
     let agent = Agent::ready(&stand, &["--socket-group", "4242", "--monitor-groups", "4343"]);
@@ -78,6 +79,7 @@ fn a_stranger_gets_nothing() {
 
 #[test]
 fn lists_narrow_who_may_ask() {
+    needs_root("it plays other users of the host");
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &["--socket-group", "4242", "--allow-users", "1234"]);
     open_the_way(&stand, &agent);
@@ -140,6 +142,7 @@ for one in open_sockets:
 
 #[test]
 fn all_users_together_have_a_rate_that_more_user_ids_do_not_raise() {
+    needs_root("it plays other users of the host");
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &["--socket-group", "4242", "--total-rate-limit-per-second", "1"]);
     open_to_all(stand.path());
@@ -154,6 +157,7 @@ fn all_users_together_have_a_rate_that_more_user_ids_do_not_raise() {
 
 #[test]
 fn one_member_of_the_group_is_one_user_whatever_user_namespaces_give_them() {
+    needs_root("it plays other users of the host");
     let stand = Stand::new();
     let ranges = stand.write("subuid", "alice:300000:65536\n");
     fs::set_permissions(&ranges, fs::Permissions::from_mode(0o644)).unwrap();
@@ -196,6 +200,7 @@ fn one_member_of_the_group_is_one_user_whatever_user_namespaces_give_them() {
 
 #[test]
 fn the_agents_own_user_may_look_and_asks_only_where_it_is_named() {
+    needs_root("it plays other users of the host");
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &["--socket-group", "4242"]);
     for path in ["/readyz", "/certificate", "/custody", "/metrics"] {

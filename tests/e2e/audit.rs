@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::agent::{Agent, Client, Judge};
 use crate::deadline::{Finish as _, until};
 use crate::load::{Tally, load};
-use crate::stand::{BINARY, Run, Stand, same_environment, tool};
+use crate::stand::{BINARY, Run, Stand, needs_root, own_user, same_environment, tool};
 
 fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -50,7 +50,7 @@ fn each_payload_has_a_record_that_names_it_and_lets_nobody_log_in() {
     for (at, (record, request)) in records.iter().zip([&first, &second]).enumerate() {
         assert_eq!((&record["event"], &record["outcome"]), (&"sign".into(), &"ok".into()), "{log}");
         assert_eq!(record["message_sha256"], message_sha256(request));
-        assert_eq!(record["uid"], 0);
+        assert_eq!(record["uid"], own_user());
         assert_eq!(record["mechanism"], "CKM_SHA512_RSA_PKCS");
         // As anybody would check it: all bytes of the line before the last member.
         let (body, hash) = lines[at].rsplit_once(",\"hash\":").unwrap();
@@ -97,7 +97,11 @@ fn every_change_of_the_log_is_named_by_its_line() {
         let through_a_pipe = stand.run_with_input(&["audit", "verify", "-"], lines.concat()).failed(8);
         assert!(through_a_pipe.contains(named.split("jsonl ").last().unwrap()), "{through_a_pipe}");
     };
-    changed("edited", &|lines| lines[4] = lines[4].replace("\"uid\":0", "\"uid\":7"), "line 5: record 5 was changed");
+    changed(
+        "edited",
+        &|lines| lines[4] = lines[4].replace(&format!("\"uid\":{}", own_user()), "\"uid\":7"),
+        "line 5: record 5 was changed",
+    );
     changed("outcome", &|lines| lines[0] = lines[0].replace("\"ok\"", "\"no\""), "line 1: record 1 was changed");
     changed("removed", &|lines| drop(lines.remove(4)), "line 5: record 5 is missing before it");
     changed("two", &|lines| drop(lines.drain(4..6)), "line 5: records 5 to 6 are missing before it");
@@ -181,6 +185,7 @@ fn a_log_that_lost_its_end_is_not_gone_on_with_as_if_nothing_had_been() {
 
 #[test]
 fn a_full_disk_hands_out_nothing_and_leaves_the_log_whole() {
+    needs_root("it mounts file systems of its own");
     let stand = Stand::new();
     fs::create_dir(stand.path().join("disk")).unwrap();
     let path = stand.file("disk/audit.jsonl");

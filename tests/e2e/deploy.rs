@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::agent::{Agent, Client};
 use crate::deadline::{Finish as _, PATIENCE, status, until};
-use crate::stand::{BINARY, Stand, same_environment, tool};
+use crate::stand::{BINARY, Stand, needs_root, own_user, same_environment, tool};
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
 
@@ -48,8 +48,11 @@ fn the_service_of_the_unit_file_answers_curl() {
     stand.set("STATE_DIRECTORY", stand.file("state"));
     stand.set("CREDENTIALS_DIRECTORY", stand.file("credentials"));
     stand.write("credentials/cba-agent-pin", stand.pin());
-    let config =
-        stand.write("config.toml", "module = \"softhsm2\"\n[token]\nslot = 0\n[serve]\nallow_users = [\"root\"]\n");
+    let config = stand.write(
+        "config.toml",
+        "module = \"softhsm2\"\n[token]\nslot = 0\n[serve]\nallow_users = [\"{USER}\"]\n"
+            .replace("{USER}", &own_user().to_string()),
+    );
     let unit = unit("cba-agent.service");
     let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/cba-agent ")).unwrap();
     let line = line.replace("/etc/cba-agent/config.toml", &config);
@@ -74,7 +77,8 @@ fn an_activated_socket_is_served_and_left_to_systemd() {
     for (name, value) in stand.command(&[]).get_envs() {
         command.args(["-E", &format!("{}={}", name.to_str().unwrap(), value.unwrap_or_default().to_str().unwrap())]);
     }
-    command.args(["--listen", &socket, BINARY, "serve", "--pin-source", &stand.pin_source(), "--allow-users", "0"]);
+    command.args(["--listen", &socket, BINARY, "serve", "--pin-source", &stand.pin_source(), "--allow-users"]);
+    command.arg(own_user().to_string());
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let give_up = std::time::Instant::now() + PATIENCE;
     // It is there before the agent is, which the first connection starts.
@@ -136,6 +140,7 @@ fn allowed_calls() -> BTreeSet<String> {
 
 #[test]
 fn the_agent_makes_no_call_that_the_units_filter_refuses() {
+    needs_root("it plays other users of the host");
     let stand = Stand::new();
     // Not as root, for whom the state directory is somebody else's. Everything below the stand is theirs then.
     let user = rustix::process::geteuid().is_root().then_some("12345");
@@ -205,6 +210,7 @@ fn prometheus_reads_the_metrics_and_knows_the_alerts_of_them() {
 
 #[test]
 fn logrotate_renames_the_audit_log_and_the_daily_check_reads_it() {
+    needs_root("logrotate changes its user");
     let stand = Stand::new();
     let path = stand.file("audit.jsonl");
     let agent = Agent::ready(&stand, &["--audit-path", &path]);
@@ -233,6 +239,7 @@ fn logrotate_renames_the_audit_log_and_the_daily_check_reads_it() {
 
 #[test]
 fn a_client_in_another_pid_namespace_is_served() {
+    needs_root("it mounts file systems of its own");
     let stand = Stand::new();
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child", "--mount-proc", BINARY]).args(Agent::arguments(&stand, &[]));

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::agent::Agent;
 use crate::deadline::Finish as _;
-use crate::stand::{EXTENSIONS, Run, Stand, same_environment};
+use crate::stand::{EXTENSIONS, Run, Stand, needs_root, same_environment};
 
 /// The line of a check in a report that found something failing.
 #[track_caller]
@@ -123,6 +123,7 @@ fn an_audit_log_that_cannot_be_gone_on_with_is_named() {
 
 #[test]
 fn whoever_is_allowed_and_cannot_come_to_the_socket_is_named() {
+    needs_root("it plays other users of the host");
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &["--socket-group", "games"]);
     let source = stand.pin_source();

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::deadline::Finish as _;
-use crate::stand::{EXTENSIONS, Stand};
+use crate::stand::{EXTENSIONS, Stand, needs_root};
 
 /// What a CA's server certificate has.
 const SERVER_CA: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,digitalSignature,keyCertSign\n\
@@ -128,6 +128,7 @@ fn a_version_that_this_sides_policy_forbids_is_not_even_asked_of_an_agent() {
 
 #[test]
 fn roots_policy_holds_for_a_payload_of_an_agent_too() {
+    needs_root("it mounts file systems of its own");
     let forger = Forger::new();
     let payload = forger.payload("unpinned", "v2", EXTENSIONS, &["-days", "9"]);
     let socket = forger.listen("unpinned", payload);

@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::access::open_to_all;
 use crate::agent::{Agent, Client};
 use crate::deadline::{Finish as _, until};
-use crate::stand::{Run, Stand, tool};
+use crate::stand::{Run, Stand, needs_root, tool};
 
 /// A whole request.
 const REQUEST: &str = "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
 
 #[test]
 fn a_socket_that_was_replaced_is_left_to_whoever_replaced_it() {
+    needs_root("it plays other users of the host");
     let stand = Stand::new();
     for what in ["gone", "file", "socket"] {
         let agent = Agent::ready(&stand, &[]);

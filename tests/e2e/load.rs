@@ -25,6 +25,31 @@ impl Tally {
     }
 }
 
+/// Where a test of load breaks things: another place in each run, and the same again with the same `CBA_TEST_SEED`.
+pub(crate) struct Seed(u64);
+
+impl Seed {
+    #[allow(clippy::print_stderr)] // shown where the test fails
+    pub(crate) fn of_this_run() -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let seed = std::env::var("CBA_TEST_SEED").map_or(now, |text| text.parse().expect("CBA_TEST_SEED is a number"));
+        eprintln!("to repeat this: CBA_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// A number from `low` up to and without `high`, by splitmix64.
+    pub(crate) fn between(&mut self, low: usize, high: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        low + usize::try_from((mixed ^ (mixed >> 31)) % u64::try_from(high - low).unwrap()).unwrap()
+    }
+
+    pub(crate) fn milliseconds(&mut self, low: usize, high: usize) -> Duration {
+        Duration::from_millis(self.between(low, high).try_into().unwrap())
+    }
+}
+
 /// So many connections make so many requests together; `during` runs beside them and is told how many are done.
 pub(crate) fn load(
     agent: &Agent,

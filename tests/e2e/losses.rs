@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::agent::{Agent, Judge};
 use crate::deadline::until;
-use crate::load::{Tally, kill_workers, load};
+use crate::load::{Seed, Tally, kill_workers, load};
 use crate::stand::Stand;
 
 fn move_tokens(stand: &Stand, from: &str, to: &str) {
@@ -19,18 +19,19 @@ fn ten_thousand_requests_while_workers_die_and_the_token_comes_and_goes() {
     stand.set("FAULTY_GONE", stand.file("gone"));
     let agent = Agent::ready(&stand, &["--workers", "2"]);
     let judge = Judge::of(&stand, &agent.payload());
-    let (mut at_first, mut removals) = (0, vec![7_000, 4_000]);
+    let mut seed = Seed::of_this_run();
+    let (mut at_first, mut removals) = (0, vec![seed.between(6_000, 8_500), seed.between(2_500, 5_500)]);
     let mut back = None;
     let mut killed = 0;
     let tally = load(&agent, &judge, (64, 10_000), |progress| {
-        killed = kill_workers(&agent, Duration::from_millis(100), progress, |done| {
+        killed = kill_workers(&agent, seed.milliseconds(60, 140), progress, |done| {
             if at_first == 0 && done >= 2_000 {
                 at_first = agent.memory();
             }
             if back.is_none() && removals.last().is_some_and(|at| done >= *at) {
                 removals.pop();
                 stand.write("gone", "");
-                back = Some(std::time::Instant::now() + Duration::from_millis(500));
+                back = Some(std::time::Instant::now() + seed.milliseconds(200, 800));
             }
             if back.is_some_and(|back| back < std::time::Instant::now()) {
                 fs::remove_file(stand.file("gone")).unwrap();
@@ -62,13 +63,14 @@ fn sigterm_in_the_middle_loses_nothing_that_was_accepted() {
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &["--workers", "2"]);
     let judge = Judge::of(&stand, &agent.payload());
+    let end_at = Seed::of_this_run().between(500, 4_000);
     let tally = load(&agent, &judge, (32, 20_000), |progress| {
-        until(|| progress().is_none_or(|done| done >= 2_000));
+        until(|| progress().is_none_or(|done| done >= end_at));
         agent.signal("-TERM");
     });
     // Whoever came too late was not let in; everybody else got a payload.
     assert_eq!(Tally::get(&tally.later), 0, "{tally:?}");
-    assert!(Tally::get(&tally.payloads) >= 2_000, "{tally:?}");
+    assert!(Tally::get(&tally.payloads) >= end_at, "{tally:?}");
     let log = agent.log();
     let (status, _) = wait(agent);
     assert_eq!(status, Some(0), "{log}");
@@ -87,7 +89,10 @@ fn sighup_in_the_middle_loses_nothing() {
     let mut agent = Agent::ready(&stand, &["--workers", "2"]);
     let judge = Judge::of(&stand, &agent.payload());
     let tally = load(&agent, &judge, (32, 4_000), |progress| {
-        for at in [500, 1_000, 1_500, 2_000, 2_500] {
+        let mut seed = Seed::of_this_run();
+        let mut at = 0;
+        for _ in 0..5 {
+            at += seed.between(200, 700);
             until(|| progress().is_none_or(|done| done >= at));
             agent.signal("-HUP");
         }

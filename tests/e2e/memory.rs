@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use crate::agent::{Agent, children};
 use crate::deadline::status;
-use crate::stand::Stand;
+use crate::stand::{Stand, needs_root};
 
 /// No other string in any program looks like it.
 const MARKER: &str = "Zq7-marker-Xw4-of-the-memory-test-Vk2-Jp9";
@@ -87,6 +87,7 @@ fn in_no_argument_and_no_environment_but_the_users(front: u32) {
 
 #[test]
 fn the_agent_has_the_pin_in_its_one_locked_buffer_and_nowhere_else() {
+    needs_root("it reads the memory and descriptors of processes that hide them");
     let mut stand = marked();
     stand.set("CREDENTIALS_DIRECTORY", stand.path().display().to_string());
     stand.write("cba-agent-pin", MARKER);
@@ -108,6 +109,7 @@ fn the_agent_has_the_pin_in_its_one_locked_buffer_and_nowhere_else() {
 
 #[test]
 fn a_one_shot_front_has_it_nowhere_else_either() {
+    needs_root("it reads the memory and descriptors of processes that hide them");
     let mut stand = marked();
     stand.faulty("C_Sign=hang");
     let begin = |source: &str, input: Stdio| -> Child {
@@ -130,6 +132,7 @@ fn a_one_shot_front_has_it_nowhere_else_either() {
 
 #[test]
 fn a_pin_that_was_refused_is_gone_from_the_front() {
+    needs_root("it reads the memory and descriptors of processes that hide them");
     let stand = marked();
     // The token has another one by now.
     stand.pkcs11_tool(&["--login", "--pin", MARKER, "--change-pin", "--new-pin", "right-one"]);

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use crate::deadline::{Finish as _, status};
-use crate::stand::{BINARY, Run, Stand, same_environment};
+use crate::stand::{BINARY, Run, Stand, needs_root, same_environment};
 
 /// Looks like nothing else that a program prints.
 const MARKER: &str = "Zk7qMarker93";
@@ -301,6 +301,7 @@ fn a_marker_pin_in_any_wrong_place_is_never_echoed() {
 
 #[test]
 fn a_pin_reaches_no_log_and_no_process_but_the_worker() {
+    needs_root("it reads the memory and descriptors of processes that hide them");
     let mut stand = Stand::new();
     // The module prints its environment's names and waits, so that the process table can be read meanwhile.
     stand.faulty("C_Sign=delay:400");
@@ -326,6 +327,7 @@ fn a_pin_reaches_no_log_and_no_process_but_the_worker() {
 
 #[test]
 fn the_worker_inherits_no_descriptor_of_the_callers() {
+    needs_root("it reads the memory and descriptors of processes that hide them");
     let mut stand = Stand::new();
     stand.faulty("C_Initialize=delay:600");
     let base = stand.command(&[]);
@@ -381,6 +383,7 @@ fn what_needs_no_pin_is_judged_before_one_is_sent() {
 
 #[test]
 fn a_replaced_source_is_kept_from_the_module_too() {
+    needs_root("it reads the memory and descriptors of processes that hide them");
     let mut stand = Stand::new();
     stand.faulty("C_Initialize=delay:400");
     stand.set("OLD_PIN", MARKER);

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Child, Stdio};
 
 use crate::deadline::{Finish as _, status, until};
-use crate::stand::{Run, Stand, same_environment};
+use crate::stand::{Run, Stand, needs_root, same_environment};
 
 /// Starts `sign` and returns when the worker is in a call of the faulty module.
 fn start_until(stand: &Stand, call: &str, arguments: &[&str]) -> (Child, u32) {
@@ -154,6 +154,7 @@ fn vendors_debug_variables_reach_the_module_only_when_asked() {
 
 #[test]
 fn the_worker_is_not_dumpable_and_reads_no_terminal() {
+    needs_root("it reads the memory and descriptors of processes that hide them");
     let mut stand = Stand::new();
     stand.faulty("C_Sign=hang");
     let (mut child, worker) = start_until(&stand, "C_Sign", &[]);
@@ -171,6 +172,7 @@ fn the_worker_is_not_dumpable_and_reads_no_terminal() {
 
 #[test]
 fn a_program_with_more_rights_than_its_caller_reaches_no_module() {
+    needs_root("it plays other users of the host");
     use std::os::unix::fs::PermissionsExt as _;
     let stand = Stand::empty();
     let program = stand.file("cba-agent");

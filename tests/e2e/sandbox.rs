@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::agent::Agent;
 use crate::deadline::Finish as _;
-use crate::stand::{Run, Stand, faulty_module, same_environment, tool};
+use crate::stand::{Run, Stand, faulty_module, needs_root, same_environment, tool};
 
 /// What every profile forbids from the first line of the module on.
 const NEVER: [&str; 11] = [
@@ -67,6 +67,7 @@ fn forbidden(found: &BTreeMap<String, String>, what: &str) {
 
 #[test]
 fn a_module_that_was_taken_over_gets_nowhere_and_signing_goes_on() {
+    needs_root("it plays other users of the host");
     let stand = attacker("libsofthsm2.so");
     let run = sign(&stand, &[]);
     let found = attacks(&run);
@@ -85,6 +86,7 @@ fn a_module_that_was_taken_over_gets_nowhere_and_signing_goes_on() {
 
 #[test]
 fn without_a_sandbox_every_attack_succeeds() {
+    needs_root("it plays other users of the host");
     for (file, more) in [("libsofthsm2.so", &["--sandbox", "off"][..]), ("unknown.so", &[])] {
         let stand = attacker(file);
         let run = sign(&stand, more);
@@ -101,6 +103,7 @@ fn without_a_sandbox_every_attack_succeeds() {
 
 #[test]
 fn each_profile_forbids_what_it_does_not_name() {
+    needs_root("it plays other users of the host");
     let local = ["libsofthsm2.so", "libkryoptic_pkcs11.so"];
     let daemons =
         ["opensc-pkcs11.so", "libykcs11.so.2", "libtpm2_pkcs11.so.1", "libopencryptoki.so", "p11-kit-client.so"];
@@ -129,6 +132,7 @@ fn each_profile_forbids_what_it_does_not_name() {
 
 #[test]
 fn a_module_that_was_taken_over_gets_no_payload_from_another_agent_of_its_user() {
+    needs_root("it plays other users of the host");
     let other = Stand::new();
     // Whatever is configured, short of naming the user.
     let agent = Agent::ready(&other, &["--socket-group", "0"]);
@@ -142,6 +146,7 @@ fn a_module_that_was_taken_over_gets_no_payload_from_another_agent_of_its_user()
 
 #[test]
 fn a_simulated_tpm_is_reached_where_its_variable_says_so() {
+    needs_root("it plays other users of the host");
     let mut stand = attacker("libtpm2_pkcs11.so.1");
     stand.set("TPM2_PKCS11_TCTI", "swtpm:host=127.0.0.1,port=2321");
     assert_eq!(attacks(&stand.run(&["list", "-v"]))["load: internet"], "done");

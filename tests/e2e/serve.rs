@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::agent::{Agent, Client, Judge};
 use crate::deadline::{Finish as _, until};
-use crate::stand::{BINARY, Run, Stand, same_environment, tool};
+use crate::stand::{BINARY, Run, Stand, needs_root, same_environment, tool};
 
 /// curl on the agent's socket.
 fn curl(agent: &Agent, arguments: &[&str]) -> String {
@@ -170,6 +170,7 @@ fn health_tells_ready_from_alive() {
 
 #[test]
 fn the_socket_is_for_owner_and_group_alone_and_nothing_else_is_left() {
+    needs_root("it plays other users of the host");
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &["--socket-group", "4242", "--socket", &stand.file("run/agent.sock")]);
     let made = fs::symlink_metadata(stand.file("run/agent.sock")).unwrap();
@@ -238,6 +239,7 @@ fn what_can_never_work_ends_at_once_with_its_code() {
 
 #[test]
 fn the_front_and_its_worker_give_nothing_away() {
+    needs_root("it reads the memory and descriptors of processes that hide them");
     let mut stand = Stand::new();
     stand.set("LISTEN_FDNAMES", "x");
     let agent = Agent::ready(&stand, &[]);

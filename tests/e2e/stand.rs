@@ -261,6 +261,18 @@ pub(crate) fn same_environment(command: &mut Command, of: &Command) {
     command.env_clear().envs(of.get_envs().filter_map(|(name, value)| Some((name, value?))));
 }
 
+/// The user that runs the tests, as a number.
+pub(crate) fn own_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Ends a test that an ordinary user cannot run, and says why. `softhsm/test` finds these tests by this call: it leaves them out
+/// for an ordinary user, and lists them.
+#[track_caller]
+pub(crate) fn needs_root(reason: &str) {
+    assert!(own_user() == 0, "only root can run this test: {reason}");
+}
+
 #[track_caller]
 pub(crate) fn tool(command: &mut Command) -> String {
     let program = command.get_program().to_owned();

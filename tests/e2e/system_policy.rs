@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::deadline::Finish as _;
-use crate::stand::{BINARY, Run, Stand, same_environment};
+use crate::stand::{BINARY, Run, Stand, needs_root, same_environment};
 
 /// `sign` with the stand's PIN on a host whose policy file says this and belongs to this user, with this mode.
 fn sign_under(stand: &Stand, policy: &str, owner: (u32, &str), arguments: &[&str]) -> Run {
@@ -31,6 +31,7 @@ pub(crate) const ROOTS: (u32, &str) = (0, "644");
 
 #[test]
 fn the_stricter_of_both_counts_whichever_it_is() {
+    needs_root("it mounts file systems of its own");
     let stand = Stand::new();
     let serial = stand.run(&["list", "--json"]).ok();
     let serial = serial.split("\"serial\":\"").nth(1).unwrap().split('"').next().unwrap();
@@ -66,6 +67,7 @@ fn the_stricter_of_both_counts_whichever_it_is() {
 
 #[test]
 fn a_certificate_that_has_ended_is_refused_whatever_a_user_says() {
+    needs_root("it mounts file systems of its own");
     let stand = Stand::with(&["--days", "-1"]);
     let warn = ["--policy-certificate-validity", "warn"];
     sign_under(&stand, "[policy]\n", ROOTS, &warn).ok();
@@ -75,6 +77,7 @@ fn a_certificate_that_has_ended_is_refused_whatever_a_user_says() {
 
 #[test]
 fn a_log_that_root_names_is_kept_and_cannot_be_moved() {
+    needs_root("it mounts file systems of its own");
     let stand = Stand::new();
     let policy = format!("[audit]\npath = \"{}\"\n", stand.file("audit.jsonl"));
     sign_under(&stand, &policy, ROOTS, &[]).ok();
@@ -87,6 +90,7 @@ fn a_log_that_root_names_is_kept_and_cannot_be_moved() {
 
 #[test]
 fn a_policy_that_is_not_roots_alone_or_not_understood_stops_everything() {
+    needs_root("it mounts file systems of its own");
     let mut stand = Stand::new();
     stand.faulty("");
     for (policy, owner) in [

@@ -13,6 +13,10 @@ const REQUEST: &str = "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r
 #[test]
 fn a_thousand_idle_connections_and_half_sent_requests_do_not_stop_service() {
     let stand = Stand::new();
+    // The clients of this test are more files than a process may open by default.
+    let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    files.current = files.maximum;
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, files).unwrap();
     // As a service has it by default; and with hardly any at all.
     for limit in ["1024:", "256:256"] {
         let mut command = Command::new("prlimit");

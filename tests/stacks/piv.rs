@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::agent::Judge;
 use crate::deadline::{Finish as _, until};
-use crate::load::{Tally, kill_workers, load};
+use crate::load::{Seed, Tally, kill_workers, load};
 use crate::piv_card::Card;
 use crate::scenarios::serve;
 use crate::stack::Stack;
@@ -182,10 +182,12 @@ fn ten_thousand_requests_while_workers_die_and_the_card_comes_and_goes() {
     // One worker: where several share a card, the end of one in a transaction fails the login of another.
     let agent = serve(&mut piv, &key, &[]);
     let judge = Judge::of(&piv.stand, &agent.payload());
-    let (mut at_first, mut removals, mut back) = (0, vec![7_000, 4_000], None);
+    let mut seed = Seed::of_this_run();
+    let mut removals = vec![seed.between(6_000, 8_500), seed.between(2_500, 5_500)];
+    let (mut at_first, mut back) = (0, None);
     let tally = load(&agent, &judge, (64, 10_000), |progress| {
         // A worker takes about a second to come up on a card.
-        let killed = kill_workers(&agent, Duration::from_millis(500), progress, |done| {
+        let killed = kill_workers(&agent, seed.milliseconds(400, 600), progress, |done| {
             if at_first == 0 && done >= 2_000 {
                 at_first = agent.memory();
             }
