@@ -153,7 +153,7 @@ fn audit() -> Command {
                     .arg(
                         log_file()
                             .num_args(1..)
-                            .help("The log and those that it was renamed to, in any order; - is standard input"),
+                            .help("The log and those that it was renamed to, in any order; - is standard input [default: the configured log]"),
                     )
                     .arg(
                         value("expect-head", "SEQ:HASH", "A head that was kept elsewhere must be in the chain; repeatable")
@@ -168,14 +168,14 @@ fn audit() -> Command {
         .subcommand(
             later("head", "Print number and hash of the last record, for a copy kept elsewhere", |command| {
                 keyed(command, &[Log])
-                    .arg(log_file().help("The log"))
+                    .arg(log_file().help("The log [default: the configured log]"))
                     .after_help("Examples:\n  cba-agent audit head /var/log/cba-agent/audit.jsonl")
             }),
         )
 }
 
 fn log_file() -> Arg {
-    Arg::new("file").value_name("FILE").value_hint(values::hint("FILE")).required(true)
+    Arg::new("file").value_name("FILE").value_hint(values::hint("FILE"))
 }
 
 /// Which flags of configuration keys were given to a command.

@@ -11,6 +11,7 @@ use super::input::empty_stdin;
 use super::{configure, print, usage, warn_of_unknown_variables};
 use crate::audit;
 use crate::audit::chain::{Check, Head, LINE_LIMIT, head_of};
+use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::printable::printable;
@@ -28,11 +29,28 @@ pub(super) fn run(matches: &ArgMatches, format: &mut log::Format) -> Result<()> 
     let config = configure(matches)?;
     *format = config.log.format;
     warn_of_unknown_variables(&config);
-    let files: Vec<&str> = matches.get_many::<String>("file").into_iter().flatten().map(String::as_str).collect();
+    let mut files: Vec<String> = matches.get_many::<String>("file").into_iter().flatten().cloned().collect();
+    if files.is_empty() {
+        files = configured(&config)?;
+    }
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
     match name {
         "verify" => verify(&files, matches),
         _ => head(files.first().copied().unwrap_or_default()),
     }
+}
+
+/// The configured log and the file that it was last renamed to, as far as they are there: between a rotation and the next
+/// record there is only the latter. Where neither is, the log itself, which then cannot be read.
+fn configured(config: &Config) -> Result<Vec<String>> {
+    let none = || {
+        Error::new(Kind::Usage, "no audit log is named, and none is configured")
+            .hint("cba-agent audit verify FILE..., or audit.path in the configuration")
+    };
+    let log = config.audit.as_ref().ok_or_else(none)?.display().to_string();
+    let rotated = format!("{log}.1");
+    let found: Vec<String> = [log.clone(), rotated].into_iter().filter(|file| Path::new(file).exists()).collect();
+    Ok(if found.is_empty() { vec![log] } else { found })
 }
 
 fn head(file: &str) -> Result<()> {

@@ -207,7 +207,13 @@ pub const KEYS: [Key; 43] = [
     ),
     list("policy.token_serials", "policy-token-serials", "SERIAL", Policy, "Tokens that may be used"),
     list("policy.certificate_sha256", "policy-certificate-sha256", "FP", Policy, "Certificates that may be used"),
-    text("audit.path", "audit-path", "FILE", Audit, "Audit log: one record on disk before each payload is handed out"),
+    text(
+        "audit.path",
+        "audit-path",
+        "FILE",
+        Audit,
+        "Audit log: one record on disk before each payload is handed out; {user} is the name of the user",
+    ),
     text("log.format", "log-format", "text|json|journald", Log, "Form of notices and errors on standard error"),
     text("log.level", "log-level", "LEVEL", Log, "error, warn, info, debug or trace; -v is debug, -vv trace"),
     text(

@@ -5,6 +5,8 @@
 
 use std::path::PathBuf;
 
+use nix::unistd::User;
+
 use super::ConfigError;
 use super::paths::absolute;
 use super::resolve::{Reader, VERSIONS, by_name, fingerprint};
@@ -57,14 +59,26 @@ pub(super) fn resolve(settings: &Settings) -> Result<Policy, ConfigError> {
 /// Where records go; a log that the system's file names can be neither left out nor moved.
 pub(super) fn audit(settings: &Settings) -> Result<Option<PathBuf>, ConfigError> {
     const KEY: &str = "audit.path";
-    let own = Reader(settings).optional(KEY, absolute)?;
-    let system = settings.system_policy().map(|system| Reader(system).optional(KEY, absolute)).transpose()?.flatten();
+    let own = Reader(settings).optional(KEY, log_path)?;
+    let system = settings.system_policy().map(|system| Reader(system).optional(KEY, log_path)).transpose()?.flatten();
     match (own, system) {
         (Some(own), Some(system)) if own != system => {
             Err(settings.refuse(KEY, format!("{SYSTEM_POLICY} names another")))
         }
         (own, system) => Ok(system.or(own)),
     }
+}
+
+/// An absolute path, in which `{user}` stands for the user that runs the program: one file belongs to one user, and
+/// root's policy names a log for all of them.
+fn log_path(text: &str) -> Result<PathBuf, String> {
+    const USER: &str = "{user}";
+    if !text.contains(USER) {
+        return absolute(text);
+    }
+    let uid = rustix::process::geteuid().as_raw();
+    let user = User::from_uid(uid.into()).map_err(|error| format!("cannot look up the user {uid} ({error})"))?;
+    absolute(&text.replace(USER, &user.map_or_else(|| uid.to_string(), |user| user.name)))
 }
 
 impl Keys {

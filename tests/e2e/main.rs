@@ -40,6 +40,7 @@ mod service;
 mod sign;
 mod stand;
 mod system_policy;
+mod tenants;
 mod terminal;
 mod verify;
 mod waiting;

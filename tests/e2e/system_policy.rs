@@ -89,6 +89,17 @@ fn a_log_that_root_names_is_kept_and_cannot_be_moved() {
 }
 
 #[test]
+fn one_path_of_roots_names_a_log_for_each_user() {
+    let stand = Stand::new();
+    let policy = format!("[audit]\npath = \"{}/{{user}}.jsonl\"\n", stand.path().display());
+    sign_under(&stand, &policy, ROOTS, &[]).ok();
+    sign_under(&stand, &policy, ROOTS, &["--audit-path", &stand.file("root.jsonl")]).ok();
+    sign_under(&stand, &policy, ROOTS, &["--audit-path", &stand.file("other.jsonl")]).failed(2);
+    assert_eq!(stand.read("root.jsonl").lines().count(), 2);
+    assert!(run_under(&stand, &policy, ROOTS, &["audit", "verify"]).ok().starts_with("valid: 2 records"));
+}
+
+#[test]
 fn a_policy_that_is_not_roots_alone_or_not_understood_stops_everything() {
     needs_root("it mounts file systems of its own");
     let mut stand = Stand::new();

@@ -1,0 +1,142 @@
+//! Several agents on one host: a user of its own for each, what an older version kept for them, and what a purge leaves.
+
+use std::fs;
+use std::process::Command;
+
+use crate::deploy::{DEPLOY, unit, units};
+use crate::stand::{Stand, tool};
+
+#[test]
+fn each_tenant_has_a_user_and_directories_of_its_own() {
+    for name in units().into_iter().filter(|name| name.contains('@') && name.ends_with(".service")) {
+        let text = unit(&name);
+        let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default().to_owned();
+        if name == "cba-agent-tenant@.service" {
+            assert_eq!(
+                (value("User="), value("ExecStart=")),
+                (String::new(), "/usr/lib/cba-agent/prepare-tenant %i".into())
+            );
+            continue;
+        }
+        for key in ["User=", "Group=", "StateDirectory=", "LogsDirectory="] {
+            assert_eq!(value(key), "cba-agent-%i", "{name}: {key}");
+        }
+        assert!(value("After=").contains("cba-agent-tenant@%i.service"), "{name}");
+        assert_eq!(value("Requires="), "cba-agent-tenant@%i.service", "{name}");
+        assert!(text.contains("Environment=CBA_AGENT_AUDIT_PATH=%L/cba-agent-%i/audit.jsonl\n"), "{name}");
+    }
+    let agent = unit("cba-agent@.service");
+    for line in [
+        "RuntimeDirectory=cba-agent-%i",
+        "SupplementaryGroups=cba-fuse",
+        "LoadCredential=cba-agent-pin:/etc/cba-agent/%i.pin",
+    ] {
+        assert!(agent.lines().any(|own| own == line), "{line}");
+    }
+}
+
+/// A script on a host of its own: `/etc` is a copy, and `/run`, `/var/lib` and `/var/log` are empty. `$deploy` is this
+/// project's directory of the same name.
+#[track_caller]
+fn on_a_host_of_its_own(script: &str) -> String {
+    let stand = Stand::empty();
+    let script = format!(
+        "set -eu; cp -a /etc etc; mount --bind etc /etc; for place in /run /var/lib /var/log; do mount -t tmpfs tmpfs \"$place\"; done\n\
+         deploy={DEPLOY}\n{script}"
+    );
+    tool(Command::new("unshare").args(["--mount", "sh", "-c", &script]).current_dir(stand.path()))
+}
+
+#[test]
+fn a_tenant_gets_its_user_and_takes_over_what_an_older_version_kept() {
+    let said = on_a_host_of_its_own(
+        r#"
+        sh "$deploy/package/deb/postinst" configure
+        install -d -o cba-agent /var/log/cba-agent/a
+        echo record > /var/log/cba-agent/a/audit.jsonl
+        echo head > /var/log/cba-agent/a/.audit.jsonl.lock
+        echo refused > /var/lib/cba-agent/token.json
+        chown cba-agent /var/lib/cba-agent/token.json
+        chmod 600 /var/lib/cba-agent/token.json
+        # What the user cba-agent could put there for root to read or to move.
+        ln -s /etc/shadow /var/lib/cba-agent/link.json
+        ln -s /etc /var/log/cba-agent/evil
+        for name in a evil a; do sh "$deploy/systemd/prepare-tenant" "$name"; done
+        for name in '' .. a/b 'a b' aaaaaaaaaaaaaaaaaaaaaa; do
+            ! sh "$deploy/systemd/prepare-tenant" "$name" 2>&1 || exit 1
+        done
+        getent passwd cba-agent-a | cut -d: -f1,5-
+        cat /var/log/cba-agent-a/audit.jsonl /var/log/cba-agent-a/.audit.jsonl.lock
+        ls /var/log
+        stat -c '%n %a %U %G' /var/lib/cba-fuse /var/lib/cba-fuse/*
+        "#,
+    );
+    let (refused, rest) = said.split_at(said.find("cba-agent-a:").unwrap());
+    assert_eq!(
+        refused.lines().filter(|line| line.starts_with("prepare-tenant: the name of a tenant has ")).count(),
+        5,
+        "{said}"
+    );
+    assert_eq!(
+        rest,
+        "cba-agent-a:Anaplan login agent of a:/var/lib/cba-agent-a:/usr/sbin/nologin\nrecord\nhead\ncba-agent\ncba-agent-a\n\
+         /var/lib/cba-fuse 2770 root cba-fuse\n/var/lib/cba-fuse/token.json 660 cba-agent cba-fuse\n"
+    );
+}
+
+#[test]
+fn purge_leaves_no_pin_and_keeps_audit_logs_with_their_users() {
+    let said = on_a_host_of_its_own(
+        r#"
+        sh "$deploy/package/deb/postinst" configure
+        for name in a b; do
+            sh "$deploy/systemd/prepare-tenant" "$name"
+            install -m 600 /dev/null "/etc/cba-agent/$name.pin"
+            install -d -o "cba-agent-$name" "/var/lib/cba-agent-$name" "/var/log/cba-agent-$name"
+        done
+        install -m 600 /dev/null /etc/cba-agent/pin
+        echo record > /var/log/cba-agent-a/audit.jsonl
+        # Somebody else's user, whose name only begins so.
+        useradd --system --comment "another program" cba-agent-other
+        install -d /var/lib/cba-agent-other
+        sh "$deploy/package/deb/postrm" purge 2> /dev/null
+        ls -d /etc/cba-agent /var/lib/cba* /var/log/cba* 2> /dev/null || :
+        getent passwd | cut -d: -f1 | grep cba- | sort
+        getent group | cut -d: -f1 | grep cba- | sort
+        "#,
+    );
+    assert_eq!(
+        said,
+        "/var/lib/cba-agent-other\n/var/log/cba-agent-a\ncba-agent-a\ncba-agent-other\ncba-agent-a\ncba-agent-other\n"
+    );
+}
+
+#[test]
+fn a_tenant_rotates_its_own_log_and_the_check_goes_on() {
+    let stand = Stand::new();
+    let path = stand.file("audit.jsonl");
+    stand.sign(&["--audit-path", &path]).ok();
+    let mut script = fs::read_to_string(format!("{DEPLOY}/systemd/rotate-audit-log")).unwrap();
+    // What it would do after a month.
+    script = script.replace("exec logrotate", "exec logrotate --force");
+    let script = stand.write("rotate", script);
+    stand.tool(
+        "env",
+        &[
+            &format!("CBA_AGENT_AUDIT_PATH={path}"),
+            &format!("STATE_DIRECTORY={}", stand.path().display()),
+            "sh",
+            &script,
+        ],
+    );
+    assert!(!fs::exists(&path).unwrap() && fs::exists(format!("{path}.1")).unwrap());
+    for count in ["1 to 1", "1 to 2"] {
+        let verified = stand
+            .run(&["audit", "verify", "--config", &stand.write("c.toml", format!("[audit]\npath = \"{path}\"\n"))])
+            .ok();
+        assert!(verified.contains(count), "{verified}");
+        stand.sign(&["--audit-path", &path]).ok();
+    }
+    let none = stand.run(&["audit", "verify"]).failed(2);
+    assert!(none.contains("none is configured"), "{none}");
+}
