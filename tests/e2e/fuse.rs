@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Stdio;
 
 use crate::deadline::Finish as _;
-use crate::stand::{Run, Stand, same_environment};
+use crate::stand::{Run, Stand, needs_root, same_environment};
 
 /// A stand whose `wrong` file holds a wrong PIN, with every module call logged.
 fn stand() -> Stand {
@@ -361,6 +361,7 @@ fn the_hinted_command_clears_the_right_fuse_among_several() {
 
 #[test]
 fn two_users_of_one_token_share_its_fuse_in_a_directory_of_their_group() {
+    needs_root("it plays other users of the host");
     let mut stand = stand();
     let shared = stand.file("shared");
     stand.tool("install", &["-d", "-m", "2770", "-g", "4545", &shared]);

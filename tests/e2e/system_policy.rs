@@ -90,6 +90,7 @@ fn a_log_that_root_names_is_kept_and_cannot_be_moved() {
 
 #[test]
 fn one_path_of_roots_names_a_log_for_each_user() {
+    needs_root("it mounts file systems of its own");
     let stand = Stand::new();
     let policy = format!("[audit]\npath = \"{}/{{user}}.jsonl\"\n", stand.path().display());
     sign_under(&stand, &policy, ROOTS, &[]).ok();

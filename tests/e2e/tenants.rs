@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::deploy::{DEPLOY, unit, units};
-use crate::stand::{Stand, tool};
+use crate::stand::{Stand, needs_root, tool};
 
 #[test]
 fn each_tenant_has_a_user_and_directories_of_its_own() {
@@ -49,6 +49,7 @@ fn on_a_host_of_its_own(script: &str) -> String {
 
 #[test]
 fn a_tenant_gets_its_user_and_takes_over_what_an_older_version_kept() {
+    needs_root("it makes users");
     let said = on_a_host_of_its_own(
         r#"
         sh "$deploy/package/deb/postinst" configure
@@ -86,6 +87,7 @@ fn a_tenant_gets_its_user_and_takes_over_what_an_older_version_kept() {
 
 #[test]
 fn purge_leaves_no_pin_and_keeps_audit_logs_with_their_users() {
+    needs_root("it makes users");
     let said = on_a_host_of_its_own(
         r#"
         sh "$deploy/package/deb/postinst" configure
