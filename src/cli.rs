@@ -8,9 +8,11 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::keys::{Group, KEYS, Key, Shape};
 
+mod manual_page;
 mod usage_error;
 mod values;
 
+pub use manual_page::manual_pages;
 pub use usage_error::usage_error;
 
 use Group::{Audit, Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};

@@ -154,6 +154,23 @@ impl Kind {
     }
 }
 
+/// What each exit code means, in one sentence for people.
+pub const EXIT_CODES: [(u8, &str); 10] = [
+    (0, "Done."),
+    (1, "An unexpected failure, or the audit log cannot be written."),
+    (2, "The command line or the configuration is wrong."),
+    (3, "Module, token, key or certificate was not found, or there are several."),
+    (
+        4,
+        "PIN: missing, wrong, locked, expired, stopped by the fuse, or no state directory. Never retry this unattended.",
+    ),
+    (5, "Refused by the policy, or the agent does not serve this user."),
+    (6, "The token failed or timed out. A retry may help."),
+    (7, "The signature does not verify. Treat this as an alarm."),
+    (8, "What was checked is invalid, a check failed, or the certificate ends too soon."),
+    (9, "The agent cannot be reached, or is busy. A retry may help."),
+];
+
 /// What a room's error says of itself to the outside.
 pub trait Explain: StdError {
     /// The stable name of what went wrong.

@@ -1,15 +1,24 @@
-//! `man`: manual pages, from the definitions of the command line.
+//! `man`: writes the manual pages.
 
 use std::path::Path;
 
-use crate::cli;
+use crate::certificate::utc;
+use crate::cli::manual_pages;
 use crate::error::{Error, Kind, Result};
+
+/// When this program was built, seconds of Unix time; see `build.rs`.
+const BUILT: &str = env!("CBA_AGENT_BUILT");
 
 pub(super) fn run(directory: &str) -> Result<()> {
     let directory = Path::new(directory);
     if !directory.is_dir() {
         return Err(Error::new(Kind::Usage, "man: DIR must be an existing directory").hint("mkdir it first"));
     }
-    clap_mangen::generate_to(cli::command(), directory)
-        .map_err(|error| Error::new(Kind::Unexpected, format!("cannot write manual pages: {error}")))
+    let failed = |error: std::io::Error| Error::new(Kind::Unexpected, format!("cannot write manual pages: {error}"));
+    let date = utc(BUILT.parse().unwrap_or_default());
+    let date = date.split('T').next().unwrap_or_default();
+    for (name, text) in manual_pages(date).map_err(failed)? {
+        std::fs::write(directory.join(name), text).map_err(failed)?;
+    }
+    Ok(())
 }

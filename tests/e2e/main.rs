@@ -26,6 +26,7 @@ mod hostile;
 mod list;
 mod load;
 mod losses;
+mod manual;
 mod memory;
 mod model;
 mod modules;

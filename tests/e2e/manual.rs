@@ -1,0 +1,82 @@
+//! The manual pages, judged by man, groff and mandoc.
+
+use std::fs;
+use std::process::Command;
+
+use crate::deadline::Finish as _;
+use crate::stand::{Run, Stand};
+
+/// The pages in a directory, by name.
+fn pages(stand: &Stand) -> Vec<(String, String)> {
+    fs::create_dir(stand.path().join("man")).unwrap();
+    stand.run(&["man", &stand.file("man")]).ok();
+    let mut pages: Vec<(String, String)> = fs::read_dir(stand.path().join("man"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap()))
+        .collect();
+    pages.sort();
+    assert!(pages.len() >= 15, "{pages:?}");
+    pages
+}
+
+/// What another program says about a page.
+fn judge(stand: &Stand, program: &[&str], page: &str) -> Run {
+    let mut command = Command::new(program[0]);
+    command.args(&program[1..]).arg(stand.file(&format!("man/{page}")));
+    command.env("LC_ALL", "C.UTF-8").env("MANWIDTH", "80").env("MANROFFOPT", "").env("MANPAGER", "cat");
+    Run::from_output((&mut command).finish())
+}
+
+#[test]
+fn every_page_passes_the_checks_of_man_groff_and_mandoc() {
+    let stand = Stand::empty();
+    for (page, _) in pages(&stand) {
+        for program in [
+            &["man", "--warnings", "-E", "UTF-8", "-Tutf8", "-l"][..],
+            &["groff", "-ww", "-man", "-Tutf8", "-z"],
+            &["mandoc", "-T", "lint", "-W", "style"],
+        ] {
+            let run = judge(&stand, program, &page);
+            assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{program:?} {page}: {run:?}");
+            assert!(program[0] != "mandoc" || run.stdout.is_empty(), "{page}: {}", run.stdout);
+        }
+    }
+}
+
+#[test]
+fn every_page_has_its_sections_and_keeps_the_lines_of_its_examples() {
+    let stand = Stand::empty();
+    for (page, text) in pages(&stand) {
+        let rendered = judge(&stand, &["man", "-E", "UTF-8", "-l"], &page).ok();
+        for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS", "ENVIRONMENT", "FILES", "SEE ALSO"]
+        {
+            assert!(rendered.lines().any(|line| line == section), "{page} has no {section}: {rendered}");
+        }
+        assert!(!text.contains(".SH EXTRA"), "{page}");
+        // `cba-agent-audit-verify.1` is the page of `audit verify`; `pin-fuse` is one word.
+        let words =
+            page.trim_start_matches("cba-agent").trim_start_matches('-').trim_end_matches(".1").trim_end_matches('.');
+        let words = words.replace("pin-fuse", "pin_fuse").replace('-', " ").replace("pin_fuse", "pin-fuse");
+        let command: Vec<&str> = words.split_whitespace().chain(["--help"]).collect();
+        let help = stand.run(&command).ok();
+        let examples = help.split("Examples:\n").nth(1).unwrap_or_default();
+        for example in examples.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            assert!(rendered.lines().any(|line| line.trim() == example), "{page}: {example}: {rendered}");
+        }
+        assert!(page == "cba-agent.1" || !examples.is_empty(), "{page}");
+    }
+}
+
+#[test]
+fn the_pages_name_the_exit_codes_that_the_readme_names() {
+    let stand = Stand::empty();
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let rendered = pages(&stand).into_iter().find(|(page, _)| page == "cba-agent.1").unwrap().1;
+    for code in 0..=9 {
+        assert!(readme.contains(&format!("\n| {code} | ")), "{code}");
+        assert!(rendered.contains(&format!(".TP\n\\fB{code}\\fR\n")), "{code}");
+    }
+    let sign = judge(&stand, &["man", "-E", "UTF-8", "-l"], "cba-agent-sign.1").ok();
+    assert!(sign.contains("Never retry this unattended.") && sign.contains("CREDENTIALS_DIRECTORY"), "{sign}");
+}
