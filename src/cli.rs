@@ -29,6 +29,9 @@ pub const GLOBAL: [&str; 3] = ["config", "log-format", "log-level"];
 /// The shells of `completions`.
 pub const SHELLS: [&str; 5] = ["bash", "zsh", "fish", "elvish", "powershell"];
 
+/// What `doctor` takes: `--socket` is the agent that a job asks, and not the one of this host's service.
+const DOCTOR: [Group; 9] = [Token, Identity, Pin, Sign, Serve, Socket, Policy, Audit, Log];
+
 /// The whole command line. The options of a command are made when it is the one that is wanted.
 #[must_use]
 pub fn command() -> Command {
@@ -75,11 +78,11 @@ pub fn command() -> Command {
         )
         .subcommand(
             later("doctor", "Say what this host lacks, and what mends it; no PIN is sent", |command| {
-                keyed(command, &AGENT)
+                keyed(command, &DOCTOR)
                     .arg(switch("json", "One JSON document for programs"))
-                    .arg(switch("sign", "Log in and make one payload, which is thrown away"))
+                    .arg(switch("sign", "Log in and make one payload, which is thrown away; with --socket, ask for one"))
                     .arg(value("certificate", "FILE", "Check a certificate before it is bought or imported, and nothing else"))
-                    .after_help("Examples:\n  cba-agent doctor --slot 0\n  cba-agent doctor --certificate from-the-ca.cer\n  cba-agent doctor --config /etc/cba-agent/config.toml --sign")
+                    .after_help("Examples:\n  cba-agent doctor --slot 0\n  cba-agent doctor --socket /run/cba-agent/agent.sock\n  cba-agent doctor --certificate from-the-ca.cer\n  cba-agent doctor --config /etc/cba-agent/config.toml --sign")
             }),
         )
         .subcommand(
@@ -228,7 +231,9 @@ fn keyed(command: Command, groups: &[Group]) -> Command {
         command =
             command.arg(switch("module-debug", "Hand vendors' debug variables to the module; their logs hold the PIN"));
     }
-    for key in KEYS.iter().filter(|key| key.group != Log && groups.contains(&key.group)) {
+    let is_asked = groups.contains(&Socket);
+    let is_taken = |key: &&Key| groups.contains(&key.group) && !(is_asked && key.path == "serve.socket");
+    for key in KEYS.iter().filter(|key| key.group != Log).filter(is_taken) {
         command = command.arg(key_flag(key));
     }
     command.args(log_options())

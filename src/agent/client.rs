@@ -94,6 +94,9 @@ impl Explain for ClientError {
                 "the agent's socket_group, allow_users and allow_groups say whom it serves; its own user must be in allow_users"
                     .into()
             }
+            Self::Refused { kind: Kind::Policy, detail: Some(_), .. } => {
+                "use --payload-version v2; only payload_versions in [policy] of the agent's configuration allows v1".into()
+            }
             Self::Refused { kind: Kind::PinFuse, .. } => {
                 "mend the PIN on the agent's side; its log says what the token answered, and what to do then"
                     .into()

@@ -5,7 +5,9 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist, getgroups};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::io::Errno;
 
 use crate::config::Serve;
 use crate::error::Result;
@@ -76,6 +78,65 @@ impl std::fmt::Display for SubordinateGroup {
         let Self { group, owner } = self;
         write!(out, "{owner} can enter the group {group}, which is a subordinate group ID of theirs (/etc/subgid)")
     }
+}
+
+/// What keeps this process from a socket.
+#[derive(Clone, Debug)]
+pub struct Obstacle {
+    /// What is in the way.
+    pub why: String,
+    /// What lets this process in.
+    pub remedy: String,
+}
+
+/// What keeps this process from a socket that is there; `None` where nothing shows. The kernel is asked, so access lists
+/// (acl(5)) count.
+#[must_use]
+pub fn own_obstacle(socket: &Path) -> Option<Obstacle> {
+    let may = |path: &Path, what| accessat(CWD, path, what, AtFlags::EACCESS) != Err(Errno::ACCESS);
+    let directories: Vec<&Path> = socket.ancestors().skip(1).filter(|part| !part.as_os_str().is_empty()).collect();
+    for directory in directories.into_iter().rev() {
+        if !may(directory, Access::EXEC_OK) {
+            let why = format!("this user may not pass through {}", directory.display());
+            return Some(Obstacle { why, remedy: through(directory) });
+        }
+    }
+    if may(socket, Access::WRITE_OK) {
+        return None;
+    }
+    let metadata = fs::metadata(socket).ok()?;
+    let (own, door) = (User::from_uid(Uid::effective()).ok().flatten(), Gid::from_raw(metadata.gid()));
+    let group = Group::from_gid(door).ok().flatten().map_or_else(|| door.to_string(), |group| group.name);
+    let why = format!("only the group {group} may connect, and this process is not in it");
+    let is_listed = own.as_ref().is_some_and(|own| {
+        let name = CString::new(own.name.clone()).unwrap_or_default();
+        getgrouplist(&name, own.gid).unwrap_or_default().contains(&door)
+    });
+    let remedy = if is_listed {
+        format!(
+            "this user was added to {group} after this session began: log in again, or restart the service that runs this"
+        )
+    } else {
+        let name = own.map_or_else(|| Uid::effective().to_string(), |own| own.name);
+        format!("usermod -aG {group} {name}, as root; then log in again")
+    };
+    Some(Obstacle { why, remedy })
+}
+
+/// Who runs this process, with the groups that it has, as `id` would say it.
+#[must_use]
+pub fn own_name() -> String {
+    let uid = Uid::effective();
+    let name = User::from_uid(uid).ok().flatten().map_or_else(|| "without a name".into(), |user| user.name);
+    let mut groups = vec![Gid::effective()];
+    groups.extend(getgroups().unwrap_or_default().into_iter().filter(|group| *group != Gid::effective()));
+    let named =
+        |group: &Gid| Group::from_gid(*group).ok().flatten().map_or_else(|| group.to_string(), |group| group.name);
+    format!("{name} ({uid}), groups {}", groups.iter().map(named).collect::<Vec<_>>().join(", "))
+}
+
+fn through(directory: &Path) -> String {
+    format!("chmod o+x {}, as its owner, or another directory for the socket", directory.display())
 }
 
 fn find_user(name: &str) -> Option<User> {

@@ -14,7 +14,8 @@ use super::pool::Task;
 use super::problem::{self, Problem};
 use super::server::{Agent, Client};
 use crate::audit::chain::Caller;
-use crate::policy::Wish;
+use crate::error::Kind;
+use crate::policy::{self, Wish};
 use crate::reach::now;
 
 /// The longest body of a request, in bytes: its two members take a fraction of that.
@@ -116,7 +117,12 @@ async fn sign(agent: &Arc<Agent>, peer: &Peer, client: Client<'_>, request: Requ
             plain(JSON, format!("{}\n", answer.text))
         }
         Err(refusal) => {
-            let problem = Problem::of(refusal.kind, refusal.retry_after);
+            let mut problem = Problem::of(refusal.kind, refusal.retry_after);
+            // The version is the caller's own choice; all else that the policy refuses concerns the agent's side.
+            let is_version = policy::decide_version(&agent.config.policy, wish).allowed().is_err();
+            if refusal.kind == Kind::Policy && is_version {
+                problem = problem.detail(format!("payload version {} is not allowed", wish.version));
+            }
             counted.outcome.clone_from(&problem.code);
             failure(&problem)
         }

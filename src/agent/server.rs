@@ -34,6 +34,7 @@ use super::socket::Listening;
 use crate::cba::Version;
 use crate::config::Config;
 use crate::error::Kind;
+use crate::policy::Policy;
 
 /// How long a request's header may take, and a connection may be idle.
 const HEADER_TIME: Duration = Duration::from_secs(15);
@@ -76,6 +77,7 @@ pub(super) struct Answers {
     pub(super) version: Version,
     pub(super) request_timeout: Duration,
     pub(super) metrics_file: Option<PathBuf>,
+    pub(super) policy: Policy,
     /// Requests in a second: of each user, and of all users together.
     rates: (NonZeroU32, NonZeroU32),
 }
@@ -86,6 +88,7 @@ impl Answers {
             version: config.sign.version,
             request_timeout: config.serve.request_timeout,
             metrics_file: config.serve.metrics_file.clone(),
+            policy: config.policy.clone(),
             rates: (config.serve.rate_limit_per_second, config.serve.total_rate_limit_per_second),
         }
     }

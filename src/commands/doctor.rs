@@ -6,12 +6,14 @@ use clap::ArgMatches;
 use serde::Serialize;
 
 use super::print;
+use super::sign::two_tokens;
 use crate::cli;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::printable::printable;
 use crate::reach::Login;
 
+mod agent;
 mod certificate;
 mod host;
 mod pcscd;
@@ -86,6 +88,12 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
         certificate::check(path, config, &mut findings)?;
         return findings.say(matches);
     }
+    if asks_an_agent(matches, config)? {
+        host::configuration(config, &mut findings);
+        host::unknown_variables(&config.pin_variables, &mut findings);
+        agent::check(config, cli::is_given(matches, "sign"), &mut findings);
+        return findings.say(matches);
+    }
     // Before anything opens a file: a PIN may come by a descriptor.
     let login = cli::is_given(matches, "sign").then(|| Login::prepare(config));
     host::configuration(config, &mut findings);
@@ -97,6 +105,17 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     host::audit_log(config, &mut findings);
     host::agents(config, &mut findings);
     findings.say(matches)
+}
+
+/// Whether an agent is looked at, and no token: where `--socket` is given, and where the configuration names an agent to ask and
+/// nothing of a token or of an agent of this host.
+fn asks_an_agent(matches: &ArgMatches, config: &Config) -> Result<bool> {
+    let own_token = cli::token_flag(matches);
+    if cli::has_flag(matches, "sign.socket") {
+        return own_token.map_or(Ok(true), |flag| Err(two_tokens(flag)));
+    }
+    let has_token = own_token.is_some() || config.module.is_some() || !config.token.is_empty();
+    Ok(!config.sign.sockets.is_empty() && !has_token && config.serve.socket.is_none())
 }
 
 /// What can be said where the configuration cannot be used.

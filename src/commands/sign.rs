@@ -51,8 +51,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config, spare: Option<Spare>) -
     // What is chosen on the command line beats a configured agent.
     let own_token = cli::token_flag(matches);
     if let (Some(flag), true) = (own_token, cli::has_flag(matches, "sign.socket")) {
-        let message = format!("--socket asks an agent, which has its own token: --{flag} does not go with it");
-        return Err(Error::new(Kind::Usage, message).hint("leave one of the two out"));
+        return Err(two_tokens(flag));
     }
     if own_token.is_none() && !config.sign.sockets.is_empty() {
         let (request, certificate) = ask_agents(config, job)?;
@@ -79,6 +78,12 @@ pub(super) fn run(matches: &ArgMatches, config: &Config, spare: Option<Spare>) -
     });
     signer.end(printed.as_ref().err());
     printed
+}
+
+/// `--socket` and an option that chooses a token of our own.
+pub(super) fn two_tokens(flag: &str) -> Error {
+    let message = format!("--socket asks an agent, which has its own token: --{flag} does not go with it");
+    Error::new(Kind::Usage, message).hint("leave one of the two out")
 }
 
 fn form(matches: &ArgMatches) -> Result<Form> {
@@ -118,7 +123,7 @@ fn ask_agents(config: &Config, job: Option<&str>) -> Result<(Request, Certificat
 }
 
 /// Returns one agent's payload, checked as a result of the own token is, in the form that is asked for here.
-fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<(Request, Certificate)> {
+pub(super) fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<(Request, Certificate)> {
     let Sign { version, version_by_flag, auth_url, header_encoding, timeout, warn_before, .. } = &config.sign;
     let wish = Wish { version: *version, by_flag: *version_by_flag };
     // A version that would be thrown away is not asked for.

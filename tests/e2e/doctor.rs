@@ -78,7 +78,7 @@ fn each_thing_that_fails_names_what_mends_it() {
         assert!(failing(run, "PIN source").contains(why), "{content:?}");
     }
     assert!(failing(stand.run(&["doctor", "--pin-source", "env:NOT_THERE"]), "PIN source").contains("not set"));
-    let gone = failing(doctor(&stand, &["--socket", "/nonexistent/s"]), "agent");
+    let gone = failing(stand.run(&["doctor", "--socket", "/nonexistent/s"]), "agent");
     assert!(gone.contains("systemctl status cba-agent"), "{gone}");
     stand.faulty("flags+40000");
     assert!(failing(doctor(&stand, &[]), "PIN state").contains("unblock"));
@@ -124,11 +124,12 @@ fn an_audit_log_that_cannot_be_gone_on_with_is_named() {
 #[test]
 fn whoever_is_allowed_and_cannot_come_to_the_socket_is_named() {
     needs_root("it plays other users of the host");
-    let stand = Stand::new();
+    let mut stand = Stand::new();
     let agent = Agent::ready(&stand, &["--socket-group", "games"]);
+    stand.set("CBA_AGENT_SERVE_SOCKET", &agent.socket);
     let source = stand.pin_source();
     let doctor = |more: &[&str]| {
-        let own = ["doctor", "--pin-source", &source, "--socket", &agent.socket];
+        let own = ["doctor", "--pin-source", &source];
         stand.run(&[&own[..], more].concat())
     };
     let line = failing(doctor(&["--socket-group", "games", "--allow-users", "daemon"]), "who may ask");

@@ -18,6 +18,7 @@ mod custody;
 mod deadline;
 mod deploy;
 mod doctor;
+mod doctor_agent;
 mod faults;
 mod forged_agent;
 mod fuse;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::agent::{Agent, Client, Judge};
 use crate::deadline::{Finish as _, until};
-use crate::stand::{BINARY, Run, Stand, needs_root, same_environment, tool};
+use crate::stand::{BINARY, Run, Stand, needs_root, own_user, same_environment, tool};
 
 /// curl on the agent's socket.
 fn curl(agent: &Agent, arguments: &[&str]) -> String {
@@ -330,6 +330,28 @@ fn an_idle_agent_is_small_and_sleeps() {
     // The kernel may wake a thread for reasons of its own; an agent that looks for news does so many times a second.
     let woken = wakes() - before;
     assert!(woken < 10, "woken {woken} times in three seconds");
+}
+
+#[test]
+fn a_refused_v1_says_so_to_the_client_and_names_the_user_in_the_log() {
+    let stand = Stand::new();
+    let agent = Agent::ready(&stand, &[]);
+    let reply = agent.ask("POST", "/sign", r#"{"payload_version":"v1","job":"etl/nightly"}"#);
+    assert_eq!(reply.problem(422), "policy");
+    assert!(reply.body.contains(r#""detail":"payload version v1 is not allowed""#), "{reply:?}");
+    let refused = format!("refused: payload v1 for user {} group ", own_user());
+    assert!(
+        agent.log().lines().any(|line| line.contains(&refused) && line.contains("job etl/nightly): ")),
+        "{}",
+        agent.log()
+    );
+    let error = stand.run(&["sign", "--payload-version", "v1", "--socket", &agent.socket]).failed(5);
+    assert!(error.contains("payload version v1 is not allowed") && error.contains("--payload-version v2"), "{error}");
+    agent.end("-TERM");
+    // What the agent's side alone can correct has no detail.
+    let agent = Agent::begun(&stand, &["--policy-min-rsa-bits", "4096"]);
+    let reply = agent.ask("POST", "/sign", "{}");
+    assert!(reply.problem(422) == "policy" && !reply.body.contains("detail"), "{reply:?}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::order::{Done, Job, Refusal, Slot};
 use super::scribe::Draft;
 use super::start::start;
 use super::thread::Thread;
-use super::work::{Asked, carry_out, entry, text_of};
+use super::work::{Asked, asked_by, carry_out, entry, text_of};
 use super::{Answer, Held, Shared, Task};
 use crate::audit::chain::Entry;
 use crate::cba::Request;
@@ -204,7 +204,7 @@ impl Place {
         match begun {
             Err(error) => {
                 let entry = entry(&shared, &worker.signer, &asked, Err(error.kind));
-                self.refuse(job, entry, &error).await;
+                self.refuse(&asked, entry, &error).await;
             }
             Ok(_) => self.asked.push_back(asked),
         }
@@ -248,7 +248,7 @@ impl Place {
                     state.plan.finished(slot, job, Done::Answered { soon }, now)
                 });
             }
-            Err(error) if error.kind == Kind::Policy => self.refuse(job, entry, &error).await,
+            Err(error) if error.kind == Kind::Policy => self.refuse(&asked, entry, &error).await,
             Err(error) => {
                 if let Some(entry) = entry {
                     self.record(Draft { entry, answer: None }).await;
@@ -276,12 +276,12 @@ impl Place {
     }
 
     /// Answers a request that the policy refuses.
-    async fn refuse(&mut self, job: Job, entry: Option<Entry>, error: &Error) {
+    async fn refuse(&mut self, asked: &Asked, entry: Option<Entry>, error: &Error) {
         if let Some(entry) = entry {
             self.record(Draft { entry, answer: None }).await;
         }
-        tracing::warn!("{}", error.message);
-        let slot = self.slot;
+        tracing::warn!("refused: {}: {}", asked_by(&asked.task), error.message);
+        let (slot, job) = (self.slot, asked.job);
         self.shared.apply(|state, now| {
             state.answer(job, Err(Refusal { kind: Kind::Policy, retry_after: None }));
             state.plan.finished(slot, job, Done::Dropped, now)

@@ -35,14 +35,24 @@ pub(super) fn entry(
     }
 }
 
+/// Who asks, for the log.
+pub(super) fn asked_by(task: &Task) -> String {
+    match task {
+        Task::Probe => "a probe".into(),
+        Task::Sign(wish, Caller { uid, gid, pid, job }) => {
+            let job = job.as_deref().unwrap_or("-");
+            format!("payload {} for user {uid} group {gid} (process {pid}, job {job})", wish.version)
+        }
+    }
+}
+
 /// A payload, or nothing for a token that answers.
 pub(super) fn carry_out(task: &Task, worker: &mut Signer, config: &Config) -> Result<Option<Request>> {
     match task {
         Task::Probe => worker.probe(config, first_wish(config)).map(|()| None),
-        Task::Sign(wish, Caller { uid, gid, pid, job }) => {
+        Task::Sign(wish, _) => {
             let request = worker.sign(config, *wish)?;
-            let job = job.as_deref().unwrap_or("-");
-            tracing::info!("payload {} for user {uid} group {gid} (process {pid}, job {job})", wish.version);
+            tracing::info!("{}", asked_by(task));
             Ok(Some(request))
         }
     }

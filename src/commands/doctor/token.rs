@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::{Findings, pcscd};
-use crate::certificate::utc;
+use crate::certificate::{Certificate, utc};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::identity::{self, Identity};
+use crate::identity;
 use crate::modules;
 use crate::pin::source::Prepared;
 use crate::pin::{Source, fuse};
@@ -212,13 +212,15 @@ fn identity(reached: &mut Reached, config: &Config, findings: &mut Findings) {
         }
     }
     if let Some(identity) = &identity {
-        certificate(identity, config, findings);
+        let remedy = "write its successor into the token and register it before that";
+        judge(&identity.certificate, config, remedy, findings);
     }
 }
 
-fn certificate(identity: &Identity, config: &Config, findings: &mut Findings) {
+/// Holds a certificate against the policy, and says when it ends.
+pub(super) fn judge(certificate: &Certificate, config: &Config, before_its_end: &str, findings: &mut Findings) {
     const CHECK: &str = "certificate";
-    let (certificate, now) = (&identity.certificate, now());
+    let now = now();
     let decision = policy::decide_certificate(&config.policy, certificate, now);
     if decision.refusals.is_empty() {
         findings.ok(CHECK, format!("until {}, SHA-256 {}", utc(certificate.not_after), hex(&certificate.sha256())));
@@ -231,8 +233,7 @@ fn certificate(identity: &Identity, config: &Config, findings: &mut Findings) {
     }
     let left = certificate.not_after.saturating_sub(now);
     if certificate.is_valid_at(now) && left < config.sign.warn_before.as_secs() {
-        let remedy = "write its successor into the token and register it before that";
-        findings.warn(CHECK, format!("it ends in {}", crate::config::days(left)), remedy);
+        findings.warn(CHECK, format!("it ends in {}", crate::config::days(left)), before_its_end);
     }
 }
 

@@ -1,0 +1,85 @@
+//! What the user of a job needs to know about an agent: can I reach it, may I ask, is it ready, and with which certificate.
+//!
+//! Nothing here concerns a module, a token or a PIN: these belong to the agent's side.
+
+use std::path::Path;
+
+use super::token::judge;
+use super::{Findings, host};
+use crate::agent::client::{self, ClientError};
+use crate::agent::doorway;
+use crate::certificate::Certificate;
+use crate::commands::sign::ask;
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind};
+
+/// Looks at each agent; with `trial`, each is asked for a payload, which is thrown away.
+pub(super) fn check(config: &Config, trial: bool, findings: &mut Findings) {
+    findings.ok("user", doorway::own_name());
+    for socket in &config.sign.sockets {
+        one(socket, config, trial, findings);
+    }
+    host::clock(findings);
+}
+
+fn one(socket: &Path, config: &Config, trial: bool, findings: &mut Findings) {
+    let shown = socket.display();
+    let get = |resource| client::get(socket, resource, &Deadline::after(config.sign.timeout));
+    match get("/healthz") {
+        Ok(_) => findings.ok("agent", format!("answers at {shown}")),
+        Err(ClientError::Refused { kind: Kind::NotAllowed, .. }) => {
+            findings.ok("agent", format!("answers at {shown}"));
+            return refused(findings, "this user gets nothing from the agent");
+        }
+        Err(error) => return unreachable(socket, error, findings),
+    }
+    // Only who may ask for payloads gets as far as the method.
+    match get("/sign") {
+        Err(ClientError::Refused { kind: Kind::NotAllowed, .. }) => {
+            refused(findings, "this user may look, and not ask")
+        }
+        Err(ClientError::Refused { code, .. }) if code == "method_not_allowed" => {
+            findings.ok("may ask", "this user may ask for payloads");
+        }
+        Err(error) => findings.error("may ask", &error.into()),
+        Ok(_) => findings.fail("may ask", "what answers is no agent", "check the path of the socket"),
+    }
+    let ready = get("/readyz");
+    let is_ready = ready.is_ok();
+    match ready {
+        Ok(_) => findings.ok("ready", "a worker is logged in, and the token answers"),
+        Err(error) => findings.error("ready", &error.into()),
+    }
+    match get("/certificate").map(|answer| Certificate::from_pem(&answer.body)) {
+        Ok(Ok(certificate)) => {
+            findings.ok("identity", certificate.subject.clone());
+            judge(&certificate, config, "tell those who run the agent", findings);
+        }
+        Ok(Err(error)) => findings.fail("certificate", error.to_string(), "tell those who run the agent"),
+        // It has none as long as it is not ready, which is said by then.
+        Err(_) if !is_ready => {}
+        Err(error) => findings.error("certificate", &error.into()),
+    }
+    if trial {
+        match ask(config, socket, None) {
+            Ok(_) => findings.ok("trial payload", "signed, verified, and thrown away"),
+            Err(error) => findings.error("trial payload", &error),
+        }
+    }
+}
+
+/// Why it cannot be reached: what stands in the way of this process, where that shows.
+fn unreachable(socket: &Path, error: ClientError, findings: &mut Findings) {
+    let error = Error::from(error);
+    match doorway::own_obstacle(socket) {
+        Some(obstacle) => findings.fail("agent", format!("{}: {}", error.message, obstacle.why), obstacle.remedy),
+        None => findings.error("agent", &error),
+    }
+}
+
+fn refused(findings: &mut Findings, found: &str) {
+    let remedy =
+        "have this user added to socket_group or allow_users of the agent; a change of groups counts after a new login";
+    findings.fail("may ask", found, remedy);
+}

@@ -1,0 +1,113 @@
+//! `doctor --socket`: what the user of a job needs to know about an agent.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use crate::access::open_to_all;
+use crate::agent::Agent;
+use crate::deadline::Finish as _;
+use crate::stand::{Run, Stand, needs_root, same_environment};
+
+/// The report of a user of the host who has no module, no token and no PIN.
+fn as_user(stand: &Stand, user: &str, groups: &str, arguments: &[&str]) -> Run {
+    let mut bare = stand.command(arguments);
+    bare.env_remove("CBA_AGENT_MODULE").env_remove("SOFTHSM2_CONF");
+    let mut command = Command::new("setpriv");
+    command.args([&format!("--reuid={user}"), &format!("--regid={user}"), &format!("--groups={groups}"), "--"]);
+    command.arg(bare.get_program()).args(bare.get_args()).current_dir("/");
+    same_environment(&mut command, &bare);
+    // The stand's own is another user's.
+    command.env("HOME", "/nonexistent").env_remove("LD_LIBRARY_PATH");
+    Run::from_output(command.finish())
+}
+
+/// The line of one check.
+#[track_caller]
+fn line(run: &Run, check: &str) -> String {
+    let wanted = format!(" {check} ");
+    let line = run.stdout.lines().find(|line| line.contains(&wanted));
+    line.unwrap_or_else(|| panic!("no line about {check}: {run:?}")).to_owned()
+}
+
+/// A stand and its agent, which the group 4242 may ask; others pass as far as the socket.
+fn agent(more: &[&str]) -> (Stand, Agent) {
+    let stand = Stand::new();
+    let agent = Agent::begun(&stand, &[&["--socket-group", "4242", "--monitor-groups", "4343"][..], more].concat());
+    open_to_all(stand.path());
+    (stand, agent)
+}
+
+#[test]
+fn a_jobs_user_learns_all_about_the_agent_and_nothing_of_tokens() {
+    needs_root("it plays other users of the host");
+    let (stand, mut agent) = agent(&[]);
+    agent.hear("STATUS=ready");
+    let run = as_user(&stand, "1234", "4242", &["doctor", "--socket", &agent.socket, "--sign"]);
+    for (check, found) in [
+        ("user", "without a name (1234), groups 1234, 4242"),
+        ("agent", "answers at "),
+        ("may ask", "this user may ask for payloads"),
+        ("ready", "a worker is logged in"),
+        ("identity", "CN=integration cba"),
+        ("certificate", "until "),
+        ("trial payload", "signed, verified, and thrown away"),
+        ("clock", "Z"),
+    ] {
+        assert!(line(&run, check).contains(found), "{check}: {run:?}");
+    }
+    for absent in ["module", "PIN", "pcscd", "state directory", "slots"] {
+        assert!(!run.stdout.contains(absent), "{absent}: {run:?}");
+    }
+    run.ok();
+    // The same where the socket is configured and nothing of a token.
+    let mut bare = stand.command(&["doctor"]);
+    bare.env_remove("CBA_AGENT_MODULE").env("CBA_AGENT_SOCKET", &agent.socket);
+    let run = Run::from_output(bare.finish());
+    assert!(line(&run, "may ask").starts_with("failed"), "the agent's own user: {run:?}");
+    let error = stand.run(&["doctor", "--socket", &agent.socket, "--slot", "0"]).failed(2);
+    assert!(error.contains("--slot does not go with it"), "{error}");
+}
+
+#[test]
+fn what_stands_in_a_jobs_way_is_named_with_what_helps() {
+    needs_root("it plays other users of the host");
+    let (stand, mut agent) = agent(&[]);
+    agent.hear("STATUS=ready");
+    let doctor = |user: &str, groups: &str| {
+        let run = as_user(&stand, user, groups, &["doctor", "--socket", &agent.socket]);
+        assert_eq!(run.code, 8, "{run:?}");
+        run
+    };
+    let run = doctor("1234", "4141");
+    assert!(line(&run, "agent").contains("only the group 4242 may connect, and this process is not in it"), "{run:?}");
+    assert!(run.stdout.contains("usermod -aG 4242 1234"), "{run:?}");
+    let run = doctor("1234", "4242,4343");
+    assert!(line(&run, "may ask").contains("may look, and not ask"), "{run:?}");
+    assert!(line(&run, "ready").starts_with("ok"), "{run:?}");
+    fs::set_permissions(&agent.socket, fs::Permissions::from_mode(0o666)).unwrap();
+    let run = doctor("1234", "4141");
+    assert!(line(&run, "may ask").contains("this user gets nothing from the agent"), "{run:?}");
+    fs::set_permissions(stand.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let run = doctor("1234", "4242");
+    assert!(line(&run, "agent").contains(&format!("may not pass through {}", stand.path().display())), "{run:?}");
+    let missing = stand.run(&["doctor", "--socket", &stand.file("none.sock")]);
+    assert!(line(&missing, "agent").contains("No such file"), "{missing:?}");
+    assert!(missing.stdout.contains("systemctl status"), "{missing:?}");
+}
+
+#[test]
+fn an_agent_that_is_not_ready_and_a_certificate_that_ends_are_told_to_the_job() {
+    needs_root("it plays other users of the host");
+    let (stand, agent) = agent(&["--token-label", "another"]);
+    let run = as_user(&stand, "1234", "4242", &["doctor", "--socket", &agent.socket]);
+    assert!(line(&run, "ready").starts_with("failed") && line(&run, "may ask").starts_with("ok"), "{run:?}");
+    assert_eq!(run.code, 8, "{run:?}");
+    drop(agent);
+    let stand = Stand::with(&["--days", "9"]);
+    let agent = Agent::ready(&stand, &["--socket-group", "4242"]);
+    open_to_all(stand.path());
+    let run = as_user(&stand, "1234", "4242", &["doctor", "--socket", &agent.socket]);
+    assert!(run.stdout.contains("it ends in 8 days") && run.stdout.contains("tell those who run the agent"), "{run:?}");
+    run.ok();
+}
