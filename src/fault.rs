@@ -18,9 +18,15 @@ pub enum Fault {
         /// The return value, as `CKR_PIN_INCORRECT`, or a number where the standard has no name.
         ckr: String,
     },
-    /// The module file could not be loaded.
+    /// The module file could not be loaded; the loader's words.
     #[error("cannot load the module: {0}")]
     Load(String),
+    /// The file is a library without a module's entry point.
+    #[error("{}", no_entry_point(.library.as_deref()))]
+    NoEntryPoint {
+        /// A library that the file is linked to and that has one.
+        library: Option<String>,
+    },
     /// The module answered `CKR_OK` and nonsense, or lacks a function that every module has.
     #[error("{call}: {what}")]
     Malformed {
@@ -122,7 +128,7 @@ impl Explain for Fault {
             return kind;
         }
         match (self, self.ckr()) {
-            (Self::Load(_), _) => Kind::NotFound,
+            (Self::Load(_) | Self::NoEntryPoint { .. }, _) => Kind::NotFound,
             (Self::Message(_) | Self::Sandbox(_), _) => Kind::Unexpected,
             (_, "CKR_SLOT_ID_INVALID") => Kind::NotFound,
             (_, "CKR_TOKEN_NOT_PRESENT" | "CKR_DEVICE_REMOVED" | "CKR_TOKEN_NOT_RECOGNIZED") => Kind::TokenRemoved,
@@ -137,10 +143,14 @@ impl Explain for Fault {
 
     fn hints(&self) -> Vec<String> {
         let hint = match (self, self.ckr()) {
-            (Self::Load(cause), _) => match missing_library(cause) {
-                Some(library) => format!("the module needs {library}, which is not there: apt-file search {library}"),
-                None => "check the file with `ldd`; a module must be built for this system".into(),
-            },
+            (Self::Load(_), _) => "check the file with `ldd -r`; a module must be built for this system".into(),
+            (Self::NoEntryPoint { library: Some(library) }, _) => {
+                format!("if you mean the tokens of that library, choose it: --module {library}")
+            }
+            (Self::NoEntryPoint { library: None }, _) => {
+                "give the path of the PKCS#11 module itself; `cba-agent list` without --module shows what is found"
+                    .into()
+            }
             (Self::Message(_), _) => return Vec::new(),
             (Self::Sandbox(_), _) => "with --sandbox off the module runs without one".into(),
             (_, "CKR_PIN_INCORRECT") => "the PIN was sent once and will not be sent again; correct the PIN source \
@@ -177,11 +187,13 @@ impl Explain for Fault {
     }
 }
 
-/// The library that the loader names as not found (dlopen(3), glibc's words).
-fn missing_library(cause: &str) -> Option<&str> {
-    let (name, _) = cause.split_once(": cannot open shared object file: No such file")?;
-    // The module itself is named by its path.
-    (!name.contains('/')).then_some(name)
+fn no_entry_point(library: Option<&str>) -> String {
+    match library {
+        Some(library) => {
+            format!("it has no C_GetFunctionList of its own, only {library}, which it is linked to, has one")
+        }
+        None => "it has no C_GetFunctionList, so it is not a PKCS#11 module".into(),
+    }
 }
 
 #[cfg(test)]
@@ -210,18 +222,6 @@ mod tests {
         ] {
             assert_eq!(Fault::call("C_Login", ckr).pin_verdict(), PinVerdict::Unknown, "{ckr}");
         }
-    }
-
-    #[test]
-    fn a_library_that_a_module_lacks_is_named() {
-        let lacks = |cause: &str| Fault::Load(cause.into()).hints().remove(0);
-        let cause = "libyubihsm.so.2: cannot open shared object file: No such file or directory";
-        assert_eq!(
-            lacks(cause),
-            "the module needs libyubihsm.so.2, which is not there: apt-file search libyubihsm.so.2"
-        );
-        assert!(lacks("/opt/m.so: cannot open shared object file: No such file or directory").contains("ldd"));
-        assert!(lacks("/opt/m.so: wrong ELF class: ELFCLASS32").contains("ldd"));
     }
 
     #[test]

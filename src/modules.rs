@@ -9,6 +9,11 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Explain, Kind};
 use crate::printable::hex;
 
+mod elf;
+mod load_failure;
+
+pub use load_failure::LoadFailure;
+
 /// A module that people know by a name.
 #[derive(Debug)]
 pub struct Known {

@@ -39,7 +39,7 @@ const ROOMS: [&str; 29] = [
     "lib",
 ];
 
-const PURE: [&str; 21] = [
+const PURE: &[&str] = &[
     "custody",
     "payload_check",
     "policy",
@@ -58,6 +58,7 @@ const PURE: [&str; 21] = [
     "agent/pool/plan",
     "agent/problem",
     "audit/chain",
+    "modules/elf",
     "sandbox/profile",
     "pin/record",
     "pin/text",

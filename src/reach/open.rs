@@ -8,13 +8,14 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Explain as _, Kind, Result};
 use crate::facts::Slot;
-use crate::modules;
+use crate::fault::Fault;
+use crate::modules::{self, LoadFailure};
 use crate::printable::printable;
 use crate::sandbox::Mode;
 use crate::selector::SelectError;
 use crate::worker::handle::LOADING;
 use crate::worker::wire::Reply;
-use crate::worker::{Handle, Launch, Load, Spare, handle};
+use crate::worker::{Handle, HandleError, Launch, Load, Spare, handle};
 
 /// Finds the module and loads it in a worker: the configured one, else the one installed module that holds an
 /// initialised token.
@@ -101,11 +102,10 @@ pub fn open_all(
     }
     let finish = |(path, handle): (PathBuf, Result<Handle>)| {
         let opened = handle.and_then(|mut handle| {
-            let reply = handle.answer(LOADING, deadline)?;
+            let reply = handle.answer(LOADING, deadline).map_err(|error| not_loaded(error, config, &path))?;
             loaded(handle, path.clone(), reply)
         });
-        let named = opened.map_err(|error: Error| hint_at_the_sandbox(error.context(path.display()), config, &path));
-        (path, named)
+        (path, opened)
     };
     started.into_iter().map(finish).collect()
 }
@@ -118,7 +118,7 @@ fn open_module(spare: Option<Spare>, config: &Config, path: PathBuf, deadline: &
     let mut handle = start(spare, config, &path, deadline)?;
     let reply = handle.answer(LOADING, deadline);
     let reply = reply.map_err(|error| {
-        let error = hint_at_the_sandbox(Error::from(error).context(path.display()), config, &path);
+        let error = not_loaded(error, config, &path);
         let withheld = handle::withheld();
         if withheld.is_empty() || config.module_debug {
             return error;
@@ -145,6 +145,23 @@ pub fn check_module(config: &Config, path: &Path) -> Result<()> {
         }
         None => Ok(()),
     }
+}
+
+/// Names the module, and why its file could not be loaded.
+fn not_loaded(error: HandleError, config: &Config, path: &Path) -> Error {
+    let failure = match &error {
+        HandleError::Fault(Fault::Load(said)) => LoadFailure::of(path, Some(said)),
+        // The loader itself crashes on a file that is not whole.
+        HandleError::Died { .. } => LoadFailure::of(path, None),
+        _ => None,
+    };
+    let Some(failure) = failure else {
+        let error = Error::from(error).context(format_args!("cannot use the module {}", path.display()));
+        return hint_at_the_sandbox(error, config, path);
+    };
+    let may_be_the_sandbox = failure.may_be_the_sandbox();
+    let error = Error::from(failure).context(format_args!("cannot load the module {}", path.display()));
+    if may_be_the_sandbox { hint_at_the_sandbox(error, config, path) } else { error }
 }
 
 /// A module that needs more than its profile allows fails in its own words.

@@ -62,14 +62,9 @@ fn function_list(library: &Library, path: &Path) -> Result<CK_FUNCTION_LIST, Fau
     let function = match symbol {
         Symbol::Own(Some(function)) => function,
         Symbol::OfLibrary(other) => {
-            let other = printable(&other.display().to_string());
-            return Err(Fault::Load(format!(
-                "it has no C_GetFunctionList of its own, only {other} that it needs has one"
-            )));
+            return Err(Fault::NoEntryPoint { library: Some(printable(&other.display().to_string())) });
         }
-        Symbol::Own(None) | Symbol::None => {
-            return Err(Fault::Load("it has no C_GetFunctionList, so it is no PKCS#11 module".into()));
-        }
+        Symbol::Own(None) | Symbol::None => return Err(Fault::NoEntryPoint { library: None }),
     };
     let mut list: *mut CK_FUNCTION_LIST = ptr::null_mut();
     // SAFETY: the function has this type by the standard, and the pointer outlives the call.

@@ -168,7 +168,10 @@ fn a_library_that_a_module_lacks_is_named() {
     stand.tool("cc", &["-shared", "-fPIC", "-o", "lacking.so", "lacking.c", "-L.", "-llacked"]);
     std::fs::remove_file(stand.file("liblacked.so")).unwrap();
     let line = failing(stand.run(&["doctor", "--module", &stand.file("lacking.so")]), "module");
-    assert!(line.contains("mend: the module needs liblacked.so"), "{line}");
+    assert!(
+        line.contains("it needs the library liblacked.so") && line.contains("apt-file search liblacked.so"),
+        "{line}"
+    );
 }
 
 #[test]

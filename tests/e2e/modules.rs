@@ -92,3 +92,97 @@ fn a_module_without_an_entry_point_of_its_own_is_refused_by_name() {
     assert!(error.contains("libdecoy.so"), "{error}");
     assert_eq!(stand.read("calls"), "");
 }
+
+/// What `sign` says of a module's file.
+fn said_of(stand: &mut Stand, file: &str) -> String {
+    let module = stand.file(file);
+    stand.use_module(Some(&module));
+    let error = stand.sign(&[]).failed(3);
+    assert!(error.starts_with(&format!("error: cannot load the module {module}: ")), "{error}");
+    error
+}
+
+#[test]
+fn a_file_that_is_not_a_module_for_this_host_is_said_to_be_what_it_is() {
+    let mut stand = Stand::new();
+    let module = std::fs::read(faulty_module()).unwrap();
+    let with = |at: usize, byte: u8| {
+        let mut file = module.clone();
+        file[at] = byte;
+        file
+    };
+    let machine = if cfg!(target_arch = "aarch64") { (62, "x86-64") } else { (183, "ARM64") };
+    stand.write("object.c", "int x;");
+    stand.write("program.c", "int main(void) { return 0; }");
+    stand.tool("cc", &["-c", "-o", "object.so", "object.c"]);
+    stand.tool("cc", &["-o", "program.so", "program.c"]);
+    for (file, content, words) in [
+        ("machine.so", with(18, machine.0), format!("it is built for {}, and this program for", machine.1)),
+        ("class.so", with(4, 1), ", and this program for".into()),
+        ("truncated.so", module[..4096].to_vec(), "the file is truncated: it has 4096 bytes".into()),
+        ("header.so", module[..40].to_vec(), "a damaged ELF file".into()),
+        ("empty.so", Vec::new(), "it is an empty file, not a shared library".into()),
+        ("script.so", b"/* GNU ld script */\nGROUP ( libx.so.1 )\n".to_vec(), "a text for the linker".into()),
+        ("text.so", b"no library".to_vec(), "it is a text, not a shared library".into()),
+        ("archive.so", b"!<arch>\nx".to_vec(), "a static library".into()),
+        ("windows.so", b"MZ\0\0".to_vec(), "a Windows library".into()),
+        ("object.so", std::fs::read(stand.file("object.so")).unwrap(), "an object file".into()),
+        ("program.so", std::fs::read(stand.file("program.so")).unwrap(), "a program, not a shared library".into()),
+    ] {
+        stand.write(file, content);
+        let error = said_of(&mut stand, file);
+        assert!(error.contains(&words), "{file}: {error}");
+    }
+    let error = said_of(&mut stand, "script.so");
+    assert!(error.contains("hint: the script names libx.so.1"), "{error}");
+}
+
+#[test]
+fn what_a_module_lacks_on_this_host_is_named() {
+    let mut stand = Stand::new();
+    stand.write("user.c", "int x(void); int C_GetFunctionList(void) { return x(); }");
+    stand.write("used.c", "int x(void) { return 1; }");
+    stand.write("symbol.c", "extern int missing; int C_GetFunctionList(void) { return missing; }");
+    let library = |stand: &Stand, version: &str| {
+        stand.write("versions", format!("{version} {{ global: x; local: *; }};"));
+        let versions = "-Wl,--version-script=versions";
+        stand.tool("cc", &["-shared", "-fPIC", versions, "-Wl,-soname,libused.so.3", "-o", "libused.so.3", "used.c"]);
+    };
+    library(&stand, "GLIBC_2.99");
+    let user = ["-shared", "-fPIC", "-o", "user.so", "user.c", "-L.", "-l:libused.so.3", "-Wl,-rpath,$ORIGIN"];
+    stand.tool("cc", &user);
+    stand.tool("cc", &["-shared", "-fPIC", "-o", "symbol.so", "symbol.c"]);
+    library(&stand, "GLIBC_2.31");
+    let error = said_of(&mut stand, "user.so");
+    assert!(error.contains("it needs GLIBC_2.99, and ") && error.contains("libused.so.3 of this host"), "{error}");
+    assert!(error.contains("hint: install the module's build for this distribution"), "{error}");
+    stand.write("libused.so.3", "no library");
+    let error = said_of(&mut stand, "user.so");
+    assert!(error.contains("libused.so.3, which cannot be used: "), "{error}");
+    std::fs::remove_file(stand.file("libused.so.3")).unwrap();
+    let error = said_of(&mut stand, "user.so");
+    assert!(error.contains("it needs the library libused.so.3, which is not there"), "{error}");
+    assert!(error.contains("hint: find its package: apt-file search libused.so.3"), "{error}");
+    assert!(said_of(&mut stand, "symbol.so").contains("it needs the symbol missing, which no library here has"));
+}
+
+#[test]
+fn a_module_on_a_file_system_without_execution_is_said_to_lie_there() {
+    let stand = Stand::new();
+    std::fs::create_dir(stand.file("noexec")).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o noexec,size=64m tmpfs {0}/noexec && cp {1} {0}/noexec/m.so && exec \"$@\"",
+        stand.path().display(),
+        faulty_module().display()
+    );
+    let source = stand.pin_source();
+    let mut sign = stand.command(&["sign", "--pin-source", &source]);
+    sign.env("CBA_AGENT_MODULE", stand.file("noexec/m.so"));
+    // A mount namespace of its own, which ends with the command.
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script, "sh"]).arg(sign.get_program()).args(sign.get_args());
+    command.env_clear().envs(sign.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let error = Run::from_output(command.output().unwrap()).failed(3);
+    assert!(error.contains("noexec/m.so lies on a file system that is mounted noexec"), "{error}");
+    assert!(error.contains("hint: move it to a file system without noexec"), "{error}");
+}

@@ -1,0 +1,184 @@
+//! What kind of file a module is, by its first bytes: the loader's own words often name another cause, or none.
+//!
+//! PURE. The formats are those of elf(5). Deliberately absent: sections, symbols and all else that the loader reads.
+
+/// How many bytes of a file [`FileKind::of`] wants to see.
+pub(super) const HEAD: usize = 1 << 16;
+
+/// What a file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum FileKind {
+    /// An ELF file.
+    Elf(Elf),
+    /// A text of the linker, with the library that it names.
+    LinkerScript(Option<String>),
+    /// Something else, by its name.
+    Other(&'static str),
+}
+
+/// The parts of an ELF header that decide whether this host can load a library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Elf {
+    /// Its word size in bits.
+    pub(super) bits: u8,
+    /// Whether its numbers begin with the lowest byte.
+    pub(super) little_endian: bool,
+    /// `e_type`: 1 object file, 2 program, 3 shared library or position-independent program.
+    pub(super) kind: u16,
+    /// `e_machine`.
+    pub(super) machine: u16,
+    /// Whether it names a loader, as a program does and a library does not.
+    pub(super) is_program: bool,
+    /// How long the file must be to hold all that is loaded of it.
+    pub(super) length: u64,
+}
+
+impl FileKind {
+    /// Tells the kind of a file by its first [`HEAD`] bytes.
+    pub(super) fn of(head: &[u8]) -> Self {
+        if let Some(elf) = Elf::parse(head) {
+            return Self::Elf(elf);
+        }
+        let known: [(&[u8], &str); 8] = [
+            (b"!<arch>\n", "an archive of object files (a static library)"),
+            (b"MZ", "a Windows library"),
+            (b"\xcf\xfa\xed\xfe", "a macOS library"),
+            (b"\xca\xfe\xba\xbe", "a macOS library"),
+            (b"\x1f\x8b", "compressed (gzip)"),
+            (b"\xfd7zXZ", "compressed (xz)"),
+            (b"PK\x03\x04", "a ZIP file"),
+            (b"\x7fELF", "a damaged ELF file"),
+        ];
+        if head.is_empty() {
+            return Self::Other("an empty file");
+        }
+        if let Some((_, name)) = known.iter().find(|(magic, _)| head.starts_with(magic)) {
+            return Self::Other(name);
+        }
+        match std::str::from_utf8(&head[..head.len().min(4096)]) {
+            Ok(text) if text.contains("INPUT") || text.contains("GROUP") => Self::LinkerScript(named_library(text)),
+            Ok(text) if text.starts_with("version https://git-lfs") => Self::Other("a Git LFS pointer"),
+            Ok(_) => Self::Other("a text"),
+            Err(_) => Self::Other("a file of another format"),
+        }
+    }
+}
+
+impl Elf {
+    /// `None` for a file whose header is not whole.
+    fn parse(head: &[u8]) -> Option<Self> {
+        let rest = head.strip_prefix(b"\x7fELF")?;
+        let (bits, little_endian) = match rest {
+            [1, order, ..] => (32, *order == 1),
+            [2, order, ..] => (64, *order == 1),
+            _ => return None,
+        };
+        let file = Numbers { bytes: head, little_endian };
+        let wide = bits == 64;
+        let (kind, machine) = (file.u16(16)?, file.u16(18)?);
+        let table = if wide { file.u64(32)? } else { file.u32(28)?.into() };
+        let (size, count) = if wide { (file.u16(54)?, file.u16(56)?) } else { (file.u16(42)?, file.u16(44)?) };
+        let mut elf = Self { bits, little_endian, kind, machine, is_program: false, length: 0 };
+        for number in 0..count {
+            let at = table.checked_add(u64::from(number) * u64::from(size)).and_then(|at| usize::try_from(at).ok())?;
+            // Headers behind the part that was read say no more.
+            let Some(segment) = file.u32(at) else { break };
+            let (offset, length) = if wide {
+                (file.u64(at.checked_add(8)?), file.u64(at.checked_add(32)?))
+            } else {
+                (file.u32(at.checked_add(4)?).map(u64::from), file.u32(at.checked_add(16)?).map(u64::from))
+            };
+            const LOAD: u32 = 1;
+            const INTERPRETER: u32 = 3;
+            elf.is_program |= segment == INTERPRETER;
+            if let (LOAD, Some(offset), Some(length)) = (segment, offset, length) {
+                elf.length = elf.length.max(offset.saturating_add(length));
+            }
+        }
+        Some(elf)
+    }
+
+    /// The name of an architecture by `e_machine`, word size and byte order.
+    pub(super) fn architecture(&self) -> String {
+        let name = match (self.machine, self.bits, self.little_endian) {
+            (3, ..) => "x86 (32-bit)",
+            (62, 64, _) => "x86-64",
+            (62, ..) => "x86-64 (x32)",
+            (40, ..) => "ARM (32-bit)",
+            (183, ..) => "ARM64",
+            (243, 64, _) => "RISC-V (64-bit)",
+            (243, ..) => "RISC-V (32-bit)",
+            (21, _, true) => "PowerPC64 (little-endian)",
+            (21, ..) => "PowerPC64 (big-endian)",
+            (20, ..) => "PowerPC",
+            (22, ..) => "s390x",
+            (8, ..) => "MIPS",
+            (258, ..) => "LoongArch",
+            (machine, bits, _) => return format!("ELF machine {machine}, {bits}-bit"),
+        };
+        name.into()
+    }
+}
+
+/// The first library that a linker script names.
+fn named_library(text: &str) -> Option<String> {
+    let words = text.split(|c: char| c.is_whitespace() || "()".contains(c));
+    words.into_iter().find(|word| word.contains(".so")).map(str::to_owned)
+}
+
+/// Numbers at places of a file.
+struct Numbers<'a> {
+    bytes: &'a [u8],
+    little_endian: bool,
+}
+
+impl Numbers<'_> {
+    fn u16(&self, at: usize) -> Option<u16> {
+        self.at(at, u16::from_le_bytes, u16::from_be_bytes)
+    }
+
+    fn u32(&self, at: usize) -> Option<u32> {
+        self.at(at, u32::from_le_bytes, u32::from_be_bytes)
+    }
+
+    fn u64(&self, at: usize) -> Option<u64> {
+        self.at(at, u64::from_le_bytes, u64::from_be_bytes)
+    }
+
+    fn at<const N: usize, T>(&self, at: usize, little: fn([u8; N]) -> T, big: fn([u8; N]) -> T) -> Option<T> {
+        let bytes = *self.bytes.get(at..)?.first_chunk::<N>()?;
+        Some(if self.little_endian { little(bytes) } else { big(bytes) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn this_program_is_a_whole_elf_file() {
+        let file = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let FileKind::Elf(elf) = FileKind::of(&file) else { panic!("not ELF") };
+        assert!(elf.is_program && elf.length > 0 && elf.length <= file.len() as u64, "{elf:?}");
+    }
+
+    #[test]
+    fn a_linker_script_names_its_library() {
+        for text in ["/* GNU ld script */\nINPUT(libx.so.1)\n", "GROUP ( /lib/libx.so.1 AS_NEEDED ( libm.so.6 ) )"] {
+            let FileKind::LinkerScript(Some(library)) = FileKind::of(text.as_bytes()) else { panic!("{text}") };
+            assert!(library.ends_with("libx.so.1"), "{library}");
+        }
+        assert_eq!(FileKind::of(b"no library"), FileKind::Other("a text"));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(mut bytes: Vec<u8>, class in 0..4_u8) {
+            let _ = FileKind::of(&bytes);
+            bytes.splice(0..0, [0x7f, b'E', b'L', b'F', class, 1]);
+            let _ = FileKind::of(&bytes);
+        }
+    }
+}
