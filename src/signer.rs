@@ -198,6 +198,7 @@ impl Signer {
         let freshness =
             Freshness { now: now(), max_age: start.elapsed().as_secs() + CLOCK_TOLERANCE, max_ahead: CLOCK_TOLERANCE };
         let certificate = &self.identity.certificate;
+        let signature = crate::cba::verify::to_key_length(signature, certificate.modulus.len());
         check_result(wish.version, (&message, &signature), certificate, freshness)?;
         self.judge(config, wish)?;
         self.has_signed = true;

@@ -83,6 +83,18 @@ pub fn verify(
     Ok(())
 }
 
+/// A signature in as many bytes as the key's modulus has. RFC 8017 section 8.2.1 makes it a number of that length; some
+/// drivers drop its leading zeros, others add one. Whatever else is wrong with it stays as it is.
+#[must_use]
+pub fn to_key_length(signature: Vec<u8>, length: usize) -> Vec<u8> {
+    let zeros = signature.iter().take_while(|byte| **byte == 0).count();
+    let number = &signature[zeros..];
+    match length.checked_sub(number.len()) {
+        Some(missing) => [&vec![0; missing], number].concat(),
+        None => signature,
+    }
+}
+
 fn check_message(version: Version, message: &[u8], freshness: Freshness) -> Result<(), Violation> {
     // Clients of v1 sign 100 bytes or more of anything; v2 is exactly 100.
     let length_is_right = match version {
@@ -143,6 +155,18 @@ mod tests {
     const MESSAGE: &[u8] = include_bytes!("../../tests/data/message-v2.bin");
     const SIGNATURE: &[u8] = include_bytes!("../../tests/data/signature-v2.bin");
     const MADE: u64 = 1_893_456_000;
+
+    #[test]
+    fn leading_zeros_alone_are_added_and_taken_away() {
+        let same = |signature: &[u8], expected: &[u8]| assert_eq!(to_key_length(signature.to_vec(), 4), expected);
+        same(&[1, 2, 3, 4], &[1, 2, 3, 4]);
+        same(&[0, 1, 2, 3, 4], &[1, 2, 3, 4]);
+        same(&[0, 0, 0, 2, 3, 4], &[0, 2, 3, 4]);
+        same(&[2, 3, 4], &[0, 2, 3, 4]);
+        same(&[], &[0, 0, 0, 0]);
+        same(&[1, 2, 3, 4, 5], &[1, 2, 3, 4, 5]);
+        same(&[1, 2, 3, 4, 0], &[1, 2, 3, 4, 0]);
+    }
 
     fn at(now: u64) -> Freshness {
         Freshness { now, max_age: 300, max_ahead: 5 }

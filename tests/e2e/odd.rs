@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::sign::openssl_accepts;
-use crate::stand::{Run, Stand};
+use crate::stand::{EXTENSIONS, Run, Stand};
 
 fn accepted(stand: &Stand, run: Run) {
     let request: Value = serde_json::from_str(&run.ok()).unwrap();
@@ -165,6 +165,32 @@ fn a_certificate_from_a_file_needs_its_policy_and_its_modulus() {
     let error =
         stand.sign(&["--certificate-file", &stand.file("ca.pem"), "--policy-certificate-source", "token-or-file"]);
     assert!(error.failed(3).contains("of the file has no private key"));
+}
+
+#[test]
+fn leading_zeros_that_a_driver_drops_or_adds_do_not_spoil_a_signature() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign=widen");
+    accepted(&stand, stand.sign(&[]));
+    // The first byte of this key's modulus is 1, so every other signature begins with a zero.
+    stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
+    stand.tool("openssl", &["genrsa", "-out", "odd.key", "2049"]);
+    stand.tool("openssl", &["rsa", "-in", "odd.key", "-outform", "DER", "-out", "odd.key.der"]);
+    stand.tool("openssl", &["rsa", "-in", "odd.key", "-pubout", "-out", "odd.pub"]);
+    stand.issue("odd", "odd.pub", EXTENSIONS, &["-days", "9"]);
+    stand.pkcs11_tool(&["--write-object", "odd.key.der", "--type", "privkey", "--id", "05", "--usage-sign"]);
+    stand.pkcs11_tool(&["--write-object", "odd.der", "--type", "cert", "--id", "05"]);
+    std::fs::copy(stand.file("odd.pem"), stand.file("cert.pem")).unwrap();
+    stand.faulty("C_Sign=strip");
+    for _ in 0..200 {
+        accepted(&stand, stand.sign(&[]));
+        if stand.calls("stripped") > 0 {
+            break;
+        }
+    }
+    assert!(stand.calls("stripped") > 0, "no signature began with a zero");
+    stand.faulty("C_Sign=corrupt");
+    stand.sign(&[]).failed(7);
 }
 
 #[test]

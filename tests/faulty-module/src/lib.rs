@@ -8,6 +8,8 @@
 //! C_Sign#2+=0x30       from the second call on      C_Sign=abort       end the process by a signal
 //! C_Sign=spawn         start a process that stays  C_Sign=flood       write far more than a pipe holds
 //! C_Sign=corrupt       flip a bit of the output     C_Sign=noise       write to standard output and error
+//! C_Sign=strip         drop the zeros before a signature, and log `stripped`
+//! C_Sign=widen         put a zero before a signature
 //! C_Sign=half          send the front half of an answer, and never return
 //! C_Sign=forged        send what only begins like an answer, and never return
 //! C_Sign=chatter       write to standard error for ever, beside everything else
@@ -55,6 +57,8 @@ pub(crate) enum Fault {
     Hang,
     Abort,
     Corrupt,
+    Strip,
+    Widen,
     Noise,
     Flood,
     Half,
@@ -105,6 +109,12 @@ fn one_session(call: &str) -> bool {
     }
 }
 
+/// The file `FAULTY_LOG`.
+pub(crate) fn log() -> Option<std::fs::File> {
+    let path = std::env::var("FAULTY_LOG").ok()?;
+    Some(OpenOptions::new().create(true).append(true).open(path).expect("FAULTY_LOG can be written"))
+}
+
 impl Plan {
     fn parse(text: &str) -> Self {
         let mut plan = Self { rules: Vec::new(), words: Vec::new(), calls: Mutex::default() };
@@ -130,8 +140,7 @@ impl Plan {
             *number += 1;
             *number
         };
-        if let Ok(path) = std::env::var("FAULTY_LOG") {
-            let mut log = OpenOptions::new().create(true).append(true).open(path).expect("FAULTY_LOG can be written");
+        if let Some(mut log) = log() {
             writeln!(log, "{call}").unwrap();
             if call == "C_Initialize" && self.has("environment") {
                 std::env::vars_os().for_each(|(name, _)| writeln!(log, "variable {}", name.display()).unwrap());
@@ -168,6 +177,8 @@ impl Fault {
             ("hang", _) => Self::Hang,
             ("abort", _) => Self::Abort,
             ("corrupt", _) => Self::Corrupt,
+            ("strip", _) => Self::Strip,
+            ("widen", _) => Self::Widen,
             ("noise", _) => Self::Noise,
             ("flood", _) => Self::Flood,
             ("half", _) => Self::Half,
@@ -216,7 +227,7 @@ impl Fault {
                 unsafe { libc::puts(c"noise that was held back".as_ptr()) };
             }
             Self::Spawn => drop(std::process::Command::new("sleep").arg("600").spawn()),
-            Self::Corrupt => {}
+            Self::Corrupt | Self::Strip | Self::Widen => {}
         }
         None
     }

@@ -1,5 +1,7 @@
 //! The function list: every call counted, logged, and failed as planned.
 
+use std::io::Write as _;
+
 use cryptoki_sys::*;
 
 use crate::odd;
@@ -81,7 +83,29 @@ unsafe extern "C" fn sign(
         if matches!(fault, Some(Fault::Corrupt)) && value == CKR_OK && !signature.is_null() {
             *signature.add(7) ^= 1;
         }
+        if value == CKR_OK && !signature.is_null() {
+            change_length(fault.as_ref(), signature, written);
+        }
         value
+    }
+}
+
+/// What drivers do that take a signature for a number.
+unsafe fn change_length(fault: Option<&Fault>, signature: CK_BYTE_PTR, written: CK_ULONG_PTR) {
+    // SAFETY: the signature is as long as said, and the caller's buffer has room for one more byte.
+    unsafe {
+        let own = std::slice::from_raw_parts(signature, *written as usize).to_vec();
+        let zeros = own.iter().take_while(|byte| **byte == 0).count();
+        let new = match fault {
+            Some(Fault::Strip) if zeros > 0 => {
+                writeln!(crate::log().expect("FAULTY_LOG"), "stripped").unwrap();
+                own[zeros..].to_vec()
+            }
+            Some(Fault::Widen) => [&[0], &own[..]].concat(),
+            _ => return,
+        };
+        std::ptr::copy_nonoverlapping(new.as_ptr(), signature, new.len());
+        *written = new.len() as CK_ULONG;
     }
 }
 
