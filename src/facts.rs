@@ -59,6 +59,10 @@ impl fmt::Display for Confinement {
 pub struct Slot {
     /// The `CK_SLOT_ID`.
     pub id: u64,
+    /// What the slot calls itself; empty where `C_GetSlotInfo` failed.
+    pub description: String,
+    /// Who made the slot; empty where `C_GetSlotInfo` failed.
+    pub manufacturer: String,
     /// The token's information, as far as it could be read.
     pub token: Option<Token>,
     /// Why the slot could not be read whole. Such a slot keeps its place and is never chosen by its index.

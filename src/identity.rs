@@ -275,7 +275,7 @@ impl Wanted {
 fn uri_fits(uri: &Uri, key: &Key, stored: &Stored, objects: &Objects) -> bool {
     let object = |id: &[u8], label: &[u8]| {
         uri.id.as_deref().is_none_or(|wanted| wanted == id)
-            && uri.object.as_deref().is_none_or(|wanted| wanted.as_bytes() == label)
+            && uri.object.as_deref().is_none_or(|wanted| wanted == label)
     };
     let certificate = || object(&stored.id, &stored.label);
     let public = || {

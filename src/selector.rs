@@ -3,7 +3,7 @@
 //! PURE. A selection that leaves two tokens is refused with each candidate as a selector to paste; nothing is guessed.
 
 use crate::error::{Explain, Kind};
-use crate::facts::{Slot, Token};
+use crate::facts::{Library, Slot, Token};
 use crate::printable::printable;
 
 pub mod uri;
@@ -25,6 +25,18 @@ pub struct TokenSelector {
     pub manufacturer: Option<String>,
     /// The token's model.
     pub model: Option<String>,
+    /// Who made the slot.
+    pub slot_manufacturer: Option<String>,
+    /// What the slot calls itself.
+    pub slot_description: Option<String>,
+    /// Who made the module.
+    pub library_manufacturer: Option<String>,
+    /// What the module calls itself.
+    pub library_description: Option<String>,
+    /// The module's version; a missing minor number is 0.
+    pub library_version: Option<String>,
+    /// An attribute that is not known here, by its name: it matches nothing (RFC 7512 section 2.3).
+    pub unknown: Option<String>,
 }
 
 impl TokenSelector {
@@ -43,16 +55,53 @@ impl TokenSelector {
     /// Whether a token fits, its slot aside.
     #[must_use]
     pub fn matches_token(&self, token: &Token) -> bool {
-        let same = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|w| w.trim_end() == found);
         same(&self.label, &token.label)
             && same(&self.serial, &token.serial)
             && same(&self.manufacturer, &token.manufacturer)
             && same(&self.model, &token.model)
     }
 
+    /// Whether the slot fits by what it says of itself.
+    fn matches_slot(&self, slot: &Slot) -> bool {
+        same(&self.slot_manufacturer, &slot.manufacturer) && same(&self.slot_description, &slot.description)
+    }
+
+    /// Whether a module fits.
+    #[must_use]
+    pub fn matches_library(&self, library: &Library) -> bool {
+        let version = self.library_version.as_deref();
+        same(&self.library_manufacturer, &library.manufacturer)
+            && same(&self.library_description, &library.description)
+            && version.is_none_or(|version| numbers(version) == numbers(&library.version))
+    }
+
+    /// Whether only a module can tell what is meant: slots and modules are not known without one.
+    #[must_use]
+    pub fn needs_module(&self) -> bool {
+        let slot = self.slot_manufacturer.is_some() || self.slot_description.is_some();
+        let library =
+            self.library_manufacturer.is_some() || self.library_description.is_some() || self.library_version.is_some();
+        self.slot.is_some() || self.slot_id.is_some() || slot || library || self.unknown.is_some()
+    }
+
     fn describes_token(&self) -> bool {
         self.label.is_some() || self.serial.is_some() || self.manufacturer.is_some() || self.model.is_some()
     }
+}
+
+/// Whether a field is as it is wanted; fields are padded with spaces, by some modules with NUL.
+fn same(wanted: &Option<String>, found: &str) -> bool {
+    let trimmed = |text: &'_ str| text.trim_end_matches(PADDING).len();
+    wanted.as_deref().is_none_or(|wanted| wanted[..trimmed(wanted)] == found[..trimmed(found)])
+}
+
+/// What fields of a fixed length are filled up with.
+pub const PADDING: [char; 2] = [' ', '\0'];
+
+/// Major and minor number of a version.
+fn numbers(version: &str) -> Option<(u8, u8)> {
+    let (major, minor) = version.split_once('.').unwrap_or((version, "0"));
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// Why no token was chosen.
@@ -150,11 +199,19 @@ impl Explain for SelectError {
 ///
 /// # Errors
 /// When none or several match, or when the index means a slot that cannot be read.
-pub fn select<'a>(slots: &'a [Slot], selectors: &[TokenSelector]) -> Result<&'a Slot, SelectError> {
+pub fn select<'a>(library: &Library, slots: &'a [Slot], selectors: &[TokenSelector]) -> Result<&'a Slot, SelectError> {
+    let blame = |asked: String| SelectError::NoMatch { asked: Some(asked), candidates: candidates(slots) };
+    if let Some(name) = selectors.iter().find_map(|selector| selector.unknown.as_ref()) {
+        return Err(blame(format!("the attribute '{name}' of the URI is not known, so it matches nothing")));
+    }
+    if !selectors.iter().all(|selector| selector.matches_library(library)) {
+        let own = Uri { token: library_selector(library), ..Uri::default() };
+        return Err(blame(format!("the module is {own}")));
+    }
     let indexed: Vec<&Slot> = indexed(slots).collect();
     if let Some(id) = selectors.iter().find_map(|s| s.slot_id) {
         let slot = slots.iter().find(|slot| slot.id == id);
-        let no_match = || SelectError::NoMatch { asked: Some(format!("slot ID {id}")), candidates: candidates(slots) };
+        let no_match = || blame(format!("slot ID {id}"));
         let slot = slot.ok_or_else(no_match)?;
         if slot.error.is_none() && !slot.token.as_ref().is_some_and(|token| token.initialized) {
             return Err(SelectError::Uninitialised { id });
@@ -182,6 +239,15 @@ pub fn select<'a>(slots: &'a [Slot], selectors: &[TokenSelector]) -> Result<&'a 
         }
         ([], Some((id, cause))) => Err(SelectError::MaybeUnreadable { id, cause }),
         (found, _) => one_of(found, slots, indexed.is_empty()),
+    }
+}
+
+fn library_selector(library: &Library) -> TokenSelector {
+    TokenSelector {
+        library_manufacturer: Some(library.manufacturer.clone()),
+        library_description: Some(library.description.clone()),
+        library_version: Some(library.version.clone()),
+        ..TokenSelector::default()
     }
 }
 
@@ -223,6 +289,7 @@ pub fn token_uri(slot: &Slot, slots: &[Slot]) -> Uri {
 fn matches_all(slot: &Slot, indexed: &[&Slot], selectors: &[TokenSelector]) -> bool {
     selectors.iter().all(|selector| {
         selector.slot_id.is_none_or(|id| id == slot.id)
+            && selector.matches_slot(slot)
             && selector.slot.is_none_or(|index| indexed.get(index).is_some_and(|at| at.id == slot.id))
             && match &slot.token {
                 Some(token) => selector.matches_token(token),
@@ -259,15 +326,19 @@ mod tests {
 
     fn slot(id: u64, label: &str, serial: &str) -> Slot {
         let token = Token { label: label.into(), serial: serial.into(), initialized: true, ..Token::default() };
-        Slot { id, token: Some(token), error: None }
+        Slot { id, token: Some(token), error: None, ..Slot::default() }
+    }
+
+    fn choose<'a>(slots: &'a [Slot], selectors: &[TokenSelector]) -> Result<&'a Slot, SelectError> {
+        select(&Library::default(), slots, selectors)
     }
 
     fn uninitialised(id: u64) -> Slot {
-        Slot { id, token: Some(Token::default()), error: None }
+        Slot { id, token: Some(Token::default()), error: None, ..Slot::default() }
     }
 
     fn unreadable(id: u64) -> Slot {
-        Slot { id, token: None, error: Some("C_GetTokenInfo: CKR_DEVICE_ERROR".into()) }
+        Slot { id, token: None, error: Some("C_GetTokenInfo: CKR_DEVICE_ERROR".into()), ..Slot::default() }
     }
 
     fn by_index(slot: usize) -> Vec<TokenSelector> {
@@ -285,16 +356,16 @@ mod tests {
     #[test]
     fn an_index_counts_initialised_tokens_only() {
         let slots = [uninitialised(7), slot(900_001, "a", "1"), slot(3, "b", "2")];
-        assert_eq!(select(&slots, &by_index(0)).unwrap().id, 900_001);
-        assert_eq!(select(&slots, &by_index(1)).unwrap().id, 3);
+        assert_eq!(choose(&slots, &by_index(0)).unwrap().id, 900_001);
+        assert_eq!(choose(&slots, &by_index(1)).unwrap().id, 3);
     }
 
     #[test]
     fn an_unreadable_slot_keeps_its_place_and_is_refused_by_index() {
         let slots = [unreadable(4), slot(5, "a", "1")];
-        assert!(matches!(select(&slots, &by_index(0)), Err(SelectError::Unreadable { id: 4, .. })));
-        assert_eq!(select(&slots, &by_index(1)).unwrap().id, 5);
-        assert_eq!(select(&slots, &by_id(4)).unwrap().id, 4);
+        assert!(matches!(choose(&slots, &by_index(0)), Err(SelectError::Unreadable { id: 4, .. })));
+        assert_eq!(choose(&slots, &by_index(1)).unwrap().id, 5);
+        assert_eq!(choose(&slots, &by_id(4)).unwrap().id, 4);
     }
 
     #[test]
@@ -302,25 +373,25 @@ mod tests {
         let mut odd = slot(5, "a", "1");
         odd.error = Some("C_GetTokenInfo: the answer does not parse".into());
         let slots = [odd];
-        assert_eq!(select(&slots, &[]).unwrap().id, 5);
-        assert_eq!(select(&slots, &[by_label("a")]).unwrap().id, 5);
-        assert!(matches!(select(&slots, &by_index(0)), Err(SelectError::Unreadable { id: 5, .. })));
+        assert_eq!(choose(&slots, &[]).unwrap().id, 5);
+        assert_eq!(choose(&slots, &[by_label("a")]).unwrap().id, 5);
+        assert!(matches!(choose(&slots, &by_index(0)), Err(SelectError::Unreadable { id: 5, .. })));
     }
 
     #[test]
     fn what_cannot_be_read_is_never_passed_over_in_silence() {
         let slots = [unreadable(4), slot(5, "a", "1")];
-        assert!(matches!(select(&slots, &[]), Err(SelectError::BesideUnreadable { id: 4, .. })));
-        assert_eq!(select(&slots, &[by_label("a")]).unwrap().id, 5);
-        let error = select(&slots, &[by_label("b")]).unwrap_err();
+        assert!(matches!(choose(&slots, &[]), Err(SelectError::BesideUnreadable { id: 4, .. })));
+        assert_eq!(choose(&slots, &[by_label("a")]).unwrap().id, 5);
+        let error = choose(&slots, &[by_label("b")]).unwrap_err();
         assert_eq!(error.kind(), Kind::TokenFailed);
         assert!(error.to_string().contains("CKR_DEVICE_ERROR"));
     }
 
     #[test]
     fn no_selector_is_fine_with_one_token_and_refused_with_two() {
-        assert_eq!(select(&[slot(9, "a", "1"), uninitialised(1)], &[]).unwrap().id, 9);
-        let error = select(&[slot(9, "a", "1"), slot(8, "b", "2")], &[]).unwrap_err();
+        assert_eq!(choose(&[slot(9, "a", "1"), uninitialised(1)], &[]).unwrap().id, 9);
+        let error = choose(&[slot(9, "a", "1"), slot(8, "b", "2")], &[]).unwrap_err();
         assert_eq!(error.kind(), Kind::Ambiguous);
         assert!(error.hints()[0].contains("--uri 'pkcs11:token=a;serial=1'"), "{:?}", error.hints());
     }
@@ -328,30 +399,58 @@ mod tests {
     #[test]
     fn all_selectors_must_match() {
         let slots = [slot(9, "a", "1"), slot(8, "b", "2")];
-        assert!(select(&slots, &[by_label("a"), by_label("b")]).is_err());
+        assert!(choose(&slots, &[by_label("a"), by_label("b")]).is_err());
         let both = TokenSelector { slot: Some(0), label: Some("b".into()), ..TokenSelector::default() };
-        assert!(matches!(select(&slots, &[both]), Err(SelectError::NoMatch { .. })));
+        assert!(matches!(choose(&slots, &[both]), Err(SelectError::NoMatch { .. })));
     }
 
     #[test]
     fn twins_are_told_apart_by_slot_id() {
         let slots = [slot(9, "a", "0"), slot(8, "a", "0")];
-        let error = select(&slots, &[by_label("a")]).unwrap_err();
+        let error = choose(&slots, &[by_label("a")]).unwrap_err();
         assert!(error.hints()[0].contains("slot-id=9") && error.hints()[1].contains("slot-id=8"));
         let pasted = Uri::parse(&token_uri(&slots[1], &slots).to_string()).unwrap();
-        assert_eq!(select(&slots, &[pasted.token]).unwrap().id, 8);
+        assert_eq!(choose(&slots, &[pasted.token]).unwrap().id, 8);
     }
 
     #[test]
     fn a_slot_id_given_as_an_index_gets_the_hint() {
         let slots = [slot(1_234_567, "a", "1")];
-        let error = select(&slots, &by_index(1_234_567)).unwrap_err();
+        let error = choose(&slots, &by_index(1_234_567)).unwrap_err();
         assert!(error.to_string().contains("--slot-id 1234567"), "{error}");
     }
 
     #[test]
     fn an_uninitialised_token_is_not_chosen_by_its_id() {
-        assert_eq!(select(&[uninitialised(1)], &by_id(1)), Err(SelectError::Uninitialised { id: 1 }));
-        assert_eq!(select(&[uninitialised(1)], &[]), Err(SelectError::NoToken { uninitialised: 1 }));
+        assert_eq!(choose(&[uninitialised(1)], &by_id(1)), Err(SelectError::Uninitialised { id: 1 }));
+        assert_eq!(choose(&[uninitialised(1)], &[]), Err(SelectError::NoToken { uninitialised: 1 }));
+    }
+
+    #[test]
+    fn padding_of_either_kind_is_no_difference() {
+        let slots = [slot(9, "a", "1\0\0"), slot(8, "b ", "")];
+        for uri in ["pkcs11:token=a;serial=1", "pkcs11:token=a%20%20;serial=1%00", "pkcs11:serial=1%20%00%20"] {
+            assert_eq!(choose(&slots, &[Uri::parse(uri).unwrap().token]).unwrap().id, 9, "{uri}");
+        }
+        for uri in ["pkcs11:token=b;serial=", "pkcs11:serial=%20%20;token=b%20"] {
+            assert_eq!(choose(&slots, &[Uri::parse(uri).unwrap().token]).unwrap().id, 8, "{uri}");
+        }
+        assert!(choose(&slots, &[Uri::parse("pkcs11:token=%20a").unwrap().token]).is_err());
+    }
+
+    #[test]
+    fn a_module_and_a_slot_are_held_against_the_uri() {
+        let library =
+            Library { manufacturer: "M".into(), description: "D".into(), version: "2.0".into(), ..Library::default() };
+        let mut slots = [slot(9, "a", "1"), slot(8, "a", "2")];
+        slots[1].description = "second reader".into();
+        let choose = |uri: &str| select(&library, &slots, &[Uri::parse(uri).unwrap().token]).map(|slot| slot.id);
+        assert_eq!(choose("pkcs11:slot-description=second%20reader"), Ok(8));
+        assert_eq!(choose("pkcs11:slot-id=9;library-manufacturer=M;library-description=D;library-version=2"), Ok(9));
+        for uri in ["pkcs11:slot-id=9;library-version=2.1", "pkcs11:slot-id=9;slot-description=x"] {
+            assert_eq!(choose(uri).unwrap_err().kind(), Kind::NotFound, "{uri}");
+        }
+        let error = choose("pkcs11:slot-id=9;x-vendor=1").unwrap_err().to_string();
+        assert!(error.contains("'x-vendor'"), "{error}");
     }
 }

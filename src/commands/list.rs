@@ -80,7 +80,8 @@ fn read(mut opened: Opened, config: &Config, deadline: &Deadline) -> Shown {
     let slots = opened.slots.clone();
     let indexed: Vec<u64> = selector::indexed(&slots).map(|slot| slot.id).collect();
     let mut shown = Vec::new();
-    for slot in slots.iter().filter(|slot| is_selected(slot, &slots, config)) {
+    let selected: Vec<&Slot> = slots.iter().filter(|slot| is_selected(slot, &opened, config)).collect();
+    for slot in selected {
         let initialised = slot.token.as_ref().is_some_and(|token| token.initialized);
         let (mechanisms, objects) = match &slot.error {
             Some(error) if !initialised => (Vec::new(), Err(error.clone())),
@@ -101,13 +102,13 @@ fn read(mut opened: Opened, config: &Config, deadline: &Deadline) -> Shown {
     Shown { module, path, error: None, slots: shown }
 }
 
-fn is_selected(slot: &Slot, slots: &[Slot], config: &Config) -> bool {
+fn is_selected(slot: &Slot, opened: &Opened, config: &Config) -> bool {
     let by_id = config.token.iter().any(|selector| selector.slot_id == Some(slot.id));
     config.token.is_empty()
         || slot.error.is_some()
         || by_id && !slot.token.as_ref().is_some_and(|token| token.initialized)
-        || selector::select(std::slice::from_ref(slot), &without_index(config)).is_ok()
-            && index_fits(slot, slots, config)
+        || selector::select(&opened.library, std::slice::from_ref(slot), &without_index(config)).is_ok()
+            && index_fits(slot, &opened.slots, config)
 }
 
 fn without_index(config: &Config) -> Vec<selector::TokenSelector> {
@@ -161,7 +162,7 @@ struct Object {
 fn objects(shown: &ShownSlot, objects: &Objects) -> Vec<Object> {
     let mut all = Vec::new();
     let uri = |object_type, label: &[u8], id: &[u8]| Uri {
-        object: std::str::from_utf8(label).ok().filter(|label| !label.is_empty()).map(str::to_owned),
+        object: (!label.is_empty()).then(|| label.to_vec()),
         id: (!id.is_empty()).then(|| id.to_vec()),
         object_type: Some(object_type),
         ..shown.uri.clone()

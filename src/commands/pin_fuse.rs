@@ -63,11 +63,11 @@ fn candidate((path, record): &(PathBuf, Result<Record, FuseError>)) -> String {
 }
 
 fn matching(records: Records, directory: &Path, config: &Config) -> Result<Records> {
-    let needs_module = config.token.iter().any(|selector| selector.slot.is_some() || selector.slot_id.is_some());
+    let needs_module = config.token.iter().any(|selector| selector.needs_module());
     if needs_module {
         let deadline = Deadline::after(config.sign.timeout);
         let opened = reach::open(config, &deadline)?;
-        let slot = crate::selector::select(&opened.slots, &config.token)?.clone();
+        let slot = crate::selector::select(&opened.library, &opened.slots, &config.token)?.clone();
         let path = fuse::path(directory, &fuse::token_of(&slot, &opened.module));
         opened.handle.close();
         return Ok(records.into_iter().filter(|(found, _)| *found == path).collect());

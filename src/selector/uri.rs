@@ -1,8 +1,8 @@
 //! PKCS#11 URIs (RFC 7512): parse and print.
 //!
-//! Only what chooses a token, key or certificate is taken, and `pin-source=file:`. Everything else is an error, and no
-//! error repeats a value: a URI is where people put PINs. Deliberately absent: `pin-value`, module attributes, and
-//! vendor attributes.
+//! What chooses a token, key or certificate is taken, and `pin-source=file:`. An unknown attribute of the path matches
+//! nothing, and one of the query is ignored (section 2.3). No error repeats a value: a URI is where people put PINs.
+//! Deliberately absent: `pin-value` and the attributes that name a module.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub struct Uri {
     /// What it asks of the token.
     pub token: TokenSelector,
     /// `object`: `CKA_LABEL`.
-    pub object: Option<String>,
+    pub object: Option<Vec<u8>>,
     /// `id`: `CKA_ID`.
     pub id: Option<Vec<u8>>,
     /// `type`.
@@ -56,9 +56,6 @@ pub enum UriError {
     /// An attribute that is refused for a reason of its own.
     #[error("attribute '{0}' is not accepted in a URI: {1}")]
     Refused(String, &'static str),
-    /// An attribute that nothing here knows.
-    #[error("attribute '{0}' of the URI is not known")]
-    Unknown(String),
     /// The same attribute twice.
     #[error("attribute '{0}' is given twice")]
     Twice(String),
@@ -71,20 +68,24 @@ impl Uri {
     /// Parses a URI strictly.
     ///
     /// # Errors
-    /// For every attribute that is unknown, doubled, refused or malformed.
+    /// For every attribute that is doubled, refused or malformed.
     pub fn parse(text: &str) -> Result<Self, UriError> {
+        let text = text.trim();
         let scheme = text.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("pkcs11:"));
         let rest = scheme.and_then(|_| text.get(7..)).ok_or(UriError::Scheme)?;
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let mut uri = Self::default();
-        let mut seen: Vec<&str> = Vec::new();
+        let mut seen: Vec<(&str, bool)> = Vec::new();
         let attributes = path.split(';').map(|part| (part, false)).chain(query.split('&').map(|part| (part, true)));
         for (number, (part, in_query)) in attributes.filter(|(part, _)| !part.is_empty()).enumerate() {
             let (name, value) = part.split_once('=').ok_or(UriError::NoValue(number + 1))?;
-            if seen.contains(&name) {
+            if seen.contains(&(name, in_query)) && (!in_query || name == PIN_SOURCE) {
                 return Err(UriError::Twice(shown(name)));
             }
-            seen.push(name);
+            seen.push((name, in_query));
+            if let Some(why) = refusal(name, in_query) {
+                return Err(UriError::Refused(name.to_owned(), why));
+            }
             if in_query { uri.set_query(name, value)? } else { uri.set_path(name, value)? }
         }
         Ok(uri)
@@ -92,17 +93,20 @@ impl Uri {
 
     fn set_path(&mut self, name: &str, value: &str) -> Result<(), UriError> {
         let bytes = decode(value).ok_or_else(|| UriError::Value(shown(name), "broken percent-encoding"))?;
-        if name == "id" {
-            self.id = Some(bytes);
-            return Ok(());
-        }
-        let text = String::from_utf8(bytes).map_err(|_| UriError::Value(shown(name), "not UTF-8"))?;
+        // A token's fields are read in the same way where they are not UTF-8.
+        let text = String::from_utf8_lossy(&bytes).into_owned();
         match name {
+            "id" => self.id = Some(bytes),
+            "object" => self.object = Some(bytes),
             "token" => self.token.label = Some(text),
             "serial" => self.token.serial = Some(text),
             "manufacturer" => self.token.manufacturer = Some(text),
             "model" => self.token.model = Some(text),
-            "object" => self.object = Some(text),
+            "slot-manufacturer" => self.token.slot_manufacturer = Some(text),
+            "slot-description" => self.token.slot_description = Some(text),
+            "library-manufacturer" => self.token.library_manufacturer = Some(text),
+            "library-description" => self.token.library_description = Some(text),
+            "library-version" => self.token.library_version = Some(text),
             "slot-id" => {
                 let id = text.parse().map_err(|_| UriError::Value(shown(name), "not a decimal number"))?;
                 self.token.slot_id = Some(id);
@@ -115,19 +119,21 @@ impl Uri {
                     _ => return Err(UriError::Value(shown(name), "only private, public and cert make an identity")),
                 });
             }
-            _ => return Err(not_accepted(name)),
+            _ => self.token.unknown = Some(shown(name)),
         }
         Ok(())
     }
 
     fn set_query(&mut self, name: &str, value: &str) -> Result<(), UriError> {
-        if name != "pin-source" {
-            return Err(not_accepted(name));
+        if name != PIN_SOURCE {
+            return Ok(());
         }
         let value = decode(value).and_then(|bytes| String::from_utf8(bytes).ok());
         let value = value.ok_or_else(|| UriError::Value(shown(name), "broken percent-encoding"))?;
         let path = value.strip_prefix("file:").filter(|path| !path.is_empty());
-        let path = path.ok_or_else(|| UriError::Value(shown(name), "only file:PATH is taken here"))?;
+        let path = path.ok_or_else(|| {
+            UriError::Value(shown(name), "only file:PATH is taken here; for another source use --pin-source")
+        })?;
         self.pin_file = Some(path.strip_prefix("//").unwrap_or(path).to_owned());
         Ok(())
     }
@@ -137,13 +143,18 @@ impl Uri {
 impl fmt::Display for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let slot_id = self.token.slot_id.map(|id| id.to_string());
-        let attributes: [(&str, Option<&[u8]>); 8] = [
+        let attributes: [(&str, Option<&[u8]>); 13] = [
             ("token", self.token.label.as_deref().map(str::as_bytes)),
             ("serial", self.token.serial.as_deref().map(str::as_bytes)),
             ("manufacturer", self.token.manufacturer.as_deref().map(str::as_bytes)),
             ("model", self.token.model.as_deref().map(str::as_bytes)),
+            ("slot-manufacturer", self.token.slot_manufacturer.as_deref().map(str::as_bytes)),
+            ("slot-description", self.token.slot_description.as_deref().map(str::as_bytes)),
+            ("library-manufacturer", self.token.library_manufacturer.as_deref().map(str::as_bytes)),
+            ("library-description", self.token.library_description.as_deref().map(str::as_bytes)),
+            ("library-version", self.token.library_version.as_deref().map(str::as_bytes)),
             ("slot-id", slot_id.as_deref().map(str::as_bytes)),
-            ("object", self.object.as_deref().map(str::as_bytes)),
+            ("object", self.object.as_deref()),
             ("id", self.id.as_deref()),
             ("type", self.object_type.map(|t| t.name().as_bytes())),
         ];
@@ -156,19 +167,16 @@ impl fmt::Display for Uri {
     }
 }
 
-fn not_accepted(name: &str) -> UriError {
-    let why = match name {
-        "pin-value" => "a PIN in a URI can be read by every user of this host; use --pin-source file:PATH",
-        "module-path" | "module-name" => "choose the module with --module",
-        "pin-source" => "it belongs behind '?'",
-        "library-manufacturer"
-        | "library-description"
-        | "library-version"
-        | "slot-manufacturer"
-        | "slot-description" => "choose the token by token, serial, manufacturer, model or slot-id",
-        _ => return UriError::Unknown(shown(name)),
-    };
-    UriError::Refused(name.to_owned(), why)
+const PIN_SOURCE: &str = "pin-source";
+
+/// Why an attribute is refused, with the option to use instead.
+fn refusal(name: &str, in_query: bool) -> Option<&'static str> {
+    match name {
+        "pin-value" => Some("a PIN in a URI can be read by every user of this host; use --pin-source file:PATH"),
+        "module-path" | "module-name" => Some("choose the module with --module"),
+        PIN_SOURCE if !in_query => Some("it belongs behind '?'"),
+        _ => None,
+    }
 }
 
 /// A name as far as it can be one; anything else could be a value in the wrong place.
@@ -232,8 +240,6 @@ mod tests {
             "pkcs11:token=a?module-path=/SECRET1.so",
             "pkcs11:token=a?module-name=SECRET1",
             "pkcs11:SECRET1",
-            "pkcs11:SECRET1=a",
-            "pkcs11:x-vendor=SECRET1",
             "pkcs11:slot-id=SECRET1",
             "pkcs11:type=SECRET1",
             "pkcs11:token=SECRET1%zz",
@@ -243,6 +249,16 @@ mod tests {
             let error = Uri::parse(text).unwrap_err().to_string();
             assert!(!error.contains("SECRET1"), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn an_unknown_attribute_of_the_path_is_kept_without_its_value_and_one_of_the_query_is_ignored() {
+        for text in ["pkcs11:token=a;x-vendor=SECRET1", "pkcs11:token=a;SECRET1=a"] {
+            let uri = Uri::parse(text).unwrap();
+            assert!(uri.token.unknown.is_some_and(|name| !name.contains("SECRET1")), "{text}");
+        }
+        let uri = Uri::parse("pkcs11:token=a?x-vendor=1&x-vendor=2&pin-source=file:/p&max-sessions=%zz").unwrap();
+        assert_eq!((uri.token.unknown, uri.pin_file.as_deref()), (None, Some("/p")));
     }
 
     #[test]
@@ -263,7 +279,7 @@ mod tests {
         fn what_is_printed_is_read_back(
             label in proptest::option::of(".{0,32}"),
             serial in proptest::option::of("[ -~]{0,16}"),
-            object in proptest::option::of(".{0,40}"),
+            object in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
             id in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..20)),
             slot_id in proptest::option::of(any::<u64>()),
         ) {

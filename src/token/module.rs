@@ -4,15 +4,16 @@ use std::path::Path;
 
 use cryptoki::slot::TokenInfo;
 use cryptoki_sys::{
-    CK_TOKEN_INFO, CK_VERSION, CKF_HW_SLOT, CKF_LOGIN_REQUIRED, CKF_OS_LOCKING_OK, CKF_PROTECTED_AUTHENTICATION_PATH,
-    CKF_TOKEN_INITIALIZED, CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_INITIALIZED,
-    CKF_USER_PIN_LOCKED, CKF_USER_PIN_TO_BE_CHANGED,
+    CK_SLOT_INFO, CK_TOKEN_INFO, CK_VERSION, CKF_HW_SLOT, CKF_LOGIN_REQUIRED, CKF_OS_LOCKING_OK,
+    CKF_PROTECTED_AUTHENTICATION_PATH, CKF_TOKEN_INITIALIZED, CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY,
+    CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED, CKF_USER_PIN_TO_BE_CHANGED,
 };
 
 use super::raw::Functions;
 use super::session::Session;
 use crate::facts::{Library, Slot as SlotFacts, Token};
 use crate::fault::Fault;
+use crate::selector::PADDING;
 
 /// A module after `C_Initialize`.
 pub struct Module {
@@ -86,7 +87,10 @@ pub(super) fn read_slot(functions: &Functions, slot: u64) -> SlotFacts {
         }
         Err(fault) => (None, Some(fault.to_string())),
     };
-    SlotFacts { id: slot, token, error }
+    let field = |of: fn(&CK_SLOT_INFO) -> &[u8]| slot_info.as_ref().map(|info| padded(of(info))).unwrap_or_default();
+    let description = field(|info| &info.slotDescription);
+    let manufacturer = field(|info| &info.manufacturerID);
+    SlotFacts { id: slot, description, manufacturer, token, error }
 }
 
 /// A module whose tokens are files leaves out what it cannot read while another process writes; it is asked again then.
@@ -128,5 +132,5 @@ fn version(version: CK_VERSION) -> String {
 
 /// A blank-padded field; some modules pad with NUL.
 fn padded(field: &[u8]) -> String {
-    String::from_utf8_lossy(field).trim_end_matches([' ', '\0']).to_owned()
+    String::from_utf8_lossy(field).trim_end_matches(PADDING).to_owned()
 }

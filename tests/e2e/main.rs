@@ -44,5 +44,6 @@ mod stand;
 mod system_policy;
 mod tenants;
 mod terminal;
+mod uris;
 mod verify;
 mod waiting;

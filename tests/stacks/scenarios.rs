@@ -48,6 +48,22 @@ pub(crate) fn lists_tokens_and_takes_its_uris_back(stack: &mut dyn Stack) {
     let run = stack.sign(&with_uri, &source, &[]);
     openssl_accepts(stack, run);
     assert!(stack.run(&["list"]).ok().contains("certificate"), "certificates show without a login");
+    let label = slot["token"]["label"].as_str().unwrap();
+    let mut p11tool = stack.other("p11tool");
+    let output = p11tool.args(["--provider", &stack.module(), "--list-tokens"]).finish();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let uris = text.lines().filter_map(|line| line.trim().strip_prefix("URL: "));
+    let encoded = |byte: u8| match byte {
+        b' ' | b'#' | b'(' | b')' => format!("%{byte:02X}"),
+        plain => char::from(plain).to_string(),
+    };
+    let label: String = label.bytes().map(encoded).collect();
+    let uri = uris.into_iter().find(|uri| uri.contains(&format!("token={label}")));
+    let uri = uri.unwrap_or_else(|| panic!("apt-get install gnutls-bin: {output:?}"));
+    let mut by_p11tool = plain.clone();
+    by_p11tool.extend(["--uri".into(), uri.into()]);
+    let run = stack.sign(&by_p11tool, &source, &[]);
+    openssl_accepts(stack, run);
 }
 
 pub(crate) fn signs_both_versions_and_openssl_verifies(stack: &mut dyn Stack) {

@@ -18,6 +18,7 @@
 //! late+20000           set them from the second reading on
 //! blank:2              no serial number in the first readings, as while another process writes
 //! clock                a clock field that does not parse
+//! pad:nul              a token's fields padded with NUL     latin1   a label that is not UTF-8
 //! serial=0000          another serial number        label=x            another label
 //! attr:202=01          an attribute's value         attr:120=missing   CKR_ATTRIBUTE_TYPE_INVALID
 //! few                  of several attributes the first is answered, and CKR_OK

@@ -28,6 +28,16 @@ pub(crate) unsafe extern "C" fn token_info(slot: CK_SLOT_ID, info: CK_TOKEN_INFO
             fill(&mut (*info).serialNumber, "");
         }
         PLAN.values("label=").for_each(|text| fill(&mut (*info).label, text));
+        if PLAN.has("latin1") {
+            (&mut (*info).label)[..4].copy_from_slice(b"caf\xe9");
+        }
+        if PLAN.has("pad:nul") {
+            let info = &mut *info;
+            for field in [&mut info.label[..], &mut info.manufacturerID, &mut info.model, &mut info.serialNumber] {
+                let end = field.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
+                field[end..].fill(0);
+            }
+        }
         if PLAN.has("clock") {
             (*info).flags |= CKF_CLOCK_ON_TOKEN;
             fill(&mut (*info).utcTime, "not a time");
