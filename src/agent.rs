@@ -111,6 +111,8 @@ fn read_credential(source: Option<Source>) -> Result<Option<Credential>> {
             return Ok(None);
         }
     };
+    // Warnings come before the prompt.
+    crate::log::flush();
     Ok(Some(Credential::read(source.prepare(), "the agent's token", &mut Deadline::after(PATIENCE))?))
 }
 

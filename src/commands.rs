@@ -1,10 +1,8 @@
 //! One file per subcommand, and the way from the command line to them.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write as _};
 
 use clap::ArgMatches;
-use rustix::fs::{OFlags, fcntl_getfl, fstat, major, minor};
 
 use crate::cli;
 use crate::config::{Config, Settings, by_name, variables};
@@ -13,6 +11,7 @@ use crate::worker::{self, Spare};
 use crate::{log, process};
 
 use early_arguments::{in_order, may_need_no_worker, refuse_pin};
+use output::{check_stdout, print, print_bytes};
 
 mod audit;
 mod certificate;
@@ -24,6 +23,7 @@ mod health;
 mod input;
 mod list;
 mod man;
+mod output;
 mod pin_fuse;
 mod serve;
 mod sign;
@@ -34,14 +34,32 @@ mod verify;
 pub fn run(arguments: Vec<OsString>) -> u8 {
     let arguments = in_order(arguments);
     let mut format = early_arguments::log_format(&arguments);
-    // Known to nobody but the front: neither help nor completions nor manual pages name it.
+    // Only the parent knows it: neither help nor completions nor manual pages name it.
     if arguments.get(1).is_some_and(|name| name == "worker") {
-        return end(worker::run().map_err(|error| Error::new(Kind::Usage, error.to_string())), format);
+        return run_worker();
     }
-    end(run_command(&arguments, &mut format), format)
+    log::take_over_panics(format);
+    let result = process::refuse_privileges().and_then(|()| run_command(&arguments, &mut format));
+    let code = end(result, format);
+    log::end();
+    code
+}
+
+fn run_worker() -> u8 {
+    log::take_over_panics_in_worker();
+    let run = || worker::run().map_err(|error| Error::new(Kind::Usage, error.to_string()));
+    match process::refuse_privileges().and_then(|()| run()) {
+        Ok(()) => 0,
+        Err(error) => {
+            let error = with_a_hint(error);
+            log::report_in_worker(&error);
+            error.kind.exit_code()
+        }
+    }
 }
 
 fn run_command(arguments: &[OsString], format: &mut log::Format) -> Result<()> {
+    process::survive_file_limits()?;
     refuse_pin(arguments)?;
     let command = arguments.get(1).and_then(|name| name.to_str()).unwrap_or_default();
     let needs_no_token = ["", "audit", "completions", "health", "help", "man", "verify"];
@@ -57,30 +75,33 @@ fn run_command(arguments: &[OsString], format: &mut log::Format) -> Result<()> {
     }
 }
 
-/// Says what went wrong, and returns the exit code.
+/// Reports the error, and returns the exit code.
 fn end(result: Result<()>, format: log::Format) -> u8 {
-    match result {
-        Ok(()) => 0,
-        Err(error) => {
-            let error = if error.hints.is_empty() {
-                let hint = error.kind.usual_hint();
-                error.hint(hint)
-            } else {
-                error
-            };
-            if !error.message.is_empty() {
-                log::report(&error, format);
-            }
-            error.kind.exit_code()
-        }
+    let Err(error) = result else { return 0 };
+    let error = with_a_hint(error);
+    if !error.message.is_empty() {
+        log::report(&error, format);
     }
+    error.kind.exit_code()
 }
+
+fn with_a_hint(error: Error) -> Error {
+    let hint = error.kind.usual_hint();
+    if error.hints.is_empty() { error.hint(hint) } else { error }
+}
+
+/// Commands that print no result to stdout.
+const WITHOUT_RESULT: [&str; 2] = ["man", "serve"];
 
 /// `format` becomes the configured one as soon as it is known.
 fn dispatch(matches: &ArgMatches, spare: Option<Spare>, format: &mut log::Format) -> Result<()> {
     let Some((name, matches)) = matches.subcommand() else {
         return Err(Error::new(Kind::Usage, "a command is needed"));
     };
+    // Before a key is used.
+    if !WITHOUT_RESULT.contains(&name) {
+        check_stdout()?;
+    }
     match name {
         "audit" => return audit::run(matches, format),
         "completions" => return completions::run(cli::given(matches, "shell").unwrap_or_default()),
@@ -130,31 +151,6 @@ fn warn_of_unknown_variables(config: &Config) {
     for unknown in variables::unknown(std::env::vars_os().map(|(name, _)| name), &config.pin_variables) {
         tracing::warn!("{}; {}", unknown.reason(), unknown.remedy());
     }
-}
-
-/// Writes a result to standard output, ended by a newline. A reader that went away is no message, but no success either.
-fn print(text: &str) -> Result<()> {
-    print_bytes(format!("{text}\n").as_bytes())
-}
-
-fn print_bytes(bytes: &[u8]) -> Result<()> {
-    if stdout_is_closed() {
-        return Err(Error::new(Kind::Unexpected, "standard output is closed, so the result cannot be written"));
-    }
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Error::new(Kind::Unexpected, "")),
-        Err(error) => Err(Error::new(Kind::Unexpected, format!("cannot write the result: {error}"))),
-    }
-}
-
-/// A closed standard output is opened by the runtime as `/dev/null`, for reading and writing; nobody else does that.
-fn stdout_is_closed() -> bool {
-    let null = (1, 3);
-    let stdout = io::stdout();
-    let is_null = fstat(&stdout).is_ok_and(|stat| (major(stat.st_rdev), minor(stat.st_rdev)) == null);
-    is_null && fcntl_getfl(&stdout).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR)
 }
 
 /// A usage error of a command's own flag.

@@ -28,7 +28,7 @@
 //! modules         modules by name and path
 //! pin/*           sources, prompt, the redacted Pin, the fuse; record: the fuse's rule (PURE)
 //! cli             the command line, no I/O
-//! log             notices on standard error
+//! log/*           notices on stderr, written by a thread of its own
 //! custody/*       evidence and verdict, for auditors: text, JSON, a page              PURE
 //! payload_check   what must hold for a payload, whoever signed it                      PURE
 //! policy/*        facts in, decision out: key, certificate, token, version            PURE
@@ -39,7 +39,7 @@
 //! facts, fault    what a worker read; why it could not                                 PURE
 //! page            pages for people, in one file each                                    PURE
 //! process/*       what the process does to itself first; clock, death, descriptors, environment,
-//!                 memory, turns: unsafe corners
+//!                 memory, privileges, standard_streams, turns: unsafe corners
 //! store           files of its own: opened without following links, locked
 //! deadline, error, printable
 //! ```

@@ -1,18 +1,21 @@
-//! Notices and logs on standard error: text for people, JSON for programs, priorities for the journal.
+//! Notices, logs and errors on stderr: text for people, JSON for programs, priorities for the journal.
 //!
-//! Standard output is never touched. A default run says only what somebody should act on; `-v` says what was done.
+//! A default run writes only what somebody should act on; `-v` writes what is done. A stderr that is full, closed or slow
+//! neither ends nor delays the program: see `writer`. Nothing here writes to stdout.
 
-use std::fmt;
-use std::io::Write as _;
+use std::io;
+use std::panic::PanicHookInfo;
+use std::time::{Duration, Instant};
 
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing::Level;
 
 use crate::error::Error;
-use crate::printable::printable;
+
+mod line;
+mod writer;
+
+use line::{Lines, line};
+use writer::{Notice, Writer, write_until};
 
 /// The form of notices and errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +54,14 @@ pub const LEVELS: [(&str, Level); 5] = [
 /// The level where none is configured.
 pub const DEFAULT_LEVEL: Level = Level::INFO;
 
+/// How long the end of the process waits for a stderr that takes nothing.
+const AT_THE_END: Duration = Duration::from_secs(2);
+
+/// How long anything else waits for it.
+const BEFORE_OUTPUT: Duration = Duration::from_millis(200);
+
+static WRITER: Writer = Writer::new(|lost| lost_lines(Format::Text, lost));
+
 /// Starts writing. A second call in one process changes nothing.
 pub fn start(settings: Settings, verbosity: u8) {
     let level = match verbosity {
@@ -60,59 +71,140 @@ pub fn start(settings: Settings, verbosity: u8) {
     };
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .event_format(Line(settings.format))
+        .with_writer(|| Queue)
+        // It would write them to stderr itself.
+        .log_internal_errors(false)
+        .event_format(Lines(settings.format))
         .finish();
-    let _ = tracing::subscriber::set_global_default(subscriber);
-}
-
-/// Writes the error that ends the process, whatever the level. Nobody is left to tell if that fails.
-pub fn report(error: &Error, format: Format) {
-    let text = match format {
-        Format::Text => error.to_string().lines().map(|line| format!("{line}\n")).collect(),
-        Format::Json => format!("{}\n", error.to_json()),
-        Format::Journald => error.to_string().lines().map(|line| format!("<3>{line}\n")).collect(),
-    };
-    let _ = std::io::stderr().write_all(text.as_bytes());
-}
-
-struct Line(Format);
-
-impl<S, N> FormatEvent<S, N> for Line
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut message = Message::default();
-        event.record(&mut message);
-        let level = *event.metadata().level();
-        let (priority, word) = match level {
-            Level::ERROR => (3, "error"),
-            Level::WARN => (4, "warning"),
-            Level::INFO => (6, "note"),
-            Level::DEBUG => (7, "debug"),
-            Level::TRACE => (7, "trace"),
-        };
-        // Whatever a module, token or file brought into the text stays in its line.
-        let text = printable(&message.0);
-        match self.0 {
-            Format::Text => writeln!(writer, "{word}: {text}"),
-            Format::Journald => writeln!(writer, "<{priority}>{text}"),
-            Format::Json => {
-                writeln!(writer, "{}", serde_json::json!({ "level": level.as_str(), "message": message.0 }))
-            }
-        }
+    if tracing::subscriber::set_global_default(subscriber).is_ok() {
+        use_format(settings.format);
     }
 }
 
-#[derive(Default)]
-struct Message(String);
+/// Sets the form of what is written besides events.
+fn use_format(format: Format) {
+    let notice: Notice = match format {
+        Format::Text => |lost| lost_lines(Format::Text, lost),
+        Format::Json => |lost| lost_lines(Format::Json, lost),
+        Format::Journald => |lost| lost_lines(Format::Journald, lost),
+    };
+    WRITER.report_lost_lines_by(notice);
+}
 
-impl Visit for Message {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            self.0 = format!("{value:?}");
+fn lost_lines(format: Format, lost: u64) -> String {
+    line(format, Level::WARN, &format!("{lost} lines of the log were lost: stderr was full, or took them too slowly"))
+}
+
+/// Writes the error that ends the process, whatever the level.
+pub fn report(error: &Error, format: Format) {
+    use_format(format);
+    WRITER.push(text(error, format), true);
+}
+
+/// Writes the error that ends a worker. It starts no thread, since the sandbox is on by then.
+pub fn report_in_worker(error: &Error) {
+    let text = text(error, Format::Text);
+    write_until(Instant::now() + BEFORE_OUTPUT, rustix::stdio::stderr(), text.as_bytes());
+}
+
+fn text(error: &Error, format: Format) -> String {
+    match format {
+        Format::Text => format!("{error}\n"),
+        Format::Json => format!("{}\n", error.to_json()),
+        Format::Journald => error.to_string().lines().map(|line| format!("<3>{line}\n")).collect(),
+    }
+}
+
+/// Writes text that is no line of the log, such as a progress display.
+pub fn show(text: &str) {
+    WRITER.push(text.to_owned(), false);
+}
+
+/// Has what was logged written before a prompt or a result, if stderr takes it at once.
+pub fn flush() {
+    WRITER.flush(BEFORE_OUTPUT);
+}
+
+/// Has everything written before the process ends, if stderr takes it in time.
+pub fn end() {
+    WRITER.flush(AT_THE_END);
+}
+
+/// Has panics reported like errors: Rust's own report waits for stderr.
+pub fn take_over_panics(format: Format) {
+    std::panic::set_hook(Box::new(move |panic| {
+        WRITER.push(line(format, Level::ERROR, &describe(panic)), true);
+        WRITER.flush(AT_THE_END);
+    }));
+}
+
+/// The same in a worker, without a thread.
+pub fn take_over_panics_in_worker() {
+    std::panic::set_hook(Box::new(|panic| {
+        let text = line(Format::Text, Level::ERROR, &describe(panic));
+        write_until(Instant::now() + BEFORE_OUTPUT, rustix::stdio::stderr(), text.as_bytes());
+    }));
+}
+
+fn describe(panic: &PanicHookInfo<'_>) -> String {
+    let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
+    let payload = panic.payload();
+    let said = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    format!("this is a defect of cba-agent{place}: {}", said.unwrap_or("no message"))
+}
+
+/// Takes whole lines and never fails.
+struct Queue;
+
+impl io::Write for Queue {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        WRITER.push(String::from_utf8_lossy(bytes).into_owned(), false);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Set for the process that panics.
+    const PANICS: &str = "CBA_AGENT_TEST_PANICS";
+
+    #[test]
+    fn a_panic_is_reported_and_waits_for_no_reader_of_stderr() {
+        if std::env::var_os(PANICS).is_some() {
+            take_over_panics(Format::Json);
+            let _ = std::panic::catch_unwind(|| panic!("a\nb"));
+            take_over_panics_in_worker();
+            let _ = std::panic::catch_unwind(|| panic!("in a worker"));
+            let _ = std::panic::take_hook();
+            return;
         }
+        let panics = |stderr: Stdio| {
+            let name = "log::tests::a_panic_is_reported_and_waits_for_no_reader_of_stderr";
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args(["--exact", name, "--nocapture"]).env(PANICS, "").stderr(stderr).output().unwrap()
+        };
+        let output = panics(Stdio::piped());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        let [json, worker] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+        let json: serde_json::Value = serde_json::from_str(json).unwrap();
+        assert_eq!(json["level"], "ERROR");
+        assert!(json["message"].as_str().unwrap().ends_with(": a\nb"), "{json}");
+        assert!(worker.starts_with("error: this is a defect of cba-agent at src/log.rs"), "{worker}");
+        assert!(panics(File::options().write(true).open("/dev/full").unwrap().into()).status.success());
+        let (_reading, writing): (OwnedFd, OwnedFd) = rustix::pipe::pipe().unwrap();
+        let size = rustix::pipe::fcntl_getpipe_size(&writing).unwrap();
+        assert_eq!(rustix::io::write(&writing, &vec![b'x'; size]).unwrap(), size);
+        assert!(panics(writing.into()).status.success());
     }
 }

@@ -17,6 +17,7 @@ pub mod text;
 
 pub use credential::{Credential, How};
 pub use fuse::{Fuse, FuseError};
+pub(crate) use prompt::is_in_background;
 pub use prompt::leave_signals;
 pub use record::Record;
 pub use source::{PinError, Source};

@@ -1,13 +1,13 @@
 //! `audit verify`, `audit head`: the chain of the audit log, checked by anybody who can read it.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal as _, Read, Write as _};
+use std::io::{self, BufRead, BufReader, IsTerminal as _, Read};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
 
-use super::input::empty_stdin;
+use super::input::{STDIN, empty_stdin, stdin};
 use super::{configure, print, usage, warn_of_unknown_variables};
 use crate::audit;
 use crate::audit::chain::{Check, Head, LINE_LIMIT, head_of};
@@ -15,9 +15,6 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::printable::printable;
-
-/// The name of standard input in messages.
-const STDIN: &str = "standard input";
 
 /// So many findings are printed, each; the rest is counted.
 const SHOWN: usize = 20;
@@ -99,7 +96,7 @@ fn verify(files: &[&str], matches: &ArgMatches) -> Result<()> {
     let mut progress = Progress::new();
     for file in in_order(files)? {
         if file == "-" {
-            read(STDIN, io::stdin().lock(), &mut findings, &mut progress)?;
+            read(STDIN, stdin()?, &mut findings, &mut progress)?;
         } else {
             let opened = File::open(file).map_err(|error| cannot_read(file, &error))?;
             read(file, BufReader::with_capacity(1 << 16, opened), &mut findings, &mut progress)?;
@@ -240,14 +237,14 @@ impl Progress {
     fn line(&mut self) {
         self.lines += 1;
         if self.is_seen && self.lines % 4096 == 0 && self.said.elapsed() > Duration::from_millis(500) {
-            let _ = write!(io::stderr(), "\r{} records", self.lines);
+            log::show(&format!("\r{} records", self.lines));
             self.said = Instant::now();
         }
     }
 
     fn end(&self) {
         if self.is_seen && self.lines > 4096 {
-            let _ = write!(io::stderr(), "\r{:30}\r", "");
+            log::show(&format!("\r{:30}\r", ""));
         }
     }
 }

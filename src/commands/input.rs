@@ -1,10 +1,12 @@
 //! Files that commands are pointed to by their own flags.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal as _, Read, StdinLock};
 
 use crate::certificate::chain::Roots;
 use crate::error::{Error, Kind, Result};
+use crate::pin::is_in_background;
+use crate::process::standard_streams;
 
 /// Far beyond any request, and beyond every bundle of roots.
 const LIMIT: u64 = 8 << 20;
@@ -29,12 +31,12 @@ pub(super) fn read_file(path: &str) -> Result<Vec<u8>> {
     read(path, file)
 }
 
-/// All of standard input, which must not be empty: a command that failed in front of a pipe prints nothing.
+/// All of stdin, which must not be empty: a command that failed in front of a pipe prints nothing.
 ///
 /// # Errors
 /// When it cannot be read, is empty, or is too long.
 pub(super) fn read_stdin() -> Result<Vec<u8>> {
-    let bytes = read("standard input", io::stdin().lock())?;
+    let bytes = read(STDIN, stdin()?)?;
     if bytes.trim_ascii().is_empty() { Err(empty_stdin(Kind::Config)) } else { Ok(bytes) }
 }
 
@@ -44,11 +46,30 @@ pub(super) fn empty_stdin(kind: Kind) -> Error {
         .hint("in a pipe, the command in front of `|` printed nothing: look at its own error")
 }
 
+/// What errors call stdin.
+pub(super) const STDIN: &str = "standard input";
+
+/// Stdin.
+///
+/// # Errors
+/// When it is closed, or is the terminal of another job, where a read would stop this process.
+pub(super) fn stdin() -> Result<StdinLock<'static>> {
+    let stdin = io::stdin();
+    let why = if standard_streams::was_closed(0) {
+        "it is closed"
+    } else if stdin.is_terminal() && is_in_background(&stdin) {
+        "this process is in the background of its terminal"
+    } else {
+        return Ok(stdin.lock());
+    };
+    Err(Error::new(Kind::Config, format!("cannot read {STDIN}: {why}")).hint("redirect it: < FILE"))
+}
+
 /// All of a source, under the name that errors give it.
 ///
 /// # Errors
 /// When it cannot be read, or is too long.
-fn read(name: &str, source: impl Read) -> Result<Vec<u8>> {
+pub(super) fn read(name: &str, source: impl Read) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let read = source.take(LIMIT + 1).read_to_end(&mut bytes);
     read.map_err(|error| Error::new(Kind::Config, format!("cannot read {name}: {error}")))?;

@@ -2,7 +2,7 @@
 
 use clap::ArgMatches;
 
-use super::input::{read_file, read_roots, read_stdin};
+use super::input::{STDIN, empty_stdin, read, read_file, read_roots, stdin};
 use super::{print, usage};
 use crate::cba::received::Received;
 use crate::cba::verify::Freshness;
@@ -72,9 +72,13 @@ fn invalid(what: String) -> Error {
 
 fn receive(header: Option<&str>, body: Option<&str>) -> Result<Received> {
     let received = match (header, body) {
-        (None, None) => Received::from_json(
-            &read_stdin().map_err(|error| Error { kind: Kind::Invalid, ..error }.context("invalid"))?,
-        ),
+        (None, None) => {
+            let bytes = read(STDIN, stdin()?)?;
+            if bytes.trim_ascii().is_empty() {
+                return Err(empty_stdin(Kind::Invalid).context("invalid"));
+            }
+            Received::from_json(&bytes)
+        }
         (Some(header), Some(body)) => {
             let header = read_not_empty(header)?;
             Received::from_parts(&String::from_utf8_lossy(&header), &read_not_empty(body)?)

@@ -5,18 +5,20 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+use rustix::process::getpgrp;
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use zeroize::Zeroizing;
 
-use super::PIN_LIMIT;
+use super::{PIN_LIMIT, PinError};
 
 const INTERRUPT: u8 = 0x03;
 const END_OF_INPUT: u8 = 0x04;
@@ -28,19 +30,33 @@ const DELETE: u8 = 0x7f;
 /// The controlling terminal, whatever standard input is.
 ///
 /// # Errors
-/// When there is none.
-pub(super) fn terminal() -> io::Result<File> {
-    let terminal = File::options().read(true).write(true).open("/dev/tty")?;
-    if terminal.is_terminal() { Ok(terminal) } else { Err(io::ErrorKind::NotFound.into()) }
+/// When there is none, or the kernel would stop this process for using it.
+pub(super) fn terminal() -> Result<File, PinError> {
+    let terminal = File::options().read(true).write(true).open("/dev/tty").map_err(PinError::Prompt)?;
+    if !terminal.is_terminal() {
+        return Err(PinError::Prompt(io::ErrorKind::NotFound.into()));
+    }
+    if is_in_background(&terminal) { Err(PinError::Background) } else { Ok(terminal) }
+}
+
+/// Whether another job has the terminal: whoever reads from it, or changes its settings, is stopped (SIGTTIN, SIGTTOU). In
+/// another PID namespace the job cannot be told; then the kernel decides.
+pub(crate) fn is_in_background(terminal: impl AsFd) -> bool {
+    tcgetpgrp(terminal).is_ok_and(|foreground| foreground != getpgrp())
 }
 
 /// Asks for one line without echo. Ctrl-C, or a signal, ends the process by that signal, the terminal as it was.
 ///
 /// # Errors
 /// When there is no terminal, or the input ends before the line does.
-pub(super) fn ask(prompt: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+pub(super) fn ask(prompt: &str) -> Result<Zeroizing<Vec<u8>>, PinError> {
+    let terminal = terminal()?;
+    ask_at(terminal, prompt).map_err(PinError::Prompt)
+}
+
+fn ask_at(terminal: File, prompt: &str) -> io::Result<Zeroizing<Vec<u8>>> {
     let signals = Signals::watch()?;
-    let mut quiet = Quiet::new(terminal()?)?;
+    let mut quiet = Quiet::new(terminal)?;
     quiet.terminal.write_all(prompt.as_bytes())?;
     let line = read_line(&quiet.terminal, &signals);
     quiet.terminal.write_all(b"\n")?;

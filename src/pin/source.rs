@@ -18,8 +18,8 @@ use crate::deadline::Deadline;
 use crate::error::{Explain, Kind};
 use crate::printable::printable;
 use crate::printable::shell::{quoted, unexpanded};
-use crate::process::descriptors;
 use crate::process::environment::LOADER;
+use crate::process::{descriptors, standard_streams};
 
 /// The credential that is taken where nothing else is configured.
 pub const DEFAULT_CREDENTIAL: &str = "cba-agent-pin";
@@ -76,6 +76,9 @@ pub enum PinError {
     /// No terminal for a prompt, or no answer.
     #[error("no PIN was had at the terminal")]
     Prompt(#[source] io::Error),
+    /// Another job has the terminal: a prompt would stop the process for ever.
+    #[error("nobody can be asked for the PIN, since this process is in the background of its terminal")]
+    Background,
     /// Nothing in it.
     #[error("the PIN from {0} is empty")]
     Empty(&'static str),
@@ -161,7 +164,7 @@ fn unfit_hint(from: &str, path: Option<&str>, why: Unfit) -> String {
 impl Explain for PinError {
     fn kind(&self) -> Kind {
         match self {
-            Self::NoSource => Kind::PinMissing,
+            Self::NoSource | Self::Background => Kind::PinMissing,
             _ => Kind::PinSource,
         }
     }
@@ -169,6 +172,7 @@ impl Explain for PinError {
     fn hints(&self) -> Vec<String> {
         let hint = match self {
             Self::NoSource => SOURCES.to_owned(),
+            Self::Background => format!("run it in the foreground, or name another source: {SOURCES}"),
             Self::WorldAccessible(path) => format!("chmod o-rwx {path}"),
             Self::Unfit { from, path, why } => unfit_hint(from, path.as_deref(), *why),
             Self::NoFile(path) if unexpanded(&path.to_string_lossy()).is_some() => {
@@ -238,7 +242,11 @@ impl Source {
         if credential_path(DEFAULT_CREDENTIAL).is_some_and(|path| path.exists()) {
             return Ok(Self::Credential(DEFAULT_CREDENTIAL.into()));
         }
-        if prompt::terminal().is_ok() { Ok(Self::Prompt) } else { Err(PinError::NoSource) }
+        match prompt::terminal() {
+            Ok(_) => Ok(Self::Prompt),
+            Err(PinError::Background) => Err(PinError::Background),
+            Err(_) => Err(PinError::NoSource),
+        }
     }
 
     /// Whether a person answers, so that the last try of a token may be theirs to spend. A keypad answers for nobody:
@@ -276,7 +284,7 @@ impl Prepared {
     pub fn open(self, deadline: &Deadline) -> Result<Opened, PinError> {
         let plain = |pin| Opened::Pin(pin, None);
         match &self.source {
-            Source::Prompt => prompt::terminal().map(|_| Opened::Ask).map_err(PinError::Prompt),
+            Source::Prompt => prompt::terminal().map(|_| Opened::Ask),
             Source::Pinpad => Ok(Opened::Pinpad),
             Source::File(path) => read_file(path, deadline).map(|(pin, origin)| Opened::Pin(pin, origin)),
             Source::Credential(name) => {
@@ -302,6 +310,9 @@ impl Prepared {
             }
             Source::Stdin => {
                 let what = "standard input";
+                if standard_streams::was_closed(0) {
+                    return Err(PinError::Stream(what, io::Error::other("it is closed")));
+                }
                 // Unbuffered: what follows the line belongs to whoever shares the input.
                 let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(|error| PinError::Stream(what, error))?;
                 let file = File::from(stdin);
@@ -330,7 +341,7 @@ pub enum Opened {
 /// # Errors
 /// When there is no terminal, or the answer is no PIN.
 pub fn ask(token: &str) -> Result<Pin, PinError> {
-    let answer = prompt::ask(&format!("PIN of {token}: ")).map_err(PinError::Prompt)?;
+    let answer = prompt::ask(&format!("PIN of {token}: "))?;
     checked(answer, Origin::of("the prompt"))
 }
 

@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 
 use rustix::io::{FdFlags, fcntl_setfd};
 
+use super::standard_streams;
+
 /// The inherited descriptors but the standard ones, once they are known.
 static INHERITED: OnceLock<Vec<RawFd>> = OnceLock::new();
 
@@ -39,6 +41,10 @@ pub fn keep_from_children() -> io::Result<()> {
 pub fn take(number: RawFd) -> io::Result<File> {
     if number == 1 || number == 2 {
         return Err(io::Error::other("standard output and error are no source"));
+    }
+    // The runtime opened it in the place of a closed one.
+    if number == 0 && standard_streams::was_closed(0) {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
     if number > 2 && INHERITED.get().is_some_and(|inherited| !inherited.contains(&number)) {
         return Err(io::Error::from_raw_os_error(libc::EBADF));

@@ -8,6 +8,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::facts::Token;
 use crate::fault::{Fault, PinVerdict};
+use crate::log;
 use crate::pin::fuse::{self, Attempt, End, Fuse};
 use crate::pin::source::{self, Prepared};
 use crate::pin::{Credential, How, PinError, Source};
@@ -135,10 +136,14 @@ impl Login {
         let Some(credential) = self.credential.clone() else {
             return Err(Failure::Other(Error::new(Kind::PinMissing, "no PIN is at hand")));
         };
+        let request = request(authentication(credential.how()));
+        if matches!(credential.how(), How::Pinpad) {
+            tracing::info!("enter the PIN at the token itself");
+        }
+        // The mark is on disk before the PIN is sent, and nothing that can fail or wait comes between the two.
         if let Lock::Held(fuse) = &mut self.lock {
             fuse.begin().map_err(|error| Failure::Other(error.into()))?;
         }
-        let request = request(authentication(credential.how()));
         let reply = match credential.how() {
             How::Pin(pin) => reached.opened.handle.call(&request, Some(pin), &reached.deadline),
             How::Pinpad => at_the_keypad(reached, &request),
@@ -200,17 +205,9 @@ impl Login {
             if let Some(time) = self.time {
                 reached.deadline = Deadline::after(time);
             }
-            // While the lock was awaited, another login may have brought the token to its last try. The worker looks while
-            // the mark of the attempt goes to disk.
-            reached.opened.handle.foresee(Request::Slot);
-            if let Lock::Held(fuse) = &mut self.lock {
-                fuse.begin()?;
-            }
-            let allowed = reached.read_slot_again(false).and_then(|()| check_flags(reached, attended));
-            if let (Err(_), Lock::Held(fuse)) = (&allowed, &mut self.lock) {
-                fuse.settle(End::NotTried)?;
-            }
-            allowed?;
+            // While the lock was awaited, another login may have brought the token to its last try.
+            reached.read_slot_again(false)?;
+            check_flags(reached, attended)?;
             if reached.slot.token.as_ref().is_some_and(|token| token.pin_count_low) {
                 tracing::warn!("a wrong PIN was given to this token before (CKF_USER_PIN_COUNT_LOW)");
             }
@@ -225,6 +222,8 @@ impl Login {
         check_flags(reached, prepared.source.is_attended())?;
         check_keypad(reached, prepared.source == Source::Pinpad)?;
         let name = reached.name();
+        // Warnings come before the prompt.
+        log::flush();
         Ok(Arc::new(Credential::read(prepared, &name, &mut reached.deadline)?))
     }
 
@@ -299,7 +298,6 @@ fn lock(reached: &Reached, config: &Config, attempt: Attempt) -> Result<Lock> {
 /// A person types at the token: that is a prompt, and the time that it takes is theirs, within reason.
 fn at_the_keypad(reached: &mut Reached, request: &Request) -> std::result::Result<Reply, HandleError> {
     const PATIENCE: Duration = Duration::from_secs(300);
-    tracing::info!("enter the PIN at the token itself");
     let deadline = Deadline::after(PATIENCE.max(reached.deadline.whole()));
     let handle = &mut reached.opened.handle;
     reached.deadline.stopped(|| handle.call(request, None, &deadline))

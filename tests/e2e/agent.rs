@@ -31,7 +31,12 @@ impl Agent {
     }
 
     /// The same, where the socket on which it tells systemd has this mode.
-    pub(crate) fn start_in(stand: &Stand, mut command: Command, mode: u32) -> Self {
+    pub(crate) fn start_in(stand: &Stand, command: Command, mode: u32) -> Self {
+        let log = File::create(stand.file("agent.log")).unwrap();
+        Self::start_with_log(stand, command, mode, log)
+    }
+
+    fn start_with_log(stand: &Stand, mut command: Command, mode: u32, stderr: impl Into<Stdio>) -> Self {
         let (log, path) = (stand.file("agent.log"), stand.file("notify"));
         let mut arguments = command.get_args().skip_while(|argument| *argument != "--socket");
         let socket = arguments.nth(1).map_or(stand.file("agent.sock"), |path| path.to_str().unwrap().to_owned());
@@ -39,7 +44,9 @@ impl Agent {
         let notify = UnixDatagram::bind(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         command.env("NOTIFY_SOCKET", &path).stdin(Stdio::null()).stdout(Stdio::null());
-        let child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();
+        let child = command.stderr(stderr).spawn().unwrap();
+        // It holds a copy of stderr.
+        drop(command);
         let mut agent = Self { child, notify, socket, log };
         agent.hear("READY=1");
         agent
@@ -73,6 +80,12 @@ impl Agent {
         let arguments = Self::arguments(stand, more);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         Self::start(stand, stand.command(&arguments))
+    }
+
+    /// The same with another stderr than a file.
+    pub(crate) fn begun_with_log(stand: &Stand, more: &[&str], stderr: impl Into<Stdio>) -> Self {
+        let command = stand.command(&Self::arguments(stand, more).iter().map(String::as_str).collect::<Vec<_>>());
+        Self::start_with_log(stand, command, 0o700, stderr)
     }
 
     /// Waits until systemd would hear a line that begins so, and returns it.

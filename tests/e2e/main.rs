@@ -41,6 +41,8 @@ mod serve;
 mod service;
 mod sign;
 mod stand;
+mod stderr;
+mod streams;
 mod system_policy;
 mod tenants;
 mod terminal;

@@ -170,28 +170,39 @@ fn the_worker_is_not_dumpable_and_reads_no_terminal() {
     status(&mut child);
 }
 
+/// Every command, as `help` lists them, and what else the program is started with.
+fn every_command(stand: &Stand) -> Vec<Vec<String>> {
+    let help = stand.run(&["help"]).ok();
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let named: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(named.len() > 10 && named.contains(&"sign"), "{help}");
+    let more =
+        [&["worker"][..], &["--help"], &["--version"], &["sign", "--help"], &["audit", "verify", "-"], &["no"], &[]];
+    let more = more.iter().map(|words| words.iter().map(|word| (*word).to_owned()).collect());
+    named.into_iter().map(|name| vec![name.to_owned()]).chain(more).collect()
+}
+
 #[test]
-fn a_program_with_more_rights_than_its_caller_reaches_no_module() {
-    needs_root("it plays other users of the host");
+fn a_program_with_more_rights_than_its_caller_refuses_every_command() {
+    needs_root("it plays other users of the host, and gives a program capabilities");
     use std::os::unix::fs::PermissionsExt as _;
     let stand = Stand::empty();
-    let program = stand.file("cba-agent");
-    fs::copy(crate::stand::BINARY, &program).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
     fs::set_permissions(stand.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    // Somebody else must run it: nobody where the tests run as root, else root.
-    let mut command = if rustix::process::geteuid().is_root() {
-        let mut command = std::process::Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
-        command
-    } else {
-        let mut command = std::process::Command::new("sudo");
-        command.arg("-n");
-        command
-    };
-    command.args([&program, "list", "--module", "softhsm2"]);
-    let error = Run::from_output(command.env_clear().env("PATH", "/usr/bin:/bin").finish()).failed(1);
-    assert!(error.contains("set-user-ID"), "{error}");
+    for (name, mode) in [("user-id", 0o4755), ("group-id", 0o2755), ("capability", 0o755)] {
+        let program = stand.file(name);
+        fs::copy(crate::stand::BINARY, &program).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
+        if name == "capability" {
+            crate::stand::tool(std::process::Command::new("setcap").args(["cap_net_raw+ep", &program]));
+        }
+        for arguments in every_command(&stand) {
+            let mut command = std::process::Command::new("setpriv");
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", &program]).args(&arguments);
+            command.env_clear().env("PATH", "/usr/bin:/bin");
+            let error = Run::from_output(command.finish()).failed(1);
+            assert!(error.contains("refused to run set-user-ID"), "{name} {arguments:?}: {error}");
+        }
+    }
 }
 
 #[test]

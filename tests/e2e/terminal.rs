@@ -144,3 +144,60 @@ fn an_agent_that_asked_for_its_pin_handles_its_own_signals() {
     assert_eq!(run.code, 0, "{run:?}");
     assert!(!stand.path().join("agent.sock").exists());
 }
+
+/// Runs a command line in the background of an interactive shell, with the terminal as its stdin, and waits for its exit
+/// code. A process that is stopped never has one.
+fn in_the_background(stand: &Stand, prepare: &str, command: &str) -> Run {
+    let script = format!(
+        "spawn bash --norc --noprofile -i\nsend \"PS1=; agent=$agent; {prepare}\\r\"\n\
+         send \"{command} < /dev/tty & wait \\$!; echo \\$? > code; cat code; exit\\r\""
+    );
+    let _ = std::fs::remove_file(stand.file("code"));
+    let ran = expect(stand, &script);
+    let code = stand.read("code").trim().parse();
+    Run { code: code.unwrap_or_else(|_| panic!("{ran:?}")), stdout: stand.read("out"), stderr: stand.read("err") }
+}
+
+#[test]
+fn a_process_in_the_background_of_its_terminal_asks_nobody_and_is_not_stopped() {
+    let mut stand = Stand::new();
+    stand.faulty("");
+    for (command, code) in [
+        ("nohup \\$agent sign", 4),
+        ("\\$agent sign", 4),
+        ("\\$agent sign --pin-source prompt", 4),
+        ("\\$agent list --login", 4),
+        ("\\$agent custody", 4),
+        ("\\$agent doctor --sign --pin-source prompt", 8),
+    ] {
+        let run = in_the_background(&stand, "", &format!("{command} > out 2> err"));
+        assert_eq!(run.code, code, "{command}: {run:?}");
+        let both = format!("{}{}", run.stdout, run.stderr);
+        assert!(both.contains("this process is in the background of its terminal"), "{command}: {run:?}");
+    }
+    // Without a terminal there is nobody either.
+    let run = in_the_background(&stand, "", "setsid -w \\$agent sign > out 2> err");
+    assert!(run.failed(4).contains("no terminal to ask at"));
+    assert_eq!(stand.calls("C_Login"), 0);
+}
+
+#[test]
+fn a_process_in_the_background_reads_no_input_from_its_terminal() {
+    let stand = Stand::new();
+    for command in ["\\$agent verify", "\\$agent audit verify -"] {
+        let error = in_the_background(&stand, "", &format!("{command} > out 2> err")).failed(2);
+        assert!(error.contains("this process is in the background of its terminal"), "{error}");
+    }
+    let error = in_the_background(&stand, "", "\\$agent sign --pin-source stdin > out 2> err").failed(4);
+    assert!(error.contains("standard input is a terminal"), "{error}");
+}
+
+#[test]
+fn a_log_on_a_terminal_that_stops_background_output_does_not_stop_the_process() {
+    let mut stand = Stand::new();
+    // The notice that the token waits is written to the terminal, too.
+    stand.faulty("C_Sign=delay:1100");
+    let command = format!("\\$agent sign -vv --pin-source {} > out", stand.pin_source());
+    let run = in_the_background(&stand, "stty tostop", &command);
+    assert!(run.ok().starts_with(r#"{"method":"POST""#));
+}

@@ -1,0 +1,61 @@
+//! Stdout: checked before a key is used, written once.
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::io::Errno;
+use rustix::stdio::stdout;
+
+use crate::error::{Error, Kind, Result};
+use crate::log;
+use crate::process::standard_streams;
+
+/// Checks that a result can be written, as far as that shows before it is there.
+///
+/// # Errors
+/// When stdout is closed, or open for reading only.
+pub(super) fn check_stdout() -> Result<()> {
+    if standard_streams::was_closed(1) {
+        return Err(cannot_write("stdout is closed"));
+    }
+    let flags = fcntl_getfl(stdout()).map_err(|error| cannot_write(&error.to_string()))?;
+    if flags & OFlags::RWMODE == OFlags::RDONLY || flags.contains(OFlags::PATH) {
+        return Err(cannot_write("stdout is open for reading only"));
+    }
+    Ok(())
+}
+
+fn cannot_write(why: &str) -> Error {
+    Error::new(Kind::Unexpected, format!("cannot write the result: {why}"))
+        .hint("redirect stdout: to a file, a pipe, or /dev/null")
+}
+
+/// Writes a result to stdout, ended by a newline.
+///
+/// # Errors
+/// When it cannot be written. A reader that went away is an error without a message.
+pub(super) fn print(text: &str) -> Result<()> {
+    print_bytes(format!("{text}\n").as_bytes())
+}
+
+/// The same for bytes, as they are.
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn print_bytes(mut bytes: &[u8]) -> Result<()> {
+    check_stdout()?;
+    // Where both go to one terminal, the notices come first.
+    log::flush();
+    // Not through std, which takes a stdout that cannot be written for one that nobody wants.
+    while !bytes.is_empty() {
+        match rustix::io::write(stdout(), bytes) {
+            Ok(0) => return Err(cannot_write("stdout takes nothing")),
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            // Another process made this open file non-blocking.
+            Err(Errno::AGAIN) => _ = poll(&mut [PollFd::from_borrowed_fd(stdout(), PollFlags::OUT)], None),
+            Err(Errno::PIPE) => return Err(Error::new(Kind::Unexpected, "")),
+            Err(error) => return Err(cannot_write(&std::io::Error::from(error).to_string())),
+        }
+    }
+    Ok(())
+}

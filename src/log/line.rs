@@ -1,0 +1,83 @@
+//! What a line of the log looks like: text for people, JSON for programs, a priority in front for the journal.
+
+use std::fmt;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use super::Format;
+use crate::printable::printable;
+
+/// How many bytes of one message are written.
+const MESSAGE: usize = 16 << 10;
+
+/// One line with its newline.
+pub(super) fn line(format: Format, level: Level, message: &str) -> String {
+    let message = shortened(message);
+    let (priority, word) = match level {
+        Level::ERROR => (3, "error"),
+        Level::WARN => (4, "warning"),
+        Level::INFO => (6, "note"),
+        Level::DEBUG => (7, "debug"),
+        Level::TRACE => (7, "trace"),
+    };
+    match format {
+        // A module, token or file may have brought control characters into the text.
+        Format::Text => format!("{word}: {}\n", printable(&message)),
+        Format::Journald => format!("<{priority}>{}\n", printable(&message)),
+        Format::Json => format!("{}\n", serde_json::json!({ "level": level.as_str(), "message": message })),
+    }
+}
+
+fn shortened(message: &str) -> String {
+    if message.len() <= MESSAGE {
+        return message.to_owned();
+    }
+    let kept = message.char_indices().map(|(at, _)| at).take_while(|at| *at <= MESSAGE).last().unwrap_or(0);
+    format!("{} ... ({} more bytes)", &message[..kept], message.len() - kept)
+}
+
+/// Turns events of `tracing` into lines.
+pub(super) struct Lines(pub(super) Format);
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut message = Message::default();
+        event.record(&mut message);
+        writer.write_str(&line(self.0, *event.metadata().level(), &message.0))
+    }
+}
+
+#[derive(Default)]
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.0 = format!("{value:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_without_end_is_shortened_and_stays_one_line() {
+        let message = format!("a\n{}", "ü".repeat(1 << 20));
+        for format in [Format::Text, Format::Json, Format::Journald] {
+            let line = line(format, Level::WARN, &message);
+            assert!(line.len() < 2 * MESSAGE, "{}", line.len());
+            assert!(line.ends_with('\n') && line.matches('\n').count() == 1);
+            assert!(line.contains("more bytes)"));
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Writes lines to stderr on a thread of its own.
+//!
+//! Stderr may be full, closed, slow or never read. The program must not end, wait or sign late because of that. So a caller
+//! only puts its line into a bounded queue. The thread writes the lines in their order, and reports how many were lost.
+//! Deliberately absent: what a line looks like.
+
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::SigSet;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+/// How many bytes may wait in the queue. A line beyond that is lost.
+const QUEUE: usize = 1 << 20;
+
+/// What a line costs in the queue besides its bytes.
+const LINE: usize = 64;
+
+/// How the thread says that lines were lost.
+pub(super) type Notice = fn(lost: u64) -> String;
+
+/// The queue and its thread, which starts with the first line.
+pub(super) struct Writer {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    lines: VecDeque<Line>,
+    bytes: usize,
+    /// Lines that were lost since the last one in the queue.
+    lost: u64,
+    notice: Notice,
+    thread: Thread,
+    is_writing: bool,
+}
+
+/// A line, and how many were lost before it.
+struct Line {
+    text: String,
+    lost: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Thread {
+    NotStarted,
+    Running(thread::ThreadId),
+    /// The system has no thread left: the lines wait for [`Writer::flush`].
+    Refused,
+}
+
+impl Writer {
+    pub(super) const fn new(notice: Notice) -> Self {
+        Self {
+            state: Mutex::new(State {
+                lines: VecDeque::new(),
+                bytes: 0,
+                lost: 0,
+                notice,
+                thread: Thread::NotStarted,
+                is_writing: false,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Sets how lost lines are reported from now on.
+    pub(super) fn report_lost_lines_by(&self, notice: Notice) {
+        self.lock().notice = notice;
+    }
+
+    /// Puts a line into the queue. A full queue takes only what is `urgent`.
+    pub(super) fn push(&'static self, text: String, urgent: bool) {
+        let mut state = self.lock();
+        let bytes = text.len() + LINE;
+        if state.bytes + bytes > QUEUE && !urgent {
+            state.lost += 1;
+            self.changed.notify_all();
+            return;
+        }
+        state.bytes += bytes;
+        let lost = std::mem::take(&mut state.lost);
+        state.lines.push_back(Line { text, lost });
+        if state.thread == Thread::NotStarted {
+            let started = thread::Builder::new().name("log".into()).spawn(|| self.run());
+            state.thread = started.map_or(Thread::Refused, |started| Thread::Running(started.thread().id()));
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Waits until everything is written, but no longer than `patience`.
+    pub(super) fn flush(&self, patience: Duration) {
+        let end = Instant::now() + patience;
+        let mut state = self.lock();
+        if state.thread == Thread::Running(thread::current().id()) {
+            return;
+        }
+        if state.thread == Thread::Refused {
+            while let Some((text, _)) = state.next(0) {
+                write_until(end, rustix::stdio::stderr(), text.as_bytes());
+            }
+        }
+        while !state.lines.is_empty() || state.lost > 0 || state.is_writing {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || state.thread == Thread::NotStarted {
+                return;
+            }
+            (state, _) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn run(&self) {
+        // Signals are for the other threads. SIGTTOU and SIGXFSZ would stop or end the process because of a log line.
+        let _ = SigSet::all().thread_block();
+        self.write_all_to(rustix::stdio::stderr());
+    }
+
+    /// Writes what is in the queue, and what comes later.
+    fn write_all_to(&self, stderr: BorrowedFd<'_>) {
+        let (mut failed, mut is_in_a_line) = (0, false);
+        loop {
+            let (text, lines) = self.wait_for_a_line(failed);
+            // A write that failed may have left the beginning of a line.
+            let text = if is_in_a_line { format!("\n{text}") } else { text };
+            let written = write(stderr, text.as_bytes());
+            failed = if written == text.len() { 0 } else { lines };
+            if written > 0 {
+                is_in_a_line = text.as_bytes()[written - 1] != b'\n';
+            }
+            self.lock().is_writing = false;
+            self.changed.notify_all();
+        }
+    }
+
+    /// The next line with the notice before it, and how many lines are lost if it cannot be written.
+    fn wait_for_a_line(&self, failed: u64) -> (String, u64) {
+        let mut state = self.lock();
+        loop {
+            if let Some(next) = state.next(failed) {
+                state.is_writing = true;
+                return next;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn next(&mut self, failed: u64) -> Option<(String, u64)> {
+        let line = self.lines.pop_front();
+        if line.is_none() && self.lost == 0 {
+            return None;
+        }
+        let lost = failed + line.as_ref().map_or_else(|| std::mem::take(&mut self.lost), |line| line.lost);
+        let notice = if lost > 0 { (self.notice)(lost) } else { String::new() };
+        let Some(Line { text, .. }) = line else { return Some((notice, lost)) };
+        self.bytes -= text.len() + LINE;
+        Some((notice + &text, lost + 1))
+    }
+}
+
+/// Writes until the end or the first error, and returns how many bytes were written.
+fn write(stderr: BorrowedFd<'_>, bytes: &[u8]) -> usize {
+    let mut written = 0;
+    while written < bytes.len() {
+        match rustix::io::write(stderr, &bytes[written..]) {
+            Ok(more @ 1..) => written += more,
+            Err(Errno::INTR) => {}
+            // Another process made this open file non-blocking.
+            Err(Errno::AGAIN) => _ = poll(&mut [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)], None),
+            Ok(0) | Err(_) => break,
+        }
+    }
+    written
+}
+
+/// Writes without a thread, in pieces for which a pipe has room, and gives up at `end`.
+pub(super) fn write_until(end: Instant, stderr: BorrowedFd<'_>, bytes: &[u8]) {
+    for piece in bytes.chunks(512) {
+        let Ok(left) = end.saturating_duration_since(Instant::now()).try_into() else { return };
+        let mut watched = [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)];
+        let has_room = poll(&mut watched, Some(&left)).is_ok_and(|ready| ready > 0);
+        if !has_room || write(stderr, piece) < piece.len() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{BufRead as _, BufReader};
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+
+    /// Lines go into a pipe that nobody reads, until they are lost; then the pipe is read.
+    #[test]
+    fn a_reader_that_stops_loses_lines_which_are_counted_and_no_line_is_out_of_order() {
+        let (reading, writing) = rustix::pipe::pipe().unwrap();
+        let writer: &'static Writer = Box::leak(Box::new(Writer::new(|lost| format!("{lost} lost\n"))));
+        writer.lock().thread = Thread::Running(thread::current().id());
+        thread::spawn(move || writer.write_all_to(writing.as_fd()));
+        let mut sent = 0_u64;
+        while writer.lock().lost < 100 {
+            writer.push(format!("line {sent} {}\n", "x".repeat(1000)), false);
+            sent += 1;
+        }
+        let mut lines = BufReader::new(File::from(reading)).lines().map(Result::unwrap);
+        let (mut next, mut lost) = (0, 0);
+        while next < sent {
+            let line = lines.next().unwrap();
+            match line.strip_suffix(" lost") {
+                Some(count) => {
+                    let count: u64 = count.parse().unwrap();
+                    next += count;
+                    lost += count;
+                }
+                None => {
+                    assert_eq!(line.split(' ').nth(1).unwrap(), next.to_string());
+                    next += 1;
+                }
+            }
+        }
+        assert_eq!((next, lost), (sent, 100));
+    }
+
+    #[test]
+    fn a_line_after_failed_writes_begins_on_its_own_line_and_reports_them() {
+        let writer = Writer::new(|lost| format!("{lost} lost\n"));
+        let mut state = writer.lock();
+        state.lines.push_back(Line { text: "a\n".into(), lost: 2 });
+        state.bytes += 2 + LINE;
+        assert_eq!(state.next(3), Some(("5 lost\na\n".into(), 6)));
+        assert_eq!(state.next(6), None);
+    }
+}

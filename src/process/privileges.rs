@@ -1,0 +1,11 @@
+//! The unsafe corner of the kernel's word on privileges.
+
+#![allow(unsafe_code)]
+
+/// Whether the process has more rights than its caller: a set-user-ID or set-group-ID program, or one with file capabilities
+/// (`AT_SECURE`, getauxval(3)). The caller's environment, which names modules and files, must not be trusted then.
+#[must_use]
+pub(super) fn exceed_the_callers() -> bool {
+    // SAFETY: the call reads a value that the kernel passed to the process, and takes any number.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
