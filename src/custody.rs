@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::certificate::chain::{self, Roots};
 use crate::certificate::{Certificate, utc};
 use crate::error::Explain as _;
-use crate::facts::{Confinement, Key, KeyDetail, Library, Mechanism, Token};
+use crate::facts::{Confinement, Gap, Key, KeyDetail, Library, Mechanism, Token};
 use crate::policy::{self, Order, Policy, Refused, Subject, Wish};
 use crate::printable::{hex, printable, printable_bytes};
 
@@ -114,9 +114,10 @@ struct Module {
 
 #[derive(Debug, Serialize)]
 struct Sandbox {
-    profile: String,
+    profile: &'static str,
     landlock_abi: Option<u32>,
     system_calls: bool,
+    not_confined: Vec<Gap>,
     #[serde(skip)]
     words: String,
 }
@@ -282,9 +283,10 @@ fn decide(evidence: &Evidence, measure: &Measure<'_>) -> policy::Decision {
 
 fn sandbox(confinement: &Confinement) -> Sandbox {
     Sandbox {
-        profile: confinement.profile.clone(),
+        profile: confinement.profile,
         landlock_abi: confinement.files,
         system_calls: confinement.calls,
+        not_confined: confinement.gaps.clone(),
         words: confinement.to_string(),
     }
 }

@@ -21,21 +21,62 @@ pub struct Library {
 }
 
 /// The sandbox in which a worker loaded its module.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confinement {
     /// The profile's name, which is the module's.
-    pub profile: String,
+    pub profile: &'static str,
     /// By which of Landlock's interfaces files are confined; `None` where the kernel has none.
     pub files: Option<u32>,
     /// Whether system calls are filtered.
     pub calls: bool,
+    /// What this kernel does not confine.
+    pub gaps: Vec<Gap>,
+}
+
+/// A part of the sandbox that a kernel may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gap {
+    /// Which files are read and written: Linux 5.13, with Landlock enabled.
+    Files,
+    /// Which system calls are made: a kernel with seccomp.
+    SystemCalls,
+    /// Truncating files: Linux 6.2.
+    Truncation,
+    /// TCP ports: Linux 6.7.
+    TcpPorts,
+    /// Commands to devices: Linux 6.10.
+    DeviceCommands,
+    /// Signals to other processes: Linux 6.12.
+    Signals,
+    /// Unix sockets without a path: Linux 6.12.
+    AbstractSockets,
+    /// Which Unix sockets are opened by their path: Linux 7.1.
+    UnixSockets,
+}
+
+impl Gap {
+    /// What is open, and the kernel that closes it.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Files => "files (Linux 5.13, with Landlock enabled)",
+            Self::SystemCalls => "system calls (a kernel with seccomp)",
+            Self::Truncation => "the truncation of files (Linux 6.2)",
+            Self::TcpPorts => "TCP ports (Linux 6.7)",
+            Self::DeviceCommands => "commands to devices (Linux 6.10)",
+            Self::Signals => "signals to other processes (Linux 6.12)",
+            Self::AbstractSockets => "abstract Unix sockets (Linux 6.12)",
+            Self::UnixSockets => "which Unix sockets are opened by path (Linux 7.1)",
+        }
+    }
 }
 
 impl Confinement {
-    /// Whether the kernel has all that a sandbox is made of.
+    /// What this kernel does not confine, and the kernels that do, in one line.
     #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.files.is_some() && self.calls
+    pub fn gaps_in_words(&self) -> String {
+        self.gaps.iter().map(|gap| gap.words()).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -50,7 +91,11 @@ impl fmt::Display for Confinement {
             ", system calls"
         } else {
             ", system calls are not filtered, this kernel has no seccomp"
-        })
+        })?;
+        if self.gaps.is_empty() {
+            return Ok(());
+        }
+        write!(f, "; this kernel does not confine {}", self.gaps_in_words())
     }
 }
 

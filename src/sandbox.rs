@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use crate::facts::Confinement;
+use crate::facts::{Confinement, Gap};
 
 // Filters are written for the architectures that the library can compile them for.
 #[cfg_attr(
@@ -17,6 +17,7 @@ use crate::facts::Confinement;
 )]
 mod calls;
 mod files;
+mod gaps;
 mod places;
 pub mod profile;
 
@@ -47,16 +48,36 @@ pub enum SandboxError {
     /// The filter of system calls was refused.
     #[error("the sandbox for system calls failed: {0}")]
     Calls(String),
+    /// The signal at the parent's end was refused.
+    #[error("the worker cannot be made to end with its parent: {0}")]
+    ParentDeath(#[from] std::io::Error),
 }
 
 /// Confines this process, whose only thread calls it, to a profile, for as long as it lives.
 ///
 /// # Errors
 /// When a part of it fails that the kernel has.
-pub fn confine(profile: &Profile, module: &Path) -> Result<Confinement, SandboxError> {
-    let files = files::confine(profile, module)?;
-    let calls = calls::confine(profile)?;
-    Ok(Confinement { profile: profile.name.into(), files, calls })
+pub fn confine(profile: &Profile, module: &Path) -> Result<InForce, SandboxError> {
+    let landlock_abi = files::confine(profile, module)?;
+    let system_calls = calls::confine(profile)?;
+    Ok(InForce { landlock_abi, system_calls })
+}
+
+/// Which parts of the sandbox a kernel put in force.
+#[derive(Clone, Copy, Debug)]
+pub struct InForce {
+    /// By which of Landlock's interfaces files are confined; `None` where the kernel has none.
+    pub landlock_abi: Option<u32>,
+    /// Whether system calls are filtered.
+    pub system_calls: bool,
+}
+
+/// What these parts confine of a profile, and what they leave open.
+#[must_use]
+pub fn judge(profile: &Profile, in_force: InForce) -> Confinement {
+    let InForce { landlock_abi: files, system_calls: calls } = in_force;
+    let gaps: Vec<Gap> = gaps::of(profile, &places::families(profile), in_force);
+    Confinement { profile: profile.name, files, calls, gaps }
 }
 
 /// Takes from all threads of this process what is not needed after the login: new code, new processes, and new sockets

@@ -16,10 +16,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
 use crate::cba::{Message, Version};
-use crate::facts::{Confinement, Mechanism};
+use crate::facts::Mechanism;
 use crate::fault::Fault;
 use crate::pin::PIN_LIMIT;
-use crate::sandbox::{self, Profile, SandboxError};
+use crate::sandbox::{self, InForce, Profile, SandboxError};
 use crate::token::{LoginOutcome, Module, Session, UserPin};
 
 mod child;
@@ -31,7 +31,7 @@ pub use child::{Launch, Spare};
 pub use handle::{Descriptors, Handle, HandleError, Load, Progress};
 pub use output::Rest;
 
-use wire::{Authentication, Reply, Request};
+use wire::{Authentication, Reply, Request, SandboxReport};
 
 /// Why a worker could not start or go on. It ends with it; the front sees the end.
 #[derive(Debug, thiserror::Error)]
@@ -67,16 +67,18 @@ pub fn run() -> Result<(), WorkerError> {
     let variables = environment.into_iter().flatten().map(|variable| (variable.name, variable.value));
     // No other thread runs yet.
     crate::process::environment::extend(variables);
-    let (mut guards, confinement) = match confine(profile, &module) {
+    let (mut guards, report) = match confine(profile, &module) {
         Ok(confined) => confined,
         Err(error) => return link.send(&Reply::Failed(Fault::Sandbox(error.to_string()))),
     };
+    // Before the module's first line runs: after it, the module may write what it likes.
+    link.send(&Reply::Confined(report))?;
     let module = match Module::load(&module) {
         Ok(module) => module,
         Err(fault) => return link.send(&Reply::Failed(fault)),
     };
     match module.slots() {
-        Ok(slots) => link.send(&Reply::Opened { library: module.library(), slots, confinement })?,
+        Ok(slots) => link.send(&Reply::Opened { library: module.library(), slots })?,
         Err(fault) => link.send(&Reply::Failed(fault))?,
     }
     let mut next = link.receive()?;
@@ -98,12 +100,16 @@ pub fn run() -> Result<(), WorkerError> {
 }
 
 /// Confines this process before the module's first line runs.
-fn confine(profile: Option<String>, module: &Path) -> Result<(Guards, Option<Confinement>), SandboxError> {
+fn confine(profile: Option<String>, module: &Path) -> Result<(Guards, Option<SandboxReport>), SandboxError> {
     let Some(name) = profile else { return Ok((Guards::default(), None)) };
     let profile = Profile::named(&name).ok_or(SandboxError::Unknown(name))?;
-    let confinement = sandbox::confine(profile, module)?;
-    let to_tighten = confinement.calls.then_some(profile);
-    Ok((Guards { to_tighten, is_watched: false }, Some(confinement)))
+    let InForce { landlock_abi, system_calls } = sandbox::confine(profile, module)?;
+    if system_calls {
+        crate::process::death::end_with_the_front()?;
+    }
+    // With the filter this process has no children, and the kernel ends it whatever the module does.
+    let guards = Guards { to_tighten: system_calls.then_some(profile), is_watched: system_calls };
+    Ok((guards, Some(SandboxReport { profile: profile.name.into(), landlock_abi, system_calls })))
 }
 
 /// What is left to be done against the module.

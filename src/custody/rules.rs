@@ -204,8 +204,11 @@ fn attested(held: Option<&Held>, attestation: Option<&Attestation>, measure: &Me
 /// What the module could do besides its work.
 fn sandbox(evidence: &Evidence) -> Row {
     let (verdict, reason) = match &evidence.confinement {
-        Some(confinement) if confinement.is_whole() => (Verdict::Holds, None),
-        Some(_) => (Verdict::Warning, Some("this kernel confines the module only in part".to_owned())),
+        Some(confinement) if confinement.gaps.is_empty() => (Verdict::Holds, None),
+        Some(confinement) => {
+            let reason = format!("this kernel does not confine {}", confinement.gaps_in_words());
+            (Verdict::Warning, Some(reason))
+        }
         None => (
             Verdict::Warning,
             Some("the module runs without a sandbox and can do whatever the agent's user can".into()),

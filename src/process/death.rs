@@ -23,6 +23,15 @@ pub fn follow_the_front() -> io::Result<()> {
     Ok(set_parent_process_death_signal(Some(FRONT_IS_GONE))?)
 }
 
+/// Has the kernel kill this process when the thread that started it ends, which nothing in the process can prevent. For a
+/// process that cannot start others: their group is not killed.
+///
+/// # Errors
+/// What the kernel answered.
+pub fn end_with_the_front() -> io::Result<()> {
+    Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
+}
+
 /// Ends this process and its group there and then.
 pub fn end_now() {
     let _ = kill_current_process_group(Signal::KILL);

@@ -11,10 +11,10 @@ use crate::facts::Slot;
 use crate::fault::Fault;
 use crate::modules::{self, LoadFailure};
 use crate::printable::printable;
-use crate::sandbox::Mode;
+use crate::sandbox::{self, InForce, Mode, Profile};
 use crate::selector::SelectError;
 use crate::worker::handle::LOADING;
-use crate::worker::wire::Reply;
+use crate::worker::wire::{Reply, SandboxReport};
 use crate::worker::{Handle, HandleError, Launch, Load, Spare, handle};
 
 /// Finds the module and loads it in a worker: the configured one, else the one installed module that holds an
@@ -101,9 +101,8 @@ pub fn open_all(
         started.push((path, handle));
     }
     let finish = |(path, handle): (PathBuf, Result<Handle>)| {
-        let opened = handle.and_then(|mut handle| {
-            let reply = handle.answer(LOADING, deadline).map_err(|error| not_loaded(error, config, &path))?;
-            loaded(handle, path.clone(), reply)
+        let opened = handle.and_then(|handle| {
+            loaded(handle, config, path.clone(), deadline).map_err(|error| not_loaded(error, config, &path))
         });
         (path, opened)
     };
@@ -115,17 +114,15 @@ pub fn open_all(
 /// # Errors
 /// When it cannot be loaded or initialised, or its slots cannot be listed.
 fn open_module(spare: Option<Spare>, config: &Config, path: PathBuf, deadline: &Deadline) -> Result<Opened> {
-    let mut handle = start(spare, config, &path, deadline)?;
-    let reply = handle.answer(LOADING, deadline);
-    let reply = reply.map_err(|error| {
+    let handle = start(spare, config, &path, deadline)?;
+    loaded(handle, config, path.clone(), deadline).map_err(|error| {
         let error = not_loaded(error, config, &path);
         let withheld = handle::withheld();
         if withheld.is_empty() || config.module_debug {
             return error;
         }
         error.hint(format!("{} was kept from the module; --module-debug hands it on", withheld.join(", ")))
-    })?;
-    loaded(handle, path, reply)
+    })
 }
 
 /// Refuses a module that others can change, or warns of it, as the configuration says.
@@ -188,9 +185,16 @@ fn start(spare: Option<Spare>, config: &Config, path: &Path, deadline: &Deadline
     Ok(Handle::spawn(&launch, spare, load, deadline)?)
 }
 
-fn loaded(mut handle: Handle, module: PathBuf, reply: Reply) -> Result<Opened> {
-    let Reply::Opened { library, slots, confinement } = reply else {
-        return Err(handle.out_of_turn(LOADING).into());
+/// Waits until a worker has confined itself and loaded its module.
+fn loaded(mut handle: Handle, config: &Config, module: PathBuf, deadline: &Deadline) -> Result<Opened, HandleError> {
+    let report = handle.sandbox(profile(config, &module), deadline)?;
+    let profile = report.as_ref().and_then(|report| Profile::named(&report.profile));
+    let confinement = report.zip(profile).map(|(report, profile)| {
+        let SandboxReport { landlock_abi, system_calls, .. } = report;
+        sandbox::judge(profile, InForce { landlock_abi, system_calls })
+    });
+    let Reply::Opened { library, slots } = handle.answer(LOADING, deadline)? else {
+        return Err(handle.out_of_turn(LOADING));
     };
     let digest = || modules::sha256(&module).unwrap_or_else(|| "not readable".into());
     if tracing::enabled!(tracing::Level::DEBUG) {

@@ -27,6 +27,15 @@ pub enum Store {
     Tpm,
 }
 
+/// How a module's system calls are filtered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Calls {
+    /// Only listed ones are allowed: the module was tried with the list.
+    AllowList,
+    /// Listed ones are refused: what else the module calls is not known here.
+    DenyList,
+}
+
 /// What a module may do.
 #[derive(Clone, Copy, Debug)]
 pub struct Profile {
@@ -36,6 +45,10 @@ pub struct Profile {
     pub families: &'static [Family],
     /// Whether it may open more of them after the login, to reach a server again.
     pub sockets_after_login: bool,
+    /// Its system calls.
+    pub calls: Calls,
+    /// Whether it gives open files a group and a mode, within limits.
+    pub sets_modes: bool,
     /// Files and directories to read.
     pub reads: &'static [&'static str],
     /// Files and directories to read and write.
@@ -61,6 +74,8 @@ const BARE: Profile = Profile {
     name: "",
     families: &[],
     sockets_after_login: false,
+    calls: Calls::AllowList,
+    sets_modes: false,
     reads: &[],
     writes: &[],
     devices: &[],
@@ -80,6 +95,8 @@ const SMART_CARD: Profile = Profile {
 const NETWORK: Profile = Profile {
     families: &[Family::Unix, Family::Internet, Family::Netlink],
     sockets_after_login: true,
+    calls: Calls::DenyList,
+    sets_modes: true,
     sockets: &["/run"],
     ..BARE
 };
@@ -161,6 +178,8 @@ pub const PROFILES: [Profile; 14] = [
         name: "tpm2",
         families: &[Family::Unix],
         sockets_after_login: true,
+        calls: Calls::AllowList,
+        sets_modes: false,
         reads: &["/etc/tpm2-tss", "/sys/kernel/security", "$TSS2_FAPICONF"],
         writes: &[
             "$TPM2_PKCS11_STORE",
@@ -178,6 +197,8 @@ pub const PROFILES: [Profile; 14] = [
         name: "opencryptoki",
         families: &[Family::Unix],
         sockets_after_login: true,
+        calls: Calls::DenyList,
+        sets_modes: true,
         reads: &["/etc/opencryptoki"],
         writes: &[
             "/var/lib/opencryptoki",
@@ -245,6 +266,7 @@ pub const PROFILES: [Profile; 14] = [
     // It loads other modules, so it needs what those of this host need.
     Profile {
         name: "p11-kit",
+        sets_modes: false,
         reads: &[
             "/etc/pkcs11",
             "~/.config/pkcs11",

@@ -15,7 +15,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::child::{Event, Launch, MODULE_DEBUG, Process, Spare};
 use super::output::Rest;
-use super::wire::{self, Reply, Request, Variable, WireError};
+use super::wire::{self, Reply, Request, SandboxReport, Variable, WireError};
 use crate::deadline::Deadline;
 use crate::pin::Pin;
 
@@ -214,6 +214,21 @@ impl Handle {
         match self.receive(doing, deadline)? {
             Reply::Failed(fault) => Err(fault.into()),
             reply => Ok(reply),
+        }
+    }
+
+    /// The sandbox that the worker put itself in before it loaded the module. The first answer after [`Handle::spawn`].
+    ///
+    /// # Errors
+    /// As [`Handle::call`], and where the worker reports another profile than was asked for.
+    pub fn sandbox(
+        &mut self,
+        profile: Option<&str>,
+        deadline: &Deadline,
+    ) -> Result<Option<SandboxReport>, HandleError> {
+        match self.answer(LOADING, deadline)? {
+            Reply::Confined(report) if report.as_ref().map(|report| report.profile.as_str()) == profile => Ok(report),
+            _ => Err(self.out_of_turn(LOADING)),
         }
     }
 

@@ -11,14 +11,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cba::Version;
-use crate::facts::{Confinement, Description, Library, Mechanism, Objects, Session, Slot, bytes};
+use crate::facts::{Description, Library, Mechanism, Objects, Session, Slot, bytes};
 use crate::fault::Fault;
 
 /// The longest frame in bytes: room for hundreds of certificates.
 pub const LIMIT: usize = 4 << 20;
 
 /// What the worker says first; a front of another build gives it no PIN.
-pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 5");
+pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 6");
 
 /// How the user is authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,10 +46,22 @@ impl From<(OsString, OsString)> for Variable {
     }
 }
 
+/// How the worker confined itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxReport {
+    /// The name of the profile in force.
+    pub profile: String,
+    /// By which of Landlock's interfaces files are confined; `None` where the kernel has none.
+    pub landlock_abi: Option<u32>,
+    /// Whether system calls are filtered.
+    pub system_calls: bool,
+}
+
 /// What the front asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Load this module and say what slots it has. Answer: [`Reply::Opened`].
+    /// Load this module and say what slots it has. Answer: [`Reply::Confined`], then
+    /// [`Reply::Opened`].
     Open {
         /// The module's absolute path.
         module: PathBuf,
@@ -103,14 +115,15 @@ pub enum Reply {
         /// The worker's build, to be the same as the front's.
         build: String,
     },
+    /// The sandbox that the module will be loaded in, `None` without one. Sent before the module's first line runs: what
+    /// comes later, the module may have written.
+    Confined(Option<SandboxReport>),
     /// The module is loaded.
     Opened {
         /// What it says of itself.
         library: Library,
         /// Its slots that hold tokens.
         slots: Vec<Slot>,
-        /// The sandbox that it is in.
-        confinement: Option<Confinement>,
     },
     /// The session is open.
     Session(Session),

@@ -21,6 +21,7 @@ mod doctor;
 mod doctor_agent;
 mod faults;
 mod forged_agent;
+mod forged_frames;
 mod fuse;
 mod games;
 mod hostile;

@@ -1,8 +1,8 @@
 //! What a module that was taken over would try, at its load and at `C_Sign`: one line for each on standard error, as
 //! `attack at load: exec: EPERM`, or `done` where nothing stopped it.
 //!
-//! `FAULTY_AGENT` is the socket of another agent, which is asked for a payload. `FAULTY_PREY` is a directory with `secret`, a file to read, and room for a file to write. Nothing here does harm where
-//! it succeeds.
+//! `FAULTY_AGENT` is the socket of another agent, which is asked for a payload. `FAULTY_PREY` is a directory with `secret`, a
+//! file to read, `prey`, a file to change, and room for a file to write. Nothing else is changed where an attack succeeds.
 
 use std::ffi::{CString, c_int, c_long, c_void};
 use std::io::{Error, Read as _, Write as _};
@@ -67,6 +67,8 @@ pub(crate) fn all(when: &str) {
         say("dumpable", libc::prctl(libc::PR_SET_DUMPABLE, 1).into());
         #[cfg(target_arch = "x86_64")]
         say("x32", libc::syscall(0x4000_0000 | libc::SYS_ptrace, libc::PTRACE_SEIZE, front, 0, 0));
+        let readable = CString::new(std::env::var("CBA_AGENT_MODULE").expect("CBA_AGENT_MODULE")).unwrap();
+        crate::attack_calls::all(&prey("prey"), &readable, &say);
         let code = libc::PROT_READ | libc::PROT_EXEC;
         let mapped = libc::mmap(null_mut(), 4096, code, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
         say("new code", if mapped == libc::MAP_FAILED { -1 } else { 0 });

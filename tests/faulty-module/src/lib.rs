@@ -13,6 +13,9 @@
 //! C_Sign=half          send the front half of an answer, and never return
 //! C_Sign=forged        send what only begins like an answer, and never return
 //! C_Sign=chatter       write to standard error for ever, beside everything else
+//! C_Sign=send          send each line of the file FAULTY_FRAMES to the parent as a frame, then go on
+//! C_Sign=repeat        send the parent the first signed message again, from the second call on, and never return
+//! C_Login=outlive      start a process, and have both ignore and block what ends them with the parent
 //! exit=abort           when the process ends        exit=hang
 //! flags+40000          set token flags              flags-4            clear them
 //! late+20000           set them from the second reading on
@@ -47,6 +50,8 @@ use std::time::Duration;
 use cryptoki_sys::*;
 
 mod attack;
+mod attack_calls;
+mod frames;
 mod odd;
 mod wrap;
 
@@ -66,6 +71,9 @@ pub(crate) enum Fault {
     Forged,
     Chatter,
     Spawn,
+    Send,
+    Repeat,
+    Outlive,
 }
 
 pub(crate) struct Plan {
@@ -186,6 +194,9 @@ impl Fault {
             ("forged", _) => Self::Forged,
             ("chatter", _) => Self::Chatter,
             ("spawn", _) => Self::Spawn,
+            ("send", _) => Self::Send,
+            ("repeat", _) => Self::Repeat,
+            ("outlive", _) => Self::Outlive,
             (number, _) => {
                 let digits = number.trim_start_matches("0x");
                 Self::Return(CK_RV::from_str_radix(digits, 16).unwrap_or_else(|_| panic!("no fault: {text}")))
@@ -200,11 +211,11 @@ impl Fault {
             Self::Delay(time) => std::thread::sleep(Duration::from_millis(*time)),
             Self::Hang => hang(),
             Self::Half => {
-                send_to_the_front(b"\0\0\x02\x08{\"Signed\":{\"message\":\"");
+                frames::send(b"\0\0\x02\x08{\"Signed\":{\"message\":\"");
                 hang();
             }
             Self::Forged => {
-                send_to_the_front(b"\0\0\0\x2a{\"Signed\":{\"message\":\"!\",\"signature\":\"!\"}}");
+                frames::send(b"\0\0\0\x2a{\"Signed\":{\"message\":\"!\",\"signature\":\"!\"}}");
                 hang();
             }
             // Faster than anybody reads.
@@ -228,20 +239,15 @@ impl Fault {
                 unsafe { libc::puts(c"noise that was held back".as_ptr()) };
             }
             Self::Spawn => drop(std::process::Command::new("sleep").arg("600").spawn()),
-            Self::Corrupt | Self::Strip | Self::Widen => {}
+            Self::Send => frames::send_file(),
+            Self::Outlive => attack_calls::outlive(),
+            Self::Corrupt | Self::Repeat | Self::Strip | Self::Widen => {}
         }
         None
     }
 }
 
-fn send_to_the_front(frame: &[u8]) {
-    // SAFETY: the bytes are there; whatever is no socket refuses them.
-    (3..32).for_each(|descriptor| unsafe {
-        libc::send(descriptor, frame.as_ptr().cast(), frame.len(), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT);
-    });
-}
-
-fn hang() -> ! {
+pub(crate) fn hang() -> ! {
     loop {
         std::thread::park();
     }

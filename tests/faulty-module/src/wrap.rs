@@ -78,8 +78,15 @@ unsafe extern "C" fn sign(
             *written = EXACT;
             return CKR_BUFFER_TOO_SMALL;
         }
+        if matches!(fault, Some(Fault::Repeat)) {
+            crate::frames::repeat();
+        }
         let value =
             REAL.1.C_Sign.map_or(CKR_FUNCTION_NOT_SUPPORTED, |real| real(session, data, length, signature, written));
+        if matches!(fault, Some(Fault::Repeat)) && value == CKR_OK && !signature.is_null() {
+            let message = std::slice::from_raw_parts(data, length as usize);
+            crate::frames::remember(message, std::slice::from_raw_parts(signature, *written as usize));
+        }
         if matches!(fault, Some(Fault::Corrupt)) && value == CKR_OK && !signature.is_null() {
             *signature.add(7) ^= 1;
         }

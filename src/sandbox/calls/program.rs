@@ -1,0 +1,186 @@
+//! The filter as a program of the kernel's packet filter: a decision tree over the numbers of the calls.
+//!
+//! PURE. The library compiles rules on arguments; its form of a call without one is five instructions, all in one row.
+//! When a filter is installed, the kernel translates each instruction, and tries each call that there is. A tree needs two
+//! instructions for a run of equal calls, and a call meets eight of them.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompFilter, TargetArch, sock_filter};
+
+use super::arguments::Rules;
+use super::lists::FIRST_UNKNOWN;
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Allow,
+    /// `EPERM`.
+    Refuse,
+    /// `ENOSYS`, as on a kernel that does not have the call. Libraries are prepared for it.
+    Missing,
+    /// By its arguments.
+    Judge,
+}
+
+/// The answers to all calls.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// To each call that is named.
+    named: BTreeMap<u32, Answer>,
+    /// To a call that is not.
+    unnamed: Answer,
+    /// To a call that is newer than the lists.
+    newer: Answer,
+}
+
+impl Table {
+    /// What is not named is missing.
+    pub(super) fn allowing(named: BTreeMap<u32, Answer>) -> Self {
+        Self { named, unnamed: Answer::Missing, newer: Answer::Missing }
+    }
+
+    /// What is not named is allowed, if it is not newer than the lists.
+    pub(super) fn denying(named: BTreeMap<u32, Answer>) -> Self {
+        Self { named, unnamed: Answer::Allow, newer: Answer::Missing }
+    }
+
+    /// The first number of each run of calls with one answer, and the answer.
+    fn runs(&self) -> Vec<(u32, Answer)> {
+        let mut runs: Vec<(u32, Answer)> = Vec::new();
+        for call in 0..=FIRST_UNKNOWN {
+            let unnamed = if call < FIRST_UNKNOWN { self.unnamed } else { self.newer };
+            let answer = self.named.get(&call).copied().unwrap_or(unnamed);
+            if runs.last().is_none_or(|last| last.1 != answer) {
+                runs.push((call, answer));
+            }
+        }
+        runs
+    }
+}
+
+/// The whole program. Calls of another architecture are refused: their numbers mean something else.
+///
+/// # Errors
+/// When the rules make a program that is longer than the kernel takes.
+pub(super) fn compile(table: &Table, rules: Rules, architecture: TargetArch) -> Result<BpfProgram, BackendError> {
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal(libc::EPERM), architecture)?;
+    let by_arguments: BpfProgram = filter.try_into()?;
+    // It begins with its own look at the architecture: load, compare, end.
+    let own = by_arguments.get(1).map_or(0, |compare| compare.k);
+    let mut tree = tree(&table.runs());
+    let length = tree.len();
+    for (at, instruction) in tree.iter_mut().enumerate() {
+        if instruction.code == JUMP && instruction.k == TO_THE_RULES {
+            instruction.k = u32::try_from(length - at - 1).unwrap_or_default();
+        }
+    }
+    let mut program =
+        vec![LOAD_ARCHITECTURE, jump(JUMP_IF_EQUAL, own, 1, 0), answer(refusal(libc::EPERM)), LOAD_NUMBER];
+    if cfg!(target_arch = "x86_64") {
+        // The second interface of x86-64, of 32-bit pointers. No library for the first one calls it.
+        const X32: u32 = 0x4000_0000;
+        program.extend([jump(JUMP_IF_SET, X32, 0, 1), answer(refusal(libc::EPERM))]);
+    }
+    program.append(&mut tree);
+    program.extend(by_arguments);
+    Ok(program)
+}
+
+/// Halves the runs until one is left.
+fn tree(runs: &[(u32, Answer)]) -> BpfProgram {
+    match runs {
+        [] => vec![answer(refusal(libc::EPERM))],
+        [(_, one)] => vec![match one {
+            Answer::Allow => answer(SeccompAction::Allow),
+            Answer::Refuse => answer(refusal(libc::EPERM)),
+            Answer::Missing => answer(refusal(libc::ENOSYS)),
+            Answer::Judge => jump(JUMP, TO_THE_RULES, 0, 0),
+        }],
+        _ => {
+            let (lower, upper) = runs.split_at(runs.len() / 2);
+            let first = upper.first().map_or(0, |run| run.0);
+            let lower = tree(lower);
+            let mut program = match u8::try_from(lower.len()) {
+                Ok(length) => vec![jump(JUMP_IF_NOT_BELOW, first, length, 0)],
+                // A conditional jump reaches 255 instructions, one without a condition all of them.
+                Err(_) => {
+                    let length = u32::try_from(lower.len()).unwrap_or(u32::MAX);
+                    vec![jump(JUMP_IF_NOT_BELOW, first, 0, 1), jump(JUMP, length, 0, 0)]
+                }
+            };
+            program.extend(lower);
+            program.extend(tree(upper));
+            program
+        }
+    }
+}
+
+fn refusal(errno: i32) -> SeccompAction {
+    SeccompAction::Errno(errno.unsigned_abs())
+}
+
+/// Stands for the distance to the end of the tree while that is not known.
+const TO_THE_RULES: u32 = u32::MAX;
+
+// Opcodes of linux/bpf_common.h.
+const JUMP: u16 = 0x05;
+const RETURN: u16 = 0x06;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP_IF_NOT_BELOW: u16 = 0x35;
+const JUMP_IF_SET: u16 = 0x45;
+
+/// The number of the call, at offset 0 of `struct seccomp_data`.
+const LOAD_NUMBER: sock_filter = sock_filter { code: 0x20, jt: 0, jf: 0, k: 0 };
+
+/// The architecture, at offset 4.
+const LOAD_ARCHITECTURE: sock_filter = sock_filter { code: 0x20, jt: 0, jf: 0, k: 4 };
+
+/// Leaves out `jt` instructions where the loaded value compares so with `k`, and else `jf`.
+fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code, jt, jf, k }
+}
+
+fn answer(action: SeccompAction) -> sock_filter {
+    sock_filter { code: RETURN, jt: 0, jf: 0, k: action.into() }
+}
+
+#[cfg(test)]
+pub(super) mod emulator {
+    use super::*;
+
+    /// What a program answers to a call with these arguments, as the kernel runs it; and after how many instructions.
+    pub(crate) fn run(program: &[sock_filter], call: u32, arguments: [u64; 6]) -> (u32, usize) {
+        let architecture = program.iter().find(|instruction| instruction.code == JUMP_IF_EQUAL).unwrap().k;
+        run_on(program, call, architecture, arguments)
+    }
+
+    pub(crate) fn run_on(program: &[sock_filter], call: u32, architecture: u32, arguments: [u64; 6]) -> (u32, usize) {
+        let mut data = vec![call, architecture, 0, 0];
+        #[allow(clippy::cast_possible_truncation)]
+        data.extend(arguments.iter().flat_map(|argument| [*argument as u32, (*argument >> 32) as u32]));
+        let (mut value, mut at) = (0, 0);
+        for count in 1.. {
+            let sock_filter { code, jt, jf, k } = program[at].clone();
+            let jump = |holds| usize::from(if holds { jt } else { jf });
+            at += 1 + match code {
+                0x20 => {
+                    value = data[k as usize / 4];
+                    0
+                }
+                0x54 => {
+                    value &= k;
+                    0
+                }
+                JUMP => k as usize,
+                RETURN => return (k, count),
+                JUMP_IF_EQUAL => jump(value == k),
+                JUMP_IF_NOT_BELOW => jump(value >= k),
+                0x25 => jump(value > k),
+                JUMP_IF_SET => jump(value & k != 0),
+                other => panic!("opcode {other:#x}"),
+            };
+        }
+        unreachable!()
+    }
+}
