@@ -30,11 +30,13 @@ class CbaAgentHook(BaseHook):
             kind = AirflowException if error.retryable else AirflowFailException
             raise kind(str(error)) from error
         try:
-            answer = requests.post(login["url"], headers=login["headers"], json=login["body"], timeout=60)
+            answer = requests.post(
+                login["url"], headers=login["headers"], json=login["body"], timeout=60, auth=cba_agent.keep_headers
+            )
         except requests.RequestException as error:
             raise AirflowException(f"Anaplan cannot be reached: {error}") from error
         if answer.status_code == 429 or answer.status_code >= 500:
             raise AirflowException(f"Anaplan answered {answer.status_code}")
         if not answer.ok:
-            raise AirflowFailException(f"Anaplan refused the login ({answer.status_code}): {answer.text[:300]}")
+            raise AirflowFailException(cba_agent.refusal(answer.status_code, answer.text, answer.headers))
         return answer.json()["tokenInfo"]["tokenValue"]

@@ -5,6 +5,10 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse.BodyHandlers;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
+import java.time.Instant;
+import java.time.ZonedDateTime;
+import java.time.format.DateTimeFormatter;
+import java.time.format.DateTimeParseException;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.regex.Pattern;
@@ -14,7 +18,11 @@ import java.util.regex.Pattern;
  *
  * <pre>java AnaplanLogin.java [OPTIONS OF cba-agent sign]</pre>
  *
- * Ends with the exit code of cba-agent: 4 is the PIN and must not be tried again unattended, 6 and 9 may be.
+ * Ends with the exit code of cba-agent: 4 is the PIN and must not be tried again unattended, 6 and 9 may be. The program is
+ * cba-agent in PATH, or what the environment variable CBA_AGENT names: a job of cron has a short PATH.
+ *
+ * <p>Options in JAVA_TOOL_OPTIONS that have Java itself print (-verbose, -Xlog) spoil the output; start it with
+ * <code>env -u JAVA_TOOL_OPTIONS -u JDK_JAVA_OPTIONS</code> where that can happen.
  */
 public final class AnaplanLogin {
     private AnaplanLogin() {}
@@ -32,20 +40,50 @@ public final class AnaplanLogin {
         var answer = client.send(login, BodyHandlers.ofString());
         if (answer.statusCode() / 100 != 2) {
             System.err.println("Anaplan refused the login (" + answer.statusCode() + "): " + answer.body());
+            System.err.println(clock(answer.headers().firstValue("Date").orElse("")));
             System.exit(answer.statusCode() == 429 || answer.statusCode() >= 500 ? 9 : 5);
         }
         var token = Pattern.compile("\"tokenValue\"\\s*:\\s*\"([^\"]+)\"").matcher(answer.body());
         if (!token.find()) {
             throw new IOException("no token in the answer");
         }
-        System.out.println(token.group(1));
+        // In bytes: the encoding of System.out is anybody's to set.
+        System.out.write((token.group(1) + "\n").getBytes(StandardCharsets.US_ASCII));
+        System.out.flush();
+    }
+
+    /** How this host's clock compares with the answer's: a v2 payload carries the time. */
+    private static String clock(String date) {
+        long seconds;
+        try {
+            Instant theirs = ZonedDateTime.parse(date, DateTimeFormatter.RFC_1123_DATE_TIME).toInstant();
+            seconds = Duration.between(theirs, Instant.now()).getSeconds();
+        } catch (DateTimeParseException noDate) {
+            return "the answer has no time to compare this host's clock with";
+        }
+        if (Math.abs(seconds) < 30) {
+            return "this host's clock agrees with the service's";
+        }
+        return "this host's clock is " + Math.abs(seconds) + " s " + (seconds > 0 ? "ahead of" : "behind")
+                + " the service's, and a login carries the time: timedatectl set-ntp true";
     }
 
     /** One request as assignments for a shell; what goes wrong is already on standard error. */
     private static String sign(String[] options) throws IOException, InterruptedException {
-        List<String> command = new ArrayList<>(List.of("cba-agent", "sign", "--format", "env"));
+        String program = System.getenv("CBA_AGENT");
+        if (program == null || program.isEmpty()) {
+            program = "cba-agent";
+        }
+        List<String> command = new ArrayList<>(List.of(program, "sign", "--format", "env"));
         command.addAll(List.of(options));
-        Process process = new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.INHERIT).start();
+        Process process;
+        try {
+            process = new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.INHERIT).start();
+        } catch (IOException error) {
+            System.err.println(error.getMessage() + ": set CBA_AGENT=/path/to/cba-agent; PATH is " + System.getenv("PATH"));
+            System.exit(2);
+            throw error;
+        }
         process.getOutputStream().close();
         String said = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
         int code = process.waitFor();

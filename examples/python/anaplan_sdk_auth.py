@@ -97,7 +97,7 @@ class CbaAgentAuth(httpx.Auth):
     def _take(self, answer, must=False):
         if not answer.is_success:
             if must:
-                raise cba_agent.CbaAgentError(5, f"Anaplan refused the login ({answer.status_code}): {answer.text}")
+                raise cba_agent.CbaAgentError(5, cba_agent.refusal(answer.status_code, answer.text, answer.headers))
             return None
         info = answer.json()["tokenInfo"]
         self._token = info["tokenValue"]

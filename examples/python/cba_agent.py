@@ -5,15 +5,23 @@
     request = cba_agent.login_request(socket="/run/cba-agent/agent.sock")          # an agent, without the command
 
 A request is what is to be sent, once and now: {"method": ..., "url": ..., "headers": {...}, "body": {...}}.
+
+The command is `cba-agent` in PATH, or what the environment variable CBA_AGENT names: a job of cron has a short PATH.
 """
 
+import email.utils
 import http.client
 import json
+import os
 import socket as sockets
 import subprocess
+import time
 
 # What a second try can mend: the token or an agent that is away or busy. All else fails for good, the PIN above all.
 RETRYABLE = {6, 9}
+
+# Clocks that differ by less agree, in seconds: a login takes a while, too.
+SAME_TIME = 30
 
 # Answers of an agent, as the exit codes of `cba-agent sign --socket`.
 CODES = {
@@ -40,11 +48,42 @@ def login_request(*options, socket=None, job=None, auth_url="https://auth.anapla
 
 
 def _by_command(options, job):
-    command = ["cba-agent", "sign", *options, *(["--job", job] if job else [])]
-    ended = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    program = os.environ.get("CBA_AGENT") or "cba-agent"
+    command = [program, "sign", *options, *(["--job", job] if job else [])]
+    try:
+        ended = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    except OSError as error:
+        hint = "set CBA_AGENT=/path/to/cba-agent; PATH is " + os.environ.get("PATH", "")
+        raise CbaAgentError(2, f"cannot run {program}: {error}: {hint}") from error
+    # UTF-8 whatever the locale is.
     if ended.returncode != 0:
-        raise CbaAgentError(ended.returncode, ended.stderr.strip())
+        raise CbaAgentError(ended.returncode, ended.stderr.decode("utf-8", "replace").strip())
     return json.loads(ended.stdout)
+
+
+def refusal(status, text, headers):
+    """Why Anaplan refused a login, in one sentence, with a word about this host's clock.
+
+    `headers` are those of the answer: a v2 payload carries the time, so a clock that is wrong is one of the reasons.
+    """
+    return f"Anaplan refused the login ({status}): {text[:300]}; {clock(headers.get('Date'))}"
+
+
+def clock(date):
+    """How this host's clock compares with the `Date` of an answer."""
+    try:
+        seconds = round(time.time() - email.utils.parsedate_to_datetime(date).timestamp())
+    except (TypeError, ValueError):
+        return "the answer has no time to compare this host's clock with"
+    if abs(seconds) < SAME_TIME:
+        return "this host's clock agrees with the service's"
+    where = "ahead of" if seconds > 0 else "behind"
+    return f"this host's clock is {abs(seconds)} s {where} the service's, and a login carries the time: timedatectl set-ntp true"
+
+
+def keep_headers(request):
+    """An `auth=` for `requests` that changes nothing: without one, an entry of ~/.netrc replaces the Authorization header."""
+    return request
 
 
 def _by_socket(path, job, auth_url, timeout):

@@ -10,7 +10,7 @@ use crate::deadline::Finish as _;
 use crate::service::{Behaviour, Service};
 use crate::stand::{BINARY, Run, Stand, same_environment, tool};
 
-const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+pub(crate) const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
 
 /// The service with the stand's certificate registered.
 pub(crate) fn service(stand: &Stand) -> Service {
@@ -23,7 +23,7 @@ pub(crate) fn service(stand: &Stand) -> Service {
 }
 
 /// A program in the stand's environment that finds our binary in its PATH, and the token's PIN by the configuration.
-fn example(stand: &Stand, program: &str, arguments: &[&str]) -> Command {
+pub(crate) fn example(stand: &Stand, program: &str, arguments: &[&str]) -> Command {
     let inner = stand.command(&[]);
     let mut command = Command::new(program);
     command.args(arguments).current_dir(stand.path());

@@ -33,6 +33,7 @@ mod memory;
 mod model;
 mod modules;
 mod odd;
+mod odd_hosts;
 mod openapi;
 mod pin;
 mod process;

@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::model::Model;
+use crate::stand::tool;
 
 /// How the service behaves.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +37,8 @@ pub(crate) struct Behaviour {
     pub(crate) short_lived: Option<u64>,
     /// The edge answers with a page.
     pub(crate) unavailable: bool,
+    /// Its clock differs by so many seconds from this host's.
+    pub(crate) clock_ahead: i64,
 }
 
 /// A running service; it stops when dropped.
@@ -118,10 +121,24 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
         tokio::spawn(async move {
             let answer = service_fn(move |request| {
                 let state = Arc::clone(&state);
-                async move { Ok::<_, Infallible>(answer(request, &state).await) }
+                async move {
+                    let mut response = answer(request, &state).await;
+                    date(&mut response, state.behaviour.lock().unwrap().clock_ahead);
+                    Ok::<_, Infallible>(response)
+                }
             });
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
         });
+    }
+}
+
+/// The time of a service whose clock differs; without it, the server gives this host's.
+fn date(response: &mut Response<Full<Bytes>>, clock_ahead: i64) {
+    if clock_ahead != 0 {
+        let time = format!("@{}", now().saturating_add_signed(clock_ahead));
+        let form = "+%a, %d %b %Y %H:%M:%S GMT";
+        let text = tool(std::process::Command::new("date").env("LC_ALL", "C").args(["-u", "-d", &time, form]));
+        response.headers_mut().insert("Date", text.trim().parse().unwrap());
     }
 }
 
@@ -244,7 +261,9 @@ fn judge(header: &str, body: &[u8], behaviour: Behaviour, state: &State) -> Resu
         None => {}
         Some(true) => {
             let time = message.first_chunk::<8>().map(|time| u64::from_be_bytes(*time));
-            if message.len() != 100 || time.is_none_or(|time| time.abs_diff(now()) > 300) {
+            if message.len() != 100
+                || time.is_none_or(|time| time.abs_diff(now().saturating_add_signed(behaviour.clock_ahead)) > 300)
+            {
                 return Err((CREDENTIAL, "not fresh"));
             }
             if !state.seen.lock().unwrap().insert(message.clone()) {

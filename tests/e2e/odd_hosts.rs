@@ -1,0 +1,154 @@
+//! The examples where the user's own tools are configured in odd ways, where PATH is cron's, and where the clock is wrong.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::agent::Agent;
+use crate::clients::{EXAMPLES, example, python, service};
+use crate::deadline::Finish as _;
+use crate::service::{Behaviour, Service};
+use crate::stand::{BINARY, Run, Stand};
+
+/// How one of the examples is started so that it logs in by `sign`.
+type Client = fn(&Stand, &Service) -> Command;
+
+/// Every example that runs `cba-agent` itself, by name.
+const CLIENTS: [(&str, Client); 4] = [
+    ("anaplan-token", |stand, service| {
+        example(stand, "dash", &[&format!("{EXAMPLES}/shell/anaplan-token"), "--slot", "0", "--auth-url", &service.url])
+    }),
+    ("anaplan-run", |stand, service| {
+        let script = format!("{EXAMPLES}/shell/anaplan-run");
+        let mut command = example(stand, "dash", &[&script, "ws1", "m1", "get", "113000000001", &stand.file("got")]);
+        command.env("CBA_AGENT_AUTH_URL", &service.url).env("CBA_AGENT_SLOT", "0");
+        command
+    }),
+    ("anaplan_requests.py", |stand, service| {
+        let script = format!("{EXAMPLES}/python/anaplan_requests.py");
+        example(stand, python(), &["-B", &script, "--slot", "0", "--auth-url", &service.url])
+    }),
+    ("AnaplanLogin.java", |stand, service| {
+        let source = format!("{EXAMPLES}/java/AnaplanLogin.java");
+        example(stand, "java", &[&source, "--slot", "0", "--auth-url", &service.url])
+    }),
+];
+
+/// Runs an example; `odd` makes its surroundings odd.
+fn run(stand: &Stand, service: &Service, client: Client, odd: impl Fn(&mut Command)) -> Run {
+    let mut command = client(stand, service);
+    command.env("ANAPLAN_API_URL", &service.url);
+    odd(&mut command);
+    Run::from_output(command.finish())
+}
+
+#[test]
+fn no_configuration_of_the_users_own_tools_changes_what_the_examples_do() {
+    let stand = Stand::new();
+    let service = service(&stand);
+    let home = stand.file("odd-home");
+    fs::create_dir_all(format!("{home}/.config")).unwrap();
+    let curlrc = "output = /dev/null\nproxy = http://127.0.0.1:1\nheader = \"Authorization: other\"\nfail\nhead\n\
+        write-out = odd\nnetrc\nuser-agent = odd\nlocation\n";
+    for file in [".curlrc", ".config/curlrc", "curlrc"] {
+        fs::write(format!("{home}/{file}"), curlrc).unwrap();
+    }
+    // requests and curl replace an Authorization header by what they find here.
+    stand.write("odd-home/.netrc", "default login somebody password else\n");
+    for (name, client) in CLIENTS {
+        let odd = |command: &mut Command| {
+            command.envs([
+                ("HOME", home.as_str()),
+                ("CURL_HOME", &home),
+                ("XDG_CONFIG_HOME", &format!("{home}/.config")),
+            ]);
+            command.envs([("LC_ALL", "C"), ("CDPATH", "/"), ("POSIXLY_CORRECT", "1"), ("BASH_ENV", "/nonexistent")]);
+            command.envs([
+                ("PYTHONSAFEPATH", "1"),
+                ("PYTHONUTF8", "0"),
+                ("PYTHONWARNDEFAULTENCODING", "1"),
+                ("PYTHONOPTIMIZE", "2"),
+            ]);
+            command.env(
+                "JAVA_TOOL_OPTIONS",
+                "-Dstdout.encoding=UTF-16 -Dfile.encoding=UTF-16 -Djava.util.logging.config.file=/dev/null",
+            );
+            command.env("JDK_JAVA_OPTIONS", "-Dfile.encoding=COMPAT -Dsun.stdout.encoding=UTF-16");
+        };
+        let odd = run(&stand, &service, client, odd);
+        // The model has no such file, which is the last that anaplan-run asks for.
+        let (code, lines) = if name == "anaplan-run" { (8, 0) } else { (0, 1) };
+        assert_eq!((odd.code, odd.stdout.lines().count()), (code, lines), "{name}: {odd:?}");
+        assert!(odd.stdout.is_ascii() && !odd.stdout.contains('\0'), "{name}: {odd:?}");
+    }
+}
+
+#[test]
+fn cba_agent_is_found_outside_crons_path() {
+    let stand = Stand::new();
+    let service = service(&stand);
+    // Without the directory of cba-agent, and without that of the scripts.
+    let path = std::env::var("PATH").unwrap();
+    for (name, client) in CLIENTS {
+        let code = if name == "anaplan-run" { 8 } else { 0 };
+        let found = run(&stand, &service, client, |command| {
+            command.env("PATH", &path).env("CBA_AGENT", BINARY);
+        });
+        assert_eq!(found.code, code, "{name}: {found:?}");
+        let missing = run(&stand, &service, client, |command| {
+            command.env("PATH", &path);
+        });
+        assert_eq!((missing.code, missing.stdout.as_str()), (2, ""), "{name}: {missing:?}");
+        assert!(missing.stderr.contains("CBA_AGENT=/path/to/cba-agent"), "{name}: {missing:?}");
+    }
+}
+
+#[test]
+fn a_refused_login_says_how_this_hosts_clock_compares_with_the_services() {
+    let stand = Stand::new();
+    let service = service(&stand);
+    let refused = |(name, client): (&str, Client), said: &str, odd: &dyn Fn(&mut Command)| {
+        let refused = run(&stand, &service, client, odd);
+        assert_eq!((refused.code, refused.stdout.as_str()), (5, ""), "{name}: {refused:?}");
+        assert!(refused.stderr.contains(said), "{name}: {refused:?}");
+        refused.stderr
+    };
+    service.behave(Behaviour { clock_ahead: 1000, ..Behaviour::default() });
+    for client in CLIENTS {
+        let said = refused(client, " s behind the service's, and a login carries the time", &|_| {});
+        assert!(said.contains("timedatectl"), "{said}");
+    }
+    service.behave(Behaviour { clock_ahead: -1000, ..Behaviour::default() });
+    refused(CLIENTS[0], " s ahead of the service's", &|_| {});
+    // Refused for another reason.
+    service.behave(Behaviour { refuse_v1: true, ..Behaviour::default() });
+    refused(CLIENTS[0], "this host's clock agrees with the service's", &|command| {
+        command.args(["--payload-version", "v1"]);
+    });
+    service.behave(Behaviour { clock_ahead: 1000, ..Behaviour::default() });
+    let agent = Agent::ready(&stand, &[]);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/airflow_hook.py");
+    let mut hook = example(&stand, python(), &["-B", script, &agent.socket, &service.url]);
+    hook.env("PYTHONPATH", format!("{EXAMPLES}/airflow:{EXAMPLES}/python"));
+    hook.env("AIRFLOW_HOME", stand.file("airflow")).env("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR");
+    let said = Run::from_output(hook.finish()).ok();
+    assert!(said.starts_with("for good: ") && said.contains("s behind the service's"), "{said}");
+}
+
+#[test]
+fn no_example_puts_a_token_or_payload_into_an_argument() {
+    let mut places = vec![Path::new(EXAMPLES).to_owned()];
+    let mut read = 0;
+    while let Some(place) = places.pop() {
+        if place.is_dir() {
+            places.extend(fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let text = fs::read_to_string(&place).unwrap();
+        for line in text.lines().filter(|line| line.contains("curl ") && !line.trim_start().starts_with(['#', '*'])) {
+            assert!(!line.contains("$token\" http") && !line.contains("-H "), "{}: {line}", place.display());
+        }
+        read += 1;
+    }
+    assert!(read >= 9, "{read}");
+}
