@@ -22,6 +22,7 @@ use crate::worker::wire::{Reply, Request};
 pub mod evidence;
 mod login;
 mod open;
+mod token_store;
 
 pub use login::{Failure, Login};
 pub use open::{check_module, open, open_all, open_with, profile};
@@ -69,11 +70,10 @@ impl Opened {
     /// When none or several match, or the session cannot be opened.
     pub fn reach(mut self, config: &Config, deadline: Deadline) -> Result<Reached> {
         let none_is_here = self.slots.is_empty();
-        let slot =
-            selector::select(&self.library, &self.slots, &config.token).map_err(|error| match Error::from(error) {
-                error if none_is_here => hint_at_the_sandbox(error, config, &self.module),
-                error => error,
-            })?;
+        let slot = selector::select(&self.library, &self.slots, &config.token).map_err(|error| {
+            let error = token_store::hint_at_it(error, &self.module);
+            if none_is_here { hint_at_the_sandbox(error, config, &self.module) } else { error }
+        })?;
         let slot = slot.clone();
         for other in self.slots.iter().filter(|other| other.id != slot.id) {
             if let Some(error) = &other.error {

@@ -21,6 +21,7 @@ mod gaps;
 mod places;
 pub mod profile;
 
+pub use places::{TokenStore, token_store};
 pub use profile::Profile;
 
 /// `sandbox.mode`.

@@ -87,6 +87,15 @@ impl TokenSelector {
     fn describes_token(&self) -> bool {
         self.label.is_some() || self.serial.is_some() || self.manufacturer.is_some() || self.model.is_some()
     }
+
+    /// What is asked of the token itself, in words.
+    fn description(&self) -> Vec<String> {
+        let serial = self.serial.as_ref().map(|serial| format!("serial {}", printable(serial)));
+        let quoted = [("label", &self.label), ("manufacturer", &self.manufacturer), ("model", &self.model)];
+        let quoted =
+            quoted.into_iter().filter_map(|(name, value)| Some(format!("{name} '{}'", printable(value.as_ref()?))));
+        serial.into_iter().chain(quoted).collect()
+    }
 }
 
 /// Whether a field is as it is wanted; fields are padded with spaces, by some modules with NUL.
@@ -112,6 +121,14 @@ pub enum SelectError {
     NoToken {
         /// Slots with a token that was never initialised.
         uninitialised: usize,
+    },
+    /// The token that the selection describes is in no slot.
+    #[error("the token with {asked} is not there")]
+    NotThere {
+        /// What the selection says of it.
+        asked: String,
+        /// What there is, each as a selector.
+        candidates: Vec<String>,
     },
     /// None of the tokens matches.
     #[error("no token matches the selection{}", .asked.as_deref().map(|a| format!(" ({a})")).unwrap_or_default())]
@@ -180,10 +197,12 @@ impl Explain for SelectError {
             Self::NoToken { .. } | Self::Uninitialised { .. } => {
                 vec!["a token is there but not initialised: see `pkcs11-tool --init-token`, `--init-pin`".into()]
             }
-            Self::NoMatch { candidates, .. } if candidates.is_empty() => {
-                vec!["`cba-agent list` shows the slots".into()]
+            Self::NotThere { candidates, .. } | Self::NoMatch { candidates, .. } if candidates.is_empty() => {
+                vec!["plug the token in, or check the module's configuration; `cba-agent list` shows the slots".into()]
             }
-            Self::NoMatch { candidates, .. } => candidates.iter().map(|c| format!("there is {c}")).collect(),
+            Self::NotThere { candidates, .. } | Self::NoMatch { candidates, .. } => {
+                candidates.iter().map(|c| format!("there is {c}")).collect()
+            }
             Self::Ambiguous { candidates } => candidates.iter().map(|c| format!("choose with {c}")).collect(),
             Self::BesideUnreadable { id, readable, .. } => {
                 vec![format!("choose with {readable}"), format!("choose with --slot-id {id}")]
@@ -238,7 +257,17 @@ pub fn select<'a>(library: &Library, slots: &'a [Slot], selectors: &[TokenSelect
             Err(SelectError::BesideUnreadable { id, cause, readable: selector_of(one, slots) })
         }
         ([], Some((id, cause))) => Err(SelectError::MaybeUnreadable { id, cause }),
-        (found, _) => one_of(found, slots, indexed.is_empty()),
+        ([], None) => Err(not_there(slots, selectors, indexed.is_empty())),
+        (found, _) => one_of(found, slots),
+    }
+}
+
+fn not_there(slots: &[Slot], selectors: &[TokenSelector], nothing_here: bool) -> SelectError {
+    let descriptions: Vec<String> = selectors.iter().flat_map(TokenSelector::description).collect();
+    match (descriptions.is_empty(), nothing_here) {
+        (false, _) => SelectError::NotThere { asked: descriptions.join(", "), candidates: candidates(slots) },
+        (true, true) => SelectError::NoToken { uninitialised: slots.len() },
+        (true, false) => SelectError::NoMatch { asked: None, candidates: candidates(slots) },
     }
 }
 
@@ -251,11 +280,9 @@ fn library_selector(library: &Library) -> TokenSelector {
     }
 }
 
-fn one_of<'a>(found: &[&'a Slot], slots: &[Slot], nothing_here: bool) -> Result<&'a Slot, SelectError> {
+fn one_of<'a>(found: &[&'a Slot], slots: &[Slot]) -> Result<&'a Slot, SelectError> {
     match found {
         [one] => Ok(one),
-        [] if nothing_here => Err(SelectError::NoToken { uninitialised: slots.len() }),
-        [] => Err(SelectError::NoMatch { asked: None, candidates: candidates(slots) }),
         several => Err(SelectError::Ambiguous { candidates: several.iter().map(|s| selector_of(s, slots)).collect() }),
     }
 }

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use super::Opened;
+use super::{Opened, token_store};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Explain as _, Kind, Result};
@@ -153,7 +153,9 @@ fn not_loaded(error: HandleError, config: &Config, path: &Path) -> Error {
         _ => None,
     };
     let Some(failure) = failure else {
+        let could_not_start = matches!(&error, HandleError::Fault(Fault::Call { call, .. }) if call == "C_Initialize");
         let error = Error::from(error).context(format_args!("cannot use the module {}", path.display()));
+        let error = if could_not_start { token_store::hint_at_obstacles(error, path) } else { error };
         return hint_at_the_sandbox(error, config, path);
     };
     let may_be_the_sandbox = failure.may_be_the_sandbox();

@@ -13,6 +13,19 @@ use super::profile::{Family, Profile, Store};
 /// Where SoftHSM2 keeps its tokens when its configuration does not say.
 const SOFTHSM_TOKENS: [&str; 2] = ["/var/lib/softhsm", "/usr/local/var/lib/softhsm"];
 
+/// Where SoftHSM2 looks for its configuration, in its order.
+const SOFTHSM_CONFIGURATION: [&str; 4] =
+    ["$SOFTHSM2_CONF", "~/.config/softhsm2/softhsm2.conf", "/etc/softhsm2.conf", "/etc/softhsm/softhsm2.conf"];
+
+/// Where kryoptic looks for its configuration, in its order.
+const KRYOPTIC_CONFIGURATION: [&str; 5] = [
+    "$KRYOPTIC_CONF",
+    "$XDG_CONFIG_HOME/kryoptic/token.conf",
+    "~/.config/kryoptic/token.conf",
+    "/etc/kryoptic/token.conf",
+    "/usr/local/etc/kryoptic/token.conf",
+];
+
 /// The paths that a list of places stands for here.
 pub(super) fn paths(places: &[&str]) -> Vec<PathBuf> {
     places.iter().filter_map(|place| path(place)).collect()
@@ -31,6 +44,40 @@ pub(super) fn stores(profile: &Profile) -> Vec<PathBuf> {
         Store::Fixed | Store::Tpm => Vec::new(),
         Store::SoftHsm => softhsm(),
         Store::Kryoptic => kryoptic(),
+    }
+}
+
+/// Where a module looks for tokens that are files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenStore {
+    /// The variable that names the configuration.
+    pub variable: &'static str,
+    /// The configuration that the module reads; `None` where there is none.
+    pub configuration: Option<PathBuf>,
+    /// The directories of the tokens.
+    pub directories: Vec<PathBuf>,
+}
+
+/// Where a module of this profile looks for its tokens, where those are files.
+#[must_use]
+pub fn token_store(profile: &Profile) -> Option<TokenStore> {
+    match profile.store {
+        Store::SoftHsm => {
+            let configuration = paths(&SOFTHSM_CONFIGURATION).into_iter().find(|path| path.exists());
+            Some(TokenStore { variable: "SOFTHSM2_CONF", configuration, directories: softhsm() })
+        }
+        Store::Kryoptic => {
+            let configuration = paths(&KRYOPTIC_CONFIGURATION).into_iter().find(|path| path.exists());
+            Some(TokenStore { variable: "KRYOPTIC_CONF", configuration, directories: kryoptic() })
+        }
+        Store::Tpm => {
+            // The first that is there, in the order of tpm2-pkcs11.
+            let directories = paths(&["$TPM2_PKCS11_STORE", "/etc/tpm2_pkcs11", "~/.tpm2_pkcs11"]);
+            let first = directories.iter().find(|path| path.exists()).or(directories.first()).cloned();
+            let directories = first.into_iter().collect();
+            Some(TokenStore { variable: "TPM2_PKCS11_STORE", configuration: None, directories })
+        }
+        Store::Fixed => None,
     }
 }
 
@@ -73,9 +120,7 @@ fn read(path: &Path) -> io::Result<String> {
 }
 
 fn softhsm() -> Vec<PathBuf> {
-    let usual =
-        ["$SOFTHSM2_CONF", "~/.config/softhsm2/softhsm2.conf", "/etc/softhsm2.conf", "/etc/softhsm/softhsm2.conf"];
-    let directory = configuration(&usual).and_then(|text| token_directory(&text));
+    let directory = configuration(&SOFTHSM_CONFIGURATION).and_then(|text| token_directory(&text));
     directory.map_or_else(|| SOFTHSM_TOKENS.map(PathBuf::from).to_vec(), |directory| vec![directory])
 }
 
@@ -87,16 +132,10 @@ fn token_directory(text: &str) -> Option<PathBuf> {
 }
 
 fn kryoptic() -> Vec<PathBuf> {
-    let usual = [
-        "$KRYOPTIC_CONF",
-        "$XDG_CONFIG_HOME/kryoptic/token.conf",
-        "~/.config/kryoptic/token.conf",
-        "/etc/kryoptic/token.conf",
-        "/usr/local/etc/kryoptic/token.conf",
-    ];
     // A database may stand in place of the configuration.
     let database = path("$KRYOPTIC_CONF").filter(|path| path.extension().is_some_and(|extension| extension == "sql"));
-    let databases = database.map(|path| vec![path]).or_else(|| configuration(&usual).map(|text| databases(&text)));
+    let databases =
+        database.map(|path| vec![path]).or_else(|| configuration(&KRYOPTIC_CONFIGURATION).map(|text| databases(&text)));
     // SQLite writes its journal beside the file.
     databases.unwrap_or_default().into_iter().filter_map(|file| directory_of(&file)).collect()
 }

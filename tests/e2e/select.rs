@@ -1,6 +1,7 @@
 //! Which module, token and identity is chosen, and what is said when none or several could be.
 
-use crate::stand::{EXTENSIONS, Stand};
+use crate::deadline::Finish as _;
+use crate::stand::{EXTENSIONS, Run, Stand};
 
 /// Two tokens, `cba` and `two`.
 fn two_tokens() -> Stand {
@@ -187,6 +188,75 @@ fn without_any_token_it_says_what_to_do() {
     stand.write("softhsm2.conf", format!("directories.tokendir = {}\n", stand.file("tokens")));
     let error = stand.run(&["sign"]).failed(3);
     assert!(error.contains("no initialised token found") && error.contains("--init-token"), "{error}");
+}
+
+#[test]
+fn a_configured_token_that_is_not_there_is_named_with_the_place_where_it_is_looked_for() {
+    let mut stand = Stand::new();
+    let source = stand.pin_source();
+    let conf = stand.file("softhsm2.conf");
+    let place = format!(
+        "the module looks for tokens in {}/tokens, as {conf} says; SOFTHSM2_CONF is set",
+        stand.path().display()
+    );
+    let absent = |stand: &Stand, flags: &[&str], words: &str| {
+        let error = stand.sign(flags).failed(3);
+        assert!(error.contains(&format!("the token with {words} is not there")), "{error}");
+        assert!(error.contains(&place) && !error.contains("init-token"), "{error}");
+        let report = stand.run(&[&["doctor", "--pin-source", &source], flags].concat());
+        assert!(report.stdout.contains(&format!("the token with {words} is not there")), "{report:?}");
+        assert!(report.stdout.contains(&place) && !report.stdout.contains("init-token"), "{report:?}");
+    };
+    for (flags, words) in [
+        (&["--token-serial", "347af96b5ee5cbc6"][..], "serial 347af96b5ee5cbc6"),
+        (&["--token-label", "other"], "label 'other'"),
+        (&["--uri", "pkcs11:token=x;serial=1"], "serial 1, label 'x'"),
+    ] {
+        absent(&stand, flags, words);
+    }
+    assert!(stand.sign(&["--token-label", "other"]).failed(3).contains("hint: there is --uri 'pkcs11:token=cba"));
+    // A directory without tokens, as another user's configuration names it.
+    std::fs::rename(stand.file("tokens"), stand.file("elsewhere")).unwrap();
+    std::fs::create_dir(stand.file("tokens")).unwrap();
+    absent(&stand, &["--token-label", "cba"], "label 'cba'");
+    let config = stand.write("c.toml", "[token]\nserial = \"1\"\n");
+    stand.set("CBA_AGENT_CONFIG", config);
+    absent(&stand, &[], "serial 1");
+}
+
+#[test]
+fn a_token_directory_that_cannot_be_read_is_named_with_its_owner() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let stand = Stand::new();
+    let mode = |name: &str, mode: u32| {
+        std::fs::set_permissions(stand.file(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let as_nobody = |arguments: &[&str]| {
+        let own = stand.command(arguments);
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid", "65534", "--clear-groups"]).arg(own.get_program()).args(own.get_args());
+        command.env_clear().envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Run::from_output(command.finish())
+    };
+    for name in [".", "softhsm2.conf"] {
+        mode(name, 0o755);
+    }
+    let token = std::fs::read_dir(stand.file("tokens")).unwrap().next().unwrap().unwrap().file_name();
+    let token = format!("tokens/{}", token.to_str().unwrap());
+    for (directory, code, words) in [
+        (0o700, 6, "tokens belongs to user root and group root (mode 0700), and user nobody cannot enter it"),
+        (0o711, 6, "tokens belongs to user root and group root (mode 0711), and user nobody cannot read it"),
+        (0o755, 3, "1 of the tokens in"),
+    ] {
+        mode("tokens", directory);
+        mode(&token, 0o700);
+        for selection in [&["--token-label", "cba"][..], &[]] {
+            // SoftHSM2 does not start without its directory, and passes over a token that it cannot read.
+            let error = as_nobody(&[&["sign"], selection].concat()).failed(code);
+            assert!(error.contains(words) && !error.contains("init-token"), "{error}");
+        }
+    }
+    assert!(as_nobody(&["sign"]).failed(3).contains("belong to user root and group root (mode 0700)"));
 }
 
 #[test]

@@ -66,7 +66,10 @@ fn reach(config: &Config, findings: &mut Findings) -> Option<Reached> {
             findings.ok("token", format!("{} in slot ID {}", reached.name(), reached.slot.id));
             Some(reached)
         }
-        Err(error) => findings.end("token", &error),
+        Err(error) => {
+            findings.fail("token", error.message, error.hints.join("; "));
+            None
+        }
     }
 }
 
@@ -101,13 +104,8 @@ fn slots(opened: &Opened, findings: &mut Findings) {
     const CHECK: &str = "slots";
     let indexed: Vec<u64> = selector::indexed(&opened.slots).map(|slot| slot.id).collect();
     if indexed.is_empty() {
-        let count = opened.slots.len();
-        let remedy = if count == 0 {
-            "plug the token in; `cba-agent list` shows what is there"
-        } else {
-            "initialise it: pkcs11-tool --init-token, then --init-pin"
-        };
-        return findings.fail(CHECK, format!("{count} with a token, none of them initialised"), remedy);
+        // The next check says what is to be done.
+        return findings.ok(CHECK, format!("{} with a token, none of them initialised", opened.slots.len()));
     }
     for slot in &opened.slots {
         let place = indexed.iter().position(|id| *id == slot.id);
