@@ -1,3 +1,9 @@
-#![allow(missing_docs)]
+//! Runs the real gateway against a real agent on SoftHSM2, and the tests' service over real TLS.
 
-fn main() {}
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
+
+mod service;
+mod stand;
+mod token;
+
+mod login;

@@ -1,0 +1,210 @@
+//! Logins: a password, v1, v2, and what Anaplan answers.
+
+use std::process::Command;
+
+use crate::service::Behaviour;
+use crate::stand::{Stand, basic, message};
+use crate::token::token;
+
+#[test]
+fn a_password_logs_in_with_a_v2_payload_of_the_token() {
+    let stand = Stand::new();
+    let mut gateway = stand.serve();
+    let reply = gateway.login(&basic("finance"), "");
+    assert_eq!(reply.status, 201, "{reply:?} {}", gateway.log());
+    assert!(reply.token().starts_with("MARKER-TOKEN"));
+    assert_eq!(reply.header("cache-control"), Some("no-store"));
+    assert_eq!(reply.header("content-type"), Some("application/json"));
+    let id = reply.header("x-request-id").unwrap();
+    gateway.wait_for_log(&format!("login {id}: client finance"));
+    let log = gateway.log();
+    assert!(log.contains("password in, v2 out, 201, ok"), "{log}");
+    let audit = std::fs::read_to_string(&token().audit).unwrap();
+    assert!(audit.contains(&format!("\"job\":\"gateway/finance/{id}\"")), "{audit}");
+    let arrived = stand.service.arrived();
+    assert_eq!(arrived.len(), 1);
+    assert!(!arrived[0].head.contains("Basic") && arrived[0].body.contains("\"encodedDataFormat\":\"v2\""));
+}
+
+#[test]
+fn curl_logs_in_by_localhost_with_its_url_changed_alone() {
+    let stand = Stand::new();
+    let gateway = stand.serve();
+    let user = format!("finance:finance-{}", crate::stand::PASSWORD);
+    let url = format!("http://localhost:{}/token/authenticate", gateway.port);
+    let output = Command::new("curl").args(["-sS", "--ipv4", "-u", &user, "-X", "POST", &url]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("MARKER-TOKEN"), "{output:?} {}", gateway.log());
+}
+
+#[test]
+fn a_v1_payload_of_a_local_key_logs_in_with_v2() {
+    let stand = Stand::new();
+    let mut gateway = stand.serve();
+    let (header, body) = stand.certificate_login("tool", "v1", &[7; 150]);
+    let reply = gateway.login(&header, &body);
+    assert_eq!(reply.status, 201, "{reply:?} {}", gateway.log());
+    gateway.wait_for_log("v1 in, v2 out, 201, ok");
+}
+
+#[test]
+fn a_v2_payload_logs_in_once_with_seconds_or_milliseconds() {
+    let stand = Stand::new();
+    let gateway = stand.serve();
+    let (header, body) = stand.certificate_login("tool", "v2", &message(0));
+    assert_eq!(gateway.login(&header, &body).status, 201, "{}", gateway.log());
+    let replayed = gateway.login(&header, &body);
+    assert_eq!((replayed.status, replayed.header("retry-after")), (401, None), "{replayed:?}");
+    assert!(replayed.body.contains("used before"), "{replayed:?}");
+    let mut milliseconds = message(0);
+    let seconds = u64::from_be_bytes(*milliseconds.first_chunk().unwrap());
+    milliseconds[..8].copy_from_slice(&(seconds * 1000 + 999).to_be_bytes());
+    let (header, body) = stand.certificate_login("tool", "v2", &milliseconds);
+    assert_eq!(gateway.login(&header, &body).status, 201, "{}", gateway.log());
+}
+
+#[test]
+fn a_v2_payload_too_old_or_too_new_is_refused_and_says_why() {
+    let stand = Stand::new();
+    let gateway = stand.serve();
+    for (offset, how) in [(-400, "behind"), (400, "ahead of")] {
+        let (header, body) = stand.certificate_login("tool", "v2", &message(offset));
+        let reply = gateway.login(&header, &body);
+        assert_eq!(reply.status, 401, "{reply:?}");
+        assert!(reply.body.contains(how) && reply.body.contains("synchronise"), "{reply:?}");
+    }
+    assert!(stand.service.arrived().is_empty());
+}
+
+#[test]
+fn a_payload_from_before_the_start_is_not_taken_since_it_may_be_spent() {
+    let stand = Stand::new();
+    let gateway = stand.serve();
+    let (header, body) = stand.certificate_login("tool", "v2", &message(-30));
+    let reply = gateway.login(&header, &body);
+    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("5")), "{reply:?}");
+}
+
+#[test]
+fn a_client_sends_only_the_versions_that_it_may() {
+    let mut stand = Stand::new();
+    stand.clients = stand.clients.replace("payload_versions = [\"v1\", \"v2\"]", "");
+    let gateway = stand.serve();
+    let (header, body) = stand.certificate_login("tool", "v1", &[7; 150]);
+    let reply = gateway.login(&header, &body);
+    assert!(reply.status == 401 && reply.body.contains("payload_versions"), "{reply:?}");
+}
+
+#[test]
+fn a_token_is_validated_refreshed_and_ended_after_a_restart_too() {
+    let stand = Stand::new();
+    let gateway = stand.serve();
+    let token = gateway.login(&basic("finance"), "").token();
+    drop(gateway);
+    let gateway = stand.serve();
+    assert_eq!(gateway.with_token("GET /token/validate", &token).status, 200);
+    assert_eq!(gateway.with_token("POST /token/validate", &token).status, 200);
+    let fresh = gateway.with_token("POST /token/refresh", &token);
+    assert!(fresh.status == 200 && fresh.token() != token, "{fresh:?}");
+    assert_eq!(gateway.with_token("POST /token/logout", &token).status, 204);
+    assert_eq!(gateway.with_token("POST /token/validate", &token).status, 401);
+}
+
+#[test]
+fn anaplans_failures_come_back_as_they_are() {
+    let stand = Stand::new();
+    let gateway = stand.serve();
+    let body = "{\"status\":\"FAILURE_X\"}";
+    stand.service.behave(Behaviour::Answer(500, "Content-Type: application/json\r\n", body));
+    let reply = gateway.login(&basic("finance"), "");
+    assert_eq!((reply.status, reply.body.as_str(), reply.header("retry-after")), (500, body, None));
+    stand.service.behave(Behaviour::Answer(503, "Content-Type: text/html\r\nRetry-After: 0\r\n", "<html>edge</html>"));
+    let reply = gateway.login(&basic("finance"), "");
+    assert_eq!(
+        (reply.status, reply.header("retry-after"), reply.header("content-type")),
+        (503, Some("5"), Some("text/html"))
+    );
+}
+
+#[test]
+fn answers_that_are_no_login_are_502() {
+    let stand = Stand::new();
+    let gateway = stand.serve();
+    for behaviour in [
+        Behaviour::Answer(307, "Location: https://evil.example/\r\n", ""),
+        Behaviour::Answer(200, "Content-Type: text/html\r\n", "<html>login</html>"),
+        Behaviour::Answer(201, "Content-Type: application/json\r\n", "{\"status\":\"SUCCESS\"}"),
+        Behaviour::Answer(201, "Content-Encoding: gzip\r\n", "{\"tokenInfo\":{\"tokenValue\":\"x\"}}"),
+        Behaviour::Answer(408, "", ""),
+        Behaviour::Endless,
+        Behaviour::Closes,
+    ] {
+        stand.service.behave(behaviour.clone());
+        let before = stand.service.arrived().len();
+        let reply = gateway.login(&basic("finance"), "");
+        assert_eq!((reply.status, reply.header("retry-after")), (502, Some("5")), "{behaviour:?} {reply:?}");
+        // Nothing was sent twice, and nothing anywhere else.
+        assert_eq!(stand.service.arrived().len(), before + 1, "{behaviour:?}");
+    }
+}
+
+#[test]
+fn a_service_that_does_not_answer_is_504_within_the_deadline() {
+    let mut stand = Stand::new();
+    stand.head = "deadline = \"2s\"\n".into();
+    let gateway = stand.serve();
+    stand.service.behave(Behaviour::Silent);
+    let reply = gateway.login(&basic("finance"), "");
+    assert_eq!((reply.status, reply.header("retry-after")), (504, Some("5")), "{reply:?}");
+}
+
+#[test]
+fn anaplans_429_makes_every_client_wait() {
+    let mut stand = Stand::new();
+    stand.add_client("other", "");
+    let gateway = stand.serve();
+    stand.service.behave(Behaviour::Answer(429, "Retry-After: 60\r\n", "{}"));
+    let reply = gateway.login(&basic("finance"), "");
+    assert_eq!((reply.status, reply.header("retry-after")), (429, Some("60")));
+    stand.service.behave(Behaviour::Normal);
+    let other = gateway.login(&basic("other"), "");
+    assert_eq!(other.status, 429, "{other:?}");
+    assert!(other.header("retry-after").unwrap().parse::<u64>().unwrap() > 30);
+    assert_eq!(stand.service.arrived().len(), 1);
+}
+
+#[test]
+fn after_anaplans_refusal_logins_stop_for_a_while() {
+    let stand = Stand::new();
+    let mut gateway = stand.serve();
+    stand.service.behave(Behaviour::Answer(
+        401,
+        "Content-Type: application/json\r\n",
+        "{\"status\":\"FAILURE_BAD_CREDENTIAL\"}",
+    ));
+    let reply = gateway.login(&basic("finance"), "");
+    assert_eq!((reply.status, reply.header("retry-after")), (401, None));
+    stand.service.behave(Behaviour::Normal);
+    let next = gateway.login(&basic("finance"), "");
+    assert_eq!((next.status, next.header("retry-after")), (503, None), "{next:?}");
+    assert_eq!(stand.service.arrived().len(), 1);
+    // The administrator repaired it, and says so.
+    gateway.reload();
+    assert_eq!(gateway.login(&basic("finance"), "").status, 201);
+}
+
+#[test]
+fn a_client_has_a_rate_of_verified_logins() {
+    let mut stand = Stand::new();
+    stand.add_client("slow", "rate_limit_per_minute = 2");
+    let gateway = stand.serve();
+    for _ in 0..5 {
+        let wrong =
+            format!("Basic {}", base64::Engine::encode(&base64::engine::general_purpose::STANDARD, "slow:wrong"));
+        assert_eq!(gateway.login(&wrong, "").status, 401);
+    }
+    assert_eq!(gateway.login(&basic("slow"), "").status, 201);
+    assert_eq!(gateway.login(&basic("slow"), "").status, 201);
+    let third = gateway.login(&basic("slow"), "");
+    assert!(third.status == 429 && third.header("retry-after").is_some(), "{third:?}");
+    assert_eq!(gateway.login(&basic("finance"), "").status, 201);
+}

@@ -1,0 +1,125 @@
+//! One `cba-agent` on a SoftHSM2 token, shared by all tests of this process.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// The user and group as which the gateway runs where the tests run as root.
+pub(crate) const GATEWAY_USER: u32 = 64_731;
+
+pub(crate) struct Token {
+    /// The token's directory.
+    pub(crate) path: PathBuf,
+    /// The agent's socket.
+    pub(crate) socket: PathBuf,
+    /// The agent's audit log.
+    pub(crate) audit: PathBuf,
+}
+
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[track_caller]
+pub(crate) fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The agent's program, built once.
+pub(crate) fn agent_program() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+        run(Command::new(env!("CARGO")).args([
+            "build",
+            "--locked",
+            "--quiet",
+            "--bin",
+            "cba-agent",
+            "--manifest-path",
+            manifest,
+        ]));
+        Path::new(env!("CARGO_BIN_EXE_cba-gateway")).with_file_name("cba-agent")
+    })
+}
+
+/// The token with its agent, made at the first call.
+pub(crate) fn token() -> &'static Token {
+    static TOKEN: OnceLock<Token> = OnceLock::new();
+    TOKEN.get_or_init(|| {
+        remove_leftovers();
+        // Not in /tmp, which may be in memory, where the agent keeps no fuse.
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gateway-token.{}", std::process::id()));
+        run(Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../softhsm/provision")).arg(&directory));
+        let public = public_directory("cba-gateway-agent").keep();
+        let token = Token { socket: public.join("agent.sock"), audit: directory.join("audit.jsonl"), path: directory };
+        let (sender, started) = std::sync::mpsc::channel();
+        // The agent ends with the thread that started it, which ends with the process.
+        std::thread::spawn({
+            let (socket, path, audit) = (token.socket.clone(), token.path.clone(), token.audit.clone());
+            move || {
+                let _agent = start_agent(&path, &socket, &audit);
+                sender.send(()).unwrap();
+                loop {
+                    std::thread::park();
+                }
+            }
+        });
+        started.recv_timeout(Duration::from_secs(60)).expect("the agent did not start");
+        token
+    })
+}
+
+fn start_agent(path: &Path, socket: &Path, audit: &Path) -> std::process::Child {
+    let notify = UnixDatagram::bind(path.join("notify")).unwrap();
+    notify.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM"]).arg(agent_program()).args(["serve", "--module", "softhsm2"]);
+    command.args(["--workers", "2", "--rate-limit-per-second", "1000000"]);
+    command.arg("--pin-source").arg(format!("file:{}", path.join("pin").display()));
+    command.arg("--socket").arg(socket).arg("--audit-path").arg(audit).arg("--state-dir").arg(path.join("state"));
+    if is_root() {
+        command.arg("--socket-group").arg(GATEWAY_USER.to_string());
+    }
+    // Who is allowed to ask must name this user, too, where the agent and the tests run as one user.
+    let own = if is_root() { GATEWAY_USER } else { rustix::process::geteuid().as_raw() };
+    command.arg("--allow-users").arg(own.to_string());
+    command.env("SOFTHSM2_CONF", path.join("softhsm2.conf")).env("NOTIFY_SOCKET", path.join("notify"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(path.join("agent.log")).unwrap());
+    let child = command.spawn().expect("setpriv is not installed: apt-get install util-linux");
+    let mut buffer = [0; 4096];
+    loop {
+        let read = notify.recv(&mut buffer).unwrap_or_else(|error| {
+            panic!("the agent is not ready ({error}): {}", fs::read_to_string(path.join("agent.log")).unwrap())
+        });
+        if String::from_utf8_lossy(&buffer[..read]).contains("STATUS=ready") {
+            return child;
+        }
+    }
+}
+
+/// A directory that every user may enter.
+pub(crate) fn public_directory(prefix: &str) -> TempDir {
+    let directory = tempfile::Builder::new().prefix(prefix).tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    directory
+}
+
+/// Directories of processes that have ended.
+fn remove_leftovers() {
+    for entry in fs::read_dir(env!("CARGO_TARGET_TMPDIR")).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let id = name.strip_prefix("gateway-token.");
+        if id.is_some_and(|id| !Path::new("/proc").join(id).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
