@@ -76,7 +76,7 @@ fn ports(set: &Set, findings: &mut Findings) {
     let start = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok();
     let start: u16 = start.and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
     for address in &set.config.listen {
-        if address.port() < start {
+        if (1..start).contains(&address.port()) {
             findings.ok(format!("{address} is a port that only root can take"));
         } else {
             findings.warn(format!(

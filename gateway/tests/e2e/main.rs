@@ -6,4 +6,11 @@ mod service;
 mod stand;
 mod token;
 
+mod agents;
+mod attack;
+mod commands;
+mod lifecycle;
 mod login;
+mod secrets;
+mod tls;
+mod users;

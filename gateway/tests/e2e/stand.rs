@@ -314,6 +314,7 @@ impl Gateway {
     pub(crate) fn wait_for_log(&mut self, text: &str) {
         let give_up = Instant::now() + PATIENCE;
         while !self.log().contains(text) {
+            assert!(self.child.try_wait().unwrap().is_none(), "the gateway ended: {}", self.log());
             assert!(Instant::now() < give_up, "the log never held {text:?}: {}", self.log());
             std::thread::sleep(Duration::from_millis(5));
         }

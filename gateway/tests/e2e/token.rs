@@ -38,15 +38,16 @@ pub(crate) fn agent_program() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
         let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-        run(Command::new(env!("CARGO")).args([
-            "build",
-            "--locked",
-            "--quiet",
-            "--bin",
-            "cba-agent",
-            "--manifest-path",
-            manifest,
-        ]));
+        let mut cargo = Command::new(env!("CARGO"));
+        // With the variables of the outer cargo, some build scripts would run again each time.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            let is_the_tests = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "LD_LIBRARY_PATH"];
+            if is_the_tests.iter().any(|start| name.starts_with(start)) {
+                cargo.env_remove(name);
+            }
+        }
+        run(cargo.args(["build", "--locked", "--quiet", "--bin", "cba-agent", "--manifest-path", manifest]));
         Path::new(env!("CARGO_BIN_EXE_cba-gateway")).with_file_name("cba-agent")
     })
 }

@@ -1,0 +1,346 @@
+//! Callers that are not who they say, and requests of odd forms.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::stand::{Gateway, Reply, Stand, basic, message, read_reply};
+
+const PATH: &str = "POST /token/authenticate";
+
+/// The status and the answer without what differs in each.
+fn uniform(reply: &Reply) -> (u16, String) {
+    let id = reply.header("x-request-id").unwrap();
+    (reply.status, reply.body.replace(id, "ID"))
+}
+
+#[test]
+fn every_identity_that_does_not_hold_gets_the_same_answer() {
+    let mut stand = Stand::new();
+    stand.tool_identity("unknown");
+    stand.tool_identity("elsewhere");
+    stand.tool_identity("revoked");
+    stand.add_client("elsewhere", "certificates = [\"DIR/elsewhere.pem\"]\nusers = [61234]");
+    stand.add_client("revoked", "certificates = [\"DIR/revoked.pem\"]\ndisabled = true");
+    let gateway = stand.serve();
+    let login = |name: &str| stand.certificate_login(name, "v2", &message(0));
+    let (unknown, elsewhere, revoked) = (login("unknown"), login("elsewhere"), login("revoked"));
+    let listed = login("tool");
+    let basic_of = |text: &str| (format!("Basic {}", STANDARD.encode(text)), String::new());
+    let mut changed = listed.clone();
+    changed.1 = changed.1.replace("encodedSignedData\":\"", "encodedSignedData\":\"AAAA");
+    let mut answers = Vec::new();
+    for (what, (header, body)) in [
+        ("an unknown certificate", unknown.clone()),
+        ("a listed certificate with another key", (listed.0.clone(), unknown.1)),
+        ("a listed certificate with another signature", changed),
+        ("a listed certificate without a payload", (listed.0.clone(), String::new())),
+        ("a client of another user", elsewhere),
+        ("a disabled client", revoked),
+        ("a wrong password", basic_of("finance:wrong")),
+        ("an empty password", basic_of("finance:")),
+        ("an unknown user", basic_of("nobody@example.com:somebody's Anaplan password")),
+        ("a disabled client's password", (basic("revoked"), String::new())),
+        ("a token", ("AnaplanAuthToken abc".into(), String::new())),
+        ("another scheme", ("Bearer abc".into(), String::new())),
+    ] {
+        answers.push((what, uniform(&gateway.login(&header, &body))));
+    }
+    let none = gateway.raw(gateway.text(PATH, &[], ""));
+    answers.push(("no header", uniform(&none)));
+    let first = answers[0].1.clone();
+    assert_eq!(first.0, 401);
+    for (what, answer) in &answers {
+        assert_eq!(*answer, first, "{what}");
+    }
+    assert!(stand.service.arrived().is_empty());
+    let log = gateway.log();
+    assert!(!log.contains("somebody's") && !log.contains("nobody@example.com"), "{log}");
+    assert_eq!(gateway.login(&listed.0, &listed.1).status, 201);
+}
+
+#[test]
+fn a_private_key_in_the_header_is_an_alarm_without_its_content() {
+    let stand = Stand::new();
+    let mut gateway = stand.serve();
+    let key = std::fs::read_to_string(stand.path().join("tool.key")).unwrap();
+    let reply = gateway.login(&format!("CACertificate {}", STANDARD.encode(&key)), "");
+    assert_eq!(reply.status, 401);
+    gateway.wait_for_log("ALARM");
+    let log = gateway.log();
+    assert!(key.lines().filter(|line| line.len() == 64).all(|line| !log.contains(line)), "{log}");
+}
+
+#[test]
+fn forms_that_clients_use_are_taken() {
+    let stand = Stand::new();
+    let gateway = stand.serve();
+    let port = gateway.port;
+    let basic = basic("finance");
+    let pem = std::fs::read_to_string(stand.path().join("tool.pem")).unwrap().replace('\n', "\r\n");
+    let pem = format!("CACertificate {}", STANDARD.encode(format!("Bag Attributes\r\n{pem}{pem}")));
+    let v1 = stand.certificate_login("tool", "v1", &[9; 150]).1;
+    let as_string = serde_json::to_string(&v1).unwrap();
+    let pretty = serde_json::to_string_pretty(&serde_json::from_str::<serde_json::Value>(&v1).unwrap()).unwrap();
+    let mut requests = vec![
+        ("HTTP/1.0 without Host", format!("{PATH} HTTP/1.0\r\nAuthorization: {basic}\r\nContent-Length: 0\r\n\r\n")),
+        (
+            "no length",
+            format!(
+                "{PATH} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAUTHORIZATION: {}\r\n\r\n",
+                basic.replace("Basic", "bAsIC")
+            ),
+        ),
+        ("slashes and a query", gateway.text("POST //token//authenticate/?x=1", &[("Authorization", &basic)], "")),
+        (
+            "chunked",
+            format!(
+                "{PATH} HTTP/1.1\r\nHost: [::1]:{port}\r\nAuthorization: {pem}\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{v1}\r\n0\r\n\r\n",
+                v1.len()
+            ),
+        ),
+        ("another Content-Type", gateway.text(PATH, &[("Authorization", &pem), ("Content-Type", "text/plain")], &v1)),
+        ("a JSON string", gateway.text(PATH, &[("Authorization", &pem)], &as_string)),
+        ("pretty JSON", gateway.text(PATH, &[("authorization", &pem)], &pretty)),
+    ];
+    requests.push((
+        "Java's offer of HTTP/2",
+        gateway.text(
+            PATH,
+            &[
+                ("Authorization", &basic),
+                ("Connection", "Upgrade, HTTP2-Settings"),
+                ("Upgrade", "h2c"),
+                ("HTTP2-Settings", "AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA"),
+            ],
+            "",
+        ),
+    ));
+    for (what, request) in requests {
+        let reply = gateway.raw(request);
+        assert_eq!(reply.status, 201, "{what}: {reply:?} {}", gateway.log());
+    }
+    let mut stream = gateway.connect();
+    let head = gateway.text(PATH, &[("Authorization", &pem), ("Expect", "100-continue")], &v1);
+    let (head, body) = head.split_at(head.len() - v1.len());
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut continued = [0; 25];
+    std::io::Read::read_exact(&mut stream, &mut continued).unwrap();
+    assert!(continued.starts_with(b"HTTP/1.1 100"));
+    stream.write_all(body.as_bytes()).unwrap();
+    assert_eq!(read_reply(&mut stream).unwrap().status, 201);
+}
+
+#[test]
+fn requests_of_browsers_and_proxies_are_refused() {
+    let stand = Stand::new();
+    let gateway = stand.serve();
+    let basic = basic("finance");
+    let with = |name: &str, value: &str| gateway.text(PATH, &[("Authorization", &basic), (name, value)], "");
+    let host = |host: &str| with("X", "y").replace(&format!("localhost:{}", gateway.port), host);
+    let line = |line: &str| with("X", "y").replace(PATH, line);
+    for (status, request) in [
+        (403, with("Origin", "https://evil.example")),
+        (403, with("Origin", "null")),
+        (403, with("Sec-Fetch-Site", "same-origin")),
+        (403, line("OPTIONS /token/authenticate")),
+        (403, host("evil.example")),
+        (403, host(&format!("evil.example:{}", gateway.port))),
+        (403, host("localhost:1")),
+        (400, with("Upgrade", "websocket")),
+        (400, with("Authorization", "Basic AAAA")),
+        (400, line(&format!("POST http://localhost:{}/token/authenticate", gateway.port))),
+        (400, line(&format!("CONNECT localhost:{}", gateway.port))),
+    ] {
+        let reply = gateway.raw(&request);
+        assert_eq!(reply.status, status, "{request} {reply:?}");
+        assert!(!reply.head.to_lowercase().contains("access-control"), "{reply:?}");
+    }
+    assert!(stand.service.arrived().is_empty());
+}
+
+#[test]
+fn paths_beyond_the_four_are_not_served() {
+    let stand = Stand::new();
+    let gateway = stand.serve();
+    for line in [
+        "GET /",
+        "GET /token/authenticate",
+        "PUT /token/authenticate",
+        "POST /token",
+        "POST /token/authenticate/x",
+        "POST /sign",
+        "GET /metrics",
+        "GET /clients",
+        "GET /healthz",
+        "GET /2/0/workspaces",
+        "POST /token/../sign",
+        "POST /%74oken/authenticate",
+        "DELETE /token/logout",
+        "GET /token/logout",
+        "GET /token/refresh",
+    ] {
+        let reply = gateway.raw(gateway.text(line, &[("Authorization", &basic("finance"))], ""));
+        assert_eq!(reply.status, 404, "{line}");
+    }
+    assert!(stand.service.arrived().is_empty());
+}
+
+#[test]
+fn no_form_of_a_request_smuggles_a_second_one_in() {
+    let stand = Stand::new();
+    let gateway = stand.serve();
+    let port = gateway.port;
+    let inner = gateway.text(PATH, &[("Authorization", &basic("finance"))], "");
+    let head =
+        format!("POST /token/validate HTTP/1.1\r\nHost: localhost:{port}\r\nAuthorization: AnaplanAuthToken x\r\n");
+    for (what, request) in [
+        (
+            "two kinds of length",
+            format!("{head}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{inner}"),
+        ),
+        (
+            "two kinds of length, other order",
+            format!("{head}Transfer-Encoding: chunked\r\nContent-Length: {}\r\n\r\n0\r\n\r\n{inner}", inner.len()),
+        ),
+        ("two lengths", format!("{head}Content-Length: 0\r\nContent-Length: {}\r\n\r\n{inner}", inner.len())),
+        (
+            "chunked twice",
+            format!("{head}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{inner}"),
+        ),
+        ("another coding", format!("{head}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n{inner}")),
+        ("a length with a sign", format!("{head}Content-Length: +0\r\n\r\n{inner}")),
+        ("space before the colon", format!("{head}Content-Length : {}\r\n\r\n{inner}", inner.len())),
+        ("folded header", format!("{head}X: a\r\n Content-Length: 9\r\n\r\n{inner}")),
+    ] {
+        let mut stream = gateway.connect();
+        let _ = stream.write_all(request.as_bytes());
+        let mut replies = Vec::new();
+        while let Some(reply) = read_reply(&mut stream) {
+            replies.push(reply.status);
+        }
+        assert!(!replies.contains(&201), "{what}: {replies:?}");
+    }
+    let logins = stand.service.arrived().into_iter().filter(|arrived| arrived.line.contains("authenticate")).count();
+    assert_eq!(logins, 0);
+}
+
+#[test]
+fn heads_and_bodies_have_a_size_and_a_time() {
+    let stand = Stand::new();
+    let gateway = stand.serve();
+    let basic = basic("finance");
+    let long = "x".repeat(17 << 10);
+    let reply = gateway.raw(gateway.text(PATH, &[("Authorization", &basic), ("X", &long)], ""));
+    assert_eq!(reply.status, 431, "{reply:?}");
+    assert_eq!(gateway.login(&basic, &long).status, 413);
+    let chunked = format!(
+        "{PATH} HTTP/1.1\r\nHost: localhost:{}\r\nAuthorization: {basic}\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{long}\r\n0\r\n\r\n",
+        gateway.port,
+        long.len()
+    );
+    assert_eq!(gateway.raw(chunked).status, 413);
+    // A head that never ends is closed without an answer, and never with 408, which clients repeat.
+    let mut slow = gateway.connect();
+    slow.write_all(b"POST /token/authenticate HTTP/1.1\r\nHost: x").unwrap();
+    assert!(read_reply(&mut slow).is_none());
+    let mut slow = gateway.connect();
+    let text = gateway.text(PATH, &[("Authorization", &basic)], "0123456789");
+    slow.write_all(&text.as_bytes()[..text.len() - 5]).unwrap();
+    assert_eq!(read_reply(&mut slow).map(|reply| reply.status), Some(400));
+    assert!(stand.service.arrived().is_empty());
+}
+
+#[test]
+fn a_thousand_idle_connections_and_slow_senders_cost_nobody_a_login() {
+    let stand = Stand::new();
+    let gateway = stand.serve();
+    let idle: Vec<TcpStream> = (0..1000).map(|_| gateway.connect()).collect();
+    for mut stream in &idle[..500] {
+        stream.write_all(b"POST /token/authenticate HTTP/1.1\r\nHo").unwrap();
+    }
+    for _ in 0..5 {
+        assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
+    }
+    // Beyond its share, a source makes room among its own idle connections.
+    let more: Vec<TcpStream> = (0..200).map(|_| gateway.connect()).collect();
+    assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
+    assert!(memory(&gateway) < 24 << 10, "{} KiB", memory(&gateway));
+    drop((idle, more));
+}
+
+/// Resident memory in KiB.
+fn memory(gateway: &Gateway) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_flood_of_bad_signatures_stops_its_source_alone() {
+    let mut stand = Stand::new();
+    stand.clients = stand.clients.replace("users = [", "users = [61234, ");
+    let gateway = stand.serve();
+    let (header, body) = stand.certificate_login("tool", "v1", &[7; 150]);
+    let bad = body.replace("encodedSignedData\":\"", "encodedSignedData\":\"AAAA");
+    let mut stream = gateway.connect();
+    for _ in 0..1000 {
+        let request = gateway.text(PATH, &[("Authorization", &header)], &bad);
+        stream.write_all(request.as_bytes()).unwrap();
+        assert_eq!(read_reply(&mut stream).unwrap().status, 401);
+    }
+    // The source is stopped under this client, though its payload is good now.
+    assert_eq!(gateway.login(&header, &body).status, 401);
+    let log = gateway.log();
+    assert!(log.contains("too many failed logins") && log.lines().count() < 100, "{log}");
+    // The real client is another user, and logs in.
+    let reply = crate::users::as_user(61234, &gateway, &header, &body);
+    assert!(reply.contains("MARKER-TOKEN"), "{reply} {}", gateway.log());
+}
+
+#[test]
+fn identical_copies_share_one_login() {
+    let stand = Stand::new();
+    let mut gateway = stand.serve();
+    let (header, body) = stand.certificate_login("tool", "v2", &message(0));
+    stand.service.behave(crate::service::Behaviour::Held);
+    let request = gateway.text(PATH, &[("Authorization", &header)], &body);
+    let mut first = gateway.connect();
+    first.write_all(request.as_bytes()).unwrap();
+    stand.service.wait_for(1);
+    let mut copy = gateway.connect();
+    copy.write_all(request.as_bytes()).unwrap();
+    // The first caller leaves; its login is posted, so it goes on, and the copy gets its answer.
+    drop(first);
+    std::thread::sleep(Duration::from_millis(200));
+    stand.service.release();
+    let reply = read_reply(&mut copy).unwrap();
+    assert_eq!(reply.status, 201, "{reply:?}");
+    assert_eq!(stand.service.arrived().len(), 1);
+    gateway.wait_for_log("v2 in, v2 out, 201, ok");
+    stand.service.behave(crate::service::Behaviour::Normal);
+    assert_eq!(gateway.raw(&request).status, 401);
+}
+
+#[test]
+fn the_same_bytes_may_come_again_after_503_and_after_a_lost_connection() {
+    let stand = Stand::new();
+    let mut gateway = stand.serve();
+    let (header, body) = stand.certificate_login("tool", "v2", &message(0));
+    stand.service.behave(crate::service::Behaviour::Answer(503, "Retry-After: 5\r\n", "{}"));
+    assert_eq!(gateway.login(&header, &body).status, 503);
+    stand.service.behave(crate::service::Behaviour::Held);
+    let mut lost = gateway.connect();
+    lost.write_all(gateway.text(PATH, &[("Authorization", &header)], &body).as_bytes()).unwrap();
+    stand.service.wait_for(2);
+    drop(lost);
+    std::thread::sleep(Duration::from_millis(200));
+    stand.service.release();
+    gateway.wait_for_log("undelivered");
+    stand.service.behave(crate::service::Behaviour::Normal);
+    assert_eq!(gateway.login(&header, &body).status, 201, "{}", gateway.log());
+    assert_eq!(gateway.login(&header, &body).status, 401);
+}

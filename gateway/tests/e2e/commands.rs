@@ -1,0 +1,192 @@
+//! The commands beside `serve`, and the admin socket.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use crate::stand::{Stand, basic};
+use crate::token::token;
+
+#[test]
+fn enrol_prints_a_table_that_works_and_a_password_that_only_its_owner_reads() {
+    let mut stand = Stand::new();
+    let file = stand.file("run/new.password");
+    let enrolled = stand.run(&["enrol", "new", "--user", "0", "--from", "10.0.0.0/8", "--password-file", &file]);
+    assert_eq!(enrolled.code, 0, "{enrolled:?}");
+    let password = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(password.trim().len() == 43 && !enrolled.stdout.contains(password.trim()), "{enrolled:?}");
+    stand.clients.push_str(&enrolled.stdout);
+    let gateway = stand.serve();
+    let credentials = format!("new:{}", password.trim());
+    let header = format!("Basic {}", base64::Engine::encode(&base64::engine::general_purpose::STANDARD, credentials));
+    assert_eq!(gateway.login(&header, "").status, 201, "{}", gateway.log());
+    // A file that is there is not overwritten.
+    let again = stand.run(&["enrol", "new", "--user", "0", "--password-file", &file]);
+    assert!(again.code == 2 && again.stdout.is_empty() && again.stderr.contains("hint: "), "{again:?}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), password);
+    let nowhere = stand.run(&["enrol", "new"]);
+    assert!(nowhere.code == 2 && nowhere.stderr.contains("--user"), "{nowhere:?}");
+}
+
+#[test]
+fn enrol_refuses_a_certificate_that_anaplan_could_accept() {
+    let stand = Stand::new();
+    stand.copy(token().path.join("cert.pem"), "registered.pem");
+    let file = stand.file("registered.pem");
+    let refused = stand.run(&["enrol", "old", "--user", "0", "--certificate", &file]);
+    assert!(refused.code == 2 && refused.stderr.contains("transition"), "{refused:?}");
+    let taken = stand.run(&["enrol", "old", "--user", "0", "--certificate", &file, "--transition"]);
+    assert!(taken.code == 0 && taken.stdout.contains("transition = true"), "{taken:?}");
+    let own = stand.run(&["enrol", "own", "--user", "0", "--certificate", &stand.file("tool.pem")]);
+    assert!(own.code == 0 && own.stdout.contains("payload_versions = [\"v1\", \"v2\"]"), "{own:?}");
+}
+
+#[test]
+fn check_names_what_each_client_may_send_and_what_is_wrong() {
+    let mut stand = Stand::new();
+    stand.head = "listen = [\"127.0.0.1:731\", \"[::1]:8731\"]\n".into();
+    let config = stand.configure();
+    let good = stand.run(&["check", "--config", &config]);
+    assert_eq!(good.code, 0, "{good:?}");
+    for wanted in [
+        "client finance: sends a password or a certificate with v1 or v2, from loopback and TLS",
+        "is ready",
+        "issued by CN=cba-gateway-test-CA",
+        "TLSv1_3 with localhost",
+        "127.0.0.1:731 is a port that only root can take",
+        "[::1]:8731: every user may bind this port",
+    ] {
+        assert!(good.stdout.contains(wanted), "{wanted}: {good:?}");
+    }
+    stand.agents = vec![stand.path().join("nowhere.sock")];
+    let config = stand.configure();
+    let bad = stand.run(&["check", "--config", &config]);
+    assert!(bad.code == 8 && bad.stdout.contains("FAIL") && bad.stdout.contains("hint: "), "{bad:?}");
+}
+
+#[test]
+fn configurations_that_do_not_hold_are_refused_with_a_hint() {
+    let stand = Stand::new();
+    let good = std::fs::read_to_string(stand.configure()).unwrap();
+    let pem = stand.file("tool.pem");
+    stand.openssl(&[
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:1024",
+        "-nodes",
+        "-keyout",
+        "s.key",
+        "-out",
+        "small.pem",
+        "-subj",
+        "/CN=s",
+    ]);
+    stand.openssl(&[
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        "m.key",
+        "-out",
+        "mail.pem",
+        "-subj",
+        "/CN=m/emailAddress=a@example.com",
+    ]);
+    let (small, mail) = (stand.file("small.pem"), stand.file("mail.pem"));
+    for (what, text) in [
+        ("unknown field", format!("{good}surprise = 1\n")),
+        ("letters, digits", good.replace("name = \"finance\"", "name = \"fi nance\"")),
+        ("needs users", good.replace("users =", "# users =").replace("from =", "# from =")),
+        ("the same certificate", format!("{good}[[client]]\nname = \"b\"\ncertificates = [\"{pem}\"]\nusers = [0]\n")),
+        (
+            "two clients have the name",
+            format!("{good}[[client]]\nname = \"finance\"\npassword_sha256 = [\"{}\"]\nusers = [0]\n", "ab".repeat(32)),
+        ),
+        ("1024 bits", good.replace(&pem, &small)),
+        ("an e-mail address", good.replace(&pem, &mail)),
+        (
+            "64 hexadecimal digits",
+            good.replacen("password_sha256 = [\"", "password_sha256 = [\"MARKER-PASSWORD\", \"", 1),
+        ),
+        ("wrong type", good.replacen("rate_limit_per_minute = ", "rate_limit_per_minute = \"MARKER-PASSWORD\" # ", 1)),
+        ("no such user", good.replace("users = [0]", "users = [\"nobody-at-all\"]")),
+        ("https", good.replace("https://localhost", "http://example.com")),
+    ] {
+        let path = stand.write("config.toml", &text);
+        let run = stand.run(&["serve", "--config", &path]);
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{what} {run:?}");
+        assert!(run.stderr.contains(what) && run.stderr.contains("\nhint: "), "{what}: {run:?}");
+        assert!(!run.stderr.contains("MARKER"), "{run:?}");
+    }
+    let path = stand.write("config.toml", &good);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let run = stand.run(&["serve", "--config", &path]);
+    assert!(run.code == 2 && run.stderr.contains("others than root could have written it"), "{run:?}");
+}
+
+#[test]
+fn the_admin_socket_tells_health_metrics_and_clients_to_its_group_alone() {
+    let stand = Stand::new();
+    let mut gateway = stand.serve();
+    assert_eq!(gateway.login(&basic("finance"), "").status, 201);
+    let id = "client finance";
+    gateway.wait_for_log(id);
+    let config = stand.file("config.toml");
+    let socket = stand.file("run/admin.sock");
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
+    let health = stand.run(&["health", "--socket", &socket]);
+    assert_eq!((health.code, health.stdout.as_str()), (0, "ready\n"), "{health:?}");
+    assert_eq!(stand.run(&["health", "--live", "--config", &config]).stdout, "alive\n");
+    let clients = stand.run(&["clients", "--config", &config]);
+    assert!(clients.stdout.contains("finance") && clients.stdout.contains("password  ok (201)"), "{clients:?}");
+    let metrics = curl(&socket, "/metrics");
+    for wanted in [
+        "cba_gateway_logins_total{client=\"finance\",identity=\"password\",outcome=\"ok\"} 1",
+        "cba_gateway_ready 1",
+        "cba_gateway_client_certificate_not_after_timestamp_seconds{client=\"finance\"",
+        "cba_gateway_client_in_transition{client=\"finance\"} 0",
+    ] {
+        assert!(metrics.contains(wanted), "{wanted}: {metrics}");
+    }
+    drop(gateway);
+    let gone = stand.run(&["health", "--socket", &socket]);
+    assert!(gone.code == 9 && gone.stderr.contains("hint: "), "{gone:?}");
+    // A socket that was left behind is replaced.
+    let gateway = stand.serve();
+    assert_eq!(stand.run(&["health", "--live", "--socket", &socket]).code, 0, "{}", gateway.log());
+}
+
+fn curl(socket: &str, path: &str) -> String {
+    let url = format!("http://localhost{path}");
+    let output = Command::new("curl").args(["-sS", "--unix-socket", socket, &url]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn metrics_are_written_for_node_exporter() {
+    let mut stand = Stand::new();
+    stand.tables = "[admin]\nmetrics_file = \"DIR/run/gateway.prom\"\n".into();
+    let _gateway = stand.serve();
+    let file = stand.path().join("run/gateway.prom");
+    let give_up = std::time::Instant::now() + crate::stand::PATIENCE;
+    while !std::fs::read_to_string(&file).unwrap_or_default().contains("cba_gateway_ready 1") {
+        assert!(std::time::Instant::now() < give_up);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
+}
+
+#[test]
+fn completions_and_manual_pages_name_each_command() {
+    let stand = Stand::new();
+    let bash = stand.run(&["completions", "bash"]);
+    assert!(bash.code == 0 && bash.stdout.contains("enrol"), "{bash:?}");
+    let man = stand.run(&["man", &stand.file("run")]);
+    assert_eq!(man.code, 0, "{man:?}");
+    assert!(stand.path().join("run/cba-gateway-enrol.1").exists());
+    let unknown = stand.run(&["enroll"]);
+    assert!(unknown.code == 2 && unknown.stderr.contains("enrol"), "{unknown:?}");
+}

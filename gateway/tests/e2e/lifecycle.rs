@@ -1,0 +1,163 @@
+//! Start, reload and end.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::fd::AsRawFd as _;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use crate::service::Behaviour;
+use crate::stand::{Stand, basic, message, read_reply};
+use crate::token::{GATEWAY_USER, is_root};
+
+#[test]
+fn a_reload_takes_the_whole_set_or_nothing() {
+    let mut stand = Stand::new();
+    let mut gateway = stand.serve();
+    let mut open = gateway.connect();
+    let request = gateway.text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
+    open.write_all(request.as_bytes()).unwrap();
+    assert_eq!(read_reply(&mut open).unwrap().status, 201);
+    let good = stand.clients.clone();
+    for broken in [
+        "[[client]]\nname = \"x\"\n",
+        "surprise = 1\n",
+        "[[client]]\nname = \"x\"\ncertificates = [\"/nowhere.pem\"]\nusers = [0]\n",
+    ] {
+        stand.clients = format!("{good}{broken}").replacen("users", "disabled = true\nusers", 1);
+        stand.configure();
+        gateway.reload();
+        assert!(gateway.log().contains("the old one stays in force"), "{}", gateway.log());
+        assert_eq!(gateway.login(&basic("finance"), "").status, 201);
+    }
+    stand.clients = good.replacen("users", "disabled = true\nusers", 1);
+    stand.configure();
+    gateway.reload();
+    // The newest set judges requests on open connections, too.
+    open.write_all(request.as_bytes()).unwrap();
+    assert_eq!(read_reply(&mut open).unwrap().status, 401);
+}
+
+#[test]
+fn a_reload_forgets_no_spent_message() {
+    let stand = Stand::new();
+    let mut gateway = stand.serve();
+    let (header, body) = stand.certificate_login("tool", "v2", &message(0));
+    assert_eq!(gateway.login(&header, &body).status, 201);
+    gateway.reload();
+    assert_eq!(gateway.login(&header, &body).status, 401);
+}
+
+#[test]
+fn sigterm_answers_each_login_under_way() {
+    let stand = Stand::new();
+    let mut gateway = stand.serve();
+    stand.service.behave(Behaviour::Held);
+    let request = gateway.text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
+    let mut callers: Vec<_> = (0..20).map(|_| gateway.connect()).collect();
+    for caller in &mut callers {
+        caller.write_all(request.as_bytes()).unwrap();
+    }
+    stand.service.wait_for(20);
+    gateway.signal(Signal::TERM);
+    gateway.hear("STOPPING=1");
+    stand.service.release();
+    for caller in &mut callers {
+        let reply = read_reply(caller).unwrap();
+        assert_eq!(reply.status, 201, "{reply:?}");
+        assert_eq!(reply.header("connection"), Some("close"));
+    }
+    assert!(gateway.wait().success(), "{}", gateway.log());
+}
+
+#[test]
+fn a_port_that_was_taken_before_is_an_error_that_names_it() {
+    let mut stand = Stand::new();
+    for address in ["127.0.0.1", "[::1]"] {
+        let taken = TcpListener::bind(format!("{address}:0")).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        stand.head = format!("listen = [\"127.0.0.1:{port}\", \"[::1]:{port}\"]\n");
+        let config = stand.configure();
+        let run = stand.run(&["serve", "--config", &config]);
+        assert_eq!(run.code, 2, "{run:?}");
+        assert!(
+            run.stderr.contains(&format!("cannot listen on {address}:{port}")) && run.stderr.contains("hint: `ss"),
+            "{run:?}"
+        );
+    }
+}
+
+#[test]
+fn a_plain_listener_on_an_outside_address_is_an_error() {
+    let mut stand = Stand::new();
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:731"] {
+        stand.head = format!("listen = [\"{address}\"]\n");
+        let config = stand.configure();
+        let run = stand.run(&["serve", "--config", &config]);
+        assert!(run.code == 2 && run.stderr.contains("no loopback address"), "{run:?}");
+    }
+    stand.head = "listen = [\"127.0.0.1:0\"]\n".into();
+    assert!(stand.serve().log().contains("`localhost` may lead a tool to the other"));
+}
+
+/// Starts the gateway with an inherited listener as descriptor 3, as systemd does.
+fn inherit(stand: &Stand, listener: &TcpListener, config: &str) -> Command {
+    let mut command = Command::new("/usr/bin/python3");
+    let start = "import os, sys
+os.dup2(int(sys.argv[1]), 3, inheritable=True)
+os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])";
+    rustix::io::fcntl_setfd(listener, rustix::io::FdFlags::empty()).unwrap();
+    let program = stand.command(&[]);
+    command.args(["-c", start, &listener.as_raw_fd().to_string()]).arg(program.get_program());
+    command.args(["serve", "--config", config]).stdin(Stdio::null());
+    if is_root() {
+        use std::os::unix::process::CommandExt as _;
+        command.uid(GATEWAY_USER).gid(GATEWAY_USER);
+    }
+    command
+}
+
+#[test]
+fn an_inherited_listener_is_served_and_an_outside_one_refused() {
+    let mut stand = Stand::new();
+    // Not bound where sockets are inherited.
+    stand.head = "listen = [\"127.0.0.1:1\", \"[::1]:1\"]\n".into();
+    let config = stand.configure();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut gateway = stand.start(inherit(&stand, &listener, &config));
+    gateway.port = listener.local_addr().unwrap().port();
+    assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
+    let outside = TcpListener::bind("0.0.0.0:0").unwrap();
+    let output = inherit(&stand, &outside, &config).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && errors.contains("no loopback address"), "{errors}");
+}
+
+#[test]
+fn the_gateway_does_not_serve_as_root() {
+    assert!(is_root(), "this test must run as root");
+    let stand = Stand::new();
+    let config = stand.configure();
+    let output = Command::new(crate::stand::BINARY).args(["serve", "--config", &config]).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(5) && errors.contains("cannot serve as root"), "{errors}");
+}
+
+#[test]
+fn a_caller_that_left_is_not_signed_for() {
+    let mut stand = Stand::new();
+    let agent = crate::agents::FakeAgent::silent(&stand);
+    stand.agents = vec![agent.path.clone()];
+    let mut gateway = stand.serve();
+    let mut caller = gateway.connect();
+    let request = gateway.text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
+    caller.write_all(request.as_bytes()).unwrap();
+    agent.wait_for_request();
+    drop(caller);
+    // The agent sees that nobody waits any more.
+    agent.wait_for_close();
+    gateway.wait_for_log("abandoned");
+    assert!(stand.service.arrived().is_empty());
+}

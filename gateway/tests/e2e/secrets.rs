@@ -1,0 +1,87 @@
+//! Where secrets must not be: log, metrics, memory dumps.
+
+use std::fs;
+use std::process::Command;
+
+use crate::stand::{PASSWORD, Stand, basic, message};
+
+#[test]
+fn no_marker_is_in_log_metrics_or_clients() {
+    let stand = Stand::new();
+    let mut command = {
+        let config = stand.configure();
+        stand.command(&["serve", "-vv", "--config", &config])
+    };
+    command.env("RUST_BACKTRACE", "1");
+    let mut gateway = stand.start(command);
+    let token = gateway.login(&basic("finance"), "").token();
+    gateway.with_token("POST /token/validate", &token);
+    let (header, body) = stand.certificate_login("tool", "v2", &message(0));
+    gateway.login(&header, &body);
+    gateway.login(&header, &body);
+    gateway.login("Basic somebody:MARKER-REAL-PASSWORD", "");
+    gateway.wait_for_log("v2 in, v2 out, 201");
+    let socket = stand.file("run/admin.sock");
+    let ask = |path: &str| {
+        let url = format!("http://localhost{path}");
+        let output = Command::new("curl").args(["-sS", "--unix-socket", &socket, &url]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let everything = [gateway.log(), ask("/metrics"), ask("/clients")].join("\n");
+    let payload: serde_json::Value = serde_json::from_str(&stand.service.arrived()[0].body).unwrap();
+    let local: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let mut secrets = vec![token, PASSWORD.to_owned(), "MARKER".to_owned()];
+    for payload in [payload, local] {
+        for member in ["encodedData", "encodedSignedData"] {
+            secrets.push(payload[member].as_str().unwrap()[..40].to_owned());
+        }
+    }
+    for secret in secrets {
+        assert!(!everything.contains(&secret), "{secret} in {everything}");
+    }
+}
+
+#[test]
+fn the_process_is_undumpable_and_leaves_no_core() {
+    let stand = Stand::new();
+    let gateway = stand.serve();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", gateway.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    // The files of an undumpable process belong to root.
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{}/mem", gateway.id())).unwrap());
+    assert_eq!(owner, 0);
+    let status = fs::read_to_string(format!("/proc/{}/status", gateway.id())).unwrap();
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+}
+
+#[test]
+fn the_agents_own_tree_has_no_tls_and_no_http_client() {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+    let mut command = Command::new(env!("CARGO"));
+    command.args([
+        "tree",
+        "--locked",
+        "--offline",
+        "-p",
+        "cba-agent",
+        "-e",
+        "normal,features",
+        "--manifest-path",
+        manifest,
+    ]);
+    let tree = crate::token::run(&mut command);
+    for banned in [
+        "rustls v",
+        "tokio-rustls",
+        "rustls-native-certs",
+        "native-tls",
+        "openssl",
+        "reqwest",
+        "hyper feature \"client\"",
+        "ipnet",
+    ] {
+        assert!(!tree.contains(banned), "cba-agent depends on {banned}");
+    }
+    assert!(tree.contains("hyper feature \"server\""));
+}

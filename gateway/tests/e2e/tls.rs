@@ -1,0 +1,187 @@
+//! The TLS listener, and TLS and proxies towards Anaplan.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use crate::stand::{PASSWORD, Stand, basic, tls_files};
+
+/// Adds the TLS listener to a stand.
+fn with_tls(stand: &mut Stand) {
+    stand.copy(tls_files().join("leaf.pem"), "server.pem");
+    stand.copy(tls_files().join("leaf.key"), "server.key");
+    stand.tables =
+        "[tls]\nlisten = [\"127.0.0.1:0\"]\ncertificate = \"DIR/server.pem\"\nkey = \"DIR/server.key\"\n".into();
+}
+
+fn curl(stand: &Stand, port: u16, name: &str, more: &[&str]) -> String {
+    let (ca, user) = (stand.file("ca.pem"), format!("{name}:{name}-{PASSWORD}"));
+    let url = format!("https://localhost:{port}/token/authenticate");
+    let mut command = Command::new("curl");
+    command.args(["-sS", "--ipv4", "-i", "--cacert", &ca, "-u", &user, "-X", "POST", &url]).args(more);
+    String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned()
+}
+
+#[test]
+fn tools_on_other_hosts_log_in_over_tls_from_their_networks() {
+    let mut stand = Stand::new();
+    with_tls(&mut stand);
+    stand.add_client("far", "from = [\"10.0.0.0/8\"]");
+    stand.add_client("local", "from = []");
+    let gateway = stand.serve();
+    let port = gateway.port_of("serving TLS on 127.0.0.1:").unwrap();
+    for version in ["--tlsv1.3", "--tls-max"] {
+        let more: &[&str] = if version == "--tls-max" { &["--tls-max", "1.2"] } else { &["--tlsv1.3"] };
+        assert!(curl(&stand, port, "finance", more).contains("MARKER-TOKEN"), "{}", gateway.log());
+    }
+    assert!(curl(&stand, port, "far", &[]).contains("401"));
+    // Forwarding headers say nothing.
+    assert!(
+        curl(&stand, port, "far", &["-H", "X-Forwarded-For: 10.1.1.1", "-H", "Forwarded: for=10.1.1.1"])
+            .contains("401")
+    );
+    // A client without `from` is not served there.
+    assert!(curl(&stand, port, "local", &[]).contains("401"));
+    assert!(!curl(&stand, port, "finance", &["--tls-max", "1.1"]).contains("MARKER"));
+    let health = Command::new("curl")
+        .args(["-sS", "--ipv4", "--cacert", &stand.file("ca.pem"), &format!("https://localhost:{port}/readyz")])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&health.stdout), "ready\n");
+}
+
+#[test]
+fn plain_http_on_the_tls_port_gets_nothing() {
+    let mut stand = Stand::new();
+    with_tls(&mut stand);
+    let gateway = stand.serve();
+    let port = gateway.port_of("serving TLS on 127.0.0.1:").unwrap();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let text = gateway.text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
+    stream.write_all(text.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(!String::from_utf8_lossy(&answer).contains("HTTP"));
+    // A handshake that does not begin ends.
+    let mut silent = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    silent.set_read_timeout(Some(crate::stand::PATIENCE)).unwrap();
+    assert_eq!(silent.read(&mut [0]).unwrap_or(0), 0);
+}
+
+#[test]
+fn a_new_certificate_of_the_tls_listener_needs_no_restart() {
+    let mut stand = Stand::new();
+    with_tls(&mut stand);
+    let mut gateway = stand.serve();
+    let port = gateway.port_of("serving TLS on 127.0.0.1:").unwrap();
+    // Certificate and key that do not belong together change nothing.
+    stand.tool_identity("server2");
+    stand.copy(stand.path().join("server2.key"), "server.key");
+    gateway.reload();
+    assert!(gateway.log().contains("the old one stays in force"), "{}", gateway.log());
+    assert!(curl(&stand, port, "finance", &[]).contains("MARKER-TOKEN"));
+    stand.copy(stand.path().join("server2.pem"), "server.pem");
+    gateway.reload();
+    assert!(!curl(&stand, port, "finance", &[]).contains("MARKER-TOKEN"));
+    assert!(curl(&stand, port, "finance", &["--insecure"]).contains("MARKER-TOKEN"), "{}", gateway.log());
+}
+
+#[test]
+fn a_service_with_another_certificate_gets_nothing() {
+    let mut stand = Stand::new();
+    // The service's certificate is of a CA that the gateway does not know.
+    stand.tables = format!("[upstream]\nauth_url = \"{}\"\n", stand.service.url());
+    let gateway = stand.serve();
+    let reply = gateway.login(&basic("finance"), "");
+    assert_eq!(reply.status, 502, "{reply:?}");
+    drop(gateway);
+    // Its certificate is for another name.
+    stand.tables = format!(
+        "[upstream]\nauth_url = \"https://localhost.localdomain:{}\"\nca_file = \"DIR/ca.pem\"\nproxy = \"http://127.0.0.1:{}\"\n",
+        stand.service.port,
+        proxy(stand.service.port, 200).0
+    );
+    let gateway = stand.serve();
+    assert_eq!(gateway.login(&basic("finance"), "").status, 502);
+    assert!(stand.service.arrived().is_empty());
+}
+
+/// A proxy that records what it is sent before the tunnel, and tunnels to a port or answers with a status.
+fn proxy(to: u16, status: u16) -> (u16, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, heads) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(Vec::new())));
+    let recorded = Arc::clone(&heads);
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && client.read(&mut byte).is_ok_and(|read| read == 1) {
+                head.push(byte[0]);
+            }
+            recorded.lock().unwrap().push(String::from_utf8_lossy(&head).into_owned());
+            client.write_all(format!("HTTP/1.1 {status} X\r\nX: y\r\n\r\n").as_bytes()).unwrap();
+            if status == 200 {
+                let mut server = TcpStream::connect(("127.0.0.1", to)).unwrap();
+                let (mut client_in, mut server_in) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                let recorded = Arc::clone(&recorded);
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 4096];
+                    while let Ok(read) = client_in.read(&mut buffer) {
+                        if read == 0 || server_in.write_all(&buffer[..read]).is_err() {
+                            return;
+                        }
+                        recorded.lock().unwrap().push(String::from_utf8_lossy(&buffer[..read]).into_owned());
+                    }
+                });
+                std::thread::spawn(move || std::io::copy(&mut server, &mut client));
+            }
+        }
+    });
+    (port, heads)
+}
+
+#[test]
+fn a_proxy_tunnels_and_sees_neither_payload_nor_token() {
+    let mut stand = Stand::new();
+    let (port, seen) = proxy(stand.service.port, 200);
+    stand.write("proxy-credentials", "user:MARKER-PROXY\n");
+    let upstream = format!("[upstream]\nauth_url = \"{}\"\nca_file = \"DIR/ca.pem\"\n", stand.service.url());
+    stand.tables =
+        format!("{upstream}proxy = \"http://127.0.0.1:{port}\"\nproxy_credentials_file = \"DIR/proxy-credentials\"\n");
+    let gateway = stand.serve();
+    assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
+    let all = seen.lock().unwrap().join("\n");
+    assert!(all.starts_with(&format!("CONNECT localhost:{} HTTP/1.1\r\n", stand.service.port)), "{all}");
+    assert!(all.contains("Proxy-Authorization: Basic dXNlcjpNQVJLRVItUFJPWFk="), "{all}");
+    for secret in ["CACertificate", "encodedData", "MARKER-TOKEN"] {
+        assert!(!all.contains(secret), "{secret}");
+    }
+    drop(gateway);
+    // The environment's proxy, as systemd units set it.
+    stand.tables = upstream;
+    seen.lock().unwrap().clear();
+    stand.environment = vec![("HTTPS_PROXY".into(), format!("http://127.0.0.1:{port}"))];
+    let gateway = stand.serve();
+    assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
+    assert!(!seen.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_proxy_that_wants_credentials_is_told_apart() {
+    let mut stand = Stand::new();
+    let (port, _) = proxy(0, 407);
+    stand.tables = format!(
+        "[upstream]\nauth_url = \"{}\"\nca_file = \"DIR/ca.pem\"\nproxy = \"http://127.0.0.1:{port}\"\n",
+        stand.service.url()
+    );
+    let config = stand.configure();
+    let check = stand.run(&["check", "--config", &config]);
+    assert_eq!(check.code, 8, "{check:?}");
+    assert!(
+        check.stdout.contains("wants credentials (407)") && check.stdout.contains("proxy_credentials_file"),
+        "{check:?}"
+    );
+    let gateway = stand.serve();
+    // 407 would make a client look for its own proxy's credentials.
+    assert_eq!(gateway.login(&basic("finance"), "").status, 502);
+}
