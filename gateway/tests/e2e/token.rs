@@ -67,11 +67,9 @@ pub(crate) fn token() -> &'static Token {
         std::thread::spawn({
             let (socket, path, audit) = (token.socket.clone(), token.path.clone(), token.audit.clone());
             move || {
-                let _agent = start_agent(&path, &socket, &audit);
+                let mut agent = start_agent(&path, &socket, &audit);
                 sender.send(()).unwrap();
-                loop {
-                    std::thread::park();
-                }
+                let _ = agent.wait();
             }
         });
         started.recv_timeout(Duration::from_secs(60)).expect("the agent did not start");
@@ -79,6 +77,7 @@ pub(crate) fn token() -> &'static Token {
     })
 }
 
+#[allow(clippy::zombie_processes)] // Where it panics, the process that would wait ends.
 fn start_agent(path: &Path, socket: &Path, audit: &Path) -> std::process::Child {
     let notify = UnixDatagram::bind(path.join("notify")).unwrap();
     notify.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
