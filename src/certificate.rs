@@ -5,20 +5,28 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use const_oid::ObjectIdentifier;
-use const_oid::db::{rfc5280, rfc5912};
-use der::asn1::UintRef;
-use der::{Decode as _, Encode as _, Reader as _};
+use const_oid::db::rfc5280;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
-use x509_cert::ext::pkix::name::{GeneralName, OtherName};
-use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
-
-use crate::printable::{hex, printable};
 
 pub mod attestation;
+mod ber;
 pub mod chain;
-pub mod container;
+mod extensions;
+mod fields;
+pub mod file_format;
+pub mod leaf;
+mod names;
+mod pem;
+mod time;
+
+pub use ber::BerError;
+pub use extensions::KeyUsage;
+pub use time::utc;
+
+use extensions::Extensions;
+use fields::Fields;
 
 /// The base64 behind `CACertificate`, of which two forms are in circulation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,12 +46,16 @@ pub struct Certificate {
     pub subject: String,
     /// The issuer's name (RFC 4514), fit for a terminal.
     pub issuer: String,
-    /// The serial number in hexadecimal.
+    /// The serial number in hexadecimal; negative ones begin with a minus sign.
     pub serial: String,
-    /// Start of validity, seconds of Unix time.
+    /// Start of validity, seconds of Unix time; 0 for all times before 1970.
     pub not_before: u64,
-    /// End of validity, seconds of Unix time, itself still valid (RFC 5280 section 4.1.2.5).
+    /// End of validity, seconds of Unix time, itself still valid (RFC 5280 section 4.1.2.5); 0 for all times before 1970.
     pub not_after: u64,
+    /// Start of validity as RFC 3339 in UTC.
+    pub valid_from: String,
+    /// End of validity as RFC 3339 in UTC.
+    pub valid_until: String,
     /// E-mail addresses, those of the subject alternative name first.
     pub emails: Vec<String>,
     /// The RSA modulus, big-endian without leading zeros.
@@ -54,31 +66,41 @@ pub struct Certificate {
     pub alternative_names: Vec<String>,
     /// The key usage; `None` where the certificate has no such extension.
     pub key_usage: Option<KeyUsage>,
-    /// The extended key usages; `None` where the certificate has no such extension.
-    pub extended_key_usage: Option<Vec<ObjectIdentifier>>,
+    /// The extended key usages, in dots; `None` where the certificate has no such extension.
+    pub extended_key_usage: Option<Vec<String>>,
     /// Whether the basic constraints make it a CA.
     pub is_ca: bool,
     /// Whether it is a YubiKey's attestation of a key, which shares that key's modulus and ID but logs nobody in.
     pub is_attestation: bool,
     /// Whether it names a CRL or an OCSP responder.
     pub says_where_it_is_revoked: bool,
+    /// What is not as RFC 5280 wants it, and was read all the same, each as `its serial number is negative`.
+    pub deviations: Vec<String>,
 }
 
 /// Why bytes are no certificate that can be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
     /// Not X.509.
-    #[error("not an X.509 certificate")]
-    Parse(#[source] der::Error),
-    /// More than zero padding behind it.
-    #[error("{0} bytes of something else behind the certificate")]
+    #[error("it is not an X.509 certificate: {0}")]
+    NotX509(BerError),
+    /// A field that a rule reads is broken.
+    #[error("its {field} cannot be read: {reason}")]
+    Field {
+        /// The field's name.
+        field: &'static str,
+        /// What is wrong.
+        reason: BerError,
+    },
+    /// An extension that a rule reads is there twice.
+    #[error("it has more than one {0} extension")]
+    Twice(&'static str),
+    /// More than padding behind it.
+    #[error("{0} bytes of something else follow it")]
     Trailing(usize),
     /// Another kind of key.
-    #[error("the certificate's key is not RSA")]
+    #[error("its key is not RSA")]
     NotRsa,
-    /// A key that does not parse.
-    #[error("the certificate's RSA key does not parse")]
-    Key(#[source] der::Error),
     /// No PEM block of a certificate.
     #[error("no PEM certificate found")]
     NoPem,
@@ -88,48 +110,40 @@ pub enum CertificateError {
 }
 
 impl Certificate {
-    /// Parses DER, with any zero padding behind it (some tokens pad what they store).
+    /// Parses DER or BER. Padding may follow: some tokens fill what they store with `00` or `ff`, and people add newlines.
     ///
     /// # Errors
-    /// When it is no X.509 certificate (RFC 5280) or its key is not RSA.
+    /// When it is no X.509 certificate (RFC 5280), a field that a rule reads is broken, or its key is not RSA.
     pub fn from_der(bytes: &[u8]) -> Result<Self, CertificateError> {
-        let (parsed, rest) = x509_cert::Certificate::from_der_partial(bytes).map_err(CertificateError::Parse)?;
-        if rest.iter().any(|&byte| byte != 0 && byte != 0xff) {
-            return Err(CertificateError::Trailing(rest.len()));
-        }
-        let der = bytes[..bytes.len() - rest.len()].to_vec();
-        let tbs = parsed.tbs_certificate();
-        let (modulus, exponent) = rsa_key(tbs.subject_public_key_info())?;
-        let extension = CertificateError::Parse;
-        let key_usage = tbs.get_extension::<KeyUsage>().map_err(extension)?;
-        let usages = tbs.get_extension::<ExtendedKeyUsage>().map_err(extension)?;
-        let constraints = tbs.get_extension::<BasicConstraints>().map_err(extension)?;
-        let names = tbs.get_extension::<SubjectAltName>().map_err(extension)?;
-        let any_extension = |is_it: &dyn Fn(ObjectIdentifier) -> bool| {
-            tbs.extensions().is_some_and(|all| all.iter().any(|one| is_it(one.extn_id)))
-        };
-        let mut emails: Vec<String> = names.as_ref().map(|(_, names)| rfc822_names(names)).unwrap_or_default();
-        emails.extend(
-            subject_emails(tbs.subject()).into_iter().filter(|email| !emails.contains(email)).collect::<Vec<_>>(),
-        );
+        let mut fields = Fields::read(unpadded(bytes)?)?;
+        let (modulus, exponent) = fields.rsa_key()?;
+        let extensions = Extensions::read(&fields)?;
+        let mut deviations = fields.deviations;
+        deviations.extend(extensions.deviations);
+        let mut emails = extensions.alternative_names.emails;
+        emails.extend(fields.subject.emails);
+        let mut seen = std::collections::HashSet::new();
+        emails.retain(|email| seen.insert(email.clone()));
+        let clamped = |time: time::Time| u64::try_from(time.seconds).unwrap_or(0);
         Ok(Self {
-            subject: printable(&tbs.subject().to_string()),
-            issuer: printable(&tbs.issuer().to_string()),
-            serial: hex(tbs.serial_number().as_bytes()),
-            not_before: tbs.validity().not_before.to_unix_duration().as_secs(),
-            not_after: tbs.validity().not_after.to_unix_duration().as_secs(),
+            der: fields.whole.to_vec(),
+            subject: fields.subject.text,
+            issuer: fields.issuer.text,
+            serial: fields.serial,
+            not_before: clamped(fields.not_before),
+            not_after: clamped(fields.not_after),
+            valid_from: time::text(fields.not_before.seconds),
+            valid_until: time::text(fields.not_after.seconds),
             emails,
-            modulus,
-            exponent,
-            alternative_names: names.map(|(_, names)| names.0.iter().map(named).collect()).unwrap_or_default(),
-            key_usage: key_usage.map(|(_, usage)| usage),
-            extended_key_usage: usages.map(|(_, usages)| usages.0),
-            is_ca: constraints.is_some_and(|(_, constraints)| constraints.ca),
-            is_attestation: any_extension(&attestation::is_attestation),
-            says_where_it_is_revoked: any_extension(&|oid| {
-                [rfc5280::ID_CE_CRL_DISTRIBUTION_POINTS, rfc5280::ID_PE_AUTHORITY_INFO_ACCESS].contains(&oid)
-            }),
-            der,
+            modulus: modulus.to_vec(),
+            exponent: exponent.to_vec(),
+            alternative_names: extensions.alternative_names.names,
+            key_usage: extensions.key_usage,
+            extended_key_usage: extensions.extended_key_usage,
+            is_ca: extensions.is_ca,
+            is_attestation: extensions.is_attestation,
+            says_where_it_is_revoked: extensions.says_where_it_is_revoked,
+            deviations,
         })
     }
 
@@ -196,28 +210,13 @@ impl Certificate {
     /// Its key usages by the standard's names (RFC 5280 section 4.2.1.3).
     #[must_use]
     pub fn key_usage_names(&self) -> Option<Vec<&'static str>> {
-        let usage = self.key_usage?;
-        let all = [
-            ("digitalSignature", usage.digital_signature()),
-            ("nonRepudiation", usage.non_repudiation()),
-            ("keyEncipherment", usage.key_encipherment()),
-            ("dataEncipherment", usage.data_encipherment()),
-            ("keyAgreement", usage.key_agreement()),
-            ("keyCertSign", usage.key_cert_sign()),
-            ("cRLSign", usage.crl_sign()),
-            ("encipherOnly", usage.encipher_only()),
-            ("decipherOnly", usage.decipher_only()),
-        ];
-        Some(all.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect())
+        self.key_usage.map(KeyUsage::names)
     }
 
     /// Its extended key usages by the names that policies use; others by their numbers.
     #[must_use]
     pub fn extended_key_usage_names(&self) -> Option<Vec<String>> {
-        let name = |oid: &ObjectIdentifier| {
-            let known = USAGES.iter().find(|(_, known)| known == oid);
-            known.map_or_else(|| oid.to_string(), |(name, _)| (*name).to_owned())
-        };
+        let name = |oid: &String| usage_name(oid).unwrap_or_else(|| oid.clone());
         self.extended_key_usage.as_ref().map(|usages| usages.iter().map(name).collect())
     }
 }
@@ -252,77 +251,21 @@ pub fn pem_certificates(text: &[u8]) -> Result<Vec<Vec<u8>>, CertificateError> {
     Ok(all.into_iter().map(|der| der.to_vec()).collect())
 }
 
-/// A time of a certificate as RFC 3339 in UTC.
-#[must_use]
-pub fn utc(seconds: u64) -> String {
-    der::DateTime::from_unix_duration(std::time::Duration::from_secs(seconds))
-        .map_or_else(|_| format!("{seconds} s after 1970"), |time| time.to_string())
-}
-
-fn rsa_key(key: &x509_cert::spki::SubjectPublicKeyInfoOwned) -> Result<(Vec<u8>, Vec<u8>), CertificateError> {
-    if key.algorithm.oid != rfc5912::RSA_ENCRYPTION {
-        return Err(CertificateError::NotRsa);
-    }
-    let bytes = key.subject_public_key.raw_bytes();
-    // RSAPublicKey ::= SEQUENCE { modulus INTEGER, publicExponent INTEGER } (RFC 8017 appendix A.1.1)
-    let parse = || -> der::Result<(Vec<u8>, Vec<u8>)> {
-        let mut reader = der::SliceReader::new(bytes)?;
-        let pair = reader.sequence(|inner| {
-            let modulus = UintRef::decode(inner)?;
-            let exponent = UintRef::decode(inner)?;
-            Ok::<_, der::Error>((modulus.as_bytes().to_vec(), exponent.as_bytes().to_vec()))
-        })?;
-        reader.finish()?;
-        Ok(pair)
-    };
-    parse().map_err(CertificateError::Key)
-}
-
-fn rfc822_names(names: &SubjectAltName) -> Vec<String> {
-    let email = |name: &GeneralName| match name {
-        GeneralName::Rfc822Name(email) => Some(printable(email.as_str())),
-        _ => None,
-    };
-    names.0.iter().filter_map(email).collect()
-}
-
-/// A name with its kind, in the words of OpenSSL.
-fn named(name: &GeneralName) -> String {
-    let text = match name {
-        GeneralName::Rfc822Name(email) => format!("email:{}", email.as_str()),
-        GeneralName::DnsName(name) => format!("DNS:{}", name.as_str()),
-        GeneralName::UniformResourceIdentifier(uri) => format!("URI:{}", uri.as_str()),
-        GeneralName::DirectoryName(name) => format!("DirName:{name}"),
-        GeneralName::IpAddress(bytes) => match *bytes.as_bytes() {
-            [a, b, c, d] => format!("IP:{}", std::net::Ipv4Addr::new(a, b, c, d)),
-            _ => <[u8; 16]>::try_from(bytes.as_bytes())
-                .map_or_else(|_| "IP:?".into(), |bytes| format!("IP:{}", std::net::Ipv6Addr::from(bytes))),
-        },
-        GeneralName::OtherName(other) => format!("otherName:{}:{}", other.type_id, other_text(other)),
-        GeneralName::RegisteredId(oid) => format!("RID:{oid}"),
-        GeneralName::EdiPartyName(_) => "ediPartyName".into(),
-    };
-    printable(&text)
-}
-
-/// The text of another kind of name, such as Microsoft's user principal name; its DER where it is none.
-fn other_text(other: &OtherName) -> String {
-    let text = other.value.decode_as::<der::asn1::Utf8StringRef<'_>>();
-    text.map_or_else(|_| hex(other.value.value()), |text| text.as_str().to_owned())
-}
-
-fn subject_emails(subject: &x509_cert::name::Name) -> Vec<String> {
-    subject
-        .iter()
-        .filter(|attribute| attribute.oid == const_oid::db::rfc3280::EMAIL_ADDRESS)
-        .filter_map(|attribute| attribute.value.to_der().ok())
-        .filter_map(|value| der::asn1::Ia5StringRef::from_der(&value).ok().map(|email| printable(email.as_str())))
-        .collect()
+/// A certificate without the padding that may follow it.
+///
+/// # Errors
+/// When it is no certificate, or something else follows it.
+pub fn unpadded(bytes: &[u8]) -> Result<&[u8], CertificateError> {
+    let whole = fields::whole(bytes)?.whole;
+    let rest = &bytes[whole.len()..];
+    let is_padding = |byte: &u8| matches!(byte, 0 | 0xff | b'\n' | b'\r' | b' ' | b'\t');
+    if rest.iter().all(is_padding) { Ok(whole) } else { Err(CertificateError::Trailing(rest.len())) }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::printable::hex;
 
     /// A certificate of a test CA: RSA 2048, clientAuth and emailProtection, e-mail in the subject alternative name.
     pub(crate) const LEAF_PEM: &[u8] = include_bytes!("../tests/data/leaf.pem");

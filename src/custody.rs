@@ -357,7 +357,7 @@ fn certificate_report(held: &Held, now: u64) -> CertificateReport {
     let certificate = &held.certificate;
     let above = |found: chain::Authority| Above {
         subject: found.subject,
-        not_after: utc(found.not_after),
+        not_after: found.valid_until,
         sha256: hex(&found.sha256),
     };
     CertificateReport {
@@ -368,8 +368,8 @@ fn certificate_report(held: &Held, now: u64) -> CertificateReport {
         emails: certificate.emails.clone(),
         key_usage: certificate.key_usage_names(),
         extended_key_usage: certificate.extended_key_usage_names(),
-        not_before: utc(certificate.not_before),
-        not_after: utc(certificate.not_after),
+        not_before: certificate.valid_from.clone(),
+        not_after: certificate.valid_until.clone(),
         sha256: hex(&certificate.sha256()),
         source: if held.from_file { "file" } else { "token" },
         chain: chain::above(certificate, &held.others(), now).into_iter().map(above).collect(),

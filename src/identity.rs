@@ -4,14 +4,18 @@
 //! several valid certificates for one key, the first that is pinned, else the older.
 
 use crate::certificate::Certificate;
-use crate::error::{Explain, Kind};
 use crate::facts::{Key, KeyClass, Objects};
 use crate::selector::{ObjectType, Uri};
 
+mod error;
 mod naming;
 mod renewal;
+mod stored;
 
-use naming::{name, selectors, singles};
+pub use error::IdentityError;
+pub use stored::{Stored, Unreadable, certificates};
+
+use naming::{selectors, singles};
 use renewal::one_of;
 
 /// What is asked of the identity. All given members must match.
@@ -27,17 +31,6 @@ pub struct Wanted {
     pub uri: Option<Uri>,
 }
 
-/// A certificate in the token and its object's attributes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// The parsed certificate.
-    pub certificate: Certificate,
-    /// `CKA_ID`.
-    pub id: Vec<u8>,
-    /// `CKA_LABEL`.
-    pub label: Vec<u8>,
-}
-
 /// The chosen identity.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -49,69 +42,8 @@ pub struct Identity {
     pub from_file: bool,
     /// Other certificates for the same key that are valid too, with why this one was chosen.
     pub notice: Option<String>,
-}
-
-/// Why there is no identity.
-#[derive(Debug, thiserror::Error)]
-pub enum IdentityError {
-    /// No private key is visible.
-    #[error("the token shows no private RSA key")]
-    NoKey,
-    /// No certificate is visible.
-    #[error("the token shows no certificate")]
-    NoCertificate,
-    /// The selection fits no key and certificate.
-    #[error("no key with its certificate matches the selection")]
-    NoMatch {
-        /// What there is, each as a selector.
-        candidates: Vec<String>,
-    },
-    /// Nothing pairs up.
-    #[error("no private key has a certificate: {}", .0.join("; "))]
-    NoPair(Vec<String>),
-    /// More than one.
-    #[error("{} identities match", .0.len())]
-    Ambiguous(Vec<String>),
-    /// Several certificates of the key are valid at one time and nothing tells them apart.
-    #[error("two certificates for one key begin at the same time")]
-    SameAge(Vec<String>),
-}
-
-impl Explain for IdentityError {
-    fn kind(&self) -> Kind {
-        match self {
-            Self::Ambiguous(_) | Self::SameAge(_) => Kind::Ambiguous,
-            _ => Kind::NotFound,
-        }
-    }
-
-    fn hints(&self) -> Vec<String> {
-        let each = |word: &str, candidates: &[String]| candidates.iter().map(|c| format!("{word} {c}")).collect();
-        match self {
-            Self::NoCertificate => vec!["some tokens show certificates only after a login: --login".into()],
-            Self::NoKey => vec!["`cba-agent list --login` shows all keys and certificates".into()],
-            Self::NoPair(_) => vec![
-                "write the certificate that belongs to the key into the token: pkcs11-tool --login --type cert --id ID \
-                 --write-object cert.der; for a token that holds none: identity.certificate_file"
-                    .into(),
-            ],
-            Self::NoMatch { candidates } => each("there is", candidates),
-            Self::Ambiguous(candidates) | Self::SameAge(candidates) => each("choose with", candidates),
-        }
-    }
-}
-
-/// The certificates with RSA keys among the objects, and a word about each other.
-#[must_use]
-pub fn certificates(objects: &Objects) -> (Vec<Stored>, Vec<String>) {
-    let (mut stored, mut broken) = (Vec::new(), Vec::new());
-    for found in &objects.certificates {
-        match Certificate::from_der(&found.value) {
-            Ok(certificate) => stored.push(Stored { certificate, id: found.id.clone(), label: found.label.clone() }),
-            Err(error) => broken.push(format!("certificate {}: {error}", name(&found.label, &found.id))),
-        }
-    }
-    (stored, broken)
+    /// Certificates of the token that could not be considered.
+    pub unreadable: Vec<Unreadable>,
 }
 
 /// Chooses the one identity; with `file`, its certificate is the one that must fit.
@@ -125,15 +57,16 @@ pub fn choose(
     now: u64,
 ) -> Result<Identity, IdentityError> {
     let from_file = file.is_some();
-    let stored = match file {
-        Some(certificate) => vec![Stored { certificate, id: Vec::new(), label: Vec::new() }],
+    let (stored, unreadable) = match file {
+        Some(certificate) => (vec![Stored { certificate, id: Vec::new(), label: Vec::new() }], Vec::new()),
         None => leaves(objects),
     };
     let privates = private_keys(objects);
     if privates.is_empty() {
         return Err(IdentityError::NoKey);
     }
-    pair(&privates, objects, (&stored, from_file), wanted, now)
+    let paired = pair(&privates, objects, (&stored, from_file), wanted, now);
+    paired_with(paired, unreadable)
 }
 
 /// Chooses the certificate alone, as far as that is possible without a login: private keys may be invisible, so each
@@ -157,9 +90,9 @@ pub fn choose_certificate(
             (!taken).then(|| stand_in(stored))
         })
     };
-    let stored = leaves(objects);
+    let (stored, unreadable) = leaves(objects);
     if stored.is_empty() {
-        return Err(IdentityError::NoCertificate);
+        return Err(IdentityError::NoCertificate.with(unreadable));
     }
     let mut keys: Vec<Key> = Vec::new();
     for key in stored.iter().filter(|stored| !stored.certificate.is_ca).filter_map(public) {
@@ -167,7 +100,19 @@ pub fn choose_certificate(
             keys.push(key);
         }
     }
-    pair(&keys, objects, (&stored, false), wanted, now)
+    let paired = pair(&keys, objects, (&stored, false), wanted, now);
+    paired_with(paired, unreadable)
+}
+
+/// Names the certificates that could not be considered, in the result or in the error.
+fn paired_with(
+    paired: Result<Identity, IdentityError>,
+    unreadable: Vec<Unreadable>,
+) -> Result<Identity, IdentityError> {
+    match paired {
+        Ok(identity) => Ok(Identity { unreadable, ..identity }),
+        Err(error) => Err(error.with(unreadable)),
+    }
 }
 
 /// Where a certificate is from a file, a visible public key proves that it fits as well as a private one.
@@ -179,9 +124,11 @@ fn with_public_as_private(objects: &Objects, file: bool) -> Objects {
     objects
 }
 
-/// Certificates that can log somebody in: a key's attestation cannot.
-fn leaves(objects: &Objects) -> Vec<Stored> {
-    certificates(objects).0.into_iter().filter(|stored| !stored.certificate.is_attestation).collect()
+/// Certificates that can log somebody in (a key's attestation cannot), and those that cannot be read.
+fn leaves(objects: &Objects) -> (Vec<Stored>, Vec<Unreadable>) {
+    let (mut stored, unreadable) = certificates(objects);
+    stored.retain(|stored| !stored.certificate.is_attestation);
+    (stored, unreadable)
 }
 
 fn stand_in(stored: &Stored) -> Key {
@@ -228,7 +175,13 @@ fn pair(
     match matching.as_slice() {
         [(key, partners)] => {
             let (stored, notice) = one_of(partners, &wanted.certificate_sha256, now)?;
-            Ok(Identity { key: (*key).clone(), certificate: stored.certificate.clone(), from_file, notice })
+            Ok(Identity {
+                key: (*key).clone(),
+                certificate: stored.certificate.clone(),
+                from_file,
+                notice,
+                unreadable: Vec::new(),
+            })
         }
         [] => Err(IdentityError::NoMatch { candidates: selectors(&pairs) }),
         several => Err(IdentityError::Ambiguous(selectors(several))),
@@ -294,6 +247,7 @@ fn uri_fits(uri: &Uri, key: &Key, stored: &Stored, objects: &Objects) -> bool {
 mod tests {
     use super::*;
     use crate::certificate::tests::leaf;
+    use crate::error::{Explain as _, Kind};
     use crate::facts;
 
     fn key(handle: u64, modulus: &[u8], id: u8) -> Key {

@@ -8,7 +8,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::certificate::Certificate;
+use crate::certificate::file_format::{self, HOLDS_A_PRIVATE_KEY};
+use crate::certificate::{Certificate, leaf};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -168,12 +169,16 @@ impl Reached {
     /// When none or several match.
     pub fn identity(&mut self, config: &Config, file: Option<Certificate>) -> Result<Identity> {
         let objects = self.objects()?;
-        if tracing::enabled!(tracing::Level::DEBUG) {
-            identity::certificates(&objects).1.iter().for_each(|other| tracing::debug!("{other}"));
-        }
         let identity = identity::choose(&objects, &config.identity, file, now())?;
         if let Some(notice) = &identity.notice {
             tracing::info!("{notice}");
+        }
+        for other in &identity.unreadable {
+            if other.is_broken() {
+                tracing::warn!("{other}");
+            } else {
+                tracing::debug!("{other}");
+            }
         }
         Ok(identity)
     }
@@ -206,10 +211,10 @@ fn name(slot: &Slot) -> String {
     }
 }
 
-/// Reads a certificate file, PEM or DER.
+/// Reads the certificate of a file, in any form.
 ///
 /// # Errors
-/// When it cannot be read or holds no certificate.
+/// When it cannot be read, or does not hold one certificate that is not a CA's.
 pub fn read_certificate(path: &Path) -> Result<Certificate> {
     const LIMIT: u64 = 1 << 20;
     let shown = path.display();
@@ -219,8 +224,17 @@ pub fn read_certificate(path: &Path) -> Result<Certificate> {
     }
     let mut bytes = Vec::new();
     File::open(path).and_then(|file| file.take(LIMIT).read_to_end(&mut bytes)).map_err(failed)?;
-    let parsed = if bytes.starts_with(&[0x30]) { Certificate::from_der(&bytes) } else { Certificate::from_pem(&bytes) };
-    parsed.map_err(|error| Error::new(Kind::Config, format!("{shown}: {error}")))
+    let unusable = |what: String| Error::new(Kind::Config, format!("cannot use the certificate file {shown}: {what}"));
+    let file = file_format::read(&bytes)
+        .map_err(|what| unusable(format!("it is {what}")).hint(what.remedy(&shown.to_string())))?;
+    if file.has_private_key {
+        tracing::warn!("{shown} {HOLDS_A_PRIVATE_KEY}");
+    }
+    let found = leaf::find(&file.certificates);
+    found.map(|leaf| leaf.certificate).map_err(|error| {
+        let path = file_format::quoted(&shown.to_string());
+        unusable(error.to_string()).hint(format!("`cba-agent doctor --certificate {path}` looks at the file"))
+    })
 }
 
 /// Notices about a certificate that ends soon.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ring::signature::{RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey};
-use x509_cert::der::Decode as _;
+use cba_agent::certificate::Certificate;
+use ring::signature::{RSA_PKCS1_2048_8192_SHA512, RsaPublicKeyComponents};
 
 use crate::Token;
 use crate::agent::{Agent, Turns};
@@ -55,14 +55,13 @@ fn checks(token: &Token) -> Vec<f64> {
     let certificate = decoded(&payload["headers"]["Authorization"]);
     let (message, signature) =
         (decoded(&payload["body"]["encodedData"]), decoded(&payload["body"]["encodedSignedData"]));
-    let certificate = x509_cert::Certificate::from_der(&certificate).unwrap();
-    let key = certificate.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes();
-    let key = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA512, key);
+    let certificate = Certificate::from_der(&certificate).unwrap();
+    let key = RsaPublicKeyComponents { n: &certificate.modulus, e: &certificate.exponent };
     let rounds: Vec<Vec<f64>> = (0..ROUNDS)
         .map(|_| {
             let bare: f64 = token.measured("rate", &["1", "500"]).trim().parse().unwrap();
             let start = Instant::now();
-            (0..COUNT).for_each(|_| key.verify(&message, &signature).unwrap());
+            (0..COUNT).for_each(|_| key.verify(&RSA_PKCS1_2048_8192_SHA512, &message, &signature).unwrap());
             vec![start.elapsed().as_secs_f64() / f64::from(COUNT), 1.0 / bare]
         })
         .collect();

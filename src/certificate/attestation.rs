@@ -3,12 +3,13 @@
 //! PURE. The extensions are Yubico's (arc 1.3.6.1.4.1.41482.3), as its PIV attestation is documented; whether the
 //! certificate chains to Yubico's root is for [`super::chain`] to say.
 
-use const_oid::ObjectIdentifier;
-use der::Decode as _;
 use serde::Serialize;
 
-/// The arc of Yubico's PIV attestation extensions.
-const ARC: &str = "1.3.6.1.4.1.41482.3.";
+use super::ber::{Element, unsigned};
+use super::fields::Fields;
+
+/// The arc of Yubico's PIV attestation extensions, 1.3.6.1.4.1.41482.3, in DER without tag and length.
+const ARC: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0xc4, 0x0a, 0x03];
 
 /// What a device states of a key that it attests. What it does not state is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -25,27 +26,33 @@ pub struct Statement {
     pub fips: bool,
 }
 
-/// Whether an extension is one of an attestation.
-pub(super) fn is_attestation(extension: ObjectIdentifier) -> bool {
-    extension.to_string().starts_with(ARC)
+/// Whether an extension is one of an attestation, by its object identifier in DER.
+pub(super) fn is_attestation(oid: &[u8]) -> bool {
+    oid.len() > ARC.len() && oid.starts_with(ARC)
 }
 
 /// What a certificate states as an attestation; `None` where it is none.
 #[must_use]
 pub fn statement(der: &[u8]) -> Option<Statement> {
-    let parsed = x509_cert::Certificate::from_der(der).ok()?;
-    let extensions = parsed.tbs_certificate().extensions()?;
+    let fields = Fields::read(der).ok()?;
     let value = |number: u8| {
-        let wanted = format!("{ARC}{number}");
-        extensions.iter().find(|one| one.extn_id.to_string() == wanted).map(|one| one.extn_value.as_bytes())
+        let wanted = [ARC, &[number]].concat();
+        fields.values(&wanted).next().and_then(Result::ok)
     };
-    extensions.iter().any(|one| is_attestation(one.extn_id)).then(|| Statement {
+    fields.extensions.iter().any(|one| is_attestation(one.oid)).then(|| Statement {
         firmware: value(3).and_then(|bytes| <[u8; 3]>::try_from(bytes).ok()).map(|[a, b, c]| format!("{a}.{b}.{c}")),
-        serial: value(7).and_then(|bytes| u64::from_der(bytes).ok()).map(|serial| serial.to_string()),
+        serial: value(7).and_then(number).map(|serial| serial.to_string()),
         pin_policy: value(8).and_then(|bytes| policy(bytes.first()?, ["never", "once", "always"])),
         touch_policy: value(8).and_then(|bytes| policy(bytes.get(1)?, ["never", "always", "cached"])),
         fips: value(10).is_some(),
     })
+}
+
+/// An `INTEGER` that is not negative.
+fn number(bytes: &[u8]) -> Option<u64> {
+    let (digits, is_negative) = unsigned(Element::first(bytes).ok()?).ok()?;
+    let fits = !is_negative && digits.len() <= 8;
+    fits.then(|| digits.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 fn policy(byte: &u8, names: [&'static str; 3]) -> Option<&'static str> {

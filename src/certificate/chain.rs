@@ -2,13 +2,13 @@
 //!
 //! PURE. Revocation is deliberately absent: it needs the network, and the service checks it.
 
-use der::Decode as _;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use sha2::{Digest as _, Sha256};
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter};
 
-use super::{Certificate, CertificateError, pem_certificates};
-use crate::printable::printable;
+use super::fields::Fields;
+use super::file_format::{self, FormatError};
+use super::{Certificate, CertificateError, time};
 
 /// The certificates of a `--roots` file: self-issued ones are trusted, others may stand between.
 #[derive(Debug)]
@@ -20,15 +20,40 @@ pub struct Roots {
 /// Why a file of roots cannot be used, or a certificate does not chain to it.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
-    /// The file is no PEM of certificates.
-    #[error("the roots cannot be read")]
-    Roots(#[source] CertificateError),
+    /// The file holds no certificates.
+    #[error("the file is {0}")]
+    NoCertificates(FormatError),
+    /// One of its certificates cannot be read.
+    #[error("certificate {number} of the file cannot be used: {reason}")]
+    Broken {
+        /// Which, from 1.
+        number: usize,
+        /// What is wrong.
+        reason: CertificateError,
+    },
     /// Nothing in it is a root.
     #[error("none of the certificates is self-issued, so none is a root")]
     NoRoot,
     /// No chain.
     #[error("the certificate does not chain to the roots: {0:?}")]
     NoChain(webpki::Error),
+}
+
+impl ChainError {
+    /// What helps, where the file of roots at this path is at fault.
+    #[must_use]
+    pub fn remedy(&self, path: &str) -> Option<String> {
+        let path_in_shell = file_format::quoted(path);
+        match self {
+            Self::NoCertificates(what) => Some(what.remedy(path)),
+            Self::Broken { .. } => Some("get this certificate again from its CA, or take it out of the file".into()),
+            Self::NoRoot => Some(format!(
+                "add the root, whose issuer is itself; `openssl crl2pkcs7 -nocrl -certfile {path_in_shell} | openssl pkcs7 \
+                 -print_certs -noout` shows what is there"
+            )),
+            Self::NoChain(_) => None,
+        }
+    }
 }
 
 struct AnyUsage;
@@ -41,23 +66,22 @@ impl ExtendedKeyUsageValidator for AnyUsage {
 }
 
 impl Roots {
-    /// Reads PEM.
+    /// Reads a file of certificates in any form, and tells whether a private key is in it too.
     ///
     /// # Errors
     /// When it holds no certificate, or no root.
-    pub fn from_pem(text: &[u8]) -> Result<Self, ChainError> {
+    pub fn read(bytes: &[u8]) -> Result<(Self, bool), ChainError> {
         let mut roots = Self { anchors: Vec::new(), intermediates: Vec::new() };
-        for der in pem_certificates(text).map_err(ChainError::Roots)? {
-            let parsed = x509_cert::Certificate::from_der(&der).map_err(CertificateError::Parse);
-            let parsed = parsed.map_err(ChainError::Roots)?;
-            let tbs = parsed.tbs_certificate();
-            if tbs.subject() == tbs.issuer() {
+        let file = file_format::read(bytes).map_err(ChainError::NoCertificates)?;
+        for (at, der) in file.certificates.into_iter().enumerate() {
+            let fields = Fields::read(&der).map_err(|reason| ChainError::Broken { number: at + 1, reason })?;
+            if fields.subject == fields.issuer {
                 roots.anchors.push(der);
             } else {
                 roots.intermediates.push(der.into());
             }
         }
-        if roots.anchors.is_empty() { Err(ChainError::NoRoot) } else { Ok(roots) }
+        if roots.anchors.is_empty() { Err(ChainError::NoRoot) } else { Ok((roots, file.has_private_key)) }
     }
 
     /// Checks that a leaf chains to the roots at a time in seconds of Unix time; `between` may stand between them, as DER.
@@ -80,8 +104,8 @@ impl Roots {
 pub struct Authority {
     /// Its subject, fit for a terminal.
     pub subject: String,
-    /// End of validity, seconds of Unix time.
-    pub not_after: u64,
+    /// End of validity as RFC 3339 in UTC.
+    pub valid_until: String,
     /// Its SHA-256 fingerprint.
     pub sha256: [u8; 32],
 }
@@ -103,19 +127,11 @@ pub fn above(leaf: &Certificate, others: &[&[u8]], now: u64) -> Vec<Authority> {
     found.into_iter().map(|(_, authority)| authority).collect()
 }
 
-/// A certificate's DER without the padding that some tokens put behind it; `None` where it is none.
-#[must_use]
-pub fn unpadded(bytes: &[u8]) -> Option<&[u8]> {
-    let (_, rest) = x509_cert::Certificate::from_der_partial(bytes).ok()?;
-    Some(&bytes[..bytes.len() - rest.len()])
-}
-
 fn authority(der: &[u8]) -> Option<Authority> {
-    let parsed = x509_cert::Certificate::from_der(der).ok()?;
-    let tbs = parsed.tbs_certificate();
+    let fields = Fields::read(der).ok()?;
     Some(Authority {
-        subject: printable(&tbs.subject().to_string()),
-        not_after: tbs.validity().not_after.to_unix_duration().as_secs(),
+        subject: fields.subject.text,
+        valid_until: time::text(fields.not_after.seconds),
         sha256: Sha256::digest(der).into(),
     })
 }
@@ -140,19 +156,24 @@ fn depth(
 
 #[cfg(test)]
 mod tests {
+    use super::super::pem_certificates;
     use super::super::tests::{LEAF_PEM, leaf};
     use super::*;
 
     const CA_PEM: &[u8] = include_bytes!("../../tests/data/ca.pem");
     const OTHER_CA_PEM: &[u8] = include_bytes!("../../tests/data/other-ca.pem");
 
+    fn roots(pem: &[u8]) -> Roots {
+        Roots::read(pem).unwrap().0
+    }
+
     #[test]
     fn a_leaf_chains_to_its_own_ca_alone_and_only_while_valid() {
         let leaf = leaf();
         let now = leaf.not_before + 60;
-        assert!(Roots::from_pem(CA_PEM).unwrap().check(&leaf, &[], now).is_ok());
-        assert!(Roots::from_pem(OTHER_CA_PEM).unwrap().check(&leaf, &[], now).is_err());
-        assert!(Roots::from_pem(CA_PEM).unwrap().check(&leaf, &[], leaf.not_after + 1).is_err());
+        assert!(roots(CA_PEM).check(&leaf, &[], now).is_ok());
+        assert!(roots(OTHER_CA_PEM).check(&leaf, &[], now).is_err());
+        assert!(roots(CA_PEM).check(&leaf, &[], leaf.not_after + 1).is_err());
     }
 
     #[test]
@@ -167,6 +188,6 @@ mod tests {
 
     #[test]
     fn a_leaf_is_no_root() {
-        assert!(matches!(Roots::from_pem(LEAF_PEM), Err(ChainError::NoRoot)));
+        assert!(matches!(Roots::read(LEAF_PEM), Err(ChainError::NoRoot)));
     }
 }

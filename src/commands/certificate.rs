@@ -98,8 +98,8 @@ fn text(certificate: &Certificate) -> String {
         format!("e-mail      {}", list(certificate.emails.clone())),
         format!("usages      {}", certificate.extended_key_usage_names().map_or("not limited".into(), list)),
         format!("key         RSA {}", certificate.bits()),
-        format!("valid from  {}", utc(certificate.not_before)),
-        format!("valid until {}", utc(certificate.not_after)),
+        format!("valid from  {}", certificate.valid_from),
+        format!("valid until {}", certificate.valid_until),
         format!("SHA-256     {}", hex(&certificate.sha256())),
     ]
     .join("\n")
@@ -114,8 +114,8 @@ fn json(certificate: &Certificate) -> Result<String> {
         emails: &'a [String],
         extended_key_usage: Option<Vec<String>>,
         rsa_bits: usize,
-        not_before: String,
-        not_after: String,
+        not_before: &'a str,
+        not_after: &'a str,
         sha256: String,
         pem: String,
     }
@@ -126,8 +126,8 @@ fn json(certificate: &Certificate) -> Result<String> {
         emails: &certificate.emails,
         extended_key_usage: certificate.extended_key_usage_names(),
         rsa_bits: certificate.bits(),
-        not_before: utc(certificate.not_before),
-        not_after: utc(certificate.not_after),
+        not_before: &certificate.valid_from,
+        not_after: &certificate.valid_until,
         sha256: hex(&certificate.sha256()),
         pem: certificate.pem(),
     };

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, StdinLock};
 
 use crate::certificate::chain::Roots;
+use crate::certificate::file_format::HOLDS_A_PRIVATE_KEY;
 use crate::error::{Error, Kind, Result};
 use crate::pin::is_in_background;
 use crate::process::standard_streams;
@@ -11,12 +12,19 @@ use crate::process::standard_streams;
 /// Far beyond any request, and beyond every bundle of roots.
 const LIMIT: u64 = 8 << 20;
 
-/// The roots of a PEM file.
+/// The roots of a file of certificates.
 ///
 /// # Errors
 /// When it cannot be read, or holds no root.
 pub(super) fn read_roots(path: &str) -> Result<Roots> {
-    Roots::from_pem(&read_file(path)?).map_err(|error| Error::new(Kind::Config, format!("{path}: {error}")))
+    let (roots, has_private_key) = Roots::read(&read_file(path)?).map_err(|error| {
+        let message = format!("cannot use the roots {path}: {error}");
+        error.remedy(path).into_iter().fold(Error::new(Kind::Config, message), Error::hint)
+    })?;
+    if has_private_key {
+        tracing::warn!("{path} {HOLDS_A_PRIVATE_KEY}");
+    }
+    Ok(roots)
 }
 
 /// A file's bytes; `-` is standard input.

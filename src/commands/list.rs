@@ -7,7 +7,6 @@ use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
 use super::print;
-use crate::certificate::utc;
 use crate::cli;
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -200,11 +199,11 @@ fn objects(shown: &ShownSlot, objects: &Objects) -> Vec<Object> {
     let (stored, broken) = certificates(objects);
     for one in &stored {
         let certificate = &one.certificate;
-        let until = format!("until {}", utc(certificate.not_after));
+        let until = format!("until {}", certificate.valid_until);
         let details = vec![certificate.subject.clone(), until, format!("sha256 {}", hex(&certificate.sha256()))];
         let json = json!({
             "subject": certificate.subject, "issuer": certificate.issuer, "emails": certificate.emails,
-            "not_before": utc(certificate.not_before), "not_after": utc(certificate.not_after),
+            "not_before": certificate.valid_from, "not_after": certificate.valid_until,
             "sha256": hex(&certificate.sha256()), "attestation": certificate.is_attestation, "ca": certificate.is_ca,
         });
         let uri = uri(ObjectType::Cert, &one.label, &one.id);
@@ -217,16 +216,15 @@ fn objects(shown: &ShownSlot, objects: &Objects) -> Vec<Object> {
             json,
         });
     }
-    for error in broken {
-        let uri = shown.uri.clone();
-        let json = json!({ "error": error });
+    for one in broken {
+        let reason = one.reason();
         all.push(Object {
             kind: "other certificate",
-            label: String::new(),
-            id: String::new(),
-            details: vec![error],
-            uri,
-            json,
+            label: printable_bytes(&one.label),
+            id: hex(&one.id),
+            json: json!({ "error": reason }),
+            details: vec![reason],
+            uri: uri(ObjectType::Cert, &one.label, &one.id),
         });
     }
     all

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use super::{Attestation, Evidence, Held, Measure, decide};
 use crate::cba::Version;
-use crate::certificate::utc;
 use crate::policy::{Breach, CertificateSource, Decision, MAX_RSA_BITS, Policy, Requirement, Rule};
 use crate::printable::{hex, printable};
 
@@ -119,6 +118,7 @@ fn asks(rule: Rule, policy: &Policy) -> Option<String> {
         Rule::NoCa => Some("not a CA's".into()),
         Rule::Email => Some("an address (a warning)".into()),
         Rule::Issuer => Some("somebody else (a warning)".into()),
+        Rule::Form => Some("as RFC 5280 wants it (a warning)".into()),
     }
 }
 
@@ -145,7 +145,7 @@ fn found(rule: Rule, evidence: &Evidence, measure: &Measure<'_>) -> Option<Strin
         Rule::CertificateSource => if *from_file { "a file" } else { "the token" }.into(),
         Rule::CertificateSha256 => hex(&certificate.sha256()),
         Rule::CertificateValidity => {
-            format!("{} to {}", utc(certificate.not_before), utc(certificate.not_after))
+            format!("{} to {}", certificate.valid_from, certificate.valid_until)
         }
         Rule::MinRsaBits => format!("{} bits", certificate.bits()),
         Rule::KeyUsage => {
@@ -156,6 +156,10 @@ fn found(rule: Rule, evidence: &Evidence, measure: &Measure<'_>) -> Option<Strin
         Rule::NoCa => if certificate.is_ca { "a CA's" } else { "not a CA's" }.into(),
         Rule::Email => list(certificate.emails.clone()),
         Rule::Issuer => certificate.issuer.clone(),
+        Rule::Form => match certificate.deviations.as_slice() {
+            [] => "as RFC 5280 wants it".into(),
+            deviations => deviations.join("; "),
+        },
     })
 }
 

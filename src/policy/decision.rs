@@ -162,6 +162,7 @@ fn judge_certificate(policy: &Policy, certificate: &Certificate, now: u64, decis
     judge_extended_key_usage(policy, certificate, decision);
     decision.warn_if(certificate.emails.is_empty(), || Breach::NoEmail);
     decision.warn_if(certificate.is_self_issued(), || Breach::SelfSigned);
+    decision.warn_if(!certificate.deviations.is_empty(), || Breach::Form(certificate.deviations.clone()));
 }
 
 fn judge_extended_key_usage(policy: &Policy, certificate: &Certificate, decision: &mut Decision) {

@@ -38,6 +38,8 @@ pub enum Rule {
     Email,
     /// The certificate is not self-signed. It warns.
     Issuer,
+    /// The certificate is as RFC 5280 wants it. It warns.
+    Form,
 }
 
 impl Rule {
@@ -56,6 +58,7 @@ impl Rule {
             Self::NoCa,
             Self::Email,
             Self::Issuer,
+            Self::Form,
         ])
     }
 
@@ -68,6 +71,7 @@ impl Rule {
             Self::NoCa => "no_ca".into(),
             Self::Email => "email".into(),
             Self::Issuer => "issuer".into(),
+            Self::Form => "certificate_form".into(),
             configured => configured.key().unwrap_or_default().into(),
         }
     }
@@ -85,7 +89,7 @@ impl Rule {
             Self::CertificateValidity => Some("certificate_validity"),
             Self::MinRsaBits => Some("min_rsa_bits"),
             Self::ExtendedKeyUsage => Some("extended_key_usage"),
-            Self::KeyUsage | Self::NoCa | Self::Email | Self::Issuer => None,
+            Self::KeyUsage | Self::NoCa | Self::Email | Self::Issuer | Self::Form => None,
         }
     }
 }
@@ -139,6 +143,8 @@ pub enum Breach {
     NoEmail,
     /// Subject and issuer are the same.
     SelfSigned,
+    /// These parts are not as RFC 5280 wants them.
+    Form(Vec<String>),
 }
 
 impl Breach {
@@ -159,6 +165,7 @@ impl Breach {
             Self::Ca => Rule::NoCa,
             Self::NoEmail => Rule::Email,
             Self::SelfSigned => Rule::Issuer,
+            Self::Form(_) => Rule::Form,
         }
     }
 
@@ -186,6 +193,9 @@ impl Breach {
             Self::TooSmall { bits, least } => format!("the RSA key has {bits} bits, fewer than {least}"),
             Self::TooLarge(bits) => format!("the RSA key has {bits} bits, more than {MAX_RSA_BITS}"),
             Self::KeyUsage => "the certificate's key usage lacks digitalSignature".into(),
+            Self::ExtendedKeyUsage { has, allowed } if has.is_empty() => {
+                format!("the certificate's extended key usage is empty, and must hold {}", allowed.join(" or "))
+            }
             Self::ExtendedKeyUsage { has, allowed } => {
                 format!("the certificate is for {}, not for {}", has.join(", "), allowed.join(" or "))
             }
@@ -197,6 +207,7 @@ impl Breach {
                 "the certificate holds no e-mail address, by which Anaplan finds the integration user".into()
             }
             Self::SelfSigned => "the certificate is self-signed, which Anaplan does not accept".into(),
+            Self::Form(deviations) => format!("the certificate is not as RFC 5280 wants it: {}", deviations.join("; ")),
         }
     }
 
@@ -245,6 +256,9 @@ impl Breach {
                 "order a certificate with the integration user's address in the subject alternative name".into()
             }
             Self::SelfSigned => "have it issued by a certification authority that Anaplan accepts".into(),
+            Self::Form(_) => {
+                "tell the certification authority; other software, such as Anaplan's, may refuse this certificate".into()
+            }
         }
     }
 
@@ -301,6 +315,7 @@ mod tests {
             Breach::Ca,
             Breach::NoEmail,
             Breach::SelfSigned,
+            Breach::Form(vec!["its serial number is 0".into()]),
         ]);
         all
     }

@@ -1,7 +1,7 @@
 //! What token and key say of themselves, collected for the custody report.
 
 use super::Reached;
-use crate::certificate::chain;
+use crate::certificate::unpadded;
 use crate::custody::{Evidence, Held};
 use crate::error::Result;
 use crate::facts::{Description, Mechanism};
@@ -40,13 +40,16 @@ impl Reached {
 /// An identity with its description.
 #[must_use]
 pub fn held(identity: &Identity, mechanism: Mechanism, description: Description) -> Held {
-    let unpadded = |value: &[u8]| chain::unpadded(value).map(<[u8]>::to_vec);
     Held {
         key: identity.key.clone(),
         detail: description.detail,
         certificate: identity.certificate.clone(),
         from_file: identity.from_file,
         mechanism,
-        others: description.certificates.iter().filter_map(|stored| unpadded(&stored.value)).collect(),
+        others: description
+            .certificates
+            .iter()
+            .filter_map(|stored| Some(unpadded(&stored.value).ok()?.to_vec()))
+            .collect(),
     }
 }

@@ -231,11 +231,11 @@ fn a_certificate_is_checked_before_it_is_bought_in_whatever_form_it_came() {
     let base64: String = stand.read("good.pem").lines().filter(|line| !line.starts_with('-')).collect();
     stand.write("bare.txt", base64);
     for (file, said) in [
-        ("good.der", "mend: openssl x509 -in 'good.der' -out leaf.pem -inform DER"),
-        ("all.p7b", "mend: openssl pkcs7 -print_certs -in 'all.p7b'"),
-        ("all.der.p7b", "mend: openssl pkcs7 -inform DER -print_certs"),
-        ("bag.pem", "PEM with other text above it"),
-        ("bare.txt", "mend: base64 -d 'bare.txt'"),
+        ("good.der", "mend: openssl x509 -inform DER -in 'good.der' -out leaf.pem"),
+        ("all.p7b", "openssl pkcs7 -inform DER -print_certs | openssl x509 -out leaf.pem"),
+        ("all.der.p7b", "mend: openssl pkcs7 -inform DER -in 'all.der.p7b' -print_certs"),
+        ("bag.pem", "PEM; other text stands around it, which Anaplan does not take"),
+        ("bare.txt", "mend: cat 'bare.txt' | sed"),
     ] {
         let report = check(file).ok();
         assert!(report.contains(said) && report.contains("integration@example.com"), "{file}: {report}");
@@ -246,9 +246,9 @@ fn a_certificate_is_checked_before_it_is_bought_in_whatever_form_it_came() {
     stand.tool("openssl", &["req", "-new", "-key", "ca.key", "-subj", "/CN=x", "-out", "x.csr"]);
     for (file, said) in [
         ("ca.p12", "openssl pkcs12 -in 'ca.p12' -clcerts -nokeys"),
-        ("ca.key", "give this one to nobody"),
+        ("ca.key", "a private key and no certificate"),
         ("x.csr", "send it to the CA"),
-        ("password", "ask for PEM"),
+        ("password", "get the certificate from the CA as X.509"),
     ] {
         assert!(failing(check(file), "file").contains(said), "{file}");
     }

@@ -1,104 +1,119 @@
 //! A certificate's file before it is bought or imported: what it is, and what Anaplan wants of it.
 
 use super::Findings;
-use crate::certificate::container::{Container, recognise};
-use crate::certificate::{Certificate, CertificateError, utc};
+use crate::certificate::file_format::{self, CertificateFile, Form, HOLDS_A_PRIVATE_KEY, Oddity, quoted};
+use crate::certificate::leaf::{self, Leaf, LeafError};
+use crate::certificate::{Certificate, CertificateError};
 use crate::commands::input::read_file;
 use crate::config::Config;
 use crate::error::Result;
 use crate::policy::{self, Breach, Rule};
 use crate::reach::now;
 
+const FILE: &str = "file";
+const PRIVATE_KEY: &str = "private key";
+
 /// Looks at the file alone; no token is needed.
 pub(super) fn check(path: &str, config: &Config, findings: &mut Findings) -> Result<()> {
-    const CHECK: &str = "file";
     let bytes = read_file(path)?;
-    let convert = format!("openssl x509 -in '{path}' -out leaf.pem");
-    let found = match recognise(&bytes) {
-        Container::Pem(found, false) => {
-            findings.ok(CHECK, "PEM");
-            found
-        }
-        Container::Pem(found, true) => {
-            findings.warn(CHECK, "PEM with other text above it, which Anaplan does not take", convert);
-            found
-        }
-        Container::Der(der) => {
-            findings.warn(CHECK, "DER; Anaplan registers PEM", format!("{convert} -inform DER"));
-            vec![der]
-        }
-        Container::Base64(der) => {
-            let remedy = format!("base64 -d '{path}' | openssl x509 -inform DER -out leaf.pem");
-            findings.warn(CHECK, "base64 without the lines around it; Anaplan registers PEM", remedy);
-            vec![der]
-        }
-        Container::Pkcs7(found) => {
-            let form = if bytes.starts_with(b"-----") { "" } else { " -inform DER" };
-            let remedy = format!("openssl pkcs7{form} -print_certs -in '{path}' -out all.pem, and keep the leaf");
-            findings.warn(CHECK, "PKCS#7 (.p7b); Anaplan registers PEM", remedy);
-            found
-        }
-        other => {
-            no_certificate(&other, path, findings);
+    let file = match file_format::read(&bytes) {
+        Ok(file) => file,
+        Err(what) => {
+            if what.has_private_key() {
+                findings.fail(PRIVATE_KEY, HOLDS_A_PRIVATE_KEY, "keep the file where only its owner can read it");
+            }
+            findings.fail(FILE, what.to_string(), what.remedy(path));
             return Ok(());
         }
     };
-    if let Some(leaf) = leaf(&found, findings) {
-        rules(&leaf, config, findings);
+    let leaf = leaf::find(&file.certificates);
+    form(&file, leaf.as_ref().map_or(1, |leaf| leaf.number), path, findings);
+    match leaf {
+        Ok(Leaf { certificate, .. }) => {
+            findings.ok("certificate", format!("{}, issued by {}", certificate.subject, certificate.issuer));
+            rules(&certificate, config, findings);
+        }
+        Err(LeafError::Broken { reason: CertificateError::NotRsa, .. }) => {
+            findings.fail("key", "not RSA", "generate an RSA key of 2048 bits or more, and order a certificate for it");
+        }
+        Err(error @ LeafError::Several(_)) => {
+            findings.fail(FILE, error.to_string(), "keep the certificate of your key in the file, and no other");
+        }
+        Err(error) => findings.fail(FILE, error.to_string(), "have it issued again"),
     }
     Ok(())
 }
 
-fn no_certificate(what: &Container, path: &str, findings: &mut Findings) {
-    let (found, remedy) = match what {
-        Container::Pkcs12 => (
-            "PKCS#12 (.p12, .pfx): a key and its certificate under a password",
-            format!("openssl pkcs12 -in '{path}' -clcerts -nokeys -out leaf.pem, and check leaf.pem"),
-        ),
-        Container::JavaKeystore => (
-            "a Java keystore",
-            format!("keytool -exportcert -rfc -keystore '{path}' -alias ALIAS -file leaf.pem, and check leaf.pem"),
-        ),
-        Container::PrivateKey => {
-            ("a private key and no certificate", "the certificate is another file; give this one to nobody".into())
-        }
-        Container::Request => {
-            ("a signing request and no certificate", "send it to the CA; the certificate is its answer".into())
-        }
-        _ => ("no certificate in any form that is known here", "ask for PEM".to_owned()),
+/// The file's form, and how to get from it to the one that Anaplan takes: one PEM block.
+fn form(file: &CertificateFile, leaf_number: usize, path: &str, findings: &mut Findings) {
+    let convert = conversion(file, leaf_number, &quoted(path));
+    if file.has_private_key {
+        findings.fail(PRIVATE_KEY, HOLDS_A_PRIVATE_KEY, format!("give leaf.pem, made by: {convert}"));
+    }
+    let form = match file.form {
+        Form::Pem => "PEM",
+        Form::Der => "DER; Anaplan registers PEM",
+        Form::Base64 => "base64 without the lines around it; Anaplan registers PEM",
+        Form::Pkcs7Pem | Form::Pkcs7Der | Form::Pkcs7Base64 => "PKCS#7 (.p7b); Anaplan registers PEM",
     };
-    findings.fail("file", found, remedy);
+    let odd: Vec<&str> = file.oddities.iter().map(|oddity| words(*oddity)).collect();
+    let form = [vec![form], odd].concat().join("; ");
+    if file.form == Form::Pem && file.oddities.is_empty() {
+        findings.ok(FILE, form);
+    } else {
+        findings.warn(FILE, form, convert.clone());
+    }
+    if file.certificates.len() > 1 {
+        let found = format!("{} certificates; Anaplan registers the leaf alone", file.certificates.len());
+        findings.warn(FILE, found, convert);
+    }
 }
 
-/// The one certificate that is no CA's.
-fn leaf(found: &[Vec<u8>], findings: &mut Findings) -> Option<Certificate> {
-    let parsed: Vec<_> = found.iter().map(|der| Certificate::from_der(der)).collect();
-    if matches!(parsed.as_slice(), [Err(CertificateError::NotRsa)]) {
-        findings.fail("key", "not RSA", "make an RSA key of 2048 bits and ask for a certificate of that one");
-        return None;
+fn words(oddity: Oddity) -> &'static str {
+    match oddity {
+        Oddity::ByteOrderMark => "it begins with a byte order mark, which other software does not read",
+        Oddity::Utf16(_) => "it is written in UTF-16, which other software does not read",
+        Oddity::OtherText => "other text stands around it, which Anaplan does not take",
+        Oddity::Trusted => "labelled TRUSTED CERTIFICATE, which OpenSSL alone reads",
+        Oddity::OldLabel => "labelled X509 CERTIFICATE, which not all software reads",
+        Oddity::NoLines => "its lines are not as PEM has them, which other software does not read",
+        Oddity::Encoded => "encoded in base64 once more",
     }
-    let mut leaves = parsed.into_iter().filter_map(Result::ok);
-    let (Some(first), rest) = (leaves.next(), leaves) else {
-        findings.fail("file", "the certificate does not parse, or its key is not RSA", "ask for it again, as PEM");
-        return None;
-    };
-    let all: Vec<Certificate> = std::iter::once(first).chain(rest).collect();
-    let several = all.len() > 1;
-    let mut own = all.iter().filter(|certificate| !certificate.is_ca);
-    let leaf = match (own.next(), own.next()) {
-        (Some(leaf), None) => leaf.clone(),
-        (None, _) => all[0].clone(),
-        (Some(_), Some(_)) => {
-            findings.fail("file", "several certificates that are no CA's", "keep the one of your key in the file");
-            return None;
+}
+
+/// The command that writes the leaf of a file as PEM to `leaf.pem`.
+fn conversion(file: &CertificateFile, leaf_number: usize, path: &str) -> String {
+    let odd = |wanted: fn(&Oddity) -> bool| file.oddities.iter().copied().find(wanted);
+    let mut read = format!("cat {path}");
+    if odd(|oddity| *oddity == Oddity::Encoded).is_some() {
+        read = format!("base64 -di {path}");
+    }
+    match odd(|oddity| matches!(oddity, Oddity::ByteOrderMark | Oddity::Utf16(_))) {
+        Some(Oddity::ByteOrderMark) => read = format!("tail -c +4 {path}"),
+        Some(Oddity::Utf16(name)) => read = format!("iconv -f {name} -t UTF-8 {path}"),
+        _ => {}
+    }
+    // What stands between the lines of PEM is the same in all forms of base64.
+    let binary = || format!("{read} | sed 's/-----[A-Z0-9 #]*-----//g; s/\\\\[nr]//g' | base64 -di");
+    let has_no_lines = odd(|oddity| *oddity == Oddity::NoLines).is_some();
+    let certificates = match file.form {
+        Form::Pem if has_no_lines => format!("{} | openssl x509 -inform DER", binary()),
+        Form::Base64 => format!("{} | openssl x509 -inform DER", binary()),
+        Form::Der => return format!("openssl x509 -inform DER -in {path} -out leaf.pem"),
+        Form::Pkcs7Pem | Form::Pkcs7Base64 => format!("{} | openssl pkcs7 -inform DER -print_certs", binary()),
+        Form::Pkcs7Der => format!("openssl pkcs7 -inform DER -in {path} -print_certs"),
+        Form::Pem if leaf_number == 1 && read.starts_with("cat ") => {
+            return format!("openssl x509 -in {path} -out leaf.pem");
         }
+        Form::Pem => read,
     };
-    if several {
-        let found = format!("{} certificates; Anaplan registers the leaf alone", all.len());
-        findings.warn("file", found, "openssl x509 -in FILE -out leaf.pem, where the leaf stands first");
+    match leaf_number {
+        1 => format!("{certificates} | openssl x509 -out leaf.pem"),
+        // OpenSSL takes the first one of several.
+        number => {
+            format!("{certificates} | awk '/BEGIN .*CERTIFICATE-----/{{n++}} n=={number}' | openssl x509 -out leaf.pem")
+        }
     }
-    findings.ok("certificate", format!("{}, issued by {}", leaf.subject, leaf.issuer));
-    Some(leaf)
 }
 
 /// Each rule with what to ask the CA for.
@@ -109,12 +124,13 @@ fn rules(leaf: &Certificate, config: &Config, findings: &mut Findings) {
     let email = leaf.emails.first().map_or("none", String::as_str).to_owned();
     let rows = [
         (Rule::MinRsaBits, "key", format!("RSA {}", leaf.bits())),
-        (Rule::CertificateValidity, "validity", format!("{} to {}", utc(leaf.not_before), utc(leaf.not_after))),
+        (Rule::CertificateValidity, "validity", format!("{} to {}", leaf.valid_from, leaf.valid_until)),
         (Rule::KeyUsage, "key usage", "allows signatures".into()),
         (Rule::ExtendedKeyUsage, "extended usage", usages),
         (Rule::NoCa, "CA", "not a CA's".into()),
         (Rule::Email, "e-mail", email),
         (Rule::Issuer, "issuer", "somebody else's".into()),
+        (Rule::Form, "form", "as RFC 5280 wants it".into()),
     ];
     for (rule, check, found) in rows {
         let of = |breaches: &[Breach]| {

@@ -203,6 +203,10 @@ fn identity(reached: &mut Reached, config: &Config, findings: &mut Findings) {
     if let Some(identity) = &identity {
         let (subject, id) = (&identity.certificate.subject, hex(&identity.key.id));
         findings.ok("identity", format!("{subject} (key ID {id})"));
+        for other in identity.unreadable.iter().filter(|other| other.is_broken()) {
+            let remedy = "have it issued again and write it in place of this one, or delete it from the token";
+            findings.fail("certificate", other.to_string(), remedy);
+        }
     }
     match reached.session.mechanisms.first() {
         Some(mechanism) => findings.ok("mechanism", mechanism.name()),

@@ -25,6 +25,7 @@
 //! serial=0000          another serial number        label=x            another label
 //! attr:202=01          an attribute's value         attr:120=missing   CKR_ATTRIBUTE_TYPE_INVALID
 //! few                  of several attributes the first is answered, and CKR_OK
+//! certificate:FILE     the value of every certificate is this file's
 //! pad                  zeros behind certificates    nomech:42          a mechanism taken away
 //! unenforced           context logins answer CKR_USER_TYPE_INVALID
 //! one-session          one session at a time for all processes with the same FAULTY_LOG, then CKR_SESSION_COUNT

@@ -1,0 +1,241 @@
+//! Reads BER (X.690), of which DER is the strict part.
+//!
+//! PURE. Certificates in use are not always DER: lengths have more bytes than they need, or are indefinite. This reader
+//! accepts both and says so, as OpenSSL does. It copies nothing, so a certificate's bytes stay as they are.
+
+/// How deep values of indefinite length may be nested.
+const MAX_DEPTH: usize = 16;
+
+pub(super) const BOOLEAN: u8 = 0x01;
+pub(super) const INTEGER: u8 = 0x02;
+pub(super) const BIT_STRING: u8 = 0x03;
+pub(super) const OCTET_STRING: u8 = 0x04;
+pub(super) const OBJECT_IDENTIFIER: u8 = 0x06;
+pub(super) const UTF8_STRING: u8 = 0x0c;
+pub(super) const UTC_TIME: u8 = 0x17;
+pub(super) const GENERALIZED_TIME: u8 = 0x18;
+pub(super) const SEQUENCE: u8 = 0x30;
+pub(super) const SET: u8 = 0x31;
+
+/// A context-specific tag, primitive.
+pub(super) const fn context(number: u8) -> u8 {
+    0x80 | number
+}
+
+/// A context-specific tag, constructed.
+pub(super) const fn constructed(number: u8) -> u8 {
+    0xa0 | number
+}
+
+/// Why bytes are not the BER that is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BerError {
+    /// The value is longer than the bytes that hold it.
+    #[error("it ends too early")]
+    Truncated,
+    /// A length of more than four bytes, or an indefinite one where none can be.
+    #[error("a length is not valid")]
+    Length,
+    /// Values of indefinite length inside each other, too deep.
+    #[error("it is nested too deep")]
+    Depth,
+    /// Another type than the one that is expected here.
+    #[error("type {found:#04x} stands where {wanted:#04x} is expected")]
+    Type {
+        /// The first byte of the tag that is there.
+        found: u8,
+        /// The tag that is expected.
+        wanted: u8,
+    },
+    /// More than the standard has in this place.
+    #[error("more follows than the standard allows")]
+    Trailing,
+    /// The right type with a value that it cannot have.
+    #[error("{0}")]
+    Value(&'static str),
+}
+
+/// One value with its tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Element<'a> {
+    /// The first byte of the tag, which tells all types apart that certificates use.
+    pub(super) tag: u8,
+    pub(super) content: &'a [u8],
+    /// Tag, length and content.
+    pub(super) whole: &'a [u8],
+    /// Whether the length is encoded as DER wants it. What is inside is not looked at.
+    pub(super) is_der: bool,
+}
+
+impl<'a> Element<'a> {
+    /// Reads one value from the beginning; what follows it is left alone.
+    pub(super) fn first(bytes: &'a [u8]) -> Result<Self, BerError> {
+        element(bytes, 0)
+    }
+
+    /// The value, if it has this tag.
+    pub(super) fn of(self, wanted: u8) -> Result<Self, BerError> {
+        if self.tag == wanted { Ok(self) } else { Err(BerError::Type { found: self.tag, wanted }) }
+    }
+
+    pub(super) fn reader(self) -> Reader<'a> {
+        Reader(self.content)
+    }
+
+    /// Whether this value and all values inside constructed ones have lengths as DER wants them.
+    pub(super) fn is_der_throughout(self, depth: usize) -> bool {
+        const CONSTRUCTED: u8 = 0x20;
+        if !self.is_der || self.tag & CONSTRUCTED == 0 || depth == 0 {
+            return self.is_der;
+        }
+        let mut inside = self.reader();
+        while !inside.is_finished() {
+            match inside.next() {
+                Ok(element) if element.is_der_throughout(depth - 1) => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+}
+
+/// Reads values one after another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) fn is_finished(self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn first_tag(self) -> Option<u8> {
+        self.0.first().copied()
+    }
+
+    pub(super) fn next(&mut self) -> Result<Element<'a>, BerError> {
+        let element = Element::first(self.0)?;
+        self.0 = &self.0[element.whole.len()..];
+        Ok(element)
+    }
+
+    /// The next value, which must have this tag.
+    pub(super) fn expect(&mut self, tag: u8) -> Result<Element<'a>, BerError> {
+        let found = *self.0.first().ok_or(BerError::Truncated)?;
+        if found == tag { self.next() } else { Err(BerError::Type { found, wanted: tag }) }
+    }
+
+    /// The next value, if it has this tag.
+    pub(super) fn optional(&mut self, tag: u8) -> Result<Option<Element<'a>>, BerError> {
+        if self.0.first() == Some(&tag) { self.next().map(Some) } else { Ok(None) }
+    }
+
+    /// Makes sure that nothing follows.
+    pub(super) fn finish(self) -> Result<(), BerError> {
+        if self.0.is_empty() { Ok(()) } else { Err(BerError::Trailing) }
+    }
+}
+
+/// Reads an unsigned number, without leading zeros; `true` where its first bit makes it negative by the standard.
+pub(super) fn unsigned(element: Element<'_>) -> Result<(&[u8], bool), BerError> {
+    let content = element.of(INTEGER)?.content;
+    let is_negative = *content.first().ok_or(BerError::Value("a number without a value"))? & 0x80 != 0;
+    let zeros = content.iter().take_while(|byte| **byte == 0).count();
+    Ok((&content[zeros..], is_negative))
+}
+
+fn element(bytes: &[u8], depth: usize) -> Result<Element<'_>, BerError> {
+    const CONSTRUCTED: u8 = 0x20;
+    let tag = *bytes.first().ok_or(BerError::Truncated)?;
+    let tag_length = if tag & 0x1f == 0x1f {
+        // The number follows in bytes whose first bit says that another one follows.
+        let more = bytes[1..].iter().take_while(|byte| **byte & 0x80 != 0).count();
+        2 + more
+    } else {
+        1
+    };
+    let first = *bytes.get(tag_length).ok_or(BerError::Truncated)?;
+    let start = tag_length + 1;
+    let (start, length, is_der) = match first {
+        0..=0x7f => (start, usize::from(first), true),
+        0x80 if tag & CONSTRUCTED != 0 => return indefinite(bytes, start, depth),
+        0x81..=0x84 => {
+            let count = usize::from(first - 0x80);
+            let digits = bytes.get(start..start + count).ok_or(BerError::Truncated)?;
+            let length = digits.iter().fold(0_u32, |length, byte| length << 8 | u32::from(*byte));
+            let is_der = digits[0] != 0 && length > 0x7f;
+            (start + count, usize::try_from(length).map_err(|_| BerError::Length)?, is_der)
+        }
+        _ => return Err(BerError::Length),
+    };
+    let end = start.checked_add(length).ok_or(BerError::Length)?;
+    let content = bytes.get(start..end).ok_or(BerError::Truncated)?;
+    Ok(Element { tag, content, whole: &bytes[..end], is_der })
+}
+
+/// A value that ends at two zero bytes.
+fn indefinite(bytes: &[u8], start: usize, depth: usize) -> Result<Element<'_>, BerError> {
+    if depth == MAX_DEPTH {
+        return Err(BerError::Depth);
+    }
+    let mut end = start;
+    loop {
+        let rest = &bytes[end..];
+        if rest.starts_with(&[0, 0]) {
+            let (content, whole) = (&bytes[start..end], &bytes[..end + 2]);
+            return Ok(Element { tag: bytes[0], content, whole, is_der: false });
+        }
+        end += element(rest, depth + 1)?.whole.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lengths_are_read_in_all_their_forms() {
+        for (bytes, is_der) in [
+            (&[0x04, 1, 7, 9][..], true),
+            (&[0x04, 0x81, 1, 7, 9], false),
+            (&[0x04, 0x84, 0, 0, 0, 1, 7, 9], false),
+            (&[0x1f, 0x81, 0x01, 1, 7, 9], true),
+        ] {
+            let element = Element::first(bytes).unwrap();
+            assert_eq!((element.content, element.is_der), (&[7][..], is_der), "{bytes:?}");
+            assert_eq!(element.whole, &bytes[..bytes.len() - 1]);
+        }
+        let nested = Element::first(&[0x30, 0x80, 0x30, 0x80, 0x04, 1, 7, 0, 0, 0, 0, 9]).unwrap();
+        assert_eq!((nested.content, nested.whole.len()), (&[0x30, 0x80, 0x04, 1, 7, 0, 0][..], 11));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        for (bytes, error) in [
+            (&[][..], BerError::Truncated),
+            (&[0x04], BerError::Truncated),
+            (&[0x04, 2, 7], BerError::Truncated),
+            (&[0x04, 0x80, 0, 0], BerError::Length),
+            (&[0x04, 0x85, 0, 0, 0, 0, 1, 7], BerError::Length),
+            (&[0x30, 0x80, 0x04, 1], BerError::Truncated),
+            (&[0x30, 0x80].repeat(MAX_DEPTH + 1), BerError::Depth),
+        ] {
+            assert_eq!(Element::first(bytes), Err(error), "{bytes:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_it_panic(bytes: Vec<u8>) {
+            if let Ok(element) = Element::first(&bytes) {
+                prop_assert!(bytes.starts_with(element.whole));
+                let _ = element.is_der_throughout(8);
+            }
+        }
+    }
+}

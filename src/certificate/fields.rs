@@ -1,0 +1,234 @@
+//! The fields of an X.509 certificate (RFC 5280 section 4.1), as far as anything here reads them.
+//!
+//! PURE. A field that a rule reads must be whole. What no rule reads may be odd: it is passed over, and named among the
+//! deviations. The certificate's bytes are never written anew.
+
+use super::CertificateError;
+use super::ber::{
+    self, BIT_STRING, BOOLEAN, BerError, Element, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, Reader, SEQUENCE,
+};
+use super::names::{Name, oid_text};
+use super::time::Time;
+use crate::printable::hex;
+
+/// Deeper than any certificate in use.
+const MAX_DEPTH: usize = 24;
+
+/// What a certificate says, in its own bytes.
+#[derive(Debug)]
+pub(super) struct Fields<'a> {
+    /// The certificate from its first byte to its last.
+    pub(super) whole: &'a [u8],
+    /// The serial number in hexadecimal, with a minus sign where it is negative.
+    pub(super) serial: String,
+    pub(super) issuer: Name,
+    pub(super) subject: Name,
+    pub(super) not_before: Time,
+    pub(super) not_after: Time,
+    /// The `SubjectPublicKeyInfo`.
+    key: Element<'a>,
+    pub(super) extensions: Vec<Extension<'a>>,
+    /// What is not as RFC 5280 wants it, and was read all the same.
+    pub(super) deviations: Vec<String>,
+}
+
+/// One extension.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extension<'a> {
+    /// The object identifier, in DER without tag and length.
+    pub(super) oid: &'a [u8],
+    /// What the octet string holds; the error where it is none.
+    pub(super) value: Result<&'a [u8], BerError>,
+}
+
+impl<'a> Fields<'a> {
+    /// Reads the certificate at the beginning of `bytes`.
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, CertificateError> {
+        let whole = whole(bytes)?;
+        let mut outer = whole.reader();
+        let mut body = outer.expect(SEQUENCE).map_err(CertificateError::NotX509)?.reader();
+        let mut deviations = Vec::new();
+        if !whole.is_der_throughout(MAX_DEPTH) {
+            deviations.push("it is not encoded in DER".to_owned());
+        }
+        version(&mut body, &mut deviations).map_err(in_field("version"))?;
+        let serial = body.expect(INTEGER).and_then(|serial| serial_text(serial, &mut deviations));
+        let serial = serial.map_err(in_field("serial number"))?;
+        body.expect(SEQUENCE).map_err(in_field("signature algorithm"))?;
+        let issuer = body.next().and_then(Name::read).map_err(in_field("issuer"))?;
+        let mut validity = body.expect(SEQUENCE).map_err(in_field("validity"))?.reader();
+        let not_before = validity.next().and_then(Time::read).map_err(in_field("notBefore"))?;
+        let not_after = validity.next().and_then(Time::read).map_err(in_field("notAfter"))?;
+        validity.finish().map_err(in_field("validity"))?;
+        if !(not_before.is_plain && not_after.is_plain) {
+            deviations.push("a time of its validity is not in the form of RFC 5280".to_owned());
+        }
+        let subject = body.next().and_then(Name::read).map_err(in_field("subject"))?;
+        let key = body.expect(SEQUENCE).map_err(in_field("public key"))?;
+        for unique_id in [1, 2] {
+            let (plain, built) = (ber::context(unique_id), ber::constructed(unique_id));
+            let skipped = body.optional(plain).and_then(|_| body.optional(built));
+            skipped.map_err(in_field("unique identifier"))?;
+        }
+        let extensions = extensions(&mut body, &mut deviations).map_err(in_field("list of extensions"))?;
+        body.finish().map_err(CertificateError::NotX509)?;
+        let whole = whole.whole;
+        Ok(Self { whole, serial, issuer, subject, not_before, not_after, key, extensions, deviations })
+    }
+
+    /// Modulus and exponent of the key, big-endian without leading zeros; what is odd about it joins the deviations.
+    pub(super) fn rsa_key(&mut self) -> Result<(&'a [u8], &'a [u8]), CertificateError> {
+        rsa_key(self.key, &mut self.deviations)
+    }
+
+    /// The values of all extensions of one kind.
+    pub(super) fn values(&self, oid: &[u8]) -> impl Iterator<Item = Result<&'a [u8], BerError>> {
+        self.extensions.iter().filter(move |one| one.oid == oid).map(|one| one.value)
+    }
+}
+
+/// The certificate at the beginning of `bytes`: three parts in a sequence, of which the last is the signature.
+pub(super) fn whole(bytes: &[u8]) -> Result<Element<'_>, CertificateError> {
+    let check = || {
+        let whole = Element::first(bytes)?.of(SEQUENCE)?;
+        let mut parts = whole.reader();
+        parts.expect(SEQUENCE)?;
+        parts.expect(SEQUENCE)?;
+        parts.expect(BIT_STRING)?;
+        parts.finish()?;
+        Ok(whole)
+    };
+    check().map_err(CertificateError::NotX509)
+}
+
+pub(super) fn in_field(field: &'static str) -> impl Fn(BerError) -> CertificateError {
+    move |reason| CertificateError::Field { field, reason }
+}
+
+fn version(body: &mut Reader<'_>, deviations: &mut Vec<String>) -> Result<(), BerError> {
+    let Some(explicit) = body.optional(ber::constructed(0))? else {
+        deviations.push("it is an X.509 certificate of version 1".to_owned());
+        return Ok(());
+    };
+    match ber::unsigned(Element::first(explicit.content)?)?.0 {
+        [2] => {}
+        [] => deviations.push("it is an X.509 certificate of version 1".to_owned()),
+        [1] => deviations.push("it is an X.509 certificate of version 2".to_owned()),
+        _ => deviations.push("its version of X.509 is unknown".to_owned()),
+    }
+    Ok(())
+}
+
+/// The number as OpenSSL writes it, in small letters.
+fn serial_text(serial: Element<'_>, deviations: &mut Vec<String>) -> Result<String, BerError> {
+    let (digits, is_negative) = ber::unsigned(serial)?;
+    if is_negative {
+        deviations.push("its serial number is negative".to_owned());
+        // Two's complement.
+        let mut magnitude: Vec<u8> = serial.content.iter().map(|byte| !byte).collect();
+        for byte in magnitude.iter_mut().rev() {
+            let carries;
+            (*byte, carries) = byte.overflowing_add(1);
+            if !carries {
+                break;
+            }
+        }
+        let zeros = magnitude.iter().take_while(|byte| **byte == 0).count();
+        return Ok(format!("-{}", hex(&magnitude[zeros..])));
+    }
+    if digits.is_empty() {
+        deviations.push("its serial number is 0".to_owned());
+        return Ok("00".into());
+    }
+    if serial.content.len() > 20 {
+        deviations.push(format!("its serial number has {} bytes, more than 20", serial.content.len()));
+    }
+    Ok(hex(digits))
+}
+
+/// Modulus and exponent of `RSAPublicKey` (RFC 8017 appendix A.1.1) in a `SubjectPublicKeyInfo`.
+fn rsa_key<'a>(key: Element<'a>, deviations: &mut Vec<String>) -> Result<(&'a [u8], &'a [u8]), CertificateError> {
+    const RSA_ENCRYPTION: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+    const RSASSA_PSS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a];
+    let mut parts = key.reader();
+    let algorithm = parts.expect(SEQUENCE).and_then(|algorithm| algorithm.reader().expect(OBJECT_IDENTIFIER));
+    let algorithm = algorithm.map_err(in_field("public key"))?.content;
+    if algorithm == RSASSA_PSS {
+        let what = "its key is marked for RSASSA-PSS alone, and Anaplan's logins are signed by RSASSA-PKCS1-v1_5";
+        deviations.push(what.to_owned());
+    } else if algorithm != RSA_ENCRYPTION {
+        return Err(CertificateError::NotRsa);
+    }
+    let mut read = || {
+        let (unused, key) = bits(parts.expect(BIT_STRING)?)?;
+        parts.finish()?;
+        if unused != 0 {
+            return Err(BerError::Value("it does not end at a whole byte"));
+        }
+        let mut outer = Reader::new(key);
+        let mut numbers = outer.expect(SEQUENCE)?.reader();
+        outer.finish()?;
+        let (modulus, is_negative) = ber::unsigned(numbers.next()?)?;
+        let (exponent, _) = ber::unsigned(numbers.next()?)?;
+        numbers.finish()?;
+        if is_negative {
+            deviations.push("its modulus is written as a negative number".to_owned());
+        }
+        Ok((modulus, exponent))
+    };
+    read().map_err(in_field("RSA key"))
+}
+
+/// The unused bits of the last byte, and the bytes.
+pub(super) fn bits(element: Element<'_>) -> Result<(u8, &[u8]), BerError> {
+    match element.of(BIT_STRING)?.content {
+        [0, bytes @ ..] => Ok((0, bytes)),
+        [unused @ 1..=7, bytes @ ..] if !bytes.is_empty() => Ok((*unused, bytes)),
+        _ => Err(BerError::Value("it is not a bit string")),
+    }
+}
+
+fn extensions<'a>(body: &mut Reader<'a>, deviations: &mut Vec<String>) -> Result<Vec<Extension<'a>>, BerError> {
+    let Some(explicit) = body.optional(ber::constructed(3))? else { return Ok(Vec::new()) };
+    let mut outer = explicit.reader();
+    let mut all = outer.expect(SEQUENCE)?.reader();
+    outer.finish()?;
+    let mut found: Vec<Extension<'a>> = Vec::new();
+    let (mut has_odd_booleans, mut repeated) = (false, Vec::new());
+    while !all.is_finished() {
+        let mut parts = all.expect(SEQUENCE)?.reader();
+        let oid = parts.expect(OBJECT_IDENTIFIER)?.content;
+        let critical = parts.optional(BOOLEAN)?.map(|flag| flag.content);
+        has_odd_booleans |= critical.is_some_and(|flag| flag != [0xff]);
+        let value = parts.next()?;
+        parts.finish()?;
+        let is_critical = critical.is_some_and(|flag| flag.iter().any(|byte| *byte != 0));
+        let one = Extension { oid, value: value.of(OCTET_STRING).map(|value| value.content) };
+        if one.value.is_err() {
+            deviations.push(format!("its extension {} holds no octet string", shown(oid)));
+        }
+        if is_critical && !is_standard(oid) {
+            deviations.push(format!("its extension {} is critical and unknown here", shown(oid)));
+        }
+        if found.iter().any(|other| other.oid == oid) && !repeated.contains(&oid) {
+            deviations.push(format!("its extension {} is there twice", shown(oid)));
+            repeated.push(oid);
+        }
+        found.push(one);
+    }
+    if has_odd_booleans {
+        deviations.push("a flag of its extensions is not written as DER wants it".to_owned());
+    }
+    Ok(found)
+}
+
+fn shown(oid: &[u8]) -> String {
+    oid_text(oid).unwrap_or_else(|| hex(oid))
+}
+
+/// Whether an extension is one of X.509 or of PKIX, so that software that checks chains knows it.
+fn is_standard(oid: &[u8]) -> bool {
+    const CERTIFICATE_EXTENSIONS: &[u8] = &[0x55, 0x1d];
+    const PKIX_EXTENSIONS: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01];
+    oid.starts_with(CERTIFICATE_EXTENSIONS) || oid.starts_with(PKIX_EXTENSIONS)
+}

@@ -1,0 +1,94 @@
+//! Which certificate of a file is meant: the one that is not a certification authority's.
+//!
+//! PURE. Files of certificates often hold the chain, in either order.
+
+use super::{Certificate, CertificateError};
+
+/// The certificate that is meant.
+#[derive(Debug)]
+pub struct Leaf {
+    /// The certificate.
+    pub certificate: Certificate,
+    /// Its place in the file, from 1.
+    pub number: usize,
+}
+
+/// Why no one certificate is meant.
+#[derive(Debug, thiserror::Error)]
+pub enum LeafError {
+    /// A certificate that cannot be used, where no other one fits.
+    #[error("{}{reason}", place(*.number, *.of))]
+    Broken {
+        /// Its place in the file, from 1.
+        number: usize,
+        /// How many certificates the file holds.
+        of: usize,
+        /// What is wrong.
+        reason: CertificateError,
+    },
+    /// Several that are not a CA's.
+    #[error("it holds {0} certificates that are not a CA's; one is needed")]
+    Several(usize),
+    /// None at all.
+    #[error("it holds no certificate")]
+    NoCertificate,
+}
+
+fn place(number: usize, of: usize) -> String {
+    if of == 1 {
+        "its certificate cannot be used: ".into()
+    } else {
+        format!("its certificate {number} of {of} cannot be used: ")
+    }
+}
+
+/// Finds it among a file's certificates.
+///
+/// # Errors
+/// When there is none, or more than one.
+pub fn find(certificates: &[Vec<u8>]) -> Result<Leaf, LeafError> {
+    let of = certificates.len();
+    let (mut own, mut authorities, mut broken) = (Vec::new(), Vec::new(), None);
+    for (at, der) in certificates.iter().enumerate() {
+        let number = at + 1;
+        match Certificate::from_der(der) {
+            Ok(certificate) if certificate.is_ca => authorities.push(Leaf { certificate, number }),
+            Ok(certificate) => own.push(Leaf { certificate, number }),
+            Err(reason) => broken = broken.or(Some(LeafError::Broken { number, of, reason })),
+        }
+    }
+    let several = own.len();
+    own.dedup_by(|a, b| a.certificate == b.certificate);
+    match (own.pop(), own.is_empty(), broken) {
+        (Some(leaf), true, _) => Ok(leaf),
+        (Some(_), false, _) => Err(LeafError::Several(several)),
+        (None, _, Some(broken)) => Err(broken),
+        (None, _, None) => authorities.into_iter().next().ok_or(LeafError::NoCertificate),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pem_certificates;
+    use super::super::tests::leaf;
+    use super::*;
+
+    #[test]
+    fn the_leaf_is_found_wherever_it_stands() {
+        let ca = pem_certificates(include_bytes!("../../tests/data/ca.pem")).unwrap().remove(0);
+        let own = leaf().der().to_vec();
+        for (file, wanted) in [
+            (vec![own.clone()], 1),
+            (vec![own.clone(), ca.clone()], 1),
+            (vec![ca.clone(), own.clone()], 2),
+            (vec![b"\x30\x00".to_vec(), own.clone()], 2),
+            (vec![own.clone(), own.clone()], 1),
+        ] {
+            let found = find(&file).unwrap();
+            assert_eq!((found.number, found.certificate), (wanted, leaf()));
+        }
+        assert!(find(std::slice::from_ref(&ca)).unwrap().certificate.is_ca);
+        let broken = find(&[ca, b"\x30\x00".to_vec()]).unwrap_err().to_string();
+        assert!(broken.starts_with("its certificate 2 of 2 cannot be used: "), "{broken}");
+    }
+}

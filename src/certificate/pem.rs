@@ -1,0 +1,144 @@
+//! PEM as it is found in files: with other text around it, without line breaks, with headers, under any label.
+//!
+//! PURE. The header of a login request is read strictly; see [`super::Certificate::from_pem`].
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+/// Base64 with or without the padding at its end.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// One block.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Block<'a> {
+    /// The words after `BEGIN`.
+    pub(super) label: &'a str,
+    /// The bytes, or why there are none.
+    pub(super) content: Result<Vec<u8>, BlockError>,
+}
+
+/// Why a block holds no bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BlockError {
+    /// The file ends before the block does.
+    #[error("its END line is missing")]
+    NoEnd,
+    /// Another label at the end than at the beginning.
+    #[error("its END line has another label")]
+    OtherEnd,
+    /// Something else than base64 between the two lines.
+    #[error("what stands between BEGIN and END is not base64")]
+    Base64,
+}
+
+/// The blocks of a text, and whether other text stands around them.
+pub(super) fn blocks(text: &str) -> (Vec<Block<'_>>, bool) {
+    let (mut found, mut has_other_text) = (Vec::new(), false);
+    let mut rest = text;
+    while let Some((before, label, body)) = begin(rest) {
+        has_other_text |= !before.trim().is_empty();
+        let (content, after) = match body.find("-----END ") {
+            None => (Err(BlockError::NoEnd), ""),
+            Some(at) => {
+                let end = &body[at + "-----END ".len()..];
+                match end.strip_prefix(label).and_then(|end| end.strip_prefix("-----")) {
+                    Some(after) => (decode(&body[..at]), after),
+                    None => (Err(BlockError::OtherEnd), end),
+                }
+            }
+        };
+        found.push(Block { label, content });
+        rest = after;
+    }
+    has_other_text |= !rest.trim().is_empty();
+    (found, has_other_text)
+}
+
+/// Base64 with white space anywhere in it; `None` where it is none.
+pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
+    let squeezed: String = text.split_whitespace().collect();
+    BASE64.decode(squeezed).ok().filter(|bytes| !bytes.is_empty())
+}
+
+/// What stands before a block, its label, and what follows the label.
+fn begin(text: &str) -> Option<(&str, &str, &str)> {
+    const BEGIN: &str = "-----BEGIN ";
+    const LONGEST_LABEL: usize = 64;
+    let mut from = 0;
+    while let Some(at) = text[from..].find(BEGIN) {
+        let before = &text[..from + at];
+        let after = &text[before.len() + BEGIN.len()..];
+        let is_label = |label: &&str| label.len() <= LONGEST_LABEL && !label.contains(['\n', '\r']);
+        if let Some(label) = after.split("-----").next().filter(is_label).filter(|label| label.len() < after.len()) {
+            return Some((before, label, &after[label.len() + "-----".len()..]));
+        }
+        from += at + BEGIN.len();
+    }
+    None
+}
+
+fn decode(body: &str) -> Result<Vec<u8>, BlockError> {
+    // Where a variable or a JSON string was copied, line breaks are two characters each.
+    let body = body.replace("\\r", "").replace("\\n", "\n");
+    let is_header = |line: &&str| line.contains(':');
+    let lines: String = body.lines().filter(|line| !is_header(line)).collect::<Vec<_>>().join("\n");
+    base64(&lines).ok_or(BlockError::Base64)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn content(text: &str) -> Vec<Result<Vec<u8>, BlockError>> {
+        blocks(text).0.into_iter().map(|block| block.content).collect()
+    }
+
+    #[test]
+    fn blocks_are_read_however_their_lines_are_broken() {
+        for text in [
+            "-----BEGIN X-----\nAAEC\nAw==\n-----END X-----\n",
+            "-----BEGIN X-----\r\nAAEC\r\nAw==\r\n-----END X-----\r\n",
+            "-----BEGIN X-----\rAAECAw\r-----END X-----\r",
+            "  -----BEGIN X-----  \n  AAEC \n\n Aw==\n  -----END X-----",
+            "-----BEGIN X-----AAECAw==-----END X-----",
+            "-----BEGIN X-----\\nAAEC\\nAw==\\n-----END X-----\\n",
+            "-----BEGIN X----- AAEC Aw== -----END X-----",
+            "-----BEGIN X-----\nProc-Type: 4,CLEAR\n\nAAECAw==\n-----END X-----",
+        ] {
+            assert_eq!(content(text), [Ok(vec![0, 1, 2, 3])], "{text}");
+        }
+    }
+
+    #[test]
+    fn a_broken_block_says_what_is_wrong_with_it() {
+        assert_eq!(content("-----BEGIN X-----\nAAEC\n"), [Err(BlockError::NoEnd)]);
+        assert_eq!(content("-----BEGIN X-----\nAAEC\n-----END Y-----\n"), [Err(BlockError::OtherEnd)]);
+        assert_eq!(content("-----BEGIN X-----\n<html>\n-----END X-----\n"), [Err(BlockError::Base64)]);
+        assert_eq!(content("-----BEGIN X-----\n-----END X-----\n"), [Err(BlockError::Base64)]);
+        assert_eq!(content("-----BEGIN X\n-----BEGIN Y-----\nAAEC\n-----END Y-----"), [Ok(vec![0, 1, 2])]);
+    }
+
+    #[test]
+    fn other_text_is_told_from_the_blocks() {
+        let block = "-----BEGIN X-----\nAAEC\n-----END X-----\n";
+        assert!(!blocks(block).1 && !blocks(&format!("\n{block}\n{block}\n")).1);
+        for text in [format!("Bag Attributes\n{block}"), format!("{block}x"), format!("{block}x\n{block}")] {
+            assert!(blocks(&text).1, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_it_panic(text in "(-----BEGIN |-----END |X-----|[A-Z\\n:=é-]{0,9}){0,9}") {
+            let _ = blocks(&text);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Why there is no identity, and what helps.
+//!
+//! PURE.
+
+use super::Unreadable;
+use crate::error::{Explain, Kind};
+
+/// Why there is no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// No private key is visible.
+    #[error("the token shows no private RSA key")]
+    NoKey,
+    /// No certificate is visible.
+    #[error("the token shows no certificate")]
+    NoCertificate,
+    /// The selection fits no key and certificate.
+    #[error("no key with its certificate matches the selection")]
+    NoMatch {
+        /// What there is, each as a selector.
+        candidates: Vec<String>,
+    },
+    /// Nothing pairs up.
+    #[error("no private key has a certificate: {}", .0.join("; "))]
+    NoPair(Vec<String>),
+    /// More than one.
+    #[error("{} identities match", .0.len())]
+    Ambiguous(Vec<String>),
+    /// Certificates are visible, and none with an RSA key.
+    #[error("the token shows no certificate with an RSA key: {}", .0.join("; "))]
+    NoRsaCertificate(Vec<String>),
+    /// No certificate fits, and some cannot be read: one of them may be the one that is meant.
+    #[error("{}", .0.join("; "))]
+    Broken(Vec<String>),
+    /// Several certificates of the key are valid at one time and nothing tells them apart.
+    #[error("two certificates for one key begin at the same time")]
+    SameAge(Vec<String>),
+}
+
+impl IdentityError {
+    /// The same error, with the certificates named that could not be considered.
+    pub(super) fn with(self, unreadable: Vec<Unreadable>) -> Self {
+        if unreadable.is_empty() {
+            return self;
+        }
+        let is_broken = unreadable.iter().any(Unreadable::is_broken);
+        let names = unreadable.iter().map(ToString::to_string);
+        match self {
+            Self::NoPair(others) if is_broken => Self::Broken(names.chain(others).collect()),
+            Self::NoPair(others) => Self::NoPair(others.into_iter().chain(names).collect()),
+            Self::NoCertificate | Self::NoMatch { .. } if is_broken => Self::Broken(names.collect()),
+            Self::NoCertificate => Self::NoRsaCertificate(names.collect()),
+            other => other,
+        }
+    }
+}
+
+impl Explain for IdentityError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Broken(_) => Kind::Unsuitable,
+            Self::Ambiguous(_) | Self::SameAge(_) => Kind::Ambiguous,
+            _ => Kind::NotFound,
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        let each = |word: &str, candidates: &[String]| candidates.iter().map(|c| format!("{word} {c}")).collect();
+        match self {
+            Self::NoCertificate => vec!["some tokens show certificates only after a login: --login".into()],
+            Self::NoRsaCertificate(_) => vec![
+                "order a certificate for an RSA key; `cba-agent list --login` shows all keys and certificates".into(),
+            ],
+            Self::Broken(_) => vec![
+                "have the certificate issued again and write it into the token in place of the broken one; \
+                 `cba-agent list` shows each certificate with its URI"
+                    .into(),
+            ],
+            Self::NoKey => vec!["`cba-agent list --login` shows all keys and certificates".into()],
+            Self::NoPair(_) => vec![
+                "write the certificate that belongs to the key into the token: pkcs11-tool --login --type cert --id ID \
+                 --write-object cert.der; for a token that holds none: identity.certificate_file"
+                    .into(),
+            ],
+            Self::NoMatch { candidates } => each("there is", candidates),
+            Self::Ambiguous(candidates) | Self::SameAge(candidates) => each("choose with", candidates),
+        }
+    }
+}

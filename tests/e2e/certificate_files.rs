@@ -1,0 +1,261 @@
+//! Files of certificates in every form that they have in the field: read, or named; and never with a private key unsaid.
+
+use std::process::Command;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use crate::stand::{Run, Stand, tool};
+
+/// The verdict, the finding and the remedy of each line of `doctor --certificate` for one check.
+fn lines(run: &Run, check: &str) -> Vec<(String, String, String)> {
+    let report: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"));
+    let all = report["checks"].as_array().unwrap().iter().filter(|line| line["check"] == check);
+    let text = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
+    all.map(|line| (text(line, "verdict"), text(line, "found"), text(line, "remedy"))).collect()
+}
+
+fn doctor(stand: &Stand, name: &str) -> Run {
+    stand.run(&["doctor", "--json", "--certificate", &stand.file(name)])
+}
+
+fn wide(text: &str, write: fn(u16) -> [u8; 2]) -> Vec<u8> {
+    text.encode_utf16().flat_map(write).collect()
+}
+
+/// The certificate of the token in each form: a name, the bytes, and what `doctor` says of the form.
+fn forms(stand: &Stand) -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let pem = stand.read("cert.pem");
+    let made = |arguments: &[&str]| {
+        stand.tool("openssl", &[arguments, &["-out", "made"]].concat());
+        std::fs::read(stand.file("made")).unwrap()
+    };
+    let der = made(&["x509", "-in", "cert.pem", "-outform", "DER"]);
+    let p7b = ["crl2pkcs7", "-nocrl", "-certfile", "cert.pem", "-certfile", "ca.pem"];
+    let p7b_ca_first = ["crl2pkcs7", "-nocrl", "-certfile", "ca.pem", "-certfile", "cert.pem"];
+    let p7b_pem = String::from_utf8(made(&p7b)).unwrap();
+    let p7b_der = made(&[&p7b[..], &["-outform", "DER"]].concat());
+    // OpenSSL writes BER, of indefinite length, where it streams.
+    let p7b_ber = ["cms", "-sign", "-stream", "-nodetach", "-signer", "key-and-cert.pem", "-in", "cert.pem"];
+    stand.tool(
+        "openssl",
+        &["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout", "k", "-out", "c"],
+    );
+    stand.write("key-and-cert.pem", stand.read("k") + &stand.read("c"));
+    let p7b_ber = made(&[&p7b_ber[..], &["-certfile", "cert.pem", "-nocerts", "-outform", "DER"]].concat());
+    let trusted = made(&["x509", "-in", "cert.pem", "-trustout", "-addtrust", "clientAuth"]);
+    let p12 = ["pkcs12", "-export", "-in", "c", "-inkey", "k", "-passout", "pass:x", "-name", "friend"];
+    std::fs::copy(stand.file("k"), stand.file("key.pem")).unwrap();
+    let ca = stand.read("ca.pem");
+    let bag = format!("Bag Attributes\n    friendlyName: cba\nsubject=CN = x\n\nissuer=CN = y\n\n{pem}");
+    let no_lines = pem.replace('\n', "");
+    vec![
+        ("plain", pem.clone().into_bytes(), "PEM"),
+        ("crlf", pem.replace('\n', "\r\n").into_bytes(), "PEM"),
+        ("mac", pem.replace('\n', "\r").into_bytes(), "PEM; its lines are not as PEM has them"),
+        ("indented", pem.replace('\n', "\n    ").into_bytes(), "PEM"),
+        ("mark", [b"\xef\xbb\xbf", pem.as_bytes()].concat(), "PEM; it begins with a byte order mark"),
+        ("utf16", [&[0xff, 0xfe], &wide(&pem, u16::to_le_bytes)[..]].concat(), "PEM; it is written in UTF-16"),
+        ("utf16be", [&[0xfe, 0xff], &wide(&pem, u16::to_be_bytes)[..]].concat(), "PEM; it is written in UTF-16"),
+        ("utf16-no-mark", wide(&pem, u16::to_le_bytes), "PEM; it is written in UTF-16"),
+        ("utf16be-no-mark", wide(&pem, u16::to_be_bytes), "PEM; it is written in UTF-16"),
+        ("bag", bag.into_bytes(), "PEM; other text stands around it"),
+        ("text", made(&["x509", "-in", "cert.pem", "-text"]), "PEM; other text stands around it"),
+        ("trusted", trusted, "PEM; labelled TRUSTED CERTIFICATE"),
+        ("x509", pem.replace("CERTIFICATE", "X509 CERTIFICATE").into_bytes(), "PEM; labelled X509 CERTIFICATE"),
+        ("no-lines", no_lines.into_bytes(), "PEM; its lines are not as PEM has them"),
+        (
+            "escaped",
+            pem.replace('\n', "\\n").into_bytes(),
+            "PEM; other text stands around it, which Anaplan does not take; its lines are not as PEM has them",
+        ),
+        ("secret", STANDARD.encode(&pem).into_bytes(), "PEM; encoded in base64 once more"),
+        ("chain", format!("{pem}{ca}").into_bytes(), "PEM"),
+        ("chain-ca-first", format!("{ca}{pem}").into_bytes(), "PEM"),
+        ("der", der.clone(), "DER; Anaplan registers PEM"),
+        ("der-newline", [&der[..], b"\r\n"].concat(), "DER; Anaplan registers PEM"),
+        ("base64", STANDARD.encode(&der).into_bytes(), "base64 without the lines around it"),
+        (
+            "base64-lines",
+            pem.lines()
+                .filter(|line| !line.starts_with('-'))
+                .map(|line| format!("{line}\r\n"))
+                .collect::<String>()
+                .into_bytes(),
+            "base64 without the lines around it",
+        ),
+        ("p7b-pem", p7b_pem.clone().into_bytes(), "PKCS#7 (.p7b)"),
+        ("p7b-windows", p7b_pem.replace("PKCS7", "CERTIFICATE").into_bytes(), "PKCS#7 (.p7b)"),
+        ("p7b-cms", p7b_pem.replace("PKCS7", "CMS").into_bytes(), "PKCS#7 (.p7b)"),
+        ("p7b-der", p7b_der.clone(), "PKCS#7 (.p7b)"),
+        ("p7b-ca-first", made(&[&p7b_ca_first[..], &["-outform", "DER"]].concat()), "PKCS#7 (.p7b)"),
+        ("p7b-base64", STANDARD.encode(&p7b_der).into_bytes(), "PKCS#7 (.p7b)"),
+        ("p7b-ber", p7b_ber, "PKCS#7 (.p7b)"),
+        ("p12", made(&p12), ""),
+    ]
+}
+
+#[test]
+fn every_form_is_read_and_the_command_that_is_offered_makes_the_form_that_anaplan_takes() {
+    let stand = Stand::new();
+    for (name, bytes, form) in forms(&stand) {
+        if form.is_empty() {
+            continue;
+        }
+        let file = stand.write(&format!("the '{name}' file"), bytes);
+        let run = stand.run(&["doctor", "--json", "--certificate", &file]);
+        let found = lines(&run, "file");
+        assert!(found[0].1.starts_with(form), "{name}: {run:?}");
+        assert_eq!(lines(&run, "e-mail")[0].1, "integration@example.com", "{name}: {run:?}");
+        assert!(!run.stdout.contains("ask for PEM"), "{name}: {run:?}");
+        let Some((_, _, remedy)) = found.iter().find(|(verdict, _, _)| verdict != "ok") else { continue };
+        let _ = std::fs::remove_file(stand.file("leaf.pem"));
+        tool(Command::new("sh").args(["-ec", remedy]).current_dir(stand.path()));
+        let mended = doctor(&stand, "leaf.pem");
+        assert_eq!(
+            lines(&mended, "file"),
+            [("ok".into(), "PEM".into(), String::new())],
+            "{name}: {remedy}: {mended:?}"
+        );
+        assert_eq!(stand.read("leaf.pem"), stand.read("cert.pem"), "{name}: {remedy}");
+    }
+}
+
+#[test]
+fn every_form_can_be_the_certificate_file_and_the_file_of_roots() {
+    let stand = Stand::new();
+    stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
+    for (name, bytes, form) in forms(&stand) {
+        let file = stand.write(name, bytes);
+        let options = ["--certificate-file", &file, "--policy-certificate-source", "token-or-file"];
+        if form.is_empty() {
+            let error = stand.sign(&options).failed(2);
+            assert!(error.contains("a PKCS#12 file (.p12, .pfx), which holds a private key"), "{error}");
+            continue;
+        }
+        let run = stand.sign(&options);
+        assert_eq!(run.code, 0, "{name}: {run:?}");
+        // A leaf is no root, which is another thing to say than that nothing can be read.
+        let source = stand.pin_source();
+        let roots = ["custody", "--pin-source", &source, "--roots", &file];
+        let run = stand.run(&[&roots[..], &options].concat());
+        match name {
+            "chain" | "chain-ca-first" => assert_eq!(run.code, 0, "{name}: {run:?}"),
+            _ if name.starts_with("p7b") && name != "p7b-ber" => assert_eq!(run.code, 0, "{name}: {run:?}"),
+            _ => assert!(run.failed(2).contains("none of the certificates is self-issued"), "{name}"),
+        }
+    }
+}
+
+#[test]
+fn a_file_that_holds_a_private_key_too_is_never_passed_in_silence() {
+    const WORDS: &str = "holds a private key; do not give this file to anybody";
+    let stand = Stand::new();
+    stand.tool("openssl", &["genrsa", "-out", "pkcs8.pem", "2048"]);
+    stand.tool("openssl", &["rsa", "-in", "pkcs8.pem", "-traditional", "-out", "pkcs1.pem"]);
+    let encrypt = ["pkcs8", "-topk8", "-in", "pkcs8.pem", "-passout", "pass:x", "-out", "encrypted.pem"];
+    stand.tool("openssl", &encrypt);
+    let old = ["rsa", "-in", "pkcs8.pem", "-traditional", "-aes128", "-passout", "pass:x", "-out", "old.pem"];
+    stand.tool("openssl", &old);
+    stand.tool("openssl", &["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "ec.pem"]);
+    stand.tool("openssl", &["rsa", "-in", "pkcs8.pem", "-outform", "DER", "-out", "pkcs8.der"]);
+    stand.tool("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", "ssh.pem"]);
+    let (certificate, ca) = (stand.read("cert.pem"), stand.read("ca.pem"));
+    for name in ["pkcs8.pem", "pkcs1.pem", "encrypted.pem", "old.pem", "ec.pem", "ssh.pem"] {
+        let key = stand.read(name);
+        for (order, both) in [("after", format!("{certificate}{key}")), ("before", format!("{key}{certificate}"))] {
+            let file = stand.write("both.pem", both);
+            let run = doctor(&stand, "both.pem");
+            assert_eq!(run.code, 8, "{name} {order}: {run:?}");
+            let [(verdict, found, remedy)] = &lines(&run, "private key")[..] else { panic!("{name} {order}: {run:?}") };
+            assert_eq!((verdict.as_str(), found.as_str()), ("failed", WORDS), "{name} {order}");
+            let command = remedy.split("made by: ").nth(1).unwrap();
+            tool(Command::new("sh").args(["-ec", command]).current_dir(stand.path()));
+            assert_eq!(stand.read("leaf.pem"), certificate, "{name} {order}");
+            let options = ["--certificate-file", &file, "--policy-certificate-source", "token-or-file"];
+            let run = stand.sign(&options);
+            assert!(run.code == 0 && run.stderr.contains(WORDS), "{name} {order}: {run:?}");
+        }
+        // Alone it is named, too.
+        let run = doctor(&stand, name);
+        assert_eq!((run.code, lines(&run, "private key").len()), (8, 1), "{name}: {run:?}");
+        let roots = stand.write("roots.pem", format!("{ca}{key}"));
+        let source = stand.pin_source();
+        let run = stand.run(&["custody", "--pin-source", &source, "--roots", &roots]);
+        assert!(run.code == 0 && run.stderr.contains(WORDS), "{name}: {run:?}");
+    }
+    let p12 = ["pkcs12", "-export", "-in", "c", "-inkey", "k", "-passout", "pass:x", "-out", "both.p12"];
+    stand.tool(
+        "openssl",
+        &["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout", "k", "-out", "c"],
+    );
+    stand.tool("openssl", &p12);
+    stand.write("a.jks", [0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, 2]);
+    for name in ["both.p12", "a.jks", "pkcs8.der"] {
+        let run = doctor(&stand, name);
+        assert_eq!((run.code, lines(&run, "private key")[0].1.as_str()), (8, WORDS), "{name}: {run:?}");
+    }
+    assert_eq!(lines(&doctor(&stand, "cert.pem"), "private key").len(), 0);
+}
+
+#[test]
+fn what_is_no_certificate_is_named_with_a_next_step() {
+    let stand = Stand::new();
+    stand.tool(
+        "openssl",
+        &["req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout", "k", "-out", "req.pem"],
+    );
+    stand.tool("openssl", &["req", "-in", "req.pem", "-outform", "DER", "-out", "req.der"]);
+    stand.tool("openssl", &["rsa", "-in", "k", "-pubout", "-out", "public.pem"]);
+    stand.tool("openssl", &["rsa", "-in", "k", "-pubout", "-outform", "DER", "-out", "public.der"]);
+    stand.write("index.txt", "");
+    let list = stand.write(
+        "ca.conf",
+        "[ca]\ndefault_ca = own\n[own]\ndatabase = index.txt\ndefault_md = sha256\ndefault_crl_days = 9\n",
+    );
+    let list = ["ca", "-config", &list, "-gencrl", "-cert", "ca.pem", "-keyfile", "ca.key", "-out", "list.pem"];
+    stand.tool("openssl", &list);
+    stand.tool("openssl", &["crl", "-in", "list.pem", "-outform", "DER", "-out", "list.der"]);
+    let pem = stand.read("cert.pem");
+    stand.write("cut.pem", &pem[..400]);
+    stand.write("typo.pem", pem.replacen("MII", "M!I", 1));
+    stand.write("wrong-end.pem", pem.replace("END CERTIFICATE", "END PKCS7"));
+    stand.write(
+        "cut-inside.pem",
+        pem.lines().enumerate().filter(|(at, _)| *at != 5).map(|(_, line)| format!("{line}\n")).collect::<String>(),
+    );
+    stand.write("page.html", "<!DOCTYPE html>\n<html>sign in</html>\n");
+    stand.write("empty", "");
+    stand.write("a.zip", "PK\x03\x04");
+    stand.write("words", "hello");
+    for (name, words) in [
+        ("req.pem", "a certificate signing request and no certificate"),
+        ("req.der", "a certificate signing request and no certificate"),
+        ("list.pem", "a list of revoked certificates (CRL) and no certificate"),
+        ("list.der", "a list of revoked certificates (CRL) and no certificate"),
+        ("public.pem", "a public key and no certificate"),
+        ("public.der", "a public key and no certificate"),
+        ("cut.pem", "a PEM file whose block CERTIFICATE cannot be read: its END line is missing"),
+        (
+            "typo.pem",
+            "a PEM file whose block CERTIFICATE cannot be read: what stands between BEGIN and END is not base64",
+        ),
+        ("wrong-end.pem", "a PEM file whose block CERTIFICATE cannot be read: its END line has another label"),
+        ("cut-inside.pem", "a certificate that cannot be read: "),
+        ("page.html", "a web page (HTML)"),
+        ("empty", "an empty file"),
+        ("a.zip", "a ZIP archive"),
+        ("words", "not a certificate in a form that is known here"),
+    ] {
+        let run = doctor(&stand, name);
+        let [(verdict, found, remedy)] = &lines(&run, "file")[..] else { panic!("{name}: {run:?}") };
+        assert!(verdict == "failed" && found.starts_with(words) && !remedy.is_empty(), "{name}: {run:?}");
+        assert_eq!(run.code, 8, "{name}");
+        let options = ["--certificate-file", &stand.file(name), "--policy-certificate-source", "token-or-file"];
+        assert!(stand.sign(&options).failed(2).contains(words), "{name}");
+        let source = stand.pin_source();
+        let run = stand.run(&["custody", "--pin-source", &source, "--roots", &stand.file(name)]);
+        assert!(run.failed(2).contains(words), "{name}");
+    }
+}
