@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
 
-use crate::library::{Container, recognise};
+use crate::library::file_format;
 
 /// The longest Anaplan token that is forwarded, in bytes.
 const TOKEN_LIMIT: usize = 8 << 10;
@@ -112,8 +112,8 @@ fn certificate(text: &[u8]) -> Result<Vec<u8>, CredentialsError> {
         let first = CertificateDer::from_pem_slice(&decoded).map_err(|_| CredentialsError::NoCertificate)?;
         return Ok(first.to_vec());
     }
-    match recognise(&decoded) {
-        Container::PrivateKey | Container::Pkcs12 | Container::JavaKeystore => Err(CredentialsError::PrivateKey),
+    match file_format::read(&decoded) {
+        Err(what) if what.has_private_key() => Err(CredentialsError::PrivateKey),
         // A certificate is a SEQUENCE; whether this one is listed is compared byte for byte.
         _ if decoded.first() == Some(&0x30) => Ok(decoded),
         _ => Err(CredentialsError::NoCertificate),

@@ -4,7 +4,7 @@ pub use cba_agent::agent::client::{self as agent_client, ClientError};
 pub use cba_agent::cba::received::Received;
 pub use cba_agent::cba::verify::Freshness;
 pub use cba_agent::cba::{AuthUrl, Format, Request as LoginRequest, Version};
-pub use cba_agent::certificate::container::{Container, recognise};
+pub use cba_agent::certificate::file_format;
 pub use cba_agent::certificate::{Certificate, HeaderEncoding, utc};
 pub use cba_agent::config::{by_name, days, seconds};
 pub use cba_agent::deadline::Deadline;
