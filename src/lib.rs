@@ -22,7 +22,7 @@
 //! audit/*         the hash-chained log; chain: its records and their check (PURE)
 //! reach/*         the way to a token: module, worker, slot, login under the fuse, identity, evidence
 //! worker/*        the child's loop; handle: spawn, deadline, kill; output: what the module prints; wire: the frames (PURE)
-//! token/*         the only room that names a PKCS#11 library; entry_point, raw: unsafe code
+//! token/*         the only room that names a PKCS#11 library; entry_point, raw, pcsc: unsafe code
 //! config/*        file < environment < flag, resolved once; keys: every key once
 //! sandbox/*       what a worker may not do: profiles (PURE), files, system calls
 //! modules         modules by name and path
@@ -59,7 +59,7 @@
 //! 6. Standard output carries the result alone; nothing secret is in arguments, logs or errors
 //!    (`pin::a_marker_pin_in_any_wrong_place_is_never_echoed`).
 //! 7. The front opens no network socket (`layering::nothing_opens_a_network_socket`).
-//! 8. Unsafe code stands in `token/entry_point.rs`, `token/raw.rs` and files of `process/` alone (`layering::unsafe_code_stands_in_its_corners_alone`).
+//! 8. Unsafe code stands in three files of `token/` and some of `process/` alone (`layering::unsafe_code_stands_in_its_corners_alone`).
 //! 9. A module that is known by name is confined before its first line runs, and tighter after the login
 //!    (`sandbox::a_module_that_was_taken_over_gets_nowhere_and_signing_goes_on`).
 

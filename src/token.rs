@@ -7,6 +7,7 @@ mod entry_point;
 mod key;
 mod module;
 mod objects;
+pub mod pcsc;
 mod raw;
 mod session;
 

@@ -6,8 +6,9 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -63,7 +64,11 @@ pub fn run() -> Result<(), WorkerError> {
     crate::process::death::follow_the_front().map_err(|_| WorkerError::NotAChild)?;
     let mut link = Link::take_stdin()?;
     link.send(&Reply::Hello { build: wire::BUILD.into() })?;
-    let Request::Open { module, profile, environment } = link.receive()? else { return Ok(()) };
+    let (module, profile, environment) = match link.receive()? {
+        Request::Open { module, profile, environment } => (module, profile, environment),
+        Request::AskPcscd { socket } => return ask_pcscd(&mut link, socket),
+        _ => return Ok(()),
+    };
     let variables = environment.into_iter().flatten().map(|variable| (variable.name, variable.value));
     // No other thread runs yet.
     crate::process::environment::extend(variables);
@@ -97,6 +102,16 @@ pub fn run() -> Result<(), WorkerError> {
         crate::process::death::end_now();
     }
     Ok(())
+}
+
+/// Connects to pcscd through its library, without any module.
+fn ask_pcscd(link: &mut Link, socket: PathBuf) -> Result<(), WorkerError> {
+    // No other thread runs yet.
+    crate::process::environment::extend(
+        [(b"PCSCLITE_CSOCK_NAME".to_vec(), socket.into_os_string().into_vec())].into_iter(),
+    );
+    let answer = crate::token::pcsc::establish_context();
+    link.answer(answer.map(|code| Reply::PcscdAnswered { code }))
 }
 
 /// Confines this process before the module's first line runs.
@@ -171,7 +186,10 @@ fn run_session(link: &mut Link, mut session: Session<'_>, guards: &mut Guards) -
                 let signed = sign(link, &session, (key, mechanism, version), pin.as_ref())?;
                 link.answer(signed)?;
             }
-            next @ (Request::Open { .. } | Request::Session { .. } | Request::Close { .. }) => {
+            next @ (Request::Open { .. }
+            | Request::AskPcscd { .. }
+            | Request::Session { .. }
+            | Request::Close { .. }) => {
                 session.close(logged_in);
                 return Ok(next);
             }

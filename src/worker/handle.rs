@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -90,20 +90,47 @@ impl Handle {
     /// # Errors
     /// [`HandleError::Spawn`], or [`HandleError::Stranger`] when what runs is not this program.
     pub fn spawn(launch: &Launch, spare: Option<Spare>, load: Load, deadline: &Deadline) -> Result<Self, HandleError> {
-        let environment = launch.environment();
-        let (Spare { process, socket }, environment) = match spare {
-            Some(spare) => (spare, Some(environment.into_iter().map(Variable::from).collect())),
-            None => {
-                let (socket, theirs) = UnixStream::pair().map_err(HandleError::Spawn)?;
-                let process = Process::start(environment, theirs).map_err(HandleError::Spawn)?;
-                (Spare { process, socket }, None)
+        let Load { module, profile } = load;
+        match spare {
+            Some(spare) => {
+                let environment = launch.environment().into_iter().map(Variable::from).collect();
+                Self::begin(launch, spare, &Request::Open { module, profile, environment: Some(environment) }, deadline)
             }
-        };
+            None => {
+                let open = Request::Open { module, profile, environment: None };
+                Self::begin(launch, Self::process_for(launch)?, &open, deadline)
+            }
+        }
+    }
+
+    /// Has a worker ask pcscd through the installed libpcsclite, which finds it at this socket; the worker ends with it.
+    ///
+    /// # Errors
+    /// As [`Handle::spawn`], or when there is no such library.
+    pub fn ask_pcscd(launch: &Launch, socket: &Path, deadline: &Deadline) -> Result<u32, HandleError> {
+        let request = Request::AskPcscd { socket: socket.to_owned() };
+        let mut handle = Self::begin(launch, Self::process_for(launch)?, &request, deadline)?;
+        let doing = "asking pcscd";
+        match handle.receive(doing, deadline)? {
+            Reply::PcscdAnswered { code } => Ok(code),
+            Reply::Failed(fault) => Err(fault.into()),
+            _ => Err(handle.out_of_turn(doing)),
+        }
+    }
+
+    fn process_for(launch: &Launch) -> Result<Spare, HandleError> {
+        let (socket, theirs) = UnixStream::pair().map_err(HandleError::Spawn)?;
+        let process = Process::start(launch.environment(), theirs).map_err(HandleError::Spawn)?;
+        Ok(Spare { process, socket })
+    }
+
+    /// Sends a started worker its first request, and sees that it is this program.
+    fn begin(launch: &Launch, started: Spare, request: &Request, deadline: &Deadline) -> Result<Self, HandleError> {
+        let Spare { process, socket } = started;
         let writes_logs = launch.module_debug || tracing::enabled!(tracing::Level::DEBUG);
         let (waiting, ahead, login_begun, read) = (None, VecDeque::new(), false, Vec::new());
         let mut handle = Self { process, socket, waiting, ahead, login_begun, writes_logs, read };
-        let Load { module, profile } = load;
-        handle.deliver(&Request::Open { module, profile, environment }, None)?;
+        handle.deliver(request, None)?;
         match handle.receive("start", deadline) {
             Ok(Reply::Hello { build }) if build == wire::BUILD => Ok(handle),
             Ok(_) | Err(HandleError::Wire(_)) => Err(HandleError::Stranger),
@@ -346,7 +373,7 @@ const SIGNING: &str = "signing";
 /// What the front says that it was waiting for.
 fn name_of(request: &Request) -> &'static str {
     match request {
-        Request::Open { .. } => LOADING,
+        Request::Open { .. } | Request::AskPcscd { .. } => LOADING,
         Request::Session { .. } => "opening a session",
         Request::Slot | Request::Probe => "reading the token's state",
         Request::Login(_) => LOGIN,

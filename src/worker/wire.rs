@@ -18,7 +18,7 @@ use crate::fault::Fault;
 pub const LIMIT: usize = 4 << 20;
 
 /// What the worker says first; a front of another build gives it no PIN.
-pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 6");
+pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 7");
 
 /// How the user is authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +69,11 @@ pub enum Request {
         profile: Option<String>,
         /// The module's environment, for a worker that was started without one.
         environment: Option<Vec<Variable>>,
+    },
+    /// Load libpcsclite alone, and connect to pcscd. Answer: [`Reply::PcscdAnswered`], and the end.
+    AskPcscd {
+        /// Where the library is to look for the daemon.
+        socket: PathBuf,
     },
     /// Open a session. Answer: [`Reply::Session`].
     Session {
@@ -124,6 +129,11 @@ pub enum Reply {
         library: Library,
         /// Its slots that hold tokens.
         slots: Vec<Slot>,
+    },
+    /// What libpcsclite came to.
+    PcscdAnswered {
+        /// 0, or a code of winscard.h.
+        code: u32,
     },
     /// The session is open.
     Session(Session),

@@ -190,17 +190,36 @@ fn a_card_readers_daemon_is_asked_where_the_module_needs_it() {
     assert!(failing(doctor(), "pcscd").contains("systemctl enable --now pcscd.socket"));
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let daemon = std::thread::spawn(move || {
-        // Refuses the first as polkit does, and answers the second.
+        // Refuses the first as polkit does, answers the second, and speaks another protocol to the third, as often as it is
+        // asked: newer libraries offer an older version then.
         drop(listener.accept().unwrap());
         let (mut client, _) = listener.accept().unwrap();
         let mut said = [0; 20];
         client.read_exact(&mut said).unwrap();
         client.write_all(&said[8..]).unwrap();
+        let (mut client, _) = listener.accept().unwrap();
+        while client.read_exact(&mut said).is_ok() {
+            let words: [u32; 3] = [4, 99, 0x8010_001e];
+            client.write_all(&words.map(u32::to_ne_bytes).concat()).unwrap();
+            let asked = u32::from_ne_bytes(said[12..16].try_into().unwrap());
+            if asked == 99 {
+                break;
+            }
+        }
         said.chunks(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap())).collect::<Vec<_>>()
     });
     assert!(failing(doctor(), "pcscd").contains("refuses user"));
     assert!(doctor().ok().contains("pcscd            answers user"));
-    assert_eq!(daemon.join().unwrap(), [12, 0x11, 4, 3, 0]);
+    let line = failing(doctor(), "pcscd");
+    assert!(
+        line.contains("refuses the protocol of this host's libpcsclite: the daemon speaks 4.99, the library 4."),
+        "{line}"
+    );
+    assert!(line.contains("systemctl restart pcscd"), "{line}");
+    let said = daemon.join().unwrap();
+    // CMD_VERSION, in the version of the installed library.
+    assert_eq!((said[0], said[1], said[2], said[4]), (12, 0x11, 4, 0));
+    assert!(said[3] >= 4, "protocol 4.{}", said[3]);
 }
 
 #[test]

@@ -1,77 +1,200 @@
 //! Whether pcscd answers and this user may use it: without it a smart card's module shows no token and says no reason.
 //!
-//! The first exchange of PC/SC lite's protocol (its `winscard_msg.h`): a client says which version it speaks. A daemon
-//! that refuses a user, as polkit decides, closes the connection without a word.
+//! A worker calls the installed libpcsclite, whose connection goes through a socket of this process to the daemon. So the
+//! daemon is asked in the protocol that modules of this host speak, and both sides' versions are seen. Nothing but the
+//! first exchange is passed on (`CMD_VERSION` of PC/SC lite's winscard_msg.h). A daemon that refuses a user, as polkit
+//! decides, closes the connection without an answer.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{env, fs, process, thread};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Findings;
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::worker::{Handle, HandleError, Launch};
 
 const CHECK: &str = "pcscd";
 
 /// How long the daemon may take; it may have to be started first.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// `CMD_VERSION`, and protocol 4.3, which every daemon of these years speaks.
-const COMMAND: u32 = 0x11;
-const VERSION: (u32, u32) = (4, 3);
+/// Where libpcsclite looks for the daemon, and the variable that names another place.
+const SOCKET: &str = "/run/pcscd/pcscd.comm";
+const SOCKET_VARIABLE: &str = "PCSCLITE_CSOCK_NAME";
+
+/// A request is the length of its body, the command, and the body: version and code.
+const REQUEST: usize = 20;
+const ANSWER: usize = 12;
+const CMD_VERSION: u32 = 0x11;
+
+/// A version of the protocol.
+type Version = (u32, u32);
+
+/// One exchange of versions.
+#[derive(Debug)]
+struct Exchange {
+    client: Version,
+    daemon: Version,
+    /// 0, or why the daemon refuses this version (a code of winscard.h).
+    code: u32,
+}
 
 /// What stands in the way of a smart card.
+#[derive(Debug)]
 enum Trouble {
     Absent(PathBuf),
     Unreachable(PathBuf, io::Error),
     Refused,
     Silent(io::Error),
+    Protocol(Exchange),
+    Library(HandleError),
+    Unasked(String),
 }
 
-pub(super) fn check(findings: &mut Findings) {
+pub(super) fn check(config: &Config, findings: &mut Findings) {
     let user = rustix::process::geteuid().as_raw();
-    match speak() {
-        Ok((major, minor)) => findings.ok(CHECK, format!("answers user {user} (protocol {major}.{minor})")),
+    let restart = "systemctl restart pcscd.socket pcscd.service";
+    match ask(config) {
+        Ok(Exchange { daemon: (major, minor), .. }) => {
+            findings.ok(CHECK, format!("answers user {user} (protocol {major}.{minor})"));
+        }
         Err(Trouble::Absent(path)) => findings.fail(
             CHECK,
             format!("{} is not there: pcscd does not run", path.display()),
             "apt-get install pcscd && systemctl enable --now pcscd.socket",
         ),
-        Err(Trouble::Unreachable(path, error)) => findings.fail(
-            CHECK,
-            format!("{} cannot be reached: {error}", path.display()),
-            "systemctl restart pcscd.socket",
-        ),
+        Err(Trouble::Unreachable(path, error)) => {
+            findings.fail(CHECK, format!("{} cannot be reached: {error}", path.display()), restart);
+        }
         Err(Trouble::Refused) => findings.fail(
             CHECK,
             format!("refuses user {user} (polkit, org.debian.pcsc-lite.access_pcsc)"),
             "let the user in with a rule such as deploy/systemd/polkit/ has, or run as the user that has one",
         ),
-        Err(Trouble::Silent(error)) => {
-            findings.fail(CHECK, format!("does not answer: {error}"), "systemctl restart pcscd");
+        Err(Trouble::Silent(error)) => findings.fail(CHECK, format!("does not answer: {error}"), restart),
+        Err(Trouble::Protocol(Exchange { client, daemon, code })) => findings.fail(
+            CHECK,
+            format!(
+                "refuses the protocol of this host's libpcsclite: the daemon speaks {}.{}, the library {}.{} ({code:#010x})",
+                daemon.0, daemon.1, client.0, client.1
+            ),
+            "use pcscd and libpcsclite of one release: apt-get install --only-upgrade pcscd libpcsclite1, then \
+             systemctl restart pcscd; in a container, install the libpcsclite of the host's release",
+        ),
+        Err(Trouble::Library(error)) => {
+            findings.fail(CHECK, format!("libpcsclite cannot ask it: {error}"), "apt-get install libpcsclite1");
+        }
+        Err(Trouble::Unasked(why)) => findings.warn(CHECK, format!("was not asked: {why}"), restart),
+    }
+}
+
+/// Has libpcsclite connect to the daemon through a socket of this process.
+fn ask(config: &Config) -> Result<Exchange, Trouble> {
+    let daemon = env::var_os(SOCKET_VARIABLE).map_or_else(|| SOCKET.into(), PathBuf::from);
+    let gate = Gate::open().map_err(|error| Trouble::Unasked(format!("no socket can be made: {error}")))?;
+    let listener = gate.listener.try_clone().map_err(|error| Trouble::Unasked(error.to_string()))?;
+    let relay = thread::spawn(move || relay(&listener, &daemon));
+    let launch = Launch { pin_variables: config.pin_variables.clone(), module_debug: false };
+    let asked = Handle::ask_pcscd(&launch, &gate.socket, &Deadline::after(PATIENCE + PATIENCE));
+    // The library may have ended without a connection.
+    drop(UnixStream::connect(&gate.socket));
+    let relayed = relay.join().unwrap_or_else(|_| Err(Trouble::Unasked("the relay failed".into())));
+    match (relayed, asked) {
+        (Err(Trouble::Unasked(_)), Err(error)) => Err(Trouble::Library(error)),
+        (Err(Trouble::Unasked(_)), Ok(code)) => {
+            Err(Trouble::Unasked(format!("SCardEstablishContext returned {code:#010x} without a connection")))
+        }
+        (Ok(exchange), _) if exchange.code != 0 => Err(Trouble::Protocol(exchange)),
+        (relayed, _) => relayed,
+    }
+}
+
+/// Passes exchanges of versions on, since a library may offer an older one after a refusal, and returns the last.
+fn relay(listener: &UnixListener, path: &Path) -> Result<Exchange, Trouble> {
+    let unasked = |error: io::Error| Trouble::Unasked(error.to_string());
+    wait_for(listener).map_err(unasked)?;
+    let (mut client, _) = listener.accept().map_err(unasked)?;
+    client.set_read_timeout(Some(PATIENCE)).map_err(unasked)?;
+    let mut daemon = None;
+    let mut last = None;
+    loop {
+        let mut request = [0; REQUEST];
+        if client.read_exact(&mut request).is_err() || word(&request, 4) != CMD_VERSION {
+            return last.ok_or_else(|| Trouble::Unasked("nothing was asked".into()));
+        }
+        let daemon = match &mut daemon {
+            Some(daemon) => daemon,
+            none => none.insert(connect(path)?),
+        };
+        let mut answer = [0; ANSWER];
+        daemon.write_all(&request).and_then(|()| daemon.read_exact(&mut answer)).map_err(|error| {
+            match error.kind() {
+                ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Trouble::Refused,
+                _ => Trouble::Silent(error),
+            }
+        })?;
+        let client_version = (word(&request, 8), word(&request, 12));
+        let daemon_version = (word(&answer, 0), word(&answer, 4));
+        last = Some(Exchange { client: client_version, daemon: daemon_version, code: word(&answer, 8) });
+        client.write_all(&answer).map_err(unasked)?;
+    }
+}
+
+fn connect(path: &Path) -> Result<UnixStream, Trouble> {
+    let daemon = UnixStream::connect(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Trouble::Absent(path.to_owned()),
+        _ => Trouble::Unreachable(path.to_owned(), error),
+    })?;
+    let limits = daemon.set_read_timeout(Some(PATIENCE)).and_then(|()| daemon.set_write_timeout(Some(PATIENCE)));
+    limits.map(|()| daemon).map_err(Trouble::Silent)
+}
+
+fn wait_for(listener: &UnixListener) -> io::Result<()> {
+    let patience = Timespec::try_from(PATIENCE + PATIENCE).map_err(io::Error::other)?;
+    match poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&patience))? {
+        0 => Err(ErrorKind::TimedOut.into()),
+        _ => Ok(()),
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+}
+
+/// A socket in a directory that this user alone may enter; both go when it is dropped.
+struct Gate {
+    directory: PathBuf,
+    socket: PathBuf,
+    listener: UnixListener,
+}
+
+impl Gate {
+    fn open() -> io::Result<Self> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let name = format!("cba-agent-{}-{:016x}", process::id(), u64::from_ne_bytes(random));
+        let directory = env::temp_dir().join(name);
+        fs::DirBuilder::new().mode(0o700).create(&directory)?;
+        let socket = directory.join("pcscd.comm");
+        match UnixListener::bind(&socket) {
+            Ok(listener) => Ok(Self { directory, socket, listener }),
+            Err(error) => {
+                let _ = fs::remove_dir(&directory);
+                Err(error)
+            }
         }
     }
 }
 
-fn speak() -> Result<(u32, u32), Trouble> {
-    // The variable that PC/SC lite's own library looks at.
-    let path = std::env::var_os("PCSCLITE_CSOCK_NAME").map_or_else(|| "/run/pcscd/pcscd.comm".into(), PathBuf::from);
-    let mut socket = UnixStream::connect(&path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Trouble::Absent(path.clone()),
-        _ => Trouble::Unreachable(path.clone(), error),
-    })?;
-    let mut answer = [0; 12];
-    let mut exchange = || -> io::Result<()> {
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
-        // The length of what follows and the command; then the version and room for the answer's code.
-        let words = [12, COMMAND, VERSION.0, VERSION.1, 0];
-        socket.write_all(&words.map(u32::to_ne_bytes).concat())?;
-        socket.read_exact(&mut answer)
-    };
-    exchange().map_err(|error| match error.kind() {
-        ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Trouble::Refused,
-        _ => Trouble::Silent(error),
-    })?;
-    let word = |at: usize| answer[at..].first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
-    Ok((word(0), word(4)))
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.socket);
+        let _ = fs::remove_dir(&self.directory);
+    }
 }

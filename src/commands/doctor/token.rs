@@ -48,7 +48,7 @@ fn reach(config: &Config, findings: &mut Findings) -> Option<Reached> {
     let opened = match reach::open(config, &deadline) {
         Ok(opened) => opened,
         Err(error) => {
-            readers(&candidates, findings);
+            readers(&candidates, config, findings);
             return findings.end("module", &error);
         }
     };
@@ -59,7 +59,7 @@ fn reach(config: &Config, findings: &mut Findings) -> Option<Reached> {
         findings.warn("module", how, "`serve` refuses it: let root alone write the file and the directories above");
     }
     sandbox(&opened, config, findings);
-    readers(&[path], findings);
+    readers(&[path], config, findings);
     slots(&opened, findings);
     match opened.reach(config, deadline) {
         Ok(reached) => {
@@ -94,9 +94,9 @@ fn sandbox(opened: &Opened, config: &Config, findings: &mut Findings) {
 }
 
 /// What smart cards are reached by, where a module may want it.
-fn readers(modules: &[PathBuf], findings: &mut Findings) {
+fn readers(modules: &[PathBuf], config: &Config, findings: &mut Findings) {
     if modules.iter().any(|path: &PathBuf| modules::needs_pcscd(path)) {
-        pcscd::check(findings);
+        pcscd::check(config, findings);
     }
 }
 
