@@ -21,7 +21,8 @@ mod shell;
 #[must_use]
 pub fn run(arguments: Vec<OsString>) -> u8 {
     let mut format = early_format(&arguments);
-    match run_command(arguments, &mut format) {
+    log::take_over_panics(format);
+    let code = match run_command(arguments, &mut format) {
         Ok(()) => 0,
         Err(error) => {
             let error = with_hint(error);
@@ -30,7 +31,9 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
             }
             error.kind.exit_code()
         }
-    }
+    };
+    log::end();
+    code
 }
 
 fn with_hint(error: Error) -> Error {

@@ -91,6 +91,7 @@ async fn run(
         servers.spawn(server::serve(Arc::clone(gateway), listener, kind, ended.clone()));
     }
     let background = background(gateway, admin)?;
+    tracing::info!("ready: {}", status(gateway));
     tell(&[NotifyState::Ready, NotifyState::Status(&status(gateway))]);
     loop {
         tokio::select! {

@@ -88,27 +88,33 @@ fn take(gateway: &Arc<Gateway>, stream: TcpStream, kind: Kind, tasks: &mut JoinS
     };
     let _ = stream.set_nodelay(true);
     let (gateway, end) = (Arc::clone(gateway), end.clone());
-    tasks.spawn(async move {
-        match kind {
-            Kind::Plain => serve_connection(gateway, caller, Some(port), stream, connection, end).await,
-            Kind::Tls => {
-                let Some(config) = gateway.set().tls.clone() else { return };
-                let handshake = TlsAcceptor::from(config).accept(stream);
-                let accepted = tokio::select! {
-                    accepted = tokio::time::timeout(HANDSHAKE, handshake) => accepted,
-                    () = connection.leave.notified() => return,
-                };
-                match accepted {
-                    Ok(Ok(stream)) => serve_connection(gateway, caller, None, stream, connection, end).await,
-                    Ok(Err(error)) => {
-                        gateway.metrics.refused("tls");
-                        tracing::debug!("TLS with {caller} failed: {error}");
-                    }
-                    Err(_) => gateway.metrics.refused("tls"),
-                }
-            }
+    match kind {
+        Kind::Plain => tasks.spawn(serve_connection(gateway, caller, Some(port), stream, connection, end)),
+        Kind::Tls => tasks.spawn(serve_tls(gateway, caller, stream, connection, end)),
+    };
+}
+
+async fn serve_tls(
+    gateway: Arc<Gateway>,
+    caller: Caller,
+    stream: TcpStream,
+    connection: Connection,
+    end: watch::Receiver<bool>,
+) {
+    let Some(config) = gateway.set().tls.clone() else { return };
+    let handshake = TlsAcceptor::from(config).accept(stream);
+    let accepted = tokio::select! {
+        accepted = tokio::time::timeout(HANDSHAKE, handshake) => accepted,
+        () = connection.leave.notified() => return,
+    };
+    match accepted {
+        Ok(Ok(stream)) => serve_connection(gateway, caller, None, stream, connection, end).await,
+        Ok(Err(error)) => {
+            gateway.metrics.refused("tls");
+            tracing::debug!("TLS with {caller} failed: {error}");
         }
-    });
+        Err(_) => gateway.metrics.refused("tls"),
+    }
 }
 
 /// Who connected: on loopback the user by the kernel's word, asked once and at once.

@@ -42,11 +42,13 @@ pub(super) async fn answer(client: Client<'_>, request: Request<Incoming>) -> Re
     let arrived = Instant::now();
     let id = request_id();
     let (parts, body) = request.into_parts();
+    // Boxed, so that an idle connection does not hold room for a request.
+    let forwarded = |path| Box::pin(forward(client, &id, arrived, &parts, path));
     let reply = match route(&parts, client.port) {
-        Ok(Route::Authenticate) => authenticate(client, &id, arrived, &parts, body).await,
-        Ok(Route::Refresh) => forward(client, &id, arrived, &parts, "/token/refresh").await,
-        Ok(Route::Validate) => forward(client, &id, arrived, &parts, "/token/validate").await,
-        Ok(Route::Logout) => forward(client, &id, arrived, &parts, "/token/logout").await,
+        Ok(Route::Authenticate) => Box::pin(authenticate(client, &id, arrived, &parts, body)).await,
+        Ok(Route::Refresh) => forwarded("/token/refresh").await,
+        Ok(Route::Validate) => forwarded("/token/validate").await,
+        Ok(Route::Logout) => forwarded("/token/logout").await,
         Ok(Route::Health) => Ok(reply::of_text(StatusCode::OK, "alive\n", &id)),
         Ok(Route::Ready) => Ok(match client.gateway.ready().await {
             Ok(()) => reply::of_text(StatusCode::OK, "ready\n", &id),

@@ -170,7 +170,7 @@ fn a_client_with_the_agents_own_certificate_is_refused() {
     let mut stand = Stand::new();
     stand.copy(token().path.join("cert.pem"), "agent.pem");
     stand.add_client("same", "certificates = [\"DIR/agent.pem\"]\ntransition = true");
-    let mut gateway = stand.serve();
+    let gateway = stand.serve();
     let reply = gateway.login(&basic("finance"), "");
     assert_eq!(reply.status, 503, "{reply:?}");
     gateway.wait_for_log("has the agent's own key");

@@ -130,7 +130,7 @@ fn configurations_that_do_not_hold_are_refused_with_a_hint() {
 #[test]
 fn the_admin_socket_tells_health_metrics_and_clients_to_its_group_alone() {
     let stand = Stand::new();
-    let mut gateway = stand.serve();
+    let gateway = stand.serve();
     assert_eq!(gateway.login(&basic("finance"), "").status, 201);
     let id = "client finance";
     gateway.wait_for_log(id);

@@ -28,7 +28,7 @@ fn a_reload_takes_the_whole_set_or_nothing() {
         stand.clients = format!("{good}{broken}").replacen("users", "disabled = true\nusers", 1);
         stand.configure();
         gateway.reload();
-        assert!(gateway.log().contains("the old one stays in force"), "{}", gateway.log());
+        gateway.wait_for_log("the old one stays in force");
         assert_eq!(gateway.login(&basic("finance"), "").status, 201);
     }
     stand.clients = good.replacen("users", "disabled = true\nusers", 1);
@@ -98,7 +98,7 @@ fn a_plain_listener_on_an_outside_address_is_an_error() {
         assert!(run.code == 2 && run.stderr.contains("no loopback address"), "{run:?}");
     }
     stand.head = "listen = [\"127.0.0.1:0\"]\n".into();
-    assert!(stand.serve().log().contains("`localhost` may lead a tool to the other"));
+    stand.serve().wait_for_log("`localhost` may lead a tool to the other");
 }
 
 /// Starts the gateway with an inherited listener as descriptor 3, as systemd does.
@@ -150,7 +150,7 @@ fn a_caller_that_left_is_not_signed_for() {
     let mut stand = Stand::new();
     let agent = crate::agents::FakeAgent::silent(&stand);
     stand.agents = vec![agent.path.clone()];
-    let mut gateway = stand.serve();
+    let gateway = stand.serve();
     let mut caller = gateway.connect();
     let request = gateway.text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
     caller.write_all(request.as_bytes()).unwrap();

@@ -9,7 +9,7 @@ use crate::token::token;
 #[test]
 fn a_password_logs_in_with_a_v2_payload_of_the_token() {
     let stand = Stand::new();
-    let mut gateway = stand.serve();
+    let gateway = stand.serve();
     let reply = gateway.login(&basic("finance"), "");
     assert_eq!(reply.status, 201, "{reply:?} {}", gateway.log());
     assert!(reply.token().starts_with("MARKER-TOKEN"));
@@ -17,8 +17,7 @@ fn a_password_logs_in_with_a_v2_payload_of_the_token() {
     assert_eq!(reply.header("content-type"), Some("application/json"));
     let id = reply.header("x-request-id").unwrap();
     gateway.wait_for_log(&format!("login {id}: client finance"));
-    let log = gateway.log();
-    assert!(log.contains("password in, v2 out, 201, ok"), "{log}");
+    gateway.wait_for_log("password in, v2 out, 201, ok");
     let audit = std::fs::read_to_string(&token().audit).unwrap();
     assert!(audit.contains(&format!("\"job\":\"gateway/finance/{id}\"")), "{audit}");
     let arrived = stand.service.arrived();
@@ -39,7 +38,7 @@ fn curl_logs_in_by_localhost_with_its_url_changed_alone() {
 #[test]
 fn a_v1_payload_of_a_local_key_logs_in_with_v2() {
     let stand = Stand::new();
-    let mut gateway = stand.serve();
+    let gateway = stand.serve();
     let (header, body) = stand.certificate_login("tool", "v1", &[7; 150]);
     let reply = gateway.login(&header, &body);
     assert_eq!(reply.status, 201, "{reply:?} {}", gateway.log());

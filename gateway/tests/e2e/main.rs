@@ -8,6 +8,7 @@ mod token;
 
 mod agents;
 mod attack;
+mod clients;
 mod commands;
 mod lifecycle;
 mod login;

@@ -13,7 +13,7 @@ fn no_marker_is_in_log_metrics_or_clients() {
         stand.command(&["serve", "-vv", "--config", &config])
     };
     command.env("RUST_BACKTRACE", "1");
-    let mut gateway = stand.start(command);
+    let gateway = stand.start(command);
     let token = gateway.login(&basic("finance"), "").token();
     gateway.with_token("POST /token/validate", &token);
     let (header, body) = stand.certificate_login("tool", "v2", &message(0));

@@ -252,6 +252,8 @@ impl Stand {
         let child = command.spawn().unwrap();
         let mut gateway = Gateway { child, notify, log, port: 0 };
         gateway.hear("READY=1");
+        // The log is written by a thread of its own.
+        gateway.wait_for_log("ready: ");
         gateway.port = gateway.port_of("plain HTTP on 127.0.0.1:").unwrap_or(0);
         gateway
     }
@@ -311,10 +313,9 @@ impl Gateway {
 
     /// Waits until the log holds a text.
     #[track_caller]
-    pub(crate) fn wait_for_log(&mut self, text: &str) {
+    pub(crate) fn wait_for_log(&self, text: &str) {
         let give_up = Instant::now() + PATIENCE;
         while !self.log().contains(text) {
-            assert!(self.child.try_wait().unwrap().is_none(), "the gateway ended: {}", self.log());
             assert!(Instant::now() < give_up, "the log never held {text:?}: {}", self.log());
             std::thread::sleep(Duration::from_millis(5));
         }

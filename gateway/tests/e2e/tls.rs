@@ -79,7 +79,7 @@ fn a_new_certificate_of_the_tls_listener_needs_no_restart() {
     stand.tool_identity("server2");
     stand.copy(stand.path().join("server2.key"), "server.key");
     gateway.reload();
-    assert!(gateway.log().contains("the old one stays in force"), "{}", gateway.log());
+    gateway.wait_for_log("the old one stays in force");
     assert!(curl(&stand, port, "finance", &[]).contains("MARKER-TOKEN"));
     stand.copy(stand.path().join("server2.pem"), "server.pem");
     gateway.reload();
