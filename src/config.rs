@@ -21,11 +21,13 @@ mod file;
 pub mod keys;
 pub mod paths;
 mod policy;
+mod ranges;
 mod resolve;
 mod settings;
 pub mod variables;
 
-pub use resolve::{by_name, days, duration, seconds};
+pub use ranges::{AGES, NOTICE_PERIODS};
+pub use resolve::{by_name, days};
 pub use settings::{Effective, Origin, Settings, may_mention};
 
 /// Everything that is configured, valid.

@@ -58,6 +58,7 @@ const PURE: &[&str] = &[
     "agent/pool/plan",
     "agent/problem",
     "audit/chain",
+    "config/ranges",
     "modules/elf",
     "sandbox/profile",
     "pin/record",

@@ -105,5 +105,9 @@ impl Systemd {
 
 /// How often [`Systemd::alive`] must be said: twice in systemd's time; `None` where it does not ask for it.
 pub(super) fn watchdog() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|whole| whole / 2)
+    const LEAST: Duration = Duration::from_millis(1);
+    const MOST: Duration = Duration::from_secs(86_400);
+    // A timer takes neither a period of nothing nor one beyond its clock.
+    let whole = sd_notify::watchdog_enabled().filter(|whole| !whole.is_zero())?;
+    Some((whole / 2).clamp(LEAST, MOST))
 }

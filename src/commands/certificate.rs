@@ -7,7 +7,7 @@ use super::{print, print_bytes, usage, word};
 use crate::cba::request::SCHEME;
 use crate::certificate::{Certificate, utc};
 use crate::cli;
-use crate::config::{Config, days, duration};
+use crate::config::{Config, NOTICE_PERIODS, days};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::identity::choose_certificate;
@@ -35,9 +35,8 @@ const FORMATS: [(&str, Format); 5] = [
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let format = word(matches, "format", &FORMATS)?.unwrap_or_default();
-    let within = cli::given(matches, "expires-within");
-    let wanted = || usage("expires-within", "must be a duration such as 30d");
-    let within = within.map(|text| duration(text).ok_or_else(wanted)).transpose()?;
+    let within = cli::given(matches, "expires-within").map(|text| NOTICE_PERIODS.parse(text));
+    let within = within.transpose().map_err(|wanted| usage("expires-within", &wanted))?;
     let certificate = find(cli::is_given(matches, "login"), config)?;
     match format {
         Format::Der => print_bytes(certificate.der())?,

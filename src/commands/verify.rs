@@ -10,7 +10,7 @@ use crate::cba::{self, Version, message};
 use crate::certificate::chain::Roots;
 use crate::certificate::{HeaderEncoding, utc};
 use crate::cli;
-use crate::config::{Config, seconds};
+use crate::config::{AGES, Config};
 use crate::error::{Error, Explain as _, Kind, Result};
 use crate::policy::{self, Breach, Refused, Wish};
 use crate::printable::hex;
@@ -20,8 +20,8 @@ use crate::reach::now;
 const MAX_AHEAD: u64 = 60;
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
-    let wanted = || usage("max-age", "must be a duration such as 300s");
-    let max_age = cli::given(matches, "max-age").map(|text| seconds(text).ok_or_else(wanted)).transpose()?;
+    let max_age = cli::given(matches, "max-age").map(|text| AGES.parse(text));
+    let max_age = max_age.transpose().map_err(|wanted| usage("max-age", &wanted))?;
     let roots = cli::given(matches, "roots").map(read_roots).transpose()?;
     let received = receive(cli::given(matches, "header"), cli::given(matches, "body"))?;
     let freshness = Freshness { now: now(), max_age: max_age.map_or(300, |age| age.as_secs()), max_ahead: MAX_AHEAD };

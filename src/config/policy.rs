@@ -9,12 +9,13 @@ use nix::unistd::User;
 
 use super::ConfigError;
 use super::paths::absolute;
+use super::ranges::number;
 use super::resolve::{Reader, VERSIONS, by_name, fingerprint};
 use super::settings::{SYSTEM_POLICY, Settings};
 use crate::cba::Version;
 use crate::certificate;
 use crate::facts::Mechanism;
-use crate::policy::{CertificateSource, MIN_RSA_BITS, Policy, Requirement};
+use crate::policy::{CertificateSource, MAX_RSA_BITS, MIN_RSA_BITS, Policy, Requirement};
 
 const MECHANISMS: [(&str, Mechanism); 2] =
     [("sha512-rsa-pkcs", Mechanism::Sha512RsaPkcs), ("rsa-pkcs", Mechanism::RsaPkcs)];
@@ -84,10 +85,6 @@ fn log_path(text: &str) -> Result<PathBuf, String> {
 impl Keys {
     fn read(settings: &Settings) -> Result<Self, ConfigError> {
         let read = Reader(settings);
-        let bits = |text: &str| {
-            let bits = text.parse().ok().filter(|bits| *bits >= MIN_RSA_BITS);
-            bits.ok_or_else(|| format!("must be a whole number of at least {MIN_RSA_BITS}"))
-        };
         let known_usage = |text: &str| {
             let name = certificate::usage_name(text);
             name.ok_or_else(|| {
@@ -96,7 +93,7 @@ impl Keys {
         };
         Ok(Self {
             payload_versions: read.list("policy.payload_versions", |text| by_name(text, &VERSIONS))?,
-            min_rsa_bits: read.optional("policy.min_rsa_bits", bits)?,
+            min_rsa_bits: read.optional("policy.min_rsa_bits", number(MIN_RSA_BITS..=MAX_RSA_BITS))?,
             mechanism: read.one_of("policy.mechanism", &MECHANISMS)?,
             require: read.list("policy.require", |text| by_name(text, &Requirement::NAMES))?,
             extended_key_usage: read.list("policy.extended_key_usage", known_usage)?,

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::paths::{absolute, own_socket, path, socket};
+use super::ranges::{NOTICE_PERIODS, TIMEOUTS, number};
 use super::settings::{Origin, Settings};
 use super::{Config, ConfigError, Serve, Sign, policy};
 use crate::cba::{AuthUrl, Version};
@@ -14,18 +15,6 @@ use crate::pin::Source;
 use crate::printable::parse_hex;
 use crate::sandbox;
 use crate::selector::{TokenSelector, Uri};
-
-/// A duration as people write it, `30s`, `5m`, `30d`; `None` for anything else.
-#[must_use]
-pub fn duration(text: &str) -> Option<Duration> {
-    humantime::parse_duration(text).ok()
-}
-
-/// The same, where a bare number is one of seconds, as in systemd and OpenSSH.
-#[must_use]
-pub fn seconds(text: &str) -> Option<Duration> {
-    text.parse().ok().map(Duration::from_secs).or_else(|| duration(text))
-}
 
 /// A duration in words, for a notice: whole days.
 #[must_use]
@@ -110,8 +99,8 @@ impl Reader<'_> {
 
     fn token(&self, uri: Option<&Uri>) -> Result<Vec<TokenSelector>, ConfigError> {
         let own = TokenSelector {
-            slot: self.optional("token.slot", |text| text.parse().map_err(|_| slot_hint(text)))?,
-            slot_id: self.optional("token.slot_id", |text| slot_id(text).ok_or("must be decimal or 0x".into()))?,
+            slot: self.optional("token.slot", slot)?,
+            slot_id: self.optional("token.slot_id", slot_id)?,
             label: self.optional("token.label", |text| Ok(text.to_owned()))?,
             serial: self.optional("token.serial", |text| Ok(text.to_owned()))?,
             ..TokenSelector::default()
@@ -121,7 +110,6 @@ impl Reader<'_> {
     }
 
     fn sign(&self) -> Result<Sign, ConfigError> {
-        let time = |text: &str| duration(text).ok_or_else(|| "must be a duration such as 30s, 5m or 30d".to_owned());
         let version = self.0.get("sign.payload_version");
         Ok(Sign {
             version: self.one_of("sign.payload_version", &VERSIONS)?.unwrap_or_default(),
@@ -130,8 +118,10 @@ impl Reader<'_> {
                 .optional("sign.auth_url", |text| AuthUrl::parse(text).map_err(|error| error.to_string()))?
                 .unwrap_or_default(),
             header_encoding: self.one_of("sign.header_encoding", &ENCODINGS)?.unwrap_or_default(),
-            timeout: self.optional("sign.timeout", positive)?.unwrap_or(Duration::from_secs(30)),
-            warn_before: self.optional("sign.warn_before", time)?.unwrap_or(Duration::from_secs(30 * 86_400)),
+            timeout: self.optional("sign.timeout", timeout)?.unwrap_or(Duration::from_secs(30)),
+            warn_before: self
+                .optional("sign.warn_before", |text| NOTICE_PERIODS.parse(text))?
+                .unwrap_or(Duration::from_secs(30 * 86_400)),
             sockets: self.list("sign.socket", socket)?.unwrap_or_default(),
         })
     }
@@ -147,22 +137,15 @@ impl Reader<'_> {
                 return Err(self.0.refuse(key, "must name at least one".into()));
             }
         }
-        let between = |least: usize, most: usize| {
-            move |text: &str| {
-                let number = text.parse().ok().filter(|number| (least..=most).contains(number));
-                number.ok_or_else(|| format!("must be a whole number from {least} to {most}"))
-            }
-        };
-        let rate = |text: &str| text.parse().map_err(|_| format!("must be a whole number from 1 to {}", u32::MAX));
-        let each = self.optional("serve.rate_limit_per_second", rate)?.unwrap_or(RATE);
-        let total = self.optional("serve.total_rate_limit_per_second", rate)?;
+        let each = self.optional("serve.rate_limit_per_second", rate(RATES))?.unwrap_or(RATE);
+        let total = self.optional("serve.total_rate_limit_per_second", rate(TOTAL_RATES))?;
         Ok(Serve {
             socket: self.optional("serve.socket", own_socket)?,
             socket_group: self.optional("serve.socket_group", |text| not_empty(text).map(str::to_owned))?,
-            workers: self.optional("serve.workers", between(1, 64))?.unwrap_or(1),
-            queue: self.optional("serve.queue", between(1, 65_536))?.unwrap_or(64),
-            call_timeout: self.optional("serve.call_timeout", positive)?.unwrap_or(Duration::from_secs(25)),
-            request_timeout: self.optional("serve.request_timeout", positive)?.unwrap_or(Duration::from_secs(60)),
+            workers: self.optional("serve.workers", number(1..=64))?.unwrap_or(1),
+            queue: self.optional("serve.queue", number(1..=65_536))?.unwrap_or(64),
+            call_timeout: self.optional("serve.call_timeout", timeout)?.unwrap_or(Duration::from_secs(25)),
+            request_timeout: self.optional("serve.request_timeout", timeout)?.unwrap_or(Duration::from_secs(60)),
             rate_limit_per_second: each,
             total_rate_limit_per_second: total.unwrap_or(each.saturating_mul(BUSY_USERS)),
             allow_users: allow_users.unwrap_or_default(),
@@ -203,12 +186,19 @@ const RATE: NonZeroU32 = NonZeroU32::MIN.saturating_add(49);
 /// How many users may use their whole rate at one time, where nothing is configured.
 const BUSY_USERS: NonZeroU32 = NonZeroU32::MIN.saturating_add(19);
 
-fn positive(text: &str) -> Parsed<Duration> {
-    match seconds(text) {
-        Some(time) if time.is_zero() => Err("must be more than 0".into()),
-        Some(time) => Ok(time),
-        None => Err("must be a duration such as 30s or 5m".into()),
+/// The greatest rate of a user, and of all users; beyond them the time between two requests rounds to nothing.
+const RATES: u32 = 1_000_000;
+const TOTAL_RATES: u32 = 20_000_000;
+
+fn rate(greatest: u32) -> impl Fn(&str) -> Parsed<NonZeroU32> {
+    move |text| {
+        let number = number(1..=greatest)(text)?;
+        NonZeroU32::new(number).ok_or_else(|| "must be more than 0".into())
     }
+}
+
+fn timeout(text: &str) -> Parsed<Duration> {
+    TIMEOUTS.parse(text)
 }
 
 fn not_empty(text: &str) -> Parsed<&str> {
@@ -235,16 +225,19 @@ pub(super) fn fingerprint(text: &str) -> Parsed<Vec<u8>> {
     hexadecimal(if prefixed { &value[7..] } else { value }, Some(32))
 }
 
-fn slot_id(text: &str) -> Option<u64> {
-    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(digits) => u64::from_str_radix(digits, 16).ok(),
-        None => text.parse().ok(),
-    }
+fn slot(text: &str) -> Parsed<usize> {
+    number(0..=65_535)(text).map_err(|wanted| {
+        let raw = if text.starts_with("0x") { "; for a raw slot ID use --slot-id" } else { "" };
+        format!("{wanted}, counting initialised tokens{raw}")
+    })
 }
 
-fn slot_hint(text: &str) -> String {
-    let what = "must be a whole number from 0, counting initialised tokens";
-    if text.starts_with("0x") { format!("{what}; for a raw slot ID use --slot-id") } else { what.into() }
+fn slot_id(text: &str) -> Parsed<u64> {
+    let id = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    id.ok_or_else(|| format!("must be a whole number from 0 to {}, decimal or 0x", u64::MAX))
 }
 
 #[cfg(test)]

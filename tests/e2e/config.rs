@@ -190,3 +190,61 @@ fn what_a_file_of_variables_left_in_a_value_is_named() {
     assert!(error.contains("docker --env-file") && !error.contains(&stand.pin()), "{error}");
     assert_eq!(stand.calls("C_Login"), 0);
 }
+
+#[test]
+fn no_number_or_duration_is_too_large_to_be_refused_or_used() {
+    let stand = Stand::new();
+    let payload = stand.sign(&[]).ok();
+    for huge in ["18446744073709551615s", "18446744073709551615", "584942417355y", "-1s", "36501d"] {
+        for (command, flag) in [
+            ("sign", "--timeout"),
+            ("sign", "--warn-before"),
+            ("health", "--timeout"),
+            ("serve", "--call-timeout"),
+            ("serve", "--request-timeout"),
+            ("certificate", "--expires-within"),
+            ("verify", "--max-age"),
+        ] {
+            let error = stand.run(&[command, &format!("{flag}={huge}")]).failed(2);
+            assert!(error.contains(&format!("{flag}: must be a duration from ")), "{error}");
+        }
+        for name in ["CBA_AGENT_TIMEOUT", "CBA_AGENT_SERVE_CALL_TIMEOUT", "CBA_AGENT_SERVE_REQUEST_TIMEOUT"] {
+            let error = Run::from_output(stand.command(&["sign"]).env(name, huge).finish()).failed(2);
+            assert!(error.contains(&format!("{name}: must be a duration from ")), "{error}");
+        }
+    }
+    stand.sign(&["--timeout", "1d", "--warn-before", "36500d"]).ok();
+    assert_eq!(stand.run(&["certificate", "--expires-within", "36500d"]).code, 8);
+    stand.run_with_input(&["verify", "--max-age", "36500d"], &payload).ok();
+    let mut command = stand.command(&["sign"]);
+    command.args(["--pin-source", &stand.pin_source()]).env("CBA_AGENT_SERVE_CALL_TIMEOUT", "1d");
+    Run::from_output(command.finish()).ok();
+}
+
+#[test]
+fn an_agent_takes_the_greatest_values_and_any_watchdog_period() {
+    use crate::agent::Agent;
+    let stand = Stand::new();
+    let arguments = Agent::arguments(
+        &stand,
+        &[
+            "--call-timeout",
+            "1d",
+            "--request-timeout",
+            "1d",
+            "--queue",
+            "65536",
+            "--total-rate-limit-per-second",
+            "20000000",
+        ],
+    );
+    for period in ["0", "1", "18446744073709551615"] {
+        let mut command = stand.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        command.env("WATCHDOG_USEC", period);
+        let mut agent = Agent::start(&stand, command);
+        agent.hear("STATUS=ready");
+        agent.payload();
+        let (status, log) = agent.end("-TERM");
+        assert!(status.success(), "{period}: {log}");
+    }
+}
