@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::request::SCHEME;
 use super::{AuthUrl, Version};
-use crate::certificate::{Certificate, CertificateError, HeaderEncoding};
+use crate::certificate::{Certificate, CertificateError, HeaderEncoding, pem_certificates};
 use crate::error::{Explain, Kind};
 
 /// A request taken apart.
@@ -56,6 +56,9 @@ pub enum ReceivedError {
     /// Something behind the PEM.
     #[error("the header's base64 holds something behind the PEM certificate")]
     AfterPem,
+    /// Something behind the DER.
+    #[error("the header's base64 holds {0} bytes behind the certificate")]
+    AfterDer(usize),
     /// Base64 of base64.
     #[error("the header's certificate is base64 applied twice")]
     Twice,
@@ -159,7 +162,8 @@ fn certificate(value: &str) -> Result<(Certificate, HeaderEncoding), ReceivedErr
     if bytes.starts_with(b"MII") || bytes.starts_with(b"LS0tLS1") {
         return Err(ReceivedError::Twice);
     }
-    let (parsed, encoding) = if bytes.starts_with(b"-----BEGIN") {
+    let is_pem = bytes.starts_with(b"-----BEGIN");
+    let (parsed, encoding) = if is_pem {
         if !bytes.trim_ascii_end().ends_with(b"-----END CERTIFICATE-----") {
             return Err(ReceivedError::AfterPem);
         }
@@ -167,7 +171,13 @@ fn certificate(value: &str) -> Result<(Certificate, HeaderEncoding), ReceivedErr
     } else {
         (Certificate::from_der(&bytes), HeaderEncoding::Der)
     };
-    parsed.map(|certificate| (certificate, encoding)).map_err(ReceivedError::Certificate)
+    let certificate = parsed.map_err(ReceivedError::Certificate)?;
+    // What a token stores may be padded; what is sent may not.
+    let der = if is_pem { pem_certificates(&bytes).map_err(ReceivedError::Certificate)?.concat() } else { bytes };
+    if der != certificate.der() {
+        return Err(ReceivedError::AfterDer(der.len().saturating_sub(certificate.der().len())));
+    }
+    Ok((certificate, encoding))
 }
 
 #[cfg(test)]
@@ -206,6 +216,18 @@ mod tests {
         assert!(matches!(parse("AAAA"), ReceivedError::Certificate(_)));
         let bearer = Received::from_parts("Authorization: Bearer x", body("").as_bytes());
         assert!(matches!(bearer.unwrap_err(), ReceivedError::Scheme));
+    }
+
+    #[test]
+    fn refuses_bytes_behind_the_certificate_whatever_they_are() {
+        for more in [&[0][..], &[0; 700], &[0xff], b"\n", b"x", leaf().der()] {
+            let der = [leaf().der(), more].concat();
+            let body_lines = STANDARD.encode(&der);
+            let pem = format!("-----BEGIN CERTIFICATE-----\n{body_lines}\n-----END CERTIFICATE-----\n");
+            for sent in [STANDARD.encode(&der), STANDARD.encode(pem)] {
+                assert!(Received::from_parts(&header(&sent), body("").as_bytes()).is_err(), "{more:?}");
+            }
+        }
     }
 
     #[test]

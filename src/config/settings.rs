@@ -160,7 +160,7 @@ impl Settings {
         let own = self.all.iter().chain(self.system.iter().flat_map(|system| &system.all));
         let effective = |(key, setting): (&&'static str, &Setting)| Effective {
             key,
-            value: setting.values.join(", "),
+            value: shown(key, &setting.values),
             origin: match (&setting.origin, KEYS.iter().find(|known| known.path == *key)) {
                 (Origin::Environment, Some(key)) => key.variable(),
                 (Origin::Flag, Some(key)) => format!("--{}", key.flag),
@@ -220,6 +220,15 @@ impl Settings {
 }
 
 const PIN_SOURCE: &str = "pin.source";
+
+/// A key's values for a report. The part of a URI from `?` on is left out: it says where a PIN is, or holds one.
+fn shown(key: &str, values: &[String]) -> String {
+    let values = values.join(", ");
+    match values.split_once('?') {
+        Some((selects, _)) if key == "token.uri" => format!("{selects}?(not shown)"),
+        _ => values,
+    }
+}
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

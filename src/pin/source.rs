@@ -154,7 +154,7 @@ fn unfit_hint(from: &str, path: Option<&str>, why: Unfit) -> String {
         Unfit::Lines | Unfit::Control | Unfit::Invisible | Unfit::Reserved => {
             return format!(
                 "{BEFORE}the file must hold the PIN alone, with at most one newline at its end: \
-                 `od -c {path}` shows its bytes, and printf '%s' PIN > {path} writes it anew"
+                 systemd-ask-password PIN: > {path} writes it anew without showing it"
             );
         }
     };

@@ -310,3 +310,61 @@ fn the_airflow_hook_fails_for_good_where_a_retry_mends_nothing() {
     let broken = Agent::ready(&stand, &["--socket", &stand.file("b.sock"), "--policy-payload-versions", "v1"]);
     assert!(hook(&broken.socket).starts_with("for good: the agent at"));
 }
+
+/// The lines of every file for users: README, docs, deploy, examples.
+fn lines_for_users() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut open = ["docs", "deploy", "examples"].map(|name| root.join(name)).to_vec();
+    let mut files = vec![root.join("README.md")];
+    while let Some(directory) = open.pop() {
+        for path in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() { open.push(path) } else { files.push(path) }
+        }
+    }
+    let lines = |path: std::path::PathBuf| {
+        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+        let name = path.strip_prefix(root).unwrap().display().to_string();
+        text.lines().map(|line| (name.clone(), line.to_owned())).collect::<Vec<_>>()
+    };
+    files.into_iter().flat_map(lines).collect()
+}
+
+#[test]
+fn no_example_puts_the_anaplan_token_into_an_argument_of_a_program() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
+    std::fs::write(file("curl"), "#!/bin/sh\necho \"$@\" >> arguments\ncat >> stdin\n").unwrap();
+    tool(Command::new("chmod").arg("755").arg(file("curl")));
+    let mut tried = 0;
+    for (name, line) in lines_for_users() {
+        let in_ci = name.starts_with("examples/ci/") && line.contains("curl") && !line.contains("apt-get");
+        if !in_ci {
+            let is_shown = line.contains("curl") && line.contains("Authorization") && line.contains("-H");
+            assert!(!is_shown, "{name}: {line}");
+            continue;
+        }
+        for shell in ["dash", "bash"] {
+            let path = format!("{}:/usr/bin:/bin", directory.path().display());
+            let mut command = Command::new(shell);
+            command.args(["-c", line.trim()]).env_clear().env("PATH", path).env("token", "T0KEN");
+            tool(command.current_dir(directory.path()));
+        }
+        tried += 1;
+    }
+    assert_eq!(tried, 2);
+    let read = |name: &str| std::fs::read_to_string(file(name)).unwrap();
+    assert!(!read("arguments").contains("T0KEN"), "{}", read("arguments"));
+    assert_eq!(read("stdin"), "header = \"Authorization: AnaplanAuthToken T0KEN\"\n".repeat(4));
+}
+
+#[test]
+fn no_example_shows_a_pin_while_it_is_typed() {
+    for (name, line) in lines_for_users() {
+        // What is typed at a terminal comes from another program, which echoes nothing.
+        let before = line.split("/dev/stdin").next().unwrap_or_default();
+        assert!(!line.contains("/dev/stdin") || before.contains('|'), "{name}: {line}");
+        for shown in ["printf '%s' PIN", "printf %s PIN", "echo PIN", "cat > /etc/cba-agent/pin"] {
+            assert!(!line.contains(shown), "{name}: {line}");
+        }
+    }
+}

@@ -306,3 +306,27 @@ fn each_thing_that_a_certificate_lacks_is_asked_of_the_ca() {
     let report = stand.run(&["doctor", "--certificate", "me.pem"]);
     assert!(failing(report, "issuer").contains("self-signed"));
 }
+
+#[test]
+fn where_a_uri_says_that_a_pin_is_appears_in_no_report() {
+    let stand = Stand::new();
+    std::fs::copy(stand.file("pin"), stand.file("s3cret-place")).unwrap();
+    let uri = format!("pkcs11:token=cba?pin-source=file:{}", stand.file("s3cret-place"));
+    let encoded = uri.replace("s3cret", "s3cre%74");
+    let config = stand.write("c.toml", format!("[token]\nuri = \"{uri}\"\n"));
+    for more in [&[][..], &["--json"], &["--sign"], &["-vv"]] {
+        for given in [["--uri", uri.as_str()], ["--uri", &encoded], ["--config", &config]] {
+            let run = stand.run(&[&["doctor"], &given[..], more].concat());
+            let both = format!("{}{}", run.stdout, run.stderr);
+            assert!(both.contains("pkcs11:token=cba?(not shown)"), "{run:?}");
+            assert!(both.contains("the file that the URI names"), "{run:?}");
+            assert!(!both.contains("s3cre"), "{run:?}");
+        }
+        let mut command = stand.command(&[&["doctor"], more].concat());
+        let run = Run::from_output(command.env("CBA_AGENT_URI", &uri).finish());
+        assert!(!format!("{run:?}").contains("s3cre"), "{run:?}");
+    }
+    // A PIN in the URI is refused, and no report repeats it.
+    let run = stand.run(&["doctor", "--uri", "pkcs11:token=cba?pin-value=s3cret"]);
+    assert!(run.code != 0 && !format!("{run:?}").contains("s3cret"), "{run:?}");
+}

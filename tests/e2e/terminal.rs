@@ -201,3 +201,22 @@ fn a_log_on_a_terminal_that_stops_background_output_does_not_stop_the_process() 
     let run = in_the_background(&stand, "stty tostop", &command);
     assert!(run.ok().starts_with(r#"{"method":"POST""#));
 }
+
+#[test]
+fn the_readmes_command_for_a_pin_file_echoes_no_pin() {
+    let stand = Stand::new();
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let command = readme.lines().find(|line| line.contains("/dev/stdin /etc/cba-agent/pin")).unwrap();
+    let command = command.split('#').next().unwrap().replace("/etc/cba-agent/pin", "typed").replace('"', "\\\"");
+    let pin = stand.pin();
+    // The prompt comes a moment before the echo is off; no person types that fast.
+    let script = format!(
+        "spawn sh -c \"{command}\"\nset tty $spawn_out(slave,name)\nmust {{PIN}}\nset tries 0\n\
+         while {{ ![string match {{* -echo *}} [exec stty -a -F $tty]] }} {{ if {{ [incr tries] > 2000 }} {{ exit 97 }} }}\n\
+         send \"{pin}\\r\""
+    );
+    let run = expect(&stand, &script);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(!run.stdout.contains(&pin), "{run:?}");
+    stand.run(&["sign", "--pin-source", &format!("file:{}", stand.file("typed"))]).ok();
+}

@@ -159,6 +159,12 @@ fn pin_source(config: &Config, is_needed_later: bool, findings: &mut Findings) {
         Ok(source) => source,
         Err(error) => return findings.error(CHECK, &error.into()),
     };
+    // A URI's `pin-source` is never printed.
+    let by_uri = config.identity.uri.as_ref().and_then(|uri| uri.pin_file.as_deref()).map(Path::new);
+    let named = |path: &Path| match by_uri {
+        Some(other) if other == path => "the file that the URI names".to_owned(),
+        _ => format!("file {}", path.display()),
+    };
     let is_file = |path: &Path| std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
     let found = match &source {
         Source::Fd(_) | Source::Stdin => {
@@ -166,12 +172,12 @@ fn pin_source(config: &Config, is_needed_later: bool, findings: &mut Findings) {
             return findings.ok(CHECK, format!("a stream, {when}"));
         }
         Source::File(path) if path.exists() && !is_file(path) => {
-            return findings.ok(CHECK, format!("{}, read when it is needed", path.display()));
+            return findings.ok(CHECK, format!("{}, read when it is needed", named(path)));
         }
         Source::Prompt => {
             return findings.warn(CHECK, "a prompt: somebody must be there", "set pin.source for unattended use");
         }
-        Source::File(path) => format!("file {}", path.display()),
+        Source::File(path) => named(path),
         Source::Env(_) => "a variable".into(),
         Source::Credential(name) => format!("credential {name}"),
         Source::Pinpad => "the token's own keypad".into(),
