@@ -263,6 +263,14 @@ pub fn select<'a>(library: &Library, slots: &'a [Slot], selectors: &[TokenSelect
 }
 
 fn not_there(slots: &[Slot], selectors: &[TokenSelector], nothing_here: bool) -> SelectError {
+    // The token may be there, in another slot than the one that was asked for.
+    let is_here = slots
+        .iter()
+        .filter_map(|slot| slot.token.as_ref())
+        .any(|token| selectors.iter().all(|selector| selector.matches_token(token)));
+    if is_here && !nothing_here {
+        return SelectError::NoMatch { asked: None, candidates: candidates(slots) };
+    }
     let descriptions: Vec<String> = selectors.iter().flat_map(TokenSelector::description).collect();
     match (descriptions.is_empty(), nothing_here) {
         (false, _) => SelectError::NotThere { asked: descriptions.join(", "), candidates: candidates(slots) },
