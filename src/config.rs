@@ -26,7 +26,7 @@ mod resolve;
 mod settings;
 pub mod variables;
 
-pub use ranges::{AGES, NOTICE_PERIODS};
+pub use ranges::{AGES, Durations, NOTICE_PERIODS, TIMEOUTS};
 pub use resolve::{by_name, days};
 pub use settings::{Effective, Origin, Settings, may_mention};
 

@@ -8,7 +8,7 @@ use clap::ArgMatches;
 
 use crate::cli;
 use crate::config::Config;
-use crate::library::{Error, Kind, Result, by_name, log, prepare};
+use crate::library::{Error, Kind, Result, by_name, log, prepare, refuse_privileges, survive_file_limits};
 use crate::serve;
 
 mod check;
@@ -22,7 +22,7 @@ mod shell;
 pub fn run(arguments: Vec<OsString>) -> u8 {
     let mut format = early_format(&arguments);
     log::take_over_panics(format);
-    let code = match run_command(arguments, &mut format) {
+    let code = match refuse_privileges().and_then(|()| run_command(arguments, &mut format)) {
         Ok(()) => 0,
         Err(error) => {
             let error = with_hint(error);
@@ -45,6 +45,7 @@ fn with_hint(error: Error) -> Error {
 }
 
 fn run_command(arguments: Vec<OsString>, format: &mut log::Format) -> Result<()> {
+    survive_file_limits()?;
     let matches = match cli::command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) if !error.use_stderr() => return print(error.to_string().trim_end()),

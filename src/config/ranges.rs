@@ -22,7 +22,7 @@ pub struct Durations {
 const DAY: u64 = 86_400;
 
 /// How long a call, a request or a command may take.
-pub(super) const TIMEOUTS: Durations = Durations {
+pub const TIMEOUTS: Durations = Durations {
     least: Duration::from_millis(1),
     greatest: Duration::from_secs(DAY),
     wanted: "must be a duration from 1ms to 1d, such as 30s or 5m",

@@ -11,7 +11,7 @@ use nix::unistd::Group;
 use super::client::Client;
 use super::file::{AdminShape, FileShape, TlsShape};
 use super::{Admin, AgentKeys, Config, Tls, UpstreamKeys, refuse};
-use crate::library::{AuthUrl, Result, by_name, log, parse_hex, seconds};
+use crate::library::{AuthUrl, Result, TIMEOUTS, by_name, log, parse_hex};
 
 /// Where tools find the gateway. Below 1024, so that no ordinary user can take the port over.
 const LISTEN: [&str; 2] = ["127.0.0.1:731", "[::1]:731"];
@@ -63,8 +63,7 @@ pub(super) fn resolve(path: &Path, shape: FileShape, mut warnings: Vec<String>) 
     let auth_url = auth_url.transpose().map_err(|error| refuse(path, format_args!("upstream.auth_url: {error}")))?;
     let time = |text: Option<String>, key: &str, default| {
         let Some(text) = text else { return Ok(default) };
-        let wanted = || refuse(path, format_args!("{key} must be a time such as \"14s\""));
-        seconds(&text).filter(|time| !time.is_zero()).ok_or_else(wanted)
+        TIMEOUTS.parse(&text).map_err(|wanted| refuse(path, format_args!("{key} {wanted}")))
     };
     Ok(Config {
         path: path.to_owned(),
