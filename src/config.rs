@@ -177,7 +177,7 @@ impl Explain for ConfigError {
             Self::UnknownKey { key, .. } if key.starts_with("pin") => {
                 vec!["a PIN has no key of its own; [pin] source names where it is: \"file:PATH\"".into()]
             }
-            Self::UnknownKey { .. } => vec!["the README lists every key".into()],
+            Self::UnknownKey { .. } => vec!["docs/configuration.md lists every key".into()],
             Self::Value { origin, .. } if origin.contains("pin") || origin.contains("PIN") => {
                 vec![crate::pin::source::SOURCES.into(), "the value is not shown, since it may be a PIN".into()]
             }

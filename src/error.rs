@@ -136,7 +136,7 @@ impl Kind {
         match self {
             Self::Usage => "`cba-agent help COMMAND` describes each option",
             Self::Config => {
-                "check the file: its path, that this user may read it, and its form (the README shows a whole one)"
+                "check the file: its path, that this user may read it, and its form (docs/configuration.md shows a whole one)"
             }
             Self::Invalid => "mend the rule that is named, or make a new request with `cba-agent sign`",
             Self::NotFound | Self::Ambiguous | Self::Unsuitable => "`cba-agent list` shows what is there",

@@ -39,7 +39,7 @@ const LIBRARY_DIRECTORIES: [&str; 6] = [
     "/usr/local/lib64",
 ];
 
-/// The table; SECURITY.md and the README say which of them were tested.
+/// The table; SECURITY.md and docs/stacks.md say which of them were tested.
 pub static TABLE: [Known; 14] = [
     known(
         "softhsm2",

@@ -69,12 +69,12 @@ fn every_page_has_its_sections_and_keeps_the_lines_of_its_examples() {
 }
 
 #[test]
-fn the_pages_name_the_exit_codes_that_the_readme_names() {
+fn the_pages_name_the_exit_codes_that_the_docs_name() {
     let stand = Stand::empty();
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let documented = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/exit-codes.md")).unwrap();
     let rendered = pages(&stand).into_iter().find(|(page, _)| page == "cba-agent.1").unwrap().1;
     for code in 0..=9 {
-        assert!(readme.contains(&format!("\n| {code} | ")), "{code}");
+        assert!(documented.contains(&format!("\n| {code} | ")), "{code}");
         assert!(rendered.contains(&format!(".TP\n\\fB{code}\\fR\n")), "{code}");
     }
     let sign = judge(&stand, &["man", "-E", "UTF-8", "-l"], "cba-agent-sign.1").ok();
