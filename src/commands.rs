@@ -10,8 +10,8 @@ use crate::error::{Error, Kind, Result};
 use crate::worker::{self, Spare};
 use crate::{log, process};
 
+use crate::output::{check_stdout, print, print_bytes};
 use early_arguments::{in_order, may_need_no_worker, refuse_pin};
-use output::{check_stdout, print, print_bytes};
 
 mod audit;
 mod certificate;
@@ -23,7 +23,6 @@ mod health;
 mod input;
 mod list;
 mod man;
-mod output;
 mod pin_fuse;
 mod serve;
 mod sign;

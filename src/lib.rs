@@ -28,6 +28,7 @@
 //! modules         modules by name and path
 //! pin/*           sources, prompt, the redacted Pin, the fuse; record: the fuse's rule (PURE)
 //! cli             the command line, no I/O
+//! output          stdout: checked before a key is used, written once
 //! log/*           notices on stderr, written by a thread of its own
 //! custody/*       evidence and verdict, for auditors: text, JSON, a page              PURE
 //! payload_check   what must hold for a payload, whoever signed it                      PURE
@@ -78,6 +79,7 @@ pub mod fault;
 pub mod identity;
 pub mod log;
 pub mod modules;
+pub mod output;
 pub mod page;
 pub mod payload_check;
 pub mod pin;

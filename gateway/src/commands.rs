@@ -1,14 +1,15 @@
 //! One file for each command, and the way from the command line to them.
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
 use std::path::Path;
 
 use clap::ArgMatches;
 
 use crate::cli;
 use crate::config::Config;
-use crate::library::{Error, Kind, Result, by_name, log, prepare, refuse_privileges, survive_file_limits};
+use crate::library::{
+    Error, Kind, Result, by_name, check_stdout, log, prepare, print, refuse_privileges, survive_file_limits,
+};
 use crate::serve;
 
 mod check;
@@ -54,6 +55,10 @@ fn run_command(arguments: Vec<OsString>, format: &mut log::Format) -> Result<()>
     let Some((name, matches)) = matches.subcommand() else {
         return Err(Error::new(Kind::Usage, "a command is needed"));
     };
+    // Before anything is made or asked for.
+    if !["man", "serve"].contains(&name) {
+        check_stdout()?;
+    }
     match name {
         "completions" => return shell::completions(cli::given(matches, "shell").unwrap_or_default()),
         "man" => return shell::man(cli::given(matches, "dir").unwrap_or_default()),
@@ -118,14 +123,4 @@ fn usage_error(error: &clap::Error) -> Error {
     let error = Error::new(Kind::Usage, message);
     let error = suggestion.into_iter().fold(error, Error::hint);
     error.hint("`cba-gateway --help` lists the commands, `cba-gateway COMMAND --help` the options of one")
-}
-
-/// Writes a result to stdout.
-fn print(text: &str) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(format!("{text}\n").as_bytes()).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Error::new(Kind::Unexpected, "")),
-        Err(error) => Err(Error::new(Kind::Unexpected, format!("cannot write the result: {error}"))),
-    }
 }

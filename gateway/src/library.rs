@@ -10,6 +10,7 @@ pub use cba_agent::config::{TIMEOUTS, by_name, days};
 pub use cba_agent::deadline::Deadline;
 pub use cba_agent::error::{Error, Explain, Kind, Result};
 pub use cba_agent::log;
+pub use cba_agent::output::{check_stdout, print};
 pub use cba_agent::payload_check::{CLOCK_TOLERANCE, check_received};
 pub use cba_agent::policy::{MAX_RSA_BITS, MIN_RSA_BITS, Policy, Wish};
 pub use cba_agent::printable::{hex, parse_hex, printable};

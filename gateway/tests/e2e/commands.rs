@@ -113,6 +113,8 @@ fn configurations_that_do_not_hold_are_refused_with_a_hint() {
         ),
         ("wrong type", good.replacen("rate_limit_per_minute = ", "rate_limit_per_minute = \"MARKER-PASSWORD\" # ", 1)),
         ("no such user", good.replace("users = [0]", "users = [\"nobody-at-all\"]")),
+        ("deadline must be a duration from 1ms to 1d", format!("deadline = \"18446744073709551615s\"\n{good}")),
+        ("max_skew must be a duration from 1ms to 1d", format!("max_skew = \"0s\"\n{good}")),
         ("https", good.replace("https://localhost", "http://example.com")),
     ] {
         let path = stand.write("config.toml", &text);
@@ -189,4 +191,33 @@ fn completions_and_manual_pages_name_each_command() {
     assert!(stand.path().join("run/cba-gateway-enrol.1").exists());
     let unknown = stand.run(&["enroll"]);
     assert!(unknown.code == 2 && unknown.stderr.contains("enrol"), "{unknown:?}");
+}
+
+#[test]
+fn a_program_with_more_rights_than_its_caller_refuses_every_command() {
+    let stand = Stand::new();
+    let program = stand.file("cba-gateway");
+    std::fs::copy(crate::stand::BINARY, &program).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o4755)).unwrap();
+    std::fs::set_permissions(stand.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    for arguments in [&["serve"][..], &["check"], &["clients"], &["enrol"], &["health"], &["man"], &["--help"], &[]] {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", &program]).args(arguments);
+        let output = command.env_clear().env("PATH", "/usr/bin:/bin").output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]), "{arguments:?}: {error}");
+        assert!(error.contains("refused to run set-user-ID"), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn a_closed_stdout_is_an_error_before_a_password_is_made() {
+    let stand = Stand::new();
+    let file = stand.file("run/new.password");
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$@\" >&-", "sh", crate::stand::BINARY, "enrol", "new", "--user", "0"]);
+    let output = command.args(["--password-file", &file]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("stdout is closed"), "{output:?}");
+    assert!(!std::path::Path::new(&file).exists());
 }

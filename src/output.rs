@@ -13,7 +13,7 @@ use crate::process::standard_streams;
 ///
 /// # Errors
 /// When stdout is closed, or open for reading only.
-pub(super) fn check_stdout() -> Result<()> {
+pub fn check_stdout() -> Result<()> {
     if standard_streams::was_closed(1) {
         return Err(cannot_write("stdout is closed"));
     }
@@ -33,7 +33,7 @@ fn cannot_write(why: &str) -> Error {
 ///
 /// # Errors
 /// When it cannot be written. A reader that went away is an error without a message.
-pub(super) fn print(text: &str) -> Result<()> {
+pub fn print(text: &str) -> Result<()> {
     print_bytes(format!("{text}\n").as_bytes())
 }
 
@@ -41,7 +41,7 @@ pub(super) fn print(text: &str) -> Result<()> {
 ///
 /// # Errors
 /// As [`print`].
-pub(super) fn print_bytes(mut bytes: &[u8]) -> Result<()> {
+pub fn print_bytes(mut bytes: &[u8]) -> Result<()> {
     check_stdout()?;
     // Where both go to one terminal, the notices come first.
     log::flush();
