@@ -40,6 +40,7 @@ mod openapi;
 mod pin;
 mod process;
 mod sandbox;
+mod scripts;
 mod select;
 mod serve;
 mod service;

@@ -311,14 +311,27 @@ pub(crate) fn softhsm_module() -> String {
 /// Builds the faulty module once for all tests of this process.
 pub(crate) fn faulty_module() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        let target = Path::new(CACHE).join("faulty-module");
-        let manifest = format!("{ROOT}/tests/faulty-module/Cargo.toml");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--locked", "--quiet", "--manifest-path", &manifest, "--target-dir"]).arg(&target);
-        tool(&mut cargo);
-        target.join("debug/libfaulty_module.so")
-    })
+    PATH.get_or_init(|| build("faulty-module", &Path::new(CACHE).join("faulty-module")).join("libfaulty_module.so"))
+}
+
+/// Builds a crate of the tests' own below `target`, and returns the directory of what was built. Cargo says which that is: the
+/// user's configuration may name a platform, which is then part of the path.
+pub(crate) fn build(name: &str, target: &Path) -> PathBuf {
+    let manifest = format!("{ROOT}/tests/{name}/Cargo.toml");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args([
+        "build",
+        "--locked",
+        "--quiet",
+        "--message-format=json-render-diagnostics",
+        "--manifest-path",
+        &manifest,
+    ]);
+    let messages = tool(cargo.arg("--target-dir").arg(target));
+    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let last = artifacts.filter(|message| message["reason"] == "compiler-artifact").last();
+    let file = last.and_then(|artifact| artifact["filenames"][0].as_str().map(PathBuf::from));
+    file.expect("cargo says what it built").parent().unwrap().to_owned()
 }
 
 /// A provisioned directory to copy from, made once a day for each set of arguments.

@@ -25,6 +25,8 @@ fn commands(marks: &[&str]) -> String {
 enum Place {
     /// SoftHSM2.
     Host,
+    /// SoftHSM2, by a user of the host who is in no group.
+    AsUser(&'static str),
     /// Where a YubiKey is in the reader.
     Card(Card),
 }
@@ -37,11 +39,7 @@ struct Newcomer {
 
 impl Newcomer {
     fn with_softhsm2() -> Self {
-        let stand = Stand::empty();
-        std::fs::create_dir(stand.path().join("tokens")).unwrap();
-        let conf = format!("directories.tokendir = {}\nobjectstore.backend = file\n", stand.file("tokens"));
-        stand.write("softhsm2.conf", conf);
-        Self::prepared(stand, |_| Place::Host)
+        Self::prepared(Stand::empty(), |_| Place::Host)
     }
 
     fn with_yubikey() -> Self {
@@ -94,12 +92,14 @@ impl Newcomer {
         let inner = self.stand.command(&[]);
         let mut command = match &self.place {
             Place::Host => Command::new("expect"),
+            Place::AsUser(user) => as_user(&self.stand, user),
             Place::Card(card) => card.on_host("expect"),
         };
         let exp = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stacks/guide.exp");
         command.args([exp, &script]).current_dir(self.stand.path());
         same_environment(&mut command, &inner);
-        command.env_remove("CBA_AGENT_MODULE");
+        // Nothing is configured for this user.
+        command.env_remove("CBA_AGENT_MODULE").env_remove("SOFTHSM2_CONF");
         let directory = std::path::Path::new(BINARY).parent().unwrap().display().to_string();
         command.env("PATH", format!("{directory}:{}", std::env::var("PATH").unwrap()));
         let output = command.finish();
@@ -107,6 +107,7 @@ impl Newcomer {
         assert!(output.status.success(), "{shown}{}", String::from_utf8_lossy(&output.stderr));
         assert!(shown.contains("valid: v2"), "{shown}");
         assert!(shown.contains("Key custody: ALLOWED"), "{shown}");
+        assert!(!shown.contains("challengePassword"), "{shown}");
         assert!(!shown.contains("424242") && !shown.contains("changeit"), "{shown}");
         let registered =
             self.stand.tool("openssl", &["x509", "-in", "register.pem", "-noout", "-ext", "subjectAltName"]);
@@ -115,21 +116,47 @@ impl Newcomer {
     }
 }
 
+/// `expect`, run by a user to whom everything in the stand belongs.
+fn as_user(stand: &Stand, user: &str) -> Command {
+    tool(Command::new("chown").args(["-R", user]).arg(stand.path()));
+    for place in [stand.path(), std::path::Path::new(BINARY)] {
+        for part in place.ancestors().take_while(|part| part.parent().is_some()) {
+            tool(Command::new("chmod").arg("o+x").arg(part));
+        }
+    }
+    let mut command = Command::new("setpriv");
+    command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups", "expect"]);
+    command
+}
+
 #[test]
 fn a_key_made_in_softhsm2_becomes_a_verified_request() {
-    let shown = Newcomer::with_softhsm2().types(&["softhsm2", "ca", "check", "finish"]).done();
+    let mut newcomer = Newcomer::with_softhsm2();
+    // Outside the group softhsm, to which the directory of Debian's package belongs.
+    newcomer.place = Place::AsUser("20001");
+    let shown = newcomer.types(&["softhsm2", "ca", "check", "finish"]).done();
     assert!(shown.contains("CKM_RSA_PKCS_KEY_PAIR_GEN"), "{shown}");
 }
 
 #[test]
-fn gnutls_makes_the_request_too() {
-    let all = commands(&["softhsm2", "gnutls", "ca", "check", "finish"]);
-    let openssl = "openssl req -new";
+fn openssls_engine_makes_the_request_too() {
+    let all = commands(&["softhsm2", "openssl", "engine", "ca", "check", "finish"]);
     let mut newcomer = Newcomer::with_softhsm2();
-    // In the place of OpenSSL's.
-    let (before, rest) = all.split_once(openssl).unwrap();
-    newcomer.typed = format!("{before}{}", rest.split_once("anaplan.csr\n").unwrap().1);
+    // In the place of GnuTLS, and before the CA has to sign.
+    let (before, rest) = all.split_once("certtool ").unwrap();
+    let rest = rest.split_once("anaplan.csr\n").unwrap().1;
+    let (ca, rest) = rest.split_once("cat > anaplan.cnf").unwrap();
+    let (request, rest) = rest.split_once("anaplan.csr\n").unwrap();
+    newcomer.typed = format!("{before}cat > anaplan.cnf{request}anaplan.csr\n{ca}{rest}");
     newcomer.done();
+}
+
+#[test]
+fn making_the_token_a_second_time_erases_no_key() {
+    let mut newcomer = Newcomer::with_softhsm2().types(&["softhsm2", "ca", "check"]);
+    newcomer.typed += "softhsm2-util --init-token --free --label another\n";
+    newcomer.typed += "export CBA_AGENT_TOKEN_LABEL=anaplan\n";
+    newcomer.types(&["finish"]).done();
 }
 
 #[test]

@@ -5,21 +5,16 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::stack::{Stack, make_ca};
-use crate::stand::{EXTENSIONS, Stand, tool};
+use crate::stand::{self, EXTENSIONS, Stand, tool};
 
 pub(crate) struct Kryoptic {
     stand: Stand,
     module: PathBuf,
 }
 
-/// Builds a crate of the tests' own, once.
+/// Builds a crate of the tests' own for all stacks, and returns the directory of what was built.
 pub(crate) fn build(name: &str) -> PathBuf {
-    let manifest = format!("{}/tests/{name}/Cargo.toml", env!("CARGO_MANIFEST_DIR"));
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stacks");
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--locked", "--quiet", "--manifest-path", &manifest, "--target-dir"]).arg(&target);
-    tool(&mut cargo);
-    target.join("debug")
+    stand::build(name, &Path::new(env!("CARGO_TARGET_TMPDIR")).join("stacks"))
 }
 
 impl Kryoptic {

@@ -1,0 +1,61 @@
+//! The project's own scripts, on hosts whose cargo builds elsewhere.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::deadline::Finish as _;
+use crate::stand::{Stand, tool};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// A crate with a program of the same name as ours, and with a library and another program beside it.
+fn crate_beside_others(stand: &Stand) {
+    fs::create_dir_all(stand.file("src/bin")).unwrap();
+    stand
+        .write("Cargo.toml", "[package]\nname = \"cba-agent\"\nversion = \"0.0.0\"\nedition = \"2021\"\n[workspace]\n");
+    for file in ["src/main.rs", "src/bin/other.rs"] {
+        stand.write(file, "fn main() {}\n");
+    }
+    stand.write("src/lib.rs", "");
+}
+
+#[test]
+fn a_script_finds_what_cargo_built_wherever_that_is() {
+    let stand = Stand::empty();
+    crate_beside_others(&stand);
+    let host = tool(Command::new("rustc").arg("-vV"));
+    let host = host.lines().find_map(|line| line.strip_prefix("host: ")).unwrap().to_owned();
+    let elsewhere = stand.file("else where");
+    let script = format!(". {ROOT}/softhsm/cargo; built cba-agent {} build --quiet", env!("CARGO"));
+    let found = |variables: &[(&str, &str)], wanted: String| {
+        let mut command = Command::new("sh");
+        command.args(["-eu", "-c", &script]).current_dir(stand.path());
+        command.env_remove("CARGO_TARGET_DIR").env_remove("CARGO_BUILD_TARGET").envs(variables.iter().copied());
+        let output = command.finish();
+        let path = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(path.trim(), wanted, "{variables:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(Command::new(path.trim()).finish().status.success());
+    };
+    found(&[], stand.file("target/debug/cba-agent"));
+    found(&[("CARGO_TARGET_DIR", &elsewhere)], format!("{elsewhere}/debug/cba-agent"));
+    found(&[("CARGO_BUILD_TARGET", &host)], stand.file(&format!("target/{host}/debug/cba-agent")));
+    fs::create_dir(stand.file(".cargo")).unwrap();
+    stand.write(".cargo/config.toml", format!("[build]\ntarget-dir = \"{elsewhere}\"\ntarget = \"{host}\"\n"));
+    found(&[], format!("{elsewhere}/{host}/debug/cba-agent"));
+    // What does not compile prints no path.
+    stand.write("src/main.rs", "fn main() { missing() }\n");
+    let failed = Command::new("sh").args(["-eu", "-c", &script]).current_dir(stand.path()).finish();
+    assert!(!failed.status.success() && failed.stdout.is_empty(), "{failed:?}");
+}
+
+#[test]
+fn no_script_takes_for_granted_where_cargo_builds() {
+    for script in
+        ["softhsm/demo", "softhsm/provision", "deploy/package/build", "deploy/package/test", "fuzz/run", "Cargo.toml"]
+    {
+        let text = fs::read_to_string(Path::new(ROOT).join(script)).unwrap();
+        let named = text.lines().find(|line| line.contains("target/release") || line.contains("target/debug"));
+        assert_eq!(named, None, "{script}");
+    }
+}
