@@ -169,6 +169,8 @@ fn a_process_in_the_background_of_its_terminal_asks_nobody_and_is_not_stopped() 
         ("\\$agent list --login", 4),
         ("\\$agent custody", 4),
         ("\\$agent doctor --sign --pin-source prompt", 8),
+        ("\\$agent serve --pin-source prompt --socket \\$PWD/a.sock", 4),
+        ("\\$agent serve --socket \\$PWD/a.sock", 4),
     ] {
         let run = in_the_background(&stand, "", &format!("{command} > out 2> err"));
         assert_eq!(run.code, code, "{command}: {run:?}");
