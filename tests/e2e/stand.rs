@@ -328,8 +328,8 @@ pub(crate) fn build(name: &str, target: &Path) -> PathBuf {
         &manifest,
     ]);
     let messages = tool(cargo.arg("--target-dir").arg(target));
-    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let last = artifacts.filter(|message| message["reason"] == "compiler-artifact").last();
+    let mut artifacts = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let last = artifacts.rfind(|message| message["reason"] == "compiler-artifact");
     let file = last.and_then(|artifact| artifact["filenames"][0].as_str().map(PathBuf::from));
     file.expect("cargo says what it built").parent().unwrap().to_owned()
 }
