@@ -201,7 +201,7 @@ fn nothing_ends_the_process_below_main() {
 fn every_test_that_the_documents_name_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut tests: Vec<(String, String)> = sources();
-    for directory in ["tests", "tests/e2e", "tests/stacks"] {
+    for directory in ["tests", "tests/e2e", "tests/stacks", "gateway/tests/e2e"] {
         for entry in fs::read_dir(root.join(directory)).unwrap().map(|entry| entry.unwrap().path()) {
             if entry.extension().is_some_and(|extension| extension == "rs") {
                 let name = entry.file_stem().unwrap().to_str().unwrap().to_owned();

@@ -10,6 +10,7 @@ mod agents;
 mod attack;
 mod clients;
 mod commands;
+mod deploy;
 mod lifecycle;
 mod login;
 mod secrets;

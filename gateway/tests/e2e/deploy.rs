@@ -1,0 +1,70 @@
+//! What stands in `gateway/deploy`, held against systemd, Prometheus and the gateway itself.
+
+use std::fs;
+use std::process::Command;
+
+use crate::stand::{BINARY, Stand};
+use crate::token::run;
+
+const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
+
+fn read(name: &str) -> String {
+    fs::read_to_string(format!("{DEPLOY}/{name}")).unwrap()
+}
+
+#[test]
+fn the_units_are_what_systemd_takes_and_rates_as_safe() {
+    let stand = Stand::new();
+    let units = ["cba-gateway.socket", "cba-gateway.service", "cba-gateway@.service"];
+    for name in units {
+        stand.write(name, read(&format!("systemd/{name}")).replace("/usr/bin/cba-gateway", BINARY));
+    }
+    for name in units {
+        let path = stand.file(name);
+        run(Command::new("systemd-analyze").args(["verify", "--man=no", &path]));
+        if name.ends_with(".service") {
+            run(Command::new("systemd-analyze").args(["security", "--offline=yes", "--threshold=25", &path]));
+        }
+    }
+    for name in ["cba-gateway.service", "cba-gateway@.service"] {
+        let unit = read(&format!("systemd/{name}"));
+        for line in ["User=cba-gateway", "SupplementaryGroups=cba-agent", "MemorySwapMax=0", "LimitCORE=0"] {
+            assert!(unit.lines().any(|own| own == line), "{name} {line}");
+        }
+        assert!(
+            !unit.contains("PrivateUsers=") && !unit.contains("PrivateNetwork="),
+            "a caller's user would not be known"
+        );
+    }
+    let socket = read("systemd/cba-gateway.socket");
+    assert!(socket.contains("ListenStream=127.0.0.1:731\nListenStream=[::1]:731\n"));
+}
+
+#[test]
+fn the_alerts_are_rules_of_prometheus_over_metrics_that_exist() {
+    run(Command::new("promtool").args(["check", "rules"]).arg(format!("{DEPLOY}/alerts.yml")));
+    let metrics = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/metrics.rs")).unwrap();
+    let alerts = read("alerts.yml");
+    let names = alerts
+        .split("cba_gateway_")
+        .skip(1)
+        .map(|rest| rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>());
+    for name in names {
+        assert!(metrics.contains(&format!("\"{name}\"")), "no metric cba_gateway_{name}");
+    }
+}
+
+#[test]
+fn the_packaged_configuration_and_those_of_the_documents_hold() {
+    let stand = Stand::new();
+    let path = stand.write("packaged.toml", read("config.toml"));
+    let check = stand.run(&["check", "--config", &path]);
+    assert!(check.stdout.contains("ok    configuration"), "{check:?}");
+    let kubernetes = read("kubernetes.yaml");
+    let start = kubernetes.find("config.toml: |\n").unwrap() + 15;
+    let end = kubernetes[start..].find("\n---").unwrap() + start;
+    let inner: String = kubernetes[start..end].lines().map(|line| format!("{}\n", line.trim())).collect();
+    let path = stand.write("kubernetes.toml", inner);
+    let check = stand.run(&["check", "--config", &path]);
+    assert!(check.stdout.contains("ok    configuration"), "{check:?}");
+}
