@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
 use crate::error::{Explain, Kind};
+use crate::printable::shell::quoted_path;
 use crate::store;
 
 pub mod chain;
@@ -63,19 +64,22 @@ impl Explain for AuditError {
     }
 
     fn hints(&self) -> Vec<String> {
-        let check = |path: &Path| format!("`cba-agent audit verify {}` names what is wrong", path.display());
+        let check = |path: &Path| format!("`cba-agent audit verify {}` names what is wrong", quoted_path(path));
         match self {
             Self::Write(path, error) if error.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error()) => {
                 let directory = path.parent().unwrap_or(path);
-                vec![format!("make room: df -h {}", directory.display()), NOTHING.into()]
+                vec![format!("make room; `df -h {}` shows what is left", quoted_path(directory)), NOTHING.into()]
             }
             Self::Write(path, _) => {
                 let directory = path.parent().unwrap_or(path);
                 let hint = "file and directory must belong to the user that runs cba-agent";
-                vec![format!("{hint}: ls -ld {} {}", directory.display(), path.display()), NOTHING.into()]
+                vec![format!("{hint}: `ls -ld {} {}`", quoted_path(directory), quoted_path(path)), NOTHING.into()]
             }
-            Self::Held(_) => {
-                vec!["find who holds the hidden .lock file beside it: fuser -v FILE".into(), NOTHING.into()]
+            Self::Held(path) => {
+                vec![
+                    format!("another program holds its lock file; `fuser -v {}` names it", quoted_path(&lock_of(path))),
+                    NOTHING.into(),
+                ]
             }
             Self::Damaged(path) => {
                 vec![check(path), "keep the file for whoever looks into it, and move it away to begin a new one".into()]
@@ -93,15 +97,19 @@ struct Tail {
     torn: Vec<u8>,
 }
 
+/// The lock file of a log. Hidden, so that a pattern that means the log and those that it was renamed to leaves it out.
+fn lock_of(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".lock");
+    path.with_file_name(name)
+}
+
 impl Log {
     /// The log at a path; nothing is opened yet.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        // Hidden, so that a pattern that means the log and those that it was renamed to leaves it out.
-        let mut name = OsString::from(".");
-        name.push(path.file_name().unwrap_or_default());
-        name.push(".lock");
-        Self { lock: path.with_file_name(name), path, written: None, kept: None }
+        Self { lock: lock_of(&path), path, written: None, kept: None }
     }
 
     /// Whether it can be opened, locked and gone on with, before anything is signed.

@@ -23,6 +23,7 @@ mod health;
 mod input;
 mod list;
 mod man;
+mod pasted;
 mod pin_fuse;
 mod serve;
 mod sign;
@@ -68,9 +69,32 @@ fn run_command(arguments: &[OsString], format: &mut log::Format) -> Result<()> {
     // It loads its libraries while the command line and the configuration are read.
     let spare = if command == "sign" && !may_need_no_worker(arguments) { Spare::start() } else { None };
     match cli::command().try_get_matches_from(arguments) {
-        Ok(matches) => dispatch(&matches, spare, format),
+        Ok(matches) => dispatch(&matches, spare, format).map_err(|error| {
+            let (name, own) = innermost(&matches);
+            pasted::completed(with_a_hint(error), &name, Some(own))
+        }),
         Err(error) if !error.use_stderr() => print(error.to_string().trim_end()),
-        Err(error) => Err(cli::usage_error(&error)),
+        Err(error) => {
+            let is_known = cli::command().find_subcommand(command).is_some();
+            Err(pasted::completed(with_a_hint(cli::usage_error(&error)), if is_known { command } else { "" }, None))
+        }
+    }
+}
+
+/// No refusal leaves its reader without a next step.
+fn with_a_hint(error: Error) -> Error {
+    let hint = error.kind.usual_hint();
+    if error.hints.is_empty() { error.hint(hint) } else { error }
+}
+
+/// The command as it was typed, `audit verify` for example, and its options.
+fn innermost(matches: &ArgMatches) -> (String, &ArgMatches) {
+    match matches.subcommand() {
+        Some((name, inner)) => {
+            let (below, options) = innermost(inner);
+            (if below.is_empty() { name.to_owned() } else { format!("{name} {below}") }, options)
+        }
+        None => (String::new(), matches),
     }
 }
 
@@ -82,11 +106,6 @@ fn end(result: Result<()>, format: log::Format) -> u8 {
         log::report(&error, format);
     }
     error.kind.exit_code()
-}
-
-fn with_a_hint(error: Error) -> Error {
-    let hint = error.kind.usual_hint();
-    if error.hints.is_empty() { error.hint(hint) } else { error }
 }
 
 /// Commands that print no result to stdout.

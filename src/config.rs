@@ -186,7 +186,7 @@ impl Explain for ConfigError {
                 "let this user read it, or name another with --config; HOME and XDG_CONFIG_HOME say where it is looked for".into(),
             ],
             Self::File(..) | Self::NoFile => vec!["check the path that --config or CBA_AGENT_CONFIG names".into()],
-            Self::NotRoots(path) => vec![format!("chown root:root {path} && chmod 644 {path}")],
+            Self::NotRoots(path) => vec![format!("as root: `chown root:root {path} && chmod 644 {path}`")],
             Self::Syntax { .. } => Vec::new(),
         }
     }

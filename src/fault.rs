@@ -156,14 +156,14 @@ impl Explain for Fault {
             (_, "CKR_PIN_INCORRECT") => "the PIN was sent once and will not be sent again; correct the PIN source \
                  before the next run, since a token locks after a few wrong PINs"
                 .into(),
-            (_, "CKR_PIN_LOCKED") => "unblock the PIN with the token's own tool and its PUK or security officer PIN \
-                 (pkcs11-tool --init-pin, yubico-piv-tool -a unblock-pin)"
+            (_, "CKR_PIN_LOCKED") => "unblock the PIN with the security officer's PIN: `pkcs11-tool --login --login-type so --init-pin`; a YubiKey \
+                 with its PUK: `yubico-piv-tool -a unblock-pin`"
                 .into(),
             (_, "CKR_PIN_LEN_RANGE" | "CKR_ARGUMENTS_BAD") if self.is_login() => {
                 "the token does not take a PIN of this length; no try was spent".into()
             }
-            (_, "CKR_PIN_EXPIRED") => "change the PIN first: pkcs11-tool --login --change-pin".into(),
-            (_, "CKR_USER_PIN_NOT_INITIALIZED") => "set a user PIN first: pkcs11-tool --init-pin --login".into(),
+            (_, "CKR_PIN_EXPIRED") => "change the PIN first: `pkcs11-tool --login --change-pin`".into(),
+            (_, "CKR_USER_PIN_NOT_INITIALIZED") => "set a user PIN first: `pkcs11-tool --login --login-type so --init-pin`".into(),
             (_, "CKR_USER_ANOTHER_ALREADY_LOGGED_IN" | "CKR_USER_TOO_MANY_TYPES") => {
                 "another role is logged in to this token; end that program first".into()
             }

@@ -23,6 +23,7 @@ use crate::worker::wire::{Reply, Request};
 pub mod evidence;
 mod login;
 mod open;
+pub(crate) mod pasted;
 mod token_store;
 
 pub use login::{Failure, Login};
@@ -73,6 +74,7 @@ impl Opened {
         let none_is_here = self.slots.is_empty();
         let slot = selector::select(&self.library, &self.slots, &config.token).map_err(|error| {
             let error = token_store::hint_at_it(error, &self.module);
+            let error = pasted::completed(error, &self.module, self.slots.first().map(|slot| slot.id));
             if none_is_here { hint_at_the_sandbox(error, config, &self.module) } else { error }
         })?;
         let slot = slot.clone();
@@ -163,13 +165,26 @@ impl Reached {
         }
     }
 
+    /// The error, whose commands of other programs name this module and slot.
+    #[must_use]
+    pub fn with_whole_commands(&self, error: Error) -> Error {
+        pasted::completed(error, &self.opened.module, Some(self.slot.id))
+    }
+
+    /// A hint, whose commands of other programs name this module and slot.
+    #[must_use]
+    pub fn whole_commands(&self, hint: &str) -> String {
+        pasted::in_hint(hint, &self.opened.module, Some(self.slot.id))
+    }
+
     /// The identity that the configuration chooses, of what the session sees after the login.
     ///
     /// # Errors
     /// When none or several match.
     pub fn identity(&mut self, config: &Config, file: Option<Certificate>) -> Result<Identity> {
         let objects = self.objects()?;
-        let identity = identity::choose(&objects, &config.identity, file, now())?;
+        let identity = identity::choose(&objects, &config.identity, file, now());
+        let identity = identity.map_err(|error| self.with_whole_commands(error.into()))?;
         if let Some(notice) = &identity.notice {
             tracing::info!("{notice}");
         }

@@ -194,9 +194,8 @@ impl Explain for SelectError {
             Self::NoToken { uninitialised: 0 } => {
                 vec!["plug the token in, or check the module's configuration; `cba-agent list` shows the slots".into()]
             }
-            Self::NoToken { .. } | Self::Uninitialised { .. } => {
-                vec!["a token is there but not initialised: see `pkcs11-tool --init-token`, `--init-pin`".into()]
-            }
+            Self::NoToken { .. } => vec![format!("a token is there but not initialised: {}", initialise(""))],
+            Self::Uninitialised { id } => vec![format!("initialise it: {}", initialise(&format!("--slot {id} ")))],
             Self::NotThere { candidates, .. } | Self::NoMatch { candidates, .. } if candidates.is_empty() => {
                 vec!["plug the token in, or check the module's configuration; `cba-agent list` shows the slots".into()]
             }
@@ -212,6 +211,13 @@ impl Explain for SelectError {
             }
         }
     }
+}
+
+/// How a token is made ready, in two commands.
+fn initialise(slot: &str) -> String {
+    format!(
+        "`pkcs11-tool {slot}--init-token --label cba`, then `pkcs11-tool --token-label cba --login --login-type so --init-pin`"
+    )
 }
 
 /// Chooses the one slot that every selector matches.

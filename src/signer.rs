@@ -337,7 +337,7 @@ pub fn first_mechanism(reached: &Reached) -> Result<Mechanism> {
     }
     let none = || {
         Error::new(Kind::Unsuitable, format!("{} offers neither CKM_SHA512_RSA_PKCS nor CKM_RSA_PKCS", reached.name()))
-            .hint("`pkcs11-tool --list-mechanisms` shows what it has")
+            .hint(reached.whole_commands("`pkcs11-tool --list-mechanisms` shows what it has"))
     };
     reached.session.mechanisms.first().copied().ok_or_else(none)
 }

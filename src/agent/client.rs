@@ -15,6 +15,7 @@ use super::problem::{MEDIA_TYPE, Problem};
 use crate::cba::Version;
 use crate::deadline::Deadline;
 use crate::error::{Explain, Kind};
+use crate::printable::shell::quoted;
 
 /// Beyond every answer that an agent gives.
 const LIMIT: usize = 1 << 20;
@@ -85,7 +86,7 @@ impl Explain for ClientError {
                     .into()
             }
             Self::Unreachable { path, .. } => {
-                format!("is it running? `systemctl status cba-agent`, or `cba-agent health --socket {path}`")
+                format!("is it running? `systemctl status cba-agent`, or `cba-agent health --socket {}`", quoted(path))
             }
             Self::TimedOut(_) => "allow more time with --timeout; the token may wait for a touch".into(),
             Self::Stranger { .. } | Self::NoSocket { .. } => "check the path: it must be the socket of `cba-agent serve`".into(),
@@ -101,7 +102,7 @@ impl Explain for ClientError {
                 "mend the PIN on the agent's side; its log says what the token answered, and what to do then"
                     .into()
             }
-            Self::Refused { .. } => "the agent's log says more: journalctl -u cba-agent".into(),
+            Self::Refused { .. } => "the agent's log says more: `journalctl -u cba-agent`".into(),
         };
         vec![hint]
     }

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use crate::config::Serve;
 use crate::error::Result;
+use crate::printable::shell::{quoted, quoted_path};
 use crate::process::subordinate_ids;
 
 /// Search, or write, in the bits of one class of a file's mode.
@@ -117,8 +118,11 @@ pub fn own_obstacle(socket: &Path) -> Option<Obstacle> {
             "this user was added to {group} after this session began: log in again, or restart the service that runs this"
         )
     } else {
-        let name = own.map_or_else(|| Uid::effective().to_string(), |own| own.name);
-        format!("usermod -aG {group} {name}, as root; then log in again")
+        let Some(name) = own.map(|own| own.name) else {
+            let remedy = format!("give this user an entry in /etc/passwd, and put it into the group {group}");
+            return Some(Obstacle { why, remedy });
+        };
+        format!("as root: `usermod -aG {} {}`; then log in again", quoted(&group), quoted(&name))
     };
     Some(Obstacle { why, remedy })
 }
@@ -136,7 +140,7 @@ pub fn own_name() -> String {
 }
 
 fn through(directory: &Path) -> String {
-    format!("chmod o+x {}, as its owner, or another directory for the socket", directory.display())
+    format!("as its owner: `chmod o+x {}`; or name another directory for the socket", quoted_path(directory))
 }
 
 fn find_user(name: &str) -> Option<User> {
@@ -160,8 +164,10 @@ fn in_the_way(user: &User, door: Option<&Group>, socket: &Path) -> Option<Locked
         return locked(
             format!("not in the socket's group {}", door.name),
             format!(
-                "usermod -aG {} {}; then log in again, or restart what runs as {}",
-                door.name, user.name, user.name
+                "as root: `usermod -aG {} {}`; then log in again, or restart what runs as {}",
+                quoted(&door.name),
+                quoted(&user.name),
+                user.name
             ),
         );
     }
@@ -170,7 +176,7 @@ fn in_the_way(user: &User, door: Option<&Group>, socket: &Path) -> Option<Locked
     for directory in directories.into_iter().rev() {
         if fs::metadata(directory).is_ok_and(|metadata| !may(&metadata, SEARCH)) {
             let shown = directory.display();
-            return locked(format!("may not pass through {shown}"), format!("chmod o+x {shown}, or another directory"));
+            return locked(format!("may not pass through {shown}"), through(directory));
         }
     }
     match fs::metadata(socket) {

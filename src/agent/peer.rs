@@ -171,7 +171,7 @@ impl Rules {
 pub(super) fn subordinate_ids(file: &str) -> Result<SubordinateIds> {
     SubordinateIds::read(Path::new(file)).map_err(|error| {
         Error::new(Kind::Config, format!("cannot read the subordinate IDs in {file}: {error}"))
-            .hint(format!("the agent's user must be able to read it: chmod 644 {file}"))
+            .hint(format!("the agent's user must be able to read it; as root: `chmod 644 {file}`"))
     })
 }
 

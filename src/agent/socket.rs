@@ -14,6 +14,7 @@ use super::client;
 use crate::config::paths::LONGEST_SOCKET;
 use crate::error::{Error, Kind, Result};
 use crate::modules;
+use crate::printable::shell::quoted_path;
 use crate::process::descriptors;
 
 /// Connections that may wait to be taken.
@@ -77,7 +78,7 @@ impl Listening {
             );
         }
         make_directory(directory).map_err(|error| {
-            failed("cannot make the directory of", error).hint(format!("mkdir -p {}", directory.display()))
+            failed("cannot make the directory of", error).hint(format!("mkdir -p {}", quoted_path(directory)))
         })?;
         if let Some(how) = modules::writable_by_others(directory) {
             // No payload is at stake, only who answers; and a container's shared volume is open to all by its nature.
@@ -143,7 +144,7 @@ fn lock(path: &Path) -> Result<File> {
 
 fn in_use(path: &Path) -> Error {
     Error::new(Kind::Unexpected, format!("another agent serves {}", path.display()))
-        .hint(format!("`cba-agent health --socket {}` asks it how it is; end it first", path.display()))
+        .hint(format!("`cba-agent health --socket {}` asks it how it is; end it first", quoted_path(path)))
 }
 
 fn refuse(what: String) -> Error {

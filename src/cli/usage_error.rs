@@ -40,7 +40,7 @@ pub fn usage_error(error: &clap::Error) -> Error {
     let before_the_command = matches!(error.get(ContextKind::Usage), Some(ContextValue::StyledStr(usage)) if usage.to_string().contains("<COMMAND>"));
     match (suggestion, flag_of_a_command) {
         (_, Some(flag)) if before_the_command => {
-            out = out.hint(format!("put the command first: cba-agent COMMAND --{flag} ..."));
+            out = out.hint(format!("put the command first, as in `cba-agent sign --{flag}`"));
         }
         (Some(suggestion), _) => out = out.hint(format!("did you mean {suggestion}?")),
         _ => {}

@@ -15,6 +15,9 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::printable::printable;
+use crate::printable::shell::quoted;
+
+mod packed;
 
 /// So many findings are printed, each; the rest is counted.
 const SHOWN: usize = 20;
@@ -42,7 +45,7 @@ pub(super) fn run(matches: &ArgMatches, format: &mut log::Format) -> Result<()> 
 fn configured(config: &Config) -> Result<Vec<String>> {
     let none = || {
         Error::new(Kind::Usage, "no audit log is named, and none is configured")
-            .hint("cba-agent audit verify FILE..., or audit.path in the configuration")
+            .hint("name its files: `cba-agent help COMMAND`; or set audit.path in the configuration")
     };
     let log = config.audit.as_ref().ok_or_else(none)?.display().to_string();
     let rotated = format!("{log}.1");
@@ -58,7 +61,7 @@ fn head(file: &str) -> Result<()> {
         Ok(head) => print(&head.unwrap_or_else(Head::none).to_string()),
         Err(audit::AuditError::Damaged(_)) => {
             Err(Error::new(Kind::Invalid, format!("{file} does not end in a record of an audit log"))
-                .hint(format!("cba-agent audit verify {file}")))
+                .hint(format!("`cba-agent audit verify {}` names the place", quoted(file))))
         }
         Err(audit::AuditError::Write(_, error)) => Err(cannot_read(file, &error)),
         Err(error) => Err(error.into()),
@@ -89,11 +92,15 @@ impl Findings {
 }
 
 fn verify(files: &[&str], matches: &ArgMatches) -> Result<()> {
-    let expected = matches.get_many::<String>("expect-head").into_iter().flatten();
-    let expected = expected.map(|text| Head::parse(text).ok_or_else(|| usage("expect-head", "must be SEQ:HASH")));
+    let heads: Vec<&String> = matches.get_many("expect-head").into_iter().flatten().collect();
+    let expected = heads.iter().map(|text| Head::parse(text).ok_or_else(|| usage("expect-head", "must be SEQ:HASH")));
     let expected = expected.map(|head| head.map(|head| (head, false))).collect::<Result<_>>()?;
     let mut findings = Findings { expected, ..Findings::default() };
     let mut progress = Progress::new();
+    if let Some(command) = packed::command(files, &heads) {
+        return Err(Error::new(Kind::Config, "a file is compressed")
+            .hint(format!("unpack all into one stream, the oldest first: `{command}`")));
+    }
     for file in in_order(files)? {
         if file == "-" {
             read(STDIN, stdin()?, &mut findings, &mut progress)?;
@@ -176,11 +183,10 @@ fn in_order<'a>(files: &[&'a str]) -> Result<Vec<&'a str>> {
 }
 
 fn read(name: &str, mut source: impl BufRead, findings: &mut Findings, progress: &mut Progress) -> Result<()> {
-    let packed = [&b"\x1f\x8b"[..], b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh"];
     let start = source.fill_buf().map_err(|error| cannot_read(name, &error))?;
-    if packed.iter().any(|magic| start.starts_with(magic)) {
+    if let Some(program) = packed::program(start) {
         return Err(Error::new(Kind::Config, format!("{name} is compressed"))
-            .hint("unpack all in their order into one stream: zcat -f OLDEST ... NEWEST | cba-agent audit verify -"));
+            .hint(format!("unpack it in front of the pipe, with {program} for example")));
     }
     let mut number = 0_u64;
     if name == STDIN && start.is_empty() {

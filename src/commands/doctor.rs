@@ -5,8 +5,8 @@
 use clap::ArgMatches;
 use serde::Serialize;
 
-use super::print;
 use super::sign::two_tokens;
+use super::{pasted, print};
 use crate::cli;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -66,7 +66,10 @@ impl Findings {
     }
 
     /// Prints them; an error where any failed.
-    fn say(self, matches: &ArgMatches) -> Result<()> {
+    fn say(mut self, matches: &ArgMatches) -> Result<()> {
+        for check in &mut self.0 {
+            check.remedy = check.remedy.as_ref().map(|remedy| pasted::in_hint(remedy, "doctor", Some(matches)));
+        }
         let failed = self.0.iter().filter(|check| check.verdict == Verdict::Failed).count();
         let text = if cli::is_given(matches, "json") {
             serde_json::json!({ "ready": failed == 0, "checks": self.0 }).to_string()

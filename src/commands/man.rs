@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::certificate::utc;
 use crate::cli::manual_pages;
 use crate::error::{Error, Kind, Result};
+use crate::printable::shell::quoted_path;
 
 /// When this program was built, seconds of Unix time; see `build.rs`.
 const BUILT: &str = env!("CBA_AGENT_BUILT");
@@ -12,7 +13,8 @@ const BUILT: &str = env!("CBA_AGENT_BUILT");
 pub(super) fn run(directory: &str) -> Result<()> {
     let directory = Path::new(directory);
     if !directory.is_dir() {
-        return Err(Error::new(Kind::Usage, "man: DIR must be an existing directory").hint("mkdir it first"));
+        return Err(Error::new(Kind::Usage, "man: DIR must be an existing directory")
+            .hint(format!("mkdir -p {}", quoted_path(directory))));
     }
     let failed = |error: std::io::Error| Error::new(Kind::Unexpected, format!("cannot write manual pages: {error}"));
     let date = utc(BUILT.parse().unwrap_or_default());

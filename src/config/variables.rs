@@ -86,7 +86,7 @@ pub(super) fn leftover(value: &OsStr) -> Option<&'static str> {
     let bytes = value.as_encoded_bytes();
     let is_quoted = |quote: u8| bytes.len() > 1 && bytes.starts_with(&[quote]) && bytes.ends_with(&[quote]);
     if bytes.ends_with(b"\r") {
-        Some("ends in a carriage return, as in a file with Windows line ends; sed -i 's/\\r$//' FILE takes them out")
+        Some("ends in a carriage return, as in a file with Windows line ends: convert it, with dos2unix for example")
     } else if bytes.iter().any(u8::is_ascii_control) {
         Some("holds a line break or another control character")
     } else if is_quoted(b'"') || is_quoted(b'\'') {

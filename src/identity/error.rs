@@ -78,8 +78,8 @@ impl Explain for IdentityError {
             ],
             Self::NoKey => vec!["`cba-agent list --login` shows all keys and certificates".into()],
             Self::NoPair(_) => vec![
-                "write the certificate that belongs to the key into the token: pkcs11-tool --login --type cert --id ID \
-                 --write-object cert.der; for a token that holds none: identity.certificate_file"
+                "write the certificate that belongs to the key into the token: `pkcs11-tool --login --type cert --id ID \
+                 --write-object cert.der`; for a token that holds none: identity.certificate_file"
                     .into(),
             ],
             Self::NoMatch { candidates } => each("there is", candidates),

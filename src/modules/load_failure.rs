@@ -11,6 +11,7 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use super::elf::{Elf, FileKind, HEAD};
 use crate::error::{Explain, Kind};
+use crate::printable::shell::quoted;
 
 /// Why the loader refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -98,19 +99,24 @@ impl Explain for LoadFailure {
             Self::LinkerScript(Some(library)) => format!("the script names {library}: give that library's path"),
             Self::Architecture(_, own) => format!("install the module's package for {own}"),
             Self::Truncated { .. } => "copy the file again, or reinstall its package".into(),
-            Self::Unreadable(_) => "let the user who runs cba-agent read the file: chmod, setfacl".into(),
-            Self::NoExec(_) => "move it to a file system without noexec, such as /usr/local/lib, or remount that one: \
-                 findmnt -T PATH; mount -o remount,exec MOUNTPOINT"
+            Self::Unreadable(_) => "let the user who runs cba-agent read the file, with `chmod` or `setfacl`".into(),
+            Self::NoExec(_) => "move it to a file system without noexec, such as /usr/local/lib; or, as root: \
+                 `mount -o remount,exec \"$(findmnt -no TARGET -T MODULE)\"`"
                 .into(),
-            Self::CodeForbidden(_) => "SELinux, AppArmor, or NoExecPaths= in the unit file can forbid it: \
-                 journalctl -k --grep denied"
-                .into(),
+            Self::CodeForbidden(_) => {
+                "SELinux, AppArmor, or NoExecPaths= in the unit file can forbid it; look for it with \
+                 `journalctl -k --grep denied`"
+                    .into()
+            }
             Self::MissingLibrary(library) => {
                 format!(
-                    "find its package: apt-file search {library}; a library outside the usual directories: ldconfig"
+                    "find its package with `apt-file search {library}`; for a library outside the usual directories, as root: \
+                     `ldconfig`"
                 )
             }
-            Self::BadLibrary(library, _) => format!("check that library: ldconfig -p | grep {library}"),
+            Self::BadLibrary(library, _) => {
+                format!("look which file that is: `ldconfig -p | grep -F {}`", quoted(library))
+            }
             Self::OldLibrary { .. } => "install the module's build for this distribution and release".into(),
             Self::MissingSymbol(_) | Self::Other(_) => {
                 "check the file with `ldd -r`; a module must be built for this system".into()

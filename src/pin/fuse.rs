@@ -89,7 +89,7 @@ impl Explain for FuseError {
 }
 
 fn reset_command(uri: &str) -> String {
-    format!("cba-agent pin-fuse --reset --uri '{uri}'")
+    format!("`cba-agent pin-fuse --reset --uri '{uri}'`")
 }
 
 /// The state directory: what was configured, else systemd's, else the user's. A relative path would be another

@@ -140,7 +140,7 @@ fn unfit_hint(from: &str, path: Option<&str>, why: Unfit) -> String {
         return match (from, why) {
             ("the prompt", Unfit::NotUtf8) => format!("{BEFORE}set the terminal to UTF-8, and type it again"),
             ("the prompt", _) => format!("{BEFORE}type it again without control keys"),
-            (_, Unfit::NotUtf8) => format!("{BEFORE}convert it: iconv -f ISO-8859-1 -t UTF-8"),
+            (_, Unfit::NotUtf8) => format!("{BEFORE}`iconv -f ISO-8859-1 -t UTF-8` converts it"),
             _ => format!("{BEFORE}{from} must hold the PIN alone, as UTF-8 text of one line without a byte order mark"),
         };
     };
@@ -154,11 +154,11 @@ fn unfit_hint(from: &str, path: Option<&str>, why: Unfit) -> String {
         Unfit::Lines | Unfit::Control | Unfit::Invisible | Unfit::Reserved => {
             return format!(
                 "{BEFORE}the file must hold the PIN alone, with at most one newline at its end: \
-                 systemd-ask-password PIN: > {path} writes it anew without showing it"
+                 `systemd-ask-password PIN: > {path}` writes it anew without showing it"
             );
         }
     };
-    format!("{BEFORE}fix the file: pin=$({filter}) && printf '%s' \"$pin\" > {path}; unset pin")
+    format!("{BEFORE}fix the file: `pin=$({filter}) && printf '%s' \"$pin\" > {path}; unset pin`")
 }
 
 impl Explain for PinError {
@@ -173,7 +173,7 @@ impl Explain for PinError {
         let hint = match self {
             Self::NoSource => SOURCES.to_owned(),
             Self::Background => format!("run it in the foreground, or name another source: {SOURCES}"),
-            Self::WorldAccessible(path) => format!("chmod o-rwx {path}"),
+            Self::WorldAccessible(path) => format!("chmod o-rwx {}", quoted(path)),
             Self::Unfit { from, path, why } => unfit_hint(from, path.as_deref(), *why),
             Self::NoFile(path) if unexpanded(&path.to_string_lossy()).is_some() => {
                 let sign = unexpanded(&path.to_string_lossy()).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Words of a shell: a value written so that a pasted command means it, and a value that a shell should have expanded.
+//! Words of a shell: a value written so that a pasted command means it, the commands in a hint, and a value that a shell should
+//! have expanded.
 //!
 //! PURE.
 
@@ -25,6 +26,12 @@ pub fn quoted(text: &str) -> String {
 pub fn quoted_path(path: &std::path::Path) -> String {
     let text = path.display().to_string();
     quoted(&if text.starts_with('-') { format!("./{text}") } else { text })
+}
+
+/// A hint whose commands, which stand in backticks, are each replaced by what `complete` makes of it.
+pub fn in_commands(hint: &str, complete: impl Fn(&str) -> String) -> String {
+    let part = |(at, part): (usize, &str)| if at % 2 == 1 { complete(part) } else { part.to_owned() };
+    hint.split('`').enumerate().map(part).collect::<Vec<_>>().join("`")
 }
 
 /// What a shell or systemd would have expanded in a path, and nothing else does: `~`, `$` or `%`.

@@ -90,8 +90,9 @@ impl Login {
             tracing::debug!("{} needs no login", reached.name());
             return Ok(());
         }
-        self.obtain(reached, config)?;
-        Ok(self.authenticate(reached, Request::Login, "login refused")?)
+        self.obtain(reached, config).map_err(|error| reached.with_whole_commands(error))?;
+        let logged_in = self.authenticate(reached, Request::Login, "login refused");
+        logged_in.map_err(|failure| reached.with_whole_commands(failure.into()))
     }
 
     /// Logs in again with the PIN that the token took, after it dropped the login.
@@ -309,16 +310,16 @@ fn check_flags(reached: &Reached, attended: bool) -> Result<()> {
     let refuse =
         |kind, message: &str, hint: &str| Err(Error::new(kind, format!("{}: {message}", reached.name())).hint(hint));
     if token.pin_locked {
-        let hint = "unblock it with the token's own tool and its PUK or security officer PIN";
+        let hint = "unblock it with the security officer's PIN: `pkcs11-tool --login --login-type so --init-pin`; or with the token's own tool and its PUK";
         return refuse(Kind::PinLocked, "the PIN is locked (CKF_USER_PIN_LOCKED)", hint);
     }
     if !token.pin_initialized {
         let message = "no user PIN was ever set (CKF_USER_PIN_INITIALIZED is not set)";
-        return refuse(Kind::PinExpired, message, "set one: pkcs11-tool --login --login-type so --init-pin");
+        return refuse(Kind::PinExpired, message, "set one: `pkcs11-tool --login --login-type so --init-pin`");
     }
     if token.pin_to_be_changed {
         let message = "the PIN must be changed first (CKF_USER_PIN_TO_BE_CHANGED)";
-        return refuse(Kind::PinExpired, message, "change it: pkcs11-tool --login --change-pin");
+        return refuse(Kind::PinExpired, message, "change it: `pkcs11-tool --login --change-pin`");
     }
     if token.pin_final_try && !attended {
         let message = "one PIN try is left (CKF_USER_PIN_FINAL_TRY), and nobody is here to answer for it";

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use super::{Opened, token_store};
+use super::{Opened, pasted, token_store};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Explain as _, Kind, Result};
@@ -160,6 +160,7 @@ fn not_loaded(error: HandleError, config: &Config, path: &Path) -> Error {
     };
     let may_be_the_sandbox = failure.may_be_the_sandbox();
     let error = Error::from(failure).context(format_args!("cannot load the module {}", path.display()));
+    let error = pasted::completed(error, path, None);
     if may_be_the_sandbox { hint_at_the_sandbox(error, config, path) } else { error }
 }
 

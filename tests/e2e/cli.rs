@@ -148,7 +148,7 @@ fn options_of_every_command_may_stand_before_the_command() {
     assert_eq!(json(&["audit", "head", "/nonexistent"]).0, 2);
     // An option of one command alone, and one that stands on both sides.
     let error = stand.run(&["--slot", "0", "sign"]).failed(2);
-    assert!(error.contains("put the command first: cba-agent COMMAND --slot"), "{error}");
+    assert!(error.contains("put the command first, as in `cba-agent sign --slot`"), "{error}");
     assert!(stand.run(&["--config", &config, "sign", "--config", &config]).failed(2).contains("given twice"));
     assert!(stand.run(&["--config"]).failed(2).contains("--config needs a value"));
 }

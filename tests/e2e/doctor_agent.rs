@@ -81,7 +81,7 @@ fn what_stands_in_a_jobs_way_is_named_with_what_helps() {
     };
     let run = doctor("1234", "4141");
     assert!(line(&run, "agent").contains("only the group 4242 may connect, and this process is not in it"), "{run:?}");
-    assert!(run.stdout.contains("usermod -aG 4242 1234"), "{run:?}");
+    assert!(run.stdout.contains("put it into the group 4242"), "{run:?}");
     let run = doctor("1234", "4242,4343");
     assert!(line(&run, "may ask").contains("may look, and not ask"), "{run:?}");
     assert!(line(&run, "ready").starts_with("ok"), "{run:?}");

@@ -332,7 +332,8 @@ fn a_reading_that_failed_once_leads_to_no_second_fuse() {
 
 /// The command behind the last hint.
 fn hinted_reset(error: &str) -> Vec<String> {
-    let hint = error.lines().find_map(|line| line.split("cba-agent pin-fuse ").nth(1)).unwrap();
+    let hint = error.lines().find_map(|line| line.split("`cba-agent pin-fuse ").nth(1)).unwrap();
+    let hint = hint.split('`').next().unwrap();
     hint.replace('\'', "").split_whitespace().map(str::to_owned).collect()
 }
 

@@ -26,6 +26,7 @@ mod forged_agent;
 mod forged_frames;
 mod fuse;
 mod games;
+mod hints;
 mod hostile;
 mod list;
 mod load;

@@ -75,7 +75,8 @@ impl FormatError {
             Self::Pkcs12 => format!("openssl pkcs12 -in {path} -clcerts -nokeys | openssl x509 -out leaf.pem"),
             Self::JavaKeystore(_) => {
                 format!(
-                    "keytool -list -keystore {path}; keytool -exportcert -rfc -keystore {path} -alias ALIAS -file leaf.pem"
+                    "`keytool -list -keystore {path}` names the aliases; `keytool -exportcert -rfc -keystore {path} -alias mykey \
+                     -file leaf.pem` writes the certificate of the alias mykey"
                 )
             }
             Self::PrivateKey => "the certificate is another file; the CA sent it".into(),
@@ -84,12 +85,12 @@ impl FormatError {
                 "the certificate is another file; the CA sent it".into()
             }
             Self::Pgp | Self::Unknown => "get the certificate from the CA as X.509, in PEM form".into(),
-            Self::Zip => format!("unzip {path}, and choose the certificate among the files"),
+            Self::Zip => format!("`unzip {path}`, and choose the certificate among the files"),
             Self::Html => "get the file again; this is the page around it, or an error".into(),
             Self::Block { .. } => {
                 "copy the whole block again, from -----BEGIN to -----END, or get the file again".into()
             }
-            Self::Certificate(_) => format!("look at it with: openssl asn1parse -in {path}, and have it issued again"),
+            Self::Certificate(_) => format!("have it issued again; `openssl asn1parse -in {path}` shows what is in it"),
         }
     }
 }

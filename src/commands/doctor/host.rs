@@ -1,7 +1,7 @@
 //! The host around the token: configuration, environment, clock, files, agents.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Findings;
 use crate::agent::{client, doorway};
@@ -10,6 +10,7 @@ use crate::certificate::utc;
 use crate::config::{Config, Effective, variables};
 use crate::deadline::Deadline;
 use crate::pin::fuse;
+use crate::printable::shell::quoted_path;
 use crate::process::clock;
 use crate::reach::now;
 
@@ -43,7 +44,7 @@ pub(super) fn environment(findings: &mut Findings) {
         findings.ok("environment", "nothing in it changes what is loaded");
     } else {
         let found = format!("{} can change what is loaded beside the PIN", names.join(", "));
-        findings.warn("environment", found, format!("env -u {} cba-agent ...", names.join(" -u ")));
+        findings.warn("environment", found, format!("unset {}", names.join(" ")));
     }
 }
 
@@ -57,7 +58,7 @@ pub(super) fn clock(findings: &mut Findings) {
     let time = utc(now);
     if now < built {
         let found = format!("{time} is before this program was built ({})", utc(built));
-        return findings.fail(CHECK, found, "set it, and have it kept: timedatectl set-ntp true");
+        return findings.fail(CHECK, found, "set it, and have it kept, as root: `timedatectl set-ntp true`");
     }
     match clock::is_synchronised() {
         Ok(true) => findings.ok(CHECK, format!("{time}, synchronised")),
@@ -65,13 +66,13 @@ pub(super) fn clock(findings: &mut Findings) {
             let found = format!(
                 "{time}, and nothing keeps it right (adjtimex: not synchronised); a v2 payload needs the right time"
             );
-            findings.warn(CHECK, found, "timedatectl set-ntp true");
+            findings.warn(CHECK, found, "as root: `timedatectl set-ntp true`");
         }
         Err(error) => {
             findings.warn(
                 CHECK,
                 format!("{time}, and whether it is synchronised cannot be asked: {error}"),
-                "timedatectl",
+                "look at it: `timedatectl`",
             );
         }
     }
@@ -88,9 +89,47 @@ pub(super) fn state(config: &Config, findings: &mut Findings) {
         Err(error) => findings.fail(
             "state directory",
             format!("{} cannot be written: {error}", existing.display()),
-            format!("give it to the user that runs cba-agent, or --state-dir DIR: chown USER {}", existing.display()),
+            own_directory(&directory, 700, "--state-dir"),
         ),
     }
+}
+
+/// How this user gets a directory of its own; a directory with files of others is never given away.
+fn own_directory(directory: &Path, mode: u32, setting: &str) -> String {
+    let install = |directory: &Path| format!("`install -d -m {mode} -o {} {}`", user_name(), quoted_path(directory));
+    if directory.exists() && is_shared(directory, directory) {
+        let own = if std::fs::read_dir(directory).is_ok() {
+            directory.join("cba-agent")
+        } else {
+            // What is in it does not show, and its owner may keep others out.
+            let mut beside = directory.as_os_str().to_owned();
+            beside.push(format!("-{}", user_name()));
+            PathBuf::from(beside)
+        };
+        return format!(
+            "others use this directory; make one for this user alone, as root: {}, and name it in {setting}",
+            install(&own)
+        );
+    }
+    format!("make it for this user, as root: {}", install(directory))
+}
+
+/// Whether a directory holds what is not the agent's own.
+fn is_shared(directory: &Path, own: &Path) -> bool {
+    let name = own.file_name().unwrap_or_default().as_encoded_bytes();
+    let is_own = |found: std::ffi::OsString| {
+        let found = found.as_encoded_bytes();
+        found.ends_with(b".fuse") || found.ends_with(b".lock") || (own != directory && found.starts_with(name))
+    };
+    // A directory that cannot be read may hold anything.
+    std::fs::read_dir(directory)
+        .map_or(true, |mut all| all.any(|entry| entry.is_ok_and(|entry| !is_own(entry.file_name()))))
+}
+
+/// The name of the user that runs this, or the number where it has none.
+fn user_name() -> String {
+    let user = nix::unistd::Uid::effective();
+    nix::unistd::User::from_uid(user).ok().flatten().map_or_else(|| user.to_string(), |user| user.name)
 }
 
 /// Whether the log can be gone on with, as far as that shows without writing to it.
@@ -108,14 +147,18 @@ pub(super) fn audit_log(config: &Config, findings: &mut Findings) {
     };
     // The lock file stands beside it.
     if let Err(error) = written.and_then(|()| may(directory, rustix::fs::Access::EXEC_OK)) {
-        let remedy =
-            format!("give both to the user that runs cba-agent: chown USER {} {}", directory.display(), path.display());
+        let remedy = if path.exists() && !is_shared(directory, path) {
+            let (directory, path) = (quoted_path(directory), quoted_path(path));
+            format!("give both to this user, as root: `chown {} {directory} {path}`", user_name())
+        } else {
+            own_directory(directory, 750, "audit.path")
+        };
         return findings.fail(CHECK, format!("{} cannot be written: {error}", path.display()), remedy);
     }
     match audit::head(path) {
         Ok(Some(head)) => findings.ok(CHECK, format!("{}, {} records", path.display(), head.seq)),
         Err(AuditError::Damaged(_)) => {
-            let remedy = format!("cba-agent audit verify {}", path.display());
+            let remedy = format!("`cba-agent audit verify {}` names the place", quoted_path(path));
             findings.fail(CHECK, format!("{} does not end in a record", path.display()), remedy);
         }
         Ok(None) | Err(_) => findings.ok(CHECK, format!("{}, no records yet", path.display())),

@@ -59,7 +59,7 @@ enum Trouble {
 
 pub(super) fn check(config: &Config, findings: &mut Findings) {
     let user = rustix::process::geteuid().as_raw();
-    let restart = "systemctl restart pcscd.socket pcscd.service";
+    let restart = "as root: `systemctl restart pcscd.socket pcscd.service`";
     match ask(config) {
         Ok(Exchange { daemon: (major, minor), .. }) => {
             findings.ok(CHECK, format!("answers user {user} (protocol {major}.{minor})"));
@@ -67,7 +67,7 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
         Err(Trouble::Absent(path)) => findings.fail(
             CHECK,
             format!("{} is not there: pcscd does not run", path.display()),
-            "apt-get install pcscd && systemctl enable --now pcscd.socket",
+            "as root: `apt-get install pcscd && systemctl enable --now pcscd.socket`",
         ),
         Err(Trouble::Unreachable(path, error)) => {
             findings.fail(CHECK, format!("{} cannot be reached: {error}", path.display()), restart);
@@ -84,11 +84,11 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
                 "refuses the protocol of this host's libpcsclite: the daemon speaks {}.{}, the library {}.{} ({code:#010x})",
                 daemon.0, daemon.1, client.0, client.1
             ),
-            "use pcscd and libpcsclite of one release: apt-get install --only-upgrade pcscd libpcsclite1, then \
-             systemctl restart pcscd; in a container, install the libpcsclite of the host's release",
+            "use pcscd and libpcsclite of one release, as root: `apt-get install --only-upgrade pcscd libpcsclite1 && \
+             systemctl restart pcscd`; in a container, install the libpcsclite of the host's release",
         ),
         Err(Trouble::Library(error)) => {
-            findings.fail(CHECK, format!("libpcsclite cannot ask it: {error}"), "apt-get install libpcsclite1");
+            findings.fail(CHECK, format!("libpcsclite cannot ask it: {error}"), "as root: `apt-get install libpcsclite1`");
         }
         Err(Trouble::Unasked(why)) => findings.warn(CHECK, format!("was not asked: {why}"), restart),
     }

@@ -111,7 +111,9 @@ fn slots(opened: &Opened, findings: &mut Findings) {
         let place = indexed.iter().position(|id| *id == slot.id);
         let place = place.map_or_else(|| format!("slot ID {}", slot.id), |index| format!("--slot {index}"));
         match (&slot.error, &slot.token) {
-            (Some(error), _) => findings.warn(CHECK, format!("{place} cannot be read: {error}"), "cba-agent list"),
+            (Some(error), _) => {
+                findings.warn(CHECK, format!("{place} cannot be read: {error}"), "`cba-agent list` shows what is there")
+            }
             (None, Some(token)) if token.initialized => {
                 findings.ok(CHECK, format!("{place}: token '{}', serial {}", token.label, token.serial));
             }
@@ -122,16 +124,24 @@ fn slots(opened: &Opened, findings: &mut Findings) {
 
 fn pin_state(reached: &Reached, config: &Config, findings: &mut Findings) {
     const CHECK: &str = "PIN state";
-    let unblock = "unblock it with the token's own tool and its PUK or security officer PIN";
-    let by_hand = "log in once by hand with the right PIN: cba-agent sign --pin-source prompt";
+    let whole = |hint| reached.whole_commands(hint);
+    let unblock = whole(
+        "unblock it with the security officer's PIN: `pkcs11-tool --login --login-type so --init-pin`; or with the token's own \
+         tool and its PUK",
+    );
+    let by_hand = "log in once by hand with the right PIN: `cba-agent sign --pin-source prompt`";
     match &reached.slot.token {
         Some(token) if !token.login_required => findings.ok(CHECK, "the token wants no PIN"),
         Some(token) if token.pin_locked => findings.fail(CHECK, "locked", unblock),
         Some(token) if !token.pin_initialized => {
-            findings.fail(CHECK, "no user PIN was ever set", "pkcs11-tool --login --login-type so --init-pin");
+            findings.fail(
+                CHECK,
+                "no user PIN was ever set",
+                whole("set one: `pkcs11-tool --login --login-type so --init-pin`"),
+            );
         }
         Some(token) if token.pin_to_be_changed => {
-            findings.fail(CHECK, "to be changed first", "pkcs11-tool --login --change-pin");
+            findings.fail(CHECK, "to be changed first", whole("change it: `pkcs11-tool --login --change-pin`"));
         }
         Some(token) if token.pin_final_try => findings.fail(CHECK, "one try is left", by_hand),
         Some(token) if token.pin_count_low => findings.warn(CHECK, "a wrong PIN was given before", by_hand),
@@ -145,7 +155,7 @@ fn pin_state(reached: &Reached, config: &Config, findings: &mut Findings) {
         None => findings.ok("PIN fuse", "intact"),
         Some((_, Ok(record))) if !record.is_blown() => findings.ok("PIN fuse", fuse::describe(&record)),
         Some((_, Ok(record))) => {
-            let reset = format!("correct the PIN, then: cba-agent pin-fuse --reset --uri '{}'", fuse::uri_of(&token));
+            let reset = format!("correct the PIN, then: `cba-agent pin-fuse --reset --uri '{}'`", fuse::uri_of(&token));
             findings.fail("PIN fuse", fuse::describe(&record), reset);
         }
         Some((_, Err(error))) => findings.error("PIN fuse", &error.into()),
@@ -220,7 +230,7 @@ fn identity(reached: &mut Reached, config: &Config, findings: &mut Findings) {
             findings.fail("mechanism", "neither CKM_SHA512_RSA_PKCS nor CKM_RSA_PKCS", "use another token");
         }
         None => {
-            findings.warn("mechanism", "the module does not list its mechanisms", "try it: cba-agent doctor --sign")
+            findings.warn("mechanism", "the module does not list its mechanisms", "try it: `cba-agent doctor --sign`")
         }
     }
     if let Some(identity) = &identity {
