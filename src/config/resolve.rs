@@ -227,7 +227,9 @@ pub(super) fn fingerprint(text: &str) -> Parsed<Vec<u8>> {
 
 fn slot(text: &str) -> Parsed<usize> {
     number(0..=65_535)(text).map_err(|wanted| {
-        let raw = if text.starts_with("0x") { "; for a raw slot ID use --slot-id" } else { "" };
+        // SoftHSM2's slot IDs are large numbers.
+        let is_raw = text.starts_with("0x") || text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty();
+        let raw = if is_raw { "; for a raw slot ID use --slot-id" } else { "" };
         format!("{wanted}, counting initialised tokens{raw}")
     })
 }

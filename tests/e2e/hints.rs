@@ -606,7 +606,6 @@ const TRIALS: &[(&str, &str)] = &[
     ("iconv -f {encoding}", "hints::a_pin_file_with_what_no_keyboard_types_is_fixed_by_the_hint"),
     ("LC_ALL=C sed", "hints::a_pin_file_with_what_no_keyboard_types_is_fixed_by_the_hint"),
     ("tr -d '", "hints::a_pin_file_with_what_no_keyboard_types_is_fixed_by_the_hint"),
-    ("pin=$({filter})", "hints::a_pin_file_with_what_no_keyboard_types_is_fixed_by_the_hint"),
     ("`ulimit -n`", "untried: the limit is the shell's"),
     ("apt-get install libpcsclite1", "untried: it needs pcscd's host"),
     ("apt-get install --only-upgrade", "untried: it needs a booted systemd"),

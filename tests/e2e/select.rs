@@ -65,8 +65,9 @@ fn a_slot_id_works_decimal_and_hexadecimal_and_as_an_index_gets_the_hint() {
     let id = list["modules"][0]["slots"][0]["slot_id"].as_u64().unwrap();
     stand.sign(&["--slot-id", &id.to_string()]).ok();
     stand.sign(&["--slot-id", &format!("{id:#x}")]).ok();
-    let error = stand.sign(&["--slot", &id.to_string()]).failed(3);
-    assert!(error.contains(&format!("use --slot-id {id}")), "{error}");
+    // SoftHSM2's IDs are beyond every count of tokens.
+    let error = stand.sign(&["--slot", &id.to_string()]).failed(2);
+    assert!(error.contains("for a raw slot ID use --slot-id"), "{error}");
 }
 
 #[test]
