@@ -13,6 +13,8 @@ use tempfile::TempDir;
 /// The user and group as which the gateway runs where the tests run as root.
 pub(crate) const GATEWAY_USER: u32 = 64_731;
 
+const BINARY_IS_RELEASE: bool = !cfg!(debug_assertions);
+
 pub(crate) struct Token {
     /// The token's directory.
     pub(crate) path: PathBuf,
@@ -47,7 +49,13 @@ pub(crate) fn agent_program() -> &'static Path {
                 cargo.env_remove(name);
             }
         }
-        run(cargo.args(["build", "--locked", "--quiet", "--bin", "cba-agent", "--manifest-path", manifest]));
+        // As the gateway that is tested or measured.
+        if BINARY_IS_RELEASE {
+            cargo.args(["build", "--release"]);
+        } else {
+            cargo.arg("build");
+        }
+        run(cargo.args(["--locked", "--quiet", "--bin", "cba-agent", "--manifest-path", manifest]));
         Path::new(env!("CARGO_BIN_EXE_cba-gateway")).with_file_name("cba-agent")
     })
 }
