@@ -23,6 +23,7 @@ use crate::reach;
 pub mod asked;
 pub mod client;
 mod connections;
+mod custody_report;
 pub mod doorway;
 mod metrics;
 mod peer;

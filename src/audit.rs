@@ -145,6 +145,9 @@ impl Log {
         };
         for entry in marker.iter().chain(entries) {
             let (line, next) = entry.line(&head).map_err(|error| self.failed(error.into()))?;
+            if line.len() > chain::LINE_LIMIT {
+                return Err(self.failed(io::Error::other("a record would be longer than its readers take")));
+            }
             text.push_str(&line);
             head = next;
         }

@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::worker::{self, Spare};
 use crate::{log, process};
 
-use crate::output::{check_stdout, print, print_bytes};
+use crate::output::{check_stdout, print, print_bytes, print_json, print_report};
 use early_arguments::{in_order, may_need_no_worker, refuse_pin};
 
 mod audit;

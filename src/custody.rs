@@ -231,7 +231,7 @@ impl Report {
             refusals,
             warnings: reasons(Verdict::Warning),
             module: Module {
-                path: evidence.module.clone(),
+                path: printable(&evidence.module),
                 sha256: evidence.module_sha256.clone(),
                 library: library(&evidence.library),
                 sandbox: evidence.confinement.as_ref().map(sandbox),

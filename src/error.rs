@@ -6,7 +6,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::printable::printable;
+use crate::printable::{printable, printable_json, shortened};
 
 /// What went wrong, as a stable name for programs (`kind` of the JSON form) and as the source of the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,9 +229,10 @@ impl Error {
             retryable: bool,
         }
         let (code, kind, retryable) = (self.kind.exit_code(), self.kind.name(), self.kind.retryable());
-        let json = Json { level: "ERROR", code, kind, message: &self.message, hint: &self.hints.join("; "), retryable };
+        let (message, hint) = (shortened(&self.message), self.hints.join("; "));
+        let json = Json { level: "ERROR", code, kind, message: &message, hint: &shortened(&hint), retryable };
         // invariant: strings and numbers always serialise
-        serde_json::to_string(&json).unwrap_or_default()
+        printable_json(&serde_json::to_string(&json).unwrap_or_default())
     }
 }
 
@@ -239,8 +240,8 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Whatever a module, token or file brought into the text stays in its line.
-        write!(f, "error: {}", printable(&self.message))?;
-        self.hints.iter().try_for_each(|hint| write!(f, "\nhint: {}", printable(hint)))
+        write!(f, "error: {}", printable(&shortened(&self.message)))?;
+        self.hints.iter().try_for_each(|hint| write!(f, "\nhint: {}", printable(&shortened(hint))))
     }
 }
 

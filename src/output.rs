@@ -7,6 +7,7 @@ use rustix::stdio::stdout;
 
 use crate::error::{Error, Kind, Result};
 use crate::log;
+use crate::printable::{printable_json, printable_lines};
 use crate::process::standard_streams;
 
 /// Checks that a result can be written, as far as that shows before it is there.
@@ -37,10 +38,26 @@ pub fn print(text: &str) -> Result<()> {
     print_bytes(format!("{text}\n").as_bytes())
 }
 
+/// The same for a report, in which a token or certificate may have brought control characters into a line.
+///
+/// # Errors
+/// As [`print()`].
+pub fn print_report(text: &str) -> Result<()> {
+    print(&printable_lines(text))
+}
+
+/// The same for a JSON document.
+///
+/// # Errors
+/// As [`print()`].
+pub fn print_json(document: &str) -> Result<()> {
+    print(&printable_json(document))
+}
+
 /// The same for bytes, as they are.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_bytes(mut bytes: &[u8]) -> Result<()> {
     check_stdout()?;
     // Where both go to one terminal, the notices come first.

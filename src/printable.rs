@@ -3,6 +3,8 @@
 //! PURE. A label may hold an escape sequence; a certificate's name may hold a newline. Nothing of that kind reaches a
 //! terminal or a line of a log.
 
+use std::borrow::Cow;
+
 pub mod shell;
 
 /// The text with every control and direction-changing character written as `\u{..}`.
@@ -10,13 +12,53 @@ pub mod shell;
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+        if moves_text(c) {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);
         }
     }
     out
+}
+
+/// Control characters, line separators, and what changes the direction of the text.
+fn moves_text(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A JSON document with every such character as an escape of JSON's, so that the values stay the same. Line feeds stay: in
+/// a document they stand between its members alone.
+#[must_use]
+pub fn printable_json(document: &str) -> String {
+    use std::fmt::Write as _;
+    document.chars().fold(String::with_capacity(document.len()), |mut out, c| {
+        if c != '\n' && moves_text(c) {
+            let _ = write!(out, "\\u{:04x}", u32::from(c)); // writing to a String cannot fail
+        } else {
+            out.push(c);
+        }
+        out
+    })
+}
+
+/// Text of several lines, each fit for a terminal.
+#[must_use]
+pub fn printable_lines(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// How many bytes of one message are shown.
+pub const MESSAGE: usize = 16 << 10;
+
+/// A message that is no longer than [`MESSAGE`], with the number of bytes that were left out.
+#[must_use]
+pub fn shortened(message: &str) -> Cow<'_, str> {
+    if message.len() <= MESSAGE {
+        return message.into();
+    }
+    let kept = message.char_indices().map(|(at, _)| at).take_while(|at| *at <= MESSAGE).last().unwrap_or(0);
+    format!("{} ... ({} more bytes)", &message[..kept], message.len() - kept).into()
 }
 
 /// Bytes that should be UTF-8, made fit for a terminal; others appear as U+FFFD.
@@ -58,6 +100,15 @@ mod tests {
     fn escape_sequences_do_not_reach_a_terminal() {
         assert_eq!(printable("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\u{a}");
         assert_eq!(printable_bytes(b"\xffok"), "\u{fffd}ok");
+    }
+
+    #[test]
+    fn a_json_document_keeps_its_values_and_moves_no_terminal() {
+        let value = serde_json::json!({ "a": "\u{9b}2J\u{1b}[2J\u{202e}\u{7f}\u{85}", "b": "ü" });
+        let document = serde_json::to_string_pretty(&value).unwrap();
+        let escaped = printable_json(&document);
+        assert!(escaped.lines().all(|line| printable(line) == line), "{escaped}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::pin::PIN_LIMIT;
 use crate::sandbox::{self, InForce, Profile, SandboxError};
 use crate::token::{LoginOutcome, Module, Session, UserPin};
 
+mod bounds;
 mod child;
 pub mod handle;
 mod output;
@@ -82,10 +83,7 @@ pub fn run() -> Result<(), WorkerError> {
         Ok(module) => module,
         Err(fault) => return link.send(&Reply::Failed(fault)),
     };
-    match module.slots() {
-        Ok(slots) => link.send(&Reply::Opened { library: module.library(), slots })?,
-        Err(fault) => link.send(&Reply::Failed(fault))?,
-    }
+    link.answer(module.slots().map(|slots| Reply::Opened { library: module.library(), slots }))?;
     let mut next = link.receive()?;
     while let Request::Session { slot_id } = next {
         next = match module.open_session(slot_id) {
@@ -253,8 +251,22 @@ impl Link {
         Ok(self.socket.write_all(&wire::encode(reply)?)?)
     }
 
+    /// Sends what the module said; a fault in its place where that is more than the parent takes.
     fn answer(&mut self, result: Result<Reply, Fault>) -> Result<(), WorkerError> {
-        self.send(&result.unwrap_or_else(Reply::Failed))
+        let mut reply = result.unwrap_or_else(Reply::Failed);
+        let call = match reply {
+            Reply::Opened { .. } => "C_GetSlotList",
+            Reply::Slot(_) => "C_GetTokenInfo",
+            _ => "C_FindObjects",
+        };
+        let too_much = |what: String| Reply::Failed(Fault::Malformed { call: call.into(), what });
+        if let Err(error) = bounds::check(&mut reply) {
+            return self.send(&too_much(error.to_string()));
+        }
+        match wire::encode(&reply) {
+            Ok(frame) => Ok(self.socket.write_all(&frame)?),
+            Err(error) => self.send(&too_much(error.to_string())),
+        }
     }
 
     fn receive(&mut self) -> Result<Request, WorkerError> {

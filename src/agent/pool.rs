@@ -11,11 +11,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use hyper::body::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::audit::Log;
 use crate::audit::chain::Caller;
+use crate::cba::Request;
 use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::custody::{Evidence, Measure, Report, Trust};
@@ -24,11 +26,14 @@ use crate::facts::Token;
 use crate::modules;
 use crate::pin::{Credential, How};
 use crate::policy::Wish;
+use crate::printable::printable_json;
+use crate::reach::now;
 
 mod ear;
 mod failure;
 pub(super) mod order;
 mod plan;
+mod recent_messages;
 mod scribe;
 #[cfg(test)]
 mod simulation;
@@ -39,9 +44,13 @@ mod work;
 
 use order::{Job, Logins, Order, Phase, Refusal};
 use plan::Plan;
+use recent_messages::RecentMessages;
 use scribe::Desk;
 use slot::Call;
 use thread::Thread;
+
+/// How much longer than two calls of the module a message passes for a fresh one, with corrections of the clock.
+const CLOCK_STEPS: Duration = Duration::from_secs(60);
 
 /// How long a proof that the token answers holds.
 const PROOF_HOLDS: Duration = Duration::from_secs(5);
@@ -127,6 +136,7 @@ struct State {
     restarts: HashMap<&'static str, u64>,
     /// Why the last worker was lost, in words.
     last_error: Option<String>,
+    recent: RecentMessages,
 }
 
 #[derive(Debug)]
@@ -183,6 +193,7 @@ impl Pool {
             digest: None,
             restarts: HashMap::new(),
             last_error: None,
+            recent: RecentMessages::new(config.serve.call_timeout.saturating_mul(2).saturating_add(CLOCK_STEPS)),
         };
         let (calls, called): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
         let changed = watch::Sender::new(());
@@ -263,12 +274,21 @@ impl Pool {
         }
     }
 
-    /// The custody report of what the workers hold; `None` while nothing was seen.
-    pub(super) fn custody(&self, now: u64) -> Option<Report> {
-        let held = self.shared.lock().held.clone()?;
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let (policy, wish) = (&self.shared.config.policy, start::first_wish(&self.shared.config));
-        Some(Report::new(&held.evidence, &Measure { policy, wish, trust: &Trust::default(), now, host }))
+    /// What is known of the identity that the workers hold; `None` while nothing was seen.
+    pub(super) fn held(&self) -> Option<Arc<Held>> {
+        self.shared.lock().held.clone()
+    }
+
+    /// Builds the custody report of an identity as JSON. It may take long.
+    pub(super) fn report_of(&self, held: Arc<Held>) -> impl FnOnce() -> Option<Bytes> + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || {
+            let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            let (policy, wish) = (&shared.config.policy, start::first_wish(&shared.config));
+            let measure = Measure { policy, wish, trust: &Trust::default(), now: now(), host };
+            let report = serde_json::to_string(&Report::new(&held.evidence, &measure)).ok()?;
+            Some(format!("{}\n", printable_json(&report)).into())
+        }
     }
 
     /// Whether the last record could not be written.
@@ -347,6 +367,11 @@ impl Shared {
         let digest = known.map_or_else(|| modules::sha256(module), |(_, digest)| Some(digest))?;
         self.lock().digest = Some((file, digest.clone()));
         Some(digest)
+    }
+
+    /// Whether a payload's message was never handed out before.
+    fn is_new(&self, request: &Request) -> bool {
+        self.lock().recent.is_new(request.message_digest(), self.began.elapsed())
     }
 
     fn apply(&self, change: impl FnOnce(&mut State, Duration) -> Vec<Order>) {

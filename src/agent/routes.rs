@@ -16,7 +16,6 @@ use super::server::{Agent, Client};
 use crate::audit::chain::Caller;
 use crate::error::Kind;
 use crate::policy::{self, Wish};
-use crate::reach::now;
 
 /// The longest body of a request, in bytes: its two members take a fraction of that.
 const BODY_LIMIT: usize = 4096;
@@ -71,9 +70,8 @@ async fn look(agent: &Arc<Agent>, peer: &Peer, path: &str) -> Reply {
             Some(held) => plain(PEM, held.certificate.pem()),
             None => failure(&agent.why_not_ready()),
         },
-        "/custody" => match agent.pool.custody(now()) {
-            // invariant: strings, numbers and lists always serialise
-            Some(report) => plain(JSON, format!("{}\n", serde_json::to_string(&report).unwrap_or_default())),
+        "/custody" => match agent.custody.text(&agent.pool).await {
+            Some(report) => reply(StatusCode::OK, JSON, report),
             None => failure(&agent.why_not_ready()),
         },
         "/readyz" => match agent.ready().await {
@@ -188,8 +186,8 @@ fn plain(kind: &'static str, text: String) -> Reply {
     reply(StatusCode::OK, kind, text.into_bytes())
 }
 
-fn reply(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Reply {
-    let mut reply = Response::new(Full::from(body));
+fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     // A payload is good once, and a state for a moment.

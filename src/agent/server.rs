@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::connections::{Connection, Connections};
+use super::custody_report::CustodyReport;
 use super::metrics::Metrics;
 use super::peer::{Access, Peer, Rules, Strangers};
 use super::pool::order::Refusal;
@@ -66,6 +67,7 @@ pub(super) struct Agent {
     total_limiter: TotalLimiter,
     /// What the last probe found, and when.
     probed: Mutex<Option<(Instant, Option<Refusal>)>>,
+    pub(super) custody: CustodyReport,
     connections: Arc<Connections>,
     draining: AtomicBool,
 }
@@ -114,6 +116,7 @@ impl Agent {
             total_limiter: RateLimiter::direct_with_clock(total, MonotonicClock),
             strangers: Strangers::default(),
             probed: Mutex::new(None),
+            custody: CustodyReport::default(),
             connections: Connections::new(connections),
             draining: AtomicBool::new(false),
         })

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::certificate::utc;
-use crate::printable::hex;
+use crate::printable::{hex, printable_json};
 
 pub mod check;
 
@@ -155,7 +155,8 @@ impl Entry {
         }
         let (seq, time) = (head.seq + 1, utc(self.time));
         let line = Line { seq, time, event: self.name(), outcome: self.outcome, rest: &self.event, prev: &head.hash };
-        let mut text = serde_json::to_string(&line)?;
+        // Whoever shows the file on a terminal sees no control character of a token's.
+        let mut text = printable_json(&serde_json::to_string(&line)?);
         text.pop();
         let hash = digest(text.as_bytes());
         text.push_str(&format!(",\"hash\":\"{hash}\"}}\n"));

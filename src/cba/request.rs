@@ -103,10 +103,16 @@ impl Request {
         Ok(format!("curl -X POST -H {header} -H 'Content-Type: application/json' -d {body} {url}"))
     }
 
-    /// The SHA-256 of the message, in hexadecimal: it names the payload without being one.
+    /// The SHA-256 of the message: it names the payload without being one.
+    #[must_use]
+    pub fn message_digest(&self) -> [u8; 32] {
+        Sha256::digest(self.message()).into()
+    }
+
+    /// [`Request::message_digest`] in hexadecimal.
     #[must_use]
     pub fn message_sha256(&self) -> String {
-        hex(&Sha256::digest(self.message()))
+        hex(&self.message_digest())
     }
 
     /// The request in one of its forms.

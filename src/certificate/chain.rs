@@ -39,6 +39,9 @@ pub enum ChainError {
     NoChain(webpki::Error),
 }
 
+/// Certificates above a leaf whose signatures are tried; a chain has a handful.
+const CONSIDERED: usize = 32;
+
 impl ChainError {
     /// What helps, where the file of roots at this path is at fault.
     #[must_use]
@@ -116,15 +119,35 @@ pub struct Authority {
 pub fn above(leaf: &Certificate, others: &[&[u8]], now: u64) -> Vec<Authority> {
     // A leaf that has ended still has the issuer that it had.
     let time = now.min(leaf.not_after).max(leaf.not_before);
-    let all: Vec<CertificateDer<'static>> = others.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
-    let mut found: Vec<(usize, Authority)> = others
-        .iter()
-        .filter(|der| **der != leaf.der())
-        .filter_map(|der| Some((depth(leaf, &[der], &all, time).ok()?, authority(der)?)))
-        .collect();
+    let others = candidates(leaf, others);
+    let all: Vec<CertificateDer<'_>> = others.iter().map(|der| CertificateDer::from(*der)).collect();
+    let mut found: Vec<(usize, Authority)> =
+        others.iter().filter_map(|der| Some((depth(leaf, &[der], &all, time).ok()?, authority(der)?))).collect();
     found.sort_by_key(|(depth, _)| *depth);
     found.dedup_by(|(_, a), (_, b)| a.sha256 == b.sha256);
     found.into_iter().map(|(_, authority)| authority).collect()
+}
+
+/// Those that may stand above a leaf by their names, so that the signatures of others are not tried.
+fn candidates<'a>(leaf: &Certificate, others: &[&'a [u8]]) -> Vec<&'a [u8]> {
+    let Ok(first) = Fields::read(leaf.der()) else { return Vec::new() };
+    let others = others.iter().filter(|der| **der != leaf.der());
+    let all: Vec<_> = others.filter_map(|der| Some((*der, Fields::read(der).ok()?))).collect();
+    let mut names = vec![first.issuer.text];
+    let mut found: Vec<&[u8]> = Vec::new();
+    let mut next = 0;
+    while let Some(name) = names.get(next).cloned() {
+        for (der, fields) in &all {
+            if fields.subject.text == name && found.len() < CONSIDERED && !found.contains(der) {
+                found.push(*der);
+                if !names.contains(&fields.issuer.text) {
+                    names.push(fields.issuer.text.clone());
+                }
+            }
+        }
+        next += 1;
+    }
+    found
 }
 
 fn authority(der: &[u8]) -> Option<Authority> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::ArgMatches;
 
 use super::input::{STDIN, empty_stdin, stdin};
-use super::{configure, print, usage, warn_of_unknown_variables};
+use super::{configure, print, print_report, usage, warn_of_unknown_variables};
 use crate::audit;
 use crate::audit::chain::{Check, Head, LINE_LIMIT, head_of};
 use crate::config::Config;
@@ -137,7 +137,7 @@ fn report(findings: &Findings) -> Result<()> {
         0 => "not compared with a head kept elsewhere (--expect-head); the chain alone shows no cut at its end".into(),
         count => format!("{count} kept elsewhere found in the chain"),
     };
-    print(&format!(
+    print_report(&format!(
         "valid: {} records, {first} to {}{older}\nhead: {head}\nheads: {anchored}",
         findings.check.records(),
         head.seq

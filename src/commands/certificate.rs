@@ -3,7 +3,7 @@
 use clap::ArgMatches;
 use serde::Serialize;
 
-use super::{print, print_bytes, usage, word};
+use super::{print, print_bytes, print_json, print_report, usage, word};
 use crate::cba::request::SCHEME;
 use crate::certificate::{Certificate, utc};
 use crate::cli;
@@ -41,11 +41,11 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     match format {
         Format::Der => print_bytes(certificate.der())?,
         Format::Pem => print(certificate.pem().trim_end())?,
-        Format::Text => print(&text(&certificate))?,
+        Format::Text => print_report(&text(&certificate))?,
         Format::Header => {
             print(&format!("Authorization: {SCHEME} {}", certificate.header_value(config.sign.header_encoding)))?;
         }
-        Format::Json => print(&json(&certificate)?)?,
+        Format::Json => print_json(&json(&certificate)?)?,
     }
     within.map_or(Ok(()), |within| check_end(&certificate, within.as_secs()))
 }

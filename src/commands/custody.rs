@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, stdout};
 use clap::ArgMatches;
 
 use super::input::read_roots;
-use super::{print, word};
+use super::{print, print_json, print_report, word};
 use crate::certificate::Certificate;
 use crate::certificate::chain::Roots;
 use crate::cli;
@@ -38,10 +38,10 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let measure = Measure { policy: &config.policy, wish, trust: &trust, now: now(), host };
     let report = Report::new(&evidence, &measure);
     match format {
-        Format::Text => print(&text::text(&report, width()))?,
+        Format::Text => print_report(&text::text(&report, width()))?,
         Format::Json => {
             let json = serde_json::to_string_pretty(&report);
-            print(&json.map_err(|error| Error::new(Kind::Unexpected, error.to_string()))?)?;
+            print_json(&json.map_err(|error| Error::new(Kind::Unexpected, error.to_string()))?)?;
         }
         Format::Html => print(html::html(&report).trim_end())?,
     }

@@ -6,7 +6,7 @@ use clap::ArgMatches;
 use serde::Serialize;
 
 use super::sign::two_tokens;
-use super::{pasted, print};
+use super::{pasted, print_json, print_report};
 use crate::cli;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -71,12 +71,11 @@ impl Findings {
             check.remedy = check.remedy.as_ref().map(|remedy| pasted::in_hint(remedy, "doctor", Some(matches)));
         }
         let failed = self.0.iter().filter(|check| check.verdict == Verdict::Failed).count();
-        let text = if cli::is_given(matches, "json") {
-            serde_json::json!({ "ready": failed == 0, "checks": self.0 }).to_string()
+        if cli::is_given(matches, "json") {
+            print_json(&serde_json::json!({ "ready": failed == 0, "checks": self.0 }).to_string())?;
         } else {
-            self.0.iter().flat_map(lines).collect::<Vec<_>>().join("\n")
-        };
-        print(&text)?;
+            print_report(&self.0.iter().flat_map(lines).collect::<Vec<_>>().join("\n"))?;
+        }
         if failed > 0 {
             return Err(Error::new(Kind::Invalid, format!("{failed} of {} checks failed", self.0.len()))
                 .hint("each failed line names what mends it"));

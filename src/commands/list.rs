@@ -6,7 +6,7 @@ use clap::ArgMatches;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
-use super::print;
+use super::{print_json, print_report};
 use crate::cli;
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -62,11 +62,11 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
         return Err(Error::new(Kind::NotFound, "no slot matches the selection").hint("`cba-agent list` shows all"));
     }
     if cli::is_given(matches, "json") {
-        return print(&json!({ "modules": shown.iter().map(module_json).collect::<Vec<_>>() }).to_string());
+        return print_json(&json!({ "modules": shown.iter().map(module_json).collect::<Vec<_>>() }).to_string());
     }
     // Whatever a module or token brought into the text stays in its line.
     let text = shown.iter().map(module_text).collect::<Vec<_>>().join("\n\n");
-    print(&text.lines().map(printable).collect::<Vec<_>>().join("\n"))
+    print_report(&text)
 }
 
 fn failed(path: &Path, error: &Error) -> Shown {

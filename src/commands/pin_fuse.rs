@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
-use super::print;
+use super::{print, print_report};
 use crate::cli;
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -36,13 +36,13 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
             Ok(record) => describe(record),
             Err(error) => printable(&format!("{error}: it counts as blown")),
         };
-        return print(&records.iter().map(line).collect::<Vec<_>>().join("\n"));
+        return print_report(&records.iter().map(line).collect::<Vec<_>>().join("\n"));
     }
     // An intact fuse is nothing to clear, so it makes no choice necessary.
     let to_clear: Records =
         records.into_iter().filter(|(_, record)| record.as_ref().map_or(true, |record| record.spent() > 0)).collect();
     match to_clear.as_slice() {
-        [] => print(&format!("nothing to clear in {}", directory.display())),
+        [] => print_report(&format!("nothing to clear in {}", directory.display())),
         [(path, _)] => {
             fuse::reset(path, &Deadline::after(config.sign.timeout))?;
             print("cleared: the next login sends the PIN again")

@@ -3,7 +3,7 @@
 use clap::ArgMatches;
 
 use super::input::{STDIN, empty_stdin, read, read_file, read_roots, stdin};
-use super::{print, usage};
+use super::{print_report, usage};
 use crate::cba::received::Received;
 use crate::cba::verify::Freshness;
 use crate::cba::{self, Version, message};
@@ -47,7 +47,7 @@ fn check(received: &Received, freshness: Freshness, roots: Option<&Roots>, confi
         HeaderEncoding::Der => "in the header as DER",
         HeaderEncoding::Pem => "in the header as PEM",
     };
-    print(
+    print_report(
         &[
             format!("valid: {version}, {made}"),
             format!("certificate: {}, until {}, {form}", certificate.subject, utc(certificate.not_after)),

@@ -9,6 +9,9 @@ use crate::certificate::Certificate;
 use crate::certificate::attestation::{Statement, statement};
 use crate::printable::hex;
 
+/// Attestations of one key that are looked at; a token has one.
+const CONSIDERED: usize = 16;
+
 /// A device's own word that it made the key.
 #[derive(Debug, Serialize)]
 pub struct Attestation {
@@ -31,7 +34,7 @@ impl Attestation {
             let of_key = certificate.modulus == held.certificate.modulus;
             of_key.then(|| statement(der)).flatten().map(|statement| (certificate, statement))
         };
-        let all = held.others.iter().filter_map(|der| of_key(&der));
+        let all = held.others.iter().filter_map(|der| of_key(&der)).take(CONSIDERED);
         let all: Vec<Self> = all.map(|(one, statement)| Self::judge(&one, statement, held, measure)).collect();
         let best = all.iter().position(|one| one.trusted == Some(true)).unwrap_or(0);
         all.into_iter().nth(best)

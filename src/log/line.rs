@@ -9,10 +9,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::Format;
-use crate::printable::printable;
-
-/// How many bytes of one message are written.
-const MESSAGE: usize = 16 << 10;
+use crate::printable::{printable, printable_json, shortened};
 
 /// One line with its newline.
 pub(super) fn line(format: Format, level: Level, message: &str) -> String {
@@ -28,16 +25,11 @@ pub(super) fn line(format: Format, level: Level, message: &str) -> String {
         // A module, token or file may have brought control characters into the text.
         Format::Text => format!("{word}: {}\n", printable(&message)),
         Format::Journald => format!("<{priority}>{}\n", printable(&message)),
-        Format::Json => format!("{}\n", serde_json::json!({ "level": level.as_str(), "message": message })),
+        Format::Json => {
+            let document = serde_json::json!({ "level": level.as_str(), "message": message });
+            format!("{}\n", printable_json(&document.to_string()))
+        }
     }
-}
-
-fn shortened(message: &str) -> String {
-    if message.len() <= MESSAGE {
-        return message.to_owned();
-    }
-    let kept = message.char_indices().map(|(at, _)| at).take_while(|at| *at <= MESSAGE).last().unwrap_or(0);
-    format!("{} ... ({} more bytes)", &message[..kept], message.len() - kept)
 }
 
 /// Turns events of `tracing` into lines.
@@ -69,6 +61,7 @@ impl Visit for Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::printable::MESSAGE;
 
     #[test]
     fn a_message_without_end_is_shortened_and_stays_one_line() {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
+use super::bounds;
 use super::child::{Event, Launch, MODULE_DEBUG, Process, Spare};
 use super::output::Rest;
 use super::wire::{self, Reply, Request, SandboxReport, Variable, WireError};
@@ -302,7 +303,9 @@ impl Handle {
         loop {
             let end = self.read_frame(doing, deadline)?;
             let frame: Vec<u8> = self.read.drain(..end).skip(HEADER).collect();
-            match wire::decode(&frame)? {
+            let mut reply = wire::decode(&frame)?;
+            bounds::check(&mut reply)?;
+            match reply {
                 Reply::LoginBegins if !self.login_begun => self.login_begun = true,
                 reply => return Ok(reply),
             }

@@ -172,7 +172,7 @@ pub enum Reply {
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// Longer than [`LIMIT`].
-    #[error("a frame of {0} bytes is over the limit")]
+    #[error("a message of {0} bytes is longer than is read")]
     TooLong(usize),
     /// Not the JSON of a message.
     #[error("a frame does not parse")]

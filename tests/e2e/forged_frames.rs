@@ -1,43 +1,240 @@
 //! A module that writes to the parent itself, in the worker's place: the parent believes nothing of it and stays usable.
 
+use std::fs;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::stand::Stand;
+use crate::agent::Agent;
+use crate::deadline::until;
+use crate::stand::{Run, Stand};
 
-/// The faulty module sends these messages as the worker would, when that call is made.
-fn forging(call: &str, messages: &[Value]) -> Stand {
+/// The faulty module sends these messages as the worker would, when that call is made: before the worker goes on, or
+/// instead of it.
+fn forging(rule: &str, messages: &[Value]) -> Stand {
     let mut stand = Stand::new();
-    stand.faulty(&format!("{call}=send"));
-    let lines: Vec<String> = messages.iter().map(Value::to_string).collect();
-    let frames = stand.write("frames", lines.join("\n"));
-    stand.set("FAULTY_FRAMES", frames);
+    stand.faulty(rule);
+    set_frames(&mut stand, messages);
     stand
 }
 
-/// A token as a worker reports it.
-fn token() -> Value {
+fn set_frames(stand: &mut Stand, messages: &[Value]) {
+    let lines: Vec<String> = messages.iter().map(Value::to_string).collect();
+    let frames = stand.write("frames", lines.join("\n"));
+    stand.set("FAULTY_FRAMES", frames);
+}
+
+/// A token that needs no login, as a worker reports it.
+fn token(label: &str, serial: &str) -> Value {
     json!({
-        "label": "forged", "manufacturer": "nobody", "model": "none", "serial": "1", "firmware": "1.0", "hardware": false,
-        "initialized": true, "login_required": true, "pin_initialized": true, "pin_count_low": false,
+        "label": label, "manufacturer": label, "model": "none", "serial": serial, "firmware": "1.0", "hardware": false,
+        "initialized": true, "login_required": false, "pin_initialized": true, "pin_count_low": false,
         "pin_final_try": false, "pin_locked": false, "pin_to_be_changed": false, "pinpad": false,
     })
 }
 
+/// A slot without an error.
+fn slot(token: &Value) -> Value {
+    json!({ "id": 1, "description": "x", "manufacturer": "x", "token": token, "error": null })
+}
+
 /// A loaded module with one token.
 fn opened(token: &Value) -> Value {
-    let library = json!({ "cryptoki": "2.40", "manufacturer": "nobody", "description": "forged", "version": "1.0" });
+    let library = json!({ "cryptoki": "2.40", "manufacturer": token["label"], "description": "x", "version": "1.0" });
+    // A field that a worker of another build had.
     let confinement = json!({ "profile": "softhsm2", "files": 7, "calls": true });
-    json!({ "Opened": {
-        "library": library, "slots": [{ "id": 1, "token": token, "error": null }], "confinement": confinement,
-    } })
+    json!({ "Opened": { "library": library, "slots": [slot(token)], "confinement": confinement } })
+}
+
+/// All that a worker answers until it is asked to sign, about the stand's own key and certificate.
+fn conversation(stand: &Stand, token: &Value, description: Value) -> Vec<Value> {
+    let certificate = STANDARD.encode(fs::read(stand.file("cert.der")).unwrap());
+    let modulus = stand.tool("openssl", &["x509", "-in", &stand.file("cert.pem"), "-noout", "-modulus"]);
+    let digits = modulus.trim().trim_start_matches("Modulus=").as_bytes();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    let modulus: Vec<u8> = digits.chunks(2).map(byte).collect();
+    let label = STANDARD.encode(token["label"].as_str().unwrap());
+    let key = json!({
+        "handle": 0, "class": "Private", "label": label, "id": "AQ==", "modulus": STANDARD.encode(modulus),
+        "sign": true, "always_authenticate": false, "sensitive": true, "extractable": false, "always_sensitive": true,
+        "never_extractable": true, "local": true,
+    });
+    let certificate = json!({ "label": label, "id": "AQ==", "value": certificate });
+    vec![
+        opened(token),
+        json!({ "Session": { "mechanisms": ["Sha512RsaPkcs"], "mechanisms_known": true } }),
+        json!({ "Objects": { "keys": [key], "certificates": [certificate] } }),
+        json!({ "Described": description }),
+    ]
+}
+
+fn description(mechanism: &str, certificates: &[Value]) -> Value {
+    let detail = json!({
+        "decrypt": null, "sign_recover": null, "unwrap": null, "derive": null, "private": null, "modifiable": null,
+        "wrap_with_trusted": null, "key_generation_mechanism": mechanism, "allowed_mechanisms": [mechanism],
+    });
+    json!({ "detail": detail, "certificates": certificates })
+}
+
+/// What the module is called by in its own right.
+fn honest() -> Value {
+    description("CKM_RSA_PKCS_KEY_PAIR_GEN", &[])
 }
 
 #[test]
 fn a_module_without_a_sandbox_cannot_claim_one() {
     let claim = json!({ "Confined": { "profile": "softhsm2", "landlock_abi": 7, "system_calls": true } });
-    for messages in [vec![opened(&token())], vec![claim.clone(), opened(&token())], vec![claim]] {
-        let stand = forging("C_Initialize", &messages);
+    let opened = opened(&token("forged", "1"));
+    for messages in [vec![opened.clone()], vec![claim.clone(), opened], vec![claim]] {
+        let stand = forging("C_Initialize=send", &messages);
         let doctor = stand.run(&["doctor", "--pin-source", &stand.pin_source()]);
         assert!(!doctor.stdout.contains("profile softhsm2"), "{doctor:?}");
     }
+}
+
+#[test]
+fn a_serial_number_that_is_too_long_reaches_no_audit_record() {
+    let log = |stand: &Stand| stand.file("audit.jsonl");
+    // With a serial number of its field's size the same conversation leads to a record, of a signature that failed.
+    for (length, is_read) in [(16, true), (20_000, false)] {
+        let mut stand = forging("C_Initialize=instead", &[]);
+        let mut messages = conversation(&stand, &token("forged", &"\u{1b}".repeat(length)), honest());
+        messages.push(json!({ "Failed": { "Call": { "call": "C_Sign", "ckr": "CKR_DEVICE_ERROR" } } }));
+        set_frames(&mut stand, &messages);
+        let mut agent = Agent::begun(&stand, &["--audit-path", &log(&stand), "--call-timeout", "5s"]);
+        agent.hear(if is_read { "STATUS=ready" } else { "STATUS=not ready: " });
+        let refused = agent.ask("POST", "/sign", "{}");
+        assert_eq!(refused.status, 503, "{refused:?}: {}", agent.log());
+        agent.end("-TERM");
+        let verified = stand.run(&["audit", "verify", &log(&stand)]).ok();
+        // The request was tried once more.
+        let found = if is_read { "valid: 2 records" } else { "valid: no records" };
+        assert!(verified.starts_with(found), "{verified}");
+        assert!(!stand.read("audit.jsonl").contains('\u{1b}'));
+    }
+}
+
+/// Nothing in the output moves the cursor, changes a colour, or turns the direction of the text.
+#[track_caller]
+fn assert_calm(run: &Run) {
+    for (stream, text) in [("stdout", &run.stdout), ("stderr", &run.stderr)] {
+        let bad = |c: &char| c.is_control() && *c != '\n' || ('\u{202a}'..='\u{202e}').contains(c);
+        assert_eq!(text.chars().find(bad), None, "{stream}: {text:?}");
+    }
+}
+
+#[test]
+fn no_text_of_a_module_reaches_a_terminal_with_escape_sequences() {
+    const ESCAPES: &str = "\u{1b}[2J\u{9b}31m\u{202e}\u{7f}\r\n\u{85}";
+    let mut stand = forging("C_Initialize=instead", &[]);
+    let pin = stand.pin_source();
+    let strange = token(ESCAPES, ESCAPES);
+    for mechanism in ["CKM_RSA_PKCS", ESCAPES] {
+        let mut messages = conversation(&stand, &strange, description(mechanism, &[]));
+        messages.push(json!({ "Slot": slot(&strange) }));
+        set_frames(&mut stand, &messages);
+        for arguments in [
+            &["custody", "--pin-source", &pin][..],
+            &["custody", "--pin-source", &pin, "--format", "json"],
+            &["custody", "--pin-source", &pin, "-v", "--log-format", "json"],
+        ] {
+            let run = stand.run(&[arguments, &["--timeout", "5s"]].concat());
+            assert_calm(&run);
+            assert_eq!(run.stdout.contains("sandbox"), mechanism == "CKM_RSA_PKCS", "{run:?}");
+        }
+    }
+    let session = json!({ "Session": { "mechanisms": ["Sha512RsaPkcs"], "mechanisms_known": true } });
+    let objects = conversation(&stand, &strange, honest()).remove(2);
+    set_frames(&mut stand, &[opened(&strange), session.clone(), objects.clone(), objects, session]);
+    for arguments in [
+        &["list"][..],
+        &["list", "--json"],
+        &["doctor", "--pin-source", &pin],
+        &["doctor", "--pin-source", &pin, "--json"],
+        &["certificate"],
+        &["certificate", "--format", "json"],
+        &["sign", "--slot", "7", "--pin-source", &pin],
+        &["sign", "--slot", "7", "--pin-source", &pin, "--log-format", "json"],
+    ] {
+        let run = stand.run(&[arguments, &["--timeout", "5s"]].concat());
+        assert_calm(&run);
+    }
+    for fault in [
+        json!({ "Call": { "call": ESCAPES, "ckr": "CKR_OK" } }),
+        json!({ "Call": { "call": "C_Initialize", "ckr": ESCAPES } }),
+        json!({ "Load": ESCAPES }),
+        json!({ "NoEntryPoint": { "library": ESCAPES } }),
+    ] {
+        set_frames(&mut stand, &[json!({ "Failed": fault })]);
+        for format in ["text", "json", "journald"] {
+            assert_calm(&stand.run(&["list", "-v", "--log-format", format, "--timeout", "5s"]));
+        }
+    }
+}
+
+#[test]
+fn an_endless_explanation_fills_no_log() {
+    let endless = "x".repeat(3 << 20);
+    for fault in [
+        json!({ "Load": endless }),
+        json!({ "Sandbox": endless }),
+        json!({ "Call": { "call": endless, "ckr": "CKR_OK" } }),
+        json!({ "Malformed": { "call": "C_Initialize", "what": endless } }),
+        json!({ "NoEntryPoint": { "library": endless } }),
+    ] {
+        let stand = forging("C_Initialize=instead", &[json!({ "Failed": fault })]);
+        let run = stand.run(&["list", "-v", "--timeout", "20s"]);
+        assert!(run.code > 0 && run.stdout.is_empty(), "{}", run.stdout);
+        assert!(run.stderr.len() < 20_000, "{}", run.stderr.len());
+    }
+}
+
+#[test]
+fn thousands_of_forged_certificates_hold_up_nobody() {
+    let mut stand = forging("C_Initialize=instead", &[]);
+    // The name of the leaf's issuer, each with another key: which of them signed the leaf has to be tried.
+    let ca = stand
+        .tool("openssl", &["x509", "-in", &stand.file("ca.pem"), "-outform", "DER", "-out", &stand.file("ca.der")]);
+    assert_eq!(ca, "");
+    let ca = fs::read(stand.file("ca.der")).unwrap();
+    let modulus = ca.windows(4).position(|bytes| bytes == [0x02, 0x82, 0x01, 0x01]).unwrap() + 5;
+    let forged = |number: usize| {
+        let mut der = ca.clone();
+        der[modulus + 40] ^= u8::try_from(number % 255 + 1).unwrap();
+        der[modulus + 41] ^= u8::try_from(number / 255).unwrap();
+        json!({ "label": "", "id": "", "value": STANDARD.encode(der) })
+    };
+    for (count, is_read) in [(2000, true), (2500, false)] {
+        let certificates: Vec<Value> = (0..count).map(forged).collect();
+        let messages = conversation(&stand, &token("forged", "1"), description("CKM_RSA_PKCS", &certificates));
+        set_frames(&mut stand, &messages);
+        let mut agent = Agent::begun(&stand, &["--call-timeout", "30s"]);
+        agent.hear(if is_read { "STATUS=ready" } else { "STATUS=not ready: " });
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let report = agent.ask("GET", "/custody", "");
+                    assert_eq!(report.status, if is_read { 200 } else { 503 }, "{}", agent.log());
+                });
+            }
+            assert_eq!(agent.ask("GET", "/healthz", "").status, 200);
+        });
+    }
+}
+
+#[test]
+fn a_message_that_was_handed_out_is_not_handed_out_again() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign=repeat");
+    let agent = Agent::ready(&stand, &["--audit-path", &stand.file("audit.jsonl")]);
+    let first = agent.payload();
+    let second = agent.ask("POST", "/sign", "{}");
+    assert_eq!(second.problem(500), "signature_invalid");
+    assert!(!second.body.contains(first["body"]["encodedData"].as_str().unwrap()));
+    until(|| agent.log().contains("its message was handed out before"));
+    // Another worker took its place.
+    agent.payload();
+    let (_, log) = agent.end("-TERM");
+    assert!(stand.run(&["audit", "verify", &stand.file("audit.jsonl")]).ok().contains("3 records"), "{log}");
 }

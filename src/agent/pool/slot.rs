@@ -263,13 +263,13 @@ impl Place {
     async fn made(&self, mut worker: Worker, asked: Asked, soon: bool) -> (Worker, Asked, Result<Option<Request>>) {
         let shared = Arc::clone(&self.shared);
         if soon {
-            let made = carry_out(&asked.task, &mut worker.signer, &shared.config);
+            let made = carry_out(&asked.task, &mut worker.signer, &shared);
             return (worker, asked, made);
         }
         shared.lock().plan.takes_long(self.slot);
         let errand = move || {
             worker.signer.allow(Deadline::after(shared.config.serve.call_timeout));
-            let made = carry_out(&asked.task, &mut worker.signer, &shared.config);
+            let made = carry_out(&asked.task, &mut worker.signer, &shared);
             (worker, asked, made)
         };
         self.thread.run(errand).await

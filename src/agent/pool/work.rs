@@ -7,7 +7,6 @@ use super::start::first_wish;
 use super::{Shared, Task};
 use crate::audit::chain::{Caller, Entry};
 use crate::cba::{Format, Request};
-use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::signer::Signer;
 
@@ -47,15 +46,26 @@ pub(super) fn asked_by(task: &Task) -> String {
 }
 
 /// A payload, or nothing for a token that answers.
-pub(super) fn carry_out(task: &Task, worker: &mut Signer, config: &Config) -> Result<Option<Request>> {
+pub(super) fn carry_out(task: &Task, worker: &mut Signer, shared: &Shared) -> Result<Option<Request>> {
+    let config = &shared.config;
     match task {
         Task::Probe => worker.probe(config, first_wish(config)).map(|()| None),
         Task::Sign(wish, _) => {
             let request = worker.sign(config, *wish)?;
+            if !shared.is_new(&request) {
+                return Err(repeated());
+            }
             tracing::info!("{}", asked_by(task));
             Ok(Some(request))
         }
     }
+}
+
+/// It passes every other check, and is an alarm all the same.
+fn repeated() -> Error {
+    let message = "cannot hand out a payload: the token's result was thrown away: its message was handed out before";
+    Error::new(Kind::SignatureInvalid, message)
+        .hint("treat this as an alarm: module, token or memory is faulty or was taken over; nothing was handed out")
 }
 
 pub(super) fn text_of(request: &Request) -> Result<String> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::error::{Explain, Kind};
 use crate::fault::Fault;
+use crate::worker::bounds::BoundsError;
 use crate::worker::wire::WireError;
 
 /// Why a worker gave no answer, or a bad one.
@@ -44,6 +45,9 @@ pub enum HandleError {
     /// Its frame does not parse.
     #[error("the worker's answer cannot be read")]
     Wire(#[from] WireError),
+    /// A field of its reply is larger than PKCS#11 or this program has room for.
+    #[error("the worker's answer is out of bounds: {0}")]
+    Bounds(#[from] BoundsError),
     /// It is another build, or no cba-agent at all.
     #[error("the worker is not this program (it was started from /proc/self/exe)")]
     Stranger,
@@ -55,7 +59,7 @@ impl Explain for HandleError {
             Self::Fault(fault) => fault.kind(),
             Self::Spawn(_) | Self::Socket(_) | Self::Stranger => Kind::Unexpected,
             Self::TimedOut { .. } => Kind::TokenTimeout,
-            Self::Died { .. } | Self::OutOfTurn { .. } | Self::Wire(_) => Kind::TokenFailed,
+            Self::Died { .. } | Self::OutOfTurn { .. } | Self::Wire(_) | Self::Bounds(_) => Kind::TokenFailed,
         }
     }
 

@@ -14,6 +14,7 @@
 //! C_Sign=forged        send what only begins like an answer, and never return
 //! C_Sign=chatter       write to standard error for ever, beside everything else
 //! C_Sign=send          send each line of the file FAULTY_FRAMES to the parent as a frame, then go on
+//! C_Sign=instead       the same, and never return
 //! C_Sign=repeat        send the parent the first signed message again, from the second call on, and never return
 //! C_Login=outlive      start a process, and have both ignore and block what ends them with the parent
 //! exit=abort           when the process ends        exit=hang
@@ -73,6 +74,7 @@ pub(crate) enum Fault {
     Chatter,
     Spawn,
     Send,
+    Instead,
     Repeat,
     Outlive,
 }
@@ -196,6 +198,7 @@ impl Fault {
             ("chatter", _) => Self::Chatter,
             ("spawn", _) => Self::Spawn,
             ("send", _) => Self::Send,
+            ("instead", _) => Self::Instead,
             ("repeat", _) => Self::Repeat,
             ("outlive", _) => Self::Outlive,
             (number, _) => {
@@ -241,6 +244,10 @@ impl Fault {
             }
             Self::Spawn => drop(std::process::Command::new("sleep").arg("600").spawn()),
             Self::Send => frames::send_file(),
+            Self::Instead => {
+                frames::send_file();
+                hang();
+            }
             Self::Outlive => attack_calls::outlive(),
             Self::Corrupt | Self::Repeat | Self::Strip | Self::Widen => {}
         }
