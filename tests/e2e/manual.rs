@@ -45,6 +45,24 @@ fn every_page_passes_the_checks_of_man_groff_and_mandoc() {
 }
 
 #[test]
+fn the_page_of_anaplan_token_passes_them_too_and_names_each_of_its_variables() {
+    let stand = Stand::empty();
+    let root = env!("CARGO_MANIFEST_DIR");
+    let page = fs::read_to_string(format!("{root}/deploy/package/anaplan-token.1")).unwrap();
+    fs::create_dir(stand.path().join("man")).unwrap();
+    // The date is the build's.
+    stand.write("man/anaplan-token.1", page.replacen("\"\"", "2026-01-02", 1));
+    for program in [&["groff", "-ww", "-man", "-T", "utf8", "-z"][..], &["mandoc", "-T", "lint", "-W", "style"]] {
+        let run = judge(&stand, program, "anaplan-token.1");
+        assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (0, "", ""), "{program:?}");
+    }
+    let script = fs::read_to_string(format!("{root}/examples/shell/anaplan-token")).unwrap();
+    for name in ["CBA_AGENT", "ANAPLAN_TOKEN_CACHE", "ANAPLAN_CURL_CONFIG", "ANAPLAN_PATIENCE"] {
+        assert!(script.contains(name) && page.contains(name), "{name}");
+    }
+}
+
+#[test]
 fn every_page_has_its_sections_and_keeps_the_lines_of_its_examples() {
     let stand = Stand::empty();
     for (page, text) in pages(&stand) {
