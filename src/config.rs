@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::cba::{AuthUrl, Version};
 use crate::certificate::HeaderEncoding;
+use crate::custody::PolicySources;
 use crate::error::{Explain, Kind};
 use crate::identity::Wanted;
 use crate::log;
@@ -115,6 +116,18 @@ pub struct Serve {
     pub monitor_groups: Vec<String>,
     /// Where the metrics are written, too.
     pub metrics_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Where the policy comes from, for a report.
+    #[must_use]
+    pub fn policy_sources(&self) -> PolicySources {
+        let keys = self.effective.iter().filter_map(|one| Some((one.key.strip_prefix("policy.")?, one)));
+        PolicySources {
+            files: self.files.iter().map(|file| file.display().to_string()).collect(),
+            settings: keys.map(|(key, one)| format!("{key} = {} ({})", one.value, one.origin)).collect(),
+        }
+    }
 }
 
 /// Why a configuration is refused. No message holds a value.

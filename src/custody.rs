@@ -13,6 +13,7 @@ use crate::policy::{self, Order, Policy, Refused, Subject, Wish};
 use crate::printable::{hex, printable, printable_bytes};
 
 mod attested;
+mod beside;
 pub mod html;
 mod rules;
 mod sections;
@@ -50,6 +51,8 @@ pub struct Held {
     pub key: Key,
     /// What else it says of itself.
     pub detail: KeyDetail,
+    /// Other private key objects of the same key.
+    pub copies: Vec<KeyCopy>,
     /// Its certificate.
     pub certificate: Certificate,
     /// Whether the certificate is from a file and not from the token.
@@ -58,6 +61,28 @@ pub struct Held {
     pub mechanism: Mechanism,
     /// All certificates of the token, DER without padding.
     pub others: Vec<Vec<u8>>,
+    /// Keys and certificates under the key's ID that belong to another key, by kind and name.
+    pub same_id: Vec<String>,
+    /// Certificates of the token that cannot be read, each with its reason.
+    pub unreadable: Vec<String>,
+}
+
+/// Another private key object of the same key.
+#[derive(Clone, Debug)]
+pub struct KeyCopy {
+    /// The object.
+    pub key: Key,
+    /// What else it says of itself.
+    pub detail: KeyDetail,
+}
+
+/// Where the rules come from.
+#[derive(Clone, Debug, Default)]
+pub struct PolicySources {
+    /// The files that were read.
+    pub files: Vec<String>,
+    /// Each key of `[policy]` that is set, with its value and its origin.
+    pub settings: Vec<String>,
 }
 
 /// Who is trusted to have issued what. `None`: not asked.
@@ -74,6 +99,8 @@ pub struct Trust {
 pub struct Measure<'a> {
     /// The rules.
     pub policy: &'a Policy,
+    /// Where the rules come from.
+    pub sources: PolicySources,
     /// What would be signed.
     pub wish: Wish,
     /// Who is trusted.
@@ -98,6 +125,7 @@ pub struct Report {
     key: Option<KeyReport>,
     certificate: Option<CertificateReport>,
     attestation: Option<Attestation>,
+    copies: Vec<CopyReport>,
     run: Run,
     /// What helps against the refusals of the policy.
     #[serde(skip)]
@@ -133,6 +161,20 @@ struct TokenReport {
     initialized: bool,
     login_required: bool,
     pinpad: bool,
+    /// The name of the program, where the token is known to be one.
+    software: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct CopyReport {
+    label: String,
+    id: String,
+    sensitive: Option<bool>,
+    extractable: Option<bool>,
+    always_sensitive: Option<bool>,
+    never_extractable: Option<bool>,
+    local: Option<bool>,
+    usages: Usages,
 }
 
 #[derive(Debug, Serialize)]
@@ -199,6 +241,8 @@ struct Run {
     host: String,
     agent: &'static str,
     pin: Option<PinState>,
+    policy_files: Vec<String>,
+    policy_settings: Vec<String>,
     #[serde(skip)]
     now: u64,
 }
@@ -218,7 +262,7 @@ impl Report {
     #[must_use]
     pub fn new(evidence: &Evidence, measure: &Measure<'_>) -> Self {
         let Evidence { token, held, .. } = evidence;
-        let attestation = held.as_ref().and_then(|held| Attestation::find(held, measure));
+        let attestation = held.as_ref().and_then(|held| Attestation::find(held, token.as_ref(), measure));
         let rules = rules::rows(evidence, attestation.as_ref(), measure);
         let reasons = |verdict| {
             let of = rules.iter().filter(move |row: &&Row| row.verdict == verdict);
@@ -240,15 +284,42 @@ impl Report {
             key: held.as_ref().map(key_report),
             certificate: held.as_ref().map(|held| certificate_report(held, measure.now)),
             attestation,
+            copies: held.iter().flat_map(|held| held.copies.iter().map(copy_report)).collect(),
             run: Run {
                 time: utc(measure.now),
                 host: printable(&measure.host),
                 agent: env!("CARGO_PKG_VERSION"),
                 pin: token.as_ref().map(pin_state),
+                policy_files: measure.sources.files.iter().map(|file| printable(file)).collect(),
+                policy_settings: measure.sources.settings.iter().map(|setting| printable(setting)).collect(),
                 now: measure.now,
             },
             hints: Refused(decide(evidence, measure).refusals).hints(),
             rules,
+        }
+    }
+
+    /// The verdict for people.
+    fn headline(&self) -> &'static str {
+        if self.refusals.is_empty() { "allowed to sign Anaplan logins" } else { "not allowed to sign Anaplan logins" }
+    }
+
+    /// What the verdict does not say of the token.
+    fn protection(&self) -> Option<String> {
+        let name = self.token.as_ref()?.software?;
+        Some(format!("software token: no hardware protection ({name})"))
+    }
+
+    /// Where the rules come from.
+    fn sources(&self) -> String {
+        let Run { policy_files, policy_settings, .. } = &self.run;
+        let files = match policy_files.as_slice() {
+            [] => "no file was read".to_owned(),
+            files => format!("read from {}", files.join(" and ")),
+        };
+        match policy_settings.as_slice() {
+            [] => format!("{files}; every rule has its default"),
+            settings => format!("{files}; set are {}", settings.join("; ")),
         }
     }
 
@@ -278,7 +349,8 @@ fn decide(evidence: &Evidence, measure: &Measure<'_>) -> policy::Decision {
         version_by_flag: wish.by_flag,
         mechanism: *mechanism,
     };
-    policy::decide(policy, &Subject { order, key, certificate, now: *now })
+    let copies: Vec<Key> = evidence.held.iter().flat_map(|held| &held.copies).map(|copy| copy.key.clone()).collect();
+    policy::decide(policy, &Subject { order, key, copies: &copies, certificate, now: *now })
 }
 
 fn sandbox(confinement: &Confinement) -> Sandbox {
@@ -311,6 +383,7 @@ fn token_report(token: &Token) -> TokenReport {
         initialized: token.initialized,
         login_required: token.login_required,
         pinpad: token.pinpad,
+        software: token.software_name(),
     }
 }
 
@@ -341,15 +414,33 @@ fn key_report(held: &Held) -> KeyReport {
         private: detail.private,
         modifiable: detail.modifiable,
         wrap_with_trusted: detail.wrap_with_trusted,
-        usages: Usages {
-            sign: key.sign,
-            sign_recover: detail.sign_recover,
-            decrypt: detail.decrypt,
-            unwrap: detail.unwrap,
-            derive: detail.derive,
-        },
+        usages: usages(key, detail),
         allowed_mechanisms: detail.allowed_mechanisms.clone(),
         signs_by: mechanism.name(),
+    }
+}
+
+fn copy_report(copy: &KeyCopy) -> CopyReport {
+    let KeyCopy { key, detail } = copy;
+    CopyReport {
+        label: printable_bytes(&key.label),
+        id: hex(&key.id),
+        sensitive: key.sensitive,
+        extractable: key.extractable,
+        always_sensitive: key.always_sensitive,
+        never_extractable: key.never_extractable,
+        local: key.local,
+        usages: usages(key, detail),
+    }
+}
+
+fn usages(key: &Key, detail: &KeyDetail) -> Usages {
+    Usages {
+        sign: key.sign,
+        sign_recover: detail.sign_recover,
+        decrypt: detail.decrypt,
+        unwrap: detail.unwrap,
+        derive: detail.derive,
     }
 }
 

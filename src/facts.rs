@@ -147,6 +147,27 @@ pub struct Token {
     pub pinpad: bool,
 }
 
+/// Tokens that are programs: part of the manufacturer's name, part of the model's, and the name for people.
+const SOFTWARE_TOKENS: [(&str, &str, &str); 7] = [
+    ("softhsm", "", "SoftHSM"),
+    ("kryoptic", "", "kryoptic"),
+    ("mozilla", "nss", "NSS"),
+    ("gnome", "", "GNOME Keyring"),
+    ("ibm", "soft", "openCryptoki's soft token"),
+    ("", "softhsm", "SoftHSM"),
+    ("", "simulator", "a simulator"),
+];
+
+impl Token {
+    /// The name of the program that the token is, where it is known to be one; it protects keys no better than files are.
+    #[must_use]
+    pub fn software_name(&self) -> Option<&'static str> {
+        let (manufacturer, model) = (self.manufacturer.to_lowercase(), self.model.to_lowercase());
+        let is_it = |(maker, kind, _): &&(&str, &str, &str)| manufacturer.contains(maker) && model.contains(kind);
+        SOFTWARE_TOKENS.iter().find(is_it).map(|(_, _, name)| *name)
+    }
+}
+
 /// The two ways to an RSASSA-PKCS1-v1_5 signature with SHA-512.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mechanism {

@@ -9,6 +9,7 @@ use crate::selector::{ObjectType, Uri};
 
 mod error;
 mod naming;
+mod neighbours;
 mod renewal;
 mod stored;
 
@@ -44,6 +45,10 @@ pub struct Identity {
     pub notice: Option<String>,
     /// Certificates of the token that could not be considered.
     pub unreadable: Vec<Unreadable>,
+    /// Other private key objects of the same key.
+    pub copies: Vec<Key>,
+    /// Keys and certificates under the key's ID that belong to another key, by kind and name.
+    pub same_id: Vec<String>,
 }
 
 /// Chooses the one identity; with `file`, its certificate is the one that must fit.
@@ -59,14 +64,18 @@ pub fn choose(
     let from_file = file.is_some();
     let (stored, unreadable) = match file {
         Some(certificate) => (vec![Stored { certificate, id: Vec::new(), label: Vec::new() }], Vec::new()),
-        None => leaves(objects),
+        None => certificates(objects),
     };
+    let (stored, attestations) = leaves(stored);
     let privates = private_keys(objects);
     if privates.is_empty() {
         return Err(IdentityError::NoKey);
     }
     let paired = pair(&privates, objects, (&stored, from_file), wanted, now);
-    paired_with(paired, unreadable)
+    let identity = paired_with(paired, unreadable)?;
+    let copies = neighbours::copies(objects, &identity);
+    let same_id = neighbours::same_id(objects, stored.iter().chain(&attestations), &identity);
+    Ok(Identity { copies, same_id, ..identity })
 }
 
 /// Chooses the certificate alone, as far as that is possible without a login: private keys may be invisible, so each
@@ -90,7 +99,8 @@ pub fn choose_certificate(
             (!taken).then(|| stand_in(stored))
         })
     };
-    let (stored, unreadable) = leaves(objects);
+    let (stored, unreadable) = certificates(objects);
+    let (stored, _) = leaves(stored);
     if stored.is_empty() {
         return Err(IdentityError::NoCertificate.with(unreadable));
     }
@@ -124,11 +134,9 @@ fn with_public_as_private(objects: &Objects, file: bool) -> Objects {
     objects
 }
 
-/// Certificates that can log somebody in (a key's attestation cannot), and those that cannot be read.
-fn leaves(objects: &Objects) -> (Vec<Stored>, Vec<Unreadable>) {
-    let (mut stored, unreadable) = certificates(objects);
-    stored.retain(|stored| !stored.certificate.is_attestation);
-    (stored, unreadable)
+/// Certificates that can log somebody in, and attestations, which cannot.
+fn leaves(stored: Vec<Stored>) -> (Vec<Stored>, Vec<Stored>) {
+    stored.into_iter().partition(|stored| !stored.certificate.is_attestation)
 }
 
 fn stand_in(stored: &Stored) -> Key {
@@ -181,6 +189,8 @@ fn pair(
                 from_file,
                 notice,
                 unreadable: Vec::new(),
+                copies: Vec::new(),
+                same_id: Vec::new(),
             })
         }
         [] => Err(IdentityError::NoMatch { candidates: selectors(&pairs) }),

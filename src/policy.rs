@@ -10,7 +10,7 @@ mod decision;
 mod rule;
 
 pub use decision::{
-    Decision, Refused, decide, decide_certificate, decide_order, decide_payload, decide_token, decide_version,
+    Decision, Refused, decide, decide_certificate, decide_order, decide_payload, decide_token, decide_version, left_out,
 };
 pub use rule::{Breach, Rule};
 
@@ -75,7 +75,11 @@ impl Requirement {
             Self::AlwaysSensitive => key.always_sensitive,
             Self::NeverExtractable => key.never_extractable,
             Self::Local => key.local,
-            Self::HardwareToken => token.and_then(|token| token.hardware),
+            // Some programs set the flag of hardware.
+            Self::HardwareToken => match token {
+                Some(token) if token.software_name().is_some() => Some(false),
+                token => token.and_then(|token| token.hardware),
+            },
         }
     }
 }
@@ -113,13 +117,18 @@ pub struct Policy {
     pub certificate_sha256: Option<Vec<Vec<u8>>>,
 }
 
+impl Policy {
+    /// What the key must be shown to be where nothing is configured: it cannot leave the token in clear.
+    pub const DEFAULT_REQUIRE: [Requirement; 2] = [Requirement::Sensitive, Requirement::NonExtractable];
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {
             payload_versions: None,
             min_rsa_bits: MIN_RSA_BITS,
             mechanism: None,
-            require: vec![Requirement::Sensitive, Requirement::NonExtractable],
+            require: Self::DEFAULT_REQUIRE.to_vec(),
             extended_key_usage: vec!["clientAuth".into(), "emailProtection".into()],
             enforce_validity: true,
             certificate_source: CertificateSource::Token,
@@ -160,6 +169,8 @@ pub struct Subject<'a> {
     pub order: Order<'a>,
     /// The private key.
     pub key: &'a Key,
+    /// Other private key objects of the same key.
+    pub copies: &'a [Key],
     /// The certificate that goes into the header.
     pub certificate: &'a Certificate,
     /// Seconds of Unix time.

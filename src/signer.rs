@@ -18,11 +18,12 @@ use crate::config::Config;
 use crate::custody::Evidence;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::facts::{Description, Mechanism};
+use crate::facts::Mechanism;
 use crate::identity::Identity;
 use crate::payload_check::{CLOCK_TOLERANCE, check_result};
 use crate::policy::{self, Order, Subject, Wish};
 use crate::printable::hex;
+use crate::reach::evidence::Described;
 use crate::reach::{Failure, Login, Reached, evidence, now, warn_before_end};
 use crate::worker::wire::{Authentication, Reply, Request as WorkerRequest};
 use crate::worker::{Descriptors, HandleError, Progress, Rest};
@@ -95,8 +96,8 @@ impl Signer {
     /// # Errors
     /// What the token answered.
     pub fn evidence(&mut self, module_sha256: Option<String>, in_detail: bool) -> Result<Evidence> {
-        let description = if in_detail { self.reached.describe(&self.identity)? } else { Description::default() };
-        let held = evidence::held(&self.identity, self.mechanism, description);
+        let described = if in_detail { self.reached.describe(&self.identity)? } else { Described::default() };
+        let held = evidence::held(&self.identity, self.mechanism, described);
         Ok(Evidence { held: Some(held), ..self.reached.evidence(module_sha256) })
     }
 
@@ -308,8 +309,8 @@ fn judge(
     wish: Wish,
 ) -> Result<Vec<String>> {
     let order = order_of(reached, identity.from_file, mechanism, wish);
-    let (key, certificate) = (&identity.key, &identity.certificate);
-    Ok(policy::decide(&config.policy, &Subject { order, key, certificate, now: now() }).allowed()?)
+    let Identity { key, copies, certificate, .. } = identity;
+    Ok(policy::decide(&config.policy, &Subject { order, key, copies, certificate, now: now() }).allowed()?)
 }
 
 type Signed = Result<(Vec<u8>, Vec<u8>), Failure>;

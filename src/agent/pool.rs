@@ -284,8 +284,9 @@ impl Pool {
         let shared = Arc::clone(&self.shared);
         move || {
             let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-            let (policy, wish) = (&shared.config.policy, start::first_wish(&shared.config));
-            let measure = Measure { policy, wish, trust: &Trust::default(), now: now(), host };
+            let config = &shared.config;
+            let (policy, sources, wish) = (&config.policy, config.policy_sources(), start::first_wish(config));
+            let measure = Measure { policy, sources, wish, trust: &Trust::default(), now: now(), host };
             let report = serde_json::to_string(&Report::new(&held.evidence, &measure)).ok()?;
             Some(format!("{}\n", printable_json(&report)).into())
         }

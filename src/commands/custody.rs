@@ -35,7 +35,8 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let evidence = collect(config)?;
     let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let measure = Measure { policy: &config.policy, wish, trust: &trust, now: now(), host };
+    let measure =
+        Measure { policy: &config.policy, sources: config.policy_sources(), wish, trust: &trust, now: now(), host };
     let report = Report::new(&evidence, &measure);
     match format {
         Format::Text => print_report(&text::text(&report, width()))?,

@@ -16,6 +16,7 @@ use crate::reach::Login;
 mod agent;
 mod certificate;
 mod host;
+mod key;
 mod pcscd;
 mod token;
 

@@ -1,7 +1,8 @@
 //! `[policy]` and `[audit]`: what the user's file, variables and flags say, narrowed by the system's policy file.
 //!
 //! A key that only one of the two has is taken from it; where both have it, the stricter counts, and what would leave
-//! nothing is an error. So others may tighten what root's file says, and never widen it.
+//! nothing is an error. So others may tighten what root's file says, and never widen it. `require` is a list of which
+//! everything must hold: root's words are added to the user's, or to the defaults where the user has none.
 
 use std::path::PathBuf;
 
@@ -111,14 +112,18 @@ impl Keys {
         }
         let is_token = |source: &CertificateSource| *source == CertificateSource::Token;
         let sources = [self.certificate_source, system.certificate_source];
-        let mut all = self.require.clone().unwrap_or_default();
-        all.extend(system.require.iter().flatten().filter(|rule| !all.contains(rule)).copied().collect::<Vec<_>>());
+        let mut require = self.require.unwrap_or_else(|| Policy::DEFAULT_REQUIRE.to_vec());
+        for requirement in system.require.into_iter().flatten() {
+            if !require.contains(&requirement) {
+                require.push(requirement);
+            }
+        }
         Ok(Self {
             payload_versions: common(self.payload_versions, system.payload_versions)
                 .ok_or_else(|| nothing_left("policy.payload_versions"))?,
             min_rsa_bits: self.min_rsa_bits.max(system.min_rsa_bits),
             mechanism: self.mechanism.or(system.mechanism),
-            require: (!all.is_empty()).then_some(all),
+            require: Some(require),
             extended_key_usage: common(self.extended_key_usage, system.extended_key_usage)
                 .ok_or_else(|| nothing_left("policy.extended_key_usage"))?,
             // Enforced is the stricter.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{Held, Measure};
 use crate::certificate::Certificate;
 use crate::certificate::attestation::{Statement, statement};
+use crate::facts::Token;
 use crate::printable::hex;
 
 /// Attestations of one key that are looked at; a token has one.
@@ -22,35 +23,67 @@ pub struct Attestation {
     statement: Statement,
     /// Whether it chains to `--attestation-roots`; `None` where none are given.
     pub(super) trusted: Option<bool>,
+    /// Whether it names the serial number of the token; `None` where it or the token names none.
+    pub(super) of_this_token: Option<bool>,
     #[serde(skip)]
     pub(super) distrust: Option<String>,
 }
 
 impl Attestation {
-    /// The attestation of the key in hand; of several the first that is trusted.
-    pub(super) fn find(held: &Held, measure: &Measure<'_>) -> Option<Self> {
+    /// The attestation of the key in hand. Of several, one of another device that may be true comes first, since it says that
+    /// the key is elsewhere too; then one that is trusted and of this token.
+    pub(super) fn find(held: &Held, token: Option<&Token>, measure: &Measure<'_>) -> Option<Self> {
         let of_key = |der: &&Vec<u8>| {
             let certificate = Certificate::from_der(der).ok()?;
             let of_key = certificate.modulus == held.certificate.modulus;
             of_key.then(|| statement(der)).flatten().map(|statement| (certificate, statement))
         };
         let all = held.others.iter().filter_map(|der| of_key(&der)).take(CONSIDERED);
-        let all: Vec<Self> = all.map(|(one, statement)| Self::judge(&one, statement, held, measure)).collect();
-        let best = all.iter().position(|one| one.trusted == Some(true)).unwrap_or(0);
-        all.into_iter().nth(best)
+        let mut all: Vec<Self> =
+            all.map(|(one, statement)| Self::judge(&one, statement, held, token, measure)).collect();
+        all.sort_by_key(|one| match one {
+            one if one.is_of_another_device() => 0,
+            Self { trusted: Some(true), of_this_token: Some(true), .. } => 1,
+            Self { trusted: Some(true), .. } => 2,
+            _ => 3,
+        });
+        all.into_iter().next()
     }
 
-    fn judge(certificate: &Certificate, statement: Statement, held: &Held, measure: &Measure<'_>) -> Self {
+    fn judge(
+        certificate: &Certificate,
+        statement: Statement,
+        held: &Held,
+        token: Option<&Token>,
+        measure: &Measure<'_>,
+    ) -> Self {
         let roots = measure.trust.attestation_roots.as_ref();
         let checked = roots.map(|roots| roots.check(certificate, &held.others(), measure.now));
+        let number = |serial: &str| serial.trim_start_matches('0').to_owned();
+        let named = token.map(|token| token.serial.trim()).filter(|serial| !serial.is_empty());
         Self {
             subject: certificate.subject.clone(),
             issuer: certificate.issuer.clone(),
             sha256: hex(&certificate.sha256()),
+            of_this_token: statement
+                .serial
+                .as_deref()
+                .zip(named)
+                .map(|(stated, named)| number(stated) == number(named)),
             statement,
             trusted: checked.as_ref().map(Result::is_ok),
             distrust: checked.and_then(Result::err).map(|error| error.to_string()),
         }
+    }
+
+    /// Whether it names another device than the token, and nothing shows that it is forged.
+    pub(super) fn is_of_another_device(&self) -> bool {
+        self.of_this_token == Some(false) && self.trusted != Some(false)
+    }
+
+    /// The serial number of the device that it names.
+    pub(super) fn device(&self) -> &str {
+        self.statement.serial.as_deref().unwrap_or("without a serial number")
     }
 
     /// What is attested, for a person.

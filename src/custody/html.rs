@@ -4,7 +4,7 @@
 
 use maud::{Markup, html};
 
-use super::sections::{Section, sections};
+use super::sections::{Section, first, others};
 use super::{CertificateReport, Report, Verdict};
 use crate::page::Page;
 
@@ -12,19 +12,22 @@ use crate::page::Page;
 #[must_use]
 pub fn html(report: &Report) -> String {
     let run = &report.run;
-    let title = format!("Key custody of {}: {}", run.host, report.verdict);
+    let title = format!("Key custody of {}: {}", run.host, report.headline());
     let body = html! {
         header class=(report.verdict) {
             p class="kicker" { "Key custody" }
-            h1 { (report.verdict) }
+            h1 { (report.headline()) }
+            @if let Some(protection) = report.protection() { p class="protection" { (protection) } }
+            p { "Policy: " (report.sources()) }
             p { time datetime=(run.time) { (run.time) } " on " b { (run.host) } ", by cba-agent " (run.agent) }
         }
         main {
             (reasons("Refused because", &report.refusals, "broken"))
             (reasons("Warnings", &report.warnings, "warning"))
+            div class="facts" { @for section in first(report) { (facts(&section)) } }
             @if let Some(certificate) = &report.certificate { (time_line(certificate, run.now)) }
             (rules(report))
-            div class="facts" { @for section in sections(report) { (facts(&section)) } }
+            div class="facts" { @for section in others(report) { (facts(&section)) } }
         }
         footer {
             p {
@@ -62,7 +65,7 @@ fn rules(report: &Report) -> Markup {
                 tbody {
                     @for row in &report.rules {
                         tr class=(class(row.verdict)) {
-                            th scope="row" { code { (row.rule) } }
+                            th scope="row" { (row.means) br; code { (row.rule) } }
                             td { span class="verdict" { (row.verdict.word()) } }
                             td data-name="asks for" { (row.asks) }
                             td data-name="found" { (row.found) }
@@ -151,7 +154,7 @@ fn share(part: u64, whole: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Evidence, Held, Measure, Trust};
+    use super::super::{Evidence, Held, Measure, PolicySources, Trust};
     use super::*;
     use crate::cba::Version;
     use crate::certificate::{Certificate, tests::leaf};
@@ -173,8 +176,17 @@ mod tests {
             never_extractable: None,
             local: None,
         };
-        let (detail, mechanism) = (KeyDetail::default(), Mechanism::Sha512RsaPkcs);
-        let held = Held { key, detail, certificate, from_file: false, mechanism, others: vec![b"\x30".to_vec()] };
+        let held = Held {
+            key,
+            detail: KeyDetail::default(),
+            copies: Vec::new(),
+            certificate,
+            from_file: false,
+            mechanism: Mechanism::Sha512RsaPkcs,
+            others: vec![b"\x30".to_vec()],
+            same_id: Vec::new(),
+            unreadable: Vec::new(),
+        };
         let evidence = Evidence {
             module: "/m.so".into(),
             module_sha256: None,
@@ -186,7 +198,9 @@ mod tests {
         };
         let (policy, trust) = (Policy::default(), Trust::default());
         let wish = Wish { version: Version::V2, by_flag: false };
-        html(&Report::new(&evidence, &Measure { policy: &policy, wish, trust: &trust, now, host: "h".into() }))
+        let sources = PolicySources::default();
+        let measure = Measure { policy: &policy, sources, wish, trust: &trust, now, host: "h".into() };
+        html(&Report::new(&evidence, &measure))
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::{Attestation, Evidence, Held, Measure, decide};
+use super::{Attestation, Evidence, Held, Measure, beside, decide};
 use crate::cba::Version;
 use crate::policy::{Breach, CertificateSource, Decision, MAX_RSA_BITS, Policy, Requirement, Rule};
 use crate::printable::{hex, printable};
@@ -44,6 +44,8 @@ impl Verdict {
 pub struct Row {
     /// Its name: the key of `[policy]`, where it has one; a word of `require` behind a dot.
     pub rule: String,
+    /// What it wants, in one plain sentence.
+    pub means: &'static str,
     /// What it asks for.
     pub asks: String,
     /// What was found.
@@ -59,10 +61,7 @@ pub struct Row {
 pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, measure: &Measure<'_>) -> Vec<Row> {
     let decision = decide(evidence, measure);
     let mut rows: Vec<Row> = Rule::all().map(|rule| row(rule, &decision, evidence, measure)).collect();
-    rows.push(roots(evidence.held.as_ref(), measure));
-    rows.push(attested(evidence.held.as_ref(), attestation, measure));
-    rows.push(module(evidence));
-    rows.push(sandbox(evidence));
+    rows.extend(beside::rows(evidence, attestation, measure));
     rows
 }
 
@@ -81,6 +80,7 @@ fn row(rule: Rule, decision: &Decision, evidence: &Evidence, measure: &Measure<'
     };
     Row {
         rule: rule.name(),
+        means: rule.sentence(),
         asks: asks.unwrap_or_else(|| NOTHING.into()),
         found: found(rule, evidence, measure).unwrap_or_else(|| "not seen".into()),
         verdict,
@@ -89,7 +89,7 @@ fn row(rule: Rule, decision: &Decision, evidence: &Evidence, measure: &Measure<'
 }
 
 /// What a rule that is not configured asks for.
-const NOTHING: &str = "any";
+pub(super) const NOTHING: &str = "any";
 
 /// `None` where the policy asks for nothing.
 fn asks(rule: Rule, policy: &Policy) -> Option<String> {
@@ -161,80 +161,4 @@ fn found(rule: Rule, evidence: &Evidence, measure: &Measure<'_>) -> Option<Strin
             deviations => deviations.join("; "),
         },
     })
-}
-
-/// The certificate's chain, where roots are given.
-fn roots(held: Option<&Held>, measure: &Measure<'_>) -> Row {
-    let rule = "roots".to_owned();
-    let above = |held: &Held| held.certificate.issuer.clone();
-    let Some(roots) = &measure.trust.roots else {
-        let found = held.map_or("not seen".into(), |held| format!("issued by {}", above(held)));
-        return Row { rule, asks: NOTHING.into(), found, verdict: Verdict::NotAsked, reason: None };
-    };
-    let asks = "a chain to --roots".to_owned();
-    let Some(held) = held else {
-        return Row { rule, asks, found: "not seen".into(), verdict: Verdict::NotSeen, reason: None };
-    };
-    match roots.check(&held.certificate, &held.others(), measure.now) {
-        Ok(()) => Row { rule, asks, found: "a chain".into(), verdict: Verdict::Holds, reason: None },
-        Err(error) => {
-            let (found, reason) = ("none".into(), Some(error.to_string()));
-            Row { rule, asks, found, verdict: Verdict::Broken, reason }
-        }
-    }
-}
-
-/// The token's own attestation of the key, where roots for it are given.
-fn attested(held: Option<&Held>, attestation: Option<&Attestation>, measure: &Measure<'_>) -> Row {
-    let found = match (held, attestation) {
-        (None, _) => "not seen".to_owned(),
-        (Some(_), None) => "none".to_owned(),
-        (Some(_), Some(attestation)) => attestation.words(),
-    };
-    let is_asked = measure.trust.attestation_roots.is_some();
-    let (verdict, reason) = match (held, attestation) {
-        _ if !is_asked => (Verdict::NotAsked, None),
-        (None, _) => (Verdict::NotSeen, None),
-        (Some(_), None) => (Verdict::Broken, Some("no certificate of the token attests this key".to_owned())),
-        (Some(_), Some(attestation)) => match &attestation.distrust {
-            None => (Verdict::Holds, None),
-            Some(why) => (Verdict::Broken, Some(format!("the key's attestation is not trusted: {why}"))),
-        },
-    };
-    let asks = if is_asked { "of this key, with a chain to --attestation-roots" } else { NOTHING };
-    Row { rule: "attestation".into(), asks: asks.into(), found, verdict, reason }
-}
-
-/// What the module could do besides its work.
-fn sandbox(evidence: &Evidence) -> Row {
-    let (verdict, reason) = match &evidence.confinement {
-        Some(confinement) if confinement.gaps.is_empty() => (Verdict::Holds, None),
-        Some(confinement) => {
-            let reason = format!("this kernel does not confine {}", confinement.gaps_in_words());
-            (Verdict::Warning, Some(reason))
-        }
-        None => (
-            Verdict::Warning,
-            Some("the module runs without a sandbox and can do whatever the agent's user can".into()),
-        ),
-    };
-    Row {
-        rule: "sandbox".into(),
-        asks: "files and system calls confined to what the module needs (a warning)".into(),
-        found: evidence.confinement.as_ref().map_or("none".into(), ToString::to_string),
-        verdict,
-        reason,
-    }
-}
-
-/// Whoever can change the module can have it say anything.
-fn module(evidence: &Evidence) -> Row {
-    let reason = evidence.module_open.as_ref().map(|how| printable(how));
-    Row {
-        rule: "module".into(),
-        asks: "to be changed by root or the agent's user alone (a warning)".into(),
-        found: if reason.is_some() { "others can change it" } else { "they alone can change it" }.into(),
-        verdict: if reason.is_some() { Verdict::Warning } else { Verdict::Holds },
-        reason,
-    }
 }

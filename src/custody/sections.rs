@@ -2,7 +2,7 @@
 //!
 //! PURE.
 
-use super::{CertificateReport, KeyReport, Report, TokenReport};
+use super::{CertificateReport, CopyReport, KeyReport, Report, TokenReport, Usages};
 
 /// A titled list.
 pub(super) struct Section {
@@ -11,22 +11,26 @@ pub(super) struct Section {
     pub(super) facts: Vec<(&'static str, String)>,
 }
 
-/// All of them, in a fixed order.
-pub(super) fn sections(report: &Report) -> Vec<Section> {
-    let mut all = vec![Section { title: "Module", facts: module(report) }];
-    all.push(Section {
+/// Token and certificate, which stand first.
+pub(super) fn first(report: &Report) -> Vec<Section> {
+    let mut all = vec![Section {
         title: "Token",
         facts: report
             .token
             .as_ref()
             .map_or_else(|| vec![("token", NOT_REPORTED.into())], |token| [token_facts(token), pin(report)].concat()),
-    });
+    }];
+    let certificate = report.certificate.as_ref();
+    all.extend(certificate.map(|one| Section { title: "Certificate", facts: certificate_facts(one) }));
+    all
+}
+
+/// The other ones, in a fixed order.
+pub(super) fn others(report: &Report) -> Vec<Section> {
+    let mut all: Vec<Section> = Vec::new();
     all.extend(report.key.as_ref().map(|key| Section { title: "Private key", facts: key_facts(key) }));
     all.extend(
-        report
-            .certificate
-            .as_ref()
-            .map(|certificate| Section { title: "Certificate", facts: certificate_facts(certificate) }),
+        report.copies.iter().map(|copy| Section { title: "Another object of the key", facts: copy_facts(copy) }),
     );
     all.extend(report.attestation.as_ref().map(|attestation| Section {
         title: "Attestation",
@@ -36,8 +40,10 @@ pub(super) fn sections(report: &Report) -> Vec<Section> {
             ("issuer", attestation.issuer.clone()),
             ("SHA-256", attestation.sha256.clone()),
             ("leads to the roots", flag(attestation.trusted, "no roots given")),
+            ("of this token", flag(attestation.of_this_token, "no serial number to compare")),
         ],
     }));
+    all.push(Section { title: "Module", facts: module(report) });
     all
 }
 
@@ -83,6 +89,7 @@ fn token_facts(token: &TokenReport) -> Vec<(&'static str, String)> {
         ("serial", or_not_reported(&token.serial)),
         ("firmware", or_not_reported(&token.firmware)),
         ("hardware", yes(token.hardware)),
+        ("software", token.software.map_or("not known to be".into(), |name| format!("yes: {name}"))),
         ("login required", yes(Some(token.login_required))),
         ("keypad of its own", yes(Some(token.pinpad))),
     ]
@@ -101,16 +108,32 @@ fn pin(report: &Report) -> Vec<(&'static str, String)> {
     vec![("user PIN", list(&state, "in order"))]
 }
 
-fn key_facts(key: &KeyReport) -> Vec<(&'static str, String)> {
-    let usages = [
-        ("sign", key.usages.sign),
-        ("sign_recover", key.usages.sign_recover),
-        ("decrypt", key.usages.decrypt),
-        ("unwrap", key.usages.unwrap),
-        ("derive", key.usages.derive),
+fn usages(usages: &Usages) -> String {
+    let all = [
+        ("sign", usages.sign),
+        ("sign_recover", usages.sign_recover),
+        ("decrypt", usages.decrypt),
+        ("unwrap", usages.unwrap),
+        ("derive", usages.derive),
     ];
-    let usages: Vec<&str> =
-        usages.into_iter().filter(|(_, value)| *value == Some(true)).map(|(name, _)| name).collect();
+    let names: Vec<&str> = all.into_iter().filter(|(_, value)| *value == Some(true)).map(|(name, _)| name).collect();
+    list(&names, "none reported")
+}
+
+fn copy_facts(copy: &CopyReport) -> Vec<(&'static str, String)> {
+    vec![
+        ("label", or_not_reported(&copy.label)),
+        ("ID", or_not_reported(&copy.id)),
+        ("sensitive", yes(copy.sensitive)),
+        ("extractable", yes(copy.extractable)),
+        ("always sensitive", yes(copy.always_sensitive)),
+        ("never extractable", yes(copy.never_extractable)),
+        ("made in the token", yes(copy.local)),
+        ("usages", usages(&copy.usages)),
+    ]
+}
+
+fn key_facts(key: &KeyReport) -> Vec<(&'static str, String)> {
     vec![
         ("label", or_not_reported(&key.label)),
         ("ID", or_not_reported(&key.id)),
@@ -125,7 +148,7 @@ fn key_facts(key: &KeyReport) -> Vec<(&'static str, String)> {
         ("hidden before login", yes(key.private)),
         ("modifiable", yes(key.modifiable)),
         ("wrapped by trusted keys only", yes(key.wrap_with_trusted)),
-        ("usages", list(&usages, "none reported")),
+        ("usages", usages(&key.usages)),
         (
             "allowed mechanisms",
             key.allowed_mechanisms.as_ref().map_or(NOT_REPORTED.into(), |all| list(all, "not limited")),

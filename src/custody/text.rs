@@ -5,38 +5,41 @@
 use comfy_table::{ContentArrangement, Table, presets};
 
 use super::Report;
-use super::sections::sections;
+use super::sections::{Section, first, others};
 
 /// The document as text, without a newline at its end; `width` in columns, unlimited where `None`.
 #[must_use]
 pub fn text(report: &Report, width: Option<u16>) -> String {
     let run = &report.run;
-    let mut parts = vec![format!(
-        "Key custody: {}\n{} on {}, cba-agent {}",
-        report.verdict.to_uppercase(),
-        run.time,
-        run.host,
-        run.agent
-    )];
+    let verdict = if report.refusals.is_empty() { "ALLOWED" } else { "REFUSED" };
+    let mut head = vec![format!("Key custody: {verdict}"), report.headline().to_owned()];
+    head.extend(report.protection());
+    head.push(format!("policy: {}", report.sources()));
+    head.push(format!("{} on {}, cba-agent {}", run.time, run.host, run.agent));
+    let mut parts = vec![head.join("\n")];
     let reasons = |word: &str, all: &[String]| all.iter().map(|one| format!("{word}: {one}")).collect::<Vec<_>>();
     let reasons = [reasons("refused", &report.refusals), reasons("warning", &report.warnings)].concat();
     if !reasons.is_empty() {
         parts.push(reasons.join("\n"));
     }
+    parts.extend(first(report).iter().map(|section| facts(section, width)));
     let mut rules = table(width);
-    rules.set_header(["Rule", "Verdict", "Asks for", "Found"]);
+    rules.set_header(["Rule", "Verdict", "What it means, what it asks for, and what was found"]);
     for row in &report.rules {
-        rules.add_row([row.rule.as_str(), row.verdict.word(), &row.asks, &row.found]);
+        let said = format!("{}\nasks for: {}; found: {}", row.means, row.asks, row.found);
+        rules.add_row([row.rule.as_str(), row.verdict.word(), &said]);
     }
     parts.push(trimmed(&rules));
-    for section in sections(report) {
-        let mut facts = table(width);
-        for (name, value) in &section.facts {
-            facts.add_row([&format!(" {name}"), value]);
-        }
-        parts.push(format!("{}\n{}", section.title, trimmed(&facts)));
-    }
+    parts.extend(others(report).iter().map(|section| facts(section, width)));
     parts.join("\n\n")
+}
+
+fn facts(section: &Section, width: Option<u16>) -> String {
+    let mut facts = table(width);
+    for (name, value) in &section.facts {
+        facts.add_row([&format!(" {name}"), value]);
+    }
+    format!("{}\n{}", section.title, trimmed(&facts))
 }
 
 fn table(width: Option<u16>) -> Table {

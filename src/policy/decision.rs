@@ -2,11 +2,12 @@
 //!
 //! PURE.
 
-use super::{Breach, CertificateSource, MAX_RSA_BITS, Order, Policy, Subject, Wish};
+use super::{Breach, CertificateSource, MAX_RSA_BITS, Order, Policy, Requirement, Subject, Wish};
 use crate::cba::Version;
 use crate::certificate::Certificate;
 use crate::error::{Explain, Kind};
-use crate::facts::Token;
+use crate::facts::{Key, Token};
+use crate::printable::{hex, printable_bytes};
 
 /// The policy's answer.
 #[must_use = "a decision that nobody looks at is no policy"]
@@ -69,14 +70,43 @@ impl Decision {
 pub fn decide(policy: &Policy, subject: &Subject<'_>) -> Decision {
     let mut decision = decide_order(policy, &subject.order);
     for requirement in &policy.require {
-        match requirement.holds(subject.key, subject.order.token) {
-            Some(true) => {}
-            Some(false) => decision.refusals.push(Breach::Requirement(*requirement)),
-            None => decision.refusals.push(Breach::NotReported(*requirement)),
+        let holds = requirement.holds(subject.key, subject.order.token);
+        decision.refuse_if(holds != Some(true), || of_requirement(*requirement, holds));
+    }
+    for copy in subject.copies {
+        for requirement in &policy.require {
+            let holds = requirement.holds(copy, subject.order.token);
+            let is_broken = holds != Some(true) && *requirement != Requirement::HardwareToken;
+            decision
+                .refuse_if(is_broken, || Breach::Copy(name_of(copy), Box::new(of_requirement(*requirement, holds))));
         }
+    }
+    decision.warnings.extend(left_out(policy, subject.key, subject.order.token));
+    for copy in subject.copies {
+        let breaches = left_out(policy, copy, subject.order.token).into_iter();
+        decision.warnings.extend(breaches.map(|breach| Breach::Copy(name_of(copy), Box::new(breach))));
     }
     judge_pinned_certificate(policy, subject.certificate, subject.now, &mut decision);
     decision
+}
+
+fn of_requirement(requirement: Requirement, holds: Option<bool>) -> Breach {
+    if holds.is_some() { Breach::Requirement(requirement) } else { Breach::NotReported(requirement) }
+}
+
+fn name_of(key: &Key) -> String {
+    format!("'{}' (ID {})", printable_bytes(&key.label), if key.id.is_empty() { "none".into() } else { hex(&key.id) })
+}
+
+/// The default requirements that the configured list leaves out and that the key is not shown to meet.
+pub fn left_out(policy: &Policy, key: &Key, token: Option<&Token>) -> Vec<Breach> {
+    let missing = Policy::DEFAULT_REQUIRE.into_iter().filter(|requirement| !policy.require.contains(requirement));
+    missing
+        .filter_map(|requirement| match requirement.holds(key, token) {
+            Some(true) => None,
+            holds => Some(Breach::LeftOut { requirement, is_reported: holds.is_some() }),
+        })
+        .collect()
 }
 
 /// Holds what is known before a login against the policy.
@@ -177,8 +207,7 @@ fn judge_extended_key_usage(policy: &Policy, certificate: &Certificate, decision
 mod tests {
     use super::*;
     use crate::certificate::tests::leaf;
-    use crate::facts::{Key, KeyClass, Mechanism};
-    use crate::policy::Requirement;
+    use crate::facts::{KeyClass, Mechanism};
 
     fn key() -> Key {
         Key {
@@ -200,6 +229,7 @@ mod tests {
     /// Everything that is decided about, for a test to change one part of.
     struct Case {
         key: Key,
+        copies: Vec<Key>,
         token: Option<Token>,
         from_file: bool,
         version: Version,
@@ -211,7 +241,8 @@ mod tests {
         let certificate = leaf();
         let token = Some(Token { serial: "12".into(), ..Token::default() });
         let now = certificate.not_before + 1;
-        let mut case = Case { key: key(), token, from_file: false, version: Version::V2, by_flag: false, now };
+        let (copies, version) = (Vec::new(), Version::V2);
+        let mut case = Case { key: key(), copies, token, from_file: false, version, by_flag: false, now };
         change(&mut case);
         let order = Order {
             token: case.token.as_ref(),
@@ -220,7 +251,7 @@ mod tests {
             version_by_flag: case.by_flag,
             mechanism: Mechanism::Sha512RsaPkcs,
         };
-        let subject = Subject { order, key: &case.key, certificate: &certificate, now: case.now };
+        let subject = Subject { order, key: &case.key, copies: &case.copies, certificate: &certificate, now: case.now };
         decide(policy, &subject)
     }
 
@@ -261,6 +292,37 @@ mod tests {
             (key.always_sensitive, key.never_extractable) = (None, None);
             let decision = decide_with(&policy, |case| (case.key, case.token) = (key, None));
             assert_eq!(decision.refusals, [Breach::NotReported(requirement)], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_copy_of_the_key_is_held_against_what_the_key_must_be() {
+        let exportable = Key { extractable: Some(true), label: b"copy".to_vec(), id: vec![2], ..key() };
+        let decision = decide_with(&Policy::default(), |case| case.copies = vec![key(), exportable.clone()]);
+        let reasons: Vec<String> = decision.refusals.iter().map(Breach::reason).collect();
+        assert_eq!(reasons.len(), 1);
+        assert!(reasons[0].contains("'copy' (ID 02)") && reasons[0].contains("can be exported"), "{reasons:?}");
+        let silent = Key { sensitive: None, ..key() };
+        assert_eq!(decide_with(&Policy::default(), |case| case.copies = vec![silent]).refusals.len(), 1);
+        let lax = Policy { require: vec![Requirement::Sensitive], ..Policy::default() };
+        let decision = decide_with(&lax, |case| case.copies = vec![exportable]);
+        assert_eq!((decision.refusals.len(), decision.warnings.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_list_that_leaves_a_default_out_warns_where_the_key_needs_it() {
+        let policy = Policy { require: vec![Requirement::Local], ..Policy::default() };
+        let local = Key { local: Some(true), ..key() };
+        assert_eq!(decide_with(&policy, |case| case.key = local.clone()), Decision::default());
+        for (change, words) in [
+            (Key { extractable: Some(true), ..local.clone() }, "can be exported"),
+            (Key { extractable: None, ..local.clone() }, "does not report whether the key is non-extractable"),
+            (Key { sensitive: Some(false), ..local }, "in plain"),
+        ] {
+            let decision = decide_with(&policy, |case| case.key = change);
+            assert_eq!((decision.refusals.len(), decision.warnings.len()), (0, 1));
+            let reason = decision.warnings[0].reason();
+            assert!(reason.contains(words) && reason.contains("the list `require` leaves out"), "{reason}");
         }
     }
 

@@ -76,6 +76,32 @@ impl Rule {
         }
     }
 
+    /// What the rule wants, in one plain sentence.
+    #[must_use]
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::TokenSerials => "The token's serial number must be in the list; another token gets no PIN.",
+            Self::Require(Requirement::Sensitive) => "The private key must not be readable in plain.",
+            Self::Require(Requirement::NonExtractable) => "The private key must not be exportable from the token.",
+            Self::Require(Requirement::AlwaysSensitive) => "The private key must never have been readable in plain.",
+            Self::Require(Requirement::NeverExtractable) => "The private key must never have been exportable.",
+            Self::Require(Requirement::Local) => "The private key must have been generated in the token.",
+            Self::Require(Requirement::HardwareToken) => "The token must be a hardware device.",
+            Self::Mechanism => "The token must sign by the mechanism that is named.",
+            Self::PayloadVersions => "The login payload must have one of these versions; v1 can be replayed.",
+            Self::CertificateSource => "The certificate must come from where the policy allows.",
+            Self::CertificateSha256 => "The certificate's fingerprint must be in the list.",
+            Self::CertificateValidity => "The certificate must be valid now.",
+            Self::MinRsaBits => "The RSA key must be long enough.",
+            Self::KeyUsage => "The certificate must allow digital signatures.",
+            Self::ExtendedKeyUsage => "The certificate must have been issued for one of these purposes.",
+            Self::NoCa => "The certificate must be a client's, not a certification authority's.",
+            Self::Email => "The certificate should name the e-mail address of the integration user.",
+            Self::Issuer => "The certificate should not be self-signed.",
+            Self::Form => "The certificate should be as RFC 5280 wants it.",
+        }
+    }
+
     /// The key of `[policy]` that sets the rule; `None` for a rule that always applies.
     #[must_use]
     pub fn key(self) -> Option<&'static str> {
@@ -103,6 +129,15 @@ pub enum Breach {
     Requirement(Requirement),
     /// The token does not report what is required.
     NotReported(Requirement),
+    /// The configured list leaves out a default requirement, and the key is not shown to meet it.
+    LeftOut {
+        /// The default requirement.
+        requirement: Requirement,
+        /// Whether the token reports the opposite, or nothing.
+        is_reported: bool,
+    },
+    /// Another object of the same key, by its name, breaks the rule in this way.
+    Copy(String, Box<Self>),
     /// The token would sign by this other mechanism.
     Mechanism(Mechanism),
     /// The list lacks this version. The versions that it holds follow.
@@ -153,7 +188,10 @@ impl Breach {
     pub fn rule(&self) -> Rule {
         match self {
             Self::Serial(_) => Rule::TokenSerials,
-            Self::Requirement(requirement) | Self::NotReported(requirement) => Rule::Require(*requirement),
+            Self::Requirement(requirement) | Self::NotReported(requirement) | Self::LeftOut { requirement, .. } => {
+                Rule::Require(*requirement)
+            }
+            Self::Copy(_, breach) => breach.rule(),
             Self::Mechanism(_) => Rule::Mechanism,
             Self::Version(..) | Self::V1WithoutFlag => Rule::PayloadVersions,
             Self::FromFile => Rule::CertificateSource,
@@ -179,6 +217,14 @@ impl Breach {
             Self::NotReported(requirement) => {
                 let (name, attribute) = (requirement.name(), requirement.attribute());
                 format!("the token does not report whether the key is {name} ({attribute})")
+            }
+            Self::LeftOut { requirement, is_reported } => {
+                let found =
+                    if *is_reported { Self::Requirement(*requirement) } else { Self::NotReported(*requirement) };
+                format!("{}, and the list `require` leaves out \"{}\"", found.reason(), requirement.name())
+            }
+            Self::Copy(name, breach) => {
+                format!("the token holds the key a second time, as the object {name}: {}", breach.reason())
             }
             Self::Mechanism(mechanism) => format!("the token would sign by {}", mechanism.name()),
             Self::Version(version, _) => format!("payload version {version} is not allowed"),
@@ -225,6 +271,10 @@ impl Breach {
             Self::NotReported(_) => {
                 "use a module or token that reports this attribute; what is not reported is not proven".into()
             }
+            Self::LeftOut { requirement, .. } => {
+                format!("add \"{}\" to the list, and use a key that was generated in the token", requirement.name())
+            }
+            Self::Copy(name, _) => format!("delete the object {name} from the token, or generate a new key"),
             Self::Mechanism(_) => "use a token that offers the required mechanism".into(),
             Self::Version(_, allowed) => match allowed.first() {
                 Some(version) => format!("use --payload-version {version}"),
@@ -283,7 +333,9 @@ fn requirement_reason(requirement: Requirement) -> &'static str {
         Requirement::AlwaysSensitive => "the key was not always sensitive (CKA_ALWAYS_SENSITIVE is false)",
         Requirement::NeverExtractable => "the key could be exported before (CKA_NEVER_EXTRACTABLE is false)",
         Requirement::Local => "the key was not generated in the token (CKA_LOCAL is false)",
-        Requirement::HardwareToken => "the token is not a hardware token (CKF_HW_SLOT is not set)",
+        Requirement::HardwareToken => {
+            "the token is not a hardware token (CKF_HW_SLOT is not set, or the token is a program)"
+        }
     }
 }
 
@@ -291,12 +343,15 @@ fn requirement_reason(requirement: Requirement) -> &'static str {
 mod tests {
     use super::*;
     use crate::config::keys::KEYS;
+    use crate::policy::Policy;
 
     /// One breach of every kind.
     fn breaches() -> Vec<Breach> {
         let requirements = Requirement::NAMES.map(|(_, requirement)| requirement);
         let mut all: Vec<Breach> = requirements.map(Breach::Requirement).into();
         all.extend(requirements.map(Breach::NotReported));
+        all.push(Breach::Copy("'a' (ID 02)".into(), Box::new(Breach::Requirement(Requirement::NonExtractable))));
+        all.extend(Policy::DEFAULT_REQUIRE.map(|requirement| Breach::LeftOut { requirement, is_reported: true }));
         all.extend([
             Breach::Serial(None),
             Breach::Serial(Some("12".into())),

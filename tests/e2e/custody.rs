@@ -260,8 +260,9 @@ fn attest(stand: &Stand, name: &str, public_key: &str) {
 }
 
 #[test]
-fn an_attestation_is_believed_where_it_is_of_this_key_and_leads_to_its_makers_root() {
-    let stand = Stand::new();
+fn an_attestation_is_believed_where_it_is_of_this_key_and_token_and_leads_to_its_makers_root() {
+    let mut stand = Stand::new();
+    stand.faulty("serial=12345678");
     let (root, other) =
         (stand.file("ca.pem"), concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/other-ca.pem").to_owned());
     let none = report(&stand, &["--attestation-roots", &root]);
@@ -286,6 +287,151 @@ fn an_attestation_is_believed_where_it_is_of_this_key_and_leads_to_its_makers_ro
         ("broken", &false.into())
     );
     stand.sign(&[]).ok();
+    // The same, on a token of another serial number: the key is in another device, whatever else holds.
+    for (serial, more) in
+        [("12345679", &["--attestation-roots", &root][..]), ("12345679", &[]), ("", &["--attestation-roots", &root])]
+    {
+        stand.faulty(&format!("serial={serial}"));
+        let allowed = ["--policy-token-serials", serial];
+        let allowed = if serial.is_empty() { &[][..] } else { &allowed[..] };
+        let elsewhere = report(&stand, &[more, allowed].concat());
+        assert_eq!(verdict(&elsewhere, "attestation"), "broken", "{serial}: {elsewhere}");
+        assert_eq!(verdict(&elsewhere, "token_serials"), if serial.is_empty() { "not-asked" } else { "holds" });
+        let words = elsewhere["refusals"][0].as_str().unwrap();
+        assert!(words.contains("is of device 12345678") || serial.is_empty(), "{words}");
+    }
+    // Leading zeros are no difference; a forged one of another device, beside a true one, is.
+    stand.faulty("serial=0012345678");
+    assert_eq!(verdict(&report(&stand, &["--attestation-roots", &root]), "attestation"), "holds");
+}
+
+/// A token that holds the corpus's key under ID 01 with its certificate, and once more under ID 02 with these options.
+fn with_copy(options: &[&str]) -> Stand {
+    let stand = Stand::new();
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/certificates");
+    for kind in ["privkey", "pubkey", "cert"] {
+        stand.pkcs11_tool(&["--delete-object", "--type", kind, "--id", "01"]);
+    }
+    let (key, certificate) = (format!("{corpus}/key.der"), format!("{corpus}/good.der"));
+    let import = ["--write-object", &key, "--type", "privkey", "--usage-sign"];
+    stand.pkcs11_tool(&[&import[..], &["--id", "01", "--label", "cba", "--sensitive"]].concat());
+    stand.pkcs11_tool(&[&import[..], &["--id", "02", "--label", "copy"], options].concat());
+    stand.pkcs11_tool(&["--write-object", &certificate, "--type", "cert", "--id", "01", "--label", "cba"]);
+    stand
+}
+
+#[test]
+fn a_second_object_of_the_key_is_held_against_the_rules_too() {
+    for options in [&["--sensitive", "--extractable"][..], &["--extractable"]] {
+        let stand = with_copy(options);
+        let found = report(&stand, &["--key-id", "01"]);
+        let verdicts = ["require.non-extractable", "key_copies"].map(|rule| verdict(&found, rule));
+        assert_eq!(verdicts, ["broken", "warning"]);
+        let refusal = found["refusals"][0].as_str().unwrap();
+        assert!(refusal.contains("a second time, as the object 'copy' (ID 02)"), "{refusal}");
+        assert_eq!(found["copies"][0]["id"], "02");
+        assert_eq!(found["copies"][0]["extractable"], true);
+        assert_eq!(found["key"]["extractable"], false);
+        let error = stand.sign(&["--key-id", "01"]).failed(5);
+        assert!(
+            error.contains("'copy' (ID 02)") && error.contains("hint: delete the object 'copy' (ID 02)"),
+            "{error}"
+        );
+        // The copy itself is no better.
+        stand.sign(&["--key-id", "02"]).failed(5);
+        stand.pkcs11_tool(&["--delete-object", "--type", "privkey", "--id", "02"]);
+        assert_eq!(verdict(&report(&stand, &["--key-id", "01"]), "key_copies"), "holds");
+        stand.sign(&["--key-id", "01"]).ok();
+    }
+    // An equal one warns.
+    let stand = with_copy(&["--sensitive"]);
+    let found = report(&stand, &["--key-id", "01"]);
+    assert_eq!((&found["verdict"], verdict(&found, "key_copies").as_str()), (&"allowed".into(), "warning"));
+    assert_eq!(found["copies"][0]["usages"]["decrypt"], true);
+    let agent = Agent::ready(&stand, &["--key-id", "01"]);
+    let served: Value = serde_json::from_str(&agent.ask("GET", "/custody", "").body).unwrap();
+    assert_eq!(served["copies"], found["copies"]);
+}
+
+#[test]
+fn objects_of_another_key_under_the_keys_id_are_named() {
+    let stand = Stand::new();
+    assert_eq!(verdict(&report(&stand, &[]), "same_id"), "holds");
+    stand.tool("openssl", &["genrsa", "-out", "key.pem", "2048"]);
+    stand.tool("openssl", &["rsa", "-in", "key.pem", "-pubout", "-out", "key.pub"]);
+    stand.tool("openssl", &["rsa", "-in", "key.pem", "-pubout", "-outform", "DER", "-out", "key.pub.der"]);
+    let public = stand.file("key.pub.der");
+    stand.pkcs11_tool(&["--write-object", &public, "--type", "pubkey", "--id", "01", "--label", "other"]);
+    stand.issue("another", "key.pub", EXTENSIONS, &["-days", "9"]);
+    write_certificate(&stand, "another", "01");
+    attest(&stand, "of-another", "key.pub");
+    let found = report(&stand, &[]);
+    assert_eq!((&found["verdict"], verdict(&found, "same_id").as_str()), (&"allowed".into(), "warning"));
+    let warning = found["warnings"].to_string();
+    for object in ["public key 'other' (ID 01)", "certificate 'another' (ID 01)", "attestation 'of-another' (ID 01)"] {
+        assert!(warning.contains(object), "{object}: {warning}");
+    }
+}
+
+#[test]
+fn a_certificate_of_the_token_that_cannot_be_read_is_named() {
+    let mut stand = Stand::new();
+    stand.pkcs11_tool(&["--write-object", &stand.file("ca.pem"), "--type", "cert", "--id", "07", "--label", "ca"]);
+    assert_eq!(verdict(&report(&stand, &[]), "certificates_readable"), "holds");
+    stand.faulty(concat!("certificate:", env!("CARGO_MANIFEST_DIR"), "/tests/data/certificates/time-empty.der"));
+    let file = ["--certificate-file", "cert.pem", "--policy-certificate-source", "token-or-file"];
+    report(&stand, &file);
+    let error = custody(&stand, &[]).failed(3);
+    assert!(error.contains("certificate 'ca' (ID 07) cannot be used: its notBefore cannot be read"), "{error}");
+}
+
+#[test]
+fn a_key_that_may_do_more_than_sign_has_a_verdict_of_its_own() {
+    let mut stand = Stand::new();
+    for (rules, wanted, words) in [
+        ("attr:105=0;attr:107=0;attr:109=0", "holds", ""),
+        ("attr:105=1;attr:107=0;attr:109=0", "warning", "the key may also decrypt: "),
+        ("attr:105=0;attr:107=1;attr:109=0", "warning", "the key may also unwrap: "),
+        ("attr:105=0;attr:107=0;attr:109=1", "warning", "the key may also sign with recovery: "),
+        ("attr:105=0;attr:107=0;attr:109=0;attr:10c=1", "warning", "the key may also derive: "),
+        ("attr:105=missing;attr:107=0;attr:109=0", "warning", "does not report whether the key may also decrypt"),
+    ] {
+        stand.faulty(rules);
+        let found = report(&stand, &[]);
+        assert_eq!(
+            (verdict(&found, "key_purpose").as_str(), &found["verdict"]),
+            (wanted, &"allowed".into()),
+            "{rules}"
+        );
+        assert!(words.is_empty() || found["warnings"].to_string().contains(words), "{rules}: {found}");
+    }
+}
+
+#[test]
+fn text_and_page_say_what_is_allowed_by_which_policy_on_what_kind_of_token() {
+    let stand = Stand::new();
+    let config = stand.write("own.toml", "[policy]\nmin_rsa_bits = 2048\n");
+    let text = custody(&stand, &["--config", &config, "--policy-require", "local"]).ok();
+    let head: Vec<&str> = text.lines().take(4).collect();
+    assert_eq!(head[..2], ["Key custody: ALLOWED", "allowed to sign Anaplan logins"]);
+    assert_eq!(head[2], "software token: no hardware protection (SoftHSM)");
+    assert!(head[3].contains(&config) && head[3].contains("require = local (--policy-require)"), "{text}");
+    let place = |words: &str| text.find(words).unwrap_or_else(|| panic!("{words}: {text}"));
+    assert!(place("\nToken\n") < place("\nCertificate\n") && place("\nCertificate\n") < place(" token_serials "));
+    assert!(place(" sandbox ") < place("\nPrivate key\n") && place("\nPrivate key\n") < place("\nModule\n"));
+    assert!(text.contains("The private key must not be exportable from the token."), "{text}");
+    let page = custody(&stand, &["--format", "html"]).ok();
+    for words in ["allowed to sign Anaplan logins", "software token: no hardware protection", "no file was read"] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    let refused = custody(&stand, &["--policy-require", "hardware-token"]);
+    assert!(refused.stdout.starts_with("Key custody: REFUSED\nnot allowed to sign Anaplan logins\n"), "{refused:?}");
+    let found = report(&stand, &[]);
+    assert_eq!(found["token"]["software"], "SoftHSM");
+    for row in found["rules"].as_array().unwrap() {
+        let sentence = row["means"].as_str().unwrap();
+        assert!(sentence.ends_with('.') && sentence.split(' ').count() <= 25, "{sentence}");
+    }
 }
 
 #[test]

@@ -66,6 +66,42 @@ fn the_stricter_of_both_counts_whichever_it_is() {
 }
 
 #[test]
+fn roots_list_of_requirements_is_added_and_takes_no_default_away() {
+    needs_root("it mounts file systems of its own");
+    let mut stand = Stand::new();
+    let policy = "[policy]\nrequire = [\"local\"]\n";
+    sign_under(&stand, policy, ROOTS, &[]).ok();
+    // A key that was generated in the token and may leave it.
+    stand.faulty("attr:162=1");
+    let refused = "the key can be exported from the token (CKA_EXTRACTABLE is true)";
+    assert!(sign_under(&stand, policy, ROOTS, &[]).failed(5).contains(refused));
+    let source = stand.pin_source();
+    let custody = ["custody", "--pin-source", &source];
+    let run = run_under(&stand, policy, ROOTS, &custody);
+    assert!(run.code == 8 && run.stderr.contains(refused), "{run:?}");
+    assert!(run.stdout.contains("/etc/cba-agent/policy.toml"), "{run:?}");
+    // A user's own list replaces the defaults, and is told what it leaves out.
+    let own = ["--policy-require", "sensitive"];
+    let words = "and the list `require` leaves out \"non-extractable\"";
+    for (command, more) in [("sign", &["-v"][..]), ("custody", &[]), ("doctor", &["--sign"])] {
+        let arguments = [&[command, "--pin-source", &source][..], more, &own].concat();
+        let run = run_under(&stand, policy, ROOTS, &arguments);
+        assert_eq!(run.code, 0, "{command}: {run:?}");
+        assert!((run.stdout + &run.stderr).contains(words), "{command}");
+    }
+    let run = run_under(&stand, policy, ROOTS, &[&["doctor"][..], &own].concat());
+    assert!(run.stdout.contains("the list `require` leaves out \"non-extractable\""), "{run:?}");
+    // Root's word holds beside the user's.
+    stand.faulty("attr:162=1;attr:163=0");
+    let error = sign_under(&stand, policy, ROOTS, &own).failed(5);
+    assert!(error.contains("was not generated in the token"), "{error}");
+    // A key that needs no warning gets none.
+    stand.faulty("");
+    let run = sign_under(&stand, policy, ROOTS, &own);
+    assert!(run.code == 0 && !run.stderr.contains("leaves out"), "{run:?}");
+}
+
+#[test]
 fn a_certificate_that_has_ended_is_refused_whatever_a_user_says() {
     needs_root("it mounts file systems of its own");
     let stand = Stand::with(&["--days", "-1"]);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Findings, pcscd};
+use super::{Findings, key, pcscd};
 use crate::certificate::{Certificate, utc};
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -27,7 +27,7 @@ pub(super) fn check(config: &Config, login: Option<Login>, findings: &mut Findin
     }
     pin_source(config, login.is_some(), findings);
     let Some(mut reached) = reached else { return };
-    identity(&mut reached, config, findings);
+    identity(&mut reached, config, login.is_some(), findings);
     match login {
         None => reached.end(None),
         Some(login) => trial(reached, login, config, findings),
@@ -200,7 +200,7 @@ fn pin_source(config: &Config, is_needed_later: bool, findings: &mut Findings) {
 }
 
 /// The identity as far as it shows without a login, how it would sign, and its certificate held against the policy.
-fn identity(reached: &mut Reached, config: &Config, findings: &mut Findings) {
+fn identity(reached: &mut Reached, config: &Config, logs_in_later: bool, findings: &mut Findings) {
     let file = match config.certificate_file.as_deref().map(read_certificate).transpose() {
         Ok(file) => file,
         Err(error) => return findings.error("identity", &error),
@@ -223,6 +223,9 @@ fn identity(reached: &mut Reached, config: &Config, findings: &mut Findings) {
             let remedy = "have it issued again and write it in place of this one, or delete it from the token";
             findings.fail("certificate", other.to_string(), remedy);
         }
+    }
+    if !logs_in_later {
+        key::check_before_login(identity.as_ref(), reached.slot.token.as_ref(), config, findings);
     }
     match reached.session.mechanisms.first() {
         Some(mechanism) => findings.ok("mechanism", mechanism.name()),
@@ -265,6 +268,7 @@ fn trial(reached: Reached, login: Login, config: &Config, findings: &mut Finding
     let file = config.certificate_file.as_deref().map(read_certificate).transpose();
     let signer = file.and_then(|file| Signer::ready(reached, login, file, config, wish));
     let tried = signer.and_then(|mut signer| {
+        key::check(signer.identity(), signer.reached().slot.token.as_ref(), config, findings);
         let signed = signer.sign(config, wish).map(drop);
         signer.end(signed.as_ref().err());
         signed

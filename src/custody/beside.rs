@@ -1,0 +1,234 @@
+//! What is checked beside the policy: chains, the attestation, other objects of the token, and the module.
+//!
+//! PURE. A forged or foreign attestation breaks the verdict; what is only unusual warns.
+
+use super::rules::{NOTHING, Row, Verdict};
+use super::{Attestation, Evidence, Held, Measure};
+use crate::facts::{Key, KeyDetail, Library};
+use crate::printable::{hex, printable, printable_bytes};
+
+/// The first version of kryoptic that never returns the value of a sensitive key (kryoptic's pull request 373).
+const SAFE_KRYOPTIC: (u32, u32) = (1, 4);
+
+/// The rows, in a fixed order.
+pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, measure: &Measure<'_>) -> [Row; 9] {
+    let held = evidence.held.as_ref();
+    [
+        roots(held, measure),
+        attested(held, attestation, evidence, measure),
+        copies(held),
+        purpose(held),
+        same_id(held),
+        unreadable(held),
+        module(evidence),
+        version(&evidence.library),
+        sandbox(evidence),
+    ]
+}
+
+/// A row that warns where there is a reason to.
+fn warning(rule: &str, means: &'static str, asks: &str, found: String, reason: Option<String>) -> Row {
+    let verdict = if reason.is_some() { Verdict::Warning } else { Verdict::Holds };
+    Row { rule: rule.into(), means, asks: format!("{asks} (a warning)"), found, verdict, reason }
+}
+
+fn not_seen(row: Row, held: Option<&Held>) -> Row {
+    if held.is_some() { row } else { Row { verdict: Verdict::NotSeen, found: "not seen".into(), reason: None, ..row } }
+}
+
+/// The certificate's chain, where roots are given.
+fn roots(held: Option<&Held>, measure: &Measure<'_>) -> Row {
+    let row = |asks: &str, found: String, verdict, reason| Row {
+        rule: "roots".into(),
+        means: "The certificate must have been issued under the roots that were given.",
+        asks: asks.into(),
+        found,
+        verdict,
+        reason,
+    };
+    let Some(roots) = &measure.trust.roots else {
+        let found = held.map_or("not seen".into(), |held| format!("issued by {}", held.certificate.issuer));
+        return row(NOTHING, found, Verdict::NotAsked, None);
+    };
+    let asks = "a chain to --roots";
+    let Some(held) = held else { return row(asks, "not seen".into(), Verdict::NotSeen, None) };
+    match roots.check(&held.certificate, &held.others(), measure.now) {
+        Ok(()) => row(asks, "a chain".into(), Verdict::Holds, None),
+        Err(error) => row(asks, "none".into(), Verdict::Broken, Some(error.to_string())),
+    }
+}
+
+/// The device's own attestation of the key: of this key, of this token, and by a trusted root where roots are given.
+fn attested(held: Option<&Held>, attestation: Option<&Attestation>, evidence: &Evidence, measure: &Measure<'_>) -> Row {
+    let is_asked = measure.trust.attestation_roots.is_some();
+    let serial = evidence.token.as_ref().map_or("", |token| token.serial.as_str());
+    let (found, verdict, reason) = match (held, attestation) {
+        (None, _) => ("not seen".to_owned(), if is_asked { Verdict::NotSeen } else { Verdict::NotAsked }, None),
+        (Some(_), None) if is_asked => {
+            ("none".into(), Verdict::Broken, Some("no certificate of the token attests this key".to_owned()))
+        }
+        (Some(_), None) => ("none".into(), Verdict::NotAsked, None),
+        (Some(_), Some(one)) => {
+            let (verdict, reason) = match &one.distrust {
+                _ if one.is_of_another_device() => {
+                    let (device, token) = (one.device(), printable(serial));
+                    let what = format!("the attestation is of device {device}, and the token's serial is '{token}'");
+                    (Verdict::Broken, Some(what))
+                }
+                _ if !is_asked => (Verdict::NotAsked, None),
+                Some(why) => (Verdict::Broken, Some(format!("the key's attestation is not trusted: {why}"))),
+                None if one.of_this_token.is_none() => {
+                    let what = "the attestation or the token names no serial number, so the device is not proven";
+                    (Verdict::Broken, Some(what.to_owned()))
+                }
+                None => (Verdict::Holds, None),
+            };
+            (one.words(), verdict, reason)
+        }
+    };
+    let asks =
+        if is_asked { "of this key and this token's serial, with a chain to --attestation-roots" } else { NOTHING };
+    let means = "The device itself must state that it holds this key.";
+    Row { rule: "attestation".into(), means, asks: asks.into(), found, verdict, reason }
+}
+
+/// Other objects of the same key: what they allow, the key allows.
+fn copies(held: Option<&Held>) -> Row {
+    let names: Vec<String> = held.iter().flat_map(|held| &held.copies).map(|copy| name(&copy.key)).collect();
+    let found = if names.is_empty() { "once".to_owned() } else { format!("also as {}", names.join(", ")) };
+    let reason = (!names.is_empty()).then(|| format!("the token holds the key {} times: {found}", names.len() + 1));
+    not_seen(
+        warning("key_copies", "The token should hold the private key once.", "one object of the key", found, reason),
+        held,
+    )
+}
+
+/// What the key and its copies may do besides signing.
+fn purpose(held: Option<&Held>) -> Row {
+    let both = held.iter().flat_map(|held| {
+        let own = std::iter::once((&held.key, &held.detail, String::new()));
+        own.chain(held.copies.iter().map(|copy| (&copy.key, &copy.detail, format!(" as {}", name(&copy.key)))))
+    });
+    let (mut may, mut unknown) = (Vec::new(), Vec::new());
+    for (_, detail, object) in both {
+        for (what, flag) in others(detail) {
+            match flag {
+                Some(true) => may.push(format!("{what}{object}")),
+                // No RSA key derives, and hardly any token reports the recovery of messages.
+                None if matches!(what, "decrypt" | "unwrap") => unknown.push(format!("{what}{object}")),
+                _ => {}
+            }
+        }
+    }
+    let found = match (may.as_slice(), unknown.as_slice()) {
+        ([], []) => "it only signs".to_owned(),
+        ([], unknown) => format!("not reported: {}", unknown.join(", ")),
+        (may, _) => format!("it may also {}", may.join(", ")),
+    };
+    let reason = if !may.is_empty() {
+        Some(format!(
+            "the key may also {}: other programs with the PIN can use it for more than signatures",
+            may.join(", ")
+        ))
+    } else if !unknown.is_empty() {
+        Some(format!("the token does not report whether the key may also {}", unknown.join(" or ")))
+    } else {
+        None
+    };
+    not_seen(
+        warning("key_purpose", "The private key should sign and do nothing else.", "no other use", found, reason),
+        held,
+    )
+}
+
+fn others(detail: &KeyDetail) -> [(&'static str, Option<bool>); 4] {
+    [
+        ("decrypt", detail.decrypt),
+        ("unwrap", detail.unwrap),
+        ("sign with recovery", detail.sign_recover),
+        ("derive", detail.derive),
+    ]
+}
+
+/// Objects of other keys under the key's ID, by which other programs choose.
+fn same_id(held: Option<&Held>) -> Row {
+    let objects = held.map_or(&[][..], |held| &held.same_id);
+    let found = if objects.is_empty() { "none".to_owned() } else { objects.join(", ") };
+    let reason = (!objects.is_empty()).then(|| format!("under the key's ID stand objects of another key: {found}"));
+    let means = "No object of another key should have this key's ID.";
+    not_seen(warning("same_id", means, "no object of another key under the key's ID", found, reason), held)
+}
+
+/// Certificates of the token that say nothing here.
+fn unreadable(held: Option<&Held>) -> Row {
+    let broken = held.map_or(&[][..], |held| &held.unreadable);
+    let found = if broken.is_empty() { "all".to_owned() } else { broken.join("; ") };
+    let reason = (!broken.is_empty()).then(|| found.clone());
+    let means = "Every certificate of the token should be readable.";
+    not_seen(warning("certificates_readable", means, "certificates that can be read", found, reason), held)
+}
+
+/// Whoever can change the module can have it say anything.
+fn module(evidence: &Evidence) -> Row {
+    let reason = evidence.module_open.as_ref().map(|how| printable(how));
+    let found = if reason.is_some() { "others can change it" } else { "they alone can change it" };
+    let means = "Only root or the agent's user should be able to change the module.";
+    warning("module", means, "to be changed by root or the agent's user alone", found.into(), reason)
+}
+
+/// Versions of modules with a weakness that concerns custody.
+fn version(library: &Library) -> Row {
+    let number = |part: Option<&str>| part.and_then(|part| part.parse::<u32>().ok()).unwrap_or(0);
+    let mut parts = library.version.split('.');
+    let version = (number(parts.next()), number(parts.next()));
+    let is_kryoptic =
+        [&library.manufacturer, &library.description].iter().any(|text| text.to_lowercase().contains("kryoptic"));
+    let reason = (is_kryoptic && version < SAFE_KRYOPTIC).then(|| {
+        let (major, minor) = SAFE_KRYOPTIC;
+        format!(
+            "kryoptic before {major}.{minor} could return the values of sensitive keys; update it, and make new keys"
+        )
+    });
+    let name = if library.description.is_empty() { &library.manufacturer } else { &library.description };
+    let found = printable(format!("{name} {}", library.version).trim());
+    let means = "The module's version should have no known weakness.";
+    warning("module_version", means, "no known weakness", found, reason)
+}
+
+/// What the module could do besides its work.
+fn sandbox(evidence: &Evidence) -> Row {
+    let reason = match &evidence.confinement {
+        Some(confinement) if confinement.gaps.is_empty() => None,
+        Some(confinement) => Some(format!("this kernel does not confine {}", confinement.gaps_in_words())),
+        None => Some("the module runs without a sandbox and can do whatever the agent's user can".into()),
+    };
+    let found = evidence.confinement.as_ref().map_or("none".into(), ToString::to_string);
+    let means = "The module should reach only what it needs.";
+    warning("sandbox", means, "files and system calls confined to what the module needs", found, reason)
+}
+
+fn name(key: &Key) -> String {
+    let id = if key.id.is_empty() { "none".into() } else { hex(&key.id) };
+    format!("'{}' (ID {id})", printable_bytes(&key.label))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kryoptic_warns_before_the_version_that_keeps_sensitive_values() {
+        for (manufacturer, number, wanted) in [
+            ("Kryoptic", "1.3", Verdict::Warning),
+            ("Kryoptic", "0.9", Verdict::Warning),
+            ("Kryoptic", "1.4", Verdict::Holds),
+            ("Kryoptic", "1.10", Verdict::Holds),
+            ("Kryoptic", "2.0", Verdict::Holds),
+            ("SoftHSM", "1.3", Verdict::Holds),
+        ] {
+            let (manufacturer, version_text) = (manufacturer.to_owned(), number.to_owned());
+            let library = Library { manufacturer, version: version_text, ..Library::default() };
+            assert_eq!(version(&library).verdict, wanted, "{number}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What stands beside the chosen key in its token: other objects of the same key, and objects of other keys under its ID.
+//!
+//! PURE. A copy that may be exported makes the key exportable, whatever the chosen object says.
+
+use super::naming::name;
+use super::{Identity, Stored, modulus_of};
+use crate::facts::{Key, KeyClass, Objects};
+
+/// Other private key objects of the same key, by the modulus.
+pub(super) fn copies(objects: &Objects, identity: &Identity) -> Vec<Key> {
+    let modulus = Some(identity.certificate.modulus.as_slice());
+    let is_copy = |key: &&Key| {
+        key.class == KeyClass::Private && key.handle != identity.key.handle && modulus_of(key, objects) == modulus
+    };
+    objects.keys.iter().filter(is_copy).cloned().collect()
+}
+
+/// Public keys and certificates with the key's ID that belong to another key.
+pub(super) fn same_id<'a>(
+    objects: &Objects,
+    stored: impl Iterator<Item = &'a Stored>,
+    identity: &Identity,
+) -> Vec<String> {
+    let (id, modulus) = (&identity.key.id, &identity.certificate.modulus);
+    if id.is_empty() {
+        return Vec::new();
+    }
+    let is_other = |other: &Key| {
+        other.handle != identity.key.handle && other.id == *id && !other.modulus.is_empty() && other.modulus != *modulus
+    };
+    let keys = objects.keys.iter().filter(|other| is_other(other)).map(|other| {
+        let kind = if other.class == KeyClass::Private { "private" } else { "public" };
+        format!("{kind} key {}", name(&other.label, &other.id))
+    });
+    let others = stored.filter(|other| other.id == *id && other.certificate.modulus != *modulus);
+    let certificates = others.map(|other| {
+        let kind = if other.certificate.is_attestation { "attestation" } else { "certificate" };
+        format!("{kind} {}", name(&other.label, &other.id))
+    });
+    keys.chain(certificates).collect()
+}
