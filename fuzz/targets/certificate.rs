@@ -4,7 +4,9 @@
 #![allow(missing_docs)]
 
 use cba_agent::certificate::chain::{Roots, above};
-use cba_agent::certificate::{Certificate, HeaderEncoding, attestation, file_format, leaf, pem_certificates, unpadded, utc};
+use cba_agent::certificate::{
+    Certificate, HeaderEncoding, attestation, file_format, leaf, pem_certificates, unpadded, utc,
+};
 use cba_agent::policy::{Policy, decide_certificate};
 use libfuzzer_sys::fuzz_target;
 
