@@ -1,6 +1,7 @@
 //! The logins under way: one task each, which outlives its caller once the payload is posted.
 //!
-//! A copy of a v2 message that arrives meanwhile waits for the same answer. A message is spent when its answer was written.
+//! A copy of a v2 message that arrives meanwhile waits for the same answer. A message is spent when its answer is written: from
+//! the first byte on, so that no reader of the answer is faster, and not any more where the connection is lost before the last.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,10 +63,14 @@ pub struct Login {
     abandoned: Notify,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Progress {
     waiters: usize,
     is_posted: bool,
+    /// An answer is being written, and the message counts as spent.
+    is_written: bool,
+    /// An answer was written as a whole.
+    is_delivered: bool,
     record: Option<LoginRecord>,
 }
 
@@ -98,7 +103,7 @@ impl Logins {
         let login = Arc::new(Login {
             key: key.map(|(key, memory)| (key, memory.until)),
             outcome: watch::Sender::new(None),
-            progress: Mutex::new(Progress { waiters: 1, is_posted: false, record: None }),
+            progress: Mutex::new(Progress { waiters: 1, ..Progress::default() }),
             abandoned: Notify::new(),
         });
         if let Some((key, _)) = &login.key {
@@ -136,23 +141,33 @@ impl Logins {
         }
     }
 
-    /// Logs the login once, and forgets or spends its message.
-    fn settle(&self, login: &Arc<Login>, is_delivered: bool) {
-        if let Some(record) = login.lock().record.take() {
-            record.log(is_delivered);
-        }
+    /// An answer is about to be written: the message is spent, unless it may come again.
+    fn begin_write(&self, login: &Arc<Login>) {
         let Some((key, until)) = &login.key else { return };
-        let outcome = login.outcome.borrow().clone();
-        let may_come_again = outcome.is_none_or(|outcome| match &*outcome {
-            Ok(answer) => answer.status.is_server_error() || answer.status.as_u16() == 429,
-            Err(failure) => failure.status.is_server_error() || failure.status.as_u16() == 429,
-        });
-        let mut state = self.lock();
-        if state.running.get(key).is_some_and(|running| Arc::ptr_eq(running, login)) {
-            state.running.remove(key);
+        if login.may_come_again() {
+            return;
         }
-        if is_delivered && !may_come_again {
-            state.spent.spend(&key.client, key.message, *until);
+        let mut state = self.lock();
+        login.lock().is_written = true;
+        state.remove(key, login);
+        state.spent.spend(&key.client, key.message, *until);
+    }
+
+    /// Logs the login once, and forgets its message where no answer was delivered.
+    fn settle(&self, login: &Arc<Login>, is_delivered: bool) {
+        let mut state = self.lock();
+        let mut progress = login.lock();
+        progress.is_delivered |= is_delivered;
+        let record = progress.record.take();
+        if let Some((key, _)) = &login.key {
+            state.remove(key, login);
+            if progress.is_written && !progress.is_delivered {
+                state.spent.forget(&key.client, &key.message);
+            }
+        }
+        drop((state, progress));
+        if let Some(record) = record {
+            record.log(is_delivered);
         }
     }
 
@@ -161,7 +176,26 @@ impl Logins {
     }
 }
 
+impl State {
+    /// Removes a login that is under way, and not another one of the same message.
+    fn remove(&mut self, key: &MessageKey, login: &Arc<Login>) {
+        if self.running.get(key).is_some_and(|running| Arc::ptr_eq(running, login)) {
+            self.running.remove(key);
+        }
+    }
+}
+
 impl Login {
+    /// After 429 and 5xx the same message may come again.
+    fn may_come_again(&self) -> bool {
+        let outcome = self.outcome.borrow().clone();
+        let status = outcome.as_deref().map(|outcome| match outcome {
+            Ok(answer) => answer.status,
+            Err(failure) => failure.status,
+        });
+        status.is_none_or(|status| status.is_server_error() || status.as_u16() == 429)
+    }
+
     /// Marks the payload as posted, so that the login is finished whether or not its callers stay. `false` where all have
     /// left: nothing may be posted then.
     #[must_use]
@@ -188,6 +222,11 @@ impl Waiter {
         outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())
     }
 
+    /// The answer is about to be written to the caller.
+    pub fn begin_write(&self) {
+        self.logins.begin_write(&self.login);
+    }
+
     /// The answer was written to the caller.
     pub fn delivered(mut self) {
         self.is_delivered = true;
@@ -207,10 +246,8 @@ impl Drop for Waiter {
         let is_finished = self.login.outcome.borrow().is_some();
         let is_posted = progress.is_posted;
         drop(progress);
-        if let (Some((key, _)), false) = (&self.login.key, is_posted && !is_finished) {
-            if state.running.get(key).is_some_and(|running| Arc::ptr_eq(running, &self.login)) {
-                state.running.remove(key);
-            }
+        if let (Some((key, _)), false, false) = (&self.login.key, is_finished, is_posted) {
+            state.remove(key, &self.login);
         }
         drop(state);
         if is_finished {
@@ -254,6 +291,9 @@ mod tests {
         let (copy, started) = enter(&logins, 1).unwrap();
         assert!(started.is_none() && login.begin_post());
         finish(&logins, &login, StatusCode::UNAUTHORIZED);
+        // From the first byte on: who reads the answer cannot be faster with a copy.
+        first.begin_write();
+        assert_eq!(enter(&logins, 1).err(), Some(Spent::Used));
         first.delivered();
         assert_eq!(enter(&logins, 1).err(), Some(Spent::Used));
         copy.delivered();
@@ -268,6 +308,7 @@ mod tests {
             let login = login.unwrap();
             assert!(login.begin_post());
             finish(&logins, &login, status);
+            waiter.begin_write();
             if is_written {
                 waiter.delivered();
             } else {

@@ -43,6 +43,13 @@ impl SpentMessages {
     pub fn spend(&mut self, client: &str, message: MessageId, until: u64) {
         self.by_client.entry(client.to_owned()).or_default().insert(message, until);
     }
+
+    /// Forgets a message whose answer did not arrive.
+    pub fn forget(&mut self, client: &str, message: &MessageId) {
+        if let Some(own) = self.by_client.get_mut(client) {
+            own.remove(message);
+        }
+    }
 }
 
 /// How many messages of one client are remembered: as many as its rate allows in the time for which one is kept.

@@ -16,6 +16,7 @@ pub struct Delivery(Arc<Mutex<Vec<Waiter>>>);
 
 impl Delivery {
     fn expect(&self, waiter: Waiter) {
+        waiter.begin_write();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(waiter);
     }
 
