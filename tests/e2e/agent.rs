@@ -116,6 +116,20 @@ impl Agent {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// The log, once this holds for it: a line is written a moment after what it reports.
+    #[track_caller]
+    pub(crate) fn logged(&self, holds: impl Fn(&str) -> bool) -> String {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let log = self.log();
+            if holds(&log) {
+                return log;
+            }
+            assert!(Instant::now() < give_up, "this was never logged: {log}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     pub(crate) fn signal(&self, signal: &str) {
         tool(Command::new("kill").args([signal, &self.child.id().to_string()]));
     }

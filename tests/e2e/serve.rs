@@ -340,11 +340,7 @@ fn a_refused_v1_says_so_to_the_client_and_names_the_user_in_the_log() {
     assert_eq!(reply.problem(422), "policy");
     assert!(reply.body.contains(r#""detail":"payload version v1 is not allowed""#), "{reply:?}");
     let refused = format!("refused: payload v1 for user {} group ", own_user());
-    assert!(
-        agent.log().lines().any(|line| line.contains(&refused) && line.contains("job etl/nightly): ")),
-        "{}",
-        agent.log()
-    );
+    agent.logged(|log| log.lines().any(|line| line.contains(&refused) && line.contains("job etl/nightly): ")));
     let error = stand.run(&["sign", "--payload-version", "v1", "--socket", &agent.socket]).failed(5);
     assert!(error.contains("payload version v1 is not allowed") && error.contains("--payload-version v2"), "{error}");
     agent.end("-TERM");
