@@ -78,6 +78,10 @@ fn a_connection_that_closes_at_once_is_not_taken_for_roots() {
     // The listener takes connections in their order, so all of them were judged before this one.
     assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
     assert_eq!(stand.service.arrived().len(), 1, "{}", gateway.log());
+    // No login was begun for any of them: not as root's, and not until it was seen that nobody waits for it.
+    gateway.wait_for_log("v2 out, 201, ok");
+    let log = gateway.log();
+    assert_eq!(log.lines().filter(|line| line.contains("client finance")).count(), 1, "{log}");
 }
 
 #[test]
