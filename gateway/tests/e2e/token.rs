@@ -68,7 +68,7 @@ pub(crate) fn token() -> &'static Token {
         // Not in /tmp, which may be in memory, where the agent keeps no fuse.
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gateway-token.{}", std::process::id()));
         run(Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../softhsm/provision")).arg(&directory));
-        let public = public_directory("cba-gateway-agent").keep();
+        let public = public_directory(&format!("cba-gateway-agent.{}.", std::process::id())).keep();
         let token = Token { socket: public.join("agent.sock"), audit: directory.join("audit.jsonl"), path: directory };
         let (sender, started) = std::sync::mpsc::channel();
         // The agent ends with the thread that started it, which ends with the process.
@@ -123,11 +123,15 @@ pub(crate) fn public_directory(prefix: &str) -> TempDir {
 
 /// Directories of processes that have ended.
 fn remove_leftovers() {
-    for entry in fs::read_dir(env!("CARGO_TARGET_TMPDIR")).unwrap().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let id = name.strip_prefix("gateway-token.");
-        if id.is_some_and(|id| !Path::new("/proc").join(id).exists()) {
-            let _ = fs::remove_dir_all(entry.path());
+    for (directory, prefix) in
+        [(PathBuf::from(env!("CARGO_TARGET_TMPDIR")), "gateway-token."), (std::env::temp_dir(), "cba-gateway-agent.")]
+    {
+        for entry in fs::read_dir(directory).unwrap().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let id = name.strip_prefix(prefix).and_then(|rest| rest.split('.').next());
+            if id.is_some_and(|id| !Path::new("/proc").join(id).exists()) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
         }
     }
 }
