@@ -177,8 +177,8 @@ impl Explain for Fault {
                 .into(),
             (_, "CKR_KEY_FUNCTION_NOT_PERMITTED") => "the key may not sign; choose one made for signing".into(),
             (_, "CKR_GENERAL_ERROR") if matches!(self, Self::Call { call, .. } if call == "C_Initialize") => {
-                "the module could not start; check its configuration (SoftHSM2: the file that SOFTHSM2_CONF names and \
-                 the token directory in it must exist and be readable; PC/SC modules: pcscd must run); -v shows what the module itself says"
+                "the module could not start; check its configuration, and whether its daemon runs (smart cards: pcscd); -v \
+                 shows what the module itself says"
                     .into()
             }
             _ => "run with -v to see what the module itself says".into(),

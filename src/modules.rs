@@ -27,6 +27,8 @@ pub struct Known {
     package: Option<&'static str>,
     /// Whether it reaches its tokens through pcscd.
     smart_card: bool,
+    /// The group whose members alone it serves.
+    group: Option<&'static str>,
 }
 
 /// Library directories of Debian and Red Hat layouts.
@@ -53,15 +55,18 @@ pub static TABLE: [Known; 14] = [
         &["{lib}/libtpm2_pkcs11.so.1", "{lib}/libtpm2_pkcs11.so", "{lib}/pkcs11/libtpm2_pkcs11.so"],
         Some("libtpm2-pkcs11-1"),
     ),
-    known(
-        "opencryptoki",
-        &[
-            "{lib}/opencryptoki/libopencryptoki.so",
-            "{lib}/opencryptoki/libopencryptoki.so.0",
-            "{lib}/pkcs11/libopencryptoki.so",
-        ],
-        Some("opencryptoki"),
-    ),
+    Known {
+        group: Some("pkcs11"),
+        ..known(
+            "opencryptoki",
+            &[
+                "{lib}/opencryptoki/libopencryptoki.so",
+                "{lib}/opencryptoki/libopencryptoki.so.0",
+                "{lib}/pkcs11/libopencryptoki.so",
+            ],
+            Some("opencryptoki"),
+        )
+    },
     known("kryoptic", &["{lib}/pkcs11/libkryoptic_pkcs11.so", "{lib}/libkryoptic_pkcs11.so"], None),
     known("yubihsm", &["{lib}/pkcs11/yubihsm_pkcs11.so", "{lib}/yubihsm_pkcs11.so"], None),
     known("cloudhsm", &["/opt/cloudhsm/lib/libcloudhsm_pkcs11.so"], None),
@@ -74,7 +79,7 @@ pub static TABLE: [Known; 14] = [
 ];
 
 const fn known(name: &'static str, paths: &'static [&'static str], package: Option<&'static str>) -> Known {
-    Known { name, paths, searched: true, package, smart_card: false }
+    Known { name, paths, searched: true, package, smart_card: false, group: None }
 }
 
 const fn smart_card(name: &'static str, paths: &'static [&'static str], package: &'static str) -> Known {
@@ -178,6 +183,37 @@ pub fn known_by(path: &Path) -> Option<&'static Known> {
 #[must_use]
 pub fn needs_pcscd(path: &Path) -> bool {
     known_by(path).is_some_and(|known| known.smart_card)
+}
+
+/// A group that this user would have to be in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingGroup {
+    /// The group.
+    pub group: &'static str,
+    /// The user.
+    pub user: String,
+}
+
+impl MissingGroup {
+    /// What helps.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        let Self { group, user } = self;
+        format!("the module serves members of group {group} alone: `usermod -aG {group} {user}`, then log in again")
+    }
+}
+
+/// The group that a module's users must be in, where this user is not; root need not.
+#[must_use]
+pub fn missing_group(path: &Path) -> Option<MissingGroup> {
+    let group = known_by(path)?.group?;
+    let user = nix::unistd::geteuid();
+    let id = nix::unistd::Group::from_name(group).ok().flatten()?.gid;
+    let is_in = user.is_root()
+        || nix::unistd::getegid() == id
+        || rustix::process::getgroups().is_ok_and(|groups| groups.iter().any(|own| own.as_raw() == id.as_raw()));
+    let name = nix::unistd::User::from_uid(user).ok().flatten().map_or_else(|| user.to_string(), |user| user.name);
+    (!is_in).then_some(MissingGroup { group, user: name })
 }
 
 /// The SHA-256 of a module's file, in hexadecimal; `None` where it cannot be read.

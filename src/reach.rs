@@ -22,6 +22,7 @@ use crate::worker::wire::{Reply, Request};
 
 pub mod evidence;
 mod login;
+mod module_hints;
 mod open;
 pub(crate) mod pasted;
 mod token_store;
@@ -74,6 +75,7 @@ impl Opened {
         let none_is_here = self.slots.is_empty();
         let slot = selector::select(&self.library, &self.slots, &config.token).map_err(|error| {
             let error = token_store::hint_at_it(error, &self.module);
+            let error = module_hints::of_a_hidden_token(error, &self.library, &self.module);
             let error = pasted::completed(error, &self.module, self.slots.first().map(|slot| slot.id));
             if none_is_here { hint_at_the_sandbox(error, config, &self.module) } else { error }
         })?;
@@ -183,8 +185,11 @@ impl Reached {
     /// When none or several match.
     pub fn identity(&mut self, config: &Config, file: Option<Certificate>) -> Result<Identity> {
         let objects = self.objects()?;
-        let identity = identity::choose(&objects, &config.identity, file, now());
-        let identity = identity.map_err(|error| self.with_whole_commands(error.into()))?;
+        let identity = identity::choose(&objects, &config.identity, file, now()).map_err(|error| {
+            let (certificates, _) = identity::certificates(&objects);
+            let bits = certificates.iter().map(|stored| stored.certificate.bits()).max().unwrap_or_default();
+            self.hint_at_the_key(self.with_whole_commands(error.into()), bits)
+        })?;
         if let Some(notice) = &identity.notice {
             tracing::info!("{notice}");
         }
@@ -196,6 +201,11 @@ impl Reached {
             }
         }
         Ok(identity)
+    }
+
+    /// Adds why the module may not use a key of this size.
+    pub(crate) fn hint_at_the_key(&self, error: Error, bits: usize) -> Error {
+        module_hints::of_a_large_key(error, bits, &self.opened.library, &self.opened.module)
     }
 
     /// Ends the worker: in good order, so that a card is logged out, unless the PIN was refused (some modules would send

@@ -235,7 +235,8 @@ impl Signer {
         }
         result.map_err(|failure| match failure {
             Failure::Worker(error) => {
-                Error::from(error).context(format_args!("cannot sign with {}", self.reached.name()))
+                let error = Error::from(error).context(format_args!("cannot sign with {}", self.reached.name()));
+                self.reached.hint_at_the_key(error, self.identity.certificate.bits())
             }
             Failure::Other(error) => error,
         })

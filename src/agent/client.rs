@@ -247,12 +247,21 @@ pub fn read(path: &str, received: &[u8]) -> Result<Answer, ClientError> {
     let Some(problem) = problem else { return Err(stranger(&format!("status {status} and no problem document"))) };
     Err(ClientError::Refused {
         path: path.to_owned(),
-        kind: problem.kind().unwrap_or(Kind::AgentUnreachable),
+        kind: problem.kind().unwrap_or_else(|| kind_of(status)),
         retry_after: header("Retry-After").and_then(|text| text.parse().ok()),
         code: problem.code,
         title: problem.title,
         detail: problem.detail,
     })
+}
+
+/// What a refusal is whose code is that of a newer agent, by its status.
+fn kind_of(status: u16) -> Kind {
+    match status {
+        403 => Kind::NotAllowed,
+        408 | 429 | 500.. => Kind::AgentUnreachable,
+        _ => Kind::Policy,
+    }
 }
 
 #[cfg(test)]

@@ -98,6 +98,32 @@ struct Json {
     body: Body,
 }
 
+/// An agent's answer: members that this version does not know are ignored, so that a newer agent can add some.
+#[derive(Deserialize)]
+struct Answer {
+    method: String,
+    url: String,
+    headers: Headers,
+    body: AnswerBody,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AnswerBody {
+    #[serde(default, deserialize_with = "present")]
+    encoded_data_format: Option<String>,
+    encoded_data: String,
+    encoded_signed_data: String,
+}
+
+impl From<Answer> for Json {
+    fn from(answer: Answer) -> Self {
+        let Answer { method, url, headers, body } = answer;
+        let AnswerBody { encoded_data_format, encoded_data, encoded_signed_data } = body;
+        Self { method, url, headers, body: Body { encoded_data_format, encoded_data, encoded_signed_data } }
+    }
+}
+
 impl Explain for ReceivedError {
     fn kind(&self) -> Kind {
         Kind::Invalid
@@ -110,7 +136,19 @@ impl Received {
     /// # Errors
     /// The first thing that is wrong with its form.
     pub fn from_json(text: &[u8]) -> Result<Self, ReceivedError> {
-        let json: Json = serde_json::from_slice(text).map_err(ReceivedError::Json)?;
+        Self::from_members(serde_json::from_slice(text).map_err(ReceivedError::Json)?)
+    }
+
+    /// Takes an agent's answer apart. Members that are not known here are ignored and go nowhere.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with its form.
+    pub fn from_agent(text: &[u8]) -> Result<Self, ReceivedError> {
+        let answer: Answer = serde_json::from_slice(text).map_err(ReceivedError::Json)?;
+        Self::from_members(answer.into())
+    }
+
+    fn from_members(json: Json) -> Result<Self, ReceivedError> {
         let to_the_service = AuthUrl::parse(&json.url).is_ok_and(|url| url.authenticate() == json.url);
         if json.method != "POST" || !to_the_service {
             return Err(ReceivedError::Target);
@@ -252,6 +290,7 @@ mod tests {
         fn never_panics(header in "\\PC*", body: Vec<u8>) {
             let _ = Received::from_parts(&header, &body);
             let _ = Received::from_json(&body);
+            let _ = Received::from_agent(&body);
         }
     }
 }

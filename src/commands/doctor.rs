@@ -17,6 +17,7 @@ mod agent;
 mod certificate;
 mod host;
 mod key;
+mod p11_kit;
 mod pcscd;
 mod token;
 

@@ -130,7 +130,7 @@ pub(super) fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<(
     policy::decide_version(&config.policy, wish).allowed()?;
     let start = now();
     let answer = client::sign(socket, *version, job, &Deadline::after(*timeout))?;
-    let received = Received::from_json(&answer.body).map_err(|error| {
+    let received = Received::from_agent(&answer.body).map_err(|error| {
         Error::new(Kind::AgentUnreachable, format!("what answers at {} is no agent: {error}", socket.display()))
     })?;
     let max_age = now().saturating_sub(start) + CLOCK_TOLERANCE;

@@ -3,11 +3,11 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use super::{Opened, pasted, token_store};
+use super::{Opened, module_hints, pasted, token_store};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Explain as _, Kind, Result};
-use crate::facts::Slot;
+use crate::facts::{Library, Slot};
 use crate::fault::Fault;
 use crate::modules::{self, LoadFailure};
 use crate::printable::printable;
@@ -101,9 +101,7 @@ pub fn open_all(
         started.push((path, handle));
     }
     let finish = |(path, handle): (PathBuf, Result<Handle>)| {
-        let opened = handle.and_then(|handle| {
-            loaded(handle, config, path.clone(), deadline).map_err(|error| not_loaded(error, config, &path))
-        });
+        let opened = handle.and_then(|handle| loaded_whole(handle, config, &path, deadline));
         (path, opened)
     };
     started.into_iter().map(finish).collect()
@@ -115,14 +113,34 @@ pub fn open_all(
 /// When it cannot be loaded or initialised, or its slots cannot be listed.
 fn open_module(spare: Option<Spare>, config: &Config, path: PathBuf, deadline: &Deadline) -> Result<Opened> {
     let handle = start(spare, config, &path, deadline)?;
-    loaded(handle, config, path.clone(), deadline).map_err(|error| {
-        let error = not_loaded(error, config, &path);
+    loaded_whole(handle, config, &path, deadline).map_err(|error| {
         let withheld = handle::withheld();
         if withheld.is_empty() || config.module_debug {
             return error;
         }
         error.hint(format!("{} was kept from the module; --module-debug hands it on", withheld.join(", ")))
     })
+}
+
+/// The same once more, in a new worker each time, while the module passes over tokens that are there: with one of them
+/// hidden, an index means another token, and a single token seems to be the only one.
+fn loaded_whole(handle: Handle, config: &Config, path: &Path, deadline: &Deadline) -> Result<Opened> {
+    const READINGS: usize = 6;
+    let mut opened = loaded(handle, config, path.to_owned(), deadline)?;
+    for _ in 1..READINGS {
+        let hidden = token_store::passed_over(path, &opened.slots);
+        if hidden == 0 {
+            return Ok(opened);
+        }
+        tracing::debug!("the module passes over {hidden} of its tokens; it is loaded again");
+        opened.handle.close();
+        opened = loaded(start(None, config, path, deadline)?, config, path.to_owned(), deadline)?;
+    }
+    let hidden = token_store::passed_over(path, &opened.slots);
+    if hidden > 0 {
+        tracing::warn!("the module passes over {hidden} of the tokens in its directory; their files may be damaged");
+    }
+    Ok(opened)
 }
 
 /// Refuses a module that others can change, or warns of it, as the configuration says.
@@ -145,7 +163,7 @@ pub fn check_module(config: &Config, path: &Path) -> Result<()> {
 }
 
 /// Names the module, and why its file could not be loaded.
-fn not_loaded(error: HandleError, config: &Config, path: &Path) -> Error {
+fn not_loaded(error: HandleError, last_words: Vec<String>, config: &Config, path: &Path) -> Error {
     let failure = match &error {
         HandleError::Fault(Fault::Load(said)) => LoadFailure::of(path, Some(said)),
         // The loader itself crashes on a file that is not whole.
@@ -153,9 +171,8 @@ fn not_loaded(error: HandleError, config: &Config, path: &Path) -> Error {
         _ => None,
     };
     let Some(failure) = failure else {
-        let could_not_start = matches!(&error, HandleError::Fault(Fault::Call { call, .. }) if call == "C_Initialize");
         let error = Error::from(error).context(format_args!("cannot use the module {}", path.display()));
-        let error = if could_not_start { token_store::hint_at_obstacles(error, path) } else { error };
+        let error = module_hints::of_a_start(error, last_words, config, path);
         return hint_at_the_sandbox(error, config, path);
     };
     let may_be_the_sandbox = failure.may_be_the_sandbox();
@@ -189,16 +206,14 @@ fn start(spare: Option<Spare>, config: &Config, path: &Path, deadline: &Deadline
 }
 
 /// Waits until a worker has confined itself and loaded its module.
-fn loaded(mut handle: Handle, config: &Config, module: PathBuf, deadline: &Deadline) -> Result<Opened, HandleError> {
-    let report = handle.sandbox(profile(config, &module), deadline)?;
+fn loaded(mut handle: Handle, config: &Config, module: PathBuf, deadline: &Deadline) -> Result<Opened> {
+    let answered = answers(&mut handle, config, &module, deadline);
+    let (report, library, slots) = answered.map_err(|error| not_loaded(error, handle.last_lines(), config, &module))?;
     let profile = report.as_ref().and_then(|report| Profile::named(&report.profile));
     let confinement = report.zip(profile).map(|(report, profile)| {
         let SandboxReport { landlock_abi, system_calls, .. } = report;
         sandbox::judge(profile, InForce { landlock_abi, system_calls })
     });
-    let Reply::Opened { library, slots } = handle.answer(LOADING, deadline)? else {
-        return Err(handle.out_of_turn(LOADING));
-    };
     let digest = || modules::sha256(&module).unwrap_or_else(|| "not readable".into());
     if tracing::enabled!(tracing::Level::DEBUG) {
         tracing::debug!("module {} (SHA-256 {})", module.display(), digest());
@@ -214,4 +229,17 @@ fn loaded(mut handle: Handle, config: &Config, module: PathBuf, deadline: &Deadl
         handle.when_waiting(|| tracing::info!("the token waits, perhaps for a touch"));
     }
     Ok(Opened { handle, module, library, slots, confinement })
+}
+
+fn answers(
+    handle: &mut Handle,
+    config: &Config,
+    module: &Path,
+    deadline: &Deadline,
+) -> Result<(Option<SandboxReport>, Library, Vec<Slot>), HandleError> {
+    let report = handle.sandbox(profile(config, module), deadline)?;
+    match handle.answer(LOADING, deadline)? {
+        Reply::Opened { library, slots } => Ok((report, library, slots)),
+        _ => Err(handle.out_of_turn(LOADING)),
+    }
 }

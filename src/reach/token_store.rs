@@ -10,9 +10,10 @@ use nix::unistd::{Gid, Group, Uid, User};
 use rustix::fs::{Access, access};
 
 use crate::error::{Error, Kind};
+use crate::facts::Slot;
 use crate::modules;
 use crate::sandbox::{Profile, TokenStore, token_store};
-use crate::selector::SelectError;
+use crate::selector::{self, SelectError};
 
 /// Adds what keeps this user from the tokens, and where the module looks for them, to an error of the selection.
 pub(super) fn hint_at_it(error: SelectError, module: &Path) -> Error {
@@ -28,16 +29,29 @@ pub(super) fn hint_at_it(error: SelectError, module: &Path) -> Error {
     error
 }
 
-/// The same for a module that could not start.
-pub(super) fn hint_at_obstacles(mut error: Error, module: &Path) -> Error {
-    let obstacles = store_of(module).map(|store| obstacles(&store)).unwrap_or_default();
-    error.hints.splice(0..0, obstacles);
-    error
+/// What keeps this user from the tokens of a module.
+pub(super) fn obstacles_of(module: &Path) -> Vec<String> {
+    store_of(module).map(|store| obstacles(&store)).unwrap_or_default()
+}
+
+/// How many of SoftHSM2's tokens the module does not show although this user may read them. While another process writes
+/// a token at its login, the module may find its file incomplete, and passes over it or fails to read it (SoftHSMv2 issue 757).
+pub(super) fn passed_over(module: &Path, slots: &[Slot]) -> usize {
+    if modules::known_by(module).is_none_or(|known| known.name != "softhsm2") {
+        return 0;
+    }
+    let Some(store) = store_of(module) else { return 0 };
+    let entries = store.directories.iter().filter_map(|directory| fs::read_dir(directory).ok()).flatten();
+    let is_token =
+        |path: &Path| ["token.object", "sqlite3.db"].iter().any(|file| may_read(&path.join(file), Access::READ_OK));
+    let stored = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_token(path)).count();
+    stored.saturating_sub(selector::indexed(slots).filter(|slot| slot.error.is_none()).count())
 }
 
 fn store_of(module: &Path) -> Option<TokenStore> {
-    let profile = modules::known_by(module).and_then(|known| Profile::named(known.name));
-    profile.and_then(token_store)
+    // p11-kit reads the tokens of several modules.
+    let known = modules::known_by(module).filter(|known| known.name != "p11-kit")?;
+    Profile::named(known.name).and_then(token_store)
 }
 
 fn obstacles(store: &TokenStore) -> Vec<String> {

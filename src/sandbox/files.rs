@@ -8,7 +8,7 @@ use landlock::{
 };
 
 use super::SandboxError;
-use super::places::{families, library_directories, paths, stores};
+use super::places::{families, library_directories, logs, paths, stores};
 use super::profile::{EVERY_READ, EVERY_WRITE, Family, Profile, reads_of_the_network};
 
 /// The rules are written for this kernel interface; an older kernel holds those that it knows.
@@ -48,6 +48,7 @@ fn allow(ruleset: RulesetCreated, profile: &Profile, module: &Path) -> Result<Ru
         .add_rules(path_beneath_rules(paths(&EVERY_WRITE), read | AccessFs::WriteFile))?
         .add_rules(path_beneath_rules(paths(profile.writes), read | write))?
         .add_rules(path_beneath_rules(stores(profile), read | write))?
+        .add_rules(path_beneath_rules(logs(profile), read | AccessFs::WriteFile))?
         .add_rules(path_beneath_rules(paths(profile.devices), device))?
         .add_rules(path_beneath_rules(paths(profile.sockets), AccessFs::ResolveUnix))
 }

@@ -72,13 +72,33 @@ pub fn token_store(profile: &Profile) -> Option<TokenStore> {
         }
         Store::Tpm => {
             // The first that is there, in the order of tpm2-pkcs11.
-            let directories = paths(&["$TPM2_PKCS11_STORE", "/etc/tpm2_pkcs11", "~/.tpm2_pkcs11"]);
+            let directories = paths(&[
+                "$TPM2_PKCS11_STORE",
+                "/etc/tpm2_pkcs11",
+                "$XDG_DATA_HOME/tpm2-pkcs11",
+                "~/.local/share/tpm2-pkcs11",
+                "~/.tpm2_pkcs11",
+            ]);
             let first = directories.iter().find(|path| path.exists()).or(directories.first()).cloned();
             let directories = first.into_iter().collect();
             Some(TokenStore { variable: "TPM2_PKCS11_STORE", configuration: None, directories })
         }
         Store::Fixed => None,
     }
+}
+
+/// Where the module writes its log, as its configuration says. The file is made where it is missing, since a sandbox knows
+/// files that are there alone.
+pub(super) fn logs(profile: &Profile) -> Vec<PathBuf> {
+    if profile.store != Store::SoftHsm {
+        return Vec::new();
+    }
+    let log = configuration(&SOFTHSM_CONFIGURATION).and_then(|text| setting(&text, "log.file"));
+    let log = log.filter(|path| {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        path.is_absolute() && File::options().append(true).create(true).mode(0o600).open(path).is_ok()
+    });
+    log.into_iter().collect()
 }
 
 /// The sockets that the module may open here.
@@ -126,8 +146,13 @@ fn softhsm() -> Vec<PathBuf> {
 
 /// `directories.tokendir` of softhsm2.conf(5).
 fn token_directory(text: &str) -> Option<PathBuf> {
+    setting(text, "directories.tokendir")
+}
+
+/// The path of a setting of softhsm2.conf(5); the last one counts.
+fn setting(text: &str, name: &str) -> Option<PathBuf> {
     let mut settings = text.lines().rev().filter_map(|line| line.split('#').next()?.split_once('='));
-    let found = settings.find(|(key, _)| key.trim() == "directories.tokendir");
+    let found = settings.find(|(key, _)| key.trim() == name);
     found.map(|(_, value)| PathBuf::from(value.trim())).filter(|path| !path.as_os_str().is_empty())
 }
 

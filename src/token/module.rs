@@ -5,8 +5,8 @@ use std::path::Path;
 use cryptoki::slot::TokenInfo;
 use cryptoki_sys::{
     CK_SLOT_INFO, CK_TOKEN_INFO, CK_VERSION, CKF_HW_SLOT, CKF_LOGIN_REQUIRED, CKF_OS_LOCKING_OK,
-    CKF_PROTECTED_AUTHENTICATION_PATH, CKF_TOKEN_INITIALIZED, CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY,
-    CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED, CKF_USER_PIN_TO_BE_CHANGED,
+    CKF_PROTECTED_AUTHENTICATION_PATH, CKF_TOKEN_INITIALIZED, CKF_TOKEN_PRESENT, CKF_USER_PIN_COUNT_LOW,
+    CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED, CKF_USER_PIN_TO_BE_CHANGED,
 };
 
 use super::raw::Functions;
@@ -54,8 +54,9 @@ impl Module {
     /// # Errors
     /// What `C_GetSlotList` answered.
     pub fn slots(&self) -> Result<Vec<SlotFacts>, Fault> {
-        let slots = self.functions.slots()?;
-        Ok(slots.into_iter().map(|slot| read_slot(&self.functions, slot)).collect())
+        // Some modules list empty readers too.
+        let slots = self.functions.slots()?.into_iter().filter(|slot| !is_empty(&self.functions, *slot));
+        Ok(slots.map(|slot| read_slot(&self.functions, slot)).collect())
     }
 
     /// Opens a read-only session.
@@ -70,6 +71,12 @@ impl Module {
     pub fn finalize(&self) {
         let _ = self.functions.finalize();
     }
+}
+
+/// Whether both the slot and its token say that there is none.
+fn is_empty(functions: &Functions, slot: u64) -> bool {
+    functions.slot_info(slot).is_ok_and(|info| info.flags & CKF_TOKEN_PRESENT == 0)
+        && functions.token_info(slot).is_err_and(|fault| fault.ckr() == "CKR_TOKEN_NOT_PRESENT")
 }
 
 /// What a slot and its token say of themselves, as far as it can be read.

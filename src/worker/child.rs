@@ -142,6 +142,12 @@ impl Process {
         (self.ended.as_ref().map(AsFd::as_fd), self.output.pipe_to_poll().map(AsFd::as_fd))
     }
 
+    /// The last lines that the process has printed; what is on its way is read first.
+    pub(super) fn last_lines(&mut self) -> Vec<String> {
+        while self.output.log() == Rest::Some {}
+        self.output.last_lines()
+    }
+
     /// Logs what the process has printed, some of it at a time.
     pub(super) fn log_output(&mut self) -> Rest {
         self.output.log()

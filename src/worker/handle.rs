@@ -191,6 +191,12 @@ impl Handle {
         }
     }
 
+    /// The last lines that the module has printed. Ask only before it was given a PIN.
+    #[must_use]
+    pub fn last_lines(&mut self) -> Vec<String> {
+        self.process.last_lines()
+    }
+
     /// Logs what the module has printed, some of it at a time.
     pub fn log_output(&mut self) -> Rest {
         self.process.log_output()

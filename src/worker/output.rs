@@ -1,6 +1,7 @@
 //! What a module prints: read while its worker is waited for, and logged line by line, never mixed into the front's own
 //! output raw.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -18,7 +19,12 @@ pub(super) struct Output {
     pipe: Option<OwnedFd>,
     /// The beginning of a line.
     pending: Vec<u8>,
+    /// The last lines, escaped.
+    last: VecDeque<String>,
 }
+
+/// How many lines are kept for an error.
+const KEPT: usize = 3;
 
 /// What is left to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +43,7 @@ impl Output {
         let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         // Ours alone: a module may count on its output's waiting for room.
         rustix::fs::fcntl_setfl(&ours, rustix::fs::OFlags::NONBLOCK)?;
-        Ok((Self { pipe: Some(ours), pending: Vec::new() }, theirs))
+        Ok((Self { pipe: Some(ours), pending: Vec::new(), last: VecDeque::new() }, theirs))
     }
 
     /// To be waited for beside what is wanted; none once it has ended.
@@ -76,6 +82,11 @@ impl Output {
         self.end();
     }
 
+    /// The last lines, in their order.
+    pub(super) fn last_lines(&self) -> Vec<String> {
+        self.last.iter().rev().cloned().collect()
+    }
+
     fn end(&mut self) {
         self.pipe = None;
         self.log_line();
@@ -96,8 +107,11 @@ impl Output {
 
     fn log_line(&mut self) {
         if !self.pending.is_empty() {
-            tracing::debug!(target: "cba_agent::module", "module: {}", printable_bytes(&self.pending));
+            let line = printable_bytes(&self.pending).to_string();
+            tracing::debug!(target: "cba_agent::module", "module: {line}");
             self.pending.clear();
+            self.last.truncate(KEPT - 1);
+            self.last.push_front(line);
         }
     }
 }

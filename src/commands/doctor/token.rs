@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Findings, key, pcscd};
+use super::{Findings, key, p11_kit, pcscd};
 use crate::certificate::{Certificate, utc};
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -44,6 +44,10 @@ fn reach(config: &Config, findings: &mut Findings) -> Option<Reached> {
         Ok(candidates) => candidates,
         Err(error) => return findings.end("module", &error.into()),
     };
+    for missing in candidates.iter().filter_map(|path| modules::missing_group(path)) {
+        let found = format!("user {} is not in group {}, and the module may hang", missing.user, missing.group);
+        findings.fail("module's group", found, missing.remedy());
+    }
     let deadline = Deadline::after(config.sign.timeout);
     let opened = match reach::open(config, &deadline) {
         Ok(opened) => opened,
@@ -57,6 +61,9 @@ fn reach(config: &Config, findings: &mut Findings) -> Option<Reached> {
     findings.ok("module", format!("{} (SHA-256 {digest}), {}", path.display(), opened.library.description));
     if let Some(how) = modules::writable_by_others(&path) {
         findings.warn("module", how, "`serve` refuses it: let root alone write the file and the directories above");
+    }
+    if modules::known_by(&path).is_some_and(|known| known.name.starts_with("p11-kit")) {
+        p11_kit::check(findings);
     }
     sandbox(&opened, config, findings);
     readers(&[path], config, findings);

@@ -8,6 +8,7 @@
 //! C_Sign#2+=0x30       from the second call on      C_Sign=abort       end the process by a signal
 //! C_Sign=spawn         start a process that stays  C_Sign=flood       write far more than a pipe holds
 //! C_Sign=corrupt       flip a bit of the output     C_Sign=noise       write to standard output and error
+//! C_Initialize=cry:5   write to standard error, and return that value
 //! C_Sign=strip         drop the zeros before a signature, and log `stripped`
 //! C_Sign=widen         put a zero before a signature
 //! C_Sign=half          send the front half of an answer, and never return
@@ -22,6 +23,10 @@
 //! late+20000           set them from the second reading on
 //! blank:2              no serial number in the first readings, as while another process writes
 //! clock                a clock field that does not parse
+//! autologin            each session logs in by itself, with the PIN in FAULTY_PIN
+//! empty-reader         a slot without a token before the others, also where only slots with a token are asked for
+//! library:2.20         another version of the library
+//! other-key            from the second C_SignInit on, another private key signs
 //! pad:nul              a token's fields padded with NUL     latin1   a label that is not UTF-8
 //! serial=0000          another serial number        label=x            another label
 //! attr:202=01          an attribute's value         attr:120=missing   CKR_ATTRIBUTE_TYPE_INVALID
@@ -61,6 +66,7 @@ mod wrap;
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     Return(CK_RV),
+    Cry(CK_RV),
     Delay(u64),
     Hang,
     Abort,
@@ -188,6 +194,10 @@ impl Fault {
             ("delay", time) => Self::Delay(time.parse().expect("milliseconds")),
             ("hang", _) => Self::Hang,
             ("abort", _) => Self::Abort,
+            ("cry", value) => match Self::parse(value) {
+                Self::Return(value) => Self::Cry(value),
+                _ => panic!("no value: {text}"),
+            },
             ("corrupt", _) => Self::Corrupt,
             ("strip", _) => Self::Strip,
             ("widen", _) => Self::Widen,
@@ -212,6 +222,10 @@ impl Fault {
     pub(crate) fn before(&self) -> Option<CK_RV> {
         match self {
             Self::Return(value) => return Some(*value),
+            Self::Cry(value) => {
+                eprintln!("ERROR: no such file\u{1b}[31m");
+                return Some(*value);
+            }
             Self::Delay(time) => std::thread::sleep(Duration::from_millis(*time)),
             Self::Hang => hang(),
             Self::Half => {

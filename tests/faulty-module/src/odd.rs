@@ -10,6 +10,9 @@ pub(crate) unsafe extern "C" fn token_info(slot: CK_SLOT_ID, info: CK_TOKEN_INFO
     if let Some(value) = PLAN.enter("C_GetTokenInfo").and_then(|fault| fault.before()) {
         return value;
     }
+    if slot == EMPTY && PLAN.has("empty-reader") {
+        return CKR_TOKEN_NOT_PRESENT;
+    }
     // SAFETY: the structure is the caller's, and valid by the standard.
     unsafe {
         let value = REAL.1.C_GetTokenInfo.map_or(CKR_FUNCTION_NOT_SUPPORTED, |real| real(slot, info));
@@ -44,6 +47,64 @@ pub(crate) unsafe extern "C" fn token_info(slot: CK_SLOT_ID, info: CK_TOKEN_INFO
         }
     }
     CKR_OK
+}
+
+/// An empty reader before the others, whatever the caller asks for.
+const EMPTY: CK_SLOT_ID = 0;
+
+/// `C_GetSlotList` with an empty reader as told.
+pub(crate) unsafe extern "C" fn slot_list(present: CK_BBOOL, slots: CK_SLOT_ID_PTR, count: CK_ULONG_PTR) -> CK_RV {
+    if let Some(value) = PLAN.enter("C_GetSlotList").and_then(|fault| fault.before()) {
+        return value;
+    }
+    let Some(real) = REAL.1.C_GetSlotList else { return CKR_FUNCTION_NOT_SUPPORTED };
+    let more = CK_ULONG::from(PLAN.has("empty-reader"));
+    // SAFETY: the buffers are the caller's, and as long as said.
+    unsafe {
+        if slots.is_null() || more == 0 {
+            let value = real(present, slots, count);
+            *count += more;
+            return value;
+        }
+        *count -= more;
+        let value = real(present, slots.add(1), count);
+        *slots = EMPTY;
+        *count += more;
+        value
+    }
+}
+
+/// `C_GetSlotInfo` with an empty reader as told.
+pub(crate) unsafe extern "C" fn slot_info(slot: CK_SLOT_ID, info: CK_SLOT_INFO_PTR) -> CK_RV {
+    if let Some(value) = PLAN.enter("C_GetSlotInfo").and_then(|fault| fault.before()) {
+        return value;
+    }
+    // SAFETY: the structure is the caller's, and valid by the standard.
+    unsafe {
+        if slot == EMPTY && PLAN.has("empty-reader") {
+            *info = CK_SLOT_INFO::default();
+            fill(&mut (*info).slotDescription, "Laptop reader");
+            return CKR_OK;
+        }
+        REAL.1.C_GetSlotInfo.map_or(CKR_FUNCTION_NOT_SUPPORTED, |real| real(slot, info))
+    }
+}
+
+/// `C_GetInfo` with a library version as told.
+pub(crate) unsafe extern "C" fn info(info: CK_INFO_PTR) -> CK_RV {
+    if let Some(value) = PLAN.enter("C_GetInfo").and_then(|fault| fault.before()) {
+        return value;
+    }
+    // SAFETY: the structure is the caller's, and valid by the standard.
+    unsafe {
+        let value = REAL.1.C_GetInfo.map_or(CKR_FUNCTION_NOT_SUPPORTED, |real| real(info));
+        for version in PLAN.values("library:") {
+            let (major, minor) = version.split_once('.').expect("library:MAJOR.MINOR");
+            let number = |text: &str| text.parse().expect("a number");
+            (*info).libraryVersion = CK_VERSION { major: number(major), minor: number(minor) };
+        }
+        value
+    }
 }
 
 /// `C_GetMechanismList` without the mechanisms taken away.

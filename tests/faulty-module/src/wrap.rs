@@ -27,6 +27,11 @@ macro_rules! wrap {
             list.C_GetFunctionList = Some(crate::C_GetFunctionList);
             list.C_Sign = Some(sign);
             list.C_Login = Some(login);
+            list.C_GetInfo = Some(odd::info);
+            list.C_GetSlotList = Some(odd::slot_list);
+            list.C_GetSlotInfo = Some(odd::slot_info);
+            list.C_OpenSession = Some(open_session);
+            list.C_SignInit = Some(sign_init);
             list.C_GetTokenInfo = Some(odd::token_info);
             list.C_GetAttributeValue = Some(odd::attribute_value);
             list.C_GetMechanismList = Some(odd::mechanism_list);
@@ -38,11 +43,7 @@ macro_rules! wrap {
 wrap! {
     C_Initialize(arguments: CK_VOID_PTR);
     C_Finalize(reserved: CK_VOID_PTR);
-    C_GetInfo(info: CK_INFO_PTR);
-    C_GetSlotList(present: CK_BBOOL, slots: CK_SLOT_ID_PTR, count: CK_ULONG_PTR);
-    C_GetSlotInfo(slot: CK_SLOT_ID, info: CK_SLOT_INFO_PTR);
     C_GetMechanismInfo(slot: CK_SLOT_ID, kind: CK_MECHANISM_TYPE, info: CK_MECHANISM_INFO_PTR);
-    C_OpenSession(slot: CK_SLOT_ID, flags: CK_FLAGS, application: CK_VOID_PTR, notify: CK_NOTIFY, session: CK_SESSION_HANDLE_PTR);
     C_CloseSession(session: CK_SESSION_HANDLE);
     C_CloseAllSessions(slot: CK_SLOT_ID);
     C_GetSessionInfo(session: CK_SESSION_HANDLE, info: CK_SESSION_INFO_PTR);
@@ -50,11 +51,61 @@ wrap! {
     C_FindObjectsInit(session: CK_SESSION_HANDLE, template: CK_ATTRIBUTE_PTR, count: CK_ULONG);
     C_FindObjects(session: CK_SESSION_HANDLE, found: CK_OBJECT_HANDLE_PTR, most: CK_ULONG, count: CK_ULONG_PTR);
     C_FindObjectsFinal(session: CK_SESSION_HANDLE);
-    C_SignInit(session: CK_SESSION_HANDLE, mechanism: CK_MECHANISM_PTR, key: CK_OBJECT_HANDLE);
     C_CreateObject(session: CK_SESSION_HANDLE, template: CK_ATTRIBUTE_PTR, count: CK_ULONG, object: CK_OBJECT_HANDLE_PTR);
     C_DestroyObject(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE);
     C_SignUpdate(session: CK_SESSION_HANDLE, part: CK_BYTE_PTR, length: CK_ULONG);
     C_SignFinal(session: CK_SESSION_HANDLE, signature: CK_BYTE_PTR, length: CK_ULONG_PTR);
+}
+
+unsafe extern "C" fn open_session(
+    slot: CK_SLOT_ID,
+    flags: CK_FLAGS,
+    application: CK_VOID_PTR,
+    notify: CK_NOTIFY,
+    session: CK_SESSION_HANDLE_PTR,
+) -> CK_RV {
+    if let Some(value) = PLAN.enter("C_OpenSession").and_then(|fault| fault.before()) {
+        return value;
+    }
+    // SAFETY: the arguments are handed on as they came, and the session is there after CKR_OK.
+    unsafe {
+        let open = REAL.1.C_OpenSession.expect("C_OpenSession");
+        let value = open(slot, flags, application, notify, session);
+        if value == CKR_OK && PLAN.has("autologin") {
+            let mut pin = std::env::var("FAULTY_PIN").expect("FAULTY_PIN").into_bytes();
+            REAL.1.C_Login.expect("C_Login")(*session, CKU_USER, pin.as_mut_ptr(), pin.len() as CK_ULONG);
+        }
+        value
+    }
+}
+
+/// With another private key from the second call on, as a handle means after a reset.
+unsafe extern "C" fn sign_init(
+    session: CK_SESSION_HANDLE,
+    mechanism: CK_MECHANISM_PTR,
+    key: CK_OBJECT_HANDLE,
+) -> CK_RV {
+    if let Some(value) = PLAN.enter("C_SignInit").and_then(|fault| fault.before()) {
+        return value;
+    }
+    let count = PLAN.calls.lock().unwrap().get("C_SignInit").copied().unwrap_or(0);
+    let key = if PLAN.has("other-key") && count > 1 { unsafe { other_key(session, key) } } else { key };
+    // SAFETY: the arguments are handed on as they came.
+    REAL.1.C_SignInit.map_or(CKR_FUNCTION_NOT_SUPPORTED, |real| unsafe { real(session, mechanism, key) })
+}
+
+/// A private key that is not this one.
+unsafe fn other_key(session: CK_SESSION_HANDLE, key: CK_OBJECT_HANDLE) -> CK_OBJECT_HANDLE {
+    let (mut class, mut found, mut count) = (CKO_PRIVATE_KEY, [0; 8], 0);
+    let length = size_of::<CK_OBJECT_CLASS>() as CK_ULONG;
+    let mut template = CK_ATTRIBUTE { type_: CKA_CLASS, pValue: (&raw mut class).cast(), ulValueLen: length };
+    // SAFETY: the buffers are as long as said, and outlive the calls.
+    unsafe {
+        REAL.1.C_FindObjectsInit.unwrap()(session, &mut template, 1);
+        REAL.1.C_FindObjects.unwrap()(session, found.as_mut_ptr(), 8, &mut count);
+        REAL.1.C_FindObjectsFinal.unwrap()(session);
+    }
+    found[..count as usize].iter().copied().find(|other| *other != key).unwrap_or(key)
 }
 
 unsafe extern "C" fn sign(

@@ -1,0 +1,73 @@
+//! An agent and a client of different versions; the promise is in docs/clients.md.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
+
+use serde_json::{Value, json};
+
+use crate::sign::openssl_accepts;
+use crate::stand::Stand;
+
+/// Answers one request on a socket with this status and body, and returns what was asked.
+fn agent(stand: &Stand, status: &str, body: &Value) -> (String, std::thread::JoinHandle<Value>) {
+    let socket = stand.file("other.sock");
+    let _ = std::fs::remove_file(&socket);
+    let listener = UnixListener::bind(&socket).unwrap();
+    let kind = if status.starts_with("200") { "application/json" } else { "application/problem+json" };
+    let body = body.to_string();
+    let head =
+        format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nX-New: 1\r\nContent-Length: {}\r\n\r\n", body.len());
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = vec![0; 4096];
+        let length = stream.read(&mut request).unwrap();
+        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        let request = String::from_utf8(request[..length].to_vec()).unwrap();
+        assert!(request.starts_with("POST /sign HTTP/1.1\r\n"), "{request}");
+        serde_json::from_str(request.split("\r\n\r\n").nth(1).unwrap()).unwrap()
+    });
+    (socket, thread)
+}
+
+#[test]
+fn a_client_ignores_what_a_newer_agent_adds_to_its_answer() {
+    let stand = Stand::new();
+    let mut answer: Value = serde_json::from_str(&stand.sign(&[]).ok()).unwrap();
+    answer["agent"] = json!({ "version": "9.0", "more": [1] });
+    answer["headers"]["X-New"] = json!("x");
+    answer["body"]["encodedDataMore"] = json!(null);
+    let (socket, asked) = agent(&stand, "200 OK", &answer);
+    let printed: Value = serde_json::from_str(&stand.run(&["sign", "--socket", &socket]).ok()).unwrap();
+    openssl_accepts(&stand, &printed);
+    let members = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(members(&printed), ["body", "headers", "method", "url"]);
+    assert_eq!(members(&printed["headers"]), ["Authorization", "Content-Type"]);
+    assert_eq!(printed["body"].as_object().unwrap().len(), 3);
+    asked.join().unwrap();
+}
+
+#[test]
+fn a_client_asks_for_no_more_than_the_first_agent_knew() {
+    let stand = Stand::new();
+    let answer: Value = serde_json::from_str(&stand.sign(&[]).ok()).unwrap();
+    for (job, expected) in [
+        (&[][..], json!({ "payload_version": "v2" })),
+        (&["--job", "nightly"], json!({ "payload_version": "v2", "job": "nightly" })),
+    ] {
+        let (socket, asked) = agent(&stand, "200 OK", &answer);
+        stand.run(&[&["sign", "--socket", &socket], job].concat()).ok();
+        assert_eq!(asked.join().unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_refusal_that_a_client_does_not_know_counts_by_its_status() {
+    let stand = Stand::new();
+    for (status, code) in [("403 Forbidden", 5), ("422 x", 5), ("418 x", 5), ("429 x", 9), ("503 x", 9), ("599 x", 9)] {
+        let problem = json!({ "title": "new", "status": 0, "code": "a_new_code", "more": {} });
+        let (socket, asked) = agent(&stand, status, &problem);
+        let error = stand.run(&["sign", "--socket", &socket]).failed(code);
+        assert!(error.contains("a_new_code"), "{error}");
+        asked.join().unwrap();
+    }
+}

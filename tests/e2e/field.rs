@@ -1,0 +1,250 @@
+//! Reports of the last two years about PKCS#11 stacks and tools; docs/field-reports.md lists them, each with its test.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::deadline::Finish as _;
+use crate::sign::openssl_accepts;
+use crate::stand::{Run, Stand, faulty_module, needs_root};
+
+fn accepted(stand: &Stand, run: Run) {
+    let request: Value = serde_json::from_str(&run.ok()).unwrap();
+    openssl_accepts(stand, &request);
+}
+
+/// The faulty module under the file name of another one, with these rules and without that one's sandbox.
+fn named(stand: &mut Stand, file: &str, rules: &str) -> String {
+    stand.faulty(rules);
+    let module = stand.file(file);
+    std::fs::copy(faulty_module(), &module).unwrap();
+    stand.set("CBA_AGENT_SANDBOX", "off");
+    stand.use_module(Some(&module));
+    module
+}
+
+#[test]
+fn a_hundred_parallel_signatures_all_verify() {
+    let stand = Stand::new();
+    let source = stand.pin_source();
+    let start = |_| -> Child {
+        let mut command = stand.command(&["sign", "--pin-source", &source, "--timeout", "10m"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let running: Vec<Child> = (0..100).map(start).collect();
+    for child in running {
+        accepted(&stand, Run::from_output(child.wait_with_output().unwrap()));
+    }
+}
+
+#[test]
+fn an_elliptic_key_of_the_same_id_is_passed_over() {
+    let stand = Stand::new();
+    stand.pkcs11_tool(&["--keypairgen", "--key-type", "EC:prime256v1", "--id", "01", "--label", "cba"]);
+    accepted(&stand, stand.sign(&[]));
+    accepted(&stand, stand.sign(&["--key-id", "01", "--key-label", "cba"]));
+}
+
+#[test]
+fn a_mechanism_without_information_is_tried() {
+    let mut stand = Stand::new();
+    stand.faulty("C_GetMechanismInfo=0x70");
+    assert!(stand.run(&["list"]).ok().contains("signs by CKM_SHA512_RSA_PKCS"));
+    accepted(&stand, stand.sign(&[]));
+}
+
+#[test]
+fn a_token_without_login_signs_without_a_pin_source() {
+    let mut stand = Stand::new();
+    // The module logs in by itself, as one does whose token wants nobody's PIN.
+    stand.faulty("flags-4;autologin");
+    stand.set("FAULTY_PIN", stand.pin());
+    accepted(&stand, stand.run(&["sign"]));
+    let socket = stand.file("agent.sock");
+    let user = rustix::process::geteuid().as_raw().to_string();
+    let serve = stand.command(&["serve", "--socket", &socket, "--allow-users", &user]);
+    let mut agent = crate::agent::Agent::start(&stand, serve);
+    agent.hear("STATUS=ready");
+    accepted(&stand, stand.run(&["sign", "--socket", &socket]));
+    assert_eq!(stand.calls("C_Login"), 0);
+}
+
+#[test]
+fn an_empty_reader_before_the_token_is_not_slot_0() {
+    let mut stand = Stand::new();
+    stand.faulty("empty-reader");
+    accepted(&stand, stand.sign(&["--slot", "0"]));
+    accepted(&stand, stand.sign(&[]));
+    let list: Value = serde_json::from_str(&stand.run(&["list", "--json"]).ok()).unwrap();
+    assert_eq!(list["modules"][0]["slots"][0]["index"], 0);
+}
+
+#[test]
+fn tokens_without_a_serial_number_are_told_apart_by_slot() {
+    let mut stand = Stand::new();
+    stand.provision(&["--label", "second"]);
+    stand.faulty("label=same;serial=");
+    let error = stand.sign(&["--token-label", "same"]).failed(3);
+    let uris: Vec<&str> = error.lines().filter_map(|line| line.split('\'').nth(1)).collect();
+    assert_eq!(uris.len(), 2, "{error}");
+    uris.iter().for_each(|uri| accepted(&stand, stand.sign(&["--uri", uri])));
+}
+
+#[test]
+fn pins_pass_to_the_token_unchanged() {
+    for pin in ["1234", " 1 2 3 ", "p\u{e4}ss w\u{f6}rd", "\u{1f511}\u{1f511}", "%41;|&?=#\"'\\", &"x".repeat(255)] {
+        let stand = Stand::new();
+        let module = crate::stand::softhsm_module();
+        let mut change = Command::new("pkcs11-tool");
+        change.args(["--module", &module, "--login", "--change-pin", "--pin", "env:OLD", "--new-pin", "env:NEW"]);
+        change.env("SOFTHSM2_CONF", stand.file("softhsm2.conf")).env("OLD", stand.pin()).env("NEW", pin);
+        let output = change.finish();
+        assert!(output.status.success(), "{output:?}");
+        stand.write("pin", format!("{pin}\n"));
+        accepted(&stand, stand.sign(&[]));
+        let mut by_variable = stand.command(&["sign", "--pin-source", "env:THE_PIN"]);
+        accepted(&stand, Run::from_output(by_variable.env("THE_PIN", pin).finish()));
+        accepted(&stand, stand.run_with_input(&["sign", "--pin-source", "stdin"], pin));
+    }
+}
+
+#[test]
+fn a_key_handle_that_means_another_key_after_a_reset_gives_no_payload() {
+    let mut stand = Stand::new();
+    stand.import_key();
+    stand.faulty("other-key");
+    let agent = crate::agent::Agent::ready(&stand, &["--key-id", "01"]);
+    let ask = || {
+        let run = stand.run(&["sign", "--socket", &agent.socket]);
+        (run.code, run.stdout)
+    };
+    assert_eq!(ask().0, 0);
+    // The other key's signature is thrown away, and a new worker looks for the identity again.
+    let (code, printed) = ask();
+    assert_eq!((code, printed.as_str()), (7, ""));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while ask().0 != 0 {
+        assert!(std::time::Instant::now() < deadline, "no new worker");
+    }
+}
+
+#[test]
+fn softhsm2_writes_the_log_that_its_configuration_names_in_the_sandbox() {
+    let stand = Stand::new();
+    let conf = stand.read("softhsm2.conf");
+    let log = stand.file("logs/softhsm.log");
+    std::fs::create_dir(stand.file("logs")).unwrap();
+    stand.write("softhsm2.conf", format!("{conf}log.file = {log}\n"));
+    accepted(&stand, stand.sign(&[]));
+    // SoftHSM2 before 2.7 does not know the setting; the file is there for one that does.
+    assert!(Path::new(&log).exists(), "the sandbox lets the module write it");
+}
+
+#[test]
+fn a_user_outside_the_group_of_opencryptoki_is_told_which() {
+    needs_root("it becomes another user");
+    let mut stand = Stand::new();
+    named(&mut stand, "libopencryptoki.so", "C_Initialize=0x6");
+    // The group as its package makes it, in a name service of this command alone.
+    let groups = format!("{}pkcs11:x:4242:\n", std::fs::read_to_string("/etc/group").unwrap());
+    let groups = stand.write("group", groups);
+    let in_the_group = |arguments: &[&str]| {
+        let own = stand.command(arguments);
+        let mut command = Command::new("unshare");
+        let script = format!(
+            "chmod 644 {groups} && mount --bind {groups} /etc/group && exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\""
+        );
+        command.args(["--mount", "sh", "-c", &script, "sh"]).arg(own.get_program()).args(own.get_args());
+        command.env_clear().envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env("HOME", "/nonexistent");
+        Run::from_output(command.finish())
+    };
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(stand.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(stand.file("softhsm2.conf"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    stand.write("calls", "");
+    std::fs::set_permissions(stand.file("calls"), std::fs::Permissions::from_mode(0o666)).unwrap();
+    let report = in_the_group(&["doctor"]);
+    assert!(report.stdout.contains("user nobody is not in group pkcs11, and the module may hang"), "{report:?}");
+    assert!(report.stdout.contains("usermod -aG pkcs11 nobody"), "{report:?}");
+    let error = in_the_group(&["sign"]).failed(6);
+    assert!(error.contains("hint: the module serves members of group pkcs11 alone"), "{error}");
+}
+
+#[test]
+fn an_old_ykcs11_is_named_where_it_hides_a_token_or_a_large_key() {
+    let mut stand = Stand::empty();
+    std::fs::create_dir(stand.file("tokens")).unwrap();
+    stand.write("softhsm2.conf", format!("directories.tokendir = {}\n", stand.file("tokens")));
+    named(&mut stand, "libykcs11.so", "library:2.20");
+    let error = stand.run(&["sign"]).failed(3);
+    assert!(error.contains("ykcs11 2.2.0 shows no token where a slot holds an Ed25519 or X25519 key"), "{error}");
+    let mut stand = Stand::with(&["--bits", "3072"]);
+    for (library, is_old) in [("2.20", true), ("2.42", true), ("2.50", false), ("2.72", false)] {
+        named(&mut stand, "libykcs11.so", &format!("library:{library};C_SignInit=0x6"));
+        let error = stand.sign(&[]).failed(6);
+        let hint = error.contains("does not know RSA keys of 3072 bits: update ykcs11 to 2.5.0");
+        assert_eq!(hint, is_old, "{library}: {error}");
+    }
+}
+
+#[test]
+fn a_p11_kit_before_its_security_fixes_is_warned_about() {
+    needs_root("it mounts a file of its own");
+    let mut stand = Stand::new();
+    named(&mut stand, "p11-kit-client.so", "");
+    let source = stand.pin_source();
+    for (version, words) in
+        [("0.24.1-2", "0.24.1-2 is before 0.26.3"), ("0.26.3-1", "ok       p11-kit          0.26.3-1")]
+    {
+        let status = format!("Package: libp11-kit0\nStatus: install ok installed\nVersion: {version}\n\n");
+        let status = stand.write("status", status);
+        let own = stand.command(&["doctor", "--pin-source", &source]);
+        let mut command = Command::new("unshare");
+        let script = format!("mount --bind {status} /var/lib/dpkg/status && exec \"$@\"");
+        command.args(["--mount", "sh", "-c", &script, "sh"]).arg(own.get_program()).args(own.get_args());
+        command.env_clear().envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let report = Run::from_output(command.finish());
+        assert!(report.stdout.contains(words), "{report:?}");
+    }
+}
+
+#[test]
+fn a_tpm_that_is_named_wrongly_is_said_to_be() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Initialize=0x5");
+    let module = stand.file("libtpm2_pkcs11.so.1");
+    std::fs::copy(faulty_module(), &module).unwrap();
+    stand.use_module(Some(&module));
+    let source = stand.pin_source();
+    // The log of the calls lies where the sandbox lets this module write.
+    stand.set("TPM2_PKCS11_STORE", stand.path().display().to_string());
+    for (name, value, words) in [
+        (
+            "TPM2_PKCS11_TCTI",
+            "cmd:swtpm socket",
+            "TPM2_PKCS11_TCTI=cmd:... starts a program, which the sandbox forbids",
+        ),
+        ("TPM2_PKCS11_TCTI", "device:/dev/no-tpm", "names /dev/no-tpm, which this user cannot open"),
+        ("PKCS11_SQL_LOCK", "/", "tpm2-pkcs11 before 1.9.1 then puts its lock into /"),
+        ("PKCS11_SQL_LOCK", "/no/such/directory", "names /no/such/directory, which is not a directory"),
+        ("TPM2_PKCS11_STORE", "/no/such/store", "TPM2_PKCS11_STORE names /no/such/store, which cannot be read"),
+    ] {
+        let mut command = stand.command(&["sign", "--pin-source", &source]);
+        if name == "TPM2_PKCS11_STORE" {
+            command.env("CBA_AGENT_SANDBOX", "off");
+        }
+        let error = Run::from_output(command.env(name, value).finish()).failed(6);
+        assert!(error.contains(words) && error.contains("C_Initialize: CKR_GENERAL_ERROR"), "{name}: {error}");
+    }
+}
+
+#[test]
+fn what_a_module_says_of_its_start_is_in_the_error() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Initialize=cry:0x5");
+    let error = stand.sign(&[]).failed(6);
+    assert!(error.contains("C_Initialize: CKR_GENERAL_ERROR"), "{error}");
+    assert!(error.contains("hint: the module says: ERROR: no such file\\u{1b}[31m"), "{error}");
+}
