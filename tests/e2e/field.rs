@@ -92,24 +92,6 @@ fn tokens_without_a_serial_number_are_told_apart_by_slot() {
 }
 
 #[test]
-fn pins_pass_to_the_token_unchanged() {
-    for pin in ["1234", " 1 2 3 ", "p\u{e4}ss w\u{f6}rd", "\u{1f511}\u{1f511}", "%41;|&?=#\"'\\", &"x".repeat(255)] {
-        let stand = Stand::new();
-        let module = crate::stand::softhsm_module();
-        let mut change = Command::new("pkcs11-tool");
-        change.args(["--module", &module, "--login", "--change-pin", "--pin", "env:OLD", "--new-pin", "env:NEW"]);
-        change.env("SOFTHSM2_CONF", stand.file("softhsm2.conf")).env("OLD", stand.pin()).env("NEW", pin);
-        let output = change.finish();
-        assert!(output.status.success(), "{output:?}");
-        stand.write("pin", format!("{pin}\n"));
-        accepted(&stand, stand.sign(&[]));
-        let mut by_variable = stand.command(&["sign", "--pin-source", "env:THE_PIN"]);
-        accepted(&stand, Run::from_output(by_variable.env("THE_PIN", pin).finish()));
-        accepted(&stand, stand.run_with_input(&["sign", "--pin-source", "stdin"], pin));
-    }
-}
-
-#[test]
 fn a_key_handle_that_means_another_key_after_a_reset_gives_no_payload() {
     let mut stand = Stand::new();
     stand.import_key();

@@ -17,7 +17,11 @@ const PACKAGES: &str = "/var/lib/dpkg/status";
 pub(super) fn check(findings: &mut Findings) {
     let packaged = fs::read_to_string(PACKAGES).ok().and_then(|packages| package_version(&packages, PACKAGE));
     let Some(version) = packaged.or_else(program_version) else {
-        return findings.warn(CHECK, "its release is not known", "`p11-kit --version` shows it; 0.26.3 has security fixes");
+        return findings.warn(
+            CHECK,
+            "its release is not known",
+            "`p11-kit --version` shows it; 0.26.3 has security fixes",
+        );
     };
     if numbers(&version) >= FIXED {
         return findings.ok(CHECK, version);
