@@ -38,6 +38,9 @@ pub enum HeaderEncoding {
     Pem,
 }
 
+/// Deviations beyond this number are counted only.
+const MAX_DEVIATIONS: usize = 16;
+
 /// A certificate with an RSA key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
@@ -120,6 +123,11 @@ impl Certificate {
         let extensions = Extensions::read(&fields)?;
         let mut deviations = fields.deviations;
         deviations.extend(extensions.deviations);
+        let more = deviations.len().saturating_sub(MAX_DEVIATIONS);
+        if more > 0 {
+            deviations.truncate(MAX_DEVIATIONS);
+            deviations.push(format!("{more} more deviations"));
+        }
         let mut emails = extensions.alternative_names.emails;
         emails.extend(fields.subject.emails);
         let mut seen = std::collections::HashSet::new();

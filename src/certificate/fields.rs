@@ -3,6 +3,8 @@
 //! PURE. A field that a rule reads must be whole. What no rule reads may be odd: it is passed over, and named among the
 //! deviations. The certificate's bytes are never written anew.
 
+use std::collections::HashSet;
+
 use super::CertificateError;
 use super::ber::{
     self, BIT_STRING, BOOLEAN, BerError, Element, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, Reader, SEQUENCE,
@@ -194,7 +196,7 @@ fn extensions<'a>(body: &mut Reader<'a>, deviations: &mut Vec<String>) -> Result
     let mut all = outer.expect(SEQUENCE)?.reader();
     outer.finish()?;
     let mut found: Vec<Extension<'a>> = Vec::new();
-    let (mut has_odd_booleans, mut repeated) = (false, Vec::new());
+    let (mut has_odd_booleans, mut seen, mut repeated) = (false, HashSet::new(), HashSet::new());
     while !all.is_finished() {
         let mut parts = all.expect(SEQUENCE)?.reader();
         let oid = parts.expect(OBJECT_IDENTIFIER)?.content;
@@ -210,9 +212,8 @@ fn extensions<'a>(body: &mut Reader<'a>, deviations: &mut Vec<String>) -> Result
         if is_critical && !is_standard(oid) {
             deviations.push(format!("its extension {} is critical and unknown here", shown(oid)));
         }
-        if found.iter().any(|other| other.oid == oid) && !repeated.contains(&oid) {
+        if !seen.insert(oid) && repeated.insert(oid) {
             deviations.push(format!("its extension {} is there twice", shown(oid)));
-            repeated.push(oid);
         }
         found.push(one);
     }

@@ -4,7 +4,7 @@
 
 use super::rules::{NOTHING, Row, Verdict};
 use super::{Attestation, Evidence, Held, Measure};
-use crate::facts::{Key, KeyDetail, Library};
+use crate::facts::{Key, KeyDetail, Library, Token};
 use crate::printable::{hex, printable, printable_bytes};
 
 /// The first version of kryoptic that never returns the value of a sensitive key (kryoptic's pull request 373).
@@ -21,7 +21,7 @@ pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, measu
         same_id(held),
         unreadable(held),
         module(evidence),
-        version(&evidence.library),
+        version(&evidence.library, evidence.token.as_ref()),
         sandbox(evidence),
     ]
 }
@@ -177,22 +177,25 @@ fn module(evidence: &Evidence) -> Row {
 }
 
 /// Versions of modules with a weakness that concerns custody.
-fn version(library: &Library) -> Row {
-    let number = |part: Option<&str>| part.and_then(|part| part.parse::<u32>().ok()).unwrap_or(0);
-    let mut parts = library.version.split('.');
-    let version = (number(parts.next()), number(parts.next()));
-    let is_kryoptic =
-        [&library.manufacturer, &library.description].iter().any(|text| text.to_lowercase().contains("kryoptic"));
-    let reason = (is_kryoptic && version < SAFE_KRYOPTIC).then(|| {
-        let (major, minor) = SAFE_KRYOPTIC;
-        format!(
-            "kryoptic before {major}.{minor} could return the values of sensitive keys; update it, and make new keys"
-        )
-    });
+fn version(library: &Library, token: Option<&Token>) -> Row {
+    let is_kryoptic = |text: &str| text.to_lowercase().contains("kryoptic");
+    let is_its_token = token.is_some_and(|token| is_kryoptic(&token.manufacturer));
     let name = if library.description.is_empty() { &library.manufacturer } else { &library.description };
-    let found = printable(format!("{name} {}", library.version).trim());
+    let (mut found, mut reason) = (format!("{name} {}", library.version), None);
+    if is_its_token || is_kryoptic(&library.manufacturer) {
+        // kryoptic's library says 0.0; its tokens say the version as that of their firmware.
+        let firmware = token.map_or("", |token| token.firmware.as_str());
+        let mut parts = firmware.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        let (major, minor) = SAFE_KRYOPTIC;
+        found = format!("kryoptic {firmware}");
+        reason = (version < SAFE_KRYOPTIC).then(|| {
+            let what = "could return the values of sensitive keys; update it, and make new keys";
+            format!("kryoptic before {major}.{minor} {what}")
+        });
+    }
     let means = "The module's version should have no known weakness.";
-    warning("module_version", means, "no known weakness", found, reason)
+    warning("module_version", means, "no known weakness", printable(found.trim()), reason)
 }
 
 /// What the module could do besides its work.
@@ -218,17 +221,26 @@ mod tests {
 
     #[test]
     fn kryoptic_warns_before_the_version_that_keeps_sensitive_values() {
-        for (manufacturer, number, wanted) in [
+        let library = |manufacturer: &str| Library {
+            manufacturer: manufacturer.into(),
+            version: "0.0".into(),
+            ..Library::default()
+        };
+        for (manufacturer, firmware, wanted) in [
             ("Kryoptic", "1.3", Verdict::Warning),
             ("Kryoptic", "0.9", Verdict::Warning),
+            ("Kryoptic", "", Verdict::Warning),
             ("Kryoptic", "1.4", Verdict::Holds),
             ("Kryoptic", "1.10", Verdict::Holds),
             ("Kryoptic", "2.0", Verdict::Holds),
-            ("SoftHSM", "1.3", Verdict::Holds),
+            ("SoftHSM project", "1.3", Verdict::Holds),
         ] {
-            let (manufacturer, version_text) = (manufacturer.to_owned(), number.to_owned());
-            let library = Library { manufacturer, version: version_text, ..Library::default() };
-            assert_eq!(version(&library).verdict, wanted, "{number}");
+            let token = Token { manufacturer: manufacturer.into(), firmware: firmware.into(), ..Token::default() };
+            // Through p11-kit the library is another one.
+            for library in [library(manufacturer), library("PKCS#11 Kit")] {
+                assert_eq!(version(&library, Some(&token)).verdict, wanted, "{manufacturer} {firmware}");
+            }
         }
+        assert_eq!(version(&library("Kryoptic"), None).verdict, Verdict::Warning);
     }
 }

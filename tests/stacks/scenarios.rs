@@ -92,6 +92,10 @@ pub(crate) fn says_what_it_holds_and_what_a_host_lacks(stack: &mut dyn Stack) {
     let report: Value = serde_json::from_str(&custody.stdout).unwrap_or_else(|error| panic!("{error}: {custody:?}"));
     assert_eq!((report["verdict"].as_str(), custody.code), (Some("allowed"), 0), "{report}");
     assert_eq!(report["key"]["bits"], 2048, "{report}");
+    let is_kryoptic = stack.module().contains("kryoptic");
+    assert_eq!(report["token"]["software"] == "kryoptic", is_kryoptic, "{report}");
+    let version = report["rules"].as_array().unwrap().iter().find(|row| row["rule"] == "module_version").unwrap();
+    assert!(version["verdict"] == "holds" && (!is_kryoptic || version["found"] == "kryoptic 1.5"), "{version}");
     assert_eq!(report["key"]["usages"]["sign"], true, "{report}");
     assert!(report["certificate"]["sha256"].as_str().is_some_and(|digest| digest.len() == 64), "{report}");
     let doctor = run(stack, "doctor", &["--sign"]);
