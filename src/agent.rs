@@ -4,6 +4,7 @@
 //! in `pool` for what may take long. The loop never waits for a token. Deliberately absent: any listener on a network, and
 //! any way to hand over bytes.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::pin::credential::can_be_read_again;
-use crate::pin::{Credential, PinError, Source, leave_signals};
+use crate::pin::fuse::{remedy, state_directory};
+use crate::pin::{Credential, FuseStore, PinError, Source, leave_signals};
 use crate::reach;
 
 pub mod asked;
@@ -63,7 +65,7 @@ const CONNECTIONS: u64 = 8192;
 pub fn serve(config: Config) -> Result<()> {
     // Before anything else opens a file: the source may be a descriptor.
     let source = config.pin.clone();
-    let credential = read_credential(source.clone())?;
+    let credential = read_credential(source.clone(), config.state_dir.as_deref())?;
     if let Some(module) = &config.module {
         let path = crate::modules::resolve(module)?;
         reach::check_module(&config, &path)?;
@@ -81,6 +83,8 @@ pub fn serve(config: Config) -> Result<()> {
     let failed = |what: &'static str| move |error: std::io::Error| unexpected(what, &error);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("start the loop"))?;
+    let reset = state_directory::choose(config.state_dir.as_deref())
+        .map_or_else(|_| String::new(), |directory| remedy::reset_any(&directory));
     let answers = Answers::of(&config);
     let metrics = Metrics::new().map_err(|error| Error::new(Kind::Unexpected, format!("metrics: {error}")))?;
     let served = runtime.block_on(async {
@@ -89,7 +93,7 @@ pub fn serve(config: Config) -> Result<()> {
         if let Err(error) = crate::process::turns::take_short_turns() {
             tracing::debug!("requests may wait for a worker's turn: {error}");
         }
-        let served = run(&agent, &listening, source).await;
+        let served = run(&agent, &listening, source, reset).await;
         agent.pool.end().await;
         served
     });
@@ -103,7 +107,9 @@ fn unexpected(what: &str, error: &std::io::Error) -> Error {
 
 /// Reads the PIN once, before there is any token. Where nothing is configured and nobody can be asked, there is none, and
 /// a token that wants no login needs none.
-fn read_credential(source: Option<Source>) -> Result<Option<Credential>> {
+///
+/// A service logs in again without a person, so its state directory must be one that lasts.
+fn read_credential(source: Option<Source>, state_dir: Option<&Path>) -> Result<Option<Credential>> {
     const PATIENCE: Duration = Duration::from_secs(30);
     let source = match source.map_or_else(Source::fallback, Ok) {
         Ok(source) => source,
@@ -112,6 +118,7 @@ fn read_credential(source: Option<Source>) -> Result<Option<Credential>> {
             return Ok(None);
         }
     };
+    FuseStore::open(state_dir)?;
     // Warnings come before the prompt.
     crate::log::flush();
     Ok(Some(Credential::read(source.prepare(), "the agent's token", &mut Deadline::after(PATIENCE))?))
@@ -151,7 +158,7 @@ fn listen(config: &Config, rules: &Rules) -> Result<Listening> {
     Ok(listening)
 }
 
-async fn run(agent: &Arc<Agent>, listening: &Listening, source: Option<Source>) -> Result<()> {
+async fn run(agent: &Arc<Agent>, listening: &Listening, source: Option<Source>, reset: String) -> Result<()> {
     let failed = |error: std::io::Error| unexpected("serve the socket", &error);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -177,7 +184,7 @@ async fn run(agent: &Arc<Agent>, listening: &Listening, source: Option<Source>) 
             _ = interrupt.recv() => break,
             _ = hangup.recv() => {
                 systemd.reloading();
-                renew(agent, source.as_ref());
+                renew(agent, source.as_ref(), &reset);
                 systemd.ready();
             }
         }
@@ -199,7 +206,7 @@ async fn run(agent: &Arc<Agent>, listening: &Listening, source: Option<Source>) 
 }
 
 /// SIGHUP: looks at the PIN's source again, and has every worker replaced.
-fn renew(agent: &Arc<Agent>, source: Option<&Source>) {
+fn renew(agent: &Arc<Agent>, source: Option<&Source>, reset: &str) {
     let again = source.cloned().or_else(|| Source::fallback().ok()).filter(can_be_read_again);
     match again.map(|source| Credential::read(source.prepare(), "the agent's token", &mut Deadline::after(READ_AGAIN)))
     {
@@ -219,9 +226,7 @@ fn renew(agent: &Arc<Agent>, source: Option<&Source>) {
         }
         None => {
             tracing::error!("the PIN was refused, and its source holds nothing new before the agent is started again");
-            tracing::error!(
-                "hint: mend the PIN, then `cba-agent pin-fuse --reset`, then `systemctl restart cba-agent`"
-            );
+            tracing::error!("hint: correct the PIN, clear the fuse, and start the agent again: {reset}");
         }
     }
 }

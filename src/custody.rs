@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::certificate::chain::{self, Roots};
 use crate::certificate::{Certificate, utc};
 use crate::error::Explain as _;
-use crate::facts::{Confinement, Gap, Key, KeyDetail, Library, Mechanism, Token};
+use crate::facts::{Confinement, Gap, Key, KeyDetail, Library, Mechanism, PinState, Token};
 use crate::policy::{self, Order, Policy, Refused, Subject, Wish};
 use crate::printable::{hex, printable, printable_bytes};
 
@@ -247,16 +247,6 @@ struct Run {
     now: u64,
 }
 
-/// What the token's flags say of the user's PIN.
-#[derive(Debug, Serialize)]
-struct PinState {
-    initialized: bool,
-    count_low: bool,
-    final_try: bool,
-    locked: bool,
-    to_be_changed: bool,
-}
-
 impl Report {
     /// Holds the evidence against what is measured by.
     #[must_use]
@@ -289,7 +279,7 @@ impl Report {
                 time: utc(measure.now),
                 host: printable(&measure.host),
                 agent: env!("CARGO_PKG_VERSION"),
-                pin: token.as_ref().map(pin_state),
+                pin: token.as_ref().map(|token| token.pin),
                 policy_files: measure.sources.files.iter().map(|file| printable(file)).collect(),
                 policy_settings: measure.sources.settings.iter().map(|setting| printable(setting)).collect(),
                 now: measure.now,
@@ -384,16 +374,6 @@ fn token_report(token: &Token) -> TokenReport {
         login_required: token.login_required,
         pinpad: token.pinpad,
         software: token.software_name(),
-    }
-}
-
-fn pin_state(token: &Token) -> PinState {
-    PinState {
-        initialized: token.pin_initialized,
-        count_low: token.pin_count_low,
-        final_try: token.pin_final_try,
-        locked: token.pin_locked,
-        to_be_changed: token.pin_to_be_changed,
     }
 }
 

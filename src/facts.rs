@@ -7,6 +7,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+mod pin_state;
+mod token_id;
+
+pub use pin_state::{PinRefusal, PinState};
+pub use token_id::{TokenId, stand_in, tells_apart};
+
 /// `C_GetInfo` (PKCS#11 3.0 section 5.4.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Library {
@@ -133,16 +139,8 @@ pub struct Token {
     pub initialized: bool,
     /// `CKF_LOGIN_REQUIRED`.
     pub login_required: bool,
-    /// `CKF_USER_PIN_INITIALIZED`.
-    pub pin_initialized: bool,
-    /// `CKF_USER_PIN_COUNT_LOW`: a wrong PIN was given since the last right one.
-    pub pin_count_low: bool,
-    /// `CKF_USER_PIN_FINAL_TRY`: one more wrong PIN locks the token.
-    pub pin_final_try: bool,
-    /// `CKF_USER_PIN_LOCKED`.
-    pub pin_locked: bool,
-    /// `CKF_USER_PIN_TO_BE_CHANGED`.
-    pub pin_to_be_changed: bool,
+    /// The state of the user's PIN.
+    pub pin: PinState,
     /// `CKF_PROTECTED_AUTHENTICATION_PATH`: the PIN is entered at the token itself.
     pub pinpad: bool,
 }

@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::process::memory;
 
 pub mod credential;
+pub mod error;
 pub mod fuse;
 mod prompt;
 mod read;
@@ -16,11 +17,12 @@ mod store;
 pub mod text;
 
 pub use credential::{Credential, How};
-pub use fuse::{Fuse, FuseError};
+pub use error::PinError;
+pub use fuse::{FuseError, FuseStore};
 pub(crate) use prompt::is_in_background;
 pub use prompt::leave_signals;
-pub use record::Record;
-pub use source::{PinError, Source};
+pub use record::FuseRecord;
+pub use source::Source;
 
 /// The longest PIN in bytes; far beyond what any token takes.
 pub const PIN_LIMIT: usize = 1024;

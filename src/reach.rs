@@ -13,7 +13,7 @@ use crate::certificate::{Certificate, leaf};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::facts::{Confinement, Library, Objects, Session, Slot, Token};
+use crate::facts::{Confinement, Library, Objects, Session, Slot, TokenId};
 use crate::identity::{self, Identity};
 use crate::printable::printable;
 use crate::selector;
@@ -117,9 +117,8 @@ impl Reached {
     }
 
     fn take_slot(&mut self, slot: Slot, may_appear: bool) -> Result<()> {
-        let same = |a: &Token, b: &Token| (&a.serial, &a.label, &a.model) == (&b.serial, &b.label, &b.model);
         let is_same = match (&self.slot.token, &slot.token) {
-            (Some(before), Some(now)) => same(before, now),
+            (Some(before), Some(now)) => TokenId::of_token(before) == TokenId::of_token(now),
             (None, None) => true,
             (None, Some(_)) => may_appear,
             (Some(_), None) => false,
@@ -220,6 +219,12 @@ impl Reached {
     fn ask(&mut self, request: &Request) -> Result<Reply> {
         let reply = self.opened.handle.call(request, None, &self.deadline);
         reply.map_err(|error| Error::from(error).context(format_args!("cannot read {}", self.name())))
+    }
+
+    /// The identity of the token.
+    #[must_use]
+    pub fn token_id(&self) -> TokenId {
+        TokenId::of(&self.slot, &self.opened.module)
     }
 
     /// How errors and prompts name the token.

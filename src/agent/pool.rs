@@ -22,7 +22,7 @@ use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::custody::{Evidence, Measure, Report, Trust};
 use crate::error::Kind;
-use crate::facts::Token;
+use crate::facts::{Token, TokenId};
 use crate::modules;
 use crate::pin::{Credential, How};
 use crate::policy::Wish;
@@ -82,7 +82,7 @@ pub(super) type Outcome = Result<Answer, Refusal>;
 pub(super) struct Held {
     pub(super) evidence: Evidence,
     pub(super) certificate: Certificate,
-    /// The token as the fuse knows it.
+    /// The token, or the stand-in of one that says nothing of itself.
     pub(super) token: Token,
 }
 
@@ -126,7 +126,7 @@ struct State {
     signing: Vec<bool>,
     credential: Option<Arc<Credential>>,
     /// The token of the first success.
-    token: Option<Token>,
+    token: Option<TokenId>,
     held: Option<Arc<Held>>,
     proven: Option<Instant>,
     /// Whether no worker was lost over what is evidence of the key alone.

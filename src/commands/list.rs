@@ -11,7 +11,7 @@ use crate::cli;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::facts::{KeyClass, Objects, Slot, Token};
+use crate::facts::{KeyClass, Objects, Slot, Token, tells_apart};
 use crate::identity::certificates;
 use crate::modules;
 use crate::printable::{hex, printable, printable_bytes};
@@ -231,18 +231,11 @@ fn objects(shown: &ShownSlot, objects: &Objects) -> Vec<Object> {
 }
 
 fn state(token: &Token) -> Vec<&'static str> {
-    [
-        (token.initialized && !token.pin_initialized, "no user PIN set"),
-        (!token.login_required, "no login needed"),
-        (token.pin_count_low, "a wrong PIN was given"),
-        (token.pin_final_try, "ONE PIN TRY LEFT"),
-        (token.pin_locked, "PIN LOCKED"),
-        (token.pin_to_be_changed, "PIN must be changed"),
-        (token.pinpad, "PIN is entered at the token"),
-    ]
-    .into_iter()
-    .filter_map(|(holds, word)| holds.then_some(word))
-    .collect()
+    let login = (!token.login_required).then_some("no login needed");
+    let keypad = token.pinpad.then_some("PIN is entered at the token");
+    // Before a token is initialised, it has no PIN.
+    let pin = token.initialized.then(|| token.pin.notes());
+    login.into_iter().chain(pin.into_iter().flatten()).chain(keypad).collect()
 }
 
 fn module_text(shown: &Shown) -> String {
@@ -308,11 +301,6 @@ fn slot_text(shown: &ShownSlot) -> String {
         Err(_) => {}
     }
     lines.join("\n")
-}
-
-/// A serial of nothing but zeros is that of every token of its make.
-fn tells_apart(serial: &str) -> bool {
-    serial.chars().any(|c| c != '0')
 }
 
 /// What to put into the configuration for the first usable token.

@@ -2,8 +2,6 @@
 //!
 //! It works without the token, by what its record says; only an index or a slot ID needs the module.
 
-use std::path::{Path, PathBuf};
-
 use clap::ArgMatches;
 
 use super::{print, print_report};
@@ -11,72 +9,78 @@ use crate::cli;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::facts::Token;
-use crate::pin::fuse::{self, Records, describe};
-use crate::pin::{FuseError, Record};
-use crate::printable::printable;
+use crate::facts::{Token, TokenId, stand_in};
+use crate::pin::FuseStore;
+use crate::pin::fuse::StoredFuse;
+use crate::pin::fuse::remedy::reset_command;
+use crate::printable::shell::quoted_path;
 use crate::reach;
 use crate::selector::TokenSelector;
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
-    let directory = fuse::directory(config.state_dir.as_deref())?;
-    let all = fuse::all(&directory)?;
+    let store = FuseStore::open(config.state_dir.as_deref())?;
+    let all = store.all()?;
     let nothing_here = all.is_empty();
     let others: Vec<String> = all.iter().map(candidate).collect();
-    let records = matching(all, &directory, config)?;
-    if records.is_empty() && !nothing_here && !config.token.is_empty() {
+    let fuses = matching(all, &store, config)?;
+    if fuses.is_empty() && !nothing_here && !config.token.is_empty() {
         let hints = others.into_iter().map(|other| format!("there is {other}")).collect();
         return Err(Error { kind: Kind::NotFound, message: "no fuse matches the selection".into(), hints });
     }
     if !cli::is_given(matches, "reset") {
-        if records.is_empty() {
+        if fuses.is_empty() {
             return print("intact: no PIN was ever refused or left unsettled");
         }
-        let line = |(_, record): &(PathBuf, Result<_, FuseError>)| match record {
-            Ok(record) => describe(record),
-            Err(error) => printable(&format!("{error}: it counts as blown")),
-        };
-        return print_report(&records.iter().map(line).collect::<Vec<_>>().join("\n"));
+        return print_report(&fuses.iter().map(StoredFuse::describe).collect::<Vec<_>>().join("\n"));
     }
     // An intact fuse is nothing to clear, so it makes no choice necessary.
-    let to_clear: Records =
-        records.into_iter().filter(|(_, record)| record.as_ref().map_or(true, |record| record.spent() > 0)).collect();
+    let to_clear: Vec<StoredFuse> = fuses.into_iter().filter(|fuse| !fuse.is_intact()).collect();
     match to_clear.as_slice() {
-        [] => print_report(&format!("nothing to clear in {}", directory.display())),
-        [(path, _)] => {
-            fuse::reset(path, &Deadline::after(config.sign.timeout))?;
+        [] => print_report(&format!("nothing to clear in {}", store.directory().display())),
+        [fuse] => {
+            fuse.reset(&Deadline::after(config.sign.timeout))?;
             print("cleared: the next login sends the PIN again")
         }
         several => {
-            let hints = several.iter().map(|one| format!("choose with {}", candidate(one)));
+            let command = |fuse: &StoredFuse| match fuse.uri() {
+                Some(uri) => format!("{}: {}", fuse.describe(), reset_command(&uri, store.directory())),
+                None => candidate(fuse),
+            };
             let message = format!("{} fuses match; --reset clears one", several.len());
-            Err(Error { kind: Kind::Ambiguous, message, hints: hints.collect() })
+            Err(Error { kind: Kind::Ambiguous, message, hints: several.iter().map(command).collect() })
         }
     }
 }
 
-fn candidate((path, record): &(PathBuf, Result<Record, FuseError>)) -> String {
-    match record {
-        Ok(record) => format!("--uri '{}'   ({})", fuse::uri_of(&record.token()), describe(record)),
-        Err(_) => format!("the URI of its token, or remove {} (damaged)", path.display()),
+fn candidate(fuse: &StoredFuse) -> String {
+    match fuse.uri() {
+        Some(uri) => format!("--uri '{uri}'   ({})", fuse.describe()),
+        None => {
+            let files: Vec<String> = fuse.files.iter().map(|file| quoted_path(file)).collect();
+            format!("a damaged record; choose it with the URI of its token, or remove it: `rm {}`", files.join(" "))
+        }
     }
 }
 
-fn matching(records: Records, directory: &Path, config: &Config) -> Result<Records> {
-    let needs_module = config.token.iter().any(|selector| selector.needs_module());
+fn matching(fuses: Vec<StoredFuse>, store: &FuseStore, config: &Config) -> Result<Vec<StoredFuse>> {
+    let needs_module = config.token.iter().any(TokenSelector::needs_module);
     if needs_module {
         let deadline = Deadline::after(config.sign.timeout);
         let opened = reach::open(config, &deadline)?;
         let slot = crate::selector::select(&opened.library, &opened.slots, &config.token)?.clone();
-        let path = fuse::path(directory, &fuse::token_of(&slot, &opened.module));
+        let id = TokenId::of(&slot, &opened.module);
+        let path = store.path(&stand_in(&slot, &opened.module));
         opened.handle.close();
-        return Ok(records.into_iter().filter(|(found, _)| *found == path).collect());
+        let is_its = |fuse: &StoredFuse| fuse.id().map_or_else(|| fuse.files.contains(&path), |found| found == id);
+        return Ok(fuses.into_iter().filter(is_its).collect());
     }
-    let fits = |record: &Record| config.token.iter().all(|selector| selector.matches_token(&record.token()));
-    // A damaged record names no token; only a selection of every field by which it is kept can mean it.
-    let whole = whole_token(&config.token).map(|token| fuse::path(directory, &token));
-    let is_meant = |path: &PathBuf| config.token.is_empty() || whole.as_ref() == Some(path);
-    Ok(records.into_iter().filter(|(path, record)| record.as_ref().map_or_else(|_| is_meant(path), fits)).collect())
+    // A damaged record names no token; only a selection of every field by which it is named can mean it.
+    let whole = whole_token(&config.token).map(|token| store.path(&token));
+    let is_meant = |fuse: &StoredFuse| match &fuse.content {
+        Ok(_) => config.token.iter().all(|selector| fuse.matches(selector)),
+        Err(_) => config.token.is_empty() || whole.as_ref().is_some_and(|path| fuse.files.contains(path)),
+    };
+    Ok(fuses.into_iter().filter(is_meant).collect())
 }
 
 /// The token that a selection describes in full.

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Pin;
-use super::fuse::Attempt;
-use super::source::{self, FileMark, Opened, PinError, Prepared, Source};
+use super::error::PinError;
+use super::fuse::AttemptBy;
+use super::source::{self, FileMark, Opened, Prepared, Source};
 use crate::deadline::Deadline;
 
 /// How the user is authenticated.
@@ -20,6 +21,7 @@ pub enum How {
 #[derive(Debug)]
 pub struct Credential {
     how: How,
+    source: Source,
     mark: Option<FileMark>,
     attended: bool,
     accepted: AtomicBool,
@@ -32,18 +34,31 @@ impl Credential {
     /// Why there is no PIN.
     pub fn read(prepared: Prepared, token: &str, deadline: &mut Deadline) -> Result<Self, PinError> {
         let attended = prepared.source.is_attended();
+        let source = prepared.source.clone();
         let (how, mark) = match prepared.open(deadline)? {
             Opened::Pin(pin, mark) => (How::Pin(pin), mark),
             Opened::Pinpad => (How::Pinpad, None),
             Opened::Ask => (How::Pin(deadline.stopped(|| source::ask(token))?), None),
         };
-        Ok(Self { how, mark, attended, accepted: AtomicBool::new(false) })
+        Ok(Self { how, source, mark, attended, accepted: AtomicBool::new(false) })
     }
 
     /// The PIN or the keypad.
     #[must_use]
     pub fn how(&self) -> &How {
         &self.how
+    }
+
+    /// Where it came from.
+    #[must_use]
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Whether it came from a file on a disk, so that a change of it would be noticed.
+    #[must_use]
+    pub fn is_from_disk(&self) -> bool {
+        self.mark.is_some()
     }
 
     /// Notes that the token took it: whoever gave it is no longer there for the next attempt.
@@ -59,11 +74,11 @@ impl Credential {
 
     /// How an attempt with it counts.
     #[must_use]
-    pub fn attempt(&self) -> Attempt {
+    pub fn attempt_by(&self) -> AttemptBy {
         match &self.mark {
-            _ if self.attended && !self.is_accepted() => Attempt::Attended,
-            Some(mark) => Attempt::File(mark.clone()),
-            None => Attempt::Unattended,
+            _ if self.attended && !self.is_accepted() => AttemptBy::Person,
+            Some(mark) => AttemptBy::File(mark.clone()),
+            None => AttemptBy::Unattended,
         }
     }
 }

@@ -11,7 +11,8 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::source::{Origin, PinError};
+use super::error::{Origin, PinError};
+use super::fuse::state_directory::in_memory;
 use super::{PIN_LIMIT, Pin, text};
 use crate::deadline::Deadline;
 use crate::printable::{hex, printable};
@@ -23,9 +24,8 @@ pub struct FileMark(pub String);
 
 /// `None` for a file that a restart may bring back as new: not regular, or in memory.
 fn mark(path: &Path, file: &File, metadata: &Metadata) -> Option<FileMark> {
-    const IN_MEMORY: [rustix::fs::FsWord; 2] = [0x0102_1994, 0x8584_58f6]; // tmpfs and ramfs, statfs(2)
     let kind = rustix::fs::fstatfs(file).ok()?.f_type;
-    if !metadata.is_file() || IN_MEMORY.contains(&kind) {
+    if !metadata.is_file() || in_memory(kind).is_some() {
         return None;
     }
     let parts = [

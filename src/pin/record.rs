@@ -5,15 +5,15 @@
 use serde::{Deserialize, Serialize};
 
 use super::source::FileMark;
-use crate::facts::Token;
+use crate::facts::{Token, TokenId};
 
 /// Tries that unattended set-ups may spend between two successes, at most.
-const BOUND: u32 = 2;
+pub(super) const BOUND: u32 = 2;
 
-/// The fuse of one token.
+/// What one file of a state directory remembers of one token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Record {
+pub struct FuseRecord {
     /// The token's manufacturer.
     pub manufacturer: String,
     /// Its model.
@@ -32,9 +32,9 @@ pub struct Record {
 
 /// Who attempts a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Attempt {
+pub enum AttemptBy {
     /// A person, at a prompt or at the token's keypad.
-    Attended,
+    Person,
     /// A persistent file in this state.
     File(FileMark),
     /// Any other source.
@@ -43,7 +43,7 @@ pub enum Attempt {
 
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum AttemptEnd {
     /// `CKR_OK`: the PIN is right.
     Accepted,
     /// A try was spent.
@@ -52,7 +52,7 @@ pub enum End {
     NotTried,
 }
 
-impl Record {
+impl FuseRecord {
     /// The record of a token that was never tried.
     #[must_use]
     pub fn new(token: &Token) -> Self {
@@ -77,6 +77,79 @@ impl Record {
         }
     }
 
+    /// The identity of that token.
+    #[must_use]
+    pub fn id(&self) -> TokenId {
+        TokenId::of_stand_in(&self.token())
+    }
+
+    /// Tries that may have been spent since the last success.
+    #[must_use]
+    pub fn spent(&self) -> u32 {
+        Tries::of([self]).spent()
+    }
+
+    /// Whether an unattended attempt with an unchanged source is refused.
+    #[must_use]
+    pub fn is_blown(&self) -> bool {
+        Tries::of([self]).is_blown()
+    }
+
+    /// Adds what another record of the same token counted.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.refused = self.refused.saturating_add(other.refused);
+        self.pending = self.pending.saturating_add(other.pending);
+        if self.refused_file.is_none() {
+            self.refused_file.clone_from(&other.refused_file);
+        }
+    }
+
+    /// Marks an attempt as begun.
+    pub fn begin(&mut self) {
+        self.pending = self.pending.saturating_add(1);
+    }
+
+    /// Settles the attempt that was begun last. Where other tokens may have the same identity, an unattended success of
+    /// one of them does not clear what another refused: only a person does.
+    pub fn settle(&mut self, by: &AttemptBy, end: AttemptEnd) {
+        self.pending = self.pending.saturating_sub(1);
+        match end {
+            AttemptEnd::Accepted if *by == AttemptBy::Person || self.id().is_unique() => {
+                (self.refused, self.pending, self.refused_file) = (0, 0, None);
+            }
+            AttemptEnd::Accepted => self.pending = 0,
+            AttemptEnd::NotTried => {}
+            AttemptEnd::Refused => {
+                self.refused = self.refused.saturating_add(1);
+                self.refused_file = if let AttemptBy::File(mark) = by { Some(mark.0.clone()) } else { None };
+            }
+        }
+    }
+}
+
+/// What several records say of one token together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tries {
+    /// PINs that the token refused since it last took one.
+    pub refused: u32,
+    /// Attempts whose end nobody knows.
+    pub pending: u32,
+    /// The files whose PINs were refused.
+    files: Vec<String>,
+}
+
+impl Tries {
+    /// Adds them up.
+    pub fn of<'a>(records: impl IntoIterator<Item = &'a FuseRecord>) -> Self {
+        let mut tries = Self { refused: 0, pending: 0, files: Vec::new() };
+        for record in records {
+            tries.refused = tries.refused.saturating_add(record.refused);
+            tries.pending = tries.pending.saturating_add(record.pending);
+            tries.files.extend(record.refused_file.clone());
+        }
+        tries
+    }
+
     /// Tries that may have been spent since the last success.
     #[must_use]
     pub fn spent(&self) -> u32 {
@@ -89,33 +162,15 @@ impl Record {
         self.refused > 0 || self.pending >= BOUND
     }
 
-    /// Whether this attempt may be made: a person always; others while nothing was refused; after one refusal a file
-    /// that changed since; after two, nobody.
+    /// Whether this attempt may be made: a person always; others while nothing was refused; after one refusal a file that
+    /// changed since; after two, only a person.
     #[must_use]
-    pub fn allows(&self, attempt: &Attempt) -> bool {
-        match attempt {
-            Attempt::Attended => true,
+    pub fn allows(&self, by: &AttemptBy) -> bool {
+        match by {
+            AttemptBy::Person => true,
             _ if !self.is_blown() => true,
-            Attempt::File(mark) => self.spent() < BOUND && self.refused_file.as_deref() != Some(&mark.0),
-            Attempt::Unattended => false,
-        }
-    }
-
-    /// Marks an attempt as begun.
-    pub fn begin(&mut self) {
-        self.pending = self.pending.saturating_add(1);
-    }
-
-    /// Settles the attempt that was begun last.
-    pub fn settle(&mut self, attempt: &Attempt, end: End) {
-        self.pending = self.pending.saturating_sub(1);
-        match end {
-            End::Accepted => (self.refused, self.pending, self.refused_file) = (0, 0, None),
-            End::NotTried => {}
-            End::Refused => {
-                self.refused = self.refused.saturating_add(1);
-                self.refused_file = if let Attempt::File(mark) = attempt { Some(mark.0.clone()) } else { None };
-            }
+            AttemptBy::File(mark) => self.spent() < BOUND && !self.files.contains(&mark.0),
+            AttemptBy::Unattended => false,
         }
     }
 }
@@ -126,12 +181,12 @@ mod tests {
 
     use super::*;
 
-    fn file(name: &str) -> Attempt {
-        Attempt::File(FileMark(name.into()))
+    fn file(name: &str) -> AttemptBy {
+        AttemptBy::File(FileMark(name.into()))
     }
 
-    fn after(attempts: &[(Attempt, Option<End>)]) -> Record {
-        let mut record = Record::default();
+    fn after(attempts: &[(AttemptBy, Option<AttemptEnd>)]) -> FuseRecord {
+        let mut record = FuseRecord { serial: "1".into(), ..FuseRecord::default() };
         for (attempt, end) in attempts {
             record.begin();
             end.iter().for_each(|end| record.settle(attempt, *end));
@@ -141,57 +196,81 @@ mod tests {
 
     #[test]
     fn a_refusal_blows_it_for_all_but_a_changed_file_and_a_person() {
-        let record = after(&[(file("a"), Some(End::Refused))]);
-        assert!(!record.allows(&file("a")) && !record.allows(&Attempt::Unattended));
-        assert!(record.allows(&file("b")) && record.allows(&Attempt::Attended));
+        let record = after(&[(file("a"), Some(AttemptEnd::Refused))]);
+        assert!(!Tries::of([&record]).allows(&file("a")) && !Tries::of([&record]).allows(&AttemptBy::Unattended));
+        assert!(Tries::of([&record]).allows(&file("b")) && Tries::of([&record]).allows(&AttemptBy::Person));
     }
 
     #[test]
     fn a_second_refusal_is_final_until_a_success() {
-        let mut record = after(&[(file("a"), Some(End::Refused)), (file("b"), Some(End::Refused))]);
-        assert!(!record.allows(&file("c")));
+        let mut record = after(&[(file("a"), Some(AttemptEnd::Refused)), (file("b"), Some(AttemptEnd::Refused))]);
+        assert!(!Tries::of([&record]).allows(&file("c")));
         record.begin();
-        record.settle(&Attempt::Attended, End::Accepted);
-        assert!(record.allows(&Attempt::Unattended));
+        record.settle(&AttemptBy::Person, AttemptEnd::Accepted);
+        assert!(Tries::of([&record]).allows(&AttemptBy::Unattended));
     }
 
     #[test]
     fn one_unknown_end_is_borne_and_the_second_blows_it() {
-        let one = after(&[(Attempt::Unattended, None)]);
-        assert!(one.allows(&Attempt::Unattended));
-        let two = after(&[(Attempt::Unattended, None), (Attempt::Unattended, None)]);
-        assert!(!two.allows(&Attempt::Unattended) && !two.allows(&file("b")));
-        let mixed = after(&[(Attempt::Unattended, None), (file("a"), Some(End::Refused))]);
-        assert!(!mixed.allows(&file("b")), "two tries may have been spent");
+        let one = after(&[(AttemptBy::Unattended, None)]);
+        assert!(Tries::of([&one]).allows(&AttemptBy::Unattended));
+        let two = after(&[(AttemptBy::Unattended, None), (AttemptBy::Unattended, None)]);
+        assert!(!Tries::of([&two]).allows(&AttemptBy::Unattended) && !Tries::of([&two]).allows(&file("b")));
+        let mixed = after(&[(AttemptBy::Unattended, None), (file("a"), Some(AttemptEnd::Refused))]);
+        assert!(!Tries::of([&mixed]).allows(&file("b")), "two tries may have been spent");
     }
 
     #[test]
     fn what_the_token_did_not_look_at_changes_nothing() {
-        assert_eq!(after(&[(file("a"), Some(End::NotTried))]), Record::default());
-        let refused = after(&[(file("a"), Some(End::Refused))]);
+        assert_eq!(after(&[(file("a"), Some(AttemptEnd::NotTried))]), after(&[]));
+        let refused = after(&[(file("a"), Some(AttemptEnd::Refused))]);
         let mut again = refused.clone();
         again.begin();
-        again.settle(&Attempt::Attended, End::NotTried);
+        again.settle(&AttemptBy::Person, AttemptEnd::NotTried);
         assert_eq!(again, refused);
     }
 
     proptest! {
         #[test]
-        fn unattended_attempts_never_spend_more_than_two_tries(
-            steps in proptest::collection::vec((0..3usize, 0..4usize), 0..40),
+        fn two_tokens_that_cannot_be_told_apart_never_spend_more_than_two_refusals_each(
+            steps in proptest::collection::vec((0..2usize, 0..2usize, 0..3usize), 0..60),
         ) {
-            let mut record = Record::default();
-            let mut spent = 0;
-            for (source, end) in steps {
-                let attempt = [file("a"), file("b"), Attempt::Unattended][source].clone();
-                if !record.allows(&attempt) {
+            // Both have this record; each keeps its own count, which its own success sets back.
+            let mut record = FuseRecord { serial: "0000".into(), ..FuseRecord::default() };
+            let mut spent = [0; 2];
+            for (token, content, end) in steps {
+                let by = file(&format!("{token}{content}"));
+                if !Tries::of([&record]).allows(&by) {
                     continue;
                 }
                 record.begin();
-                match [None, Some(End::Refused), Some(End::NotTried), Some(End::Accepted)][end] {
+                let end = [AttemptEnd::Refused, AttemptEnd::NotTried, AttemptEnd::Accepted][end];
+                record.settle(&by, end);
+                match end {
+                    AttemptEnd::Accepted => spent[token] = 0,
+                    AttemptEnd::Refused => spent[token] += 1,
+                    AttemptEnd::NotTried => {}
+                }
+                prop_assert!(spent[0] + spent[1] <= BOUND, "{spent:?}");
+            }
+        }
+
+        #[test]
+        fn unattended_attempts_never_spend_more_than_two_tries(
+            steps in proptest::collection::vec((0..3usize, 0..4usize), 0..40),
+        ) {
+            let mut record = FuseRecord { serial: "1".into(), ..FuseRecord::default() };
+            let mut spent = 0;
+            for (source, end) in steps {
+                let attempt = [file("a"), file("b"), AttemptBy::Unattended][source].clone();
+                if !Tries::of([&record]).allows(&attempt) {
+                    continue;
+                }
+                record.begin();
+                match [None, Some(AttemptEnd::Refused), Some(AttemptEnd::NotTried), Some(AttemptEnd::Accepted)][end] {
                     None => spent += 1,
-                    Some(End::Accepted) => { record.settle(&attempt, End::Accepted); spent = 0; }
-                    Some(end) => { record.settle(&attempt, end); spent += u32::from(end == End::Refused); }
+                    Some(AttemptEnd::Accepted) => { record.settle(&attempt, AttemptEnd::Accepted); spent = 0; }
+                    Some(end) => { record.settle(&attempt, end); spent += u32::from(end == AttemptEnd::Refused); }
                 }
                 prop_assert!(spent <= BOUND);
             }

@@ -10,14 +10,12 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+pub use super::error::SOURCES;
+use super::error::{Origin, PinError};
 pub use super::read::FileMark;
 use super::read::{checked, read_all, read_file, read_line};
-use super::text::Unfit;
-use super::{PIN_LIMIT, Pin, prompt};
+use super::{Pin, prompt};
 use crate::deadline::Deadline;
-use crate::error::{Explain, Kind};
-use crate::printable::printable;
-use crate::printable::shell::{quoted, unexpanded};
 use crate::process::environment::LOADER;
 use crate::process::{descriptors, standard_streams};
 
@@ -42,175 +40,6 @@ pub enum Source {
     /// The token's own keypad or reader.
     Pinpad,
 }
-
-/// Why there is no PIN. No message holds any part of one.
-#[derive(Debug, thiserror::Error)]
-pub enum PinError {
-    /// Nothing is configured, and nobody can be asked.
-    #[error("no PIN source is configured and there is no terminal to ask at")]
-    NoSource,
-    /// No such file.
-    #[error("the PIN file {} does not exist", shown(.0))]
-    NoFile(PathBuf),
-    /// A file that is there and cannot be read.
-    #[error("cannot read the PIN file {0}")]
-    File(String, #[source] io::Error),
-    /// A file that every user can read or change.
-    #[error("the PIN file {0} is open to every user of this host")]
-    WorldAccessible(String),
-    /// A variable that is not set.
-    #[error("the variable of the PIN source is not set")]
-    NoVariable,
-    /// Not running under systemd with that credential.
-    #[error("there is no credential of that name")]
-    NoCredential(#[source] Option<io::Error>),
-    /// A descriptor or standard input that cannot be read.
-    #[error("cannot read the PIN from {0}")]
-    Stream(&'static str, #[source] io::Error),
-    /// Nothing came in time.
-    #[error("no PIN came from {0} in time")]
-    TimedOut(&'static str),
-    /// A terminal would show what is typed.
-    #[error("standard input is a terminal, which would show the PIN")]
-    Visible,
-    /// No terminal for a prompt, or no answer.
-    #[error("no PIN was had at the terminal")]
-    Prompt(#[source] io::Error),
-    /// Another job has the terminal: a prompt would stop the process for ever.
-    #[error("nobody can be asked for the PIN, since this process is in the background of its terminal")]
-    Background,
-    /// Nothing in it.
-    #[error("the PIN from {0} is empty")]
-    Empty(&'static str),
-    /// Longer than any PIN.
-    #[error("the PIN from {0} is longer than {PIN_LIMIT} bytes")]
-    TooLong(&'static str),
-    /// Quotation marks around it, which a shell would have taken away.
-    #[error("the PIN from the environment begins and ends with a quotation mark")]
-    Quoted,
-    /// Bytes that no keyboard types.
-    #[error("the PIN from {from} {}", describe(*.why))]
-    Unfit {
-        /// What it was read from.
-        from: &'static str,
-        /// The file, where it is one.
-        path: Option<String>,
-        /// What is wrong with it.
-        why: Unfit,
-    },
-}
-
-/// What a PIN was read from, for errors.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Origin<'a> {
-    pub(super) name: &'static str,
-    /// The path of a file, fit for a terminal.
-    pub(super) path: Option<&'a str>,
-}
-
-impl Origin<'_> {
-    pub(super) fn of(name: &'static str) -> Self {
-        Self { name, path: None }
-    }
-}
-
-fn describe(why: Unfit) -> String {
-    match why {
-        Unfit::ByteOrderMark => "begins with a byte order mark (EF BB BF)".into(),
-        Unfit::Wide(encoding) => format!("is {encoding} text, and a PIN is UTF-8"),
-        Unfit::Nul => "holds a control character: a zero byte (NUL)".into(),
-        Unfit::CarriageReturn => "holds a control character: the carriage return of a Windows line end".into(),
-        Unfit::Lines => "holds a line break: it has more than one line".into(),
-        Unfit::Control => "holds a control character".into(),
-        Unfit::Invisible => "holds an invisible character that no keyboard types".into(),
-        Unfit::NotUtf8 => "is not UTF-8; it may be Latin-1 (ISO 8859-1) or Windows-1252".into(),
-        Unfit::Reserved => "is VERIFY_NONE or VERIFY_BIO, which ykcs11 takes for a command instead of a PIN".into(),
-    }
-}
-
-/// What to do about bytes that cannot be a PIN. Commands keep the mode of the file, and show the PIN nowhere.
-fn unfit_hint(from: &str, path: Option<&str>, why: Unfit) -> String {
-    const BEFORE: &str = "no login was tried; ";
-    if why == Unfit::Reserved {
-        return format!(
-            "{BEFORE}give the token's real PIN; where the token verifies by itself, use --pin-source pinpad"
-        );
-    }
-    let Some(path) = path else {
-        return match (from, why) {
-            ("the prompt", Unfit::NotUtf8) => format!("{BEFORE}set the terminal to UTF-8, and type it again"),
-            ("the prompt", _) => format!("{BEFORE}type it again without control keys"),
-            (_, Unfit::NotUtf8) => format!("{BEFORE}`iconv -f ISO-8859-1 -t UTF-8` converts it"),
-            _ => format!("{BEFORE}{from} must hold the PIN alone, as UTF-8 text of one line without a byte order mark"),
-        };
-    };
-    let path = quoted(path);
-    let filter = match why {
-        Unfit::ByteOrderMark => format!(r"LC_ALL=C sed '1s/^\xef\xbb\xbf//' {path} | tr -d '\r'"),
-        Unfit::Wide(encoding) => format!(r"iconv -f {encoding} -t UTF-8 {path} | tr -d '\r'"),
-        Unfit::CarriageReturn => format!(r"tr -d '\r' < {path}"),
-        Unfit::Nul => format!(r"tr -d '\0' < {path}"),
-        Unfit::NotUtf8 => format!("iconv -f ISO-8859-1 -t UTF-8 {path}"),
-        Unfit::Lines | Unfit::Control | Unfit::Invisible | Unfit::Reserved => {
-            return format!(
-                "{BEFORE}the file must hold the PIN alone, with at most one newline at its end: \
-                 `systemd-ask-password PIN: > {path}` writes it anew without showing it"
-            );
-        }
-    };
-    format!("{BEFORE}fix the file: `pin=$({filter}) && printf '%s' \"$pin\" > {path}; unset pin`")
-}
-
-impl Explain for PinError {
-    fn kind(&self) -> Kind {
-        match self {
-            Self::NoSource | Self::Background => Kind::PinMissing,
-            _ => Kind::PinSource,
-        }
-    }
-
-    fn hints(&self) -> Vec<String> {
-        let hint = match self {
-            Self::NoSource => SOURCES.to_owned(),
-            Self::Background => format!("run it in the foreground, or name another source: {SOURCES}"),
-            Self::WorldAccessible(path) => format!("chmod o-rwx {}", quoted(path)),
-            Self::Unfit { from, path, why } => unfit_hint(from, path.as_deref(), *why),
-            Self::NoFile(path) if unexpanded(&path.to_string_lossy()).is_some() => {
-                let sign = unexpanded(&path.to_string_lossy()).unwrap_or_default();
-                format!("nothing expands {sign} in file:PATH; write the whole path, such as file:/etc/cba-agent/pin")
-            }
-            Self::NoFile(path) if path.is_relative() => {
-                "no login was tried; write the whole path, such as file:/etc/cba-agent/pin".to_owned()
-            }
-            Self::NoFile(_) | Self::File(..) => {
-                "no login was tried; check the path and that this user may read it".to_owned()
-            }
-            Self::NoVariable => "no login was tried; set it for this process, or name another source".to_owned(),
-            Self::Empty(_) => "no login was tried; put the PIN there".to_owned(),
-            Self::Quoted => {
-                "no login was tried; docker --env-file keeps quotation marks: write the value without. If they are \
-                 part of the PIN, use file:PATH"
-                    .to_owned()
-            }
-            Self::Visible => "use --pin-source prompt".to_owned(),
-            Self::NoCredential(_) => "set it with LoadCredential= in the unit; see systemd.exec(5)".to_owned(),
-            Self::Prompt(error) if error.kind() == io::ErrorKind::UnexpectedEof => "no login was tried".to_owned(),
-            Self::Prompt(_) => format!("without a terminal, use another source: {SOURCES}"),
-            _ => "no login was tried".to_owned(),
-        };
-        vec![hint]
-    }
-}
-
-/// A path as far as it may be shown. A word without a slash may be the PIN itself, put in the wrong place.
-fn shown(path: &Path) -> String {
-    let text = path.display().to_string();
-    if text.contains('/') { printable(&text) } else { "(its name is not shown, since it may be a PIN)".to_owned() }
-}
-
-/// How each source is written, for hints.
-pub const SOURCES: &str =
-    "--pin-source takes file:PATH, env:VAR, fd:N, stdin, credential:NAME (systemd), prompt, or pinpad";
 
 impl Source {
     /// Parses the text of `--pin-source`; `None` for anything that is no source.

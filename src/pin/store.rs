@@ -5,13 +5,31 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::Duration;
 
 use super::fuse::FuseError;
-use super::record::Record;
-use crate::store::{give_to_owner, no_follow, regular, share_with_group};
+use super::record::FuseRecord;
+use crate::deadline::Deadline;
+use crate::store::{give_to_owner, no_follow, open, regular, share_with_group};
+
+/// Opens the lock file of a record. In a directory of a group, another user may have made it a moment ago and not have
+/// shared it yet.
+pub(super) fn open_lock(path: &Path, deadline: &Deadline) -> io::Result<File> {
+    const AGAIN: Duration = Duration::from_millis(20);
+    const LIMIT: u32 = 50;
+    for _ in 0..LIMIT {
+        match open(path).and_then(|lock| share_with_group(&lock, path).map(|()| lock)) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && deadline.left().is_some() => {
+                std::thread::sleep(AGAIN);
+            }
+            opened => return opened,
+        }
+    }
+    open(path)
+}
 
 /// The record with the mark counted in; `None` where there is none: the state of a token that was never tried.
-pub(super) fn read(path: &Path) -> Result<Option<Record>, FuseError> {
+pub(super) fn read(path: &Path) -> Result<Option<FuseRecord>, FuseError> {
     let lock = path.with_extension("lock");
     let failed = |error| FuseError::State(lock.clone(), error);
     // The mark first: an attempt that ends in between is then counted twice, and not missed.
@@ -28,7 +46,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Record>, FuseError> {
 }
 
 /// The record alone.
-pub(super) fn read_unmarked(path: &Path) -> Result<Option<Record>, FuseError> {
+pub(super) fn read_unmarked(path: &Path) -> Result<Option<FuseRecord>, FuseError> {
     let mut text = String::new();
     let opened = OpenOptions::new().read(true).custom_flags(no_follow()).open(path).and_then(regular);
     match opened.and_then(|file| file.take(1 << 16).read_to_string(&mut text)) {
@@ -39,7 +57,7 @@ pub(super) fn read_unmarked(path: &Path) -> Result<Option<Record>, FuseError> {
 }
 
 /// Replaces the record so that a crash leaves the old one or the new one, and returns when it is on disk.
-pub(super) fn write(path: &Path, record: &Record) -> io::Result<()> {
+pub(super) fn write(path: &Path, record: &FuseRecord) -> io::Result<()> {
     let new = path.with_extension("new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

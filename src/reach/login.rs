@@ -1,30 +1,39 @@
 //! The login: flags first, then the fuse, then one `C_Login`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::facts::Token;
+use crate::facts::{PinRefusal, Token, stand_in};
 use crate::fault::{Fault, PinVerdict};
 use crate::log;
-use crate::pin::fuse::{self, Attempt, End, Fuse};
+use crate::modules;
+use crate::pin::fuse::remedy::Remedy;
+use crate::pin::fuse::{self, AttemptBy, AttemptEnd, Blown, FuseError, FuseStore, LockedFuse, state_directory};
 use crate::pin::source::{self, Prepared};
 use crate::pin::{Credential, How, PinError, Source};
+use crate::selector;
 use crate::worker::HandleError;
 use crate::worker::wire::{Authentication, Reply, Request};
 
 use super::Reached;
+
+/// What holds for every refused PIN.
+const ONCE: &str = "the PIN was sent once and will not be sent again, since a token locks after a few wrong PINs";
 
 /// The logins of one worker: what they are made with, and the token's lock while they are made.
 #[derive(Debug)]
 pub struct Login {
     source: PinSource,
     credential: Option<Arc<Credential>>,
-    lock: Lock,
+    fuse: FuseHold,
     /// The time for a login once the token's lock is had; unset: what is left of all.
     time: Option<Duration>,
+    /// The PIN file that a URI names; it is never printed.
+    uri_file: Option<PathBuf>,
 }
 
 /// Where the PIN comes from while none is at hand.
@@ -38,11 +47,12 @@ enum PinSource {
     None,
 }
 
-/// The token's lock, with its fuse.
+/// The token's fuse while the login goes on.
 #[derive(Debug)]
-enum Lock {
+enum FuseHold {
+    /// Not held: no PIN may be sent.
     Free,
-    Held(Box<Fuse>),
+    Locked(Box<LockedFuse>),
     /// No state can be kept, and a person answers for it.
     Without,
 }
@@ -71,14 +81,14 @@ impl Login {
     pub fn prepare(config: &Config) -> Self {
         let configured = config.pin.clone().map(Source::prepare);
         let source = configured.map_or(PinSource::Usual, PinSource::Configured);
-        Self { source, credential: None, lock: Lock::Free, time: None }
+        Self { source, credential: None, fuse: FuseHold::Free, time: None, uri_file: None }
     }
 
     /// Logs in with what was read before, and asks nobody. `time` is for each login, once the token's lock is had: a lock
     /// that comes late must not have the login killed half-way.
     #[must_use]
     pub fn with(credential: Option<Arc<Credential>>, time: Duration) -> Self {
-        Self { source: PinSource::None, credential, lock: Lock::Free, time: Some(time) }
+        Self { source: PinSource::None, credential, fuse: FuseHold::Free, time: Some(time), uri_file: None }
     }
 
     /// Logs the user in, where the token wants it.
@@ -121,7 +131,7 @@ impl Login {
 
     /// Gives the token's lock back while the login goes on; the next login takes it again.
     pub fn release(&mut self) {
-        self.lock = Lock::Free;
+        self.fuse = FuseHold::Free;
     }
 
     /// Sends a request that carries the PIN, once, between the fuse's mark and its settling.
@@ -142,30 +152,46 @@ impl Login {
             tracing::info!("enter the PIN at the token itself");
         }
         // The mark is on disk before the PIN is sent, and nothing that can fail or wait comes between the two.
-        if let Lock::Held(fuse) = &mut self.lock {
-            fuse.begin().map_err(|error| Failure::Other(error.into()))?;
-        }
+        let attempt = match std::mem::replace(&mut self.fuse, FuseHold::Free) {
+            FuseHold::Locked(fuse) => {
+                Some(fuse.begin().map_err(|error| Failure::Other(self.fuse_error(error, reached, &credential)))?)
+            }
+            FuseHold::Without => {
+                self.fuse = FuseHold::Without;
+                None
+            }
+            FuseHold::Free => {
+                return Err(Failure::Other(Error::new(Kind::Unexpected, "no PIN is sent without the fuse")));
+            }
+        };
         let reply = match credential.how() {
             How::Pin(pin) => reached.opened.handle.call(&request, Some(pin), &reached.deadline),
             How::Pinpad => at_the_keypad(reached, &request),
         };
         let end = match &reply {
-            Ok(Reply::LoggedIn { checked: true } | Reply::ContextAccepted { checked: true }) => Some(End::Accepted),
-            Ok(Reply::LoggedIn { checked: false } | Reply::ContextAccepted { checked: false }) => Some(End::NotTried),
+            Ok(Reply::LoggedIn { checked: true } | Reply::ContextAccepted { checked: true }) => {
+                Some(AttemptEnd::Accepted)
+            }
+            Ok(Reply::LoggedIn { checked: false } | Reply::ContextAccepted { checked: false }) => {
+                Some(AttemptEnd::NotTried)
+            }
             Err(HandleError::Fault(fault)) => end_of(fault),
             // It ended before it told the module to log in.
-            Err(HandleError::Died { .. }) if !reached.opened.handle.login_begun() => Some(End::NotTried),
+            Err(HandleError::Died { .. }) if !reached.opened.handle.login_begun() => Some(AttemptEnd::NotTried),
             _ => None,
         };
-        if end == Some(End::Accepted) {
+        if end == Some(AttemptEnd::Accepted) {
             credential.accept();
             if matches!(request, Request::Login(_)) {
                 // The worker reads them while the record goes to disk.
                 reached.opened.handle.foresee(Request::Objects);
             }
         }
-        if let (Lock::Held(fuse), Some(end)) = (&mut self.lock, end) {
-            fuse.settle(end).map_err(|error| Failure::Other(error.into()))?;
+        let mut counted = None;
+        if let Some(attempt) = attempt {
+            let fuse = attempt.settle(end).map_err(|error| Failure::Other(error.into()))?;
+            counted = (end == Some(AttemptEnd::Refused)).then(|| fuse.blown());
+            self.fuse = FuseHold::Locked(Box::new(fuse));
         }
         match reply {
             Ok(Reply::LoggedIn { .. } | Reply::ContextAccepted { .. }) => Ok(()),
@@ -179,7 +205,12 @@ impl Login {
                         "the module takes no login without a PIN, whatever its flags say; use another --pin-source",
                     )));
                 }
-                Err(Failure::Other(Error::from(fault).context(format_args!("{context}: {}", reached.name()))))
+                let mut error = Error::from(fault).context(format_args!("{context}: {}", reached.name()));
+                if let (Kind::PinIncorrect, Some(blown)) = (error.kind, counted) {
+                    error.hints =
+                        std::iter::once(ONCE.to_owned()).chain(self.remedies(reached, &credential, &blown)).collect();
+                }
+                Err(Failure::Other(error))
             }
             Err(error) if matches!(request, Request::Login(_)) => {
                 Err(Failure::Other(Error::from(error).context(reached.name())))
@@ -190,27 +221,28 @@ impl Login {
 
     /// Has a PIN at hand and the token's lock held.
     fn obtain(&mut self, reached: &mut Reached, config: &Config) -> Result<()> {
+        self.uri_file = config.identity.uri.as_ref().and_then(|uri| uri.pin_file.as_ref()).map(PathBuf::from);
         let credential = match &self.credential {
             Some(credential) => Arc::clone(credential),
             None => self.read(reached)?,
         };
-        if matches!(self.lock, Lock::Free) {
-            let attempt = credential.attempt();
+        if matches!(self.fuse, FuseHold::Free) {
+            let by = credential.attempt_by();
+            let attended = by == AttemptBy::Person;
             check_before(reached, &credential)?;
             if reached.slot.token.is_none() {
                 // A reading that failed once must not lead to another fuse than the token's own.
                 reached.read_slot_again(true)?;
             }
-            let attended = attempt == Attempt::Attended;
-            self.lock = lock(reached, config, attempt)?;
+            self.fuse = self.hold(reached, config, by, &credential)?;
             if let Some(time) = self.time {
                 reached.deadline = Deadline::after(time);
             }
             // While the lock was awaited, another login may have brought the token to its last try.
             reached.read_slot_again(false)?;
             check_flags(reached, attended)?;
-            if reached.slot.token.as_ref().is_some_and(|token| token.pin_count_low) {
-                tracing::warn!("a wrong PIN was given to this token before (CKF_USER_PIN_COUNT_LOW)");
+            if let Some(warning) = reached.slot.token.as_ref().and_then(|token| token.pin.warning()) {
+                tracing::warn!("{warning}");
             }
         }
         self.credential = Some(credential);
@@ -226,6 +258,57 @@ impl Login {
         // Warnings come before the prompt.
         log::flush();
         Ok(Arc::new(Credential::read(prepared, &name, &mut reached.deadline)?))
+    }
+
+    /// Takes the token's fuse. A person at a prompt may go on where no state can be kept; nothing else may.
+    fn hold(&self, reached: &Reached, config: &Config, by: AttemptBy, credential: &Credential) -> Result<FuseHold> {
+        let attended = by == AttemptBy::Person;
+        let locked = FuseStore::open(config.state_dir.as_deref()).and_then(|store| {
+            if let Some(warning) = state_directory::warning(store.directory()) {
+                tracing::warn!("{warning}");
+            }
+            store.lock(&reached.slot, &reached.opened.module, by, &reached.deadline)
+        });
+        match locked {
+            Ok(fuse) => Ok(FuseHold::Locked(Box::new(fuse))),
+            Err(error) if attended && crate::error::Explain::kind(&error) == Kind::StateDir => {
+                tracing::warn!("{error}; this login goes on, since a person answers for it");
+                Ok(FuseHold::Without)
+            }
+            Err(error) => Err(self.fuse_error(error, reached, credential)),
+        }
+    }
+
+    /// An error of the fuse with hints that fit where the PIN comes from.
+    fn fuse_error(&self, error: FuseError, reached: &Reached, credential: &Credential) -> Error {
+        let hints =
+            if let FuseError::Blown(blown) = &error { self.remedies(reached, credential, blown) } else { Vec::new() };
+        let mut error = Error::from(error);
+        if !hints.is_empty() {
+            error.hints = hints;
+        }
+        error
+    }
+
+    fn remedies(&self, reached: &Reached, credential: &Credential, blown: &Blown) -> Vec<String> {
+        let token = stand_in(&reached.slot, &reached.opened.module);
+        let uri = match reached.slot.token {
+            Some(_) => fuse::uri_of(&token).to_string(),
+            None => selector::token_uri(&reached.slot, &reached.opened.slots).to_string(),
+        };
+        let remedy = Remedy {
+            source: credential.source(),
+            is_noticed: credential.is_from_disk(),
+            is_path_shown: match (credential.source(), &self.uri_file) {
+                (Source::File(path), Some(hidden)) => path != hidden,
+                _ => true,
+            },
+            module: &modules::selector(&reached.opened.module),
+            uri: &uri,
+            // systemd.exec(5)
+            as_root: std::env::var_os("INVOCATION_ID").is_some() && !rustix::process::geteuid().is_root(),
+        };
+        remedy.hints(blown)
     }
 
     fn source(&mut self, token: Option<&Token>) -> Result<Prepared, PinError> {
@@ -249,7 +332,7 @@ fn authentication(how: &How) -> Authentication {
 }
 
 fn check_before(reached: &Reached, credential: &Credential) -> Result<()> {
-    check_flags(reached, credential.attempt() == Attempt::Attended)?;
+    check_flags(reached, credential.attempt_by() == AttemptBy::Person)?;
     check_keypad(reached, matches!(credential.how(), How::Pinpad))
 }
 
@@ -262,37 +345,15 @@ fn check_keypad(reached: &Reached, is_meant: bool) -> Result<()> {
 }
 
 /// What a fault says of the attempt. `None`: the PIN may have been looked at, and nobody knows.
-fn end_of(fault: &Fault) -> Option<End> {
+fn end_of(fault: &Fault) -> Option<AttemptEnd> {
     if !fault.is_login() {
         // Another call failed before the login was reached.
-        return Some(End::NotTried);
+        return Some(AttemptEnd::NotTried);
     }
     match fault.pin_verdict() {
-        PinVerdict::Refused => Some(End::Refused),
-        PinVerdict::NotTried => Some(End::NotTried),
+        PinVerdict::Refused => Some(AttemptEnd::Refused),
+        PinVerdict::NotTried => Some(AttemptEnd::NotTried),
         PinVerdict::Unknown => None,
-    }
-}
-
-/// The token's lock and fuse. A person at a prompt may go on where no state can be kept; nothing else may.
-fn lock(reached: &Reached, config: &Config, attempt: Attempt) -> Result<Lock> {
-    let attended = attempt == Attempt::Attended;
-    let token = fuse::token_of(&reached.slot, &reached.opened.module);
-    let locked = fuse::directory(config.state_dir.as_deref()).and_then(|directory| {
-        match &reached.slot.token {
-            _ if attended => {}
-            None => fuse::check_unknown(&directory)?,
-            Some(_) => fuse::check_stand_in(&directory, reached.slot.id, &reached.opened.module)?,
-        }
-        Fuse::lock(&directory, &token, attempt, &reached.deadline)
-    });
-    match locked {
-        Ok(fuse) => Ok(Lock::Held(Box::new(fuse))),
-        Err(error) if attended && crate::error::Explain::kind(&error) == Kind::StateDir => {
-            tracing::warn!("{error}; this login goes on, since a person answers for it");
-            Ok(Lock::Without)
-        }
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -306,24 +367,8 @@ fn at_the_keypad(reached: &mut Reached, request: &Request) -> std::result::Resul
 
 /// What the token's flags forbid.
 fn check_flags(reached: &Reached, attended: bool) -> Result<()> {
-    let Some(token) = &reached.slot.token else { return Ok(()) };
-    let refuse =
-        |kind, message: &str, hint: &str| Err(Error::new(kind, format!("{}: {message}", reached.name())).hint(hint));
-    if token.pin_locked {
-        let hint = "unblock it with the security officer's PIN: `pkcs11-tool --login --login-type so --init-pin`; or with the token's own tool and its PUK";
-        return refuse(Kind::PinLocked, "the PIN is locked (CKF_USER_PIN_LOCKED)", hint);
-    }
-    if !token.pin_initialized {
-        let message = "no user PIN was ever set (CKF_USER_PIN_INITIALIZED is not set)";
-        return refuse(Kind::PinExpired, message, "set one: `pkcs11-tool --login --login-type so --init-pin`");
-    }
-    if token.pin_to_be_changed {
-        let message = "the PIN must be changed first (CKF_USER_PIN_TO_BE_CHANGED)";
-        return refuse(Kind::PinExpired, message, "change it: `pkcs11-tool --login --change-pin`");
-    }
-    if token.pin_final_try && !attended {
-        let message = "one PIN try is left (CKF_USER_PIN_FINAL_TRY), and nobody is here to answer for it";
-        return refuse(Kind::PinFinalTry, message, "log in once by hand with the right PIN: --pin-source prompt");
-    }
-    Ok(())
+    let refusal = reached.slot.token.as_ref().and_then(|token| token.pin.refusal(attended));
+    refusal.map_or(Ok(()), |PinRefusal { kind, cause, remedy }| {
+        Err(Error::new(kind, format!("{}: {cause}", reached.name())).hint(remedy))
+    })
 }

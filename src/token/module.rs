@@ -11,7 +11,7 @@ use cryptoki_sys::{
 
 use super::raw::Functions;
 use super::session::Session;
-use crate::facts::{Library, Slot as SlotFacts, Token};
+use crate::facts::{Library, PinState, Slot as SlotFacts, Token};
 use crate::fault::Fault;
 use crate::selector::PADDING;
 
@@ -124,11 +124,13 @@ fn token(info: &CK_TOKEN_INFO, hardware: Option<bool>) -> Token {
         hardware,
         initialized: has(CKF_TOKEN_INITIALIZED),
         login_required: has(CKF_LOGIN_REQUIRED),
-        pin_initialized: has(CKF_USER_PIN_INITIALIZED),
-        pin_count_low: has(CKF_USER_PIN_COUNT_LOW),
-        pin_final_try: has(CKF_USER_PIN_FINAL_TRY),
-        pin_locked: has(CKF_USER_PIN_LOCKED),
-        pin_to_be_changed: has(CKF_USER_PIN_TO_BE_CHANGED),
+        pin: PinState {
+            initialized: has(CKF_USER_PIN_INITIALIZED),
+            count_low: has(CKF_USER_PIN_COUNT_LOW),
+            final_try: has(CKF_USER_PIN_FINAL_TRY),
+            locked: has(CKF_USER_PIN_LOCKED),
+            to_be_changed: has(CKF_USER_PIN_TO_BE_CHANGED),
+        },
         pinpad: has(CKF_PROTECTED_AUTHENTICATION_PATH),
     }
 }

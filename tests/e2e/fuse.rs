@@ -277,6 +277,19 @@ fn a_relative_state_directory_is_none() {
 }
 
 #[test]
+fn a_damaged_record_of_no_known_token_is_removed_by_the_hint() {
+    let stand = stand();
+    let state = stand.path().join("home/.local/state/cba-agent");
+    fs::create_dir_all(&state).unwrap();
+    // It could be the token's under the label that it had before its certificate was renewed.
+    fs::write(state.join("0123.json"), "{").unwrap();
+    let error = stand.sign(&[]).failed(4);
+    assert!(error.contains("0123.json is damaged") && stand.calls("C_Login") == 0, "{error}");
+    stand.tool("sh", &["-c", &crate::hints::one(&error, "rm ")]);
+    stand.sign(&[]).ok();
+}
+
+#[test]
 fn a_reset_for_another_token_leaves_a_damaged_record_alone() {
     let stand = stand();
     stand.sign(&[]).ok();
@@ -389,4 +402,177 @@ fn two_users_of_one_token_share_its_fuse_in_a_directory_of_their_group() {
         assert!(refused.contains("no login is tried"), "{refused}");
     }
     assert_eq!(stand.calls("C_Login"), 2);
+}
+
+/// A directory in memory that is gone at the end.
+fn in_memory() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("cba-agent-test").tempdir_in("/dev/shm").unwrap()
+}
+
+#[test]
+fn a_state_directory_in_memory_counts_as_none_for_every_command() {
+    let stand = stand();
+    let (shm, source) = (in_memory(), stand.pin_source());
+    let state = shm.path().join("made/later").display().to_string();
+    let socket = stand.file("agent.sock");
+    for command in [
+        &["sign"][..],
+        &["custody"],
+        &["list", "--login"],
+        &["certificate", "--login"],
+        &["serve", "--socket", &socket, "--allow-users", "0"],
+    ] {
+        let error = stand.run(&[command, &["--pin-source", &source, "--state-dir", &state]].concat()).failed(4);
+        assert!(error.contains("is in memory (tmpfs)") && error.contains("--state-dir DIR"), "{command:?}: {error}");
+    }
+    for variable in ["STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"] {
+        let mut command = stand.command(&["sign", "--pin-source", &source]);
+        command.env_remove("HOME").env(variable, shm.path());
+        assert!(Run::from_output(command.finish()).failed(4).contains("is in memory (tmpfs)"), "{variable}");
+    }
+    let doctor = stand.run(&["doctor", "--pin-source", &source, "--state-dir", &state]);
+    assert!(doctor.code == 8 && doctor.stdout.contains("is in memory (tmpfs)"), "{doctor:?}");
+    stand.run(&["pin-fuse", "--state-dir", &state]).failed(4);
+    assert_eq!(stand.calls("C_Login"), 0);
+    assert_eq!(fs::read_dir(shm.path()).unwrap().count(), 0, "nothing is made there");
+}
+
+#[test]
+fn a_state_directory_that_every_user_can_change_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let stand = stand();
+    for mode in [0o777, 0o1777, 0o702] {
+        let state = stand.file(&format!("state-{mode:o}"));
+        fs::create_dir(&state).unwrap();
+        fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
+        let error = stand.sign(&["--state-dir", &state]).failed(4);
+        assert!(error.contains("every user of this host can change"), "{mode:o}: {error}");
+        assert_eq!(stand.calls("C_Login"), 0);
+        assert!(stand.run(&["doctor", "--state-dir", &state]).stdout.contains("every user of this host can change"));
+        // The directory that the hint offers is made for this user alone.
+        let inside = format!("{state}/cba-agent");
+        assert!(error.contains(&format!("--state-dir {inside}")), "{error}");
+        let run = stand.sign(&["--state-dir", &inside]);
+        assert_eq!(run.stderr.contains("every user can replace"), mode == 0o777 || mode == 0o702, "{mode:o}: {run:?}");
+        run.ok();
+        assert_eq!(fs::metadata(&inside).unwrap().permissions().mode() & 0o777, 0o700);
+        let chmod = crate::hints::one(&error, "chmod ");
+        stand.tool("sh", &["-c", &chmod]);
+        stand.sign(&["--state-dir", &state]).ok();
+        fs::remove_file(stand.file("calls")).unwrap();
+    }
+}
+
+#[test]
+fn a_container_that_would_forget_the_fuse_is_warned_of() {
+    let stand = Stand::new();
+    for layer in ["lower", "upper", "work", "merged"] {
+        fs::create_dir(stand.file(layer)).unwrap();
+    }
+    let inside = |arguments: &[&str]| {
+        let mount = "mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged && exec \"$@\"";
+        let run = stand.command(arguments);
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", mount, "sh"]).arg(run.get_program()).args(run.get_args());
+        same_environment(&mut command, &run);
+        Run::from_output(command.current_dir(stand.path()).finish())
+    };
+    let (source, state) = (stand.pin_source(), stand.file("merged/state"));
+    let run = inside(&["sign", "--pin-source", &source, "--state-dir", &state]);
+    assert!(run.stderr.contains("overlay file system") && run.stderr.contains("use a volume"), "{run:?}");
+    run.ok();
+    let doctor = inside(&["doctor", "--pin-source", &source, "--state-dir", &state]);
+    assert!(doctor.stdout.contains("overlay file system"), "{doctor:?}");
+    doctor.ok();
+}
+
+/// Pastes a command that a hint offers into a shell of somebody who has configured nothing. What it asks for is typed.
+fn paste(stand: &Stand, command: &str, answer: &str) -> Run {
+    let _ = std::os::unix::fs::symlink(crate::stand::BINARY, stand.file("cba-agent"));
+    let command = stand.write("pasted", command);
+    let script = stand.write(
+        "paste.exp",
+        format!(
+            "set timeout 60\nspawn sh {{{command}}}\nexpect {{\n\
+             -re {{PIN of}} {{ send {{{answer}}}; send \"\\r\"; exp_continue }}\n\
+             timeout {{ exit 99 }}\n\
+             eof\n}}\nexit [lindex [wait] 3]\n"
+        ),
+    );
+    let mut expect = std::process::Command::new("expect");
+    expect.arg(script).env_clear().env("PATH", format!("{}:/usr/bin:/bin", stand.path().display()));
+    for name in ["FAULTY", "FAULTY_MODULE", "FAULTY_LOG"] {
+        let set = stand
+            .command(&[])
+            .get_envs()
+            .find(|(known, _)| *known == name)
+            .and_then(|(_, value)| value.map(Into::into));
+        set.map(|value: std::ffi::OsString| expect.env(name, value));
+    }
+    expect.env("SOFTHSM2_CONF", stand.file("softhsm2.conf")).current_dir("/");
+    Run::from_output(expect.finish())
+}
+
+#[test]
+fn what_a_refusal_offers_fits_the_source_and_works_when_it_is_pasted() {
+    let mut stand = stand();
+    // Another token, so that a command has to choose.
+    stand.provision(&["--label", "two"]);
+    let (pin, shm) = (stand.pin(), in_memory());
+    stand.set("CREDENTIALS_DIRECTORY", stand.path().display().to_string());
+    stand.set("CBA_AGENT_STATE_DIR", stand.file("a state"));
+    let memory = shm.path().join("pin").display().to_string();
+    let on_disk = format!("file:{}", stand.file("wrong"));
+    let set = |content: &str| {
+        stand.write("wrong", content);
+        fs::copy(stand.file("wrong"), &memory).unwrap();
+    };
+    let sign = |source: &str, content: &str| {
+        let mut command = stand.command(&["sign", "--token-label", "cba", "--pin-source", source]);
+        command.env("MY_PIN", content);
+        if source == "stdin" {
+            let arguments = ["sign", "--token-label", "cba", "--pin-source", source];
+            return stand.run_with_input(&arguments, content);
+        }
+        if source == "fd:7" {
+            let mut shell = std::process::Command::new("sh");
+            let run = "exec \"$@\" 7< wrong";
+            shell.args(["-c", run, "sh"]).arg(command.get_program()).args(command.get_args()).current_dir(stand.path());
+            same_environment(&mut shell, &command);
+            return Run::from_output(shell.finish());
+        }
+        Run::from_output(command.finish())
+    };
+    let file = format!("file:{memory}");
+    for (source, place) in [
+        (on_disk.as_str(), "correct the PIN in "),
+        (&file, "a file in memory or a pipe"),
+        ("env:MY_PIN", "in its variable"),
+        ("credential:wrong", "that LoadCredential= names"),
+        ("fd:7", "on its descriptor"),
+        ("stdin", "on standard input"),
+    ] {
+        for by_hand in [false, true] {
+            let mut refusals = 0;
+            let error = loop {
+                set(&format!("not-the-pin-{refusals}"));
+                let error = sign(source, "not-the-pin").failed(4);
+                assert!(error.contains(place), "{source}: {error}");
+                let is_tried = source == on_disk && refusals == 0;
+                assert_eq!(error.contains("then tried once"), is_tried, "{source}: {error}");
+                refusals += 1;
+                if error.contains("no login is tried") {
+                    break error;
+                }
+                assert!(error.contains("C_Login: CKR_PIN_INCORRECT"), "{error}");
+            };
+            assert_eq!(refusals, if source == on_disk { 3 } else { 2 }, "{source}");
+            let wanted = if by_hand { "cba-agent list" } else { "cba-agent pin-fuse" };
+            let command = crate::hints::one(&error, wanted);
+            let run = paste(&stand, &command, &pin);
+            assert_eq!(run.code, 0, "{command}: {run:?}");
+            set(&pin);
+            sign(source, &pin).ok();
+        }
+    }
 }

@@ -585,6 +585,8 @@ const TRIALS: &[(&str, &str)] = &[
     ("`ls -ld {} {}`", "hints::an_audit_log_is_checked_by_the_command_that_a_message_offers"),
     ("`df -h {}`", "untried: it shows the space of a full disk"),
     ("`fuser -v {}`", "untried: it shows a process, and is not everywhere installed"),
+    ("`chmod o-w {directory}`", "fuse::a_state_directory_that_every_user_can_change_is_refused"),
+    ("`rm {}`", "fuse::a_damaged_record_of_no_known_token_is_removed_by_the_hint"),
     ("chmod o-rwx", "hints::a_pin_file_that_others_can_read_is_closed_by_the_hint"),
     ("`chown root:root {path}", "hints::a_policy_that_is_not_roots_alone_is_given_back_by_the_hint"),
     ("`chown {} {directory} {path}`", "hints::directories_that_a_user_cannot_write_are_made_by_the_remedy"),

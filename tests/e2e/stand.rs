@@ -79,8 +79,7 @@ impl Stand {
 
     /// No token yet.
     pub(crate) fn empty() -> Self {
-        // Not in /tmp, which may be in memory, where a PIN file never counts as mended.
-        let directory = tempfile::Builder::new().prefix("stand").tempdir_in(CACHE).unwrap();
+        let directory = tempfile::Builder::new().prefix("stand").tempdir_in(on_disk()).unwrap();
         Self { directory, environment: Vec::new(), module: Some("softhsm2".into()) }
     }
 
@@ -332,6 +331,15 @@ pub(crate) fn build(name: &str, target: &Path) -> PathBuf {
     let last = artifacts.rfind(|message| message["reason"] == "compiler-artifact");
     let file = last.and_then(|artifact| artifact["filenames"][0].as_str().map(PathBuf::from));
     file.expect("cargo says what it built").parent().unwrap().to_owned()
+}
+
+/// A directory on a disk: in memory, no fuse is kept, and no PIN file counts as changed.
+fn on_disk() -> PathBuf {
+    const IN_MEMORY: [rustix::fs::FsWord; 2] = [0x0102_1994, 0x8584_58f6]; // tmpfs and ramfs, statfs(2)
+    let is_on_disk = |path: &PathBuf| rustix::fs::statfs(path).is_ok_and(|found| !IN_MEMORY.contains(&found.f_type));
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let mut places = [Some(CACHE.into()), Some("/var/tmp".into()), home].into_iter().flatten();
+    places.find(is_on_disk).expect("neither the target directory, /var/tmp nor HOME is on a disk")
 }
 
 /// A provisioned directory to copy from, made once a day for each set of arguments.

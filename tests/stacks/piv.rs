@@ -9,7 +9,7 @@ use crate::load::{Seed, Tally, kill_workers, load};
 use crate::piv_card::Card;
 use crate::scenarios::serve;
 use crate::stack::Stack;
-use crate::stand::{BINARY, Run, Stand, same_environment};
+use crate::stand::{BINARY, EXTENSIONS, Run, Stand, same_environment, tool};
 
 pub(crate) struct Piv {
     card: Card,
@@ -229,4 +229,96 @@ fn a_restarted_pcscd_is_no_matter_to_an_agent() {
         }
         judge.accept(&agent.payload());
     }
+}
+
+/// Gives the card a certificate with another name, as a renewal does; `new_holder` writes the identifier of the card's
+/// holder anew, as ykman does with each certificate.
+fn renew(piv: &mut Piv, name: &str, new_holder: bool) {
+    let tool = |piv: &Piv, arguments: &[&str]| tool(piv.card.on_host("yubico-piv-tool").args(arguments));
+    let old = tool(piv, &["-a", "read-certificate", "-s", "9a"]);
+    let old = piv.stand.write("old.pem", old);
+    let public = piv.stand.tool("openssl", &["x509", "-in", &old, "-noout", "-pubkey"]);
+    let public = piv.stand.write("renewed.pub", public);
+    let renewed = piv.stand.issue(name, &public, EXTENSIONS, &["-days", "9"]);
+    tool(piv, &["-a", "import-certificate", "-s", "9a", "-i", &renewed]);
+    if new_holder {
+        tool(piv, &["-a", "set-chuid"]);
+    }
+    piv.take_out();
+    piv.put_back();
+}
+
+/// Label and serial number of the token as the module reports them.
+fn names(piv: &Piv) -> (String, String) {
+    let list: serde_json::Value = serde_json::from_str(&piv.run(&["list", "--json"]).ok()).unwrap();
+    let slot = &list["modules"][0]["slots"][0];
+    (slot["token"]["label"].to_string(), slot["token"]["serial"].to_string())
+}
+
+#[test]
+fn a_renewed_certificate_gives_the_card_no_new_fuse() {
+    for module in MODULES {
+        let mut piv = Piv::by(module);
+        let wrong = format!("file:{}", piv.stand.write("wrong", "654321"));
+        piv.sign(&piv.plain_key(), &wrong, &[]).failed(4);
+        assert_eq!(piv.card.tries_left(), 2, "{module}");
+        let mut before = names(&piv);
+        for (name, new_holder) in [("renewed", false), ("renewed again", true)] {
+            renew(&mut piv, name, new_holder);
+            let after = names(&piv);
+            if module == "opensc" {
+                assert_ne!(before.0, after.0, "OpenSC takes the label from the certificate");
+                assert_eq!(
+                    before.1 != after.1,
+                    new_holder,
+                    "OpenSC takes the serial number from the holder's identifier"
+                );
+            }
+            before = after;
+            let error = piv.sign(&piv.plain_key(), &wrong, &[]).failed(4);
+            assert!(error.contains("no login is tried"), "{module} {name}: {error}");
+            assert_eq!(piv.card.tries_left(), 2, "{module} {name}");
+        }
+        piv.run(&["pin-fuse", "--reset"]).ok();
+        sign(&piv, &[]).ok();
+    }
+}
+
+#[test]
+fn two_modules_on_one_card_spend_no_more_tries_than_one() {
+    for (first, second) in [("ykcs11", "opensc"), ("opensc", "ykcs11")] {
+        let piv = Piv::by(first);
+        let wrong = format!("file:{}", piv.stand.write("wrong", "654321"));
+        piv.sign(&piv.plain_key(), &wrong, &[]).failed(4);
+        assert_eq!(piv.card.tries_left(), 2);
+        let other = ["--module", second];
+        let error = piv.sign(&piv.plain_key(), &wrong, &other).failed(4);
+        assert!(error.contains("no login is tried") && error.contains("it may be the same token"), "{error}");
+        // A changed file is tried once, by whichever module, and then nobody but a person.
+        piv.stand.write("wrong", "765432");
+        piv.sign(&piv.plain_key(), &wrong, &other).failed(4);
+        assert_eq!(piv.card.tries_left(), 1);
+        piv.stand.write("wrong", "876543");
+        for module in [first, second] {
+            let error = piv.sign(&piv.plain_key(), &wrong, &["--module", module]).failed(4);
+            assert!(error.contains("no login is tried") || error.contains("FINAL_TRY"), "{error}");
+        }
+        assert_eq!(piv.card.tries_left(), 1);
+    }
+}
+
+#[test]
+fn two_modules_at_once_on_one_card_spend_one_try() {
+    let mut piv = Piv::by("ykcs11");
+    let wrong = format!("file:{}", piv.stand().write("wrong", "654321"));
+    let start = |number: usize| {
+        let module = MODULES[number % 2];
+        let arguments = ["sign", "--key-id", "01", "--pin-source", &wrong, "--timeout", "60s", "--module", module];
+        piv.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let all: Vec<_> = (0..6).map(start).collect();
+    for child in all {
+        Run::from_output(child.finish()).failed(4);
+    }
+    assert_eq!(piv.card.tries_left(), 2);
 }

@@ -24,7 +24,7 @@ impl Card {
     pub(crate) fn start(stand: &Stand) -> Self {
         static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
         let template = TEMPLATE.get_or_init(provision);
-        for name in ["card", "ca.pem"] {
+        for name in ["card", "ca.pem", "ca.key"] {
             tool(Command::new("cp").arg("-r").arg(template.join(name)).arg(stand.path()));
         }
         Self::boot(stand.path())

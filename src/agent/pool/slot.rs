@@ -19,7 +19,8 @@ use crate::cba::Request;
 use crate::custody::Evidence;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::pin::{Credential, How, fuse};
+use crate::facts::stand_in;
+use crate::pin::{Credential, How};
 use crate::signer::Signer;
 use crate::worker::Progress;
 
@@ -161,7 +162,7 @@ impl Place {
         let held = Held {
             evidence,
             certificate: signer.identity().certificate.clone(),
-            token: fuse::token_of(&signer.reached().slot, &signer.reached().opened.module),
+            token: stand_in(&signer.reached().slot, &signer.reached().opened.module),
         };
         tracing::info!(
             "worker {slot} (process {}) is ready with {}, certificate {} until {}",
@@ -170,12 +171,12 @@ impl Place {
             held.certificate.subject,
             crate::certificate::utc(held.certificate.not_after)
         );
-        let alone = signer.always_authenticates();
+        let (alone, token_id) = (signer.always_authenticates(), signer.reached().token_id());
         self.worker = Some(worker);
         self.shared.apply(|state, now| {
             // What was found before a renewal may be what the renewal is to replace.
             if state.plan.is_current(slot) {
-                state.token.get_or_insert_with(|| held.token.clone());
+                state.token.get_or_insert(token_id);
                 state.held = Some(Arc::new(held));
                 state.proven = Some(Instant::now());
                 state.last_error = None;

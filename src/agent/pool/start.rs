@@ -8,8 +8,8 @@ use crate::config::Config;
 use crate::custody::Evidence;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::facts::Token;
-use crate::pin::{Credential, fuse};
+use crate::facts::TokenId;
+use crate::pin::Credential;
 use crate::policy::Wish;
 use crate::reach::{self, Login, read_certificate};
 use crate::signer::Signer;
@@ -18,15 +18,15 @@ use crate::signer::Signer;
 pub(super) fn start(
     shared: &Shared,
     credential: Option<Arc<Credential>>,
-    expected: Option<&Token>,
+    expected: Option<&TokenId>,
 ) -> Result<(Signer, Evidence)> {
     let config = &shared.config;
     let time = || Deadline::after(config.serve.call_timeout);
     let login = Login::with(credential, config.serve.call_timeout);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
     let reached = reach::open(config, &time())?.reach(config, time())?;
-    let found = fuse::token_of(&reached.slot, &reached.opened.module);
-    if expected.is_some_and(|expected| !is_same(expected, &found)) {
+    let found = reached.token_id();
+    if expected.is_some_and(|expected| *expected != found) {
         let message = format!("{} is in the place of the one that this agent holds; it gets no PIN", reached.name());
         reached.end(None);
         return Err(Error::new(Kind::TokenRemoved, message)
@@ -39,11 +39,6 @@ pub(super) fn start(
     let in_detail = shared.lock().evidence_is_safe;
     let evidence = signer.evidence(digest, in_detail).inspect_err(|_| shared.lock().evidence_is_safe = false)?;
     Ok((signer, evidence))
-}
-
-/// By what the fuse knows a token.
-fn is_same(a: &Token, b: &Token) -> bool {
-    (&a.manufacturer, &a.model, &a.serial, &a.label) == (&b.manufacturer, &b.model, &b.serial, &b.label)
 }
 
 /// What a worker is judged by before it gets the PIN; each request is judged by its own.

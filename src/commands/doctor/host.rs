@@ -9,7 +9,8 @@ use crate::audit::{self, AuditError};
 use crate::certificate::utc;
 use crate::config::{Config, Effective, variables};
 use crate::deadline::Deadline;
-use crate::pin::fuse;
+use crate::pin::FuseStore;
+use crate::pin::fuse::state_directory;
 use crate::printable::shell::quoted_path;
 use crate::process::clock;
 use crate::reach::now;
@@ -79,10 +80,13 @@ pub(super) fn clock(findings: &mut Findings) {
 }
 
 pub(super) fn state(config: &Config, findings: &mut Findings) {
-    let directory = match fuse::directory(config.state_dir.as_deref()) {
-        Ok(directory) => directory,
+    let directory = match FuseStore::open(config.state_dir.as_deref()) {
+        Ok(store) => store.directory().to_owned(),
         Err(error) => return findings.error("state directory", &error.into()),
     };
+    if let Some(warning) = state_directory::warning(&directory) {
+        findings.warn("state directory", warning, "--state-dir DIR");
+    }
     let existing = directory.ancestors().find(|part| part.exists()).unwrap_or(Path::new("/"));
     match rustix::fs::access(existing, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
         Ok(()) => findings.ok("state directory", directory.display().to_string()),
@@ -119,7 +123,7 @@ fn is_shared(directory: &Path, own: &Path) -> bool {
     let name = own.file_name().unwrap_or_default().as_encoded_bytes();
     let is_own = |found: std::ffi::OsString| {
         let found = found.as_encoded_bytes();
-        found.ends_with(b".fuse") || found.ends_with(b".lock") || (own != directory && found.starts_with(name))
+        found.ends_with(b".json") || found.ends_with(b".lock") || (own != directory && found.starts_with(name))
     };
     // A directory that cannot be read may hold anything.
     std::fs::read_dir(directory)

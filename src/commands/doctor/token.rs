@@ -7,11 +7,13 @@ use crate::certificate::{Certificate, utc};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::facts::Gap;
+use crate::facts::{Gap, stand_in};
 use crate::identity;
 use crate::modules;
+use crate::pin::fuse::remedy::reset_command;
+use crate::pin::fuse::{self, StoredFuse};
 use crate::pin::source::Prepared;
-use crate::pin::{Source, fuse};
+use crate::pin::{FuseStore, Source};
 use crate::policy::{self, Wish};
 use crate::printable::hex;
 use crate::reach::{self, Login, Opened, Reached, now, read_certificate};
@@ -131,41 +133,43 @@ fn slots(opened: &Opened, findings: &mut Findings) {
 
 fn pin_state(reached: &Reached, config: &Config, findings: &mut Findings) {
     const CHECK: &str = "PIN state";
-    let whole = |hint| reached.whole_commands(hint);
-    let unblock = whole(
-        "unblock it with the security officer's PIN: `pkcs11-tool --login --login-type so --init-pin`; or with the token's own \
-         tool and its PUK",
-    );
     let by_hand = "log in once by hand with the right PIN: `cba-agent sign --pin-source prompt`";
-    match &reached.slot.token {
+    match reached.slot.token.as_ref() {
         Some(token) if !token.login_required => findings.ok(CHECK, "the token wants no PIN"),
-        Some(token) if token.pin_locked => findings.fail(CHECK, "locked", unblock),
-        Some(token) if !token.pin_initialized => {
-            findings.fail(
-                CHECK,
-                "no user PIN was ever set",
-                whole("set one: `pkcs11-tool --login --login-type so --init-pin`"),
-            );
-        }
-        Some(token) if token.pin_to_be_changed => {
-            findings.fail(CHECK, "to be changed first", whole("change it: `pkcs11-tool --login --change-pin`"));
-        }
-        Some(token) if token.pin_final_try => findings.fail(CHECK, "one try is left", by_hand),
-        Some(token) if token.pin_count_low => findings.warn(CHECK, "a wrong PIN was given before", by_hand),
-        Some(_) => findings.ok(CHECK, "no wrong PIN since the last right one"),
+        Some(token) => match (token.pin.refusal(false), token.pin.warning()) {
+            (Some(refusal), _) => findings.fail(CHECK, refusal.cause, reached.whole_commands(refusal.remedy)),
+            (None, Some(warning)) => findings.warn(CHECK, warning, by_hand),
+            (None, None) => findings.ok(CHECK, "no wrong PIN since the last right one"),
+        },
         None => findings.warn(CHECK, "the token says nothing of itself", by_hand),
     }
-    let token = fuse::token_of(&reached.slot, &reached.opened.module);
-    let Ok(directory) = fuse::directory(config.state_dir.as_deref()) else { return };
-    let path = fuse::path(&directory, &token);
-    match fuse::all(&directory).unwrap_or_default().into_iter().find(|(found, _)| *found == path) {
-        None => findings.ok("PIN fuse", "intact"),
-        Some((_, Ok(record))) if !record.is_blown() => findings.ok("PIN fuse", fuse::describe(&record)),
-        Some((_, Ok(record))) => {
-            let reset = format!("correct the PIN, then: `cba-agent pin-fuse --reset --uri '{}'`", fuse::uri_of(&token));
-            findings.fail("PIN fuse", fuse::describe(&record), reset);
+    fuse(reached, config, findings);
+}
+
+/// What the fuse counted, of this token and of those that could be the same.
+fn fuse(reached: &Reached, config: &Config, findings: &mut Findings) {
+    const CHECK: &str = "PIN fuse";
+    // A directory that cannot be used has a line of its own.
+    let Ok(store) = FuseStore::open(config.state_dir.as_deref()) else { return };
+    let (id, path) = (reached.token_id(), store.path(&stand_in(&reached.slot, &reached.opened.module)));
+    let counts = |fuse: &StoredFuse| fuse.id().map_or_else(|| fuse.files.contains(&path), |found| found.may_be(&id));
+    let fuses: Vec<StoredFuse> = store.all().unwrap_or_default().into_iter().filter(counts).collect();
+    if fuses.is_empty() {
+        findings.ok(CHECK, "intact");
+    }
+    for fuse in fuses {
+        match (fuse.uri(), fuse.is_blown()) {
+            (_, false) => findings.ok(CHECK, fuse.describe()),
+            (Some(uri), true) => {
+                let reset = reset_command(&uri, store.directory());
+                findings.fail(CHECK, fuse.describe(), format!("correct the PIN, then: {reset}"));
+            }
+            (None, true) => {
+                let uri = fuse::uri_of(&stand_in(&reached.slot, &reached.opened.module)).to_string();
+                let reset = reset_command(&uri, store.directory());
+                findings.fail(CHECK, fuse.describe(), format!("when the PIN is right for certain: {reset}"));
+            }
         }
-        Some((_, Err(error))) => findings.error("PIN fuse", &error.into()),
     }
 }
 

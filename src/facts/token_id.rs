@@ -1,0 +1,194 @@
+//! Which token it is: the one equality of tokens, and which tokens could be one and the same.
+//!
+//! PURE.
+
+use std::path::{Path, PathBuf};
+
+use super::{Slot, Token};
+
+/// The identity of a token. No certificate changes it, where the token has a serial number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenId {
+    /// A token with a serial number of its own.
+    Serial {
+        /// Who made the token.
+        manufacturer: String,
+        /// The token's model.
+        model: String,
+        /// The serial number.
+        serial: String,
+    },
+    /// A token whose serial number is empty or all zeros: its label counts too.
+    Label {
+        /// Who made the token.
+        manufacturer: String,
+        /// The token's model.
+        model: String,
+        /// The serial number, which tells nothing.
+        serial: String,
+        /// The label.
+        label: String,
+    },
+    /// A token whose information cannot be read: its place in its module.
+    Slot {
+        /// The module's canonical path.
+        module: PathBuf,
+        /// The `CK_SLOT_ID`.
+        id: u64,
+    },
+}
+
+impl TokenId {
+    /// The identity of the token in a slot.
+    #[must_use]
+    pub fn of(slot: &Slot, module: &Path) -> Self {
+        slot.token.as_ref().map_or_else(|| Self::Slot { module: module.to_owned(), id: slot.id }, Self::of_token)
+    }
+
+    /// The identity of a token that says who it is.
+    #[must_use]
+    pub fn of_token(token: &Token) -> Self {
+        let field = |text: &str| text.trim_matches([' ', '\0']).to_owned();
+        let (manufacturer, model) = (field(&token.manufacturer), field(&token.model));
+        let serial = field(&token.serial);
+        if tells_apart(&serial) {
+            Self::Serial { manufacturer, model, serial }
+        } else {
+            Self::Label { manufacturer, model, serial, label: field(&token.label) }
+        }
+    }
+
+    /// The identity of a token, or of the stand-in that [`stand_in`] makes of a slot.
+    #[must_use]
+    pub fn of_stand_in(token: &Token) -> Self {
+        let id = token.label.strip_prefix(STAND_IN).and_then(|id| id.parse().ok());
+        let module = Path::new(&token.model);
+        match id {
+            Some(id) if token.manufacturer.is_empty() && token.serial.is_empty() && module.is_absolute() => {
+                Self::Slot { module: module.to_owned(), id }
+            }
+            _ => Self::of_token(token),
+        }
+    }
+
+    /// Whether no other token has this identity, as far as a serial number can show it.
+    #[must_use]
+    pub fn is_unique(&self) -> bool {
+        matches!(self, Self::Serial { .. })
+    }
+
+    /// Whether both could be one token: the same card seen by another module, or before its certificate was renewed. A
+    /// serial number of zeros is no proof that two tokens differ, nor is a label, which some modules take from a
+    /// certificate. An empty serial number with another label is another token.
+    #[must_use]
+    pub fn may_be(&self, other: &Self) -> bool {
+        if self == other {
+            return true;
+        }
+        match (self.family(), other.family()) {
+            (Some(Family::PivByOpensc), Some(_)) | (Some(_), Some(Family::PivByOpensc)) => true,
+            _ => match (self, other) {
+                (
+                    Self::Label { manufacturer, model, serial, .. },
+                    Self::Label { manufacturer: other_maker, model: other_model, serial: other_serial, .. },
+                ) => {
+                    (manufacturer, model) == (other_maker, other_model)
+                        && !serial.is_empty()
+                        && !other_serial.is_empty()
+                }
+                _ => false,
+            },
+        }
+    }
+
+    fn family(&self) -> Option<Family> {
+        let (Self::Serial { manufacturer, model, .. } | Self::Label { manufacturer, model, .. }) = self else {
+            return None;
+        };
+        if manufacturer == "piv_II" {
+            Some(Family::PivByOpensc)
+        } else if manufacturer.starts_with("Yubico") && model.starts_with("YubiKey") {
+            Some(Family::PivByYkcs11)
+        } else {
+            None
+        }
+    }
+}
+
+const STAND_IN: &str = "slot ID ";
+
+/// The token in a slot; where nothing can be read of it, a stand-in that names slot and module.
+#[must_use]
+pub fn stand_in(slot: &Slot, module: &Path) -> Token {
+    slot.token.clone().unwrap_or_else(|| Token {
+        label: format!("{STAND_IN}{}", slot.id),
+        model: module.display().to_string(),
+        ..Token::default()
+    })
+}
+
+/// Modules that show PIV cards.
+enum Family {
+    /// OpenSC takes the serial number from the card holder's identifier (CHUID), which ykman writes anew with each
+    /// certificate (OpenSC issue 3460), and the label from the certificate.
+    PivByOpensc,
+    /// ykcs11 reads the device's own serial number.
+    PivByYkcs11,
+}
+
+/// Whether a serial number tells tokens apart: not where it is empty or all zeros.
+#[must_use]
+pub fn tells_apart(serial: &str) -> bool {
+    serial.chars().any(|c| !matches!(c, '0' | ' ' | '\0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(manufacturer: &str, model: &str, serial: &str, label: &str) -> TokenId {
+        let [manufacturer, model, serial, label] = [manufacturer, model, serial, label].map(str::to_owned);
+        TokenId::of_token(&Token { manufacturer, model, serial, label, ..Token::default() })
+    }
+
+    #[test]
+    fn a_label_counts_only_where_the_serial_number_tells_nothing() {
+        assert_eq!(id("m", "x", "1", "a"), id("m ", "x\0", " 1", "b"));
+        assert_ne!(id("m", "x", "1", "a"), id("m", "x", "2", "a"));
+        assert_ne!(id("m", "x", "1", "a"), id("m", "y", "1", "a"));
+        for serial in ["", "0000", "   ", "\0\0"] {
+            assert_eq!(id("m", "x", serial, "a"), id("m", "x", serial, "a"));
+            assert_ne!(id("m", "x", serial, "a"), id("m", "x", serial, "b"));
+            assert!(!id("m", "x", serial, "a").is_unique());
+        }
+    }
+
+    #[test]
+    fn a_slot_that_tells_nothing_is_known_by_its_place() {
+        let (slot, module) = (Slot { id: 7, ..Slot::default() }, Path::new("/lib/m.so"));
+        let place = TokenId::Slot { module: module.to_owned(), id: 7 };
+        assert_eq!(TokenId::of(&slot, module), place);
+        assert_eq!(TokenId::of_stand_in(&stand_in(&slot, module)), place);
+        assert!(!place.may_be(&id("m", "x", "00", "a")));
+    }
+
+    #[test]
+    fn tokens_that_could_be_one_are_told() {
+        let (card, renewed) =
+            (id("piv_II", "PKCS#15 emulated", "aa", "old"), id("piv_II", "PKCS#15 emulated", "bb", "new"));
+        let yubikey = id("Yubico (www.yubico.com)", "YubiKey YK5", "12345678", "YubiKey PIV #12345678");
+        let another = id("Yubico (www.yubico.com)", "YubiKey YK5", "22345678", "YubiKey PIV #22345678");
+        for (a, b, may_be) in [
+            (&card, &renewed, true),
+            (&card, &yubikey, true),
+            (&yubikey, &another, false),
+            (&id("m", "x", "00", "a"), &id("m", "x", "00", "b"), true),
+            (&id("m", "x", "", "a"), &id("m", "x", "", "b"), false),
+            (&id("m", "x", "00", "a"), &id("m", "y", "00", "a"), false),
+            (&id("m", "x", "1", "a"), &id("m", "x", "2", "a"), false),
+            (&card, &id("m", "x", "1", "a"), false),
+        ] {
+            assert_eq!((a.may_be(b), b.may_be(a)), (may_be, may_be), "{a:?} {b:?}");
+        }
+    }
+}

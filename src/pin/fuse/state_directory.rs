@@ -1,0 +1,81 @@
+//! Where fuses are kept, and whether they would be kept there.
+//!
+//! A fuse must outlive a restart, and only those may change it who may use the token.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FsWord;
+
+use super::FuseError;
+
+/// The state directory: what was configured, else systemd's, else the user's. A relative path would be another
+/// directory, and another fuse, wherever the program is run, so such a variable counts as unset.
+///
+/// # Errors
+/// [`FuseError::NoDirectory`].
+pub fn choose(configured: Option<&Path>) -> Result<PathBuf, FuseError> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let systemd = || {
+        let all = variable("STATE_DIRECTORY")?.into_os_string().into_string().ok()?;
+        all.split(':').next().map(PathBuf::from)
+    };
+    let home = |name: &str| variable(name).filter(|home| home.is_absolute());
+    configured
+        .map(Path::to_owned)
+        .or_else(|| systemd().filter(|directory| directory.is_absolute()))
+        .or_else(|| home("XDG_STATE_HOME").map(|home| home.join("cba-agent")))
+        .or_else(|| home("HOME").map(|home| home.join(".local/state/cba-agent")))
+        .ok_or(FuseError::NoDirectory)
+}
+
+/// Refuses a directory that forgets, or that every user can change.
+///
+/// # Errors
+/// [`FuseError::InMemory`], [`FuseError::OpenToOthers`].
+pub fn check(directory: &Path) -> Result<(), FuseError> {
+    if let Some(kind) = file_system(directory).and_then(in_memory) {
+        return Err(FuseError::InMemory { directory: directory.to_owned(), kind });
+    }
+    match fs::metadata(directory) {
+        Ok(metadata) if metadata.mode() & 0o002 != 0 => Err(FuseError::OpenToOthers(directory.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// What is not safe about a directory that passes, in words.
+#[must_use]
+pub fn warning(directory: &Path) -> Option<String> {
+    // linux/magic.h
+    const OVERLAY: FsWord = 0x794c_7630;
+    let shown = directory.display();
+    if file_system(directory) == Some(OVERLAY) {
+        return Some(format!(
+            "the state directory {shown} is on an overlay file system: in a container, refused PINs are forgotten with it; \
+             use a volume"
+        ));
+    }
+    let is_open = |part: &&Path| fs::metadata(part).is_ok_and(|metadata| metadata.mode() & 0o1002 == 0o002);
+    let part = directory.ancestors().skip(1).find(is_open)?;
+    Some(format!("every user can replace the state directory {shown}, since {} is open to them", part.display()))
+}
+
+/// The file system of a directory, or of the directory in which it would be made.
+fn file_system(directory: &Path) -> Option<FsWord> {
+    directory.ancestors().find_map(|part| rustix::fs::statfs(part).ok()).map(|found| found.f_type)
+}
+
+/// The name of a file system that is gone after a restart (statfs(2)).
+#[must_use]
+pub fn in_memory(kind: FsWord) -> Option<&'static str> {
+    const TMPFS: FsWord = 0x0102_1994;
+    const RAMFS: FsWord = 0x8584_58f6;
+    const HUGETLBFS: FsWord = 0x9584_58f6;
+    match kind {
+        TMPFS => Some("tmpfs"),
+        RAMFS => Some("ramfs"),
+        HUGETLBFS => Some("hugetlbfs"),
+        _ => None,
+    }
+}
