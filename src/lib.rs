@@ -21,10 +21,11 @@
 //! signer          the front's judgement, the only way to a payload
 //! audit/*         the hash-chained log; chain: its records and their check (PURE)
 //! reach/*         the way to a token: module, worker, slot, login under the fuse, identity, evidence
-//! worker/*        the child's loop; handle: spawn, deadline, kill; output: what the module prints; wire: the frames (PURE)
+//! worker/*        the child's loop; handle: spawn, deadline, kill; output: what the module prints; wire: the frames, bounds:
+//!                 what a reply may hold (both PURE)
 //! token/*         the only room that names a PKCS#11 library; entry_point, raw, pcsc: unsafe code
 //! config/*        file < environment < flag, resolved once; keys: every key once
-//! sandbox/*       what a worker may not do: profiles (PURE), files, system calls
+//! sandbox/*       what a worker may not do: profiles (PURE), files, system calls, what an older kernel leaves open
 //! modules         modules by name and path
 //! pin/*           sources, prompt, the redacted Pin, the fuse; record: the fuse's rule (PURE)
 //! cli             the command line, no I/O

@@ -108,6 +108,8 @@ fn an_agent_that_is_not_ready_and_a_certificate_that_ends_are_told_to_the_job() 
     let agent = Agent::ready(&stand, &["--socket-group", "4242"]);
     open_to_all(stand.path());
     let run = as_user(&stand, "1234", "4242", &["doctor", "--socket", &agent.socket]);
-    assert!(run.stdout.contains("it ends in 8 days") && run.stdout.contains("tell those who run the agent"), "{run:?}");
+    // Nine in the second in which it was issued.
+    let ends = ["it ends in 8 days", "it ends in 9 days"].iter().any(|words| run.stdout.contains(words));
+    assert!(ends && run.stdout.contains("tell those who run the agent"), "{run:?}");
     run.ok();
 }

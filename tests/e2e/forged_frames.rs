@@ -7,7 +7,6 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
-use crate::deadline::until;
 use crate::stand::{Run, Stand};
 
 /// The faulty module sends these messages as the worker would, when that call is made: before the worker goes on, or
@@ -232,9 +231,20 @@ fn a_message_that_was_handed_out_is_not_handed_out_again() {
     let second = agent.ask("POST", "/sign", "{}");
     assert_eq!(second.problem(500), "signature_invalid");
     assert!(!second.body.contains(first["body"]["encodedData"].as_str().unwrap()));
-    until(|| agent.log().contains("its message was handed out before"));
+    agent.logged(|log| log.contains("its message was handed out before"));
     // Another worker took its place.
     agent.payload();
     let (_, log) = agent.end("-TERM");
     assert!(stand.run(&["audit", "verify", &stand.file("audit.jsonl")]).ok().contains("3 records"), "{log}");
+}
+
+#[test]
+fn a_message_of_another_worker_is_not_handed_out_again() {
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign=repeat:all");
+    let agent = Agent::ready(&stand, &[]);
+    agent.payload();
+    let worker = agent.workers()[0];
+    agent.kill_worker(worker);
+    assert_eq!(agent.ask("POST", "/sign", "{}").problem(500), "signature_invalid");
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Mutex;
 
-/// The first message that was signed, and its signature.
-static FIRST: Mutex<Option<(Vec<u8>, Vec<u8>)>> = Mutex::new(None);
+/// The first message that was signed, in its frame.
+static FIRST: Mutex<Option<String>> = Mutex::new(None);
 
 /// Sends bytes on every socket of the process; whatever is no socket refuses them.
 pub(crate) fn send(bytes: &[u8]) {
@@ -30,17 +30,27 @@ pub(crate) fn send_file() {
     text.lines().for_each(|line| send_frame(line.as_bytes()));
 }
 
-/// Remembers the first signed message.
-pub(crate) fn remember(message: &[u8], signature: &[u8]) {
-    FIRST.lock().unwrap().get_or_insert_with(|| (message.to_vec(), signature.to_vec()));
+/// Where the first frame of all processes is kept.
+fn shared_file() -> String {
+    std::env::var("FAULTY_LOG").expect("FAULTY_LOG") + ".first"
 }
 
-/// Sends the first signed message as the answer to another request, and never returns.
-pub(crate) fn repeat() {
-    let first = FIRST.lock().unwrap().clone();
-    if let Some((message, signature)) = first {
-        let (message, signature) = (base64(&message), base64(&signature));
-        send_frame(format!(r#"{{"Signed":{{"message":"{message}","signature":"{signature}"}}}}"#).as_bytes());
+/// Remembers the first signed message, as the frame that carries it.
+pub(crate) fn remember(message: &[u8], signature: &[u8]) {
+    let (message, signature) = (base64(message), base64(signature));
+    let frame = format!(r#"{{"Signed":{{"message":"{message}","signature":"{signature}"}}}}"#);
+    let mut first = FIRST.lock().unwrap();
+    if first.is_none() && !std::fs::exists(shared_file()).unwrap() {
+        std::fs::write(shared_file(), &frame).unwrap();
+    }
+    first.get_or_insert(frame);
+}
+
+/// Sends the first signed message, of this process or `of_all`, as the answer to another request, and never returns.
+pub(crate) fn repeat(of_all: bool) {
+    let own = FIRST.lock().unwrap().clone();
+    if let Some(frame) = own.or_else(|| std::fs::read_to_string(shared_file()).ok().filter(|_| of_all)) {
+        send_frame(frame.as_bytes());
         crate::hang();
     }
 }

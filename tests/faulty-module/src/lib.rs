@@ -17,6 +17,7 @@
 //! C_Sign=send          send each line of the file FAULTY_FRAMES to the parent as a frame, then go on
 //! C_Sign=instead       the same, and never return
 //! C_Sign=repeat        send the parent the first signed message again, from the second call on, and never return
+//! C_Sign=repeat:all    the same, and the first one of all processes with the same FAULTY_LOG
 //! C_Login=outlive      start a process, and have both ignore and block what ends them with the parent
 //! exit=abort           when the process ends        exit=hang
 //! flags+40000          set token flags              flags-4            clear them
@@ -81,7 +82,7 @@ pub(crate) enum Fault {
     Spawn,
     Send,
     Instead,
-    Repeat,
+    Repeat(bool),
     Outlive,
 }
 
@@ -209,7 +210,7 @@ impl Fault {
             ("spawn", _) => Self::Spawn,
             ("send", _) => Self::Send,
             ("instead", _) => Self::Instead,
-            ("repeat", _) => Self::Repeat,
+            ("repeat", whose) => Self::Repeat(whose == "all"),
             ("outlive", _) => Self::Outlive,
             (number, _) => {
                 let digits = number.trim_start_matches("0x");
@@ -263,7 +264,7 @@ impl Fault {
                 hang();
             }
             Self::Outlive => attack_calls::outlive(),
-            Self::Corrupt | Self::Repeat | Self::Strip | Self::Widen => {}
+            Self::Corrupt | Self::Repeat(_) | Self::Strip | Self::Widen => {}
         }
         None
     }

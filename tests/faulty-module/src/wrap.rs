@@ -129,12 +129,12 @@ unsafe extern "C" fn sign(
             *written = EXACT;
             return CKR_BUFFER_TOO_SMALL;
         }
-        if matches!(fault, Some(Fault::Repeat)) {
-            crate::frames::repeat();
+        if let Some(Fault::Repeat(of_all)) = fault {
+            crate::frames::repeat(of_all);
         }
         let value =
             REAL.1.C_Sign.map_or(CKR_FUNCTION_NOT_SUPPORTED, |real| real(session, data, length, signature, written));
-        if matches!(fault, Some(Fault::Repeat)) && value == CKR_OK && !signature.is_null() {
+        if matches!(fault, Some(Fault::Repeat(_))) && value == CKR_OK && !signature.is_null() {
             let message = std::slice::from_raw_parts(data, length as usize);
             crate::frames::remember(message, std::slice::from_raw_parts(signature, *written as usize));
         }
