@@ -14,8 +14,6 @@ const RUNS: usize = 40;
 pub(crate) fn run(report: &mut Report) {
     let token = Token::new(2048);
     fs::write(token.path().join("message"), [7; 100]).unwrap();
-    let in_memory = tempfile::Builder::new().prefix("bench").tempdir_in("/dev/shm").unwrap();
-    let state = in_memory.path().display().to_string();
     let pin = fs::read_to_string(token.path().join("pin")).unwrap();
     let tool = || {
         let mut command = token.command("pkcs11-tool");
@@ -34,13 +32,11 @@ pub(crate) fn run(report: &mut Report) {
         command.arg("--version");
         command
     };
-    let programs: [&dyn Fn() -> Command; 9] = [
+    let programs: [&dyn Fn() -> Command; 7] = [
         &|| token.bare("sign", &[]),
         &tool,
         &|| agent(&[]),
         &|| agent(&["--sandbox", "off"]),
-        &|| agent(&["--state-dir", &state]),
-        &|| agent(&["--state-dir", &state, "--sandbox", "off"]),
         &|| token.bare("wall", &[]),
         &version,
         &|| token.command("true"),
@@ -66,12 +62,9 @@ pub(crate) fn run(report: &mut Report) {
     let of = |a: usize, b: usize| ratios(&rounds, a, b);
     report.add("one `sign` / bare signer", of(2, 0), Target::AtMost(1.30));
     report.add("one `sign` / `pkcs11-tool`", of(2, 1), Target::AtMost(1.10));
-    report.add("the same with the fuse's record in memory / bare signer", of(4, 0), Target::None);
     report.add("the same without the sandbox / bare signer", of(3, 0), Target::None);
-    report.add("the same without both / bare signer", of(5, 0), Target::None);
-    report.add("the same without both / `pkcs11-tool`", of(5, 1), Target::None);
     report.add("`pkcs11-tool` / bare signer", of(1, 0), Target::None);
-    report.add("two processes and their turns alone, in C / bare signer", of(6, 0), Target::None);
-    report.add("`cba-agent --version`, start and end / bare signer", of(7, 0), Target::None);
-    report.add("`true`, start and end / bare signer", of(8, 0), Target::None);
+    report.add("two processes and their turns alone, in C / bare signer", of(4, 0), Target::None);
+    report.add("`cba-agent --version`, start and end / bare signer", of(5, 0), Target::None);
+    report.add("`true`, start and end / bare signer", of(6, 0), Target::None);
 }
