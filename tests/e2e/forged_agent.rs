@@ -9,6 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ring::rand::SystemRandom;
+use ring::signature::{RSA_PKCS1_SHA512, RsaKeyPair};
 
 use crate::deadline::Finish as _;
 use crate::stand::{EXTENSIONS, Stand, needs_root};
@@ -20,6 +22,7 @@ const SERVER_CA: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,di
 /// The listener, with a key in a file.
 struct Forger {
     stand: Stand,
+    key: Arc<RsaKeyPair>,
     asked: Arc<AtomicUsize>,
 }
 
@@ -28,45 +31,25 @@ impl Forger {
         let stand = Stand::new();
         stand.tool("openssl", &["genrsa", "-out", "forger.key", "2048"]);
         stand.tool("openssl", &["rsa", "-in", "forger.key", "-pubout", "-out", "forger.pub"]);
-        Self { stand, asked: Arc::default() }
+        let pkcs8 = ["pkcs8", "-topk8", "-nocrypt", "-in", "forger.key", "-outform", "DER", "-out", "forger.der"];
+        stand.tool("openssl", &pkcs8);
+        let key = RsaKeyPair::from_pkcs8(&fs::read(stand.file("forger.der")).unwrap()).unwrap();
+        Self { stand, key: Arc::new(key), asked: Arc::default() }
     }
 
-    /// A payload under a new certificate, in the `json` format.
-    fn payload(&self, name: &str, version: &str, extensions: &str, validity: &[&str]) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let message = [&now.to_be_bytes()[..], &[7; 92]].concat();
-        let (message_file, signature) = (self.stand.write("message", &message), self.stand.file("signature"));
-        self.stand.tool("openssl", &["dgst", "-sha512", "-sign", "forger.key", "-out", &signature, &message_file]);
+    /// Answers on a new socket with payloads that are made at that moment, under a new certificate.
+    fn listen(&self, name: &str, version: &'static str, extensions: &str, validity: &[&str]) -> String {
         self.stand.issue(name, "forger.pub", extensions, validity);
-        let read = |file: &str| STANDARD.encode(fs::read(self.stand.path().join(file)).unwrap());
-        let mut body = serde_json::json!({
-            "encodedData": STANDARD.encode(&message),
-            "encodedSignedData": read("signature"),
-        });
-        if version == "v2" {
-            body["encodedDataFormat"] = "v2".into();
-        }
-        serde_json::json!({
-            "method": "POST",
-            "url": "https://auth.anaplan.com/token/authenticate",
-            "headers": {
-                "Authorization": format!("CACertificate {}", read(&format!("{name}.der"))),
-                "Content-Type": "application/json",
-            },
-            "body": body,
-        })
-        .to_string()
-    }
-
-    /// Answers the next request on a new socket with this body.
-    fn listen(&self, name: &str, body: String) -> String {
+        let certificate = fs::read(self.stand.file(&format!("{name}.der"))).unwrap();
         let socket = self.stand.file(&format!("{name}.sock"));
-        let (listener, asked) = (UnixListener::bind(&socket).unwrap(), Arc::clone(&self.asked));
+        let (listener, asked, key) =
+            (UnixListener::bind(&socket).unwrap(), Arc::clone(&self.asked), Arc::clone(&self.key));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
                 asked.fetch_add(1, Ordering::SeqCst);
                 let _ = stream.read(&mut [0; 4096]);
+                let body = payload(&key, version, &certificate);
                 let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
                 let _ = stream.write_all(format!("{head}{body}").as_bytes());
             }
@@ -77,6 +60,31 @@ impl Forger {
     fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
+}
+
+/// A payload in the `json` format.
+fn payload(key: &RsaKeyPair, version: &str, certificate: &[u8]) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let message = [&now.to_be_bytes()[..], &[7; 92]].concat();
+    let mut signature = vec![0; key.public().modulus_len()];
+    key.sign(&RSA_PKCS1_SHA512, &SystemRandom::new(), &message, &mut signature).unwrap();
+    let mut body = serde_json::json!({
+        "encodedData": STANDARD.encode(&message),
+        "encodedSignedData": STANDARD.encode(&signature),
+    });
+    if version == "v2" {
+        body["encodedDataFormat"] = "v2".into();
+    }
+    serde_json::json!({
+        "method": "POST",
+        "url": "https://auth.anaplan.com/token/authenticate",
+        "headers": {
+            "Authorization": format!("CACertificate {}", STANDARD.encode(certificate)),
+            "Content-Type": "application/json",
+        },
+        "body": body,
+    })
+    .to_string()
 }
 
 #[test]
@@ -94,8 +102,7 @@ fn a_payload_of_an_agent_is_held_against_the_certificate_rules_of_this_side() {
         ("small", &good, days, &["--policy-min-rsa-bits", "3072"], "fewer than 3072"),
         ("version", &good, days, &["--policy-payload-versions", "v1"], "version v2 is not allowed"),
     ] {
-        let payload = forger.payload(name, "v2", extensions, validity);
-        let socket = forger.listen(name, payload);
+        let socket = forger.listen(name, "v2", extensions, validity);
         let other = forger.stand.file("no.sock");
         let arguments = [&["sign", "--socket", &socket, "--socket", &other][..], options].concat();
         let error = forger.stand.run(&arguments).failed(5);
@@ -104,14 +111,14 @@ fn a_payload_of_an_agent_is_held_against_the_certificate_rules_of_this_side() {
             "{name}: {error}"
         );
     }
-    let socket = forger.listen("good", forger.payload("good", "v2", EXTENSIONS, days));
+    let socket = forger.listen("good", "v2", EXTENSIONS, days);
     forger.stand.run(&["sign", "--socket", &socket]).ok();
 }
 
 #[test]
 fn a_version_that_this_sides_policy_forbids_is_not_even_asked_of_an_agent() {
     let forger = Forger::new();
-    let socket = forger.listen("v1", forger.payload("v1", "v1", EXTENSIONS, &["-days", "9"]));
+    let socket = forger.listen("v1", "v1", EXTENSIONS, &["-days", "9"]);
     let sign = ["sign", "--socket", &socket];
     let mut by_configuration = forger.stand.command(&sign);
     by_configuration.env("CBA_AGENT_PAYLOAD_VERSION", "v1");
@@ -130,8 +137,7 @@ fn a_version_that_this_sides_policy_forbids_is_not_even_asked_of_an_agent() {
 fn roots_policy_holds_for_a_payload_of_an_agent_too() {
     needs_root("it mounts file systems of its own");
     let forger = Forger::new();
-    let payload = forger.payload("unpinned", "v2", EXTENSIONS, &["-days", "9"]);
-    let socket = forger.listen("unpinned", payload);
+    let socket = forger.listen("unpinned", "v2", EXTENSIONS, &["-days", "9"]);
     let ask = |policy: &str, code: i32| {
         let arguments = ["sign", "--socket", &socket, "--policy-certificate-validity", "warn"];
         let run = crate::system_policy::run_under(&forger.stand, policy, crate::system_policy::ROOTS, &arguments);
