@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Explain, Kind};
 use crate::printable::hex;
+use crate::printable::shell::quoted;
 
 mod elf;
 mod load_failure;
@@ -199,7 +200,10 @@ impl MissingGroup {
     #[must_use]
     pub fn remedy(&self) -> String {
         let Self { group, user } = self;
-        format!("the module serves members of group {group} alone: `usermod -aG {group} {user}`, then log in again")
+        let (name, own) = (quoted(group), quoted(user));
+        format!(
+            "the module serves members of group {group} alone; as root: `usermod -aG {name} {own}`; then log in again"
+        )
     }
 }
 

@@ -555,6 +555,10 @@ const PROGRAMS: &[&str] = &[
 /// Each message with a command, by a part of it, and the trial of its commands: a test of this file or another one, or the
 /// reason why nothing can be tried here.
 const TRIALS: &[(&str, &str)] = &[
+    ("`usermod -aG {name} {own}`", "untried: it needs openCryptoki's daemon and group"),
+    ("`ykman piv info`", "untried: it needs a YubiKey"),
+    ("`p11-kit --version`", "untried: it shows a version"),
+    ("`apt changelog {PACKAGE}`", "untried: it asks the network"),
     (
         "`cba-agent help COMMAND`",
         "hints::commands_that_only_show_something_run_with_the_options_of_the_command_that_failed",

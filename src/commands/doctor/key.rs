@@ -31,6 +31,6 @@ pub(super) fn check_before_login(
     if !names.is_empty() {
         let found =
             format!("the list `require` leaves out {}; only a login shows whether the key needs it", names.join(", "));
-        findings.warn(CHECK, found, "cba-agent doctor --sign");
+        findings.warn(CHECK, found, "look at the key: `cba-agent doctor --sign`");
     }
 }
