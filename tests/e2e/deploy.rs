@@ -294,7 +294,7 @@ fn a_client_in_another_pid_namespace_is_served() {
     let mut agent = Agent::start(&stand, command);
     agent.hear("STATUS=ready");
     agent.payload();
-    assert!(agent.log().contains("(process 0, job -)"), "{}", agent.log());
+    agent.logged(|log| log.contains("(process 0, job -)"));
 }
 
 #[test]

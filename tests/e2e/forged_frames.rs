@@ -28,8 +28,8 @@ fn set_frames(stand: &mut Stand, messages: &[Value]) {
 fn token(label: &str, serial: &str) -> Value {
     json!({
         "label": label, "manufacturer": label, "model": "none", "serial": serial, "firmware": "1.0", "hardware": false,
-        "initialized": true, "login_required": false, "pin_initialized": true, "pin_count_low": false,
-        "pin_final_try": false, "pin_locked": false, "pin_to_be_changed": false, "pinpad": false,
+        "initialized": true, "login_required": false, "pinpad": false,
+        "pin": { "initialized": true, "count_low": false, "final_try": false, "locked": false, "to_be_changed": false },
     })
 }
 
