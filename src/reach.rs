@@ -189,16 +189,7 @@ impl Reached {
             let bits = certificates.iter().map(|stored| stored.certificate.bits()).max().unwrap_or_default();
             self.hint_at_the_key(self.with_whole_commands(error.into()), bits)
         })?;
-        if let Some(notice) = &identity.notice {
-            tracing::info!("{notice}");
-        }
-        for other in &identity.unreadable {
-            if other.is_broken() {
-                tracing::warn!("{other}");
-            } else {
-                tracing::debug!("{other}");
-            }
-        }
+        report_notices(&identity);
         Ok(identity)
     }
 
@@ -231,6 +222,18 @@ impl Reached {
     #[must_use]
     pub fn name(&self) -> String {
         name(&self.slot)
+    }
+}
+
+/// Logs why this certificate was chosen, and the certificates of the token that cannot be used.
+pub fn report_notices(identity: &Identity) {
+    identity.notice.iter().for_each(|notice| tracing::info!("{notice}"));
+    for other in &identity.unreadable {
+        if other.is_broken() {
+            tracing::warn!("{other}");
+        } else {
+            tracing::debug!("{other}");
+        }
     }
 }
 

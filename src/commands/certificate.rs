@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::identity::choose_certificate;
 use crate::policy::{Breach, CertificateSource, Refused};
 use crate::printable::hex;
-use crate::reach::{self, Login, Reached, now, read_certificate};
+use crate::reach::{self, Login, Reached, now, read_certificate, report_notices};
 
 #[derive(Clone, Copy, Default)]
 enum Format {
@@ -84,13 +84,13 @@ fn read(
         login.login(reached, config)?;
     }
     let identity = choose_certificate(&reached.objects()?, &config.identity, file, now())?;
-    identity.notice.iter().for_each(|notice| tracing::info!("{notice}"));
+    report_notices(&identity);
     Ok(identity.certificate)
 }
 
 fn text(certificate: &Certificate) -> String {
     let list = |items: Vec<String>| if items.is_empty() { "none".to_owned() } else { items.join(", ") };
-    [
+    let mut lines = vec![
         format!("subject     {}", certificate.subject),
         format!("issuer      {}", certificate.issuer),
         format!("serial      {}", certificate.serial),
@@ -100,8 +100,9 @@ fn text(certificate: &Certificate) -> String {
         format!("valid from  {}", certificate.valid_from),
         format!("valid until {}", certificate.valid_until),
         format!("SHA-256     {}", hex(&certificate.sha256())),
-    ]
-    .join("\n")
+    ];
+    lines.extend(certificate.deviations.iter().map(|what| format!("not as RFC 5280 wants it: {what}")));
+    lines.join("\n")
 }
 
 fn json(certificate: &Certificate) -> Result<String> {
@@ -117,6 +118,7 @@ fn json(certificate: &Certificate) -> Result<String> {
         not_after: &'a str,
         sha256: String,
         pem: String,
+        deviations: &'a [String],
     }
     let json = Json {
         subject: &certificate.subject,
@@ -129,6 +131,7 @@ fn json(certificate: &Certificate) -> Result<String> {
         not_after: &certificate.valid_until,
         sha256: hex(&certificate.sha256()),
         pem: certificate.pem(),
+        deviations: &certificate.deviations,
     };
     serde_json::to_string(&json).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))
 }

@@ -154,3 +154,28 @@ fn certificate_and_doctor_say_the_same_of_it() {
         assert!(whole_and_not_rsa || (doctor.code == 8 && line.starts_with("failed")), "{name}: {doctor:?}");
     }
 }
+
+#[test]
+fn a_broken_certificate_beside_a_good_one_is_named_by_every_command() {
+    let stand = Stand::new();
+    let broken = format!("{DIRECTORY}/extension-key-usage-twice.der");
+    stand.pkcs11_tool(&["--write-object", &broken, "--type", "cert", "--id", "07", "--label", "odd"]);
+    let words = "certificate 'odd' (ID 07) cannot be used: it has more than one key usage extension";
+    let source = stand.pin_source();
+    for command in [&["sign", "--pin-source", &source][..], &["certificate"], &["custody", "--pin-source", &source]] {
+        let run = stand.run(command);
+        assert!(run.code == 0 && run.stderr.contains(words), "{command:?}: {run:?}");
+    }
+    let doctor = stand.run(&["doctor", "--pin-source", &source]);
+    let line = doctor.stdout.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("{doctor:?}"));
+    assert!(doctor.code == 8 && line.starts_with("failed"), "{doctor:?}");
+    let listed = stand.run(&["list"]).ok();
+    let line = listed.lines().find(|line| line.contains("more than one key usage")).unwrap();
+    assert!(line.contains("odd") && line.contains("07"), "{listed}");
+    // A certificate with another kind of key is whole, and no reason to fail.
+    let stand = Stand::new();
+    let other = format!("{DIRECTORY}/key-ec.der");
+    stand.pkcs11_tool(&["--write-object", &other, "--type", "cert", "--id", "07", "--label", "ec"]);
+    let doctor = stand.run(&["doctor", "--pin-source", &stand.pin_source()]);
+    assert!(doctor.code == 0, "{doctor:?}");
+}
