@@ -123,11 +123,18 @@ impl LockedFuse {
     /// # Errors
     /// [`FuseError::Blown`], or when the mark cannot be written.
     pub fn begin(mut self) -> Result<PendingAttempt, FuseError> {
-        if !self.held.tries().allows(&self.by) {
-            return Err(FuseError::Blown(Box::new(self.held.blown())));
-        }
+        self.check()?;
         self.held.mark_attempt()?;
         Ok(PendingAttempt { held: self.held, by: self.by })
+    }
+
+    /// Whether an attempt may be made.
+    ///
+    /// # Errors
+    /// [`FuseError::Blown`].
+    pub fn check(&self) -> Result<(), FuseError> {
+        let is_allowed = self.held.tries().allows(&self.by);
+        if is_allowed { Ok(()) } else { Err(FuseError::Blown(Box::new(self.held.blown()))) }
     }
 
     /// What is counted, in the form of a refusal.

@@ -267,7 +267,8 @@ impl Login {
             if let Some(warning) = state_directory::warning(store.directory()) {
                 tracing::warn!("{warning}");
             }
-            store.lock(&reached.slot, &reached.opened.module, by, &reached.deadline)
+            let fuse = store.lock(&reached.slot, &reached.opened.module, by, &reached.deadline)?;
+            fuse.check().map(|()| fuse)
         });
         match locked {
             Ok(fuse) => Ok(FuseHold::Locked(Box::new(fuse))),

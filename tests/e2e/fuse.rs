@@ -58,6 +58,16 @@ fn a_file_mended_once_is_taken() {
 }
 
 #[test]
+fn a_blown_fuse_is_one_line_for_programs() {
+    let stand = stand();
+    wrong(&stand).failed(4);
+    let source = format!("file:{}", stand.file("wrong"));
+    let run = stand.run(&["sign", "--log-format", "json", "--pin-source", &source]);
+    let error: serde_json::Value = serde_json::from_str(run.stderr.trim()).unwrap_or_else(|_| panic!("{run:?}"));
+    assert_eq!((error["kind"].as_str(), error["code"].as_u64()), (Some("pin_fuse"), Some(4)), "{error}");
+}
+
+#[test]
 fn a_second_refusal_is_final_until_a_reset() {
     let stand = stand();
     wrong(&stand).failed(4);

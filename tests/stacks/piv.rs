@@ -322,3 +322,22 @@ fn two_modules_at_once_on_one_card_spend_one_try() {
     }
     assert_eq!(piv.card.tries_left(), 2);
 }
+
+#[test]
+fn an_agent_takes_its_card_back_after_a_renewal_and_no_other_card() {
+    let mut piv = Piv::by("opensc");
+    let key = piv.plain_key();
+    let agent = serve(&mut piv, &key, &["--call-timeout", "8s"]);
+    agent.payload();
+    // Only the label changes with the certificate, and the label is not the token's identity.
+    renew(&mut piv, "renewed", false);
+    until(|| agent.ask("POST", "/sign", "{}").status == 200);
+    // A card with another serial number may be another card.
+    renew(&mut piv, "another", true);
+    until(|| agent.ask("GET", "/readyz", "").status == 503 && agent.log().contains("it gets no PIN"));
+    assert_eq!(piv.card.tries_left(), 3);
+    agent.signal("-HUP");
+    until(|| agent.ask("POST", "/sign", "{}").status == 200);
+    let (_, log) = agent.end("-TERM");
+    assert!(!log.contains("CKR_PIN_INCORRECT"), "{log}");
+}
