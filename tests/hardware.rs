@@ -54,7 +54,8 @@ fn signs_both_versions_and_they_verify() {
 #[test]
 fn a_wrong_pin_spends_one_try_where_the_owner_gives_it() {
     assert_eq!(variable("CBA_TEST_WRONG_PIN"), "spend-one", "this test costs one PIN try; run the others by name");
-    let directory = tempfile::tempdir().unwrap();
+    // Beside the build, on a disk: no fuse is kept in memory.
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let pin = directory.path().join("pin");
     std::fs::write(&pin, "00000000").unwrap();
     std::fs::set_permissions(&pin, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();

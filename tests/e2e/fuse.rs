@@ -383,35 +383,63 @@ fn the_hinted_command_clears_the_right_fuse_among_several() {
     assert!(stand.run(&["pin-fuse", "--reset", "--token-label", "nope"]).failed(3).contains("there is --uri"));
 }
 
-#[test]
-fn two_users_of_one_token_share_its_fuse_in_a_directory_of_their_group() {
+/// A stand with a directory of group 4545, whose token, calls and files every user may use.
+fn shared_by_users(mode: &str, owner: &str) -> Stand {
     needs_root("it plays other users of the host");
     let mut stand = stand();
     let shared = stand.file("shared");
-    stand.tool("install", &["-d", "-m", "2770", "-g", "4545", &shared]);
+    stand.tool("install", &["-d", "-m", mode, "-o", owner, "-g", "4545", &shared]);
     stand.set("CBA_AGENT_STATE_DIR", &shared);
     stand.write("calls", "");
     stand.tool("chmod", &["-R", "a+rwX", &stand.file("tokens"), &stand.file("calls"), &stand.file("softhsm2.conf")]);
     crate::access::open_to_all(stand.path());
-    let as_user = |user: &str, pin: &str| {
-        let own = stand.write(&format!("pin-{user}"), pin);
-        stand.tool("chown", &[user, &own]);
-        let sign = stand.command(&["sign", "--pin-source", &format!("file:{own}")]);
-        let mut command = std::process::Command::new("setpriv");
-        command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--groups=4545", "--"]);
-        // The mask of the unit file.
-        command.args(["sh", "-c", "umask 077; exec \"$@\"", "sh"]).arg(sign.get_program()).args(sign.get_args());
-        same_environment(&mut command, &sign);
-        Run::from_output(command.current_dir(stand.path()).finish())
-    };
-    as_user("20001", "not-the-pin").failed(4);
+    stand
+}
+
+/// A run by a user of that group, with a PIN file of their own.
+fn as_user(stand: &Stand, user: &str, pin: &str) -> Run {
+    let own = stand.write(&format!("pin-{user}"), pin);
+    stand.tool("chown", &[user, &own]);
+    let sign = stand.command(&["sign", "--pin-source", &format!("file:{own}")]);
+    let mut command = std::process::Command::new("setpriv");
+    command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--groups=4545", "--"]);
+    // The mask of the unit file.
+    command.args(["sh", "-c", "umask 077; exec \"$@\"", "sh"]).arg(sign.get_program()).args(sign.get_args());
+    same_environment(&mut command, &sign);
+    Run::from_output(command.current_dir(stand.path()).finish())
+}
+
+#[test]
+fn two_users_of_one_token_share_its_fuse_in_a_directory_of_their_group() {
+    let stand = shared_by_users("2770", "root");
+    as_user(&stand, "20001", "not-the-pin").failed(4);
     // Another file than the refused one is tried once, whoever has it.
-    as_user("20002", "not-the-pin").failed(4);
+    as_user(&stand, "20002", "not-the-pin").failed(4);
     for user in ["20001", "20002", "20003"] {
-        let refused = as_user(user, &stand.pin()).failed(4);
+        let refused = as_user(&stand, user, &stand.pin()).failed(4);
         assert!(refused.contains("no login is tried"), "{refused}");
     }
     assert_eq!(stand.calls("C_Login"), 2);
+}
+
+#[test]
+fn many_users_at_once_with_a_wrong_pin_spend_two_tries_at_most() {
+    let stand = shared_by_users("2770", "root");
+    std::thread::scope(|scope| {
+        for user in 20001..20009 {
+            let stand = &stand;
+            scope.spawn(move || as_user(stand, &user.to_string(), "not-the-pin").failed(4));
+        }
+    });
+    assert_eq!(stand.calls("C_Login"), 2);
+}
+
+#[test]
+fn a_state_directory_of_another_user_is_warned_of() {
+    let stand = shared_by_users("2770", "20009");
+    let run = as_user(&stand, "20001", &stand.pin());
+    assert!(run.stderr.contains("belongs to another user"), "{run:?}");
+    run.ok();
 }
 
 /// A directory in memory that is gone at the end.

@@ -114,9 +114,17 @@ fn start_agent(path: &Path, socket: &Path, audit: &Path) -> std::process::Child 
     }
 }
 
+/// Where every user may enter, on a disk: the agent keeps no fuse in memory.
+fn public_place() -> PathBuf {
+    const IN_MEMORY: [rustix::fs::FsWord; 2] = [0x0102_1994, 0x8584_58f6]; // tmpfs and ramfs, statfs(2)
+    let usual = std::env::temp_dir();
+    let is_on_disk = rustix::fs::statfs(&usual).is_ok_and(|found| !IN_MEMORY.contains(&found.f_type));
+    if is_on_disk { usual } else { "/var/tmp".into() }
+}
+
 /// A directory that every user may enter.
 pub(crate) fn public_directory(prefix: &str) -> TempDir {
-    let directory = tempfile::Builder::new().prefix(prefix).tempdir().unwrap();
+    let directory = tempfile::Builder::new().prefix(prefix).tempdir_in(public_place()).unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     directory
 }
@@ -124,7 +132,7 @@ pub(crate) fn public_directory(prefix: &str) -> TempDir {
 /// Directories of processes that have ended.
 fn remove_leftovers() {
     for (directory, prefix) in
-        [(PathBuf::from(env!("CARGO_TARGET_TMPDIR")), "gateway-token."), (std::env::temp_dir(), "cba-gateway-agent.")]
+        [(PathBuf::from(env!("CARGO_TARGET_TMPDIR")), "gateway-token."), (public_place(), "cba-gateway-agent.")]
     {
         for entry in fs::read_dir(directory).unwrap().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();

@@ -56,6 +56,11 @@ pub fn warning(directory: &Path) -> Option<String> {
              use a volume"
         ));
     }
+    let (user, owner) =
+        (rustix::process::geteuid(), fs::metadata(directory).map(|found| found.uid()).unwrap_or_default());
+    if !user.is_root() && owner != 0 && owner != user.as_raw() {
+        return Some(format!("the state directory {shown} belongs to another user, who can change it"));
+    }
     let is_open = |part: &&Path| fs::metadata(part).is_ok_and(|metadata| metadata.mode() & 0o1002 == 0o002);
     let part = directory.ancestors().skip(1).find(is_open)?;
     Some(format!("every user can replace the state directory {shown}, since {} is open to them", part.display()))
