@@ -5,13 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::super::record::{FuseRecord, Tries};
-use super::super::store::{mark, read};
+use super::super::store::{mark, open_lock, read};
 use super::{Blown, FuseError, uri_of};
 use crate::deadline::Deadline;
 use crate::facts::TokenId;
 use crate::printable::printable;
 use crate::selector::TokenSelector;
-use crate::store::{open, wait_for};
+use crate::store::wait_for;
 
 /// The records of one token.
 #[derive(Debug)]
@@ -77,10 +77,13 @@ impl StoredFuse {
     pub fn reset(&self, deadline: &Deadline) -> Result<(), FuseError> {
         for path in &self.files {
             let failed = |error| FuseError::State(path.clone(), error);
-            let lock = open(&path.with_extension("lock")).map_err(failed)?;
+            let lock = open_lock(&path.with_extension("lock"), deadline).map_err(failed)?;
             let lock = wait_for(lock, deadline).map_err(failed)?.ok_or(FuseError::Held)?;
-            fs::remove_file(path).map_err(failed)?;
-            mark(&lock, false).map_err(failed)?;
+            match fs::remove_file(path) {
+                // Another process took it into the token's record in between.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => mark(&lock, false).map_err(failed)?,
+            }
         }
         Ok(())
     }
