@@ -262,7 +262,7 @@ pub fn pem_certificates(text: &[u8]) -> Result<Vec<Vec<u8>>, CertificateError> {
 /// A certificate without the padding that may follow it.
 ///
 /// # Errors
-/// When it is no certificate, or something else follows it.
+/// When the bytes are not a certificate, or more bytes follow it.
 pub fn unpadded(bytes: &[u8]) -> Result<&[u8], CertificateError> {
     let whole = fields::whole(bytes)?.whole;
     let rest = &bytes[whole.len()..];

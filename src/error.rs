@@ -138,7 +138,7 @@ impl Kind {
             Self::Config => {
                 "check the file: its path, that this user may read it, and its form (docs/configuration.md shows a whole one)"
             }
-            Self::Invalid => "mend the rule that is named, or make a new request with `cba-agent sign`",
+            Self::Invalid => "fix what the named rule asks for, or make a new request with `cba-agent sign`",
             Self::NotFound | Self::Ambiguous | Self::Unsuitable => "`cba-agent list` shows what is there",
             Self::NotAllowed => "the agent's allow_users, allow_groups and socket_group say whom it serves",
             Self::AgentUnreachable | Self::AgentBusy => "`cba-agent health --socket PATH` asks the agent how it is",

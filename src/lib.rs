@@ -32,7 +32,7 @@
 //! output          stdout: checked before a key is used, written once
 //! log/*           notices on stderr, written by a thread of its own
 //! custody/*       evidence and verdict, for auditors: text, JSON, a page              PURE
-//! payload_check   what must hold for a payload, whoever signed it                      PURE
+//! payload_check   what must hold for a payload from any signer                         PURE
 //! policy/*        facts in, decision out: key, certificate, token, version            PURE
 //! identity        which key and certificate belong together                            PURE
 //! selector/*      --slot .. and RFC 7512 URIs: parse, print, match                     PURE

@@ -95,7 +95,7 @@ fn lost_lines(format: Format, lost: u64) -> String {
     line(format, Level::WARN, &format!("{lost} lines of the log were lost: stderr was full, or took them too slowly"))
 }
 
-/// Writes the error that ends the process, whatever the level.
+/// Writes the error that ends the process, at every level.
 pub fn report(error: &Error, format: Format) {
     use_format(format);
     WRITER.push(text(error, format), true);

@@ -1,4 +1,4 @@
-//! What must hold for a payload before anybody gets it, whoever signed it.
+//! What must hold for a payload before it is handed out, from our own token or from an agent.
 //!
 //! PURE. The token's own results and the payloads of an agent go through the same check of length, time and signature. The
 //! policy's rules of token and key are not here: a payload does not show them.

@@ -51,7 +51,7 @@ pub fn prepare() -> Result<()> {
         let is_hidden = error.kind() == io::ErrorKind::PermissionDenied;
         let error = failed("mark inherited descriptors")(error);
         // The kernel hides them from a process whose program file may be run and not read.
-        if is_hidden { error.hint("the program's file must be readable to whoever runs it") } else { error }
+        if is_hidden { error.hint("the user who runs the program must be able to read its file") } else { error }
     })
 }
 

@@ -120,7 +120,7 @@ fn confine(profile: Option<String>, module: &Path) -> Result<(Guards, Option<San
     if system_calls {
         crate::process::death::end_with_the_front()?;
     }
-    // With the filter this process has no children, and the kernel ends it whatever the module does.
+    // With the filter this process has no children, and the kernel ends it even if the module ignores signals.
     let guards = Guards { to_tighten: system_calls.then_some(profile), is_watched: system_calls };
     Ok((guards, Some(SandboxReport { profile: profile.name.into(), landlock_abi, system_calls })))
 }

@@ -55,7 +55,7 @@ def _by_command(options, job):
     except OSError as error:
         hint = "set CBA_AGENT=/path/to/cba-agent; PATH is " + os.environ.get("PATH", "")
         raise CbaAgentError(2, f"cannot run {program}: {error}: {hint}") from error
-    # UTF-8 whatever the locale is.
+    # UTF-8 in every locale.
     if ended.returncode != 0:
         raise CbaAgentError(ended.returncode, ended.stderr.decode("utf-8", "replace").strip())
     return json.loads(ended.stdout)

@@ -1,4 +1,4 @@
-//! When a TLS certificate ends, of whatever kind its key is, and who issued it.
+//! When a TLS certificate ends, with any kind of key, and who issued it.
 //!
 //! PURE. The agent's library reads certificates with RSA keys alone; a TLS certificate usually has another.
 

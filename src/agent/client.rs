@@ -99,7 +99,7 @@ impl Explain for ClientError {
                 "use --payload-version v2; only payload_versions in [policy] of the agent's configuration allows v1".into()
             }
             Self::Refused { kind: Kind::PinFuse, .. } => {
-                "mend the PIN on the agent's side; its log says what the token answered, and what to do then"
+                "correct the PIN of the agent; its log says what the token answered and what to do"
                     .into()
             }
             Self::Refused { .. } => "the agent's log says more: `journalctl -u cba-agent`".into(),

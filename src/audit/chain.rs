@@ -155,7 +155,7 @@ impl Entry {
         }
         let (seq, time) = (head.seq + 1, utc(self.time));
         let line = Line { seq, time, event: self.name(), outcome: self.outcome, rest: &self.event, prev: &head.hash };
-        // Whoever shows the file on a terminal sees no control character of a token's.
+        // A terminal that shows the file gets no control character from a token.
         let mut text = printable_json(&serde_json::to_string(&line)?);
         text.pop();
         let hash = digest(text.as_bytes());

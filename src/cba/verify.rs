@@ -84,7 +84,7 @@ pub fn verify(
 }
 
 /// A signature in as many bytes as the key's modulus has. RFC 8017 section 8.2.1 makes it a number of that length; some
-/// drivers drop its leading zeros, others add one. Whatever else is wrong with it stays as it is.
+/// drivers drop its leading zeros, others add one. Other faults stay as they are.
 #[must_use]
 pub fn to_key_length(signature: Vec<u8>, length: usize) -> Vec<u8> {
     let zeros = signature.iter().take_while(|byte| **byte == 0).count();

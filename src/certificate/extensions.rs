@@ -103,7 +103,7 @@ impl KeyUsage {
         let (unused, bytes) = bits(outer.next()?)?;
         outer.finish()?;
         let mut bytes = bytes.to_vec();
-        // What a bit string declares unused says nothing, whatever stands there.
+        // Bits that a bit string declares unused have no meaning, set or not.
         bytes.last_mut().into_iter().for_each(|last| *last &= 0xff << unused);
         bytes.resize(2, 0);
         Ok(Self(u16::from_be_bytes([bytes[0], bytes[1]])))

@@ -24,7 +24,7 @@ const BMP_STRING: u8 = 0x1e;
 pub(super) struct Name {
     /// As RFC 4514 writes it, fit for a terminal.
     pub(super) text: String,
-    /// Its e-mail addresses, whatever string type they have.
+    /// Its e-mail addresses, in every string type.
     pub(super) emails: Vec<String>,
 }
 
@@ -145,7 +145,7 @@ fn string(value: Element<'_>) -> Option<String> {
         NUMERIC_STRING | PRINTABLE_STRING | IA5_STRING | VISIBLE_STRING => {
             content.is_ascii().then(|| String::from_utf8_lossy(content).into_owned())
         }
-        // Written and read as Latin-1 by everybody, whatever the standard says.
+        // In practice this type holds Latin-1; the standard says T.61.
         T61_STRING => Some(content.iter().map(|byte| char::from(*byte)).collect()),
         BMP_STRING => {
             let pairs = content.chunks(2).map(|pair| Some(u16::from_be_bytes(pair.try_into().ok()?)));

@@ -139,6 +139,6 @@ fn lines(check: &Check) -> Vec<String> {
         Verdict::Failed => "failed",
     };
     let line = printable(&format!("{word:<8} {:<16} {}", check.check, check.found));
-    let remedy = check.remedy.as_ref().map(|remedy| printable(&format!("{:<25} mend: {remedy}", "")));
+    let remedy = check.remedy.as_ref().map(|remedy| printable(&format!("{:<25} fix: {remedy}", "")));
     std::iter::once(line).chain(remedy).collect()
 }

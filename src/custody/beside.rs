@@ -168,7 +168,7 @@ fn unreadable(held: Option<&Held>) -> Row {
     not_seen(warning("certificates_readable", means, "certificates that can be read", found, reason), held)
 }
 
-/// Whoever can change the module can have it say anything.
+/// A user who can change the module can make it report anything.
 fn module(evidence: &Evidence) -> Row {
     let reason = evidence.module_open.as_ref().map(|how| printable(how));
     let found = if reason.is_some() { "others can change it" } else { "they alone can change it" };

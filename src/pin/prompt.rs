@@ -39,7 +39,7 @@ pub(super) fn terminal() -> Result<File, PinError> {
     if is_in_background(&terminal) { Err(PinError::Background) } else { Ok(terminal) }
 }
 
-/// Whether another job has the terminal: whoever reads from it, or changes its settings, is stopped (SIGTTIN, SIGTTOU). In
+/// Whether another job has the terminal: a process that reads from it, or changes its settings, is stopped (SIGTTIN, SIGTTOU). In
 /// another PID namespace the job cannot be told; then the kernel decides.
 pub(crate) fn is_in_background(terminal: impl AsFd) -> bool {
     tcgetpgrp(terminal).is_ok_and(|foreground| foreground != getpgrp())

@@ -42,7 +42,7 @@ pub fn take(number: RawFd) -> io::Result<File> {
     if number == 1 || number == 2 {
         return Err(io::Error::other("standard output and error are no source"));
     }
-    // The runtime opened it in the place of a closed one.
+    // The runtime opened it to replace a closed one.
     if number == 0 && standard_streams::was_closed(0) {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }

@@ -1,6 +1,6 @@
 //! The unsafe corner of closed standard streams: which of stdin, stdout and stderr were closed when the program started.
 //!
-//! Rust's runtime opens `/dev/null` in the place of a closed one before `main`, for reading and writing. After that, a closed
+//! Rust's runtime opens `/dev/null` to replace a closed one before `main`, for reading and writing. After that, a closed
 //! stdout looks like one that the caller redirected to `/dev/null`. So the check runs earlier, as a constructor of the program.
 
 #![allow(unsafe_code)]

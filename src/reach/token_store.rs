@@ -21,7 +21,7 @@ pub(super) fn hint_at_it(error: SelectError, module: &Path) -> Error {
     let mut error = Error::from(error);
     let Some(store) = store_of(module).filter(|_| error.kind == Kind::NotFound) else { return error };
     let obstacles = obstacles(&store);
-    // Whoever cannot read the tokens must not initialise another one.
+    // A user who cannot read the tokens must not initialise another one.
     if nothing_was_asked_for && !obstacles.is_empty() {
         error.hints.clear();
     }

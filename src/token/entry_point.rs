@@ -45,7 +45,7 @@ enum Symbol<T> {
 /// Loads the file and returns its functions, which are valid as long as the library is.
 ///
 /// # Errors
-/// [`Fault::Load`] where the file is no module, and what the entry points answered.
+/// [`Fault::Load`] where the file is not a module, and what the entry points answered.
 pub(super) fn load(path: &Path) -> Result<(Library, CK_FUNCTION_LIST), Fault> {
     // SAFETY: the user chose this module. Its constructors run here, in a process that holds nothing yet.
     let library = unsafe { Library::new(path) }.map_err(|error| Fault::Load(printable(&error.to_string())))?;

@@ -41,6 +41,6 @@ pub fn establish_context() -> Result<u32, Fault> {
         }
         value
     };
-    // The codes are 32 bits wide, whatever the width of a long.
+    // The codes are 32 bits wide on every platform; a long may be wider.
     Ok(value as u32)
 }

@@ -14,7 +14,7 @@ fn failing(run: Run, check: &str) -> String {
     let mut lines = run.stdout.lines().skip_while(|line| !line.starts_with(&start));
     let line = lines.next().unwrap_or_else(|| panic!("{run:?}"));
     let remedy = lines.next().unwrap_or_default();
-    assert!(remedy.trim_start().starts_with("mend: "), "{run:?}");
+    assert!(remedy.trim_start().starts_with("fix: "), "{run:?}");
     format!("{line} {}", remedy.trim_start())
 }
 
@@ -250,11 +250,11 @@ fn a_certificate_is_checked_before_it_is_bought_in_whatever_form_it_came() {
     let base64: String = stand.read("good.pem").lines().filter(|line| !line.starts_with('-')).collect();
     stand.write("bare.txt", base64);
     for (file, said) in [
-        ("good.der", "mend: openssl x509 -inform DER -in 'good.der' -out leaf.pem"),
+        ("good.der", "fix: openssl x509 -inform DER -in 'good.der' -out leaf.pem"),
         ("all.p7b", "openssl pkcs7 -inform DER -print_certs | openssl x509 -out leaf.pem"),
-        ("all.der.p7b", "mend: openssl pkcs7 -inform DER -in 'all.der.p7b' -print_certs"),
+        ("all.der.p7b", "fix: openssl pkcs7 -inform DER -in 'all.der.p7b' -print_certs"),
         ("bag.pem", "PEM; other text stands around it, which Anaplan does not take"),
-        ("bare.txt", "mend: cat 'bare.txt' | sed"),
+        ("bare.txt", "fix: cat 'bare.txt' | sed"),
     ] {
         let report = check(file).ok();
         assert!(report.contains(said) && report.contains("integration@example.com"), "{file}: {report}");

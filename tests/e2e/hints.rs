@@ -18,7 +18,7 @@ use crate::stand::{BINARY, Run, Stand, needs_root, same_environment};
 pub(crate) fn offered(said: &str) -> Vec<String> {
     let hint = |line: &str| {
         let text = line.trim_start();
-        text.strip_prefix("hint: ").or_else(|| text.strip_prefix("mend: ")).map(str::to_owned)
+        text.strip_prefix("hint: ").or_else(|| text.strip_prefix("fix: ")).map(str::to_owned)
     };
     said.lines().filter_map(hint).flat_map(|hint| commands(&hint)).collect()
 }

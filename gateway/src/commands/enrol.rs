@@ -85,7 +85,7 @@ fn certificate(name: &str, file: &str, transition: bool, origin: &str) -> Result
     read_client_certificate(&path, transition, &mut warnings)?;
     let path = path.display();
     let transition = if transition {
-        "# Anaplan still accepts this certificate: whoever has its key logs in without the gateway. When the last job has moved,\n\
+        "# Anaplan still accepts this certificate: a copy of its key logs in without the gateway. When the last job has moved,\n\
          # disable it in Anaplan and give the tool a new certificate.\ntransition = true\n"
     } else {
         ""

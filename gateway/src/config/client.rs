@@ -65,7 +65,7 @@ impl Client {
             let certificate = read_client_certificate(&path, shape.transition, warnings)?;
             if shape.transition && !shape.disabled {
                 warnings.push(format!(
-                    "client {name} is in transition: whoever has the key of {} logs in at Anaplan without this gateway; \
+                    "client {name} is in transition: a copy of the key of {} logs in at Anaplan without this gateway; \
                      disable that certificate in Anaplan and give the tool a new local identity",
                     path.display()
                 ));

@@ -6,7 +6,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-/// So many are remembered whatever their age; a v1 message does not age.
+/// So many are remembered, at any age; a v1 message does not age.
 const AT_LEAST: usize = 4096;
 
 /// Digests of messages.

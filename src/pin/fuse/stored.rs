@@ -1,4 +1,4 @@
-//! Fuses as they lie in a state directory, for whoever looks at them, and how one is cleared.
+//! The fuses in a state directory: how they are listed, and how one is cleared.
 
 use std::fs;
 use std::io;
@@ -138,7 +138,7 @@ pub(super) fn all(directory: &Path) -> Result<Vec<StoredFuse>, FuseError> {
     Ok(fuses)
 }
 
-/// The files of all records in a directory, sorted: whoever takes several locks takes them in this order.
+/// The files of all records in a directory, sorted. A process that takes several locks takes them in this order.
 pub(super) fn files(directory: &Path) -> Result<Vec<PathBuf>, FuseError> {
     let failed = |error| FuseError::State(directory.to_owned(), error);
     let entries = match fs::read_dir(directory) {

@@ -8,7 +8,7 @@ use libc::c_long;
 /// From here on, calls are newer than these lists. They are answered with `ENOSYS`.
 pub(super) const FIRST_UNKNOWN: u32 = 471;
 
-/// Refused with `EPERM` in every profile, whatever the arguments are: these reach beyond what a profile names.
+/// Refused with `EPERM` in every profile and with any arguments: these reach beyond what a profile names.
 pub(super) const REFUSED: &[c_long] = &[
     // Other programs, and other processes at all.
     libc::SYS_execve,
