@@ -51,9 +51,9 @@ fn a_script_finds_what_cargo_built_wherever_that_is() {
 
 #[test]
 fn no_script_takes_for_granted_where_cargo_builds() {
-    for script in
-        ["softhsm/demo", "softhsm/provision", "deploy/package/build", "deploy/package/test", "fuzz/run", "Cargo.toml"]
-    {
+    let scripts = ["softhsm/demo", "softhsm/provision", "deploy/package/build", "deploy/package/test", "fuzz/run"];
+    let more = ["tests/boot/run", "gateway/demo", "gateway/deploy/build", "gateway/Cargo.toml", "Cargo.toml"];
+    for script in scripts.into_iter().chain(more) {
         let text = fs::read_to_string(Path::new(ROOT).join(script)).unwrap();
         let named = text.lines().find(|line| line.contains("target/release") || line.contains("target/debug"));
         assert_eq!(named, None, "{script}");
