@@ -167,7 +167,7 @@ fn not_loaded(error: HandleError, last_words: Vec<String>, config: &Config, path
     let failure = match &error {
         HandleError::Fault(Fault::Load(said)) => LoadFailure::of(path, Some(said)),
         // The loader itself crashes on a file that is not whole.
-        HandleError::Died { .. } => LoadFailure::of(path, None),
+        HandleError::Died { .. } => LoadFailure::of(path, lookup_error(&last_words)),
         _ => None,
     };
     let Some(failure) = failure else {
@@ -179,6 +179,11 @@ fn not_loaded(error: HandleError, last_words: Vec<String>, config: &Config, path
     let error = Error::from(failure).context(format_args!("cannot load the module {}", path.display()));
     let error = pasted::completed(error, path, None);
     if may_be_the_sandbox { hint_at_the_sandbox(error, config, path) } else { error }
+}
+
+/// What the loader prints before it ends a process for a function that no library has.
+fn lookup_error(last_words: &[String]) -> Option<&str> {
+    last_words.iter().find_map(|line| line.split_once("symbol lookup error: ").map(|(_, said)| said))
 }
 
 /// A module that needs more than its profile allows fails in its own words.

@@ -71,16 +71,17 @@ pub fn token_store(profile: &Profile) -> Option<TokenStore> {
             Some(TokenStore { variable: "KRYOPTIC_CONF", configuration, directories: kryoptic() })
         }
         Store::Tpm => {
-            // The first that is there, in the order of tpm2-pkcs11.
-            let directories = paths(&[
-                "$TPM2_PKCS11_STORE",
+            let named = paths(&["$TPM2_PKCS11_STORE"]);
+            let usual = paths(&[
                 "/etc/tpm2_pkcs11",
                 "$XDG_DATA_HOME/tpm2-pkcs11",
                 "~/.local/share/tpm2-pkcs11",
                 "~/.tpm2_pkcs11",
             ]);
-            let first = directories.iter().find(|path| path.exists()).or(directories.first()).cloned();
-            let directories = first.into_iter().collect();
+            // Releases differ in where else they look, and in what order.
+            let existing: Vec<PathBuf> = usual.iter().filter(|path| path.exists()).cloned().collect();
+            let first = [named, existing, usual].into_iter().find(|paths| !paths.is_empty());
+            let directories = first.unwrap_or_default();
             Some(TokenStore { variable: "TPM2_PKCS11_STORE", configuration: None, directories })
         }
         Store::Fixed => None,

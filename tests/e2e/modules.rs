@@ -143,6 +143,8 @@ fn what_a_module_lacks_on_this_host_is_named() {
     stand.write("user.c", "int x(void); int C_GetFunctionList(void) { return x(); }");
     stand.write("used.c", "int x(void) { return 1; }");
     stand.write("symbol.c", "extern int missing; int C_GetFunctionList(void) { return missing; }");
+    stand.write("function.c", "int missing(void); int C_GetFunctionList(void) { return missing(); }");
+    stand.tool("cc", &["-shared", "-fPIC", "-o", "function.so", "function.c"]);
     let library = |stand: &Stand, version: &str| {
         stand.write("versions", format!("{version} {{ global: x; local: *; }};"));
         let versions = "-Wl,--version-script=versions";
@@ -163,7 +165,11 @@ fn what_a_module_lacks_on_this_host_is_named() {
     let error = said_of(&mut stand, "user.so");
     assert!(error.contains("it needs the library libused.so.3, which is not there"), "{error}");
     assert!(error.contains("`apt-file search libused.so.3`"), "{error}");
-    assert!(said_of(&mut stand, "symbol.so").contains("it needs the symbol missing, which no library here has"));
+    // A variable is looked up at the load, a function at its call, where the loader ends the process.
+    for module in ["symbol.so", "function.so"] {
+        let error = said_of(&mut stand, module);
+        assert!(error.contains("it needs the symbol missing, which no library here has"), "{error}");
+    }
 }
 
 #[test]

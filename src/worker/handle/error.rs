@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::LOADING;
 use crate::error::{Explain, Kind};
 use crate::fault::Fault;
 use crate::worker::bounds::BoundsError;
@@ -66,6 +67,11 @@ impl Explain for HandleError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Fault(fault) => fault.hints(),
+            Self::TimedOut { doing, .. } if *doing == LOADING => vec![
+                "the module hangs while it starts: check that its daemon runs and that its server can be reached, or allow more \
+                 with --timeout"
+                    .into(),
+            ],
             Self::TimedOut { .. } => vec![
                 "the token may wait for a touch, or may be gone; touch or reinsert it, or allow more with --timeout"
                     .into(),
