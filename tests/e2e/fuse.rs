@@ -428,10 +428,14 @@ fn many_users_at_once_with_a_wrong_pin_spend_two_tries_at_most() {
     std::thread::scope(|scope| {
         for user in 20001..20009 {
             let stand = &stand;
-            scope.spawn(move || as_user(stand, &user.to_string(), "not-the-pin").failed(4));
+            scope.spawn(move || {
+                let run = as_user(stand, &user.to_string(), "not-the-pin");
+                // SoftHSM2 rewrites its token at a refused PIN; a process that reads it just then finds no token.
+                assert!([3, 4].contains(&run.code) && run.stdout.is_empty(), "{run:?}");
+            });
         }
     });
-    assert_eq!(stand.calls("C_Login"), 2);
+    assert!([1, 2].contains(&stand.calls("C_Login")), "{}", stand.read("calls"));
 }
 
 #[test]
