@@ -9,7 +9,7 @@
  *
  *   bare wall MODULE LABEL                the same one signature by a second process, which this one starts, asks and awaits
  *   bare front MODULE LABEL WORKERS SOCKET
- *                                         answers clients as an agent does, from processes that sign: by as many turns, with a
+ *                                         answers clients as an agent does, from processes that sign: by the same messages, with a
  *                                         fixed text of a payload's length, and without a look at what it is given
  *
  * The PIN is read from standard input. Needs libp11-kit-dev for the standard's header.

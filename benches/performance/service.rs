@@ -34,7 +34,7 @@ pub(crate) fn throughput(report: &mut Report) {
         let name = format!("one check of a signature / one bare C_Sign, RSA {bits}");
         report.add(&name, checks(&token), Target::None);
         let turns = Turns::start(&token, 2);
-        let name = format!("as many turns alone, in C / bare C_Sign, RSA {bits}, 2 at once");
+        let name = format!("the same messages alone, in C / bare C_Sign, RSA {bits}, 2 at once");
         report.add(&name, against_bare(&token, 2, &turns.socket), Target::None);
         if bits == 2048 {
             let agent = Agent::start(&token, 2, &["--audit-path", &token.file("audit.log")]);
@@ -110,10 +110,10 @@ pub(crate) fn latency(report: &mut Report) {
     add("p99 at one connection", 3, Target::None);
     add("p50 at half load", 4, Target::None);
     add("p99 at half load", 5, Target::AtMost(3.0));
-    add("as many turns alone, in C: p50 at one connection", 6, Target::None);
-    add("as many turns alone, in C: p99 at one connection", 7, Target::None);
-    add("as many turns alone, in C: p50 at half load", 8, Target::None);
-    add("as many turns alone, in C: p99 at half load", 9, Target::None);
+    add("the same messages alone, in C: p50 at one connection", 6, Target::None);
+    add("the same messages alone, in C: p99 at one connection", 7, Target::None);
+    add("the same messages alone, in C: p50 at half load", 8, Target::None);
+    add("the same messages alone, in C: p99 at half load", 9, Target::None);
     add("bare C_Sign p99", 1, Target::None);
 }
 
@@ -161,6 +161,6 @@ pub(crate) fn clients(report: &mut Report) {
         report.add(&name, vec![spread], Target::AtLeast(0.8));
     }
     let rounds = measured(&Turns::start(&token, 2).socket);
-    let name = "as many turns alone, in C: 2 clients / 8 clients, 2 at once";
+    let name = "the same messages alone, in C: 2 clients / 8 clients, 2 at once";
     report.add(name, ratios(&rounds, 1, OF), Target::None);
 }
