@@ -1,4 +1,4 @@
-//! A running agent, what its processes hold of memory, and the least that stands in its place.
+//! A running agent, the memory of its processes, and the minimal program that is measured instead of it.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -10,25 +10,25 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Token;
 
-/// `serve`, ended when dropped.
+/// `cba-agent serve`. Dropping it ends the process.
 pub(crate) struct Agent {
     child: Child,
     pub(crate) socket: PathBuf,
 }
 
 impl Agent {
-    /// Starts an agent with so many workers, and returns once all of them are ready.
+    /// Starts an agent with this number of workers. Returns when all of them are ready.
     pub(crate) fn start(token: &Token, workers: usize, more: &[&str]) -> Self {
         let mut command = token.agent("serve");
         command.args(more);
         Self::start_as(token, command, workers)
     }
 
-    /// The same by a command of its own.
+    /// The same, with a given command.
     pub(crate) fn start_as(token: &Token, mut command: Command, workers: usize) -> Self {
         let socket = token.path().join("agent.sock");
         command.args(["--workers", &workers.to_string(), "--rate-limit-per-second", "1000000", "--queue", "1024"]);
-        // The agent's own user asks only where it is named.
+        // The agent's own user may ask only where `allow_users` names it.
         command.args(["--allow-users", &rustix::process::geteuid().as_raw().to_string()]);
         command.args(["--socket", &socket.display().to_string()]).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -39,13 +39,13 @@ impl Agent {
             assert!(read > 0, "the agent ended: {}", String::from_utf8_lossy(&text));
             text.extend_from_slice(&buffer[..read]);
         }
-        // As a service manager does, its log is read to the end.
+        // Read the log to its end, as a service manager does.
         std::thread::spawn(move || while log.read(&mut buffer).is_ok_and(|read| read > 0) {});
         UnixStream::connect(&socket).unwrap();
         Self { child, socket }
     }
 
-    /// The front and its workers.
+    /// The parent and its workers.
     pub(crate) fn processes(&self) -> Vec<u32> {
         let children = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().flat_map(|task| {
             let list = fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default();
@@ -54,7 +54,7 @@ impl Agent {
         [self.child.id()].into_iter().chain(children).collect()
     }
 
-    /// Resident kilobytes of the front and its workers; what they share is counted once for each.
+    /// Resident kilobytes of the parent and its workers. Shared pages count once for each process.
     pub(crate) fn resident(&self) -> f64 {
         let of = |id: u32| {
             let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
@@ -71,7 +71,7 @@ impl Drop for Agent {
     }
 }
 
-/// A front in C that does nothing but pass turns between its clients and its workers.
+/// A parent in C that only passes messages between its clients and its workers.
 pub(crate) struct Turns {
     child: Child,
     pub(crate) socket: PathBuf,

@@ -1,5 +1,6 @@
-//! What noise does not move: instructions of the front for each payload, and system calls of one `sign`. More than a tenth
-//! from `benches/counts.json` is a failure, in either direction: what got cheaper is recorded, and held from then on.
+//! Counts that noise does not change: instructions of the parent for each payload, and system calls of one `sign`. A
+//! change of more than a tenth from `benches/counts.json` fails, in either direction: record an improvement there, so
+//! that it is kept.
 
 use std::fs;
 use std::path::Path;
@@ -31,13 +32,13 @@ pub(crate) fn run(report: &mut Report) {
     }
 }
 
-/// In MiB, as it is shipped.
+/// In MiB, as shipped.
 #[allow(clippy::cast_precision_loss)]
 fn size() -> f64 {
     fs::metadata(env!("CARGO_BIN_EXE_cba-agent")).unwrap().len() as f64 / 1_048_576.0
 }
 
-/// The front under callgrind, its workers not.
+/// The parent under callgrind, without its workers.
 fn valgrind(token: &Token, like: &Command, counts: &Path) -> Command {
     let mut command = token.command("valgrind");
     command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", counts.display()));
@@ -53,7 +54,7 @@ fn collected(counts: &Path) -> f64 {
     line.unwrap().trim().parse().unwrap()
 }
 
-/// Of an agent, from its start to its end, with so many payloads in between.
+/// Of an agent, from start to end, with this number of payloads.
 fn instructions(token: &Token, payloads: usize) -> f64 {
     let counts = token.path().join("counts");
     let agent = Agent::start_as(token, valgrind(token, &token.agent("serve"), &counts), 1);
@@ -68,7 +69,7 @@ fn sign(token: &Token) -> f64 {
     collected(&counts)
 }
 
-/// Of the front, the worker and its module together.
+/// Of the parent, the worker and its module together.
 fn system_calls(token: &Token) -> f64 {
     let (counts, like) = (token.file("calls"), token.agent("sign"));
     let mut command = token.command("strace");

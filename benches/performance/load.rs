@@ -1,5 +1,5 @@
-//! Clients of an agent: many on one thread, for what they cost is part of what is measured; or each waiting on its own, where
-//! it is the time of one answer that counts.
+//! Clients of an agent. Either many on one thread, since the cost of the clients is part of the measurement, or each on
+//! a separate thread, where the time of each answer counts.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,7 @@ use rustix::event::epoll;
 const REQUEST: &[u8] =
     b"POST /sign HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
 
-/// A connection that is kept.
+/// A kept connection.
 struct Client {
     stream: UnixStream,
     buffer: Vec<u8>,
@@ -27,7 +27,7 @@ impl Client {
         self.stream.write_all(REQUEST).unwrap();
     }
 
-    /// Reads what has come; whether that is a whole answer.
+    /// Reads available bytes. Returns whether the answer is complete.
     fn receive(&mut self) -> bool {
         let read = self.stream.read(&mut self.buffer[self.filled..]).unwrap();
         assert!(read > 0, "the agent closed a connection");
@@ -46,7 +46,7 @@ impl Client {
     }
 }
 
-/// Whether an answer has come to its end; it must be a payload.
+/// Whether an answer is complete. It must be a payload.
 fn is_whole(text: &[u8]) -> bool {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut answer = httparse::Response::new(&mut headers);
@@ -57,7 +57,7 @@ fn is_whole(text: &[u8]) -> bool {
     text.len() == start + length
 }
 
-/// Payloads a second, and those of each client, in a time in which each asks again as soon as it was answered.
+/// Payloads a second, in total and for each client. Each client asks again as soon as it has its answer.
 pub(crate) fn closed(socket: &Path, clients: usize, time: Duration) -> (f64, Vec<f64>) {
     let waiting = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
     let mut all: Vec<Client> = (0..clients).map(|_| Client::connect(socket)).collect();
@@ -87,7 +87,7 @@ pub(crate) fn closed(socket: &Path, clients: usize, time: Duration) -> (f64, Vec
     (each.iter().sum::<f64>() / start.elapsed().as_secs_f64(), each)
 }
 
-/// So many payloads, one after the other on one connection: the seconds of each.
+/// Sends this number of requests, one after the other on one connection. Returns the seconds of each.
 pub(crate) fn one_by_one(socket: &Path, count: usize) -> Vec<f64> {
     let mut client = Client::connect(socket);
     let time = |_| {
@@ -98,13 +98,13 @@ pub(crate) fn one_by_one(socket: &Path, count: usize) -> Vec<f64> {
     (0..count).map(time).collect()
 }
 
-/// Requests that come at a rate whether or not the last was answered, as from many that know nothing of each other; the
-/// seconds of each from when it was due.
+/// Sends requests at a fixed rate, without waiting for answers, as many independent clients do. Returns the seconds of
+/// each from the moment when it was due.
 pub(crate) fn open(socket: &Path, rate: f64, count: u32) -> Vec<f64> {
     const CLIENTS: u32 = 16;
     let start = Instant::now() + Duration::from_millis(50);
     let client = |first: u32| {
-        // The kernel may wake a thread this much too late; its usual 50 us are not the agent's.
+        // Limits the delay of the kernel's timers: the default of 50 us would be measured as time of the agent.
         rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1)).unwrap();
         let mut client = Client::connect(socket);
         let time = |number| {

@@ -1,10 +1,10 @@
-//! `cargo bench`: the agent against the least that any program must do, in turn on the same token in the same run.
+//! `cargo bench`: compares the agent with the minimal program for the same work, alternately on the same token in the same run.
 //!
-//! Each comparison is a ratio, and each ratio the median of several rounds, with the smallest and the largest beside it.
-//! `cargo bench -- NAME...` makes the named measurements alone; `cargo bench -- counts` makes those that noise does not
-//! move, and fails where one is more than a tenth from `benches/counts.json`. What is measured and why: docs/performance.md.
+//! Each comparison is a ratio, and each ratio is the median of several rounds, with minimum and maximum. `cargo bench -- NAME...` runs only
+//! the named measurements. `cargo bench -- counts` runs those that noise does not change, and fails where one differs by more than a tenth
+//! from `benches/counts.json`. docs/performance.md explains what is measured and why.
 
-// What is missing on this host ends the run, and says where.
+// A missing tool ends the run with the line that needs it.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ mod token;
 use report::Report;
 use token::Token;
 
-/// Measures something and adds it to the report.
+/// Runs one measurement and adds it to the report.
 type Measurement = fn(&mut Report);
 
 /// The measurements, in the order of docs/performance.md.

@@ -1,4 +1,4 @@
-//! One payload by one process: `sign` against the yardstick and against `pkcs11-tool`, in turn.
+//! One payload from one process: `sign` against the reference program and against `pkcs11-tool`, alternately.
 
 use std::fs;
 use std::process::Command;
@@ -50,7 +50,7 @@ pub(crate) fn run(report: &mut Report) {
                 let start = Instant::now();
                 let status = command.status().unwrap();
                 times.push(start.elapsed().as_secs_f64());
-                // Named by its program alone: an environment holds the PIN.
+                // Print only the program: the environment holds the PIN.
                 assert!(status.success(), "{:?} failed", command.get_program());
             }
         }

@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use plotters::prelude::*;
 
-/// What a median must be.
+/// The limit for a median.
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
     AtMost(f64),
@@ -28,14 +28,14 @@ struct Row {
     target: Target,
 }
 
-/// All that was measured.
+/// All measurements.
 #[derive(Default)]
 pub(crate) struct Report {
     rows: Vec<Row>,
 }
 
 impl Report {
-    /// Adds a measurement with its value of each round.
+    /// Adds a measurement, with its value in each round.
     pub(crate) fn add(&mut self, name: &str, mut values: Vec<f64>, target: Target) {
         let median = percentile(&mut values, 50.0);
         eprintln!("  {name}: {median:.3}");
@@ -67,7 +67,7 @@ impl Report {
         println!("{table}");
     }
 
-    /// The ratios to the yardstick, from least to most, as docs/performance.svg.
+    /// Writes docs/performance.svg: the ratios to the reference program, with minimum and maximum.
     pub(crate) fn draw(&self) {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.svg");
         let rows: Vec<&Row> = self.rows.iter().filter(|row| row.name.contains("bare")).collect();
@@ -112,14 +112,14 @@ fn shown(value: f64) -> String {
     if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.3}") }
 }
 
-/// Sorts the values, and finds the one at or below which so many of a hundred lie.
+/// Sorts the values, and returns the given percentile.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
 pub(crate) fn percentile(values: &mut [f64], percent: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     values[((values.len() - 1) as f64 * percent / 100.0) as usize]
 }
 
-/// Of each round, what one column is to another.
+/// For each round, the ratio of two columns.
 pub(crate) fn ratios(rounds: &[Vec<f64>], column: usize, of: usize) -> Vec<f64> {
     rounds.iter().map(|round| round[column] / round[of]).collect()
 }

@@ -17,7 +17,7 @@ use crate::report::{Report, Target, percentile, ratios};
 const ROUNDS: usize = 5;
 const TIME: Duration = Duration::from_secs(2);
 
-/// Payloads a second, load generator on the same cores included, against bare `C_Sign` on as many threads.
+/// Payloads a second, with the load generator on the same cores, against bare `C_Sign` on the same number of threads.
 pub(crate) fn throughput(report: &mut Report) {
     for bits in [2048, 4096] {
         let token = Token::new(bits);
@@ -44,7 +44,7 @@ pub(crate) fn throughput(report: &mut Report) {
     }
 }
 
-/// What the front's check of a result takes, by the library that it uses.
+/// The time of the parent's check of a result, measured on the library that it uses.
 fn checks(token: &Token) -> Vec<f64> {
     const COUNT: u32 = 2000;
     let payload = token.agent("sign").stdout(Stdio::piped()).output().unwrap().stdout;
@@ -82,7 +82,7 @@ fn against_bare(token: &Token, workers: usize, socket: &Path) -> Vec<f64> {
     ratios(&rounds, 0, 1)
 }
 
-/// Of one connection, and of requests that come at half of what two workers can do.
+/// Of one connection, and of requests at half the rate that two workers can do.
 pub(crate) fn latency(report: &mut Report) {
     const COUNT: usize = 2000;
     let token = Token::new(2048);
@@ -150,7 +150,7 @@ pub(crate) fn clients(report: &mut Report) {
         let agent = Agent::start(&token, workers, &[]);
         let rounds = measured(&agent.socket);
         for (at, clients) in CLIENTS.into_iter().enumerate().filter(|(at, _)| *at != OF) {
-            // As many clients as workers leave a worker idle while the answer is on its way.
+            // With as many clients as workers, a worker is idle while its answer is on the way.
             let target = if clients > workers { Target::AtLeast(0.9) } else { Target::None };
             let name = format!("throughput of {clients} clients / of 8 clients, {workers} at once");
             report.add(&name, ratios(&rounds, at, OF), target);

@@ -1,4 +1,4 @@
-//! A throw-away SoftHSM2 token, and the yardstick on it.
+//! A temporary SoftHSM2 token, and the reference program on it.
 
 use std::env;
 use std::fs::{self, File};
@@ -16,9 +16,9 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    /// Makes a token with a key of so many bits.
+    /// Makes a token with a key of this size.
     pub(crate) fn new(bits: u32) -> Self {
-        // Beside the build: on a real disk, where a fuse's record costs what it costs.
+        // Beside the build: on a real disk, so that the fuse's record has its real cost.
         let directory = tempfile::Builder::new().prefix("bench").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let mut provision = Command::new(format!("{ROOT}/softhsm/provision"));
         provision.arg(directory.path()).args(["--bits", &bits.to_string(), "--label", LABEL]);
@@ -48,7 +48,7 @@ impl Token {
         command
     }
 
-    /// The agent's program, with the token chosen.
+    /// The agent's program, with the token selected.
     pub(crate) fn agent(&self, subcommand: &str) -> Command {
         let mut command = self.command(env!("CARGO_BIN_EXE_cba-agent"));
         command.args([subcommand, "--module", "softhsm2", "--slot", "0"]);
@@ -56,14 +56,14 @@ impl Token {
         command
     }
 
-    /// The yardstick, with these arguments after module and label.
+    /// The reference program, with these arguments after module and label.
     pub(crate) fn bare(&self, what: &str, more: &[&str]) -> Command {
         let mut command = self.command(yardstick());
         command.args([what, &module(), LABEL]).args(more).stdin(self.pin()).stderr(Stdio::inherit());
         command
     }
 
-    /// What the yardstick prints.
+    /// Returns the output of the reference program.
     pub(crate) fn measured(&self, what: &str, more: &[&str]) -> String {
         let output = self.bare(what, more).stdout(Stdio::piped()).output().unwrap();
         assert!(output.status.success(), "bare {what} failed");
@@ -71,7 +71,7 @@ impl Token {
     }
 }
 
-/// SoftHSM2's file, as every program here is given it.
+/// The path of SoftHSM2, which every program here gets.
 pub(crate) fn module() -> String {
     let places =
         ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so"];
@@ -84,7 +84,7 @@ fn yardstick() -> PathBuf {
     compiled("bare", &["-lpthread", "-ldl"])
 }
 
-/// A C file beside this one, compiled when it is newer than its program.
+/// A C file of this directory, compiled again when it is newer than its program.
 pub(crate) fn compiled(name: &str, more: &[&str]) -> PathBuf {
     let (source, program) =
         (format!("{ROOT}/benches/{name}.c"), Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{name}")));

@@ -1,9 +1,9 @@
-"""An Airflow hook: Anaplan tokens by way of a cba-agent on the worker's host. Lay `cba_agent.py` beside it.
+"""An Airflow hook: Anaplan tokens from a cba-agent on the worker's host. Put `cba_agent.py` beside this file.
 
     token = CbaAgentHook().token()          # in the task that uses it; never return it from a task: that is XCom
 
-The worker's user must be in the agent's group. What a retry cannot mend (configuration, PIN, policy, an alarm) fails the
-task for good; a token or an agent that is away is left to the task's `retries`.
+The worker's user must be in the agent's group. Errors that a retry cannot fix (configuration, PIN, policy, an alarm) fail the
+task permanently. If the token or the agent is unavailable, the task's `retries` apply.
 """
 
 import cba_agent

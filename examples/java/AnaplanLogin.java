@@ -14,15 +14,15 @@ import java.util.List;
 import java.util.regex.Pattern;
 
 /**
- * Logs in with the key in a PKCS#11 token and prints the Anaplan token. Java 11 or newer, nothing else:
+ * Logs in with the key in a PKCS#11 token and prints the Anaplan token. Needs only Java 11 or newer:
  *
  * <pre>java AnaplanLogin.java [OPTIONS OF cba-agent sign]</pre>
  *
- * Ends with the exit code of cba-agent: 4 is the PIN and must not be tried again unattended, 6 and 9 may be. The program is
- * cba-agent in PATH, or what the environment variable CBA_AGENT names: a job of cron has a short PATH.
+ * Exits with the code of cba-agent: never retry 4 (the PIN) unattended; 6 and 9 may be retried. The program is
+ * cba-agent in PATH, or the path in the environment variable CBA_AGENT: cron sets a short PATH.
  *
- * <p>Options in JAVA_TOOL_OPTIONS that have Java itself print (-verbose, -Xlog) spoil the output; start it with
- * <code>env -u JAVA_TOOL_OPTIONS -u JDK_JAVA_OPTIONS</code> where that can happen.
+ * <p>Options in JAVA_TOOL_OPTIONS that make Java print (-verbose, -Xlog) break the output. Then start it with
+ * <code>env -u JAVA_TOOL_OPTIONS -u JDK_JAVA_OPTIONS</code>.
  */
 public final class AnaplanLogin {
     private AnaplanLogin() {}
@@ -47,7 +47,7 @@ public final class AnaplanLogin {
         if (!token.find()) {
             throw new IOException("no token in the answer");
         }
-        // In bytes: the encoding of System.out is anybody's to set.
+        // As bytes: the encoding of System.out depends on the environment.
         System.out.write((token.group(1) + "\n").getBytes(StandardCharsets.US_ASCII));
         System.out.flush();
     }

@@ -6,7 +6,7 @@
 import os
 import sys
 
-# Beside this file, also where Python does not look there by itself (PYTHONSAFEPATH).
+# Find the module beside this file, also with PYTHONSAFEPATH.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import cba_agent  # noqa: E402

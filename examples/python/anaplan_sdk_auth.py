@@ -3,11 +3,11 @@
     from anaplan_sdk import Client
     from anaplan_sdk_auth import CbaAgentAuth
 
-    anaplan = Client(auth=CbaAgentAuth("--slot", "0"))                               # by the command
-    anaplan = Client(auth=CbaAgentAuth(socket="/run/cba-agent/agent.sock"))          # by an agent
+    anaplan = Client(auth=CbaAgentAuth("--slot", "0"))                               # with the command
+    anaplan = Client(auth=CbaAgentAuth(socket="/run/cba-agent/agent.sock"))          # with an agent
 
-Nothing is signed until something is asked for. One Anaplan token serves until shortly before its end, is then exchanged for
-the next without a signature, and only where that fails, or after a 401, is there another login: one for all threads.
+The first request logs in. The Anaplan token is used until shortly before its end, and then exchanged for a new one without a
+signature. If that fails, or after a 401, there is one new login for all threads.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ try:  # The SDK's own HTTP library, by the name that its version has.
 except ImportError:
     import httpx
 
-# Seconds before its end at which a token is exchanged, and at which it is not used any more.
+# Seconds before its end at which a token is exchanged, and at which it is no longer used.
 EXCHANGE_BEFORE = 300
 UNUSABLE_BEFORE = 30
 LIFETIME = 35 * 60
@@ -54,7 +54,7 @@ class CbaAgentAuth(httpx.Auth):
             response = yield request
             if response.status_code != 401:
                 return
-            # It ended before its time. Once: a second refusal is no matter of age.
+            # The token ended early. Retry once: after a second refusal, its age is not the cause.
             refused = token
 
     async def async_auth_flow(self, request):
@@ -69,7 +69,7 @@ class CbaAgentAuth(httpx.Auth):
                         await answer.aread()
                         token = self._take(answer)
                     if token is None:
-                        # The token may want a touch: nothing else has to wait for that.
+                        # The token may need a touch: other tasks must not wait for it.
                         answer = yield await asyncio.to_thread(self._login)
                         await answer.aread()
                         token = self._take(answer, must=True)

@@ -1,12 +1,12 @@
-"""Login requests from cba-agent: from the command, or from a running agent's socket. Standard library alone.
+"""Login requests from cba-agent: from the command, or from a running agent's socket. Uses only the standard library.
 
-    request = cba_agent.login_request()                                            # cba-agent sign, as it is configured
-    request = cba_agent.login_request("--slot", "0")                               # with options of its own
+    request = cba_agent.login_request()                                            # cba-agent sign, with its configuration
+    request = cba_agent.login_request("--slot", "0")                               # with options
     request = cba_agent.login_request(socket="/run/cba-agent/agent.sock")          # an agent, without the command
 
-A request is what is to be sent, once and now: {"method": ..., "url": ..., "headers": {...}, "body": {...}}.
+Send a request once, at once: {"method": ..., "url": ..., "headers": {...}, "body": {...}}.
 
-The command is `cba-agent` in PATH, or what the environment variable CBA_AGENT names: a job of cron has a short PATH.
+The command is `cba-agent` in PATH, or the path in the environment variable CBA_AGENT: cron sets a short PATH.
 """
 
 import email.utils
@@ -17,13 +17,14 @@ import socket as sockets
 import subprocess
 import time
 
-# What a second try can mend: the token or an agent that is away or busy. All else fails for good, the PIN above all.
+# A retry helps if the token or an agent is unavailable or busy. It does not help with other codes, above all not with a
+# refused PIN.
 RETRYABLE = {6, 9}
 
-# Clocks that differ by less agree, in seconds: a login takes a while, too.
+# Seconds by which two clocks may differ: a login takes time as well.
 SAME_TIME = 30
 
-# Answers of an agent, as the exit codes of `cba-agent sign --socket`.
+# The codes of an agent's answers, as exit codes of `cba-agent sign --socket`.
 CODES = {
     "bad_request": 2, "too_large": 2, "not_found": 2, "method_not_allowed": 2, "not_allowed": 5, "policy": 5,
     "rate_limited": 9, "busy": 9, "request_timeout": 9, "token_unavailable": 6, "timeout": 6, "pin_refused": 4,
