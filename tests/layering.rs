@@ -243,7 +243,7 @@ fn every_row_of_the_security_tables_names_what_proves_it() {
     assert!(count > 60, "{count}");
 }
 
-/// The anchor of a heading, as forges make it.
+/// The anchor of a heading, as code hosts generate it.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));

@@ -1,4 +1,4 @@
-//! Who may ask the agent, for what, and how often.
+//! Which users may ask the agent, for what, and how often.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -8,7 +8,7 @@ use crate::agent::{Agent, Client};
 use crate::deadline::Finish as _;
 use crate::stand::{BINARY, Stand, needs_root, tool};
 
-/// A request by another user, with these groups, of whoever runs the tests as root.
+/// A request by another user with these groups. The tests run as root.
 fn as_user(agent: &Agent, user: &str, groups: &str, arguments: &[&str]) -> (bool, String) {
     let groups = if groups.is_empty() { "--clear-groups".to_owned() } else { format!("--groups={groups}") };
     let output = Command::new("setpriv")
@@ -29,13 +29,13 @@ fn as_user(agent: &Agent, user: &str, groups: &str, arguments: &[&str]) -> (bool
     (output.status.success(), text + &String::from_utf8_lossy(&output.stderr))
 }
 
-/// Lets everybody through to the socket, so that only the agent's own judgement is left.
+/// Gives every user access to the socket, so that only the agent's own rules refuse.
 fn open_the_way(stand: &Stand, agent: &Agent) {
     fs::set_permissions(&agent.socket, fs::Permissions::from_mode(0o666)).unwrap();
     open_to_all(stand.path());
 }
 
-/// Lets everybody pass through a directory and all above it.
+/// Makes a directory and all its parents searchable for every user.
 pub(crate) fn open_to_all(directory: &std::path::Path) {
     for part in directory.ancestors().take_while(|part| part.parent().is_some()) {
         let mode = fs::metadata(part).unwrap().mode();
@@ -59,7 +59,7 @@ fn a_stranger_gets_nothing() {
         let (_, said) = as_user(&agent, "1234", "4141", &[&format!("http://localhost{path}"), "-d", "{}"]);
         assert!(said.contains(r#""code":"not_allowed""#), "{path}: {said}");
     }
-    // The overflow user is everybody of every container: nobody, whatever its groups.
+    // The overflow user can be any user of any container: the agent refuses it, whatever its groups.
     let (_, said) = as_user(&agent, "65534", "4242", &SIGN);
     assert!(said.contains("not_allowed"), "{said}");
     assert_eq!(stand.calls("C_Sign"), 0);
@@ -70,7 +70,7 @@ fn a_stranger_gets_nothing() {
     assert_eq!(said, "ready\n");
     let (_, said) = as_user(&agent, "1234", "4343", &SIGN);
     assert!(said.contains("not_allowed"), "{said}");
-    // A monitor must be in the socket's group to connect at all, and may not ask for that.
+    // A monitor must be in the socket's group to connect, but this does not allow it to ask.
     let (_, said) = as_user(&agent, "1234", "4242,4343", &SIGN);
     assert!(said.contains("not_allowed"), "{said}");
     let metrics = agent.ask("GET", "/metrics", "").body;
@@ -87,7 +87,7 @@ fn lists_narrow_who_may_ask() {
     assert!(said.starts_with(r#"{"method":"POST""#), "{said}");
     let (_, said) = as_user(&agent, "1235", "4242", &SIGN);
     assert!(said.contains("not_allowed"), "{said}");
-    // Root may look after its service, and ask for nothing.
+    // Root may read the state of its service, but may not ask for payloads.
     assert_eq!(agent.ask("GET", "/readyz", "").status, 200);
     assert_eq!(agent.ask("POST", "/sign", "{}").problem(403), "not_allowed");
 }
@@ -118,7 +118,7 @@ fn each_user_has_a_rate() {
     assert_eq!(agent.ask("GET", "/healthz", "").status, 200, "whether it lives may always be asked");
 }
 
-/// Connects as user IDs from 300000 on, all in the group 4242, and only then has all of them ask; prints the answers.
+/// Connects as user IDs from 300000 on, all in the group 4242. Then all of them ask. Prints the answers.
 const MANY_USERS: &str = r#"
 import os, socket, sys
 path, count = sys.argv[1], int(sys.argv[2])
@@ -161,7 +161,7 @@ fn one_member_of_the_group_is_one_user_whatever_user_namespaces_give_them() {
     let stand = Stand::new();
     let ranges = stand.write("subuid", "alice:300000:65536\n");
     fs::set_permissions(&ranges, fs::Permissions::from_mode(0o644)).unwrap();
-    // On an /etc/subuid and /etc/subgid of the test's own.
+    // With separate files /etc/subuid and /etc/subgid.
     let (subuid, subgid) = ("/etc/subuid", "/etc/subgid");
     let script = format!(
         "touch {subuid} {subgid} && mount --bind \"$1\" {subuid} && mount --bind \"$1\" {subgid} && shift && exec \"$@\""

@@ -1,4 +1,4 @@
-//! A running agent, watched through systemd's own protocol, and a client that trusts nothing.
+//! A running agent, observed through systemd's notify protocol, and a client that checks every answer.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::deadline::{PATIENCE, status};
 use crate::stand::{Stand, tool};
 
-/// `serve`, killed when dropped.
+/// `cba-agent serve`. Dropping it kills the process.
 pub(crate) struct Agent {
     child: Child,
     notify: UnixDatagram,
@@ -25,12 +25,12 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// Starts the agent of a command, and returns once it says that it serves its socket.
+    /// Starts the agent with this command. Returns when it reports that it serves its socket.
     pub(crate) fn start(stand: &Stand, command: Command) -> Self {
         Self::start_in(stand, command, 0o700)
     }
 
-    /// The same, where the socket on which it tells systemd has this mode.
+    /// The same, with this mode for systemd's notify socket.
     pub(crate) fn start_in(stand: &Stand, command: Command, mode: u32) -> Self {
         let log = File::create(stand.file("agent.log")).unwrap();
         Self::start_with_log(stand, command, mode, log)
@@ -45,15 +45,15 @@ impl Agent {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         command.env("NOTIFY_SOCKET", &path).stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.stderr(stderr).spawn().unwrap();
-        // It holds a copy of stderr.
+        // The command holds a copy of stderr.
         drop(command);
         let mut agent = Self { child, notify, socket, log };
         agent.hear("READY=1");
         agent
     }
 
-    /// The arguments with which every agent here is started, where `more` gives no others. The tests' own user may ask,
-    /// unless `more` says who may.
+    /// The default arguments of every agent here, unless `more` replaces them. The tests' own user may ask, unless
+    /// `more` says otherwise.
     pub(crate) fn arguments(stand: &Stand, more: &[&str]) -> Vec<String> {
         let own = [
             ("--pin-source", stand.pin_source()),
@@ -68,27 +68,27 @@ impl Agent {
         ["serve".to_owned()].into_iter().chain(own).chain(more.iter().map(|text| (*text).to_owned())).collect()
     }
 
-    /// An agent on a stand's token that is logged in.
+    /// An agent on the stand's token, after its login.
     pub(crate) fn ready(stand: &Stand, more: &[&str]) -> Self {
         let mut agent = Self::begun(stand, more);
         agent.hear("STATUS=ready");
         agent
     }
 
-    /// An agent that serves its socket, whatever its token does.
+    /// An agent that serves its socket, even if its token fails.
     pub(crate) fn begun(stand: &Stand, more: &[&str]) -> Self {
         let arguments = Self::arguments(stand, more);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         Self::start(stand, stand.command(&arguments))
     }
 
-    /// The same with another stderr than a file.
+    /// The same, with this stderr instead of a file.
     pub(crate) fn begun_with_log(stand: &Stand, more: &[&str], stderr: impl Into<Stdio>) -> Self {
         let command = stand.command(&Self::arguments(stand, more).iter().map(String::as_str).collect::<Vec<_>>());
         Self::start_with_log(stand, command, 0o700, stderr)
     }
 
-    /// Waits until systemd would hear a line that begins so, and returns it.
+    /// Waits until the agent sends systemd a line with this beginning, and returns the line.
     #[track_caller]
     pub(crate) fn hear(&mut self, wanted: &str) -> String {
         let give_up = Instant::now() + PATIENCE;
@@ -116,7 +116,7 @@ impl Agent {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// The log, once this holds for it: a line is written a moment after what it reports.
+    /// The log, as soon as this condition is true for it: a line is written shortly after the event.
     #[track_caller]
     pub(crate) fn logged(&self, holds: impl Fn(&str) -> bool) -> String {
         let give_up = Instant::now() + PATIENCE;
@@ -134,12 +134,12 @@ impl Agent {
         tool(Command::new("kill").args([signal, &self.child.id().to_string()]));
     }
 
-    /// The processes that hold the module.
+    /// The worker processes.
     pub(crate) fn workers(&self) -> Vec<u32> {
         children(self.child.id())
     }
 
-    /// Kills one of them, unless it has ended by itself meanwhile: one that sees its token go may.
+    /// Kills one of them, unless it has already ended: a worker whose token disappears may end itself.
     pub(crate) fn kill_worker(&self, worker: u32) {
         let worker = i32::try_from(worker).ok().and_then(rustix::process::Pid::from_raw).unwrap();
         match rustix::process::kill_process(worker, rustix::process::Signal::KILL) {
@@ -155,14 +155,14 @@ impl Agent {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// One request on a connection of its own.
+    /// One request on a new connection.
     #[track_caller]
     pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> Reply {
         let answer = Client::connect(&self.socket).exchange(method, path, body);
         answer.unwrap_or_else(|| panic!("no answer to {method} {path}: {}", self.log()))
     }
 
-    /// A payload, which must come.
+    /// Returns a payload, or fails.
     #[track_caller]
     pub(crate) fn payload(&self) -> Value {
         let reply = self.ask("POST", "/sign", "{}");
@@ -170,7 +170,7 @@ impl Agent {
         serde_json::from_str(&reply.body).unwrap()
     }
 
-    /// Ends it, and returns its status and what it logged.
+    /// Ends the agent, and returns its status and log.
     pub(crate) fn end(mut self, signal: &str) -> (ExitStatus, String) {
         self.signal(signal);
         let status = status(&mut self.child);
@@ -185,14 +185,14 @@ impl Drop for Agent {
     }
 }
 
-/// All children of a process, whichever thread started them.
+/// All children of a process, of all its threads.
 pub(crate) fn children(process: u32) -> Vec<u32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { return Vec::new() };
     let lists = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
     lists.flat_map(|list| list.split_whitespace().map(|id| id.parse().unwrap()).collect::<Vec<u32>>()).collect()
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -216,7 +216,7 @@ impl Reply {
     }
 }
 
-/// A connection that is kept.
+/// A kept connection.
 pub(crate) struct Client {
     pub(crate) stream: UnixStream,
     read: Vec<u8>,
@@ -233,7 +233,7 @@ impl Client {
         Ok(Self { stream, read: Vec::new() })
     }
 
-    /// `None` where the agent closed before it said anything.
+    /// `None` if the agent closed the connection without an answer.
     pub(crate) fn exchange(&mut self, method: &str, path: &str, body: &str) -> Option<Reply> {
         let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
         self.stream.write_all(format!("{head}{body}").as_bytes()).ok()?;
@@ -261,7 +261,8 @@ impl Client {
                 }
             }
             match self.stream.read(&mut buffer) {
-                // A host that is frozen and thawed, say for a snapshot, interrupts a read with a time limit (signal(7)).
+                // A virtual machine that is frozen and thawed, for example for a snapshot, interrupts a read with a
+                // time limit (signal(7)).
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 end @ (Ok(0) | Err(_)) => {
                     assert!(self.read.is_empty(), "an answer that was cut off: {end:?}");
@@ -273,19 +274,19 @@ impl Client {
     }
 }
 
-/// Judges payloads by ring and one public key, and remembers every message.
+/// Checks payloads with ring and one public key, and remembers every message.
 pub(crate) struct Judge {
     public_key: Vec<u8>,
     seen: Mutex<HashSet<Vec<u8>>>,
 }
 
 impl Judge {
-    /// By a public key in PKCS#1 DER.
+    /// With a public key in PKCS#1 DER.
     pub(crate) fn new(public_key: Vec<u8>) -> Self {
         Self { public_key, seen: Mutex::default() }
     }
 
-    /// By the certificate that a request carries itself.
+    /// With the certificate in the request.
     pub(crate) fn of(stand: &Stand, request: &Value) -> Self {
         let header = request["headers"]["Authorization"].as_str().unwrap().strip_prefix("CACertificate ").unwrap();
         let certificate = stand.write("judge.der", STANDARD.decode(header).unwrap());

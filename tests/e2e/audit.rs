@@ -1,4 +1,4 @@
-//! The audit log: written before anything is handed out, and no change of it goes unseen.
+//! The audit log: the record is written before the payload is handed out, and every change is found.
 
 use std::collections::HashSet;
 use std::fs;
@@ -52,7 +52,7 @@ fn each_payload_has_a_record_that_names_it_and_lets_nobody_log_in() {
         assert_eq!(record["message_sha256"], message_sha256(request));
         assert_eq!(record["uid"], own_user());
         assert_eq!(record["mechanism"], "CKM_SHA512_RSA_PKCS");
-        // As anybody would check it: all bytes of the line before the last member.
+        // As any verifier does: all bytes of the line before the last member.
         let (body, hash) = lines[at].rsplit_once(",\"hash\":").unwrap();
         assert_eq!(hash, format!("\"{}\"}}", hex(body.as_bytes())));
         for secret in ["encodedData", "encodedSignedData"] {
@@ -109,7 +109,7 @@ fn every_change_of_the_log_is_named_by_its_line() {
     changed("doubled", &|lines| lines.insert(5, lines[4].clone()), "line 6: record 5 is there twice");
     changed("text", &|lines| lines.insert(5, "\n".into()), "line 6: no record");
     changed("cut", &|lines| drop(lines[8].split_off(30)), "line 9: 30 bytes without an end");
-    // The end is beyond what a chain can show by itself.
+    // A chain alone cannot show that its end is missing.
     let short = stand.write("short", lines[..7].concat());
     let head = stand.run(&["audit", "head", "audit.jsonl"]).ok();
     verify(&stand, &[&short]).ok();
@@ -130,7 +130,7 @@ fn the_chain_goes_on_in_a_new_file_and_is_checked_over_all_of_them() {
     agent.payload();
     fs::rename(&path, stand.file("audit.jsonl.1")).unwrap();
     agent.payload();
-    // A second process, after the file was renamed once more and an empty one put into its place.
+    // A second process, after the file was renamed again and replaced by an empty one.
     fs::rename(&path, stand.file("audit.jsonl.2")).unwrap();
     fs::write(&path, "").unwrap();
     agent.end("-TERM");
@@ -164,7 +164,7 @@ fn what_a_crash_left_of_a_record_is_named_and_the_chain_goes_on() {
         run.ok();
         assert!(said.contains(&format!("line {}: what a crash left", lines - 2)), "{said}");
     }
-    // All of a record but its newline is that record.
+    // A complete record without its newline counts as a record.
     let before = stand.read("audit.jsonl");
     stand.write("audit.jsonl", before.trim_end());
     signed(&stand, &[]);
@@ -190,7 +190,7 @@ fn a_full_disk_hands_out_nothing_and_leaves_the_log_whole() {
     fs::create_dir(stand.path().join("disk")).unwrap();
     let path = stand.file("disk/audit.jsonl");
     let source = stand.pin_source();
-    // Page by page until there is none for another record.
+    // Fill the disk page by page until there is no room for another record.
     let script = "mount -t tmpfs -o size=12k tmpfs disk && $0 sign --audit-path $1 --pin-source $2 >first || exit 90
         head -c 12000 /dev/zero >disk/fill 2>/dev/null
         for i in 1 2 3 4 5 6 7 8 9; do $0 sign --audit-path $1 --pin-source $2 >/dev/null 2>&1 || break; done
@@ -245,7 +245,7 @@ fn the_agent_hands_out_nothing_while_its_log_cannot_be_written_and_recovers_by_i
     let error = stand.run(&["sign", "--socket", &agent.socket]).failed(1);
     assert!(error.contains("record"), "{error}");
     fs::remove_file(&path).unwrap();
-    // Whoever asks whether it is ready has it try.
+    // A readiness request makes the agent try again.
     until(|| agent.ask("GET", "/readyz", "").status == 200);
     agent.payload();
     let (_, log) = agent.end("-TERM");
@@ -282,7 +282,7 @@ fn a_killed_agent_handed_out_nothing_without_its_record() {
         .collect();
     assert!(got.len() >= 200, "{}", got.len());
     assert!(got.iter().all(|message| recorded.contains(message)));
-    // Whatever the kill left, the next one goes on behind it.
+    // After a kill, the next run continues the log.
     signed(&stand, &[]);
     verify(&stand, &["audit.jsonl"]).ok();
 }
@@ -292,17 +292,17 @@ fn what_a_lost_worker_may_have_signed_is_recorded() {
     const ROUNDS: usize = 20;
     let mut stand = Stand::new();
     stand.faulty("C_Sign#2=abort");
-    // A request is told ahead only where signatures come quickly, which a busy host may hinder once.
+    // The agent sends a request ahead only where signatures are fast, which a busy host may prevent.
     let failed = |round: usize| {
         let log = format!("audit{round}.jsonl");
-        // Before the worker is there, so that two more wait when the first is answered.
+        // Send them before the worker is ready, so that two more wait when the first is answered.
         let agent = Agent::begun(&stand, &["--audit-path", &stand.file(&log)]);
         std::thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(|| agent.payload()))));
         let outcomes: Vec<Value> = records(&stand, &log).into_iter().map(|record| record["outcome"].clone()).collect();
         assert!(outcomes.iter().filter(|outcome| *outcome == "ok").count() >= 3, "{outcomes:?}");
         outcomes.iter().filter(|outcome| *outcome == "token_failed").count()
     };
-    // The one in hand and the one in the socket of the first worker, and that one again as the second of the next worker.
+    // The request in progress and the one in the socket of the first worker, and the latter again on the next worker.
     assert!((0..ROUNDS).any(|round| failed(round) >= 3));
 }
 
@@ -341,7 +341,7 @@ fn records_that_come_together_share_a_sync() {
     let stand = Stand::new();
     let (path, trace) = (stand.file("audit.jsonl"), stand.file("trace"));
     let mut command = Command::new("strace");
-    // A disk that takes 50 ms for each sync: whatever comes meanwhile waits, and must not wait for a sync of its own.
+    // On a disk that takes 50 ms for each sync, records that arrive meanwhile must share the next sync.
     let slow = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=50000"];
     command.args(["-f", "-qq"]).args(slow).args(["-o", &trace, BINARY]);
     command.args(Agent::arguments(&stand, &["--workers", "2", "--audit-path", &path]));

@@ -1,4 +1,4 @@
-//! Files of certificates in every form that they have in the field: read, or named; and never with a private key unsaid.
+//! Certificate files in every form that users have: each is read or named, and a private key in it is always reported.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::stand::{Run, Stand, tool};
 
-/// The verdict, the finding and the remedy of each line of `doctor --certificate` for one check.
+/// Verdict, finding and remedy of each line of `doctor --certificate` for one check.
 fn lines(run: &Run, check: &str) -> Vec<(String, String, String)> {
     let report: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"));
     let all = report["checks"].as_array().unwrap().iter().filter(|line| line["check"] == check);
@@ -24,7 +24,7 @@ fn wide(text: &str, write: fn(u16) -> [u8; 2]) -> Vec<u8> {
     text.encode_utf16().flat_map(write).collect()
 }
 
-/// The certificate of the token in each form: a name, the bytes, and what `doctor` says of the form.
+/// The token's certificate in each form: a name, the bytes, and the name that `doctor` gives the form.
 fn forms(stand: &Stand) -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let pem = stand.read("cert.pem");
     let made = |arguments: &[&str]| {
@@ -36,7 +36,7 @@ fn forms(stand: &Stand) -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let p7b_ca_first = ["crl2pkcs7", "-nocrl", "-certfile", "ca.pem", "-certfile", "cert.pem"];
     let p7b_pem = String::from_utf8(made(&p7b)).unwrap();
     let p7b_der = made(&[&p7b[..], &["-outform", "DER"]].concat());
-    // OpenSSL writes BER, of indefinite length, where it streams.
+    // OpenSSL writes BER with indefinite length when it streams.
     let p7b_ber = ["cms", "-sign", "-stream", "-nodetach", "-signer", "key-and-cert.pem", "-in", "cert.pem"];
     stand.tool(
         "openssl",
@@ -136,7 +136,7 @@ fn every_form_can_be_the_certificate_file_and_the_file_of_roots() {
         }
         let run = stand.sign(&options);
         assert_eq!(run.code, 0, "{name}: {run:?}");
-        // A leaf is no root, which is another thing to say than that nothing can be read.
+        // A leaf certificate is not a root: this error differs from an unreadable file.
         let source = stand.pin_source();
         let roots = ["custody", "--pin-source", &source, "--roots", &file];
         let run = stand.run(&[&roots[..], &options].concat());
@@ -177,7 +177,7 @@ fn a_file_that_holds_a_private_key_too_is_never_passed_in_silence() {
             let run = stand.sign(&options);
             assert!(run.code == 0 && run.stderr.contains(WORDS), "{name} {order}: {run:?}");
         }
-        // Alone it is named, too.
+        // Without a certificate in the file, it is named too.
         let run = doctor(&stand, name);
         assert_eq!((run.code, lines(&run, "private key").len()), (8, 1), "{name}: {run:?}");
         let roots = stand.write("roots.pem", format!("{ca}{key}"));

@@ -79,7 +79,7 @@ fn a_closed_standard_output_is_no_success() {
     same_environment(&mut shell, &base);
     assert_eq!(shell.finish().status.code(), Some(1));
     let to_null = status(&mut stand.command(&["list"]).stdout(Stdio::null()).spawn().unwrap());
-    // Rust's own null device is opened for reading and writing only where nothing was open at all.
+    // Rust's null device is opened for reading and writing only if the descriptor was closed.
     assert_eq!(to_null.code(), Some(0));
 }
 
@@ -146,7 +146,7 @@ fn options_of_every_command_may_stand_before_the_command() {
     assert_eq!(json(&["sing"]), (2, "there is no such command".into()));
     assert_eq!(json(&["--config", "/nonexistent", "audit", "verify", "/nonexistent"]).0, 2);
     assert_eq!(json(&["audit", "head", "/nonexistent"]).0, 2);
-    // An option of one command alone, and one that stands on both sides.
+    // An option of one command only, and an option that is allowed on both sides.
     let error = stand.run(&["--slot", "0", "sign"]).failed(2);
     assert!(error.contains("put the command first, as in `cba-agent sign --slot`"), "{error}");
     assert!(stand.run(&["--config", &config, "sign", "--config", &config]).failed(2).contains("given twice"));

@@ -1,4 +1,4 @@
-//! The examples, each run as its users run it, against the tests' service.
+//! The examples, each run as users run it, against the tests' authentication service.
 
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::Path;
@@ -22,7 +22,7 @@ pub(crate) fn service(stand: &Stand) -> Service {
     Service::start(read("cert.der"), read("pkcs1.der"))
 }
 
-/// A program in the stand's environment that finds our binary in its PATH, and the token's PIN by the configuration.
+/// A program in the stand's environment, with our binary in its PATH and the PIN source in the configuration.
 pub(crate) fn example(stand: &Stand, program: &str, arguments: &[&str]) -> Command {
     let inner = stand.command(&[]);
     let mut command = Command::new(program);
@@ -40,7 +40,7 @@ fn anaplan_token(stand: &Stand, service: &Service, more: &[&str]) -> Run {
     Run::from_output(example(stand, "dash", &arguments).finish())
 }
 
-/// What the service says to a token.
+/// The service's answer for a token.
 fn validate(stand: &Stand, service: &Service, token: &str) -> String {
     let (url, header) = (format!("{}/token/validate", service.url), format!("Authorization: AnaplanAuthToken {token}"));
     stand.tool("curl", &["-sS", "-o", "/dev/null", "--write-out", "%{http_code}", "-X", "POST", "-H", &header, &url])
@@ -66,7 +66,7 @@ fn a_token_in_one_word_and_from_its_cache_until_it_is_logged_out() {
     assert_eq!(anaplan_token(&stand, &service, &["--cache", &cache, "--logout"]).ok(), "");
     assert_eq!(validate(&stand, &service, first.trim()), "401");
     assert!(!Path::new(&cache).exists());
-    // One that has almost ended is not handed out.
+    // A token that has almost expired is not returned.
     service.behave(Behaviour { short_lived: Some(30), ..Behaviour::default() });
     let short = anaplan_token(&stand, &service, &["--cache", &cache]).ok();
     assert_ne!(anaplan_token(&stand, &service, &["--cache", &cache]).ok(), short);
@@ -135,7 +135,7 @@ fn a_token_comes_from_an_agent_too() {
     assert_eq!(service.tokens(), 0);
 }
 
-/// A Python that has other people's clients, made once from `tests/clients/requirements.txt`.
+/// A Python with clients of other projects, installed once from `tests/clients/requirements.txt`.
 pub(crate) fn python() -> &'static str {
     static PYTHON: OnceLock<String> = OnceLock::new();
     PYTHON.get_or_init(|| {
@@ -143,7 +143,7 @@ pub(crate) fn python() -> &'static str {
         let digest = tool(Command::new("sha256sum").arg(requirements));
         let home = format!("{}/python-{}", env!("CARGO_TARGET_TMPDIR"), &digest[..12]);
         if !Path::new(&home).exists() {
-            // Made whole under another name first: an interrupted one is never used.
+            // Installed under another name first, so that an interrupted installation is never used.
             let new = format!("{home}.{}", std::process::id());
             tool(Command::new("/usr/bin/python3").args(["-m", "venv", &new]));
             let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements];
@@ -154,7 +154,7 @@ pub(crate) fn python() -> &'static str {
     })
 }
 
-/// The SDK at work; see `tests/clients/sdk.py`.
+/// The SDK in use; see `tests/clients/sdk.py`.
 struct Sdk {
     child: Child,
     said: Lines<BufReader<ChildStdout>>,
@@ -170,7 +170,7 @@ impl Sdk {
         Self { child, said }
     }
 
-    /// What the SDK lists by one of the script's ways.
+    /// The list that the SDK returns by one of the script's methods.
     fn list(&mut self, how: &str) -> String {
         writeln!(self.child.stdin.as_mut().unwrap(), "{how}").unwrap();
         self.said.next().expect("the SDK ended; its reason is above").unwrap()
@@ -197,7 +197,7 @@ fn the_unmodified_anaplan_sdk_logs_in_once_and_again_only_when_it_must() {
             assert_eq!(sdk.list(how), "ws1 Planning");
         }
         assert_eq!(logins(), count + 1);
-        // Ended by an administrator: one login for all threads.
+        // An administrator ended the token: all threads share one new login.
         service.end_tokens();
         assert_eq!(sdk.list("threads"), "ws1 Planning");
         assert_eq!(logins(), count + 2);
@@ -210,7 +210,7 @@ fn the_unmodified_anaplan_sdk_logs_in_once_and_again_only_when_it_must() {
 fn the_sdk_exchanges_a_token_that_is_about_to_end_without_a_signature() {
     let stand = Stand::new();
     let service = service(&stand);
-    // Within what is left before its end in which it is exchanged.
+    // Inside the period before its end in which a token is exchanged.
     service.behave(Behaviour { short_lived: Some(200), ..Behaviour::default() });
     let mut sdk = Sdk::start(&stand, &service, "-");
     for _ in 0..3 {
@@ -311,7 +311,7 @@ fn the_airflow_hook_fails_for_good_where_a_retry_mends_nothing() {
     assert!(hook(&broken.socket).starts_with("for good: the agent at"));
 }
 
-/// The lines of every file for users: README, docs, deploy, examples.
+/// The lines of all files for users: README, docs, deploy, examples.
 fn lines_for_users() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut open = ["docs", "deploy", "examples"].map(|name| root.join(name)).to_vec();
@@ -360,7 +360,7 @@ fn no_example_puts_the_anaplan_token_into_an_argument_of_a_program() {
 #[test]
 fn no_example_shows_a_pin_while_it_is_typed() {
     for (name, line) in lines_for_users() {
-        // What is typed at a terminal comes from another program, which echoes nothing.
+        // A PIN typed at a terminal comes from another program, which does not echo.
         let before = line.split("/dev/stdin").next().unwrap_or_default();
         assert!(!line.contains("/dev/stdin") || before.contains('|'), "{name}: {line}");
         for shown in ["printf '%s' PIN", "printf %s PIN", "echo PIN", "cat > /etc/cba-agent/pin"] {

@@ -1,4 +1,4 @@
-//! An agent and a client of different versions; the promise is in docs/clients.md.
+//! Agents and clients of different versions; docs/clients.md has the promise.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::sign::openssl_accepts;
 use crate::stand::Stand;
 
-/// Answers one request on a socket with this status and body, and returns what was asked.
+/// Answers one request on a socket with this status and body, and returns the request.
 fn agent(stand: &Stand, status: &str, body: &Value) -> (String, std::thread::JoinHandle<Value>) {
     let socket = stand.file("other.sock");
     let _ = std::fs::remove_file(&socket);

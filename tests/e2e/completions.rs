@@ -1,4 +1,4 @@
-//! What bash, zsh and fish offer at TAB: the shells themselves run the scripts.
+//! The completions of bash, zsh and fish at TAB. The shells run the scripts.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use crate::stand::{BINARY, Run, Stand};
 
 const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
-/// A directory with the scripts under the names that packages give them, and with files to complete.
+/// A directory with the scripts under their package names, and files to complete.
 fn stand() -> Stand {
     let stand = Stand::empty();
     for (shell, name) in [("bash", "cba-agent"), ("zsh", "_cba-agent"), ("fish", "cba-agent.fish")] {
@@ -63,7 +63,7 @@ fn set(words: &str) -> BTreeSet<String> {
     words.split_whitespace().map(str::to_owned).collect()
 }
 
-/// The long options that the help of a command shows.
+/// The long options in the help of a command.
 fn options(stand: &Stand, command: &str) -> BTreeSet<String> {
     let help = stand.run(&[command.split(' ').collect::<Vec<_>>(), vec!["--help"]].concat()).ok();
     let option = |line: &str| {
@@ -128,24 +128,24 @@ fn every_shell_offers_the_values_of_an_option() {
         ("cba-agent audit verify ./request.", "./request.json"),
         ("cba-agent sign --state-dir ./req", "./requests/"),
         ("cba-agent man ./req", "./requests/"),
-        // Behind global options.
+        // After global options.
         ("cba-agent --config request.json sign --payload-v", "--payload-version"),
         ("cba-agent -v --log-format json sign --payload-version ", "v2 v1"),
         ("cba-agent --config request.json audit verify --expect", "--expect-head"),
         ("cba-agent --config request.json cust", "custody"),
-        // No file is a label.
+        // A label is not completed with file names.
         ("cba-agent sign --token-label req", ""),
     ];
     let lines = cases.map(|(line, _)| line);
     for shell in SHELLS {
         for ((line, wanted), answer) in cases.into_iter().zip(offered(&stand, shell, &lines)) {
-            // A line that nothing completes stays as it is; directories end in a slash where the shell writes one.
+            // A line without completions stays the same. Directories end in a slash if the shell writes one.
             let typed = line.rsplit(' ').next().unwrap();
             let plain = |word: &str| word.trim_end_matches('/').to_owned();
             let answer: BTreeSet<String> =
                 answer.iter().filter(|word| *word != typed).map(|word| plain(word)).collect();
             let mut wanted: BTreeSet<String> = set(wanted).iter().map(|word| plain(word)).collect();
-            // bash offers files only where no name fits.
+            // bash offers files only if no name matches.
             if line == "cba-agent sign --module s" && shell == "bash" {
                 wanted.remove("scripts");
             }

@@ -95,7 +95,7 @@ fn policy_values_that_cannot_work_are_refused() {
     stand.sign(&["--policy-extended-key-usage", "1.3.6.1.5.5.7.3.2"]).ok();
 }
 
-/// The rows of the reference, as the keys themselves say.
+/// The rows of the reference, generated from the table of keys.
 fn rows() -> Vec<String> {
     let shape = |key: &Key| match key.shape {
         Shape::Text => "string",
@@ -158,7 +158,7 @@ fn an_unknown_variable_of_ours_is_warned_about_and_listed_by_doctor() {
     assert!(!report.stderr.contains(said), "{report:?}");
     let broken = stand.write("broken.toml", "x");
     assert!(stand.run(&["doctor", "--config", &broken]).stdout.contains(said));
-    // The user's own, which a PIN source names.
+    // A user's variable, which a PIN source names.
     let mut stand = Stand::new();
     stand.set("CBA_AGENT_PIN", stand.pin());
     assert_eq!(stand.run(&["sign", "--pin-source", "env:CBA_AGENT_PIN"]).stderr, "");

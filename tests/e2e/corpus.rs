@@ -1,4 +1,4 @@
-//! The certificates of `tests/data/certificates`, each with one odd part: every one is used, or named with its reason.
+//! The certificates of `tests/data/certificates`, each with one unusual part: each is used, or named with a reason.
 
 use std::fs;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::stand::{Stand, tool};
 
 const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/certificates");
 
-/// A line of `expected.tsv`; its columns are described in `make.py`.
+/// A line of `expected.tsv`; `make.py` describes its columns.
 struct Row {
     name: String,
     reads: bool,
@@ -51,7 +51,7 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// A token whose key is the corpus's, under a module that gives out the certificate that is named.
+/// A token with the corpus's key, under a module that returns the named certificate.
 fn stand() -> Stand {
     let stand = Stand::new();
     for kind in ["privkey", "pubkey"] {
@@ -119,7 +119,7 @@ fn a_token_signs_with_each_certificate_that_can_be_read_and_names_the_others() {
             let request: Value = serde_json::from_str(&run.stdout).unwrap();
             let header = request["headers"]["Authorization"].as_str().unwrap().trim_start_matches("CACertificate ");
             let sent = STANDARD.decode(header).unwrap();
-            // Its own bytes, but for padding that follows them.
+            // The certificate's own bytes, without the padding behind them.
             assert!(fs::read(row.path()).unwrap().starts_with(&sent), "{name}");
             let verified = stand.run_with_input(&["verify"], &run.stdout);
             assert_eq!(verified.code, 0, "{name}: {verified:?}");
@@ -135,7 +135,7 @@ fn certificate_and_doctor_say_the_same_of_it() {
         stand.faulty(&format!("certificate:{}", row.path()));
         let run = stand.run(&["certificate", "--format", "json"]);
         if row.reads && row.says.contains("a CA's") {
-            // A CA's certificate logs nobody in.
+            // A CA certificate cannot log in.
             run.failed(3);
             continue;
         }
@@ -172,7 +172,7 @@ fn a_broken_certificate_beside_a_good_one_is_named_by_every_command() {
     let listed = stand.run(&["list"]).ok();
     let line = listed.lines().find(|line| line.contains("more than one key usage")).unwrap();
     assert!(line.contains("odd") && line.contains("07"), "{listed}");
-    // A certificate with another kind of key is whole, and no reason to fail.
+    // A certificate with another key type is valid, and not a reason to fail.
     let stand = Stand::new();
     let other = format!("{DIRECTORY}/key-ec.der");
     stand.pkcs11_tool(&["--write-object", &other, "--type", "cert", "--id", "07", "--label", "ec"]);

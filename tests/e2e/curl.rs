@@ -1,4 +1,4 @@
-//! The login as a user runs it: the real curl, fed by `sign --format curl`, against the tests' authentication service.
+//! The login as a user runs it: curl with `sign --format curl`, against the tests' authentication service.
 
 use std::process::Command;
 

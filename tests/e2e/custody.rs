@@ -1,4 +1,4 @@
-//! `custody` and the policy behind it: each rule both ways on real tokens, as text, as JSON and as a page.
+//! `custody` and its policy: each rule holds and breaks on real tokens, as text, JSON and HTML.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ fn custody(stand: &Stand, more: &[&str]) -> Run {
     stand.run(&[&["custody", "--pin-source", &source][..], more].concat())
 }
 
-/// The JSON report, with the exit code that its verdict asks for; it is what its schema says.
+/// The JSON report, validated by its schema, with the exit code of its verdict.
 #[track_caller]
 fn report(stand: &Stand, more: &[&str]) -> Value {
     let run = custody(stand, &[&["--format", "json"][..], more].concat());
@@ -34,14 +34,14 @@ fn fits_its_schema(stand: &Stand, report: &str) {
     tool(Command::new("/usr/bin/python3").args(["-c", check, &path, schema]));
 }
 
-/// How a rule came out.
+/// The verdict of a rule.
 #[track_caller]
 fn verdict(report: &Value, rule: &str) -> String {
     let row = report["rules"].as_array().unwrap().iter().find(|row| row["rule"] == rule);
     row.unwrap_or_else(|| panic!("{rule}"))["verdict"].as_str().unwrap().to_owned()
 }
 
-/// Puts a certificate in the place of the token's.
+/// Replaces the token's certificate.
 fn replace_certificate(stand: &Stand, name: &str, extensions: &str, validity: &[&str]) {
     stand.issue(name, "pub.pem", extensions, validity);
     stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
@@ -78,7 +78,7 @@ fn a_generated_key_proves_all_but_hardware_and_an_imported_one_little() {
     }
     assert_eq!(imported["key"]["generation_mechanism"], Value::Null);
     assert_eq!(imported["refusals"].as_array().unwrap().len(), 5);
-    // What is not asked for is said all the same, and breaks nothing.
+    // A rule that the policy does not require is reported, and breaks nothing.
     let lax = report(&stand, &["--key-id", "02", "--policy-require", "sensitive"]);
     assert_eq!(verdict(&lax, "require.local"), "not-asked");
 }
@@ -219,7 +219,7 @@ fn the_chain_is_checked_against_roots_and_what_of_it_is_in_the_token_is_named() 
     assert_eq!(given["certificate"]["chain"].as_array().unwrap().len(), 0);
     let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/other-ca.pem");
     assert_eq!(verdict(&report(&stand, &["--roots", other]), "roots"), "broken");
-    // A CA between, which only the token has.
+    // An intermediate CA that only the token has.
     let between = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n";
     stand.tool("openssl", &["genrsa", "-out", "between.key", "2048"]);
     stand.tool("openssl", &["rsa", "-in", "between.key", "-pubout", "-out", "between.pub"]);
@@ -238,7 +238,7 @@ fn the_chain_is_checked_against_roots_and_what_of_it_is_in_the_token_is_named() 
     assert_eq!(custody(&stand, &["--roots", "/nonexistent"]).failed(2).lines().count(), 2);
 }
 
-/// A device's certificate and its attestation of a key, as a YubiKey's are, under a root of our own.
+/// A device certificate and its attestation of a key, in a YubiKey's form, under a test root.
 fn attest(stand: &Stand, name: &str, public_key: &str) {
     if !std::path::Path::new(&stand.file("device.key")).exists() {
         stand.tool("openssl", &["genrsa", "-out", "device.key", "2048"]);
@@ -268,7 +268,7 @@ fn an_attestation_is_believed_where_it_is_of_this_key_and_token_and_leads_to_its
     let none = report(&stand, &["--attestation-roots", &root]);
     assert_eq!(verdict(&none, "attestation"), "broken");
     assert_eq!(verdict(&report(&stand, &[]), "attestation"), "not-asked");
-    // One of another key, under the ID of ours: the ID proves nothing.
+    // An attestation of another key under the same ID: the ID proves nothing.
     stand.tool("openssl", &["genrsa", "-out", "key.pem", "2048"]);
     stand.tool("openssl", &["rsa", "-in", "key.pem", "-pubout", "-out", "key.pub"]);
     attest(&stand, "of-another", "key.pub");
@@ -287,7 +287,7 @@ fn an_attestation_is_believed_where_it_is_of_this_key_and_token_and_leads_to_its
         ("broken", &false.into())
     );
     stand.sign(&[]).ok();
-    // The same, on a token of another serial number: the key is in another device, whatever else holds.
+    // The same attestation on a token with another serial number: the key is in another device.
     for (serial, more) in
         [("12345679", &["--attestation-roots", &root][..]), ("12345679", &[]), ("", &["--attestation-roots", &root])]
     {
@@ -300,12 +300,12 @@ fn an_attestation_is_believed_where_it_is_of_this_key_and_token_and_leads_to_its
         let words = elsewhere["refusals"][0].as_str().unwrap();
         assert!(words.contains("is of device 12345678") || serial.is_empty(), "{words}");
     }
-    // Leading zeros are no difference; a forged one of another device, beside a true one, is.
+    // Leading zeros make no difference. A forged attestation of another device beside a true one does.
     stand.faulty("serial=0012345678");
     assert_eq!(verdict(&report(&stand, &["--attestation-roots", &root]), "attestation"), "holds");
 }
 
-/// A token that holds the corpus's key under ID 01 with its certificate, and once more under ID 02 with these options.
+/// A token with the corpus's key under ID 01 with its certificate, and again under ID 02 with these options.
 fn with_copy(options: &[&str]) -> Stand {
     let stand = Stand::new();
     let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/certificates");
@@ -337,13 +337,13 @@ fn a_second_object_of_the_key_is_held_against_the_rules_too() {
             error.contains("'copy' (ID 02)") && error.contains("hint: delete the object 'copy' (ID 02)"),
             "{error}"
         );
-        // The copy itself is no better.
+        // The copy itself is refused as well.
         stand.sign(&["--key-id", "02"]).failed(5);
         stand.pkcs11_tool(&["--delete-object", "--type", "privkey", "--id", "02"]);
         assert_eq!(verdict(&report(&stand, &["--key-id", "01"]), "key_copies"), "holds");
         stand.sign(&["--key-id", "01"]).ok();
     }
-    // An equal one warns.
+    // An equal copy gets a warning.
     let stand = with_copy(&["--sensitive"]);
     let found = report(&stand, &["--key-id", "01"]);
     assert_eq!((&found["verdict"], verdict(&found, "key_copies").as_str()), (&"allowed".into(), "warning"));
@@ -488,7 +488,7 @@ fn the_policies_of_the_guide_are_understood_and_break_where_a_token_in_files_mus
     let policies: Vec<&str> = guide.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert_eq!(policies.len(), 3);
     for (policy, broken) in policies.iter().zip([&[][..], &["token_serials"], &["token_serials"]]) {
-        // Its log is not this test's to write.
+        // The test must not write the policy's log.
         let config = stand.write("policy.toml", policy.split("[audit]").next().unwrap());
         let report = report(&stand, &["--config", &config]);
         let rows = report["rules"].as_array().unwrap().iter();

@@ -1,6 +1,6 @@
-//! Waiting in tests: every wait ends, with a failure that names the caller where the awaited thing does not happen.
+//! Waits of tests. Every wait ends: if the event does not happen, the test fails and names the caller.
 //!
-//! It contains no rule about how fast anything must be: `PATIENCE` only ends a test that would hang.
+//! This file sets no speed requirement: `PATIENCE` only ends a test that would hang.
 
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// Longer than anything in these tests takes on a busy machine.
+/// Longer than any event in these tests takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks again and again until the condition holds. For files and `/proc`, which announce nothing.
+/// Repeats until the condition is true. For files and `/proc`, which have no events.
 #[track_caller]
 pub(crate) fn until(mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
@@ -23,14 +23,14 @@ pub(crate) fn until(mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Waits for the end of a process; kills it and fails where it does not end.
+/// Waits for the end of a process. Kills it and fails if it does not end.
 pub(crate) trait Finish {
     #[track_caller]
     fn finish(self) -> Output;
 }
 
 impl Finish for &mut Command {
-    /// Runs the command with no input, and returns its output.
+    /// Runs the command without input, and returns its output.
     #[track_caller]
     fn finish(self) -> Output {
         let program = self.get_program().to_owned();
@@ -56,7 +56,7 @@ impl Finish for Child {
     }
 }
 
-/// The status of a process whose output nobody collects.
+/// The status of a process without its output.
 #[track_caller]
 pub(crate) fn status(child: &mut Child) -> ExitStatus {
     ended_in_time(child).unwrap_or_else(|| panic!("killed: it did not end within {PATIENCE:?}"))
@@ -76,7 +76,7 @@ fn read(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
 fn ended_in_time(child: &mut Child) -> Option<ExitStatus> {
     let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw).unwrap();
     let end = Instant::now() + PATIENCE;
-    // A process that was waited for already has no descriptor.
+    // A process that was already waited for has no descriptor.
     if let Ok(process) = pidfd_open(id, PidfdFlags::empty()) {
         while child.try_wait().unwrap().is_none() {
             let left = end.saturating_duration_since(Instant::now());
@@ -86,7 +86,7 @@ fn ended_in_time(child: &mut Child) -> Option<ExitStatus> {
                 return None;
             }
             let left = Timespec::try_from(left).unwrap();
-            // Interrupted by a signal, it is asked again.
+            // A signal may interrupt it, so it is repeated.
             let _ = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&left));
         }
     }

@@ -1,4 +1,4 @@
-//! What stands in `deploy/`, held against systemd, Prometheus and the agent itself.
+//! The files of `deploy/`, checked with systemd, Prometheus and the agent itself.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ pub(crate) fn unit(name: &str) -> String {
     fs::read_to_string(format!("{DEPLOY}/systemd/{name}")).unwrap()
 }
 
-/// All unit files of systemd's, by name.
+/// All systemd unit files, by name.
 pub(crate) fn units() -> Vec<String> {
     let names = fs::read_dir(format!("{DEPLOY}/systemd")).unwrap().map(|entry| entry.unwrap().file_name());
     let names = names.map(|name| name.into_string().unwrap());
@@ -25,7 +25,7 @@ pub(crate) fn units() -> Vec<String> {
 #[test]
 fn the_units_are_what_systemd_takes_and_rates_as_safe() {
     let stand = Stand::empty();
-    // All of them first: each is looked for beside those that name it.
+    // Write all of them first: systemd looks for each beside those that name it.
     let write = |name: String| {
         let text = unit(&name).replace("/usr/bin/cba-agent", BINARY);
         stand.write(&name, text.replace("/usr/lib/cba-agent", &format!("{DEPLOY}/systemd")));
@@ -35,7 +35,7 @@ fn the_units_are_what_systemd_takes_and_rates_as_safe() {
         let path = stand.file(&name);
         tool(Command::new("systemd-analyze").args(["verify", "--man=no", &path]));
         if name.ends_with(".service") {
-            // Of 10, in tenths. One makes users, and so needs capabilities.
+            // Of 10, in tenths. One unit creates users, and needs capabilities for it.
             let threshold = if name == "cba-agent-tenant@.service" { 25 } else { 15 };
             let safe = ["security", "--offline=yes", &format!("--threshold={threshold}"), &path];
             tool(Command::new("systemd-analyze").args(safe));
@@ -56,7 +56,7 @@ fn the_units_call_nothing_that_a_minimal_system_lacks() {
             let (_, command) = line.split_once('=').unwrap();
             let (program, arguments) = command.split_once(' ').unwrap_or((command, ""));
             match program {
-                // The shell is everywhere, and kill is in it: neither /bin/kill nor procps is needed.
+                // Every system has a shell with a built-in kill. Neither /bin/kill nor procps is needed.
                 "/bin/sh" => assert_eq!(arguments, "-c 'kill -HUP \"$MAINPID\"'", "{name}"),
                 "/usr/bin/cba-agent" => {}
                 script => {
@@ -68,7 +68,7 @@ fn the_units_call_nothing_that_a_minimal_system_lacks() {
         }
     }
     assert!(count >= 10, "{count}");
-    // What the unit tells the shell, on a process.
+    // The unit's command, tried on a process.
     let mut child = Command::new("sleep").arg("60").spawn().unwrap();
     tool(
         Command::new("/bin/sh")
@@ -122,7 +122,7 @@ fn an_activated_socket_is_served_and_left_to_systemd() {
     command.arg(own_user().to_string());
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let give_up = std::time::Instant::now() + PATIENCE;
-    // It is there before the agent is, which the first connection starts.
+    // The socket exists before the agent, and the first connection starts the agent.
     let mut client = loop {
         match Client::try_connect(&socket) {
             Ok(client) => break client,
@@ -152,7 +152,7 @@ fn the_watchdog_hears_of_progress_and_not_of_the_token() {
     }
 }
 
-/// System calls by the names of a set of systemd's, other sets in it taken apart.
+/// The system calls in a systemd set, including the sets in it.
 fn calls_of(set: &str) -> BTreeSet<String> {
     let text = tool(Command::new("systemd-analyze").args(["--no-pager", "syscall-filter", set]));
     let names =
@@ -160,7 +160,7 @@ fn calls_of(set: &str) -> BTreeSet<String> {
     names.flat_map(|name| if name.starts_with('@') { calls_of(name) } else { [name.to_owned()].into() }).collect()
 }
 
-/// What the unit's filter lets through: its first line allows, and each further one takes away or adds.
+/// The calls that the unit's filter allows: its first line allows, and later lines remove or add.
 fn allowed_calls() -> BTreeSet<String> {
     let unit = unit("cba-agent.service");
     let mut allowed = BTreeSet::new();
@@ -183,7 +183,7 @@ fn allowed_calls() -> BTreeSet<String> {
 fn the_agent_makes_no_call_that_the_units_filter_refuses() {
     needs_root("it plays other users of the host");
     let stand = Stand::new();
-    // Not as root, for whom the state directory is somebody else's. Everything below the stand is theirs then.
+    // Not as root: the state directory would belong to another user. Everything below the stand belongs to this user.
     let user = rustix::process::geteuid().is_root().then_some("12345");
     if let Some(user) = user {
         tool(Command::new("chown").args(["-R", &format!("{user}:{user}")]).arg(stand.path()));
@@ -216,7 +216,7 @@ fn the_agent_makes_no_call_that_the_units_filter_refuses() {
     assert!(refused.is_empty(), "{refused:?}");
 }
 
-/// Prometheus' own parser and its taste.
+/// Prometheus' own parser and linter.
 fn promtool_takes(text: &str) {
     let mut command = Command::new("promtool");
     command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -266,7 +266,7 @@ fn logrotate_renames_the_audit_log_and_the_daily_check_reads_it() {
     }
     agent.payload();
     agent.end("-TERM");
-    // The last two are packed by now.
+    // The last two are compressed by now.
     let all = stand.tool("sh", &["-c", "zcat -f audit.jsonl.3.gz audit.jsonl.2.gz audit.jsonl.1 audit.jsonl"]);
     let said = stand.run_with_input(&["audit", "verify", "-"], all).ok();
     assert!(said.starts_with("valid: 4 records, 1 to 4\n"), "{said}");

@@ -1,4 +1,4 @@
-//! `doctor`: what it finds, what it says to do, and that it sends no PIN.
+//! `doctor`: its findings and remedies. It sends no PIN.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use crate::agent::Agent;
 use crate::deadline::Finish as _;
 use crate::stand::{EXTENSIONS, Run, Stand, needs_root, same_environment};
 
-/// The line of a check in a report that found something failing.
+/// The line of a check in a report with a failing check.
 #[track_caller]
 fn failing(run: Run, check: &str) -> String {
     assert_eq!(run.code, 8, "{run:?}");
@@ -22,16 +22,16 @@ fn failing(run: Run, check: &str) -> String {
 fn a_host_that_is_ready_is_told_so_without_a_login() {
     let mut stand = Stand::new();
     stand.faulty("");
-    // By a known name, so that it has a sandbox, and where SoftHSM2's profile lets it write its log.
+    // Under a known name, so that it gets a sandbox, and where SoftHSM2's profile allows its log.
     let module = stand.file("libsofthsm2.so");
     std::fs::copy(crate::stand::faulty_module(), &module).unwrap();
     stand.use_module(Some(&module));
     stand.set("FAULTY_LOG", stand.file("tokens/calls"));
     let source = stand.pin_source();
     let mut command = stand.command(&["doctor", "--pin-source", &source, "--slot", "0"]);
-    // What cargo sets for its tests is what is warned of.
+    // cargo sets a variable for its tests that `doctor` warns about.
     let report = Run::from_output(command.env_remove("LD_LIBRARY_PATH").finish()).ok();
-    // Whether anything keeps the clock right is the machine's affair.
+    // The clock of the test machine may be wrong.
     let lines: Vec<&str> = report.lines().filter(|line| !line.contains("timedatectl")).collect();
     let is_fine = |line: &&str| line.starts_with("ok ") || line.starts_with("warning  clock");
     assert!(lines.iter().all(is_fine), "{report}");
@@ -151,7 +151,7 @@ fn a_configuration_that_cannot_be_used_is_a_failed_line() {
     let report = stand.run(&["doctor", "--json", "--config", &bad]);
     let json: Value = serde_json::from_str(&report.stdout).unwrap();
     assert_eq!((report.code, &json["ready"], &json["checks"][0]["verdict"]), (8, &false.into(), &"failed".into()));
-    // What was typed wrong is a usage error as ever.
+    // A typing error is a usage error.
     stand.run(&["doctor", "--slot", "x"]).failed(2);
     let good = stand.write("good.toml", "");
     let source = stand.pin_source();
@@ -179,10 +179,10 @@ fn a_card_readers_daemon_is_asked_where_the_module_needs_it() {
     use std::io::{Read as _, Write as _};
     let mut stand = Stand::new();
     stand.faulty("");
-    // A module by the name of one that goes through pcscd.
+    // A module with the name of one that uses pcscd.
     let module = stand.file("libykcs11.so");
     std::fs::copy(crate::stand::faulty_module(), &module).unwrap();
-    // The token of SoftHSM2 below it is not in that module's sandbox.
+    // The SoftHSM2 token below it is not in that module's sandbox.
     stand.set("CBA_AGENT_SANDBOX", "off");
     let (source, socket) = (stand.pin_source(), stand.file("pcscd.comm"));
     stand.set("PCSCLITE_CSOCK_NAME", &socket);
@@ -190,8 +190,8 @@ fn a_card_readers_daemon_is_asked_where_the_module_needs_it() {
     assert!(failing(doctor(), "pcscd").contains("systemctl enable --now pcscd.socket"));
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let daemon = std::thread::spawn(move || {
-        // Refuses the first as polkit does, answers the second, and speaks another protocol to the third, as often as it is
-        // asked: newer libraries offer an older version then.
+        // Refuses the first connection as polkit does, answers the second, and speaks another protocol to the third.
+        // Newer libraries then offer an older version and repeat.
         drop(listener.accept().unwrap());
         let (mut client, _) = listener.accept().unwrap();
         let mut said = [0; 20];
@@ -217,7 +217,7 @@ fn a_card_readers_daemon_is_asked_where_the_module_needs_it() {
     );
     assert!(line.contains("systemctl restart pcscd"), "{line}");
     let said = daemon.join().unwrap();
-    // CMD_VERSION, in the version of the installed library.
+    // CMD_VERSION, with the version of the installed library.
     assert_eq!((said[0], said[1], said[2], said[4]), (12, 0x11, 4, 0));
     assert!(said[3] >= 4, "protocol 4.{}", said[3]);
 }

@@ -1,4 +1,4 @@
-//! `doctor --socket`: what the user of a job needs to know about an agent.
+//! `doctor --socket`: the information about an agent that the user of a job needs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,7 +9,7 @@ use crate::agent::Agent;
 use crate::deadline::Finish as _;
 use crate::stand::{Run, Stand, needs_root, same_environment};
 
-/// The report of a user of the host who has no module, no token and no PIN.
+/// The report for a user of the host without module, token and PIN.
 fn as_user(stand: &Stand, user: &str, groups: &str, arguments: &[&str]) -> Run {
     let mut bare = stand.command(arguments);
     bare.env_remove("CBA_AGENT_MODULE").env_remove("SOFTHSM2_CONF");
@@ -17,7 +17,7 @@ fn as_user(stand: &Stand, user: &str, groups: &str, arguments: &[&str]) -> Run {
     command.args([&format!("--reuid={user}"), &format!("--regid={user}"), &format!("--groups={groups}"), "--"]);
     command.arg(bare.get_program()).args(bare.get_args()).current_dir("/");
     same_environment(&mut command, &bare);
-    // The stand's own is another user's.
+    // The stand's home belongs to another user.
     command.env("HOME", "/nonexistent").env_remove("LD_LIBRARY_PATH");
     Run::from_output(command.finish())
 }
@@ -30,7 +30,7 @@ fn line(run: &Run, check: &str) -> String {
     line.unwrap_or_else(|| panic!("no line about {check}: {run:?}")).to_owned()
 }
 
-/// A stand and its agent, which the group 4242 may ask; others pass as far as the socket.
+/// A stand and its agent. The group 4242 may ask; other users can connect to the socket only.
 fn agent(more: &[&str]) -> (Stand, Agent) {
     let stand = Stand::new();
     let agent = Agent::begun(&stand, &[&["--socket-group", "4242", "--monitor-groups", "4343"][..], more].concat());
@@ -60,7 +60,7 @@ fn a_jobs_user_learns_all_about_the_agent_and_nothing_of_tokens() {
         assert!(!run.stdout.contains(absent), "{absent}: {run:?}");
     }
     run.ok();
-    // The same where the socket is configured and nothing of a token.
+    // The same, where only the socket is configured.
     let mut bare = stand.command(&["doctor"]);
     bare.env_remove("CBA_AGENT_MODULE").env("CBA_AGENT_SOCKET", &agent.socket);
     let run = Run::from_output(bare.finish());
@@ -108,7 +108,7 @@ fn an_agent_that_is_not_ready_and_a_certificate_that_ends_are_told_to_the_job() 
     let agent = Agent::ready(&stand, &["--socket-group", "4242"]);
     open_to_all(stand.path());
     let run = as_user(&stand, "1234", "4242", &["doctor", "--socket", &agent.socket]);
-    // Nine in the second in which it was issued.
+    // It says nine in the second in which it was issued.
     let ends = ["it ends in 8 days", "it ends in 9 days"].iter().any(|words| run.stdout.contains(words));
     assert!(ends && run.stdout.contains("tell those who run the agent"), "{run:?}");
     run.ok();

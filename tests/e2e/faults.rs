@@ -1,12 +1,12 @@
-//! Every call that signing makes, times the return values that matter: always the documented exit code, never a payload
-//! that does not verify, nothing on standard output on failure, no process left.
+//! Every call of a signature, with each relevant return value. The exit code is always as documented, no payload has a
+//! bad signature, a failure prints nothing on stdout, and no process remains.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::stand::{Run, Stand};
 
-/// Return values of PKCS#11 that modules give when something is wrong, by their numbers.
+/// PKCS#11 return values of failing modules, with their numbers.
 const VALUES: [(u64, &str); 24] = [
     (0x02, "CKR_HOST_MEMORY"),
     (0x03, "CKR_SLOT_ID_INVALID"),
@@ -34,7 +34,7 @@ const VALUES: [(u64, &str); 24] = [
     (0x8000_0001, "CKR_VENDOR_DEFINED(0x80000001)"),
 ];
 
-/// Calls without which there is no signature.
+/// Calls that every signature needs.
 const NEEDED: [&str; 9] = [
     "C_Initialize",
     "C_GetSlotList",
@@ -47,7 +47,7 @@ const NEEDED: [&str; 9] = [
     "C_Sign",
 ];
 
-/// Calls whose failure costs nothing that was not had already.
+/// Calls whose failure does not prevent the signature.
 const NOT_NEEDED: [&str; 7] = [
     "C_GetInfo",
     "C_GetSlotInfo",
@@ -58,13 +58,13 @@ const NOT_NEEDED: [&str; 7] = [
     "C_Finalize",
 ];
 
-/// The documented exit code of a failed call; `None` where another way leads to a signature all the same.
+/// The documented exit code of a failed call; `None` if another way still leads to a signature.
 fn expected(call: &str, name: &str) -> Option<i32> {
     match (call, name) {
         ("C_Login", "CKR_PIN_INCORRECT" | "CKR_PIN_LOCKED" | "CKR_ARGUMENTS_BAD" | "CKR_FUNCTION_CANCELED") => Some(4),
         ("C_Sign" | "C_SignInit", "CKR_KEY_FUNCTION_NOT_PERMITTED") => Some(3),
         (_, "CKR_SLOT_ID_INVALID" | "CKR_KEY_FUNCTION_NOT_PERMITTED") => Some(3),
-        // A token that does not report a class of attributes shows keys without what the policy asks for.
+        // A token that does not report a class of attributes shows keys without the required properties.
         ("C_GetAttributeValue", "CKR_FUNCTION_NOT_SUPPORTED") => Some(3),
         _ => Some(6),
     }
@@ -88,10 +88,10 @@ fn what_a_module_started_is_ended_with_it() {
     }
 }
 
-/// Rules of the faulty module, and what must hold of the run.
+/// Rules of the faulty module, and the check of the run.
 type Row = (String, Box<dyn Fn(&Stand, Run) + Send + Sync>);
 
-/// Runs every row on two threads, each with stands of its own.
+/// Runs every row on two threads, each with separate stands.
 fn run_rows(rows: Vec<Row>) -> usize {
     let (next, ran) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let failed = Mutex::new(Vec::new());

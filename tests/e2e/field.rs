@@ -1,4 +1,4 @@
-//! Reports of the last two years about PKCS#11 stacks and tools; docs/field-reports.md lists them, each with its test.
+//! Reports of the last two years about PKCS#11 stacks and tools; docs/field-reports.md lists them with their tests.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,7 @@ fn accepted(stand: &Stand, run: Run) {
     openssl_accepts(stand, &request);
 }
 
-/// The faulty module under the file name of another one, with these rules and without that one's sandbox.
+/// The faulty module under the file name of another module, with these rules and without a sandbox.
 fn named(stand: &mut Stand, file: &str, rules: &str) -> String {
     stand.faulty(rules);
     let module = stand.file(file);
@@ -57,7 +57,7 @@ fn a_mechanism_without_information_is_tried() {
 #[test]
 fn a_token_without_login_signs_without_a_pin_source() {
     let mut stand = Stand::new();
-    // The module logs in by itself, as one does whose token wants nobody's PIN.
+    // The module logs in by itself, like a token that needs no PIN.
     stand.faulty("flags-4;autologin");
     stand.set("FAULTY_PIN", stand.pin());
     accepted(&stand, stand.run(&["sign"]));
@@ -102,7 +102,7 @@ fn a_key_handle_that_means_another_key_after_a_reset_gives_no_payload() {
         (run.code, run.stdout)
     };
     assert_eq!(ask().0, 0);
-    // The other key's signature is thrown away, and a new worker looks for the identity again.
+    // The agent discards the other key's signature, and a new worker selects the identity again.
     let (code, printed) = ask();
     assert_eq!((code, printed.as_str()), (7, ""));
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
@@ -119,7 +119,7 @@ fn softhsm2_writes_the_log_that_its_configuration_names_in_the_sandbox() {
     std::fs::create_dir(stand.file("logs")).unwrap();
     stand.write("softhsm2.conf", format!("{conf}log.file = {log}\n"));
     accepted(&stand, stand.sign(&[]));
-    // SoftHSM2 before 2.7 does not know the setting; the file is there for one that does.
+    // SoftHSM2 before 2.7 does not know the setting. The agent creates the file in any case.
     assert!(Path::new(&log).exists(), "the sandbox lets the module write it");
 }
 
@@ -128,7 +128,7 @@ fn a_user_outside_the_group_of_opencryptoki_is_told_which() {
     needs_root("it becomes another user");
     let mut stand = Stand::new();
     named(&mut stand, "libopencryptoki.so", "C_Initialize=0x6");
-    // The group as its package makes it, in a name service of this command alone.
+    // The group of the openCryptoki package, in a name service for this command only.
     let groups = format!("{}pkcs11:x:4242:\n", std::fs::read_to_string("/etc/group").unwrap());
     let groups = stand.write("group", groups);
     let in_the_group = |arguments: &[&str]| {
@@ -200,7 +200,7 @@ fn a_tpm_that_is_named_wrongly_is_said_to_be() {
     std::fs::copy(faulty_module(), &module).unwrap();
     stand.use_module(Some(&module));
     let source = stand.pin_source();
-    // The log of the calls lies where the sandbox lets this module write.
+    // The log of the calls is where the sandbox lets this module write.
     stand.set("TPM2_PKCS11_STORE", stand.path().display().to_string());
     for (name, value, words) in [
         (

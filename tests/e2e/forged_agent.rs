@@ -1,4 +1,5 @@
-//! A process that answers on an agent's socket and signs by keys of its own: what it gives is held against this side's policy.
+//! A process that answers on an agent's socket and signs with its own keys: the client checks its answers against its
+//! own policy.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -15,7 +16,7 @@ use ring::signature::{RSA_PKCS1_SHA512, RsaKeyPair};
 use crate::deadline::Finish as _;
 use crate::stand::{EXTENSIONS, Stand, needs_root};
 
-/// What a CA's server certificate has.
+/// The extensions of a CA's server certificate.
 const SERVER_CA: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,digitalSignature,keyCertSign\n\
     extendedKeyUsage=serverAuth\n";
 
@@ -37,7 +38,7 @@ impl Forger {
         Self { stand, key: Arc::new(key), asked: Arc::default() }
     }
 
-    /// Answers on a new socket with payloads that are made at that moment, under a new certificate.
+    /// Answers on a new socket with new payloads, under a new certificate.
     fn listen(&self, name: &str, version: &'static str, extensions: &str, validity: &[&str]) -> String {
         self.stand.issue(name, "forger.pub", extensions, validity);
         let certificate = fs::read(self.stand.file(&format!("{name}.der"))).unwrap();
@@ -128,7 +129,7 @@ fn a_version_that_this_sides_policy_forbids_is_not_even_asked_of_an_agent() {
     assert!(forger.stand.run(&flag).failed(5).contains("use --payload-version v2"));
     assert_eq!(forger.asked(), 0);
     forger.stand.run(&[&sign[..], &["--payload-version", "v1"]].concat()).ok();
-    // An agent that answers with v1 where v2 was asked for.
+    // An agent that answers with v1 for a request of v2.
     let error = forger.stand.run(&sign).failed(7);
     assert!(error.contains("the agent's payload is v1"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! A module that writes to the parent itself, in the worker's place: the parent believes nothing of it and stays usable.
+//! A module that writes to the parent's socket instead of the worker: the parent checks everything and stays usable.
 
 use std::fs;
 
@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 use crate::agent::Agent;
 use crate::stand::{Run, Stand};
 
-/// The faulty module sends these messages as the worker would, when that call is made: before the worker goes on, or
-/// instead of it.
+/// The faulty module sends these messages at the given call, before the worker's own reply or instead of it.
 fn forging(rule: &str, messages: &[Value]) -> Stand {
     let mut stand = Stand::new();
     stand.faulty(rule);
@@ -24,7 +23,7 @@ fn set_frames(stand: &mut Stand, messages: &[Value]) {
     stand.set("FAULTY_FRAMES", frames);
 }
 
-/// A token that needs no login, as a worker reports it.
+/// A token without login, as a worker reports it.
 fn token(label: &str, serial: &str) -> Value {
     json!({
         "label": label, "manufacturer": label, "model": "none", "serial": serial, "firmware": "1.0", "hardware": false,
@@ -33,7 +32,7 @@ fn token(label: &str, serial: &str) -> Value {
     })
 }
 
-/// A slot without an error.
+/// A slot without errors.
 fn slot(token: &Value) -> Value {
     json!({ "id": 1, "description": "x", "manufacturer": "x", "token": token, "error": null })
 }
@@ -41,12 +40,12 @@ fn slot(token: &Value) -> Value {
 /// A loaded module with one token.
 fn opened(token: &Value) -> Value {
     let library = json!({ "cryptoki": "2.40", "manufacturer": token["label"], "description": "x", "version": "1.0" });
-    // A field that a worker of another build had.
+    // A field from a worker of another build.
     let confinement = json!({ "profile": "softhsm2", "files": 7, "calls": true });
     json!({ "Opened": { "library": library, "slots": [slot(token)], "confinement": confinement } })
 }
 
-/// All that a worker answers until it is asked to sign, about the stand's own key and certificate.
+/// All replies of a worker until the request to sign, about the stand's key and certificate.
 fn conversation(stand: &Stand, token: &Value, description: Value) -> Vec<Value> {
     let certificate = STANDARD.encode(fs::read(stand.file("cert.der")).unwrap());
     let modulus = stand.tool("openssl", &["x509", "-in", &stand.file("cert.pem"), "-noout", "-modulus"]);
@@ -76,7 +75,7 @@ fn description(mechanism: &str, certificates: &[Value]) -> Value {
     json!({ "detail": detail, "certificates": certificates })
 }
 
-/// What the module is called by in its own right.
+/// The usual description of the module.
 fn honest() -> Value {
     description("CKM_RSA_PKCS_KEY_PAIR_GEN", &[])
 }
@@ -95,7 +94,7 @@ fn a_module_without_a_sandbox_cannot_claim_one() {
 #[test]
 fn a_serial_number_that_is_too_long_reaches_no_audit_record() {
     let log = |stand: &Stand| stand.file("audit.jsonl");
-    // With a serial number of its field's size the same conversation leads to a record, of a signature that failed.
+    // With a serial number of normal size, the same replies lead to a record of a failed signature.
     for (length, is_read) in [(16, true), (20_000, false)] {
         let mut stand = forging("C_Initialize=instead", &[]);
         let mut messages = conversation(&stand, &token("forged", &"\u{1b}".repeat(length)), honest());
@@ -107,14 +106,14 @@ fn a_serial_number_that_is_too_long_reaches_no_audit_record() {
         assert_eq!(refused.status, 503, "{refused:?}: {}", agent.log());
         agent.end("-TERM");
         let verified = stand.run(&["audit", "verify", &log(&stand)]).ok();
-        // The request was tried once more.
+        // The agent retried the request.
         let found = if is_read { "valid: 2 records" } else { "valid: no records" };
         assert!(verified.starts_with(found), "{verified}");
         assert!(!stand.read("audit.jsonl").contains('\u{1b}'));
     }
 }
 
-/// Nothing in the output moves the cursor, changes a colour, or turns the direction of the text.
+/// Checks that the output does not move the cursor, change a colour, or turn the direction of the text.
 #[track_caller]
 fn assert_calm(run: &Run) {
     for (stream, text) in [("stdout", &run.stdout), ("stderr", &run.stderr)] {
@@ -192,7 +191,7 @@ fn an_endless_explanation_fills_no_log() {
 #[test]
 fn thousands_of_forged_certificates_hold_up_nobody() {
     let mut stand = forging("C_Initialize=instead", &[]);
-    // The name of the leaf's issuer, each with another key: which of them signed the leaf has to be tried.
+    // Many certificates with the name of the leaf's issuer, each with another key: each must be tried as issuer.
     let ca = stand
         .tool("openssl", &["x509", "-in", &stand.file("ca.pem"), "-outform", "DER", "-out", &stand.file("ca.der")]);
     assert_eq!(ca, "");
@@ -232,7 +231,7 @@ fn a_message_that_was_handed_out_is_not_handed_out_again() {
     assert_eq!(second.problem(500), "signature_invalid");
     assert!(!second.body.contains(first["body"]["encodedData"].as_str().unwrap()));
     agent.logged(|log| log.contains("its message was handed out before"));
-    // Another worker took its place.
+    // Another worker replaced it.
     agent.payload();
     let (_, log) = agent.end("-TERM");
     assert!(stand.run(&["audit", "verify", &stand.file("audit.jsonl")]).ok().contains("3 records"), "{log}");

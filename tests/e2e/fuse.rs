@@ -1,4 +1,4 @@
-//! The wrong-PIN fuse: no set-up ever costs a user the token.
+//! The wrong-PIN fuse: no set-up locks a user's token.
 
 use std::fs;
 use std::process::Stdio;
@@ -6,7 +6,7 @@ use std::process::Stdio;
 use crate::deadline::Finish as _;
 use crate::stand::{Run, Stand, needs_root, same_environment};
 
-/// A stand whose `wrong` file holds a wrong PIN, with every module call logged.
+/// A stand with a wrong PIN in the file `wrong`. Every module call is logged.
 fn stand() -> Stand {
     let mut stand = Stand::new();
     stand.faulty("");
@@ -22,7 +22,7 @@ fn wrong(stand: &Stand) -> Run {
     sign_with(stand, &format!("file:{}", stand.file("wrong")))
 }
 
-/// What `pin-fuse` says.
+/// The output of `pin-fuse`.
 fn shown(stand: &Stand) -> String {
     stand.run(&["pin-fuse"]).ok()
 }
@@ -291,7 +291,7 @@ fn a_damaged_record_of_no_known_token_is_removed_by_the_hint() {
     let stand = stand();
     let state = stand.path().join("home/.local/state/cba-agent");
     fs::create_dir_all(&state).unwrap();
-    // It could be the token's under the label that it had before its certificate was renewed.
+    // It could be the token's record under its label before the renewal.
     fs::write(state.join("0123.json"), "{").unwrap();
     let error = stand.sign(&[]).failed(4);
     assert!(error.contains("0123.json is damaged") && stand.calls("C_Login") == 0, "{error}");
@@ -327,7 +327,7 @@ fn no_link_in_the_state_directory_is_followed() {
         let _ = fs::remove_file(&path);
         std::os::unix::fs::symlink(&victim, &path).unwrap();
         let error = wrong(&stand).failed(4);
-        // A planted lock or record is refused; a planted new file is put aside and the login goes on.
+        // A planted lock or record is refused. A planted new file is moved aside, and the login continues.
         let refused = if extension == "new" { "CKR_PIN_INCORRECT" } else { "cannot be kept" };
         assert!(error.contains(refused), "{extension}: {error}");
         assert_eq!(stand.read("victim"), "precious", "{extension}");
@@ -353,7 +353,7 @@ fn a_reading_that_failed_once_leads_to_no_second_fuse() {
     }
 }
 
-/// The command behind the last hint.
+/// The command in the last hint.
 fn hinted_reset(error: &str) -> Vec<String> {
     let hint = error.lines().find_map(|line| line.split("`cba-agent pin-fuse ").nth(1)).unwrap();
     let hint = hint.split('`').next().unwrap();
@@ -383,7 +383,7 @@ fn the_hinted_command_clears_the_right_fuse_among_several() {
     assert!(stand.run(&["pin-fuse", "--reset", "--token-label", "nope"]).failed(3).contains("there is --uri"));
 }
 
-/// A stand with a directory of group 4545, whose token, calls and files every user may use.
+/// A stand with a directory of group 4545, whose token, call log and files every user may use.
 fn shared_by_users(mode: &str, owner: &str) -> Stand {
     needs_root("it plays other users of the host");
     let mut stand = stand();
@@ -396,14 +396,14 @@ fn shared_by_users(mode: &str, owner: &str) -> Stand {
     stand
 }
 
-/// A run by a user of that group, with a PIN file of their own.
+/// A run by a user of that group, with the user's own PIN file.
 fn as_user(stand: &Stand, user: &str, pin: &str) -> Run {
     let own = stand.write(&format!("pin-{user}"), pin);
     stand.tool("chown", &[user, &own]);
     let sign = stand.command(&["sign", "--pin-source", &format!("file:{own}")]);
     let mut command = std::process::Command::new("setpriv");
     command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--groups=4545", "--"]);
-    // The mask of the unit file.
+    // The umask of the unit file.
     command.args(["sh", "-c", "umask 077; exec \"$@\"", "sh"]).arg(sign.get_program()).args(sign.get_args());
     same_environment(&mut command, &sign);
     Run::from_output(command.current_dir(stand.path()).finish())
@@ -413,7 +413,7 @@ fn as_user(stand: &Stand, user: &str, pin: &str) -> Run {
 fn two_users_of_one_token_share_its_fuse_in_a_directory_of_their_group() {
     let stand = shared_by_users("2770", "root");
     as_user(&stand, "20001", "not-the-pin").failed(4);
-    // Another file than the refused one is tried once, whoever has it.
+    // A file other than the refused one gets one try, for any user.
     as_user(&stand, "20002", "not-the-pin").failed(4);
     for user in ["20001", "20002", "20003"] {
         let refused = as_user(&stand, user, &stand.pin()).failed(4);
@@ -430,7 +430,7 @@ fn many_users_at_once_with_a_wrong_pin_spend_two_tries_at_most() {
             let stand = &stand;
             scope.spawn(move || {
                 let run = as_user(stand, &user.to_string(), "not-the-pin");
-                // SoftHSM2 rewrites its token at a refused PIN; a process that reads it just then finds no token.
+                // SoftHSM2 rewrites its token at a refused PIN. A process that reads it at that moment finds no token.
                 assert!([3, 4].contains(&run.code) && run.stdout.is_empty(), "{run:?}");
             });
         }
@@ -446,7 +446,7 @@ fn a_state_directory_of_another_user_is_warned_of() {
     run.ok();
 }
 
-/// A directory in memory that is gone at the end.
+/// A directory in memory, removed at the end.
 fn in_memory() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("cba-agent-test").tempdir_in("/dev/shm").unwrap()
 }
@@ -491,7 +491,7 @@ fn a_state_directory_that_every_user_can_change_is_refused() {
         assert!(error.contains("every user of this host can change"), "{mode:o}: {error}");
         assert_eq!(stand.calls("C_Login"), 0);
         assert!(stand.run(&["doctor", "--state-dir", &state]).stdout.contains("every user of this host can change"));
-        // The directory that the hint offers is made for this user alone.
+        // The hint makes this directory for this user only.
         let inside = format!("{state}/cba-agent");
         assert!(error.contains(&format!("--state-dir {inside}")), "{error}");
         let run = stand.sign(&["--state-dir", &inside]);
@@ -528,7 +528,7 @@ fn a_container_that_would_forget_the_fuse_is_warned_of() {
     doctor.ok();
 }
 
-/// Pastes a command that a hint offers into a shell of somebody who has configured nothing. What it asks for is typed.
+/// Pastes a command from a hint into the shell of a user without configuration, and types the answer to its question.
 fn paste(stand: &Stand, command: &str, answer: &str) -> Run {
     let _ = std::os::unix::fs::symlink(crate::stand::BINARY, stand.file("cba-agent"));
     let command = stand.write("pasted", command);
@@ -558,7 +558,7 @@ fn paste(stand: &Stand, command: &str, answer: &str) -> Run {
 #[test]
 fn what_a_refusal_offers_fits_the_source_and_works_when_it_is_pasted() {
     let mut stand = stand();
-    // Another token, so that a command has to choose.
+    // A second token, so that a command must select one.
     stand.provision(&["--label", "two"]);
     let (pin, shm) = (stand.pin(), in_memory());
     stand.set("CREDENTIALS_DIRECTORY", stand.path().display().to_string());

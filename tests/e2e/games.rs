@@ -1,4 +1,4 @@
-//! Games of a hostile user with what stands around the agent: its socket, its files, its processes.
+//! Attacks of a local user on the agent's socket, files and processes.
 
 use std::fs;
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use crate::agent::{Agent, Client};
 use crate::deadline::{Finish as _, until};
 use crate::stand::{Run, Stand, needs_root, tool};
 
-/// A whole request.
+/// A complete request.
 const REQUEST: &str = "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
 
 #[test]
@@ -35,7 +35,7 @@ fn a_socket_that_was_replaced_is_left_to_whoever_replaced_it() {
         assert_eq!(fs::symlink_metadata(&path).is_ok(), what != "gone", "{what}");
         let _ = fs::remove_file(&path);
     }
-    // Another user cannot replace it at all: only its owner may write the directory.
+    // Another user cannot replace it: only its owner may write the directory.
     let agent = Agent::ready(&stand, &[]);
     open_to_all(stand.path());
     let as_other = ["--reuid=1234", "--regid=1234", "--clear-groups", "--"];
@@ -64,7 +64,7 @@ fn links_in_the_place_of_our_files_lead_nowhere() {
     let error = stand.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).failed(2);
     assert!(error.contains("link.sock is there and is no socket"), "{error}");
     is_untouched("socket");
-    // The state: each file of it in turn, and the directory's own name.
+    // The state: each of its files, and the name of the directory.
     stand.sign(&[]).ok();
     let state = stand.path().join("home/.local/state/cba-agent");
     let (path, is_untouched) = victim("victim-state");
@@ -144,7 +144,7 @@ fn a_pin_file_that_changes_while_it_is_read_costs_no_wrong_try() {
         assert!(runs.iter().all(|run| [0, 4].contains(&run.code)), "{runs:?}");
         assert!(runs.iter().any(|run| run.code == 4), "nothing was ever in the way");
     });
-    // A pipe that nobody writes to ends by the deadline.
+    // A pipe without a writer ends by the deadline.
     let fifo = format!("file:{}", stand.file("fifo"));
     let error = stand.run(&["sign", "--pin-source", &fifo, "--timeout", "1s"]).failed(4);
     assert!(error.contains("in time"), "{error}");
@@ -163,7 +163,7 @@ fn a_worker_that_is_stopped_is_replaced_and_the_next_request_served() {
     assert!([200, 503, 504].contains(&reply.status), "{reply:?}");
     until(|| agent.ask("POST", "/sign", "{}").status == 200);
     assert!(!fs::exists(format!("/proc/{worker}")).unwrap(), "the stopped one is gone");
-    // The front itself, stopped and continued.
+    // The parent, stopped and continued.
     agent.signal("-STOP");
     let mut waiting = Client::connect(&agent.socket);
     waiting.stream.write_all(REQUEST.as_bytes()).unwrap();

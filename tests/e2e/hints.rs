@@ -1,8 +1,8 @@
-//! Every command that a message offers, pasted into a shell in the situation that brought the message: it must work, and the
-//! situation must be better afterwards.
+//! Every command in a message, pasted into a shell in the situation of that message: it must work, and the situation must be better
+//! afterwards.
 //!
-//! A hint either is a command as a whole, or has its commands in backticks. `every_command_in_a_message_has_a_trial` reads the
-//! source: a command without an entry in `TRIALS` fails it.
+//! A hint is a complete command, or has its commands in backticks. `every_command_in_a_message_has_a_trial` reads the source: a command
+//! without an entry in `TRIALS` fails it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +14,7 @@ use crate::agent::Agent;
 use crate::deadline::Finish as _;
 use crate::stand::{BINARY, Run, Stand, needs_root, same_environment};
 
-/// The commands in the hints of errors and the remedies of `doctor`.
+/// The commands in the hints of errors and in the remedies of `doctor`.
 pub(crate) fn offered(said: &str) -> Vec<String> {
     let hint = |line: &str| {
         let text = line.trim_start();
@@ -32,7 +32,7 @@ fn commands(hint: &str) -> Vec<String> {
     if PROGRAMS.contains(&first) && hint.contains(' ') { vec![hint.to_owned()] } else { Vec::new() }
 }
 
-/// The one command among them that begins so.
+/// The one command with this beginning.
 #[track_caller]
 pub(crate) fn one(said: &str, beginning: &str) -> String {
     let found: Vec<String> = offered(said).into_iter().filter(|command| command.starts_with(beginning)).collect();
@@ -40,7 +40,7 @@ pub(crate) fn one(said: &str, beginning: &str) -> String {
     found.into_iter().next().unwrap()
 }
 
-/// A command as somebody pastes it, in the stand's environment and with the binary in the PATH.
+/// A pasted command, in the stand's environment and with the binary in the PATH.
 pub(crate) fn paste(stand: &Stand, command: &str) -> Run {
     let mut shell = Command::new("bash");
     shell.args(["-c", command]).current_dir(stand.path());
@@ -50,7 +50,7 @@ pub(crate) fn paste(stand: &Stand, command: &str) -> Run {
     Run::from_output((&mut shell).finish())
 }
 
-/// The same, which must succeed.
+/// The same; it must succeed.
 #[track_caller]
 fn pasted(stand: &Stand, command: &str) -> String {
     let run = paste(stand, command);
@@ -95,7 +95,7 @@ fn a_pin_file_with_what_no_keyboard_types_is_fixed_by_the_hint() {
         pasted(&stand, &one(&said, "pin=$("));
         stand.run(&["sign", "--pin-source", &format!("file:{path}")]).ok();
     }
-    // What the PIN is in another encoding, only its owner knows.
+    // Only the owner knows the PIN in another encoding.
     stand.write("Jo's pin", b"p\xfcn");
     let said = stand.run(&["sign", "--pin-source", &format!("file:{path}")]).failed(4);
     pasted(&stand, &one(&said, "pin=$("));
@@ -161,7 +161,7 @@ fn commands_that_only_show_something_run_with_the_options_of_the_command_that_fa
         }
         assert!(arguments.contains(&"--key-id") || said.contains(beginning), "{arguments:?}: {said}");
     }
-    // An agent that is there already.
+    // Another agent is already running.
     let agent = Agent::ready(&stand, &["--socket", &stand.file("a b.sock")]);
     let said = stand.run(&["serve", "--pin-source", &source, "--socket", &agent.socket]).stderr;
     assert_eq!(pasted(&stand, &one(&said, "cba-agent health")).trim(), "ready");
@@ -279,7 +279,7 @@ fn directories_that_a_user_cannot_write_are_made_by_the_remedy() {
     let doctor = |options: &[&str]| as_user(&stand, &[&["doctor"], options].concat()).stdout;
     let line =
         |report: &str, check: &str| report.lines().find(|line| line.contains(check)).unwrap_or_default().to_owned();
-    // Not there, and then somebody else's.
+    // First it does not exist, then it belongs to another user.
     for what in ["absent", "other"] {
         let said = doctor(&["--state-dir", &state]);
         assert!(line(&said, " state directory ").starts_with("failed"), "{what}: {said}");
@@ -288,14 +288,14 @@ fn directories_that_a_user_cannot_write_are_made_by_the_remedy() {
         fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
         std::os::unix::fs::chown(&state, Some(0), Some(0)).unwrap();
     }
-    // A directory with files of others is not given away.
+    // A directory with files of other users keeps its owner.
     fs::create_dir(stand.file("shared")).unwrap();
     stand.write("shared/somebodys", "");
     let said = doctor(&["--state-dir", &stand.file("shared")]);
     pasted(&stand, &one(&said, "install -d -m 700 -o daemon"));
     assert!(line(&doctor(&["--state-dir", &stand.file("shared/cba-agent")]), " state directory ").starts_with("ok"));
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(stand.file("shared")).unwrap()), 0);
-    // The log of another user, in a directory of its own.
+    // The log of another user, in a separate directory.
     fs::create_dir(stand.file("log of mine")).unwrap();
     let log = stand.file("log of mine/audit.jsonl");
     let doctor = |log: &str| doctor(&["--state-dir", &state, "--audit-path", log]);
@@ -332,7 +332,7 @@ fn who_may_ask_comes_to_the_socket_after_the_remedy() {
         "c.toml",
         format!("[serve]\nsocket = \"{socket}\"\nsocket_group = \"games\"\nallow_users = [\"daemon\"]\n"),
     );
-    // On an /etc of the test's own, where a group may change.
+    // With a separate /etc, where a group may change.
     let doctor = |before: &str| {
         let script = format!("{{ [ -d etc ] || cp -a /etc etc; }} && mount --bind etc /etc && {before} exec \"$@\"");
         let mut command = Command::new("unshare");
@@ -370,7 +370,7 @@ fn an_audit_log_is_checked_by_the_command_that_a_message_offers() {
     fs::rename(format!("{log}.gz"), format!("{log}.1.gz")).unwrap();
     let said = stand.run(&["audit", "verify", &format!("{log}.1.gz"), "--expect-head", head.trim()]).failed(2);
     assert!(pasted(&stand, &one(&said, "zcat ")).starts_with("valid: 3 records"));
-    // What is damaged is named by its place.
+    // A hint names the place of the damage.
     let log = stand.write("a damaged log", "no record\n");
     for said in [
         stand.run(&["audit", "head", &log]).failed(8),
@@ -454,7 +454,7 @@ fn every_package_that_a_hint_offers_exists() {
     let stand = Stand::new();
     let mut offered_names = 0;
     for name in ["softhsm2", "opensc", "ykcs11", "tpm2", "opencryptoki", "p11-kit", "p11-kit-client"] {
-        // Nothing is installed where the program cannot see it.
+        // Hides installed modules from the program.
         let mut command = Command::new("unshare");
         let hide = "for d in /usr/lib/*/softhsm /usr/lib/softhsm /usr/lib/*/pkcs11 /usr/lib/*/opencryptoki /usr/lib/opencryptoki; do \
                     [ ! -d \"$d\" ] || mount -t tmpfs tmpfs \"$d\"; done; for f in /usr/lib/*/opensc-pkcs11.so /usr/lib/*/onepin-opensc-pkcs11.so \
@@ -502,7 +502,7 @@ fn a_file_system_without_execution_is_remounted_by_the_hint() {
     Run::from_output((&mut command).finish()).ok();
 }
 
-/// Programs whose names a message may begin with, or have before an option.
+/// Programs that may begin a message, or stand before an option.
 const PROGRAMS: &[&str] = &[
     "apt-file",
     "apt-get",
@@ -552,8 +552,8 @@ const PROGRAMS: &[&str] = &[
     "zcat",
 ];
 
-/// Each message with a command, by a part of it, and the trial of its commands: a test of this file or another one, or the
-/// reason why nothing can be tried here.
+/// Each message with a command, by a part of it, and the trial of its commands: a test of this or another file, or the
+/// reason why it cannot be tried here.
 const TRIALS: &[(&str, &str)] = &[
     ("`usermod -aG {name} {own}`", "untried: it needs openCryptoki's daemon and group"),
     ("`ykman piv info`", "untried: it needs a YubiKey"),
@@ -643,7 +643,7 @@ fn every_command_in_a_message_has_a_trial() {
             continue;
         }
         let name = path.strip_prefix(root).unwrap().display().to_string();
-        // The help and the manual have examples, and `pasted` has commands of its own to complete.
+        // Help and manual have examples. `pasted` has commands of its own.
         let is_left_out = [
             "src/cba/request.rs",
             "src/commands/completions.rs",
@@ -688,7 +688,7 @@ fn literals(text: &str) -> Vec<String> {
     while let Some(c) = characters.next() {
         match (&mut literal, c) {
             (None, '\'') => {
-                // A character: the quotation mark in '"' begins no text.
+                // A character literal: the quotation mark in '"' does not begin a string.
                 let mut ahead = characters.clone();
                 if ahead.next() == Some('"') && ahead.next() == Some('\'') {
                     characters.nth(1);
@@ -697,7 +697,7 @@ fn literals(text: &str) -> Vec<String> {
             (None, '"') => literal = Some(String::new()),
             (None, _) => {}
             (Some(text), '\n') if escaped => {
-                // A line that is gone on with.
+                // A continued line.
                 while characters.peek().is_some_and(|c| c.is_whitespace()) {
                     characters.next();
                 }
@@ -717,7 +717,8 @@ fn literals(text: &str) -> Vec<String> {
     found
 }
 
-/// Whether a text offers a command: a program before an option, a program in backticks, or one that begins the text.
+/// Whether a text contains a command: a program before an option, a program in backticks, or a program at the
+/// beginning.
 fn has_command(text: &str) -> bool {
     let is_program = |word: &str| {
         PROGRAMS.contains(&word) || ["/usr/bin", "/usr/sbin"].iter().any(|path| Path::new(path).join(word).is_file())
@@ -738,7 +739,7 @@ fn has_command(text: &str) -> bool {
         let name = command.split(' ').next().unwrap_or_default();
         plain(name) && is_program(name)
     });
-    // "mkdir it first" is English: a command has a place for a path, or an option.
+    // "mkdir it first" is English: a command has a path or an option.
     let begins = words[0] != "install"
         && PROGRAMS.contains(&words[0])
         && words.iter().skip(1).any(|word| word.starts_with(['{', '/', '-']));

@@ -1,5 +1,5 @@
-//! What a hostile user of the host would do to the agent: odd requests, and many of them. Whatever comes,
-//! an honest user is served afterwards, and each payload that was made is one that was asked for.
+//! Attacks on the agent with unusual and with many requests. Other users are served afterwards, and each payload
+//! belongs to a request.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -15,18 +15,18 @@ use crate::agent::{Agent, Client};
 use crate::deadline::{PATIENCE, status};
 use crate::stand::{Stand, needs_root};
 
-/// Payloads that the agent says it handed out.
+/// The number of payloads in the agent's metrics.
 fn handed_out(agent: &Agent) -> u64 {
     let metrics = agent.ask("GET", "/metrics", "").body;
     let of = |line: &str| line.starts_with("cba_agent_payloads_total{") && line.contains("outcome=\"ok\"");
     metrics.lines().filter(|line| of(line)).map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
-/// Sends bytes on a connection of its own and reads until the agent closes it.
+/// Sends bytes on a new connection, and reads until the agent closes it.
 fn raw(agent: &Agent, bytes: &[u8]) -> String {
     let mut stream = UnixStream::connect(&agent.socket).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // It may have refused already, and closed.
+    // The agent may have refused and closed already.
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(std::net::Shutdown::Write);
     let mut answer = Vec::new();
@@ -46,7 +46,7 @@ fn no_form_of_a_request_smuggles_a_second_one_in() {
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &[]);
     let post = |headers: &str, body: &str| format!("POST /sign HTTP/1.1\r\nHost: x\r\n{headers}\r\n{body}");
-    // Each must be answered with an error, or not at all, and nothing behind it may be taken for a request.
+    // Each must get an error or no answer, and the bytes behind it must not count as a request.
     let refused = [
         post("Content-Length: 2\r\nContent-Length: 60\r\n", &format!("{{}}{INSIDE}")),
         post("Content-Length: 2, 60\r\n", &format!("{{}}{INSIDE}")),
@@ -80,13 +80,13 @@ fn no_form_of_a_request_smuggles_a_second_one_in() {
         );
         assert_eq!(handed_out(&agent), before, "{number}: {request:?}");
     }
-    // What is one request by the standard is one, whatever stands in its body.
+    // A valid request is one request, whatever its body contains.
     let one = [
         post("Transfer-Encoding: chunked\r\nConnection: close\r\n", "2;x=y\r\n{}\r\n0\r\n\r\n"),
         post(&format!("Content-Length: {}\r\nConnection: close\r\n", INSIDE.len()), INSIDE),
         post("Upgrade: h2c\r\nConnection: Upgrade, close\r\nContent-Length: 2\r\n", "{}"),
         "POST http://elsewhere/sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}".into(),
-        // Both lengths: the chunks count, and the connection is not to be used again (RFC 9112 section 6.1).
+        // Both lengths: the chunks count, and the connection is closed (RFC 9112 section 6.1).
         post("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", &format!("2\r\n{{}}\r\n0\r\n\r\n{INSIDE}")),
     ];
     for request in &one {
@@ -164,7 +164,7 @@ fn what_is_no_text_is_refused_and_forges_no_line_of_the_log() {
     assert!(agent.log().chars().all(|c| c == '\n' || !c.is_control()), "{:?}", agent.log());
 }
 
-/// Asks as another user, as fast as it can, on many connections, until it is told to stop.
+/// Sends requests as another user, as fast as possible on many connections, until it is stopped.
 const FLOOD: &str = "
 import os, socket, sys, select
 os.setgroups([4242]); os.setgid(1234); os.setuid(int(sys.argv[2]))
@@ -198,7 +198,7 @@ fn users_who_flood_the_agent_do_not_stop_others() {
         child
     };
     let floods = ["1234", "1235"].map(flood);
-    // Slower than without them, and served all the same.
+    // Slower than without the flood, but answered.
     for _ in 0..2 {
         stand.run(&["sign", "--socket", &agent.socket, "--timeout", "60s"]).ok();
     }

@@ -1,4 +1,4 @@
-//! Load on an agent, as it is used by the tests of this crate and of the other stacks.
+//! Load on an agent, for the tests of this crate and of the other stacks.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,13 +8,13 @@ use serde_json::Value;
 
 use crate::agent::{Agent, Client, Judge, Reply};
 
-/// What came of all requests.
+/// The results of all requests.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) payloads: AtomicUsize,
-    /// 503 and 504 that said when to come back.
+    /// 503 and 504 with Retry-After.
     pub(crate) later: AtomicUsize,
-    /// Connections that were closed before an answer.
+    /// Connections that were closed without an answer.
     pub(crate) closed: AtomicUsize,
     done: AtomicUsize,
 }
@@ -25,7 +25,7 @@ impl Tally {
     }
 }
 
-/// Where a test of load breaks things: another place in each run, and the same again with the same `CBA_TEST_SEED`.
+/// Random numbers for the tests of load: different in each run, and equal with the same `CBA_TEST_SEED`.
 pub(crate) struct Seed(u64);
 
 impl Seed {
@@ -37,7 +37,7 @@ impl Seed {
         Self(seed)
     }
 
-    /// A number from `low` up to and without `high`, by splitmix64.
+    /// A number from `low` to below `high`, by splitmix64.
     pub(crate) fn between(&mut self, low: usize, high: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -50,7 +50,7 @@ impl Seed {
     }
 }
 
-/// So many connections make so many requests together; `during` runs beside them and is told how many are done.
+/// Runs requests on this number of connections. `during` runs beside them and gets the number of finished requests.
 pub(crate) fn load(
     agent: &Agent,
     judge: &Judge,
@@ -114,13 +114,13 @@ fn count(reply: &Reply, judge: &Judge, tally: &Tally) {
     assert!([503, 504].contains(&reply.status), "{reply:?}");
     let wait: u64 = reply.header("Retry-After").unwrap_or_else(|| panic!("{reply:?}")).parse().unwrap();
     tally.later.fetch_add(1, Ordering::SeqCst);
-    // What a client does that is told to come back later.
+    // As a client does after Retry-After.
     std::thread::sleep(Duration::from_secs(wait.min(3)));
 }
 
-/// Kills one ready worker after the other, once in each `period`, while the load lasts; `at` hears how many requests are
-/// done before each time. Never one on its way to being ready: no token logs in between two of its ends, and SoftHSM2 destroys
-/// its token file where a process is killed in a login.
+/// Kills one ready worker in each `period` while the load lasts. `at` gets the number of finished requests before each
+/// kill. It does not kill a starting worker: then no login would happen between two kills, and SoftHSM2 destroys its
+/// token file if a process is killed during a login.
 pub(crate) fn kill_workers(
     agent: &Agent,
     period: Duration,

@@ -1,4 +1,5 @@
-//! What an agent outlives: workers killed and hung, tokens taken out, swapped and renewed, wrong PINs, and its own end.
+//! Events that an agent survives: killed and hanging workers, removed, swapped and renewed tokens, wrong PINs, and its
+//! own end.
 
 use std::fs;
 use std::time::Duration;
@@ -51,7 +52,7 @@ fn ten_thousand_requests_while_workers_die_and_the_token_comes_and_goes() {
     assert_eq!(status.code(), Some(0), "{log}");
 }
 
-/// No process, descriptor or thread of any worker that is gone is left.
+/// Checks that no process, descriptor or thread of an ended worker remains.
 fn agent_has_let_go(agent: &Agent) {
     let count = |what: &str| fs::read_dir(format!("/proc/{}/{what}", agent.id())).unwrap().count();
     let settled = || agent.workers().len() <= 2 && count("fd") < 40 && count("task") < 12;
@@ -68,7 +69,7 @@ fn sigterm_in_the_middle_loses_nothing_that_was_accepted() {
         until(|| progress().is_none_or(|done| done >= end_at));
         agent.signal("-TERM");
     });
-    // Whoever came too late was not let in; everybody else got a payload.
+    // Late requests were refused; all others got a payload.
     assert_eq!(Tally::get(&tally.later), 0, "{tally:?}");
     assert!(Tally::get(&tally.payloads) >= end_at, "{tally:?}");
     let (status, log) = wait(agent);
@@ -123,7 +124,7 @@ fn a_request_is_tried_once_more_on_a_new_worker() {
         agent.payload();
         assert_ne!(agent.workers(), before, "{fault}");
     }
-    // And not twice.
+    // It is not handed out twice.
     stand.faulty("C_Sign=0x30");
     let agent = Agent::ready(&stand, &[]);
     let refused = agent.ask("POST", "/sign", "{}");
@@ -175,7 +176,7 @@ fn another_token_in_its_place_gets_no_pin() {
     assert!(why.contains("gets no PIN"), "{why}");
     assert_eq!(agent.ask("POST", "/sign", "{}").problem(503), "token_unavailable");
     assert_eq!(stand.calls("C_Login"), logins);
-    // Until somebody says that this one is meant.
+    // A reload says that this token is meant.
     agent.signal("-HUP");
     agent.hear("STATUS=ready: token 'impostor'");
     agent.payload();
@@ -195,7 +196,7 @@ fn a_refused_pin_stops_logins_until_its_source_is_mended() {
     }
     assert_eq!(stand.calls("C_Login"), 1, "four workers, one try");
     stand.run(&["sign", "--socket", &agent.socket]).failed(4);
-    // The same PIN again: the fuse holds.
+    // The same PIN again: the fuse refuses.
     agent.signal("-HUP");
     agent.hear("STATUS=not ready: no login is tried (pin_fuse)");
     assert_eq!(stand.calls("C_Login"), 1);
@@ -248,7 +249,7 @@ fn a_token_without_room_means_fewer_workers() {
     let tally = load(&agent, &judge, (4, 100), |_| ());
     assert_eq!(Tally::get(&tally.payloads), 100);
     assert_eq!(stand.calls("C_OpenSession"), opened, "no loop");
-    // One after the other, so that the one session is free for the next.
+    // One after the other, so that the only session is free for the next.
     agent.signal("-HUP");
     let tally = load(&agent, &judge, (4, 100), |_| ());
     assert_eq!(Tally::get(&tally.payloads), 100, "{}", agent.log());
@@ -266,7 +267,7 @@ fn a_key_that_wants_a_login_for_each_signature_has_one_worker() {
     assert_eq!(agent.workers().len(), 1);
     assert_eq!(stand.calls("C_Login"), 1 + 21);
     assert!(stand.run(&["pin-fuse"]).ok().contains("intact"));
-    // The token is free for others between two logins.
+    // Other programs can use the token between two logins.
     stand.sign(&["--timeout", "5s"]).ok();
 }
 

@@ -1,7 +1,7 @@
-//! End to end: the real binary on real tokens, judged by other people's programs.
+//! End to end: the real binary on real tokens, checked by programs of other projects.
 //!
-//! Each test owns a temporary directory with a token of its own; nothing is skipped, and what is missing fails with the
-//! package to install.
+//! Each test has a temporary directory with a separate token. No test is skipped: a missing tool fails the test and names the package to
+//! install.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

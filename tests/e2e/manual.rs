@@ -1,4 +1,4 @@
-//! The manual pages, judged by man, groff and mandoc.
+//! The manual pages, checked by man, groff and mandoc.
 
 use std::fs;
 use std::process::Command;
@@ -20,7 +20,7 @@ fn pages(stand: &Stand) -> Vec<(String, String)> {
     pages
 }
 
-/// What another program says about a page.
+/// The output of another program about a page.
 fn judge(stand: &Stand, program: &[&str], page: &str) -> Run {
     let mut command = Command::new(program[0]);
     command.args(&program[1..]).arg(stand.file(&format!("man/{page}")));
@@ -50,7 +50,7 @@ fn the_page_of_anaplan_token_passes_them_too_and_names_each_of_its_variables() {
     let root = env!("CARGO_MANIFEST_DIR");
     let page = fs::read_to_string(format!("{root}/deploy/package/anaplan-token.1")).unwrap();
     fs::create_dir(stand.path().join("man")).unwrap();
-    // The date is the build's.
+    // The date of the build.
     stand.write("man/anaplan-token.1", page.replacen("\"\"", "2026-01-02", 1));
     for program in [&["groff", "-ww", "-man", "-T", "utf8", "-z"][..], &["mandoc", "-T", "lint", "-W", "style"]] {
         let run = judge(&stand, program, "anaplan-token.1");

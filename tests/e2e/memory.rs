@@ -1,4 +1,4 @@
-//! Where a PIN is in the memory of the front: in its one locked buffer, and nowhere else. Read as root by /proc/PID/mem.
+//! Copies of a PIN in the parent's memory: one locked buffer, and no other. Root reads /proc/PID/mem.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -8,13 +8,13 @@ use crate::agent::{Agent, children};
 use crate::deadline::status;
 use crate::stand::{Stand, needs_root};
 
-/// No other string in any program looks like it.
+/// No other string in any program looks like this.
 const MARKER: &str = "Zq7-marker-Xw4-of-the-memory-test-Vk2-Jp9";
 
-/// Its end: an allocator writes over the beginning of what is given back, which hides what was not wiped.
+/// The end of the marker: an allocator overwrites the beginning of freed memory, which would hide unwiped copies.
 const END: &str = "-Vk2-Jp9";
 
-/// A stand whose token has the marker for its PIN.
+/// A stand whose token has the marker as its PIN.
 fn marked() -> Stand {
     let stand = Stand::new();
     let pin = stand.pin();
@@ -23,11 +23,11 @@ fn marked() -> Stand {
     stand
 }
 
-/// A mapping in which the marker was found.
+/// A mapping that contains the marker.
 #[derive(Debug)]
 struct Found {
     name: String,
-    /// Whether the page that it is on never reaches the disk.
+    /// Whether its page is locked in memory.
     locked: bool,
 }
 
@@ -47,7 +47,7 @@ fn places(process: u32) -> Vec<Found> {
             continue;
         }
         let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
-        // Page by page: the guard pages of stacks are mapped, and can be read by nobody.
+        // Page by page: the guard pages of stacks are mapped but unreadable.
         for (page, at) in bytes.chunks_mut(4096).zip((start..end).step_by(4096)) {
             read += memory.read_exact_at(page, at).map_or(0, |()| page.len());
         }
@@ -60,7 +60,7 @@ fn places(process: u32) -> Vec<Found> {
     found
 }
 
-/// Once, on a locked page; besides that, in the environment's place on the stack so many times.
+/// The marker is once on a locked page, and this many times in the environment on the stack.
 #[track_caller]
 fn only_in_its_buffer(process: u32, in_the_environment: usize, how: &str) {
     let (environment, buffer): (Vec<Found>, Vec<Found>) =
@@ -134,7 +134,7 @@ fn a_one_shot_front_has_it_nowhere_else_either() {
 fn a_pin_that_was_refused_is_gone_from_the_front() {
     needs_root("it reads the memory and descriptors of processes that hide them");
     let stand = marked();
-    // The token has another one by now.
+    // The token's PIN has changed.
     stand.pkcs11_tool(&["--login", "--pin", MARKER, "--change-pin", "--new-pin", "right-one"]);
     let mut agent = Agent::begun(&stand, &[]);
     agent.hear("STATUS=not ready: no login is tried (pin_incorrect)");

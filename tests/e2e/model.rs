@@ -1,4 +1,4 @@
-//! The part of Anaplan's integration API that clients use: workspaces, files, and the tasks of actions, which take a while.
+//! The part of Anaplan's integration API that clients use: workspaces, files, and tasks of actions, which take time.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 
 const JSON: &str = "application/json";
 
-/// One workspace with one model, of which nothing is true but what clients put into it.
+/// One workspace with one model, which contains what clients put into it.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     /// Files by their IDs.
     files: Mutex<HashMap<String, Vec<u8>>>,
-    /// How often each task was asked for.
+    /// How often a client polled each task.
     polls: Mutex<HashMap<String, usize>>,
 }
 
 impl Model {
-    /// The answer to a request: status, content type, body. `None` for what is not there.
+    /// The answer to a request: status, content type, body. `None` for an unknown path.
     pub(crate) fn answer(&self, method: &str, path: &str, body: &[u8]) -> Option<(u16, &'static str, String)> {
         let path = path.strip_prefix("/2/0/workspaces")?;
         let parts: Vec<&str> = path.split('/').skip(1).collect();
@@ -40,7 +40,7 @@ impl Model {
                 ok(json!({ "file": { "id": file } }))
             }
             ("PUT", ["ws1", "models", "m1", "files", file, "chunks", _]) => {
-                // In their order, as the script sends them.
+                // In the order in which the script sends them.
                 self.files.lock().unwrap().get_mut(*file)?.extend(body);
                 Some((204, JSON, String::new()))
             }

@@ -1,8 +1,8 @@
-//! Modules as they are found on hosts: odd entry points, libraries beside them, files that are no module.
+//! Modules as found on hosts: unusual entry points, libraries beside them, and files that are not modules.
 
 use crate::stand::{Run, Stand, faulty_module, softhsm_module};
 
-/// A module over another one, which `SHIM_MODULE` names. It exports nothing but `C_GetFunctionList`.
+/// A module over the one in `SHIM_MODULE`. It exports only `C_GetFunctionList`.
 const SHIM: &str = r#"
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@ unsigned long C_GetFunctionList(void **list) {
 }
 "#;
 
-/// A stand whose module is a C source, compiled with these arguments beside the usual ones.
+/// A stand whose module is a C source, compiled with these additional arguments.
 fn compiled(source: &str, arguments: &[&str]) -> Stand {
     let mut stand = Stand::new();
     std::fs::copy(faulty_module(), stand.file("libdecoy.so")).unwrap();
@@ -75,7 +75,7 @@ fn a_library_that_a_module_is_linked_to_never_stands_in_for_it() {
     assert_eq!(token_of(stand.run(&["list", "--json"])), "cba");
     stand.sign(&[]).ok();
     assert_eq!(stand.read("calls"), "", "nothing was called in the library");
-    // A symbolic link to the module is the module, also where the loader knows the file by the link's name alone.
+    // A symbolic link to the module works, also if the loader knows the file only by the link's name.
     let link = stand.file("link.so");
     std::os::unix::fs::symlink(stand.file("module.so"), &link).unwrap();
     stand.sign(&["--module", &link]).ok();
@@ -93,7 +93,7 @@ fn a_module_without_an_entry_point_of_its_own_is_refused_by_name() {
     assert_eq!(stand.read("calls"), "");
 }
 
-/// What `sign` says of a module's file.
+/// The error of `sign` about a module's file.
 fn said_of(stand: &mut Stand, file: &str) -> String {
     let module = stand.file(file);
     stand.use_module(Some(&module));
@@ -165,7 +165,7 @@ fn what_a_module_lacks_on_this_host_is_named() {
     let error = said_of(&mut stand, "user.so");
     assert!(error.contains("it needs the library libused.so.3, which is not there"), "{error}");
     assert!(error.contains("`apt-file search libused.so.3`"), "{error}");
-    // A variable is looked up at the load, a function at its call, where the loader ends the process.
+    // The loader looks up a variable when it loads, and a function at its first call, where it ends the process.
     for module in ["symbol.so", "function.so"] {
         let error = said_of(&mut stand, module);
         assert!(error.contains("it needs the symbol missing, which no library here has"), "{error}");
@@ -184,7 +184,7 @@ fn a_module_on_a_file_system_without_execution_is_said_to_lie_there() {
     let source = stand.pin_source();
     let mut sign = stand.command(&["sign", "--pin-source", &source]);
     sign.env("CBA_AGENT_MODULE", stand.file("noexec/m.so"));
-    // A mount namespace of its own, which ends with the command.
+    // A separate mount namespace, which ends with the command.
     let mut command = std::process::Command::new("unshare");
     command.args(["--mount", "sh", "-c", &script, "sh"]).arg(sign.get_program()).args(sign.get_args());
     command.env_clear().envs(sign.get_envs().filter_map(|(name, value)| Some((name, value?))));

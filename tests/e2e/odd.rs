@@ -1,4 +1,4 @@
-//! Modules and tokens that are not as the standard wants them.
+//! Modules and tokens that differ from the standard.
 
 use serde_json::Value;
 
@@ -123,7 +123,7 @@ fn an_unreadable_mechanism_list_is_no_obstacle() {
 fn a_token_without_login_asks_for_no_pin() {
     let mut stand = Stand::new();
     stand.faulty("flags-4");
-    // SoftHSM2 hides the key all the same, so this ends at the identity and not at a PIN.
+    // SoftHSM2 hides the key, so this ends at the identity and not at a PIN.
     let error = stand.run(&["sign"]).failed(3);
     assert!(error.contains("no private RSA key"), "{error}");
     assert_eq!(stand.calls("C_Login"), 0);
@@ -133,7 +133,7 @@ fn a_token_without_login_asks_for_no_pin() {
 fn a_token_with_a_keypad_asks_for_itself() {
     let mut stand = Stand::new();
     stand.faulty("flags+100");
-    // SoftHSM2 has no keypad: it refuses the missing PIN, and no try is spent.
+    // SoftHSM2 has no PIN pad: it refuses the missing PIN, and no try is spent.
     let error = stand.run(&["sign", "--pin-source", "pinpad"]).failed(4);
     assert!(error.contains("C_Login: CKR_ARGUMENTS_BAD"), "{error}");
     assert_eq!(stand.calls("C_Login"), 1);
@@ -225,7 +225,7 @@ fn a_token_that_is_read_while_it_is_written_is_read_again() {
     let whole = stand.run(&["list", "--json"]).ok();
     stand.faulty("");
     assert_eq!(whole, stand.run(&["list", "--json"]).ok());
-    // One that has none is a token all the same.
+    // A token without it is still a token.
     stand.faulty("serial=");
     accepted(&stand, stand.sign(&[]));
 }

@@ -1,4 +1,4 @@
-//! The examples where the user's own tools are configured in odd ways, where PATH is cron's, and where the clock is wrong.
+//! The examples with unusual configurations of the user's tools, with cron's PATH, and with a wrong clock.
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +10,10 @@ use crate::deadline::Finish as _;
 use crate::service::{Behaviour, Service};
 use crate::stand::{BINARY, Run, Stand};
 
-/// How one of the examples is started so that it logs in by `sign`.
+/// Starts an example so that it logs in through `sign`.
 type Client = fn(&Stand, &Service) -> Command;
 
-/// Every example that runs `cba-agent` itself, by name.
+/// Every example that runs `cba-agent`, by name.
 const CLIENTS: [(&str, Client); 4] = [
     ("anaplan-token", |stand, service| {
         example(stand, "dash", &[&format!("{EXAMPLES}/shell/anaplan-token"), "--slot", "0", "--auth-url", &service.url])
@@ -34,7 +34,7 @@ const CLIENTS: [(&str, Client); 4] = [
     }),
 ];
 
-/// Runs an example; `odd` makes its surroundings odd.
+/// Runs an example in an environment that `odd` changes.
 fn run(stand: &Stand, service: &Service, client: Client, odd: impl Fn(&mut Command)) -> Run {
     let mut command = client(stand, service);
     command.env("ANAPLAN_API_URL", &service.url);
@@ -53,7 +53,7 @@ fn no_configuration_of_the_users_own_tools_changes_what_the_examples_do() {
     for file in [".curlrc", ".config/curlrc", "curlrc"] {
         fs::write(format!("{home}/{file}"), curlrc).unwrap();
     }
-    // requests and curl replace an Authorization header by what they find here.
+    // requests and curl replace an Authorization header by an entry of this file.
     stand.write("odd-home/.netrc", "default login somebody password else\n");
     for (name, client) in CLIENTS {
         let odd = |command: &mut Command| {
@@ -76,7 +76,7 @@ fn no_configuration_of_the_users_own_tools_changes_what_the_examples_do() {
             command.env("JDK_JAVA_OPTIONS", "-Dfile.encoding=COMPAT -Dsun.stdout.encoding=UTF-16");
         };
         let odd = run(&stand, &service, client, odd);
-        // The model has no such file, which is the last that anaplan-run asks for.
+        // The model has no such file. anaplan-run asks for it last.
         let (code, lines) = if name == "anaplan-run" { (8, 0) } else { (0, 1) };
         assert_eq!((odd.code, odd.stdout.lines().count()), (code, lines), "{name}: {odd:?}");
         assert!(odd.stdout.is_ascii() && !odd.stdout.contains('\0'), "{name}: {odd:?}");
@@ -87,7 +87,7 @@ fn no_configuration_of_the_users_own_tools_changes_what_the_examples_do() {
 fn cba_agent_is_found_outside_crons_path() {
     let stand = Stand::new();
     let service = service(&stand);
-    // Without the directory of cba-agent, and without that of the scripts.
+    // Without the directories of cba-agent and of the scripts.
     let path = std::env::var("PATH").unwrap();
     for (name, client) in CLIENTS {
         let code = if name == "anaplan-run" { 8 } else { 0 };

@@ -1,5 +1,5 @@
-//! `docs/openapi.yaml` against the running agent: schemathesis makes requests from the description, right and wrong ones, and
-//! holds the answers against it.
+//! `docs/openapi.yaml` against the running agent: schemathesis generates valid and invalid requests from it, and checks
+//! the answers.
 
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use crate::agent::Agent;
 use crate::clients::python;
 use crate::stand::{Stand, tool};
 
-/// A way to the socket for a program that knows TCP alone; it lives as long as the test's process.
+/// Forwards TCP to the socket, for a program without Unix sockets. It lives as long as the test's process.
 fn bridge(socket: &str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (port, socket) = (listener.local_addr().unwrap().port(), socket.to_owned());

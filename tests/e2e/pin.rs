@@ -1,4 +1,4 @@
-//! PINs: where they may come from, what is refused before a login, and that they are seen nowhere.
+//! PINs: their sources, what is refused before a login, and where they must not appear.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,7 +7,7 @@ use std::process::Stdio;
 use crate::deadline::{Finish as _, status};
 use crate::stand::{BINARY, Run, Stand, needs_root, same_environment};
 
-/// Looks like nothing else that a program prints.
+/// Differs from all other output.
 const MARKER: &str = "Zk7qMarker93";
 
 fn sign_with(stand: &Stand, source: &str) -> Run {
@@ -68,7 +68,7 @@ fn a_pin_file_may_end_with_one_newline_and_no_more() {
     assert_eq!(stand.calls("C_Login"), 0);
 }
 
-/// Bytes that programs write and nobody types, each with what an error calls it.
+/// Bytes that programs write and no keyboard types, each with its name in the error.
 fn odd_bytes(pin: &str) -> Vec<(Vec<u8>, &'static str)> {
     let wide = |order: fn(u16) -> [u8; 2], text: String| text.encode_utf16().flat_map(order).collect::<Vec<u8>>();
     vec![
@@ -107,7 +107,7 @@ fn bytes_that_no_keyboard_types_are_refused_from_every_source_before_any_login()
             stand.run_with_input(&["sign", "--pin-source", "stdin"], &bytes),
             Run::from_output(shell.finish()),
         ];
-        // A variable ends at its first zero byte, and its line end is cut off by whoever sets it.
+        // A variable ends at its first zero byte, and its line end is removed by the program that sets it.
         if !bytes.contains(&0) {
             let mut command = stand.command(&["sign", "--pin-source", "env:ODD"]);
             command.env("ODD", std::ffi::OsString::from_vec(bytes.clone()));
@@ -192,7 +192,7 @@ fn a_pin_file_that_is_not_there_is_named_and_what_nothing_expands_is_said() {
         ("file:$HOME/pin".into(), "nothing expands $ in file:PATH".into()),
         ("file:${HOME}/pin".into(), "nothing expands $ in file:PATH".into()),
         ("file:%h/pin".into(), "nothing expands % in file:PATH".into()),
-        // It may be the PIN itself.
+        // The name may be the PIN itself.
         (format!("file:{MARKER}"), "its name is not shown".into()),
     ] {
         let error = sign_with(&stand, &source).failed(4);
@@ -208,7 +208,7 @@ fn a_pin_file_that_is_not_there_is_named_and_what_nothing_expands_is_said() {
 #[test]
 fn without_a_source_and_a_terminal_the_sources_are_listed() {
     let stand = Stand::new();
-    // setsid takes the controlling terminal away.
+    // setsid removes the controlling terminal.
     let mut command = std::process::Command::new("setsid");
     let base = stand.command(&[]);
     command.args(["--wait", BINARY, "sign"]).stdin(Stdio::null());
@@ -303,7 +303,7 @@ fn a_marker_pin_in_any_wrong_place_is_never_echoed() {
 fn a_pin_reaches_no_log_and_no_process_but_the_worker() {
     needs_root("it reads the memory and descriptors of processes that hide them");
     let mut stand = Stand::new();
-    // The module prints its environment's names and waits, so that the process table can be read meanwhile.
+    // The module prints the names in its environment and waits, so that the process table can be read.
     stand.faulty("C_Sign=delay:400");
     stand.set("MY_PIN", stand.pin());
     let mut command = stand.command(&["sign", "--pin-source", "env:MY_PIN", "-vv"]);
@@ -317,7 +317,7 @@ fn a_pin_reaches_no_log_and_no_process_but_the_worker() {
         let arguments = fs::read(format!("/proc/{process}/cmdline")).unwrap();
         assert!(!String::from_utf8_lossy(&arguments).contains(&pin));
     }
-    // Root reads it in spite of the worker being undumpable.
+    // Root can read it although the worker is not dumpable.
     let environment = fs::read(format!("/proc/{worker}/environ")).unwrap();
     assert!(!String::from_utf8_lossy(&environment).contains(&pin), "the worker inherited the PIN's variable");
     let run = Run::from_output(child.finish());

@@ -1,4 +1,4 @@
-//! The wall: what a module does to its process stays there, and no process stays behind.
+//! The process boundary: a module's faults stay in its process, and no process remains.
 
 use std::fs;
 use std::process::{Child, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 use crate::deadline::{Finish as _, status, until};
 use crate::stand::{Run, Stand, needs_root, same_environment};
 
-/// Starts `sign` and returns when the worker is in a call of the faulty module.
+/// Starts `sign`, and returns when the worker is inside a call of the faulty module.
 fn start_until(stand: &Stand, call: &str, arguments: &[&str]) -> (Child, u32) {
     let source = stand.pin_source();
     let all: Vec<&str> = ["sign", "--pin-source", &source].into_iter().chain(arguments.iter().copied()).collect();
@@ -18,7 +18,7 @@ fn start_until(stand: &Stand, call: &str, arguments: &[&str]) -> (Child, u32) {
     (child, children.trim().parse().unwrap())
 }
 
-/// Whether a process is gone or a zombie that nobody has yet waited for.
+/// Whether a process has ended, or is a zombie.
 pub(crate) fn is_gone(process: u32) -> bool {
     until(|| fs::read_to_string(format!("/proc/{process}/stat")).map_or(true, |stat| stat.contains(") Z ")));
     true
@@ -42,7 +42,7 @@ fn a_hang_at_the_end_does_not_hold_up_a_good_result() {
     for rules in
         ["C_Finalize=hang", "C_Logout=hang", "exit=hang", "C_Finalize=abort", "exit=abort", "C_CloseSession=abort"]
     {
-        // With -v a worker may end by itself, where its module has more to say.
+        // With -v a worker may exit normally, so that the module can print more.
         for more in [&[][..], &["-v"]] {
             stand.faulty(rules);
             let run = stand.sign(more);
@@ -136,7 +136,7 @@ fn vendors_debug_variables_reach_the_module_only_when_asked() {
         stand.set(name, value);
     }
     for (flags, reaches) in [(&[][..], false), (&["--module-debug"], true)] {
-        // A worker that is started ahead is given its environment later; none is, where a file may name an agent to ask.
+        // A prestarted worker gets its environment later. None is prestarted where a file may name an agent.
         let file = stand.write("config.toml", "# No socket.\n");
         for more in [&[][..], &["--config", &file]] {
             let _ = fs::remove_file(stand.file("calls"));
@@ -163,14 +163,14 @@ fn the_worker_is_not_dumpable_and_reads_no_terminal() {
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
     let input = fs::read_link(format!("/proc/{worker}/fd/0")).unwrap();
     assert_eq!(input.to_str(), Some("/dev/null"));
-    // Files of an undumpable process belong to root, whoever runs it; tests run as root see the coredump filter closed.
+    // Files of a process that is not dumpable belong to root. Tests as root see the coredump filter.
     let out = fs::read_link(format!("/proc/{worker}/fd/1")).unwrap();
     assert!(out.to_str().unwrap().starts_with("pipe:"), "{}", out.display());
     child.kill().unwrap();
     status(&mut child);
 }
 
-/// Every command, as `help` lists them, and what else the program is started with.
+/// Every command in `help`, and other ways to start the program.
 fn every_command(stand: &Stand) -> Vec<Vec<String>> {
     let help = stand.run(&["help"]).ok();
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
@@ -209,7 +209,7 @@ fn a_program_with_more_rights_than_its_caller_refuses_every_command() {
 fn the_front_leaves_no_core() {
     let mut stand = Stand::new();
     stand.faulty("C_Sign=hang");
-    // From a shell that would have cores, as far as it may.
+    // From a shell that allows cores, as far as possible.
     let allow = "ulimit -c unlimited 2>/dev/null || ulimit -c $(ulimit -H -c)";
     let script = format!("{allow}; exec {} sign --pin-source {}", crate::stand::BINARY, stand.pin_source());
     let base = stand.command(&[]);
@@ -232,7 +232,7 @@ fn a_module_that_floods_its_output_is_read_all_the_time() {
     let mut stand = Stand::new();
     for call in ["C_Initialize", "C_OpenSession", "C_Login", "C_Sign", "C_Finalize", "exit"] {
         stand.faulty(&format!("{call}=flood"));
-        // Who waits for a time limit here fails.
+        // A wait for a time limit would fail here.
         stand.sign(&["--timeout", "10s"]).ok();
         let run = stand.sign(&["--timeout", "10s", "-v"]);
         assert!(run.stderr.contains("module: line 4095 of a flood"), "{call}");

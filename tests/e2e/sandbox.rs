@@ -1,4 +1,4 @@
-//! The worker's sandbox, tried from inside by a module that does what a module that was taken over would do.
+//! The worker's sandbox, tested by a module that attacks from inside.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use crate::deadline::{Finish as _, status, until};
 use crate::process::is_gone;
 use crate::stand::{Run, Stand, faulty_module, needs_root, same_environment, tool};
 
-/// What every profile forbids from the first line of the module on.
+/// The attacks that every profile blocks from the module's first line on.
 const NEVER: [&str; 58] = [
     "read",
     "write",
@@ -72,22 +72,22 @@ const NEVER: [&str; 58] = [
     "group",
 ];
 
-/// What is forbidden after the login besides.
+/// The attacks that are also blocked after the login.
 const AFTER_LOGIN: [&str; 1] = ["new code"];
 
-/// A module that attacks, under the name of another one, beside its prey.
+/// An attacking module under the name of another one, with its targets.
 fn attacker(file: &str) -> Stand {
     faulty_as(file, "attack")
 }
 
-/// The faulty module under the name of another one, so that it runs in that one's sandbox.
+/// The faulty module under the name of another one, so that it runs in that sandbox.
 fn faulty_as(file: &str, rules: &str) -> Stand {
     let mut stand = Stand::new();
     stand.faulty(rules);
     let module = stand.path().join(file);
     fs::copy(faulty_module(), &module).unwrap();
     stand.use_module(Some(&module.display().to_string()));
-    // Where SoftHSM2's profile lets it write.
+    // A path that SoftHSM2's profile allows.
     stand.set("FAULTY_LOG", stand.file("tokens/calls"));
     let prey = stand.path().join("prey");
     fs::create_dir(&prey).unwrap();
@@ -103,7 +103,7 @@ fn sign(stand: &Stand, more: &[&str]) -> Run {
     stand.run(&[&["sign", "-v", "--slot", "0", "--pin-source", &stand.pin_source()][..], more].concat())
 }
 
-/// What became of each attack, by `load: exec`.
+/// The result of each attack, under a key such as `load: exec`.
 fn attacks(run: &Run) -> BTreeMap<String, String> {
     let lines = run.stderr.lines().filter_map(|line| line.split_once("attack at "));
     let found: BTreeMap<String, String> = lines
@@ -164,10 +164,10 @@ fn without_a_sandbox_every_attack_succeeds() {
         let run = sign(&stand, more);
         let found = attacks(&run);
         for what in NEVER.iter().chain(&AFTER_LOGIN).chain(&["internet", "unix"]) {
-            // Who traces already cannot begin to.
+            // A process that is traced already cannot be traced again.
             for when in if *what == "ptrace" { &["load"][..] } else { &["load", "signing"] } {
                 let how = found[&format!("{when}: {what}")].as_str();
-                // An older kernel lacks the call, and some file systems lack such attributes.
+                // An older kernel lacks the call, and some file systems have no such attributes.
                 assert!(["done", "errno 38", "errno 95"].contains(&how), "{when}: {what}: {how}");
             }
         }
@@ -208,9 +208,9 @@ fn each_profile_forbids_what_it_does_not_name() {
 fn a_module_that_was_taken_over_gets_no_payload_from_another_agent_of_its_user() {
     needs_root("it plays other users of the host");
     let other = Stand::new();
-    // Whatever is configured, short of naming the user.
+    // Any configuration that does not name the user.
     let agent = Agent::ready(&other, &["--socket-group", "0"]);
-    // A module that reaches a daemon may make Unix sockets.
+    // A module that uses a daemon may make Unix sockets.
     let mut stand = attacker("opensc-pkcs11.so");
     stand.set("FAULTY_AGENT", &agent.socket);
     let found = attacks(&stand.run(&["list", "-v"]));
@@ -247,7 +247,7 @@ fn what_runs_without_a_sandbox_is_named_by_doctor_custody_and_the_agent() {
     assert!(unknown.contains("warning  sandbox          none: what this module needs is not known"), "{unknown}");
 }
 
-/// A run where each process's first call of the kernel's interface is answered as strace is told.
+/// A run where strace changes the first answer of the kernel's interface in each process.
 fn on_another_kernel(stand: &Stand, inject: &str, arguments: &[&str]) -> Run {
     let command = stand.command(arguments);
     let mut traced = Command::new("strace");
@@ -326,7 +326,7 @@ fn a_kernel_that_cannot_confine_is_said_to_be_one() {
 #[test]
 fn a_module_that_fails_in_its_sandbox_is_told_of_with_the_way_out() {
     let mut stand = Stand::new();
-    // A configuration that the loader of this process does not see where the module would look for it.
+    // A configuration at a path where the module looks and the loader of this process does not.
     stand.set("SOFTHSM2_CONF", stand.file("nowhere.conf"));
     let error = stand.run(&["list"]).failed(6);
     assert!(error.contains("C_Initialize") && error.contains("--sandbox off"), "{error}");

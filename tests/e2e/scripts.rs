@@ -1,4 +1,4 @@
-//! The project's own scripts, on hosts whose cargo builds elsewhere.
+//! The project's own scripts, on hosts where cargo builds in another directory.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::stand::{Stand, tool};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// A crate with a program of the same name as ours, and with a library and another program beside it.
+/// A crate with a program of our name, a library, and another program.
 fn crate_beside_others(stand: &Stand) {
     fs::create_dir_all(stand.file("src/bin")).unwrap();
     stand
@@ -43,7 +43,7 @@ fn a_script_finds_what_cargo_built_wherever_that_is() {
     fs::create_dir(stand.file(".cargo")).unwrap();
     stand.write(".cargo/config.toml", format!("[build]\ntarget-dir = \"{elsewhere}\"\ntarget = \"{host}\"\n"));
     found(&[], format!("{elsewhere}/{host}/debug/cba-agent"));
-    // What does not compile prints no path.
+    // A program that does not compile prints no path.
     stand.write("src/main.rs", "fn main() { missing() }\n");
     let failed = Command::new("sh").args(["-eu", "-c", &script]).current_dir(stand.path()).finish();
     assert!(!failed.status.success() && failed.stdout.is_empty(), "{failed:?}");

@@ -1,4 +1,4 @@
-//! Which module, token and identity is chosen, and what is said when none or several could be.
+//! The selection of module, token and identity, and the errors for none or several.
 
 use crate::deadline::Finish as _;
 use crate::stand::{EXTENSIONS, Run, Stand};
@@ -65,7 +65,7 @@ fn a_slot_id_works_decimal_and_hexadecimal_and_as_an_index_gets_the_hint() {
     let id = list["modules"][0]["slots"][0]["slot_id"].as_u64().unwrap();
     stand.sign(&["--slot-id", &id.to_string()]).ok();
     stand.sign(&["--slot-id", &format!("{id:#x}")]).ok();
-    // SoftHSM2's IDs are beyond every count of tokens.
+    // SoftHSM2's slot IDs are larger than any number of tokens.
     let error = stand.sign(&["--slot", &id.to_string()]).failed(2);
     assert!(error.contains("for a raw slot ID use --slot-id"), "{error}");
 }
@@ -90,7 +90,7 @@ fn a_certificate_of_another_key_that_shares_the_id_is_not_chosen() {
 fn of_two_valid_certificates_the_first_pinned_else_the_older_is_used() {
     let stand = Stand::new();
     let older = stand.tool("openssl", &["x509", "-in", "cert.pem", "-noout", "-fingerprint", "-sha256"]);
-    // Certificates count whole seconds; the second must begin later than the first.
+    // Certificates count whole seconds: the second must begin later than the first.
     let begins = |file: &str| stand.tool("openssl", &["x509", "-in", file, "-noout", "-startdate"]);
     while begins(&stand.issue("newer", "pub.pem", EXTENSIONS, &["-days", "99"])) == begins("cert.pem") {}
     let newer = stand.tool("openssl", &["x509", "-in", "newer.pem", "-noout", "-fingerprint", "-sha256"]);
@@ -216,7 +216,7 @@ fn a_configured_token_that_is_not_there_is_named_with_the_place_where_it_is_look
         absent(&stand, flags, words);
     }
     assert!(stand.sign(&["--token-label", "other"]).failed(3).contains("hint: there is --uri 'pkcs11:token=cba"));
-    // A directory without tokens, as another user's configuration names it.
+    // A directory without tokens, as in another user's configuration.
     std::fs::rename(stand.file("tokens"), stand.file("elsewhere")).unwrap();
     std::fs::create_dir(stand.file("tokens")).unwrap();
     absent(&stand, &["--token-label", "cba"], "label 'cba'");
@@ -252,7 +252,7 @@ fn a_token_directory_that_cannot_be_read_is_named_with_its_owner() {
         mode("tokens", directory);
         mode(&token, 0o700);
         for selection in [&["--token-label", "cba"][..], &[]] {
-            // SoftHSM2 does not start without its directory, and passes over a token that it cannot read.
+            // SoftHSM2 does not start without its directory, and ignores a token that it cannot read.
             let error = as_nobody(&[&["sign"], selection].concat()).failed(code);
             assert!(error.contains(words) && !error.contains("init-token"), "{error}");
         }
@@ -265,7 +265,7 @@ fn a_yubikeys_attestation_of_the_key_is_not_chosen() {
     let stand = Stand::new();
     let usual = subject(&stand.sign(&[]).ok());
     stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
-    // The same key and ID, and the extension that holds the firmware's version.
+    // The same key and ID, and the extension with the firmware version.
     let extensions = format!("{EXTENSIONS}1.3.6.1.4.1.41482.3.3=DER:04:03:05:04:03\n");
     stand.issue("attestation", "pub.pem", &extensions, &["-days", "9"]);
     stand.pkcs11_tool(&["--write-object", "attestation.der", "--type", "cert", "--id", "01", "--label", "attestation"]);

@@ -1,4 +1,4 @@
-//! The agent as its clients meet it: curl, `sign --socket`, `health`, and those who mean it no good.
+//! The agent seen by its clients: curl, `sign --socket`, `health`, and attackers.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -11,7 +11,7 @@ use crate::agent::{Agent, Client, Judge};
 use crate::deadline::{Finish as _, until};
 use crate::stand::{BINARY, Run, Stand, needs_root, own_user, same_environment, tool};
 
-/// curl on the agent's socket.
+/// Runs curl on the agent's socket.
 fn curl(agent: &Agent, arguments: &[&str]) -> String {
     tool(Command::new("curl").args(["-sS", "--max-time", "60", "--unix-socket", &agent.socket]).args(arguments))
 }
@@ -100,7 +100,7 @@ fn sign_by_a_socket_prints_what_sign_prints() {
     let agent = Agent::ready(&stand, &[]);
     let sign = |more: &[&str]| {
         let all: Vec<&str> = ["sign", "--socket", &agent.socket].into_iter().chain(more.iter().copied()).collect();
-        // Neither module nor PIN.
+        // Without module and PIN.
         let mut command = stand.command(&all);
         Run::from_output(command.env_remove("CBA_AGENT_MODULE").finish())
     };
@@ -140,10 +140,10 @@ fn the_next_agent_is_asked_only_where_one_is_away() {
     run.ok();
     let error = stand.run(&["sign", "--socket", &away, "--timeout", "1s"]).failed(9);
     assert!(error.contains("cannot reach the agent"), "{error}");
-    // A refusal is final.
+    // The client asks no second agent after a refusal.
     let error = stand.run(&["sign", "--socket", &agent.socket, "--socket", &away, "--payload-version", "v1"]).failed(5);
     assert!(!error.contains("cannot reach"), "{error}");
-    // Neither is somebody who answers with something else, or never.
+    // A process with another answer, or without an answer, is not an agent either.
     let _mute = UnixListener::bind(stand.file("mute.sock")).unwrap();
     let error = stand.run(&["sign", "--socket", &stand.file("mute.sock"), "--timeout", "300ms"]).failed(9);
     assert!(error.contains("did not answer in time"), "{error}");
@@ -188,7 +188,7 @@ fn a_socket_is_taken_over_only_from_the_dead() {
         let arguments = Agent::arguments(stand, &[]);
         Run::from_output(stand.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).finish())
     };
-    // Somebody's file, somebody's link, somebody who answers.
+    // A user's file, a link, and a process that answers.
     let socket = stand.write("agent.sock", "precious");
     assert!(serve(&stand).failed(2).contains("is no socket"));
     assert_eq!(fs::read_to_string(&socket).unwrap(), "precious");
@@ -198,13 +198,13 @@ fn a_socket_is_taken_over_only_from_the_dead() {
     fs::remove_file(&socket).unwrap();
     let other = UnixListener::bind(&socket).unwrap();
     assert!(serve(&stand).failed(1).contains("another agent serves"));
-    // Nobody answers any more.
+    // Nothing answers any more.
     drop(other);
     assert!(fs::symlink_metadata(&socket).is_ok());
     let agent = Agent::ready(&stand, &[]);
     assert!(serve(&stand).failed(1).contains("another agent serves"));
     agent.payload();
-    // Killed, it leaves the socket behind, which the next one replaces.
+    // A killed agent leaves its socket behind, and the next agent replaces it.
     let (status, _) = agent.end("-KILL");
     assert!(!status.success());
     Agent::ready(&stand, &[]).payload();
@@ -254,7 +254,7 @@ fn the_front_and_its_worker_give_nothing_away() {
         let core = read("limits").lines().find(|line| line.starts_with("Max core file size")).unwrap().to_owned();
         assert_eq!(core.split_whitespace().nth(5), Some("0"), "{core}");
     }
-    // Its socket, /dev/null in its place, and the pipes that the front reads; whatever else is the module's own.
+    // Its socket, /dev/null, and the pipes to the parent. All others belong to the module.
     let mut kinds: Vec<String> = fs::read_dir(format!("/proc/{worker}/fd"))
         .unwrap()
         .map(|entry| fs::read_link(entry.unwrap().path()).unwrap().display().to_string())
@@ -314,7 +314,7 @@ fn an_idle_agent_is_small_and_sleeps() {
         line.split_whitespace().next().unwrap().parse().unwrap()
     };
     let worker = agent.workers()[0];
-    // Without the pages of the program file, which are those of a build for tests.
+    // Without the pages of the program file: a test build has larger ones.
     let memory: u64 =
         [agent.id(), worker].into_iter().map(|process| status(process, &process.to_string(), "RssAnon:")).sum();
     assert!(memory < 25 * 1024, "{memory} KiB");
@@ -323,11 +323,11 @@ fn an_idle_agent_is_small_and_sleeps() {
         let names = tasks.map(|task| task.unwrap().file_name().into_string().unwrap());
         names.map(|task| status(agent.id(), &task, "voluntary_ctxt_switches:")).sum()
     };
-    // The last answer's connection is closed and forgotten first; then nothing happens, which no event tells.
+    // The last connection is closed first. Then nothing happens, and there is no event to wait for.
     std::thread::sleep(std::time::Duration::from_secs(1));
     let before = wakes();
     std::thread::sleep(std::time::Duration::from_secs(3));
-    // The kernel may wake a thread for reasons of its own; an agent that looks for news does so many times a second.
+    // The kernel may wake a thread for other reasons. An agent that polls wakes many times a second.
     let woken = wakes() - before;
     assert!(woken < 10, "woken {woken} times in three seconds");
 }
@@ -344,7 +344,7 @@ fn a_refused_v1_says_so_to_the_client_and_names_the_user_in_the_log() {
     let error = stand.run(&["sign", "--payload-version", "v1", "--socket", &agent.socket]).failed(5);
     assert!(error.contains("payload version v1 is not allowed") && error.contains("--payload-version v2"), "{error}");
     agent.end("-TERM");
-    // What the agent's side alone can correct has no detail.
+    // An error that only the agent's administrator can correct has no detail.
     let agent = Agent::begun(&stand, &["--policy-min-rsa-bits", "4096"]);
     let reply = agent.ask("POST", "/sign", "{}");
     assert!(reply.problem(422) == "policy" && !reply.body.contains("detail"), "{reply:?}");
@@ -369,7 +369,7 @@ fn a_token_that_waits_for_a_touch_is_ready() {
     std::thread::scope(|scope| {
         let touched = scope.spawn(|| agent.payload());
         stand.await_calls("C_Sign", 2);
-        // The proof of the first payload holds for five seconds, and a probe waits as long.
+        // The first payload proves readiness for five seconds, and a probe waits as long.
         std::thread::sleep(std::time::Duration::from_secs(5));
         assert_eq!(agent.ask("GET", "/readyz", "").status, 200);
         touched.join().unwrap();

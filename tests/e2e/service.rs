@@ -1,7 +1,7 @@
-//! An authentication service on loopback that does what the real one does, by its documentation and by what was seen:
-//! both encodings, v1 and v2, a clock window, no replay, its failures, and those of the edge before it.
+//! An authentication service on loopback that behaves like the real one, by its documentation and by observation: both encodings, v1 and
+//! v2, a clock window, no replay, and the failures of the service and its edge.
 //!
-//! It judges with code of its own (ring, openssl's certificate parser by command), not with the agent's.
+//! It checks with independent code (ring, and openssl's certificate parser), not with the agent's.
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
@@ -22,22 +22,22 @@ use tokio::sync::oneshot;
 use crate::model::Model;
 use crate::stand::tool;
 
-/// How the service behaves.
+/// The behaviour of the service.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Behaviour {
-    /// v1 was retired.
+    /// Refuses v1.
     pub(crate) refuse_v1: bool,
-    /// Every request is one too many.
+    /// Answers each request with 429.
     pub(crate) too_many: bool,
-    /// Every login is, with this for `Retry-After`.
+    /// Answers each login with 429 and this `Retry-After`.
     pub(crate) retry_after: Option<&'static str>,
-    /// So many logins are one too many, and may be tried again in a second.
+    /// Answers this number of logins with 429 and a retry after a second.
     pub(crate) too_many_at_first: usize,
-    /// Tokens end after so many seconds and not after 35 minutes.
+    /// Tokens expire after this number of seconds instead of 35 minutes.
     pub(crate) short_lived: Option<u64>,
-    /// The edge answers with a page.
+    /// The edge answers with an HTML page.
     pub(crate) unavailable: bool,
-    /// Its clock differs by so many seconds from this host's.
+    /// Its clock differs from this host's by this number of seconds.
     pub(crate) clock_ahead: i64,
 }
 
@@ -54,13 +54,13 @@ struct State {
     behaviour: Mutex<Behaviour>,
     /// The one registered certificate, by its DER.
     registered: Vec<u8>,
-    /// Its public key: modulus and exponent are inside, in the form that ring reads.
+    /// Its public key: modulus and exponent, in the form for ring.
     public_key: Vec<u8>,
     seen: Mutex<HashSet<Vec<u8>>>,
     model: Model,
-    /// Anaplan tokens that are good, with their ends.
+    /// Valid Anaplan tokens, with their ends.
     tokens: Mutex<HashMap<String, u64>>,
-    /// How often each path was asked for.
+    /// The number of requests for each path.
     asked: Mutex<HashMap<String, usize>>,
 }
 
@@ -86,12 +86,12 @@ impl Service {
         Self { url, state, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// How often a path was asked for, whatever came of it.
+    /// The number of requests for a path, with any result.
     pub(crate) fn asked(&self, path: &str) -> usize {
         self.state.asked.lock().unwrap().get(path).copied().unwrap_or_default()
     }
 
-    /// How many Anaplan tokens are good.
+    /// The number of valid Anaplan tokens.
     pub(crate) fn tokens(&self) -> usize {
         self.state.tokens.lock().unwrap().values().filter(|ends| **ends > now()).count()
     }
@@ -132,7 +132,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-/// The time of a service whose clock differs; without it, the server gives this host's.
+/// The time of a service with another clock. Without it, the server sends this host's time.
 fn date(response: &mut Response<Full<Bytes>>, clock_ahead: i64) {
     if clock_ahead != 0 {
         let time = format!("@{}", now().saturating_add_signed(clock_ahead));
@@ -192,7 +192,7 @@ async fn answer(request: Request<Incoming>, state: &State) -> Response<Full<Byte
     }
 }
 
-/// What a token is asked for with, and what it opens.
+/// A request with a token.
 async fn with_token(request: Request<Incoming>, path: &str, state: &State) -> Response<Full<Bytes>> {
     let header = request.headers().get("Authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let token =
@@ -223,7 +223,7 @@ fn success(state: &State) -> String {
     let lifetime = state.behaviour.lock().unwrap().short_lived.unwrap_or(35 * 60);
     let expires = (now() + lifetime) * 1000;
     let mut tokens = state.tokens.lock().unwrap();
-    // As the real ones: base64, with characters that a shell must leave alone.
+    // Like real ones: base64, with characters that a shell must not change.
     let token = STANDARD.encode(format!("?>{}-{}", tokens.len(), state.seen.lock().unwrap().len()).repeat(3));
     tokens.insert(token.clone(), now() + lifetime);
     json!({

@@ -10,7 +10,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
-/// The message and certificate of a request, and openssl's judgement of its signature.
+/// Message and certificate of a request, after openssl has verified its signature.
 #[track_caller]
 pub(crate) fn openssl_accepts(stand: &Stand, request: &Value) -> Vec<u8> {
     let decode = |value: &Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
@@ -208,7 +208,7 @@ fn the_page_copies_exactly_what_the_other_formats_print_and_tells_its_age() {
     let html = stand.sign(&["--format", "html"]).ok();
     let page = stand.write("page.html", &html);
     assert!(html.contains("integration@example.com") && html.contains("Content-Security-Policy"), "{html}");
-    // Of this very payload, as text.
+    // Of this payload, as text.
     let text = |id: &str| {
         let (_, rest) = html.split_once(&format!("<pre id=\"{id}\" tabindex=\"0\">")).unwrap();
         rest.split_once("</pre>").unwrap().0.replace("&quot;", "\"").replace("&amp;", "&")

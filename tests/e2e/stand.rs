@@ -1,4 +1,4 @@
-//! A temporary token and the binary run against it.
+//! A temporary token, and runs of the binary on it.
 
 use crate::deadline::{Finish as _, until};
 use std::collections::HashMap;
@@ -16,14 +16,14 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_cba-agent");
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const CACHE: &str = env!("CARGO_TARGET_TMPDIR");
 
-/// A directory with a SoftHSM2 token, and what every run of the binary on it is given.
+/// A directory with a SoftHSM2 token, and the environment of every run.
 pub(crate) struct Stand {
     pub(crate) directory: TempDir,
     environment: Vec<(String, String)>,
     module: Option<String>,
 }
 
-/// What a run left behind.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) code: i32,
@@ -40,14 +40,14 @@ impl Run {
         }
     }
 
-    /// The result, where the run was to succeed.
+    /// The output of a run that must succeed.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
         self.stdout
     }
 
-    /// The error, where the run was to fail with this code: nothing on standard output, one `error:` line, and a hint.
+    /// The error of a run that must fail with this code: nothing on stdout, one `error:` line, and a hint.
     #[track_caller]
     pub(crate) fn failed(self, code: i32) -> String {
         assert_eq!(self.code, code, "{self:?}");
@@ -65,7 +65,7 @@ impl Stand {
         Self::with(&[])
     }
 
-    /// The same with arguments of `softhsm/provision`.
+    /// The same, with arguments for `softhsm/provision`.
     pub(crate) fn with(arguments: &[&str]) -> Self {
         let stand = Self::empty();
         copy(&template(arguments), stand.path());
@@ -77,7 +77,7 @@ impl Stand {
         stand
     }
 
-    /// No token yet.
+    /// Without a token.
     pub(crate) fn empty() -> Self {
         let directory = tempfile::Builder::new().prefix("stand").tempdir_in(on_disk()).unwrap();
         Self { directory, environment: Vec::new(), module: Some("softhsm2".into()) }
@@ -108,7 +108,7 @@ impl Stand {
         fs::read_to_string(self.path().join(name)).unwrap_or_default()
     }
 
-    /// The PIN of the token; tests that judge secrecy use markers of their own.
+    /// The token's PIN. Tests of secrecy use separate markers.
     pub(crate) fn pin(&self) -> String {
         self.read("pin").trim().to_owned()
     }
@@ -126,7 +126,7 @@ impl Stand {
         self.module = module.map(str::to_owned);
     }
 
-    /// Puts the faulty module over SoftHSM2, with these rules; the calls are logged.
+    /// Puts the faulty module over SoftHSM2, with these rules. The calls are logged.
     pub(crate) fn faulty(&mut self, rules: &str) {
         self.module = Some(faulty_module().display().to_string());
         self.environment.retain(|(name, _)| !name.starts_with("FAULTY"));
@@ -136,18 +136,18 @@ impl Stand {
         let _ = fs::remove_file(self.file("calls"));
     }
 
-    /// How often the faulty module was called so since its rules were set.
+    /// The number of calls of a function since the rules were set.
     pub(crate) fn calls(&self, name: &str) -> usize {
         self.read("calls").lines().filter(|line| *line == name).count()
     }
 
-    /// Waits until the faulty module was called so often.
+    /// Waits for this number of calls.
     #[track_caller]
     pub(crate) fn await_calls(&self, name: &str, count: usize) {
         until(|| self.calls(name) >= count);
     }
 
-    /// The binary in a clean environment, with the module chosen.
+    /// The binary in a clean environment, with the module selected.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command.env_clear().current_dir(self.path()).stdin(Stdio::null());
@@ -173,7 +173,7 @@ impl Stand {
     pub(crate) fn run_with_input(&self, arguments: &[&str], input: impl AsRef<[u8]>) -> Run {
         let mut command = self.command(arguments);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // The program may end before it has read all.
+        // The program may end before it has read everything.
         let _ = child.stdin.take().unwrap().write_all(input.as_ref());
         Run::from_output(child.finish())
     }
@@ -204,7 +204,7 @@ impl Stand {
         tool(&mut command)
     }
 
-    /// A key that was made in a file and may leave, with a certificate, under ID 02.
+    /// A key that was made in a file and is extractable, with a certificate, under ID 02.
     pub(crate) fn import_key(&self) {
         self.tool("openssl", &["genrsa", "-out", "key.pem", "2048"]);
         self.tool("openssl", &["rsa", "-in", "key.pem", "-outform", "DER", "-out", "key.der"]);
@@ -251,11 +251,11 @@ impl Stand {
     }
 }
 
-/// What Anaplan wants of a certificate.
+/// The certificate extensions that Anaplan requires.
 pub(crate) const EXTENSIONS: &str = "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n\
     extendedKeyUsage=clientAuth,emailProtection\nsubjectAltName=email:integration@example.com\n";
 
-/// Gives a command the environment of another one and nothing else.
+/// Gives a command exactly the environment of another one.
 pub(crate) fn same_environment(command: &mut Command, of: &Command) {
     command.env_clear().envs(of.get_envs().filter_map(|(name, value)| Some((name, value?))));
 }
@@ -265,8 +265,8 @@ pub(crate) fn own_user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Ends a test that an ordinary user cannot run, and says why. `softhsm/test` finds these tests by this call: it leaves them out
-/// for an ordinary user, and lists them.
+/// Ends a test that needs root, and says so. `softhsm/test` finds these tests by this call. For an ordinary user it
+/// skips and lists them.
 #[track_caller]
 pub(crate) fn needs_root(reason: &str) {
     assert!(own_user() == 0, "only root can run this test: {reason}");
@@ -281,7 +281,7 @@ pub(crate) fn tool(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A script of `tests/browser`, which drives Chromium by the system's Python.
+/// Runs a script of `tests/browser`, which controls Chromium through the system's Python.
 #[track_caller]
 pub(crate) fn in_browser(script: &str, arguments: &[&str]) {
     let script = format!("{ROOT}/tests/browser/{script}");
@@ -313,8 +313,8 @@ pub(crate) fn faulty_module() -> &'static Path {
     PATH.get_or_init(|| build("faulty-module", &Path::new(CACHE).join("faulty-module")).join("libfaulty_module.so"))
 }
 
-/// Builds a crate of the tests' own below `target`, and returns the directory of what was built. Cargo says which that is: the
-/// user's configuration may name a platform, which is then part of the path.
+/// Builds a separate test crate below `target`, and returns the output directory. Cargo reports it: the user's
+/// configuration may name a target platform, which is then part of the path.
 pub(crate) fn build(name: &str, target: &Path) -> PathBuf {
     let manifest = format!("{ROOT}/tests/{name}/Cargo.toml");
     let mut cargo = Command::new(env!("CARGO"));
@@ -333,7 +333,8 @@ pub(crate) fn build(name: &str, target: &Path) -> PathBuf {
     file.expect("cargo says what it built").parent().unwrap().to_owned()
 }
 
-/// A directory on a disk: in memory, no fuse is kept, and no PIN file counts as changed.
+/// A directory on a disk: the agent refuses a state directory in memory, and a PIN file in memory never counts as
+/// changed.
 fn on_disk() -> PathBuf {
     const IN_MEMORY: [rustix::fs::FsWord; 2] = [0x0102_1994, 0x8584_58f6]; // tmpfs and ramfs, statfs(2)
     let is_on_disk = |path: &PathBuf| rustix::fs::statfs(path).is_ok_and(|found| !IN_MEMORY.contains(&found.f_type));
@@ -354,7 +355,7 @@ fn template(arguments: &[&str]) -> PathBuf {
             if !path.exists() {
                 let new = Path::new(CACHE).join(format!("{name}.{}", std::process::id()));
                 tool(Command::new(format!("{ROOT}/softhsm/provision")).arg(&new).args(arguments));
-                // Another process may have been faster, and its token is as good.
+                // Another process may have been faster; its token is as good.
                 let _ = fs::rename(&new, &path);
                 let _ = fs::remove_dir_all(&new);
             }

@@ -1,4 +1,4 @@
-//! A stderr that is full, closed or never read: neither result nor exit code depends on it, and nothing waits for it.
+//! A stderr that is full, closed or never read changes neither result nor exit code, and nothing waits for it.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -17,7 +17,7 @@ fn dev_full() -> File {
     File::options().write(true).open("/dev/full").unwrap()
 }
 
-/// A pipe that has no room: its reader stopped. The first end is the reader's.
+/// A full pipe, whose reader has stopped. The first end is the reader's.
 fn full_pipe() -> (OwnedFd, OwnedFd) {
     let (reading, writing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let flags = fcntl_getfl(&writing).unwrap();
@@ -27,16 +27,16 @@ fn full_pipe() -> (OwnedFd, OwnedFd) {
     (reading, writing)
 }
 
-/// Runs a command with this stderr; it must end by itself.
+/// Runs a command with this stderr. It must end by itself.
 #[track_caller]
 fn run(mut command: Command, stderr: impl Into<Stdio>) -> Run {
     let child = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
-    // It holds a copy of stderr.
+    // The command holds a copy of stderr.
     drop(command);
     Run::from_output(child.finish())
 }
 
-/// Runs a command with each stderr that takes nothing, with what it is called.
+/// Runs a command with each kind of unwritable stderr, with its name.
 fn with_each(stand: &Stand, arguments: &[&str], check: impl Fn(Run, &str)) {
     check(run(stand.command(arguments), dev_full()), "full");
     let (reading, writing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
@@ -99,7 +99,7 @@ fn nothing_but_the_pin_follows_the_mark_of_an_attempt() {
     assert!(sync.contains("fdatasync(") && pin.contains("writev("), "{sync}\n{pin}");
 }
 
-/// Every exit code, and what leads to it.
+/// Every exit code, and how to reach it.
 #[test]
 fn errors_keep_their_exit_codes() {
     let mut stand = Stand::new();
@@ -135,7 +135,7 @@ fn errors_keep_their_exit_codes() {
             if !["worker", "no-such-command"].contains(&arguments[0]) {
                 arguments.extend(["--log-format", format]);
             }
-            // One that cannot be written is like another here; each is tried with a good payload.
+            // A stderr that cannot be written behaves like the others. Each is tried with a valid payload.
             let run = run(stand.command(&arguments), dev_full());
             assert_eq!((run.code, run.stdout.as_str()), (code, ""), "{arguments:?}: {run:?}");
         }
@@ -163,7 +163,7 @@ fn every_other_command_prints_the_same() {
         let usual = stand.run(arguments);
         with_each(&stand, arguments, |run, stderr| {
             assert_eq!(run.code, usual.code, "{arguments:?}, {stderr}: {run:?}");
-            // The custody report names its time.
+            // The custody report contains its time.
             assert!(arguments[0] == "custody" || run.stdout == usual.stdout, "{arguments:?}, {stderr}: {run:?}");
         });
     }
@@ -197,7 +197,7 @@ fn an_agent_whose_log_reader_stops_answers_thousands_of_requests_and_counts_what
     let (agent, reading) = agent(&stand, &["-vv"]);
     let mut client = crate::agent::Client::connect(&agent.socket);
     for _ in 0..REQUESTS {
-        // A long job makes long lines.
+        // A long job name makes long lines.
         let body = format!(r#"{{"job":"{}"}}"#, "j".repeat(64));
         assert_eq!(client.exchange("POST", "/sign", &body).expect("an answer").status, 200);
     }

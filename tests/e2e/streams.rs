@@ -1,4 +1,4 @@
-//! Standard streams as programs, daemons and shells hand them over: closed, `/dev/null`, read-only, non-blocking.
+//! Standard streams as programs, daemons and shells pass them: closed, `/dev/null`, read-only, non-blocking.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -9,7 +9,7 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use crate::deadline::Finish as _;
 use crate::stand::{BINARY, Run, Stand, tool};
 
-/// `sh -c SCRIPT` in the stand's environment; `"$@"` is the agent with these arguments.
+/// `sh -c SCRIPT` in the stand's environment. `"$@"` is the agent with these arguments.
 fn shell(stand: &Stand, script: &str, arguments: &[&str]) -> Run {
     let mut command = in_environment_of(stand, Command::new("sh"));
     command.args(["-c", script, "sh", BINARY]).args(arguments);

@@ -1,4 +1,4 @@
-//! `/etc/cba-agent/policy.toml`: what root sets, others may only tighten. On an `/etc` of the test's own.
+//! `/etc/cba-agent/policy.toml`: root sets rules that users can only tighten. Each test has a separate `/etc`.
 
 use std::fs;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::deadline::Finish as _;
 use crate::stand::{BINARY, Run, Stand, needs_root, same_environment};
 
-/// `sign` with the stand's PIN on a host whose policy file says this and belongs to this user, with this mode.
+/// `sign` with the stand's PIN, on a host with this policy file, owner and mode.
 fn sign_under(stand: &Stand, policy: &str, owner: (u32, &str), arguments: &[&str]) -> Run {
     let source = stand.pin_source();
     run_under(stand, policy, owner, &[&["sign", "--pin-source", &source], arguments].concat())
@@ -71,7 +71,7 @@ fn roots_list_of_requirements_is_added_and_takes_no_default_away() {
     let mut stand = Stand::new();
     let policy = "[policy]\nrequire = [\"local\"]\n";
     sign_under(&stand, policy, ROOTS, &[]).ok();
-    // A key that was generated in the token and may leave it.
+    // A key that was generated in the token and is extractable.
     stand.faulty("attr:162=1");
     let refused = "the key can be exported from the token (CKA_EXTRACTABLE is true)";
     assert!(sign_under(&stand, policy, ROOTS, &[]).failed(5).contains(refused));
@@ -80,7 +80,7 @@ fn roots_list_of_requirements_is_added_and_takes_no_default_away() {
     let run = run_under(&stand, policy, ROOTS, &custody);
     assert!(run.code == 8 && run.stderr.contains(refused), "{run:?}");
     assert!(run.stdout.contains("/etc/cba-agent/policy.toml"), "{run:?}");
-    // A user's own list replaces the defaults, and is told what it leaves out.
+    // A user's own list replaces the defaults, and a warning names the missing ones.
     let own = ["--policy-require", "sensitive"];
     let words = "and the list `require` leaves out \"non-extractable\"";
     for (command, more) in [("sign", &["-v"][..]), ("custody", &[]), ("doctor", &["--sign"])] {
@@ -91,7 +91,7 @@ fn roots_list_of_requirements_is_added_and_takes_no_default_away() {
     }
     let run = run_under(&stand, policy, ROOTS, &[&["doctor"][..], &own].concat());
     assert!(run.stdout.contains("the list `require` leaves out \"non-extractable\""), "{run:?}");
-    // Root's word holds beside the user's.
+    // Root's list applies beside the user's.
     stand.faulty("attr:162=1;attr:163=0");
     let error = sign_under(&stand, policy, ROOTS, &own).failed(5);
     assert!(error.contains("was not generated in the token"), "{error}");

@@ -1,4 +1,4 @@
-//! Several agents on one host: a user of its own for each, what an older version kept for them, and what a purge leaves.
+//! Several agents on one host: a separate user for each, files from an earlier version, and the rest after a purge.
 
 use std::fs;
 use std::process::Command;
@@ -35,8 +35,8 @@ fn each_tenant_has_a_user_and_directories_of_its_own() {
     }
 }
 
-/// A script on a host of its own: `/etc` is a copy, and `/run`, `/var/lib` and `/var/log` are empty. `$deploy` is this
-/// project's directory of the same name.
+/// A script on a simulated host: `/etc` is a copy, and `/run`, `/var/lib` and `/var/log` are empty. `$deploy` is this
+/// project's directory of that name.
 #[track_caller]
 fn on_a_host_of_its_own(script: &str) -> String {
     let stand = Stand::empty();
@@ -119,7 +119,7 @@ fn a_tenant_rotates_its_own_log_and_the_check_goes_on() {
     let path = stand.file("audit.jsonl");
     stand.sign(&["--audit-path", &path]).ok();
     let mut script = fs::read_to_string(format!("{DEPLOY}/systemd/rotate-audit-log")).unwrap();
-    // What it would do after a month.
+    // As it would do after a month.
     script = script.replace("exec logrotate", "exec logrotate --force");
     let script = stand.write("rotate", script);
     stand.tool(

@@ -1,11 +1,11 @@
-//! What a person at a terminal sees and types, driven by expect.
+//! Output and input at a terminal, controlled by expect.
 
 use std::process::Command;
 
 use crate::deadline::Finish as _;
 use crate::stand::{BINARY, Run, Stand, same_environment};
 
-/// Runs an expect script with the stand's environment; `$agent` is the binary.
+/// Runs an expect script in the stand's environment. `$agent` is the binary.
 fn expect(stand: &Stand, script: &str) -> Run {
     let head = format!(
         "set timeout 20\nset agent {BINARY}\nproc must {{word}} {{ expect -re $word {{}} timeout {{ exit 99 }} eof {{ exit 98 }} }}\n"
@@ -145,8 +145,8 @@ fn an_agent_that_asked_for_its_pin_handles_its_own_signals() {
     assert!(!stand.path().join("agent.sock").exists());
 }
 
-/// Runs a command line in the background of an interactive shell, with the terminal as its stdin, and waits for its exit
-/// code. A process that is stopped never has one.
+/// Runs a command line in the background of an interactive shell, with the terminal as its stdin, and waits for its
+/// exit code. A stopped process has none.
 fn in_the_background(stand: &Stand, prepare: &str, command: &str) -> Run {
     let script = format!(
         "spawn bash --norc --noprofile -i\nsend \"PS1=; agent=$agent; {prepare}\\r\"\n\
@@ -177,7 +177,7 @@ fn a_process_in_the_background_of_its_terminal_asks_nobody_and_is_not_stopped() 
         let both = format!("{}{}", run.stdout, run.stderr);
         assert!(both.contains("this process is in the background of its terminal"), "{command}: {run:?}");
     }
-    // Without a terminal there is nobody either.
+    // Without a terminal there is no person either.
     let run = in_the_background(&stand, "", "setsid -w \\$agent sign > out 2> err");
     assert!(run.failed(4).contains("no terminal to ask at"));
     assert_eq!(stand.calls("C_Login"), 0);
@@ -197,7 +197,7 @@ fn a_process_in_the_background_reads_no_input_from_its_terminal() {
 #[test]
 fn a_log_on_a_terminal_that_stops_background_output_does_not_stop_the_process() {
     let mut stand = Stand::new();
-    // The notice that the token waits is written to the terminal, too.
+    // The notice that the token waits is written to the terminal too.
     stand.faulty("C_Sign=delay:1100");
     let command = format!("\\$agent sign -vv --pin-source {} > out", stand.pin_source());
     let run = in_the_background(&stand, "stty tostop", &command);
@@ -211,7 +211,7 @@ fn the_readmes_command_for_a_pin_file_echoes_no_pin() {
     let command = readme.lines().find(|line| line.contains("/dev/stdin /etc/cba-agent/pin")).unwrap();
     let command = command.split('#').next().unwrap().replace("/etc/cba-agent/pin", "typed").replace('"', "\\\"");
     let pin = stand.pin();
-    // The prompt comes a moment before the echo is off; no person types that fast.
+    // The prompt appears shortly before the echo is off. No person types that fast.
     let script = format!(
         "spawn sh -c \"{command}\"\nset tty $spawn_out(slave,name)\nmust {{PIN}}\nset tries 0\n\
          while {{ ![string match {{* -echo *}} [exec stty -a -F $tty]] }} {{ if {{ [incr tries] > 2000 }} {{ exit 97 }} }}\n\

@@ -1,14 +1,14 @@
-//! PKCS#11 URIs as other programs print them: each selects its token.
+//! PKCS#11 URIs as other programs print them. Each selects its token.
 
 use crate::deadline::Finish as _;
 use crate::stand::{Stand, faulty_module, softhsm_module};
 
-/// A token's four fields, as a module gives them.
+/// The four fields of a token, as a module returns them.
 struct Fields([Vec<u8>; 4]);
 
 impl Fields {
-    /// As OpenSC 0.26's `pkcs11-tool --list-token-slots` and `-O` print them: trailing spaces go, reserved characters are
-    /// encoded in lower case, and all else stays as it is.
+    /// As OpenSC 0.26's `pkcs11-tool --list-token-slots` and `-O` print them: without trailing spaces, with reserved
+    /// characters in lower-case percent-encoding, and everything else unchanged.
     fn as_opensc_prints_them(&self) -> String {
         let names = ["model", "manufacturer", "serial", "token"];
         let field = |name: &str, value: &[u8]| {
@@ -24,7 +24,7 @@ impl Fields {
         format!("pkcs11:{}", fields.join(";"))
     }
 
-    /// As a program prints them that encodes every byte of each field, padding included.
+    /// As a program prints them that encodes every byte of each field, including padding.
     fn as_bytes(&self, padding: u8) -> String {
         let names = [("model", 16), ("manufacturer", 32), ("serial", 16), ("token", 32)];
         let field = |name: &str, length: usize, value: &[u8]| {

@@ -1,4 +1,4 @@
-//! `verify`: what it accepts, and the rule that it names.
+//! `verify`: the requests that it accepts, and the rule that it names.
 
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ fn an_old_request_is_stale_and_a_foreign_root_no_root() {
     let stand = Stand::new();
     let other = Stand::with(&["--label", "other"]);
     let request = stand.sign(&[]).ok();
-    // A clock that moves in whole seconds: zero seconds of age hold only within the second of the signature.
+    // The clock counts whole seconds: an age of zero is only true within the second of the signature.
     let stale = loop {
         let run = stand.run_with_input(&["verify", "--max-age", "0s"], &request);
         if run.code != 0 {

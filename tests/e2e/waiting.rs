@@ -1,4 +1,4 @@
-//! Nobody is held up by others: by clients that wait, leave or do not go on, or by a module that says half or too much.
+//! No client blocks another one: clients that wait, leave or stop, and modules that send half a reply or too much.
 
 use std::io::Write as _;
 use std::os::unix::net::UnixListener;
@@ -13,11 +13,11 @@ const REQUEST: &str = "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r
 #[test]
 fn a_thousand_idle_connections_and_half_sent_requests_do_not_stop_service() {
     let stand = Stand::new();
-    // The clients of this test are more files than a process may open by default.
+    // This test needs more descriptors than a process may open by default.
     let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     files.current = files.maximum;
     rustix::process::setrlimit(rustix::process::Resource::Nofile, files).unwrap();
-    // As a service has it by default; and with hardly any at all.
+    // With a service's default limit, and with a very small one.
     for limit in ["1024:", "256:256"] {
         let mut command = Command::new("prlimit");
         command.args([&format!("--nofile={limit}"), BINARY]).args(Agent::arguments(&stand, &[]));
@@ -106,7 +106,7 @@ fn nobody_who_does_not_go_on_holds_up_the_end() {
             client
         })
         .collect();
-    // One that asks and asks, and never reads.
+    // A client that sends requests and never reads.
     let mut deaf = Client::connect(&agent.socket);
     deaf.stream.set_nonblocking(true).unwrap();
     while deaf.stream.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").is_ok() {}
@@ -142,14 +142,14 @@ fn half_an_answer_and_a_forged_one_hold_up_nobody_but_their_request() {
         let agent = Agent::ready(&stand, &["--call-timeout", "3s", "--request-timeout", "10s"]);
         agent.payload();
         std::thread::scope(|scope| {
-            // Once more on a new worker, where the same happens from its second signature on.
+            // Again on a new worker, where the same happens from its second signature on.
             let asked = scope.spawn(|| assert_eq!(agent.ask("POST", "/sign", "{}").status, 200));
             let mut answered = 0;
             while !asked.is_finished() {
                 assert_eq!(agent.ask("GET", "/healthz", "").status, 200);
                 answered += 1;
             }
-            // An agent that waits for the module answers one or two, before and after.
+            // An agent that waits for the module would answer only one or two.
             assert!(answered > 20, "{fault}: {answered}");
         });
         assert!(stand.calls("C_Sign") >= 3, "{fault}");
@@ -166,7 +166,7 @@ fn clients_that_leave_take_nothing_from_those_who_stay() {
         for client in &mut clients {
             client.stream.write_all(REQUEST.as_bytes()).unwrap();
         }
-        // Whoever is in hand, ahead or in the queue.
+        // The requests in progress, sent ahead, or in the queue.
         let stay: Vec<Client> =
             clients.into_iter().enumerate().filter(|(at, _)| (at + round) % 3 != 0).map(|(_, one)| one).collect();
         for mut client in stay {

@@ -1,4 +1,4 @@
-//! `docs/enrolment.md`, each of its commands as it stands, typed by somebody who has nothing but the guide.
+//! Every command of `docs/enrolment.md`, exactly as printed, typed by a person who has only that page.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use crate::piv_card::Card;
 use crate::stack::make_ca;
 use crate::stand::{BINARY, EXTENSIONS, Stand, same_environment, tool};
 
-/// The commands of the guide's blocks with any of these marks, in their order.
+/// The commands in the page's blocks with any of these marks, in order.
 fn commands(marks: &[&str]) -> String {
     let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/enrolment.md")).unwrap();
     let mut found = String::new();
@@ -21,13 +21,13 @@ fn commands(marks: &[&str]) -> String {
     found
 }
 
-/// Where the guide is followed.
+/// The host and user of the guide's reader.
 enum Place {
     /// SoftHSM2.
     Host,
-    /// SoftHSM2, by a user of the host who is in no group.
+    /// SoftHSM2, for a user without special groups.
     AsUser(&'static str),
-    /// Where a YubiKey is in the reader.
+    /// A host with a YubiKey in the reader.
     Card(Card),
 }
 
@@ -62,7 +62,7 @@ impl Newcomer {
         Self { stand, place, typed: String::new() }
     }
 
-    /// An old key with a certificate, in all forms in which people have them.
+    /// An old key with a certificate, in all usual file forms.
     fn with_old_files(self) -> Self {
         let stand = &self.stand;
         stand.tool("openssl", &["genrsa", "-aes256", "-passout", "file:password", "-out", "old.key", "2048"]);
@@ -77,7 +77,7 @@ impl Newcomer {
         self
     }
 
-    /// Types the commands of the next blocks, in the shell that typed those before.
+    /// Types the commands of the next blocks into the same shell.
     fn types(mut self, marks: &[&str]) -> Self {
         let commands = commands(marks);
         assert!(!commands.is_empty(), "{marks:?}");
@@ -85,7 +85,7 @@ impl Newcomer {
         self
     }
 
-    /// Has typed it all; what the terminal showed.
+    /// Ends the input, and returns the terminal's output.
     #[track_caller]
     fn done(self) -> String {
         let script = self.stand.write("typed.sh", &self.typed);
@@ -98,7 +98,7 @@ impl Newcomer {
         let exp = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stacks/guide.exp");
         command.args([exp, &script]).current_dir(self.stand.path());
         same_environment(&mut command, &inner);
-        // Nothing is configured for this user.
+        // This user has no configuration.
         command.env_remove("CBA_AGENT_MODULE").env_remove("SOFTHSM2_CONF");
         let directory = std::path::Path::new(BINARY).parent().unwrap().display().to_string();
         command.env("PATH", format!("{directory}:{}", std::env::var("PATH").unwrap()));
@@ -116,7 +116,7 @@ impl Newcomer {
     }
 }
 
-/// `expect`, run by a user to whom everything in the stand belongs.
+/// `expect`, run by a user who owns everything in the stand.
 fn as_user(stand: &Stand, user: &str) -> Command {
     tool(Command::new("chown").args(["-R", user]).arg(stand.path()));
     for place in [stand.path(), std::path::Path::new(BINARY)] {
@@ -132,7 +132,7 @@ fn as_user(stand: &Stand, user: &str) -> Command {
 #[test]
 fn a_key_made_in_softhsm2_becomes_a_verified_request() {
     let mut newcomer = Newcomer::with_softhsm2();
-    // Outside the group softhsm, to which the directory of Debian's package belongs.
+    // Outside the group softhsm, which owns the directory of Debian's package.
     newcomer.place = Place::AsUser("20001");
     let shown = newcomer.types(&["softhsm2", "ca", "check", "finish"]).done();
     assert!(shown.contains("CKM_RSA_PKCS_KEY_PAIR_GEN"), "{shown}");
@@ -142,7 +142,7 @@ fn a_key_made_in_softhsm2_becomes_a_verified_request() {
 fn openssls_engine_makes_the_request_too() {
     let all = commands(&["softhsm2", "openssl", "engine", "ca", "check", "finish"]);
     let mut newcomer = Newcomer::with_softhsm2();
-    // In the place of GnuTLS, and before the CA has to sign.
+    // Instead of GnuTLS, and before the CA must sign.
     let (before, rest) = all.split_once("certtool ").unwrap();
     let rest = rest.split_once("anaplan.csr\n").unwrap().1;
     let (ca, rest) = rest.split_once("cat > anaplan.cnf").unwrap();
@@ -164,7 +164,7 @@ fn a_key_made_in_a_yubikey_becomes_a_verified_request() {
     Newcomer::with_yubikey().types(&["yubikey", "ca", "check", "finish"]).done();
 }
 
-/// The commands that make a SoftHSM2 token, without the one that makes a key in it.
+/// The commands that make a SoftHSM2 token, without the one that makes a key.
 fn empty_token() -> String {
     let all = commands(&["softhsm2"]);
     let (made, _) = all.split_once("pkcs11-tool --module \"$module\" --token-label anaplan --login \\\n").unwrap();

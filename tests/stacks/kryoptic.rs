@@ -1,4 +1,4 @@
-//! kryoptic: a software token that locks its PIN for real, at the tenth wrong one.
+//! kryoptic: a software token that really locks its PIN, at the tenth wrong one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ pub(crate) struct Kryoptic {
     module: PathBuf,
 }
 
-/// Builds a crate of the tests' own for all stacks, and returns the directory of what was built.
+/// Builds a separate test crate for all stacks, and returns the output directory.
 pub(crate) fn build(name: &str) -> PathBuf {
     stand::build(name, &Path::new(env!("CARGO_TARGET_TMPDIR")).join("stacks"))
 }

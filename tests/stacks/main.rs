@@ -1,7 +1,7 @@
-//! The same scenarios on every stack that could be had: one table, and one description a stack.
+//! The same scenarios on every available stack: one table, and one description for each stack.
 //!
-//! A new stack is one more description ([`stack::Stack`]) and one more line of the table below. Nothing is skipped: what
-//! cannot come up fails with its reason.
+//! A new stack is one more description ([`stack::Stack`]) and one more line in the table below. No stack is skipped: a stack that cannot
+//! start fails with its reason.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -29,7 +29,7 @@ mod softhsm2;
 mod spy;
 mod stack;
 
-/// One test for each scenario, and for each that is named besides, on the stack that the expression makes.
+/// One test for each scenario, and for each additional one, on the stack that the expression makes.
 macro_rules! on_stack {
     ($name:ident, $make:expr $(, $besides:ident)*) => {
         on_stack!(@each $name, $make, [
@@ -61,7 +61,7 @@ macro_rules! on_stack {
 }
 
 on_stack!(on_softhsm2, crate::softhsm2::SoftHsm2::new(), asks_the_module_nothing_but_reading_login_and_signing);
-// Without the spy: the one at hand does not see through an interface of PKCS#11 3.2.
+// Without pkcs11-spy: the installed one does not support an interface of PKCS#11 3.2.
 on_stack!(on_kryoptic, crate::kryoptic::Kryoptic::new());
 on_stack!(on_p11_kit_remote, crate::p11_kit::Remote::new(), asks_the_module_nothing_but_reading_login_and_signing);
 on_stack!(

@@ -70,13 +70,13 @@ impl Stack for Remote {
 
     fn take_out(&mut self) {
         if let Some(mut server) = self.server.take() {
-            // The server has a process for each client; all of them are its group.
+            // The server has a process for each client. All are in its process group.
             tool(Command::new("kill").args(["-KILL", "--", &format!("-{}", server.id())]));
             server.wait().unwrap();
         }
     }
 
-    /// The server says its address on standard output once it listens.
+    /// The server prints its address when it listens.
     fn put_back(&mut self) {
         self.serve(&softhsm_module());
     }

@@ -1,4 +1,4 @@
-//! A PIV card as a YubiKey is seen, through both of the modules that people use; and what only a card can do.
+//! A PIV card that looks like a YubiKey, through both usual modules, and the behaviour that only a card has.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -157,7 +157,8 @@ fn a_card_error_is_exit_6_and_no_wrong_pin() {
         assert_eq!(run.code, 6, "{module}: {run:?}");
         run.failed(6);
         piv.card.tell("fail 6f00 0");
-        // ykcs11's logout leaves the card verified, and such a card names no number; taking it out ends that.
+        // ykcs11's logout leaves the card verified, and a verified card reports no number of tries. Removing the card
+        // ends that.
         piv.take_out();
         piv.put_back();
         assert_eq!(piv.card.tries_left(), 3);
@@ -179,14 +180,14 @@ fn a_restarted_pcscd_is_no_matter() {
 fn ten_thousand_requests_while_workers_die_and_the_card_comes_and_goes() {
     let mut piv = Piv::by("ykcs11");
     let key = piv.plain_key();
-    // One worker: where several share a card, the end of one in a transaction fails the login of another.
+    // One worker: where several share a card, the end of one inside a transaction fails another's login.
     let agent = serve(&mut piv, &key, &[]);
     let judge = Judge::of(&piv.stand, &agent.payload());
     let mut seed = Seed::of_this_run();
     let mut removals = vec![seed.between(6_000, 8_500), seed.between(2_500, 5_500)];
     let (mut at_first, mut back) = (0, None);
     let tally = load(&agent, &judge, (64, 10_000), |progress| {
-        // A worker takes about a second to come up on a card.
+        // A worker needs about a second to start on a card.
         let killed = kill_workers(&agent, seed.milliseconds(400, 600), progress, |done| {
             if at_first == 0 && done >= 2_000 {
                 at_first = agent.memory();
@@ -223,7 +224,7 @@ fn a_restarted_pcscd_is_no_matter_to_an_agent() {
         let mut agent = serve(&mut piv, &key, &["--call-timeout", "5s"]);
         let judge = Judge::of(&piv.stand, &agent.payload());
         piv.card.restart_pcscd();
-        // The first to ask may be the one that finds out.
+        // The first request may be the one that finds the change.
         while agent.ask("POST", "/sign", "{}").status != 200 {
             agent.hear("STATUS=");
         }
@@ -231,8 +232,8 @@ fn a_restarted_pcscd_is_no_matter_to_an_agent() {
     }
 }
 
-/// Gives the card a certificate with another name, as a renewal does; `new_holder` writes the identifier of the card's
-/// holder anew, as ykman does with each certificate.
+/// Gives the card a certificate with another name, like a renewal. `new_holder` also changes the identifier of the
+/// card's holder, as ykman does with each certificate.
 fn renew(piv: &mut Piv, name: &str, new_holder: bool) {
     let tool = |piv: &Piv, arguments: &[&str]| tool(piv.card.on_host("yubico-piv-tool").args(arguments));
     let old = tool(piv, &["-a", "read-certificate", "-s", "9a"]);
@@ -294,7 +295,7 @@ fn two_modules_on_one_card_spend_no_more_tries_than_one() {
         let other = ["--module", second];
         let error = piv.sign(&piv.plain_key(), &wrong, &other).failed(4);
         assert!(error.contains("no login is tried") && error.contains("it may be the same token"), "{error}");
-        // A changed file is tried once, by whichever module, and then nobody but a person.
+        // A changed file gets one try, through any module. After that only a person may log in.
         piv.stand.write("wrong", "765432");
         piv.sign(&piv.plain_key(), &wrong, &other).failed(4);
         assert_eq!(piv.card.tries_left(), 1);
@@ -329,7 +330,7 @@ fn an_agent_takes_its_card_back_after_a_renewal_and_no_other_card() {
     let key = piv.plain_key();
     let agent = serve(&mut piv, &key, &["--call-timeout", "8s"]);
     agent.payload();
-    // Only the label changes with the certificate, and the label is not the token's identity.
+    // Only the label changes with the certificate. The label does not identify the token.
     renew(&mut piv, "renewed", false);
     until(|| agent.ask("POST", "/sign", "{}").status == 200);
     // A card with another serial number may be another card.

@@ -1,4 +1,4 @@
-//! The software PIV card on a host of its own: private pcscd, private reader.
+//! The software PIV card on a separate host: private pcscd, private reader.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,7 @@ use crate::kryoptic::build;
 use crate::stack::make_ca;
 use crate::stand::{EXTENSIONS, Stand, tool};
 
-/// A running card. Its keys are in slots 9a (ID 01) and 9c (ID 02, PIN for each signature).
+/// A running card, with keys in slots 9a (ID 01) and 9c (ID 02, a PIN for each signature).
 pub(crate) struct Card {
     host: Child,
     input: Option<ChildStdin>,
@@ -30,7 +30,7 @@ impl Card {
         Self::boot(stand.path())
     }
 
-    /// A card as it comes from the factory.
+    /// A card from the factory.
     pub(crate) fn fresh(stand: &Stand) -> Self {
         Self::boot(stand.path())
     }
@@ -68,7 +68,7 @@ impl Card {
         command
     }
 
-    /// Tells the emulator: `plug`, `unplug`, `begun`, `delay MS`, `fail SW N`.
+    /// Sends the emulator a command: `plug`, `unplug`, `begun`, `delay MS`, `fail SW N`.
     pub(crate) fn tell(&self, word: &str) -> String {
         let mut control = UnixStream::connect(self.directory.join("ctl")).unwrap();
         writeln!(control, "{word}").unwrap();
@@ -81,12 +81,12 @@ impl Card {
     pub(crate) fn restart_pcscd(&mut self) {
         writeln!(self.input.as_mut().unwrap(), "pcscd").unwrap();
         self.hear("serving");
-        // The reader went with the daemon, and the card with the reader.
+        // The reader disappeared with the daemon, and the card with the reader.
         self.tell("plug");
         self.hear("ready");
     }
 
-    /// How many tries the card itself says are left.
+    /// The number of tries left, from the card.
     pub(crate) fn tries_left(&self) -> u32 {
         let status = tool(self.on_host("yubico-piv-tool").args(["-a", "status"]));
         let line = status.lines().find(|line| line.starts_with("PIN tries left"));
@@ -94,7 +94,7 @@ impl Card {
         tries.unwrap_or_else(|| panic!("no number of tries: {status}"))
     }
 
-    /// Waits until other people's program sees the token, or sees it no more.
+    /// Waits until another program sees the token, or no longer sees it.
     pub(crate) fn await_token(&self, there: bool) {
         let module = "/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so";
         let seen = || {
@@ -117,7 +117,7 @@ impl Drop for Card {
     }
 }
 
-/// Keys and certificates in both slots, made by yubico-piv-tool as an owner would.
+/// Keys and certificates in both slots, made with yubico-piv-tool as an owner does.
 fn provision() -> PathBuf {
     // A stand for its tools; its directory is kept for the copies of this process.
     let stand = Stand::empty();

@@ -1,4 +1,4 @@
-//! What every stack must do, whatever it is.
+//! The scenarios for every stack.
 
 use std::process::Stdio;
 
@@ -13,7 +13,7 @@ use crate::spy;
 use crate::stack::Stack;
 use crate::stand::Run;
 
-/// openssl's judgement of a request's signature by the certificate of its own header.
+/// Verifies a request's signature with openssl and the certificate in its header.
 #[track_caller]
 fn openssl_accepts(stack: &mut dyn Stack, run: Run) {
     let request: Value = serde_json::from_str(&run.ok()).unwrap();
@@ -132,7 +132,7 @@ pub(crate) fn ten_unattended_runs_with_a_wrong_pin_spend_one_try(stack: &mut dyn
         refused += usize::from(error.contains("CKR_PIN_INCORRECT"));
     }
     assert_eq!(refused, 1, "tries spent");
-    // The token agrees that it is not locked, and how many tries are left where it can say so.
+    // The token reports that it is not locked, and the tries left if it can.
     stack.run(&["pin-fuse", "--reset"]).ok();
     let source = right(stack);
     let run = stack.sign(&key, &source, &[]);
@@ -143,7 +143,7 @@ pub(crate) fn ten_unattended_runs_with_a_wrong_pin_spend_one_try(stack: &mut dyn
 pub(crate) fn says_that_a_locked_pin_is_locked(stack: &mut dyn Stack) {
     let (key, source) = (stack.plain_key(), right(stack));
     let Some(tries) = stack.tries() else {
-        // A token that never locks still takes the right PIN after many wrong ones.
+        // A token that never locks accepts the right PIN after many wrong ones.
         for _ in 0..12 {
             wrong_login(stack);
         }
@@ -158,7 +158,7 @@ pub(crate) fn says_that_a_locked_pin_is_locked(stack: &mut dyn Stack) {
     assert!(error.contains("unblock"), "{error}");
 }
 
-/// A wrong PIN by somebody else's program, which has no fuse.
+/// A wrong PIN from another program, which has no fuse.
 fn wrong_login(stack: &dyn Stack) {
     let mut command = stack.other("pkcs11-tool");
     command.args(["--module", &stack.module(), "--login", "--pin", "654321", "--list-objects", "--type", "privkey"]);
@@ -190,7 +190,7 @@ pub(crate) fn survives_a_lost_token_and_works_when_it_is_back(stack: &mut dyn St
     openssl_accepts(stack, run);
 }
 
-/// An agent on the key of these flags, which is logged in.
+/// An agent on the key of these flags, after its login.
 pub(crate) fn serve(stack: &mut dyn Stack, key: &[String], more: &[&str]) -> Agent {
     let more: Vec<&str> = key.iter().map(String::as_str).chain(more.iter().copied()).collect();
     let arguments = Agent::arguments(stack.stand(), &more);
@@ -206,10 +206,10 @@ pub(crate) fn serves_and_recovers_from_a_lost_token_by_itself(stack: &mut dyn St
     let judge = Judge::of(stack.stand(), &agent.payload());
     judge.accept(&agent.payload());
     for _ in 0..2 {
-        // SoftHSM2 can lose its token where a process is killed in a login.
+        // SoftHSM2 can lose its token if a process is killed during a login.
         until(|| agent.ask("GET", "/metrics", "").body.contains("cba_agent_workers{state=\"starting\"} 0\n"));
         stack.take_out();
-        // A token in memory may sign on until its worker is gone; nothing else may.
+        // A removed token may sign from memory until its worker ends. Nothing else may succeed.
         for worker in agent.workers() {
             agent.kill_worker(worker);
         }

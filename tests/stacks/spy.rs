@@ -1,4 +1,4 @@
-//! What the module is asked, recorded by pkcs11-spy and held against a list of what it may be asked.
+//! The calls of a module, recorded by pkcs11-spy and compared with a list of allowed calls.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -28,7 +28,7 @@ const READING: [&str; 15] = [
 
 const FINDING: [&str; 2] = ["C_FindObjectsInit", "C_FindObjectsFinal"];
 const LOGIN: [&str; 2] = ["C_Login", "C_Logout"];
-/// In one part, or in two where the module keeps a state for each load of it.
+/// In one part, or in two where the module keeps a separate state for each load.
 const SIGNING: [&str; 4] = ["C_SignInit", "C_Sign", "C_SignUpdate", "C_SignFinal"];
 
 /// Attributes that hold a private key.
@@ -45,7 +45,7 @@ fn module() -> String {
     found.expect("pkcs11-spy is not installed: apt-get install opensc-pkcs11").to_owned()
 }
 
-/// Runs the agent through the spy; returns the log, which holds the PIN and is deleted.
+/// Runs the agent through the spy. Returns the log, and deletes it, since it holds the PIN.
 pub(crate) fn record(stack: &mut dyn Stack, arguments: &[&str]) -> String {
     let real = stack.module();
     let log = stack.stand().write("spy.log", "");
@@ -63,7 +63,7 @@ pub(crate) fn record(stack: &mut dyn Stack, arguments: &[&str]) -> String {
     text
 }
 
-/// Holds a log against the list.
+/// Compares a log with the list.
 #[track_caller]
 pub(crate) fn check(log: &str, may_log_in: bool, may_sign: bool) {
     let call = |line: &str| {

@@ -1,31 +1,31 @@
-//! What a scenario needs to know of a stack.
+//! The interface between a scenario and a stack.
 
 use std::process::Command;
 
 use crate::deadline::Finish as _;
 use crate::stand::{Run, Stand};
 
-/// A token of one kind, with everything that differs from kind to kind.
+/// A token of one kind, with all differences between kinds.
 pub(crate) trait Stack {
-    /// The directory, and the environment of every run of the agent.
+    /// The directory and the environment of every run.
     fn stand(&mut self) -> &mut Stand;
 
     /// A run of the agent where this stack's token can be reached.
     fn command(&self, arguments: &[&str]) -> Command;
 
-    /// Flags that choose the key that needs one login.
+    /// Options that select the key with one login.
     fn plain_key(&self) -> Vec<String>;
 
-    /// Flags that choose the key that needs a login for each signature.
+    /// Options that select the key with a login for each signature.
     fn always_authenticate_key(&self) -> Vec<String>;
 
-    /// The module, for other people's programs.
+    /// The module, for other programs.
     fn module(&self) -> String;
 
-    /// Wrong PINs until the token locks; `None` for one that never does.
+    /// The number of wrong PINs that lock the token; `None` if it never locks.
     fn tries(&self) -> Option<usize>;
 
-    /// Another program at the same place as the agent.
+    /// Another program on the agent's host.
     fn other(&self, program: &str) -> Command;
 
     /// Takes the token away.
@@ -47,7 +47,7 @@ pub(crate) trait Stack {
     }
 }
 
-/// A CA for [`Stand::issue`], where none was provisioned.
+/// A CA for [`Stand::issue`], if none was provisioned.
 pub(crate) fn make_ca(stand: &Stand) {
     let files = ["-subj", "/CN=test CA", "-days", "30", "-keyout", "ca.key", "-out", "ca.pem"];
     stand.tool("openssl", &[&["req", "-x509", "-newkey", "rsa:2048", "-nodes"][..], &files].concat());

@@ -1,15 +1,15 @@
-//! What a module that was taken over would try, at its load and at `C_Sign`: one line for each on standard error, as
-//! `attack at load: exec: EPERM`, or `done` where nothing stopped it.
+//! The attacks of a hostile module, at its load and at `C_Sign`. It prints one line for each on stderr, such as `attack at load: exec:
+//! EPERM`, or `done` for a successful attack.
 //!
-//! `FAULTY_AGENT` is the socket of another agent, which is asked for a payload. `FAULTY_PREY` is a directory with `secret`, a
-//! file to read, `prey`, a file to change, and room for a file to write. Nothing else is changed where an attack succeeds.
+//! `FAULTY_AGENT` is the socket of another agent, which is asked for a payload. `FAULTY_PREY` is a directory with `secret`, a file to read,
+//! `prey`, a file to change, and room for a new file. A successful attack changes nothing else.
 
 use std::ffi::{CString, c_int, c_long, c_void};
 use std::io::{Error, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::ptr::{null, null_mut};
 
-/// Runs as the library is loaded, before its loader gets it.
+/// Runs when the library is loaded, before `dlopen` returns.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static AT_LOAD: extern "C" fn() = {
@@ -21,7 +21,7 @@ static AT_LOAD: extern "C" fn() = {
     at_load
 };
 
-/// Tries everything, after the load in a thread of its own too.
+/// Tries everything; after the load also in a separate thread.
 pub(crate) fn all(when: &str) {
     let prey = |name: &str| CString::new(std::env::var("FAULTY_PREY").expect("FAULTY_PREY") + "/" + name).unwrap();
     let (secret, new, program) = (prey("secret"), prey(when), c"/bin/true");
@@ -35,7 +35,7 @@ pub(crate) fn all(when: &str) {
         };
         eprintln!("attack at {when}: {what}: {how}");
     };
-    // SAFETY: system calls with valid pointers, or none; what they give is not used.
+    // SAFETY: system calls with valid pointers, or none. Their results are not used.
     unsafe {
         let front = libc::getppid();
         let mut byte = 0_u8;
@@ -57,7 +57,7 @@ pub(crate) fn all(when: &str) {
         say("packet", libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).into());
         say("unix", libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0).into());
         say("ptrace", libc::ptrace(libc::PTRACE_SEIZE, front, null_mut::<c_void>(), null_mut::<c_void>()));
-        // An address that is not mapped there is one that might have been read.
+        // An error about an unmapped address means that the read was allowed.
         let read = libc::process_vm_readv(front, &own, 1, &other, 1, 0) as c_long;
         let unmapped = read < 0 && Error::last_os_error().raw_os_error() == Some(libc::EFAULT);
         say("process_vm_readv", if unmapped { 0 } else { read });
@@ -91,7 +91,7 @@ fn ask(socket: &str) -> std::io::Result<String> {
 
 /// A child that ends at once.
 unsafe fn fork() -> c_long {
-    // SAFETY: the child makes one system call, which is allowed after a fork.
+    // SAFETY: the child makes one system call that is allowed after a fork.
     unsafe {
         match libc::fork() {
             0 => libc::_exit(0),
@@ -101,9 +101,9 @@ unsafe fn fork() -> c_long {
     }
 }
 
-/// A program in a child that shares the memory until then, as posix_spawn(3) does it, so that its error is seen.
+/// Runs a program in a child with shared memory, as posix_spawn(3) does, so that its error is visible.
 unsafe fn exec(program: *const libc::c_char) -> c_long {
-    // SAFETY: the arguments end with null; the call does not return where it succeeds, so it is made in a child.
+    // SAFETY: the arguments end with null. The call does not return on success, so a child makes it.
     unsafe {
         let mut child = 0;
         let error = libc::posix_spawn(

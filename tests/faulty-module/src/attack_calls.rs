@@ -1,15 +1,15 @@
-//! System calls that reach beyond the process: inodes, the parent, other processes, and sockets that no family names.
+//! System calls that affect more than the process: inodes, the parent, other processes, and sockets of unusual families.
 //!
-//! Each is made so that it changes nothing where it succeeds, except on files of `FAULTY_PREY`.
+//! A successful call changes nothing except files of `FAULTY_PREY`.
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::io::Write as _;
 use std::ptr::{null, null_mut};
 
-/// Makes each call, and says its name and result.
+/// Makes each call, and reports its name and result.
 ///
 /// # Safety
-/// `secret` and `readable` are paths; the first is the prey's, the second one that every profile may read.
+/// `secret` and `readable` are paths: a file of the prey, and a file that every profile may read.
 pub(crate) unsafe fn all(secret: &CStr, readable: &CStr, say: &dyn Fn(&str, c_long)) {
     // SAFETY: as the caller promises; every other pointer is to a local.
     unsafe {
@@ -56,10 +56,10 @@ unsafe fn open_files(secret: *const c_char, readable: *const c_char, say: &dyn F
     const NEITHER: c_int = libc::O_ACCMODE;
     // SAFETY: paths that end with null, and locals.
     unsafe {
-        // Landlock asks for no right where a file is opened for neither reading nor writing.
+        // Landlock checks no right for a file that is opened for neither reading nor writing.
         say("open for neither", libc::open(secret, NEITHER).into());
         say("truncate by opening for neither", libc::open(secret, NEITHER | libc::O_TRUNC).into());
-        // Nothing is cut off a file that is not writable, or empty.
+        // A read-only or empty file loses nothing.
         say("truncate by opening to read", libc::open(secret, libc::O_RDONLY | libc::O_TRUNC).into());
         let file = libc::open(readable, libc::O_RDONLY);
         let mut status: libc::stat = std::mem::zeroed();
@@ -122,9 +122,9 @@ unsafe fn parent(say: &dyn Fn(&str, c_long)) {
     }
 }
 
-/// What would undo that this process ends with its parent.
+/// Calls that would let this process outlive its parent.
 unsafe fn own_end(say: &dyn Fn(&str, c_long)) {
-    // SAFETY: locals; the signal's action is put back.
+    // SAFETY: locals. The signal's action is restored.
     unsafe {
         let mut before: libc::sigaction = std::mem::zeroed();
         let mut ignored: libc::sigaction = std::mem::zeroed();
@@ -133,7 +133,7 @@ unsafe fn own_end(say: &dyn Fn(&str, c_long)) {
         libc::sigaction(libc::SIGSTKFLT, &before, null_mut());
         let mut signal: c_int = 0;
         libc::prctl(libc::PR_GET_PDEATHSIG, &mut signal);
-        // A process without the sandbox has this signal, so that nothing changes there.
+        // A process without the sandbox has this signal already, so nothing changes.
         say("parent-death signal", libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGSTKFLT).into());
         libc::prctl(libc::PR_SET_PDEATHSIG, signal);
         say("user", libc::syscall(libc::SYS_setresuid, -1, libc::geteuid(), -1));
@@ -153,8 +153,8 @@ unsafe fn sockets(say: &dyn Fn(&str, c_long)) {
     }
 }
 
-/// Starts a process, as far as that is allowed, and has this one and that one ignore and block the signal that ends a
-/// worker with its parent. Both end by themselves after a while.
+/// Starts a process, if allowed. Both processes ignore and block the signal that ends a worker with its parent. Both
+/// end after a while.
 pub(crate) fn outlive() {
     // SAFETY: locals; the child makes calls that are allowed after a fork.
     unsafe {

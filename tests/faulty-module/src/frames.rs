@@ -1,11 +1,11 @@
-//! Frames that the module writes to the parent itself, as the worker's code would.
+//! Frames that the module writes to the parent, in the worker's format.
 
 use std::sync::Mutex;
 
-/// The first message that was signed, in its frame.
+/// The first signed message, in its frame.
 static FIRST: Mutex<Option<String>> = Mutex::new(None);
 
-/// Sends bytes on every socket of the process; whatever is no socket refuses them.
+/// Sends bytes on every socket of the process. Other descriptors refuse them.
 pub(crate) fn send(bytes: &[u8]) {
     for descriptor in 3..32 {
         let mut rest = bytes;
@@ -30,7 +30,7 @@ pub(crate) fn send_file() {
     text.lines().for_each(|line| send_frame(line.as_bytes()));
 }
 
-/// Where the first frame of all processes is kept.
+/// The file with the first frame of all processes.
 fn shared_file() -> String {
     std::env::var("FAULTY_LOG").expect("FAULTY_LOG") + ".first"
 }
@@ -46,7 +46,7 @@ pub(crate) fn remember(message: &[u8], signature: &[u8]) {
     first.get_or_insert(frame);
 }
 
-/// Sends the first signed message, of this process or `of_all`, as the answer to another request, and never returns.
+/// Sends the first signed message, of this process or `of_all`, as the reply to another request. Never returns.
 pub(crate) fn repeat(of_all: bool) {
     let own = FIRST.lock().unwrap().clone();
     if let Some(frame) = own.or_else(|| std::fs::read_to_string(shared_file()).ok().filter(|_| of_all)) {

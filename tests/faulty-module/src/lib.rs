@@ -63,7 +63,7 @@ mod frames;
 mod odd;
 mod wrap;
 
-/// What a rule does to a call.
+/// The effect of a rule on a call.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     Return(CK_RV),
@@ -96,7 +96,7 @@ pub(crate) static PLAN: LazyLock<Plan> = LazyLock::new(|| Plan::parse(&std::env:
 
 pub(crate) static REAL: LazyLock<(Pkcs11, CK_FUNCTION_LIST)> = LazyLock::new(|| {
     let path = std::env::var("FAULTY_MODULE").expect("FAULTY_MODULE names the module below");
-    // SAFETY: it is a PKCS#11 module, chosen by the test.
+    // SAFETY: it is a PKCS#11 module that the test selected.
     unsafe {
         let library = Pkcs11::new(path).expect("the module below loads");
         let mut list = std::ptr::null_mut();
@@ -106,7 +106,7 @@ pub(crate) static REAL: LazyLock<(Pkcs11, CK_FUNCTION_LIST)> = LazyLock::new(|| 
     }
 });
 
-/// Holds a lock from a session's begin to its end, or to that of the process; `false` where another one has it.
+/// Holds a lock from the begin to the end of a session, or of the process. `false` if another session holds it.
 fn one_session(call: &str) -> bool {
     static HELD: Mutex<Option<std::fs::File>> = Mutex::new(None);
     let mut held = HELD.lock().unwrap();
@@ -151,7 +151,7 @@ impl Plan {
         plan
     }
 
-    /// Counts a call, logs its name, and says what is to happen to it.
+    /// Counts a call, logs its name, and returns its fault.
     pub(crate) fn enter(&self, call: &'static str) -> Option<Fault> {
         let number = {
             let mut calls = self.calls.lock().unwrap();
@@ -183,7 +183,7 @@ impl Plan {
         self.words.iter().any(|own| own == word)
     }
 
-    /// The values of the words that begin so.
+    /// The values of the words with this beginning.
     pub(crate) fn values<'a>(&'a self, start: &'a str) -> impl Iterator<Item = &'a str> {
         self.words.iter().filter_map(move |word| word.strip_prefix(start))
     }
@@ -219,7 +219,7 @@ impl Fault {
         }
     }
 
-    /// Does what comes before the real call; a value to return instead of making it.
+    /// Runs before the real call. Returns a value to return instead of the call.
     pub(crate) fn before(&self) -> Option<CK_RV> {
         match self {
             Self::Return(value) => return Some(*value),
@@ -237,11 +237,12 @@ impl Fault {
                 frames::send(b"\0\0\0\x2a{\"Signed\":{\"message\":\"!\",\"signature\":\"!\"}}");
                 hang();
             }
-            // Faster than anybody reads.
+            // Faster than any reader.
             Self::Chatter => (0..8).for_each(|_| {
                 drop(std::thread::spawn(|| {
                     let lines = format!("nobody asked{}\n", ".".repeat(300)).repeat(200);
-                    // SAFETY: the bytes are there. Not by way of the standard library, which has one lock for all.
+                    // SAFETY: the bytes are valid. The standard library is not used, since it has one lock for all
+                    // threads.
                     loop {
                         unsafe { libc::write(2, lines.as_ptr().cast(), lines.len()) };
                     }
@@ -254,7 +255,7 @@ impl Fault {
             Self::Noise => {
                 println!("noise on standard output \u{1b}[31m");
                 eprintln!("noise on standard error");
-                // SAFETY: a constant text. The C library holds it back until the process ends, since this is a pipe.
+                // SAFETY: a constant text. The C library buffers it until the process ends, since this is a pipe.
                 unsafe { libc::puts(c"noise that was held back".as_ptr()) };
             }
             Self::Spawn => drop(std::process::Command::new("sleep").arg("600").spawn()),

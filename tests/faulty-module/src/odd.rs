@@ -1,11 +1,11 @@
-//! Answers that real modules give and that no standard wants: flags, clocks, missing attributes, padded values, attributes
-//! that are passed over.
+//! Answers of real modules that violate the standard: flags, clocks, missing attributes, padded values, ignored
+//! attributes.
 
 use cryptoki_sys::*;
 
 use crate::{PLAN, REAL, fill};
 
-/// `C_GetTokenInfo` with flags, serial, label and clock as told.
+/// `C_GetTokenInfo` with the flags, serial, label and clock of the rules.
 pub(crate) unsafe extern "C" fn token_info(slot: CK_SLOT_ID, info: CK_TOKEN_INFO_PTR) -> CK_RV {
     if let Some(value) = PLAN.enter("C_GetTokenInfo").and_then(|fault| fault.before()) {
         return value;
@@ -49,10 +49,10 @@ pub(crate) unsafe extern "C" fn token_info(slot: CK_SLOT_ID, info: CK_TOKEN_INFO
     CKR_OK
 }
 
-/// An empty reader before the others, whatever the caller asks for.
+/// An empty reader before the others, for any caller.
 const EMPTY: CK_SLOT_ID = 0;
 
-/// `C_GetSlotList` with an empty reader as told.
+/// `C_GetSlotList` with an empty reader, if a rule asks for it.
 pub(crate) unsafe extern "C" fn slot_list(present: CK_BBOOL, slots: CK_SLOT_ID_PTR, count: CK_ULONG_PTR) -> CK_RV {
     if let Some(value) = PLAN.enter("C_GetSlotList").and_then(|fault| fault.before()) {
         return value;
@@ -74,7 +74,7 @@ pub(crate) unsafe extern "C" fn slot_list(present: CK_BBOOL, slots: CK_SLOT_ID_P
     }
 }
 
-/// `C_GetSlotInfo` with an empty reader as told.
+/// `C_GetSlotInfo` with an empty reader, if a rule asks for it.
 pub(crate) unsafe extern "C" fn slot_info(slot: CK_SLOT_ID, info: CK_SLOT_INFO_PTR) -> CK_RV {
     if let Some(value) = PLAN.enter("C_GetSlotInfo").and_then(|fault| fault.before()) {
         return value;
@@ -90,7 +90,7 @@ pub(crate) unsafe extern "C" fn slot_info(slot: CK_SLOT_ID, info: CK_SLOT_INFO_P
     }
 }
 
-/// `C_GetInfo` with a library version as told.
+/// `C_GetInfo` with the library version of a rule.
 pub(crate) unsafe extern "C" fn info(info: CK_INFO_PTR) -> CK_RV {
     if let Some(value) = PLAN.enter("C_GetInfo").and_then(|fault| fault.before()) {
         return value;
@@ -107,7 +107,7 @@ pub(crate) unsafe extern "C" fn info(info: CK_INFO_PTR) -> CK_RV {
     }
 }
 
-/// `C_GetMechanismList` without the mechanisms taken away.
+/// `C_GetMechanismList` without the mechanisms that rules remove.
 pub(crate) unsafe extern "C" fn mechanism_list(
     slot: CK_SLOT_ID,
     list: CK_MECHANISM_TYPE_PTR,
@@ -134,7 +134,7 @@ pub(crate) unsafe extern "C" fn mechanism_list(
     CKR_OK
 }
 
-/// `C_GetAttributeValue` with private keys' attributes and certificates' padding as told.
+/// `C_GetAttributeValue` with the private keys' attributes and the certificates' padding of the rules.
 pub(crate) unsafe extern "C" fn attribute_value(
     session: CK_SESSION_HANDLE,
     object: CK_OBJECT_HANDLE,
@@ -191,7 +191,7 @@ pub(crate) unsafe extern "C" fn attribute_value(
     }
 }
 
-/// Answers with these bytes, as a module answers.
+/// Returns these bytes as a module does.
 unsafe fn give(one: &mut CK_ATTRIBUTE, room: CK_ULONG, bytes: &[u8]) -> CK_RV {
     one.ulValueLen = bytes.len() as CK_ULONG;
     if one.pValue.is_null() {

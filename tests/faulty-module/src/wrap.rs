@@ -79,7 +79,7 @@ unsafe extern "C" fn open_session(
     }
 }
 
-/// With another private key from the second call on, as a handle means after a reset.
+/// With another private key from the second call on, like a handle after a reset.
 unsafe extern "C" fn sign_init(
     session: CK_SESSION_HANDLE,
     mechanism: CK_MECHANISM_PTR,
@@ -94,7 +94,7 @@ unsafe extern "C" fn sign_init(
     REAL.1.C_SignInit.map_or(CKR_FUNCTION_NOT_SUPPORTED, |real| unsafe { real(session, mechanism, key) })
 }
 
-/// A private key that is not this one.
+/// Another private key.
 unsafe fn other_key(session: CK_SESSION_HANDLE, key: CK_OBJECT_HANDLE) -> CK_OBJECT_HANDLE {
     let (mut class, mut found, mut count) = (CKO_PRIVATE_KEY, [0; 8], 0);
     let length = size_of::<CK_OBJECT_CLASS>() as CK_ULONG;
@@ -148,7 +148,7 @@ unsafe extern "C" fn sign(
     }
 }
 
-/// What drivers do that take a signature for a number.
+/// Imitates drivers that treat a signature as a number.
 unsafe fn change_length(fault: Option<&Fault>, signature: CK_BYTE_PTR, written: CK_ULONG_PTR) {
     // SAFETY: the signature is as long as said, and the caller's buffer has room for one more byte.
     unsafe {

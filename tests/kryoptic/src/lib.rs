@@ -1,4 +1,4 @@
-//! kryoptic as a loadable module: the entry points of PKCS#11, and nothing else.
+//! kryoptic as a loadable module: only the entry points of PKCS#11.
 
 #![allow(non_snake_case)]
 
