@@ -82,6 +82,9 @@ fn processes(rules: &mut Rules, own: u64) {
 /// What the worker did to itself stays: no core, no debugger, an end with the parent.
 fn attributes(rules: &mut Rules) {
     const PR_GET_AUXV: c_int = 0x4155_5856;
+    // libc has these two on x86-64 alone, and the kernel on each architecture.
+    const PR_GET_SPECULATION_CTRL: c_int = 52;
+    const PR_SET_SPECULATION_CTRL: c_int = 53;
     let harmless = [
         libc::PR_GET_PDEATHSIG,
         libc::PR_SET_PDEATHSIG,
@@ -98,8 +101,8 @@ fn attributes(rules: &mut Rules) {
         libc::PR_GET_TID_ADDRESS,
         libc::PR_SET_THP_DISABLE,
         libc::PR_GET_THP_DISABLE,
-        libc::PR_GET_SPECULATION_CTRL,
-        libc::PR_SET_SPECULATION_CTRL,
+        PR_GET_SPECULATION_CTRL,
+        PR_SET_SPECULATION_CTRL,
         libc::PR_SET_VMA,
         // What 64-bit ARM offers to every program: vector lengths, pointer keys, tagged addresses.
         50,
