@@ -195,6 +195,9 @@ impl Explain for ConfigError {
                 vec![crate::pin::source::SOURCES.into(), "the value is not shown, since it may be a PIN".into()]
             }
             Self::Value { .. } => vec!["`cba-agent help COMMAND` describes each option".into()],
+            Self::UsualFile(_, error) | Self::File(_, error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                vec!["save the file as UTF-8 text".into()]
+            }
             Self::UsualFile(..) => vec![
                 "let this user read it, or name another with --config; HOME and XDG_CONFIG_HOME say where it is looked for".into(),
             ],

@@ -115,6 +115,7 @@ impl Settings {
                     let wanted = format!("the value {}", variables::leftover(OsStr::new("\r")).unwrap_or_default());
                     return Err(ConfigError::Value { by_flag: true, origin: format!("--{}", key.flag), wanted });
                 }
+                let values = if key.shape == Shape::List { values.iter().flat_map(parts).collect() } else { values };
                 settings.insert(key, Setting { values, origin: Origin::Flag });
             }
         }
@@ -221,6 +222,14 @@ impl Settings {
 
 const PIN_SOURCE: &str = "pin.source";
 
+/// The values of a list that one flag names, as a variable separates them. A path stays whole: it may hold a comma.
+fn parts(value: &String) -> Vec<String> {
+    if value.contains('/') || value.is_empty() {
+        return vec![value.clone()];
+    }
+    value.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+}
+
 /// A key's values for a report. The part of a URI from `?` on is left out: it says where a PIN is, or holds one.
 fn shown(key: &str, values: &[String]) -> String {
     let values = values.join(", ");
@@ -297,6 +306,11 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 
 fn read_from(file: &File) -> std::io::Result<String> {
     const LIMIT: u64 = 1 << 20;
-    let mut text = String::new();
-    file.take(LIMIT).read_to_string(&mut text).map(|_| text)
+    let mut bytes = Vec::new();
+    file.take(LIMIT).read_to_end(&mut bytes)?;
+    let refuse = |what: &str| std::io::Error::new(ErrorKind::InvalidData, what);
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) || bytes.contains(&0) {
+        return Err(refuse("it is UTF-16 text, or not text at all"));
+    }
+    String::from_utf8(bytes).map_err(|_| refuse("it is not UTF-8; it may be Latin-1 (ISO 8859-1) or Windows-1252"))
 }

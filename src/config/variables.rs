@@ -77,6 +77,9 @@ fn nearest(name: &str) -> Option<String> {
             || name.ends_with(&known[PREFIX.len() - 1..])
             || name == format!("{known}_FILE")
     });
+    // By its beginning, as in CBA_AGENT_STATE_DIRECTORY and CBA_AGENT_MODULE_PATH.
+    let part = part.or_else(|| all().find(|known| name.starts_with(known.as_str())));
+    let part = part.or_else(|| rest.starts_with("PIN").then(|| format!("{PREFIX}PIN_SOURCE")));
     let distance = |known: &String| strsim::damerau_levenshtein(&known[PREFIX.len()..], rest);
     part.or_else(|| all().filter(|known| distance(known) <= 1 + rest.len() / 4).min_by_key(distance))
 }
@@ -89,6 +92,8 @@ pub(super) fn leftover(value: &OsStr) -> Option<&'static str> {
         Some("ends in a carriage return, as in a file with Windows line ends: convert it, with dos2unix for example")
     } else if bytes.iter().any(u8::is_ascii_control) {
         Some("holds a line break or another control character")
+    } else if bytes.starts_with(b" ") || bytes.ends_with(b" ") {
+        Some("begins or ends with a space: write the value without")
     } else if is_quoted(b'"') || is_quoted(b'\'') {
         Some(
             "begins and ends with a quotation mark; only a shell takes them away (docker --env-file does not): write the value without",
@@ -121,6 +126,10 @@ mod tests {
             ("CBA_AGENT_PIN", "CBA_AGENT_PIN_SOURCE"),
             ("CBA_AGENT_MODUL", "CBA_AGENT_MODULE"),
             ("CBA_AGENT_SERVE_PIN_SOURCE", "CBA_AGENT_PIN_SOURCE"),
+            ("CBA_AGENT_STATE_DIRECTORY", "CBA_AGENT_STATE_DIR"),
+            ("CBA_AGENT_MODULE_PATH", "CBA_AGENT_MODULE"),
+            ("CBA_AGENT_PIN_FILE", "CBA_AGENT_PIN_SOURCE"),
+            ("CBA_AGENT_PINCODE", "CBA_AGENT_PIN_SOURCE"),
         ] {
             assert_eq!(nearest_of(name).as_deref(), Some(nearest), "{name}");
         }
@@ -148,6 +157,8 @@ mod tests {
             ("v2\r", "Windows"),
             ("\"v2\"\r", "Windows"),
             ("v2\n", "line break"),
+            ("v2 ", "a space"),
+            (" v2", "a space"),
         ] {
             assert!(leftover(OsStr::new(value)).is_some_and(|why| why.contains(cause)), "{value:?}");
         }

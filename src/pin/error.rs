@@ -41,8 +41,11 @@ pub enum PinError {
     #[error("no PIN came from {0} in time")]
     TimedOut(&'static str),
     /// A terminal would show what is typed.
-    #[error("standard input is a terminal, which would show the PIN")]
-    Visible,
+    #[error("{0} is a terminal, which would show the PIN")]
+    Visible(&'static str),
+    /// A device, such as `/dev/null`: it holds no PIN, and its mode is the system's.
+    #[error("the PIN file {0} is a device")]
+    Device(String),
     /// No terminal for a prompt, or no answer.
     #[error("no PIN was entered at the terminal")]
     Prompt(#[source] io::Error),
@@ -93,7 +96,10 @@ fn describe(why: Unfit) -> String {
         Unfit::Lines => "holds a line break: it has more than one line".into(),
         Unfit::Control => "holds a control character".into(),
         Unfit::Invisible => "holds an invisible character that no keyboard types".into(),
-        Unfit::NotUtf8 => "is not UTF-8; it may be Latin-1 (ISO 8859-1) or Windows-1252".into(),
+        Unfit::OuterSpace => {
+            "begins or ends with white space that a copied text leaves over, such as a no-break space (U+00A0)".into()
+        }
+        Unfit::NotUtf8(_) => "is not UTF-8; it may be Latin-1 (ISO 8859-1) or Windows-1252".into(),
         Unfit::Reserved => "is VERIFY_NONE or VERIFY_BIO, which ykcs11 takes for a command instead of a PIN".into(),
     }
 }
@@ -108,9 +114,9 @@ fn unfit_hint(from: &str, path: Option<&str>, why: Unfit) -> String {
     }
     let Some(path) = path else {
         return match (from, why) {
-            ("the prompt", Unfit::NotUtf8) => format!("{BEFORE}set the terminal to UTF-8, and type it again"),
+            ("the prompt", Unfit::NotUtf8(_)) => format!("{BEFORE}set the terminal to UTF-8, and type it again"),
             ("the prompt", _) => format!("{BEFORE}type it again without control keys"),
-            (_, Unfit::NotUtf8) => format!("{BEFORE}`iconv -f ISO-8859-1 -t UTF-8` converts it"),
+            (_, Unfit::NotUtf8(encoding)) => format!("{BEFORE}`iconv -f {encoding} -t UTF-8` converts it"),
             _ => format!("{BEFORE}{from} must hold the PIN alone, as UTF-8 text of one line without a byte order mark"),
         };
     };
@@ -120,8 +126,8 @@ fn unfit_hint(from: &str, path: Option<&str>, why: Unfit) -> String {
         Unfit::Wide(encoding) => format!(r"iconv -f {encoding} -t UTF-8 {path} | tr -d '\r'"),
         Unfit::CarriageReturn => format!(r"tr -d '\r' < {path}"),
         Unfit::Nul => format!(r"tr -d '\0' < {path}"),
-        Unfit::NotUtf8 => format!("iconv -f ISO-8859-1 -t UTF-8 {path}"),
-        Unfit::Lines | Unfit::Control | Unfit::Invisible | Unfit::Reserved => {
+        Unfit::NotUtf8(encoding) => format!("iconv -f {encoding} -t UTF-8 {path}"),
+        Unfit::Lines | Unfit::Control | Unfit::Invisible | Unfit::OuterSpace | Unfit::Reserved => {
             return format!(
                 "{BEFORE}the file must hold the PIN alone, with at most one newline at its end: \
                  `systemd-ask-password PIN: > {path}` writes it anew without showing it"
@@ -143,11 +149,18 @@ impl Explain for PinError {
         let hint = match self {
             Self::NoSource => SOURCES.to_owned(),
             Self::Background => format!("run it in the foreground, or name another source: {SOURCES}"),
+            Self::Device(_) => {
+                "no login was tried; name the file that holds the PIN, or use --pin-source prompt".to_owned()
+            }
             Self::WorldAccessible(path) => format!("chmod o-rwx {}", quoted(path)),
             Self::Unfit { from, path, why } => unfit_hint(from, path.as_deref(), *why),
             Self::NoFile(path) if unexpanded(&path.to_string_lossy()).is_some() => {
                 let sign = unexpanded(&path.to_string_lossy()).unwrap_or_default();
                 format!("nothing expands {sign} in file:PATH; write the whole path, such as file:/etc/cba-agent/pin")
+            }
+            Self::NoFile(path) if outer_character(path).is_some() => {
+                let what = outer_character(path).unwrap_or_default();
+                format!("no login was tried; the path begins or ends with {what}: write file:PATH without")
             }
             Self::NoFile(path) if path.is_relative() => {
                 "no login was tried; write the whole path, such as file:/etc/cba-agent/pin".to_owned()
@@ -162,13 +175,26 @@ impl Explain for PinError {
                  part of the PIN, use file:PATH"
                     .to_owned()
             }
-            Self::Visible => "use --pin-source prompt".to_owned(),
+            Self::Visible(_) => "use --pin-source prompt".to_owned(),
             Self::NoCredential(_) => "set it with LoadCredential= in the unit; see systemd.exec(5)".to_owned(),
             Self::Prompt(error) if error.kind() == io::ErrorKind::UnexpectedEof => "no login was tried".to_owned(),
             Self::Prompt(_) => format!("without a terminal, use another source: {SOURCES}"),
             _ => "no login was tried".to_owned(),
         };
         vec![hint]
+    }
+}
+
+/// What a shell or a person put around a path by mistake.
+fn outer_character(path: &Path) -> Option<&'static str> {
+    let text = path.to_string_lossy();
+    let is_around = |wanted: &[char]| text.starts_with(wanted) || text.ends_with(wanted);
+    if is_around(&['"', '\'']) {
+        Some("a quotation mark")
+    } else if text.trim() != text {
+        Some("a space")
+    } else {
+        None
     }
 }
 

@@ -1,8 +1,8 @@
 //! Reads the bytes of a PIN, whole and bounded, and tells one state of its file from another.
 
 use std::fs::{File, Metadata};
-use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io::{self, IsTerminal as _, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -53,6 +53,13 @@ pub(super) fn read_file(path: &Path, deadline: &Deadline) -> Result<(Pin, Option
     let metadata = file.metadata().map_err(failed)?;
     if metadata.is_dir() {
         return Err(failed(io::ErrorKind::IsADirectory.into()));
+    }
+    if file.is_terminal() {
+        return Err(PinError::Visible("the file"));
+    }
+    let kind = metadata.file_type();
+    if kind.is_char_device() || kind.is_block_device() {
+        return Err(PinError::Device(shown));
     }
     if metadata.permissions().mode() & 0o007 != 0 {
         return Err(PinError::WorldAccessible(shown));

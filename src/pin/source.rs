@@ -135,6 +135,9 @@ impl Prepared {
                 let what = "the file descriptor";
                 let file = self.descriptor.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
                 let file = file.map_err(|error| PinError::Stream(what, error))?;
+                if file.is_terminal() {
+                    return Err(PinError::Visible(what));
+                }
                 checked(read_line(file, what, deadline)?, Origin::of(what)).map(plain)
             }
             Source::Stdin => {
@@ -146,7 +149,7 @@ impl Prepared {
                 let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(|error| PinError::Stream(what, error))?;
                 let file = File::from(stdin);
                 if file.is_terminal() {
-                    return Err(PinError::Visible);
+                    return Err(PinError::Visible(what));
                 }
                 checked(read_line(file, what, deadline)?, Origin::of(what)).map(plain)
             }

@@ -20,8 +20,10 @@ pub enum Unfit {
     Control,
     /// A character without a shape, such as a zero-width space, or one that stands for an undecodable character.
     Invisible,
-    /// Not UTF-8; most likely Latin-1 or Windows-1252.
-    NotUtf8,
+    /// Begins or ends with a space that is not U+0020, or with a joiner that joins nothing: left over from a copied text.
+    OuterSpace,
+    /// Not UTF-8; most likely in this encoding, by iconv's name of it.
+    NotUtf8(&'static str),
     /// A text that ykcs11 2.7.2 takes for an order instead of a PIN.
     Reserved,
 }
@@ -40,7 +42,7 @@ pub(super) fn text(bytes: &[u8]) -> Result<&str, Unfit> {
     if bytes.contains(&0) {
         return Err(Unfit::Nul);
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| Unfit::NotUtf8)?;
+    let text = std::str::from_utf8(bytes).map_err(|_| Unfit::NotUtf8(single_byte_encoding(bytes)))?;
     for c in text.chars() {
         match c {
             '\r' => return Err(Unfit::CarriageReturn),
@@ -50,7 +52,24 @@ pub(super) fn text(bytes: &[u8]) -> Result<&str, Unfit> {
             _ => {}
         }
     }
+    if text.starts_with(is_odd_space) || text.ends_with(is_odd_space) {
+        return Err(Unfit::OuterSpace);
+    }
     if RESERVED.contains(&text) { Err(Unfit::Reserved) } else { Ok(text) }
+}
+
+/// The likely encoding of bytes that are not UTF-8. Latin-1 has control characters where Windows-1252 has letters, quotation
+/// marks and the euro sign.
+fn single_byte_encoding(bytes: &[u8]) -> &'static str {
+    const NOT_IN_WINDOWS_1252: [u8; 5] = [0x81, 0x8d, 0x8f, 0x90, 0x9d];
+    let is_windows = bytes.iter().any(|byte| matches!(byte, 0x80..=0x9f));
+    let is_defined = bytes.iter().all(|byte| !NOT_IN_WINDOWS_1252.contains(byte));
+    if is_windows && is_defined { "WINDOWS-1252" } else { "ISO-8859-1" }
+}
+
+/// White space except U+0020, and the joiners. Within a PIN they pass: some keyboards type them.
+fn is_odd_space(c: char) -> bool {
+    c != ' ' && (c.is_whitespace() || matches!(c, '\u{200c}' | '\u{200d}'))
 }
 
 /// The encoding of bytes that are UTF-16 or UTF-32. Without a mark it shows in zero bytes at every second place, which the
@@ -82,7 +101,8 @@ fn wide(bytes: &[u8]) -> Option<&'static str> {
 fn is_invisible(c: char) -> bool {
     let point = u32::from(c);
     matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{2800}' | '\u{3164}' | '\u{ffa0}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffd}' | '\u{fdd0}'..='\u{fdef}'
         | '\u{e0000}'..='\u{e0fff}')
         || point & 0xfffe == 0xfffe
@@ -142,8 +162,18 @@ mod tests {
             ("12\u{200b}34".as_bytes().to_vec(), Unfit::Invisible),
             ("1234\u{feff}".as_bytes().to_vec(), Unfit::Invisible),
             ("p\u{fffd}n".as_bytes().to_vec(), Unfit::Invisible),
-            (b"p\xfcn4".to_vec(), Unfit::NotUtf8),
-            (b"1234\xff".to_vec(), Unfit::NotUtf8),
+            ("1234\u{a0}".as_bytes().to_vec(), Unfit::OuterSpace),
+            ("\u{a0}1234".as_bytes().to_vec(), Unfit::OuterSpace),
+            ("1234\u{2007}".as_bytes().to_vec(), Unfit::OuterSpace),
+            ("\u{3000}1234".as_bytes().to_vec(), Unfit::OuterSpace),
+            ("1234\u{200d}".as_bytes().to_vec(), Unfit::OuterSpace),
+            ("12\u{3164}34".as_bytes().to_vec(), Unfit::Invisible),
+            ("1234\u{2800}".as_bytes().to_vec(), Unfit::Invisible),
+            (b"p\xfcn4".to_vec(), Unfit::NotUtf8("ISO-8859-1")),
+            (b"1234\xff".to_vec(), Unfit::NotUtf8("ISO-8859-1")),
+            (b"\x931234\x94".to_vec(), Unfit::NotUtf8("WINDOWS-1252")),
+            (b"1234\x80".to_vec(), Unfit::NotUtf8("WINDOWS-1252")),
+            (b"12\x81\x8034".to_vec(), Unfit::NotUtf8("ISO-8859-1")),
             (b"VERIFY_NONE".to_vec(), Unfit::Reserved),
             (b"VERIFY_BIO".to_vec(), Unfit::Reserved),
         ] {

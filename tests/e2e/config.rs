@@ -177,6 +177,7 @@ fn what_a_file_of_variables_left_in_a_value_is_named() {
         ("CBA_AGENT_CONFIG", "/etc/x.toml\r", "Windows line ends"),
         ("CBA_AGENT_PIN_SOURCE", "\"env:SECRET1\"", "quotation mark"),
         ("CBA_AGENT_POLICY_REQUIRE", "sensitive\nlocal", "line break"),
+        ("CBA_AGENT_MODULE", "softhsm2 ", "a space"),
     ] {
         let mut command = stand.command(&["sign"]);
         let error = Run::from_output(command.env(name, value).finish()).failed(2);
@@ -189,6 +190,33 @@ fn what_a_file_of_variables_left_in_a_value_is_named() {
     let error = stand.run(&["sign", "--pin-source", "env:MY_PIN"]).failed(4);
     assert!(error.contains("docker --env-file") && !error.contains(&stand.pin()), "{error}");
     assert_eq!(stand.calls("C_Login"), 0);
+}
+
+#[test]
+fn a_file_in_another_encoding_is_named() {
+    let stand = Stand::new();
+    let text = "module = \"softhsm2\"\n";
+    let wide: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (content, cause) in [
+        ([&[0xff, 0xfe], &wide[..]].concat(), "UTF-16"),
+        (wide, "UTF-16"),
+        (b"module = \"s\xfc\"\n".to_vec(), "Latin-1"),
+    ] {
+        let path = stand.write("odd.toml", content);
+        let error = stand.sign(&["--config", &path]).failed(2);
+        assert!(error.contains(cause) && error.contains("save the file as UTF-8"), "{error}");
+    }
+}
+
+#[test]
+fn a_list_in_one_flag_is_separated_as_in_a_variable() {
+    let stand = Stand::new();
+    stand.sign(&["--policy-require", "sensitive,non-extractable, local"]).ok();
+    let error = stand.sign(&["--policy-require", "sensitive,hardware-token"]).failed(5);
+    assert!(error.contains("hardware-token"), "{error}");
+    // A path stays whole.
+    let error = stand.run(&["sign", "--socket", "/nonexistent/a,b"]).failed(9);
+    assert!(error.contains("/nonexistent/a,b"), "{error}");
 }
 
 #[test]

@@ -81,7 +81,12 @@ fn odd_bytes(pin: &str) -> Vec<(Vec<u8>, &'static str)> {
         (format!("{pin}\r\n").into_bytes(), "Windows line end"),
         (format!("{pin}\x1b").into_bytes(), "control character"),
         (format!("{pin}\u{200b}").into_bytes(), "invisible"),
+        (format!("{pin}\u{a0}").into_bytes(), "no-break space"),
+        (format!("\u{3000}{pin}").into_bytes(), "begins or ends with white space"),
+        (format!("{pin}\u{200d}").into_bytes(), "begins or ends with white space"),
+        (format!("{pin}\u{3164}").into_bytes(), "invisible"),
         ([pin.as_bytes(), b"\xfc"].concat(), "Latin-1"),
+        ([b"\x93", pin.as_bytes(), b"\x94"].concat(), "Windows-1252"),
         (b"VERIFY_NONE".to_vec(), "ykcs11"),
         (b"VERIFY_BIO\n".to_vec(), "ykcs11"),
     ]
@@ -135,13 +140,15 @@ fn the_command_that_a_refused_pin_file_offers_makes_it_a_pin_file() {
         stand.tool("sh", &["-c", command]);
         if cause == "Latin-1" {
             assert_eq!(stand.read("an odd file"), format!("{pin}ü"));
+        } else if cause == "Windows-1252" {
+            assert_eq!(stand.read("an odd file"), format!("\u{201c}{pin}\u{201d}"));
         } else {
             assert_eq!(stand.read("an odd file"), pin, "{cause}");
             sign_with(&stand, &format!("file:{odd}")).ok();
         }
         offered += 1;
     }
-    assert_eq!(offered, 8);
+    assert_eq!(offered, 9);
 }
 
 #[test]
@@ -174,9 +181,14 @@ fn sources_that_cannot_be_used_fail_before_any_login() {
         ("fd:99".into(), "cannot read the PIN from the file descriptor"),
         ("stdin".into(), "is empty"),
         ("pinpad".into(), "no keypad"),
+        ("file:/dev/null".into(), "the PIN file /dev/null is a device"),
+        (format!("file:\"{open}\""), "begins or ends with a quotation mark"),
+        (format!("file:{open} "), "begins or ends with a space"),
     ] {
         let error = sign_with(&stand, &source).failed(4);
         assert!(error.contains(word), "{source}: {error}");
+        // The mode of a device is the system's.
+        assert!(!error.contains("/dev/null") || !error.contains("chmod"), "{error}");
     }
     assert_eq!(stand.calls("C_Login"), 0);
 }

@@ -192,6 +192,13 @@ fn a_process_in_the_background_reads_no_input_from_its_terminal() {
     }
     let error = in_the_background(&stand, "", "\\$agent sign --pin-source stdin > out 2> err").failed(4);
     assert!(error.contains("standard input is a terminal"), "{error}");
+    // The same by another name of it.
+    for source in ["fd:0", "fd:3 3< /dev/tty", "file:/dev/tty", "file:/dev/stdin"] {
+        let command = format!("\\$agent sign --pin-source {source} > out 2> err");
+        let error = in_the_background(&stand, "", &command).failed(4);
+        assert!(error.contains("is a terminal, which would show the PIN"), "{source}: {error}");
+        assert!(error.contains("--pin-source prompt") && !error.contains("chmod"), "{source}: {error}");
+    }
 }
 
 #[test]
