@@ -1,7 +1,7 @@
 //! Stdout: checked before a key is used, written once.
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, makedev};
 use rustix::io::Errno;
 use rustix::stdio::stdout;
 
@@ -13,16 +13,25 @@ use crate::process::standard_streams;
 /// Checks that a result can be written, as far as that shows before it is there.
 ///
 /// # Errors
-/// When stdout is closed, or open for reading only.
+/// When stdout is closed, or open for reading only. `/dev/null` takes a result in every mode.
 pub fn check_stdout() -> Result<()> {
     if standard_streams::was_closed(1) {
         return Err(cannot_write("stdout is closed"));
+    }
+    if is_null_device() {
+        return Ok(());
     }
     let flags = fcntl_getfl(stdout()).map_err(|error| cannot_write(&error.to_string()))?;
     if flags & OFlags::RWMODE == OFlags::RDONLY || flags.contains(OFlags::PATH) {
         return Err(cannot_write("stdout is open for reading only"));
     }
     Ok(())
+}
+
+/// Whether stdout is `/dev/null`, by its device number in null(4). Some callers open it for reading only.
+fn is_null_device() -> bool {
+    fstat(stdout())
+        .is_ok_and(|found| FileType::from_raw_mode(found.st_mode).is_char_device() && found.st_rdev == makedev(1, 3))
 }
 
 fn cannot_write(why: &str) -> Error {
@@ -62,6 +71,9 @@ pub fn print_bytes(mut bytes: &[u8]) -> Result<()> {
     check_stdout()?;
     // Where both go to one terminal, the notices come first.
     log::flush();
+    if is_null_device() {
+        return Ok(());
+    }
     // Not through std, which takes a stdout that cannot be written for one that nobody wants.
     while !bytes.is_empty() {
         match rustix::io::write(stdout(), bytes) {

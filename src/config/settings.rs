@@ -115,7 +115,11 @@ impl Settings {
                     let wanted = format!("the value {}", variables::leftover(OsStr::new("\r")).unwrap_or_default());
                     return Err(ConfigError::Value { by_flag: true, origin: format!("--{}", key.flag), wanted });
                 }
-                let values = if key.shape == Shape::List { values.iter().flat_map(parts).collect() } else { values };
+                let values = if key.shape == Shape::List {
+                    values.iter().flat_map(|value| parts(value)).collect()
+                } else {
+                    values
+                };
                 settings.insert(key, Setting { values, origin: Origin::Flag });
             }
         }
@@ -223,9 +227,9 @@ impl Settings {
 const PIN_SOURCE: &str = "pin.source";
 
 /// The values of a list that one flag names, as a variable separates them. A path stays whole: it may hold a comma.
-fn parts(value: &String) -> Vec<String> {
+fn parts(value: &str) -> Vec<String> {
     if value.contains('/') || value.is_empty() {
-        return vec![value.clone()];
+        return vec![value.to_owned()];
     }
     value.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
 }

@@ -34,6 +34,7 @@ fn a_stdout_on_dev_null_is_valid_however_it_was_opened() {
         r#"exec "$@" <> /dev/null >&0"#,
         r#"exec "$@" 0<>/dev/null 1<>/dev/null 2<>/dev/null"#,
         r#"exec "$@" 1<>/dev/null"#,
+        r#"exec "$@" 1</dev/null"#,
     ] {
         let run = shell(&stand, script, &sign);
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{script}: {run:?}");
@@ -46,7 +47,7 @@ fn a_stdout_on_dev_null_is_valid_however_it_was_opened() {
         { stdio: 'ignore' }); process.exit(child.status)";
     let mut command = in_environment_of(&stand, Command::new("node"));
     tool(command.args(["-e", node, BINARY]).args(sign));
-    assert_eq!(stand.calls("C_Login"), 6);
+    assert_eq!(stand.calls("C_Login"), 7);
 }
 
 #[test]
@@ -57,7 +58,7 @@ fn a_stdout_that_cannot_be_written_is_an_error_before_the_key_is_used() {
     stand.sign(&["--audit-path", &audit]).ok();
     stand.faulty("");
     for (redirection, why) in
-        [(">&-", "closed"), ("1< /dev/null", "open for reading only"), ("1< .", "open for reading only")]
+        [(">&-", "closed"), ("1< pin", "open for reading only"), ("1< .", "open for reading only")]
     {
         for arguments in [
             &["sign", "--pin-source", &source][..],
