@@ -134,8 +134,8 @@ mod tests {
             let outside = outside.iter().filter(|(end, _)| end == greatest || end == least).map(|(_, value)| *value);
             let beyond = greatest.parse::<u128>().map(|greatest| (greatest + 1).to_string()).unwrap_or_default();
             for value in NEVER.into_iter().chain(outside).chain([beyond.as_str()]) {
-                // An empty variable counts as unset.
-                let tried = [Some(by_flag(key, value)), (!value.is_empty()).then(|| by_variable(key, value))];
+                // An empty variable counts as unset, and a space in one is an error of its own.
+                let tried = [Some(by_flag(key, value)), (!value.trim().is_empty()).then(|| by_variable(key, value))];
                 let in_file = [Some(by_file(key, &format!("\"{value}\"")))];
                 for error in tried.into_iter().chain(in_file).flatten().map(Result::err) {
                     let error = error.unwrap_or_else(|| panic!("{} = {value:?} is taken", key.path));
