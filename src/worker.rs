@@ -1,6 +1,6 @@
 //! The disposable child that loads a module: its start, its loop, its end.
 //!
-//! It knows one module, one session and one thread, and no retry. The front, on the other side of [`wire`], decides
+//! It knows one module and one session, and no retry. The front, on the other side of [`wire`], decides
 //! everything; [`handle`] is the front's end. Deliberately absent: configuration, logs, files.
 
 use std::fs::File;
@@ -77,6 +77,9 @@ pub fn run() -> Result<(), WorkerError> {
         Ok(confined) => confined,
         Err(error) => return link.send(&Reply::Failed(Fault::Sandbox(error.to_string()))),
     };
+    if !guards.ends_with_its_parent {
+        crate::process::death::watch_the_parent(&link.socket)?;
+    }
     // Before the module's first line runs: after it, the module may write what it likes.
     link.send(&Reply::Confined(report))?;
     let module = match Module::load(&module) {
@@ -121,7 +124,7 @@ fn confine(profile: Option<String>, module: &Path) -> Result<(Guards, Option<San
         crate::process::death::end_with_the_front()?;
     }
     // With the filter this process has no children, and the kernel ends it even if the module ignores signals.
-    let guards = Guards { to_tighten: system_calls.then_some(profile), is_watched: system_calls };
+    let guards = Guards { to_tighten: system_calls.then_some(profile), ends_with_its_parent: system_calls };
     Ok((guards, Some(SandboxReport { profile: profile.name.into(), landlock_abi, system_calls })))
 }
 
@@ -129,21 +132,14 @@ fn confine(profile: Option<String>, module: &Path) -> Result<(Guards, Option<San
 #[derive(Default)]
 struct Guards {
     to_tighten: Option<&'static Profile>,
-    is_watched: bool,
+    /// Whether the kernel kills this process with its parent, whatever the module does.
+    ends_with_its_parent: bool,
 }
 
 impl Guards {
     /// Once: after the login, when the objects were read or at the next request, and before the first use of a key.
     fn tighten(&mut self) -> Result<(), SandboxError> {
         self.to_tighten.take().map_or(Ok(()), sandbox::tighten)
-    }
-
-    /// Once, in a worker that stays: one that only makes one payload ends sooner than a thread would pay.
-    fn watch(&mut self) -> Result<(), WorkerError> {
-        if !std::mem::replace(&mut self.is_watched, true) {
-            crate::process::death::watch_beside_the_module()?;
-        }
-        Ok(())
     }
 }
 
@@ -153,10 +149,6 @@ fn run_session(link: &mut Link, mut session: Session<'_>, guards: &mut Guards) -
     let mut logged_in = false;
     loop {
         let request = link.receive()?;
-        // Neither is asked of a worker for one payload.
-        if matches!(request, Request::Describe { .. } | Request::Probe) {
-            guards.watch()?;
-        }
         if logged_in && request != Request::Objects {
             guards.tighten()?;
         }

@@ -3,8 +3,10 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::fd::AsFd;
 
 use nix::sys::signal::SigSet;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, getpgrp, getpid, kill_current_process_group, set_parent_process_death_signal};
 
 /// No module and nothing else on Linux uses this signal; its default is to end the process.
@@ -47,16 +49,21 @@ pub fn stay_open_to_it() -> io::Result<()> {
     Ok(signals.thread_unblock()?)
 }
 
-/// Starts a thread that stays open to the signal while a call of the module blocks it and does not return; it does nothing
-/// else. It comes after the sandbox, which would not hold for a thread that was there before.
+/// Starts a thread that waits for the parent's end of the socket to close, and then ends this process and its group. The
+/// module cannot prevent that by signals that it ignores or blocks. A sandbox must be in force before: it would not hold
+/// for a thread that was there already.
 ///
 /// # Errors
-/// When no thread can be started.
-pub fn watch_beside_the_module() -> io::Result<()> {
+/// When the socket cannot be copied, or no thread can be started.
+pub fn watch_the_parent(socket: impl AsFd) -> io::Result<()> {
     stay_open_to_it()?;
-    std::thread::Builder::new().name("front-watch".into()).spawn(|| {
+    let socket = socket.as_fd().try_clone_to_owned()?;
+    std::thread::Builder::new().name("parent-watch".into()).spawn(move || {
         loop {
-            std::thread::park();
+            let mut watched = [PollFd::new(&socket, PollFlags::RDHUP)];
+            if poll(&mut watched, None).is_ok_and(|closed| closed > 0) {
+                end_now();
+            }
         }
     })?;
     Ok(())

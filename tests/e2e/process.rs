@@ -163,11 +163,47 @@ fn the_worker_is_not_dumpable_and_reads_no_terminal() {
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
     let input = fs::read_link(format!("/proc/{worker}/fd/0")).unwrap();
     assert_eq!(input.to_str(), Some("/dev/null"));
-    // Files of a process that is not dumpable belong to root. Tests as root see the coredump filter.
     let out = fs::read_link(format!("/proc/{worker}/fd/1")).unwrap();
     assert!(out.to_str().unwrap().starts_with("pipe:"), "{}", out.display());
     child.kill().unwrap();
     status(&mut child);
+}
+
+/// Arguments of setpriv for a program without root's rights to look into every process.
+const NO_TRACER: [&str; 3] =
+    ["--bounding-set=-sys_ptrace,-sys_admin,-perfmon", "--inh-caps=-sys_ptrace,-sys_admin,-perfmon", "--"];
+
+/// Whether a process of the same user may read the memory of this one.
+fn is_dumpable(process: u32) -> bool {
+    let mut look = std::process::Command::new("setpriv");
+    look.args(NO_TRACER).args(["cat", &format!("/proc/{process}/environ")]);
+    look.finish().status.success()
+}
+
+#[test]
+fn no_process_of_the_same_user_looks_into_parent_and_worker() {
+    needs_root("it takes rights of root away");
+    let mut stand = Stand::new();
+    stand.faulty("C_Sign=hang");
+    let source = stand.pin_source();
+    let signs = stand.command(&["sign", "--pin-source", &source]);
+    let mut command = std::process::Command::new("setpriv");
+    command.args(NO_TRACER).arg(signs.get_program()).args(signs.get_args()).current_dir(stand.path());
+    same_environment(&mut command, &signs);
+    let mut parent = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    stand.await_calls("C_Sign", 1);
+    let id = parent.id();
+    let worker = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap().trim().parse().unwrap();
+    let mut other = std::process::Command::new("setpriv");
+    let mut other = other.args(NO_TRACER).args(["sleep", "60"]).spawn().unwrap();
+    until(|| fs::read(format!("/proc/{}/cmdline", other.id())).unwrap().starts_with(b"sleep"));
+    assert!(is_dumpable(other.id()), "this look sees nothing");
+    assert!(!is_dumpable(id), "the parent");
+    assert!(!is_dumpable(worker), "the worker");
+    for process in [&mut parent, &mut other] {
+        process.kill().unwrap();
+        status(process);
+    }
 }
 
 /// Every command in `help`, and other ways to start the program.

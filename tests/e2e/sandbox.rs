@@ -142,8 +142,21 @@ fn a_module_that_was_taken_over_gets_nowhere_and_signing_goes_on() {
 
 #[test]
 fn a_confined_module_ends_with_its_parent_whatever_it_ignores_and_starts() {
-    let stand = faulty_as("libsofthsm2.so", "C_Initialize=outlive;C_Sign=hang");
-    let arguments = ["sign", "--slot", "0", "--pin-source", &stand.pin_source()];
+    ends_with_its_parent(&faulty_as("libsofthsm2.so", "C_Initialize=outlive;C_Sign=hang"), &[]);
+}
+
+#[test]
+fn a_module_without_a_sandbox_ends_with_its_parent_though_it_ignores_and_blocks_the_signal() {
+    for (file, more) in [("unknown.so", &[][..]), ("libsofthsm2.so", &["--sandbox", "off"])] {
+        ends_with_its_parent(&faulty_as(file, "C_Initialize=outlive;C_Sign=hang"), more);
+    }
+}
+
+/// Kills `sign` while the module hangs; neither the worker nor what the module started stays.
+#[track_caller]
+fn ends_with_its_parent(stand: &Stand, more: &[&str]) {
+    let source = stand.pin_source();
+    let arguments = [&["sign", "--slot", "0", "--pin-source", &source][..], more].concat();
     let mut parent = stand.command(&arguments).spawn().unwrap();
     let calls = || stand.read("tokens/calls");
     until(|| calls().lines().any(|call| call == "C_Sign"));

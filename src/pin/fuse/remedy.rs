@@ -138,6 +138,15 @@ mod tests {
             let text = hints.join("\n");
             assert_eq!(text.contains("then tried once"), is_enough, "{source:?} {spent}: {text}");
             assert!(!text.contains("SECRET"), "{text}");
+            let place = match source {
+                Source::File(_) => "correct the PIN in '/etc/pin file'",
+                Source::Credential(_) => "the file that LoadCredential= names",
+                Source::Env(_) => "in its variable",
+                Source::Fd(_) => "on its descriptor",
+                Source::Stdin => "on standard input",
+                Source::Prompt | Source::Pinpad => "before it is typed again",
+            };
+            assert!(text.contains(place), "{source:?}: {text}");
             assert_eq!(text.contains("restart"), matches!(source, Source::Credential(_)), "{text}");
             let keypad = source == Source::Pinpad;
             let by_hand = "`cba-agent list --login --module opensc --uri 'pkcs11:token=a' --state-dir '/var/lib/the state' --pin-source";
