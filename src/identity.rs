@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_may_not_sign_is_no_identity() {
+    fn a_key_that_may_not_sign_is_not_an_identity() {
         let mut no_sign = key(1, &leaf().modulus, 1);
         no_sign.sign = Some(false);
         assert!(matches!(

@@ -50,20 +50,20 @@
 //! # Invariants, each with the test that proves it
 //! 1. Only payloads come out. [`token::Key::sign`] takes a [`cba::Message`], and a message can only be made by
 //!    [`cba::Message::new`] from a version, a clock and a random source
-//!    (`layering::a_message_is_made_in_one_place`, `wire::no_message_has_room_for_a_pin_or_for_bytes_to_sign`).
+//!    (`layering::a_message_is_created_in_one_place`, `wire::no_message_has_a_field_for_a_pin_or_for_bytes_to_sign`).
 //! 2. The message is made in the worker at the last moment, after a context-specific login
 //!    (`odd::a_slow_login_does_not_age_the_message`).
 //! 3. The front accepts a result only after [`cba::verify()`] and the policy accepted it
 //!    (`faults::a_corrupted_signature_is_exit_7_and_nothing_on_stdout`), and hands it out only when its record is on disk, where
-//!    records are kept (`audit::a_killed_agent_handed_out_nothing_without_its_record`).
+//!    records are kept (`audit::a_killed_agent_handed_out_no_payload_without_its_record`).
 //! 4. [`policy::decide`] runs on the worker's facts before it is told to sign (`sign::a_refused_policy_signs_nothing`).
 //! 5. A refused PIN is not sent again until the fuse clears (`fuse::ten_parallel_runs_with_a_wrong_pin_spend_one_try`).
 //! 6. Standard output carries the result alone; nothing secret is in arguments, logs or errors
 //!    (`pin::a_marker_pin_in_any_wrong_place_is_never_echoed`).
 //! 7. The front opens no network socket (`layering::nothing_opens_a_network_socket`).
-//! 8. Unsafe code stands in three files of `token/` and some of `process/` alone (`layering::unsafe_code_stands_in_its_corners_alone`).
+//! 8. Unsafe code stands in three files of `token/` and some of `process/` alone (`layering::unsafe_code_is_only_in_listed_files`).
 //! 9. A module that is known by name is confined before its first line runs, and tighter after the login
-//!    (`sandbox::a_module_that_was_taken_over_gets_nowhere_and_signing_goes_on`).
+//!    (`sandbox::a_compromised_module_is_blocked_and_signing_continues`).
 
 pub mod agent;
 pub mod audit;

@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_relative_path_is_no_module() {
+    fn a_relative_path_is_not_a_module() {
         assert!(matches!(resolve("./libsofthsm2.so"), Err(ModuleError::Unknown(_))));
         assert!(matches!(resolve("/nonexistent/module.so"), Err(ModuleError::File(..))));
     }

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_document_keeps_its_values_and_moves_no_terminal() {
+    fn a_json_document_keeps_its_values_and_has_no_control_characters() {
         let value = serde_json::json!({ "a": "\u{9b}2J\u{1b}[2J\u{202e}\u{7f}\u{85}", "b": "ü" });
         let document = serde_json::to_string_pretty(&value).unwrap();
         let escaped = printable_json(&document);

@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_says_who_it_is_is_chosen_by_that_and_not_by_its_index() {
+    fn a_token_with_an_identity_is_selected_by_it_and_not_by_its_index() {
         let mut odd = slot(5, "a", "1");
         odd.error = Some("C_GetTokenInfo: the answer does not parse".into());
         let slots = [odd];
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_never_passed_over_in_silence() {
+    fn unreadable_slots_are_never_ignored_silently() {
         let slots = [unreadable(4), slot(5, "a", "1")];
         assert!(matches!(choose(&slots, &[]), Err(SelectError::BesideUnreadable { id: 4, .. })));
         assert_eq!(choose(&slots, &[by_label("a")]).unwrap().id, 5);
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_of_either_kind_is_no_difference() {
+    fn both_kinds_of_padding_are_equal() {
         let slots = [slot(9, "a", "1\0\0"), slot(8, "b ", "")];
         for uri in ["pkcs11:token=a;serial=1", "pkcs11:token=a%20%20;serial=1%00", "pkcs11:serial=1%20%00%20"] {
             assert_eq!(choose(&slots, &[Uri::parse(uri).unwrap().token]).unwrap().id, 9, "{uri}");
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_and_a_slot_are_held_against_the_uri() {
+    fn module_and_slot_are_compared_with_the_uri() {
         let library =
             Library { manufacturer: "M".into(), description: "D".into(), version: "2.0".into(), ..Library::default() };
         let mut slots = [slot(9, "a", "1"), slot(8, "a", "2")];

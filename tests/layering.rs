@@ -149,7 +149,7 @@ fn a_pkcs11_library_is_named_in_the_token_room_alone() {
 }
 
 #[test]
-fn unsafe_code_stands_in_its_corners_alone() {
+fn unsafe_code_is_only_in_listed_files() {
     for (file, text) in sources() {
         let corners = [
             "token/entry_point",
@@ -172,7 +172,7 @@ fn unsafe_code_stands_in_its_corners_alone() {
 }
 
 #[test]
-fn a_message_is_made_in_one_place() {
+fn a_message_is_created_in_one_place() {
     let makers: Vec<String> =
         sources().into_iter().filter(|(_, text)| code(text).contains("Message::new(")).map(|(file, _)| file).collect();
     assert_eq!(makers, ["worker"]);

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_no_agents_answer_is_refused() {
+    fn an_answer_that_is_not_an_agents_is_refused() {
         for answer in [
             "",
             "SSH-2.0-OpenSSH_9.2\r\n",

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_go_first_then_the_oldest_of_whoever_has_most() {
+    fn refused_users_connections_close_first_then_the_oldest_of_the_busiest_user() {
         let all = connections(4);
         let held = [(1, Access::Ask), (2, Access::Ask), (2, Access::Ask), (9, Access::None)]
             .map(|(uid, access)| all.enter(uid, access));
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_with_a_request_in_hand_never_goes_and_a_new_one_not_at_once() {
+    fn a_connection_with_a_request_is_kept_and_a_new_one_for_a_while() {
         let all = connections(1);
         let one = all.enter(1, Access::Ask);
         let busy = one.begin();
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_a_whole_share_makes_room_among_their_own() {
+    fn a_user_with_a_full_share_makes_room_among_their_own() {
         let all = Connections::new(SHARE * 4);
         let held: Vec<Connection> = (0..SHARE + 10).map(|_| all.enter(1, Access::Ask)).collect();
         let _other = all.enter(2, Access::Ask);
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn all_user_ids_that_get_nothing_have_one_share_together() {
+    fn all_refused_user_ids_have_one_share_together() {
         let all = Connections::new(SHARE * 4);
         let served = all.enter(1, Access::Look);
         let strangers: Vec<Connection> =

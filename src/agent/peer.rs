@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_agents_own_user_may_look_and_asks_only_where_it_is_named() {
+    fn the_agents_own_user_reads_state_and_asks_only_if_named() {
         let rules = rules();
         for own in [500, 0] {
             let rules = Rules { own, ..rules.clone() };
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_narrows_who_may_ask_root_too() {
+    fn a_list_restricts_root_too() {
         let rules = Rules { allow_users: vec![1], allow_groups: vec![8], ..rules() };
         assert_eq!(rules.judge(&peer(1, &[7])), Access::Ask);
         assert_eq!(rules.judge(&peer(1, &[])), Access::None);
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn the_overflow_user_gets_nothing_whatever_is_configured() {
+    fn the_overflow_user_is_refused_with_any_configuration() {
         let all = Rules { own: OVERFLOW, allow_users: vec![OVERFLOW, 77], allow_groups: vec![OVERFLOW], ..rules() };
         assert_eq!(all.judge(&peer(OVERFLOW, &[7, 9])), Access::None);
         assert_eq!(all.judge(&Peer { gid: OVERFLOW, ..peer(3, &[]) }), Access::None);

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_right_and_the_hash_is_last() {
+    fn written_records_are_valid_and_end_with_the_hash() {
         let lines = log(9);
         assert_eq!(check(&lines), [""; 0]);
         assert_eq!(check(&lines[4..]), [""; 0]);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_line_is_right_where_the_next_record_says_so() {
+    fn a_torn_line_is_valid_if_the_next_record_names_it() {
         let mut lines = log(3);
         let torn = lines[2][..40].to_owned();
         let head = head_of(lines[1].as_bytes()).unwrap();

@@ -160,7 +160,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_passes_is_safe_in_a_shell_and_in_curl(text in "\\PC*", path in "\\PC*") {
+        fn an_accepted_url_is_safe_in_a_shell_and_in_curl(text in "\\PC*", path in "\\PC*") {
             for text in [text, format!("https://auth.anaplan.com/{path}")] {
                 if let Ok(url) = AuthUrl::parse(&text) {
                     let safe = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]%".contains(c);

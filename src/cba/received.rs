@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_bytes_behind_the_certificate_whatever_they_are() {
+    fn refuses_any_bytes_behind_the_certificate() {
         for more in [&[0][..], &[0; 700], &[0xff], b"\n", b"x", leaf().der()] {
             let der = [leaf().der(), more].concat();
             let body_lines = STANDARD.encode(&der);

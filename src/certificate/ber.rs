@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn invalid_lengths_are_refused() {
         for (bytes, error) in [
             (&[][..], BerError::Truncated),
             (&[0x04], BerError::Truncated),

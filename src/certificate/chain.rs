@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_above_a_leaf_is_found_by_its_signature() {
+    fn issuers_of_a_leaf_are_found_by_their_signature() {
         let leaf = leaf();
         let der = |pem| pem_certificates(pem).unwrap().remove(0);
         let (ca, other) = (der(CA_PEM), der(OTHER_CA_PEM));
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leaf_is_no_root() {
+    fn a_leaf_is_not_a_root() {
         assert!(matches!(Roots::read(LEAF_PEM), Err(ChainError::NoRoot)));
     }
 }

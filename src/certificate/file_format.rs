@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_is_named() {
+    fn a_file_without_a_certificate_is_named() {
         let broken = String::from_utf8(LEAF_PEM.to_vec()).unwrap().replace("MII", "!!!");
         for (bytes, wanted) in [
             (&b" \n"[..], FormatError::Empty),

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_or_has_no_zone_is_refused() {
+    fn a_time_without_zone_or_an_invalid_time_is_refused() {
         for text in [
             "",
             "Z",

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_never_be_a_socket_is_refused_with_its_cause() {
+    fn an_impossible_socket_path_is_refused_with_its_cause() {
         let long = format!("/run/{}", "a".repeat(103));
         for (text, cause) in [
             ("", "empty"),

@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn the_uris_pin_file_is_used_where_it_is_nearer() {
+    fn the_uris_pin_file_is_used_where_it_takes_precedence() {
         let uri = "pkcs11:token=a?pin-source=file:/etc/pin";
         let config = resolve(&[("uri", uri)], &[("CBA_AGENT_PIN_SOURCE", "prompt")]).unwrap();
         assert_eq!(config.pin, Some(Source::File("/etc/pin".into())));

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_with_what_a_file_left_in_it_is_refused_with_its_cause() {
+    fn a_value_with_quotation_marks_or_a_line_end_is_refused_with_its_cause() {
         for (value, cause) in [
             ("\"v2\"", "quotation mark"),
             ("'file:/etc/pin'", "quotation mark"),

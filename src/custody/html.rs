@@ -204,14 +204,14 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_token_says_stays_text() {
+    fn text_of_a_token_stays_text() {
         let page = page(leaf(), "<script>alert(1)</script>\u{1b}\u{202e}&", 0);
         assert!(page.contains("&lt;script&gt;") && !page.contains("<script"), "{page}");
         assert!(!page.contains(['\u{1b}', '\u{202e}']));
     }
 
     #[test]
-    fn the_time_line_holds_whatever_the_times_are() {
+    fn the_time_line_fits_any_times() {
         let mut certificate = leaf();
         let (start, end) = (certificate.not_before, certificate.not_after);
         for (now, words) in [

@@ -95,7 +95,7 @@ mod tests {
         PinState { initialized: true, count_low: false, final_try: false, locked: false, to_be_changed: false };
 
     #[test]
-    fn the_gravest_flag_is_named_and_the_last_try_is_a_persons() {
+    fn the_most_serious_flag_is_named_and_the_last_try_needs_a_person() {
         assert_eq!(READY.refusal(false), None);
         let kind = |state: PinState, attended| state.refusal(attended).map(|refusal| refusal.kind);
         assert_eq!(kind(PinState { locked: true, final_try: true, ..READY }, true), Some(Kind::PinLocked));

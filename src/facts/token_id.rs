@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_counts_only_where_the_serial_number_tells_nothing() {
+    fn a_label_counts_only_if_the_serial_number_is_empty_or_zeros() {
         assert_eq!(id("m", "x", "1", "a"), id("m ", "x\0", " 1", "b"));
         assert_ne!(id("m", "x", "1", "a"), id("m", "x", "2", "a"));
         assert_ne!(id("m", "x", "1", "a"), id("m", "y", "1", "a"));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_tells_nothing_is_known_by_its_place() {
+    fn a_slot_without_identity_is_known_by_its_place() {
         let (slot, module) = (Slot { id: 7, ..Slot::default() }, Path::new("/lib/m.so"));
         let place = TokenId::Slot { module: module.to_owned(), id: 7 };
         assert_eq!(TokenId::of(&slot, module), place);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_that_could_be_one_are_told() {
+    fn tokens_that_could_be_the_same_are_recognised() {
         let (card, renewed) =
             (id("piv_II", "PKCS#15 emulated", "aa", "old"), id("piv_II", "PKCS#15 emulated", "bb", "new"));
         let yubikey = id("Yubico (www.yubico.com)", "YubiKey YK5", "12345678", "YubiKey PIV #12345678");

@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loaders_words_are_understood() {
+    fn messages_of_the_loader_are_understood() {
         let module = Path::new("/opt/m.so");
         let missing = "libyubihsm.so.2: cannot open shared object file: No such file or directory";
         assert_eq!(by_words(module, missing), LoadFailure::MissingLibrary("libyubihsm.so.2".into()));

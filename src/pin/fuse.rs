@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_nobody_knows_is_counted_beside_the_next_attempt() {
+    fn an_unknown_end_is_counted_beside_the_next_attempt() {
         let (_kept, store) = store();
         let fuse = lock(&store, AttemptBy::Person).unwrap().begin().unwrap().settle(None).unwrap();
         assert_eq!(shown(&store), (0, 1));
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_that_is_no_mark_counts_as_one() {
+    fn an_invalid_mark_counts_as_an_attempt() {
         let (_kept, store) = store();
         attempt(&store, &token("m", "1", "a"), AttemptBy::Unattended, Some(AttemptEnd::Accepted)).unwrap();
         let path = store.path(&token("m", "1", "a")).with_extension("lock");
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_says_nothing_is_held_by_every_blown_fuse_and_holds_its_token() {
+    fn a_slot_without_identity_obeys_every_blown_fuse() {
         let (_kept, store) = store();
         let silent = Slot { id: 1, ..Slot::default() };
         let module = Path::new(MODULE);

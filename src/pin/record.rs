@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn one_unknown_end_is_borne_and_the_second_blows_it() {
+    fn one_unknown_end_is_tolerated_and_the_second_blows_the_fuse() {
         let one = after(&[(AttemptBy::Unattended, None)]);
         assert!(Tries::of([&one]).allows(&AttemptBy::Unattended));
         let two = after(&[(AttemptBy::Unattended, None), (AttemptBy::Unattended, None)]);
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_token_did_not_look_at_changes_nothing() {
+    fn a_pin_that_the_token_did_not_check_changes_nothing() {
         assert_eq!(after(&[(file("a"), Some(AttemptEnd::NotTried))]), after(&[]));
         let refused = after(&[(file("a"), Some(AttemptEnd::Refused))]);
         let mut again = refused.clone();

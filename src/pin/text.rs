@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_person_types_passes_unchanged() {
+    fn a_typed_pin_passes_unchanged() {
         for pin in [
             "1234",
             "12 34",

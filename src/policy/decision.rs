@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_of_the_key_is_held_against_what_the_key_must_be() {
+    fn the_requirements_apply_to_a_copy_of_the_key() {
         let exportable = Key { extractable: Some(true), label: b"copy".to_vec(), id: vec![2], ..key() };
         let decision = decide_with(&Policy::default(), |case| case.copies = vec![key(), exportable.clone()]);
         let reasons: Vec<String> = decision.refusals.iter().map(Breach::reason).collect();

@@ -276,7 +276,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_printed_is_read_back(
+        fn printed_uris_are_read_back(
             label in proptest::option::of(".{0,32}"),
             serial in proptest::option::of("[ -~]{0,16}"),
             object in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),

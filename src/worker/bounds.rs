@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_have_an_end() {
+    fn lists_have_a_limit() {
         let certificate = Certificate { label: vec![], id: vec![], value: vec![1] };
         let objects = |count| Objects { certificates: vec![certificate.clone(); count], ..Objects::default() };
         assert_eq!(check(&mut Reply::Objects(objects(CERTIFICATES))), Ok(()));
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn an_explanation_is_shortened() {
+    fn an_error_text_is_shortened() {
         let mut reply = Reply::Failed(Fault::Load("ä".repeat(4 << 20)));
         assert_eq!(check(&mut reply), Ok(()));
         let Reply::Failed(Fault::Load(said)) = reply else { unreachable!() };

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn no_message_has_room_for_a_pin_or_for_bytes_to_sign() {
+    fn no_message_has_a_field_for_a_pin_or_for_bytes_to_sign() {
         let sign = Request::Sign {
             key: 1,
             mechanism: Mechanism::Sha512RsaPkcs,
@@ -251,7 +251,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(slot_id: u64, message: String, label: Vec<u8>) {
+        fn written_frames_are_read_back(slot_id: u64, message: String, label: Vec<u8>) {
             let request = Request::Session { slot_id };
             prop_assert_eq!(read_back(&request), request.clone());
             let objects = Objects {

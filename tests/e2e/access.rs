@@ -47,7 +47,7 @@ const SIGN: [&str; 3] = ["http://localhost/sign", "-d", "{}"];
 const READY: [&str; 1] = ["http://localhost/readyz"];
 
 #[test]
-fn a_stranger_gets_nothing() {
+fn a_user_without_permission_gets_nothing() {
     needs_root("it plays other users of the host");
     let mut stand = Stand::new();
     stand.faulty("");
@@ -78,7 +78,7 @@ fn a_stranger_gets_nothing() {
 }
 
 #[test]
-fn lists_narrow_who_may_ask() {
+fn lists_restrict_which_users_may_ask() {
     needs_root("it plays other users of the host");
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &["--socket-group", "4242", "--allow-users", "1234"]);
@@ -156,7 +156,7 @@ fn all_users_together_have_a_rate_that_more_user_ids_do_not_raise() {
 }
 
 #[test]
-fn one_member_of_the_group_is_one_user_whatever_user_namespaces_give_them() {
+fn one_group_member_counts_as_one_user_in_any_user_namespace() {
     needs_root("it plays other users of the host");
     let stand = Stand::new();
     let ranges = stand.write("subuid", "alice:300000:65536\n");
@@ -199,7 +199,7 @@ fn one_member_of_the_group_is_one_user_whatever_user_namespaces_give_them() {
 }
 
 #[test]
-fn the_agents_own_user_may_look_and_asks_only_where_it_is_named() {
+fn the_agents_own_user_reads_state_and_asks_only_if_named() {
     needs_root("it plays other users of the host");
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &["--socket-group", "4242"]);

@@ -122,7 +122,7 @@ fn every_change_of_the_log_is_named_by_its_line() {
 }
 
 #[test]
-fn the_chain_goes_on_in_a_new_file_and_is_checked_over_all_of_them() {
+fn the_chain_continues_in_a_new_file_and_is_checked_over_all_files() {
     let stand = Stand::new();
     let path = stand.file("audit.jsonl");
     let agent = Agent::ready(&stand, &["--audit-path", &path]);
@@ -149,7 +149,7 @@ fn the_chain_goes_on_in_a_new_file_and_is_checked_over_all_of_them() {
 }
 
 #[test]
-fn what_a_crash_left_of_a_record_is_named_and_the_chain_goes_on() {
+fn an_incomplete_record_after_a_crash_is_named_and_the_chain_continues() {
     let stand = Stand::new();
     signed(&stand, &[]);
     let whole = stand.read("audit.jsonl");
@@ -173,7 +173,7 @@ fn what_a_crash_left_of_a_record_is_named_and_the_chain_goes_on() {
 }
 
 #[test]
-fn a_log_that_lost_its_end_is_not_gone_on_with_as_if_nothing_had_been() {
+fn a_log_with_a_missing_end_is_not_continued_silently() {
     let stand = Stand::new();
     (0..3).for_each(|_| drop(signed(&stand, &[])));
     let lines = stand.read("audit.jsonl");
@@ -208,7 +208,7 @@ fn a_full_disk_hands_out_nothing_and_leaves_the_log_whole() {
 }
 
 #[test]
-fn a_log_that_cannot_be_kept_costs_no_try_and_gives_no_payload() {
+fn a_log_that_cannot_be_written_costs_no_try_and_gives_no_payload() {
     let mut stand = Stand::new();
     stand.faulty("");
     symlink("/dev/null", stand.path().join("link")).unwrap();
@@ -227,7 +227,7 @@ fn a_log_that_cannot_be_kept_costs_no_try_and_gives_no_payload() {
 }
 
 #[test]
-fn the_agent_hands_out_nothing_while_its_log_cannot_be_written_and_recovers_by_itself() {
+fn the_agent_hands_out_no_payload_while_its_log_is_unwritable_and_then_recovers() {
     let stand = Stand::new();
     let path = stand.file("audit.jsonl");
     let mut agent = Agent::ready(&stand, &["--audit-path", &path]);
@@ -256,7 +256,7 @@ fn the_agent_hands_out_nothing_while_its_log_cannot_be_written_and_recovers_by_i
 }
 
 #[test]
-fn a_killed_agent_handed_out_nothing_without_its_record() {
+fn a_killed_agent_handed_out_no_payload_without_its_record() {
     let stand = Stand::new();
     let path = stand.file("audit.jsonl");
     let agent = Agent::ready(&stand, &["--audit-path", &path, "--workers", "2", "--rate-limit-per-second", "100000"]);
@@ -288,7 +288,7 @@ fn a_killed_agent_handed_out_nothing_without_its_record() {
 }
 
 #[test]
-fn what_a_lost_worker_may_have_signed_is_recorded() {
+fn possible_signatures_of_a_lost_worker_are_recorded() {
     const ROUNDS: usize = 20;
     let mut stand = Stand::new();
     stand.faulty("C_Sign#2=abort");
@@ -322,7 +322,7 @@ fn many_processes_append_to_one_chain() {
 }
 
 #[test]
-fn strangers_are_counted_and_cannot_fill_the_log() {
+fn refused_users_are_counted_and_cannot_fill_the_log() {
     let stand = Stand::new();
     let path = stand.file("audit.jsonl");
     let agent = Agent::ready(&stand, &["--audit-path", &path, "--allow-users", "4242"]);

@@ -50,7 +50,7 @@ fn certificates_with_zero_padding_are_read() {
 }
 
 #[test]
-fn an_ended_certificate_is_exit_8_whatever_the_time() {
+fn an_expired_certificate_is_exit_8_for_any_period() {
     let stand = Stand::with(&["--days", "-1"]);
     for within in ["0s", "30d"] {
         let run = stand.run(&["certificate", "--expires-within", within]);

@@ -97,7 +97,7 @@ fn forms(stand: &Stand) -> Vec<(&'static str, Vec<u8>, &'static str)> {
 }
 
 #[test]
-fn every_form_is_read_and_the_command_that_is_offered_makes_the_form_that_anaplan_takes() {
+fn every_form_is_read_and_the_printed_command_converts_it_for_anaplan() {
     let stand = Stand::new();
     for (name, bytes, form) in forms(&stand) {
         if form.is_empty() {
@@ -149,7 +149,7 @@ fn every_form_can_be_the_certificate_file_and_the_file_of_roots() {
 }
 
 #[test]
-fn a_file_that_holds_a_private_key_too_is_never_passed_in_silence() {
+fn a_file_with_a_private_key_is_always_reported() {
     const WORDS: &str = "holds a private key; do not give this file to anybody";
     let stand = Stand::new();
     stand.tool("openssl", &["genrsa", "-out", "pkcs8.pem", "2048"]);
@@ -200,7 +200,7 @@ fn a_file_that_holds_a_private_key_too_is_never_passed_in_silence() {
 }
 
 #[test]
-fn what_is_no_certificate_is_named_with_a_next_step() {
+fn a_file_without_a_certificate_is_named_with_a_next_step() {
     let stand = Stand::new();
     stand.tool(
         "openssl",

@@ -51,7 +51,7 @@ fn completions_and_manual_pages_are_made() {
 }
 
 #[test]
-fn a_full_disk_is_an_error_and_a_broken_pipe_is_none() {
+fn a_full_disk_is_an_error_and_a_broken_pipe_is_not() {
     let stand = Stand::new();
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = stand.command(&["list"]).stdout(full).stderr(Stdio::piped()).spawn().unwrap().finish();
@@ -71,7 +71,7 @@ fn the_worker_command_is_not_for_people() {
 }
 
 #[test]
-fn a_closed_standard_output_is_no_success() {
+fn a_closed_standard_output_is_an_error() {
     let stand = Stand::new();
     let base = stand.command(&[]);
     let mut shell = std::process::Command::new("sh");
@@ -84,7 +84,7 @@ fn a_closed_standard_output_is_no_success() {
 }
 
 #[test]
-fn what_people_mistype_gets_a_hint() {
+fn common_typing_errors_get_a_hint() {
     let stand = Stand::new();
     for (arguments, hint) in [
         (&["sign", "--format", "v2"][..], "--payload-version"),
@@ -154,7 +154,7 @@ fn options_of_every_command_may_stand_before_the_command() {
 }
 
 #[test]
-fn a_socket_that_can_never_be_one_is_a_usage_error_and_one_that_may_come_is_not() {
+fn an_impossible_socket_path_is_a_usage_error_and_a_missing_socket_is_not() {
     let stand = Stand::new();
     let (long, directory) = (format!("/tmp/{}", "a".repeat(103)), stand.path().display().to_string());
     let file = stand.write("file", "");
@@ -197,7 +197,7 @@ fn a_socket_that_can_never_be_one_is_a_usage_error_and_one_that_may_come_is_not(
 }
 
 #[test]
-fn empty_input_is_said_to_be_empty() {
+fn empty_input_is_reported_as_empty() {
     let stand = Stand::empty();
     let file = stand.write("empty", "");
     for (arguments, code) in [

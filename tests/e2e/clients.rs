@@ -47,7 +47,7 @@ fn validate(stand: &Stand, service: &Service, token: &str) -> String {
 }
 
 #[test]
-fn a_token_in_one_word_and_from_its_cache_until_it_is_logged_out() {
+fn anaplan_token_prints_a_token_and_caches_it_until_logout() {
     let stand = Stand::new();
     let service = service(&stand);
     let token = anaplan_token(&stand, &service, &[]).ok();
@@ -88,7 +88,7 @@ fn a_cache_that_others_can_read_is_refused() {
 }
 
 #[test]
-fn our_exit_codes_are_kept_and_what_anaplan_asks_for_is_waited() {
+fn exit_codes_are_kept_and_retry_after_is_respected() {
     let stand = Stand::new();
     let service = service(&stand);
     service.behave(Behaviour { too_many_at_first: 2, ..Behaviour::default() });
@@ -287,7 +287,7 @@ fn actions_run_with_one_login_and_leave_no_token_behind() {
 }
 
 #[test]
-fn the_airflow_hook_fails_for_good_where_a_retry_mends_nothing() {
+fn the_airflow_hook_fails_permanently_where_a_retry_does_not_help() {
     let stand = Stand::new();
     let service = service(&stand);
     let agent = Agent::ready(&stand, &[]);

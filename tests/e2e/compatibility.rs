@@ -47,7 +47,7 @@ fn a_client_ignores_what_a_newer_agent_adds_to_its_answer() {
 }
 
 #[test]
-fn a_client_asks_for_no_more_than_the_first_agent_knew() {
+fn a_client_sends_only_members_that_the_first_agent_knew() {
     let stand = Stand::new();
     let answer: Value = serde_json::from_str(&stand.sign(&[]).ok()).unwrap();
     for (job, expected) in [
@@ -61,7 +61,7 @@ fn a_client_asks_for_no_more_than_the_first_agent_knew() {
 }
 
 #[test]
-fn a_refusal_that_a_client_does_not_know_counts_by_its_status() {
+fn an_unknown_refusal_counts_by_its_http_status() {
     let stand = Stand::new();
     for (status, code) in [("403 Forbidden", 5), ("422 x", 5), ("418 x", 5), ("429 x", 9), ("503 x", 9), ("599 x", 9)] {
         let problem = json!({ "title": "new", "status": 0, "code": "a_new_code", "more": {} });

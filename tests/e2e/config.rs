@@ -23,7 +23,7 @@ fn a_flag_beats_the_environment_and_the_environment_the_file() {
 }
 
 #[test]
-fn the_whole_of_a_configuration_file_is_enough() {
+fn a_configuration_file_alone_is_enough() {
     let mut stand = Stand::new();
     stand.use_module(None);
     let text = format!(
@@ -46,7 +46,7 @@ fn the_whole_of_a_configuration_file_is_enough() {
 }
 
 #[test]
-fn mistakes_name_key_line_and_what_is_wanted() {
+fn mistakes_name_key_line_and_expected_value() {
     let stand = Stand::new();
     for (text, words) in [
         ("[token]\nlable = \"x\"\n", &["line 2: there is no key 'token.lable'"][..]),
@@ -77,7 +77,7 @@ fn a_refused_auth_url_is_a_usage_error() {
 }
 
 #[test]
-fn the_order_of_tables_in_a_file_is_no_matter() {
+fn the_order_of_tables_in_a_file_does_not_matter() {
     let stand = Stand::new();
     let pin = format!("[pin]\nsource = \"{}\"\n", stand.pin_source());
     let token = "[token]\nuri = \"pkcs11:token=cba?pin-source=file:/nonexistent\"\n";
@@ -132,7 +132,7 @@ fn a_configuration_from_a_pipe_is_read_once() {
 }
 
 #[test]
-fn an_unknown_variable_of_ours_is_warned_about_and_listed_by_doctor() {
+fn an_unknown_cba_agent_variable_gets_a_warning_and_doctor_lists_it() {
     let mut stand = Stand::new();
     stand.set("CBA_AGENT_TOKEN_SERAIL", "SECRET1");
     let said = "the variable CBA_AGENT_TOKEN_SERAIL is unknown, and ignored";
@@ -166,7 +166,7 @@ fn an_unknown_variable_of_ours_is_warned_about_and_listed_by_doctor() {
 }
 
 #[test]
-fn what_a_file_of_variables_left_in_a_value_is_named() {
+fn quotation_marks_and_line_ends_from_a_file_of_variables_are_named() {
     let mut stand = Stand::new();
     stand.faulty("");
     for (name, value, cause) in [
@@ -220,7 +220,7 @@ fn a_list_in_one_flag_is_separated_as_in_a_variable() {
 }
 
 #[test]
-fn no_number_or_duration_is_too_large_to_be_refused_or_used() {
+fn every_large_number_or_duration_is_refused_or_works() {
     let stand = Stand::new();
     let payload = stand.sign(&[]).ok();
     for huge in ["18446744073709551615s", "18446744073709551615", "584942417355y", "-1s", "36501d"] {
@@ -250,7 +250,7 @@ fn no_number_or_duration_is_too_large_to_be_refused_or_used() {
 }
 
 #[test]
-fn an_agent_takes_the_greatest_values_and_any_watchdog_period() {
+fn an_agent_accepts_the_largest_values_and_any_watchdog_period() {
     use crate::agent::Agent;
     let stand = Stand::new();
     let arguments = Agent::arguments(

@@ -64,7 +64,7 @@ fn stand() -> Stand {
 }
 
 #[test]
-fn the_corpus_is_what_its_script_makes() {
+fn the_corpus_equals_the_output_of_its_script() {
     let directory = tempfile::tempdir().unwrap();
     let script = format!("{DIRECTORY}/make.py");
     tool(Command::new("/usr/bin/python3").arg("-B").arg(script).arg(directory.path()));
@@ -128,7 +128,7 @@ fn a_token_signs_with_each_certificate_that_can_be_read_and_names_the_others() {
 }
 
 #[test]
-fn certificate_and_doctor_say_the_same_of_it() {
+fn certificate_and_doctor_agree_about_it() {
     let mut stand = stand();
     for row in rows() {
         let name = &row.name;

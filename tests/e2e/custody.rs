@@ -61,7 +61,7 @@ fn require_all() -> Vec<&'static str> {
 }
 
 #[test]
-fn a_generated_key_proves_all_but_hardware_and_an_imported_one_little() {
+fn a_generated_key_meets_all_rules_but_hardware_and_an_imported_key_few() {
     let stand = Stand::new();
     let generated = report(&stand, &require_all());
     for word in &ALL[..5] {
@@ -84,7 +84,7 @@ fn a_generated_key_proves_all_but_hardware_and_an_imported_one_little() {
 }
 
 #[test]
-fn what_a_token_does_not_report_is_not_proven() {
+fn a_property_that_a_token_does_not_report_is_not_proven() {
     let mut stand = Stand::new();
     for (attribute, word) in [("103", "sensitive"), ("162", "non-extractable"), ("163", "local")] {
         stand.faulty(&format!("attr:{attribute}=missing"));
@@ -187,7 +187,7 @@ fn a_certificate_from_a_file_is_named_and_needs_its_rule() {
 }
 
 #[test]
-fn a_token_that_is_not_allowed_gets_no_pin_and_a_report_all_the_same() {
+fn a_forbidden_token_gets_no_pin_but_a_report() {
     let mut stand = Stand::new();
     stand.faulty("");
     let report = report(&stand, &["--policy-token-serials", "00"]);
@@ -211,7 +211,7 @@ fn a_report_costs_one_login_and_no_signature_and_its_members_keep_their_order() 
 }
 
 #[test]
-fn the_chain_is_checked_against_roots_and_what_of_it_is_in_the_token_is_named() {
+fn the_chain_is_checked_against_roots_and_its_certificates_in_the_token_are_named() {
     let stand = Stand::new();
     let roots = stand.file("ca.pem");
     let given = report(&stand, &["--roots", &roots]);
@@ -260,7 +260,7 @@ fn attest(stand: &Stand, name: &str, public_key: &str) {
 }
 
 #[test]
-fn an_attestation_is_believed_where_it_is_of_this_key_and_token_and_leads_to_its_makers_root() {
+fn an_attestation_counts_only_for_this_key_and_token_with_a_chain_to_its_makers_root() {
     let mut stand = Stand::new();
     stand.faulty("serial=12345678");
     let (root, other) =
@@ -321,7 +321,7 @@ fn with_copy(options: &[&str]) -> Stand {
 }
 
 #[test]
-fn a_second_object_of_the_key_is_held_against_the_rules_too() {
+fn the_rules_apply_to_a_second_object_of_the_key_too() {
     for options in [&["--sensitive", "--extractable"][..], &["--extractable"]] {
         let stand = with_copy(options);
         let found = report(&stand, &["--key-id", "01"]);
@@ -449,7 +449,7 @@ fn the_agents_report_is_the_same_document_without_its_pin() {
 }
 
 #[test]
-fn an_attribute_that_kills_the_module_costs_the_agent_no_more_than_that_evidence() {
+fn an_attribute_that_crashes_the_module_costs_only_that_evidence() {
     let mut stand = Stand::new();
     stand.faulty("attr:40000600=abort");
     let agent = Agent::ready(&stand, &[]);
@@ -459,7 +459,7 @@ fn an_attribute_that_kills_the_module_costs_the_agent_no_more_than_that_evidence
 }
 
 #[test]
-fn the_text_is_a_calm_table_and_a_terminal_gets_nothing_that_moves_it() {
+fn the_text_is_a_table_without_terminal_control_characters() {
     let stand = Stand::with(&["--label", "\u{1b}[2Jx"]);
     let text = custody(&stand, &[]).ok();
     assert!(text.starts_with("Key custody: ALLOWED\n"), "{text}");
@@ -470,7 +470,7 @@ fn the_text_is_a_calm_table_and_a_terminal_gets_nothing_that_moves_it() {
 }
 
 #[test]
-fn the_page_loads_from_a_file_asks_for_nothing_and_can_be_read_on_a_phone() {
+fn the_page_loads_from_a_file_makes_no_request_and_fits_a_phone() {
     let stand = Stand::new();
     let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/other-ca.pem");
     let allowed = stand.write("allowed.html", custody(&stand, &["--format", "html"]).ok());
@@ -482,7 +482,7 @@ fn the_page_loads_from_a_file_asks_for_nothing_and_can_be_read_on_a_phone() {
 }
 
 #[test]
-fn the_policies_of_the_guide_are_understood_and_break_where_a_token_in_files_must() {
+fn the_policies_of_the_guide_are_valid_and_a_software_token_breaks_them() {
     let stand = Stand::new();
     let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/custody.md")).unwrap();
     let policies: Vec<&str> = guide.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();

@@ -23,7 +23,7 @@ pub(crate) fn units() -> Vec<String> {
 }
 
 #[test]
-fn the_units_are_what_systemd_takes_and_rates_as_safe() {
+fn systemd_accepts_the_units_and_rates_them_as_safe() {
     let stand = Stand::empty();
     // Write all of them first: systemd looks for each beside those that name it.
     let write = |name: String| {
@@ -49,7 +49,7 @@ fn the_units_are_what_systemd_takes_and_rates_as_safe() {
 }
 
 #[test]
-fn the_units_call_nothing_that_a_minimal_system_lacks() {
+fn the_units_call_only_programs_of_a_minimal_system() {
     let mut count = 0;
     for name in units() {
         for line in unit(&name).lines().filter(|line| line.starts_with("Exec")) {
@@ -139,7 +139,7 @@ fn an_activated_socket_is_served_and_left_to_systemd() {
 }
 
 #[test]
-fn the_watchdog_hears_of_progress_and_not_of_the_token() {
+fn the_watchdog_depends_on_progress_and_not_on_the_token() {
     let mut stand = Stand::new();
     stand.faulty("C_Sign=hang");
     stand.set("WATCHDOG_USEC", "400000");
@@ -298,7 +298,7 @@ fn a_client_in_another_pid_namespace_is_served() {
 }
 
 #[test]
-fn the_clusters_configuration_has_no_key_that_the_agent_does_not_know() {
+fn the_cluster_configuration_has_only_known_keys() {
     let stand = Stand::with(&["--label", "anaplan"]);
     let yaml = fs::read_to_string(format!("{DEPLOY}/kubernetes/cba-agent.yaml")).unwrap();
     let block = yaml.split("config.toml: |\n").nth(1).unwrap();

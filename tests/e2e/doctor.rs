@@ -19,7 +19,7 @@ fn failing(run: Run, check: &str) -> String {
 }
 
 #[test]
-fn a_host_that_is_ready_is_told_so_without_a_login() {
+fn a_ready_host_passes_without_a_login() {
     let mut stand = Stand::new();
     stand.faulty("");
     // Under a known name, so that it gets a sandbox, and where SoftHSM2's profile allows its log.
@@ -62,7 +62,7 @@ fn a_host_that_is_ready_is_told_so_without_a_login() {
 }
 
 #[test]
-fn each_thing_that_fails_names_what_mends_it() {
+fn each_failed_check_names_its_remedy() {
     let mut stand = Stand::new();
     let source = stand.pin_source();
     let doctor = |stand: &Stand, more: &[&str]| stand.run(&[&["doctor", "--pin-source", &source][..], more].concat());
@@ -87,7 +87,7 @@ fn each_thing_that_fails_names_what_mends_it() {
 }
 
 #[test]
-fn it_says_where_each_value_came_from_and_what_changes_what_is_loaded() {
+fn the_source_of_each_value_and_variables_of_the_loader_are_shown() {
     let mut stand = Stand::new();
     let config = stand.write("config.toml", "[token]\nslot = 0\n\n[policy]\nmin_rsa_bits = 2048\n");
     stand.set("LD_AUDIT", "");
@@ -107,7 +107,7 @@ fn it_says_where_each_value_came_from_and_what_changes_what_is_loaded() {
 }
 
 #[test]
-fn an_audit_log_that_cannot_be_gone_on_with_is_named() {
+fn an_audit_log_that_cannot_be_continued_is_named() {
     let stand = Stand::new();
     let (source, path) = (stand.pin_source(), stand.file("audit.jsonl"));
     let doctor = |path: &str| stand.run(&["doctor", "--pin-source", &source, "--audit-path", path]);
@@ -122,7 +122,7 @@ fn an_audit_log_that_cannot_be_gone_on_with_is_named() {
 }
 
 #[test]
-fn whoever_is_allowed_and_cannot_come_to_the_socket_is_named() {
+fn an_allowed_user_who_cannot_reach_the_socket_is_named() {
     needs_root("it plays other users of the host");
     let mut stand = Stand::new();
     let agent = Agent::ready(&stand, &["--socket-group", "games"]);
@@ -175,7 +175,7 @@ fn a_library_that_a_module_lacks_is_named() {
 }
 
 #[test]
-fn a_card_readers_daemon_is_asked_where_the_module_needs_it() {
+fn pcscd_is_checked_if_the_module_needs_it() {
     use std::io::{Read as _, Write as _};
     let mut stand = Stand::new();
     stand.faulty("");
@@ -236,7 +236,7 @@ fn a_clock_before_the_build_is_a_failure() {
 }
 
 #[test]
-fn a_certificate_is_checked_before_it_is_bought_in_whatever_form_it_came() {
+fn a_certificate_is_checked_before_it_is_bought_in_any_form() {
     let stand = Stand::new();
     let check = |file: &str| stand.run(&["doctor", "--certificate", file]);
     let good = EXTENSIONS.to_owned() + "crlDistributionPoints=URI:http://ca.example/crl\n";
@@ -275,7 +275,7 @@ fn a_certificate_is_checked_before_it_is_bought_in_whatever_form_it_came() {
 }
 
 #[test]
-fn each_thing_that_a_certificate_lacks_is_asked_of_the_ca() {
+fn each_missing_property_of_a_certificate_names_what_to_ask_the_ca_for() {
     let stand = Stand::new();
     let changed = |from: &str, to: &str| EXTENSIONS.replace(from, to);
     for (name, check, extensions, ask) in [
@@ -308,7 +308,7 @@ fn each_thing_that_a_certificate_lacks_is_asked_of_the_ca() {
 }
 
 #[test]
-fn where_a_uri_says_that_a_pin_is_appears_in_no_report() {
+fn the_pin_source_in_a_uri_appears_in_no_report() {
     let stand = Stand::new();
     std::fs::copy(stand.file("pin"), stand.file("s3cret-place")).unwrap();
     let uri = format!("pkcs11:token=cba?pin-source=file:{}", stand.file("s3cret-place"));

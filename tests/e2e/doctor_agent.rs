@@ -39,7 +39,7 @@ fn agent(more: &[&str]) -> (Stand, Agent) {
 }
 
 #[test]
-fn a_jobs_user_learns_all_about_the_agent_and_nothing_of_tokens() {
+fn a_jobs_user_sees_the_agents_state_and_nothing_about_tokens() {
     needs_root("it plays other users of the host");
     let (stand, mut agent) = agent(&[]);
     agent.hear("STATUS=ready");
@@ -70,7 +70,7 @@ fn a_jobs_user_learns_all_about_the_agent_and_nothing_of_tokens() {
 }
 
 #[test]
-fn what_stands_in_a_jobs_way_is_named_with_what_helps() {
+fn each_obstacle_for_a_job_is_named_with_its_remedy() {
     needs_root("it plays other users of the host");
     let (stand, mut agent) = agent(&[]);
     agent.hear("STATUS=ready");
@@ -97,7 +97,7 @@ fn what_stands_in_a_jobs_way_is_named_with_what_helps() {
 }
 
 #[test]
-fn an_agent_that_is_not_ready_and_a_certificate_that_ends_are_told_to_the_job() {
+fn a_job_sees_that_an_agent_is_not_ready_or_its_certificate_expires() {
     needs_root("it plays other users of the host");
     let (stand, agent) = agent(&["--token-label", "another"]);
     let run = as_user(&stand, "1234", "4242", &["doctor", "--socket", &agent.socket]);

@@ -77,7 +77,7 @@ fn workers_of(stand: &Stand) -> usize {
 }
 
 #[test]
-fn what_a_module_started_is_ended_with_it() {
+fn processes_started_by_a_module_end_with_it() {
     let mut stand = Stand::new();
     for (rules, code) in
         [("C_Initialize=spawn", 0), ("C_Initialize=spawn;C_Sign=abort", 6), ("C_Login=spawn;C_Login#2=0xa0", 0)]

@@ -124,7 +124,7 @@ fn softhsm2_writes_the_log_that_its_configuration_names_in_the_sandbox() {
 }
 
 #[test]
-fn a_user_outside_the_group_of_opencryptoki_is_told_which() {
+fn a_user_outside_the_group_of_opencryptoki_sees_its_name() {
     needs_root("it becomes another user");
     let mut stand = Stand::new();
     named(&mut stand, "libopencryptoki.so", "C_Initialize=0x6");
@@ -193,7 +193,7 @@ fn a_p11_kit_before_its_security_fixes_is_warned_about() {
 }
 
 #[test]
-fn a_tpm_that_is_named_wrongly_is_said_to_be() {
+fn a_wrong_tpm_setting_is_named() {
     let mut stand = Stand::new();
     stand.faulty("C_Initialize=0x5");
     let module = stand.file("libtpm2_pkcs11.so.1");
@@ -223,7 +223,7 @@ fn a_tpm_that_is_named_wrongly_is_said_to_be() {
 }
 
 #[test]
-fn what_a_module_says_of_its_start_is_in_the_error() {
+fn the_modules_output_at_its_start_is_in_the_error() {
     let mut stand = Stand::new();
     stand.faulty("C_Initialize=cry:0x5");
     let error = stand.sign(&[]).failed(6);

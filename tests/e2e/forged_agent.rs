@@ -89,7 +89,7 @@ fn payload(key: &RsaKeyPair, version: &str, certificate: &[u8]) -> String {
 }
 
 #[test]
-fn a_payload_of_an_agent_is_held_against_the_certificate_rules_of_this_side() {
+fn the_client_checks_an_agents_payload_against_its_own_certificate_rules() {
     let forger = Forger::new();
     let good = EXTENSIONS.to_owned();
     let days = &["-days", "9"][..];
@@ -117,7 +117,7 @@ fn a_payload_of_an_agent_is_held_against_the_certificate_rules_of_this_side() {
 }
 
 #[test]
-fn a_version_that_this_sides_policy_forbids_is_not_even_asked_of_an_agent() {
+fn the_client_does_not_request_a_version_that_its_policy_forbids() {
     let forger = Forger::new();
     let socket = forger.listen("v1", "v1", EXTENSIONS, &["-days", "9"]);
     let sign = ["sign", "--socket", &socket];
@@ -135,7 +135,7 @@ fn a_version_that_this_sides_policy_forbids_is_not_even_asked_of_an_agent() {
 }
 
 #[test]
-fn roots_policy_holds_for_a_payload_of_an_agent_too() {
+fn roots_policy_applies_to_an_agents_payload_too() {
     needs_root("it mounts file systems of its own");
     let forger = Forger::new();
     let socket = forger.listen("unpinned", "v2", EXTENSIONS, &["-days", "9"]);

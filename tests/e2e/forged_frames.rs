@@ -172,7 +172,7 @@ fn no_text_of_a_module_reaches_a_terminal_with_escape_sequences() {
 }
 
 #[test]
-fn an_endless_explanation_fills_no_log() {
+fn an_endless_error_text_does_not_fill_the_log() {
     let endless = "x".repeat(3 << 20);
     for fault in [
         json!({ "Load": endless }),
@@ -189,7 +189,7 @@ fn an_endless_explanation_fills_no_log() {
 }
 
 #[test]
-fn thousands_of_forged_certificates_hold_up_nobody() {
+fn thousands_of_forged_certificates_block_no_request() {
     let mut stand = forging("C_Initialize=instead", &[]);
     // Many certificates with the name of the leaf's issuer, each with another key: each must be tried as issuer.
     let ca = stand

@@ -45,7 +45,7 @@ fn ten_parallel_runs_with_a_wrong_pin_spend_one_try() {
 }
 
 #[test]
-fn a_file_mended_once_is_taken() {
+fn a_corrected_pin_file_gets_one_try() {
     let stand = stand();
     wrong(&stand).failed(4);
     let refused = wrong(&stand).failed(4);
@@ -122,7 +122,7 @@ fn a_worker_killed_inside_the_login_leaves_a_mark_and_the_second_ends_attempts()
 }
 
 #[test]
-fn one_unknown_end_is_borne_and_a_success_clears_it() {
+fn one_unknown_end_is_tolerated_and_a_success_clears_it() {
     let mut stand = stand();
     stand.faulty("C_Login=0x30");
     stand.sign(&[]).failed(6);
@@ -133,7 +133,7 @@ fn one_unknown_end_is_borne_and_a_success_clears_it() {
 }
 
 #[test]
-fn what_spends_no_try_blows_nothing() {
+fn an_error_that_spends_no_try_does_not_blow_the_fuse() {
     let mut stand = stand();
     // PIN_LEN_RANGE, ARGUMENTS_BAD, USER_PIN_NOT_INITIALIZED, USER_ANOTHER_ALREADY_LOGGED_IN, PIN_EXPIRED
     for value in ["0xa2", "0x7", "0x102", "0x104", "0xa3"] {
@@ -149,7 +149,7 @@ fn what_spends_no_try_blows_nothing() {
 }
 
 #[test]
-fn somebody_logged_in_already_proves_nothing_of_a_pin() {
+fn an_existing_login_does_not_prove_a_pin() {
     let mut stand = stand();
     wrong(&stand).failed(4);
     stand.write("wrong", "another-wrong-one");
@@ -159,7 +159,7 @@ fn somebody_logged_in_already_proves_nothing_of_a_pin() {
 }
 
 #[test]
-fn a_state_directory_that_cannot_be_kept_refuses_before_any_login() {
+fn a_state_directory_that_cannot_be_written_refuses_before_any_login() {
     let stand = stand();
     stand.write("file", "");
     let inside_a_file = stand.file("file/state");
@@ -240,7 +240,7 @@ fn pin_fuse_shows_and_resets_without_the_token() {
 }
 
 #[test]
-fn a_keypad_without_a_person_is_held_by_the_fuse_and_the_last_try() {
+fn a_pin_pad_without_a_person_obeys_the_fuse_and_keeps_the_last_try() {
     let mut stand = stand();
     let alone = |stand: &Stand| {
         let base = stand.command(&[]);
@@ -267,7 +267,7 @@ fn flags_are_read_again_under_the_lock() {
 }
 
 #[test]
-fn a_token_that_says_nothing_of_itself_does_not_get_round_a_blown_fuse() {
+fn a_token_without_identity_does_not_bypass_a_blown_fuse() {
     let mut stand = stand();
     wrong(&stand).failed(4);
     let list: serde_json::Value = serde_json::from_str(&stand.run(&["list", "--json"]).ok()).unwrap();
@@ -278,7 +278,7 @@ fn a_token_that_says_nothing_of_itself_does_not_get_round_a_blown_fuse() {
 }
 
 #[test]
-fn a_relative_state_directory_is_none() {
+fn a_relative_state_directory_is_refused() {
     let mut stand = stand();
     stand.sign(&["--state-dir", "here"]).failed(2);
     stand.set("XDG_STATE_HOME", "here");
@@ -287,7 +287,7 @@ fn a_relative_state_directory_is_none() {
 }
 
 #[test]
-fn a_damaged_record_of_no_known_token_is_removed_by_the_hint() {
+fn the_hint_removes_a_damaged_record_of_an_unknown_token() {
     let stand = stand();
     let state = stand.path().join("home/.local/state/cba-agent");
     fs::create_dir_all(&state).unwrap();
@@ -439,7 +439,7 @@ fn many_users_at_once_with_a_wrong_pin_spend_two_tries_at_most() {
 }
 
 #[test]
-fn a_state_directory_of_another_user_is_warned_of() {
+fn a_state_directory_of_another_user_gets_a_warning() {
     let stand = shared_by_users("2770", "20009");
     let run = as_user(&stand, "20001", &stand.pin());
     assert!(run.stderr.contains("belongs to another user"), "{run:?}");
@@ -452,7 +452,7 @@ fn in_memory() -> tempfile::TempDir {
 }
 
 #[test]
-fn a_state_directory_in_memory_counts_as_none_for_every_command() {
+fn every_command_refuses_a_state_directory_in_memory() {
     let stand = stand();
     let (shm, source) = (in_memory(), stand.pin_source());
     let state = shm.path().join("made/later").display().to_string();
@@ -506,7 +506,7 @@ fn a_state_directory_that_every_user_can_change_is_refused() {
 }
 
 #[test]
-fn a_container_that_would_forget_the_fuse_is_warned_of() {
+fn a_container_that_would_forget_the_fuse_gets_a_warning() {
     let stand = Stand::new();
     for layer in ["lower", "upper", "work", "merged"] {
         fs::create_dir(stand.file(layer)).unwrap();
@@ -556,7 +556,7 @@ fn paste(stand: &Stand, command: &str, answer: &str) -> Run {
 }
 
 #[test]
-fn what_a_refusal_offers_fits_the_source_and_works_when_it_is_pasted() {
+fn hints_of_a_refusal_fit_the_pin_source_and_work_when_pasted() {
     let mut stand = stand();
     // A second token, so that a command must select one.
     stand.provision(&["--label", "two"]);

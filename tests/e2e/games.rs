@@ -15,7 +15,7 @@ use crate::stand::{Run, Stand, needs_root, tool};
 const REQUEST: &str = "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
 
 #[test]
-fn a_socket_that_was_replaced_is_left_to_whoever_replaced_it() {
+fn a_replaced_socket_is_left_alone() {
     needs_root("it plays other users of the host");
     let stand = Stand::new();
     for what in ["gone", "file", "socket"] {
@@ -51,7 +51,7 @@ fn a_socket_that_was_replaced_is_left_to_whoever_replaced_it() {
 }
 
 #[test]
-fn links_in_the_place_of_our_files_lead_nowhere() {
+fn links_at_the_paths_of_our_files_are_not_followed() {
     let stand = Stand::new();
     let victim = |name: &str| {
         let path = stand.write(name, "somebody's");

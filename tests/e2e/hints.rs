@@ -78,7 +78,7 @@ fn a_pin_file_that_others_can_read_is_closed_by_the_hint() {
 }
 
 #[test]
-fn a_pin_file_with_what_no_keyboard_types_is_fixed_by_the_hint() {
+fn the_hint_fixes_a_pin_file_with_control_characters() {
     let stand = Stand::new();
     let (pin, path) = (stand.pin(), stand.file("Jo's pin"));
     let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
@@ -103,7 +103,7 @@ fn a_pin_file_with_what_no_keyboard_types_is_fixed_by_the_hint() {
 }
 
 #[test]
-fn a_blown_fuse_is_cleared_by_the_hint_where_the_command_kept_it() {
+fn the_hint_clears_a_blown_fuse_in_the_commands_state_directory() {
     let stand = Stand::with(&["--label", "Jo's token; rm x"]);
     let (state, wrong) = (stand.file("my state"), stand.write("wrong", "wrong-pin"));
     let sign = |pin: &str| {
@@ -248,7 +248,7 @@ fn a_certificate_in_another_form_is_converted_by_the_remedy() {
 }
 
 #[test]
-fn a_policy_that_is_not_roots_alone_is_given_back_by_the_hint() {
+fn the_hint_gives_the_policy_file_back_to_root() {
     needs_root("it plays other owners of a policy");
     let stand = Stand::new();
     let run = crate::system_policy::run_under(&stand, "[policy]\n", (1000, "646"), &["list"]);
@@ -320,7 +320,7 @@ fn the_directory_of_a_socket_is_made_by_the_hint() {
 }
 
 #[test]
-fn who_may_ask_comes_to_the_socket_after_the_remedy() {
+fn an_allowed_user_reaches_the_socket_after_the_remedy() {
     needs_root("it plays users and groups of the host");
     let stand = Stand::new();
     fs::create_dir(stand.file("the door")).unwrap();
@@ -472,7 +472,7 @@ fn every_package_that_a_hint_offers_exists() {
 }
 
 #[test]
-fn a_module_that_the_host_cannot_load_is_looked_at_by_the_hint() {
+fn the_hint_inspects_a_module_that_the_host_cannot_load() {
     let mut stand = Stand::new();
     fs::create_dir(stand.file("my lib")).unwrap();
     stand.write("m.c", "extern int missing; int C_GetFunctionList(void) { return missing; }\n");
@@ -572,7 +572,7 @@ const TRIALS: &[(&str, &str)] = &[
         "hints::commands_that_only_show_something_run_with_the_options_of_the_command_that_failed",
     ),
     ("`cba-agent list", "hints::commands_that_only_show_something_run_with_the_options_of_the_command_that_failed"),
-    ("`cba-agent doctor", "doctor::a_host_that_is_ready_is_told_so_without_a_login"),
+    ("`cba-agent doctor", "doctor::a_ready_host_passes_without_a_login"),
     (
         "`cba-agent health --socket",
         "hints::commands_that_only_show_something_run_with_the_options_of_the_command_that_failed",
@@ -583,21 +583,21 @@ const TRIALS: &[(&str, &str)] = &[
     ("make a new request with `cba-agent sign`", "verify::names_the_rule_that_failed"),
     ("the socket of `cba-agent serve`", "untried: it names what must run, not a command to run"),
     ("`cba-agent pin-fuse`", "fuse::a_second_refusal_is_final_until_a_reset"),
-    ("cba-agent pin-fuse --reset", "hints::a_blown_fuse_is_cleared_by_the_hint_where_the_command_kept_it"),
+    ("cba-agent pin-fuse --reset", "hints::the_hint_clears_a_blown_fuse_in_the_commands_state_directory"),
     ("`cba-agent audit verify {}`", "hints::an_audit_log_is_checked_by_the_command_that_a_message_offers"),
     ("| cba-agent audit verify -", "hints::an_audit_log_is_checked_by_the_command_that_a_message_offers"),
     ("`ls -ld {} {}`", "hints::an_audit_log_is_checked_by_the_command_that_a_message_offers"),
     ("`df -h {}`", "untried: it shows the space of a full disk"),
     ("`fuser -v {}`", "untried: it shows a process, and is not everywhere installed"),
     ("`chmod o-w {directory}`", "fuse::a_state_directory_that_every_user_can_change_is_refused"),
-    ("`rm {}`", "fuse::a_damaged_record_of_no_known_token_is_removed_by_the_hint"),
+    ("`rm {}`", "fuse::the_hint_removes_a_damaged_record_of_an_unknown_token"),
     ("chmod o-rwx", "hints::a_pin_file_that_others_can_read_is_closed_by_the_hint"),
-    ("`chown root:root {path}", "hints::a_policy_that_is_not_roots_alone_is_given_back_by_the_hint"),
+    ("`chown root:root {path}", "hints::the_hint_gives_the_policy_file_back_to_root"),
     ("`chown {} {directory} {path}`", "hints::directories_that_a_user_cannot_write_are_made_by_the_remedy"),
     ("`install -d -m {mode} -o {} {}`", "hints::directories_that_a_user_cannot_write_are_made_by_the_remedy"),
     ("mkdir -p {}", "hints::the_directory_of_a_socket_is_made_by_the_hint"),
-    ("`usermod -aG {} {}`", "hints::who_may_ask_comes_to_the_socket_after_the_remedy"),
-    ("`chmod o+x {}`", "hints::who_may_ask_comes_to_the_socket_after_the_remedy"),
+    ("`usermod -aG {} {}`", "hints::an_allowed_user_reaches_the_socket_after_the_remedy"),
+    ("`chmod o+x {}`", "hints::an_allowed_user_reaches_the_socket_after_the_remedy"),
     ("`chmod 644 {file}`", "untried: the file is root's, and who may read it is root's choice"),
     ("unset {}", "hints::a_variable_of_the_loader_is_gone_after_the_remedy"),
     ("openssl ", "hints::a_certificate_in_another_form_is_converted_by_the_remedy"),
@@ -608,10 +608,10 @@ const TRIALS: &[(&str, &str)] = &[
     ("tail -c +4 {path}", "hints::a_certificate_in_another_form_is_converted_by_the_remedy"),
     ("iconv -f {name} -t UTF-8 {path}", "hints::a_certificate_in_another_form_is_converted_by_the_remedy"),
     ("`unzip {path}`", "untried: the program is not everywhere installed"),
-    ("iconv -f ISO-8859-1", "hints::a_pin_file_with_what_no_keyboard_types_is_fixed_by_the_hint"),
-    ("iconv -f {encoding}", "hints::a_pin_file_with_what_no_keyboard_types_is_fixed_by_the_hint"),
-    ("LC_ALL=C sed", "hints::a_pin_file_with_what_no_keyboard_types_is_fixed_by_the_hint"),
-    ("tr -d '", "hints::a_pin_file_with_what_no_keyboard_types_is_fixed_by_the_hint"),
+    ("iconv -f ISO-8859-1", "hints::the_hint_fixes_a_pin_file_with_control_characters"),
+    ("iconv -f {encoding}", "hints::the_hint_fixes_a_pin_file_with_control_characters"),
+    ("LC_ALL=C sed", "hints::the_hint_fixes_a_pin_file_with_control_characters"),
+    ("tr -d '", "hints::the_hint_fixes_a_pin_file_with_control_characters"),
     ("`ulimit -n`", "untried: the limit is the shell's"),
     ("apt-get install libpcsclite1", "untried: it needs pcscd's host"),
     ("apt-get install --only-upgrade", "untried: it needs a booted systemd"),
@@ -625,7 +625,7 @@ const TRIALS: &[(&str, &str)] = &[
     ("`pkcs11-tool --login --change-pin`", "hints::a_pin_is_changed_and_mechanisms_are_shown_by_the_hints"),
     ("`pkcs11-tool --login --type cert", "hints::a_certificate_is_written_beside_its_key_by_the_hint"),
     ("`pkcs11-tool --list-mechanisms`", "pasted::another_programs_command_gets_module_and_slot"),
-    ("`ldd -r`", "hints::a_module_that_the_host_cannot_load_is_looked_at_by_the_hint"),
+    ("`ldd -r`", "hints::the_hint_inspects_a_module_that_the_host_cannot_load"),
     ("`mount -o remount,exec", "hints::a_file_system_without_execution_is_remounted_by_the_hint"),
     ("`apt-file search {library}`", "untried: it asks an index on the network"),
     ("`ldconfig -p | grep -F {}`", "untried: it shows what the loader knows"),

@@ -100,7 +100,7 @@ fn no_form_of_a_request_smuggles_a_second_one_in() {
 }
 
 #[test]
-fn requests_in_one_go_are_answered_one_by_one_each_with_its_own_payload() {
+fn pipelined_requests_are_answered_in_order_each_with_its_own_payload() {
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &[]);
     let last = INSIDE.replace("Host: x", "Host: x\r\nConnection: close");
@@ -139,7 +139,7 @@ fn heads_and_bodies_without_an_end_are_cut_off() {
 }
 
 #[test]
-fn what_is_no_text_is_refused_and_forges_no_line_of_the_log() {
+fn invalid_utf8_and_control_characters_are_refused_and_forge_no_log_line() {
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &["--audit-path", &stand.file("audit.jsonl")]);
     for job in ["\\u0000", "\\n{\\\"seq\\\":1}", "\\ud800", "a b", "\u{1b}[31m", "é", ""] {
@@ -212,7 +212,7 @@ fn users_who_flood_the_agent_do_not_stop_others() {
 }
 
 #[test]
-fn a_client_that_reads_nothing_holds_nobody_up_and_fills_no_memory() {
+fn a_client_that_never_reads_blocks_nobody_and_fills_no_memory() {
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &[]);
     let memory = agent.memory();

@@ -11,7 +11,7 @@ fn objects(stand: &Stand, arguments: &[&str]) -> Vec<Value> {
 }
 
 #[test]
-fn every_uri_is_taken_back() {
+fn every_printed_uri_selects_its_token() {
     let stand = Stand::new();
     let source = stand.pin_source();
     let public = objects(&stand, &[]);

@@ -114,7 +114,7 @@ fn a_worker_that_is_killed_is_replaced_before_anybody_asks() {
 }
 
 #[test]
-fn a_request_is_tried_once_more_on_a_new_worker() {
+fn a_request_is_retried_once_on_a_new_worker() {
     let mut stand = Stand::new();
     for fault in ["hang", "abort", "0x30", "0x32"] {
         stand.faulty(&format!("C_Sign#2={fault}"));
@@ -134,7 +134,7 @@ fn a_request_is_tried_once_more_on_a_new_worker() {
 }
 
 #[test]
-fn a_signature_that_does_not_verify_is_neither_handed_out_nor_tried_again() {
+fn a_signature_that_does_not_verify_is_neither_handed_out_nor_retried() {
     let mut stand = Stand::new();
     stand.faulty("C_Sign=corrupt");
     let agent = Agent::ready(&stand, &[]);
@@ -144,7 +144,7 @@ fn a_signature_that_does_not_verify_is_neither_handed_out_nor_tried_again() {
 }
 
 #[test]
-fn a_token_that_is_away_at_the_start_is_waited_for() {
+fn the_agent_waits_for_a_token_that_is_absent_at_the_start() {
     let stand = Stand::new();
     move_tokens(&stand, "tokens", "away");
     fs::create_dir(stand.file("tokens")).unwrap();
@@ -183,7 +183,7 @@ fn another_token_in_its_place_gets_no_pin() {
 }
 
 #[test]
-fn a_refused_pin_stops_logins_until_its_source_is_mended() {
+fn a_refused_pin_stops_logins_until_its_source_is_corrected() {
     let mut stand = Stand::new();
     stand.faulty("");
     let right = stand.pin();
@@ -257,7 +257,7 @@ fn a_token_without_room_means_fewer_workers() {
 }
 
 #[test]
-fn a_key_that_wants_a_login_for_each_signature_has_one_worker() {
+fn a_key_with_a_login_for_each_signature_has_one_worker() {
     let mut stand = Stand::with(&["--always-auth"]);
     stand.faulty("");
     let agent = Agent::ready(&stand, &["--workers", "3"]);
@@ -328,7 +328,7 @@ fn a_new_pin_outlives_the_refusal_of_the_old_one() {
 }
 
 #[test]
-fn reloads_that_come_faster_than_workers_keep_nobody_waiting() {
+fn reloads_faster_than_workers_start_do_not_block_requests() {
     let mut stand = Stand::new();
     stand.faulty("C_Login=delay:200");
     let agent = Agent::ready(&stand, &[]);

@@ -45,7 +45,7 @@ fn every_page_passes_the_checks_of_man_groff_and_mandoc() {
 }
 
 #[test]
-fn the_page_of_anaplan_token_passes_them_too_and_names_each_of_its_variables() {
+fn the_page_of_anaplan_token_passes_them_and_names_each_variable() {
     let stand = Stand::empty();
     let root = env!("CARGO_MANIFEST_DIR");
     let page = fs::read_to_string(format!("{root}/deploy/package/anaplan-token.1")).unwrap();

@@ -108,7 +108,7 @@ fn the_agent_has_the_pin_in_its_one_locked_buffer_and_nowhere_else() {
 }
 
 #[test]
-fn a_one_shot_front_has_it_nowhere_else_either() {
+fn the_parent_of_sign_has_the_pin_in_one_locked_buffer_too() {
     needs_root("it reads the memory and descriptors of processes that hide them");
     let mut stand = marked();
     stand.faulty("C_Sign=hang");
@@ -131,7 +131,7 @@ fn a_one_shot_front_has_it_nowhere_else_either() {
 }
 
 #[test]
-fn a_pin_that_was_refused_is_gone_from_the_front() {
+fn a_refused_pin_is_wiped_from_the_parent() {
     needs_root("it reads the memory and descriptors of processes that hide them");
     let stand = marked();
     // The token's PIN has changed.

@@ -33,7 +33,7 @@ fn token_of(run: Run) -> String {
 }
 
 #[test]
-fn a_module_whose_interfaces_cannot_be_had_works_by_its_function_list() {
+fn a_module_without_usable_interfaces_works_through_its_function_list() {
     let mut stand = Stand::new();
     for rules in [
         "C_GetInterface=0x54",
@@ -51,7 +51,7 @@ fn a_module_whose_interfaces_cannot_be_had_works_by_its_function_list() {
 }
 
 #[test]
-fn a_module_whose_function_list_cannot_be_had_works_by_its_interface() {
+fn a_module_without_a_function_list_works_through_its_interface() {
     let mut stand = Stand::new();
     for rules in ["C_GetFunctionList=0x54", "list:none"] {
         stand.faulty(rules);
@@ -70,7 +70,7 @@ fn a_module_whose_function_list_cannot_be_had_works_by_its_interface() {
 }
 
 #[test]
-fn a_library_that_a_module_is_linked_to_never_stands_in_for_it() {
+fn a_library_that_a_module_is_linked_to_never_replaces_it() {
     let stand = compiled(SHIM, &["-l:libdecoy.so"]);
     assert_eq!(token_of(stand.run(&["list", "--json"])), "cba");
     stand.sign(&[]).ok();
@@ -85,7 +85,7 @@ fn a_library_that_a_module_is_linked_to_never_stands_in_for_it() {
 }
 
 #[test]
-fn a_module_without_an_entry_point_of_its_own_is_refused_by_name() {
+fn a_module_without_its_own_entry_point_is_refused_by_name() {
     let stand = compiled("int no_entry_point;", &["-l:libdecoy.so"]);
     let error = stand.sign(&[]).failed(3);
     assert!(error.contains("it has no C_GetFunctionList of its own"), "{error}");
@@ -103,7 +103,7 @@ fn said_of(stand: &mut Stand, file: &str) -> String {
 }
 
 #[test]
-fn a_file_that_is_not_a_module_for_this_host_is_said_to_be_what_it_is() {
+fn a_file_that_is_not_a_module_for_this_host_is_described() {
     let mut stand = Stand::new();
     let module = std::fs::read(faulty_module()).unwrap();
     let with = |at: usize, byte: u8| {
@@ -138,7 +138,7 @@ fn a_file_that_is_not_a_module_for_this_host_is_said_to_be_what_it_is() {
 }
 
 #[test]
-fn what_a_module_lacks_on_this_host_is_named() {
+fn missing_libraries_and_symbols_of_a_module_are_named() {
     let mut stand = Stand::new();
     stand.write("user.c", "int x(void); int C_GetFunctionList(void) { return x(); }");
     stand.write("used.c", "int x(void) { return 1; }");
@@ -173,7 +173,7 @@ fn what_a_module_lacks_on_this_host_is_named() {
 }
 
 #[test]
-fn a_module_on_a_file_system_without_execution_is_said_to_lie_there() {
+fn a_module_on_a_noexec_file_system_is_named() {
     let stand = Stand::new();
     std::fs::create_dir(stand.file("noexec")).unwrap();
     let script = format!(

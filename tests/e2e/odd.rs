@@ -21,7 +21,7 @@ fn an_always_authenticate_key_gets_its_context_login_with_either_mechanism() {
 }
 
 #[test]
-fn an_attribute_that_is_stored_and_not_enforced_is_no_obstacle() {
+fn an_attribute_that_is_stored_but_not_enforced_does_not_prevent_a_signature() {
     let mut stand = Stand::new();
     for rules in ["attr:202=1;unenforced", "attr:202=1", "attr:202=1;C_Login#2=0x100"] {
         stand.faulty(rules);
@@ -55,14 +55,14 @@ fn a_wrong_context_pin_counts_as_a_wrong_pin() {
 }
 
 #[test]
-fn a_module_that_wants_the_exact_buffer_gets_it() {
+fn a_module_that_needs_the_exact_buffer_length_gets_it() {
     let mut stand = Stand::new();
     stand.faulty("exact");
     accepted(&stand, stand.sign(&[]));
 }
 
 #[test]
-fn private_keys_without_modulus_or_sign_are_known_by_their_public_half() {
+fn private_keys_without_modulus_or_sign_are_matched_by_their_public_key() {
     let mut stand = Stand::new();
     for rules in ["attr:120=missing", "attr:108=missing", "attr:120=missing;attr:108=missing;attr:202=missing"] {
         stand.faulty(rules);
@@ -71,7 +71,7 @@ fn private_keys_without_modulus_or_sign_are_known_by_their_public_half() {
 }
 
 #[test]
-fn attributes_that_a_module_passes_over_are_asked_for_one_by_one() {
+fn attributes_that_a_module_ignores_are_read_one_by_one() {
     let mut stand = Stand::new();
     stand.import_key();
     stand.faulty("few");
@@ -80,7 +80,7 @@ fn attributes_that_a_module_passes_over_are_asked_for_one_by_one() {
 }
 
 #[test]
-fn the_attributes_of_an_object_are_asked_for_at_once() {
+fn the_attributes_of_an_object_are_read_in_one_call() {
     let mut stand = Stand::new();
     stand.faulty("");
     accepted(&stand, stand.sign(&[]));
@@ -113,7 +113,7 @@ fn a_mechanism_that_is_listed_and_refused_gives_way_to_the_other() {
 }
 
 #[test]
-fn an_unreadable_mechanism_list_is_no_obstacle() {
+fn an_unreadable_mechanism_list_does_not_prevent_a_signature() {
     let mut stand = Stand::new();
     stand.faulty("C_GetMechanismList=0x6");
     accepted(&stand, stand.sign(&[]));
@@ -130,7 +130,7 @@ fn a_token_without_login_asks_for_no_pin() {
 }
 
 #[test]
-fn a_token_with_a_keypad_asks_for_itself() {
+fn a_token_with_a_pin_pad_asks_for_the_pin_itself() {
     let mut stand = Stand::new();
     stand.faulty("flags+100");
     // SoftHSM2 has no PIN pad: it refuses the missing PIN, and no try is spent.
@@ -205,7 +205,7 @@ fn a_slow_login_does_not_age_the_message() {
 }
 
 #[test]
-fn whatever_fails_after_a_login_is_logged_out_and_only_a_refused_pin_is_cut_off() {
+fn a_failure_after_a_login_logs_out_and_a_refused_pin_ends_the_worker_at_once() {
     let mut stand = Stand::new();
     for (rules, flags, code) in [("C_Sign=0x30", &[][..], 6), ("", &["--policy-require", "hardware-token"], 5)] {
         stand.faulty(rules);
@@ -218,7 +218,7 @@ fn whatever_fails_after_a_login_is_logged_out_and_only_a_refused_pin_is_cut_off(
 }
 
 #[test]
-fn a_token_that_is_read_while_it_is_written_is_read_again() {
+fn a_token_that_is_being_rewritten_is_read_again() {
     let mut stand = Stand::new();
     stand.faulty("blank:2");
     accepted(&stand, stand.sign(&[]));

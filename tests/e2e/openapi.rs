@@ -32,7 +32,7 @@ fn pass<T: io::Write>(mut from: impl io::Read, mut to: T, end: impl Fn(&T) -> io
 }
 
 #[test]
-fn the_agent_does_what_its_description_says() {
+fn the_agent_follows_its_openapi_description() {
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &["--policy-payload-versions", "v2", "--policy-payload-versions", "v1"]);
     let url = format!("http://127.0.0.1:{}", bridge(&agent.socket));

@@ -52,7 +52,7 @@ fn a_symbolic_link_to_a_pin_file_is_followed() {
 }
 
 #[test]
-fn a_pin_file_may_end_with_one_newline_and_no_more() {
+fn a_pin_file_may_end_with_at_most_one_newline() {
     let mut stand = Stand::new();
     let pin = stand.pin();
     for content in [pin.clone(), format!("{pin}\n")] {
@@ -93,7 +93,7 @@ fn odd_bytes(pin: &str) -> Vec<(Vec<u8>, &'static str)> {
 }
 
 #[test]
-fn bytes_that_no_keyboard_types_are_refused_from_every_source_before_any_login() {
+fn control_and_invisible_characters_in_a_pin_are_refused_from_every_source_before_any_login() {
     use std::os::unix::ffi::OsStringExt as _;
     let mut stand = Stand::new();
     stand.faulty("");
@@ -129,7 +129,7 @@ fn bytes_that_no_keyboard_types_are_refused_from_every_source_before_any_login()
 }
 
 #[test]
-fn the_command_that_a_refused_pin_file_offers_makes_it_a_pin_file() {
+fn the_hint_for_a_refused_pin_file_repairs_it() {
     let stand = Stand::new();
     let pin = stand.pin();
     let mut offered = 0;
@@ -194,7 +194,7 @@ fn sources_that_cannot_be_used_fail_before_any_login() {
 }
 
 #[test]
-fn a_pin_file_that_is_not_there_is_named_and_what_nothing_expands_is_said() {
+fn a_missing_pin_file_is_named_and_unexpanded_text_is_explained() {
     let stand = Stand::new();
     let missing = stand.file("none");
     for (source, said) in [
@@ -373,7 +373,7 @@ fn a_pin_that_does_not_come_ends_at_the_deadline() {
 }
 
 #[test]
-fn what_needs_no_pin_is_judged_before_one_is_sent() {
+fn everything_that_needs_no_pin_is_checked_before_one_is_sent() {
     let mut stand = Stand::new();
     stand.faulty("");
     stand.write("wrong", MARKER);
@@ -394,7 +394,7 @@ fn what_needs_no_pin_is_judged_before_one_is_sent() {
 }
 
 #[test]
-fn a_replaced_source_is_kept_from_the_module_too() {
+fn the_module_does_not_see_an_overridden_pin_source() {
     needs_root("it reads the memory and descriptors of processes that hide them");
     let mut stand = Stand::new();
     stand.faulty("C_Initialize=delay:400");
@@ -431,7 +431,7 @@ fn the_pins_buffer_is_locked_in_memory() {
 }
 
 #[test]
-fn a_descriptor_of_the_agents_own_is_no_source() {
+fn an_own_descriptor_of_the_agent_is_not_a_pin_source() {
     let mut stand = Stand::new();
     stand.faulty("");
     for number in 3..12 {

@@ -37,7 +37,7 @@ fn a_hang_ends_at_the_deadline_with_exit_6_and_no_process_left() {
 }
 
 #[test]
-fn a_hang_at_the_end_does_not_hold_up_a_good_result() {
+fn a_hang_at_the_end_does_not_delay_a_good_result() {
     let mut stand = Stand::new();
     for rules in
         ["C_Finalize=hang", "C_Logout=hang", "exit=hang", "C_Finalize=abort", "exit=abort", "C_CloseSession=abort"]
@@ -52,7 +52,7 @@ fn a_hang_at_the_end_does_not_hold_up_a_good_result() {
 }
 
 #[test]
-fn what_a_module_says_at_its_very_end_is_logged() {
+fn the_modules_last_output_is_logged() {
     let mut stand = Stand::new();
     stand.faulty("C_Sign=noise");
     let run = stand.sign(&["-v"]);
@@ -83,7 +83,7 @@ fn a_module_that_prints_spoils_neither_output_nor_terminal() {
 }
 
 #[test]
-fn killing_the_front_takes_the_worker_with_it() {
+fn killing_the_parent_ends_the_worker() {
     let mut stand = Stand::new();
     stand.faulty("C_Sign=hang");
     let (mut child, worker) = start_until(&stand, "C_Sign", &[]);
@@ -104,7 +104,7 @@ fn ctrl_c_leaves_no_process_behind() {
 }
 
 #[test]
-fn whatever_ends_the_front_ends_what_the_module_started() {
+fn processes_started_by_the_module_end_with_the_parent() {
     let mut stand = Stand::new();
     stand.faulty("C_SignInit=spawn;C_Sign=hang");
     for signal in ["-INT", "-TERM", "-HUP", "-KILL"] {
@@ -242,7 +242,7 @@ fn a_program_with_more_rights_than_its_caller_refuses_every_command() {
 }
 
 #[test]
-fn the_front_leaves_no_core() {
+fn the_parent_leaves_no_core() {
     let mut stand = Stand::new();
     stand.faulty("C_Sign=hang");
     // From a shell that allows cores, as far as possible.

@@ -121,7 +121,7 @@ fn forbidden(found: &BTreeMap<String, String>, what: &str) {
 }
 
 #[test]
-fn a_module_that_was_taken_over_gets_nowhere_and_signing_goes_on() {
+fn a_compromised_module_is_blocked_and_signing_continues() {
     needs_root("it plays other users of the host");
     let stand = attacker("libsofthsm2.so");
     let run = sign(&stand, &[]);
@@ -141,7 +141,7 @@ fn a_module_that_was_taken_over_gets_nowhere_and_signing_goes_on() {
 }
 
 #[test]
-fn a_confined_module_ends_with_its_parent_whatever_it_ignores_and_starts() {
+fn a_confined_module_ends_with_its_parent_despite_ignored_signals() {
     ends_with_its_parent(&faulty_as("libsofthsm2.so", "C_Initialize=outlive;C_Sign=hang"), &[]);
 }
 
@@ -218,7 +218,7 @@ fn each_profile_forbids_what_it_does_not_name() {
 }
 
 #[test]
-fn a_module_that_was_taken_over_gets_no_payload_from_another_agent_of_its_user() {
+fn a_compromised_module_gets_no_payload_from_another_agent_of_its_user() {
     needs_root("it plays other users of the host");
     let other = Stand::new();
     // Any configuration that does not name the user.
@@ -232,7 +232,7 @@ fn a_module_that_was_taken_over_gets_no_payload_from_another_agent_of_its_user()
 }
 
 #[test]
-fn a_simulated_tpm_is_reached_where_its_variable_says_so() {
+fn a_simulated_tpm_is_reachable_if_its_variable_names_it() {
     needs_root("it plays other users of the host");
     let mut stand = attacker("libtpm2_pkcs11.so.1");
     stand.set("TPM2_PKCS11_TCTI", "swtpm:host=127.0.0.1,port=2321");
@@ -240,7 +240,7 @@ fn a_simulated_tpm_is_reached_where_its_variable_says_so() {
 }
 
 #[test]
-fn what_runs_without_a_sandbox_is_named_by_doctor_custody_and_the_agent() {
+fn doctor_custody_and_the_agent_name_a_module_without_a_sandbox() {
     let mut stand = Stand::new();
     let (pin, state) = (stand.pin_source(), "--pin-source");
     let doctor = stand.run(&["doctor", state, &pin]).stdout;
@@ -295,7 +295,7 @@ fn an_older_landlock_confines_a_local_module_as_well() {
 }
 
 #[test]
-fn what_an_older_kernel_does_not_confine_is_said() {
+fn the_gaps_of_an_older_kernel_are_named() {
     let stand = attacker("p11-kit-proxy.so");
     let of_each_version = [
         (2, &["tcp-ports", "device-commands", "abstract-sockets", "unix-sockets"][..], "TCP ports (Linux 6.7)"),
@@ -320,7 +320,7 @@ fn what_an_older_kernel_does_not_confine_is_said() {
 }
 
 #[test]
-fn a_kernel_that_cannot_confine_is_said_to_be_one() {
+fn a_kernel_without_confinement_is_named() {
     let stand = Stand::new();
     for (inject, words) in [
         ("landlock_create_ruleset:error=ENOSYS", "files are not confined, this kernel has no Landlock, system calls"),
@@ -337,7 +337,7 @@ fn a_kernel_that_cannot_confine_is_said_to_be_one() {
 }
 
 #[test]
-fn a_module_that_fails_in_its_sandbox_is_told_of_with_the_way_out() {
+fn an_error_of_a_sandboxed_module_names_the_sandbox_option() {
     let mut stand = Stand::new();
     // A configuration at a path where the module looks and the loader of this process does not.
     stand.set("SOFTHSM2_CONF", stand.file("nowhere.conf"));

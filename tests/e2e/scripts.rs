@@ -21,7 +21,7 @@ fn crate_beside_others(stand: &Stand) {
 }
 
 #[test]
-fn a_script_finds_what_cargo_built_wherever_that_is() {
+fn a_script_finds_the_program_in_any_cargo_target_directory() {
     let stand = Stand::empty();
     crate_beside_others(&stand);
     let host = tool(Command::new("rustc").arg("-vV"));
@@ -50,7 +50,7 @@ fn a_script_finds_what_cargo_built_wherever_that_is() {
 }
 
 #[test]
-fn no_script_takes_for_granted_where_cargo_builds() {
+fn no_script_assumes_cargos_target_directory() {
     let scripts = ["softhsm/demo", "softhsm/provision", "deploy/package/build", "deploy/package/test", "fuzz/run"];
     let more = ["tests/boot/run", "gateway/demo", "gateway/deploy/build", "gateway/Cargo.toml", "Cargo.toml"];
     for script in scripts.into_iter().chain(more) {

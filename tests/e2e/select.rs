@@ -139,7 +139,7 @@ fn without_a_module_the_installed_one_with_a_token_is_found() {
 }
 
 #[test]
-fn modules_that_cannot_be_used_are_said_so() {
+fn unusable_modules_are_named() {
     let mut stand = Stand::new();
     let garbage = stand.write("garbage.so", "no library");
     for (module, word) in [
@@ -175,7 +175,7 @@ fn a_module_that_others_can_write_is_warned_about() {
 }
 
 #[test]
-fn a_configuration_that_leads_nowhere_says_which_file_to_look_at() {
+fn a_wrong_module_configuration_names_the_file_to_check() {
     let mut stand = Stand::new();
     stand.set("SOFTHSM2_CONF", "/nonexistent");
     let error = stand.sign(&[]).failed(6);
@@ -183,7 +183,7 @@ fn a_configuration_that_leads_nowhere_says_which_file_to_look_at() {
 }
 
 #[test]
-fn without_any_token_it_says_what_to_do() {
+fn without_a_token_the_error_has_a_remedy() {
     let stand = Stand::empty();
     std::fs::create_dir(stand.file("tokens")).unwrap();
     stand.write("softhsm2.conf", format!("directories.tokendir = {}\n", stand.file("tokens")));
@@ -192,7 +192,7 @@ fn without_any_token_it_says_what_to_do() {
 }
 
 #[test]
-fn a_configured_token_that_is_not_there_is_named_with_the_place_where_it_is_looked_for() {
+fn a_missing_configured_token_is_named_with_the_directory_of_the_module() {
     let mut stand = Stand::new();
     let source = stand.pin_source();
     let conf = stand.file("softhsm2.conf");

@@ -32,7 +32,7 @@ fn curl_gets_a_payload_that_verifies() {
 }
 
 #[test]
-fn nothing_in_a_request_can_be_handed_to_the_token() {
+fn no_part_of_a_request_reaches_the_token() {
     let mut stand = Stand::new();
     stand.faulty("");
     let agent = Agent::ready(&stand, &[]);
@@ -117,7 +117,7 @@ fn sign_by_a_socket_prints_what_sign_prints() {
 }
 
 #[test]
-fn what_is_chosen_on_the_command_line_beats_a_configured_agent() {
+fn a_token_on_the_command_line_overrides_a_configured_agent() {
     let mut stand = Stand::new();
     stand.set("CBA_AGENT_SOCKET", stand.file("nobody.sock"));
     stand.run(&["sign"]).failed(9);
@@ -130,7 +130,7 @@ fn what_is_chosen_on_the_command_line_beats_a_configured_agent() {
 }
 
 #[test]
-fn the_next_agent_is_asked_only_where_one_is_away() {
+fn the_next_agent_is_asked_only_if_one_is_unavailable() {
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &[]);
     let away = stand.file("away.sock");
@@ -182,7 +182,7 @@ fn the_socket_is_for_owner_and_group_alone_and_nothing_else_is_left() {
 }
 
 #[test]
-fn a_socket_is_taken_over_only_from_the_dead() {
+fn a_socket_is_replaced_only_if_its_agent_has_ended() {
     let stand = Stand::new();
     let serve = |stand: &Stand| {
         let arguments = Agent::arguments(stand, &[]);
@@ -224,7 +224,7 @@ fn a_module_that_others_can_change_is_refused() {
 }
 
 #[test]
-fn what_can_never_work_ends_at_once_with_its_code() {
+fn a_permanent_error_ends_the_agent_at_once_with_its_code() {
     let stand = Stand::new();
     let serve = |more: &[&str]| stand.run(&[&["serve"][..], more].concat());
     serve(&["--pin-source", "file:/nonexistent", "--socket", &stand.file("s")]).failed(4);
@@ -238,7 +238,7 @@ fn what_can_never_work_ends_at_once_with_its_code() {
 }
 
 #[test]
-fn the_front_and_its_worker_give_nothing_away() {
+fn the_parent_and_its_worker_expose_no_secret() {
     needs_root("it reads the memory and descriptors of processes that hide them");
     let mut stand = Stand::new();
     stand.set("LISTEN_FDNAMES", "x");
@@ -282,7 +282,7 @@ fn an_agent_that_is_killed_takes_its_workers_with_it() {
 }
 
 #[test]
-fn whoever_asks_by_hand_reads_what_is_wrong() {
+fn a_request_by_hand_gets_a_readable_error() {
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &[]);
     let problem: Value = serde_json::from_str(&curl(&agent, &["http://localhost/sign", "-d", "{\"x\":1}"])).unwrap();
@@ -351,7 +351,7 @@ fn a_refused_v1_says_so_to_the_client_and_names_the_user_in_the_log() {
 }
 
 #[test]
-fn what_the_policy_would_refuse_is_not_ready() {
+fn an_agent_whose_policy_refuses_is_not_ready() {
     let stand = Stand::new();
     let mut agent = Agent::begun(&stand, &["--policy-min-rsa-bits", "4096"]);
     assert!(agent.hear("STATUS=not ready").contains("2048 bits"));
@@ -377,7 +377,7 @@ fn a_token_that_waits_for_a_touch_is_ready() {
 }
 
 #[test]
-fn without_a_pin_and_somebody_to_ask_it_ends_with_exit_4() {
+fn without_a_pin_and_a_person_the_agent_ends_with_exit_4() {
     let stand = Stand::new();
     let mut command = std::process::Command::new("setsid");
     command.args(["--wait", BINARY, "serve", "--socket", &stand.file("s")]);

@@ -186,7 +186,7 @@ fn a_certificate_about_to_end_brings_a_notice() {
 }
 
 #[test]
-fn a_good_run_says_nothing_but_its_result() {
+fn a_successful_run_prints_only_its_result() {
     let run = Stand::new().sign(&[]);
     assert_eq!(run.stderr, "");
     assert_eq!(run.ok().lines().count(), 1);
@@ -203,7 +203,7 @@ fn an_imported_extractable_key_is_refused_by_default() {
 }
 
 #[test]
-fn the_page_copies_exactly_what_the_other_formats_print_and_tells_its_age() {
+fn the_page_copies_exactly_the_other_formats_and_shows_its_age() {
     let stand = Stand::new();
     let html = stand.sign(&["--format", "html"]).ok();
     let page = stand.write("page.html", &html);

@@ -53,7 +53,7 @@ fn with_each(stand: &Stand, arguments: &[&str], check: impl Fn(Run, &str)) {
 }
 
 #[test]
-fn a_payload_is_printed_whatever_becomes_of_the_log() {
+fn a_payload_is_printed_even_if_the_log_fails() {
     let stand = Stand::new();
     let source = stand.pin_source();
     for format in FORMATS {
@@ -79,7 +79,7 @@ fn the_right_pin_on_a_token_that_warns_never_marks_the_fuse() {
 }
 
 #[test]
-fn nothing_but_the_pin_follows_the_mark_of_an_attempt() {
+fn the_pin_directly_follows_the_mark_of_an_attempt() {
     let mut stand = Stand::new();
     stand.faulty("flags+10000");
     let trace = stand.file("trace");

@@ -112,7 +112,7 @@ fn a_service_and_its_workers_start_with_all_streams_closed() {
 }
 
 #[test]
-fn a_closed_stdin_is_named_and_is_no_empty_input() {
+fn a_closed_stdin_is_named_and_differs_from_empty_input() {
     let mut stand = Stand::new();
     stand.faulty("");
     for source in ["stdin", "fd:0"] {

@@ -30,7 +30,7 @@ pub(crate) fn run_under(stand: &Stand, policy: &str, (owner, mode): (u32, &str),
 pub(crate) const ROOTS: (u32, &str) = (0, "644");
 
 #[test]
-fn the_stricter_of_both_counts_whichever_it_is() {
+fn the_stricter_of_both_values_counts() {
     needs_root("it mounts file systems of its own");
     let stand = Stand::new();
     let serial = stand.run(&["list", "--json"]).ok();
@@ -66,7 +66,7 @@ fn the_stricter_of_both_counts_whichever_it_is() {
 }
 
 #[test]
-fn roots_list_of_requirements_is_added_and_takes_no_default_away() {
+fn roots_requirements_are_added_and_remove_no_default() {
     needs_root("it mounts file systems of its own");
     let mut stand = Stand::new();
     let policy = "[policy]\nrequire = [\"local\"]\n";
@@ -102,7 +102,7 @@ fn roots_list_of_requirements_is_added_and_takes_no_default_away() {
 }
 
 #[test]
-fn a_certificate_that_has_ended_is_refused_whatever_a_user_says() {
+fn an_expired_certificate_is_refused_despite_a_users_setting() {
     needs_root("it mounts file systems of its own");
     let stand = Stand::with(&["--days", "-1"]);
     let warn = ["--policy-certificate-validity", "warn"];
@@ -125,7 +125,7 @@ fn a_log_that_root_names_is_kept_and_cannot_be_moved() {
 }
 
 #[test]
-fn one_path_of_roots_names_a_log_for_each_user() {
+fn one_path_in_roots_policy_names_a_log_for_each_user() {
     needs_root("it mounts file systems of its own");
     let stand = Stand::new();
     let policy = format!("[audit]\npath = \"{}/{{user}}.jsonl\"\n", stand.path().display());
@@ -137,7 +137,7 @@ fn one_path_of_roots_names_a_log_for_each_user() {
 }
 
 #[test]
-fn a_policy_that_is_not_roots_alone_or_not_understood_stops_everything() {
+fn a_policy_writable_by_others_or_invalid_stops_everything() {
     needs_root("it mounts file systems of its own");
     let mut stand = Stand::new();
     stand.faulty("");

@@ -7,7 +7,7 @@ use crate::deploy::{DEPLOY, unit, units};
 use crate::stand::{Stand, needs_root, tool};
 
 #[test]
-fn each_tenant_has_a_user_and_directories_of_its_own() {
+fn each_tenant_has_a_separate_user_and_separate_directories() {
     for name in units().into_iter().filter(|name| name.contains('@') && name.ends_with(".service")) {
         let text = unit(&name);
         let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default().to_owned();
@@ -48,7 +48,7 @@ fn on_a_host_of_its_own(script: &str) -> String {
 }
 
 #[test]
-fn a_tenant_gets_its_user_and_takes_over_what_an_older_version_kept() {
+fn a_tenant_gets_its_user_and_the_files_of_an_older_version() {
     needs_root("it makes users");
     let said = on_a_host_of_its_own(
         r#"
@@ -114,7 +114,7 @@ fn purge_leaves_no_pin_and_keeps_audit_logs_with_their_users() {
 }
 
 #[test]
-fn a_tenant_rotates_its_own_log_and_the_check_goes_on() {
+fn a_tenant_rotates_its_own_log_and_the_check_continues() {
     let stand = Stand::new();
     let path = stand.file("audit.jsonl");
     stand.sign(&["--audit-path", &path]).ok();

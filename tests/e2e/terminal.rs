@@ -49,7 +49,7 @@ fn ctrl_c_at_a_prompt_ends_it_and_the_terminal_echoes_again() {
 }
 
 #[test]
-fn an_empty_answer_is_no_pin() {
+fn an_empty_answer_is_not_a_pin() {
     let mut stand = Stand::new();
     stand.faulty("");
     let run = expect(&stand, "spawn $agent sign\nmust {PIN of}\nsend \"\\r\"");
@@ -58,7 +58,7 @@ fn an_empty_answer_is_no_pin() {
 }
 
 #[test]
-fn an_answer_that_is_no_pin_is_refused_before_any_login() {
+fn an_invalid_answer_at_the_prompt_is_refused_before_any_login() {
     let mut stand = Stand::new();
     stand.faulty("");
     for (answer, cause) in
@@ -100,7 +100,7 @@ fn a_person_may_spend_the_last_try_and_clears_the_fuse() {
 }
 
 #[test]
-fn a_waiting_token_is_said_on_the_terminal_alone() {
+fn a_waiting_token_is_announced_only_on_the_terminal() {
     let mut stand = Stand::new();
     stand.faulty("C_Sign=delay:1600");
     let source = stand.pin_source();
@@ -122,7 +122,7 @@ fn a_signal_at_a_prompt_gives_the_terminal_back() {
 }
 
 #[test]
-fn a_terminal_as_standard_input_is_no_silent_source() {
+fn a_terminal_as_standard_input_is_refused_as_a_pin_source() {
     let mut stand = Stand::new();
     stand.faulty("");
     let run = expect(&stand, "spawn $agent sign --pin-source stdin");

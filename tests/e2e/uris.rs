@@ -53,7 +53,7 @@ fn p11tool(stand: &Stand, module: &str, arguments: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn the_uris_of_p11tool_and_opensc_select_whatever_the_padding() {
+fn the_uris_of_p11tool_and_opensc_select_with_any_padding() {
     let mut stand = Stand::new();
     for rules in
         ["", "pad:nul", "label=a b;serial=%1;pad:nul", "label=caf\u{e9} /;=?#[x]", "serial=", "label=\u{e9}\u{4e2d}"]

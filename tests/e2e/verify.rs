@@ -54,7 +54,7 @@ fn names_the_rule_that_failed() {
 }
 
 #[test]
-fn an_old_request_is_stale_and_a_foreign_root_no_root() {
+fn an_old_request_is_stale_and_a_foreign_root_is_refused() {
     let stand = Stand::new();
     let other = Stand::with(&["--label", "other"]);
     let request = stand.sign(&[]).ok();
@@ -88,7 +88,7 @@ fn a_v1_message_may_be_longer_and_hold_anything() {
 }
 
 #[test]
-fn what_came_from_outside_forges_no_line_on_the_terminal() {
+fn outside_text_forges_no_line_on_the_terminal() {
     let stand = Stand::empty();
     let run = stand.run_with_input(&["verify"], "{\"\\u001b[31mEVIL\\nhint: run this\":1}");
     let error = run.failed(8);

@@ -68,7 +68,7 @@ fn a_request_has_a_deadline_and_the_queue_an_end() {
 }
 
 #[test]
-fn an_agent_that_takes_no_connections_holds_nobody_up() {
+fn a_client_of_an_agent_that_accepts_no_connection_ends_in_time() {
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &[]);
     let full = stand.file("full.sock");
@@ -84,7 +84,7 @@ fn an_agent_that_takes_no_connections_holds_nobody_up() {
 }
 
 #[test]
-fn a_client_that_has_sent_all_and_says_so_gets_its_answer() {
+fn a_client_that_closes_its_sending_side_gets_its_answer() {
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &[]);
     let mut client = Client::connect(&agent.socket);
@@ -94,7 +94,7 @@ fn a_client_that_has_sent_all_and_says_so_gets_its_answer() {
 }
 
 #[test]
-fn nobody_who_does_not_go_on_holds_up_the_end() {
+fn stalled_clients_do_not_delay_the_end() {
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &[]);
     let texts = ["", "POST /sign HT", "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{"];
@@ -135,7 +135,7 @@ fn nothing_is_signed_for_clients_that_are_gone() {
 }
 
 #[test]
-fn half_an_answer_and_a_forged_one_hold_up_nobody_but_their_request() {
+fn a_partial_or_forged_reply_blocks_only_its_own_request() {
     let mut stand = Stand::new();
     for fault in ["half", "forged"] {
         stand.faulty(&format!("C_Sign#2+={fault}"));
@@ -157,7 +157,7 @@ fn half_an_answer_and_a_forged_one_hold_up_nobody_but_their_request() {
 }
 
 #[test]
-fn clients_that_leave_take_nothing_from_those_who_stay() {
+fn clients_that_leave_do_not_affect_others() {
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &["--workers", "2", "--rate-limit-per-second", "100000"]);
     let judge = Judge::of(&stand, &agent.payload());
@@ -178,7 +178,7 @@ fn clients_that_leave_take_nothing_from_those_who_stay() {
 }
 
 #[test]
-fn a_module_that_prints_without_end_holds_nobody_up() {
+fn a_module_that_prints_without_end_blocks_nobody() {
     let mut stand = Stand::new();
     stand.faulty("C_Sign#1=chatter");
     let agent = Agent::ready(&stand, &[]);

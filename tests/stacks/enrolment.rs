@@ -198,7 +198,7 @@ fn an_old_pem_moves_into_softhsm2() {
 }
 
 #[test]
-fn somebody_with_only_a_p12_reaches_a_verified_request_on_a_yubikey() {
+fn a_person_with_only_a_p12_reaches_a_verified_request_on_a_yubikey() {
     let mut newcomer = Newcomer::with_yubikey().with_old_files();
     let all = commands(&["yubikey"]);
     newcomer.typed = all.split_once("yubico-piv-tool -a generate").unwrap().0.to_owned();

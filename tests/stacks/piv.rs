@@ -149,7 +149,7 @@ fn a_card_pulled_while_it_signs_is_exit_6_within_the_deadline() {
 }
 
 #[test]
-fn a_card_error_is_exit_6_and_no_wrong_pin() {
+fn a_card_error_is_exit_6_and_not_a_wrong_pin() {
     for module in MODULES {
         let mut piv = Piv::by(module);
         piv.card.tell("fail 6f00 4");
@@ -167,7 +167,7 @@ fn a_card_error_is_exit_6_and_no_wrong_pin() {
 }
 
 #[test]
-fn a_restarted_pcscd_is_no_matter() {
+fn a_restarted_pcscd_does_not_matter() {
     for module in MODULES {
         let mut piv = Piv::by(module);
         sign(&piv, &[]).ok();
@@ -217,7 +217,7 @@ fn ten_thousand_requests_while_workers_die_and_the_card_comes_and_goes() {
 }
 
 #[test]
-fn a_restarted_pcscd_is_no_matter_to_an_agent() {
+fn a_restarted_pcscd_does_not_matter_to_an_agent() {
     for module in MODULES {
         let mut piv = Piv::by(module);
         let key = piv.plain_key();

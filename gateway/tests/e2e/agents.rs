@@ -99,7 +99,7 @@ fn an_agents_refusal_tells_whether_to_repeat() {
 }
 
 #[test]
-fn the_next_agent_is_asked_where_one_is_away_and_not_after_a_refusal() {
+fn the_next_agent_is_asked_if_one_is_unavailable_and_not_after_a_refusal() {
     let mut stand = Stand::new();
     let busy = FakeAgent::problem(&stand, "busy.sock", 503, "busy", "");
     stand.agents = vec![stand.path().join("nowhere.sock"), busy.path.clone(), token().socket.clone()];
@@ -113,7 +113,7 @@ fn the_next_agent_is_asked_where_one_is_away_and_not_after_a_refusal() {
 }
 
 #[test]
-fn an_agent_that_is_away_is_503_and_its_return_needs_no_restart() {
+fn an_unavailable_agent_is_503_and_its_return_needs_no_restart() {
     let mut stand = Stand::new();
     let path = stand.path().join("agent.sock");
     stand.agents = vec![path.clone()];

@@ -18,7 +18,7 @@ fn uniform(reply: &Reply) -> (u16, String) {
 }
 
 #[test]
-fn every_identity_that_does_not_hold_gets_the_same_answer() {
+fn every_failed_identity_gets_the_same_answer() {
     let mut stand = Stand::new();
     stand.tool_identity("unknown");
     stand.tool_identity("elsewhere");
@@ -75,7 +75,7 @@ fn a_private_key_in_the_header_is_an_alarm_without_its_content() {
 }
 
 #[test]
-fn forms_that_clients_use_are_taken() {
+fn request_forms_of_real_clients_are_accepted() {
     let stand = Stand::new();
     let gateway = stand.serve();
     let port = gateway.port;
@@ -280,7 +280,7 @@ fn memory(gateway: &Gateway) -> u64 {
 }
 
 #[test]
-fn a_flood_of_bad_signatures_stops_its_source_alone() {
+fn a_flood_of_bad_signatures_stops_only_its_source() {
     let mut stand = Stand::new();
     stand.clients = stand.clients.replace("users = [", "users = [61234, ");
     let gateway = stand.serve();

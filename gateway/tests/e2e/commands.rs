@@ -65,7 +65,7 @@ fn check_names_what_each_client_may_send_and_what_is_wrong() {
 }
 
 #[test]
-fn configurations_that_do_not_hold_are_refused_with_a_hint() {
+fn invalid_configurations_are_refused_with_a_hint() {
     let stand = Stand::new();
     let good = std::fs::read_to_string(stand.configure()).unwrap();
     let pem = stand.file("tool.pem");

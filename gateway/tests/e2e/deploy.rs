@@ -13,7 +13,7 @@ fn read(name: &str) -> String {
 }
 
 #[test]
-fn the_units_are_what_systemd_takes_and_rates_as_safe() {
+fn systemd_accepts_the_units_and_rates_them_as_safe() {
     let stand = Stand::new();
     let units = ["cba-gateway.socket", "cba-gateway.service", "cba-gateway@.service"];
     for name in units {
@@ -55,7 +55,7 @@ fn the_alerts_are_rules_of_prometheus_over_metrics_that_exist() {
 }
 
 #[test]
-fn the_packaged_configuration_and_those_of_the_documents_hold() {
+fn the_packaged_and_the_documented_configurations_are_valid() {
     let stand = Stand::new();
     let path = stand.write("packaged.toml", read("config.toml"));
     let check = stand.run(&["check", "--config", &path]);

@@ -75,7 +75,7 @@ fn a_v2_payload_too_old_or_too_new_is_refused_and_says_why() {
 }
 
 #[test]
-fn a_payload_from_before_the_start_is_not_taken_since_it_may_be_spent() {
+fn a_payload_from_before_the_start_is_refused_since_it_may_be_spent() {
     let stand = Stand::new();
     let gateway = stand.serve();
     let (header, body) = stand.certificate_login("tool", "v2", &message(-30));
@@ -125,7 +125,7 @@ fn anaplans_failures_come_back_as_they_are() {
 }
 
 #[test]
-fn answers_that_are_no_login_are_502() {
+fn answers_that_are_not_a_login_are_502() {
     let stand = Stand::new();
     let gateway = stand.serve();
     for behaviour in [

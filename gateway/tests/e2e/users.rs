@@ -67,7 +67,7 @@ for _ in range(300):
 ";
 
 #[test]
-fn a_connection_that_closes_at_once_is_not_taken_for_roots() {
+fn a_connection_that_closes_at_once_does_not_count_as_roots() {
     let stand = Stand::new();
     let gateway = stand.serve();
     // `finance` may be used by root, as which the tests run.

@@ -330,7 +330,7 @@ fn answered_one_of(requests: Job, soon: bool) -> (Plan, Vec<Order>) {
 }
 
 #[test]
-fn a_quick_worker_is_told_ahead_and_a_slow_one_is_not() {
+fn a_fast_worker_gets_the_next_request_early_and_a_slow_one_does_not() {
     let (first, second) = (Order::Work { slot: 0, job: 1 }, Order::Work { slot: 0, job: 2 });
     assert_eq!(answered_one_of(3, true).1, [first, second]);
     assert_eq!(answered_one_of(3, false).1, [first]);
@@ -343,7 +343,7 @@ fn a_quick_worker_is_told_ahead_and_a_slow_one_is_not() {
 }
 
 #[test]
-fn what_was_ahead_of_a_lost_worker_waits_as_before() {
+fn a_request_sent_ahead_to_a_lost_worker_waits_again() {
     let now = Duration::ZERO;
     let (mut plan, _) = answered_one_of(3, true);
     for _ in 0..2 {

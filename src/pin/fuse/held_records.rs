@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_that_could_be_one_share_their_tries() {
+    fn tokens_that_could_be_the_same_share_their_tries() {
         let (card, renewed) = (token("piv_II", "aa", "old"), token("piv_II", "bb", "new"));
         let yubikey =
             Token { model: "YubiKey YK5".into(), ..token("Yubico (www.yubico.com)", "12345678", "YubiKey PIV") };

@@ -102,7 +102,7 @@ mod tests {
     use crate::pin::record::{FuseRecord, Tries};
 
     #[test]
-    fn each_source_is_told_what_helps_there() {
+    fn the_hint_fits_each_pin_source() {
         let file = || Source::File("/etc/pin file".into());
         // Source, whether a change of it is noticed, tries spent; whether a correction alone is enough.
         for (source, is_noticed, spent, is_enough) in [
