@@ -95,7 +95,8 @@ impl Drop for Turns {
     }
 }
 
-fn end(child: &mut Child, socket: &Path) {
+/// Ends a server and removes its socket.
+pub(crate) fn end(child: &mut Child, socket: &Path) {
     let id = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     let _ = kill_process(id, Signal::TERM);
     let _ = child.wait();

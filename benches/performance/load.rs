@@ -8,23 +8,36 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 
-const REQUEST: &[u8] =
-    b"POST /sign HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+/// What a client sends for one signature, and how it recognises the end of the reply.
+#[derive(Clone)]
+pub(crate) struct Protocol {
+    pub(crate) request: Vec<u8>,
+    /// Panics where the reply is a refusal.
+    pub(crate) is_complete: fn(&[u8]) -> bool,
+}
+
+/// `POST /sign` of cba-agent.
+pub(crate) fn http() -> Protocol {
+    let request =
+        b"POST /sign HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    Protocol { request: request.to_vec(), is_complete: is_complete_payload }
+}
 
 /// A kept connection.
 struct Client {
+    protocol: Protocol,
     stream: UnixStream,
     buffer: Vec<u8>,
     filled: usize,
 }
 
 impl Client {
-    fn connect(socket: &Path) -> Self {
-        Self { stream: UnixStream::connect(socket).unwrap(), buffer: vec![0; 16 << 10], filled: 0 }
+    fn connect(socket: &Path, protocol: Protocol) -> Self {
+        Self { protocol, stream: UnixStream::connect(socket).unwrap(), buffer: vec![0; 16 << 10], filled: 0 }
     }
 
     fn send(&mut self) {
-        self.stream.write_all(REQUEST).unwrap();
+        self.stream.write_all(&self.protocol.request).unwrap();
     }
 
     /// Reads available bytes. Returns whether the answer is complete.
@@ -32,11 +45,11 @@ impl Client {
         let read = self.stream.read(&mut self.buffer[self.filled..]).unwrap();
         assert!(read > 0, "the agent closed a connection");
         self.filled += read;
-        let is_whole = is_whole(&self.buffer[..self.filled]);
-        if is_whole {
+        let is_complete = (self.protocol.is_complete)(&self.buffer[..self.filled]);
+        if is_complete {
             self.filled = 0;
         }
-        is_whole
+        is_complete
     }
 
     /// One payload.
@@ -47,7 +60,7 @@ impl Client {
 }
 
 /// Whether an answer is complete. It must be a payload.
-fn is_whole(text: &[u8]) -> bool {
+fn is_complete_payload(text: &[u8]) -> bool {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut answer = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(start) = answer.parse(text).unwrap() else { return false };
@@ -59,8 +72,13 @@ fn is_whole(text: &[u8]) -> bool {
 
 /// Payloads a second, in total and for each client. Each client asks again as soon as it has its answer.
 pub(crate) fn closed(socket: &Path, clients: usize, time: Duration) -> (f64, Vec<f64>) {
+    closed_by(&http(), socket, clients, time)
+}
+
+/// The same by any protocol.
+pub(crate) fn closed_by(protocol: &Protocol, socket: &Path, clients: usize, time: Duration) -> (f64, Vec<f64>) {
     let waiting = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-    let mut all: Vec<Client> = (0..clients).map(|_| Client::connect(socket)).collect();
+    let mut all: Vec<Client> = (0..clients).map(|_| Client::connect(socket, protocol.clone())).collect();
     for (number, client) in (0..).zip(&all) {
         epoll::add(&waiting, &client.stream, epoll::EventData::new_u64(number), epoll::EventFlags::IN).unwrap();
     }
@@ -89,7 +107,7 @@ pub(crate) fn closed(socket: &Path, clients: usize, time: Duration) -> (f64, Vec
 
 /// Sends this number of requests, one after the other on one connection. Returns the seconds of each.
 pub(crate) fn one_by_one(socket: &Path, count: usize) -> Vec<f64> {
-    let mut client = Client::connect(socket);
+    let mut client = Client::connect(socket, http());
     let time = |_| {
         let start = Instant::now();
         client.ask();
@@ -106,7 +124,7 @@ pub(crate) fn open(socket: &Path, rate: f64, count: u32) -> Vec<f64> {
     let client = |first: u32| {
         // Limits the delay of the kernel's timers: the default of 50 us would be measured as time of the agent.
         rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1)).unwrap();
-        let mut client = Client::connect(socket);
+        let mut client = Client::connect(socket, http());
         let time = |number| {
             let due = start + Duration::from_secs_f64(f64::from(number) / rate);
             std::thread::sleep(due.saturating_duration_since(Instant::now()));

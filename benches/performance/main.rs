@@ -13,6 +13,7 @@ mod agent;
 mod counts;
 mod load;
 mod once;
+mod peers;
 mod report;
 mod service;
 mod token;
@@ -24,8 +25,9 @@ use token::Token;
 type Measurement = fn(&mut Report);
 
 /// The measurements, in the order of docs/performance.md.
-const ALL: [(&str, Measurement); 6] = [
+const ALL: [(&str, Measurement); 7] = [
     ("once", once::run),
+    ("peers", peers::run),
     ("throughput", service::throughput),
     ("latency", service::latency),
     ("memory", service::memory),

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::Token;
+use crate::peers::pkcs11_tool;
 use crate::report::{Report, Target, ratios};
-use crate::token::module;
 
 const ROUNDS: usize = 5;
 const RUNS: usize = 40;
@@ -14,14 +14,6 @@ const RUNS: usize = 40;
 pub(crate) fn run(report: &mut Report) {
     let token = Token::new(2048);
     fs::write(token.path().join("message"), [7; 100]).unwrap();
-    let pin = fs::read_to_string(token.path().join("pin")).unwrap();
-    let tool = || {
-        let mut command = token.command("pkcs11-tool");
-        command.args(["--module", &module(), "--login", "--pin", "env:TOKEN_PIN", "--sign", "--id", "01"]);
-        command.args(["--mechanism", "SHA512-RSA-PKCS", "--input-file", &token.file("message")]);
-        command.args(["--output-file", &token.file("signature")]).env("TOKEN_PIN", pin.trim());
-        command
-    };
     let agent = |more: &[&str]| {
         let mut command = token.agent("sign");
         command.args(more);
@@ -34,7 +26,7 @@ pub(crate) fn run(report: &mut Report) {
     };
     let programs: [&dyn Fn() -> Command; 7] = [
         &|| token.bare("sign", &[]),
-        &tool,
+        &|| pkcs11_tool(&token),
         &|| agent(&[]),
         &|| agent(&["--sandbox", "off"]),
         &|| token.bare("wall", &[]),

@@ -58,8 +58,13 @@ impl Token {
 
     /// The reference program, with these arguments after module and label.
     pub(crate) fn bare(&self, what: &str, more: &[&str]) -> Command {
+        self.bare_with(&module(), what, more)
+    }
+
+    /// The same with another module for the same token.
+    pub(crate) fn bare_with(&self, module: &str, what: &str, more: &[&str]) -> Command {
         let mut command = self.command(yardstick());
-        command.args([what, &module(), LABEL]).args(more).stdin(self.pin()).stderr(Stdio::inherit());
+        command.args([what, module, LABEL]).args(more).stdin(self.pin()).stderr(Stdio::inherit());
         command
     }
 
