@@ -118,6 +118,15 @@ pub struct Serve {
     pub metrics_file: Option<PathBuf>,
 }
 
+/// The policy that root's file (`/etc/cba-agent/policy.toml`) sets on top of the defaults, for a program that checks the
+/// payloads of agents and has no `[policy]` of its own.
+///
+/// # Errors
+/// When the file is there and cannot be used.
+pub fn system_policy() -> Result<Policy, ConfigError> {
+    policy::resolve(&Settings::default().under_system_policy()?)
+}
+
 impl Config {
     /// Where the policy comes from, for a report.
     #[must_use]

@@ -1,21 +1,26 @@
 //! Asks `cba-agent` for payloads, as `cba-agent sign --socket` does: checked, and the next agent where one is away.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use crate::config::Config;
+use crate::config::{Client, Config, is_own_user};
 use crate::failure::Failure;
 use crate::library::{
-    CLOCK_TOLERANCE, ClientError, Error, Format, Freshness, HeaderEncoding, Kind, LoginRequest, Policy, Received,
-    Result, Version, Wish, agent_client, check_received, now,
+    CLOCK_TOLERANCE, Certificate, ClientError, Deadline, Error, Format, Freshness, HeaderEncoding, Kind, LoginRequest,
+    Received, Result, Version, Wish, agent_client, check_received, now,
 };
 
 /// Longer than any answer of an agent.
 const ANSWER_LIMIT: u64 = 1 << 20;
+
+/// How long an agent may take to show its certificate when the gateway starts or reloads.
+const CERTIFICATE_TIME: Duration = Duration::from_secs(2);
 
 /// A checked v2 payload.
 pub struct Payload {
@@ -66,13 +71,19 @@ async fn ask(config: &Config, socket: &Path, job: &str) -> Result<Payload, Agent
     let since = now();
     let body = serde_json::json!({ "payload_version": "v2", "job": job }).to_string();
     let head = format!("POST /sign HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", body.len());
-    let answer = exchange(socket, &head, &body).await.map_err(|error| {
+    let told = |error: ClientError| {
         let retry_after = match &error {
             ClientError::Refused { retry_after, .. } => *retry_after,
             _ => None,
         };
         (Error::from(error), retry_after)
-    })?;
+    };
+    let stream = connect(socket).await.map_err(told)?;
+    let is_own = stream.peer_cred().is_ok_and(|peer| is_own_user(peer.uid()));
+    if is_own && !config.files.single_user {
+        return Err((runs_as_own_user(socket), None));
+    }
+    let answer = exchange(stream, socket, &head, &body).await.map_err(told)?;
     check(config, &answer, since).map_err(|error| {
         (error.context(format_args!("cannot use the payload of the agent at {}", socket.display())), None)
     })
@@ -82,17 +93,11 @@ async fn ask(config: &Config, socket: &Path, job: &str) -> Result<Payload, Agent
 fn check(config: &Config, answer: &[u8], since: u64) -> Result<Payload> {
     let forged = |what: &str| Error::new(Kind::SignatureInvalid, what);
     let received = Received::from_json(answer).map_err(|error| forged(&error.to_string()))?;
-    let pins = &config.agent.certificate_sha256;
-    let policy = Policy { certificate_sha256: (!pins.is_empty()).then(|| pins.clone()), ..Policy::default() };
     let certificate = &received.certificate;
     let max_age = now().saturating_sub(since) + CLOCK_TOLERANCE;
     let freshness = Freshness { now: now(), max_age, max_ahead: CLOCK_TOLERANCE };
-    check_received(&received, Wish { version: Version::V2, by_flag: false }, &policy, freshness)?;
-    let mut clients = config.clients.iter();
-    let is_key_of = |client: &&std::sync::Arc<crate::config::Client>| {
-        client.certificates.iter().any(|one| one.certificate.modulus == certificate.modulus)
-    };
-    if let Some(client) = clients.find(is_key_of) {
+    check_received(&received, Wish { version: Version::V2, by_flag: false }, &config.payload_policy, freshness)?;
+    if let Some(client) = client_with_key(&config.clients, certificate) {
         let what = format!("the client {} has the agent's own key", client.name);
         return Err(Error::new(Kind::Policy, what).hint("give the tool a key of its own"));
     }
@@ -106,12 +111,53 @@ fn check(config: &Config, answer: &[u8], since: u64) -> Result<Payload> {
     Ok(Payload { authorization, body: render(Format::Body)?, message_sha256: request.message_sha256() })
 }
 
+/// The client that has the key of this certificate.
+#[must_use]
+pub fn client_with_key<'a>(clients: &'a [Arc<Client>], certificate: &Certificate) -> Option<&'a Arc<Client>> {
+    let has_it =
+        |client: &&Arc<Client>| client.certificates.iter().any(|one| one.certificate.modulus == certificate.modulus);
+    clients.iter().find(has_it)
+}
+
+/// Checks the agents that can be asked now: none runs as the gateway's user, and none has the key of a client. An agent that is
+/// away is checked with each of its payloads.
+///
+/// # Errors
+/// When one does.
+pub fn check_separation(config: &Config) -> Result<()> {
+    for socket in &config.agent.sockets {
+        let owner = std::fs::metadata(socket).ok().map(|found| found.uid());
+        if !config.files.single_user && owner.is_some_and(is_own_user) {
+            return Err(runs_as_own_user(socket));
+        }
+        let Ok(answer) = agent_client::get(socket, "/certificate", &Deadline::after(CERTIFICATE_TIME)) else {
+            continue;
+        };
+        let Ok(certificate) = Certificate::from_pem(&answer.body) else { continue };
+        if let Some(client) = client_with_key(&config.clients, &certificate) {
+            let shown = socket.display();
+            let what = format!("cannot use the client {}: it has the key of the agent at {shown}", client.name);
+            return Err(
+                Error::new(Kind::Config, what).hint("make a new key and certificate for the tool: docs/gateway.md")
+            );
+        }
+    }
+    Ok(())
+}
+
+fn runs_as_own_user(socket: &Path) -> Error {
+    let what = format!("cannot use the agent at {}: it runs as the gateway's own user", socket.display());
+    Error::new(Kind::NotAllowed, what)
+        .hint("run the gateway as a user of its own, who is a member of the agent's socket_group")
+        .hint("--single-user accepts it, for a demonstration")
+}
+
 /// Whether an agent is ready.
 ///
 /// # Errors
 /// Why it is not.
 pub async fn ready(socket: &Path, within: Duration) -> Result<()> {
-    match tokio::time::timeout(within, exchange(socket, "GET /readyz HTTP/1.1\r\n", "")).await {
+    match tokio::time::timeout(within, ask_for(socket, "/readyz")).await {
         Ok(result) => Ok(result.map(drop)?),
         Err(_) => Err(ClientError::TimedOut(socket.display().to_string()).into()),
     }
@@ -122,17 +168,27 @@ pub async fn ready(socket: &Path, within: Duration) -> Result<()> {
 /// # Errors
 /// Why there is none.
 pub async fn certificate(socket: &Path, within: Duration) -> Result<Vec<u8>> {
-    match tokio::time::timeout(within, exchange(socket, "GET /certificate HTTP/1.1\r\n", "")).await {
+    match tokio::time::timeout(within, ask_for(socket, "/certificate")).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(ClientError::TimedOut(socket.display().to_string()).into()),
     }
 }
 
+async fn ask_for(path: &Path, resource: &str) -> Result<Vec<u8>, ClientError> {
+    exchange(connect(path).await?, path, &format!("GET {resource} HTTP/1.1\r\n"), "").await
+}
+
+async fn connect(path: &Path) -> Result<UnixStream, ClientError> {
+    UnixStream::connect(path).await.map_err(|source| unreachable(path, source))
+}
+
+fn unreachable(path: &Path, source: std::io::Error) -> ClientError {
+    ClientError::Unreachable { path: path.display().to_string(), source }
+}
+
 /// One exchange on a connection of its own. Dropping it closes the connection, so that the agent does not sign for nobody.
-async fn exchange(path: &Path, head: &str, body: &str) -> Result<Vec<u8>, ClientError> {
-    let shown = path.display().to_string();
-    let failed = |source| ClientError::Unreachable { path: shown.clone(), source };
-    let mut stream = UnixStream::connect(path).await.map_err(failed)?;
+async fn exchange(mut stream: UnixStream, path: &Path, head: &str, body: &str) -> Result<Vec<u8>, ClientError> {
+    let failed = |source| unreachable(path, source);
     let request = format!("{head}Host: localhost\r\nConnection: close\r\n\r\n{body}");
     // An agent that refuses at once may have closed its end; its answer is there nevertheless.
     let written = stream.write_all(request.as_bytes()).await;
@@ -141,5 +197,5 @@ async fn exchange(path: &Path, head: &str, body: &str) -> Result<Vec<u8>, Client
     if received.is_empty() {
         written.and(read).map_err(failed)?;
     }
-    agent_client::read(&shown, &received).map(|answer| answer.body)
+    agent_client::read(&path.display().to_string(), &received).map(|answer| answer.body)
 }

@@ -27,9 +27,15 @@ pub fn command() -> Command {
                 .global(true)
                 .help("Says more on stderr; -vv says everything"),
         )
-        .subcommand(Command::new("serve").about("Serve tools until SIGTERM; SIGHUP reads the configuration again"))
         .subcommand(
-            Command::new("check").about("Check configuration, agents, the connection to Anaplan and the clients"),
+            Command::new("serve")
+                .about("Serve tools until SIGTERM; SIGHUP reads the configuration again")
+                .arg(single_user()),
+        )
+        .subcommand(
+            Command::new("check")
+                .about("Check configuration, agents, the connection to Anaplan and the clients")
+                .arg(single_user()),
         )
         .subcommand(enrol())
         .subcommand(
@@ -84,6 +90,13 @@ fn enrol() -> Command {
             option("password-file", "FILE", "Where the password is written, mode 0600 [default: NAME.password]")
                 .conflicts_with("certificate"),
         )
+}
+
+fn single_user() -> Arg {
+    Arg::new("single-user")
+        .long("single-user")
+        .action(ArgAction::SetTrue)
+        .help("For a demonstration: accept files and an agent of the user who runs the gateway")
 }
 
 fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {

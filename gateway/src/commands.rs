@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::ArgMatches;
 
 use crate::cli;
-use crate::config::Config;
+use crate::config::{Config, FileRules};
 use crate::library::{
     Error, Kind, Result, by_name, check_stdout, log, prepare, print, refuse_privileges, survive_file_limits,
 };
@@ -71,11 +71,12 @@ fn run_command(arguments: Vec<OsString>, format: &mut log::Format) -> Result<()>
     if let (true, Some(socket)) = (matches!(name, "health" | "clients"), cli::given(matches, "socket")) {
         return admin_command(name, matches, Path::new(socket));
     }
+    let files = FileRules::new(matches.try_get_one("single-user").ok().flatten().copied().unwrap_or(false));
     if name == "check" {
         start_log(log::Settings { format: *format, level: log::DEFAULT_LEVEL }, matches, format)?;
-        return check::run(path);
+        return check::run(path, files);
     }
-    let config = Config::read(path)?;
+    let config = Config::read(path, files)?;
     start_log(config.log, matches, format)?;
     match name {
         "serve" => serve::serve(config),

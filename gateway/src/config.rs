@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::library::{AuthUrl, Error, Result, log};
+use crate::library::{AuthUrl, Error, Kind, Policy, Result, log, system_policy};
 
 mod client;
 mod file;
 mod owned_file;
 mod resolve;
 
-pub use client::{Client, ClientCertificate, is_name, read_client_certificate};
-pub use owned_file::{is_own_user, read_owned};
+pub use client::{Client, ClientCertificate, client_certificate, is_name};
+pub use owned_file::{FileRules, is_own_user};
 
 /// Where the configuration is.
 pub const USUAL_PATH: &str = "/etc/cba-gateway/config.toml";
@@ -41,8 +41,10 @@ pub struct Config {
     pub max_skew: u64,
     /// `[log]`.
     pub log: log::Settings,
-    /// What should be known and is no error.
-    pub warnings: Vec<String>,
+    /// What a payload of an agent must comply with: root's policy file, and the pins of `[agent]`.
+    pub payload_policy: Policy,
+    /// Who may own the files, and what was noticed in them.
+    pub files: FileRules,
 }
 
 /// `[tls]`: the listener for other hosts.
@@ -94,12 +96,11 @@ impl Config {
     ///
     /// # Errors
     /// The first thing that does not hold; no message repeats a value that could be a secret.
-    pub fn read(path: &Path) -> Result<Self> {
-        let mut warnings = Vec::new();
-        let bytes = read_owned(path, &mut warnings)?;
+    pub fn read(path: &Path, mut files: FileRules) -> Result<Self> {
+        let bytes = files.read(path)?;
         let text = String::from_utf8(bytes).map_err(|_| refuse(path, "is not UTF-8"))?;
         let shape = file::parse(path, &text)?;
-        resolve::resolve(path, shape, warnings)
+        resolve::resolve(path, shape, files)
     }
 
     /// The client of this name.
@@ -109,8 +110,25 @@ impl Config {
     }
 }
 
+/// Root's policy (`/etc/cba-agent/policy.toml`), narrowed by the pins of `[agent]`.
+fn payload_policy(path: &Path, pins: &[Vec<u8>]) -> Result<Policy> {
+    let mut policy = system_policy()?;
+    if !pins.is_empty() {
+        let allowed = |pin: &&Vec<u8>| policy.certificate_sha256.as_ref().is_none_or(|roots| roots.contains(pin));
+        let common: Vec<Vec<u8>> = pins.iter().filter(allowed).cloned().collect();
+        if common.is_empty() {
+            return Err(refuse(
+                path,
+                "agent.certificate_sha256 has no certificate that /etc/cba-agent/policy.toml allows",
+            ));
+        }
+        policy.certificate_sha256 = Some(common);
+    }
+    Ok(policy)
+}
+
 /// An error of the configuration file.
 fn refuse(path: &Path, what: impl std::fmt::Display) -> Error {
-    Error::new(crate::library::Kind::Config, format!("cannot use the configuration {}: {what}", path.display()))
+    Error::new(Kind::Config, format!("cannot use the configuration {}: {what}", path.display()))
         .hint(format!("edit the file, then run `cba-gateway check --config {}`", path.display()))
 }

@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::pause::Pause;
 use crate::rates::{ClientRate, SourceRates};
 use crate::server::tls;
+use crate::shared_users::SharedUsers;
 use crate::upstream::Upstream;
 
 /// How long an agent may take to say whether it is ready.
@@ -33,7 +34,8 @@ pub struct Set {
     pub upstream: Upstream,
     /// Certificate and key of the TLS listener.
     pub tls: Option<Arc<ServerConfig>>,
-    tls_end: Option<u64>,
+    /// The end of its certificate, seconds of Unix time.
+    pub tls_end: Option<u64>,
     rates: HashMap<String, ClientRate>,
 }
 
@@ -50,6 +52,8 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// Open connections.
     pub connections: Arc<Connections>,
+    /// Users who may stand for others.
+    pub shared_users: SharedUsers,
     /// When the gateway started, seconds of Unix time. Messages that were spent before are not known.
     pub started: u64,
     probed: tokio::sync::Mutex<Option<(Instant, std::result::Result<(), String>)>>,
@@ -62,13 +66,11 @@ impl Set {
     /// # Errors
     /// The first thing that does not hold.
     pub fn read(mut config: Config) -> Result<Self> {
-        let mut warnings = std::mem::take(&mut config.warnings);
-        let upstream = Upstream::new(&config.upstream, &mut warnings)?;
+        let upstream = Upstream::new(&config.upstream, &mut config.files)?;
         let (tls, tls_end) = match &config.tls {
-            Some(keys) => tls::server_config(keys, &mut warnings).map(|(tls, end)| (Some(tls), end))?,
+            Some(keys) => tls::server_config(keys, &mut config.files).map(|(tls, end)| (Some(tls), end))?,
             None => (None, None),
         };
-        config.warnings = warnings;
         let rates = config.clients.iter().map(|client| (client.name.clone(), ClientRate::new(client.rate_per_minute)));
         Ok(Self { rates: rates.collect(), upstream, tls, tls_end, config })
     }
@@ -84,7 +86,7 @@ impl Gateway {
     /// A gateway with its first set.
     ///
     /// # Errors
-    /// None that can occur, from the registry of metrics.
+    /// When the subordinate user IDs of the host cannot be read.
     pub fn new(set: Set) -> Result<Arc<Self>> {
         let metrics = Metrics::new().map_err(|error| Error::new(Kind::Unexpected, format!("cannot count: {error}")))?;
         metrics.show(&set.config, set.tls_end);
@@ -95,6 +97,7 @@ impl Gateway {
             pause: Pause::default(),
             metrics: Arc::new(metrics),
             connections: Arc::default(),
+            shared_users: SharedUsers::read()?,
             started: now(),
             probed: tokio::sync::Mutex::default(),
             is_draining: AtomicBool::new(false),

@@ -19,7 +19,7 @@
 //! | `agents`, `upstream/*` | payloads from `cba-agent`; Anaplan's service |
 //! | `config/*` | the file, and the files that it names |
 //! | `rates`, `pause`, `connections`, `metrics` | limits and counters |
-//! | `sock_diag/*` | which user owns a loopback connection |
+//! | `sock_diag/*`, `shared_users` | which user owns a loopback connection; users who may stand for others |
 //! | `verify`, `credentials`, `login_body`, `request_form`, `replay`, `failure`, `upstream::answer`, `sock_diag::message` | PURE: what requests hold, whether they count, what callers are told |
 //! | `library` | everything that is used of the agent's library |
 
@@ -31,6 +31,8 @@ pub mod config;
 pub mod connections;
 pub mod credentials;
 pub mod failure;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod gateway;
 pub mod library;
 pub mod login;
@@ -43,6 +45,7 @@ pub mod replay;
 pub mod request_form;
 pub mod serve;
 pub mod server;
+pub mod shared_users;
 pub mod sock_diag;
 pub mod source;
 #[cfg(test)]

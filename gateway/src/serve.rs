@@ -9,12 +9,12 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::config::{Config, FileRules};
 use crate::gateway::{Gateway, Set};
 use crate::library::{Error, Kind, Result};
 use crate::metrics::write_file;
 use crate::server::listener::{self, Listening};
-use crate::{admin, connections, server};
+use crate::{admin, agents, connections, server};
 
 /// How often the metrics file is written.
 const METRICS: Duration = Duration::from_secs(15);
@@ -30,7 +30,8 @@ pub fn serve(config: Config) -> Result<()> {
     refuse_root()?;
     let path = config.path.clone();
     let set = Set::read(config)?;
-    set.config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    agents::check_separation(&set.config)?;
+    set.config.files.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let listening = listener::open(&set.config)?;
     raise_open_files();
     let admin = set.config.admin.as_ref().map(admin::open).transpose()?.flatten();
@@ -162,13 +163,15 @@ impl Background {
 
 /// Reads configuration, certificates and key as one set, and takes it whole or not at all.
 fn reload(gateway: &Arc<Gateway>, path: &Path) {
-    match Config::read(path).and_then(Set::read) {
+    let old = gateway.set();
+    let files = FileRules::new(old.config.files.single_user);
+    let next = Config::read(path, files).and_then(Set::read);
+    match next.and_then(|next| agents::check_separation(&next.config).map(|()| next)) {
         Ok(next) => {
-            let old = gateway.set();
             if !same_listeners(&old.config, &next.config) {
                 tracing::warn!("listen, [tls] listen or [admin] socket changed: that needs a restart");
             }
-            next.config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            next.config.files.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             gateway.swap(next);
             tracing::info!("the configuration was read again and is in force: {}", status(gateway));
         }

@@ -63,6 +63,20 @@ mod tests {
     }
 
     #[test]
+    fn a_caller_of_a_dual_stack_listener_is_found_by_either_family() {
+        let server = TcpListener::bind("[::]:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}"), format!("[::ffff:127.0.0.1]:{port}")] {
+            let client = TcpStream::connect(&address).unwrap();
+            assert_eq!(owner_of(&client, &server), Ok(rustix::process::getuid().as_raw()), "{address}");
+            let gone = TcpStream::connect(&address).unwrap();
+            let (accepted, peer) = server.accept().unwrap();
+            drop(gone);
+            assert!(owner(peer, accepted.local_addr().unwrap()).unwrap().is_err(), "{address}");
+        }
+    }
+
+    #[test]
     fn a_connection_that_its_owner_closed_has_no_owner() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use crate::config::UpstreamKeys;
+use crate::config::{FileRules, UpstreamKeys};
 use crate::library::{Error, Kind, Result};
 
 pub mod answer;
@@ -65,7 +65,7 @@ impl Upstream {
     ///
     /// # Errors
     /// When a file cannot be read or no root certificate is there.
-    pub fn new(keys: &UpstreamKeys, warnings: &mut Vec<String>) -> Result<Self> {
+    pub fn new(keys: &UpstreamKeys, files: &mut FileRules) -> Result<Self> {
         let url = keys.auth_url.to_string();
         let failed = |what: String| Error::new(Kind::Config, format!("cannot use upstream.auth_url: {what}"));
         let uri: Uri = url.parse().map_err(|_| failed("not a URL".into()))?;
@@ -73,7 +73,7 @@ impl Upstream {
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
         let tls = if is_tls {
             let name = ServerName::try_from(host.clone()).map_err(|_| failed("not a host name".into()))?;
-            Some((roots::client_config(keys.ca_file.as_deref(), warnings)?, name))
+            Some((roots::client_config(keys.ca_file.as_deref(), files)?, name))
         } else {
             None
         };
@@ -81,7 +81,7 @@ impl Upstream {
             port: uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 }),
             authority: uri.authority().map(ToString::to_string).unwrap_or_default(),
             base_path: uri.path().trim_end_matches('/').to_owned(),
-            proxy: Proxy::resolve(keys, &host, is_tls, warnings)?,
+            proxy: Proxy::resolve(keys, &host, is_tls, files)?,
             host,
             tls,
             idle: Mutex::default(),

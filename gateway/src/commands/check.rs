@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use super::print;
 use crate::agents;
-use crate::config::Config;
+use crate::config::{Config, FileRules};
 use crate::gateway::Set;
-use crate::library::{Certificate, Error, Kind, Result, Version, days, now, printable, utc};
+use crate::library::{Certificate, Error, Kind, Result, Version, Wish, days, decide_payload, now, printable, utc};
 use crate::login::chain;
 use crate::upstream::UpstreamError;
 use crate::validity::issuer;
 
 /// How long each connection may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A certificate that ends within this time is worth a warning, in seconds.
+const SOON: u64 = 30 * 86_400;
 
 /// What each check found, as lines.
 #[derive(Default)]
@@ -43,17 +46,21 @@ impl Findings {
     }
 }
 
-pub(super) fn run(path: &Path) -> Result<()> {
+pub(super) fn run(path: &Path, files: FileRules) -> Result<()> {
     let mut findings = Findings::default();
-    match Config::read(path).and_then(Set::read) {
+    match Config::read(path, files).and_then(Set::read) {
         Ok(set) => {
             findings.ok(format!("configuration {}", path.display()));
-            set.config.warnings.iter().for_each(|warning| findings.warn(warning));
+            set.config.files.warnings.iter().for_each(|warning| findings.warn(warning));
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .map_err(|error| Error::new(Kind::Unexpected, format!("cannot start: {error}")))?;
+            if let Err(error) = agents::check_separation(&set.config) {
+                findings.error(&error);
+            }
             ports(&set, &mut findings);
+            tls(&set, &mut findings);
             clients(&set, &mut findings);
             runtime.block_on(async {
                 check_agents(&set, &mut findings).await;
@@ -83,6 +90,16 @@ fn ports(set: &Set, findings: &mut Findings) {
                 "{address}: every user may bind this port (ip_unprivileged_port_start is {start}) and collect what tools send while the gateway is down"
             ));
         }
+    }
+}
+
+fn tls(set: &Set, findings: &mut Findings) {
+    let Some(tls) = &set.config.tls else { return };
+    let shown = tls.certificate.display();
+    match set.tls_end {
+        Some(end) if end < now() + SOON => findings.warn(format!("{shown}, for [tls], ends on {}", utc(end))),
+        Some(end) => findings.ok(format!("{shown}, for [tls], ends on {}", utc(end))),
+        None => findings.warn(format!("{shown}, for [tls]: its end cannot be read")),
     }
 }
 
@@ -122,7 +139,7 @@ fn clients(set: &Set, findings: &mut Findings) {
         for one in &client.certificates {
             let left = one.certificate.not_after.saturating_sub(now());
             let end = utc(one.certificate.not_after);
-            if left < 30 * 86_400 {
+            if left < SOON {
                 findings.warn(format!("client {}: {} ends in {} ({end})", client.name, one.path.display(), days(left)));
             } else {
                 findings.ok(format!("client {}: {} ends on {end}", client.name, one.path.display()));
@@ -134,34 +151,19 @@ fn clients(set: &Set, findings: &mut Findings) {
 async fn check_agents(set: &Set, findings: &mut Findings) {
     for socket in &set.config.agent.sockets {
         let shown = socket.display();
-        if fs::metadata(socket)
-            .is_ok_and(|found| crate::config::is_own_user(std::os::unix::fs::MetadataExt::uid(&found)))
-        {
-            findings.warn(format!(
-                "the agent's socket {shown} belongs to the gateway's own user; the two should be different users"
-            ));
-        }
         match agents::ready(socket, PATIENCE).await {
             Ok(()) => findings.ok(format!("the agent at {shown} is ready")),
             Err(error) => findings.error(&error),
         }
         let Ok(pem) = agents::certificate(socket, PATIENCE).await else { continue };
         let Ok(certificate) = Certificate::from_pem(&pem) else { continue };
-        let has_its_key = |client: &&std::sync::Arc<crate::config::Client>| {
-            client.certificates.iter().any(|one| one.certificate.modulus == certificate.modulus)
-        };
-        if let Some(client) = set.config.clients.iter().find(has_its_key) {
-            findings.fail(
-                format!("the client {} has the key of the agent at {shown}", client.name),
-                "give the tool a key of its own: docs/gateway.md",
-            );
-        }
-        let pins = &set.config.agent.certificate_sha256;
-        if !pins.is_empty() && !pins.iter().any(|pin| *pin == certificate.sha256()) {
-            findings.fail(
-                format!("the certificate of the agent at {shown} is not in agent.certificate_sha256"),
-                "add its fingerprint, which `cba-agent certificate --format text` shows",
-            );
+        let end = utc(certificate.not_after);
+        findings.ok(format!("the certificate of the agent at {shown} ends on {end}"));
+        let policy = &set.config.payload_policy;
+        let wish = Wish { version: Version::V2, by_flag: false };
+        if let Err(refused) = decide_payload(policy, wish, &certificate, now()).allowed() {
+            findings
+                .error(&Error::from(refused).context(format_args!("the payloads of the agent at {shown} are refused")));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `enrol`: a local identity for a tool. It prints; it changes no configuration.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -13,8 +13,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::print;
 use crate::cli;
-use crate::config::{is_name, read_client_certificate};
+use crate::config::{client_certificate, is_name};
 use crate::library::{Error, Kind, Result, hex};
+
+/// Longer than any file of certificates.
+const FILE_LIMIT: u64 = 1 << 20;
 
 pub(super) fn run(matches: &ArgMatches) -> Result<()> {
     let name = cli::given(matches, "name").unwrap_or_default();
@@ -32,14 +35,25 @@ pub(super) fn run(matches: &ArgMatches) -> Result<()> {
             Error::new(Kind::Usage, "cannot enrol the client: --from wants a network").hint("--from 10.1.2.0/24")
         );
     }
-    let origin = [list("users", &users), list("from", &from)].concat();
+    let origin = Origin {
+        keys: [list("users", &users), list("from", &from)].concat(),
+        url: if users.is_empty() { "https://GATEWAY:8743" } else { "http://localhost:731" },
+    };
     match cli::given(matches, "certificate") {
         Some(file) => certificate(name, file, matches.get_flag("transition"), &origin),
         None => password(name, cli::given(matches, "password-file"), &origin),
     }
 }
 
-fn password(name: &str, file: Option<&str>, origin: &str) -> Result<()> {
+/// From where a client logs in.
+struct Origin {
+    /// The keys `users` and `from`.
+    keys: String,
+    /// The gateway as the tool reaches it: on this host, else over TLS.
+    url: &'static str,
+}
+
+fn password(name: &str, file: Option<&str>, Origin { keys, url }: &Origin) -> Result<()> {
     let file = file.map_or_else(|| PathBuf::from(format!("{name}.password")), PathBuf::from);
     let mut bytes = [0; 32];
     let no_random = |error: getrandom::Error| Error::new(Kind::Unexpected, format!("cannot make a password: {error}"));
@@ -53,14 +67,14 @@ fn password(name: &str, file: Option<&str>, origin: &str) -> Result<()> {
 [[client]]
 name = \"{name}\"
 password_sha256 = [\"{sha256}\"]
-{origin}
+{keys}
 # 2. The password is in {shown} (mode 0600). Give it to the tool, then delete the file.
 # 3. Settings of common tools; the user name is {name}, the password is the one in the file.
-#    curl               curl -u {name}:PASSWORD -X POST http://localhost:731/token/authenticate
-#    Anaplan Connect    -auth http://localhost:731 -user {name}:PASSWORD
-#    Informatica        Auth URL http://localhost:731, user {name}
+#    curl               curl -u {name}:PASSWORD -X POST {url}/token/authenticate
+#    Anaplan Connect    -auth {url} -user {name}:PASSWORD
+#    Informatica        Auth URL {url}, user {name}
 #    Azure Data Factory Web activity, URL https://GATEWAY:8743/token/authenticate, Basic authentication
-#    Postman            auth_base_url = http://localhost:731, Basic authentication"
+#    Postman            auth_base_url = {url}, Basic authentication"
     ))
 }
 
@@ -78,11 +92,20 @@ fn write_secret(path: &Path, password: &str) -> Result<()> {
     file.write_all(format!("{password}\n").as_bytes()).map_err(failed)
 }
 
-fn certificate(name: &str, file: &str, transition: bool, origin: &str) -> Result<()> {
+fn certificate(name: &str, file: &str, transition: bool, Origin { keys, url }: &Origin) -> Result<()> {
     let path = std::path::absolute(file)
         .map_err(|error| Error::new(Kind::Usage, format!("cannot find {file}: {error}")).hint("give a path"))?;
-    let mut warnings = Vec::new();
-    read_client_certificate(&path, transition, &mut warnings)?;
+    let unreadable = |error: std::io::Error| {
+        Error::new(Kind::Usage, format!("cannot read {}: {error}", path.display()))
+            .hint(format!("check the path, and that you may read it: ls -l {}", path.display()))
+    };
+    let bytes = File::open(&path)
+        .and_then(|file| {
+            let mut bytes = Vec::new();
+            file.take(FILE_LIMIT).read_to_end(&mut bytes).map(|_| bytes)
+        })
+        .map_err(unreadable)?;
+    client_certificate(&path, &bytes, transition)?;
     let path = path.display();
     let transition = if transition {
         "# Anaplan still accepts this certificate: a copy of its key logs in without the gateway. When the last job has moved,\n\
@@ -98,11 +121,11 @@ name = \"{name}\"
 certificates = [\"{path}\"]
 # v1 for Anaplan Connect and other tools that sign without a time; remove what the tool does not send.
 payload_versions = [\"v1\", \"v2\"]
-{transition}{origin}
+{transition}{keys}
 # 3. Settings of common tools.
-#    Anaplan Connect    -auth http://localhost:731, and its keystore as before
-#    Informatica        Auth URL http://localhost:731, and its keystore as before
-#    anaplanConnector   auth_url = http://localhost:731/token/authenticate"
+#    Anaplan Connect    -auth {url}, and its keystore as before
+#    Informatica        Auth URL {url}, and its keystore as before
+#    anaplanConnector   connection.endpoints.token = \"{url}/token/authenticate\""
     ))
 }
 

@@ -8,9 +8,10 @@ use ipnet::IpNet;
 use nix::unistd::User;
 
 use super::file::{ClientShape, UserShape};
-use super::owned_file::read_owned;
-use super::refuse;
-use crate::library::{Certificate, Error, Kind, MAX_RSA_BITS, MIN_RSA_BITS, Result, Version, now, parse_hex, utc};
+use super::{FileRules, refuse};
+use crate::library::{
+    Certificate, Error, Kind, MAX_RSA_BITS, MIN_RSA_BITS, Result, Version, file_format, leaf, now, parse_hex, utc,
+};
 
 /// Logins that a client may make in a minute, where nothing is configured.
 const RATE: NonZeroU32 = NonZeroU32::new(30).expect("30 is not 0"); // invariant: 30 is not 0
@@ -54,7 +55,7 @@ impl Client {
         self.from.iter().any(|network| network.contains(&ip))
     }
 
-    pub(super) fn resolve(file: &Path, shape: ClientShape, warnings: &mut Vec<String>) -> Result<Self> {
+    pub(super) fn resolve(file: &Path, shape: ClientShape, files: &mut FileRules) -> Result<Self> {
         let name = shape.name;
         if !is_name(&name) {
             return Err(refuse(file, "a client's name must be 1 to 40 letters, digits and . _ -"));
@@ -62,9 +63,12 @@ impl Client {
         let wrong = |what: String| refuse(file, format_args!("client {name}: {what}"));
         let mut certificates = Vec::new();
         for path in shape.certificates.iter().map(PathBuf::from) {
-            let certificate = read_client_certificate(&path, shape.transition, warnings)?;
+            let certificate = client_certificate(&path, &files.read(&path)?, shape.transition)?;
+            if now() > certificate.not_after {
+                files.warn(format!("the certificate {} ended on {}", path.display(), utc(certificate.not_after)));
+            }
             if shape.transition && !shape.disabled {
-                warnings.push(format!(
+                files.warn(format!(
                     "client {name} is in transition: a copy of the key of {} logs in at Anaplan without this gateway; \
                      disable that certificate in Anaplan and give the tool a new local identity",
                     path.display()
@@ -87,6 +91,9 @@ impl Client {
             return Err(wrong("it needs users (to be served on loopback) or from (to be served over TLS)".into()));
         }
         let versions = shape.payload_versions.unwrap_or_else(|| vec!["v2".into()]);
+        if versions.is_empty() {
+            return Err(wrong("payload_versions is empty; it must name v1, v2 or both".into()));
+        }
         let versions = versions.iter().map(|text| match text.as_str() {
             "v1" => Ok(Version::V1),
             "v2" => Ok(Version::V2),
@@ -117,17 +124,24 @@ pub fn is_name(text: &str) -> bool {
     (1..=40).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
-/// Reads a client's certificate, and refuses one that Anaplan could accept.
+/// The certificate in a client's file, in any form that the agent reads. Refuses one that Anaplan could accept.
 ///
 /// # Errors
-/// When it cannot be read or used.
-pub fn read_client_certificate(path: &Path, transition: bool, warnings: &mut Vec<String>) -> Result<Certificate> {
+/// When it cannot be used, or a private key is in the file too.
+pub fn client_certificate(path: &Path, bytes: &[u8], transition: bool) -> Result<Certificate> {
     let shown = path.display();
-    let bytes = read_owned(path, warnings)?;
-    let parsed = if bytes.starts_with(&[0x30]) { Certificate::from_der(&bytes) } else { Certificate::from_pem(&bytes) };
     let wrong = |what: String| Error::new(Kind::Config, format!("cannot use the certificate {shown}: {what}"));
-    let certificate =
-        parsed.map_err(|error| wrong(error.to_string()).hint("it must be one X.509 certificate, PEM or DER"))?;
+    let file = file_format::read(bytes)
+        .map_err(|what| wrong(format!("it is {what}")).hint(what.remedy(&shown.to_string())))?;
+    if file.has_private_key {
+        let only_certificate = format!("openssl x509 -in {} -out tool.pem", file_format::quoted(&shown.to_string()));
+        return Err(wrong("it holds a private key, which the gateway must not have".into())
+            .hint(format!("name a file with the certificate alone: `{only_certificate}`")));
+    }
+    let leaf = leaf::find(&file.certificates).map_err(|error| {
+        wrong(error.to_string()).hint("name a file that holds the tool's certificate alone, as PEM or DER")
+    })?;
+    let certificate = leaf.certificate;
     let bits = certificate.bits();
     if !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
         let hint = format!("make one with an RSA key of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits");
@@ -139,9 +153,6 @@ pub fn read_client_certificate(path: &Path, transition: bool, warnings: &mut Vec
         return Err(wrong(format!("it has {why}, so Anaplan may accept it")).hint(
             "use a self-signed certificate without an e-mail address, or set transition = true while you migrate",
         ));
-    }
-    if now() > certificate.not_after {
-        warnings.push(format!("the certificate {shown} ended on {}", utc(certificate.not_after)));
     }
     Ok(certificate)
 }

@@ -10,35 +10,74 @@ use crate::library::{Error, Kind, Result};
 /// Longer than any of these files.
 const LIMIT: u64 = 1 << 20;
 
-/// Reads a file that belongs to root and that others cannot write. A file of the user who runs the gateway is accepted with
-/// a warning, for tests and demonstrations.
-///
-/// # Errors
-/// When it cannot be read, or others could have written it.
-pub fn read_owned(path: &Path, warnings: &mut Vec<String>) -> Result<Vec<u8>> {
-    let shown = path.display();
-    let failed = |error: std::io::Error| {
-        Error::new(Kind::Config, format!("cannot read {shown}: {error}"))
-            .hint(format!("check the path, and that the gateway's user may read it: ls -l {shown}"))
-    };
-    let file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(failed(std::io::Error::other("not a regular file")));
+/// Who may own the files of one configuration, and what was noticed while they were read.
+#[derive(Debug, Default)]
+pub struct FileRules {
+    /// `--single-user`: files of the user who runs the gateway are accepted with a warning.
+    pub single_user: bool,
+    /// What the administrator should know and is no error.
+    pub warnings: Vec<String>,
+}
+
+impl FileRules {
+    /// Rules without warnings so far.
+    #[must_use]
+    pub fn new(single_user: bool) -> Self {
+        Self { single_user, warnings: Vec::new() }
     }
-    let is_own = is_own_user(metadata.uid());
-    if metadata.uid() != 0 && !is_own || metadata.mode() & 0o022 != 0 {
-        return Err(Error::new(Kind::Config, format!("cannot use {shown}: others than root could have written it"))
-            .hint(format!("chown root {shown} && chmod go-w {shown}")));
+
+    /// Adds a warning.
+    pub fn warn(&mut self, warning: impl Into<String>) {
+        self.warnings.push(warning.into());
     }
-    if is_own {
-        let warning =
-            format!("{shown} belongs to the gateway's own user, who could change it; it should belong to root");
-        warnings.push(warning);
+
+    /// Reads a file that belongs to root and that others cannot write.
+    ///
+    /// # Errors
+    /// When it cannot be read, or others could have written it.
+    pub fn read(&mut self, path: &Path) -> Result<Vec<u8>> {
+        let shown = path.display();
+        let failed = |error: std::io::Error| {
+            Error::new(Kind::Config, format!("cannot read {shown}: {error}"))
+                .hint(format!("check the path, and that the gateway's user may read it: ls -l {shown}"))
+        };
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(failed(std::io::Error::other("not a regular file")));
+        }
+        let is_own = is_own_user(metadata.uid());
+        let may_own = metadata.uid() == 0 || is_own && self.single_user;
+        if !may_own || metadata.mode() & 0o022 != 0 {
+            let error = Error::new(Kind::Config, format!("cannot use {shown}: others than root could have written it"))
+                .hint(format!("chown root {shown} && chmod go-w {shown}"));
+            let may_relax = is_own && metadata.mode() & 0o022 == 0;
+            return Err(if may_relax { error.hint("--single-user accepts it, for a demonstration") } else { error });
+        }
+        if is_own {
+            self.warn(format!(
+                "{shown} belongs to the gateway's own user, who could change it; it should belong to root"
+            ));
+        }
+        let mut bytes = Vec::new();
+        file.take(LIMIT).read_to_end(&mut bytes).map_err(failed)?;
+        Ok(bytes)
     }
-    let mut bytes = Vec::new();
-    file.take(LIMIT).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
+
+    /// Reads a file with a secret, and warns where every user may read it.
+    ///
+    /// # Errors
+    /// As [`FileRules::read`].
+    pub fn read_secret(&mut self, path: &Path) -> Result<Vec<u8>> {
+        let bytes = self.read(path)?;
+        if std::fs::metadata(path).is_ok_and(|found| found.mode() & 0o004 != 0) {
+            let shown = path.display();
+            self.warn(format!(
+                "every user of this host may read {shown}: chgrp cba-gateway {shown} && chmod 640 {shown}"
+            ));
+        }
+        Ok(bytes)
+    }
 }
 
 /// Whether this is the user who runs the gateway, and not root.

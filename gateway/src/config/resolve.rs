@@ -10,7 +10,7 @@ use nix::unistd::Group;
 
 use super::client::Client;
 use super::file::{AdminShape, FileShape, TlsShape};
-use super::{Admin, AgentKeys, Config, Tls, UpstreamKeys, refuse};
+use super::{Admin, AgentKeys, Config, FileRules, Tls, UpstreamKeys, payload_policy, refuse};
 use crate::library::{AuthUrl, Result, TIMEOUTS, by_name, log, parse_hex};
 
 /// Where tools find the gateway. Below 1024, so that no ordinary user can take the port over.
@@ -23,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(14);
 
 const MAX_SKEW: Duration = Duration::from_secs(300);
 
-pub(super) fn resolve(path: &Path, shape: FileShape, mut warnings: Vec<String>) -> Result<Config> {
+pub(super) fn resolve(path: &Path, shape: FileShape, mut files: FileRules) -> Result<Config> {
     let wrong = |what: &str| refuse(path, what);
     let listen = addresses(path, "listen", &shape.listen.unwrap_or_else(|| LISTEN.map(String::from).into()))?;
     if let Some(outside) = listen.iter().find(|address| !address.ip().is_loopback()) {
@@ -33,11 +33,14 @@ pub(super) fn resolve(path: &Path, shape: FileShape, mut warnings: Vec<String>) 
         )
         .hint("serve other hosts with TLS: [tls] listen"));
     }
-    warnings.extend(one_family(&listen));
+    if listen.is_empty() && shape.tls.is_none() {
+        return Err(wrong("listen is empty and there is no [tls] table, so nothing would be served"));
+    }
+    files.warnings.extend(one_family(&listen));
     let clients: Vec<Arc<Client>> = shape
         .client
         .into_iter()
-        .map(|client| Client::resolve(path, client, &mut warnings).map(Arc::new))
+        .map(|client| Client::resolve(path, client, &mut files).map(Arc::new))
         .collect::<Result<_>>()?;
     let agent = AgentKeys {
         sockets: shape
@@ -67,6 +70,7 @@ pub(super) fn resolve(path: &Path, shape: FileShape, mut warnings: Vec<String>) 
     };
     Ok(Config {
         path: path.to_owned(),
+        payload_policy: payload_policy(path, &agent.certificate_sha256)?,
         tls: shape.tls.map(|tls| resolve_tls(path, tls)).transpose()?,
         upstream: UpstreamKeys {
             auth_url: auth_url.unwrap_or_default(),
@@ -84,7 +88,7 @@ pub(super) fn resolve(path: &Path, shape: FileShape, mut warnings: Vec<String>) 
         listen,
         agent,
         clients,
-        warnings,
+        files,
     })
 }
 

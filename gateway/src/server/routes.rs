@@ -102,10 +102,16 @@ async fn forward(
 ) -> Result<Reply, Failure> {
     let gateway = client.gateway;
     let set = gateway.set();
-    let is_listed = |client: &Arc<crate::config::Client>, caller: Caller| client.admits_address(caller.ip());
+    let clients = || set.config.clients.iter().map(Arc::as_ref);
     let caller = client.caller;
-    if caller.user.is_none() && !set.config.clients.iter().any(|client| !client.disabled && is_listed(client, caller)) {
-        return Err(Failure::not_verified("no client is served from this address"));
+    match caller.user {
+        Some(user) if gateway.shared_users.refuses(user, clients()) => {
+            return Err(Failure::not_verified("this user may stand for others, and no client lists it"));
+        }
+        None if !clients().any(|client| !client.disabled && client.admits_address(caller.ip())) => {
+            return Err(Failure::not_verified("no client is served from this address"));
+        }
+        _ => {}
     }
     let Credentials::Token(token) = credentials(client, id, parts)? else {
         return Err(Failure::not_verified("the request needs an AnaplanAuthToken"));

@@ -6,7 +6,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::config::{Tls, read_owned};
+use crate::config::{FileRules, Tls};
 use crate::library::{Error, Kind, Result};
 use crate::validity::not_after;
 
@@ -14,16 +14,16 @@ use crate::validity::not_after;
 ///
 /// # Errors
 /// When they cannot be read, or do not belong together.
-pub fn server_config(keys: &Tls, warnings: &mut Vec<String>) -> Result<(Arc<ServerConfig>, Option<u64>)> {
+pub fn server_config(keys: &Tls, files: &mut FileRules) -> Result<(Arc<ServerConfig>, Option<u64>)> {
     let failed = |what: String| {
         Error::new(Kind::Config, format!("cannot use the certificate and key of [tls]: {what}"))
             .hint("both are PEM files; the key belongs to the first certificate")
     };
-    let chain = read_owned(&keys.certificate, warnings)?;
+    let chain = files.read(&keys.certificate)?;
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(&chain).collect::<Result<_, _>>().map_err(|error| failed(error.to_string()))?;
     let end = chain.first().and_then(|leaf| not_after(leaf));
-    let key = read_owned(&keys.key, warnings)?;
+    let key = files.read_secret(&keys.key)?;
     // The error of a key is not repeated: it could quote it.
     let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| failed("the key cannot be read".into()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::connect::{UpstreamError, open};
-use crate::config::{UpstreamKeys, read_owned};
+use crate::config::{FileRules, UpstreamKeys};
 use crate::library::{Error, Kind, Result};
 
 /// The longest head of a proxy's answer, in bytes.
@@ -27,7 +27,7 @@ impl Proxy {
     ///
     /// # Errors
     /// When it is no `http://HOST:PORT`, or the file of credentials cannot be read.
-    pub fn resolve(keys: &UpstreamKeys, host: &str, is_tls: bool, warnings: &mut Vec<String>) -> Result<Option<Self>> {
+    pub fn resolve(keys: &UpstreamKeys, host: &str, is_tls: bool, files: &mut FileRules) -> Result<Option<Self>> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let either = |name: &str| variable(name).or_else(|| variable(&name.to_lowercase()));
         let from_environment = || {
@@ -37,7 +37,7 @@ impl Proxy {
         let Some(text) = keys.proxy.clone().or_else(from_environment) else { return Ok(None) };
         let (host, port) = parse(&text)?;
         let authorization = match &keys.proxy_credentials_file {
-            Some(path) => Some(credentials(path, warnings)?),
+            Some(path) => Some(credentials(path, files)?),
             None => None,
         };
         Ok(Some(Self { host, port, authorization }))
@@ -106,8 +106,8 @@ fn parse(text: &str) -> Result<(String, u16)> {
     Ok((host, port))
 }
 
-fn credentials(path: &Path, warnings: &mut Vec<String>) -> Result<String> {
-    let bytes = read_owned(path, warnings)?;
+fn credentials(path: &Path, files: &mut FileRules) -> Result<String> {
+    let bytes = files.read_secret(path)?;
     let line = bytes.trim_ascii_end();
     if !line.contains(&b':') || line.iter().any(u8::is_ascii_control) {
         let message = format!("cannot use the proxy's credentials: {} is not one line user:password", path.display());

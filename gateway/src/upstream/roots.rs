@@ -7,11 +7,11 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::config::read_owned;
+use crate::config::FileRules;
 use crate::library::{Error, Kind, Result};
 
 /// TLS 1.2 and 1.3 against these roots.
-pub(super) fn client_config(ca_file: Option<&Path>, warnings: &mut Vec<String>) -> Result<Arc<ClientConfig>> {
+pub(super) fn client_config(ca_file: Option<&Path>, files: &mut FileRules) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(system.certs);
@@ -20,7 +20,7 @@ pub(super) fn client_config(ca_file: Option<&Path>, warnings: &mut Vec<String>) 
             Error::new(Kind::Config, format!("cannot use upstream.ca_file {}: {what}", path.display()))
                 .hint("it holds PEM certificates")
         };
-        let bytes = read_owned(path, warnings)?;
+        let bytes = files.read(path)?;
         let mut found = 0;
         for one in CertificateDer::pem_slice_iter(&bytes) {
             let one = one.map_err(|error| failed(error.to_string()))?;

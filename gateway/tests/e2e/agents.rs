@@ -170,8 +170,94 @@ fn a_client_with_the_agents_own_certificate_is_refused() {
     let mut stand = Stand::new();
     stand.copy(token().path.join("cert.pem"), "agent.pem");
     stand.add_client("same", "certificates = [\"DIR/agent.pem\"]\ntransition = true");
+    let config = stand.configure();
+    let run = stand.run(&["serve", "--config", &config]);
+    assert!(run.code == 2 && run.stderr.contains("client same: it has the key of the agent"), "{run:?}");
+    // An agent that comes later is recognised by its first payload.
+    let path = stand.path().join("later.sock");
+    stand.agents = vec![path.clone()];
+    let gateway = stand.serve();
+    std::os::unix::fs::symlink(&token().socket, &path).unwrap();
+    let reply = gateway.login(&basic("finance"), "");
+    assert_eq!((reply.status, reply.header("retry-after")), (503, None), "{reply:?}");
+    gateway.wait_for_log("has the agent's own key");
+}
+
+/// Starts the gateway where `/etc/cba-agent/policy.toml` says this, on an `/etc` of its own.
+fn under_policy(stand: &Stand, policy: &str) -> Command {
+    stand.write("policy.toml", policy);
+    let config = stand.configure();
+    let program = stand.command(&[]);
+    let script = "{ [ -d etc ] || cp -a /etc etc; } && mkdir -p etc/cba-agent && cp -f policy.toml etc/cba-agent/ && \
+        mount --bind etc /etc && exec setpriv --reuid \"$1\" --regid \"$1\" --clear-groups \"$2\" serve --config \"$3\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh", &crate::token::GATEWAY_USER.to_string()]);
+    command.arg(program.get_program()).arg(config).current_dir(stand.path());
+    command
+}
+
+#[test]
+fn a_payload_that_roots_policy_file_forbids_is_refused() {
+    assert!(crate::token::is_root(), "this test must run as root, to mount an /etc of its own");
+    let stand = Stand::new();
+    let gateway = stand.start(under_policy(&stand, "[policy]\nmin_rsa_bits = 2048\n"));
+    assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
+    drop(gateway);
+    let gateway = stand.start(under_policy(&stand, "[policy]\nmin_rsa_bits = 4096\n"));
+    let reply = gateway.login(&basic("finance"), "");
+    assert_eq!((reply.status, reply.header("retry-after")), (503, None), "{reply:?} {}", gateway.log());
+    gateway.wait_for_log("2048 bits");
+    drop(gateway);
+    assert_eq!(stand.service.arrived().len(), 1);
+    let output = under_policy(&stand, "[policy]\nsurprise = 1\n").output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && errors.contains("/etc/cba-agent/policy.toml"), "{errors}");
+}
+
+#[test]
+fn an_agent_of_the_gateways_own_user_is_refused() {
+    use crate::token::GATEWAY_USER;
+    assert!(crate::token::is_root(), "this test must run as root, to become another user");
+    let mut stand = Stand::new();
+    let path = stand.path().join("run/own.sock");
+    stand.agents = vec![path.clone()];
+    // A listener of that user, as the kernel names it to the gateway.
+    let listen = "import os, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.bind(sys.argv[1])
+s.listen()
+print('listening', flush=True)
+while True:
+    c, _ = s.accept()
+    c.recv(65536)
+    c.close()";
+    let user = GATEWAY_USER.to_string();
+    let mut listener = Command::new("setpriv")
+        .args(["--reuid", &user, "--regid", &user, "--clear-groups", "--pdeathsig", "KILL", "/usr/bin/python3", "-c"])
+        .arg(listen)
+        .arg(&path)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = [0; 10];
+    listener.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+    let config = stand.configure();
+    let run = stand.run(&["serve", "--config", &config]);
+    assert!(run.code == 5 && run.stderr.contains("runs as the gateway's own user"), "{run:?}");
+    assert!(run.stderr.contains("hint: "), "{run:?}");
+    // The file of the socket may belong to root; the process behind it counts.
+    std::os::unix::fs::chown(&path, Some(0), Some(0)).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
     let gateway = stand.serve();
     let reply = gateway.login(&basic("finance"), "");
-    assert_eq!(reply.status, 503, "{reply:?}");
-    gateway.wait_for_log("has the agent's own key");
+    assert_eq!((reply.status, reply.header("retry-after")), (503, None), "{reply:?}");
+    gateway.wait_for_log("runs as the gateway's own user");
+    drop(gateway);
+    // For a demonstration on one user's host.
+    let gateway = stand.start(stand.command(&["serve", "--single-user", "--config", &config]));
+    assert_eq!(gateway.login(&basic("finance"), "").status, 503);
+    assert!(!gateway.log().contains("runs as the gateway's own user"), "{}", gateway.log());
+    drop(gateway);
+    listener.kill().unwrap();
+    listener.wait().unwrap();
 }

@@ -112,6 +112,8 @@ fn invalid_configurations_are_refused_with_a_hint() {
             good.replacen("password_sha256 = [\"", "password_sha256 = [\"MARKER-PASSWORD\", \"", 1),
         ),
         ("wrong type", good.replacen("rate_limit_per_minute = ", "rate_limit_per_minute = \"MARKER-PASSWORD\" # ", 1)),
+        ("payload_versions is empty", good.replace("payload_versions = [\"v1\", \"v2\"]", "payload_versions = []")),
+        ("nothing would be served", good.replace("listen = [\"127.0.0.1:0\", \"[::1]:0\"]", "listen = []")),
         ("no such user", good.replace("users = [0]", "users = [\"nobody-at-all\"]")),
         ("deadline must be a duration from 1ms to 1d", format!("deadline = \"18446744073709551615s\"\n{good}")),
         ("max_skew must be a duration from 1ms to 1d", format!("max_skew = \"0s\"\n{good}")),
@@ -127,6 +129,74 @@ fn invalid_configurations_are_refused_with_a_hint() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
     let run = stand.run(&["serve", "--config", &path]);
     assert!(run.code == 2 && run.stderr.contains("others than root could have written it"), "{run:?}");
+}
+
+#[test]
+fn files_that_do_not_belong_to_root_are_refused() {
+    use crate::token::GATEWAY_USER;
+    assert!(crate::token::is_root(), "this test must run as root, to give files away");
+    let stand = Stand::new();
+    let config = stand.configure();
+    let certificate = stand.file("tool.pem");
+    for (file, owner) in [(&config, 61234), (&config, GATEWAY_USER), (&certificate, GATEWAY_USER)] {
+        std::os::unix::fs::chown(file, Some(owner), None).unwrap();
+        let run = stand.run(&["serve", "--config", &config]);
+        assert!(run.code == 2 && run.stderr.contains(&format!("cannot use {file}: others than root")), "{run:?}");
+        assert!(run.stderr.contains("hint: chown root"), "{run:?}");
+        assert_eq!(run.stderr.contains("--single-user"), owner == GATEWAY_USER, "{run:?}");
+        std::os::unix::fs::chown(file, Some(0), None).unwrap();
+    }
+    std::os::unix::fs::chown(&certificate, Some(GATEWAY_USER), None).unwrap();
+    let gateway = stand.start(stand.command(&["serve", "--single-user", "--config", &config]));
+    gateway.wait_for_log("belongs to the gateway's own user");
+}
+
+#[test]
+fn a_clients_certificate_is_read_in_each_form_and_never_beside_a_key() {
+    let mut stand = Stand::new();
+    let pem = std::fs::read_to_string(stand.path().join("tool.pem")).unwrap();
+    let key = std::fs::read_to_string(stand.path().join("tool.key")).unwrap();
+    stand.openssl(&["x509", "-in", "tool.pem", "-outform", "DER", "-out", "tool.der"]);
+    stand.openssl(&["x509", "-in", "tool.pem", "-trustout", "-addtrust", "clientAuth", "-out", "trusted.pem"]);
+    stand.openssl(&["crl2pkcs7", "-nocrl", "-certfile", "tool.pem", "-out", "tool.p7b"]);
+    stand.openssl(&["crl2pkcs7", "-nocrl", "-certfile", "tool.pem", "-outform", "DER", "-out", "binary.p7b"]);
+    let pkcs12 = "pkcs12 -export -inkey tool.key -in tool.pem -out tool.p12 -passout pass:x";
+    stand.openssl(&pkcs12.split(' ').collect::<Vec<_>>());
+    let der = std::fs::read(stand.path().join("tool.der")).unwrap();
+    stand.write("bom.pem", format!("\u{feff}{pem}"));
+    stand.write("crlf.pem", format!("Bag Attributes\r\n{}", pem.replace('\n', "\r\n")));
+    stand.write("newline.der", [&der[..], b"\n"].concat());
+    stand.write("beside.pem", format!("{key}{pem}"));
+    let enrol = |name: &str| stand.run(&["enrol", "other", "--user", "0", "--certificate", &stand.file(name)]);
+    for name in ["tool.pem", "tool.der", "trusted.pem", "tool.p7b", "binary.p7b", "bom.pem", "crlf.pem", "newline.der"]
+    {
+        std::fs::set_permissions(stand.path().join(name), std::fs::Permissions::from_mode(0o644)).unwrap();
+        let run = enrol(name);
+        assert!(run.code == 0 && run.stdout.contains(name), "{name}: {run:?}");
+    }
+    for (name, wanted) in [
+        ("beside.pem", "holds a private key"),
+        ("tool.key", "private key and no certificate"),
+        ("tool.p12", "PKCS#12"),
+        ("config.toml", "not a certificate"),
+        ("nowhere.pem", "cannot read"),
+    ] {
+        stand.configure();
+        if name != "nowhere.pem" {
+            std::fs::set_permissions(stand.path().join(name), std::fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        let run = enrol(name);
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{name}: {run:?}");
+        assert!(run.stderr.contains(wanted) && run.stderr.contains("\nhint: "), "{name}: {run:?}");
+    }
+    for name in ["trusted.pem", "binary.p7b", "bom.pem", "newline.der"] {
+        stand.clients = stand.clients.replace("tool.pem", name);
+        let gateway = stand.serve();
+        let (header, body) = stand.certificate_login("tool", "v1", &[7; 150]);
+        let reply = gateway.login(&header, &body);
+        assert_eq!(reply.status, 201, "{name}: {reply:?} {}", gateway.log());
+        stand.clients = stand.clients.replace(name, "tool.pem");
+    }
 }
 
 #[test]

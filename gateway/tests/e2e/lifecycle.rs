@@ -102,7 +102,7 @@ fn a_plain_listener_on_an_outside_address_is_an_error() {
 }
 
 /// Starts the gateway with an inherited listener as descriptor 3, as systemd does.
-fn inherit(stand: &Stand, listener: &TcpListener, config: &str) -> Command {
+pub(crate) fn inherit(stand: &Stand, listener: &TcpListener, config: &str) -> Command {
     let mut command = Command::new("/usr/bin/python3");
     let start = "import os, sys
 os.dup2(int(sys.argv[1]), 3, inheritable=True)

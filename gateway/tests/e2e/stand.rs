@@ -224,6 +224,10 @@ impl Stand {
         }
         let mut command = Command::new(binary);
         command.env_clear().current_dir("/").stdin(Stdio::null()).args(arguments);
+        // An ordinary user can only run the agent and the gateway as one user.
+        if !is_root() && matches!(arguments.first(), Some(&"serve" | &"check")) {
+            command.arg("--single-user");
+        }
         command.envs(self.environment.iter().cloned());
         if is_root() {
             command.uid(GATEWAY_USER).gid(GATEWAY_USER);

@@ -1,8 +1,10 @@
 //! Other users of the host on loopback. These tests need root, to become those users.
 
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
-use crate::stand::{Gateway, Stand, basic};
+use crate::stand::{Gateway, Stand, basic, read_reply};
 use crate::token::is_root;
 
 /// What curl gets as another user.
@@ -34,54 +36,104 @@ fn another_user_on_loopback_is_not_served_and_root_is_not_implied() {
     assert!(as_user(65534, &gateway, &basic("theirs"), "").contains("FAILURE_BAD_CREDENTIAL"));
 }
 
-/// Connects by a dual-stack socket to an IPv4 listener, sends a login, and prints the answer.
+/// Connects by a dual-stack socket to an address, sends a login, and prints the answer.
 const DUAL_STACK: &str = "
 import socket, sys
 s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
 s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-s.connect(('::ffff:127.0.0.1', int(sys.argv[1])))
-s.sendall(sys.argv[2].encode())
+s.connect((sys.argv[1], int(sys.argv[2])))
+s.sendall(sys.argv[3].encode())
 print(s.recv(65536).decode())
 ";
-
-#[test]
-fn a_dual_stack_socket_shows_its_user() {
-    let mut stand = Stand::new();
-    stand.add_client("theirs", "users = [61234]");
-    let gateway = stand.serve();
-    let request = gateway.text("POST /token/authenticate", &[("Authorization", &basic("theirs"))], "");
-    for (user, wanted) in [(61234, "201 Created"), (61235, "401 Unauthorized")] {
-        let mut command = command_as(user, "/usr/bin/python3");
-        let output = command.args(["-c", DUAL_STACK, &gateway.port.to_string(), &request]).output().unwrap();
-        assert!(String::from_utf8_lossy(&output.stdout).contains(wanted), "{user} {output:?} {}", gateway.log());
-    }
-}
 
 /// Sends a login and closes at once, again and again: the kernel names root as the owner of what was closed.
 const CLOSING: &str = "
 import socket, sys
 for _ in range(300):
-    s = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
-    s.sendall(sys.argv[2].encode())
+    s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+    s.sendall(sys.argv[3].encode())
     s.close()
 ";
+
+/// Listeners as systemd can hand them over, and the addresses at which callers reach them.
+fn listeners() -> [(TcpListener, &'static [&'static str]); 3] {
+    [
+        (TcpListener::bind("127.0.0.1:0").unwrap(), &["::ffff:127.0.0.1"]),
+        (TcpListener::bind("[::1]:0").unwrap(), &["::1"]),
+        // An IPv6 socket whose callers come by IPv4.
+        (TcpListener::bind("[::ffff:127.0.0.1]:0").unwrap(), &["::ffff:127.0.0.1"]),
+    ]
+}
+
+#[test]
+fn a_dual_stack_socket_shows_its_user() {
+    let mut stand = Stand::new();
+    stand.add_client("theirs", "users = [61234]");
+    let config = stand.configure();
+    for (listener, addresses) in listeners() {
+        let mut gateway = stand.start(crate::lifecycle::inherit(&stand, &listener, &config));
+        gateway.port = listener.local_addr().unwrap().port();
+        let request = gateway.text("POST /token/authenticate", &[("Authorization", &basic("theirs"))], "");
+        for address in addresses {
+            for (user, wanted) in [(61234, "201 Created"), (61235, "401 Unauthorized")] {
+                let mut command = command_as(user, "/usr/bin/python3");
+                command.args(["-c", DUAL_STACK, address, &gateway.port.to_string(), &request]);
+                let output = command.output().unwrap();
+                let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+                assert!(answer.contains(wanted), "{listener:?} {address} {user} {output:?} {}", gateway.log());
+            }
+        }
+    }
+}
 
 #[test]
 fn a_connection_that_closes_at_once_does_not_count_as_roots() {
     let stand = Stand::new();
-    let gateway = stand.serve();
-    // `finance` may be used by root, as which the tests run.
-    let request = gateway.text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
-    let mut command = command_as(61235, "/usr/bin/python3");
-    let output = command.args(["-c", CLOSING, &gateway.port.to_string(), &request]).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    // The listener takes connections in their order, so all of them were judged before this one.
-    assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
-    assert_eq!(stand.service.arrived().len(), 1, "{}", gateway.log());
-    // No login was begun for any of them: not as root's, and not until it was seen that nobody waits for it.
-    gateway.wait_for_log("v2 out, 201, ok");
-    let log = gateway.log();
-    assert_eq!(log.lines().filter(|line| line.contains("client finance")).count(), 1, "{log}");
+    let config = stand.configure();
+    for (number, (listener, addresses)) in listeners().into_iter().enumerate() {
+        let mut gateway = stand.start(crate::lifecycle::inherit(&stand, &listener, &config));
+        gateway.port = listener.local_addr().unwrap().port();
+        // `finance` may be used by root, as which the tests run.
+        let request = gateway.text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
+        let mut command = command_as(61235, "/usr/bin/python3");
+        command.args(["-c", CLOSING, addresses[0], &gateway.port.to_string(), &request]);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        // The listener takes connections in their order, so all of them were judged before this one.
+        let mut stream = TcpStream::connect((addresses[0], gateway.port)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        assert_eq!(read_reply(&mut stream).unwrap().status, 201, "{}", gateway.log());
+        assert_eq!(stand.service.arrived().len(), number + 1, "{}", gateway.log());
+        // No login was begun for any of them: not as root's, and not until it was seen that nobody waits for it.
+        gateway.wait_for_log("v2 out, 201, ok");
+        let log = gateway.log();
+        assert_eq!(
+            log.lines().filter(|line| line.contains(": client finance") && line.contains("login ")).count(),
+            1,
+            "{log}"
+        );
+    }
+}
+
+/// The overflow user is anybody whom a user namespace does not know.
+#[test]
+fn the_overflow_user_uses_no_token_unless_a_client_lists_it() {
+    let mut stand = Stand::new();
+    let mut gateway = stand.serve();
+    let token = gateway.login(&basic("finance"), "").token();
+    let url = format!("http://127.0.0.1:{}/token/validate", gateway.port);
+    let header = format!("Authorization: AnaplanAuthToken {token}");
+    let validate = || {
+        let output = command_as(65534, "curl").args(["-sS", "-H", &header, &url]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(validate().contains("FAILURE_BAD_CREDENTIAL"), "{}", gateway.log());
+    gateway.wait_for_log("this user may stand for others");
+    stand.add_client("theirs", "users = [65534]");
+    // The port stays: a reload does not change listeners.
+    stand.configure();
+    gateway.reload();
+    assert!(validate().contains("SUCCESS"), "{}", gateway.log());
 }
 
 #[test]

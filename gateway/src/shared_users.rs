@@ -1,0 +1,42 @@
+//! Users behind whom other users may stand: the overflow user, and subordinate user IDs. They are served only where a client
+//! lists them.
+
+use std::fs;
+use std::path::Path;
+
+use crate::config::Client;
+use crate::library::{Error, Kind, Result, SUBORDINATE_USERS, SubordinateIds};
+
+/// The usual number of the overflow user.
+const OVERFLOW: u32 = 65_534;
+
+/// Which users these are on this host.
+#[derive(Debug)]
+pub struct SharedUsers {
+    overflow: u32,
+    subordinate: SubordinateIds,
+}
+
+impl SharedUsers {
+    /// Reads what the host says.
+    ///
+    /// # Errors
+    /// When the file of subordinate user IDs is there and cannot be read.
+    pub fn read() -> Result<Self> {
+        let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
+        let file = SUBORDINATE_USERS;
+        let subordinate = SubordinateIds::read(Path::new(file)).map_err(|error| {
+            Error::new(Kind::Config, format!("cannot read the subordinate user IDs in {file}: {error}"))
+                .hint(format!("the gateway's user must be able to read it; as root: `chmod 644 {file}`"))
+        })?;
+        Ok(Self { overflow: overflow.and_then(|text| text.trim().parse().ok()).unwrap_or(OVERFLOW), subordinate })
+    }
+
+    /// Whether a user is one of them and no active client lists it.
+    #[must_use]
+    pub fn refuses<'a>(&self, user: u32, clients: impl IntoIterator<Item = &'a Client>) -> bool {
+        let is_shared =
+            user == OVERFLOW || user == self.overflow || user != 0 && self.subordinate.owner(user).is_some();
+        is_shared && !clients.into_iter().any(|client| !client.disabled && client.users.contains(&user))
+    }
+}
