@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
 use crate::error::{Explain, Kind};
-use crate::printable::shell::quoted_path;
-use crate::store;
+use crate::files;
+use crate::text::shell::quoted_path;
 
 pub mod chain;
+pub mod check;
 
 use chain::{Entry, Event, Head};
 
@@ -179,7 +180,7 @@ impl Log {
     }
 
     fn take_lock(&self) -> Result<File, AuditError> {
-        let opened = store::open(&self.lock).and_then(|file| store::wait_for(file, &Deadline::after(PATIENCE)));
+        let opened = files::open(&self.lock).and_then(|file| files::wait_for(file, &Deadline::after(PATIENCE)));
         opened
             .map_err(|error| AuditError::Write(self.lock.clone(), error))?
             .ok_or_else(|| AuditError::Held(self.path.clone()))
@@ -187,7 +188,7 @@ impl Log {
 
     /// By its path each time: it may have been renamed since.
     fn open(&self) -> Result<File, AuditError> {
-        store::open(&self.path).map_err(|error| self.failed(error))
+        files::open(&self.path).map_err(|error| self.failed(error))
     }
 
     /// Where the chain stands, what a crash left behind it, and the file's length.

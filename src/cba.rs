@@ -4,13 +4,13 @@
 //! that are signed, the *payload* the JSON body, the *request* the HTTP request that carries it.
 
 pub mod auth_url;
+pub mod login_page;
+pub mod login_request;
 pub mod message;
-pub mod page;
 pub mod received;
-pub mod request;
 pub mod verify;
 
 pub use auth_url::AuthUrl;
+pub use login_request::{Format, Request};
 pub use message::{Message, Version};
-pub use request::{Format, Request};
 pub use verify::{Violation, verify};

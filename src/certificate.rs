@@ -273,7 +273,7 @@ pub fn unpadded(bytes: &[u8]) -> Result<&[u8], CertificateError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::printable::hex;
+    use crate::text::hex;
 
     /// A certificate of a test CA: RSA 2048, clientAuth and emailProtection, e-mail in the subject alternative name.
     pub(crate) const LEAF_PEM: &[u8] = include_bytes!("../tests/data/leaf.pem");

@@ -5,16 +5,19 @@ use std::ffi::{OsStr, OsString};
 use clap::ArgMatches;
 
 use crate::cli;
-use crate::config::{Config, Settings, by_name, variables};
+use crate::config::{Config, by_name, variables};
 use crate::error::{Error, Kind, Result};
-use crate::worker::{self, Spare};
-use crate::{log, process};
+use crate::settings::Settings;
+use crate::worker;
+use crate::worker_handle::Spare;
+use crate::{log, os};
 
 use crate::output::{check_stdout, print, print_bytes, print_json, print_report};
 use early_arguments::{in_order, may_need_no_worker, refuse_pin};
 
 mod audit;
 mod certificate;
+mod complete_hints;
 mod completions;
 mod custody;
 mod doctor;
@@ -23,7 +26,6 @@ mod health;
 mod input;
 mod list;
 mod man;
-mod pasted;
 mod pin_fuse;
 mod serve;
 mod sign;
@@ -39,7 +41,7 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
         return run_worker();
     }
     log::take_over_panics(format);
-    let result = process::refuse_privileges().and_then(|()| run_command(&arguments, &mut format));
+    let result = os::refuse_privileges().and_then(|()| run_command(&arguments, &mut format));
     let code = end(result, format);
     log::end();
     code
@@ -48,7 +50,7 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
 fn run_worker() -> u8 {
     log::take_over_panics_in_worker();
     let run = || worker::run().map_err(|error| Error::new(Kind::Usage, error.to_string()));
-    match process::refuse_privileges().and_then(|()| run()) {
+    match os::refuse_privileges().and_then(|()| run()) {
         Ok(()) => 0,
         Err(error) => {
             let error = with_a_hint(error);
@@ -59,24 +61,28 @@ fn run_worker() -> u8 {
 }
 
 fn run_command(arguments: &[OsString], format: &mut log::Format) -> Result<()> {
-    process::survive_file_limits()?;
+    os::survive_file_limits()?;
     refuse_pin(arguments)?;
     let command = arguments.get(1).and_then(|name| name.to_str()).unwrap_or_default();
     let needs_no_token = ["", "audit", "completions", "health", "help", "man", "verify"];
     if !needs_no_token.contains(&command) && !command.starts_with('-') {
-        process::prepare()?;
+        os::prepare()?;
     }
     // It loads its libraries while the command line and the configuration are read.
     let spare = if command == "sign" && !may_need_no_worker(arguments) { Spare::start() } else { None };
     match cli::command().try_get_matches_from(arguments) {
         Ok(matches) => dispatch(&matches, spare, format).map_err(|error| {
             let (name, own) = innermost(&matches);
-            pasted::completed(with_a_hint(error), &name, Some(own))
+            complete_hints::completed(with_a_hint(error), &name, Some(own))
         }),
         Err(error) if !error.use_stderr() => print(error.to_string().trim_end()),
         Err(error) => {
             let is_known = cli::command().find_subcommand(command).is_some();
-            Err(pasted::completed(with_a_hint(cli::usage_error(&error)), if is_known { command } else { "" }, None))
+            Err(complete_hints::completed(
+                with_a_hint(cli::usage_error(&error)),
+                if is_known { command } else { "" },
+                None,
+            ))
         }
     }
 }

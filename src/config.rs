@@ -15,21 +15,17 @@ use crate::identity::Wanted;
 use crate::log;
 use crate::pin::Source;
 use crate::policy::Policy;
-use crate::sandbox;
+use crate::sandbox_profile;
 use crate::selector::TokenSelector;
 
-mod file;
 pub mod keys;
-pub mod paths;
 mod policy;
-mod ranges;
-mod resolve;
-mod settings;
+pub(crate) mod resolve;
 pub mod variables;
 
-pub use ranges::{AGES, Durations, NOTICE_PERIODS, TIMEOUTS};
 pub use resolve::{by_name, days};
-pub use settings::{Effective, Origin, Settings, may_mention};
+
+use crate::settings::{Effective, Settings};
 
 /// Everything that is configured, valid.
 #[derive(Debug)]
@@ -48,10 +44,10 @@ pub struct Config {
     pub pin: Option<Source>,
     /// Variables in which a PIN was put.
     pub pin_variables: Vec<std::ffi::OsString>,
-    /// `state_dir`; unset: see [`crate::pin::fuse`].
+    /// `state_dir`; unset: see [`crate::fuse`].
     pub state_dir: Option<PathBuf>,
     /// `[sandbox]`.
-    pub sandbox: sandbox::Mode,
+    pub sandbox: sandbox_profile::Mode,
     /// `[sign]`.
     pub sign: Sign,
     /// `[serve]`.

@@ -10,16 +10,16 @@ use crate::certificate::{Certificate, utc};
 use crate::error::Explain as _;
 use crate::facts::{Confinement, Gap, Key, KeyDetail, Library, Mechanism, PinState, Token};
 use crate::policy::{self, Order, Policy, Refused, Subject, Wish};
-use crate::printable::{hex, printable, printable_bytes};
+use crate::text::{hex, printable, printable_bytes};
 
-mod attested;
+mod attestation_check;
 mod beside;
 pub mod html;
 mod rules;
 mod sections;
 pub mod text;
 
-pub use attested::Attestation;
+pub use attestation_check::Attestation;
 pub use rules::{Row, Verdict};
 
 /// The name of the document's form; it changes when a member goes or changes its meaning.

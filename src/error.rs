@@ -6,7 +6,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::printable::{printable, printable_json, shortened};
+use crate::text::{printable, printable_json, shortened};
 
 /// What went wrong, as a stable name for programs (`kind` of the JSON form) and as the source of the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

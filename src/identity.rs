@@ -11,10 +11,10 @@ mod error;
 mod naming;
 mod neighbours;
 mod renewal;
-mod stored;
+mod token_certificates;
 
 pub use error::IdentityError;
-pub use stored::{Stored, Unreadable, certificates};
+pub use token_certificates::{Stored, Unreadable, certificates};
 
 use naming::{selectors, singles};
 use renewal::one_of;

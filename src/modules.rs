@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Explain, Kind};
-use crate::printable::hex;
-use crate::printable::shell::quoted;
+use crate::text::hex;
+use crate::text::shell::quoted;
 
 mod elf;
 mod load_failure;
@@ -143,7 +143,7 @@ pub fn resolve(module: &str) -> Result<PathBuf, ModuleError> {
         return fs::canonicalize(path).map_err(|error| ModuleError::File(path.to_owned(), error));
     }
     let known = TABLE.iter().find(|known| known.name == module);
-    let known = known.ok_or_else(|| ModuleError::Unknown(crate::printable::printable(module)))?;
+    let known = known.ok_or_else(|| ModuleError::Unknown(crate::text::printable(module)))?;
     installed(known).ok_or(ModuleError::NotInstalled(known.name))
 }
 

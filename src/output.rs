@@ -7,8 +7,8 @@ use rustix::stdio::stdout;
 
 use crate::error::{Error, Kind, Result};
 use crate::log;
-use crate::printable::{printable_json, printable_lines};
-use crate::process::standard_streams;
+use crate::os::standard_streams;
+use crate::text::{printable_json, printable_lines};
 
 /// Checks that a result can be written, as far as that shows before it is there.
 ///

@@ -4,24 +4,19 @@ use std::fmt;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::process::memory;
+use crate::os::memory;
 
 pub mod credential;
 pub mod error;
-pub mod fuse;
 mod prompt;
 mod read;
-mod record;
 pub mod source;
-mod store;
 pub mod text;
 
 pub use credential::{Credential, How};
 pub use error::PinError;
-pub use fuse::{FuseError, FuseStore};
 pub(crate) use prompt::is_in_background;
 pub use prompt::leave_signals;
-pub use record::FuseRecord;
 pub use source::Source;
 
 /// The longest PIN in bytes; far beyond what any token takes.

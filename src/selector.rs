@@ -4,7 +4,7 @@
 
 use crate::error::{Explain, Kind};
 use crate::facts::{Library, Slot, Token};
-use crate::printable::printable;
+use crate::text::printable;
 
 pub mod uri;
 

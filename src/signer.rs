@@ -22,11 +22,11 @@ use crate::facts::Mechanism;
 use crate::identity::Identity;
 use crate::payload_check::{CLOCK_TOLERANCE, check_result};
 use crate::policy::{self, Order, Subject, Wish};
-use crate::printable::hex;
-use crate::reach::evidence::Described;
-use crate::reach::{Failure, Login, Reached, evidence, now, warn_before_end};
-use crate::worker::wire::{Authentication, Reply, Request as WorkerRequest};
-use crate::worker::{Descriptors, HandleError, Progress, Rest};
+use crate::session::evidence::Described;
+use crate::session::{Failure, Login, Reached, evidence, now, warn_before_end};
+use crate::text::hex;
+use crate::worker_handle::{Descriptors, HandleError, Progress, Rest};
+use crate::worker_protocol::{Authentication, Reply, Request as WorkerRequest};
 
 /// What should be noticed once a day by whoever reads the log of a service.
 const NOTICE_AGAIN: u64 = 86_400;

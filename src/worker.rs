@@ -1,7 +1,7 @@
 //! The disposable child that loads a module: its start, its loop, its end.
 //!
-//! It knows one module and one session, and no retry. The front, on the other side of [`wire`], decides
-//! everything; [`handle`] is the front's end. Deliberately absent: configuration, logs, files.
+//! It knows one module and one session, and no retry. The parent, on the other side of [`crate::worker_protocol`], decides
+//! everything; [`crate::worker_handle`] is its side. Deliberately absent: configuration, logs, files.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -20,20 +20,15 @@ use crate::cba::{Message, Version};
 use crate::facts::Mechanism;
 use crate::fault::Fault;
 use crate::pin::PIN_LIMIT;
-use crate::sandbox::{self, InForce, Profile, SandboxError};
-use crate::token::{LoginOutcome, Module, Session, UserPin};
+use crate::sandbox_profile::{InForce, Profile};
+use crate::worker::pkcs11::{LoginOutcome, Module, Session, UserPin};
+use crate::worker::sandbox::SandboxError;
+use crate::worker_protocol::{Authentication, Reply, Request, SandboxReport};
 
-mod bounds;
-mod child;
-pub mod handle;
-mod output;
-pub mod wire;
-
-pub use child::{Launch, Spare};
-pub use handle::{Descriptors, Handle, HandleError, Load, Progress};
-pub use output::Rest;
-
-use wire::{Authentication, Reply, Request, SandboxReport};
+pub mod parent_death;
+pub mod pcsc;
+pub mod pkcs11;
+pub mod sandbox;
 
 /// Why a worker could not start or go on. It ends with it; the front sees the end.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +44,7 @@ pub enum WorkerError {
     Io(#[from] io::Error),
     /// The front sent nonsense.
     #[error(transparent)]
-    Wire(#[from] wire::WireError),
+    Wire(#[from] crate::worker_protocol::WireError),
     /// The sandbox could not be tightened.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -61,10 +56,10 @@ pub enum WorkerError {
 /// When it is no child of a front, or the front breaks off.
 pub fn run() -> Result<(), WorkerError> {
     // First of all, before any secret can arrive: exec made the process dumpable again.
-    crate::process::harden()?;
-    crate::process::death::follow_the_front().map_err(|_| WorkerError::NotAChild)?;
+    crate::os::harden()?;
+    crate::worker::parent_death::follow_the_front().map_err(|_| WorkerError::NotAChild)?;
     let mut link = Link::take_stdin()?;
-    link.send(&Reply::Hello { build: wire::BUILD.into() })?;
+    link.send(&Reply::Hello { build: crate::worker_protocol::BUILD.into() })?;
     let (module, profile, environment) = match link.receive()? {
         Request::Open { module, profile, environment } => (module, profile, environment),
         Request::AskPcscd { socket } => return ask_pcscd(&mut link, socket),
@@ -72,13 +67,13 @@ pub fn run() -> Result<(), WorkerError> {
     };
     let variables = environment.into_iter().flatten().map(|variable| (variable.name, variable.value));
     // No other thread runs yet.
-    crate::process::environment::extend(variables);
+    crate::os::environment::extend(variables);
     let (mut guards, report) = match confine(profile, &module) {
         Ok(confined) => confined,
         Err(error) => return link.send(&Reply::Failed(Fault::Sandbox(error.to_string()))),
     };
     if !guards.ends_with_its_parent {
-        crate::process::death::watch_the_parent(&link.socket)?;
+        crate::worker::parent_death::watch_the_parent(&link.socket)?;
     }
     // Before the module's first line runs: after it, the module may write what it likes.
     link.send(&Reply::Confined(report))?;
@@ -100,7 +95,7 @@ pub fn run() -> Result<(), WorkerError> {
     module.finalize();
     link.send(&Reply::Closed)?;
     if matches!(next, Request::Close { at_once: true }) {
-        crate::process::death::end_now();
+        crate::worker::parent_death::end_now();
     }
     Ok(())
 }
@@ -108,10 +103,8 @@ pub fn run() -> Result<(), WorkerError> {
 /// Connects to pcscd through its library, without any module.
 fn ask_pcscd(link: &mut Link, socket: PathBuf) -> Result<(), WorkerError> {
     // No other thread runs yet.
-    crate::process::environment::extend(
-        [(b"PCSCLITE_CSOCK_NAME".to_vec(), socket.into_os_string().into_vec())].into_iter(),
-    );
-    let answer = crate::token::pcsc::establish_context();
+    crate::os::environment::extend([(b"PCSCLITE_CSOCK_NAME".to_vec(), socket.into_os_string().into_vec())].into_iter());
+    let answer = crate::worker::pcsc::establish_context();
     link.answer(answer.map(|code| Reply::PcscdAnswered { code }))
 }
 
@@ -121,7 +114,7 @@ fn confine(profile: Option<String>, module: &Path) -> Result<(Guards, Option<San
     let profile = Profile::named(&name).ok_or(SandboxError::Unknown(name))?;
     let InForce { landlock_abi, system_calls } = sandbox::confine(profile, module)?;
     if system_calls {
-        crate::process::death::end_with_the_front()?;
+        crate::worker::parent_death::end_with_the_front()?;
     }
     // With the filter this process has no children, and the kernel ends it even if the module ignores signals.
     let guards = Guards { to_tighten: system_calls.then_some(profile), ends_with_its_parent: system_calls };
@@ -240,7 +233,7 @@ impl Link {
     }
 
     fn send(&mut self, reply: &Reply) -> Result<(), WorkerError> {
-        Ok(self.socket.write_all(&wire::encode(reply)?)?)
+        Ok(self.socket.write_all(&crate::worker_protocol::encode(reply)?)?)
     }
 
     /// Sends what the module said; a fault in its place where that is more than the parent takes.
@@ -252,19 +245,19 @@ impl Link {
             _ => "C_FindObjects",
         };
         let too_much = |what: String| Reply::Failed(Fault::Malformed { call: call.into(), what });
-        if let Err(error) = bounds::check(&mut reply) {
+        if let Err(error) = crate::worker_protocol::bounds::check(&mut reply) {
             return self.send(&too_much(error.to_string()));
         }
-        match wire::encode(&reply) {
+        match crate::worker_protocol::encode(&reply) {
             Ok(frame) => Ok(self.socket.write_all(&frame)?),
             Err(error) => self.send(&too_much(error.to_string())),
         }
     }
 
     fn receive(&mut self) -> Result<Request, WorkerError> {
-        crate::process::death::stay_open_to_it()?;
-        let frame = self.frame(wire::LIMIT)?;
-        Ok(wire::decode(&frame)?)
+        crate::worker::parent_death::stay_open_to_it()?;
+        let frame = self.frame(crate::worker_protocol::LIMIT)?;
+        Ok(crate::worker_protocol::decode(&frame)?)
     }
 
     fn user_pin(&mut self, how: Authentication) -> Result<UserPin, WorkerError> {
@@ -274,14 +267,14 @@ impl Link {
         let bytes = self.frame(PIN_LIMIT)?;
         let pin = std::str::from_utf8(&bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         let pin = SecretString::from(pin);
-        crate::process::memory::lock(pin.expose_secret().as_bytes());
+        crate::os::memory::lock(pin.expose_secret().as_bytes());
         Ok(UserPin::Pin(pin))
     }
 
     fn frame(&mut self, limit: usize) -> Result<Zeroizing<Vec<u8>>, WorkerError> {
         let mut header = [0; 4];
         self.socket.read_exact(&mut header)?;
-        let mut bytes = Zeroizing::new(vec![0; wire::length(header, limit)?]);
+        let mut bytes = Zeroizing::new(vec![0; crate::worker_protocol::length(header, limit)?]);
         self.socket.read_exact(&mut bytes)?;
         Ok(bytes)
     }

@@ -3,7 +3,7 @@
 #![no_main]
 #![allow(missing_docs)]
 
-use cba_agent::agent::client;
+use cba_agent::client;
 use cba_agent::error::Error;
 use libfuzzer_sys::fuzz_target;
 

@@ -3,7 +3,7 @@
 #![no_main]
 #![allow(missing_docs)]
 
-use cba_agent::agent::asked::{Asked, is_job};
+use cba_agent::http_api::{Asked, is_job};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 

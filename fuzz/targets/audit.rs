@@ -3,7 +3,8 @@
 #![no_main]
 #![allow(missing_docs)]
 
-use cba_agent::audit::chain::{Check, Head, LINE_LIMIT, digest, follows, head_of, may_be_first};
+use cba_agent::audit::chain::{Head, LINE_LIMIT, digest, follows, head_of, may_be_first};
+use cba_agent::audit::check::Check;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

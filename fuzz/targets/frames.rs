@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 
-use cba_agent::worker::wire::{LIMIT, Reply, Request, decode, encode, length};
+use cba_agent::worker_protocol::{LIMIT, Reply, Request, decode, encode, length};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 

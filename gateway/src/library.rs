@@ -1,20 +1,22 @@
 //! Everything that the gateway uses of the agent's library, in one place.
 
-pub use cba_agent::agent::client::{self as agent_client, ClientError};
 pub use cba_agent::cba::received::Received;
 pub use cba_agent::cba::verify::Freshness;
 pub use cba_agent::cba::{AuthUrl, Format, Request as LoginRequest, Version};
 pub use cba_agent::certificate::{Certificate, HeaderEncoding, utc};
 pub use cba_agent::certificate::{file_format, leaf};
-pub use cba_agent::config::{TIMEOUTS, by_name, days, system_policy};
+pub use cba_agent::client as agent_client;
+pub use cba_agent::client::ClientError;
+pub use cba_agent::config::{by_name, days, system_policy};
 pub use cba_agent::deadline::Deadline;
 pub use cba_agent::error::{Error, Explain, Kind, Result};
 pub use cba_agent::log;
+pub use cba_agent::os::descriptors::take as take_descriptor;
+pub use cba_agent::os::subordinate_ids::{SubordinateIds, USERS as SUBORDINATE_USERS};
+pub use cba_agent::os::{prepare, refuse_privileges, survive_file_limits};
 pub use cba_agent::output::{check_stdout, print};
 pub use cba_agent::payload_check::{CLOCK_TOLERANCE, check_received};
 pub use cba_agent::policy::{MAX_RSA_BITS, MIN_RSA_BITS, Policy, Wish, decide_payload};
-pub use cba_agent::printable::{hex, parse_hex, printable};
-pub use cba_agent::process::descriptors::take as take_descriptor;
-pub use cba_agent::process::subordinate_ids::{SubordinateIds, USERS as SUBORDINATE_USERS};
-pub use cba_agent::process::{prepare, refuse_privileges, survive_file_limits};
-pub use cba_agent::reach::now;
+pub use cba_agent::session::now;
+pub use cba_agent::settings::ranges::TIMEOUTS;
+pub use cba_agent::text::{hex, parse_hex, printable};

@@ -1,4 +1,4 @@
-//! Records of the audit log, and how each is bound to the one before it; [`check`] holds all of them against each other.
+//! Records of the audit log, and how each is bound to the one before it; [`super::check`] holds all of them against each other.
 //!
 //! PURE. A record is one line of JSON. Its last member is `hash`, the SHA-256 of the line's bytes before `,"hash":`; `prev`
 //! is the hash of the record before. The chain has no key: it shows what was changed to whoever knows one later hash.
@@ -9,11 +9,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::certificate::utc;
-use crate::printable::{hex, printable_json};
+use crate::text::{hex, printable_json};
 
-pub mod check;
-
-pub use check::Check;
+pub use crate::audit::check::Check;
 
 /// The longest line that is read, in bytes: far beyond any record.
 pub const LINE_LIMIT: usize = 16 << 10;
@@ -164,7 +162,7 @@ impl Entry {
     }
 }
 
-const TORN: &str = "torn";
+pub(super) const TORN: &str = "torn";
 
 /// The SHA-256 in hexadecimal.
 #[must_use]
@@ -174,17 +172,17 @@ pub fn digest(bytes: &[u8]) -> String {
 
 /// What the check looks at in a line.
 #[derive(Debug, Deserialize)]
-struct Record {
-    seq: u64,
-    prev: String,
-    hash: String,
-    event: String,
-    torn_sha256: Option<String>,
+pub(super) struct Record {
+    pub(super) seq: u64,
+    pub(super) prev: String,
+    pub(super) hash: String,
+    pub(super) event: String,
+    pub(super) torn_sha256: Option<String>,
 }
 
 impl Record {
     /// `None` for what is no record in form; whether its hash is right is told apart.
-    fn read(line: &[u8]) -> Option<(Self, String)> {
+    pub(super) fn read(line: &[u8]) -> Option<(Self, String)> {
         let record: Self = serde_json::from_slice(line).ok()?;
         let body = line.len().checked_sub(HASH.len() + 64 + 2)?;
         let is_last = line[body..].starts_with(HASH) && line.ends_with(format!("{}\"}}", record.hash).as_bytes());

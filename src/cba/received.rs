@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer};
 
-use super::request::SCHEME;
+use super::login_request::SCHEME;
 use super::{AuthUrl, Version};
 use crate::certificate::{Certificate, CertificateError, HeaderEncoding, pem_certificates};
 use crate::error::{Explain, Kind};

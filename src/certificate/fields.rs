@@ -11,7 +11,7 @@ use super::ber::{
 };
 use super::names::{Name, oid_text};
 use super::time::Time;
-use crate::printable::hex;
+use crate::text::hex;
 
 /// Deeper than any certificate in use.
 const MAX_DEPTH: usize = 24;

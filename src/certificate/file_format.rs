@@ -171,7 +171,7 @@ fn from_blocks(blocks: Vec<Block<'_>>, has_private_key: bool) -> Result<Certific
         ["X509 CRL"] => FormatError::RevocationList,
         ["PUBLIC KEY" | "RSA PUBLIC KEY"] => FormatError::PublicKey,
         [label] if label.starts_with("PGP ") => FormatError::Pgp,
-        labels => FormatError::OtherBlocks(crate::printable::printable(&labels.join(", "))),
+        labels => FormatError::OtherBlocks(crate::text::printable(&labels.join(", "))),
     })
 }
 

@@ -6,7 +6,7 @@ use const_oid::ObjectIdentifier;
 use const_oid::db::DB;
 
 use super::ber::{self, BerError, Element, OBJECT_IDENTIFIER, Reader, SEQUENCE, SET, UTF8_STRING};
-use crate::printable::{hex, printable};
+use crate::text::{hex, printable};
 
 /// `emailAddress` (RFC 2985 section 5.2.1), in DER without tag and length.
 const EMAIL_ADDRESS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x01];

@@ -10,12 +10,13 @@ use clap::ArgMatches;
 use super::input::{STDIN, empty_stdin, stdin};
 use super::{configure, print, print_report, usage, warn_of_unknown_variables};
 use crate::audit;
-use crate::audit::chain::{Check, Head, LINE_LIMIT, head_of};
+use crate::audit::chain::{Head, LINE_LIMIT, head_of};
+use crate::audit::check::Check;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::log;
-use crate::printable::printable;
-use crate::printable::shell::quoted;
+use crate::text::printable;
+use crate::text::shell::quoted;
 
 mod packed;
 

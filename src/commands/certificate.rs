@@ -4,16 +4,17 @@ use clap::ArgMatches;
 use serde::Serialize;
 
 use super::{print, print_bytes, print_json, print_report, usage, word};
-use crate::cba::request::SCHEME;
+use crate::cba::login_request::SCHEME;
 use crate::certificate::{Certificate, utc};
 use crate::cli;
-use crate::config::{Config, NOTICE_PERIODS, days};
+use crate::config::{Config, days};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::identity::choose_certificate;
 use crate::policy::{Breach, CertificateSource, Refused};
-use crate::printable::hex;
-use crate::reach::{self, Login, Reached, now, read_certificate, report_notices};
+use crate::session::{self, Login, Reached, now, read_certificate, report_notices};
+use crate::settings::ranges::NOTICE_PERIODS;
+use crate::text::hex;
 
 #[derive(Clone, Copy, Default)]
 enum Format {
@@ -68,7 +69,7 @@ fn find(with_login: bool, config: &Config) -> Result<Certificate> {
         return Err(Refused(vec![Breach::FromFile]).into());
     }
     let deadline = Deadline::after(config.sign.timeout);
-    let mut reached = reach::open(config, &deadline)?.reach(config, deadline)?;
+    let mut reached = session::open(config, &deadline)?.reach(config, deadline)?;
     let found = read(&mut reached, with_login.then_some(&mut login), file, config);
     reached.end(found.as_ref().err());
     found

@@ -15,7 +15,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::modules;
 use crate::policy::{self, Wish};
-use crate::reach::{self, Login, Reached, evidence, now, read_certificate};
+use crate::session::{self, Login, Reached, evidence, now, read_certificate};
 use crate::signer::first_mechanism;
 
 #[derive(Clone, Copy, Default)]
@@ -66,7 +66,7 @@ fn collect(config: &Config) -> Result<Evidence> {
     let mut login = Login::prepare(config);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
     let deadline = Deadline::after(config.sign.timeout);
-    let mut reached = reach::open(config, &deadline)?.reach(config, deadline)?;
+    let mut reached = session::open(config, &deadline)?.reach(config, deadline)?;
     let collected = read(&mut reached, &mut login, file, config);
     reached.end(collected.as_ref().err());
     collected

@@ -6,12 +6,12 @@ use clap::ArgMatches;
 use serde::Serialize;
 
 use super::sign::two_tokens;
-use super::{pasted, print_json, print_report};
+use super::{complete_hints, print_json, print_report};
 use crate::cli;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::printable::printable;
-use crate::reach::Login;
+use crate::session::Login;
+use crate::text::printable;
 
 mod agent;
 mod certificate;
@@ -70,7 +70,7 @@ impl Findings {
     /// Prints them; an error where any failed.
     fn say(mut self, matches: &ArgMatches) -> Result<()> {
         for check in &mut self.0 {
-            check.remedy = check.remedy.as_ref().map(|remedy| pasted::in_hint(remedy, "doctor", Some(matches)));
+            check.remedy = check.remedy.as_ref().map(|remedy| complete_hints::in_hint(remedy, "doctor", Some(matches)));
         }
         let failed = self.0.iter().filter(|check| check.verdict == Verdict::Failed).count();
         if cli::is_given(matches, "json") {

@@ -7,9 +7,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
 use crate::cli::GLOBAL;
-use crate::config;
 use crate::error::{Error, Kind, Result};
 use crate::log;
+use crate::settings;
 
 /// Moves global options that stand before the command behind it: `-v audit verify FILE` becomes `audit verify -v FILE`. What is
 /// not understood stays as it is, for the parser to judge.
@@ -69,7 +69,7 @@ pub(super) fn may_need_no_worker(arguments: &[OsString]) -> bool {
     let file = value_of(arguments, "--config");
     arguments.iter().any(tells)
         || variable("CBA_AGENT_SOCKET").is_some()
-        || config::may_mention(file, variable, "socket")
+        || settings::may_mention(file, variable, "socket")
 }
 
 /// Answers `--pin` with a better way. It exists for nothing else, and its value is not looked at.

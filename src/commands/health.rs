@@ -3,8 +3,8 @@
 use clap::ArgMatches;
 
 use super::print;
-use crate::agent::client;
 use crate::cli;
+use crate::client;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};

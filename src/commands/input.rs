@@ -6,8 +6,8 @@ use std::io::{self, IsTerminal as _, Read, StdinLock};
 use crate::certificate::chain::Roots;
 use crate::certificate::file_format::HOLDS_A_PRIVATE_KEY;
 use crate::error::{Error, Kind, Result};
+use crate::os::standard_streams;
 use crate::pin::is_in_background;
-use crate::process::standard_streams;
 
 /// Far beyond any request, and beyond every bundle of roots.
 const LIMIT: u64 = 8 << 20;

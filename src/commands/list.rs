@@ -14,10 +14,10 @@ use crate::error::{Error, Kind, Result};
 use crate::facts::{KeyClass, Objects, Slot, Token, tells_apart};
 use crate::identity::certificates;
 use crate::modules;
-use crate::printable::{hex, printable, printable_bytes};
-use crate::reach::{self, Login, Opened};
 use crate::selector::{self, ObjectType, Uri};
-use crate::worker::wire::{Reply, Request};
+use crate::session::{self, Login, Opened};
+use crate::text::{hex, printable, printable_bytes};
+use crate::worker_protocol::{Reply, Request};
 
 /// What one module shows.
 struct Shown {
@@ -48,7 +48,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
         };
         let chosen = config.module.is_some();
         let mut all = Vec::new();
-        for (path, result) in reach::open_all(None, config, paths, &deadline) {
+        for (path, result) in session::open_all(None, config, paths, &deadline) {
             match result {
                 // A time of its own, whatever the others took.
                 Ok(opened) => all.push(read(opened, config, &Deadline::after(config.sign.timeout))),
@@ -135,7 +135,7 @@ fn read_slot(opened: &mut Opened, slot_id: u64, deadline: &Deadline) -> (Vec<&'s
 
 fn logged_in(config: &Config, deadline: Deadline) -> Result<Shown> {
     let mut login = Login::prepare(config);
-    let mut reached = reach::open(config, &deadline)?.reach(config, deadline)?;
+    let mut reached = session::open(config, &deadline)?.reach(config, deadline)?;
     let objects = login.login(&mut reached, config).and_then(|()| reached.objects());
     let opened = &reached.opened;
     let (module, path) = (modules::selector(&opened.module), opened.module.display().to_string());

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::certificate::utc;
 use crate::cli::manual_pages;
 use crate::error::{Error, Kind, Result};
-use crate::printable::shell::quoted_path;
+use crate::text::shell::quoted_path;
 
 /// When this program was built, seconds of Unix time; see `build.rs`.
 const BUILT: &str = env!("CBA_AGENT_BUILT");

@@ -10,12 +10,12 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::facts::{Token, TokenId, stand_in};
-use crate::pin::FuseStore;
-use crate::pin::fuse::StoredFuse;
-use crate::pin::fuse::remedy::reset_command;
-use crate::printable::shell::quoted_path;
-use crate::reach;
+use crate::fuse::FuseStore;
+use crate::fuse::StoredFuse;
+use crate::fuse::remedy::reset_command;
 use crate::selector::TokenSelector;
+use crate::session;
+use crate::text::shell::quoted_path;
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let store = FuseStore::open(config.state_dir.as_deref())?;
@@ -66,7 +66,7 @@ fn matching(fuses: Vec<StoredFuse>, store: &FuseStore, config: &Config) -> Resul
     let needs_module = config.token.iter().any(TokenSelector::needs_module);
     if needs_module {
         let deadline = Deadline::after(config.sign.timeout);
-        let opened = reach::open(config, &deadline)?;
+        let opened = session::open(config, &deadline)?;
         let slot = crate::selector::select(&opened.library, &opened.slots, &config.token)?.clone();
         let id = TokenId::of(&slot, &opened.module);
         let path = store.path(&stand_in(&slot, &opened.module));

@@ -5,24 +5,24 @@ use std::path::Path;
 use clap::ArgMatches;
 
 use super::{print, usage, word};
-use crate::agent::asked::is_job;
-use crate::agent::client;
 use crate::audit::Log;
 use crate::audit::chain::Caller;
-use crate::cba::page::page;
+use crate::cba::login_page::page;
 use crate::cba::received::Received;
 use crate::cba::verify::Freshness;
 use crate::cba::{Format, Request, Version};
 use crate::certificate::Certificate;
 use crate::cli;
+use crate::client;
 use crate::config::{Config, Sign};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::http_api::is_job;
 use crate::payload_check::{self, CLOCK_TOLERANCE};
 use crate::policy::{self, Wish};
-use crate::reach::{self, Login, now, read_certificate, warn_before_end};
+use crate::session::{self, Login, now, read_certificate, warn_before_end};
 use crate::signer::Signer;
-use crate::worker::Spare;
+use crate::worker_handle::Spare;
 
 /// What is printed.
 #[derive(Clone, Copy)]
@@ -63,7 +63,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config, spare: Option<Spare>) -
     let login = Login::prepare(config);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
     let deadline = Deadline::after(config.sign.timeout);
-    let reached = reach::open_with(spare, config, &deadline)?.reach(config, deadline)?;
+    let reached = session::open_with(spare, config, &deadline)?.reach(config, deadline)?;
     let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
     let mut signer = Signer::ready(reached, login, file, config, wish)?;
     let signed = signer.sign_last(config, wish);

@@ -10,11 +10,12 @@ use crate::cba::{self, Version, message};
 use crate::certificate::chain::Roots;
 use crate::certificate::{HeaderEncoding, utc};
 use crate::cli;
-use crate::config::{AGES, Config};
+use crate::config::Config;
 use crate::error::{Error, Explain as _, Kind, Result};
 use crate::policy::{self, Breach, Refused, Wish};
-use crate::printable::hex;
-use crate::reach::now;
+use crate::session::now;
+use crate::settings::ranges::AGES;
+use crate::text::hex;
 
 /// How far a host's clock may be ahead of this one.
 const MAX_AHEAD: u64 = 60;

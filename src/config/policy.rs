@@ -9,14 +9,14 @@ use std::path::PathBuf;
 use nix::unistd::User;
 
 use super::ConfigError;
-use super::paths::absolute;
-use super::ranges::number;
 use super::resolve::{Reader, VERSIONS, by_name, fingerprint};
-use super::settings::{SYSTEM_POLICY, Settings};
 use crate::cba::Version;
 use crate::certificate;
 use crate::facts::Mechanism;
 use crate::policy::{CertificateSource, MAX_RSA_BITS, MIN_RSA_BITS, Policy, Requirement};
+use crate::settings::paths::absolute;
+use crate::settings::ranges::number;
+use crate::settings::{SYSTEM_POLICY, Settings};
 
 const MECHANISMS: [(&str, Mechanism); 2] =
     [("sha512-rsa-pkcs", Mechanism::Sha512RsaPkcs), ("rsa-pkcs", Mechanism::RsaPkcs)];

@@ -3,18 +3,18 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::paths::{absolute, own_socket, path, socket};
-use super::ranges::{NOTICE_PERIODS, TIMEOUTS, number};
-use super::settings::{Origin, Settings};
 use super::{Config, ConfigError, Serve, Sign, policy};
 use crate::cba::{AuthUrl, Version};
 use crate::certificate::HeaderEncoding;
 use crate::identity::Wanted;
 use crate::log;
 use crate::pin::Source;
-use crate::printable::parse_hex;
-use crate::sandbox;
+use crate::sandbox_profile;
 use crate::selector::{TokenSelector, Uri};
+use crate::settings::paths::{absolute, own_socket, path, socket};
+use crate::settings::ranges::{NOTICE_PERIODS, TIMEOUTS, number};
+use crate::settings::{Origin, Settings};
+use crate::text::parse_hex;
 
 /// A duration in words, for a notice: whole days.
 #[must_use]
@@ -57,7 +57,7 @@ impl Config {
             state_dir: read.optional("state_dir", absolute)?,
             sign: read.sign()?,
             serve: read.serve()?,
-            sandbox: read.one_of("sandbox.mode", &sandbox::MODES)?.unwrap_or_default(),
+            sandbox: read.one_of("sandbox.mode", &sandbox_profile::MODES)?.unwrap_or_default(),
             refuse_open_module: false,
             policy: policy::resolve(settings)?,
             audit: policy::audit(settings)?,
@@ -70,7 +70,7 @@ impl Config {
 
 pub(super) struct Reader<'a>(pub(super) &'a Settings);
 
-pub(super) type Parsed<T> = Result<T, String>;
+pub(crate) type Parsed<T> = Result<T, String>;
 
 impl Reader<'_> {
     pub(super) fn optional<T>(&self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> Result<Option<T>, ConfigError> {
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn an_empty_list_where_one_is_needed_is_refused() {
-        let file = super::super::file::parse("c", "[policy]\nrequire = []\n").unwrap();
+        let file = crate::settings::toml_file::parse("c", "[policy]\nrequire = []\n").unwrap();
         assert_eq!(file["policy.require"].values.len(), 0);
         assert!(resolve(&[], &[("CBA_AGENT_POLICY_REQUIRE", " , ")]).is_err());
     }

@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use super::keys::{KEYS, Key};
 
 /// The variable that names the configuration file; it has no key.
-pub(super) const CONFIG: &str = "CBA_AGENT_CONFIG";
+pub(crate) const CONFIG: &str = "CBA_AGENT_CONFIG";
 
 const PREFIX: &str = "CBA_AGENT_";
 
@@ -24,7 +24,7 @@ impl UnknownVariable {
     /// What is wrong with it.
     #[must_use]
     pub fn reason(&self) -> String {
-        format!("the variable {} is unknown, and ignored", crate::printable::printable(&self.name))
+        format!("the variable {} is unknown, and ignored", crate::text::printable(&self.name))
     }
 
     /// What helps.
@@ -85,7 +85,7 @@ fn nearest(name: &str) -> Option<String> {
 }
 
 /// Why a value cannot be what its user meant; `None` where nothing was left in it.
-pub(super) fn leftover(value: &OsStr) -> Option<&'static str> {
+pub(crate) fn leftover(value: &OsStr) -> Option<&'static str> {
     let bytes = value.as_encoded_bytes();
     let is_quoted = |quote: u8| bytes.len() > 1 && bytes.starts_with(&[quote]) && bytes.ends_with(&[quote]);
     if bytes.ends_with(b"\r") {

@@ -5,7 +5,7 @@
 use super::rules::{NOTHING, Row, Verdict};
 use super::{Attestation, Evidence, Held, Measure};
 use crate::facts::{Key, KeyDetail, Library, Token};
-use crate::printable::{hex, printable, printable_bytes};
+use crate::text::{hex, printable, printable_bytes};
 
 /// The first version of kryoptic that never returns the value of a sensitive key (kryoptic's pull request 373).
 const SAFE_KRYOPTIC: (u32, u32) = (1, 4);

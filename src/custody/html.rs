@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::sections::{Section, first, others};
 use super::{CertificateReport, Report, Verdict};
-use crate::page::Page;
+use crate::html_page::Page;
 
 /// The page, ended by a newline.
 #[must_use]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Attestation, Evidence, Held, Measure, beside, decide};
 use crate::cba::Version;
 use crate::policy::{Breach, CertificateSource, Decision, MAX_RSA_BITS, Policy, Requirement, Rule};
-use crate::printable::{hex, printable};
+use crate::text::{hex, printable};
 
 /// How a rule came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

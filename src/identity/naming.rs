@@ -4,7 +4,7 @@
 
 use super::Stored;
 use crate::facts::Key;
-use crate::printable::{hex, printable_bytes};
+use crate::text::{hex, printable_bytes};
 
 pub(super) fn singles(keys: &[Key], stored: &[Stored], from_file: bool) -> Vec<String> {
     let keys = keys.iter().map(|key| format!("key {} has no certificate", name(&key.label, &key.id)));

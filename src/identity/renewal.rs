@@ -5,7 +5,7 @@
 use super::naming::fingerprint_selector;
 use super::{IdentityError, Stored};
 use crate::certificate::utc;
-use crate::printable::hex;
+use crate::text::hex;
 
 /// Of the certificates for one key: the first valid one by the pins' order, else the older valid one.
 pub(super) fn one_of<'a>(

@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::Format;
-use crate::printable::{printable, printable_json, shortened};
+use crate::text::{printable, printable_json, shortened};
 
 /// One line with its newline.
 pub(super) fn line(format: Format, level: Level, message: &str) -> String {
@@ -61,7 +61,7 @@ impl Visit for Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::printable::MESSAGE;
+    use crate::text::MESSAGE;
 
     #[test]
     fn a_message_without_end_is_shortened_and_stays_one_line() {

@@ -11,7 +11,7 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use super::elf::{Elf, FileKind, HEAD};
 use crate::error::{Explain, Kind};
-use crate::printable::shell::quoted;
+use crate::text::shell::quoted;
 
 /// Why the loader refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Pin;
 use super::error::PinError;
-use super::fuse::AttemptBy;
 use super::source::{self, FileMark, Opened, Prepared, Source};
 use crate::deadline::Deadline;
+use crate::fuse::AttemptBy;
 
 /// How the user is authenticated.
 #[derive(Debug)]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::PIN_LIMIT;
 use super::text::Unfit;
 use crate::error::{Explain, Kind};
-use crate::printable::printable;
-use crate::printable::shell::{quoted, unexpanded};
+use crate::text::printable;
+use crate::text::shell::{quoted, unexpanded};
 
 /// How each source is written, for hints.
 pub const SOURCES: &str =

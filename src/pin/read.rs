@@ -12,10 +12,10 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::error::{Origin, PinError};
-use super::fuse::state_directory::in_memory;
 use super::{PIN_LIMIT, Pin, text};
 use crate::deadline::Deadline;
-use crate::printable::{hex, printable};
+use crate::fuse::state_directory::in_memory;
+use crate::text::{hex, printable};
 
 /// Tells one state of a PIN file from another without telling anything of the PIN: a digest over path, device, inode,
 /// time of change and size.

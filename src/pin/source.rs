@@ -16,8 +16,8 @@ pub use super::read::FileMark;
 use super::read::{checked, read_all, read_file, read_line};
 use super::{Pin, prompt};
 use crate::deadline::Deadline;
-use crate::process::environment::LOADER;
-use crate::process::{descriptors, standard_streams};
+use crate::os::environment::LOADER;
+use crate::os::{descriptors, standard_streams};
 
 /// The credential that is taken where nothing else is configured.
 pub const DEFAULT_CREDENTIAL: &str = "cba-agent-pin";

@@ -7,7 +7,7 @@ use crate::cba::Version;
 use crate::certificate::Certificate;
 use crate::error::{Explain, Kind};
 use crate::facts::{Key, Token};
-use crate::printable::{hex, printable_bytes};
+use crate::text::{hex, printable_bytes};
 
 /// The policy's answer.
 #[must_use = "a decision that nobody looks at is no policy"]

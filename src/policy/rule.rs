@@ -5,7 +5,7 @@
 use crate::cba::Version;
 use crate::certificate::utc;
 use crate::facts::Mechanism;
-use crate::printable::{hex, printable};
+use crate::text::{hex, printable};
 
 use super::{MAX_RSA_BITS, Requirement};
 

@@ -624,7 +624,7 @@ const TRIALS: &[(&str, &str)] = &[
     ("`pkcs11-tool --login --login-type so --init-pin`", "hints::a_token_is_made_ready_by_the_hints"),
     ("`pkcs11-tool --login --change-pin`", "hints::a_pin_is_changed_and_mechanisms_are_shown_by_the_hints"),
     ("`pkcs11-tool --login --type cert", "hints::a_certificate_is_written_beside_its_key_by_the_hint"),
-    ("`pkcs11-tool --list-mechanisms`", "pasted::another_programs_command_gets_module_and_slot"),
+    ("`pkcs11-tool --list-mechanisms`", "complete_hints::another_programs_command_gets_module_and_slot"),
     ("`ldd -r`", "hints::the_hint_inspects_a_module_that_the_host_cannot_load"),
     ("`mount -o remount,exec", "hints::a_file_system_without_execution_is_remounted_by_the_hint"),
     ("`apt-file search {library}`", "untried: it asks an index on the network"),
@@ -643,14 +643,14 @@ fn every_command_in_a_message_has_a_trial() {
             continue;
         }
         let name = path.strip_prefix(root).unwrap().display().to_string();
-        // Help and manual have examples. `pasted` has commands of its own.
+        // Help and manual have examples. `complete_hints` has commands of its own.
         let is_left_out = [
-            "src/cba/request.rs",
+            "src/cba/login_request.rs",
             "src/commands/completions.rs",
             "src/cli.rs",
             "src/cli/manual_page.rs",
-            "src/reach/pasted.rs",
-            "src/commands/pasted.rs",
+            "src/session/complete_hints.rs",
+            "src/commands/complete_hints.rs",
         ];
         if !name.ends_with(".rs") || is_left_out.contains(&name.as_str()) {
             continue;
@@ -669,7 +669,7 @@ fn every_command_in_a_message_has_a_trial() {
     for ((part, trial), used) in TRIALS.iter().zip(used) {
         assert!(used, "no message has '{part}' any more");
         if let Some((file, test)) = trial.split_once("::") {
-            let places = [format!("tests/e2e/{file}.rs"), format!("src/reach/{file}.rs")];
+            let places = [format!("tests/e2e/{file}.rs"), format!("src/session/{file}.rs")];
             let there = places.iter().filter_map(|place| fs::read_to_string(root.join(place)).ok());
             assert!(there.into_iter().any(|text| text.contains(&format!("fn {test}"))), "{trial} is not there");
         } else {

@@ -368,7 +368,7 @@ fn softhsms_tokens_are_found_wherever_its_configuration_says() {
 #[test]
 fn the_guide_to_the_sandbox_shows_every_profile() {
     let guide = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/sandbox.md")).unwrap();
-    for profile in cba_agent::sandbox::profile::PROFILES {
+    for profile in cba_agent::sandbox_profile::PROFILES {
         let row = guide.lines().find(|line| line.starts_with(&format!("| `{}` |", profile.name)));
         let row = row.unwrap_or_else(|| panic!("no row for {}", profile.name));
         let places = profile.reads.iter().chain(profile.writes).chain(profile.devices);
@@ -376,7 +376,7 @@ fn the_guide_to_the_sandbox_shows_every_profile() {
             assert!(row.contains(&format!("`{place}`")), "{}: {place}", profile.name);
         }
     }
-    for place in cba_agent::sandbox::profile::EVERY_READ {
+    for place in cba_agent::sandbox_profile::EVERY_READ {
         assert!(guide.contains(&format!("`{place}`")), "{place}");
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read as _;
 
-use crate::printable::shell::quoted;
+use crate::text::shell::quoted;
 
 /// The program that prints a compressed file, and a plain one as it is; `None` where these bytes begin no compressed file.
 pub(super) fn program(start: &[u8]) -> Option<&'static str> {

@@ -6,17 +6,17 @@ use std::path::Path;
 
 use super::token::judge;
 use super::{Findings, host};
-use crate::agent::client::{self, ClientError};
-use crate::agent::doorway;
 use crate::certificate::Certificate;
+use crate::client::{self, ClientError};
 use crate::commands::sign::ask;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
+use crate::serve::socket_file;
 
 /// Looks at each agent; with `trial`, each is asked for a payload, which is thrown away.
 pub(super) fn check(config: &Config, trial: bool, findings: &mut Findings) {
-    findings.ok("user", doorway::own_name());
+    findings.ok("user", socket_file::own_name());
     for socket in &config.sign.sockets {
         one(socket, config, trial, findings);
     }
@@ -72,7 +72,7 @@ fn one(socket: &Path, config: &Config, trial: bool, findings: &mut Findings) {
 /// Why it cannot be reached: what stands in the way of this process, where that shows.
 fn unreachable(socket: &Path, error: ClientError, findings: &mut Findings) {
     let error = Error::from(error);
-    match doorway::own_obstacle(socket) {
+    match socket_file::own_obstacle(socket) {
         Some(obstacle) => findings.fail("agent", format!("{}: {}", error.message, obstacle.why), obstacle.remedy),
         None => findings.error("agent", &error),
     }

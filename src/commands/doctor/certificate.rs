@@ -8,7 +8,7 @@ use crate::commands::input::read_file;
 use crate::config::Config;
 use crate::error::Result;
 use crate::policy::{self, Breach, Rule};
-use crate::reach::now;
+use crate::session::now;
 
 const FILE: &str = "file";
 const PRIVATE_KEY: &str = "private key";

@@ -4,16 +4,18 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::Findings;
-use crate::agent::{client, doorway};
 use crate::audit::{self, AuditError};
 use crate::certificate::utc;
-use crate::config::{Config, Effective, variables};
+use crate::client;
+use crate::config::{Config, variables};
 use crate::deadline::Deadline;
-use crate::pin::FuseStore;
-use crate::pin::fuse::state_directory;
-use crate::printable::shell::quoted_path;
-use crate::process::clock;
-use crate::reach::now;
+use crate::fuse::FuseStore;
+use crate::fuse::state_directory;
+use crate::os::clock;
+use crate::serve::socket_file;
+use crate::session::now;
+use crate::settings::Effective;
+use crate::text::shell::quoted_path;
 
 /// Where each value came from.
 pub(super) fn configuration(config: &Config, findings: &mut Findings) {
@@ -181,18 +183,18 @@ pub(super) fn agents(config: &Config, findings: &mut Findings) {
 }
 
 fn who_may_ask(config: &Config, findings: &mut Findings) {
-    match doorway::subordinate_groups(&config.serve) {
+    match socket_file::subordinate_groups(&config.serve) {
         Ok(groups) => groups.iter().for_each(|group| {
             findings.warn("who may ask", group.to_string(), "use a group outside the ranges of /etc/subgid");
         }),
         Err(error) => findings.error("who may ask", &error),
     }
     let Some(socket) = &config.serve.socket else { return };
-    let locked_out = doorway::locked_out(&config.serve, socket);
+    let locked_out = socket_file::locked_out(&config.serve, socket);
     if locked_out.is_empty() {
         findings.ok("who may ask", "nobody whom the lists name is kept out by groups or modes");
     }
-    for doorway::LockedOut { user, why, remedy } in locked_out {
+    for socket_file::LockedOut { user, why, remedy } in locked_out {
         findings.fail("who may ask", format!("{user} is allowed, and cannot reach the socket: {why}"), remedy);
     }
 }

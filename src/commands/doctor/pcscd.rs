@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::Findings;
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::worker::{Handle, HandleError, Launch};
+use crate::worker_handle::{Handle, HandleError, Launch};
 
 const CHECK: &str = "pcscd";
 

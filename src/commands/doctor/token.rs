@@ -8,18 +8,19 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::facts::{Gap, stand_in};
+use crate::fuse::FuseStore;
+use crate::fuse::remedy::reset_command;
+use crate::fuse::{self, StoredFuse};
 use crate::identity;
 use crate::modules;
-use crate::pin::fuse::remedy::reset_command;
-use crate::pin::fuse::{self, StoredFuse};
+use crate::pin::Source;
 use crate::pin::source::Prepared;
-use crate::pin::{FuseStore, Source};
 use crate::policy::{self, Wish};
-use crate::printable::hex;
-use crate::reach::{self, Login, Opened, Reached, now, read_certificate};
-use crate::sandbox::Mode;
+use crate::sandbox_profile::Mode;
 use crate::selector;
+use crate::session::{self, Login, Opened, Reached, now, read_certificate};
 use crate::signer::Signer;
+use crate::text::hex;
 
 /// Everything that leads to a signature; with a login, one payload, which is thrown away.
 pub(super) fn check(config: &Config, login: Option<Login>, findings: &mut Findings) {
@@ -51,7 +52,7 @@ fn reach(config: &Config, findings: &mut Findings) -> Option<Reached> {
         findings.fail("module's group", found, missing.remedy());
     }
     let deadline = Deadline::after(config.sign.timeout);
-    let opened = match reach::open(config, &deadline) {
+    let opened = match session::open(config, &deadline) {
         Ok(opened) => opened,
         Err(error) => {
             readers(&candidates, config, findings);

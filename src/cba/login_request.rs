@@ -1,0 +1,194 @@
+//! The request that carries a payload, and the forms in which it is printed.
+//!
+//! PURE. Every form ends without a newline; the writer adds one.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::{AuthUrl, Version};
+use crate::certificate::{Certificate, HeaderEncoding};
+use crate::text::hex;
+
+/// The scheme of the `Authorization` header.
+pub const SCHEME: &str = "CACertificate";
+
+/// How a request is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// One line of JSON with method, URL, headers and body.
+    #[default]
+    Json,
+    /// One line: the body alone.
+    Body,
+    /// One line: the `Authorization` header alone.
+    Header,
+    /// A configuration for `curl --config -`.
+    Curl,
+    /// Assignments for `eval` by a POSIX shell.
+    Env,
+}
+
+/// The payload's JSON. The order of its members is part of the protocol as seen.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoded_data_format: Option<&'static str>,
+    encoded_data: String,
+    encoded_signed_data: String,
+}
+
+#[derive(Serialize)]
+struct Headers<'a> {
+    #[serde(rename = "Authorization")]
+    authorization: &'a str,
+    #[serde(rename = "Content-Type")]
+    content_type: &'static str,
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    method: &'static str,
+    url: &'a str,
+    headers: Headers<'a>,
+    body: &'a Body,
+}
+
+/// A request to `/token/authenticate`.
+#[derive(Clone, Debug)]
+pub struct Request {
+    url: String,
+    authorization: String,
+    body: Body,
+}
+
+impl Request {
+    /// Puts together what a verified signature belongs to.
+    #[must_use]
+    pub fn new(
+        url: &AuthUrl,
+        (certificate, encoding): (&Certificate, HeaderEncoding),
+        version: Version,
+        (message, signature): (&[u8], &[u8]),
+    ) -> Self {
+        let body = Body {
+            encoded_data_format: (version == Version::V2).then_some("v2"),
+            encoded_data: STANDARD.encode(message),
+            encoded_signed_data: STANDARD.encode(signature),
+        };
+        let authorization = format!("{SCHEME} {}", certificate.header_value(encoding));
+        Self { url: url.authenticate(), authorization, body }
+    }
+
+    /// Where it goes.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(super) fn is_v2(&self) -> bool {
+        self.body.encoded_data_format.is_some()
+    }
+
+    pub(super) fn message(&self) -> Vec<u8> {
+        // invariant: it was encoded by `new`
+        STANDARD.decode(&self.body.encoded_data).unwrap_or_default()
+    }
+
+    /// The command that posts it, for a POSIX shell.
+    pub(super) fn curl_command(&self) -> serde_json::Result<String> {
+        let header = shell_quoted(&format!("Authorization: {}", self.authorization));
+        let (body, url) = (shell_quoted(&serde_json::to_string(&self.body)?), shell_quoted(&self.url));
+        Ok(format!("curl -X POST -H {header} -H 'Content-Type: application/json' -d {body} {url}"))
+    }
+
+    /// The SHA-256 of the message: it names the payload without being one.
+    #[must_use]
+    pub fn message_digest(&self) -> [u8; 32] {
+        Sha256::digest(self.message()).into()
+    }
+
+    /// [`Request::message_digest`] in hexadecimal.
+    #[must_use]
+    pub fn message_sha256(&self) -> String {
+        hex(&self.message_digest())
+    }
+
+    /// The request in one of its forms.
+    ///
+    /// # Errors
+    /// None that can occur: the values are plain strings; the type is that of the JSON writer.
+    pub fn render(&self, format: Format) -> serde_json::Result<String> {
+        let body = serde_json::to_string(&self.body)?;
+        Ok(match format {
+            Format::Json => serde_json::to_string(&Json {
+                method: "POST",
+                url: &self.url,
+                headers: Headers { authorization: &self.authorization, content_type: "application/json" },
+                body: &self.body,
+            })?,
+            Format::Body => body,
+            Format::Header => format!("Authorization: {}", self.authorization),
+            Format::Curl => [
+                format!("url = {}", curl_quoted(&self.url)),
+                "request = \"POST\"".to_owned(),
+                format!("header = {}", curl_quoted(&format!("Authorization: {}", self.authorization))),
+                "header = \"Content-Type: application/json\"".to_owned(),
+                format!("data = {}", curl_quoted(&body)),
+            ]
+            .join("\n"),
+            Format::Env => [
+                format!("CBA_URL={}", shell_quoted(&self.url)),
+                format!("CBA_AUTHORIZATION={}", shell_quoted(&self.authorization)),
+                format!("CBA_BODY={}", shell_quoted(&body)),
+            ]
+            .join("\n"),
+        })
+    }
+}
+
+/// A quoted parameter of a curl configuration (curl's manual, `--config`).
+fn curl_quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::tests::leaf;
+
+    fn request(version: Version) -> Request {
+        Request::new(&AuthUrl::default(), (&leaf(), HeaderEncoding::Der), version, (&[1; 100], &[2; 256]))
+    }
+
+    #[test]
+    fn v2_names_its_format_first_and_v1_has_no_such_member() {
+        let v2 = request(Version::V2).render(Format::Body).unwrap();
+        assert!(v2.starts_with(r#"{"encodedDataFormat":"v2","encodedData":"AQEB"#), "{v2}");
+        let v1 = request(Version::V1).render(Format::Body).unwrap();
+        assert!(v1.starts_with(r#"{"encodedData":"AQEB"#), "{v1}");
+        assert!(v1.contains(r#","encodedSignedData":"AgIC"#));
+    }
+
+    #[test]
+    fn json_is_one_line_with_the_documented_members_in_order() {
+        let json = request(Version::V2).render(Format::Json).unwrap();
+        assert!(!json.contains('\n'));
+        let start = r#"{"method":"POST","url":"https://auth.anaplan.com/token/authenticate","headers":{"Authorization":"CACertificate MII"#;
+        assert!(json.starts_with(start), "{json}");
+        assert!(json.contains(r#"","Content-Type":"application/json"},"body":{"encodedDataFormat":"v2","#));
+    }
+
+    #[test]
+    fn quoting_survives_curl_and_shell() {
+        assert_eq!(curl_quoted(r#"a"b\c"#), r#""a\"b\\c""#);
+        assert_eq!(shell_quoted("it's"), r"'it'\''s'");
+        let curl = request(Version::V2).render(Format::Curl).unwrap();
+        assert!(curl.contains(r#"data = "{\"encodedDataFormat\":\"v2\""#), "{curl}");
+    }
+}

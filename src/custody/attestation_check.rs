@@ -1,0 +1,102 @@
+//! Which of a token's certificates attests the key, and whether it chains to roots that are trusted to attest.
+//!
+//! PURE. The modulus decides which; a shared ID proves nothing.
+
+use serde::Serialize;
+
+use super::{Held, Measure};
+use crate::certificate::Certificate;
+use crate::certificate::attestation::{Statement, statement};
+use crate::facts::Token;
+use crate::text::hex;
+
+/// Attestations of one key that are looked at; a token has one.
+const CONSIDERED: usize = 16;
+
+/// A device's own word that it made the key.
+#[derive(Debug, Serialize)]
+pub struct Attestation {
+    pub(super) subject: String,
+    pub(super) issuer: String,
+    pub(super) sha256: String,
+    #[serde(flatten)]
+    statement: Statement,
+    /// Whether it chains to `--attestation-roots`; `None` where none are given.
+    pub(super) trusted: Option<bool>,
+    /// Whether it names the serial number of the token; `None` where it or the token names none.
+    pub(super) of_this_token: Option<bool>,
+    #[serde(skip)]
+    pub(super) distrust: Option<String>,
+}
+
+impl Attestation {
+    /// The attestation of the key in hand. Of several, one of another device that may be true comes first, since it says that
+    /// the key is elsewhere too; then one that is trusted and of this token.
+    pub(super) fn find(held: &Held, token: Option<&Token>, measure: &Measure<'_>) -> Option<Self> {
+        let of_key = |der: &&Vec<u8>| {
+            let certificate = Certificate::from_der(der).ok()?;
+            let of_key = certificate.modulus == held.certificate.modulus;
+            of_key.then(|| statement(der)).flatten().map(|statement| (certificate, statement))
+        };
+        let all = held.others.iter().filter_map(|der| of_key(&der)).take(CONSIDERED);
+        let mut all: Vec<Self> =
+            all.map(|(one, statement)| Self::judge(&one, statement, held, token, measure)).collect();
+        all.sort_by_key(|one| match one {
+            one if one.is_of_another_device() => 0,
+            Self { trusted: Some(true), of_this_token: Some(true), .. } => 1,
+            Self { trusted: Some(true), .. } => 2,
+            _ => 3,
+        });
+        all.into_iter().next()
+    }
+
+    fn judge(
+        certificate: &Certificate,
+        statement: Statement,
+        held: &Held,
+        token: Option<&Token>,
+        measure: &Measure<'_>,
+    ) -> Self {
+        let roots = measure.trust.attestation_roots.as_ref();
+        let checked = roots.map(|roots| roots.check(certificate, &held.others(), measure.now));
+        let number = |serial: &str| serial.trim_start_matches('0').to_owned();
+        let named = token.map(|token| token.serial.trim()).filter(|serial| !serial.is_empty());
+        Self {
+            subject: certificate.subject.clone(),
+            issuer: certificate.issuer.clone(),
+            sha256: hex(&certificate.sha256()),
+            of_this_token: statement
+                .serial
+                .as_deref()
+                .zip(named)
+                .map(|(stated, named)| number(stated) == number(named)),
+            statement,
+            trusted: checked.as_ref().map(Result::is_ok),
+            distrust: checked.and_then(Result::err).map(|error| error.to_string()),
+        }
+    }
+
+    /// Whether it names another device than the token, and nothing shows that it is forged.
+    pub(super) fn is_of_another_device(&self) -> bool {
+        self.of_this_token == Some(false) && self.trusted != Some(false)
+    }
+
+    /// The serial number of the device that it names.
+    pub(super) fn device(&self) -> &str {
+        self.statement.serial.as_deref().unwrap_or("without a serial number")
+    }
+
+    /// What is attested, for a person.
+    pub(super) fn words(&self) -> String {
+        let Statement { firmware, serial, pin_policy, touch_policy, fips } = &self.statement;
+        let words = [
+            serial.as_ref().map(|serial| format!("device {serial}")),
+            firmware.as_ref().map(|firmware| format!("firmware {firmware}")),
+            pin_policy.map(|when| format!("PIN {when}")),
+            touch_policy.map(|when| format!("touch {when}")),
+            fips.then(|| "FIPS series".to_owned()),
+        ];
+        let words: Vec<String> = words.into_iter().flatten().collect();
+        if words.is_empty() { "nothing but the key".into() } else { words.join(", ") }
+    }
+}

@@ -1,0 +1,320 @@
+//! The wrong-PIN fuse of a token: records that outlive the process, under locks.
+//!
+//! Flags of tokens lie and processes die, so this is what stands between a nightly job with a wrong PIN and a locked
+//! token. The mark of an attempt is on disk before `C_Login` is called; only `CKR_OK` clears what was counted. The rule is
+//! in `record`; which records count for a token is in `held_records`; where they may be kept is in `state_directory`.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::deadline::Deadline;
+use crate::facts::{Slot, Token, TokenId, stand_in};
+use crate::selector::{TokenSelector, Uri};
+use crate::text::hex;
+
+mod error;
+mod held_records;
+mod record;
+mod record_file;
+pub mod remedy;
+pub mod state_directory;
+mod stored;
+
+pub use error::{Blown, FuseError};
+pub use record::{AttemptBy, AttemptEnd, FuseRecord};
+pub use stored::StoredFuse;
+
+use held_records::HeldRecords;
+
+/// The fuses of a state directory.
+#[derive(Clone, Debug)]
+pub struct FuseStore {
+    directory: PathBuf,
+}
+
+impl FuseStore {
+    /// The fuses of the configured or usual state directory.
+    ///
+    /// # Errors
+    /// When there is none, when it is in memory, or when every user can change it.
+    pub fn open(configured: Option<&Path>) -> Result<Self, FuseError> {
+        let directory = state_directory::choose(configured)?;
+        state_directory::check(&directory)?;
+        Ok(Self { directory })
+    }
+
+    /// Where they are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Takes the locks of a slot's token, waiting for other processes, and reads its records.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, a record is damaged, or a lock is not free in time; for an unattended login also
+    /// when the token cannot be told from one whose fuse is blown.
+    pub fn lock(
+        &self,
+        slot: &Slot,
+        module: &Path,
+        by: AttemptBy,
+        deadline: &Deadline,
+    ) -> Result<LockedFuse, FuseError> {
+        let token = stand_in(slot, module);
+        if by != AttemptBy::Person {
+            match slot.token {
+                None => self.check_unknown()?,
+                Some(_) => self.check_stand_in(&TokenId::Slot { module: module.to_owned(), id: slot.id })?,
+            }
+        }
+        let held = HeldRecords::lock(&self.directory, &token, deadline)?;
+        Ok(LockedFuse { held, by })
+    }
+
+    /// Refuses a token that says nothing of itself while any fuse is blown: it may be that token's.
+    fn check_unknown(&self) -> Result<(), FuseError> {
+        let blown = |fuse: &StoredFuse| fuse.content.as_ref().map_or(true, |_| fuse.is_blown());
+        if self.all()?.iter().any(blown) { Err(FuseError::Unknown) } else { Ok(()) }
+    }
+
+    /// Refuses a token in a slot whose stand-in has a blown fuse: the PIN that was refused there, when the slot said
+    /// nothing, was this token's.
+    fn check_stand_in(&self, slot: &TokenId) -> Result<(), FuseError> {
+        let is_its = |fuse: &StoredFuse| fuse.id().as_ref() == Some(slot) && fuse.is_blown();
+        match self.all()?.into_iter().find(is_its) {
+            Some(fuse) => Err(FuseError::Blown(Box::new(fuse.blown(&self.directory)))),
+            None => Ok(()),
+        }
+    }
+
+    /// Every fuse, the records of one token together. A damaged record is a fuse of its own.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn all(&self) -> Result<Vec<StoredFuse>, FuseError> {
+        stored::all(&self.directory)
+    }
+
+    /// The file of a token's record.
+    #[must_use]
+    pub fn path(&self, token: &Token) -> PathBuf {
+        self.directory.join(format!("{}.json", file_name(token)))
+    }
+}
+
+/// A token's fuse, held under its locks until dropped.
+#[derive(Debug)]
+pub struct LockedFuse {
+    held: HeldRecords,
+    by: AttemptBy,
+}
+
+/// An attempt whose mark is on disk. It stays there unless the attempt is settled.
+#[derive(Debug)]
+#[must_use = "a mark that is not settled counts as a try"]
+pub struct PendingAttempt {
+    held: HeldRecords,
+    by: AttemptBy,
+}
+
+impl LockedFuse {
+    /// Marks an attempt as begun, on disk, where the records allow it. The mark is the last thing that is done.
+    ///
+    /// # Errors
+    /// [`FuseError::Blown`], or when the mark cannot be written.
+    pub fn begin(mut self) -> Result<PendingAttempt, FuseError> {
+        self.check()?;
+        self.held.mark_attempt()?;
+        Ok(PendingAttempt { held: self.held, by: self.by })
+    }
+
+    /// Whether an attempt may be made.
+    ///
+    /// # Errors
+    /// [`FuseError::Blown`].
+    pub fn check(&self) -> Result<(), FuseError> {
+        let is_allowed = self.held.tries().allows(&self.by);
+        if is_allowed { Ok(()) } else { Err(FuseError::Blown(Box::new(self.held.blown()))) }
+    }
+
+    /// What is counted, in the form of a refusal.
+    #[must_use]
+    pub fn blown(&self) -> Blown {
+        self.held.blown()
+    }
+}
+
+impl PendingAttempt {
+    /// Settles the attempt, on disk. An end that nobody knows leaves the mark.
+    ///
+    /// # Errors
+    /// When it cannot be written; the attempt then stays pending.
+    pub fn settle(mut self, end: Option<AttemptEnd>) -> Result<LockedFuse, FuseError> {
+        if let Some(end) = end {
+            self.held.settle(&self.by, end)?;
+        }
+        Ok(LockedFuse { held: self.held, by: self.by })
+    }
+}
+
+/// The URI that means one fuse: every field of its record, the empty ones too.
+#[must_use]
+pub fn uri_of(token: &Token) -> Uri {
+    let field = |text: &str| Some(text.to_owned());
+    let token = TokenSelector {
+        label: field(&token.label),
+        serial: field(&token.serial),
+        manufacturer: field(&token.manufacturer),
+        model: field(&token.model),
+        ..TokenSelector::default()
+    };
+    Uri { token, ..Uri::default() }
+}
+
+/// The name of a token's record. It holds the label, as in every version of this program so far, so that all of them
+/// find it; which records belong to one token is told by what is in them.
+fn file_name(token: &Token) -> String {
+    let parts = [&token.manufacturer, &token.model, &token.serial, &token.label];
+    let digest = parts.iter().fold(Sha256::new(), |digest, part| digest.chain_update(part).chain_update([0]));
+    hex(&digest.finalize()[..16])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use super::*;
+
+    pub(super) const MODULE: &str = "/lib/module.so";
+
+    pub(super) fn deadline() -> Deadline {
+        Deadline::after(Duration::from_millis(50))
+    }
+
+    /// The fuses of a new directory. No file system is judged here, so it may be in memory.
+    pub(super) fn store() -> (tempfile::TempDir, FuseStore) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FuseStore { directory: directory.path().to_owned() };
+        (directory, store)
+    }
+
+    pub(super) fn token(manufacturer: &str, serial: &str, label: &str) -> Token {
+        let [manufacturer, serial, label] = [manufacturer, serial, label].map(str::to_owned);
+        Token { manufacturer, serial, label, ..Token::default() }
+    }
+
+    pub(super) fn lock_token(store: &FuseStore, token: &Token, by: AttemptBy) -> Result<LockedFuse, FuseError> {
+        let slot = Slot { id: 1, token: Some(token.clone()), ..Slot::default() };
+        store.lock(&slot, Path::new(MODULE), by, &deadline())
+    }
+
+    pub(super) fn lock(store: &FuseStore, by: AttemptBy) -> Result<LockedFuse, FuseError> {
+        lock_token(store, &token("m", "1", "a"), by)
+    }
+
+    pub(super) fn attempt(
+        store: &FuseStore,
+        token: &Token,
+        by: AttemptBy,
+        end: Option<AttemptEnd>,
+    ) -> Result<LockedFuse, FuseError> {
+        lock_token(store, token, by)?.begin()?.settle(end)
+    }
+
+    pub(super) fn shown(store: &FuseStore) -> (u32, u32) {
+        let all = store.all().unwrap();
+        assert_eq!(all.len(), 1, "{all:?}");
+        (all[0].tries().refused, all[0].tries().pending)
+    }
+
+    pub(super) fn file(name: &str) -> AttemptBy {
+        AttemptBy::File(crate::pin::source::FileMark(name.into()))
+    }
+
+    #[test]
+    fn the_mark_is_on_disk_before_the_login_and_survives_the_process() {
+        let (_kept, store) = store();
+        let _ = lock(&store, AttemptBy::Unattended).unwrap().begin().unwrap();
+        assert_eq!(shown(&store), (0, 1));
+    }
+
+    #[test]
+    fn marks_that_were_left_behind_add_up_and_a_success_clears_them() {
+        let (_kept, store) = store();
+        for count in 1..=2 {
+            let _ = lock(&store, AttemptBy::Unattended).unwrap().begin().unwrap();
+            assert_eq!(shown(&store), (0, count));
+        }
+        let blown = lock(&store, AttemptBy::Unattended).unwrap().begin().unwrap_err();
+        assert!(matches!(blown, FuseError::Blown(blown) if (blown.tries.refused, blown.tries.pending) == (0, 2)));
+        lock(&store, AttemptBy::Person).unwrap().begin().unwrap().settle(Some(AttemptEnd::Accepted)).unwrap();
+        assert_eq!(shown(&store), (0, 0));
+    }
+
+    #[test]
+    fn an_unknown_end_is_counted_beside_the_next_attempt() {
+        let (_kept, store) = store();
+        let fuse = lock(&store, AttemptBy::Person).unwrap().begin().unwrap().settle(None).unwrap();
+        assert_eq!(shown(&store), (0, 1));
+        let second = fuse.begin().unwrap();
+        assert_eq!(shown(&store), (0, 2));
+        let _ = second.settle(Some(AttemptEnd::NotTried)).unwrap();
+        assert_eq!(shown(&store), (0, 1));
+    }
+
+    #[test]
+    fn an_attempt_that_spent_nothing_leaves_what_was_counted() {
+        let (_kept, store) = store();
+        let _ = lock(&store, AttemptBy::Unattended).unwrap().begin().unwrap();
+        let attempt = lock(&store, AttemptBy::Unattended).unwrap().begin().unwrap();
+        drop(attempt.settle(Some(AttemptEnd::NotTried)).unwrap());
+        assert_eq!(shown(&store), (0, 1));
+    }
+
+    #[test]
+    fn an_invalid_mark_counts_as_an_attempt() {
+        let (_kept, store) = store();
+        attempt(&store, &token("m", "1", "a"), AttemptBy::Unattended, Some(AttemptEnd::Accepted)).unwrap();
+        let path = store.path(&token("m", "1", "a")).with_extension("lock");
+        for (content, pending) in [("x", 1), ("1", 1), ("0", 0), ("", 0)] {
+            fs::write(&path, content).unwrap();
+            assert_eq!(shown(&store), (0, pending), "{content}");
+            assert_eq!(lock(&store, AttemptBy::Unattended).unwrap().blown().tries.pending, pending, "{content}");
+        }
+    }
+
+    #[test]
+    fn a_second_process_waits_and_then_says_who_is_there() {
+        let (_kept, store) = store();
+        let held = lock(&store, AttemptBy::Unattended).unwrap();
+        assert!(matches!(lock(&store, AttemptBy::Unattended), Err(FuseError::Held)));
+        drop(held);
+        assert!(lock(&store, AttemptBy::Unattended).is_ok());
+    }
+
+    #[test]
+    fn a_damaged_record_refuses_until_it_is_reset() {
+        let (_kept, store) = store();
+        fs::write(store.path(&token("m", "1", "a")), "{").unwrap();
+        assert!(matches!(lock(&store, AttemptBy::Unattended), Err(FuseError::DamagedOf { .. })));
+        // It could be another token's under an earlier label.
+        assert!(matches!(lock_token(&store, &token("m", "2", "b"), AttemptBy::Unattended), Err(FuseError::Damaged(_))));
+        store.all().unwrap()[0].reset(&deadline()).unwrap();
+        assert!(lock(&store, AttemptBy::Unattended).is_ok());
+    }
+
+    #[test]
+    fn a_slot_without_identity_obeys_every_blown_fuse() {
+        let (_kept, store) = store();
+        let silent = Slot { id: 1, ..Slot::default() };
+        let module = Path::new(MODULE);
+        let lock_silent = || store.lock(&silent, module, AttemptBy::Unattended, &deadline());
+        let _ = lock_silent().unwrap().begin().unwrap().settle(Some(AttemptEnd::Refused)).unwrap();
+        assert!(matches!(lock(&store, AttemptBy::Unattended), Err(FuseError::Blown(_))));
+        assert!(matches!(lock_silent(), Err(FuseError::Unknown)));
+        assert!(lock(&store, AttemptBy::Person).is_ok());
+    }
+}

@@ -1,0 +1,130 @@
+//! Why the fuse forbids a login, or cannot be kept.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::remedy::reset_command;
+use crate::error::{Explain, Kind};
+use crate::fuse::record::Tries;
+use crate::text::shell::quoted_path;
+
+/// Why a login is not tried.
+#[derive(Debug, thiserror::Error)]
+pub enum FuseError {
+    /// Nowhere to keep it.
+    #[error("no state directory: neither --state-dir nor STATE_DIRECTORY, XDG_STATE_HOME or HOME is an absolute path")]
+    NoDirectory,
+    /// A restart would forget it.
+    #[error("the state directory {} is in memory ({kind}), and a restart would forget refused PINs", .directory.display())]
+    InMemory {
+        /// The directory.
+        directory: PathBuf,
+        /// The file system, as mount(8) calls it.
+        kind: &'static str,
+    },
+    /// Anybody could make it forget.
+    #[error("every user of this host can change the state directory {}", .0.display())]
+    OpenToOthers(PathBuf),
+    /// The token cannot be told from others, and one of them has a blown fuse.
+    #[error("no login is tried: the token's information cannot be read, and the fuse of a token here is blown")]
+    Unknown,
+    /// It cannot be read or written.
+    #[error("the wrong-PIN fuse in {} cannot be kept", .0.display())]
+    State(PathBuf, #[source] io::Error),
+    /// A record is damaged. It may be this token's.
+    #[error("the record {} is damaged", .0.display())]
+    Damaged(PathBuf),
+    /// The same, of a token that is known.
+    #[error("the wrong-PIN fuse of this token is damaged")]
+    DamagedOf {
+        /// The token's URI.
+        uri: String,
+        /// The state directory.
+        directory: PathBuf,
+    },
+    /// Another process is at the token.
+    #[error("another cba-agent holds the token")]
+    Held,
+    /// It is blown.
+    #[error(
+        "no login is tried: the token refused {} PIN(s) and {} attempt(s) ended unknown since the last success",
+        .0.tries.refused, .0.tries.pending
+    )]
+    Blown(Box<Blown>),
+}
+
+/// What a blown fuse counted.
+#[derive(Clone, Debug)]
+pub struct Blown {
+    /// All tries that count.
+    pub tries: Tries,
+    /// The URI of each fuse that counts; the token's own first.
+    pub uris: Vec<String>,
+    /// Another token's fuse that counts, because both could be one token; in words.
+    pub other: Option<String>,
+    /// The state directory.
+    pub directory: PathBuf,
+}
+
+impl Explain for FuseError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NoDirectory
+            | Self::InMemory { .. }
+            | Self::OpenToOthers(_)
+            | Self::State(..)
+            | Self::Damaged(_)
+            | Self::DamagedOf { .. } => Kind::StateDir,
+            Self::Held => Kind::TokenBusy,
+            Self::Unknown | Self::Blown(_) => Kind::PinFuse,
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        const NEEDED: &str = "unattended logins need a directory";
+        match self {
+            Self::NoDirectory | Self::State(..) => {
+                vec![format!("{NEEDED} that this user can write: --state-dir DIR")]
+            }
+            Self::InMemory { .. } => {
+                vec![format!("{NEEDED} on a disk or a persistent volume: --state-dir DIR")]
+            }
+            Self::OpenToOthers(directory) => {
+                let directory = quoted_path(directory);
+                vec![
+                    format!("keep others out: `chmod o-w {directory}`"),
+                    format!(
+                        "or name a directory in it, which is made for this user alone: --state-dir {directory}/cba-agent"
+                    ),
+                ]
+            }
+            Self::Unknown => vec!["log in once with --pin-source prompt, or see `cba-agent pin-fuse`".into()],
+            Self::Damaged(path) => {
+                vec![format!("after a look at it: `rm {}`", quoted_path(path))]
+            }
+            Self::DamagedOf { uri, directory } => {
+                vec![format!("when the PIN is right for certain: {}", reset_command(uri, directory))]
+            }
+            Self::Held => vec!["wait for it, or allow more time with --timeout".into()],
+            Self::Blown(blown) => blown.other_hint().into_iter().chain(blown.reset_hints()).collect(),
+        }
+    }
+}
+
+impl Blown {
+    /// Why another token's fuse counts.
+    #[must_use]
+    pub fn other_hint(&self) -> Option<String> {
+        let other = self.other.as_ref()?;
+        Some(format!(
+            "{other} counts too: it may be the same token, by another module or before its certificate was renewed"
+        ))
+    }
+
+    /// How each fuse that counts is cleared.
+    pub fn reset_hints(&self) -> impl Iterator<Item = String> {
+        let command =
+            |uri: &String| format!("when the PIN is right for certain: {}", reset_command(uri, &self.directory));
+        self.uris.iter().map(command)
+    }
+}

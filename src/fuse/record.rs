@@ -1,0 +1,279 @@
+//! What the fuse remembers of one token, and the rule that it decides by.
+//!
+//! PURE. Nothing here is a PIN or derived from one.
+
+use serde::{Deserialize, Serialize};
+
+use crate::facts::{Token, TokenId};
+use crate::pin::source::FileMark;
+
+/// Tries that unattended set-ups may spend between two successes, at most.
+pub(super) const BOUND: u32 = 2;
+
+/// What one file of a state directory remembers of one token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FuseRecord {
+    /// The token's manufacturer.
+    pub manufacturer: String,
+    /// Its model.
+    pub model: String,
+    /// Its serial number.
+    pub serial: String,
+    /// Its label.
+    pub label: String,
+    /// PINs that the token refused since it last took one.
+    pub refused: u32,
+    /// Attempts since then whose end nobody knows: begun, and never settled.
+    pub pending: u32,
+    /// The state of the file whose PIN was refused last, where it was a persistent file.
+    pub refused_file: Option<String>,
+}
+
+/// Who attempts a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttemptBy {
+    /// A person, at a prompt or at the token's keypad.
+    Person,
+    /// A persistent file in this state.
+    File(FileMark),
+    /// Any other source.
+    Unattended,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptEnd {
+    /// `CKR_OK`: the PIN is right.
+    Accepted,
+    /// A try was spent.
+    Refused,
+    /// The token did not look at the PIN.
+    NotTried,
+}
+
+impl FuseRecord {
+    /// The record of a token that was never tried.
+    #[must_use]
+    pub fn new(token: &Token) -> Self {
+        Self {
+            manufacturer: token.manufacturer.clone(),
+            model: token.model.clone(),
+            serial: token.serial.clone(),
+            label: token.label.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// The token that it is kept of.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        Token {
+            manufacturer: self.manufacturer.clone(),
+            model: self.model.clone(),
+            serial: self.serial.clone(),
+            label: self.label.clone(),
+            ..Token::default()
+        }
+    }
+
+    /// The identity of that token.
+    #[must_use]
+    pub fn id(&self) -> TokenId {
+        TokenId::of_stand_in(&self.token())
+    }
+
+    /// Tries that may have been spent since the last success.
+    #[must_use]
+    pub fn spent(&self) -> u32 {
+        Tries::of([self]).spent()
+    }
+
+    /// Whether an unattended attempt with an unchanged source is refused.
+    #[must_use]
+    pub fn is_blown(&self) -> bool {
+        Tries::of([self]).is_blown()
+    }
+
+    /// Adds what another record of the same token counted.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.refused = self.refused.saturating_add(other.refused);
+        self.pending = self.pending.saturating_add(other.pending);
+        if self.refused_file.is_none() {
+            self.refused_file.clone_from(&other.refused_file);
+        }
+    }
+
+    /// Marks an attempt as begun.
+    pub fn begin(&mut self) {
+        self.pending = self.pending.saturating_add(1);
+    }
+
+    /// Settles the attempt that was begun last. Where other tokens may have the same identity, an unattended success of
+    /// one of them does not clear what another refused: only a person does.
+    pub fn settle(&mut self, by: &AttemptBy, end: AttemptEnd) {
+        self.pending = self.pending.saturating_sub(1);
+        match end {
+            AttemptEnd::Accepted if *by == AttemptBy::Person || self.id().is_unique() => {
+                (self.refused, self.pending, self.refused_file) = (0, 0, None);
+            }
+            AttemptEnd::Accepted => self.pending = 0,
+            AttemptEnd::NotTried => {}
+            AttemptEnd::Refused => {
+                self.refused = self.refused.saturating_add(1);
+                self.refused_file = if let AttemptBy::File(mark) = by { Some(mark.0.clone()) } else { None };
+            }
+        }
+    }
+}
+
+/// What several records say of one token together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tries {
+    /// PINs that the token refused since it last took one.
+    pub refused: u32,
+    /// Attempts whose end nobody knows.
+    pub pending: u32,
+    /// The files whose PINs were refused.
+    files: Vec<String>,
+}
+
+impl Tries {
+    /// Adds them up.
+    pub fn of<'a>(records: impl IntoIterator<Item = &'a FuseRecord>) -> Self {
+        let mut tries = Self { refused: 0, pending: 0, files: Vec::new() };
+        for record in records {
+            tries.refused = tries.refused.saturating_add(record.refused);
+            tries.pending = tries.pending.saturating_add(record.pending);
+            tries.files.extend(record.refused_file.clone());
+        }
+        tries
+    }
+
+    /// Tries that may have been spent since the last success.
+    #[must_use]
+    pub fn spent(&self) -> u32 {
+        self.refused.saturating_add(self.pending)
+    }
+
+    /// Whether an unattended attempt with an unchanged source is refused.
+    #[must_use]
+    pub fn is_blown(&self) -> bool {
+        self.refused > 0 || self.pending >= BOUND
+    }
+
+    /// Whether this attempt may be made: a person always; others while nothing was refused; after one refusal a file that
+    /// changed since; after two, only a person.
+    #[must_use]
+    pub fn allows(&self, by: &AttemptBy) -> bool {
+        match by {
+            AttemptBy::Person => true,
+            _ if !self.is_blown() => true,
+            AttemptBy::File(mark) => self.spent() < BOUND && !self.files.contains(&mark.0),
+            AttemptBy::Unattended => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn file(name: &str) -> AttemptBy {
+        AttemptBy::File(FileMark(name.into()))
+    }
+
+    fn after(attempts: &[(AttemptBy, Option<AttemptEnd>)]) -> FuseRecord {
+        let mut record = FuseRecord { serial: "1".into(), ..FuseRecord::default() };
+        for (attempt, end) in attempts {
+            record.begin();
+            end.iter().for_each(|end| record.settle(attempt, *end));
+        }
+        record
+    }
+
+    #[test]
+    fn a_refusal_blows_it_for_all_but_a_changed_file_and_a_person() {
+        let record = after(&[(file("a"), Some(AttemptEnd::Refused))]);
+        assert!(!Tries::of([&record]).allows(&file("a")) && !Tries::of([&record]).allows(&AttemptBy::Unattended));
+        assert!(Tries::of([&record]).allows(&file("b")) && Tries::of([&record]).allows(&AttemptBy::Person));
+    }
+
+    #[test]
+    fn a_second_refusal_is_final_until_a_success() {
+        let mut record = after(&[(file("a"), Some(AttemptEnd::Refused)), (file("b"), Some(AttemptEnd::Refused))]);
+        assert!(!Tries::of([&record]).allows(&file("c")));
+        record.begin();
+        record.settle(&AttemptBy::Person, AttemptEnd::Accepted);
+        assert!(Tries::of([&record]).allows(&AttemptBy::Unattended));
+    }
+
+    #[test]
+    fn one_unknown_end_is_tolerated_and_the_second_blows_the_fuse() {
+        let one = after(&[(AttemptBy::Unattended, None)]);
+        assert!(Tries::of([&one]).allows(&AttemptBy::Unattended));
+        let two = after(&[(AttemptBy::Unattended, None), (AttemptBy::Unattended, None)]);
+        assert!(!Tries::of([&two]).allows(&AttemptBy::Unattended) && !Tries::of([&two]).allows(&file("b")));
+        let mixed = after(&[(AttemptBy::Unattended, None), (file("a"), Some(AttemptEnd::Refused))]);
+        assert!(!Tries::of([&mixed]).allows(&file("b")), "two tries may have been spent");
+    }
+
+    #[test]
+    fn a_pin_that_the_token_did_not_check_changes_nothing() {
+        assert_eq!(after(&[(file("a"), Some(AttemptEnd::NotTried))]), after(&[]));
+        let refused = after(&[(file("a"), Some(AttemptEnd::Refused))]);
+        let mut again = refused.clone();
+        again.begin();
+        again.settle(&AttemptBy::Person, AttemptEnd::NotTried);
+        assert_eq!(again, refused);
+    }
+
+    proptest! {
+        #[test]
+        fn two_tokens_that_cannot_be_told_apart_never_spend_more_than_two_refusals_each(
+            steps in proptest::collection::vec((0..2usize, 0..2usize, 0..3usize), 0..60),
+        ) {
+            // Both have this record; each keeps its own count, which its own success sets back.
+            let mut record = FuseRecord { serial: "0000".into(), ..FuseRecord::default() };
+            let mut spent = [0; 2];
+            for (token, content, end) in steps {
+                let by = file(&format!("{token}{content}"));
+                if !Tries::of([&record]).allows(&by) {
+                    continue;
+                }
+                record.begin();
+                let end = [AttemptEnd::Refused, AttemptEnd::NotTried, AttemptEnd::Accepted][end];
+                record.settle(&by, end);
+                match end {
+                    AttemptEnd::Accepted => spent[token] = 0,
+                    AttemptEnd::Refused => spent[token] += 1,
+                    AttemptEnd::NotTried => {}
+                }
+                prop_assert!(spent[0] + spent[1] <= BOUND, "{spent:?}");
+            }
+        }
+
+        #[test]
+        fn unattended_attempts_never_spend_more_than_two_tries(
+            steps in proptest::collection::vec((0..3usize, 0..4usize), 0..40),
+        ) {
+            let mut record = FuseRecord { serial: "1".into(), ..FuseRecord::default() };
+            let mut spent = 0;
+            for (source, end) in steps {
+                let attempt = [file("a"), file("b"), AttemptBy::Unattended][source].clone();
+                if !Tries::of([&record]).allows(&attempt) {
+                    continue;
+                }
+                record.begin();
+                match [None, Some(AttemptEnd::Refused), Some(AttemptEnd::NotTried), Some(AttemptEnd::Accepted)][end] {
+                    None => spent += 1,
+                    Some(AttemptEnd::Accepted) => { record.settle(&attempt, AttemptEnd::Accepted); spent = 0; }
+                    Some(end) => { record.settle(&attempt, end); spent += u32::from(end == AttemptEnd::Refused); }
+                }
+                prop_assert!(spent <= BOUND);
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The records of the fuse, written so that a crash leaves the old or the new, and the mark of an attempt under way, which
+//! is one byte of the token's lock file: written over in place, it costs a disk one write, and cannot be torn.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::time::Duration;
+
+use super::FuseError;
+use super::record::FuseRecord;
+use crate::deadline::Deadline;
+use crate::files::{give_to_owner, no_follow, open, regular, share_with_group};
+
+/// Opens the lock file of a record. In a directory of a group, another user may have made it a moment ago and not have
+/// shared it yet.
+pub(super) fn open_lock(path: &Path, deadline: &Deadline) -> io::Result<File> {
+    const AGAIN: Duration = Duration::from_millis(20);
+    const LIMIT: u32 = 50;
+    for _ in 0..LIMIT {
+        match open(path).and_then(|lock| share_with_group(&lock, path).map(|()| lock)) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && deadline.left().is_some() => {
+                std::thread::sleep(AGAIN);
+            }
+            opened => return opened,
+        }
+    }
+    open(path)
+}
+
+/// The record with the mark counted in; `None` where there is none: the state of a token that was never tried.
+pub(super) fn read(path: &Path) -> Result<Option<FuseRecord>, FuseError> {
+    let lock = path.with_extension("lock");
+    let failed = |error| FuseError::State(lock.clone(), error);
+    // The mark first: an attempt that ends in between is then counted twice, and not missed.
+    let marked = match OpenOptions::new().read(true).custom_flags(no_follow()).open(&lock).and_then(regular) {
+        Ok(file) => is_marked(&file).map_err(failed)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(failed(error)),
+    };
+    let mut record = read_unmarked(path)?;
+    if let (Some(record), true) = (&mut record, marked) {
+        record.begin();
+    }
+    Ok(record)
+}
+
+/// The record alone.
+pub(super) fn read_unmarked(path: &Path) -> Result<Option<FuseRecord>, FuseError> {
+    let mut text = String::new();
+    let opened = OpenOptions::new().read(true).custom_flags(no_follow()).open(path).and_then(regular);
+    match opened.and_then(|file| file.take(1 << 16).read_to_string(&mut text)) {
+        Ok(_) => serde_json::from_str(&text).map(Some).map_err(|_| FuseError::Damaged(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FuseError::State(path.to_owned(), error)),
+    }
+}
+
+/// Replaces the record so that a crash leaves the old one or the new one, and returns when it is on disk.
+pub(super) fn write(path: &Path, record: &FuseRecord) -> io::Result<()> {
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(no_follow()).open(&new)?;
+    give_to_owner(&file, &new)?;
+    share_with_group(&file, &new)?;
+    file.write_all(&serde_json::to_vec(record)?)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
+
+/// Whether an attempt was begun and not settled. An empty file was never marked; anything else but the absence of a mark
+/// counts as one.
+pub(super) fn is_marked(lock: &File) -> io::Result<bool> {
+    let mut byte = [0];
+    Ok(lock.read_at(&mut byte, 0)? > 0 && byte != UNMARKED)
+}
+
+/// Sets or clears the mark, and returns when it is on disk.
+pub(super) fn mark(lock: &File, attempt_begun: bool) -> io::Result<()> {
+    lock.write_all_at(if attempt_begun { &MARKED } else { &UNMARKED }, 0)?;
+    lock.sync_data()
+}
+
+const MARKED: [u8; 1] = *b"1";
+const UNMARKED: [u8; 1] = *b"0";

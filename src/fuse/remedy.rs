@@ -1,0 +1,161 @@
+//! What helps after a refused PIN, by the source that it came from.
+//!
+//! PURE. Only a file on a disk is looked at again; for every other source somebody must clear the fuse. Each command is
+//! whole, so that it works when it is pasted.
+
+use std::path::Path;
+
+use super::Blown;
+use crate::fuse::record::BOUND;
+use crate::pin::source::Source;
+use crate::text::shell::{quoted, quoted_path};
+
+/// The command that clears one fuse.
+#[must_use]
+pub fn reset_command(uri: &str, directory: &Path) -> String {
+    format!("`cba-agent pin-fuse --reset --uri '{uri}' --state-dir {}`", quoted_path(directory))
+}
+
+/// The command that clears the one fuse of a directory that is not intact.
+#[must_use]
+pub fn reset_any(directory: &Path) -> String {
+    format!("`cba-agent pin-fuse --reset --state-dir {}`", quoted_path(directory))
+}
+
+/// Where a login was tried, or would be.
+#[derive(Clone, Copy, Debug)]
+pub struct Remedy<'a> {
+    /// Where the PIN came from.
+    pub source: &'a Source,
+    /// Whether that is a file on a disk, whose change is noticed.
+    pub is_noticed: bool,
+    /// Whether the path of that file may be printed.
+    pub is_path_shown: bool,
+    /// What to write after `--module`.
+    pub module: &'a str,
+    /// The token's URI.
+    pub uri: &'a str,
+    /// Whether the commands are for root, since a service of another user was refused.
+    pub as_root: bool,
+}
+
+impl Remedy<'_> {
+    /// What helps, most likely first.
+    #[must_use]
+    pub fn hints(&self, blown: &Blown) -> Vec<String> {
+        let mut hints: Vec<String> = blown.other_hint().into_iter().collect();
+        let is_tried = self.is_noticed && blown.tries.spent() < BOUND;
+        hints.push(self.correct(is_tried));
+        let who = if self.as_root { ", as root" } else { "" };
+        hints.push(format!("or log in once by hand{who}: {}", self.by_hand(&blown.directory)));
+        hints.extend(
+            blown.reset_hints().map(|reset| format!("or, {}{}", if self.as_root { "as root, " } else { "" }, reset)),
+        );
+        if matches!(self.source, Source::Credential(_)) {
+            hints.push("a service reads its credential at its start alone: restart it after that".into());
+        }
+        hints
+    }
+
+    /// Where the right PIN belongs, and whether that is enough.
+    fn correct(&self, is_tried: bool) -> String {
+        let then =
+            if is_tried { "which is then tried once" } else { "and clear the fuse, since no change of it is tried" };
+        match self.source {
+            Source::File(path) if self.is_noticed => {
+                format!("correct the PIN in {}, {then}", self.shown(path))
+            }
+            Source::File(path) => format!(
+                "correct the PIN in {} and clear the fuse, since a file in memory or a pipe is no proof of a change",
+                self.shown(path)
+            ),
+            Source::Credential(_) => {
+                "correct the PIN in the file that LoadCredential= names, and clear the fuse".into()
+            }
+            Source::Env(_) => "correct the PIN in its variable, and clear the fuse".into(),
+            Source::Fd(_) => "correct the PIN on its descriptor, and clear the fuse".into(),
+            Source::Stdin => "correct the PIN on standard input, and clear the fuse".into(),
+            Source::Prompt | Source::Pinpad => {
+                "make sure of the PIN before it is typed again: a token locks after a few wrong ones".into()
+            }
+        }
+    }
+
+    fn shown(&self, path: &Path) -> String {
+        if self.is_path_shown { quoted_path(path) } else { "the file that the URI names".to_owned() }
+    }
+
+    /// A login that needs neither key nor certificate.
+    fn by_hand(&self, directory: &Path) -> String {
+        let source = if *self.source == Source::Pinpad { "pinpad" } else { "prompt" };
+        let (module, directory) = (quoted(self.module), quoted_path(directory));
+        let uri = self.uri;
+        format!(
+            "`cba-agent list --login --module {module} --uri '{uri}' --state-dir {directory} --pin-source {source}`"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuse::record::{FuseRecord, Tries};
+
+    #[test]
+    fn the_hint_fits_each_pin_source() {
+        let file = || Source::File("/etc/pin file".into());
+        // Source, whether a change of it is noticed, tries spent; whether a correction alone is enough.
+        for (source, is_noticed, spent, is_enough) in [
+            (file(), true, 1, true),
+            (file(), true, 2, false),
+            (file(), false, 1, false),
+            (file(), false, 2, false),
+            (Source::Credential("pin".into()), false, 1, false),
+            (Source::Credential("pin".into()), false, 2, false),
+            (Source::Env("SECRET".into()), false, 1, false),
+            (Source::Env("SECRET".into()), false, 2, false),
+            (Source::Fd(7), false, 1, false),
+            (Source::Stdin, false, 1, false),
+            (Source::Prompt, false, 1, false),
+            (Source::Pinpad, false, 1, false),
+        ] {
+            let record = FuseRecord { refused: spent, ..FuseRecord::default() };
+            let blown = Blown {
+                tries: Tries::of([&record]),
+                uris: vec!["pkcs11:token=a".into()],
+                other: None,
+                directory: "/var/lib/the state".into(),
+            };
+            let remedy = Remedy {
+                source: &source,
+                is_noticed,
+                is_path_shown: true,
+                module: "opensc",
+                uri: "pkcs11:token=a",
+                as_root: false,
+            };
+            let hints = remedy.hints(&blown);
+            let text = hints.join("\n");
+            assert_eq!(text.contains("then tried once"), is_enough, "{source:?} {spent}: {text}");
+            assert!(!text.contains("SECRET"), "{text}");
+            let place = match source {
+                Source::File(_) => "correct the PIN in '/etc/pin file'",
+                Source::Credential(_) => "the file that LoadCredential= names",
+                Source::Env(_) => "in its variable",
+                Source::Fd(_) => "on its descriptor",
+                Source::Stdin => "on standard input",
+                Source::Prompt | Source::Pinpad => "before it is typed again",
+            };
+            assert!(text.contains(place), "{source:?}: {text}");
+            assert_eq!(text.contains("restart"), matches!(source, Source::Credential(_)), "{text}");
+            let keypad = source == Source::Pinpad;
+            let by_hand = "`cba-agent list --login --module opensc --uri 'pkcs11:token=a' --state-dir '/var/lib/the state' --pin-source";
+            let by_hand = format!("{by_hand} {}`", if keypad { "pinpad" } else { "prompt" });
+            assert!(text.contains(&by_hand), "{text}");
+            let reset = "`cba-agent pin-fuse --reset --uri 'pkcs11:token=a' --state-dir '/var/lib/the state'`";
+            assert!(text.contains(reset), "{text}");
+            let as_root = Remedy { as_root: true, ..remedy }.hints(&blown).join("\n");
+            assert_eq!(as_root.matches("as root").count(), 2, "{as_root}");
+        }
+    }
+}

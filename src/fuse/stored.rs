@@ -1,0 +1,158 @@
+//! The fuses in a state directory: how they are listed, and how one is cleared.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Blown, FuseError, uri_of};
+use crate::deadline::Deadline;
+use crate::facts::TokenId;
+use crate::files::wait_for;
+use crate::fuse::record::{FuseRecord, Tries};
+use crate::fuse::record_file::{mark, open_lock, read};
+use crate::selector::TokenSelector;
+use crate::text::printable;
+
+/// The records of one token.
+#[derive(Debug)]
+pub struct StoredFuse {
+    /// Their files.
+    pub files: Vec<PathBuf>,
+    /// What they hold; at least one. A damaged one is its error.
+    pub content: Result<Vec<FuseRecord>, FuseError>,
+}
+
+impl StoredFuse {
+    /// The token's identity; none of a damaged record.
+    #[must_use]
+    pub fn id(&self) -> Option<TokenId> {
+        Some(self.content.as_ref().ok()?.first()?.id())
+    }
+
+    fn records(&self) -> &[FuseRecord] {
+        self.content.as_deref().unwrap_or_default()
+    }
+
+    /// What they counted.
+    #[must_use]
+    pub fn tries(&self) -> Tries {
+        Tries::of(self.records())
+    }
+
+    /// Whether an unattended attempt with an unchanged source is refused.
+    #[must_use]
+    pub fn is_blown(&self) -> bool {
+        self.content.is_err() || self.tries().is_blown()
+    }
+
+    /// Whether there is nothing to clear.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        self.content.is_ok() && self.tries().spent() == 0
+    }
+
+    /// Whether a selection means this token, by any label that it had.
+    #[must_use]
+    pub fn matches(&self, selector: &TokenSelector) -> bool {
+        self.records().iter().any(|record| selector.matches_token(&record.token()))
+    }
+
+    /// The URI that means it; none of a damaged record.
+    #[must_use]
+    pub fn uri(&self) -> Option<String> {
+        Some(uri_of(&self.records().first()?.token()).to_string())
+    }
+
+    /// What it counted, in the form of a refusal.
+    #[must_use]
+    pub fn blown(&self, directory: &Path) -> Blown {
+        let uris = self.uri().into_iter().collect();
+        Blown { tries: self.tries(), uris, other: None, directory: directory.to_owned() }
+    }
+
+    /// Clears it, under the locks of its records.
+    ///
+    /// # Errors
+    /// When a record cannot be removed, or a lock is not free in time.
+    pub fn reset(&self, deadline: &Deadline) -> Result<(), FuseError> {
+        for path in &self.files {
+            let failed = |error| FuseError::State(path.clone(), error);
+            let lock = open_lock(&path.with_extension("lock"), deadline).map_err(failed)?;
+            let lock = wait_for(lock, deadline).map_err(failed)?.ok_or(FuseError::Held)?;
+            match fs::remove_file(path) {
+                // Another process took it into the token's record in between.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => mark(&lock, false).map_err(failed)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// One line about it, for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let record = match &self.content {
+            Ok(records) => records.first(),
+            Err(error) => return printable(&format!("{error}: it counts as blown")),
+        };
+        let Some(record) = record else { return String::new() };
+        let tries = self.tries();
+        let state = match (tries.is_blown(), tries.spent()) {
+            (false, 0) => "intact",
+            (false, _) => "intact; one attempt ended unknown",
+            (true, spent) if spent < 2 => "blown: takes one attempt with a changed PIN file, or a prompt",
+            (true, _) => "blown: takes a prompt, or --reset",
+        };
+        format!(
+            "token '{}' serial '{}' ({} {}): {state} (refused {}, unknown {})",
+            printable(&record.label),
+            printable(&record.serial),
+            printable(&record.manufacturer),
+            printable(&record.model),
+            tries.refused,
+            tries.pending,
+        )
+    }
+}
+
+/// Every fuse of a directory, by the names of its files.
+pub(super) fn all(directory: &Path) -> Result<Vec<StoredFuse>, FuseError> {
+    let mut fuses: Vec<StoredFuse> = Vec::new();
+    for path in files(directory)? {
+        match read(&path) {
+            Ok(Some(record)) => {
+                let id = record.id();
+                match fuses.iter_mut().find(|fuse| fuse.id().as_ref() == Some(&id)) {
+                    Some(fuse) => {
+                        fuse.files.push(path);
+                        fuse.content.iter_mut().for_each(|records| records.push(record.clone()));
+                    }
+                    None => fuses.push(StoredFuse { files: vec![path], content: Ok(vec![record]) }),
+                }
+            }
+            // It was removed in between.
+            Ok(None) => {}
+            Err(error) => fuses.push(StoredFuse { files: vec![path], content: Err(error) }),
+        }
+    }
+    Ok(fuses)
+}
+
+/// The files of all records in a directory, sorted. A process that takes several locks takes them in this order.
+pub(super) fn files(directory: &Path) -> Result<Vec<PathBuf>, FuseError> {
+    let failed = |error| FuseError::State(directory.to_owned(), error);
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,317 @@
+//! The profiles: for each module that is known by name, what it needs beyond what every library needs.
+//!
+//! PURE. A place is an absolute path, `~/` below the user's home, or `$NAME`, the path that a variable holds. What is not
+//! there is passed over. `docs/sandbox.md` shows the table to users.
+
+pub mod gaps;
+pub mod paths;
+
+/// `sandbox.mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// The profile of the module, where one is known.
+    #[default]
+    Module,
+    /// None.
+    Off,
+}
+
+/// Their names.
+pub const MODES: [(&str, Mode); 2] = [("module", Mode::Module), ("off", Mode::Off)];
+
+/// Which parts of the sandbox a kernel put in force.
+#[derive(Clone, Copy, Debug)]
+pub struct InForce {
+    /// By which of Landlock's interfaces files are confined; `None` where the kernel has none.
+    pub landlock_abi: Option<u32>,
+    /// Whether system calls are filtered.
+    pub system_calls: bool,
+}
+
+/// What the sockets of a worker may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Sockets of this host, to a daemon that holds the token.
+    Unix,
+    /// IPv4 and IPv6.
+    Internet,
+    /// The kernel's own, by which the resolver learns of interfaces and libusb of devices.
+    Netlink,
+}
+
+/// Configuration that says where a module keeps its tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// None that has to be read.
+    Fixed,
+    /// `directories.tokendir` of softhsm2.conf.
+    SoftHsm,
+    /// `dbargs` of kryoptic's token.conf.
+    Kryoptic,
+    /// The TCTI variables of a TPM: a simulator is reached over the network.
+    Tpm,
+}
+
+/// How a module's system calls are filtered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Calls {
+    /// Only listed ones are allowed: the module was tried with the list.
+    AllowList,
+    /// Listed ones are refused: what else the module calls is not known here.
+    DenyList,
+}
+
+/// What a module may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Profile {
+    /// The module's name in the table of modules.
+    pub name: &'static str,
+    /// Sockets that it may open.
+    pub families: &'static [Family],
+    /// Whether it may open more of them after the login, to reach a server again.
+    pub sockets_after_login: bool,
+    /// Its system calls.
+    pub calls: Calls,
+    /// Whether it gives open files a group and a mode, within limits.
+    pub sets_modes: bool,
+    /// Files and directories to read.
+    pub reads: &'static [&'static str],
+    /// Files and directories to read and write.
+    pub writes: &'static [&'static str],
+    /// Device files to read, write and control.
+    pub devices: &'static [&'static str],
+    /// Where the sockets of its daemons stand, on kernels that can tell (Landlock ABI 9).
+    pub sockets: &'static [&'static str],
+    /// Where else its tokens may be.
+    pub store: Store,
+}
+
+impl Profile {
+    /// The profile of a module's name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<&'static Self> {
+        PROFILES.iter().find(|profile| profile.name == name)
+    }
+}
+
+/// Needs nothing but what every library needs.
+const BARE: Profile = Profile {
+    name: "",
+    families: &[],
+    sockets_after_login: false,
+    calls: Calls::AllowList,
+    sets_modes: false,
+    reads: &[],
+    writes: &[],
+    devices: &[],
+    sockets: &[],
+    store: Store::Fixed,
+};
+
+/// Reaches its readers through pcscd.
+const SMART_CARD: Profile = Profile {
+    families: &[Family::Unix],
+    reads: &["/run/pcscd"],
+    sockets: &["/run/pcscd", "$PCSCLITE_CSOCK_NAME"],
+    ..BARE
+};
+
+/// Speaks to an HSM over the network, and to a name service.
+const NETWORK: Profile = Profile {
+    families: &[Family::Unix, Family::Internet, Family::Netlink],
+    sockets_after_login: true,
+    calls: Calls::DenyList,
+    sets_modes: true,
+    sockets: &["/run"],
+    ..BARE
+};
+
+/// What a resolver and TLS read.
+const NAMES_AND_ROOTS: [&str; 12] = [
+    "/etc/resolv.conf",
+    "/run/systemd/resolve",
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/etc/protocols",
+    "/etc/ssl/certs",
+    "/etc/pki/tls/certs",
+    "/etc/pki/ca-trust",
+    "$SSL_CERT_FILE",
+    "$SSL_CERT_DIR",
+];
+
+/// What every profile of the network reads besides its own.
+#[must_use]
+pub fn reads_of_the_network(profile: &Profile) -> &'static [&'static str] {
+    if profile.families.contains(&Family::Internet) { &NAMES_AND_ROOTS } else { &[] }
+}
+
+/// What every library reads: the loader, OpenSSL, the C library.
+pub const EVERY_READ: [&str; 29] = [
+    "/usr",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/nix/store",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.preload",
+    "/etc/localtime",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/ssl/openssl.cnf",
+    "/etc/pki/tls/openssl.cnf",
+    "/etc/pki/tls/openssl.d",
+    "/etc/crypto-policies",
+    "/proc/self",
+    "/proc/sys",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/version",
+    "/proc/filesystems",
+    "/sys/devices/system/cpu",
+    "/dev/urandom",
+    "/dev/random",
+    "/dev/zero",
+    "$OPENSSL_CONF",
+    "$OPENSSL_MODULES",
+    "$OPENSSL_ENGINES",
+];
+
+/// What every library writes: nothing.
+pub const EVERY_WRITE: [&str; 1] = ["/dev/null"];
+
+/// All of them.
+pub const PROFILES: [Profile; 14] = [
+    Profile {
+        name: "softhsm2",
+        reads: &["$SOFTHSM2_CONF", "~/.config/softhsm2", "/etc/softhsm2.conf", "/etc/softhsm"],
+        store: Store::SoftHsm,
+        ..BARE
+    },
+    Profile {
+        name: "opensc",
+        reads: &["/run/pcscd", "/etc/opensc", "/etc/opensc.conf", "$OPENSC_CONF"],
+        writes: &["~/.cache/opensc"],
+        ..SMART_CARD
+    },
+    Profile { name: "ykcs11", ..SMART_CARD },
+    Profile {
+        name: "tpm2",
+        families: &[Family::Unix],
+        sockets_after_login: true,
+        calls: Calls::AllowList,
+        sets_modes: false,
+        reads: &["/etc/tpm2-tss", "/sys/kernel/security", "$TSS2_FAPICONF"],
+        writes: &[
+            "$TPM2_PKCS11_STORE",
+            "~/.tpm2_pkcs11",
+            "/etc/tpm2_pkcs11",
+            "/var/lib/tpm2-tss",
+            "/run/tpm2-tss",
+            "~/.local/share/tpm2-tss",
+            "$XDG_DATA_HOME/tpm2-pkcs11",
+            "~/.local/share/tpm2-pkcs11",
+            "$PKCS11_SQL_LOCK",
+        ],
+        devices: &["/dev/tpm0", "/dev/tpmrm0"],
+        sockets: &["/run/dbus"],
+        store: Store::Tpm,
+    },
+    Profile {
+        name: "opencryptoki",
+        families: &[Family::Unix],
+        sockets_after_login: true,
+        calls: Calls::DenyList,
+        sets_modes: true,
+        reads: &["/etc/opencryptoki"],
+        writes: &[
+            "/var/lib/opencryptoki",
+            "/run/opencryptoki",
+            "/run/lock/opencryptoki",
+            "/var/lock/opencryptoki",
+            "/var/log/opencryptoki",
+            "/dev/shm",
+        ],
+        devices: &["/dev/z90crypt"],
+        sockets: &["/run/opencryptoki", "/run/pkcsslotd.socket"],
+        ..BARE
+    },
+    Profile {
+        name: "kryoptic",
+        reads: &["$KRYOPTIC_CONF", "$XDG_CONFIG_HOME/kryoptic", "~/.config/kryoptic", "/etc/kryoptic"],
+        store: Store::Kryoptic,
+        ..BARE
+    },
+    Profile {
+        name: "yubihsm",
+        reads: &[
+            "$YUBIHSM_PKCS11_CONF",
+            "/etc/yubihsm_pkcs11.conf",
+            "/run/udev",
+            "/sys/bus",
+            "/sys/devices",
+            "/sys/class",
+        ],
+        devices: &["/dev/bus/usb"],
+        ..NETWORK
+    },
+    Profile {
+        name: "cloudhsm",
+        reads: &["/opt/cloudhsm"],
+        writes: &["/opt/cloudhsm/run", "/opt/cloudhsm/data", "/var/log/cloudhsm"],
+        ..NETWORK
+    },
+    Profile {
+        name: "luna",
+        reads: &["$ChrystokiConfigurationPath", "/etc/Chrystoki.conf", "/usr/safenet", "/usr/lunasa"],
+        writes: &["/dev/shm", "/usr/safenet/lunaclient/data"],
+        devices: &["/dev/k7pf0", "/dev/k7pf1", "/dev/viper0", "/dev/viper1"],
+        ..NETWORK
+    },
+    Profile {
+        name: "ncipher",
+        reads: &["/opt/nfast", "$NFAST_HOME", "/etc/cknfastrc", "$CKNFASTRC"],
+        writes: &["/opt/nfast/kmdata/local", "$NFAST_KMDATA", "$NFAST_KMLOCAL"],
+        sockets: &["/run", "/opt/nfast/sockets"],
+        ..NETWORK
+    },
+    Profile {
+        name: "utimaco",
+        reads: &["$CS_PKCS11_R3_CFG", "/etc/utimaco", "/opt/utimaco"],
+        devices: &["/dev/cs2.0", "/dev/cs2a"],
+        ..NETWORK
+    },
+    Profile {
+        name: "gcp-kms",
+        reads: &["$KMS_PKCS11_CONFIG", "$GOOGLE_APPLICATION_CREDENTIALS", "$CLOUDSDK_CONFIG", "~/.config/gcloud"],
+        ..NETWORK
+    },
+    Profile { name: "p11-kit-client", families: &[Family::Unix], sockets: &["/run", "/tmp", "~/"], ..BARE },
+    // It loads other modules, so it needs what those of this host need.
+    Profile {
+        name: "p11-kit",
+        sets_modes: false,
+        reads: &[
+            "/etc/pkcs11",
+            "~/.config/pkcs11",
+            "/run/pcscd",
+            "/etc/opensc",
+            "/etc/opensc.conf",
+            "$OPENSC_CONF",
+            "$SOFTHSM2_CONF",
+            "~/.config/softhsm2",
+            "/etc/softhsm2.conf",
+            "/etc/softhsm",
+            "/etc/tpm2-tss",
+        ],
+        writes: &["~/.cache/opensc", "$TPM2_PKCS11_STORE", "~/.tpm2_pkcs11", "/etc/tpm2_pkcs11"],
+        devices: &["/dev/tpm0", "/dev/tpmrm0"],
+        sockets: &["/run", "/tmp", "~/", "$PCSCLITE_CSOCK_NAME"],
+        store: Store::SoftHsm,
+        ..NETWORK
+    },
+];

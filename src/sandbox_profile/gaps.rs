@@ -1,0 +1,61 @@
+//! What an older kernel leaves open of a sandbox.
+//!
+//! PURE. Landlock grew over the years; the filter of system calls stands in for some of what an older one lacks. What
+//! neither confines is a gap.
+
+use super::InForce;
+use super::{Calls, Family, Profile};
+use crate::facts::{Confinement, Gap};
+
+/// What these parts confine of a profile, and what they leave open.
+#[must_use]
+pub fn judge(profile: &Profile, families: &[Family], in_force: InForce) -> Confinement {
+    let InForce { landlock_abi: files, system_calls: calls } = in_force;
+    let gaps: Vec<Gap> = of(profile, families, in_force);
+    Confinement { profile: profile.name, files, calls, gaps }
+}
+
+/// The gaps of a profile with these families of sockets.
+fn of(profile: &Profile, families: &[Family], in_force: InForce) -> Vec<Gap> {
+    let InForce { landlock_abi, system_calls } = in_force;
+    let is_before = |abi| landlock_abi.is_none_or(|own| own < abi);
+    let has = |family| !system_calls || families.contains(&family);
+    let gaps = [
+        (landlock_abi.is_none(), Gap::Files),
+        (!system_calls, Gap::SystemCalls),
+        // The filter refuses truncate(2), and to open a file for reading and truncate it.
+        (is_before(3) && !system_calls, Gap::Truncation),
+        (is_before(4) && has(Family::Internet), Gap::TcpPorts),
+        // An allow list of system calls has one of commands, too.
+        (is_before(5) && (!system_calls || profile.calls == Calls::DenyList), Gap::DeviceCommands),
+        (is_before(6) && !system_calls, Gap::Signals),
+        (is_before(6) && has(Family::Unix), Gap::AbstractSockets),
+        (is_before(9) && has(Family::Unix), Gap::UnixSockets),
+    ];
+    gaps.into_iter().filter_map(|(is_open, gap)| is_open.then_some(gap)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gaps(name: &str, landlock_abi: Option<u32>, system_calls: bool) -> Vec<Gap> {
+        let profile = Profile::named(name).unwrap();
+        of(profile, profile.families, InForce { landlock_abi, system_calls })
+    }
+
+    #[test]
+    fn each_kernel_leaves_open_what_neither_landlock_nor_the_filter_confines() {
+        assert_eq!(gaps("softhsm2", Some(1), true), []);
+        assert_eq!(gaps("softhsm2", None, true), [Gap::Files]);
+        assert_eq!(gaps("opensc", Some(9), true), []);
+        assert_eq!(gaps("opensc", Some(7), true), [Gap::UnixSockets]);
+        assert_eq!(gaps("opensc", Some(2), true), [Gap::AbstractSockets, Gap::UnixSockets]);
+        let network = [Gap::TcpPorts, Gap::DeviceCommands, Gap::AbstractSockets, Gap::UnixSockets];
+        assert_eq!(gaps("luna", Some(3), true), network);
+        let without_a_filter =
+            [Gap::SystemCalls, Gap::Truncation, Gap::TcpPorts, Gap::DeviceCommands, Gap::Signals, Gap::AbstractSockets];
+        assert_eq!(gaps("softhsm2", Some(2), false), [&without_a_filter[..], &[Gap::UnixSockets]].concat());
+        assert_eq!(gaps("softhsm2", Some(9), false), [Gap::SystemCalls]);
+    }
+}

@@ -1,0 +1,215 @@
+//! From a profile's places to paths of this host, by environment and configuration as the module will see them.
+
+use std::env;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{Family, Profile, Store};
+
+/// Where SoftHSM2 keeps its tokens when its configuration does not say.
+const SOFTHSM_TOKENS: [&str; 2] = ["/var/lib/softhsm", "/usr/local/var/lib/softhsm"];
+
+/// Where SoftHSM2 looks for its configuration, in its order.
+const SOFTHSM_CONFIGURATION: [&str; 4] =
+    ["$SOFTHSM2_CONF", "~/.config/softhsm2/softhsm2.conf", "/etc/softhsm2.conf", "/etc/softhsm/softhsm2.conf"];
+
+/// Where kryoptic looks for its configuration, in its order.
+const KRYOPTIC_CONFIGURATION: [&str; 5] = [
+    "$KRYOPTIC_CONF",
+    "$XDG_CONFIG_HOME/kryoptic/token.conf",
+    "~/.config/kryoptic/token.conf",
+    "/etc/kryoptic/token.conf",
+    "/usr/local/etc/kryoptic/token.conf",
+];
+
+/// The paths that a list of places stands for here.
+pub(crate) fn paths(places: &[&str]) -> Vec<PathBuf> {
+    places.iter().filter_map(|place| path(place)).collect()
+}
+
+/// Directories that the loader searches because the user said so.
+pub(crate) fn library_directories() -> Vec<PathBuf> {
+    env::var_os("LD_LIBRARY_PATH")
+        .map(|list| env::split_paths(&list).filter(|path| path.is_absolute()).collect())
+        .unwrap_or_default()
+}
+
+/// Where the module's configuration says that its tokens are, to read and write.
+pub(crate) fn stores(profile: &Profile) -> Vec<PathBuf> {
+    match profile.store {
+        Store::Fixed | Store::Tpm => Vec::new(),
+        Store::SoftHsm => softhsm(),
+        Store::Kryoptic => kryoptic(),
+    }
+}
+
+/// Where a module looks for tokens that are files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenStore {
+    /// The variable that names the configuration.
+    pub variable: &'static str,
+    /// The configuration that the module reads; `None` where there is none.
+    pub configuration: Option<PathBuf>,
+    /// The directories of the tokens.
+    pub directories: Vec<PathBuf>,
+}
+
+/// Where a module of this profile looks for its tokens, where those are files.
+#[must_use]
+pub fn token_store(profile: &Profile) -> Option<TokenStore> {
+    match profile.store {
+        Store::SoftHsm => {
+            let configuration = paths(&SOFTHSM_CONFIGURATION).into_iter().find(|path| path.exists());
+            Some(TokenStore { variable: "SOFTHSM2_CONF", configuration, directories: softhsm() })
+        }
+        Store::Kryoptic => {
+            let configuration = paths(&KRYOPTIC_CONFIGURATION).into_iter().find(|path| path.exists());
+            Some(TokenStore { variable: "KRYOPTIC_CONF", configuration, directories: kryoptic() })
+        }
+        Store::Tpm => {
+            let named = paths(&["$TPM2_PKCS11_STORE"]);
+            let usual = paths(&[
+                "/etc/tpm2_pkcs11",
+                "$XDG_DATA_HOME/tpm2-pkcs11",
+                "~/.local/share/tpm2-pkcs11",
+                "~/.tpm2_pkcs11",
+            ]);
+            // Releases differ in where else they look, and in what order.
+            let existing: Vec<PathBuf> = usual.iter().filter(|path| path.exists()).cloned().collect();
+            let first = [named, existing, usual].into_iter().find(|paths| !paths.is_empty());
+            let directories = first.unwrap_or_default();
+            Some(TokenStore { variable: "TPM2_PKCS11_STORE", configuration: None, directories })
+        }
+        Store::Fixed => None,
+    }
+}
+
+/// Where the module writes its log, as its configuration says. The file is made where it is missing, since a sandbox knows
+/// files that are there alone.
+pub(crate) fn logs(profile: &Profile) -> Vec<PathBuf> {
+    if profile.store != Store::SoftHsm {
+        return Vec::new();
+    }
+    let log = configuration(&SOFTHSM_CONFIGURATION).and_then(|text| setting(&text, "log.file"));
+    let log = log.filter(|path| {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        path.is_absolute() && File::options().append(true).create(true).mode(0o600).open(path).is_ok()
+    });
+    log.into_iter().collect()
+}
+
+/// The sockets that the module may open here.
+pub(crate) fn families(profile: &Profile) -> Vec<Family> {
+    let simulator =
+        |variable: &str| env::var(variable).is_ok_and(|tcti| ["swtpm", "mssim"].iter().any(|name| tcti.contains(name)));
+    let mut families = profile.families.to_vec();
+    if profile.store == Store::Tpm && ["TPM2_PKCS11_TCTI", "TPM2TOOLS_TCTI", "TCTI"].into_iter().any(simulator) {
+        families.extend([Family::Internet, Family::Netlink]);
+    }
+    families
+}
+
+fn path(place: &str) -> Option<PathBuf> {
+    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(below) = place.strip_prefix("~/") {
+        // As libraries do that find no variable: whoever this is by the system's word.
+        let known = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.dir);
+        return variable("HOME").or_else(known).map(|home| home.join(below));
+    }
+    let Some(named) = place.strip_prefix('$') else { return Some(place.into()) };
+    match named.split_once('/') {
+        Some((name, below)) => variable(name).map(|start| start.join(below)),
+        None => variable(named),
+    }
+}
+
+/// The first of a module's usual configuration files that is there.
+fn configuration(places: &[&str]) -> Option<String> {
+    paths(places).into_iter().find_map(|path| read(&path).ok())
+}
+
+/// A variable may name anything, a device too.
+fn read(path: &Path) -> io::Result<String> {
+    const LIMIT: u64 = 1 << 20;
+    let mut text = String::new();
+    File::open(path)?.take(LIMIT).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn softhsm() -> Vec<PathBuf> {
+    let directory = configuration(&SOFTHSM_CONFIGURATION).and_then(|text| token_directory(&text));
+    directory.map_or_else(|| SOFTHSM_TOKENS.map(PathBuf::from).to_vec(), |directory| vec![directory])
+}
+
+/// `directories.tokendir` of softhsm2.conf(5).
+fn token_directory(text: &str) -> Option<PathBuf> {
+    setting(text, "directories.tokendir")
+}
+
+/// The path of a setting of softhsm2.conf(5); the last one counts.
+fn setting(text: &str, name: &str) -> Option<PathBuf> {
+    let mut settings = text.lines().rev().filter_map(|line| line.split('#').next()?.split_once('='));
+    let found = settings.find(|(key, _)| key.trim() == name);
+    found.map(|(_, value)| PathBuf::from(value.trim())).filter(|path| !path.as_os_str().is_empty())
+}
+
+fn kryoptic() -> Vec<PathBuf> {
+    // A database may stand in place of the configuration.
+    let database = path("$KRYOPTIC_CONF").filter(|path| path.extension().is_some_and(|extension| extension == "sql"));
+    let databases =
+        database.map(|path| vec![path]).or_else(|| configuration(&KRYOPTIC_CONFIGURATION).map(|text| databases(&text)));
+    // SQLite writes its journal beside the file.
+    databases.unwrap_or_default().into_iter().filter_map(|file| directory_of(&file)).collect()
+}
+
+/// Each slot's `dbargs` of kryoptic's token.conf.
+fn databases(text: &str) -> Vec<PathBuf> {
+    let Ok(document) = DeTable::parse(text) else { return Vec::new() };
+    let Some(DeValue::Array(slots)) = document.get_ref().get("slots").map(Spanned::get_ref) else { return Vec::new() };
+    let arguments = slots.iter().filter_map(|slot| match slot.get_ref() {
+        DeValue::Table(slot) => slot.get("dbargs")?.get_ref().as_str(),
+        _ => None,
+    });
+    arguments.map(|arguments| nss_directory(arguments).unwrap_or_else(|| arguments.into())).collect()
+}
+
+/// The directory of NSS's form, `configDir='/etc/pki/nssdb' ...`, with a file in it to stand for all.
+fn nss_directory(arguments: &str) -> Option<PathBuf> {
+    let value = arguments.split_once("configDir=")?.1;
+    let end = value.get(1..)?.find(['\'', '"'])?;
+    value.get(1..=end).map(|directory| Path::new(directory.trim_start_matches("sql:")).join("key4.db"))
+}
+
+fn directory_of(file: &Path) -> Option<PathBuf> {
+    let parent = file.parent()?;
+    Some(if parent.as_os_str().is_empty() { ".".into() } else { parent.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn softhsms_tokens_are_where_its_configuration_says() {
+        let text = "# directories.tokendir = /no\nlog.level = ERROR\ndirectories.tokendir = /srv/my tokens/  # here\n";
+        assert_eq!(token_directory(text), Some("/srv/my tokens/".into()));
+        assert_eq!(token_directory("objectstore.backend = file\n"), None);
+        assert_eq!(token_directory("directories.tokendir =\n"), None);
+    }
+
+    #[test]
+    fn kryoptics_databases_are_where_its_configuration_says() {
+        let text = "[[slots]]\nslot = 1\ndbtype = \"sqlite\"\ndbargs = \"/a/b.sql\"\n[[slots]]\nslot = 2\n\
+                    dbargs = \"configDir='sql:/etc/nss' certPrefix='x'\"\n[[slots]]\nslot = 3\n";
+        assert_eq!(databases(text), [Path::new("/a/b.sql"), Path::new("/etc/nss/key4.db")]);
+        assert!(databases("not TOML").is_empty());
+        for odd in ["configDir=", "configDir='", "configDir=é'", "configDir=''"] {
+            nss_directory(odd);
+        }
+        assert_eq!(directory_of(Path::new("token.sql")), Some(".".into()));
+    }
+}

@@ -1,0 +1,308 @@
+//! The loop on the socket: takes connections, judges who made them, and ends when it is told to.
+
+use std::convert::Infallible;
+use std::io;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use governor::clock::{Clock as _, MonotonicClock};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::HashMapStateStore;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{NotUntil, Quota, RateLimiter};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::access::{Access, Peer, Rules, Strangers};
+use super::http::client_stream::Shared;
+use super::http::connections::{Connection, Connections};
+use super::http::custody_report::CustodyReport;
+use super::listener::Listening;
+use super::metrics::Metrics;
+use super::pool::plan::action::Refusal;
+use super::pool::{Pool, Task};
+use crate::cba::Version;
+use crate::config::Config;
+use crate::error::Kind;
+use crate::policy::Policy;
+use crate::problem::Problem;
+
+mod client_stream;
+mod connections;
+mod custody_report;
+mod routes;
+
+/// How long a request's header may take, and a connection may be idle.
+const HEADER_TIME: Duration = Duration::from_secs(15);
+
+/// The longest header of a request, in bytes.
+const HEADER_LIMIT: usize = 16 << 10;
+
+/// How long the token may take to be asked whether it is there.
+const PROBE_TIME: Duration = Duration::from_secs(5);
+
+/// How long what was found then holds.
+const PROBE_HOLDS: Duration = Duration::from_secs(5);
+
+/// For requests that were sent before the end was known, and are not yet read.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// For the last bytes of an answer to a client that is slow to read it.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// What requests are answered from.
+#[derive(Debug)]
+pub(super) struct Agent {
+    pub(super) pool: Pool,
+    pub(super) metrics: Metrics,
+    pub(super) strangers: Strangers,
+    pub(super) config: Answers,
+    rules: Rules,
+    limiter: Limiter,
+    total_limiter: TotalLimiter,
+    /// What the last probe found, and when.
+    probed: Mutex<Option<(Instant, Option<Refusal>)>>,
+    custody: CustodyReport,
+    connections: Arc<Connections>,
+    draining: AtomicBool,
+}
+
+/// What of the configuration the answers depend on.
+#[derive(Clone, Debug)]
+pub(super) struct Answers {
+    /// What is signed where nothing is asked for.
+    pub(super) version: Version,
+    pub(super) request_timeout: Duration,
+    pub(super) metrics_file: Option<PathBuf>,
+    pub(super) policy: Policy,
+    /// Requests in a second: of each user, and of all users together.
+    rates: (NonZeroU32, NonZeroU32),
+}
+
+impl Answers {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            version: config.sign.version,
+            request_timeout: config.serve.request_timeout,
+            metrics_file: config.serve.metrics_file.clone(),
+            policy: config.policy.clone(),
+            rates: (config.serve.rate_limit_per_second, config.serve.total_rate_limit_per_second),
+        }
+    }
+}
+
+type Limiter = RateLimiter<u32, HashMapStateStore<u32>, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
+
+type TotalLimiter = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
+
+/// Users whose last requests are remembered, before those are forgotten that matter no more.
+const USERS: usize = 1024;
+
+impl Agent {
+    pub(super) fn new(pool: Pool, metrics: Metrics, rules: Rules, config: Answers, connections: usize) -> Arc<Self> {
+        let (each, total) = (Quota::per_second(config.rates.0), Quota::per_second(config.rates.1));
+        let limiter = RateLimiter::new(each, HashMapStateStore::default(), MonotonicClock);
+        Arc::new(Self {
+            pool,
+            metrics,
+            rules,
+            config,
+            limiter,
+            total_limiter: RateLimiter::direct_with_clock(total, MonotonicClock),
+            strangers: Strangers::default(),
+            probed: Mutex::new(None),
+            custody: CustodyReport::default(),
+            connections: Connections::new(connections),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more request of a user; those for payloads also against the rate of all users together.
+    pub(super) fn limit(&self, uid: u32, is_for_payload: bool) -> Result<(), Problem> {
+        if self.limiter.len() > USERS {
+            self.limiter.retain_recent();
+        }
+        let refuse = |wait: NotUntil<std::time::Instant>, reason, detail: &str| {
+            self.metrics.refused(reason);
+            Problem::new("rate_limited").detail(detail).retry_after(wait.wait_time_from(MonotonicClock.now()))
+        };
+        self.limiter.check_key(&uid).map_err(|wait| refuse(wait, "rate_limited", "rate_limit_per_second"))?;
+        if is_for_payload {
+            let refuse = |wait| refuse(wait, "total_rate_limited", "total_rate_limit_per_second");
+            self.total_limiter.check().map_err(refuse)?;
+        }
+        Ok(())
+    }
+
+    /// Why a peer gets nothing, or may look and not ask.
+    pub(super) fn why_refused(&self, peer: &Peer) -> String {
+        self.rules.why_refused(peer)
+    }
+
+    /// Whether a worker is logged in with a valid certificate, and the token answered within the last seconds.
+    pub(super) async fn ready(&self) -> Result<(), Problem> {
+        self.probe().await.map_err(|refusal| Problem::of(refusal.kind, refusal.retry_after).unavailable())
+    }
+
+    /// Why the agent is not ready, as far as that is known without asking the token.
+    pub(super) fn why_not_ready(&self) -> Problem {
+        let starting = Refusal { kind: Kind::NotFound, retry_after: Some(Duration::from_secs(1)) };
+        let refusal = self.pool.view().trouble.unwrap_or(starting);
+        Problem::of(refusal.kind, refusal.retry_after).unavailable()
+    }
+
+    /// The metrics as they are now.
+    pub(super) async fn metrics_text(&self) -> prometheus::Result<Vec<u8>> {
+        let ready = self.probe().await.is_ok();
+        self.metrics.text(&self.pool.view(), ready, !self.pool.audit_has_failed())
+    }
+
+    async fn probe(&self) -> Result<(), Refusal> {
+        if self.pool.audit_has_failed() {
+            return Err(Refusal { kind: Kind::AuditUnavailable, retry_after: Some(PROBE_HOLDS) });
+        }
+        let view = self.pool.view();
+        if !view.is_up {
+            let starting = Refusal { kind: Kind::TokenFailed, retry_after: Some(Duration::from_secs(1)) };
+            return Err(view.trouble.unwrap_or(starting));
+        }
+        // All are at work, within their time: that says nothing against the token, and none can be asked.
+        if self.pool.is_proven() || self.pool.is_at_work() {
+            return Ok(());
+        }
+        // One asks, and those who come meanwhile hear the same.
+        let mut probed = self.probed.lock().await;
+        if let Some((when, result)) = *probed {
+            if when.elapsed() < PROBE_HOLDS && (result.is_some() || self.pool.is_proven()) {
+                return result.map_or(Ok(()), Err);
+            }
+        }
+        let result = self.pool.submit(Task::Probe).answer(Instant::now() + PROBE_TIME).await;
+        let refusal = result.err().filter(|_| !self.pool.is_at_work());
+        *probed = Some((Instant::now(), refusal));
+        refusal.map_or(Ok(()), Err)
+    }
+}
+
+/// Serves until `end` says that it is over, and then until everything in hand is answered.
+pub(super) async fn run(agent: &Arc<Agent>, listening: &Listening, mut end: watch::Receiver<bool>) -> io::Result<()> {
+    let listener = listening.listener.try_clone()?;
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+    let mut tasks = JoinSet::new();
+    let ended = end.clone();
+    loop {
+        let take_one = async {
+            agent.connections.room().await;
+            listener.accept().await
+        };
+        tokio::select! {
+            taken = take_one => match taken {
+                Ok((stream, _)) => take(agent, stream, &mut tasks, &ended),
+                Err(error) => cannot_take(&error).await,
+            },
+            Some(_) = tasks.join_next() => {}
+            _ = end.wait_for(|ended| *ended) => break,
+        }
+    }
+    agent.draining.store(true, Ordering::Relaxed);
+    let listener = listener.into_std()?;
+    // Our path is gone by now; whoever connected before is in the kernel's queue, and is served. A socket of systemd's
+    // stays, and its queue is the next agent's.
+    while let (true, Ok((stream, _))) = (listening.is_own(), listener.accept()) {
+        stream.set_nonblocking(true)?;
+        take(agent, UnixStream::from_std(stream)?, &mut tasks, &ended);
+    }
+    drop(listener);
+    while tasks.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// The system has no descriptor left, or the client is gone already. Only time helps against the first.
+async fn cannot_take(error: &io::Error) {
+    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
+        return;
+    }
+    tracing::warn!("cannot take a connection: {error}");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+fn take(agent: &Arc<Agent>, stream: UnixStream, tasks: &mut JoinSet<()>, end: &watch::Receiver<bool>) {
+    let peer = match Peer::of(&stream) {
+        Ok(peer) => peer,
+        Err(error) => {
+            agent.metrics.refused("unknown");
+            tracing::warn!("refused: the kernel does not say who connects: {error}");
+            return;
+        }
+    };
+    let access = agent.rules.judge(&peer);
+    let connection = agent.connections.enter(peer.uid, access);
+    agent.metrics.connections(agent.connections.count());
+    let (agent, end) = (Arc::clone(agent), end.clone());
+    tasks.spawn(async move {
+        let metrics = Arc::clone(&agent);
+        serve(agent, peer, access, stream, connection, end).await;
+        metrics.metrics.connections(metrics.connections.count());
+    });
+}
+
+/// The connection that a request came by.
+#[derive(Clone, Copy)]
+pub(super) struct Client<'a> {
+    connection: &'a Connection,
+    stream: &'a Shared,
+}
+
+async fn serve(
+    agent: Arc<Agent>,
+    peer: Peer,
+    access: Access,
+    stream: UnixStream,
+    connection: Connection,
+    mut end: watch::Receiver<bool>,
+) {
+    let stream = Shared::new(stream);
+    let service = service_fn(|request| {
+        let (agent, peer, client) = (&agent, &peer, Client { connection: &connection, stream: &stream });
+        async move { Ok::<_, Infallible>(routes::answer(agent, (peer, access), client, request).await) }
+    });
+    let mut http = http1::Builder::new();
+    // A client may say that it has sent all, as `nc -N` does, and wait for its answer.
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEADER_LIMIT).half_close(true);
+    let mut served = pin!(http.serve_connection(TokioIo::new(stream.clone()), service));
+    tokio::select! {
+        _ = served.as_mut() => return,
+        () = connection.leave.notified() => return,
+        _ = end.wait_for(|ended| *ended) => {}
+    }
+    if !connection.is_busy() {
+        // What was sent before the end was known is read and answered now; the answer closes the connection.
+        tokio::select! {
+            biased;
+            _ = served.as_mut() => return,
+            () = tokio::time::sleep(LINGER) => {}
+        }
+    }
+    served.as_mut().graceful_shutdown();
+    tokio::select! {
+        biased;
+        _ = served.as_mut() => return,
+        () = connection.idle() => {}
+    }
+    // Answered, or never whole: nobody is waited for who does not read, or does not go on.
+    let _ = tokio::time::timeout(FLUSH, served).await;
+}

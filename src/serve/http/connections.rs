@@ -1,0 +1,251 @@
+//! The open connections: how many there may be, and which one goes when there is no room for another.
+//!
+//! Only a request that has arrived as a whole keeps its connection; of all others strangers' go first, then those of the
+//! user who has most, the oldest first. So neither idle nor half-sent requests can keep anybody out. One that came a
+//! moment ago may have its request still in the kernel, and stays; where there are no others, the next has to wait. A user
+//! who has a whole share already makes room among their own, at once, and has nobody else wait.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::serve::access::Access;
+
+/// How long a connection may take until its request counts as not yet sent.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// How many one user may have without having to make room among their own.
+const SHARE: usize = 1024;
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Connections {
+    most: usize,
+    fresh: Duration,
+    open: Mutex<Open>,
+    /// Told when one leaves or has been answered.
+    eased: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    users: HashMap<User, BTreeMap<u64, Entry>>,
+}
+
+/// Whose a connection is. All peers that get nothing share one entry: one user can have thousands of user IDs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum User {
+    Stranger,
+    Served(u32),
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Requests in hand.
+    busy: usize,
+    /// When it was made, or last answered.
+    touched: Instant,
+    leave: Arc<Notify>,
+    /// Told when no request is in hand any more.
+    idle: Arc<Notify>,
+}
+
+/// One of them, which leaves when dropped.
+#[derive(Debug)]
+pub(super) struct Connection {
+    all: Arc<Connections>,
+    place: Place,
+    /// Told when it must make room.
+    pub(super) leave: Arc<Notify>,
+    idle: Arc<Notify>,
+}
+
+/// A request in hand, until dropped.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Connections>, Place);
+
+/// Where a connection is among all.
+type Place = (User, u64);
+
+impl Connections {
+    pub(super) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { most: most.max(1), fresh: FRESH, open: Mutex::default(), eased: Notify::new() })
+    }
+
+    /// Waits until there is room for one more, which may cost another its place.
+    pub(super) async fn room(&self) {
+        while !self.make_room() {
+            // A connection also ceases to be fresh, which nobody tells.
+            let _ = tokio::time::timeout(self.fresh, self.eased.notified()).await;
+        }
+    }
+
+    /// Takes one more in.
+    pub(super) fn enter(self: &Arc<Self>, uid: u32, access: Access) -> Connection {
+        let mut open = self.lock();
+        let user = if access == Access::None { User::Stranger } else { User::Served(uid) };
+        if open.users.get(&user).is_some_and(|own| own.len() >= SHARE) {
+            open.dismiss(user, Duration::ZERO);
+        }
+        open.next += 1;
+        let number = open.next;
+        let (leave, idle) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let shared = (Arc::clone(&leave), Arc::clone(&idle));
+        let entry = Entry { busy: 0, touched: Instant::now(), leave: shared.0, idle: shared.1 };
+        open.users.entry(user).or_default().insert(number, entry);
+        Connection { all: Arc::clone(self), place: (user, number), leave, idle }
+    }
+
+    fn make_room(&self) -> bool {
+        let mut open = self.lock();
+        open.count() < self.most || open.make_room(self.fresh)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.lock().count()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    fn count(&self) -> usize {
+        self.users.values().map(BTreeMap::len).sum()
+    }
+
+    fn entry(&mut self, (user, number): Place) -> Option<&mut Entry> {
+        self.users.get_mut(&user)?.get_mut(&number)
+    }
+
+    fn forget(&mut self, (user, number): Place) -> Option<Entry> {
+        let own = self.users.get_mut(&user)?;
+        let entry = own.remove(&number);
+        if own.is_empty() {
+            self.users.remove(&user);
+        }
+        entry
+    }
+
+    /// Has one leave.
+    fn make_room(&mut self, fresh: Duration) -> bool {
+        let mut users: Vec<(User, usize)> = self.users.iter().map(|(user, own)| (*user, own.len())).collect();
+        users.sort_by_key(|(user, count)| (*user != User::Stranger, usize::MAX - count));
+        users.into_iter().any(|(user, _)| self.dismiss(user, fresh))
+    }
+
+    /// Has a user's oldest leave that is neither busy nor fresh. It is forgotten at once, though its task takes a moment to
+    /// end.
+    fn dismiss(&mut self, user: User, fresh: Duration) -> bool {
+        let Some(own) = self.users.get(&user) else { return false };
+        let now = Instant::now();
+        let idle = own.iter().filter(|(_, entry)| entry.busy == 0 && now.duration_since(entry.touched) >= fresh);
+        let Some(number) = idle.min_by_key(|(_, entry)| entry.touched).map(|(number, _)| *number) else { return false };
+        if let Some(entry) = self.forget((user, number)) {
+            entry.leave.notify_one();
+        }
+        true
+    }
+}
+
+impl Connection {
+    /// A request has arrived, and is in hand until the result is dropped.
+    pub(super) fn begin(&self) -> Busy {
+        if let Some(entry) = self.all.lock().entry(self.place) {
+            entry.busy += 1;
+        }
+        Busy(Arc::clone(&self.all), self.place)
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.all.lock().entry(self.place).is_some_and(|entry| entry.busy > 0)
+    }
+
+    /// Waits until no request is in hand.
+    pub(super) async fn idle(&self) {
+        while self.is_busy() {
+            self.idle.notified().await;
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.all.lock().forget(self.place);
+        self.all.eased.notify_one();
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut open = self.0.lock();
+        if let Some(entry) = open.entry(self.1) {
+            (entry.busy, entry.touched) = (entry.busy.saturating_sub(1), Instant::now());
+            if entry.busy == 0 {
+                entry.idle.notify_one();
+            }
+        }
+        self.0.eased.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections(most: usize) -> Arc<Connections> {
+        let fresh = Duration::ZERO;
+        Arc::new(Connections { most, fresh, open: Mutex::default(), eased: Notify::new() })
+    }
+
+    #[test]
+    fn refused_users_connections_close_first_then_the_oldest_of_the_busiest_user() {
+        let all = connections(4);
+        let held = [(1, Access::Ask), (2, Access::Ask), (2, Access::Ask), (9, Access::None)]
+            .map(|(uid, access)| all.enter(uid, access));
+        let left = |number: usize| all.lock().entry(held[number].place).is_none();
+        assert!(all.make_room() && left(3));
+        let _one = all.enter(1, Access::Ask);
+        let _two = all.enter(2, Access::Ask);
+        assert!(all.make_room() && left(1) && !left(0) && !left(2));
+    }
+
+    #[test]
+    fn a_connection_with_a_request_is_kept_and_a_new_one_for_a_while() {
+        let all = connections(1);
+        let one = all.enter(1, Access::Ask);
+        let busy = one.begin();
+        assert!(!all.make_room());
+        drop(busy);
+        assert!(all.make_room());
+        let all = Connections::new(1);
+        let _fresh = all.enter(1, Access::Ask);
+        assert!(!all.make_room());
+    }
+
+    #[test]
+    fn a_user_with_a_full_share_makes_room_among_their_own() {
+        let all = Connections::new(SHARE * 4);
+        let held: Vec<Connection> = (0..SHARE + 10).map(|_| all.enter(1, Access::Ask)).collect();
+        let _other = all.enter(2, Access::Ask);
+        assert_eq!(all.count(), SHARE + 1);
+        assert!(held[..10].iter().all(|connection| all.lock().entry(connection.place).is_none()));
+        drop(held);
+        assert_eq!((all.count(), all.lock().users.len()), (1, 1));
+    }
+
+    #[test]
+    fn all_refused_user_ids_have_one_share_together() {
+        let all = Connections::new(SHARE * 4);
+        let served = all.enter(1, Access::Look);
+        let strangers: Vec<Connection> =
+            (0..u32::try_from(SHARE).unwrap() + 10).map(|at| all.enter(100_000 + at, Access::None)).collect();
+        assert_eq!(all.count(), SHARE + 1);
+        assert!(strangers[..10].iter().all(|connection| all.lock().entry(connection.place).is_none()));
+        assert!(all.lock().entry(served.place).is_some());
+    }
+}

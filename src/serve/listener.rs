@@ -1,0 +1,208 @@
+//! The listening socket: made behind a closed door, moved into place under a lock, and taken away at the end.
+
+use std::fs::{self, DirBuilder, File, Metadata};
+use std::io;
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, chmodat, chownat, flock, renameat};
+
+use crate::client;
+use crate::error::{Error, Kind, Result};
+use crate::modules;
+use crate::os::descriptors;
+use crate::settings::paths::LONGEST_SOCKET;
+use crate::text::shell::quoted_path;
+
+/// Connections that may wait to be taken.
+const BACKLOG: i32 = 1024;
+
+/// A socket that is listened on.
+#[derive(Debug)]
+pub(super) struct Listening {
+    pub(super) listener: UnixListener,
+    /// `None` for a socket that systemd owns.
+    own: Option<Own>,
+}
+
+#[derive(Debug)]
+struct Own {
+    path: PathBuf,
+    /// Device and inode, by which it is known again.
+    identity: (u64, u64),
+    /// Held until the process ends, so that no other agent takes the path.
+    _lock: File,
+}
+
+impl Listening {
+    /// Takes over the socket that systemd made (sd_listen_fds(3)); `None` where there is none.
+    ///
+    /// # Errors
+    /// When it hands over several, or something else than a listening Unix socket.
+    pub(super) fn activated() -> Result<Option<Self>> {
+        let refuse = |what: String| Error::new(Kind::Config, format!("socket activation: {what}"));
+        let mut numbers: Vec<RawFd> = sd_notify::listen_fds().map_err(|error| refuse(error.to_string()))?.collect();
+        let Some(number) = numbers.pop() else { return Ok(None) };
+        if !numbers.is_empty() {
+            return Err(refuse("one socket is taken, and there are several".into())
+                .hint("one ListenStream= with one path in the .socket unit"));
+        }
+        let file = descriptors::take(number).map_err(|error| refuse(error.to_string()))?;
+        let listens = rustix::net::sockopt::socket_acceptconn(&file).unwrap_or(false);
+        let is_unix =
+            rustix::net::sockopt::socket_domain(&file).is_ok_and(|domain| domain == rustix::net::AddressFamily::UNIX);
+        if !listens || !is_unix {
+            return Err(refuse("what was handed over is no listening Unix socket".into())
+                .hint("ListenStream= must name a path; Accept= must be no"));
+        }
+        Ok(Some(Self { listener: UnixListener::from(std::os::fd::OwnedFd::from(file)), own: None }))
+    }
+
+    /// Makes the socket at its path, with mode 0660 and its group; no moment at which anybody else could connect.
+    ///
+    /// # Errors
+    /// When another agent has it, something else is there, or the directory is not safe.
+    pub(super) fn bind(path: &Path, group: Option<u32>) -> Result<Self> {
+        let shown = path.display();
+        let failed = |what: &str, error: io::Error| Error::new(Kind::Config, format!("{what} {shown}: {error}"));
+        let (Some(directory), Some(_)) = (path.parent(), path.file_name()) else {
+            return Err(Error::new(Kind::Config, format!("the socket's path {shown} names no file")));
+        };
+        if path.as_os_str().len() > LONGEST_SOCKET {
+            let message = format!("the socket's path has {} bytes", path.as_os_str().len());
+            return Err(
+                Error::new(Kind::Config, message).hint(format!("no client can name more than {LONGEST_SOCKET}"))
+            );
+        }
+        make_directory(directory).map_err(|error| {
+            failed("cannot make the directory of", error).hint(format!("mkdir -p {}", quoted_path(directory)))
+        })?;
+        if let Some(how) = modules::writable_by_others(directory) {
+            // No payload is at stake, only who answers; and a container's shared volume is open to all by its nature.
+            tracing::warn!("others could put a socket of their own in the place of {shown}: {how}");
+        }
+        check_kind(path)?;
+        let lock = lock(path)?;
+        check_free(path)?;
+        let listener = bind_closed(directory, group, path).map_err(|error| {
+            let hint = "the agent's user must be able to write the directory, and be in the group that the socket gets";
+            failed("cannot make the socket", error).hint(hint)
+        })?;
+        let made = fs::symlink_metadata(path).map_err(|error| failed("cannot look at", error))?;
+        Ok(Self { listener, own: Some(Own { path: path.to_owned(), identity: identity(&made), _lock: lock }) })
+    }
+
+    /// Whether the path is our own, and not systemd's.
+    pub(super) fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// Takes the path away, so that nobody connects any more; what has connected is still there to be taken.
+    pub(super) fn close_door(&self) {
+        if let Some(own) = &self.own {
+            let is_ours = fs::symlink_metadata(&own.path).is_ok_and(|found| identity(&found) == own.identity);
+            if is_ours {
+                let _ = fs::remove_file(&own.path);
+            }
+        }
+    }
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Only the last part, and closed to others but for the way through.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o755).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The lock beside the socket; it stays behind, since taking it away would let two agents hold two of them.
+fn lock(path: &Path) -> Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let failed = |error: io::Error| {
+        Error::new(Kind::Config, format!("cannot make the lock {}: {error}", Path::new(&name).display()))
+            .hint("the agent's user must be able to write the socket's directory")
+    };
+    let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default();
+    let mut open = File::options();
+    let file = open.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(&name);
+    let file = file.map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(in_use(path)),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+fn in_use(path: &Path) -> Error {
+    Error::new(Kind::Unexpected, format!("another agent serves {}", path.display()))
+        .hint(format!("`cba-agent health --socket {}` asks it how it is; end it first", quoted_path(path)))
+}
+
+fn refuse(what: String) -> Error {
+    Error::new(Kind::Config, what).hint("end what serves it, or remove it after a look at it")
+}
+
+/// Nothing but a socket may be replaced; whether there is one.
+fn check_kind(path: &Path) -> Result<bool> {
+    let shown = path.display();
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(refuse(format!("cannot look at {shown}: {error}"))),
+        Ok(found) if !found.file_type().is_socket() => Err(refuse(format!("{shown} is there and is no socket"))),
+        Ok(_) => Ok(true),
+    }
+}
+
+/// Only a socket on which nobody answers may be replaced.
+fn check_free(path: &Path) -> Result<()> {
+    let shown = path.display();
+    if !check_kind(path)? {
+        return Ok(());
+    }
+    match client::connect(path, Duration::from_secs(1)) {
+        Ok(_) => Err(in_use(path)),
+        // Its queue is full, so somebody has it.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(in_use(path)),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) => Err(refuse(format!("cannot tell whether anybody serves {shown}: {error}"))),
+    }
+}
+
+/// Binds in a directory that nobody else can enter, gives mode and group there, and moves the socket out.
+fn bind_closed(directory: &Path, group: Option<u32>, path: &Path) -> io::Result<UnixListener> {
+    let closed = directory.join(format!(".cba-agent.{}", std::process::id()));
+    // Left behind by a process of the same number that was killed here.
+    let _ = fs::remove_file(closed.join("s"));
+    let _ = fs::remove_dir(&closed);
+    DirBuilder::new().mode(0o700).create(&closed)?;
+    let inside = || -> io::Result<UnixListener> {
+        // By its descriptor from here on: nobody can put another directory in its place, and a socket's name is short.
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let door = rustix::fs::open(&closed, flags, Mode::empty())?;
+        let stat = rustix::fs::fstat(&door)?;
+        if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
+            return Err(io::Error::other("somebody else's directory is in the way"));
+        }
+        let listener = UnixListener::bind(format!("/proc/self/fd/{}/s", door.as_raw_fd()))?;
+        if let Some(group) = group {
+            chownat(&door, "s", None, Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        chmodat(&door, "s", Mode::from_raw_mode(0o660), AtFlags::empty())?;
+        rustix::net::listen(&listener, BACKLOG)?;
+        renameat(&door, "s", CWD, path)?;
+        Ok(listener)
+    };
+    let listener = inside();
+    let _ = fs::remove_file(closed.join("s"));
+    fs::remove_dir(&closed)?;
+    listener
+}

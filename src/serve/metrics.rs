@@ -1,0 +1,183 @@
+//! What the agent counts, in Prometheus' text format (0.0.4): on the socket, and in a file for node_exporter.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::time::Duration;
+
+use prometheus::{
+    Encoder as _, Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use super::pool::View;
+use super::pool::plan::action::{Logins, Phase};
+
+/// Seconds; a software token takes about one millisecond, a YubiKey a quarter of a second, a touch many seconds.
+const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
+
+/// States of a worker's place.
+const STATES: [&str; 5] = ["ready", "busy", "starting", "waiting", "off"];
+
+/// States of the PIN.
+const PIN_STATES: [&str; 3] = ["accepted", "refused", "untried"];
+
+/// All metrics.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    payloads: IntCounterVec,
+    whole: Histogram,
+    queue: Histogram,
+    token: Histogram,
+    queue_depth: IntGauge,
+    workers: IntGaugeVec,
+    restarts: IntCounterVec,
+    refused: IntCounterVec,
+    pin: IntGaugeVec,
+    ready: IntGauge,
+    audit: IntGauge,
+    not_after: Gauge,
+    connections: IntGauge,
+}
+
+impl Metrics {
+    /// All at zero.
+    ///
+    /// # Errors
+    /// None that can occur: names and labels stand here.
+    pub(super) fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new_custom(Some("cba_agent".into()), None)?;
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone())).map(|()| metric)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone())).map(|()| metric)
+        };
+        let gauge = |name: &str, help: &str| {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone())).map(|()| metric)
+        };
+        let seconds = |name: &str, help: &str| {
+            let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()))?;
+            registry.register(Box::new(metric.clone())).map(|()| metric)
+        };
+        let not_after = Gauge::new(
+            "certificate_not_after_timestamp_seconds",
+            "End of the certificate in use, seconds of Unix time; 0 while none was seen",
+        )?;
+        registry.register(Box::new(not_after.clone()))?;
+        let build = gauges("build_info", "Always 1; the version is a label", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let metrics = Self {
+            payloads: counters(
+                "payloads_total",
+                "Requests for payloads by version and outcome",
+                &["version", "outcome"],
+            )?,
+            whole: seconds("request_duration_seconds", "From a request for a payload to its answer")?,
+            queue: seconds("queue_duration_seconds", "How long a request waited for a worker")?,
+            token: seconds("token_duration_seconds", "How long the token took for a payload, its check included")?,
+            queue_depth: gauge("queue_depth", "Requests that wait for a worker")?,
+            workers: gauges("workers", "Workers by state", &["state"])?,
+            restarts: counters(
+                "worker_failures_total",
+                "Workers that were lost or could not start, by reason",
+                &["reason"],
+            )?,
+            refused: counters("refused_peers_total", "Connections and requests refused by who made them", &["reason"])?,
+            pin: gauges("pin_state", "1 for the state that the PIN is in", &["state"])?,
+            audit: gauge("audit_writable", "0 while the audit log cannot be written, and so no payload is handed out")?,
+            ready: gauge("ready", "1 while a worker is logged in with a valid certificate and the token answers")?,
+            connections: gauge("connections", "Open connections")?,
+            not_after,
+            registry,
+        };
+        for version in ["v1", "v2"] {
+            metrics.payloads.with_label_values(&[version, "ok"]);
+        }
+        for reason in ["not_allowed", "rate_limited", "total_rate_limited", "unknown"] {
+            metrics.refused.with_label_values(&[reason]);
+        }
+        Ok(metrics)
+    }
+
+    pub(super) fn payload(&self, version: &str, outcome: &str, whole: Duration) {
+        self.payloads.with_label_values(&[version, outcome]).inc();
+        self.whole.observe(whole.as_secs_f64());
+    }
+
+    pub(super) fn worked(&self, queue: Duration, token: Duration) {
+        self.queue.observe(queue.as_secs_f64());
+        self.token.observe(token.as_secs_f64());
+    }
+
+    pub(super) fn refused(&self, reason: &str) {
+        self.refused.with_label_values(&[reason]).inc();
+    }
+
+    pub(super) fn connections(&self, open: usize) {
+        self.connections.set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
+
+    /// The text, with the pool as it is now.
+    ///
+    /// # Errors
+    /// None that can occur: it is written to memory.
+    pub(super) fn text(&self, view: &View, ready: bool, audit: bool) -> prometheus::Result<Vec<u8>> {
+        self.queue_depth.set(i64::try_from(view.waiting).unwrap_or(i64::MAX));
+        for state in STATES {
+            let count = view.phases.iter().filter(|phase| state_of(phase) == state).count();
+            self.workers.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        for (reason, count) in &view.restarts {
+            let metric = self.restarts.with_label_values(&[*reason]);
+            metric.inc_by(count.saturating_sub(metric.get()));
+        }
+        let pin = match view.logins {
+            Logins::Stopped(_) => "refused",
+            _ if view.pin_accepted => "accepted",
+            _ => "untried",
+        };
+        for state in PIN_STATES {
+            self.pin.with_label_values(&[state]).set(i64::from(state == pin));
+        }
+        self.ready.set(i64::from(ready));
+        self.audit.set(i64::from(audit));
+        // Seconds of Unix time are far below the 53 bits that a float holds exactly.
+        #[allow(clippy::cast_precision_loss)]
+        self.not_after.set(view.held.as_ref().map_or(0.0, |held| held.certificate.not_after as f64));
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+fn state_of(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Idle(_) => "ready",
+        Phase::Busy(..) => "busy",
+        Phase::Starting | Phase::Closing => "starting",
+        Phase::Due(_) => "waiting",
+        Phase::Held | Phase::Retired => "off",
+    }
+}
+
+/// Replaces the file so that a reader sees the old text or the new. Readable to all, as the collector's user is another.
+///
+/// # Errors
+/// When the directory cannot be written.
+pub(super) fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    // The collector reads only names that end in .prom.
+    name.push(".new");
+    let new = Path::new(&name);
+    let _ = fs::remove_file(new);
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(new)?;
+    // Whatever this process's umask.
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.write_all(text)?;
+    fs::rename(new, path)
+}

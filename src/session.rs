@@ -1,0 +1,280 @@
+//! The way to a token: a module found, a worker started, a slot chosen, a user logged in, an identity chosen.
+//!
+//! The order matters: whatever can fail without a PIN fails before one is asked for, and whatever can be known of the
+//! PIN's state is known before one is sent.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::certificate::file_format::{self, HOLDS_A_PRIVATE_KEY};
+use crate::certificate::{Certificate, leaf};
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::facts::{Confinement, Library, Objects, Session, Slot, TokenId};
+use crate::identity::{self, Identity};
+use crate::selector;
+use crate::text::printable;
+use crate::worker_handle::Handle;
+use crate::worker_protocol::{Reply, Request};
+
+pub(crate) mod complete_hints;
+pub mod evidence;
+mod find_module;
+mod login;
+mod module_hints;
+mod token_store;
+
+pub use find_module::{check_module, open, open_all, open_with, profile};
+pub use login::{Failure, Login};
+
+use find_module::hint_at_the_sandbox;
+
+/// A module in a worker.
+#[derive(Debug)]
+pub struct Opened {
+    /// The worker.
+    pub handle: Handle,
+    /// The module's canonical path.
+    pub module: PathBuf,
+    /// What the module says of itself.
+    pub library: Library,
+    /// Its slots that hold tokens.
+    pub slots: Vec<Slot>,
+    /// The sandbox that it is in.
+    pub confinement: Option<Confinement>,
+}
+
+/// A session on the chosen slot.
+#[derive(Debug)]
+pub struct Reached {
+    /// The module.
+    pub opened: Opened,
+    /// The slot.
+    pub slot: Slot,
+    /// What the session offers.
+    pub session: Session,
+    /// What is left of the time.
+    pub deadline: Deadline,
+}
+
+/// Seconds of Unix time by this host's clock.
+#[must_use]
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl Opened {
+    /// Opens a session on the slot that the configuration chooses.
+    ///
+    /// # Errors
+    /// When none or several match, or the session cannot be opened.
+    pub fn reach(mut self, config: &Config, deadline: Deadline) -> Result<Reached> {
+        let none_is_here = self.slots.is_empty();
+        let slot = selector::select(&self.library, &self.slots, &config.token).map_err(|error| {
+            let error = token_store::hint_at_it(error, &self.module);
+            let error = module_hints::of_a_hidden_token(error, &self.library, &self.module);
+            let error = complete_hints::completed(error, &self.module, self.slots.first().map(|slot| slot.id));
+            if none_is_here { hint_at_the_sandbox(error, config, &self.module) } else { error }
+        })?;
+        let slot = slot.clone();
+        for other in self.slots.iter().filter(|other| other.id != slot.id) {
+            if let Some(error) = &other.error {
+                tracing::warn!("slot ID {} cannot be read: {}", other.id, printable(error));
+            }
+        }
+        let only_index = config.token.iter().all(|selector| selector.is_index_alone());
+        if only_index && !config.token.is_empty() && selector::indexed(&self.slots).count() > 1 {
+            let uri = selector::token_uri(&slot, &self.slots);
+            tracing::warn!(
+                "several tokens are here, and --slot counts them in an order that can change; this is {uri}"
+            );
+        }
+        let reply = self.handle.call(&Request::Session { slot_id: slot.id }, None, &deadline);
+        let reply = reply
+            .map_err(|error| Error::from(error).context(format_args!("cannot open a session on {}", name(&slot))))?;
+        let Reply::Session(session) = reply else {
+            return Err(self.handle.out_of_turn("opening a session").into());
+        };
+        tracing::debug!("{} in slot ID {}", name(&slot), slot.id);
+        Ok(Reached { opened: self, slot, session, deadline })
+    }
+}
+
+impl Reached {
+    /// Reads the slot once more, for the state of its PIN as it is now; `may_appear` where a token that said nothing of
+    /// itself may say it now.
+    ///
+    /// # Errors
+    /// When the worker gives no answer, or another token is in the slot.
+    pub fn read_slot_again(&mut self, may_appear: bool) -> Result<()> {
+        let Reply::Slot(slot) = self.ask(&Request::Slot)? else {
+            return Err(self.opened.handle.out_of_turn("reading the token's state").into());
+        };
+        self.take_slot(slot, may_appear)
+    }
+
+    fn take_slot(&mut self, slot: Slot, may_appear: bool) -> Result<()> {
+        let is_same = match (&self.slot.token, &slot.token) {
+            (Some(before), Some(now)) => TokenId::of_token(before) == TokenId::of_token(now),
+            (None, None) => true,
+            (None, Some(_)) => may_appear,
+            (Some(_), None) => false,
+        };
+        if !is_same {
+            return Err(Error::new(Kind::TokenRemoved, format!("{} is no longer in its slot", self.name()))
+                .hint("run the command again; `cba-agent list` shows what is there"));
+        }
+        self.slot = slot;
+        Ok(())
+    }
+
+    /// Asks the token whether it is still there and still the same, with session and login.
+    ///
+    /// # Errors
+    /// What is no longer so.
+    pub fn probe(&mut self) -> Result<()> {
+        let Reply::Slot(slot) = self.ask(&Request::Probe)? else {
+            return Err(self.opened.handle.out_of_turn("reading the token's state").into());
+        };
+        self.take_slot(slot, false)
+    }
+
+    /// Closes the session and opens another on the same slot.
+    ///
+    /// # Errors
+    /// What the module answered.
+    pub fn open_session_again(&mut self) -> Result<()> {
+        let reply = self.opened.handle.call(&Request::Session { slot_id: self.slot.id }, None, &self.deadline);
+        let context = || format!("cannot open a session on {}", self.name());
+        match reply.map_err(|error| Error::from(error).context(context()))? {
+            Reply::Session(_) => Ok(()),
+            _ => Err(self.opened.handle.out_of_turn("opening a session").into()),
+        }
+    }
+
+    /// The keys and certificates that the session sees.
+    ///
+    /// # Errors
+    /// What the token answered.
+    pub fn objects(&mut self) -> Result<Objects> {
+        match self.ask(&Request::Objects)? {
+            Reply::Objects(objects) => Ok(objects),
+            _ => Err(self.opened.handle.out_of_turn("reading keys and certificates").into()),
+        }
+    }
+
+    /// The error, whose commands of other programs name this module and slot.
+    #[must_use]
+    pub fn with_whole_commands(&self, error: Error) -> Error {
+        complete_hints::completed(error, &self.opened.module, Some(self.slot.id))
+    }
+
+    /// A hint, whose commands of other programs name this module and slot.
+    #[must_use]
+    pub fn whole_commands(&self, hint: &str) -> String {
+        complete_hints::in_hint(hint, &self.opened.module, Some(self.slot.id))
+    }
+
+    /// The identity that the configuration chooses, of what the session sees after the login.
+    ///
+    /// # Errors
+    /// When none or several match.
+    pub fn identity(&mut self, config: &Config, file: Option<Certificate>) -> Result<Identity> {
+        let objects = self.objects()?;
+        let identity = identity::choose(&objects, &config.identity, file, now()).map_err(|error| {
+            let (certificates, _) = identity::certificates(&objects);
+            let bits = certificates.iter().map(|stored| stored.certificate.bits()).max().unwrap_or_default();
+            self.hint_at_the_key(self.with_whole_commands(error.into()), bits)
+        })?;
+        report_notices(&identity);
+        Ok(identity)
+    }
+
+    /// Adds why the module may not use a key of this size.
+    pub(crate) fn hint_at_the_key(&self, error: Error, bits: usize) -> Error {
+        module_hints::of_a_large_key(error, bits, &self.opened.library, &self.opened.module)
+    }
+
+    /// Ends the worker: in good order, so that a card is logged out, unless the PIN was refused (some modules would send
+    /// a cached one again) or the module hangs; then it is killed.
+    pub fn end(self, error: Option<&Error>) {
+        match error.map(|error| error.kind) {
+            Some(kind) if kind.exit_code() == 4 || kind == Kind::TokenTimeout => drop(self.opened.handle),
+            _ => self.opened.handle.close(),
+        }
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<Reply> {
+        let reply = self.opened.handle.call(request, None, &self.deadline);
+        reply.map_err(|error| Error::from(error).context(format_args!("cannot read {}", self.name())))
+    }
+
+    /// The identity of the token.
+    #[must_use]
+    pub fn token_id(&self) -> TokenId {
+        TokenId::of(&self.slot, &self.opened.module)
+    }
+
+    /// How errors and prompts name the token.
+    #[must_use]
+    pub fn name(&self) -> String {
+        name(&self.slot)
+    }
+}
+
+/// Logs why this certificate was chosen, and the certificates of the token that cannot be used.
+pub fn report_notices(identity: &Identity) {
+    identity.notice.iter().for_each(|notice| tracing::info!("{notice}"));
+    for other in &identity.unreadable {
+        if other.is_broken() {
+            tracing::warn!("{other}");
+        } else {
+            tracing::debug!("{other}");
+        }
+    }
+}
+
+fn name(slot: &Slot) -> String {
+    match &slot.token {
+        Some(token) => format!("token '{}' (serial {})", printable(&token.label), printable(&token.serial)),
+        None => format!("the token in slot ID {}", slot.id),
+    }
+}
+
+/// Reads the certificate of a file, in any form.
+///
+/// # Errors
+/// When it cannot be read, or does not hold one certificate that is not a CA's.
+pub fn read_certificate(path: &Path) -> Result<Certificate> {
+    const LIMIT: u64 = 1 << 20;
+    let shown = path.display();
+    let failed = |error: std::io::Error| Error::new(Kind::Config, format!("cannot read {shown}: {error}"));
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(std::io::Error::other("not a regular file")));
+    }
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(LIMIT).read_to_end(&mut bytes)).map_err(failed)?;
+    let unusable = |what: String| Error::new(Kind::Config, format!("cannot use the certificate file {shown}: {what}"));
+    let file = file_format::read(&bytes)
+        .map_err(|what| unusable(format!("it is {what}")).hint(what.remedy(&shown.to_string())))?;
+    if file.has_private_key {
+        tracing::warn!("{shown} {HOLDS_A_PRIVATE_KEY}");
+    }
+    let found = leaf::find(&file.certificates);
+    found.map(|leaf| leaf.certificate).map_err(|error| {
+        let path = file_format::quoted(&shown.to_string());
+        unusable(error.to_string()).hint(format!("`cba-agent doctor --certificate {path}` looks at the file"))
+    })
+}
+
+/// Notices about a certificate that ends soon.
+pub fn warn_before_end(certificate: &Certificate, warn_before: Duration, now: u64) {
+    let left = certificate.not_after.saturating_sub(now);
+    if certificate.is_valid_at(now) && left < warn_before.as_secs() {
+        let end = crate::certificate::utc(certificate.not_after);
+        tracing::warn!("the certificate ends in {} ({end}); register its successor in time", crate::config::days(left));
+    }
+}

@@ -1,0 +1,74 @@
+//! What token and key say of themselves, collected for the custody report.
+
+use super::Reached;
+use crate::certificate::unpadded;
+use crate::custody::{Evidence, Held, KeyCopy};
+use crate::error::Result;
+use crate::facts::{Description, KeyDetail, Mechanism};
+use crate::identity::Identity;
+use crate::modules;
+use crate::worker_protocol::{Reply, Request};
+
+/// Copies of the key beyond this number are judged by the policy, but not described.
+const MAX_COPIES: usize = 8;
+
+/// What else a key and its copies say of themselves, and the certificates beside them.
+#[derive(Debug, Default)]
+pub struct Described {
+    key: Description,
+    copies: Vec<KeyDetail>,
+}
+
+impl Reached {
+    /// What can be known without a login; `module_sha256` is the digest of the module's file.
+    #[must_use]
+    pub fn evidence(&self, module_sha256: Option<String>) -> Evidence {
+        let opened = &self.opened;
+        Evidence {
+            module: opened.module.display().to_string(),
+            module_sha256,
+            module_open: modules::writable_by_others(&opened.module),
+            library: opened.library.clone(),
+            confinement: opened.confinement.clone(),
+            token: self.slot.token.clone(),
+            held: None,
+        }
+    }
+
+    /// Asks the key and its copies what else they say of themselves.
+    ///
+    /// # Errors
+    /// What the token answered.
+    pub fn describe(&mut self, identity: &Identity) -> Result<Described> {
+        let key = self.description(identity.key.handle)?;
+        let copies = identity.copies.iter().take(MAX_COPIES);
+        let copies = copies.map(|copy| Ok(self.description(copy.handle)?.detail)).collect::<Result<_>>()?;
+        Ok(Described { key, copies })
+    }
+
+    fn description(&mut self, key: u64) -> Result<Description> {
+        match self.ask(&Request::Describe { key })? {
+            Reply::Described(description) => Ok(description),
+            _ => Err(self.opened.handle.out_of_turn("reading the key").into()),
+        }
+    }
+}
+
+/// An identity with its description.
+#[must_use]
+pub fn held(identity: &Identity, mechanism: Mechanism, described: Described) -> Held {
+    let details = described.copies.into_iter().chain(std::iter::repeat(KeyDetail::default()));
+    let copies = identity.copies.iter().cloned().zip(details);
+    let certificates = described.key.certificates.iter();
+    Held {
+        key: identity.key.clone(),
+        detail: described.key.detail,
+        copies: copies.map(|(key, detail)| KeyCopy { key, detail }).collect(),
+        certificate: identity.certificate.clone(),
+        from_file: identity.from_file,
+        mechanism,
+        others: certificates.filter_map(|stored| Some(unpadded(&stored.value).ok()?.to_vec())).collect(),
+        same_id: identity.same_id.clone(),
+        unreadable: identity.unreadable.iter().filter(|one| one.is_broken()).map(ToString::to_string).collect(),
+    }
+}

@@ -1,0 +1,252 @@
+//! From a configuration to a module in a worker: found, judged, loaded.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+use super::{Opened, complete_hints, module_hints, token_store};
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::error::{Error, Explain as _, Kind, Result};
+use crate::facts::{Library, Slot};
+use crate::fault::Fault;
+use crate::modules::{self, LoadFailure};
+use crate::sandbox_profile::gaps::judge;
+use crate::sandbox_profile::paths::families;
+use crate::sandbox_profile::{InForce, Mode, Profile};
+use crate::selector::SelectError;
+use crate::text::printable;
+use crate::worker_handle::LOADING;
+use crate::worker_handle::{self, Handle, HandleError, Launch, Load, Spare};
+use crate::worker_protocol::{Reply, SandboxReport};
+
+/// Finds the module and loads it in a worker: the configured one, else the one installed module that holds an
+/// initialised token.
+///
+/// # Errors
+/// When no module, or more than one, will do.
+pub fn open(config: &Config, deadline: &Deadline) -> Result<Opened> {
+    open_with(None, config, deadline)
+}
+
+/// The same with a worker that was started before.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(spare: Option<Spare>, config: &Config, deadline: &Deadline) -> Result<Opened> {
+    if let Some(module) = &config.module {
+        let path = modules::resolve(module)?;
+        return open_module(spare, config, path, deadline);
+    }
+    // A module that hangs must not take the time of the one that holds the token.
+    let found = open_all(spare, config, modules::search()?, &Deadline::after(deadline.whole() / 3));
+    let (mut holding, mut unreadable, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    for (path, result) in found {
+        match result {
+            Ok(opened) if opened.slots.iter().any(holds_token) => holding.push(opened),
+            Ok(opened) if opened.slots.iter().any(|slot| slot.error.is_some()) => unreadable.push(opened),
+            Ok(opened) => {
+                let none = format!("{} holds no initialised token", modules::selector(&path));
+                failed.push(Error::new(Kind::NotFound, none));
+                opened.handle.close();
+            }
+            Err(error) => {
+                tracing::debug!("{}", error.message);
+                failed.push(error);
+            }
+        }
+    }
+    if holding.is_empty() {
+        holding = unreadable;
+    } else {
+        unreadable.into_iter().for_each(|opened| opened.handle.close());
+    }
+    match holding.len() {
+        1 => Ok(holding.remove(0)),
+        0 => Err(none_holds(failed)),
+        _ => Err(several_hold(holding)),
+    }
+}
+
+fn holds_token(slot: &Slot) -> bool {
+    slot.token.as_ref().is_some_and(|token| token.initialized)
+}
+
+/// A module that failed may be the one with the token, so its failure says whether another try makes sense.
+fn none_holds(failed: Vec<Error>) -> Error {
+    let kind = failed.iter().map(|error| error.kind).find(|kind| kind.retryable()).unwrap_or(Kind::NotFound);
+    let hints = failed.into_iter().map(|error| error.message).chain(SelectError::NoToken { uninitialised: 0 }.hints());
+    Error { kind, message: "no installed module holds an initialised token".into(), hints: hints.collect() }
+}
+
+fn several_hold(holding: Vec<Opened>) -> Error {
+    let choose = |opened: &Opened| {
+        let tokens = opened.slots.iter().filter(|slot| holds_token(slot)).filter_map(|slot| slot.token.as_ref());
+        let labels: Vec<String> = tokens.map(|token| format!("'{}'", token.label)).collect();
+        format!("choose with --module {}   (token {})", modules::selector(&opened.module), labels.join(", "))
+    };
+    let message = format!("{} installed modules hold an initialised token", holding.len());
+    let hints = holding.iter().map(choose).collect();
+    holding.into_iter().for_each(|opened| opened.handle.close());
+    Error { kind: Kind::Ambiguous, message, hints }
+}
+
+/// Loads each module in a worker of its own, all at once, each with its result; the first in one that was started before.
+pub fn open_all(
+    mut spare: Option<Spare>,
+    config: &Config,
+    paths: Vec<PathBuf>,
+    deadline: &Deadline,
+) -> Vec<(PathBuf, Result<Opened>)> {
+    let mut started: Vec<(PathBuf, Result<Handle>)> = Vec::new();
+    for path in paths {
+        let handle = start(spare.take(), config, &path, deadline);
+        started.push((path, handle));
+    }
+    let finish = |(path, handle): (PathBuf, Result<Handle>)| {
+        let opened = handle.and_then(|handle| loaded_whole(handle, config, &path, deadline));
+        (path, opened)
+    };
+    started.into_iter().map(finish).collect()
+}
+
+/// Loads one module in a worker.
+///
+/// # Errors
+/// When it cannot be loaded or initialised, or its slots cannot be listed.
+fn open_module(spare: Option<Spare>, config: &Config, path: PathBuf, deadline: &Deadline) -> Result<Opened> {
+    let handle = start(spare, config, &path, deadline)?;
+    loaded_whole(handle, config, &path, deadline).map_err(|error| {
+        let withheld = worker_handle::withheld();
+        if withheld.is_empty() || config.module_debug {
+            return error;
+        }
+        error.hint(format!("{} was kept from the module; --module-debug hands it on", withheld.join(", ")))
+    })
+}
+
+/// The same once more, in a new worker each time, while the module passes over tokens that are there: with one of them
+/// hidden, an index means another token, and a single token seems to be the only one.
+fn loaded_whole(handle: Handle, config: &Config, path: &Path, deadline: &Deadline) -> Result<Opened> {
+    const READINGS: usize = 6;
+    let mut opened = loaded(handle, config, path.to_owned(), deadline)?;
+    for _ in 1..READINGS {
+        let hidden = token_store::passed_over(path, &opened.slots);
+        if hidden == 0 {
+            return Ok(opened);
+        }
+        tracing::debug!("the module passes over {hidden} of its tokens; it is loaded again");
+        opened.handle.close();
+        opened = loaded(start(None, config, path, deadline)?, config, path.to_owned(), deadline)?;
+    }
+    let hidden = token_store::passed_over(path, &opened.slots);
+    if hidden > 0 {
+        tracing::warn!("the module passes over {hidden} of the tokens in its directory; their files may be damaged");
+    }
+    Ok(opened)
+}
+
+/// Refuses a module that others can change, or warns of it, as the configuration says.
+///
+/// # Errors
+/// When it is refused.
+pub fn check_module(config: &Config, path: &Path) -> Result<()> {
+    match modules::writable_by_others(path) {
+        Some(how) if config.refuse_open_module => {
+            let message = format!("the module {} is refused: {how}", path.display());
+            Err(Error::new(Kind::Policy, message)
+                .hint("a service loads a module only where root or its own user alone can change it"))
+        }
+        Some(how) => {
+            tracing::warn!("the module {} is not safe: {how}", path.display());
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Names the module, and why its file could not be loaded.
+fn not_loaded(error: HandleError, last_words: Vec<String>, config: &Config, path: &Path) -> Error {
+    let failure = match &error {
+        HandleError::Fault(Fault::Load(said)) => LoadFailure::of(path, Some(said)),
+        // The loader itself crashes on a file that is not whole.
+        HandleError::Died { .. } => LoadFailure::of(path, lookup_error(&last_words)),
+        _ => None,
+    };
+    let Some(failure) = failure else {
+        let error = Error::from(error).context(format_args!("cannot use the module {}", path.display()));
+        let error = module_hints::of_a_start(error, last_words, config, path);
+        return hint_at_the_sandbox(error, config, path);
+    };
+    let may_be_the_sandbox = failure.may_be_the_sandbox();
+    let error = Error::from(failure).context(format_args!("cannot load the module {}", path.display()));
+    let error = complete_hints::completed(error, path, None);
+    if may_be_the_sandbox { hint_at_the_sandbox(error, config, path) } else { error }
+}
+
+/// What the loader prints before it ends a process for a function that no library has.
+fn lookup_error(last_words: &[String]) -> Option<&str> {
+    last_words.iter().find_map(|line| line.split_once("symbol lookup error: ").map(|(_, said)| said))
+}
+
+/// A module that needs more than its profile allows fails in its own words.
+pub(super) fn hint_at_the_sandbox(error: Error, config: &Config, path: &Path) -> Error {
+    match profile(config, path) {
+        Some(name) => {
+            error.hint(format!("it runs in the sandbox profile {name}; --sandbox off tells whether that is why"))
+        }
+        None => error,
+    }
+}
+
+/// The sandbox profile of a module, by the configuration and the table of modules.
+#[must_use]
+pub fn profile(config: &Config, path: &Path) -> Option<&'static str> {
+    modules::known_by(path).filter(|_| config.sandbox == Mode::Module).map(|known| known.name)
+}
+
+/// Has a worker load a module, in its sandbox.
+fn start(spare: Option<Spare>, config: &Config, path: &Path, deadline: &Deadline) -> Result<Handle> {
+    check_module(config, path)?;
+    let launch = Launch { pin_variables: config.pin_variables.clone(), module_debug: config.module_debug };
+    let load = Load { module: path.to_owned(), profile: profile(config, path).map(str::to_owned) };
+    Ok(Handle::spawn(&launch, spare, load, deadline)?)
+}
+
+/// Waits until a worker has confined itself and loaded its module.
+fn loaded(mut handle: Handle, config: &Config, module: PathBuf, deadline: &Deadline) -> Result<Opened> {
+    let answered = answers(&mut handle, config, &module, deadline);
+    let (report, library, slots) = answered.map_err(|error| not_loaded(error, handle.last_lines(), config, &module))?;
+    let profile = report.as_ref().and_then(|report| Profile::named(&report.profile));
+    let confinement = report.zip(profile).map(|(report, profile)| {
+        let SandboxReport { landlock_abi, system_calls, .. } = report;
+        judge(profile, &families(profile), InForce { landlock_abi, system_calls })
+    });
+    let digest = || modules::sha256(&module).unwrap_or_else(|| "not readable".into());
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        tracing::debug!("module {} (SHA-256 {})", module.display(), digest());
+        let (maker, version) = (printable(&library.manufacturer), printable(&library.version));
+        let (what, standard) = (printable(&library.description), printable(&library.cryptoki));
+        tracing::debug!("library {what} by {maker}, version {version}, PKCS#11 {standard}");
+        match &confinement {
+            Some(confinement) => tracing::debug!("sandbox: {confinement}"),
+            None => tracing::debug!("sandbox: none"),
+        }
+    }
+    if std::io::stderr().is_terminal() {
+        handle.when_waiting(|| tracing::info!("the token waits, perhaps for a touch"));
+    }
+    Ok(Opened { handle, module, library, slots, confinement })
+}
+
+fn answers(
+    handle: &mut Handle,
+    config: &Config,
+    module: &Path,
+    deadline: &Deadline,
+) -> Result<(Option<SandboxReport>, Library, Vec<Slot>), HandleError> {
+    let report = handle.sandbox(profile(config, module), deadline)?;
+    match handle.answer(LOADING, deadline)? {
+        Reply::Opened { library, slots } => Ok((report, library, slots)),
+        _ => Err(handle.out_of_turn(LOADING)),
+    }
+}

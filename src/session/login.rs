@@ -1,0 +1,375 @@
+//! The login: flags first, then the fuse, then one `C_Login`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::facts::{PinRefusal, Token, stand_in};
+use crate::fault::{Fault, PinVerdict};
+use crate::fuse::remedy::Remedy;
+use crate::fuse::{self, AttemptBy, AttemptEnd, Blown, FuseError, FuseStore, LockedFuse, state_directory};
+use crate::log;
+use crate::modules;
+use crate::pin::source::{self, Prepared};
+use crate::pin::{Credential, How, PinError, Source};
+use crate::selector;
+use crate::worker_handle::HandleError;
+use crate::worker_protocol::{Authentication, Reply, Request};
+
+use super::Reached;
+
+/// What holds for every refused PIN.
+const ONCE: &str = "the PIN was sent once and will not be sent again, since a token locks after a few wrong PINs";
+
+/// The logins of one worker: what they are made with, and the token's lock while they are made.
+#[derive(Debug)]
+pub struct Login {
+    source: PinSource,
+    credential: Option<Arc<Credential>>,
+    fuse: FuseHold,
+    /// The time for a login once the token's lock is had; unset: what is left of all.
+    time: Option<Duration>,
+    /// The PIN file that a URI names; it is never printed.
+    uri_file: Option<PathBuf>,
+}
+
+/// Where the PIN comes from while none is at hand.
+#[derive(Debug)]
+enum PinSource {
+    /// The configured one.
+    Configured(Prepared),
+    /// A credential of systemd's, or the person at the terminal.
+    Usual,
+    /// Nobody may be asked any more.
+    None,
+}
+
+/// The token's fuse while the login goes on.
+#[derive(Debug)]
+enum FuseHold {
+    /// Not held: no PIN may be sent.
+    Free,
+    Locked(Box<LockedFuse>),
+    /// No state can be kept, and a person answers for it.
+    Without,
+}
+
+/// Why a request that carried a PIN brought no answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// The worker's own error, which may still be judged by its return value.
+    Worker(HandleError),
+    /// Anything that ends the command.
+    Other(Error),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Worker(error) => error.into(),
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+impl Login {
+    /// Takes over the configured source of the PIN; call it before any child is started.
+    #[must_use]
+    pub fn prepare(config: &Config) -> Self {
+        let configured = config.pin.clone().map(Source::prepare);
+        let source = configured.map_or(PinSource::Usual, PinSource::Configured);
+        Self { source, credential: None, fuse: FuseHold::Free, time: None, uri_file: None }
+    }
+
+    /// Logs in with what was read before, and asks nobody. `time` is for each login, once the token's lock is had: a lock
+    /// that comes late must not have the login killed half-way.
+    #[must_use]
+    pub fn with(credential: Option<Arc<Credential>>, time: Duration) -> Self {
+        Self { source: PinSource::None, credential, fuse: FuseHold::Free, time: Some(time), uri_file: None }
+    }
+
+    /// Logs the user in, where the token wants it.
+    ///
+    /// # Errors
+    /// When the flags, the fuse or the PIN's source forbid an attempt, or the token refused it.
+    pub fn login(&mut self, reached: &mut Reached, config: &Config) -> Result<()> {
+        if reached.slot.token.as_ref().is_some_and(|token| !token.login_required) {
+            tracing::debug!("{} needs no login", reached.name());
+            return Ok(());
+        }
+        self.obtain(reached, config).map_err(|error| reached.with_whole_commands(error))?;
+        let logged_in = self.authenticate(reached, Request::Login, "login refused");
+        logged_in.map_err(|failure| reached.with_whole_commands(failure.into()))
+    }
+
+    /// Logs in again with the PIN that the token took, after it dropped the login.
+    ///
+    /// # Errors
+    /// As [`Login::login`].
+    pub fn again(&mut self, reached: &mut Reached, config: &Config) -> Result<()> {
+        self.obtain(reached, config)?;
+        Ok(self.authenticate(reached, Request::Login, "login refused")?)
+    }
+
+    /// How a context-specific login will be made; asks for the PIN where the token needed none so far.
+    ///
+    /// # Errors
+    /// When there is no PIN, or the flags or the fuse forbid an attempt.
+    pub fn for_context(&mut self, reached: &mut Reached, config: &Config) -> Result<Authentication> {
+        self.obtain(reached, config)?;
+        Ok(self.credential.as_ref().map_or(Authentication::Pinpad, |credential| authentication(credential.how())))
+    }
+
+    /// Whether a lost login can be repeated without a person.
+    #[must_use]
+    pub fn can_repeat(&self) -> bool {
+        self.credential.as_ref().is_some_and(|credential| matches!(credential.how(), How::Pin(_)))
+    }
+
+    /// Gives the token's lock back while the login goes on; the next login takes it again.
+    pub fn release(&mut self) {
+        self.fuse = FuseHold::Free;
+    }
+
+    /// Sends a request that carries the PIN, once, between the fuse's mark and its settling.
+    ///
+    /// # Errors
+    /// When the fuse forbids it or the token refused it; the PIN is then gone from here.
+    pub fn authenticate(
+        &mut self,
+        reached: &mut Reached,
+        request: impl FnOnce(Authentication) -> Request,
+        context: &str,
+    ) -> Result<(), Failure> {
+        let Some(credential) = self.credential.clone() else {
+            return Err(Failure::Other(Error::new(Kind::PinMissing, "no PIN is at hand")));
+        };
+        let request = request(authentication(credential.how()));
+        if matches!(credential.how(), How::Pinpad) {
+            tracing::info!("enter the PIN at the token itself");
+        }
+        // The mark is on disk before the PIN is sent, and nothing that can fail or wait comes between the two.
+        let attempt = match std::mem::replace(&mut self.fuse, FuseHold::Free) {
+            FuseHold::Locked(fuse) => {
+                Some(fuse.begin().map_err(|error| Failure::Other(self.fuse_error(error, reached, &credential)))?)
+            }
+            FuseHold::Without => {
+                self.fuse = FuseHold::Without;
+                None
+            }
+            FuseHold::Free => {
+                return Err(Failure::Other(Error::new(Kind::Unexpected, "no PIN is sent without the fuse")));
+            }
+        };
+        let reply = match credential.how() {
+            How::Pin(pin) => reached.opened.handle.call(&request, Some(pin), &reached.deadline),
+            How::Pinpad => at_the_keypad(reached, &request),
+        };
+        let end = match &reply {
+            Ok(Reply::LoggedIn { checked: true } | Reply::ContextAccepted { checked: true }) => {
+                Some(AttemptEnd::Accepted)
+            }
+            Ok(Reply::LoggedIn { checked: false } | Reply::ContextAccepted { checked: false }) => {
+                Some(AttemptEnd::NotTried)
+            }
+            Err(HandleError::Fault(fault)) => end_of(fault),
+            // It ended before it told the module to log in.
+            Err(HandleError::Died { .. }) if !reached.opened.handle.login_begun() => Some(AttemptEnd::NotTried),
+            _ => None,
+        };
+        if end == Some(AttemptEnd::Accepted) {
+            credential.accept();
+            if matches!(request, Request::Login(_)) {
+                // The worker reads them while the record goes to disk.
+                reached.opened.handle.foresee(Request::Objects);
+            }
+        }
+        let mut counted = None;
+        if let Some(attempt) = attempt {
+            let fuse = attempt.settle(end).map_err(|error| Failure::Other(error.into()))?;
+            counted = (end == Some(AttemptEnd::Refused)).then(|| fuse.blown());
+            self.fuse = FuseHold::Locked(Box::new(fuse));
+        }
+        match reply {
+            Ok(Reply::LoggedIn { .. } | Reply::ContextAccepted { .. }) => Ok(()),
+            Ok(_) => Err(Failure::Worker(reached.opened.handle.out_of_turn("login"))),
+            Err(HandleError::Fault(fault)) if fault.is_login() => {
+                let at_keypad = matches!(credential.how(), How::Pinpad);
+                self.credential = None;
+                if at_keypad && fault.is("C_Login", "CKR_ARGUMENTS_BAD") {
+                    let message = format!("{context}: {}: {fault}", reached.name());
+                    return Err(Failure::Other(Error::new(Kind::PinSource, message).hint(
+                        "the module takes no login without a PIN, whatever its flags say; use another --pin-source",
+                    )));
+                }
+                let mut error = Error::from(fault).context(format_args!("{context}: {}", reached.name()));
+                if let (Kind::PinIncorrect, Some(blown)) = (error.kind, counted) {
+                    error.hints =
+                        std::iter::once(ONCE.to_owned()).chain(self.remedies(reached, &credential, &blown)).collect();
+                }
+                Err(Failure::Other(error))
+            }
+            Err(error) if matches!(request, Request::Login(_)) => {
+                Err(Failure::Other(Error::from(error).context(reached.name())))
+            }
+            Err(error) => Err(Failure::Worker(error)),
+        }
+    }
+
+    /// Has a PIN at hand and the token's lock held.
+    fn obtain(&mut self, reached: &mut Reached, config: &Config) -> Result<()> {
+        self.uri_file = config.identity.uri.as_ref().and_then(|uri| uri.pin_file.as_ref()).map(PathBuf::from);
+        let credential = match &self.credential {
+            Some(credential) => Arc::clone(credential),
+            None => self.read(reached)?,
+        };
+        if matches!(self.fuse, FuseHold::Free) {
+            let by = credential.attempt_by();
+            let attended = by == AttemptBy::Person;
+            check_before(reached, &credential)?;
+            if reached.slot.token.is_none() {
+                // A reading that failed once must not lead to another fuse than the token's own.
+                reached.read_slot_again(true)?;
+            }
+            self.fuse = self.hold(reached, config, by, &credential)?;
+            if let Some(time) = self.time {
+                reached.deadline = Deadline::after(time);
+            }
+            // While the lock was awaited, another login may have brought the token to its last try.
+            reached.read_slot_again(false)?;
+            check_flags(reached, attended)?;
+            if let Some(warning) = reached.slot.token.as_ref().and_then(|token| token.pin.warning()) {
+                tracing::warn!("{warning}");
+            }
+        }
+        self.credential = Some(credential);
+        Ok(())
+    }
+
+    /// Reads or asks for the PIN, where the token's state would let it be used.
+    fn read(&mut self, reached: &mut Reached) -> Result<Arc<Credential>> {
+        let prepared = self.source(reached.slot.token.as_ref())?;
+        check_flags(reached, prepared.source.is_attended())?;
+        check_keypad(reached, prepared.source == Source::Pinpad)?;
+        let name = reached.name();
+        // Warnings come before the prompt.
+        log::flush();
+        Ok(Arc::new(Credential::read(prepared, &name, &mut reached.deadline)?))
+    }
+
+    /// Takes the token's fuse. A person at a prompt may go on where no state can be kept; nothing else may.
+    fn hold(&self, reached: &Reached, config: &Config, by: AttemptBy, credential: &Credential) -> Result<FuseHold> {
+        let attended = by == AttemptBy::Person;
+        let locked = FuseStore::open(config.state_dir.as_deref()).and_then(|store| {
+            if let Some(warning) = state_directory::warning(store.directory()) {
+                tracing::warn!("{warning}");
+            }
+            let fuse = store.lock(&reached.slot, &reached.opened.module, by, &reached.deadline)?;
+            fuse.check().map(|()| fuse)
+        });
+        match locked {
+            Ok(fuse) => Ok(FuseHold::Locked(Box::new(fuse))),
+            Err(error) if attended && crate::error::Explain::kind(&error) == Kind::StateDir => {
+                tracing::warn!("{error}; this login goes on, since a person answers for it");
+                Ok(FuseHold::Without)
+            }
+            Err(error) => Err(self.fuse_error(error, reached, credential)),
+        }
+    }
+
+    /// An error of the fuse with hints that fit where the PIN comes from.
+    fn fuse_error(&self, error: FuseError, reached: &Reached, credential: &Credential) -> Error {
+        let hints =
+            if let FuseError::Blown(blown) = &error { self.remedies(reached, credential, blown) } else { Vec::new() };
+        let mut error = Error::from(error);
+        if !hints.is_empty() {
+            error.hints = hints;
+        }
+        error
+    }
+
+    fn remedies(&self, reached: &Reached, credential: &Credential, blown: &Blown) -> Vec<String> {
+        let token = stand_in(&reached.slot, &reached.opened.module);
+        let uri = match reached.slot.token {
+            Some(_) => fuse::uri_of(&token).to_string(),
+            None => selector::token_uri(&reached.slot, &reached.opened.slots).to_string(),
+        };
+        let remedy = Remedy {
+            source: credential.source(),
+            is_noticed: credential.is_from_disk(),
+            is_path_shown: match (credential.source(), &self.uri_file) {
+                (Source::File(path), Some(hidden)) => path != hidden,
+                _ => true,
+            },
+            module: &modules::selector(&reached.opened.module),
+            uri: &uri,
+            // systemd.exec(5)
+            as_root: std::env::var_os("INVOCATION_ID").is_some() && !rustix::process::geteuid().is_root(),
+        };
+        remedy.hints(blown)
+    }
+
+    fn source(&mut self, token: Option<&Token>) -> Result<Prepared, PinError> {
+        match std::mem::replace(&mut self.source, PinSource::None) {
+            PinSource::Configured(prepared) => Ok(prepared),
+            // A token with a keypad asks for itself where nothing else is configured.
+            PinSource::Usual => match Source::fallback() {
+                Ok(Source::Prompt) if token.is_some_and(|token| token.pinpad) => Ok(Source::Pinpad.prepare()),
+                fallback => fallback.map(Source::prepare),
+            },
+            PinSource::None => Err(PinError::NoSource),
+        }
+    }
+}
+
+fn authentication(how: &How) -> Authentication {
+    match how {
+        How::Pin(_) => Authentication::Pin,
+        How::Pinpad => Authentication::Pinpad,
+    }
+}
+
+fn check_before(reached: &Reached, credential: &Credential) -> Result<()> {
+    check_flags(reached, credential.attempt_by() == AttemptBy::Person)?;
+    check_keypad(reached, matches!(credential.how(), How::Pinpad))
+}
+
+fn check_keypad(reached: &Reached, is_meant: bool) -> Result<()> {
+    if is_meant && reached.slot.token.as_ref().is_some_and(|token| !token.pinpad) {
+        let message = format!("{} has no keypad of its own", reached.name());
+        return Err(Error::new(Kind::PinSource, message).hint(source::SOURCES));
+    }
+    Ok(())
+}
+
+/// What a fault says of the attempt. `None`: the PIN may have been looked at, and nobody knows.
+fn end_of(fault: &Fault) -> Option<AttemptEnd> {
+    if !fault.is_login() {
+        // Another call failed before the login was reached.
+        return Some(AttemptEnd::NotTried);
+    }
+    match fault.pin_verdict() {
+        PinVerdict::Refused => Some(AttemptEnd::Refused),
+        PinVerdict::NotTried => Some(AttemptEnd::NotTried),
+        PinVerdict::Unknown => None,
+    }
+}
+
+/// A person types at the token: that is a prompt, and the time that it takes is theirs, within reason.
+fn at_the_keypad(reached: &mut Reached, request: &Request) -> std::result::Result<Reply, HandleError> {
+    const PATIENCE: Duration = Duration::from_secs(300);
+    let deadline = Deadline::after(PATIENCE.max(reached.deadline.whole()));
+    let handle = &mut reached.opened.handle;
+    reached.deadline.stopped(|| handle.call(request, None, &deadline))
+}
+
+/// What the token's flags forbid.
+fn check_flags(reached: &Reached, attended: bool) -> Result<()> {
+    let refusal = reached.slot.token.as_ref().and_then(|token| token.pin.refusal(attended));
+    refusal.map_or(Ok(()), |PinRefusal { kind, cause, remedy }| {
+        Err(Error::new(kind, format!("{}: {cause}", reached.name())).hint(remedy))
+    })
+}

@@ -1,0 +1,132 @@
+//! Where a module looks for tokens that are files, for the hints where one is not there.
+//!
+//! Runs in the parent. A module says nothing of a directory that it cannot read: its tokens are absent.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, Group, Uid, User};
+use rustix::fs::{Access, access};
+
+use crate::error::{Error, Kind};
+use crate::facts::Slot;
+use crate::modules;
+use crate::sandbox_profile::Profile;
+use crate::sandbox_profile::paths::{TokenStore, token_store};
+use crate::selector::{self, SelectError};
+
+/// Adds what keeps this user from the tokens, and where the module looks for them, to an error of the selection.
+pub(super) fn hint_at_it(error: SelectError, module: &Path) -> Error {
+    let nothing_was_asked_for = matches!(error, SelectError::NoToken { .. });
+    let mut error = Error::from(error);
+    let Some(store) = store_of(module).filter(|_| error.kind == Kind::NotFound) else { return error };
+    let obstacles = obstacles(&store);
+    // A user who cannot read the tokens must not initialise another one.
+    if nothing_was_asked_for && !obstacles.is_empty() {
+        error.hints.clear();
+    }
+    error.hints = obstacles.into_iter().chain(error.hints).chain([place(&store)]).collect();
+    error
+}
+
+/// What keeps this user from the tokens of a module.
+pub(super) fn obstacles_of(module: &Path) -> Vec<String> {
+    store_of(module).map(|store| obstacles(&store)).unwrap_or_default()
+}
+
+/// How many of SoftHSM2's tokens the module does not show although this user may read them. While another process writes
+/// a token at its login, the module may find its file incomplete, and passes over it or fails to read it (SoftHSMv2 issue 757).
+pub(super) fn passed_over(module: &Path, slots: &[Slot]) -> usize {
+    if modules::known_by(module).is_none_or(|known| known.name != "softhsm2") {
+        return 0;
+    }
+    let Some(store) = store_of(module) else { return 0 };
+    let entries = store.directories.iter().filter_map(|directory| fs::read_dir(directory).ok()).flatten();
+    let is_token =
+        |path: &Path| ["token.object", "sqlite3.db"].iter().any(|file| may_read(&path.join(file), Access::READ_OK));
+    let stored = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_token(path)).count();
+    stored.saturating_sub(selector::indexed(slots).filter(|slot| slot.error.is_none()).count())
+}
+
+fn store_of(module: &Path) -> Option<TokenStore> {
+    // p11-kit reads the tokens of several modules.
+    let known = modules::known_by(module).filter(|known| known.name != "p11-kit")?;
+    Profile::named(known.name).and_then(token_store)
+}
+
+fn obstacles(store: &TokenStore) -> Vec<String> {
+    let named = std::env::var_os(store.variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let unreadable = named.filter(|path| path.is_file() || !path.exists()).and_then(|path| {
+        let error = fs::File::open(&path).err()?;
+        Some(format!("{} names {}, which cannot be read: {error}", store.variable, path.display()))
+    });
+    match unreadable {
+        Some(unreadable) => vec![unreadable],
+        None => store.directories.iter().filter_map(|directory| obstacle(directory)).collect(),
+    }
+}
+
+/// The directory, and the configuration that names it.
+fn place(store: &TokenStore) -> String {
+    let directories: Vec<String> = store.directories.iter().map(|path| path.display().to_string()).collect();
+    let is_set = std::env::var_os(store.variable).is_some_and(|value| !value.is_empty());
+    let variable = if is_set { "is set" } else { "is not set" };
+    let configuration = match &store.configuration {
+        Some(path) => format!(", as {} says", path.display()),
+        None => String::new(),
+    };
+    format!(
+        "the module looks for tokens in {}{configuration}; {} {variable}",
+        directories.join(" and "),
+        store.variable
+    )
+}
+
+/// What keeps this user from the tokens of a directory.
+fn obstacle(directory: &Path) -> Option<String> {
+    let user = rustix::process::geteuid();
+    let shown = directory.display();
+    if let Some(part) = directory.ancestors().find(|part| !may_read(part, Access::EXEC_OK) && part.exists()) {
+        let owner = fs::metadata(part).map(|metadata| owner(&metadata)).unwrap_or_default();
+        return Some(format!(
+            "{} belongs to {owner}, and user {} cannot enter it",
+            part.display(),
+            name_of(user.as_raw())
+        ));
+    }
+    let Ok(metadata) = fs::metadata(directory) else { return Some(format!("{shown} does not exist")) };
+    if !metadata.is_dir() {
+        return Some(format!("{shown} is not a directory"));
+    }
+    if !may_read(directory, Access::READ_OK) {
+        return Some(format!(
+            "{shown} belongs to {}, and user {} cannot read it",
+            owner(&metadata),
+            name_of(user.as_raw())
+        ));
+    }
+    let tokens = fs::read_dir(directory).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let closed: Vec<_> =
+        tokens.filter(|path| path.is_dir() && !may_read(path, Access::READ_OK | Access::EXEC_OK)).collect();
+    let owner = owner(&fs::metadata(closed.first()?).ok()?);
+    let count = closed.len();
+    Some(format!(
+        "{count} of the tokens in {shown} belong to {owner}, and user {} cannot read them",
+        name_of(user.as_raw())
+    ))
+}
+
+fn may_read(path: &Path, how: Access) -> bool {
+    access(path, how).is_ok()
+}
+
+fn name_of(user: u32) -> String {
+    User::from_uid(Uid::from_raw(user)).ok().flatten().map_or_else(|| user.to_string(), |user| user.name)
+}
+
+fn owner(metadata: &Metadata) -> String {
+    let group = Group::from_gid(Gid::from_raw(metadata.gid())).ok().flatten();
+    let group = group.map_or_else(|| metadata.gid().to_string(), |group| group.name);
+    format!("user {} and group {group} (mode {:04o})", name_of(metadata.uid()), metadata.mode() & 0o7777)
+}

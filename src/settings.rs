@@ -1,0 +1,324 @@
+//! Raw settings: for each key its values as text and where they came from. Later sources replace earlier ones.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::config::keys::{KEYS, Key, Shape};
+use crate::config::{ConfigError, variables};
+
+pub mod paths;
+pub mod ranges;
+pub mod toml_file;
+
+/// Where a value came from, the weakest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A line of the file.
+    File {
+        /// The file.
+        path: String,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// The key's variable.
+    Environment,
+    /// The key's flag.
+    Flag,
+}
+
+impl Origin {
+    /// Its strength: file, environment, flag. Lines of one file are equal.
+    #[must_use]
+    pub fn rank(&self) -> u8 {
+        match self {
+            Self::File { .. } => 0,
+            Self::Environment => 1,
+            Self::Flag => 2,
+        }
+    }
+}
+
+/// The values of one key.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// One, or for a list any number.
+    pub values: Vec<String>,
+    /// Where they came from.
+    pub origin: Origin,
+}
+
+/// A key as it is in force.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    /// Its dotted path.
+    pub key: &'static str,
+    /// Its values as they were written.
+    pub value: String,
+    /// The flag, the variable, or file and line.
+    pub origin: String,
+}
+
+/// All keys that are set.
+#[derive(Debug, Default)]
+pub struct Settings {
+    all: BTreeMap<&'static str, Setting>,
+    /// The file that was read, where one was.
+    file: Option<PathBuf>,
+    /// Every `pin.source` that was given anywhere, the ones that a stronger origin replaced too.
+    pin_sources: Vec<String>,
+    /// What root's policy file says, which these may only tighten.
+    system: Option<Box<Settings>>,
+}
+
+/// Where root sets what every user of the host is held to: `[policy]` and `[audit]`.
+pub(super) const SYSTEM_POLICY: &str = "/etc/cba-agent/policy.toml";
+
+impl Settings {
+    /// Reads file and environment, and takes the flags on top.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no TOML or has unknown keys, or a variable is not UTF-8.
+    pub fn gather(
+        config: Option<&OsStr>,
+        environment: impl Fn(&str) -> Option<OsString>,
+        flags: impl Fn(&Key) -> Option<Vec<String>>,
+    ) -> Result<Self, ConfigError> {
+        let mut settings = Self::default();
+        if let Some(what) = environment(variables::CONFIG).as_deref().and_then(variables::leftover) {
+            let (origin, wanted) = (variables::CONFIG.to_owned(), format!("the value {what}"));
+            return Err(ConfigError::Value { by_flag: false, origin, wanted });
+        }
+        if let Some((path, text)) = open(config, &environment)? {
+            settings.all = toml_file::parse(&path.display().to_string(), &text)?;
+            settings.file = Some(path);
+        }
+        for key in &KEYS {
+            // An empty variable counts as unset, as services and containers leave them.
+            if let Some(value) = environment(&key.variable()).filter(|value| !value.is_empty()) {
+                let refuse =
+                    |wanted: &str| ConfigError::Value { by_flag: false, origin: key.variable(), wanted: wanted.into() };
+                if let Some(what) = variables::leftover(&value) {
+                    return Err(refuse(&format!("the value {what}")));
+                }
+                let value = value.into_string().map_err(|_| refuse("must be UTF-8"))?;
+                let values = if key.shape == Shape::List {
+                    value.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+                } else {
+                    vec![value]
+                };
+                settings.insert(key, Setting { values, origin: Origin::Environment });
+            }
+            if let Some(values) = flags(key) {
+                // A script with Windows line ends gives its last argument one; no value ends so.
+                if values.iter().any(|value| value.ends_with('\r')) {
+                    let wanted = format!("the value {}", variables::leftover(OsStr::new("\r")).unwrap_or_default());
+                    return Err(ConfigError::Value { by_flag: true, origin: format!("--{}", key.flag), wanted });
+                }
+                let values = if key.shape == Shape::List {
+                    values.iter().flat_map(|value| parts(value)).collect()
+                } else {
+                    values
+                };
+                settings.insert(key, Setting { values, origin: Origin::Flag });
+            }
+        }
+        Ok(settings)
+    }
+
+    /// The same under the system's policy file, where there is one.
+    ///
+    /// # Errors
+    /// When it cannot be read, is not root's alone, or has other keys than those of `[policy]` and `[audit]`.
+    pub fn under_system_policy(mut self) -> Result<Self, ConfigError> {
+        let path = Path::new(SYSTEM_POLICY);
+        let (file, text) = match File::open(path) {
+            Ok(file) => {
+                let text = read_from(&file).map_err(|error| ConfigError::File(SYSTEM_POLICY.into(), error))?;
+                (file, text)
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(self),
+            Err(error) => return Err(ConfigError::UsualFile(SYSTEM_POLICY.into(), error)),
+        };
+        let metadata = file.metadata().map_err(|error| ConfigError::File(SYSTEM_POLICY.into(), error))?;
+        if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+            return Err(ConfigError::NotRoots(SYSTEM_POLICY.into()));
+        }
+        let all = toml_file::parse(SYSTEM_POLICY, &text)?;
+        let foreign = all.iter().find(|(key, _)| !key.starts_with("policy.") && !key.starts_with("audit."));
+        if let Some((key, Setting { origin: Origin::File { path, line }, .. })) = foreign {
+            return Err(ConfigError::UnknownKey { path: path.clone(), line: *line, key: (*key).into() });
+        }
+        self.system = Some(Box::new(Self { all, ..Self::default() }));
+        Ok(self)
+    }
+
+    /// The files that were read, the system's policy last.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.file.iter().cloned().chain(self.system.is_some().then(|| SYSTEM_POLICY.into())).collect()
+    }
+
+    /// Every key that is set, with its values and where they came from, the system's policy last.
+    #[must_use]
+    pub fn effective(&self) -> Vec<Effective> {
+        let own = self.all.iter().chain(self.system.iter().flat_map(|system| &system.all));
+        let effective = |(key, setting): (&&'static str, &Setting)| Effective {
+            key,
+            value: shown(key, &setting.values),
+            origin: match (&setting.origin, KEYS.iter().find(|known| known.path == *key)) {
+                (Origin::Environment, Some(key)) => key.variable(),
+                (Origin::Flag, Some(key)) => format!("--{}", key.flag),
+                (origin, _) => origin.to_string(),
+            },
+        };
+        own.map(effective).collect()
+    }
+
+    /// What the system's policy file says.
+    pub(super) fn system_policy(&self) -> Option<&Self> {
+        self.system.as_deref()
+    }
+
+    fn insert(&mut self, key: &Key, setting: Setting) {
+        let replaced = self.all.insert(key.path, setting);
+        if key.path == PIN_SOURCE {
+            self.pin_sources.extend(replaced.into_iter().flat_map(|setting| setting.values));
+        }
+    }
+
+    /// The variables that hold a PIN by any `pin.source`, in force or not: no module gets them.
+    #[must_use]
+    pub fn pin_variables(&self) -> Vec<OsString> {
+        let in_force = self.get(PIN_SOURCE).into_iter().flat_map(|setting| &setting.values);
+        let variable = |source: &String| source.strip_prefix("env:").map(OsString::from);
+        self.pin_sources.iter().chain(in_force).filter_map(variable).collect()
+    }
+
+    /// The setting of a key by its dotted path.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<&Setting> {
+        self.all.get(path)
+    }
+
+    /// The error for a key's value, by where it came from.
+    #[must_use]
+    pub fn refuse(&self, path: &str, mut wanted: String) -> ConfigError {
+        let setting = self.get(path);
+        let by_flag = setting.is_some_and(|setting| setting.origin == Origin::Flag);
+        let mut values = setting.into_iter().flat_map(|setting| &setting.values);
+        if let Some(what) = values.find_map(|value| variables::leftover(OsStr::new(value))) {
+            wanted = format!("{wanted}; the value {what}");
+        }
+        ConfigError::Value { by_flag, origin: self.name(path), wanted }
+    }
+
+    fn name(&self, path: &str) -> String {
+        let key = KEYS.iter().find(|key| key.path == path);
+        match (self.get(path).map(|setting| &setting.origin), key) {
+            (Some(Origin::Flag), Some(key)) => format!("--{}", key.flag),
+            (Some(Origin::Environment), Some(key)) => key.variable(),
+            (Some(file @ Origin::File { .. }), _) => format!("{file}: {path}"),
+            _ => path.to_owned(),
+        }
+    }
+}
+
+const PIN_SOURCE: &str = "pin.source";
+
+/// The values of a list that one flag names, as a variable separates them. A path stays whole: it may hold a comma.
+fn parts(value: &str) -> Vec<String> {
+    if value.contains('/') || value.is_empty() {
+        return vec![value.to_owned()];
+    }
+    value.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+}
+
+/// A key's values for a report. The part of a URI from `?` on is left out: it says where a PIN is, or holds one.
+fn shown(key: &str, values: &[String]) -> String {
+    let values = values.join(", ");
+    match values.split_once('?') {
+        Some((selects, _)) if key == "token.uri" => format!("{selects}?(not shown)"),
+        _ => values,
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line } => write!(f, "{path} line {line}"),
+            Self::Environment => f.write_str("environment"),
+            Self::Flag => f.write_str("flag"),
+        }
+    }
+}
+
+/// The file that was named, else the user's, else the system's; only a named one must exist.
+/// Whether a configuration file may have this word anywhere, as far as that can be told without taking anything from
+/// whoever reads it in earnest: of what is no regular file nothing is known.
+pub fn may_mention(config: Option<&OsStr>, environment: impl Fn(&str) -> Option<OsString>, word: &str) -> bool {
+    let named = named(config, &environment).map(PathBuf::from);
+    let files = named.map_or_else(|| usual(&environment), |named| vec![named]);
+    files.iter().any(|path| match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => read(path).is_ok_and(|text| text.contains(word)),
+        Ok(_) => true,
+        Err(_) => false,
+    })
+}
+
+fn open(
+    config: Option<&OsStr>,
+    environment: &impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<(PathBuf, String)>, ConfigError> {
+    if let Some(named) = named(config, environment) {
+        if named.is_empty() {
+            return Err(ConfigError::NoFile);
+        }
+        let path = PathBuf::from(named);
+        return read(&path).map(|text| Some((path, text)));
+    }
+    for path in usual(environment) {
+        match read(&path) {
+            Ok(text) => return Ok(Some((path, text))),
+            Err(ConfigError::File(_, error))
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            Err(ConfigError::File(path, error)) => return Err(ConfigError::UsualFile(path, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// The file that the user chose.
+fn named(config: Option<&OsStr>, environment: &impl Fn(&str) -> Option<OsString>) -> Option<OsString> {
+    config.map(OsStr::to_owned).or_else(|| environment(variables::CONFIG).filter(|value| !value.is_empty()))
+}
+
+/// Where a file is looked for where none was chosen: the first that is there.
+fn usual(environment: &impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
+    let home = variable("XDG_CONFIG_HOME").map(PathBuf::from);
+    let home = home.or_else(|| variable("HOME").map(|home| Path::new(&home).join(".config")));
+    let user = home.map(|home| home.join("cba-agent/config.toml"));
+    user.into_iter().chain([PathBuf::from("/etc/cba-agent/config.toml")]).collect()
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let read = File::open(path).and_then(|file| read_from(&file));
+    read.map_err(|error| ConfigError::File(path.display().to_string(), error))
+}
+
+fn read_from(file: &File) -> std::io::Result<String> {
+    const LIMIT: u64 = 1 << 20;
+    let mut bytes = Vec::new();
+    file.take(LIMIT).read_to_end(&mut bytes)?;
+    let refuse = |what: &str| std::io::Error::new(ErrorKind::InvalidData, what);
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) || bytes.contains(&0) {
+        return Err(refuse("it is UTF-16 text, or not text at all"));
+    }
+    String::from_utf8(bytes).map_err(|_| refuse("it is not UTF-8; it may be Latin-1 (ISO 8859-1) or Windows-1252"))
+}

@@ -1,0 +1,99 @@
+//! Values that name a path. No message repeats the value.
+//!
+//! PURE.
+
+use std::path::PathBuf;
+
+use crate::text::shell::unexpanded;
+
+/// The longest path of a Unix socket: `sun_path` has 108 bytes, the last of which is zero (unix(7)).
+pub const LONGEST_SOCKET: usize = 107;
+
+/// An absolute path.
+pub(crate) fn absolute(text: &str) -> Result<PathBuf, String> {
+    if text.contains('\0') {
+        return Err("must not hold a NUL character".into());
+    }
+    match (PathBuf::from(text), unexpanded(text)) {
+        (path, _) if path.is_absolute() => Ok(path),
+        (_, Some(sign)) => Err(format!("must be an absolute path; nothing expands {sign} here")),
+        _ => Err("must be an absolute path".into()),
+    }
+}
+
+/// A path that may be relative to the working directory.
+pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
+    match unexpanded(text) {
+        _ if text.is_empty() => Err("must not be empty".into()),
+        _ if text.contains('\0') => Err("must not hold a NUL character".into()),
+        Some(sign) => Err(format!("must be a whole path; nothing expands {sign} here")),
+        None => Ok(PathBuf::from(text)),
+    }
+}
+
+/// The path of a Unix socket, as far as a text can be one.
+pub(crate) fn socket(text: &str) -> Result<PathBuf, String> {
+    const WANTED: &str = "must be the path of a Unix socket, such as /run/cba-agent/agent.sock";
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
+    let is_address = || {
+        let port = text.rsplit_once(':').map(|(_, port)| port);
+        !text.contains('/')
+            && port.is_some_and(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let what = if text.is_empty() {
+        "an empty text"
+    } else if text.contains("://") || matches!(scheme.as_deref(), Some("unix" | "http" | "https" | "tcp")) {
+        "a URL"
+    } else if is_address() {
+        "a network address"
+    } else if text.starts_with('@') {
+        "an abstract socket"
+    } else if text.contains('\0') {
+        "a text with a NUL character"
+    } else if text.ends_with('/') {
+        "a directory"
+    } else if text.len() > LONGEST_SOCKET {
+        return Err(format!("{WANTED}, of at most {LONGEST_SOCKET} bytes; this one has {}", text.len()));
+    } else if let Some(sign) = unexpanded(text) {
+        return Err(format!("{WANTED}; nothing expands {sign} here"));
+    } else {
+        return Ok(PathBuf::from(text));
+    };
+    Err(format!("{WANTED}, not {what}"))
+}
+
+/// The path of a socket that is listened on.
+pub(crate) fn own_socket(text: &str) -> Result<PathBuf, String> {
+    socket(text).and_then(|_| absolute(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_impossible_socket_path_is_refused_with_its_cause() {
+        let long = format!("/run/{}", "a".repeat(103));
+        for (text, cause) in [
+            ("", "empty"),
+            ("http://localhost/sign", "URL"),
+            ("unix:/run/agent.sock", "URL"),
+            ("UNIX:///run/agent.sock", "URL"),
+            ("tcp:127.0.0.1", "URL"),
+            ("localhost:8080", "network address"),
+            ("[::1]:80", "network address"),
+            ("@agent", "abstract"),
+            ("/run/a\0b", "NUL"),
+            ("/run/cba-agent/", "directory"),
+            ("~/agent.sock", "nothing expands ~"),
+            ("$XDG_RUNTIME_DIR/agent.sock", "nothing expands $"),
+            (long.as_str(), "at most 107 bytes; this one has 108"),
+        ] {
+            let error = socket(text).unwrap_err();
+            assert!(error.contains(cause), "{text}: {error}");
+        }
+        for text in ["/run/a", "agent.sock", "./a:b/c", &long[..107]] {
+            assert_eq!(socket(text), Ok(PathBuf::from(text)));
+        }
+    }
+}

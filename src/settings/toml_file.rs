@@ -1,0 +1,127 @@
+//! The TOML file: known keys alone, each with its line.
+//!
+//! PURE. Parsers quote the text at fault in their messages; that text could be a PIN, so only places are repeated.
+
+use std::collections::BTreeMap;
+
+use toml::de::{DeTable, DeValue};
+
+use super::{Origin, Setting};
+use crate::config::ConfigError;
+use crate::config::keys::{KEYS, Shape};
+
+/// Parses a file's text.
+pub(crate) fn parse(path: &str, text: &str) -> Result<BTreeMap<&'static str, Setting>, ConfigError> {
+    let place = |offset: usize| text.get(..offset).unwrap_or(text).matches('\n').count() + 1;
+    let table = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
+        path: path.to_owned(),
+        line: place(error.span().map_or(0, |span| span.start)),
+        what: "this is not TOML (strings need quotes; a key stands once)".into(),
+    })?;
+    let mut file = File { path, place: &place, settings: BTreeMap::new() };
+    file.table("", table.get_ref())?;
+    Ok(file.settings)
+}
+
+struct File<'a> {
+    path: &'a str,
+    place: &'a dyn Fn(usize) -> usize,
+    settings: BTreeMap<&'static str, Setting>,
+}
+
+impl File<'_> {
+    fn table(&mut self, prefix: &str, table: &DeTable<'_>) -> Result<(), ConfigError> {
+        for (name, value) in table {
+            let line = (self.place)(name.span().start);
+            let key = format!("{prefix}{}", name.get_ref());
+            let below = format!("{key}.");
+            if let (DeValue::Table(inner), true) =
+                (value.get_ref(), KEYS.iter().any(|known| known.path.starts_with(&below)))
+            {
+                self.table(&below, inner)?;
+                continue;
+            }
+            let Some(known) = KEYS.iter().find(|known| known.path == key) else {
+                return Err(ConfigError::UnknownKey { path: self.path.to_owned(), line, key: shown(&key) });
+            };
+            let (values, wanted) = match known.shape {
+                Shape::Text => (one_text(value.get_ref()), "must be a string in quotes"),
+                Shape::Number => (number(value.get_ref()), "must be a whole number"),
+                Shape::List => (strings(value.get_ref()), "must be an array of strings"),
+            };
+            let values = values.ok_or_else(|| ConfigError::Value {
+                by_flag: false,
+                origin: format!("{} line {line}: {key}", self.path),
+                wanted: wanted.into(),
+            })?;
+            let origin = Origin::File { path: self.path.to_owned(), line };
+            self.settings.insert(known.path, Setting { values, origin });
+        }
+        Ok(())
+    }
+}
+
+/// A key as far as it can be one.
+fn shown(key: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if key.chars().all(plain) && key.len() <= 64 { key.to_owned() } else { "(not shown)".into() }
+}
+
+fn one_text(value: &DeValue<'_>) -> Option<Vec<String>> {
+    value.as_str().map(|text| vec![text.to_owned()])
+}
+
+fn number(value: &DeValue<'_>) -> Option<Vec<String>> {
+    match value {
+        DeValue::Integer(number) => {
+            u64::from_str_radix(number.as_str(), number.radix()).ok().map(|number| vec![number.to_string()])
+        }
+        other => one_text(other),
+    }
+}
+
+fn strings(value: &DeValue<'_>) -> Option<Vec<String>> {
+    let DeValue::Array(items) = value else { return None };
+    items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_key_is_read_with_its_line() {
+        let text = "module = \"softhsm2\"\n[token]\nslot = 0x10\n[policy]\nrequire = [\"local\"]\n";
+        let settings = parse("c", text).unwrap();
+        assert_eq!(settings["module"].values, ["softhsm2"]);
+        assert_eq!(settings["token.slot"].values, ["16"]);
+        assert_eq!(settings["policy.require"].origin, Origin::File { path: "c".into(), line: 5 });
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_their_line_and_no_value_is_repeated() {
+        for text in [
+            "\n[pin]\nsource = SECRET1\n",
+            "\n[pin]\nvalue = \"SECRET1\"\n",
+            "\npin = \"SECRET1\"\n",
+            "\npin = 5\n[token]\nlabel = [\"SECRET1\"]\n",
+            "\n[pin]\nsource = [\"SECRET1\"]\n",
+            "\n[token]\nslot = \"x\"\nslot = \"SECRET1\"\n",
+        ] {
+            let error = crate::error::Error::from(parse("c.toml", text).unwrap_err()).to_string();
+            assert!(error.contains("c.toml line "), "{error}");
+            assert!(!error.contains("SECRET1"), "{error}");
+        }
+        let error = parse("c.toml", "\n\n[token]\nserail = \"1\"\n").unwrap_err().to_string();
+        assert_eq!(error, "c.toml line 4: there is no key 'token.serail'");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_the_reader_panic(text in "\\PC*") {
+            let _ = parse("c", &text);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Words of a shell: a value written so that a pasted command means it, the commands in a hint, and a value that a shell should
+//! have expanded.
+//!
+//! PURE.
+
+/// A word for a POSIX shell that means exactly this text. Plain words stay as they are.
+///
+/// ```
+/// use cba_agent::text::shell::quoted;
+/// assert_eq!(quoted("/etc/pin"), "/etc/pin");
+/// assert_eq!(quoted("/my files/Jo's pin"), r"'/my files/Jo'\''s pin'");
+/// ```
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c);
+    // A first `=` or `%` is special to zsh and to jobs; a first `-` would be an option.
+    let starts_plain = !text.starts_with(['=', '%', '-']);
+    if !text.is_empty() && starts_plain && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// The same for a path, which never begins like an option.
+#[must_use]
+pub fn quoted_path(path: &std::path::Path) -> String {
+    let text = path.display().to_string();
+    quoted(&if text.starts_with('-') { format!("./{text}") } else { text })
+}
+
+/// A hint whose commands, which stand in backticks, are each replaced by what `complete` makes of it.
+pub fn in_commands(hint: &str, complete: impl Fn(&str) -> String) -> String {
+    let part = |(at, part): (usize, &str)| if at % 2 == 1 { complete(part) } else { part.to_owned() };
+    hint.split('`').enumerate().map(part).collect::<Vec<_>>().join("`")
+}
+
+/// What a shell or systemd would have expanded in a path, and nothing else does: `~`, `$` or `%`.
+#[must_use]
+pub fn unexpanded(text: &str) -> Option<&'static str> {
+    let bytes = text.as_bytes();
+    let begins_a_name = |byte: &u8| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b'{');
+    let has_variable = || bytes.windows(2).any(|pair| pair[0] == b'$' && begins_a_name(&pair[1]));
+    let has_specifier = || bytes.first() == Some(&b'%') && bytes.get(2) == Some(&b'/');
+    match bytes.first() {
+        Some(b'~') => Some("~"),
+        _ if has_variable() => Some("$"),
+        _ if has_specifier() => Some("%"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_what_a_shell_or_systemd_would_expand_counts_as_unexpanded() {
+        for text in ["~/pin", "~root/pin", "$HOME/pin", "/a/${HOME}/pin", "%h/pin", "%d/pin"] {
+            assert!(unexpanded(text).is_some(), "{text}");
+        }
+        for text in ["/a~/pin", "/price$", "/a/$5", "100%/x", "/%h/x", ""] {
+            assert!(unexpanded(text).is_none(), "{text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_shell_reads_the_same_word_back(text in "[ -~äé\n\t]{0,20}") {
+            let script = format!("printf '%s\\0' {}", quoted(&text));
+            let out = Command::new("sh").args(["-c", &script]).output().unwrap().stdout;
+            prop_assert_eq!(out, format!("{text}\0").into_bytes());
+        }
+    }
+}

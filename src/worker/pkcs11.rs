@@ -1,0 +1,57 @@
+//! The token, seen from inside the worker: the only room that names a PKCS#11 library.
+//!
+//! Everything here runs in the disposable child. It signs [`crate::cba::Message`]s and nothing else, reads what is
+//! public, and knows no retry: whatever fails, the worker is thrown away.
+
+mod entry_point;
+mod module;
+mod objects;
+mod raw;
+mod session;
+mod signing_key;
+
+pub use module::Module;
+pub use session::{LoginOutcome, Session, UserPin};
+pub use signing_key::Key;
+
+use cryptoki::error::{Rv, RvError};
+use cryptoki_sys::CK_RV;
+
+/// The standard's name of a return value (PKCS#11 3.0 section 5.1).
+fn ckr_name(value: CK_RV) -> String {
+    match Rv::from(value) {
+        Rv::Ok => "CKR_OK".into(),
+        Rv::Error(RvError::VendorDefined(code)) => format!("CKR_VENDOR_DEFINED({code:#x})"),
+        Rv::Error(RvError::UnknownErrorCode(code)) => format!("CKR({code:#x})"),
+        Rv::Error(named) => {
+            // The library's names are the standard's in another case; its Display is a paragraph of prose.
+            let mut name = String::from("CKR");
+            for c in format!("{named:?}").chars() {
+                if c.is_ascii_uppercase() {
+                    name.push('_');
+                }
+                name.push(c.to_ascii_uppercase());
+            }
+            name
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn return_values_have_their_standard_names() {
+        for (value, name) in [
+            (0xa0, "CKR_PIN_INCORRECT"),
+            (0x102, "CKR_USER_PIN_NOT_INITIALIZED"),
+            (0x3, "CKR_SLOT_ID_INVALID"),
+            (0xa2, "CKR_PIN_LEN_RANGE"),
+            (0x54, "CKR_FUNCTION_NOT_SUPPORTED"),
+            (0x8000_0001, "CKR_VENDOR_DEFINED(0x80000001)"),
+        ] {
+            assert_eq!(ckr_name(value), name);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Landlock: what of the file system a worker reaches, whom it may signal, and that it binds and reaches no port.
+
+use std::path::Path;
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, LandlockStatus, Ruleset, RulesetAttr as _, RulesetCreated,
+    RulesetCreatedAttr as _, RulesetError, Scope, path_beneath_rules,
+};
+
+use super::SandboxError;
+use crate::sandbox_profile::paths::{families, library_directories, logs, paths, stores};
+use crate::sandbox_profile::{EVERY_READ, EVERY_WRITE, Family, Profile, reads_of_the_network};
+
+/// The rules are written for this kernel interface; an older kernel holds those that it knows.
+const WRITTEN_FOR: ABI = ABI::V9;
+
+/// Confines the calling thread and all that it starts; answers by which of Landlock's interfaces, `None` where the kernel
+/// has none or it is not enabled.
+pub(super) fn confine(profile: &Profile, module: &Path) -> Result<Option<u32>, SandboxError> {
+    let mut network: BitFlags<AccessNet> = AccessNet::BindTcp.into();
+    if !families(profile).contains(&Family::Internet) {
+        network |= AccessNet::ConnectTcp;
+    }
+    let ruleset = Ruleset::default()
+        .handle_access(AccessFs::from_all(WRITTEN_FOR))?
+        .handle_access(network)?
+        .scope(Scope::from_all(WRITTEN_FOR))?
+        .create()?;
+    let status = allow(ruleset, profile, module)?.restrict_self()?;
+    Ok(match status.landlock {
+        LandlockStatus::Available { effective_abi, .. } => Some(effective_abi as u32),
+        LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => None,
+    })
+}
+
+fn allow(ruleset: RulesetCreated, profile: &Profile, module: &Path) -> Result<RulesetCreated, RulesetError> {
+    let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
+    // Not: running what is there, making devices, and commands to them.
+    let write = AccessFs::from_write(WRITTEN_FOR)
+        & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev | AccessFs::ResolveUnix);
+    let device = read | AccessFs::WriteFile | AccessFs::IoctlDev;
+    ruleset
+        .add_rules(path_beneath_rules([module], read))?
+        .add_rules(path_beneath_rules(library_directories(), read))?
+        .add_rules(path_beneath_rules(paths(&EVERY_READ), read))?
+        .add_rules(path_beneath_rules(paths(reads_of_the_network(profile)), read))?
+        .add_rules(path_beneath_rules(paths(profile.reads), read))?
+        .add_rules(path_beneath_rules(paths(&EVERY_WRITE), read | AccessFs::WriteFile))?
+        .add_rules(path_beneath_rules(paths(profile.writes), read | write))?
+        .add_rules(path_beneath_rules(stores(profile), read | write))?
+        .add_rules(path_beneath_rules(logs(profile), read | AccessFs::WriteFile))?
+        .add_rules(path_beneath_rules(paths(profile.devices), device))?
+        .add_rules(path_beneath_rules(paths(profile.sockets), AccessFs::ResolveUnix))
+}

@@ -1,0 +1,87 @@
+//! Why a worker gave no answer, and what to do about it.
+
+use std::io;
+use std::time::Duration;
+
+use super::LOADING;
+use crate::error::{Explain, Kind};
+use crate::fault::Fault;
+use crate::worker_protocol::WireError;
+use crate::worker_protocol::bounds::BoundsError;
+
+/// Why a worker gave no answer, or a bad one.
+#[derive(Debug, thiserror::Error)]
+pub enum HandleError {
+    /// It could not be started.
+    #[error("cannot start the worker process")]
+    Spawn(#[source] io::Error),
+    /// The socket to it failed.
+    #[error("cannot talk to the worker process")]
+    Socket(#[source] io::Error),
+    /// The module said why.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// It ended: the module crashed, or somebody killed it.
+    #[error("the process that holds the module ended during {doing}: {how}")]
+    Died {
+        /// What it was asked.
+        doing: &'static str,
+        /// Its exit status.
+        how: String,
+    },
+    /// It did not answer in time.
+    #[error("the token did not answer within {} during {doing}", humantime::format_duration(*.whole))]
+    TimedOut {
+        /// What it was asked.
+        doing: &'static str,
+        /// The whole time that was given.
+        whole: Duration,
+    },
+    /// It answered something else.
+    #[error("the worker answered out of turn during {doing}")]
+    OutOfTurn {
+        /// What it was asked.
+        doing: &'static str,
+    },
+    /// Its frame does not parse.
+    #[error("the worker's answer cannot be read")]
+    Wire(#[from] WireError),
+    /// A field of its reply is larger than PKCS#11 or this program has room for.
+    #[error("the worker's answer is out of bounds: {0}")]
+    Bounds(#[from] BoundsError),
+    /// It is another build, or no cba-agent at all.
+    #[error("the worker is not this program (it was started from /proc/self/exe)")]
+    Stranger,
+}
+
+impl Explain for HandleError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Fault(fault) => fault.kind(),
+            Self::Spawn(_) | Self::Socket(_) | Self::Stranger => Kind::Unexpected,
+            Self::TimedOut { .. } => Kind::TokenTimeout,
+            Self::Died { .. } | Self::OutOfTurn { .. } | Self::Wire(_) | Self::Bounds(_) => Kind::TokenFailed,
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Fault(fault) => fault.hints(),
+            Self::TimedOut { doing, .. } if *doing == LOADING => vec![
+                "the module hangs while it starts: check that its daemon runs and that its server can be reached, or allow more \
+                 with --timeout"
+                    .into(),
+            ],
+            Self::TimedOut { .. } => vec![
+                "the token may wait for a touch, or may be gone; touch or reinsert it, or allow more with --timeout"
+                    .into(),
+            ],
+            Self::Died { doing, .. } if doing.contains("login") => {
+                vec!["the PIN may have been tried: look with `cba-agent pin-fuse`; run with -v to see what the module says".into()]
+            }
+            Self::Died { .. } => vec!["run with -v to see what the module itself says".into()],
+            Self::Spawn(_) => vec!["/proc must be mounted, and another process must be allowed to start".into()],
+            _ => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What a module prints: read while its worker is waited for, and logged line by line, never mixed into the front's own
+//! output raw.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use crate::deadline::Deadline;
+use crate::text::printable_bytes;
+
+/// The front's end of the pipe that is a worker's standard output and standard error.
+#[derive(Debug)]
+pub(super) struct Output {
+    /// None once it has ended.
+    pipe: Option<OwnedFd>,
+    /// The beginning of a line.
+    pending: Vec<u8>,
+    /// The last lines, escaped.
+    last: VecDeque<String>,
+}
+
+/// How many lines are kept for an error.
+const KEPT: usize = 3;
+
+/// What is left to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Perhaps something.
+    Some,
+    /// Nothing, for now.
+    None,
+    /// Nothing ever.
+    Ended,
+}
+
+impl Output {
+    /// The two ends, the worker's second.
+    pub(super) fn pipe() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        // Ours alone: a module may count on its output's waiting for room.
+        rustix::fs::fcntl_setfl(&ours, rustix::fs::OFlags::NONBLOCK)?;
+        Ok((Self { pipe: Some(ours), pending: Vec::new(), last: VecDeque::new() }, theirs))
+    }
+
+    /// To be waited for beside what is wanted; none once it has ended.
+    pub(super) fn pipe_to_poll(&self) -> Option<&OwnedFd> {
+        self.pipe.as_ref()
+    }
+
+    /// Logs what is there, some of it at a time.
+    pub(super) fn log(&mut self) -> Rest {
+        let mut buffer = [0; 4096];
+        let Some(pipe) = &self.pipe else { return Rest::Ended };
+        match rustix::io::read(pipe, &mut buffer) {
+            Ok(read @ 1..) => self.take(&buffer[..read]),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Rest::None,
+            Ok(0) | Err(_) => {
+                self.end();
+                return Rest::Ended;
+            }
+        }
+        Rest::Some
+    }
+
+    /// Logs what is left, to the end of the pipe or for so long: a process that was left behind may hold it open.
+    pub(super) fn log_to_the_end(&mut self, patience: Duration) {
+        let patience = Deadline::after(patience);
+        while let (Some(pipe), Some(left)) = (&self.pipe, patience.left()) {
+            let timeout = left.try_into().ok();
+            match poll(&mut [PollFd::new(pipe, PollFlags::IN)], timeout.as_ref()) {
+                Ok(0) => break,
+                Ok(_) => _ = self.log(),
+                Err(Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        self.end();
+    }
+
+    /// The last lines, in their order.
+    pub(super) fn last_lines(&self) -> Vec<String> {
+        self.last.iter().rev().cloned().collect()
+    }
+
+    fn end(&mut self) {
+        self.pipe = None;
+        self.log_line();
+    }
+
+    /// Lines are bounded.
+    fn take(&mut self, bytes: &[u8]) {
+        const LINE: usize = 400;
+        for &byte in bytes {
+            if byte == b'\n' || self.pending.len() == LINE {
+                self.log_line();
+            }
+            if byte != b'\n' {
+                self.pending.push(byte);
+            }
+        }
+    }
+
+    fn log_line(&mut self) {
+        if !self.pending.is_empty() {
+            let line = printable_bytes(&self.pending).to_string();
+            tracing::debug!(target: "cba_agent::module", "module: {line}");
+            self.pending.clear();
+            self.last.truncate(KEPT - 1);
+            self.last.push_front(line);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The process of a worker: how it is started, watched, killed and waited for.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use zeroize::Zeroizing;
+
+use super::output::{Output, Rest};
+use crate::deadline::Deadline;
+use crate::os::environment::{INJECTED, LOADER};
+
+/// How long a killed process may take to be gone; one in the depths of a driver takes for ever.
+const GONE: Duration = Duration::from_secs(2);
+
+/// Variables by which vendors' modules write logs that hold the PIN.
+pub(super) const MODULE_DEBUG: [&str; 19] = [
+    "CKNFAST_DEBUG",
+    "CKNFAST_DEBUGFILE",
+    "CS_PKCS11_LOG",
+    "KRYOPTIC_LOG",
+    "MUSCLE_DEBUG",
+    "OPENCRYPTOKI_TRACE_LEVEL",
+    "OPENSC_DEBUG",
+    "P11_KIT_DEBUG",
+    "P11_KIT_STRICT",
+    "PCSCLITE_DEBUG",
+    "PKCS11SPY",
+    "PKCS11SPY_OUTPUT",
+    "PKCS11_PROVIDER_DEBUG",
+    "RUST_LOG",
+    "TPM2_PKCS11_LOG_LEVEL",
+    "TSS2_LOG",
+    "YKCS11_DBG",
+    "YKPIV_DEBUG",
+    "YUBIHSM_PKCS11_DBG",
+];
+
+/// Variables by which the front talks to systemd; a module has no business there.
+const SERVICE: [&str; 6] =
+    ["LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
+
+/// How to start a worker.
+#[derive(Clone, Debug, Default)]
+pub struct Launch {
+    /// Variables in which the user put a PIN; the worker does not get them.
+    pub pin_variables: Vec<OsString>,
+    /// Whether vendors' debug variables reach the module.
+    pub module_debug: bool,
+}
+
+impl Launch {
+    /// What the module is given of this process's environment. A PIN's copy is wiped and not only left out.
+    pub(super) fn environment(&self) -> Vec<(OsString, OsString)> {
+        let is_withheld = |name: &OsStr| {
+            SERVICE.iter().any(|other| name == *other)
+                || (!self.module_debug && MODULE_DEBUG.iter().any(|other| name == *other))
+        };
+        let mut inherited = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            if self.pin_variables.contains(&name) {
+                drop(Zeroizing::new(value.into_vec()));
+            } else if !is_withheld(&name) {
+                inherited.push((name, value));
+            }
+        }
+        inherited
+    }
+}
+
+/// A worker that was started before it was known what for, so that its start takes no time later. It was given nothing of
+/// the environment but what the loader reads, since it is not known yet which variable holds a PIN.
+#[derive(Debug)]
+pub struct Spare {
+    pub(super) process: Process,
+    pub(super) socket: UnixStream,
+}
+
+impl Spare {
+    /// `None` where one cannot be started, which is an error only later, or must not be.
+    #[must_use]
+    pub fn start() -> Option<Self> {
+        if INJECTED.iter().any(|name| std::env::var_os(name).is_some()) {
+            return None;
+        }
+        let environment = LOADER.into_iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
+        let (socket, theirs) = UnixStream::pair().ok()?;
+        let process = Process::start(environment.collect(), theirs).ok()?;
+        Some(Self { process, socket })
+    }
+}
+
+/// A started process, in a process group of its own, killed with all of that group when dropped.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    /// Readable once the process has ended; none on kernels before 5.3.
+    ended: Option<OwnedFd>,
+    output: Output,
+    reaped: bool,
+}
+
+/// What [`Process::wait_for`] saw first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// The descriptor can be read.
+    Readable,
+    /// The process has ended, and there is nothing to read.
+    Ended,
+    /// The time is up.
+    TimedOut,
+}
+
+impl Process {
+    /// Starts this program as a worker, with a socket as its standard input.
+    ///
+    /// The file is `/proc/self/exe`: after an upgrade the path on disk is another program, or gone.
+    pub(super) fn start(environment: Vec<(OsString, OsString)>, socket: UnixStream) -> io::Result<Self> {
+        let (output, theirs) = Output::pipe()?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("cba-agent").arg("worker").stdin(OwnedFd::from(socket)).stdout(theirs.try_clone()?).stderr(theirs);
+        // A group of its own: Ctrl-C goes to the front, and a kill reaches what the module forked.
+        command.process_group(0);
+        command.env_clear().envs(environment);
+        let child = command.spawn()?;
+        // It holds copies of the child's descriptors; without them, the end of the child is seen.
+        drop(command);
+        let mut process = Self { child, ended: None, output, reaped: false };
+        process.ended = process.pid().and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        Ok(process)
+    }
+
+    /// What can be read once the process has ended, and what when it prints.
+    pub(super) fn descriptors(&self) -> (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
+        (self.ended.as_ref().map(AsFd::as_fd), self.output.pipe_to_poll().map(AsFd::as_fd))
+    }
+
+    /// The last lines that the process has printed; what is on its way is read first.
+    pub(super) fn last_lines(&mut self) -> Vec<String> {
+        while self.output.log() == Rest::Some {}
+        self.output.last_lines()
+    }
+
+    /// Logs what the process has printed, some of it at a time.
+    pub(super) fn log_output(&mut self) -> Rest {
+        self.output.log()
+    }
+
+    /// Waits until the descriptor can be read, the process has ended, or so long. What the process prints meanwhile is
+    /// logged.
+    pub(super) fn wait_for(&mut self, descriptor: impl AsFd, most: Duration) -> io::Result<Event> {
+        let descriptor = descriptor.as_fd();
+        let start = Instant::now();
+        loop {
+            let left = most.saturating_sub(start.elapsed());
+            let timeout = left.try_into().map_err(io::Error::other)?;
+            let mut watched = vec![PollFd::new(&descriptor, PollFlags::IN)];
+            watched.extend(self.output.pipe_to_poll().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+            let others = watched.len();
+            watched.extend(self.ended.as_ref().map(|ended| PollFd::new(ended, PollFlags::IN)));
+            match poll(&mut watched, Some(&timeout)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(Event::TimedOut),
+                Err(error) => return Err(error.into()),
+                Ok(_) => {}
+            }
+            let is_ready = |which: &PollFd<'_>| !which.revents().is_empty();
+            // What was written before the end is still there to be read.
+            if is_ready(&watched[0]) {
+                return Ok(Event::Readable);
+            }
+            if watched[others..].iter().any(is_ready) {
+                return Ok(Event::Ended);
+            }
+            if left.is_zero() {
+                return Ok(Event::TimedOut);
+            }
+            self.output.log();
+        }
+    }
+
+    /// Whether the process has ended by itself within so long. What it prints meanwhile is logged.
+    pub(super) fn ends_within(&mut self, patience: Duration) -> bool {
+        let Some(ended) = &self.ended else { return false };
+        let patience = Deadline::after(patience);
+        loop {
+            let left = patience.left();
+            let Ok(timeout) = left.unwrap_or_default().try_into() else { return false };
+            let mut watched = vec![PollFd::new(ended, PollFlags::IN)];
+            watched.extend(self.output.pipe_to_poll().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+            match poll(&mut watched, Some(&timeout)) {
+                Ok(0) => return false,
+                Ok(_) if !watched[0].revents().is_empty() => return true,
+                Ok(_) => _ = self.output.log(),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return false,
+            }
+            if left.is_none() {
+                return false;
+            }
+        }
+    }
+
+    /// How the process ended, for an error; kills whatever is left of it and of what it started.
+    pub(super) fn end(&mut self) -> String {
+        self.ends_within(GONE);
+        self.kill();
+        self.reap().map_or_else(|| "it cannot be ended".into(), |status| describe(&status))
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+    }
+
+    /// Kills what is left of the process and of what it started, without waiting for it. Not yet waited for, its number is
+    /// still the child's, and its group's.
+    pub(super) fn kill(&mut self) {
+        if let (Some(pid), false) = (self.pid(), self.reaped) {
+            let _ = kill_process_group(pid, Signal::KILL);
+            let _ = self.child.kill();
+        }
+    }
+
+    /// `None` for a process that not even a kill ends in time.
+    fn reap(&mut self) -> Option<ExitStatus> {
+        if self.ended.is_some() && !self.ends_within(GONE) {
+            return None;
+        }
+        let status = self.child.wait().ok();
+        self.reaped = status.is_some();
+        status
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.kill();
+            self.reap();
+        }
+        // What the module said last may explain its end; a process that it left behind must not hold us up.
+        self.output.log_to_the_end(Duration::from_millis(200));
+    }
+}
+
+fn describe(status: &ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (_, Some(signal)) => format!("killed by signal {signal}"),
+        (Some(code), _) => format!("exit status {code}"),
+        _ => "no exit status".into(),
+    }
+}

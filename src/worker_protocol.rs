@@ -1,0 +1,275 @@
+//! The frames between front and worker.
+//!
+//! PURE. A frame is a 32-bit big-endian length and that many bytes of JSON, at most [`LIMIT`]. A PIN is no part of any
+//! message: it follows its request as a frame of its own, raw, so that no serialiser ever copies it.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::cba::Version;
+use crate::facts::{Description, Library, Mechanism, Objects, Session, Slot, bytes};
+use crate::fault::Fault;
+
+pub mod bounds;
+
+/// The longest frame in bytes: room for hundreds of certificates.
+pub const LIMIT: usize = 4 << 20;
+
+/// What the worker says first; a front of another build gives it no PIN.
+pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 7");
+
+/// How the user is authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Authentication {
+    /// With the PIN in the frame that follows.
+    Pin,
+    /// At the token itself.
+    Pinpad,
+}
+
+/// A variable of the environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    /// Its name.
+    #[serde(with = "bytes")]
+    pub name: Vec<u8>,
+    /// Its value.
+    #[serde(with = "bytes")]
+    pub value: Vec<u8>,
+}
+
+impl From<(OsString, OsString)> for Variable {
+    fn from((name, value): (OsString, OsString)) -> Self {
+        Self { name: name.into_vec(), value: value.into_vec() }
+    }
+}
+
+/// How the worker confined itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxReport {
+    /// The name of the profile in force.
+    pub profile: String,
+    /// By which of Landlock's interfaces files are confined; `None` where the kernel has none.
+    pub landlock_abi: Option<u32>,
+    /// Whether system calls are filtered.
+    pub system_calls: bool,
+}
+
+/// What the front asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Load this module and say what slots it has. Answer: [`Reply::Confined`], then
+    /// [`Reply::Opened`].
+    Open {
+        /// The module's absolute path.
+        module: PathBuf,
+        /// The sandbox profile to load it in, by its name; without one there is no sandbox.
+        profile: Option<String>,
+        /// The module's environment, for a worker that was started without one.
+        environment: Option<Vec<Variable>>,
+    },
+    /// Load libpcsclite alone, and connect to pcscd. Answer: [`Reply::PcscdAnswered`], and the end.
+    AskPcscd {
+        /// Where the library is to look for the daemon.
+        socket: PathBuf,
+    },
+    /// Open a session. Answer: [`Reply::Session`].
+    Session {
+        /// The `CK_SLOT_ID`.
+        slot_id: u64,
+    },
+    /// Read the session's slot and token information again. Answer: [`Reply::Slot`].
+    Slot,
+    /// The same, where the session still stands, with its login, and the token is there. Answer: [`Reply::Slot`].
+    Probe,
+    /// Log in, once. Answer: [`Reply::LoginBegins`], then [`Reply::LoggedIn`].
+    Login(Authentication),
+    /// Say what keys and certificates there are. Answer: [`Reply::Objects`].
+    Objects,
+    /// Read what is evidence of a key and no more. Answer: [`Reply::Described`].
+    Describe {
+        /// The key's number in [`Reply::Objects`].
+        key: u64,
+    },
+    /// Make a message and sign it. Answer: [`Reply::LoginBegins`] and [`Reply::ContextAccepted`] where a context login
+    /// was asked for, then [`Reply::Signed`].
+    Sign {
+        /// The key's number in [`Reply::Objects`].
+        key: u64,
+        /// How to sign.
+        mechanism: Mechanism,
+        /// What to sign.
+        version: Version,
+        /// The context-specific login, where the key needs one.
+        context: Option<Authentication>,
+    },
+    /// Log out, finalise, end. Answer: [`Reply::Closed`].
+    Close {
+        /// Whether it ends there and then, whatever the module's libraries would still do.
+        at_once: bool,
+    },
+}
+
+/// What the worker answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The first frame, unasked.
+    Hello {
+        /// The worker's build, to be the same as the front's.
+        build: String,
+    },
+    /// The sandbox that the module will be loaded in, `None` without one. Sent before the module's first line runs: what
+    /// comes later, the module may have written.
+    Confined(Option<SandboxReport>),
+    /// The module is loaded.
+    Opened {
+        /// What it says of itself.
+        library: Library,
+        /// Its slots that hold tokens.
+        slots: Vec<Slot>,
+    },
+    /// What libpcsclite came to.
+    PcscdAnswered {
+        /// 0, or a code of winscard.h.
+        code: u32,
+    },
+    /// The session is open.
+    Session(Session),
+    /// The slot as it is now.
+    Slot(Slot),
+    /// The module is told to log in now; a worker that ends without this has spent no try.
+    LoginBegins,
+    /// The login is done.
+    LoggedIn {
+        /// Whether the token looked at the PIN.
+        checked: bool,
+    },
+    /// The objects.
+    Objects(Objects),
+    /// The evidence.
+    Described(Description),
+    /// The context login is done; the signature follows.
+    ContextAccepted {
+        /// Whether the token looked at the PIN.
+        checked: bool,
+    },
+    /// A message and its signature.
+    Signed {
+        /// The message, base64.
+        message: String,
+        /// The signature, base64.
+        signature: String,
+    },
+    /// The worker ends now.
+    Closed,
+    /// It could not be done.
+    Failed(Fault),
+}
+
+/// Why bytes are no frame.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// Longer than [`LIMIT`].
+    #[error("a message of {0} bytes is longer than is read")]
+    TooLong(usize),
+    /// Not the JSON of a message.
+    #[error("a frame does not parse")]
+    Json(#[from] serde_json::Error),
+}
+
+/// The frame of a message.
+///
+/// # Errors
+/// When it would be longer than [`LIMIT`].
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, message)?;
+    let length = frame.len() - 4;
+    let header = u32::try_from(length).ok().filter(|_| length <= LIMIT).ok_or(WireError::TooLong(length))?;
+    frame[..4].copy_from_slice(&header.to_be_bytes());
+    Ok(frame)
+}
+
+/// The length that a frame's first four bytes announce.
+///
+/// # Errors
+/// When it is over `limit`.
+pub fn length(header: [u8; 4], limit: usize) -> Result<usize, WireError> {
+    let length = usize::try_from(u32::from_be_bytes(header)).unwrap_or(usize::MAX);
+    if length > limit { Err(WireError::TooLong(length)) } else { Ok(length) }
+}
+
+/// The message of a frame's bytes after the length.
+///
+/// # Errors
+/// When they are no message.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+    Ok(serde_json::from_slice(bytes)?)
+}
+
+/// Whether a frame's bytes after the length begin as a [`Reply::Signed`] does.
+#[must_use]
+pub fn is_signed(bytes: &[u8]) -> bool {
+    bytes.starts_with(br#"{"Signed":"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read_back<T: Serialize + DeserializeOwned>(message: &T) -> T {
+        let frame = encode(message).unwrap();
+        let header = *frame.first_chunk::<4>().unwrap();
+        assert_eq!(length(header, LIMIT).unwrap(), frame.len() - 4);
+        decode(&frame[4..]).unwrap()
+    }
+
+    #[test]
+    fn a_frame_over_the_limit_is_neither_written_nor_read() {
+        let long = Reply::Hello { build: "x".repeat(LIMIT) };
+        assert!(matches!(encode(&long), Err(WireError::TooLong(_))));
+        assert!(length([0, 0x40, 0, 1], LIMIT).is_err());
+        assert!(length([0xff; 4], LIMIT).is_err());
+    }
+
+    #[test]
+    fn no_message_has_a_field_for_a_pin_or_for_bytes_to_sign() {
+        let sign = Request::Sign {
+            key: 1,
+            mechanism: Mechanism::Sha512RsaPkcs,
+            version: Version::V2,
+            context: Some(Authentication::Pin),
+        };
+        let text = serde_json::to_string(&sign).unwrap();
+        assert_eq!(text, r#"{"Sign":{"key":1,"mechanism":"Sha512RsaPkcs","version":"V2","context":"Pin"}}"#);
+        assert_eq!(serde_json::to_string(&Request::Login(Authentication::Pin)).unwrap(), r#"{"Login":"Pin"}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn written_frames_are_read_back(slot_id: u64, message: String, label: Vec<u8>) {
+            let request = Request::Session { slot_id };
+            prop_assert_eq!(read_back(&request), request.clone());
+            let objects = Objects {
+                certificates: vec![crate::facts::Certificate { label, id: vec![], value: vec![1] }],
+                ..Objects::default()
+            };
+            prop_assert_eq!(read_back(&Reply::Objects(objects.clone())), Reply::Objects(objects));
+            let signed = Reply::Signed { message, signature: String::new() };
+            prop_assert_eq!(read_back(&signed), signed.clone());
+            prop_assert!(is_signed(&encode(&signed).unwrap()[4..]) && !is_signed(&encode(&Reply::Closed).unwrap()[4..]));
+        }
+
+        #[test]
+        fn nothing_makes_the_decoder_panic(bytes: Vec<u8>) {
+            let _ = decode::<Reply>(&bytes);
+            let _ = decode::<Request>(&bytes);
+        }
+    }
+}

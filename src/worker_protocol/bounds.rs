@@ -1,0 +1,270 @@
+//! Bounds on what a worker may report: each text by the size of its field in PKCS#11, each list by its length.
+//!
+//! PURE. A module can write to the parent in the worker's place, so nothing in a reply is trusted. A reply that is out
+//! of bounds ends its worker. Free text, which only explains an error, is shortened instead.
+
+use crate::facts::{Certificate, Description, Key, Library, Slot, Token};
+use crate::fault::Fault;
+use crate::worker_protocol::Reply;
+
+/// Slots of a module.
+const SLOTS: usize = 4096;
+
+/// RSA keys of a token.
+const KEYS: usize = 8192;
+
+/// X.509 certificates of a token.
+const CERTIFICATES: usize = 2048;
+
+/// `CKA_LABEL` and `CKA_ID` in bytes; the standard sets no limit.
+const NAME: usize = 1024;
+
+/// A certificate in bytes, with the padding that some tokens put behind it.
+const CERTIFICATE: usize = 64 << 10;
+
+/// The modulus of a 32768-bit key in bytes.
+const MODULUS: usize = 4096;
+
+/// A message or a signature as base64.
+const SIGNED: usize = 8192;
+
+/// A version as `255.255`.
+const VERSION: usize = 7;
+
+/// The name of a function, of a return value or of a mechanism.
+const WORD: usize = 80;
+
+/// Mechanisms of a key.
+const MECHANISMS: usize = 1024;
+
+/// An error's free text in characters.
+const EXPLANATION: usize = 2000;
+
+/// Why a reply is out of bounds.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BoundsError {
+    /// Longer than its field.
+    #[error("{what} has {found} characters or bytes, at most {most} are possible")]
+    TooLong {
+        /// The field.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// More than are read.
+    #[error("there are {found} {what}, at most {most} are read")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// Their number.
+        found: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// A name with other characters than the standard's names have.
+    #[error("{0} is no name of the standard's")]
+    NoName(&'static str),
+}
+
+/// Checks a reply, and shortens its explanations.
+///
+/// # Errors
+/// The first field that is out of bounds.
+pub(crate) fn check(reply: &mut Reply) -> Result<(), BoundsError> {
+    match reply {
+        Reply::Hello { build } => text("the build", build, WORD),
+        Reply::Confined(report) => {
+            report.as_ref().map_or(Ok(()), |report| name("the sandbox's profile", &report.profile))
+        }
+        Reply::Opened { library, slots } => {
+            check_library(library)?;
+            count("slots", slots.len(), SLOTS)?;
+            slots.iter_mut().try_for_each(check_slot)
+        }
+        Reply::Slot(slot) => check_slot(slot),
+        Reply::Session(session) => count("mechanisms", session.mechanisms.len(), 2),
+        Reply::Objects(objects) => {
+            count("keys", objects.keys.len(), KEYS)?;
+            objects.keys.iter().try_for_each(check_key)?;
+            check_certificates(&objects.certificates)
+        }
+        Reply::Described(description) => check_description(description),
+        Reply::Signed { message, signature } => {
+            text("the message", message, SIGNED)?;
+            text("the signature", signature, SIGNED)
+        }
+        Reply::Failed(fault) => check_fault(fault),
+        Reply::LoginBegins
+        | Reply::LoggedIn { .. }
+        | Reply::ContextAccepted { .. }
+        | Reply::Closed
+        | Reply::PcscdAnswered { .. } => Ok(()),
+    }
+}
+
+/// `CK_INFO` (PKCS#11 3.0 section 3.1).
+fn check_library(library: &Library) -> Result<(), BoundsError> {
+    text("the module's Cryptoki version", &library.cryptoki, VERSION)?;
+    text("the module's manufacturer", &library.manufacturer, 32)?;
+    text("the module's description", &library.description, 32)?;
+    text("the module's version", &library.version, VERSION)
+}
+
+/// `CK_SLOT_INFO` and `CK_TOKEN_INFO` (section 3.2).
+fn check_slot(slot: &mut Slot) -> Result<(), BoundsError> {
+    slot.error.iter_mut().for_each(shorten);
+    text("the slot's description", &slot.description, 64)?;
+    text("the slot's manufacturer", &slot.manufacturer, 32)?;
+    slot.token.as_ref().map_or(Ok(()), check_token)
+}
+
+fn check_token(token: &Token) -> Result<(), BoundsError> {
+    text("the token's label", &token.label, 32)?;
+    text("the token's manufacturer", &token.manufacturer, 32)?;
+    text("the token's model", &token.model, 16)?;
+    text("the token's serial", &token.serial, 16)?;
+    text("the token's firmware version", &token.firmware, VERSION)
+}
+
+fn check_key(key: &Key) -> Result<(), BoundsError> {
+    bytes("a key's label", &key.label, NAME)?;
+    bytes("a key's ID", &key.id, NAME)?;
+    bytes("a key's modulus", &key.modulus, MODULUS)
+}
+
+fn check_certificates(certificates: &[Certificate]) -> Result<(), BoundsError> {
+    count("certificates", certificates.len(), CERTIFICATES)?;
+    certificates.iter().try_for_each(|certificate| {
+        bytes("a certificate's label", &certificate.label, NAME)?;
+        bytes("a certificate's ID", &certificate.id, NAME)?;
+        bytes("a certificate", &certificate.value, CERTIFICATE)
+    })
+}
+
+fn check_description(description: &Description) -> Result<(), BoundsError> {
+    let detail = &description.detail;
+    let mechanisms = detail.allowed_mechanisms.as_deref().unwrap_or_default();
+    count("allowed mechanisms", mechanisms.len(), MECHANISMS)?;
+    let mut names = detail.key_generation_mechanism.iter().chain(mechanisms);
+    names.try_for_each(|mechanism| name("a mechanism", mechanism))?;
+    check_certificates(&description.certificates)
+}
+
+fn check_fault(fault: &mut Fault) -> Result<(), BoundsError> {
+    match fault {
+        Fault::Call { call, ckr } => {
+            name("a function", call)?;
+            name("a return value", ckr)
+        }
+        Fault::Malformed { call, what } => {
+            shorten(what);
+            name("a function", call)
+        }
+        Fault::NoEntryPoint { library } => {
+            library.iter_mut().for_each(shorten);
+            Ok(())
+        }
+        Fault::Load(said) | Fault::Sandbox(said) | Fault::Message(said) => {
+            shorten(said);
+            Ok(())
+        }
+    }
+}
+
+/// A field is of bytes; what is no UTF-8 in it became one character for at least one byte.
+fn text(what: &'static str, text: &str, most: usize) -> Result<(), BoundsError> {
+    let found = text.chars().count();
+    if found > most { Err(BoundsError::TooLong { what, found, most }) } else { Ok(()) }
+}
+
+fn bytes(what: &'static str, bytes: &[u8], most: usize) -> Result<(), BoundsError> {
+    let found = bytes.len();
+    if found > most { Err(BoundsError::TooLong { what, found, most }) } else { Ok(()) }
+}
+
+fn count(what: &'static str, found: usize, most: usize) -> Result<(), BoundsError> {
+    if found > most { Err(BoundsError::TooMany { what, found, most }) } else { Ok(()) }
+}
+
+/// A name as `C_Login`, `CKR_OK`, `CKR_VENDOR_DEFINED(0x80000001)`, `vendor-defined`.
+fn name(what: &'static str, name: &str) -> Result<(), BoundsError> {
+    text(what, name, WORD)?;
+    let fits = name.chars().all(|c| c.is_ascii_alphanumeric() || "_-(). ".contains(c));
+    if fits { Ok(()) } else { Err(BoundsError::NoName(what)) }
+}
+
+fn shorten(text: &mut String) {
+    if let Some((end, _)) = text.char_indices().nth(EXPLANATION) {
+        text.truncate(end);
+        text.push('\u{2026}');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::{KeyDetail, Objects};
+
+    fn token(change: impl FnOnce(&mut Token)) -> Reply {
+        let mut token = Token::default();
+        change(&mut token);
+        Reply::Slot(Slot { token: Some(token), ..Slot::default() })
+    }
+
+    #[test]
+    fn each_text_of_a_token_has_the_size_of_its_field() {
+        type Field = fn(&mut Token) -> &mut String;
+        let fields: [(Field, usize); 5] = [
+            (|token| &mut token.label, 32),
+            (|token| &mut token.manufacturer, 32),
+            (|token| &mut token.model, 16),
+            (|token| &mut token.serial, 16),
+            (|token| &mut token.firmware, 7),
+        ];
+        for (field, size) in fields {
+            // What is no UTF-8 takes three bytes for one.
+            assert_eq!(check(&mut token(|token| *field(token) = "\u{fffd}".repeat(size))), Ok(()));
+            let long = check(&mut token(|token| *field(token) = "x".repeat(size + 1)));
+            assert!(matches!(long, Err(BoundsError::TooLong { .. })), "{long:?}");
+        }
+    }
+
+    #[test]
+    fn lists_have_a_limit() {
+        let certificate = Certificate { label: vec![], id: vec![], value: vec![1] };
+        let objects = |count| Objects { certificates: vec![certificate.clone(); count], ..Objects::default() };
+        assert_eq!(check(&mut Reply::Objects(objects(CERTIFICATES))), Ok(()));
+        let error = check(&mut Reply::Objects(objects(CERTIFICATES + 1))).unwrap_err();
+        assert_eq!(error.to_string(), "there are 2049 certificates, at most 2048 are read");
+        let description = Description { certificates: vec![certificate; CERTIFICATES + 1], ..Description::default() };
+        assert!(check(&mut Reply::Described(description)).is_err());
+        assert!(
+            check(&mut Reply::Opened { library: Library::default(), slots: vec![Slot::default(); SLOTS + 1] }).is_err()
+        );
+    }
+
+    #[test]
+    fn names_of_functions_values_and_mechanisms_have_no_escape_sequences() {
+        let described = |mechanism: &str| {
+            let detail = KeyDetail { key_generation_mechanism: Some(mechanism.into()), ..KeyDetail::default() };
+            check(&mut Reply::Described(Description { detail, ..Description::default() }))
+        };
+        for name in ["CKM_RSA_PKCS_KEY_PAIR_GEN", "vendor-defined", "CKR_VENDOR_DEFINED(0x80000001)", "unknown 0x1"] {
+            assert_eq!(described(name), Ok(()), "{name}");
+        }
+        assert_eq!(described("CKM\u{1b}[2J"), Err(BoundsError::NoName("a mechanism")));
+        for (call, ckr) in [("C_Login\n", "CKR_OK"), ("C_Login", "\u{9b}2J"), (&*"C".repeat(81), "CKR_OK")] {
+            assert!(check(&mut Reply::Failed(Fault::call(call, ckr))).is_err());
+        }
+    }
+
+    #[test]
+    fn an_error_text_is_shortened() {
+        let mut reply = Reply::Failed(Fault::Load("ä".repeat(4 << 20)));
+        assert_eq!(check(&mut reply), Ok(()));
+        let Reply::Failed(Fault::Load(said)) = reply else { unreachable!() };
+        assert_eq!(said.chars().count(), EXPLANATION + 1);
+    }
+}
