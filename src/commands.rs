@@ -1,4 +1,5 @@
-//! One file per subcommand, and the way from the command line to them.
+//! The subcommands, one file each, and the way from the command line to them. Runs in the parent, except for
+//! [`crate::worker`], which is started here.
 
 use std::ffi::{OsStr, OsString};
 
@@ -31,12 +32,12 @@ mod serve;
 mod sign;
 mod verify;
 
-/// Runs the program and returns its exit code; an error is on standard error by then.
+/// Runs the program and returns its exit code. It has then printed any error.
 #[must_use]
 pub fn run(arguments: Vec<OsString>) -> u8 {
     let arguments = in_order(arguments);
     let mut format = early_arguments::log_format(&arguments);
-    // Only the parent knows it: neither help nor completions nor manual pages name it.
+    // Help, completions and manual pages do not name this command: only the parent starts it.
     if arguments.get(1).is_some_and(|name| name == "worker") {
         return run_worker();
     }
@@ -68,7 +69,7 @@ fn run_command(arguments: &[OsString], format: &mut log::Format) -> Result<()> {
     if !needs_no_token.contains(&command) && !command.starts_with('-') {
         os::prepare()?;
     }
-    // It loads its libraries while the command line and the configuration are read.
+    // The worker loads its libraries while the parent reads the command line and the configuration.
     let spare = if command == "sign" && !may_need_no_worker(arguments) { Spare::start() } else { None };
     match cli::command().try_get_matches_from(arguments) {
         Ok(matches) => dispatch(&matches, spare, format).map_err(|error| {
@@ -87,13 +88,13 @@ fn run_command(arguments: &[OsString], format: &mut log::Format) -> Result<()> {
     }
 }
 
-/// No refusal leaves its reader without a next step.
+/// Adds a hint to an error without one.
 fn with_a_hint(error: Error) -> Error {
     let hint = error.kind.usual_hint();
     if error.hints.is_empty() { error.hint(hint) } else { error }
 }
 
-/// The command as it was typed, `audit verify` for example, and its options.
+/// The command as typed, for example `audit verify`, and its options.
 fn innermost(matches: &ArgMatches) -> (String, &ArgMatches) {
     match matches.subcommand() {
         Some((name, inner)) => {
@@ -117,12 +118,12 @@ fn end(result: Result<()>, format: log::Format) -> u8 {
 /// Commands that print no result to stdout.
 const WITHOUT_RESULT: [&str; 2] = ["man", "serve"];
 
-/// `format` becomes the configured one as soon as it is known.
+/// `format` becomes the configured format as soon as it is known.
 fn dispatch(matches: &ArgMatches, spare: Option<Spare>, format: &mut log::Format) -> Result<()> {
     let Some((name, matches)) = matches.subcommand() else {
         return Err(Error::new(Kind::Usage, "a command is needed"));
     };
-    // Before a key is used.
+    // Check this before a key is used.
     if !WITHOUT_RESULT.contains(&name) {
         check_stdout()?;
     }
@@ -133,14 +134,14 @@ fn dispatch(matches: &ArgMatches, spare: Option<Spare>, format: &mut log::Format
         _ => {}
     }
     let config = match configure(matches) {
-        // What a newcomer fails on first is the first line of the report.
+        // A configuration that cannot be used becomes the first line of the report.
         Err(error) if name == "doctor" && error.kind == Kind::Config => {
             return doctor::without_configuration(matches, &error);
         }
         configured => configured?,
     };
     *format = config.log.format;
-    // Its report lists them.
+    // The report of `doctor` lists them.
     if name != "doctor" {
         warn_of_unknown_variables(&config);
     }
@@ -170,19 +171,19 @@ fn configure(matches: &ArgMatches) -> Result<Config> {
     Ok(config)
 }
 
-/// Warns of variables that look like the agent's own and are none: their values have no effect.
+/// Warns about variables with our prefix that do not exist: their values have no effect.
 fn warn_of_unknown_variables(config: &Config) {
     for unknown in variables::unknown(std::env::vars_os().map(|(name, _)| name), &config.pin_variables) {
         tracing::warn!("{}; {}", unknown.reason(), unknown.remedy());
     }
 }
 
-/// A usage error of a command's own flag.
+/// A usage error about a flag of the command.
 fn usage(flag: &str, wanted: &str) -> Error {
     Error::new(Kind::Usage, format!("--{flag}: {wanted}")).hint("`cba-agent help COMMAND` describes each option")
 }
 
-/// A command's own flag that is one of several words.
+/// A flag of the command with one of several words as its value.
 fn word<T: Copy>(matches: &ArgMatches, flag: &str, names: &[(&str, T)]) -> Result<Option<T>> {
     let Some(text) = cli::given(matches, flag) else { return Ok(None) };
     by_name(text, names).map(Some).map_err(|wanted| usage(flag, &wanted))

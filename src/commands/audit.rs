@@ -1,4 +1,4 @@
-//! `audit verify`, `audit head`: the chain of the audit log, checked by anybody who can read it.
+//! `audit verify` and `audit head`: check the chain of the audit log.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal as _, Read};
@@ -20,7 +20,7 @@ use crate::text::shell::quoted;
 
 mod packed;
 
-/// So many findings are printed, each; the rest is counted.
+/// The number of findings that are printed; the rest is counted.
 const SHOWN: usize = 20;
 
 pub(super) fn run(matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
@@ -41,8 +41,8 @@ pub(super) fn run(matches: &ArgMatches, format: &mut log::Format) -> Result<()> 
     }
 }
 
-/// The configured log and the file that it was last renamed to, as far as they are there: between a rotation and the next
-/// record there is only the latter. Where neither is, the log itself, which then cannot be read.
+/// The configured log and the file that it was last renamed to, if they exist: between a rotation and the next record
+/// only the latter exists. If neither exists, the log itself, so that the error names it.
 fn configured(config: &Config) -> Result<Vec<String>> {
     let none = || {
         Error::new(Kind::Usage, "no audit log is named, and none is configured")
@@ -56,7 +56,7 @@ fn configured(config: &Config) -> Result<Vec<String>> {
 
 fn head(file: &str) -> Result<()> {
     let path = Path::new(file);
-    // Read, and not written: a log that others may only read has a head, too.
+    // Open for reading only: a user who may only read a log can see its head.
     std::fs::metadata(path).map_err(|error| cannot_read(file, &error))?;
     match audit::head(path) {
         Ok(head) => print(&head.unwrap_or_else(Head::none).to_string()),
@@ -69,11 +69,11 @@ fn head(file: &str) -> Result<()> {
     }
 }
 
-/// What was found in all files.
+/// The findings in all files.
 #[derive(Default)]
 struct Findings {
     check: Check,
-    /// The first of what is wrong.
+    /// The first problem.
     first: Option<String>,
     wrong: usize,
     expected: Vec<(Head, bool)>,
@@ -145,7 +145,7 @@ fn report(findings: &Findings) -> Result<()> {
     ))
 }
 
-/// Heads that were kept elsewhere and are no records here.
+/// Heads that were kept elsewhere and are not in the log.
 fn missing_heads(findings: &Findings) -> Vec<String> {
     let missing = findings.expected.iter().filter(|(_, found)| !found);
     missing
@@ -161,7 +161,7 @@ fn missing_heads(findings: &Findings) -> Vec<String> {
         .collect()
 }
 
-/// Files in the order of their first records, since their names sort in any order; standard input stays in its place.
+/// Sorts files by their first records, since their names sort in any order. Standard input keeps its place.
 fn in_order<'a>(files: &[&'a str]) -> Result<Vec<&'a str>> {
     if files.contains(&"-") {
         return Ok(files.to_vec());
@@ -171,7 +171,7 @@ fn in_order<'a>(files: &[&'a str]) -> Result<Vec<&'a str>> {
         let opened = File::open(file).map_err(|error| cannot_read(file, &error))?;
         let mut lines = BufReader::new(opened);
         let mut first = None;
-        // A crash may have left what is no record at the beginning.
+        // A crash may have left an incomplete record at the beginning.
         for _ in 0..2 {
             if let Some((line, _)) = line(&mut lines).map_err(|error| cannot_read(file, &error))? {
                 first = first.or_else(|| head_of(&line).map(|head| head.seq));
@@ -205,7 +205,8 @@ fn read(name: &str, mut source: impl BufRead, findings: &mut Findings, progress:
     Ok(())
 }
 
-/// The next line without its newline, at most so long, and whether it had one and was not longer.
+/// Reads the next line, up to a limit, without its newline. The flag is false for a line that is too long or has no
+/// newline.
 fn line(source: &mut impl BufRead) -> io::Result<Option<(Vec<u8>, bool)>> {
     let mut line = Vec::new();
     let limit = u64::try_from(LINE_LIMIT).unwrap_or(u64::MAX);
@@ -217,7 +218,7 @@ fn line(source: &mut impl BufRead) -> io::Result<Option<(Vec<u8>, bool)>> {
         line.pop();
     }
     if !whole && line.len() == LINE_LIMIT {
-        // No record is so long: passed over up to its end.
+        // No record is this long: skip to its end.
         source.skip_until(b'\n')?;
         whole = true;
     }
@@ -229,7 +230,7 @@ fn cannot_read(name: &str, error: &io::Error) -> Error {
         .hint("name the log's files, or - for standard input")
 }
 
-/// How far it is, for a person who waits.
+/// A progress display for a person.
 struct Progress {
     lines: u64,
     said: Instant,

@@ -1,4 +1,4 @@
-//! `certificate`: the one public certificate that an administrator registers.
+//! `certificate`: prints the public certificate, for the administrator who registers it.
 
 use clap::ArgMatches;
 use serde::Serialize;

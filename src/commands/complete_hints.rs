@@ -1,7 +1,7 @@
-//! Completes the commands in hints, so that they work when pasted: with the options that the user gave, and the command's own name.
+//! Completes the commands in hints, so that they work when pasted: with the options that the user gave, and with the name of the command.
 //!
-//! A hint writes each command in backticks, `cba-agent list` for example. A command of this program gets the options that its user
-//! gave on the command line, since variables and files apply by themselves.
+//! A hint writes each command in backticks, for example `cba-agent list`. A command of this program gets only the options of the command
+//! line, since variables and files apply anyway.
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -11,13 +11,13 @@ use crate::config::keys::{Group, KEYS};
 use crate::error::Error;
 use crate::text::shell::{in_commands, quoted};
 
-/// The error with whole commands. `name` is the command that failed, `matches` its options.
+/// Completes the commands in an error. `name` is the failed command, `matches` its options.
 pub(super) fn completed(mut error: Error, name: &str, matches: Option<&ArgMatches>) -> Error {
     error.hints = error.hints.iter().map(|hint| in_hint(hint, name, matches)).collect();
     error
 }
 
-/// A hint with whole commands.
+/// Completes the commands in a hint.
 pub(super) fn in_hint(hint: &str, name: &str, matches: Option<&ArgMatches>) -> String {
     let named = if name.is_empty() { hint.to_owned() } else { hint.replace("help COMMAND", &format!("help {name}")) };
     let Some(matches) = matches else { return named };
@@ -27,12 +27,12 @@ pub(super) fn in_hint(hint: &str, name: &str, matches: Option<&ArgMatches>) -> S
     })
 }
 
-/// The options that a command shares with the one that was given them.
+/// The given options that this command also accepts.
 fn options(command: &str, matches: &ArgMatches) -> String {
     let mut words = command.split(' ');
     let name = words.next().unwrap_or_default();
     let has = |flag: &str| command.split(' ').any(|word| word == format!("--{flag}"));
-    // What selects the token would hide from `list` what is there instead.
+    // A token selector would hide the other tokens from `list`.
     let selects = !has("uri") && (name != "list" || has("login"));
     let groups: &[Group] = match name {
         "list" | "doctor" | "certificate" => &[Group::Token, Group::Identity, Group::Pin],

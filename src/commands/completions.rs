@@ -1,6 +1,6 @@
-//! `completions`: scripts for shells, from the definitions of the command line.
+//! `completions`: prints scripts for shells, from the definitions of the command line.
 //!
-//! clap_complete writes them. What its scripts lack for this program is put in here; `tests/e2e/completions.rs` runs the shells.
+//! clap_complete writes them, and this file corrects them for this program. `tests/e2e/completions.rs` runs them in the shells.
 
 use clap_complete::Shell;
 
@@ -26,9 +26,9 @@ pub(super) fn run(shell: &str) -> Result<()> {
 }
 
 fn bash(script: &str) -> String {
-    // Its cases name the program by one rule and its variable by another, where the program's name has a hyphen.
+    // clap_complete uses two different names for a program with a hyphen.
     let script = script.replace("cba__subcmd__agent", "cba__agent");
-    // Readline splits `--format=js` at the sign.
+    // Readline splits `--format=js` at the equals sign.
     script.replacen(
         "    prev=\"$3\"\n",
         "    prev=\"$3\"\n    if [[ ${cur} == = ]]; then\n        cur=\n    elif [[ ${prev} == = ]]; then\n        \
@@ -38,16 +38,16 @@ fn bash(script: &str) -> String {
 }
 
 fn zsh(script: &str) -> String {
-    // A colon in the name of a value ends it.
+    // A colon would end the name of a value.
     let script = script.replace(":SEQ:HASH:", ":SEQ\\:HASH:");
     let in_lines = script.lines().map(|line| {
         if let (true, Some((head, names))) = (line.starts_with("'--module="), line.split_once(":PATH|NAME:")) {
-            // A path is as good as a name.
+            // Also offer paths.
             let names = names.trim_end_matches("' \\");
             format!(r#"{head}:module:_alternative "names\:name\:{names}" "files\:module\:_files"' \"#)
         } else if let (true, Some((head, sources))) = (line.starts_with("'--pin-source="), line.split_once(":SOURCE:"))
         {
-            // Behind `file:` a file; no space behind a colon.
+            // Offer a file after `file:`, and add no space after a colon.
             let sources = sources.trim_end_matches("' \\").trim_matches(['(', ')']);
             format!("{head}:source:{{ if compset -P file\\:; then _files; else compadd -S \"\" -- {sources}; fi }}' \\")
         } else {
@@ -60,24 +60,24 @@ fn zsh(script: &str) -> String {
 fn fish(script: &str) -> String {
     let lines = script.lines().map(|line| {
         if line.contains(" -l module ") {
-            // A path is as good as a name.
+            // Also offer paths.
             line.replace(" -r -f -a ", " -r -F -a ")
         } else if line.contains("using_subcommand help; and not __fish_seen_subcommand_from ") {
-            // `help` itself stands in the line.
+            // `help` itself is in the line.
             line.replacen(" help\"", "\"", 1)
         } else {
             line.to_owned()
         }
     });
     let mut script = lines.collect::<Vec<_>>().join("\n");
-    // An option whose value is typed at this moment still has none.
+    // An option whose value is being typed has no value yet.
     let parse = "    argparse -s (__fish_cba_agent_global_optspecs) -- $cmd";
     script = script.replacen(
         &format!("{parse} 2>/dev/null\n"),
         &format!("{parse} 2>/dev/null\n    or argparse -s (__fish_cba_agent_global_optspecs) -- $cmd '' 2>/dev/null\n"),
         1,
     );
-    // Arguments without an option are left out.
+    // fish's script leaves out arguments without an option.
     let using = "complete -c cba-agent -n \"__fish_cba_agent_using_subcommand";
     script += &format!("\n{using} completions\" -f -a \"{}\"\n", cli::SHELLS.join(" "));
     script += &format!("{using} man\" -f -a \"(__fish_complete_directories)\"\n");

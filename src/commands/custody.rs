@@ -1,4 +1,4 @@
-//! `custody`: evidence of where the key is and what it may do, held against the policy.
+//! `custody`: a report about the key and its permitted uses, checked against the policy.
 
 use std::io::{IsTerminal as _, stdout};
 
@@ -56,7 +56,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     }
 }
 
-/// The terminal's width; unlimited where the text goes elsewhere.
+/// The width of the terminal; unlimited if the output is not a terminal.
 fn width() -> Option<u16> {
     let size = || rustix::termios::tcgetwinsize(stdout()).ok().map(|size| size.ws_col);
     stdout().is_terminal().then(size).flatten().filter(|columns| *columns > 0)
@@ -75,7 +75,7 @@ fn collect(config: &Config) -> Result<Evidence> {
 fn read(reached: &mut Reached, login: &mut Login, file: Option<Certificate>, config: &Config) -> Result<Evidence> {
     let known = reached.evidence(modules::sha256(&reached.opened.module));
     if policy::decide_token(&config.policy, known.token.as_ref()).allowed().is_err() {
-        // Its PIN is not ours to send.
+        // The policy does not allow this token, so it gets no PIN.
         return Ok(known);
     }
     let mechanism = first_mechanism(reached)?;
@@ -83,7 +83,7 @@ fn read(reached: &mut Reached, login: &mut Login, file: Option<Certificate>, con
     let identity = reached.identity(config, file)?;
     let description = reached.describe(&identity)?;
     let held = evidence::held(&identity, mechanism, description);
-    // The flags of the PIN as the login left them.
+    // The PIN's flags after the login.
     reached.read_slot_again(false)?;
     Ok(Evidence { token: reached.slot.token.clone(), held: Some(held), ..known })
 }

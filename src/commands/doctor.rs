@@ -1,6 +1,6 @@
-//! `doctor`: what a host lacks, in the order in which a newcomer meets it, each with the command that mends it.
+//! `doctor`: checks a host in the order in which a newcomer meets problems. Each failed check names a command that helps.
 //!
-//! No PIN is sent unless a trial payload is asked for.
+//! It sends no PIN unless the user asks for a trial payload.
 
 use clap::ArgMatches;
 use serde::Serialize;
@@ -29,7 +29,7 @@ enum Verdict {
     Failed,
 }
 
-/// One line.
+/// One line of the report.
 #[derive(Debug, Serialize)]
 struct Check {
     check: &'static str,
@@ -39,7 +39,7 @@ struct Check {
     remedy: Option<String>,
 }
 
-/// All of them.
+/// All lines of the report.
 #[derive(Debug, Default)]
 struct Findings(Vec<Check>);
 
@@ -61,13 +61,13 @@ impl Findings {
         self.fail(check, error.message.clone(), remedy);
     }
 
-    /// An error beyond which there is nothing to look at.
+    /// Adds an error after which no further check is possible.
     fn end<T>(&mut self, check: &'static str, error: &Error) -> Option<T> {
         self.error(check, error);
         None
     }
 
-    /// Prints them; an error where any failed.
+    /// Prints the report. Returns an error if a check failed.
     fn say(mut self, matches: &ArgMatches) -> Result<()> {
         for check in &mut self.0 {
             check.remedy = check.remedy.as_ref().map(|remedy| complete_hints::in_hint(remedy, "doctor", Some(matches)));
@@ -98,7 +98,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
         agent::check(config, cli::is_given(matches, "sign"), &mut findings);
         return findings.say(matches);
     }
-    // Before anything opens a file: a PIN may come by a descriptor.
+    // Before any file is opened: a PIN may come from a descriptor.
     let login = cli::is_given(matches, "sign").then(|| Login::prepare(config));
     host::configuration(config, &mut findings);
     host::unknown_variables(&config.pin_variables, &mut findings);
@@ -111,8 +111,8 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     findings.say(matches)
 }
 
-/// Whether an agent is looked at, and no token: where `--socket` is given, and where the configuration names an agent to ask and
-/// nothing of a token or of an agent of this host.
+/// Whether to check an agent instead of a token: with `--socket`, or if the configuration names an agent to ask and
+/// neither a token nor a service of this host.
 fn asks_an_agent(matches: &ArgMatches, config: &Config) -> Result<bool> {
     let own_token = cli::token_flag(matches);
     if cli::has_flag(matches, "sign.socket") {
@@ -122,7 +122,7 @@ fn asks_an_agent(matches: &ArgMatches, config: &Config) -> Result<bool> {
     Ok(!config.sign.sockets.is_empty() && !has_token && config.serve.socket.is_none())
 }
 
-/// What can be said where the configuration cannot be used.
+/// The report for a configuration that cannot be used.
 pub(super) fn without_configuration(matches: &ArgMatches, error: &Error) -> Result<()> {
     let mut findings = Findings::default();
     findings.error("configuration", error);

@@ -1,7 +1,7 @@
-//! What is read from the command line before it is parsed: the command behind global options, the form of errors, and whether a
-//! worker is needed.
+//! Reads a few arguments before the command line is parsed: the command after global options, the form of errors, and whether a worker is
+//! needed.
 //!
-//! [`in_order`] comes first, so that all readers, the parser included, see the command in the first place.
+//! [`in_order`] runs first, so that all readers, including the parser, find the command in the first place.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -11,14 +11,14 @@ use crate::error::{Error, Kind, Result};
 use crate::log;
 use crate::settings;
 
-/// Moves global options that stand before the command behind it: `-v audit verify FILE` becomes `audit verify -v FILE`. What is
-/// not understood stays as it is, for the parser to judge.
+/// Moves global options from before the command to after it: `-v audit verify FILE` becomes `audit verify -v FILE`. It
+/// leaves arguments that it does not understand to the parser.
 pub(super) fn in_order(arguments: Vec<OsString>) -> Vec<OsString> {
     let Some((program, given)) = arguments.split_first() else { return arguments };
     let (mut general, rest) = split_general(given);
     let Some((command, rest)) = split_command(rest) else { return arguments };
     if command == "help" {
-        // `help` takes names of commands alone.
+        // `help` accepts only names of commands.
         general.clear();
     }
     let (more, behind) = split_general(rest);
@@ -30,7 +30,7 @@ pub(super) fn in_order(arguments: Vec<OsString>) -> Vec<OsString> {
     }
 }
 
-/// The global options at the beginning, and what follows them.
+/// The global options at the beginning, and the rest.
 fn split_general(arguments: &[OsString]) -> (Vec<OsString>, &[OsString]) {
     let mut at = 0;
     while let Some(parts) = arguments.get(at).and_then(|argument| parts_of_global(argument.as_bytes())) {
@@ -40,12 +40,12 @@ fn split_general(arguments: &[OsString]) -> (Vec<OsString>, &[OsString]) {
     (general.to_vec(), rest)
 }
 
-/// The name of a command at the beginning, and what follows it.
+/// The name of a command at the beginning, and the rest.
 fn split_command(arguments: &[OsString]) -> Option<(&OsString, &[OsString])> {
     arguments.split_first().filter(|(name, _)| !name.is_empty() && !name.as_bytes().starts_with(b"-"))
 }
 
-/// How many arguments a global option takes with its value; `None` where it is none.
+/// The number of arguments of a global option, including its value; `None` for other arguments.
 fn parts_of_global(argument: &[u8]) -> Option<usize> {
     let is_short = |rest: &[u8]| !rest.is_empty() && rest.iter().all(|letter| *letter == b'v');
     if argument == b"--verbose" || argument.strip_prefix(b"-").is_some_and(is_short) {
@@ -59,8 +59,8 @@ fn parts_of_global(argument: &[u8]) -> Option<usize> {
     GLOBAL.iter().any(|known| known.as_bytes() == flag).then_some(if value { 1 } else { 2 })
 }
 
-/// Whether `sign` may end without a token of its own, as far as that can be told before anything is parsed: it is asked for
-/// help, or an agent is named. A worker would be started for nothing; a wrong guess costs no more than that.
+/// Whether `sign` may end without using a token, as far as this is visible before parsing: the user asks for help, or
+/// names an agent. Then a prestarted worker would be wasted. A wrong guess only costs time.
 pub(super) fn may_need_no_worker(arguments: &[OsString]) -> bool {
     let tells = |argument: &OsString| {
         argument == "-h" || argument == "--help" || argument.as_encoded_bytes().starts_with(b"--socket")
@@ -72,7 +72,7 @@ pub(super) fn may_need_no_worker(arguments: &[OsString]) -> bool {
         || settings::may_mention(file, variable, "socket")
 }
 
-/// Answers `--pin` with a better way. It exists for nothing else, and its value is not looked at.
+/// Refuses `--pin` and names a better way. It does not read the value.
 pub(super) fn refuse_pin(arguments: &[OsString]) -> Result<()> {
     let is_pin = |argument: &OsString| argument == "--pin" || argument.as_encoded_bytes().starts_with(b"--pin=");
     if arguments.iter().any(is_pin) {
@@ -82,7 +82,7 @@ pub(super) fn refuse_pin(arguments: &[OsString]) -> Result<()> {
     Ok(())
 }
 
-/// The form of errors before the configuration is read: a usage error must have it too.
+/// The form of errors before the configuration is read: a usage error must use it too.
 pub(super) fn log_format(arguments: &[OsString]) -> log::Format {
     let flag = value_of(arguments, "--log-format").map(OsStr::to_owned);
     let name = flag.or_else(|| std::env::var_os("CBA_AGENT_LOG_FORMAT")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `health`: is an agent ready, or at least there? For probes of hosts and containers without curl.
+//! `health`: reports whether an agent is ready, or at least alive. For probes of hosts and containers without curl.
 
 use clap::ArgMatches;
 

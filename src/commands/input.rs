@@ -1,4 +1,4 @@
-//! Files that commands are pointed to by their own flags.
+//! Input files that are named by flags of commands.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, StdinLock};
@@ -9,13 +9,13 @@ use crate::error::{Error, Kind, Result};
 use crate::os::standard_streams;
 use crate::pin::is_in_background;
 
-/// Far beyond any request, and beyond every bundle of roots.
+/// Much more than any request or bundle of roots needs.
 const LIMIT: u64 = 8 << 20;
 
-/// The roots of a file of certificates.
+/// Reads the roots in a certificate file.
 ///
 /// # Errors
-/// When it cannot be read, or holds no root.
+/// When it cannot be read, or contains no root.
 pub(super) fn read_roots(path: &str) -> Result<Roots> {
     let (roots, has_private_key) = Roots::read(&read_file(path)?).map_err(|error| {
         let message = format!("cannot use the roots {path}: {error}");
@@ -27,7 +27,7 @@ pub(super) fn read_roots(path: &str) -> Result<Roots> {
     Ok(roots)
 }
 
-/// A file's bytes; `-` is standard input.
+/// Reads a file; `-` is standard input.
 ///
 /// # Errors
 /// When it cannot be read, or is too long.
@@ -39,7 +39,7 @@ pub(super) fn read_file(path: &str) -> Result<Vec<u8>> {
     read(path, file)
 }
 
-/// All of stdin, which must not be empty: a command that failed in front of a pipe prints nothing.
+/// Reads all of stdin. It must not be empty: a failed command before a pipe prints nothing.
 ///
 /// # Errors
 /// When it cannot be read, is empty, or is too long.
@@ -54,10 +54,10 @@ pub(super) fn empty_stdin(kind: Kind) -> Error {
         .hint("in a pipe, the command in front of `|` printed nothing: look at its own error")
 }
 
-/// What errors call stdin.
+/// The name of stdin in errors.
 pub(super) const STDIN: &str = "standard input";
 
-/// Stdin.
+/// Opens stdin.
 ///
 /// # Errors
 /// When it is closed, or is the terminal of another job, where a read would stop this process.
@@ -73,7 +73,7 @@ pub(super) fn stdin() -> Result<StdinLock<'static>> {
     Err(Error::new(Kind::Config, format!("cannot read {STDIN}: {why}")).hint("redirect it: < FILE"))
 }
 
-/// All of a source, under the name that errors give it.
+/// Reads all of a source, under this name in errors.
 ///
 /// # Errors
 /// When it cannot be read, or is too long.

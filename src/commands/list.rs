@@ -1,4 +1,4 @@
-//! `list`: slots, tokens, keys and certificates, each with a URI that `--uri` takes back.
+//! `list`: prints slots, tokens, keys and certificates, each with a URI for `--uri`.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::session::{self, Login, Opened};
 use crate::text::{hex, printable, printable_bytes};
 use crate::worker_protocol::{Reply, Request};
 
-/// What one module shows.
+/// The content of one module.
 struct Shown {
     module: String,
     path: String,
@@ -27,7 +27,7 @@ struct Shown {
     slots: Vec<ShownSlot>,
 }
 
-/// What one slot shows.
+/// The content of one slot.
 struct ShownSlot {
     /// The index that `--slot` takes.
     index: Option<usize>,
@@ -50,7 +50,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
         let mut all = Vec::new();
         for (path, result) in session::open_all(None, config, paths, &deadline) {
             match result {
-                // A time of its own, whatever the others took.
+                // A separate time limit for each module.
                 Ok(opened) => all.push(read(opened, config, &Deadline::after(config.sign.timeout))),
                 Err(error) if chosen => return Err(error),
                 Err(error) => all.push(failed(&path, &error)),
@@ -64,7 +64,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     if cli::is_given(matches, "json") {
         return print_json(&json!({ "modules": shown.iter().map(module_json).collect::<Vec<_>>() }).to_string());
     }
-    // Whatever a module or token brought into the text stays in its line.
+    // Text of a module or token must not break its line.
     let text = shown.iter().map(module_text).collect::<Vec<_>>().join("\n\n");
     print_report(&text)
 }
@@ -74,7 +74,7 @@ fn failed(path: &Path, error: &Error) -> Shown {
     Shown { module, path, error: Some(error.message.clone()), slots: Vec::new() }
 }
 
-/// Reads the slots that the selection leaves, each in a session of its own.
+/// Reads the selected slots, each in a separate session.
 fn read(mut opened: Opened, config: &Config, deadline: &Deadline) -> Shown {
     let slots = opened.slots.clone();
     let indexed: Vec<u64> = selector::indexed(&slots).map(|slot| slot.id).collect();
@@ -303,7 +303,7 @@ fn slot_text(shown: &ShownSlot) -> String {
     lines.join("\n")
 }
 
-/// What to put into the configuration for the first usable token.
+/// The configuration for the first usable token.
 fn snippet(shown: &Shown, slot: &ShownSlot) -> String {
     let quoted = |text: &str| Value::from(text).to_string();
     let token = slot.slot.token.as_ref();

@@ -7,7 +7,7 @@ use crate::cli::manual_pages;
 use crate::error::{Error, Kind, Result};
 use crate::text::shell::quoted_path;
 
-/// When this program was built, seconds of Unix time; see `build.rs`.
+/// The build time of this program, in seconds of Unix time; see `build.rs`.
 const BUILT: &str = env!("CBA_AGENT_BUILT");
 
 pub(super) fn run(directory: &str) -> Result<()> {

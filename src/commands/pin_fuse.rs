@@ -1,6 +1,6 @@
-//! `pin-fuse`: shows the wrong-PIN fuses of the state directory, or clears one.
+//! `pin-fuse`: shows the wrong-PIN fuses in the state directory, or clears one.
 //!
-//! It works without the token, by what its record says; only an index or a slot ID needs the module.
+//! It works without the token, from its record. Only an index or a slot ID needs the module.
 
 use clap::ArgMatches;
 
@@ -33,7 +33,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
         }
         return print_report(&fuses.iter().map(StoredFuse::describe).collect::<Vec<_>>().join("\n"));
     }
-    // An intact fuse is nothing to clear, so it makes no choice necessary.
+    // An intact fuse need not be cleared, so it does not make the selection ambiguous.
     let to_clear: Vec<StoredFuse> = fuses.into_iter().filter(|fuse| !fuse.is_intact()).collect();
     match to_clear.as_slice() {
         [] => print_report(&format!("nothing to clear in {}", store.directory().display())),
@@ -74,7 +74,7 @@ fn matching(fuses: Vec<StoredFuse>, store: &FuseStore, config: &Config) -> Resul
         let is_its = |fuse: &StoredFuse| fuse.id().map_or_else(|| fuse.files.contains(&path), |found| found == id);
         return Ok(fuses.into_iter().filter(is_its).collect());
     }
-    // A damaged record names no token; only a selection of every field by which it is named can mean it.
+    // A damaged record names no token. Only a selection by all fields of its file name can mean it.
     let whole = whole_token(&config.token).map(|token| store.path(&token));
     let is_meant = |fuse: &StoredFuse| match &fuse.content {
         Ok(_) => config.token.iter().all(|selector| fuse.matches(selector)),
@@ -83,7 +83,7 @@ fn matching(fuses: Vec<StoredFuse>, store: &FuseStore, config: &Config) -> Resul
     Ok(fuses.into_iter().filter(is_meant).collect())
 }
 
-/// The token that a selection describes in full.
+/// The token that a selection describes completely.
 fn whole_token(selectors: &[TokenSelector]) -> Option<Token> {
     let field = |of: fn(&TokenSelector) -> &Option<String>| selectors.iter().find_map(|selector| of(selector).clone());
     Some(Token {

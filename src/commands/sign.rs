@@ -1,4 +1,4 @@
-//! `sign`: one authentication request on standard output, from a token or from a running agent.
+//! `sign`: prints one login request, made by a token or by a running agent.
 
 use std::path::Path;
 
@@ -24,12 +24,12 @@ use crate::session::{self, Login, now, read_certificate, warn_before_end};
 use crate::signer::Signer;
 use crate::worker_handle::Spare;
 
-/// What is printed.
+/// The form of the output.
 #[derive(Clone, Copy)]
 enum Form {
     /// The request, for programs.
     Plain(Format),
-    /// A page, for people.
+    /// An HTML page, for people.
     Page,
 }
 
@@ -48,7 +48,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config, spare: Option<Spare>) -
     if job.is_some_and(|job| !is_job(job)) {
         return Err(usage("job", "must be 1 to 64 letters, digits and . _ : / -"));
     }
-    // What is chosen on the command line beats a configured agent.
+    // A token on the command line overrides a configured agent.
     let own_token = cli::token_flag(matches);
     if let (Some(flag), true) = (own_token, cli::has_flag(matches, "sign.socket")) {
         return Err(two_tokens(flag));
@@ -58,7 +58,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config, spare: Option<Spare>) -
         return print_request(&request, &certificate, form);
     }
     let mut log = config.audit.clone().map(Log::new);
-    // Before any login: a log that cannot be kept costs no try of the PIN.
+    // Before any login: an unusable log must not cost a try.
     log.as_mut().map_or(Ok(()), Log::check)?;
     let login = Login::prepare(config);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
@@ -80,7 +80,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config, spare: Option<Spare>) -
     printed
 }
 
-/// `--socket` and an option that chooses a token of our own.
+/// The error for `--socket` with an option that selects a token.
 pub(super) fn two_tokens(flag: &str) -> Error {
     let message = format!("--socket asks an agent, which has its own token: --{flag} does not go with it");
     Error::new(Kind::Usage, message).hint("leave one of the two out")
@@ -94,7 +94,7 @@ fn form(matches: &ArgMatches) -> Result<Form> {
     Ok(form?.unwrap_or(Form::Plain(Format::Json)))
 }
 
-/// Whoever runs this command.
+/// The user of this command, for the audit log.
 fn caller(job: Option<&str>) -> Caller {
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     Caller { uid, gid, pid: rustix::process::getpid().as_raw_nonzero().get(), job: job.map(str::to_owned) }
@@ -108,7 +108,7 @@ fn print_request(request: &Request, certificate: &Certificate, form: Form) -> Re
     print(text.map_err(|error| Error::new(Kind::Unexpected, error.to_string()))?.trim_end())
 }
 
-/// Asks each agent in turn; the next one only where the last was away, busy or without its token.
+/// Asks each agent in order. It asks the next one only if the last was unreachable, busy or without its token.
 fn ask_agents(config: &Config, job: Option<&str>) -> Result<(Request, Certificate)> {
     let mut agents = config.sign.sockets.iter().peekable();
     loop {
@@ -122,11 +122,11 @@ fn ask_agents(config: &Config, job: Option<&str>) -> Result<(Request, Certificat
     }
 }
 
-/// Returns one agent's payload, checked as a result of the own token is, in the form that is asked for here.
+/// Returns one agent's payload in the wanted form, after the same checks as for a token's result.
 pub(super) fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<(Request, Certificate)> {
     let Sign { version, version_by_flag, auth_url, header_encoding, timeout, warn_before, .. } = &config.sign;
     let wish = Wish { version: *version, by_flag: *version_by_flag };
-    // A version that would be thrown away is not asked for.
+    // Do not request a version that would be discarded.
     policy::decide_version(&config.policy, wish).allowed()?;
     let start = now();
     let answer = client::sign(socket, *version, job, &Deadline::after(*timeout))?;

@@ -1,4 +1,4 @@
-//! `verify`: a request checked offline, as the service would.
+//! `verify`: checks a request offline, as the service would.
 
 use clap::ArgMatches;
 
@@ -17,7 +17,7 @@ use crate::session::now;
 use crate::settings::ranges::AGES;
 use crate::text::hex;
 
-/// How far a host's clock may be ahead of this one.
+/// The number of seconds that a host's clock may be ahead of this one.
 const MAX_AHEAD: u64 = 60;
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
@@ -31,7 +31,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
 
 fn check(received: &Received, freshness: Freshness, roots: Option<&Roots>, config: &Config) -> Result<()> {
     let Received { version, certificate, .. } = received;
-    // A request that is there already needs no option of `sign` to have asked for v1.
+    // An existing request needs no option of `sign` for v1.
     let wish = Wish { version: *version, by_flag: true };
     policy::decide_version(&config.policy, wish).allowed().map_err(refused)?;
     cba::verify(*version, (&received.message, &received.signature), certificate, freshness)

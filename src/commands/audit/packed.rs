@@ -1,18 +1,19 @@
-//! Compressed logs: which program unpacks them, and the command that checks them.
+//! Compressed logs: the program that unpacks them, and the command that checks them.
 
 use std::fs::File;
 use std::io::Read as _;
 
 use crate::text::shell::quoted;
 
-/// The program that prints a compressed file, and a plain one as it is; `None` where these bytes begin no compressed file.
+/// The program that prints a compressed file and also a plain one; `None` if these bytes are not the start of a
+/// compressed file.
 pub(super) fn program(start: &[u8]) -> Option<&'static str> {
     let programs: [(&[u8], &str); 4] =
         [(b"\x1f\x8b", "zcat"), (b"\x28\xb5\x2f\xfd", "zstdcat"), (b"\xfd7zXZ", "xzcat"), (b"BZh", "bzcat")];
     programs.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, program)| *program)
 }
 
-/// The command that unpacks all files into one stream, the oldest first, and checks it.
+/// The command that unpacks all files into one stream, oldest first, and checks it.
 pub(super) fn command(files: &[&str], expected: &[&String]) -> Option<String> {
     let program = files.iter().find_map(|file| {
         let mut start = [0; 8];
@@ -26,7 +27,7 @@ pub(super) fn command(files: &[&str], expected: &[&String]) -> Option<String> {
     Some(format!("{program} -f {} | cba-agent audit verify -{expected}", files.join(" ")))
 }
 
-/// Orders the names that logrotate gives: `log.2.gz`, `log.1`, `log`; with dateext `log-20260101.gz`, `log`.
+/// A sort key for the names of logrotate: `log.2.gz`, `log.1`, `log`; with dateext `log-20260101.gz`, `log`.
 fn age(name: &str) -> i64 {
     const FIRST_DATE: i64 = 10_000_000;
     let plain = [".gz", ".xz", ".zst", ".bz2"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);

@@ -1,6 +1,6 @@
-//! What the user of a job needs to know about an agent: can I reach it, may I ask, is it ready, and with which certificate.
+//! Checks of an agent for the user of a job. Is it reachable? May this user ask? Is it ready? Which certificate does it use?
 //!
-//! Nothing here concerns a module, a token or a PIN: these belong to the agent's side.
+//! It does not touch a module, a token or a PIN: these belong to the agent.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::serve::socket_file;
 
-/// Looks at each agent; with `trial`, each is asked for a payload, which is thrown away.
+/// Checks each agent. With `trial` it asks each for a payload, and discards it.
 pub(super) fn check(config: &Config, trial: bool, findings: &mut Findings) {
     findings.ok("user", socket_file::own_name());
     for socket in &config.sign.sockets {
@@ -34,7 +34,7 @@ fn one(socket: &Path, config: &Config, trial: bool, findings: &mut Findings) {
         }
         Err(error) => return unreachable(socket, error, findings),
     }
-    // Only who may ask for payloads gets as far as the method.
+    // The agent checks the user before the method.
     match get("/sign") {
         Err(ClientError::Refused { kind: Kind::NotAllowed, .. }) => {
             refused(findings, "this user may look, and not ask")
@@ -57,7 +57,7 @@ fn one(socket: &Path, config: &Config, trial: bool, findings: &mut Findings) {
             judge(&certificate, config, "tell those who run the agent", findings);
         }
         Ok(Err(error)) => findings.fail("certificate", error.to_string(), "tell those who run the agent"),
-        // It has none as long as it is not ready, which is said by then.
+        // It has no certificate until it is ready. The line before says so.
         Err(_) if !is_ready => {}
         Err(error) => findings.error("certificate", &error.into()),
     }
@@ -69,7 +69,7 @@ fn one(socket: &Path, config: &Config, trial: bool, findings: &mut Findings) {
     }
 }
 
-/// Why it cannot be reached: what stands in the way of this process, where that shows.
+/// Explains why the agent cannot be reached, as far as this process can see.
 fn unreachable(socket: &Path, error: ClientError, findings: &mut Findings) {
     let error = Error::from(error);
     match socket_file::own_obstacle(socket) {

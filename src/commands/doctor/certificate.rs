@@ -1,4 +1,4 @@
-//! A certificate's file before it is bought or imported: what it is, and what Anaplan wants of it.
+//! Checks a certificate file before somebody buys or imports the certificate: its form, and Anaplan's requirements.
 
 use super::Findings;
 use crate::certificate::file_format::{self, CertificateFile, Form, HOLDS_A_PRIVATE_KEY, Oddity, quoted};
@@ -13,7 +13,7 @@ use crate::session::now;
 const FILE: &str = "file";
 const PRIVATE_KEY: &str = "private key";
 
-/// Looks at the file alone; no token is needed.
+/// Checks only the file. It needs no token.
 pub(super) fn check(path: &str, config: &Config, findings: &mut Findings) -> Result<()> {
     let bytes = read_file(path)?;
     let file = match file_format::read(&bytes) {
@@ -44,7 +44,7 @@ pub(super) fn check(path: &str, config: &Config, findings: &mut Findings) -> Res
     Ok(())
 }
 
-/// The file's form, and how to get from it to the one that Anaplan takes: one PEM block.
+/// The form of the file, and how to convert it to the form for Anaplan: one PEM block.
 fn form(file: &CertificateFile, leaf_number: usize, path: &str, findings: &mut Findings) {
     let convert = conversion(file, leaf_number, &quoted(path));
     if file.has_private_key {
@@ -93,7 +93,7 @@ fn conversion(file: &CertificateFile, leaf_number: usize, path: &str) -> String 
         Some(Oddity::Utf16(name)) => read = format!("iconv -f {name} -t UTF-8 {path}"),
         _ => {}
     }
-    // What stands between the lines of PEM is the same in all forms of base64.
+    // All base64 forms have the same text between the PEM lines.
     let binary = || format!("{read} | sed 's/-----[A-Z0-9 #]*-----//g; s/\\\\[nr]//g' | base64 -di");
     let has_no_lines = odd(|oddity| *oddity == Oddity::NoLines).is_some();
     let certificates = match file.form {
@@ -109,14 +109,14 @@ fn conversion(file: &CertificateFile, leaf_number: usize, path: &str) -> String 
     };
     match leaf_number {
         1 => format!("{certificates} | openssl x509 -out leaf.pem"),
-        // OpenSSL takes the first one of several.
+        // OpenSSL reads the first one of several.
         number => {
             format!("{certificates} | awk '/BEGIN .*CERTIFICATE-----/{{n++}} n=={number}' | openssl x509 -out leaf.pem")
         }
     }
 }
 
-/// Each rule with what to ask the CA for.
+/// Checks each rule, and says what to ask the CA for.
 fn rules(leaf: &Certificate, config: &Config, findings: &mut Findings) {
     let now = now();
     let decision = policy::decide_certificate(&config.policy, leaf, now);
@@ -139,7 +139,8 @@ fn rules(leaf: &Certificate, config: &Config, findings: &mut Findings) {
         };
         match (of(&decision.refusals), of(&decision.warnings)) {
             (Some((reason, remedy)), _) => findings.fail(check, reason, remedy),
-            // Anaplan finds no user and takes no self-signed certificate: the owner should know before the purchase.
+            // Anaplan finds no user without an address, and accepts no self-signed certificate: the owner should know
+            // before the purchase.
             (None, Some((reason, remedy))) if matches!(rule, Rule::Email | Rule::Issuer) => {
                 findings.fail(check, reason, remedy);
             }

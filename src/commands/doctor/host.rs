@@ -1,4 +1,4 @@
-//! The host around the token: configuration, environment, clock, files, agents.
+//! Checks of the host: configuration, environment, clock, files, agents.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::session::now;
 use crate::settings::Effective;
 use crate::text::shell::quoted_path;
 
-/// Where each value came from.
+/// The source of each value.
 pub(super) fn configuration(config: &Config, findings: &mut Findings) {
     const CHECK: &str = "configuration";
     match config.files.as_slice() {
@@ -30,14 +30,14 @@ pub(super) fn configuration(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Variables that look like the agent's own and are none.
+/// Variables with our prefix that do not exist.
 pub(super) fn unknown_variables(pin_variables: &[OsString], findings: &mut Findings) {
     for unknown in variables::unknown(std::env::vars_os().map(|(name, _)| name), pin_variables) {
         findings.warn("environment", unknown.reason(), unknown.remedy());
     }
 }
 
-/// Variables that change what is loaded into the process that gets the PIN.
+/// Variables that change which libraries are loaded into the process that gets the PIN.
 pub(super) fn environment(findings: &mut Findings) {
     let names: Vec<String> = std::env::vars_os()
         .filter_map(|(name, _)| name.into_string().ok())
@@ -51,10 +51,10 @@ pub(super) fn environment(findings: &mut Findings) {
     }
 }
 
-/// When this program was built, seconds of Unix time; see `build.rs`.
+/// The build time of this program, in seconds of Unix time; see `build.rs`.
 const BUILT: &str = env!("CBA_AGENT_BUILT");
 
-/// A v2 payload carries the time, and the service refuses one that is not of now.
+/// A v2 payload carries the time, and the service refuses a wrong time.
 pub(super) fn clock(findings: &mut Findings) {
     const CHECK: &str = "clock";
     let (built, now) = (BUILT.parse().unwrap_or(0), now());
@@ -100,14 +100,14 @@ pub(super) fn state(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// How this user gets a directory of its own; a directory with files of others is never given away.
+/// How to make a private directory for this user. The owner of a directory with other users' files stays the same.
 fn own_directory(directory: &Path, mode: u32, setting: &str) -> String {
     let install = |directory: &Path| format!("`install -d -m {mode} -o {} {}`", user_name(), quoted_path(directory));
     if directory.exists() && is_shared(directory, directory) {
         let own = if std::fs::read_dir(directory).is_ok() {
             directory.join("cba-agent")
         } else {
-            // What is in it does not show, and its owner may keep others out.
+            // Its content is not visible, and its owner may deny access.
             let mut beside = directory.as_os_str().to_owned();
             beside.push(format!("-{}", user_name()));
             PathBuf::from(beside)
@@ -120,25 +120,25 @@ fn own_directory(directory: &Path, mode: u32, setting: &str) -> String {
     format!("make it for this user, as root: {}", install(directory))
 }
 
-/// Whether a directory holds what is not the agent's own.
+/// Whether a directory contains files other than the agent's.
 fn is_shared(directory: &Path, own: &Path) -> bool {
     let name = own.file_name().unwrap_or_default().as_encoded_bytes();
     let is_own = |found: std::ffi::OsString| {
         let found = found.as_encoded_bytes();
         found.ends_with(b".json") || found.ends_with(b".lock") || (own != directory && found.starts_with(name))
     };
-    // A directory that cannot be read may hold anything.
+    // An unreadable directory may contain anything.
     std::fs::read_dir(directory)
         .map_or(true, |mut all| all.any(|entry| entry.is_ok_and(|entry| !is_own(entry.file_name()))))
 }
 
-/// The name of the user that runs this, or the number where it has none.
+/// The name of the current user, or the number if there is no name.
 fn user_name() -> String {
     let user = nix::unistd::Uid::effective();
     nix::unistd::User::from_uid(user).ok().flatten().map_or_else(|| user.to_string(), |user| user.name)
 }
 
-/// Whether the log can be gone on with, as far as that shows without writing to it.
+/// Whether the log can be continued, as far as this is visible without writing to it.
 pub(super) fn audit_log(config: &Config, findings: &mut Findings) {
     const CHECK: &str = "audit log";
     let Some(path) = &config.audit else { return };
@@ -151,7 +151,7 @@ pub(super) fn audit_log(config: &Config, findings: &mut Findings) {
         Ok(_) => may(path, rustix::fs::Access::READ_OK),
         Err(_) => Ok(()),
     };
-    // The lock file stands beside it.
+    // The lock file is in the same directory.
     if let Err(error) = written.and_then(|()| may(directory, rustix::fs::Access::EXEC_OK)) {
         let remedy = if path.exists() && !is_shared(directory, path) {
             let (directory, path) = (quoted_path(directory), quoted_path(path));
@@ -171,7 +171,7 @@ pub(super) fn audit_log(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Whether the configured agents answer, and whether those come to them who may.
+/// Whether the configured agents answer, and whether all allowed users can reach the socket of this host's agent.
 pub(super) fn agents(config: &Config, findings: &mut Findings) {
     for socket in config.serve.socket.iter().chain(&config.sign.sockets) {
         match client::health(socket, false, &Deadline::after(config.sign.timeout)) {

@@ -1,4 +1,4 @@
-//! What the private key is, where the configured `require` asks for less than the default.
+//! Warnings about the private key where the configured `require` is weaker than the default.
 
 use super::Findings;
 use crate::config::Config;
@@ -8,7 +8,7 @@ use crate::policy::{self, Policy};
 
 const CHECK: &str = "key";
 
-/// Warns of each default requirement that the list leaves out and the key does not meet.
+/// Warns about each default requirement that the list leaves out and the key does not meet.
 pub(super) fn check(identity: &Identity, token: Option<&Token>, config: &Config, findings: &mut Findings) {
     for breach in policy::left_out(&config.policy, &identity.key, token) {
         findings.warn(CHECK, breach.reason(), breach.hint());

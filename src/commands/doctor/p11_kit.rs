@@ -1,4 +1,4 @@
-//! Whether the installed p11-kit has its security fixes: its module does not say which release it is.
+//! Checks that the installed p11-kit has its security fixes. Its module does not report its release.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -7,10 +7,10 @@ use super::Findings;
 
 const CHECK: &str = "p11-kit";
 
-/// The release that fixed how messages of the remote protocol are read.
+/// The release that fixed the parsing of remote protocol messages.
 const FIXED: [u32; 3] = [0, 26, 3];
 
-/// The package that holds the library, and the list of Debian's packages.
+/// The package with the library, and the list of Debian's packages.
 const PACKAGE: &str = "libp11-kit0";
 const PACKAGES: &str = "/var/lib/dpkg/status";
 
@@ -46,7 +46,7 @@ fn package_version(packages: &str, name: &str) -> Option<String> {
     stanza.lines().find_map(|line| line.strip_prefix("Version: ")).map(str::to_owned)
 }
 
-/// Major, minor and patch number; a missing one is 0.
+/// Major, minor and patch number. A missing number is 0.
 fn numbers(version: &str) -> [u32; 3] {
     let upstream = version.split_once(':').map_or(version, |(_, rest)| rest).split('-').next().unwrap_or_default();
     let mut numbers = upstream.split('.').map(|number| number.parse().unwrap_or(0));

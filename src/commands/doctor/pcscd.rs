@@ -1,9 +1,8 @@
-//! Whether pcscd answers and this user may use it: without it a smart card's module shows no token and says no reason.
+//! Checks that pcscd answers and this user may use it. Otherwise a smart card's module shows no token and gives no reason.
 //!
-//! A worker calls the installed libpcsclite, whose connection goes through a socket of this process to the daemon. So the
-//! daemon is asked in the protocol that modules of this host speak, and both sides' versions are seen. Nothing but the
-//! first exchange is passed on (`CMD_VERSION` of PC/SC lite's winscard_msg.h). A daemon that refuses a user, as polkit
-//! decides, closes the connection without an answer.
+//! A worker calls the installed libpcsclite, whose connection goes through a socket of this process to the daemon. So the check uses the
+//! protocol of this host's modules, and sees the versions of both sides. It forwards only the first exchange (`CMD_VERSION` of PC/SC lite's
+//! winscard_msg.h). A daemon that refuses a user, as polkit decides, closes the connection without an answer.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -21,10 +20,10 @@ use crate::worker_handle::{Handle, HandleError, Launch};
 
 const CHECK: &str = "pcscd";
 
-/// How long the daemon may take; it may have to be started first.
+/// The time limit for the daemon, which may have to start first.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Where libpcsclite looks for the daemon, and the variable that names another place.
+/// The path where libpcsclite looks for the daemon, and the variable for another path.
 const SOCKET: &str = "/run/pcscd/pcscd.comm";
 const SOCKET_VARIABLE: &str = "PCSCLITE_CSOCK_NAME";
 
@@ -41,11 +40,11 @@ type Version = (u32, u32);
 struct Exchange {
     client: Version,
     daemon: Version,
-    /// 0, or why the daemon refuses this version (a code of winscard.h).
+    /// 0, or the reason of the daemon's refusal (a code of winscard.h).
     code: u32,
 }
 
-/// What stands in the way of a smart card.
+/// A problem that prevents access to a smart card.
 #[derive(Debug)]
 enum Trouble {
     Absent(PathBuf),
@@ -94,7 +93,7 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Has libpcsclite connect to the daemon through a socket of this process.
+/// Makes libpcsclite connect to the daemon through a socket of this process.
 fn ask(config: &Config) -> Result<Exchange, Trouble> {
     let daemon = env::var_os(SOCKET_VARIABLE).map_or_else(|| SOCKET.into(), PathBuf::from);
     let gate = Gate::open().map_err(|error| Trouble::Unasked(format!("no socket can be made: {error}")))?;
@@ -115,7 +114,7 @@ fn ask(config: &Config) -> Result<Exchange, Trouble> {
     }
 }
 
-/// Passes exchanges of versions on, since a library may offer an older one after a refusal, and returns the last.
+/// Forwards exchanges of versions, and returns the last: a library may offer an older version after a refusal.
 fn relay(listener: &UnixListener, path: &Path) -> Result<Exchange, Trouble> {
     let unasked = |error: io::Error| Trouble::Unasked(error.to_string());
     wait_for(listener).map_err(unasked)?;
@@ -167,7 +166,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
 
-/// A socket in a directory that this user alone may enter; both go when it is dropped.
+/// A socket in a private directory of this user. Dropping it removes both.
 struct Gate {
     directory: PathBuf,
     socket: PathBuf,

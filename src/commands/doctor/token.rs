@@ -1,4 +1,4 @@
-//! From the module to the certificate, as far as a host without a login shows it.
+//! Checks from the module to the certificate, as far as they are possible without a login.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ use crate::session::{self, Login, Opened, Reached, now, read_certificate};
 use crate::signer::Signer;
 use crate::text::hex;
 
-/// Everything that leads to a signature; with a login, one payload, which is thrown away.
+/// Checks everything that a signature needs. With a login it makes one payload, and discards it.
 pub(super) fn check(config: &Config, login: Option<Login>, findings: &mut Findings) {
     let reached = reach(config, findings);
     if let Some(reached) = &reached {
@@ -37,7 +37,7 @@ pub(super) fn check(config: &Config, login: Option<Login>, findings: &mut Findin
     }
 }
 
-/// The module, what it needs, its slots, and the chosen token.
+/// The module, its requirements, its slots, and the selected token.
 fn reach(config: &Config, findings: &mut Findings) -> Option<Reached> {
     let candidates = match &config.module {
         Some(module) => modules::resolve(module).map(|path| vec![path]),
@@ -83,11 +83,11 @@ fn reach(config: &Config, findings: &mut Findings) -> Option<Reached> {
     }
 }
 
-/// What the module can do besides its work.
+/// Other things that the module can do.
 fn sandbox(opened: &Opened, config: &Config, findings: &mut Findings) {
     const CHECK: &str = "sandbox";
     match &opened.confinement {
-        // Hardly any kernel in use confines this last one; the line says so.
+        // Almost no kernel in use confines this last one. The line says so.
         Some(confinement) if confinement.gaps.iter().all(|gap| *gap == Gap::UnixSockets) => {
             findings.ok(CHECK, confinement.to_string());
         }
@@ -103,7 +103,7 @@ fn sandbox(opened: &Opened, config: &Config, findings: &mut Findings) {
     }
 }
 
-/// What smart cards are reached by, where a module may want it.
+/// The smart card service, if a module may need it.
 fn readers(modules: &[PathBuf], config: &Config, findings: &mut Findings) {
     if modules.iter().any(|path: &PathBuf| modules::needs_pcscd(path)) {
         pcscd::check(config, findings);
@@ -114,7 +114,7 @@ fn slots(opened: &Opened, findings: &mut Findings) {
     const CHECK: &str = "slots";
     let indexed: Vec<u64> = selector::indexed(&opened.slots).map(|slot| slot.id).collect();
     if indexed.is_empty() {
-        // The next check says what is to be done.
+        // The next check names the remedy.
         return findings.ok(CHECK, format!("{} with a token, none of them initialised", opened.slots.len()));
     }
     for slot in &opened.slots {
@@ -147,10 +147,10 @@ fn pin_state(reached: &Reached, config: &Config, findings: &mut Findings) {
     fuse(reached, config, findings);
 }
 
-/// What the fuse counted, of this token and of those that could be the same.
+/// The counts of the fuses of this token, and of tokens that could be the same.
 fn fuse(reached: &Reached, config: &Config, findings: &mut Findings) {
     const CHECK: &str = "PIN fuse";
-    // A directory that cannot be used has a line of its own.
+    // Another line reports a directory that cannot be used.
     let Ok(store) = FuseStore::open(config.state_dir.as_deref()) else { return };
     let (id, path) = (reached.token_id(), store.path(&stand_in(&reached.slot, &reached.opened.module)));
     let counts = |fuse: &StoredFuse| fuse.id().map_or_else(|| fuse.files.contains(&path), |found| found.may_be(&id));
@@ -174,7 +174,7 @@ fn fuse(reached: &Reached, config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Whether a PIN could be had. One is read where that costs nothing, and sent nowhere.
+/// Whether a PIN is available. It reads a PIN only where this costs nothing, and sends it nowhere.
 fn pin_source(config: &Config, is_needed_later: bool, findings: &mut Findings) {
     const CHECK: &str = "PIN source";
     let source = match config.pin.clone().map_or_else(Source::fallback, Ok) {
@@ -211,7 +211,8 @@ fn pin_source(config: &Config, is_needed_later: bool, findings: &mut Findings) {
     }
 }
 
-/// The identity as far as it shows without a login, how it would sign, and its certificate held against the policy.
+/// The identity as far as it is visible without a login, its mechanism, and the check of its certificate against the
+/// policy.
 fn identity(reached: &mut Reached, config: &Config, logs_in_later: bool, findings: &mut Findings) {
     let file = match config.certificate_file.as_deref().map(read_certificate).transpose() {
         Ok(file) => file,
@@ -254,7 +255,7 @@ fn identity(reached: &mut Reached, config: &Config, logs_in_later: bool, finding
     }
 }
 
-/// Holds a certificate against the policy, and says when it ends.
+/// Checks a certificate against the policy, and reports when it expires.
 pub(super) fn judge(certificate: &Certificate, config: &Config, before_its_end: &str, findings: &mut Findings) {
     const CHECK: &str = "certificate";
     let now = now();
@@ -274,7 +275,7 @@ pub(super) fn judge(certificate: &Certificate, config: &Config, before_its_end: 
     }
 }
 
-/// One payload, made and thrown away.
+/// Makes one payload and discards it.
 fn trial(reached: Reached, login: Login, config: &Config, findings: &mut Findings) {
     let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
     let file = config.certificate_file.as_deref().map(read_certificate).transpose();
