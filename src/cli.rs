@@ -1,7 +1,6 @@
-//! The command line: commands, flags, help. No input or output.
+//! The command line: commands, flags and help. It does neither input nor output.
 //!
-//! The flags of configuration keys come from [`crate::config::keys`]. No value is judged here, since a usage error would
-//! repeat it.
+//! The flags of configuration keys come from [`crate::config::keys`]. This file checks no values, since a usage error would repeat them.
 
 use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -17,22 +16,22 @@ pub use usage_error::usage_error;
 
 use Group::{Audit, Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
 
-/// What one payload takes.
+/// The option groups of a command that makes one payload.
 const PAYLOAD: [Group; 8] = [Token, Identity, Pin, Sign, Socket, Policy, Audit, Log];
 
-/// What the agent takes.
+/// The option groups of the agent.
 const AGENT: [Group; 8] = [Token, Identity, Pin, Sign, Serve, Policy, Audit, Log];
 
-/// Options with a value that every command takes; with `-v`, they may stand before the command too.
+/// Options with a value that every command accepts. They and `-v` may also stand before the command.
 pub const GLOBAL: [&str; 3] = ["config", "log-format", "log-level"];
 
 /// The shells of `completions`.
 pub const SHELLS: [&str; 5] = ["bash", "zsh", "fish", "elvish", "powershell"];
 
-/// What `doctor` takes: `--socket` is the agent that a job asks, and not the one of this host's service.
+/// The option groups of `doctor`. Here `--socket` is the agent that a job asks, not the socket of this host's service.
 const DOCTOR: [Group; 9] = [Token, Identity, Pin, Sign, Serve, Socket, Policy, Audit, Log];
 
-/// The whole command line. The options of a command are made when it is the one that is wanted.
+/// The whole command line. clap builds the options of a command only when that command is used.
 #[must_use]
 pub fn command() -> Command {
     Command::new("cba-agent")
@@ -183,7 +182,7 @@ fn log_file() -> Arg {
     Arg::new("file").value_name("FILE").value_hint(values::hint("FILE"))
 }
 
-/// Which flags of configuration keys were given to a command.
+/// Returns the values of the given flags of configuration keys.
 pub fn flag_values(matches: &ArgMatches) -> impl Fn(&Key) -> Option<Vec<String>> {
     |key| {
         let values = matches.try_get_many::<String>(key.path).ok().flatten()?;
@@ -197,7 +196,7 @@ pub fn given<'a>(matches: &'a ArgMatches, flag: &str) -> Option<&'a str> {
     matches.try_get_one::<String>(flag).ok().flatten().map(String::as_str)
 }
 
-/// The first flag given that chooses a token, a key or a PIN.
+/// The first given flag that selects a token, a key or a PIN.
 #[must_use]
 pub fn token_flag(matches: &ArgMatches) -> Option<&'static str> {
     let chooses = |key: &&Key| {
@@ -220,7 +219,7 @@ pub fn is_given(matches: &ArgMatches, flag: &str) -> bool {
     matches.try_get_one::<bool>(flag).ok().flatten().copied().unwrap_or(false)
 }
 
-/// A command whose options are made when they are wanted.
+/// A command whose options are built only when it is used.
 fn later(name: &'static str, about: &'static str, options: fn(Command) -> Command) -> Command {
     Command::new(name).about(about).defer(options)
 }
@@ -275,14 +274,14 @@ fn key_flag(key: &Key) -> Arg {
         Group::Audit => "Audit log",
         Group::Log => "Log",
     };
-    // The names that users of OpenSC's tools type.
+    // The option names of OpenSC's tools.
     let alias = match key.path {
         "token.slot" => Some("slot-index"),
         "identity.key_label" => Some("label"),
         "identity.key_id" => Some("id"),
         _ => None,
     };
-    // By its path: `--socket` is one key for `serve` and another for those who ask.
+    // Identified by its path: `--socket` is one key for `serve` and another key for clients.
     let argument = Arg::new(key.path)
         .aliases(alias)
         .long(key.flag)
@@ -297,7 +296,7 @@ fn value(name: &'static str, shown: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(shown).help(help).value_hint(values::hint(shown))
 }
 
-/// An option of a command's own that takes one of these words.
+/// An option of one command with one of these words as its value.
 fn choice(name: &'static str, words: &[&'static str], help: &'static str) -> Arg {
     values::words(value(name, "FORMAT", help), words.to_vec())
 }

@@ -1,6 +1,6 @@
-//! Manual pages, from the definitions of the command line and the tables here.
+//! Manual pages, generated from the definitions of the command line and the tables in this file.
 //!
-//! No input or output. clap_mangen writes the options; the sections of man-pages(7) that it does not know are written here.
+//! It does neither input nor output. clap_mangen writes the options; this file writes the other sections of man-pages(7).
 
 use std::io;
 
@@ -10,10 +10,10 @@ use clap_mangen::Man;
 use super::command;
 use crate::error::EXIT_CODES;
 
-/// The pages: file name and text. `date` is YYYY-MM-DD.
+/// Returns file name and text of each page. `date` is YYYY-MM-DD.
 ///
 /// # Errors
-/// When clap_mangen fails, which it does not in memory.
+/// When clap_mangen fails, which cannot happen in memory.
 pub fn manual_pages(date: &str) -> io::Result<Vec<(String, String)>> {
     let mut root = command().disable_help_subcommand(true);
     root.build();
@@ -27,7 +27,7 @@ pub fn manual_pages(date: &str) -> io::Result<Vec<(String, String)>> {
     Ok(pages)
 }
 
-/// `cba-agent-audit-verify`.
+/// The name of a page, such as `cba-agent-audit-verify`.
 fn name(command: &Command) -> String {
     bin_name(command).replace(' ', "-")
 }
@@ -62,7 +62,7 @@ fn page(command: &Command, date: &str) -> io::Result<String> {
     Ok(folded(&text))
 }
 
-/// Lines of at most 78 bytes, but for examples; a new sentence begins a line.
+/// Wraps lines at 78 bytes, except in examples. Each sentence begins a line.
 fn folded(text: &str) -> String {
     let mut out = String::new();
     let mut is_example = false;
@@ -97,7 +97,7 @@ fn in_text(bytes: Vec<u8>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The groups of options become parts of OPTIONS.
+/// Turns the groups of options into parts of OPTIONS.
 fn below_one_heading(options: &str) -> String {
     let part = |line: &str| match line.strip_prefix(".SH ") {
         Some(heading) if heading != "OPTIONS" => format!(".SS {heading}\n"),
@@ -116,7 +116,7 @@ fn synopsis(command: &Command) -> String {
     format!(".SH SYNOPSIS\n\\fB{}\\fR [\\fIOPTIONS\\fR]\\fI{more}\\fR{places}{many}\n", escaped(bin_name(command)))
 }
 
-/// What the help says, and the text that stands in front of its examples.
+/// The help text of a command, and the text before its examples.
 fn description(command: &Command) -> String {
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let (before, _) = help_and_examples(command);
@@ -145,7 +145,7 @@ fn examples(command: &Command) -> String {
     if examples.is_empty() {
         return String::new();
     }
-    // Not filled: a line of an example is a line to paste.
+    // Not filled, so that each line of an example can be pasted.
     let lines = examples.lines().map(|line| format!("{}\n", escaped(line.trim_start()))).collect::<String>();
     format!(".SH EXAMPLES\n.EX\n{lines}.EE\n")
 }
@@ -187,7 +187,7 @@ fn exit_status(command: &Command) -> Vec<(String, &'static str)> {
         8 => is(&["verify", "audit head", "doctor", "custody", "certificate"]),
         _ => is(&["sign", "health"]),
     };
-    // The page of the whole program lists all.
+    // The page of the program lists all codes.
     let shown = EXIT_CODES.iter().filter(|(code, _)| command.has_subcommands() || applies(*code));
     shown.map(|(code, text)| (code.to_string(), *text)).collect()
 }
@@ -243,16 +243,16 @@ fn files(command: &Command) -> Vec<(String, &'static str)> {
     rows.into_iter().map(|(term, text)| (escaped(term), text)).collect()
 }
 
-/// A section with a list of terms. The texts are roff, the terms are escaped.
+/// A section with a list of terms. The texts are roff; the terms are escaped here.
 fn definitions(heading: &str, rows: &[(String, &str)]) -> String {
     let rows = rows.iter().map(|(term, text)| format!(".TP\n\\fB{term}\\fR\n{text}\n")).collect::<String>();
     format!(".SH {}\n{rows}", if heading.contains(' ') { format!("\"{heading}\"") } else { heading.to_owned() })
 }
 
-/// A line of text that roff prints as it is (groff_char(7)).
+/// Escapes text, so that roff prints it unchanged (groff_char(7)).
 fn escaped(text: &str) -> String {
     let mut out = String::new();
-    // A control line begins with one of them.
+    // Roff treats a line with these first characters as a control line.
     if text.starts_with(['.', '\'']) {
         out.push_str("\\&");
     }

@@ -1,13 +1,13 @@
-//! Errors of the parser, without any text that could be a PIN.
+//! Usage errors without any text that could be a PIN.
 //!
-//! No input or output.
+//! This file does neither input nor output.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::config::keys::KEYS;
 use crate::error::{Error, Kind};
 
-/// A usage error of the parser, with every text that could be a PIN left out.
+/// Converts a usage error of the parser, and leaves out every text that could be a PIN.
 #[must_use]
 pub fn usage_error(error: &clap::Error) -> Error {
     let text = |kind| match error.get(kind) {
@@ -48,13 +48,13 @@ pub fn usage_error(error: &clap::Error) -> Error {
     out.hint("`cba-agent help` lists the commands, `cba-agent help COMMAND` their options")
 }
 
-/// The option's name, where it is one of a configuration key.
+/// The name of the option, if it belongs to a configuration key.
 fn flag_of_a_command(argument: &str) -> Option<&'static str> {
     let name = argument.split(['=', ' ']).next()?.strip_prefix("--")?;
     KEYS.iter().map(|key| key.flag).find(|flag| *flag == name)
 }
 
-/// The name of an option as far as it can be one: an unknown option's text could be a PIN that lost its place.
+/// The name of an option, if the text can be one: an unknown option could be a misplaced PIN.
 fn flag_name(argument: &str) -> Option<String> {
     let name = argument.split(['=', ' ']).next().unwrap_or_default();
     let word = name.strip_prefix("--")?;

@@ -1,6 +1,6 @@
-//! What a shell offers as the value of an option: words, files or directories. Nothing is judged here: an option takes any text.
+//! The values that a shell offers for an option: words, files or directories. Options accept any text; checks are elsewhere.
 //!
-//! No input or output.
+//! This file does neither input nor output.
 
 use std::ffi::OsStr;
 
@@ -12,7 +12,7 @@ use crate::config::keys::Key;
 use crate::policy::Requirement;
 use crate::{certificate, log, modules};
 
-/// Takes any text, and tells shells which words are usual.
+/// Accepts any text, and tells shells the usual words.
 #[derive(Clone)]
 struct UsualWords(Vec<&'static str>);
 
@@ -33,7 +33,7 @@ pub(super) fn words(argument: Arg, words: Vec<&'static str>) -> Arg {
     argument.value_parser(UsualWords(words)).hide_possible_values(true)
 }
 
-/// The option of a key, with what shells offer.
+/// The option of a key, with the words for shells.
 pub(super) fn of_key(argument: Arg, key: &Key) -> Arg {
     let names = match key.path {
         "log.level" => log::LEVELS.map(|(name, _)| name).to_vec(),
@@ -46,17 +46,17 @@ pub(super) fn of_key(argument: Arg, key: &Key) -> Arg {
         _ if is_choice(key.value) => key.value.split('|').collect(),
         _ => return argument.value_hint(hint(key.value)),
     };
-    // A source goes on behind its colon: no space.
+    // A source continues after its colon, so the shell must not add a space.
     words(argument, names).value_hint(if key.path == "pin.source" { ValueHint::Other } else { ValueHint::Unknown })
 }
 
-/// The words of a value's name, where it lists them all: `v2|v1`.
+/// The words in the name of a value, if it lists all of them: `v2|v1`.
 pub(super) fn is_choice(value_name: &str) -> bool {
     value_name.contains('|')
         && value_name.bytes().all(|byte| byte.is_ascii_lowercase() || b"0123456789-|".contains(&byte))
 }
 
-/// By the name of a value.
+/// The kind of completion, derived from the name of a value.
 pub(super) fn hint(value_name: &str) -> ValueHint {
     match value_name {
         "FILE" | "PATH" => ValueHint::FilePath,
