@@ -1,7 +1,6 @@
-//! The configuration: file < environment < flag, resolved once into one valid, owned [`Config`].
+//! The configuration: file < environment < flag, resolved once into a valid, owned [`Config`]. Runs in the parent.
 //!
-//! Every key has all three forms, from one table in [`keys`]. No error repeats a value: a PIN may stand in the wrong
-//! place.
+//! Every key has all three forms, from one table in [`keys`]. No error repeats a value, since it could be a misplaced PIN.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -27,24 +26,24 @@ pub use resolve::{by_name, days};
 
 use crate::settings::{Effective, Settings};
 
-/// Everything that is configured, valid.
+/// The complete, valid configuration.
 #[derive(Debug)]
 pub struct Config {
-    /// `module`: a path or a name; unset: search.
+    /// `module`: a path or a name. Unset: search.
     pub module: Option<String>,
-    /// `module_debug` by its flag alone: whether vendors' debug variables reach the module.
+    /// The flag `--module-debug`: whether vendors' debug variables reach the module.
     pub module_debug: bool,
-    /// `[token]`: what the keys ask for, and what the URI asks for.
+    /// `[token]`: the selectors from the keys and from the URI.
     pub token: Vec<TokenSelector>,
     /// `[identity]`.
     pub identity: Wanted,
     /// `identity.certificate_file`.
     pub certificate_file: Option<PathBuf>,
-    /// `pin.source`; unset: [`Source::fallback`].
+    /// `pin.source`. Unset: [`Source::fallback`].
     pub pin: Option<Source>,
-    /// Variables in which a PIN was put.
+    /// Variables that contain a PIN.
     pub pin_variables: Vec<std::ffi::OsString>,
-    /// `state_dir`; unset: see [`crate::fuse`].
+    /// `state_dir`. Unset: see [`crate::fuse`].
     pub state_dir: Option<PathBuf>,
     /// `[sandbox]`.
     pub sandbox: sandbox_profile::Mode,
@@ -52,65 +51,65 @@ pub struct Config {
     pub sign: Sign,
     /// `[serve]`.
     pub serve: Serve,
-    /// Whether a module that others can change is refused rather than warned about; `serve` refuses it.
+    /// Whether to refuse a module that others can change, instead of a warning. `serve` sets it.
     pub refuse_open_module: bool,
     /// `[policy]`.
     pub policy: Policy,
-    /// `audit.path`; unset: nothing is recorded.
+    /// `audit.path`. Unset: no audit log.
     pub audit: Option<PathBuf>,
-    /// The files that were read.
+    /// The configuration files that were read.
     pub files: Vec<PathBuf>,
-    /// Every key that was set, and where.
+    /// Every key that was set, with its source.
     pub effective: Vec<Effective>,
     /// `[log]`.
     pub log: log::Settings,
 }
 
-/// `[sign]`: defaults of what is signed and printed.
+/// `[sign]`: settings for signing and printing.
 #[derive(Debug)]
 pub struct Sign {
-    /// The payload's version.
+    /// The payload version.
     pub version: Version,
-    /// Whether the version was given by the command's own flag.
+    /// Whether the command's flag set the version.
     pub version_by_flag: bool,
-    /// Where the request goes.
+    /// The authentication service.
     pub auth_url: AuthUrl,
     /// The certificate's form in the header.
     pub header_encoding: HeaderEncoding,
-    /// How long module and token may take in all.
+    /// The total time limit for module and token.
     pub timeout: Duration,
-    /// How long before the certificate's end a notice is printed.
+    /// The notice period before the certificate expires.
     pub warn_before: Duration,
-    /// Sockets of running agents to ask instead of a token, in this order; empty: the token itself.
+    /// Sockets of agents to ask, in this order, instead of a token. Empty: use the token.
     pub sockets: Vec<PathBuf>,
 }
 
 /// `[serve]`.
 #[derive(Debug)]
 pub struct Serve {
-    /// Where the agent listens; unset: in `$RUNTIME_DIRECTORY`, or on what systemd hands over.
+    /// The agent's socket. Unset: in `$RUNTIME_DIRECTORY`, or the socket from systemd.
     pub socket: Option<PathBuf>,
     /// The group whose members may connect and ask.
     pub socket_group: Option<String>,
-    /// Processes that hold the token.
+    /// The number of worker processes.
     pub workers: usize,
-    /// Requests that may wait, for each worker.
+    /// The number of requests that may wait, for each worker.
     pub queue: usize,
-    /// How long one call of the module may take.
+    /// The time limit of one call of the module.
     pub call_timeout: Duration,
-    /// How long a request may take from its arrival to its answer.
+    /// The time limit of a request, from its arrival to its answer.
     pub request_timeout: Duration,
     /// Requests that each user may make in a second.
     pub rate_limit_per_second: NonZeroU32,
     /// Requests that all users together may make in a second.
     pub total_rate_limit_per_second: NonZeroU32,
-    /// Who may ask, by users; empty: not narrowed.
+    /// The users who may ask. Empty: no restriction.
     pub allow_users: Vec<String>,
-    /// Who may ask, by groups; empty: not narrowed.
+    /// The groups whose members may ask. Empty: no restriction.
     pub allow_groups: Vec<String>,
-    /// Who may look and not ask.
+    /// The groups whose members may read the state, but not ask for payloads.
     pub monitor_groups: Vec<String>,
-    /// Where the metrics are written, too.
+    /// The file to which the metrics are also written.
     pub metrics_file: Option<PathBuf>,
 }
 
@@ -124,7 +123,7 @@ pub fn system_policy() -> Result<Policy, ConfigError> {
 }
 
 impl Config {
-    /// Where the policy comes from, for a report.
+    /// The sources of the policy, for a report.
     #[must_use]
     pub fn policy_sources(&self) -> PolicySources {
         let keys = self.effective.iter().filter_map(|one| Some((one.key.strip_prefix("policy.")?, one)));
@@ -135,26 +134,26 @@ impl Config {
     }
 }
 
-/// Why a configuration is refused. No message holds a value.
+/// The reason why a configuration is refused. No message contains a value.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A file that cannot be read.
+    /// The named file cannot be read.
     #[error("cannot read the configuration {0}")]
     File(String, #[source] std::io::Error),
-    /// A file in one of the usual places that is there and cannot be read.
+    /// A file at one of the usual paths exists and cannot be read.
     #[error("cannot read the configuration {0}")]
     UsualFile(String, #[source] std::io::Error),
-    /// Not TOML.
+    /// The file is not TOML.
     #[error("{path} line {line}: {what}")]
     Syntax {
         /// The file.
         path: String,
         /// The line, from 1.
         line: usize,
-        /// What the parser says; it quotes no text.
+        /// The parser's message, without quoted text.
         what: String,
     },
-    /// A key that does not exist.
+    /// The file contains an unknown key.
     #[error("{path} line {line}: there is no key '{key}'")]
     UnknownKey {
         /// The file.
@@ -164,17 +163,17 @@ pub enum ConfigError {
         /// The key with its tables.
         key: String,
     },
-    /// A value that is not of its key's kind.
+    /// A value has the wrong form.
     #[error("{origin}: {wanted}")]
     Value {
-        /// Whether it is a flag's.
+        /// Whether the value came from a flag.
         by_flag: bool,
         /// The flag, the variable, or file, line and key.
         origin: String,
-        /// What is wanted instead.
+        /// The expected form.
         wanted: String,
     },
-    /// A policy of the system's that others could have written.
+    /// Another user could have written the system policy.
     #[error("the policy {0} must belong to root and be writable by nobody else")]
     NotRoots(String),
     /// An empty name.

@@ -1,60 +1,60 @@
-//! Every key of the configuration, once: its place in the file, its flag, its variable, its help.
+//! The table of configuration keys: for each key its place in the file, its flag, its variable and its help text.
 //!
 //! PURE.
 
-/// Which commands take a key as a flag.
+/// The commands that accept a key as a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// Every command that reaches a token.
+    /// Commands that use a token.
     Token,
-    /// Commands that choose an identity.
+    /// Commands that select an identity.
     Identity,
     /// Commands that log in.
     Pin,
     /// `sign`.
     Sign,
-    /// Commands that judge.
+    /// Commands that apply the policy.
     Policy,
     /// `serve`.
     Serve,
-    /// `sign`, and what asks a running agent.
+    /// `sign`, and other clients of an agent.
     Socket,
-    /// What records payloads.
+    /// Commands that record payloads.
     Audit,
     /// Every command.
     Log,
 }
 
-/// The kind of a value in the file.
+/// The type of a value in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// A string.
     Text,
-    /// A whole number, or a string that holds one.
+    /// A whole number, or a string with one.
     Number,
-    /// An array of strings; as a flag repeatable, as a variable separated by commas.
+    /// An array of strings. The flag is repeatable; the variable separates values by commas.
     List,
 }
 
-/// One key.
+/// A configuration key.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
     /// The dotted path in the file.
     pub path: &'static str,
-    /// The long flag; the variable is `CBA_AGENT_` and this in capitals, for `[serve]` with `SERVE_` between.
+    /// The long flag. The variable is `CBA_AGENT_` and this name in capitals, for `[serve]` with `SERVE_` between.
     pub flag: &'static str,
     /// The value's name in the help.
     pub value: &'static str,
-    /// Where it is a flag.
+    /// The commands that have the flag.
     pub group: Group,
-    /// What it is in the file.
+    /// The type in the file.
     pub shape: Shape,
-    /// One sentence.
+    /// The help text, one sentence.
     pub help: &'static str,
 }
 
 impl Key {
-    /// The variable of the environment.
+    /// The environment variable.
     #[must_use]
     pub fn variable(&self) -> String {
         let mut name = String::from(if self.group == Group::Serve { "CBA_AGENT_SERVE_" } else { "CBA_AGENT_" });
@@ -77,7 +77,7 @@ const fn list(path: &'static str, flag: &'static str, value: &'static str, group
 
 use Group::{Audit, Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
 
-/// All of them.
+/// All keys.
 pub const KEYS: [Key; 43] = [
     text(
         "module",

@@ -1,8 +1,8 @@
-//! `[policy]` and `[audit]`: what the user's file, variables and flags say, narrowed by the system's policy file.
+//! `[policy]` and `[audit]`: the user's settings, tightened by root's policy file.
 //!
-//! A key that only one of the two has is taken from it; where both have it, the stricter counts, and what would leave
-//! nothing is an error. So others may tighten what root's file says, and never widen it. `require` is a list of which
-//! everything must hold: root's words are added to the user's, or to the defaults where the user has none.
+//! If only one of the two sets a key, its value counts. If both set it, the stricter value counts. Two lists without a common value are an
+//! error. So users can tighten root's policy, and never loosen it. All words of `require` must be met: root's words are added to the
+//! user's, or to the defaults if the user has none.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ const MECHANISMS: [(&str, Mechanism); 2] =
 const SOURCES: [(&str, CertificateSource); 2] =
     [("token", CertificateSource::Token), ("token-or-file", CertificateSource::TokenOrFile)];
 
-/// The keys of one origin.
+/// The policy keys of one source.
 struct Keys {
     payload_versions: Option<Vec<Version>>,
     min_rsa_bits: Option<usize>,
@@ -58,7 +58,7 @@ pub(super) fn resolve(settings: &Settings) -> Result<Policy, ConfigError> {
     })
 }
 
-/// Where records go; a log that the system's file names can be neither left out nor moved.
+/// The path of the audit log. A user can neither switch off nor move a log that root names.
 pub(super) fn audit(settings: &Settings) -> Result<Option<PathBuf>, ConfigError> {
     const KEY: &str = "audit.path";
     let own = Reader(settings).optional(KEY, log_path)?;
@@ -71,8 +71,8 @@ pub(super) fn audit(settings: &Settings) -> Result<Option<PathBuf>, ConfigError>
     }
 }
 
-/// An absolute path, in which `{user}` stands for the user that runs the program: one file belongs to one user, and
-/// root's policy names a log for all of them.
+/// An absolute path. `{user}` is replaced by the current user: one log file belongs to one user, and root's policy
+/// names a log for all of them.
 fn log_path(text: &str) -> Result<PathBuf, String> {
     const USER: &str = "{user}";
     if !text.contains(USER) {
@@ -126,7 +126,7 @@ impl Keys {
             require: Some(require),
             extended_key_usage: common(self.extended_key_usage, system.extended_key_usage)
                 .ok_or_else(|| nothing_left("policy.extended_key_usage"))?,
-            // Enforced is the stricter.
+            // `true` is the stricter value.
             enforce_validity: self.enforce_validity.max(system.enforce_validity),
             certificate_source: sources
                 .iter()
@@ -142,7 +142,7 @@ impl Keys {
     }
 }
 
-/// What both lists hold, or the one there is; `None` where both are there and share nothing.
+/// The values in both lists, or the only list. `None` if both lists exist and have no common value.
 fn common<T: PartialEq>(own: Option<Vec<T>>, system: Option<Vec<T>>) -> Option<Option<Vec<T>>> {
     match (own, system) {
         (Some(own), Some(system)) => {

@@ -1,4 +1,5 @@
-//! Text becomes a valid [`Config`]. Every error names where the value came from and what is wanted, never the value.
+//! Converts settings into a valid [`Config`]. Every error names the source of the value and the expected form, never
+//! the value.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -27,10 +28,10 @@ pub fn days(seconds: u64) -> String {
 }
 
 impl Config {
-    /// Makes the settings a configuration.
+    /// Resolves the settings.
     ///
     /// # Errors
-    /// The first value that is not what its key wants.
+    /// The first value that its key does not accept.
     pub fn resolve(settings: &Settings, module_debug: bool) -> Result<Self, ConfigError> {
         let read = Reader(settings);
         let uri = read.optional("token.uri", |text| Uri::parse(text).map_err(|error| error.to_string()))?;
@@ -86,7 +87,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A list that may be empty, which says the same as its absence.
+    /// A list that may be empty, which means the same as unset.
     fn list_or_none<T>(&self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> Result<Option<Vec<T>>, ConfigError> {
         let Some(setting) = self.0.get(key) else { return Ok(None) };
         let parsed = setting.values.iter().map(|value| parse(value)).collect::<Parsed<_>>();
@@ -132,7 +133,7 @@ impl Reader<'_> {
         for (key, named, other) in
             [("serve.allow_users", &allow_users, &allow_groups), ("serve.allow_groups", &allow_groups, &allow_users)]
         {
-            // Written down and empty: whoever wrote it did not mean everybody.
+            // An empty list in the configuration does not mean every user.
             if named.as_ref().is_some_and(Vec::is_empty) && other.as_ref().is_none_or(Vec::is_empty) {
                 return Err(self.0.refuse(key, "must name at least one".into()));
             }
@@ -166,10 +167,10 @@ impl Reader<'_> {
 pub(super) const VERSIONS: [(&str, Version); 2] = [("v2", Version::V2), ("v1", Version::V1)];
 const ENCODINGS: [(&str, HeaderEncoding); 2] = [("der", HeaderEncoding::Der), ("pem", HeaderEncoding::Pem)];
 
-/// A value by its name.
+/// Looks up a value by its name.
 ///
 /// # Errors
-/// What is wanted instead.
+/// The expected names.
 pub fn by_name<T: Copy>(text: &str, names: &[(&str, T)]) -> Result<T, String> {
     let found = names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
     found.ok_or_else(|| {
@@ -180,13 +181,13 @@ pub fn by_name<T: Copy>(text: &str, names: &[(&str, T)]) -> Result<T, String> {
     })
 }
 
-/// What a user may ask for in a second where nothing is configured.
+/// The default rate limit of a user.
 const RATE: NonZeroU32 = NonZeroU32::MIN.saturating_add(49);
 
-/// How many users may use their whole rate at one time, where nothing is configured.
+/// The number of users that may use their full rate at the same time, by default.
 const BUSY_USERS: NonZeroU32 = NonZeroU32::MIN.saturating_add(19);
 
-/// The greatest rate of a user, and of all users; beyond them the time between two requests rounds to nothing.
+/// The maximum rate of a user, and of all users. Above it, the time between two requests rounds to zero.
 const RATES: u32 = 1_000_000;
 const TOTAL_RATES: u32 = 20_000_000;
 
@@ -213,7 +214,7 @@ fn hexadecimal(text: &str, length: Option<usize>) -> Parsed<Vec<u8>> {
     })
 }
 
-/// A SHA-256 fingerprint in every form that people paste, such as openssl's `sha256 Fingerprint=AA:BB...`.
+/// A SHA-256 fingerprint in every usual form, such as openssl's `sha256 Fingerprint=AA:BB...`.
 pub(super) fn fingerprint(text: &str) -> Parsed<Vec<u8>> {
     let text = text.trim();
     let value = match text.split_once('=') {

@@ -1,4 +1,4 @@
-//! The agent's own variables of the environment: which names are unknown, and which values carry what a file format left in them.
+//! Environment variables with our prefix: unknown names, and values with leftovers of a file format.
 //!
 //! PURE. No message repeats a value.
 
@@ -6,28 +6,28 @@ use std::ffi::{OsStr, OsString};
 
 use super::keys::{KEYS, Key};
 
-/// The variable that names the configuration file; it has no key.
+/// The variable for the configuration file. It has no key.
 pub(crate) const CONFIG: &str = "CBA_AGENT_CONFIG";
 
 const PREFIX: &str = "CBA_AGENT_";
 
-/// A variable that looks like one of ours and is none.
+/// An unknown variable with our prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownVariable {
     /// Its name.
     pub name: String,
-    /// The variable that was probably meant.
+    /// The variable that the user probably meant.
     pub nearest: Option<String>,
 }
 
 impl UnknownVariable {
-    /// What is wrong with it.
+    /// The warning about it.
     #[must_use]
     pub fn reason(&self) -> String {
         format!("the variable {} is unknown, and ignored", crate::text::printable(&self.name))
     }
 
-    /// What helps.
+    /// The hint about it.
     #[must_use]
     pub fn remedy(&self) -> String {
         match &self.nearest {
@@ -37,7 +37,7 @@ impl UnknownVariable {
     }
 }
 
-/// The unknown ones among the names of an environment. Variables that a PIN source names belong to the user.
+/// The unknown names in an environment. Variables that a PIN source names belong to the user.
 #[must_use]
 pub fn unknown(names: impl Iterator<Item = OsString>, pin_variables: &[OsString]) -> Vec<UnknownVariable> {
     let ours = names.filter(|name| !pin_variables.contains(name)).filter_map(|name| {
@@ -55,7 +55,7 @@ fn is_known(name: &str) -> bool {
     name == CONFIG || KEYS.iter().any(|key| key.variable() == name)
 }
 
-/// Kubernetes gives such variables to every pod beside a service with the name `cba-agent`.
+/// Kubernetes sets such variables in every pod next to a service named `cba-agent`.
 fn is_of_a_service_link(name: &str) -> bool {
     let rest = &name[PREFIX.len()..];
     rest == "SERVICE_HOST" || rest.starts_with("SERVICE_PORT") || rest == "PORT" || rest.starts_with("PORT_")
@@ -64,12 +64,12 @@ fn is_of_a_service_link(name: &str) -> bool {
 fn nearest(name: &str) -> Option<String> {
     let name = name.to_ascii_uppercase();
     let rest = &name[PREFIX.len()..];
-    // By its letters, or by the key's whole path, as in CBA_AGENT_SIGN_AUTH_URL.
+    // By its letters, or by the key's full path, as in CBA_AGENT_SIGN_AUTH_URL.
     let by_path = |key: &&Key| key.variable() == name || key.path.replace('.', "_").to_ascii_uppercase() == rest;
     if let Some(key) = KEYS.iter().find(by_path) {
         return Some(key.variable());
     }
-    // By a part of the name, as in CBA_AGENT_WORKERS; then by a slip of the finger.
+    // By a part of the name, as in CBA_AGENT_WORKERS; then by a typing error.
     let all = || KEYS.iter().map(Key::variable).chain([CONFIG.to_owned()]);
     let part = all().find(|known| {
         known.ends_with(&format!("_{rest}"))
@@ -84,7 +84,7 @@ fn nearest(name: &str) -> Option<String> {
     part.or_else(|| all().filter(|known| distance(known) <= 1 + rest.len() / 4).min_by_key(distance))
 }
 
-/// Why a value cannot be what its user meant; `None` where nothing was left in it.
+/// The reason why a value is not what its user meant; `None` for a clean value.
 pub(crate) fn leftover(value: &OsStr) -> Option<&'static str> {
     let bytes = value.as_encoded_bytes();
     let is_quoted = |quote: u8| bytes.len() > 1 && bytes.starts_with(&[quote]) && bytes.ends_with(&[quote]);
