@@ -1,4 +1,4 @@
-//! Raw settings: for each key its values as text and where they came from. Later sources replace earlier ones.
+//! Raw settings: for each key its values as text, and their source. Later sources replace earlier ones.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -15,7 +15,7 @@ pub mod paths;
 pub mod ranges;
 pub mod toml_file;
 
-/// Where a value came from, the weakest first.
+/// The source of a value, weakest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A line of the file.
@@ -32,7 +32,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// Its strength: file, environment, flag. Lines of one file are equal.
+    /// The strength: file, environment, flag. All lines of one file are equal.
     #[must_use]
     pub fn rank(&self) -> u8 {
         match self {
@@ -46,18 +46,18 @@ impl Origin {
 /// The values of one key.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// One, or for a list any number.
+    /// One value, or any number for a list.
     pub values: Vec<String>,
-    /// Where they came from.
+    /// The source of the values.
     pub origin: Origin,
 }
 
-/// A key as it is in force.
+/// A key with the value in force.
 #[derive(Clone, Debug)]
 pub struct Effective {
     /// Its dotted path.
     pub key: &'static str,
-    /// Its values as they were written.
+    /// Its values as written.
     pub value: String,
     /// The flag, the variable, or file and line.
     pub origin: String,
@@ -67,22 +67,22 @@ pub struct Effective {
 #[derive(Debug, Default)]
 pub struct Settings {
     all: BTreeMap<&'static str, Setting>,
-    /// The file that was read, where one was.
+    /// The file that was read, if any.
     file: Option<PathBuf>,
-    /// Every `pin.source` that was given anywhere, the ones that a stronger origin replaced too.
+    /// Every given `pin.source`, including replaced ones.
     pin_sources: Vec<String>,
-    /// What root's policy file says, which these may only tighten.
+    /// Root's policy file, which these settings may only tighten.
     system: Option<Box<Settings>>,
 }
 
-/// Where root sets what every user of the host is held to: `[policy]` and `[audit]`.
+/// Root's rules for every user of the host: `[policy]` and `[audit]`.
 pub(super) const SYSTEM_POLICY: &str = "/etc/cba-agent/policy.toml";
 
 impl Settings {
-    /// Reads file and environment, and takes the flags on top.
+    /// Reads file and environment, and applies the flags.
     ///
     /// # Errors
-    /// When the file cannot be read, is no TOML or has unknown keys, or a variable is not UTF-8.
+    /// When the file cannot be read, is not TOML or has unknown keys, or a variable is not UTF-8.
     pub fn gather(
         config: Option<&OsStr>,
         environment: impl Fn(&str) -> Option<OsString>,
@@ -98,7 +98,7 @@ impl Settings {
             settings.file = Some(path);
         }
         for key in &KEYS {
-            // An empty variable counts as unset, as services and containers leave them.
+            // Services and containers leave variables empty: they count as unset.
             if let Some(value) = environment(&key.variable()).filter(|value| !value.is_empty()) {
                 let refuse =
                     |wanted: &str| ConfigError::Value { by_flag: false, origin: key.variable(), wanted: wanted.into() };
@@ -114,7 +114,7 @@ impl Settings {
                 settings.insert(key, Setting { values, origin: Origin::Environment });
             }
             if let Some(values) = flags(key) {
-                // A script with Windows line ends gives its last argument one; no value ends so.
+                // In a script with Windows line ends, the last argument ends in a carriage return. No value does.
                 if values.iter().any(|value| value.ends_with('\r')) {
                     let wanted = format!("the value {}", variables::leftover(OsStr::new("\r")).unwrap_or_default());
                     return Err(ConfigError::Value { by_flag: true, origin: format!("--{}", key.flag), wanted });
@@ -130,10 +130,10 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The same under the system's policy file, where there is one.
+    /// Adds the system's policy file, if it exists.
     ///
     /// # Errors
-    /// When it cannot be read, is not root's alone, or has other keys than those of `[policy]` and `[audit]`.
+    /// When it cannot be read, another user could write it, or it has keys outside `[policy]` and `[audit]`.
     pub fn under_system_policy(mut self) -> Result<Self, ConfigError> {
         let path = Path::new(SYSTEM_POLICY);
         let (file, text) = match File::open(path) {
@@ -157,13 +157,13 @@ impl Settings {
         Ok(self)
     }
 
-    /// The files that were read, the system's policy last.
+    /// The files that were read, with the system policy last.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
         self.file.iter().cloned().chain(self.system.is_some().then(|| SYSTEM_POLICY.into())).collect()
     }
 
-    /// Every key that is set, with its values and where they came from, the system's policy last.
+    /// Every key that is set, with values and source, and the system policy last.
     #[must_use]
     pub fn effective(&self) -> Vec<Effective> {
         let own = self.all.iter().chain(self.system.iter().flat_map(|system| &system.all));
@@ -179,7 +179,7 @@ impl Settings {
         own.map(effective).collect()
     }
 
-    /// What the system's policy file says.
+    /// The settings of the system policy.
     pub(super) fn system_policy(&self) -> Option<&Self> {
         self.system.as_deref()
     }
@@ -191,7 +191,7 @@ impl Settings {
         }
     }
 
-    /// The variables that hold a PIN by any `pin.source`, in force or not: no module gets them.
+    /// The variables that any `pin.source` names, in force or not: no module gets them.
     #[must_use]
     pub fn pin_variables(&self) -> Vec<OsString> {
         let in_force = self.get(PIN_SOURCE).into_iter().flat_map(|setting| &setting.values);
@@ -199,13 +199,13 @@ impl Settings {
         self.pin_sources.iter().chain(in_force).filter_map(variable).collect()
     }
 
-    /// The setting of a key by its dotted path.
+    /// The setting of a key, by its dotted path.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&Setting> {
         self.all.get(path)
     }
 
-    /// The error for a key's value, by where it came from.
+    /// The error for a key's value, with its source.
     #[must_use]
     pub fn refuse(&self, path: &str, mut wanted: String) -> ConfigError {
         let setting = self.get(path);
@@ -230,7 +230,7 @@ impl Settings {
 
 const PIN_SOURCE: &str = "pin.source";
 
-/// The values of a list that one flag names, as a variable separates them. A path stays whole: it may hold a comma.
+/// Splits the value of a list flag at commas, as in a variable. A path is not split, since it may contain a comma.
 fn parts(value: &str) -> Vec<String> {
     if value.contains('/') || value.is_empty() {
         return vec![value.to_owned()];
@@ -238,7 +238,7 @@ fn parts(value: &str) -> Vec<String> {
     value.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
 }
 
-/// A key's values for a report. The part of a URI from `?` on is left out: it says where a PIN is, or holds one.
+/// A key's values for a report. The part of a URI after `?` is left out: it may contain a PIN or its source.
 fn shown(key: &str, values: &[String]) -> String {
     let values = values.join(", ");
     match values.split_once('?') {
@@ -293,12 +293,12 @@ fn open(
     Ok(None)
 }
 
-/// The file that the user chose.
+/// The file that the user selected.
 fn named(config: Option<&OsStr>, environment: &impl Fn(&str) -> Option<OsString>) -> Option<OsString> {
     config.map(OsStr::to_owned).or_else(|| environment(variables::CONFIG).filter(|value| !value.is_empty()))
 }
 
-/// Where a file is looked for where none was chosen: the first that is there.
+/// The default paths of the file; the first existing one counts.
 fn usual(environment: &impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
     let home = variable("XDG_CONFIG_HOME").map(PathBuf::from);

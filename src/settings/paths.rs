@@ -1,4 +1,4 @@
-//! Values that name a path. No message repeats the value.
+//! Values that are paths. No error repeats the value.
 //!
 //! PURE.
 
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::text::shell::unexpanded;
 
-/// The longest path of a Unix socket: `sun_path` has 108 bytes, the last of which is zero (unix(7)).
+/// The longest path of a Unix socket: `sun_path` has 108 bytes, including the final zero (unix(7)).
 pub const LONGEST_SOCKET: usize = 107;
 
 /// An absolute path.
@@ -31,7 +31,7 @@ pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// The path of a Unix socket, as far as a text can be one.
+/// The path of a Unix socket, if the text can be one.
 pub(crate) fn socket(text: &str) -> Result<PathBuf, String> {
     const WANTED: &str = "must be the path of a Unix socket, such as /run/cba-agent/agent.sock";
     let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
@@ -62,7 +62,7 @@ pub(crate) fn socket(text: &str) -> Result<PathBuf, String> {
     Err(format!("{WANTED}, not {what}"))
 }
 
-/// The path of a socket that is listened on.
+/// The path of a socket to listen on.
 pub(crate) fn own_socket(text: &str) -> Result<PathBuf, String> {
     socket(text).and_then(|_| absolute(text))
 }

@@ -1,6 +1,6 @@
-//! Numbers and durations, each with the least and the greatest value that makes sense.
+//! Numbers and durations with their minimum and maximum.
 //!
-//! PURE. A value without an upper bound overflows a clock or a buffer later, and ends the program then.
+//! PURE. Without a maximum, a value would overflow a clock or a buffer later and end the program.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use crate::config::resolve::Parsed;
 
-/// A duration's bounds, as they are parsed and as errors name them.
+/// The range of a duration, as parsed and as shown in errors.
 #[derive(Clone, Copy, Debug)]
 pub struct Durations {
     least: Duration,
     greatest: Duration,
     wanted: &'static str,
-    /// Whether a bare number counts seconds, as in systemd and OpenSSH.
+    /// Whether a number without a unit means seconds, as in systemd and OpenSSH.
     takes_seconds: bool,
 }
 
 const DAY: u64 = 86_400;
 
-/// How long a call, a request or a command may take.
+/// Time limits of a call, a request or a command.
 pub const TIMEOUTS: Durations = Durations {
     least: Duration::from_millis(1),
     greatest: Duration::from_secs(DAY),
@@ -29,7 +29,7 @@ pub const TIMEOUTS: Durations = Durations {
     takes_seconds: true,
 };
 
-/// How old a payload may be.
+/// Maximum ages of a payload.
 pub const AGES: Durations = Durations {
     least: Duration::ZERO,
     greatest: Duration::from_secs(36_500 * DAY),
@@ -37,7 +37,7 @@ pub const AGES: Durations = Durations {
     takes_seconds: true,
 };
 
-/// How long before the end of a certificate somebody wants to know.
+/// Notice periods before a certificate expires.
 pub const NOTICE_PERIODS: Durations = Durations {
     least: Duration::ZERO,
     greatest: Duration::from_secs(36_500 * DAY),
@@ -46,10 +46,10 @@ pub const NOTICE_PERIODS: Durations = Durations {
 };
 
 impl Durations {
-    /// Parses a duration as people write it: `30s`, `5m`, `30d`.
+    /// Parses a duration such as `30s`, `5m` or `30d`.
     ///
     /// # Errors
-    /// What is wanted instead.
+    /// The expected form.
     pub fn parse(self, text: &str) -> Parsed<Duration> {
         let seconds = text.parse().ok().map(Duration::from_secs).filter(|_| self.takes_seconds);
         let time = seconds.or_else(|| humantime::parse_duration(text).ok());
@@ -72,7 +72,7 @@ mod tests {
     use crate::config::keys::{KEYS, Key, Shape};
     use crate::config::{Config, ConfigError};
 
-    /// Every key that holds a number or a duration, with its least and its greatest value.
+    /// Every key with a number or a duration, with its minimum and maximum.
     const KEYS_AND_RANGES: [(&str, &str, &str); 11] = [
         ("token.slot", "0", "65535"),
         ("token.slot_id", "0", "18446744073709551615"),
@@ -135,7 +135,7 @@ mod tests {
             let outside = outside.iter().filter(|(end, _)| end == greatest || end == least).map(|(_, value)| *value);
             let beyond = greatest.parse::<u128>().map(|greatest| (greatest + 1).to_string()).unwrap_or_default();
             for value in NEVER.into_iter().chain(outside).chain([beyond.as_str()]) {
-                // An empty variable counts as unset, and a space in one is an error of its own.
+                // An empty variable counts as unset, and a space in a variable is a separate error.
                 let tried = [Some(by_flag(key, value)), (!value.trim().is_empty()).then(|| by_variable(key, value))];
                 let in_file = [Some(by_file(key, &format!("\"{value}\"")))];
                 for error in tried.into_iter().chain(in_file).flatten().map(Result::err) {
@@ -144,7 +144,7 @@ mod tests {
                     assert_eq!(error.kind.exit_code(), 2);
                     assert!(error.message.contains(&format!("from {least} to {greatest}")), "{value:?}: {error}");
                 }
-                // Without quotes it is TOML's own number, or no TOML at all.
+                // Without quotes it must be a TOML number.
                 assert_eq!(
                     by_file(key, value).map_err(|error| crate::error::Error::from(error).kind.exit_code()).err(),
                     Some(2)

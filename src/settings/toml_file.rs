@@ -1,6 +1,6 @@
-//! The TOML file: known keys alone, each with its line.
+//! The TOML file: only known keys, each with its line.
 //!
-//! PURE. Parsers quote the text at fault in their messages; that text could be a PIN, so only places are repeated.
+//! PURE. Parsers quote the wrong text in their messages. This text could be a PIN, so errors only name the place.
 
 use std::collections::BTreeMap;
 
@@ -61,7 +61,7 @@ impl File<'_> {
     }
 }
 
-/// A key as far as it can be one.
+/// The name of a key, if it can be one.
 fn shown(key: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if key.chars().all(plain) && key.len() <= 64 { key.to_owned() } else { "(not shown)".into() }
