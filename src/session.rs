@@ -1,7 +1,7 @@
-//! The way to a token: a module found, a worker started, a slot chosen, a user logged in, an identity chosen.
+//! The way to a token: find a module, start a worker, select a slot, log in, select an identity.
 //!
-//! The order matters: whatever can fail without a PIN fails before one is asked for, and whatever can be known of the
-//! PIN's state is known before one is sent.
+//! The order matters: everything that can fail without a PIN fails before the program asks for one, and the PIN's state is checked before a
+//! PIN is sent.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -39,35 +39,35 @@ pub struct Opened {
     pub handle: Handle,
     /// The module's canonical path.
     pub module: PathBuf,
-    /// What the module says of itself.
+    /// The module's information about itself.
     pub library: Library,
-    /// Its slots that hold tokens.
+    /// Its slots with tokens.
     pub slots: Vec<Slot>,
-    /// The sandbox that it is in.
+    /// The sandbox of the worker.
     pub confinement: Option<Confinement>,
 }
 
-/// A session on the chosen slot.
+/// A session on the selected slot.
 #[derive(Debug)]
 pub struct Reached {
     /// The module.
     pub opened: Opened,
     /// The slot.
     pub slot: Slot,
-    /// What the session offers.
+    /// The properties of the session.
     pub session: Session,
-    /// What is left of the time.
+    /// The time limit.
     pub deadline: Deadline,
 }
 
-/// Seconds of Unix time by this host's clock.
+/// The time of this host's clock, in seconds of Unix time.
 #[must_use]
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 impl Opened {
-    /// Opens a session on the slot that the configuration chooses.
+    /// Opens a session on the slot that the configuration selects.
     ///
     /// # Errors
     /// When none or several match, or the session cannot be opened.
@@ -104,11 +104,10 @@ impl Opened {
 }
 
 impl Reached {
-    /// Reads the slot once more, for the state of its PIN as it is now; `may_appear` where a token that said nothing of
-    /// itself may say it now.
+    /// Reads the slot again, for the present state of its PIN. `may_appear` allows a token without identity to show one now.
     ///
     /// # Errors
-    /// When the worker gives no answer, or another token is in the slot.
+    /// When the worker does not answer, or another token is in the slot.
     pub fn read_slot_again(&mut self, may_appear: bool) -> Result<()> {
         let Reply::Slot(slot) = self.ask(&Request::Slot)? else {
             return Err(self.opened.handle.out_of_turn("reading the token's state").into());
@@ -131,10 +130,10 @@ impl Reached {
         Ok(())
     }
 
-    /// Asks the token whether it is still there and still the same, with session and login.
+    /// Checks that the token is present, unchanged and logged in.
     ///
     /// # Errors
-    /// What is no longer so.
+    /// The condition that is no longer true.
     pub fn probe(&mut self) -> Result<()> {
         let Reply::Slot(slot) = self.ask(&Request::Probe)? else {
             return Err(self.opened.handle.out_of_turn("reading the token's state").into());
@@ -145,7 +144,7 @@ impl Reached {
     /// Closes the session and opens another on the same slot.
     ///
     /// # Errors
-    /// What the module answered.
+    /// The error of the module.
     pub fn open_session_again(&mut self) -> Result<()> {
         let reply = self.opened.handle.call(&Request::Session { slot_id: self.slot.id }, None, &self.deadline);
         let context = || format!("cannot open a session on {}", self.name());
@@ -158,7 +157,7 @@ impl Reached {
     /// The keys and certificates that the session sees.
     ///
     /// # Errors
-    /// What the token answered.
+    /// The error of the token.
     pub fn objects(&mut self) -> Result<Objects> {
         match self.ask(&Request::Objects)? {
             Reply::Objects(objects) => Ok(objects),
@@ -166,19 +165,19 @@ impl Reached {
         }
     }
 
-    /// The error, whose commands of other programs name this module and slot.
+    /// Adds this module and slot to the commands of other programs in an error.
     #[must_use]
     pub fn with_whole_commands(&self, error: Error) -> Error {
         complete_hints::completed(error, &self.opened.module, Some(self.slot.id))
     }
 
-    /// A hint, whose commands of other programs name this module and slot.
+    /// Adds this module and slot to the commands of other programs in a hint.
     #[must_use]
     pub fn whole_commands(&self, hint: &str) -> String {
         complete_hints::in_hint(hint, &self.opened.module, Some(self.slot.id))
     }
 
-    /// The identity that the configuration chooses, of what the session sees after the login.
+    /// The identity that the configuration selects among the objects after the login.
     ///
     /// # Errors
     /// When none or several match.
@@ -193,13 +192,13 @@ impl Reached {
         Ok(identity)
     }
 
-    /// Adds why the module may not use a key of this size.
+    /// Adds the reason why the module may not use a key of this size.
     pub(crate) fn hint_at_the_key(&self, error: Error, bits: usize) -> Error {
         module_hints::of_a_large_key(error, bits, &self.opened.library, &self.opened.module)
     }
 
-    /// Ends the worker: in good order, so that a card is logged out, unless the PIN was refused (some modules would send
-    /// a cached one again) or the module hangs; then it is killed.
+    /// Ends the worker. Normally it logs out, so that a card is logged out too. If the PIN was refused (some modules
+    /// would send a cached PIN again) or the module hangs, the worker is killed.
     pub fn end(self, error: Option<&Error>) {
         match error.map(|error| error.kind) {
             Some(kind) if kind.exit_code() == 4 || kind == Kind::TokenTimeout => drop(self.opened.handle),
@@ -218,14 +217,14 @@ impl Reached {
         TokenId::of(&self.slot, &self.opened.module)
     }
 
-    /// How errors and prompts name the token.
+    /// The name of the token in errors and prompts.
     #[must_use]
     pub fn name(&self) -> String {
         name(&self.slot)
     }
 }
 
-/// Logs why this certificate was chosen, and the certificates of the token that cannot be used.
+/// Logs the reason for this certificate, and the certificates of the token that cannot be used.
 pub fn report_notices(identity: &Identity) {
     identity.notice.iter().for_each(|notice| tracing::info!("{notice}"));
     for other in &identity.unreadable {
@@ -244,10 +243,10 @@ fn name(slot: &Slot) -> String {
     }
 }
 
-/// Reads the certificate of a file, in any form.
+/// Reads a certificate file in any form.
 ///
 /// # Errors
-/// When it cannot be read, or does not hold one certificate that is not a CA's.
+/// When it cannot be read, or does not contain exactly one certificate that is not a CA's.
 pub fn read_certificate(path: &Path) -> Result<Certificate> {
     const LIMIT: u64 = 1 << 20;
     let shown = path.display();
@@ -270,7 +269,7 @@ pub fn read_certificate(path: &Path) -> Result<Certificate> {
     })
 }
 
-/// Notices about a certificate that ends soon.
+/// Warns about a certificate that expires soon.
 pub fn warn_before_end(certificate: &Certificate, warn_before: Duration, now: u64) {
     let left = certificate.not_after.saturating_sub(now);
     if certificate.is_valid_at(now) && left < warn_before.as_secs() {

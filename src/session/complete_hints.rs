@@ -1,18 +1,18 @@
-//! Completes the commands of other programs in hints with the module and the slot that this run used, so that they work when pasted.
+//! Adds the module and slot of this run to commands of other programs in hints, so that they work when pasted.
 
 use std::path::Path;
 
 use crate::error::Error;
 use crate::text::shell::{in_commands, quoted_path};
 
-/// The error with whole commands.
+/// Completes the commands in an error.
 pub(super) fn completed(mut error: Error, module: &Path, slot: Option<u64>) -> Error {
     error.hints = error.hints.iter().map(|hint| in_hint(hint, module, slot)).collect();
     error
 }
 
-/// A hint with whole commands: `pkcs11-tool` gets `--module`, and `--slot` where the command names no token; `ldd` and `findmnt`
-/// get the file.
+/// Completes the commands in a hint: `pkcs11-tool` gets `--module`, and `--slot` if the command names no token; `ldd`
+/// and `findmnt` get the file.
 pub(crate) fn in_hint(hint: &str, module: &Path, slot: Option<u64>) -> String {
     let module = quoted_path(module);
     in_commands(hint, |command| {

@@ -1,4 +1,4 @@
-//! What token and key say of themselves, collected for the custody report.
+//! Collects the facts about token and key for the custody report.
 
 use super::Reached;
 use crate::certificate::unpadded;
@@ -9,10 +9,10 @@ use crate::identity::Identity;
 use crate::modules;
 use crate::worker_protocol::{Reply, Request};
 
-/// Copies of the key beyond this number are judged by the policy, but not described.
+/// Further copies of the key are judged by the policy, but not described.
 const MAX_COPIES: usize = 8;
 
-/// What else a key and its copies say of themselves, and the certificates beside them.
+/// Further attributes of a key and its copies, and the certificates in the token.
 #[derive(Debug, Default)]
 pub struct Described {
     key: Description,
@@ -20,7 +20,7 @@ pub struct Described {
 }
 
 impl Reached {
-    /// What can be known without a login; `module_sha256` is the digest of the module's file.
+    /// The facts without a login. `module_sha256` is the digest of the module's file.
     #[must_use]
     pub fn evidence(&self, module_sha256: Option<String>) -> Evidence {
         let opened = &self.opened;
@@ -35,10 +35,10 @@ impl Reached {
         }
     }
 
-    /// Asks the key and its copies what else they say of themselves.
+    /// Reads further attributes of the key and its copies.
     ///
     /// # Errors
-    /// What the token answered.
+    /// The error of the token.
     pub fn describe(&mut self, identity: &Identity) -> Result<Described> {
         let key = self.description(identity.key.handle)?;
         let copies = identity.copies.iter().take(MAX_COPIES);

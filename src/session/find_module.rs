@@ -1,4 +1,4 @@
-//! From a configuration to a module in a worker: found, judged, loaded.
+//! From a configuration to a module in a worker: finds, checks and loads it.
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -19,16 +19,15 @@ use crate::worker_handle::LOADING;
 use crate::worker_handle::{self, Handle, HandleError, Launch, Load, Spare};
 use crate::worker_protocol::{Reply, SandboxReport};
 
-/// Finds the module and loads it in a worker: the configured one, else the one installed module that holds an
-/// initialised token.
+/// Finds the module and loads it in a worker: the configured one, else the only installed module with an initialised token.
 ///
 /// # Errors
-/// When no module, or more than one, will do.
+/// When no module, or more than one, matches.
 pub fn open(config: &Config, deadline: &Deadline) -> Result<Opened> {
     open_with(None, config, deadline)
 }
 
-/// The same with a worker that was started before.
+/// The same with a prestarted worker.
 ///
 /// # Errors
 /// As [`open`].
@@ -37,7 +36,7 @@ pub fn open_with(spare: Option<Spare>, config: &Config, deadline: &Deadline) -> 
         let path = modules::resolve(module)?;
         return open_module(spare, config, path, deadline);
     }
-    // A module that hangs must not take the time of the one that holds the token.
+    // A hanging module must not use up the time of the one with the token.
     let found = open_all(spare, config, modules::search()?, &Deadline::after(deadline.whole() / 3));
     let (mut holding, mut unreadable, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     for (path, result) in found {
@@ -71,7 +70,7 @@ fn holds_token(slot: &Slot) -> bool {
     slot.token.as_ref().is_some_and(|token| token.initialized)
 }
 
-/// A module that failed may be the one with the token, so its failure says whether another try makes sense.
+/// A failed module may be the one with the token, so its failure decides whether a retry makes sense.
 fn none_holds(failed: Vec<Error>) -> Error {
     let kind = failed.iter().map(|error| error.kind).find(|kind| kind.retryable()).unwrap_or(Kind::NotFound);
     let hints = failed.into_iter().map(|error| error.message).chain(SelectError::NoToken { uninitialised: 0 }.hints());
@@ -90,7 +89,7 @@ fn several_hold(holding: Vec<Opened>) -> Error {
     Error { kind: Kind::Ambiguous, message, hints }
 }
 
-/// Loads each module in a worker of its own, all at once, each with its result; the first in one that was started before.
+/// Loads each module in a separate worker, all at once, each with its result. The first one uses the prestarted worker.
 pub fn open_all(
     mut spare: Option<Spare>,
     config: &Config,
@@ -124,8 +123,8 @@ fn open_module(spare: Option<Spare>, config: &Config, path: PathBuf, deadline: &
     })
 }
 
-/// The same once more, in a new worker each time, while the module passes over tokens that are there: with one of them
-/// hidden, an index means another token, and a single token seems to be the only one.
+/// The same again, in a new worker each time, while the module misses existing tokens. With a missing token, an index
+/// would mean another token, and a single token would look like the only one.
 fn loaded_whole(handle: Handle, config: &Config, path: &Path, deadline: &Deadline) -> Result<Opened> {
     const READINGS: usize = 6;
     let mut opened = loaded(handle, config, path.to_owned(), deadline)?;
@@ -145,7 +144,7 @@ fn loaded_whole(handle: Handle, config: &Config, path: &Path, deadline: &Deadlin
     Ok(opened)
 }
 
-/// Refuses a module that others can change, or warns of it, as the configuration says.
+/// Refuses a module that others can change, or warns about it, as configured.
 ///
 /// # Errors
 /// When it is refused.
@@ -164,11 +163,11 @@ pub fn check_module(config: &Config, path: &Path) -> Result<()> {
     }
 }
 
-/// Names the module, and why its file could not be loaded.
+/// Names the module, and the reason why its file could not be loaded.
 fn not_loaded(error: HandleError, last_words: Vec<String>, config: &Config, path: &Path) -> Error {
     let failure = match &error {
         HandleError::Fault(Fault::Load(said)) => LoadFailure::of(path, Some(said)),
-        // The loader itself crashes on a file that is not whole.
+        // The loader crashes on a truncated file.
         HandleError::Died { .. } => LoadFailure::of(path, lookup_error(&last_words)),
         _ => None,
     };
@@ -183,12 +182,12 @@ fn not_loaded(error: HandleError, last_words: Vec<String>, config: &Config, path
     if may_be_the_sandbox { hint_at_the_sandbox(error, config, path) } else { error }
 }
 
-/// What the loader prints before it ends a process for a function that no library has.
+/// The loader's message before it ends a process because of a missing function.
 fn lookup_error(last_words: &[String]) -> Option<&str> {
     last_words.iter().find_map(|line| line.split_once("symbol lookup error: ").map(|(_, said)| said))
 }
 
-/// A module that needs more than its profile allows fails in its own words.
+/// A module that needs more than its profile allows fails with its own error.
 pub(super) fn hint_at_the_sandbox(error: Error, config: &Config, path: &Path) -> Error {
     match profile(config, path) {
         Some(name) => {
@@ -198,13 +197,13 @@ pub(super) fn hint_at_the_sandbox(error: Error, config: &Config, path: &Path) ->
     }
 }
 
-/// The sandbox profile of a module, by the configuration and the table of modules.
+/// The sandbox profile of a module, from the configuration and the table of modules.
 #[must_use]
 pub fn profile(config: &Config, path: &Path) -> Option<&'static str> {
     modules::known_by(path).filter(|_| config.sandbox == Mode::Module).map(|known| known.name)
 }
 
-/// Has a worker load a module, in its sandbox.
+/// Starts loading a module in a worker, in its sandbox.
 fn start(spare: Option<Spare>, config: &Config, path: &Path, deadline: &Deadline) -> Result<Handle> {
     check_module(config, path)?;
     let launch = Launch { pin_variables: config.pin_variables.clone(), module_debug: config.module_debug };

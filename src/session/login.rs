@@ -1,4 +1,4 @@
-//! The login: flags first, then the fuse, then one `C_Login`.
+//! The login: first the flags, then the fuse, then one `C_Login`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,48 +21,48 @@ use crate::worker_protocol::{Authentication, Reply, Request};
 
 use super::Reached;
 
-/// What holds for every refused PIN.
+/// The statement for every refused PIN.
 const ONCE: &str = "the PIN was sent once and will not be sent again, since a token locks after a few wrong PINs";
 
-/// The logins of one worker: what they are made with, and the token's lock while they are made.
+/// The logins of one worker: their credential, and the token's lock during a login.
 #[derive(Debug)]
 pub struct Login {
     source: PinSource,
     credential: Option<Arc<Credential>>,
     fuse: FuseHold,
-    /// The time for a login once the token's lock is had; unset: what is left of all.
+    /// The time limit of a login after the token's lock is held; unset: the rest of the total time.
     time: Option<Duration>,
-    /// The PIN file that a URI names; it is never printed.
+    /// The PIN file that a URI names. It is never printed.
     uri_file: Option<PathBuf>,
 }
 
-/// Where the PIN comes from while none is at hand.
+/// The source of the PIN, until it is read.
 #[derive(Debug)]
 enum PinSource {
     /// The configured one.
     Configured(Prepared),
-    /// A credential of systemd's, or the person at the terminal.
+    /// A systemd credential, or the person at the terminal.
     Usual,
     /// Nobody may be asked any more.
     None,
 }
 
-/// The token's fuse while the login goes on.
+/// The token's fuse during a login.
 #[derive(Debug)]
 enum FuseHold {
     /// Not held: no PIN may be sent.
     Free,
     Locked(Box<LockedFuse>),
-    /// No state can be kept, and a person answers for it.
+    /// There is no state directory, and a person takes the risk.
     Without,
 }
 
-/// Why a request that carried a PIN brought no answer.
+/// The reason why a request with a PIN failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The worker's own error, which may still be judged by its return value.
+    /// The worker's error, whose return value is still to be judged.
     Worker(HandleError),
-    /// Anything that ends the command.
+    /// An error that ends the command.
     Other(Error),
 }
 
@@ -76,7 +76,7 @@ impl From<Failure> for Error {
 }
 
 impl Login {
-    /// Takes over the configured source of the PIN; call it before any child is started.
+    /// Takes over the configured source of the PIN. Call it before any child is started.
     #[must_use]
     pub fn prepare(config: &Config) -> Self {
         let configured = config.pin.clone().map(Source::prepare);
@@ -84,14 +84,14 @@ impl Login {
         Self { source, credential: None, fuse: FuseHold::Free, time: None, uri_file: None }
     }
 
-    /// Logs in with what was read before, and asks nobody. `time` is for each login, once the token's lock is had: a lock
-    /// that comes late must not have the login killed half-way.
+    /// Logs in with a credential that was read before, and asks nobody. `time` limits each login after the token's lock
+    /// is held: a late lock must not make the agent kill a login half-way.
     #[must_use]
     pub fn with(credential: Option<Arc<Credential>>, time: Duration) -> Self {
         Self { source: PinSource::None, credential, fuse: FuseHold::Free, time: Some(time), uri_file: None }
     }
 
-    /// Logs the user in, where the token wants it.
+    /// Logs in, if the token requires it.
     ///
     /// # Errors
     /// When the flags, the fuse or the PIN's source forbid an attempt, or the token refused it.
@@ -105,7 +105,7 @@ impl Login {
         logged_in.map_err(|failure| reached.with_whole_commands(failure.into()))
     }
 
-    /// Logs in again with the PIN that the token took, after it dropped the login.
+    /// Logs in again with the accepted PIN, after the token dropped the login.
     ///
     /// # Errors
     /// As [`Login::login`].
@@ -114,7 +114,7 @@ impl Login {
         Ok(self.authenticate(reached, Request::Login, "login refused")?)
     }
 
-    /// How a context-specific login will be made; asks for the PIN where the token needed none so far.
+    /// The method of a context-specific login. Asks for the PIN if the token needed none so far.
     ///
     /// # Errors
     /// When there is no PIN, or the flags or the fuse forbid an attempt.
@@ -129,15 +129,15 @@ impl Login {
         self.credential.as_ref().is_some_and(|credential| matches!(credential.how(), How::Pin(_)))
     }
 
-    /// Gives the token's lock back while the login goes on; the next login takes it again.
+    /// Releases the token's lock while the login lasts. The next login takes it again.
     pub fn release(&mut self) {
         self.fuse = FuseHold::Free;
     }
 
-    /// Sends a request that carries the PIN, once, between the fuse's mark and its settling.
+    /// Sends a request with the PIN, once, between the fuse's mark and its settling.
     ///
     /// # Errors
-    /// When the fuse forbids it or the token refused it; the PIN is then gone from here.
+    /// When the fuse forbids it or the token refused it. The PIN is then wiped.
     pub fn authenticate(
         &mut self,
         reached: &mut Reached,
@@ -151,7 +151,7 @@ impl Login {
         if matches!(credential.how(), How::Pinpad) {
             tracing::info!("enter the PIN at the token itself");
         }
-        // The mark is on disk before the PIN is sent, and nothing that can fail or wait comes between the two.
+        // The mark is on disk before the PIN is sent, and nothing that can fail or wait happens in between.
         let attempt = match std::mem::replace(&mut self.fuse, FuseHold::Free) {
             FuseHold::Locked(fuse) => {
                 Some(fuse.begin().map_err(|error| Failure::Other(self.fuse_error(error, reached, &credential)))?)
@@ -176,7 +176,7 @@ impl Login {
                 Some(AttemptEnd::NotTried)
             }
             Err(HandleError::Fault(fault)) => end_of(fault),
-            // It ended before it told the module to log in.
+            // The worker ended before it called the module's login.
             Err(HandleError::Died { .. }) if !reached.opened.handle.login_begun() => Some(AttemptEnd::NotTried),
             _ => None,
         };
@@ -219,7 +219,7 @@ impl Login {
         }
     }
 
-    /// Has a PIN at hand and the token's lock held.
+    /// Gets a PIN, and takes the token's lock.
     fn obtain(&mut self, reached: &mut Reached, config: &Config) -> Result<()> {
         self.uri_file = config.identity.uri.as_ref().and_then(|uri| uri.pin_file.as_ref()).map(PathBuf::from);
         let credential = match &self.credential {
@@ -231,14 +231,14 @@ impl Login {
             let attended = by == AttemptBy::Person;
             check_before(reached, &credential)?;
             if reached.slot.token.is_none() {
-                // A reading that failed once must not lead to another fuse than the token's own.
+                // A single failed reading must not lead to another fuse than the token's own.
                 reached.read_slot_again(true)?;
             }
             self.fuse = self.hold(reached, config, by, &credential)?;
             if let Some(time) = self.time {
                 reached.deadline = Deadline::after(time);
             }
-            // While the lock was awaited, another login may have brought the token to its last try.
+            // During the wait for the lock, another login may have left only the last try.
             reached.read_slot_again(false)?;
             check_flags(reached, attended)?;
             if let Some(warning) = reached.slot.token.as_ref().and_then(|token| token.pin.warning()) {
@@ -249,7 +249,7 @@ impl Login {
         Ok(())
     }
 
-    /// Reads or asks for the PIN, where the token's state would let it be used.
+    /// Reads or asks for the PIN, if the token's state allows its use.
     fn read(&mut self, reached: &mut Reached) -> Result<Arc<Credential>> {
         let prepared = self.source(reached.slot.token.as_ref())?;
         check_flags(reached, prepared.source.is_attended())?;
@@ -260,7 +260,7 @@ impl Login {
         Ok(Arc::new(Credential::read(prepared, &name, &mut reached.deadline)?))
     }
 
-    /// Takes the token's fuse. A person at a prompt may go on where no state can be kept; nothing else may.
+    /// Takes the token's fuse. Only a person at a prompt may continue without a state directory.
     fn hold(&self, reached: &Reached, config: &Config, by: AttemptBy, credential: &Credential) -> Result<FuseHold> {
         let attended = by == AttemptBy::Person;
         let locked = FuseStore::open(config.state_dir.as_deref()).and_then(|store| {
@@ -280,7 +280,7 @@ impl Login {
         }
     }
 
-    /// An error of the fuse with hints that fit where the PIN comes from.
+    /// Adds hints to an error of the fuse that fit the source of the PIN.
     fn fuse_error(&self, error: FuseError, reached: &Reached, credential: &Credential) -> Error {
         let hints =
             if let FuseError::Blown(blown) = &error { self.remedies(reached, credential, blown) } else { Vec::new() };
@@ -315,7 +315,7 @@ impl Login {
     fn source(&mut self, token: Option<&Token>) -> Result<Prepared, PinError> {
         match std::mem::replace(&mut self.source, PinSource::None) {
             PinSource::Configured(prepared) => Ok(prepared),
-            // A token with a keypad asks for itself where nothing else is configured.
+            // A token with a PIN pad asks for the PIN itself if no source is configured.
             PinSource::Usual => match Source::fallback() {
                 Ok(Source::Prompt) if token.is_some_and(|token| token.pinpad) => Ok(Source::Pinpad.prepare()),
                 fallback => fallback.map(Source::prepare),
@@ -345,10 +345,10 @@ fn check_keypad(reached: &Reached, is_meant: bool) -> Result<()> {
     Ok(())
 }
 
-/// What a fault says of the attempt. `None`: the PIN may have been looked at, and nobody knows.
+/// The end of the attempt after a fault. `None`: unknown, since the token may have checked the PIN.
 fn end_of(fault: &Fault) -> Option<AttemptEnd> {
     if !fault.is_login() {
-        // Another call failed before the login was reached.
+        // Another call failed before the login.
         return Some(AttemptEnd::NotTried);
     }
     match fault.pin_verdict() {
@@ -358,7 +358,7 @@ fn end_of(fault: &Fault) -> Option<AttemptEnd> {
     }
 }
 
-/// A person types at the token: that is a prompt, and the time that it takes is theirs, within reason.
+/// A login at the token's PIN pad. It counts as a prompt, so a person's time does not count, up to a limit.
 fn at_the_keypad(reached: &mut Reached, request: &Request) -> std::result::Result<Reply, HandleError> {
     const PATIENCE: Duration = Duration::from_secs(300);
     let deadline = Deadline::after(PATIENCE.max(reached.deadline.whole()));
@@ -366,7 +366,7 @@ fn at_the_keypad(reached: &mut Reached, request: &Request) -> std::result::Resul
     reached.deadline.stopped(|| handle.call(request, None, &deadline))
 }
 
-/// What the token's flags forbid.
+/// The refusal by the token's flags.
 fn check_flags(reached: &Reached, attended: bool) -> Result<()> {
     let refusal = reached.slot.token.as_ref().and_then(|token| token.pin.refusal(attended));
     refusal.map_or(Ok(()), |PinRefusal { kind, cause, remedy }| {

@@ -1,6 +1,6 @@
-//! Causes that are known of single modules, for the hints of an error: what the module itself returns says too little.
+//! Known causes for single modules, for the hints of an error: the module's own return value says too little.
 //!
-//! Runs in the parent. Deliberately absent: anything that changes what the agent does.
+//! Runs in the parent. Deliberately absent: anything that changes the agent's behaviour.
 
 use std::env;
 use std::path::Path;
@@ -12,10 +12,10 @@ use crate::error::Error;
 use crate::facts::Library;
 use crate::modules;
 
-/// The variables by which tpm2-pkcs11 finds its TPM.
+/// The variables that tell tpm2-pkcs11 how to reach its TPM.
 const TCTI: [&str; 3] = ["TPM2_PKCS11_TCTI", "TPM2TOOLS_TCTI", "TCTI"];
 
-/// Adds what can keep a module from starting, and what it said itself, before the other hints.
+/// Adds hints about known start problems of a module, and its own output, before the other hints.
 pub(super) fn of_a_start(mut error: Error, last_words: Vec<String>, config: &Config, path: &Path) -> Error {
     let mut hints = Vec::new();
     hints.extend(modules::missing_group(path).map(|missing| missing.remedy()));
@@ -29,7 +29,7 @@ pub(super) fn of_a_start(mut error: Error, last_words: Vec<String>, config: &Con
     error
 }
 
-/// Adds why a module may show no token although it is there.
+/// Adds the reason why a module may hide a present token.
 pub(super) fn of_a_hidden_token(error: Error, library: &Library, path: &Path) -> Error {
     match ykcs11_version(library, path) {
         Some(version) if version < (2, 6, 1) => error.hint(format!(
@@ -41,7 +41,7 @@ pub(super) fn of_a_hidden_token(error: Error, library: &Library, path: &Path) ->
     }
 }
 
-/// Adds why a module may not use a key of this size.
+/// Adds the reason why a module may not use a key of this size.
 pub(super) fn of_a_large_key(error: Error, bits: usize, library: &Library, path: &Path) -> Error {
     match ykcs11_version(library, path) {
         Some(version) if version < (2, 5, 0) && bits > 2048 => error.hint(format!(

@@ -1,6 +1,6 @@
-//! Where a module looks for tokens that are files, for the hints where one is not there.
+//! The directory where a module looks for tokens that are files, for hints about a missing one.
 //!
-//! Runs in the parent. A module says nothing of a directory that it cannot read: its tokens are absent.
+//! Runs in the parent. A module does not report a directory that it cannot read: its tokens are missing.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
@@ -16,7 +16,7 @@ use crate::sandbox_profile::Profile;
 use crate::sandbox_profile::paths::{TokenStore, token_store};
 use crate::selector::{self, SelectError};
 
-/// Adds what keeps this user from the tokens, and where the module looks for them, to an error of the selection.
+/// Adds the obstacles between this user and the tokens, and the module's directory, to a selection error.
 pub(super) fn hint_at_it(error: SelectError, module: &Path) -> Error {
     let nothing_was_asked_for = matches!(error, SelectError::NoToken { .. });
     let mut error = Error::from(error);
@@ -30,13 +30,14 @@ pub(super) fn hint_at_it(error: SelectError, module: &Path) -> Error {
     error
 }
 
-/// What keeps this user from the tokens of a module.
+/// The obstacles between this user and the tokens of a module.
 pub(super) fn obstacles_of(module: &Path) -> Vec<String> {
     store_of(module).map(|store| obstacles(&store)).unwrap_or_default()
 }
 
-/// How many of SoftHSM2's tokens the module does not show although this user may read them. While another process writes
-/// a token at its login, the module may find its file incomplete, and passes over it or fails to read it (SoftHSMv2 issue 757).
+/// The number of SoftHSM2 tokens that the module does not show although this user may read them. While another process
+/// rewrites a token at its login, the module may find an incomplete file, and ignores it or fails to read it (SoftHSMv2
+/// issue 757).
 pub(super) fn passed_over(module: &Path, slots: &[Slot]) -> usize {
     if modules::known_by(module).is_none_or(|known| known.name != "softhsm2") {
         return 0;
@@ -83,7 +84,7 @@ fn place(store: &TokenStore) -> String {
     )
 }
 
-/// What keeps this user from the tokens of a directory.
+/// The obstacle between this user and the tokens of a directory.
 fn obstacle(directory: &Path) -> Option<String> {
     let user = rustix::process::geteuid();
     let shown = directory.display();
