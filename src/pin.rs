@@ -1,4 +1,4 @@
-//! PINs: where they come from, and a type that keeps them from being seen.
+//! PINs: their sources, and a type that keeps them secret.
 
 use std::fmt;
 
@@ -19,14 +19,14 @@ pub(crate) use prompt::is_in_background;
 pub use prompt::leave_signals;
 pub use source::Source;
 
-/// The longest PIN in bytes; far beyond what any token takes.
+/// The longest PIN in bytes; much longer than any token accepts.
 pub const PIN_LIMIT: usize = 1024;
 
-/// A PIN. Its buffer is locked in memory and wiped when dropped, and nothing prints it.
+/// A PIN. Its buffer is locked in memory and wiped when dropped. It cannot be printed.
 pub struct Pin(SecretString);
 
 impl Pin {
-    /// The PIN, for the one place that sends it to a worker.
+    /// The PIN's bytes, for the only code that sends them to a worker.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()

@@ -1,4 +1,4 @@
-//! What logs a user in, and how an attempt with it counts for the fuse.
+//! The credential for a login, and how the fuse counts an attempt with it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,16 +8,16 @@ use super::source::{self, FileMark, Opened, Prepared, Source};
 use crate::deadline::Deadline;
 use crate::fuse::AttemptBy;
 
-/// How the user is authenticated.
+/// The method of the login.
 #[derive(Debug)]
 pub enum How {
     /// With a PIN that is sent.
     Pin(Pin),
-    /// At the token itself.
+    /// On the token itself.
     Pinpad,
 }
 
-/// A PIN at hand, or the way to the token's own keypad.
+/// A PIN, or the use of the token's PIN pad.
 #[derive(Debug)]
 pub struct Credential {
     how: How,
@@ -28,10 +28,10 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// Reads a PIN from its source, or asks the person at the terminal for it; their time does not count.
+    /// Reads a PIN from its source, or asks the person at the terminal. The time of a person does not count.
     ///
     /// # Errors
-    /// Why there is no PIN.
+    /// The reason why there is no PIN.
     pub fn read(prepared: Prepared, token: &str, deadline: &mut Deadline) -> Result<Self, PinError> {
         let attended = prepared.source.is_attended();
         let source = prepared.source.clone();
@@ -43,36 +43,36 @@ impl Credential {
         Ok(Self { how, source, mark, attended, accepted: AtomicBool::new(false) })
     }
 
-    /// The PIN or the keypad.
+    /// The PIN or the PIN pad.
     #[must_use]
     pub fn how(&self) -> &How {
         &self.how
     }
 
-    /// Where it came from.
+    /// Its source.
     #[must_use]
     pub fn source(&self) -> &Source {
         &self.source
     }
 
-    /// Whether it came from a file on a disk, so that a change of it would be noticed.
+    /// Whether it came from a file on a disk, so that a change is noticed.
     #[must_use]
     pub fn is_from_disk(&self) -> bool {
         self.mark.is_some()
     }
 
-    /// Notes that the token took it: whoever gave it is no longer there for the next attempt.
+    /// Records that the token accepted it: the person is not present for the next attempt.
     pub fn accept(&self) {
         self.accepted.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the token took it at least once.
+    /// Whether the token accepted it at least once.
     #[must_use]
     pub fn is_accepted(&self) -> bool {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// How an attempt with it counts.
+    /// How the fuse counts an attempt with it.
     #[must_use]
     pub fn attempt_by(&self) -> AttemptBy {
         match &self.mark {
@@ -83,8 +83,8 @@ impl Credential {
     }
 }
 
-/// Whether a source can hold something else the second time: a keypad always, a credential of systemd's never, since it
-/// is a copy that was made when the service was started.
+/// Whether a source can have different content the second time. A PIN pad always; a systemd credential never, since it
+/// is a copy from the start of the service.
 #[must_use]
 pub fn can_be_read_again(source: &Source) -> bool {
     matches!(source, Source::File(_) | Source::Pinpad)

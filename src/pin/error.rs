@@ -1,4 +1,4 @@
-//! Why there is no PIN, and what helps. No message holds any part of one.
+//! The reasons why there is no PIN, and hints. No message contains any part of a PIN.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,75 +9,75 @@ use crate::error::{Explain, Kind};
 use crate::text::printable;
 use crate::text::shell::{quoted, unexpanded};
 
-/// How each source is written, for hints.
+/// The forms of all sources, for hints.
 pub const SOURCES: &str =
     "--pin-source takes file:PATH, env:VAR, fd:N, stdin, credential:NAME (systemd), prompt, or pinpad";
 
-/// Why there is no PIN. No message holds any part of one.
+/// The reason why there is no PIN. No message contains any part of a PIN.
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
-    /// Nothing is configured, and nobody can be asked.
+    /// No source is configured, and there is no person to ask.
     #[error("no PIN source is configured and there is no terminal to ask at")]
     NoSource,
-    /// No such file.
+    /// The file does not exist.
     #[error("the PIN file {} does not exist", shown(.0))]
     NoFile(PathBuf),
-    /// A file that is there and cannot be read.
+    /// The file exists, but cannot be read.
     #[error("cannot read the PIN file {0}")]
     File(String, #[source] io::Error),
-    /// A file that every user can read or change.
+    /// Every user can read or change the file.
     #[error("the PIN file {0} is open to every user of this host")]
     WorldAccessible(String),
     /// A variable that is not set.
     #[error("the variable of the PIN source is not set")]
     NoVariable,
-    /// Not running under systemd with that credential.
+    /// There is no such systemd credential.
     #[error("there is no credential of that name")]
     NoCredential(#[source] Option<io::Error>),
     /// A descriptor or standard input that cannot be read.
     #[error("cannot read the PIN from {0}")]
     Stream(&'static str, #[source] io::Error),
-    /// Nothing came in time.
+    /// No PIN arrived in time.
     #[error("no PIN came from {0} in time")]
     TimedOut(&'static str),
-    /// A terminal would show what is typed.
+    /// The source is a terminal, which would show the PIN.
     #[error("{0} is a terminal, which would show the PIN")]
     Visible(&'static str),
-    /// A device, such as `/dev/null`: it holds no PIN, and its mode is the system's.
+    /// A device, such as `/dev/null`: it contains no PIN, and the system sets its mode.
     #[error("the PIN file {0} is a device")]
     Device(String),
-    /// No terminal for a prompt, or no answer.
+    /// There is no terminal for a prompt, or no answer.
     #[error("no PIN was entered at the terminal")]
     Prompt(#[source] io::Error),
     /// Another job has the terminal: a prompt would stop the process for ever.
     #[error("nobody can be asked for the PIN, since this process is in the background of its terminal")]
     Background,
-    /// Nothing in it.
+    /// The source is empty.
     #[error("the PIN from {0} is empty")]
     Empty(&'static str),
     /// Longer than any PIN.
     #[error("the PIN from {0} is longer than {PIN_LIMIT} bytes")]
     TooLong(&'static str),
-    /// Quotation marks around it, which a shell would have taken away.
+    /// Quotation marks around the PIN, which a shell would have removed.
     #[error("the PIN from the environment begins and ends with a quotation mark")]
     Quoted,
     /// Bytes that no keyboard types.
     #[error("the PIN from {from} {}", describe(*.why))]
     Unfit {
-        /// What it was read from.
+        /// The source.
         from: &'static str,
-        /// The file, where it is one.
+        /// The file, if it is one.
         path: Option<String>,
-        /// What is wrong with it.
+        /// The problem.
         why: Unfit,
     },
 }
 
-/// What a PIN was read from, for errors.
+/// The source of a PIN, for errors.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origin<'a> {
     pub(super) name: &'static str,
-    /// The path of a file, fit for a terminal.
+    /// The path of a file, escaped for a terminal.
     pub(super) path: Option<&'a str>,
 }
 
@@ -104,7 +104,7 @@ fn describe(why: Unfit) -> String {
     }
 }
 
-/// What to do about bytes that cannot be a PIN. Commands keep the mode of the file, and show the PIN nowhere.
+/// The hint for bytes that cannot be a PIN. Its commands keep the mode of the file, and do not show the PIN.
 fn unfit_hint(from: &str, path: Option<&str>, why: Unfit) -> String {
     const BEFORE: &str = "no login was tried; ";
     if why == Unfit::Reserved {
@@ -185,7 +185,7 @@ impl Explain for PinError {
     }
 }
 
-/// What a shell or a person put around a path by mistake.
+/// A character that a shell or a person put around a path by mistake.
 fn outer_character(path: &Path) -> Option<&'static str> {
     let text = path.to_string_lossy();
     let is_around = |wanted: &[char]| text.starts_with(wanted) || text.ends_with(wanted);
@@ -198,7 +198,7 @@ fn outer_character(path: &Path) -> Option<&'static str> {
     }
 }
 
-/// A path as far as it may be shown. A word without a slash may be the PIN itself, put in the wrong place.
+/// A path, if it may be shown. A word without a slash may be a misplaced PIN.
 fn shown(path: &Path) -> String {
     let text = path.display().to_string();
     if text.contains('/') { printable(&text) } else { "(its name is not shown, since it may be a PIN)".to_owned() }

@@ -1,7 +1,7 @@
 //! Asks a person at the terminal for a PIN.
 //!
-//! Of its own, since a wrong byte costs a try: the library at hand prints its prompt before it turns the echo off,
-//! leaves the terminal without echo at Ctrl-C, and takes what was typed before a hang-up for a whole PIN.
+//! This is not a library's prompt, since a wrong byte costs a try. The usual library prints its prompt before it turns the echo off, leaves
+//! the terminal without echo after Ctrl-C, and treats input before a hang-up as a whole PIN.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
@@ -27,7 +27,7 @@ const KILL_LINE: u8 = 0x15;
 const QUIT: u8 = 0x1c;
 const DELETE: u8 = 0x7f;
 
-/// The controlling terminal, whatever standard input is.
+/// The controlling terminal, independent of standard input.
 ///
 /// # Errors
 /// When there is none, or the kernel would stop this process for using it.
@@ -39,13 +39,13 @@ pub(super) fn terminal() -> Result<File, PinError> {
     if is_in_background(&terminal) { Err(PinError::Background) } else { Ok(terminal) }
 }
 
-/// Whether another job has the terminal: a process that reads from it, or changes its settings, is stopped (SIGTTIN, SIGTTOU). In
-/// another PID namespace the job cannot be told; then the kernel decides.
+/// Whether another job has the terminal: a process that reads from it, or changes its settings, is stopped (SIGTTIN,
+/// SIGTTOU). In another PID namespace this is unknown; then the kernel decides.
 pub(crate) fn is_in_background(terminal: impl AsFd) -> bool {
     tcgetpgrp(terminal).is_ok_and(|foreground| foreground != getpgrp())
 }
 
-/// Asks for one line without echo. Ctrl-C, or a signal, ends the process by that signal, the terminal as it was.
+/// Asks for one line without echo. After Ctrl-C or a signal, the terminal is restored and the signal ends the process.
 ///
 /// # Errors
 /// When there is no terminal, or the input ends before the line does.
@@ -61,7 +61,7 @@ fn ask_at(terminal: File, prompt: &str) -> io::Result<Zeroizing<Vec<u8>>> {
     let line = read_line(&quiet.terminal, &signals);
     quiet.terminal.write_all(b"\n")?;
     drop(quiet);
-    // From here on, signals do what they always do.
+    // From here on, signals have their usual effect.
     signals.usual.store(true, Ordering::SeqCst);
     match line? {
         Line::Whole(line) => Ok(line),
@@ -74,15 +74,15 @@ fn ask_at(terminal: File, prompt: &str) -> io::Result<Zeroizing<Vec<u8>>> {
 
 enum Line {
     Whole(Zeroizing<Vec<u8>>),
-    /// A signal came, or the key that stands for one.
+    /// A signal arrived, or its key was pressed.
     Ended(i32),
 }
 
-/// What a prompt left behind so that signals end the process as they always did: dispositions are the process's, and so
-/// is this list of them.
+/// The signal handlers that prompts leave behind, so that signals still end the process. Signal dispositions belong to
+/// the process, and so does this list.
 static LEFT: Mutex<Vec<SigId>> = Mutex::new(Vec::new());
 
-/// Takes back what prompts left behind, for a process that handles its signals itself from now on.
+/// Removes the handlers of prompts, for a process that handles its signals itself from now on.
 pub fn leave_signals() {
     let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
     for id in left.drain(..) {
@@ -90,7 +90,7 @@ pub fn leave_signals() {
     }
 }
 
-/// The signals that end a process, held back while the terminal is not as it was.
+/// Blocks the signals that end a process while the terminal settings are changed.
 struct Signals {
     arrived: Vec<(i32, UnixStream)>,
     pipes: Vec<SigId>,
@@ -119,14 +119,14 @@ impl Signals {
         Ok(Self { arrived, pipes, usual })
     }
 
-    /// Waits for the terminal or a signal; the signal, where one came.
+    /// Waits for the terminal or a signal. Returns the signal, if one arrived.
     fn wait(&self, terminal: &File) -> io::Result<Option<i32>> {
         loop {
             let mut watched = vec![PollFd::new(terminal, PollFlags::IN)];
             watched.extend(self.arrived.iter().map(|(_, stream)| PollFd::new(stream, PollFlags::IN)));
             match poll(&mut watched, None) {
                 Ok(_) => {}
-                // By a signal, whose mark is there at the next look.
+                // After a signal, the next iteration sees its mark.
                 Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             }
@@ -136,14 +136,14 @@ impl Signals {
     }
 }
 
-/// A terminal that echoes nothing and hands on every byte, until dropped.
+/// A terminal without echo and line editing. Dropping it restores the settings.
 struct Quiet {
     terminal: File,
     before: Termios,
 }
 
 impl Quiet {
-    /// What was typed ahead is thrown away: it was not meant for this question.
+    /// Discards earlier input: it was not meant for this question.
     fn new(terminal: File) -> io::Result<Self> {
         let before = tcgetattr(&terminal)?;
         let mut quiet = before.clone();
@@ -187,7 +187,7 @@ fn read_line(mut terminal: &File, signals: &Signals) -> io::Result<Line> {
     }
 }
 
-/// A character of UTF-8 is one byte that is no continuation, and those behind it.
+/// A UTF-8 character is one byte that is not a continuation, and the continuations after it.
 fn remove_character(line: &mut Vec<u8>) {
     while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
 }

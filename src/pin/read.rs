@@ -1,4 +1,4 @@
-//! Reads the bytes of a PIN, whole and bounded, and tells one state of its file from another.
+//! Reads the bytes of a PIN, complete and limited, and identifies the state of its file.
 
 use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal as _, Read as _};
@@ -17,12 +17,12 @@ use crate::deadline::Deadline;
 use crate::fuse::state_directory::in_memory;
 use crate::text::{hex, printable};
 
-/// Tells one state of a PIN file from another without telling anything of the PIN: a digest over path, device, inode,
-/// time of change and size.
+/// Identifies the state of a PIN file without any information about the PIN: a digest over path, device, inode, time of
+/// change and size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileMark(pub String);
 
-/// `None` for a file that a restart may bring back as new: not regular, or in memory.
+/// `None` for a file that may look new after a restart: not regular, or in memory.
 fn mark(path: &Path, file: &File, metadata: &Metadata) -> Option<FileMark> {
     let kind = rustix::fs::fstatfs(file).ok()?.f_type;
     if !metadata.is_file() || in_memory(kind).is_some() {
@@ -46,10 +46,10 @@ pub(super) fn read_file(path: &Path, deadline: &Deadline) -> Result<(Pin, Option
         _ if Errno::from_io_error(&error) == Some(Errno::NAMETOOLONG) => PinError::NoFile(path.to_owned()),
         _ => PinError::File(shown.clone(), error),
     };
-    // Without O_NONBLOCK, a named pipe would hold up the opening until somebody writes.
+    // Without O_NONBLOCK, opening a named pipe would wait for a writer.
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = File::options().read(true).custom_flags(flags).open(path).map_err(failed)?;
-    // The open file is asked, not the path: nobody can swap it in between.
+    // Check the open file, not the path: nobody can replace it in between.
     let metadata = file.metadata().map_err(failed)?;
     if metadata.is_dir() {
         return Err(failed(io::ErrorKind::IsADirectory.into()));
@@ -70,7 +70,7 @@ pub(super) fn read_file(path: &Path, deadline: &Deadline) -> Result<(Pin, Option
     Ok((checked(read, Origin { name: "the file", path: Some(&shown) })?, mark))
 }
 
-/// At most one byte more than a PIN may have, so that longer input is seen to be too long.
+/// Reads at most one byte more than a PIN may have, so that longer input is noticed.
 pub(super) fn read_all(mut file: File) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(vec![0; PIN_LIMIT + 2]);
     let mut length = 0;
@@ -86,7 +86,7 @@ pub(super) fn read_all(mut file: File) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
-/// One line of a stream, byte by byte, so that what follows it belongs to whoever shares the stream.
+/// Reads one line byte by byte, so that the rest stays in the stream.
 pub(super) fn read_line(
     mut file: File,
     what: &'static str,
@@ -116,7 +116,7 @@ pub(super) fn read_line(
     Ok(bytes)
 }
 
-/// The PIN in what was read. One newline at its end is not part of it. What no keyboard types is refused, since it would
+/// The PIN in the input, without one newline at its end. Bytes that no keyboard types are refused, since they would
 /// cost a try.
 pub(super) fn checked(mut bytes: Zeroizing<Vec<u8>>, origin: Origin<'_>) -> Result<Pin, PinError> {
     if bytes.last() == Some(&b'\n') {
@@ -130,7 +130,7 @@ pub(super) fn checked(mut bytes: Zeroizing<Vec<u8>>, origin: Origin<'_>) -> Resu
     }
     let path = origin.path.map(str::to_owned);
     let text = text::text(&bytes).map_err(|why| PinError::Unfit { from: origin.name, path, why })?;
-    // The capacity is exact, so that turning it into a secret moves no bytes around.
+    // The capacity is exact, so that the conversion does not move the bytes.
     Ok(Pin::from(String::from(text)))
 }
 

@@ -1,7 +1,7 @@
-//! Sources of a PIN: how one is named, and how it is read.
+//! Sources of a PIN: their names, and how they are read.
 //!
-//! A source that cannot be read is an error before any login is tried: never an empty PIN, never a half one. No error
-//! repeats what was given as a source, since people put PINs there.
+//! A source that cannot be read is an error before any login: never an empty or partial PIN. No error repeats the text of a source, since
+//! people put PINs there.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _};
@@ -19,10 +19,10 @@ use crate::deadline::Deadline;
 use crate::os::environment::LOADER;
 use crate::os::{descriptors, standard_streams};
 
-/// The credential that is taken where nothing else is configured.
+/// The default credential.
 pub const DEFAULT_CREDENTIAL: &str = "cba-agent-pin";
 
-/// Where a PIN comes from.
+/// A source of a PIN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A file, symbolic links followed.
@@ -37,12 +37,12 @@ pub enum Source {
     Credential(String),
     /// The person at the terminal.
     Prompt,
-    /// The token's own keypad or reader.
+    /// The PIN pad of the token or reader.
     Pinpad,
 }
 
 impl Source {
-    /// Parses the text of `--pin-source`; `None` for anything that is no source.
+    /// Parses the text of `--pin-source`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
@@ -63,7 +63,7 @@ impl Source {
         }
     }
 
-    /// The source where none is configured: systemd's credential if it is there, else a prompt if there is a terminal.
+    /// The default source: systemd's credential if it exists, else a prompt if there is a terminal.
     ///
     /// # Errors
     /// [`PinError::NoSource`].
@@ -78,8 +78,8 @@ impl Source {
         }
     }
 
-    /// Whether a person answers, so that the last try of a token may be theirs to spend. A keypad answers for nobody:
-    /// without a terminal, there may be a program behind it.
+    /// Whether a person answers, who may then spend the last try of a token. A PIN pad does not prove a person: without
+    /// a terminal, there may be a program behind it.
     #[must_use]
     pub fn is_attended(&self) -> bool {
         match self {
@@ -89,7 +89,7 @@ impl Source {
         }
     }
 
-    /// Takes over what must be taken over before anything else in the process opens a file or starts a child.
+    /// Takes over descriptors and standard input before the process opens a file or starts a child.
     #[must_use]
     pub fn prepare(self) -> Prepared {
         let descriptor = if let Self::Fd(number) = self { Some(descriptors::take(number)) } else { None };
@@ -106,10 +106,10 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Reads the PIN, once, or checks that somebody can be asked for it.
+    /// Reads the PIN, once, or checks that a person can be asked for it.
     ///
     /// # Errors
-    /// Why there will be no PIN.
+    /// The reason why there is no PIN.
     pub fn open(self, deadline: &Deadline) -> Result<Opened, PinError> {
         let plain = |pin| Opened::Pin(pin, None);
         match &self.source {
@@ -145,7 +145,7 @@ impl Prepared {
                 if standard_streams::was_closed(0) {
                     return Err(PinError::Stream(what, io::Error::other("it is closed")));
                 }
-                // Unbuffered: what follows the line belongs to whoever shares the input.
+                // Unbuffered: the rest of the input belongs to other readers.
                 let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(|error| PinError::Stream(what, error))?;
                 let file = File::from(stdin);
                 if file.is_terminal() {
@@ -157,21 +157,21 @@ impl Prepared {
     }
 }
 
-/// A source that can be used.
+/// A usable source.
 #[derive(Debug)]
 pub enum Opened {
-    /// The PIN is here; where it is from a persistent file, that file's mark.
+    /// The PIN; from a persistent file, with that file's mark.
     Pin(Pin, Option<FileMark>),
-    /// A person will be asked, once it is clear for what.
+    /// A person will be asked as soon as the token is known.
     Ask,
-    /// The token asks by itself.
+    /// The token asks for the PIN itself.
     Pinpad,
 }
 
 /// Asks the person at the terminal, without echo.
 ///
 /// # Errors
-/// When there is no terminal, or the answer is no PIN.
+/// When there is no terminal, or the answer is not a PIN.
 pub fn ask(token: &str) -> Result<Pin, PinError> {
     let answer = prompt::ask(&format!("PIN of {token}: "))?;
     checked(answer, Origin::of("the prompt"))

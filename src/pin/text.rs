@@ -1,14 +1,14 @@
-//! Which bytes can be a PIN: text that a person could have typed.
+//! The bytes that can be a PIN: text that a person could have typed.
 //!
-//! PURE. A byte too many costs a try at the token, so text that only a program or a copy puts into a file is refused here,
-//! before any login. Everything else passes unchanged: spaces, and all letters of all scripts.
+//! PURE. One extra byte costs a try, so text that only a program or a copy puts into a file is refused here, before any login. Other text
+//! passes unchanged: spaces, and letters of all scripts.
 
-/// Why bytes cannot be a PIN.
+/// The reason why bytes cannot be a PIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
-    /// U+FEFF in UTF-8, as Windows programs write it before the text.
+    /// U+FEFF in UTF-8, which Windows programs write before the text.
     ByteOrderMark,
-    /// UTF-16 or UTF-32, by its byte order mark or its zero bytes; iconv's name of it.
+    /// UTF-16 or UTF-32, from its byte order mark or its zero bytes; with iconv's name.
     Wide(&'static str),
     /// A zero byte.
     Nul,
@@ -18,20 +18,20 @@ pub enum Unfit {
     Lines,
     /// Another control character.
     Control,
-    /// A character without a shape, such as a zero-width space, or one that stands for an undecodable character.
+    /// A character without a shape, such as a zero-width space, or the replacement of an undecodable character.
     Invisible,
-    /// Begins or ends with a space that is not U+0020, or with a joiner that joins nothing: left over from a copied text.
+    /// Begins or ends with a space other than U+0020, or with a joiner: a remainder of copied text.
     OuterSpace,
-    /// Not UTF-8; most likely in this encoding, by iconv's name of it.
+    /// Not UTF-8; most likely this encoding, with iconv's name.
     NotUtf8(&'static str),
-    /// A text that ykcs11 2.7.2 takes for an order instead of a PIN.
+    /// A text that ykcs11 2.7.2 treats as a command instead of a PIN.
     Reserved,
 }
 
 /// PINs that ykcs11 does not compare: one skips the verification, one asks for a fingerprint.
 const RESERVED: [&str; 2] = ["VERIFY_NONE", "VERIFY_BIO"];
 
-/// The PIN in these bytes; one newline at their end is cut off before.
+/// The PIN in these bytes. One newline at the end was removed before.
 pub(super) fn text(bytes: &[u8]) -> Result<&str, Unfit> {
     if let Some(encoding) = wide(bytes) {
         return Err(Unfit::Wide(encoding));
@@ -58,8 +58,8 @@ pub(super) fn text(bytes: &[u8]) -> Result<&str, Unfit> {
     if RESERVED.contains(&text) { Err(Unfit::Reserved) } else { Ok(text) }
 }
 
-/// The likely encoding of bytes that are not UTF-8. Latin-1 has control characters where Windows-1252 has letters, quotation
-/// marks and the euro sign.
+/// The likely encoding of bytes that are not UTF-8. Latin-1 has control characters where Windows-1252 has letters,
+/// quotation marks and the euro sign.
 fn single_byte_encoding(bytes: &[u8]) -> &'static str {
     const NOT_IN_WINDOWS_1252: [u8; 5] = [0x81, 0x8d, 0x8f, 0x90, 0x9d];
     let is_windows = bytes.iter().any(|byte| matches!(byte, 0x80..=0x9f));
@@ -67,13 +67,13 @@ fn single_byte_encoding(bytes: &[u8]) -> &'static str {
     if is_windows && is_defined { "WINDOWS-1252" } else { "ISO-8859-1" }
 }
 
-/// White space except U+0020, and the joiners. Within a PIN they pass: some keyboards type them.
+/// White space except U+0020, and the joiners. They are allowed inside a PIN: some keyboards type them.
 fn is_odd_space(c: char) -> bool {
     c != ' ' && (c.is_whitespace() || matches!(c, '\u{200c}' | '\u{200d}'))
 }
 
-/// The encoding of bytes that are UTF-16 or UTF-32. Without a mark it shows in zero bytes at every second place, which the
-/// digits and letters of a PIN have there. The last byte may be missing: of a line that was read, half a newline.
+/// The encoding of UTF-16 or UTF-32 text. Without a byte order mark, the digits and letters of a PIN have zero bytes at
+/// every second place. The last byte may be missing, if a line was read up to half a newline.
 fn wide(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => return Some("UTF-32"),
@@ -96,8 +96,8 @@ fn wide(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Format characters that no keyboard has a key for, and what stands for a character that could not be decoded. The
-/// joiners U+200C and U+200D are not among them: Persian keyboards type one, and emoji hold the other.
+/// Format characters without a key on keyboards, and the replacement of undecodable characters. The joiners U+200C and
+/// U+200D are allowed: Persian keyboards type one, and emoji contain the other.
 fn is_invisible(c: char) -> bool {
     let point = u32::from(c);
     matches!(c,
@@ -146,7 +146,7 @@ mod tests {
             (big("\u{feff}1234\r\n"), Unfit::Wide("UTF-16")),
             (little("1234"), Unfit::Wide("UTF-16LE")),
             (big("1234"), Unfit::Wide("UTF-16BE")),
-            // One line of a stream ends within its newline.
+            // A line of a stream ends inside its newline.
             (little("1234\n")[..9].to_vec(), Unfit::Wide("UTF-16LE")),
             (utf_32("\u{feff}12"), Unfit::Wide("UTF-32")),
             (utf_32("12"), Unfit::Wide("UTF-32LE")),
