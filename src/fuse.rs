@@ -1,8 +1,8 @@
-//! The wrong-PIN fuse of a token: records that outlive the process, under locks.
+//! The wrong-PIN fuse of a token: records that outlive the process, under locks. Runs in the parent.
 //!
-//! Flags of tokens lie and processes die, so this is what stands between a nightly job with a wrong PIN and a locked
-//! token. The mark of an attempt is on disk before `C_Login` is called; only `CKR_OK` clears what was counted. The rule is
-//! in `record`; which records count for a token is in `held_records`; where they may be kept is in `state_directory`.
+//! Tokens' flags can be wrong, and processes die. The fuse protects the token from a nightly job with a wrong PIN. The mark of an attempt
+//! is on disk before `C_Login` is called, and only `CKR_OK` clears the count. `record` has the rule; `held_records` decides which records
+//! count for a token; `state_directory` decides where they may be.
 
 use std::path::{Path, PathBuf};
 
@@ -27,14 +27,14 @@ pub use stored::StoredFuse;
 
 use held_records::HeldRecords;
 
-/// The fuses of a state directory.
+/// The fuses in a state directory.
 #[derive(Clone, Debug)]
 pub struct FuseStore {
     directory: PathBuf,
 }
 
 impl FuseStore {
-    /// The fuses of the configured or usual state directory.
+    /// Opens the fuses of the configured or default state directory.
     ///
     /// # Errors
     /// When there is none, when it is in memory, or when every user can change it.
@@ -44,17 +44,17 @@ impl FuseStore {
         Ok(Self { directory })
     }
 
-    /// Where they are.
+    /// The directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Takes the locks of a slot's token, waiting for other processes, and reads its records.
+    /// Takes the locks of a slot's token, waits for other processes, and reads its records.
     ///
     /// # Errors
-    /// When the directory cannot be used, a record is damaged, or a lock is not free in time; for an unattended login also
-    /// when the token cannot be told from one whose fuse is blown.
+    /// When the directory cannot be used, a record is damaged, or a lock is not free in time. For an unattended login also when the token
+    /// may be one whose fuse is blown.
     pub fn lock(
         &self,
         slot: &Slot,
@@ -73,14 +73,13 @@ impl FuseStore {
         Ok(LockedFuse { held, by })
     }
 
-    /// Refuses a token that says nothing of itself while any fuse is blown: it may be that token's.
+    /// Refuses a token without identity while any fuse is blown: it may be that token.
     fn check_unknown(&self) -> Result<(), FuseError> {
         let blown = |fuse: &StoredFuse| fuse.content.as_ref().map_or(true, |_| fuse.is_blown());
         if self.all()?.iter().any(blown) { Err(FuseError::Unknown) } else { Ok(()) }
     }
 
-    /// Refuses a token in a slot whose stand-in has a blown fuse: the PIN that was refused there, when the slot said
-    /// nothing, was this token's.
+    /// Refuses a token whose slot has a blown placeholder record: the slot's refused PIN was this token's.
     fn check_stand_in(&self, slot: &TokenId) -> Result<(), FuseError> {
         let is_its = |fuse: &StoredFuse| fuse.id().as_ref() == Some(slot) && fuse.is_blown();
         match self.all()?.into_iter().find(is_its) {
@@ -89,7 +88,7 @@ impl FuseStore {
         }
     }
 
-    /// Every fuse, the records of one token together. A damaged record is a fuse of its own.
+    /// Every fuse; the records of one token together. A damaged record is a separate fuse.
     ///
     /// # Errors
     /// When the directory cannot be read.
@@ -104,14 +103,14 @@ impl FuseStore {
     }
 }
 
-/// A token's fuse, held under its locks until dropped.
+/// A token's fuse, with its locks held until it is dropped.
 #[derive(Debug)]
 pub struct LockedFuse {
     held: HeldRecords,
     by: AttemptBy,
 }
 
-/// An attempt whose mark is on disk. It stays there unless the attempt is settled.
+/// An attempt whose mark is on disk. The mark stays there unless the attempt is settled.
 #[derive(Debug)]
 #[must_use = "a mark that is not settled counts as a try"]
 pub struct PendingAttempt {
@@ -120,7 +119,7 @@ pub struct PendingAttempt {
 }
 
 impl LockedFuse {
-    /// Marks an attempt as begun, on disk, where the records allow it. The mark is the last thing that is done.
+    /// Marks the start of an attempt on disk, if the records allow it. The mark is the last step.
     ///
     /// # Errors
     /// [`FuseError::Blown`], or when the mark cannot be written.
@@ -139,7 +138,7 @@ impl LockedFuse {
         if is_allowed { Ok(()) } else { Err(FuseError::Blown(Box::new(self.held.blown()))) }
     }
 
-    /// What is counted, in the form of a refusal.
+    /// The counts, in the form of a refusal.
     #[must_use]
     pub fn blown(&self) -> Blown {
         self.held.blown()
@@ -147,10 +146,10 @@ impl LockedFuse {
 }
 
 impl PendingAttempt {
-    /// Settles the attempt, on disk. An end that nobody knows leaves the mark.
+    /// Records the end of the attempt on disk. An unknown end leaves the mark.
     ///
     /// # Errors
-    /// When it cannot be written; the attempt then stays pending.
+    /// When it cannot be written. The attempt then stays pending.
     pub fn settle(mut self, end: Option<AttemptEnd>) -> Result<LockedFuse, FuseError> {
         if let Some(end) = end {
             self.held.settle(&self.by, end)?;
@@ -159,7 +158,7 @@ impl PendingAttempt {
     }
 }
 
-/// The URI that means one fuse: every field of its record, the empty ones too.
+/// The URI that selects one fuse: every field of its record, also empty ones.
 #[must_use]
 pub fn uri_of(token: &Token) -> Uri {
     let field = |text: &str| Some(text.to_owned());
@@ -173,8 +172,8 @@ pub fn uri_of(token: &Token) -> Uri {
     Uri { token, ..Uri::default() }
 }
 
-/// The name of a token's record. It holds the label, as in every version of this program so far, so that all of them
-/// find it; which records belong to one token is told by what is in them.
+/// The file name of a token's record. It contains the label, as in every version so far, so that all versions find it.
+/// The content decides which records belong to one token.
 fn file_name(token: &Token) -> String {
     let parts = [&token.manufacturer, &token.model, &token.serial, &token.label];
     let digest = parts.iter().fold(Sha256::new(), |digest, part| digest.chain_update(part).chain_update([0]));
@@ -194,7 +193,7 @@ mod tests {
         Deadline::after(Duration::from_millis(50))
     }
 
-    /// The fuses of a new directory. No file system is judged here, so it may be in memory.
+    /// A store in a new directory, also if that is in memory.
     pub(super) fn store() -> (tempfile::TempDir, FuseStore) {
         let directory = tempfile::tempdir().unwrap();
         let store = FuseStore { directory: directory.path().to_owned() };
@@ -300,7 +299,7 @@ mod tests {
         let (_kept, store) = store();
         fs::write(store.path(&token("m", "1", "a")), "{").unwrap();
         assert!(matches!(lock(&store, AttemptBy::Unattended), Err(FuseError::DamagedOf { .. })));
-        // It could be another token's under an earlier label.
+        // It could be another token's record under an earlier label.
         assert!(matches!(lock_token(&store, &token("m", "2", "b"), AttemptBy::Unattended), Err(FuseError::Damaged(_))));
         store.all().unwrap()[0].reset(&deadline()).unwrap();
         assert!(lock(&store, AttemptBy::Unattended).is_ok());

@@ -1,4 +1,4 @@
-//! Why the fuse forbids a login, or cannot be kept.
+//! The reasons why the fuse forbids a login, or cannot be stored.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,33 +8,33 @@ use crate::error::{Explain, Kind};
 use crate::fuse::record::Tries;
 use crate::text::shell::quoted_path;
 
-/// Why a login is not tried.
+/// The reason why no login is tried.
 #[derive(Debug, thiserror::Error)]
 pub enum FuseError {
-    /// Nowhere to keep it.
+    /// There is no state directory.
     #[error("no state directory: neither --state-dir nor STATE_DIRECTORY, XDG_STATE_HOME or HOME is an absolute path")]
     NoDirectory,
-    /// A restart would forget it.
+    /// A restart would delete it.
     #[error("the state directory {} is in memory ({kind}), and a restart would forget refused PINs", .directory.display())]
     InMemory {
         /// The directory.
         directory: PathBuf,
-        /// The file system, as mount(8) calls it.
+        /// The file system, with mount(8)'s name.
         kind: &'static str,
     },
-    /// Anybody could make it forget.
+    /// Every user could delete it.
     #[error("every user of this host can change the state directory {}", .0.display())]
     OpenToOthers(PathBuf),
-    /// The token cannot be told from others, and one of them has a blown fuse.
+    /// The token cannot be distinguished from others, and one of them has a blown fuse.
     #[error("no login is tried: the token's information cannot be read, and the fuse of a token here is blown")]
     Unknown,
-    /// It cannot be read or written.
+    /// The record cannot be read or written.
     #[error("the wrong-PIN fuse in {} cannot be kept", .0.display())]
     State(PathBuf, #[source] io::Error),
     /// A record is damaged. It may be this token's.
     #[error("the record {} is damaged", .0.display())]
     Damaged(PathBuf),
-    /// The same, of a token that is known.
+    /// The same, for a known token.
     #[error("the wrong-PIN fuse of this token is damaged")]
     DamagedOf {
         /// The token's URI.
@@ -42,10 +42,10 @@ pub enum FuseError {
         /// The state directory.
         directory: PathBuf,
     },
-    /// Another process is at the token.
+    /// Another process holds the token.
     #[error("another cba-agent holds the token")]
     Held,
-    /// It is blown.
+    /// The fuse is blown.
     #[error(
         "no login is tried: the token refused {} PIN(s) and {} attempt(s) ended unknown since the last success",
         .0.tries.refused, .0.tries.pending
@@ -53,14 +53,14 @@ pub enum FuseError {
     Blown(Box<Blown>),
 }
 
-/// What a blown fuse counted.
+/// The counts of a blown fuse.
 #[derive(Clone, Debug)]
 pub struct Blown {
-    /// All tries that count.
+    /// All counted tries.
     pub tries: Tries,
-    /// The URI of each fuse that counts; the token's own first.
+    /// The URI of each counted fuse; the token's own first.
     pub uris: Vec<String>,
-    /// Another token's fuse that counts, because both could be one token; in words.
+    /// Another token's fuse that counts, because both could be the same token; in words.
     pub other: Option<String>,
     /// The state directory.
     pub directory: PathBuf,
@@ -112,7 +112,7 @@ impl Explain for FuseError {
 }
 
 impl Blown {
-    /// Why another token's fuse counts.
+    /// The reason why another token's fuse counts.
     #[must_use]
     pub fn other_hint(&self) -> Option<String> {
         let other = self.other.as_ref()?;
@@ -121,7 +121,7 @@ impl Blown {
         ))
     }
 
-    /// How each fuse that counts is cleared.
+    /// The commands that clear the counted fuses.
     pub fn reset_hints(&self) -> impl Iterator<Item = String> {
         let command =
             |uri: &String| format!("when the PIN is right for certain: {}", reset_command(uri, &self.directory));

@@ -1,11 +1,11 @@
 //! The records that count for one token, under their locks.
 //!
-//! A token's own record has the name that its present label gives it. Two more kinds count: records of the same token under
-//! an earlier label, which are taken into its own at the next attempt; and records of tokens that could be the same one
-//! (`TokenId::may_be`), which only forbid, and are never changed, since they could be another token's.
+//! A token's own record has the name from its present label. Two more kinds count. Records of the same token under an earlier label are
+//! merged into its own at the next attempt. Records of tokens that could be the same (`TokenId::may_be`) only forbid, and are never
+//! changed, since they could belong to another token.
 //!
-//! All of them are locked together, in the order of their names. A token's own record is written before the others are
-//! looked for, so of two processes whose tokens could be one at least one sees the other's record, and waits for its lock.
+//! All of them are locked together, in the order of their names. A token's own record is written before the others are searched. So of two
+//! processes whose tokens could be the same, at least one sees the other's record, and waits for its lock.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
@@ -26,25 +26,25 @@ use crate::text::printable;
 pub(super) struct HeldRecords {
     directory: PathBuf,
     own: HeldRecord,
-    /// The same token's under another label.
+    /// The same token under another label.
     earlier: Vec<HeldRecord>,
-    /// Of tokens that could be this one.
+    /// Tokens that could be this one.
     others: Vec<HeldRecord>,
 }
 
-/// One record under its lock.
+/// One record with its lock.
 #[derive(Debug)]
 struct HeldRecord {
     path: PathBuf,
     lock: File,
-    /// All that was counted, an attempt that is marked too.
+    /// The counts, including a marked attempt.
     record: FuseRecord,
-    /// What the record's file holds.
+    /// The content of the record's file.
     written: Option<FuseRecord>,
 }
 
 impl HeldRecords {
-    /// Takes all locks of a token, waiting for other processes, and reads the records.
+    /// Takes all locks of a token, waits for other processes, and reads the records.
     pub(super) fn lock(directory: &Path, token: &Token, deadline: &Deadline) -> Result<Self, FuseError> {
         let failed = |error| FuseError::State(directory.to_owned(), error);
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
@@ -66,16 +66,16 @@ impl HeldRecords {
             let Some(mut own) = at.map(|at| held.swap_remove(at)) else { continue };
             own.publish(token)?;
             if counting(directory, &own_path, &id)?.is_subset(&paths) {
-                // A record that was removed while its lock was awaited counts for nothing.
+                // A record that was removed during the wait does not count.
                 held.retain(|held| held.written.is_some());
                 let (earlier, others) = held.into_iter().partition(|held| held.record.id() == id);
                 return Ok(Self { directory: directory.to_owned(), own, earlier, others });
             }
-            // Another process wrote a record that counts. Its lock may come before those that are held: once more.
+            // Another process wrote a counting record. Its lock may come before the held ones: start again.
         }
     }
 
-    /// What all of them counted.
+    /// The sum of all counts.
     pub(super) fn tries(&self) -> Tries {
         Tries::of(self.all().map(|held| &held.record))
     }
@@ -84,7 +84,7 @@ impl HeldRecords {
         std::iter::once(&self.own).chain(&self.earlier).chain(&self.others)
     }
 
-    /// The same in the form of a refusal, with each fuse that counted something.
+    /// The sum in the form of a refusal, with each fuse that counted something.
     pub(super) fn blown(&self) -> Blown {
         let counts = |held: &&HeldRecord| held.record.spent() > 0;
         let uri = |held: &HeldRecord| uri_of(&held.record.token()).to_string();
@@ -103,14 +103,14 @@ impl HeldRecords {
         Blown { tries: self.tries(), uris, other, directory: self.directory.clone() }
     }
 
-    /// Marks an attempt as begun, and returns when the mark is on disk.
+    /// Marks the start of an attempt, and returns when the mark is on disk.
     pub(super) fn mark_attempt(&mut self) -> Result<(), FuseError> {
         for earlier in &self.earlier {
             self.own.record.add(&earlier.record);
         }
-        // What was counted, a mark that was left behind too, is in the record before the mark is this attempt's.
+        // All earlier counts, including an old mark, are in the record before the mark belongs to this attempt.
         self.own.write_changes()?;
-        // In this order: a crash in between counts a try twice, and does not lose it.
+        // In this order: a crash in between counts a try twice, and never loses it.
         for earlier in self.earlier.drain(..) {
             earlier.remove()?;
         }
@@ -118,10 +118,10 @@ impl HeldRecords {
         self.own.mark(true)
     }
 
-    /// Settles the attempt that is marked.
+    /// Records the end of the marked attempt.
     pub(super) fn settle(&mut self, by: &AttemptBy, end: AttemptEnd) -> Result<(), FuseError> {
         self.own.record.settle(by, end);
-        // In this order: a crash in between counts the attempt once more, and does not lose it.
+        // In this order: a crash in between counts the attempt again, and never loses it.
         self.own.write_changes()?;
         self.own.mark(false)
     }
@@ -140,7 +140,7 @@ impl HeldRecord {
         Ok(Self { path: path.to_owned(), lock, record, written })
     }
 
-    /// Has the record be there for others to see. The first time, that also brings the names of both files to disk.
+    /// Makes the record visible to other processes. The first time, it also syncs the names of both files.
     fn publish(&mut self, token: &Token) -> Result<(), FuseError> {
         let is_new = self.lock.metadata().map_or(true, |metadata| metadata.len() == 0);
         if self.written.is_none() {
@@ -177,8 +177,8 @@ impl HeldRecord {
     }
 }
 
-/// The files of the records beside its own that count for a token. A damaged one could be its own under an earlier label,
-/// so nothing goes on before somebody looked at it.
+/// The files of other records that count for a token. A damaged one could be its own under an earlier label, so
+/// everything stops until a person has looked at it.
 fn counting(directory: &Path, own: &Path, id: &TokenId) -> Result<BTreeSet<PathBuf>, FuseError> {
     let mut counting = BTreeSet::new();
     for path in stored::files(directory)?.into_iter().filter(|path| path != own) {
@@ -200,7 +200,7 @@ mod tests {
     use crate::facts::Slot;
     use crate::fuse::record::{AttemptBy, AttemptEnd, FuseRecord};
 
-    /// A record as versions before this one wrote it, with the mark of an attempt that never ended where there is one.
+    /// A record as written by earlier versions, with the mark of an unfinished attempt if there is one.
     fn old_record(store: &FuseStore, token: &Token, refused: u32, is_marked: bool) {
         let record = FuseRecord { refused, refused_file: (refused > 0).then(|| "a".into()), ..FuseRecord::new(token) };
         fs::write(store.path(token), serde_json::to_vec(&record).unwrap()).unwrap();
@@ -225,7 +225,7 @@ mod tests {
         for by in [AttemptBy::Unattended, file("a")] {
             assert!(matches!(attempt(&store, &new, by, None), Err(FuseError::Blown(_))));
         }
-        // One changed file, and a second refusal is final: under both labels.
+        // One changed file gets a try, and a second refusal is final: under both labels.
         attempt(&store, &new, file("b"), Some(AttemptEnd::Refused)).unwrap();
         for token in [&old, &new] {
             assert!(matches!(attempt(&store, token, file("c"), None), Err(FuseError::Blown(_))));
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn records_of_earlier_versions_are_added_up_and_none_is_forgotten() {
         let (first, second, third) = (token("m", "1", "first"), token("m", "1", "second"), token("m", "1", "third"));
-        // Refusals and marks under two labels, as they were before a token had one fuse; and whether a new file is tried.
+        // Refusals and marks under two labels, from before one token had one fuse; and whether a new file gets a try.
         for (refused, marked, is_tried) in [
             ([1, 0], [false, false], true),
             ([1, 1], [false, false], false),
@@ -264,7 +264,7 @@ mod tests {
         let renewed = token("m", "1", "new");
         attempt(&store, &token("m", "1", "old"), file("a"), Some(AttemptEnd::Refused)).unwrap();
         let _ = attempt(&store, &renewed, file("b"), None).unwrap();
-        // It looks for the record by the name that the label gives it, and takes the lock and the mark beside it.
+        // An earlier version finds the record by the name from the label, and uses the lock and the mark beside it.
         let text = fs::read_to_string(store.path(&renewed)).unwrap();
         assert!(text.contains("\"refused\":1,\"pending\":0,\"refused_file\":\"a\""), "{text}");
         assert_eq!(fs::read_to_string(store.path(&renewed).with_extension("lock")).unwrap(), "1");
@@ -287,7 +287,7 @@ mod tests {
                     matches!(refused, Err(FuseError::Blown(blown)) if blown.uris.len() == 2 && blown.other.is_some())
                 );
             }
-            // A person clears the fuse of the token at hand. The other may be another token's.
+            // A person clears the fuse of this token. The other may belong to another token.
             attempt(&store, other, AttemptBy::Person, Some(AttemptEnd::Accepted)).unwrap();
             assert!(matches!(attempt(&store, other, AttemptBy::Unattended, None), Err(FuseError::Blown(_))));
             store.all().unwrap().iter().for_each(|fuse| fuse.reset(&deadline()).unwrap());

@@ -1,16 +1,16 @@
-//! What the fuse remembers of one token, and the rule that it decides by.
+//! The fuse's memory of one token, and its rule.
 //!
-//! PURE. Nothing here is a PIN or derived from one.
+//! PURE. It contains neither a PIN nor a value derived from one.
 
 use serde::{Deserialize, Serialize};
 
 use crate::facts::{Token, TokenId};
 use crate::pin::source::FileMark;
 
-/// Tries that unattended set-ups may spend between two successes, at most.
+/// The maximum number of tries that unattended runs may spend between two successes.
 pub(super) const BOUND: u32 = 2;
 
-/// What one file of a state directory remembers of one token.
+/// The content of one record file, about one token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FuseRecord {
@@ -22,18 +22,18 @@ pub struct FuseRecord {
     pub serial: String,
     /// Its label.
     pub label: String,
-    /// PINs that the token refused since it last took one.
+    /// Refused PINs since the last accepted one.
     pub refused: u32,
-    /// Attempts since then whose end nobody knows: begun, and never settled.
+    /// Attempts since then with an unknown end: begun, and never settled.
     pub pending: u32,
-    /// The state of the file whose PIN was refused last, where it was a persistent file.
+    /// The state of the file whose PIN was refused last, if it was a persistent file.
     pub refused_file: Option<String>,
 }
 
-/// Who attempts a login.
+/// The initiator of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttemptBy {
-    /// A person, at a prompt or at the token's keypad.
+    /// A person, at a prompt or at the token's PIN pad.
     Person,
     /// A persistent file in this state.
     File(FileMark),
@@ -41,19 +41,19 @@ pub enum AttemptBy {
     Unattended,
 }
 
-/// How an attempt ended.
+/// The end of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptEnd {
     /// `CKR_OK`: the PIN is right.
     Accepted,
     /// A try was spent.
     Refused,
-    /// The token did not look at the PIN.
+    /// The token did not check the PIN.
     NotTried,
 }
 
 impl FuseRecord {
-    /// The record of a token that was never tried.
+    /// The record of a token without any attempt.
     #[must_use]
     pub fn new(token: &Token) -> Self {
         Self {
@@ -65,7 +65,7 @@ impl FuseRecord {
         }
     }
 
-    /// The token that it is kept of.
+    /// The token of this record.
     #[must_use]
     pub fn token(&self) -> Token {
         Token {
@@ -83,7 +83,7 @@ impl FuseRecord {
         TokenId::of_stand_in(&self.token())
     }
 
-    /// Tries that may have been spent since the last success.
+    /// The number of tries that may have been spent since the last success.
     #[must_use]
     pub fn spent(&self) -> u32 {
         Tries::of([self]).spent()
@@ -95,7 +95,7 @@ impl FuseRecord {
         Tries::of([self]).is_blown()
     }
 
-    /// Adds what another record of the same token counted.
+    /// Adds the counts of another record of the same token.
     pub(super) fn add(&mut self, other: &Self) {
         self.refused = self.refused.saturating_add(other.refused);
         self.pending = self.pending.saturating_add(other.pending);
@@ -104,13 +104,13 @@ impl FuseRecord {
         }
     }
 
-    /// Marks an attempt as begun.
+    /// Marks the start of an attempt.
     pub fn begin(&mut self) {
         self.pending = self.pending.saturating_add(1);
     }
 
-    /// Settles the attempt that was begun last. Where other tokens may have the same identity, an unattended success of
-    /// one of them does not clear what another refused: only a person does.
+    /// Records the end of the last attempt. If other tokens may have the same identity, an unattended success on one of
+    /// them does not clear the refusal of another: only a person does.
     pub fn settle(&mut self, by: &AttemptBy, end: AttemptEnd) {
         self.pending = self.pending.saturating_sub(1);
         match end {
@@ -127,19 +127,19 @@ impl FuseRecord {
     }
 }
 
-/// What several records say of one token together.
+/// The sum of several records of one token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tries {
-    /// PINs that the token refused since it last took one.
+    /// Refused PINs since the last accepted one.
     pub refused: u32,
-    /// Attempts whose end nobody knows.
+    /// Attempts with an unknown end.
     pub pending: u32,
     /// The files whose PINs were refused.
     files: Vec<String>,
 }
 
 impl Tries {
-    /// Adds them up.
+    /// Adds up records.
     pub fn of<'a>(records: impl IntoIterator<Item = &'a FuseRecord>) -> Self {
         let mut tries = Self { refused: 0, pending: 0, files: Vec::new() };
         for record in records {
@@ -150,7 +150,7 @@ impl Tries {
         tries
     }
 
-    /// Tries that may have been spent since the last success.
+    /// The number of tries that may have been spent since the last success.
     #[must_use]
     pub fn spent(&self) -> u32 {
         self.refused.saturating_add(self.pending)
@@ -162,8 +162,8 @@ impl Tries {
         self.refused > 0 || self.pending >= BOUND
     }
 
-    /// Whether this attempt may be made: a person always; others while nothing was refused; after one refusal a file that
-    /// changed since; after two, only a person.
+    /// Whether this attempt is allowed. A person: always. Others: while nothing was refused; after one refusal, a file
+    /// that has changed since; after two, only a person.
     #[must_use]
     pub fn allows(&self, by: &AttemptBy) -> bool {
         match by {
@@ -235,7 +235,7 @@ mod tests {
         fn two_tokens_that_cannot_be_told_apart_never_spend_more_than_two_refusals_each(
             steps in proptest::collection::vec((0..2usize, 0..2usize, 0..3usize), 0..60),
         ) {
-            // Both have this record; each keeps its own count, which its own success sets back.
+            // Both have this record. Each keeps a separate count, which its own success resets.
             let mut record = FuseRecord { serial: "0000".into(), ..FuseRecord::default() };
             let mut spent = [0; 2];
             for (token, content, end) in steps {

@@ -1,5 +1,5 @@
-//! The records of the fuse, written so that a crash leaves the old or the new, and the mark of an attempt under way, which
-//! is one byte of the token's lock file: written over in place, it costs a disk one write, and cannot be torn.
+//! The record files of the fuse. A crash leaves the old or the new record. The mark of an attempt in progress is one
+//! byte of the token's lock file: overwritten in place, it costs one disk write, and cannot be torn.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -12,8 +12,8 @@ use super::record::FuseRecord;
 use crate::deadline::Deadline;
 use crate::files::{give_to_owner, no_follow, open, regular, share_with_group};
 
-/// Opens the lock file of a record. In a directory of a group, another user may have made it a moment ago and not have
-/// shared it yet.
+/// Opens the lock file of a record. In a group's directory, another user may have just created it and not shared it
+/// yet.
 pub(super) fn open_lock(path: &Path, deadline: &Deadline) -> io::Result<File> {
     const AGAIN: Duration = Duration::from_millis(20);
     const LIMIT: u32 = 50;
@@ -28,11 +28,11 @@ pub(super) fn open_lock(path: &Path, deadline: &Deadline) -> io::Result<File> {
     open(path)
 }
 
-/// The record with the mark counted in; `None` where there is none: the state of a token that was never tried.
+/// The record, including the mark; `None` if there is none: no attempt was ever made.
 pub(super) fn read(path: &Path) -> Result<Option<FuseRecord>, FuseError> {
     let lock = path.with_extension("lock");
     let failed = |error| FuseError::State(lock.clone(), error);
-    // The mark first: an attempt that ends in between is then counted twice, and not missed.
+    // Read the mark first: an attempt that ends in between then counts twice, and is never missed.
     let marked = match OpenOptions::new().read(true).custom_flags(no_follow()).open(&lock).and_then(regular) {
         Ok(file) => is_marked(&file).map_err(failed)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
@@ -45,7 +45,7 @@ pub(super) fn read(path: &Path) -> Result<Option<FuseRecord>, FuseError> {
     Ok(record)
 }
 
-/// The record alone.
+/// The record without the mark.
 pub(super) fn read_unmarked(path: &Path) -> Result<Option<FuseRecord>, FuseError> {
     let mut text = String::new();
     let opened = OpenOptions::new().read(true).custom_flags(no_follow()).open(path).and_then(regular);
@@ -56,7 +56,7 @@ pub(super) fn read_unmarked(path: &Path) -> Result<Option<FuseRecord>, FuseError
     }
 }
 
-/// Replaces the record so that a crash leaves the old one or the new one, and returns when it is on disk.
+/// Replaces the record, and returns when it is on disk. A crash leaves the old or the new one.
 pub(super) fn write(path: &Path, record: &FuseRecord) -> io::Result<()> {
     let new = path.with_extension("new");
     match fs::remove_file(&new) {
@@ -72,8 +72,8 @@ pub(super) fn write(path: &Path, record: &FuseRecord) -> io::Result<()> {
     path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
-/// Whether an attempt was begun and not settled. An empty file was never marked; anything else but the absence of a mark
-/// counts as one.
+/// Whether an attempt was begun and not settled. An empty file was never marked. Any other content except a cleared
+/// mark counts as a mark.
 pub(super) fn is_marked(lock: &File) -> io::Result<bool> {
     let mut byte = [0];
     Ok(lock.read_at(&mut byte, 0)? > 0 && byte != UNMARKED)

@@ -1,7 +1,7 @@
-//! What helps after a refused PIN, by the source that it came from.
+//! Hints after a refused PIN, for each source of the PIN.
 //!
-//! PURE. Only a file on a disk is looked at again; for every other source somebody must clear the fuse. Each command is
-//! whole, so that it works when it is pasted.
+//! PURE. Only a file on a disk is read again. For every other source, a person must clear the fuse. Each command is complete, so that it
+//! works when pasted.
 
 use std::path::Path;
 
@@ -16,22 +16,22 @@ pub fn reset_command(uri: &str, directory: &Path) -> String {
     format!("`cba-agent pin-fuse --reset --uri '{uri}' --state-dir {}`", quoted_path(directory))
 }
 
-/// The command that clears the one fuse of a directory that is not intact.
+/// The command that clears the only fuse of a directory that is not intact.
 #[must_use]
 pub fn reset_any(directory: &Path) -> String {
     format!("`cba-agent pin-fuse --reset --state-dir {}`", quoted_path(directory))
 }
 
-/// Where a login was tried, or would be.
+/// The place of a login.
 #[derive(Clone, Copy, Debug)]
 pub struct Remedy<'a> {
-    /// Where the PIN came from.
+    /// The source of the PIN.
     pub source: &'a Source,
     /// Whether that is a file on a disk, whose change is noticed.
     pub is_noticed: bool,
     /// Whether the path of that file may be printed.
     pub is_path_shown: bool,
-    /// What to write after `--module`.
+    /// The text for `--module`.
     pub module: &'a str,
     /// The token's URI.
     pub uri: &'a str,
@@ -40,7 +40,7 @@ pub struct Remedy<'a> {
 }
 
 impl Remedy<'_> {
-    /// What helps, most likely first.
+    /// The hints, most likely first.
     #[must_use]
     pub fn hints(&self, blown: &Blown) -> Vec<String> {
         let mut hints: Vec<String> = blown.other_hint().into_iter().collect();
@@ -57,7 +57,7 @@ impl Remedy<'_> {
         hints
     }
 
-    /// Where the right PIN belongs, and whether that is enough.
+    /// Where the right PIN must be put, and whether that is enough.
     fn correct(&self, is_tried: bool) -> String {
         let then =
             if is_tried { "which is then tried once" } else { "and clear the fuse, since no change of it is tried" };
@@ -85,7 +85,7 @@ impl Remedy<'_> {
         if self.is_path_shown { quoted_path(path) } else { "the file that the URI names".to_owned() }
     }
 
-    /// A login that needs neither key nor certificate.
+    /// The command for a login that needs neither key nor certificate.
     fn by_hand(&self, directory: &Path) -> String {
         let source = if *self.source == Source::Pinpad { "pinpad" } else { "prompt" };
         let (module, directory) = (quoted(self.module), quoted_path(directory));
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn the_hint_fits_each_pin_source() {
         let file = || Source::File("/etc/pin file".into());
-        // Source, whether a change of it is noticed, tries spent; whether a correction alone is enough.
+        // Source, whether its change is noticed, spent tries; whether a correction alone is enough.
         for (source, is_noticed, spent, is_enough) in [
             (file(), true, 1, true),
             (file(), true, 2, false),

@@ -1,6 +1,6 @@
-//! Where fuses are kept, and whether they would be kept there.
+//! The directory of the fuses, and the check that it keeps them.
 //!
-//! A fuse must outlive a restart, and only those may change it who may use the token.
+//! A fuse must outlive a restart, and only users of the token may change it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,8 +10,8 @@ use rustix::fs::FsWord;
 
 use super::FuseError;
 
-/// The state directory: what was configured, else systemd's, else the user's. A relative path would be another
-/// directory, and another fuse, wherever the program is run, so such a variable counts as unset.
+/// Selects the state directory: the configured one, else systemd's, else the user's. A relative path in a variable counts as unset: it
+/// would be a different directory, with a different fuse, for each working directory.
 ///
 /// # Errors
 /// [`FuseError::NoDirectory`].
@@ -30,7 +30,7 @@ pub fn choose(configured: Option<&Path>) -> Result<PathBuf, FuseError> {
         .ok_or(FuseError::NoDirectory)
 }
 
-/// Refuses a directory that forgets, or that every user can change.
+/// Refuses a directory that loses its files at a restart, or that every user can change.
 ///
 /// # Errors
 /// [`FuseError::InMemory`], [`FuseError::OpenToOthers`].
@@ -44,7 +44,7 @@ pub fn check(directory: &Path) -> Result<(), FuseError> {
     }
 }
 
-/// What is not safe about a directory that passes, in words.
+/// Warnings about an accepted directory.
 #[must_use]
 pub fn warning(directory: &Path) -> Option<String> {
     // linux/magic.h
@@ -66,12 +66,12 @@ pub fn warning(directory: &Path) -> Option<String> {
     Some(format!("every user can replace the state directory {shown}, since {} is open to them", part.display()))
 }
 
-/// The file system of a directory, or of the directory in which it would be made.
+/// The file system of a directory, or of its parent if it does not exist yet.
 fn file_system(directory: &Path) -> Option<FsWord> {
     directory.ancestors().find_map(|part| rustix::fs::statfs(part).ok()).map(|found| found.f_type)
 }
 
-/// The name of a file system that is gone after a restart (statfs(2)).
+/// The name of a file system that is empty after a restart (statfs(2)).
 #[must_use]
 pub fn in_memory(kind: FsWord) -> Option<&'static str> {
     const TMPFS: FsWord = 0x0102_1994;

@@ -1,4 +1,4 @@
-//! The fuses in a state directory: how they are listed, and how one is cleared.
+//! The fuses in a state directory: their list, and the reset of one.
 
 use std::fs;
 use std::io;
@@ -18,12 +18,12 @@ use crate::text::printable;
 pub struct StoredFuse {
     /// Their files.
     pub files: Vec<PathBuf>,
-    /// What they hold; at least one. A damaged one is its error.
+    /// Their content; at least one record. A damaged one is its error.
     pub content: Result<Vec<FuseRecord>, FuseError>,
 }
 
 impl StoredFuse {
-    /// The token's identity; none of a damaged record.
+    /// The token's identity; `None` for a damaged record.
     #[must_use]
     pub fn id(&self) -> Option<TokenId> {
         Some(self.content.as_ref().ok()?.first()?.id())
@@ -33,7 +33,7 @@ impl StoredFuse {
         self.content.as_deref().unwrap_or_default()
     }
 
-    /// What they counted.
+    /// The counts.
     #[must_use]
     pub fn tries(&self) -> Tries {
         Tries::of(self.records())
@@ -51,19 +51,19 @@ impl StoredFuse {
         self.content.is_ok() && self.tries().spent() == 0
     }
 
-    /// Whether a selection means this token, by any label that it had.
+    /// Whether a selection matches this token, with any of its labels.
     #[must_use]
     pub fn matches(&self, selector: &TokenSelector) -> bool {
         self.records().iter().any(|record| selector.matches_token(&record.token()))
     }
 
-    /// The URI that means it; none of a damaged record.
+    /// The URI that selects it; `None` for a damaged record.
     #[must_use]
     pub fn uri(&self) -> Option<String> {
         Some(uri_of(&self.records().first()?.token()).to_string())
     }
 
-    /// What it counted, in the form of a refusal.
+    /// The counts, in the form of a refusal.
     #[must_use]
     pub fn blown(&self, directory: &Path) -> Blown {
         let uris = self.uri().into_iter().collect();
@@ -80,7 +80,7 @@ impl StoredFuse {
             let lock = open_lock(&path.with_extension("lock"), deadline).map_err(failed)?;
             let lock = wait_for(lock, deadline).map_err(failed)?.ok_or(FuseError::Held)?;
             match fs::remove_file(path) {
-                // Another process took it into the token's record in between.
+                // Another process merged it into the token's record in between.
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
                 _ => mark(&lock, false).map_err(failed)?,
             }
@@ -115,7 +115,7 @@ impl StoredFuse {
     }
 }
 
-/// Every fuse of a directory, by the names of its files.
+/// Every fuse of a directory, in the order of file names.
 pub(super) fn all(directory: &Path) -> Result<Vec<StoredFuse>, FuseError> {
     let mut fuses: Vec<StoredFuse> = Vec::new();
     for path in files(directory)? {
