@@ -1,6 +1,6 @@
 //! The key-custody and certificate policy: facts in, decision out.
 //!
-//! PURE. Every rule that is broken is named, not only the first. What a token does not report is not proven.
+//! PURE. The decision names every broken rule, not only the first. A value that the token does not report is not proven.
 
 use crate::cba::Version;
 use crate::certificate::Certificate;
@@ -14,12 +14,12 @@ pub use decision::{
 };
 pub use rule::{Breach, Rule};
 
-/// The smallest RSA key that the front can check signatures of.
+/// The smallest RSA key whose signatures the parent can check.
 pub const MIN_RSA_BITS: usize = 2048;
-/// The largest of them.
+/// The largest one.
 pub const MAX_RSA_BITS: usize = 8192;
 
-/// What the key must be shown to be.
+/// A required property of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requirement {
     /// `CKA_SENSITIVE` is true.
@@ -30,14 +30,14 @@ pub enum Requirement {
     AlwaysSensitive,
     /// `CKA_NEVER_EXTRACTABLE` is true.
     NeverExtractable,
-    /// `CKA_LOCAL` is true: made in the token.
+    /// `CKA_LOCAL` is true: generated in the token.
     Local,
     /// `CKF_HW_SLOT` is set.
     HardwareToken,
 }
 
 impl Requirement {
-    /// All of them, with the names that a configuration uses.
+    /// All of them, with their names in a configuration.
     pub const NAMES: [(&'static str, Self); 6] = [
         ("sensitive", Self::Sensitive),
         ("non-extractable", Self::NonExtractable),
@@ -53,7 +53,7 @@ impl Requirement {
         Self::NAMES.iter().find(|(_, requirement)| *requirement == self).map_or("", |(name, _)| name)
     }
 
-    /// The attribute or flag of PKCS#11 that shows it.
+    /// The PKCS#11 attribute or flag that shows it.
     #[must_use]
     pub fn attribute(self) -> &'static str {
         match self {
@@ -66,7 +66,7 @@ impl Requirement {
         }
     }
 
-    /// Whether the facts prove it; `None` where the token does not report it.
+    /// Whether the facts prove it; `None` if the token does not report it.
     #[must_use]
     pub fn holds(self, key: &Key, token: Option<&Token>) -> Option<bool> {
         match self {
@@ -75,7 +75,7 @@ impl Requirement {
             Self::AlwaysSensitive => key.always_sensitive,
             Self::NeverExtractable => key.never_extractable,
             Self::Local => key.local,
-            // Some programs set the flag of hardware.
+            // Some programs set the hardware flag.
             Self::HardwareToken => match token {
                 Some(token) if token.software_name().is_some() => Some(false),
                 token => token.and_then(|token| token.hardware),
@@ -84,41 +84,41 @@ impl Requirement {
     }
 }
 
-/// Where the certificate may come from.
+/// The allowed source of the certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CertificateSource {
-    /// The token alone.
+    /// Only the token.
     #[default]
     Token,
     /// The token, or the file of `identity.certificate_file`.
     TokenOrFile,
 }
 
-/// The rules. [`Policy::default`] is what applies where nothing is configured.
+/// The rules. [`Policy::default`] applies without configuration.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// The versions that may be signed; unset: v2, and v1 where the caller asked for it by the command's own flag.
+    /// The versions that may be signed. Unset: v2, and v1 if the caller asked for it with the command's flag.
     pub payload_versions: Option<Vec<Version>>,
-    /// The least size of the RSA key.
+    /// The minimum size of the RSA key.
     pub min_rsa_bits: usize,
-    /// The one mechanism that may be used, where set.
+    /// The only allowed mechanism, if set.
     pub mechanism: Option<Mechanism>,
-    /// What the key must be shown to be.
+    /// The required properties of the key.
     pub require: Vec<Requirement>,
-    /// Extended key usages of which the certificate must have one.
+    /// The certificate must have one of these extended key usages.
     pub extended_key_usage: Vec<String>,
-    /// Whether a certificate outside its validity is refused (or only warned about).
+    /// Whether a certificate outside its validity is refused, or only gets a warning.
     pub enforce_validity: bool,
-    /// Where the certificate may come from.
+    /// The allowed source of the certificate.
     pub certificate_source: CertificateSource,
-    /// The serial numbers of tokens that may be used; unset: any.
+    /// The serial numbers of allowed tokens. Unset: any.
     pub token_serials: Option<Vec<String>>,
-    /// SHA-256 fingerprints of certificates that may be used; unset: any.
+    /// SHA-256 fingerprints of allowed certificates. Unset: any.
     pub certificate_sha256: Option<Vec<Vec<u8>>>,
 }
 
 impl Policy {
-    /// What the key must be shown to be where nothing is configured: it cannot leave the token in clear.
+    /// The default requirements: the key cannot leave the token in clear text.
     pub const DEFAULT_REQUIRE: [Requirement; 2] = [Requirement::Sensitive, Requirement::NonExtractable];
 }
 
@@ -138,34 +138,34 @@ impl Default for Policy {
     }
 }
 
-/// All that a caller can choose of what is signed.
+/// A caller's choice about a payload; a caller has no other choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wish {
     /// The payload's version.
     pub version: Version,
-    /// Whether the version was chosen by the command's own flag, which is what v1 needs where no policy names it.
+    /// Whether the command's flag set the version. v1 needs this unless the policy allows v1.
     pub by_flag: bool,
 }
 
-/// What is known of a signature before any login.
+/// The facts about a signature before any login.
 #[derive(Clone, Copy, Debug)]
 pub struct Order<'a> {
-    /// The token; `None` where its information could not be read.
+    /// The token; `None` if its information could not be read.
     pub token: Option<&'a Token>,
     /// Whether the certificate is from a file and not from the token.
     pub certificate_from_file: bool,
     /// The payload's version.
     pub version: Version,
-    /// Whether the version was chosen by the command's own flag.
+    /// Whether the command's flag set the version.
     pub version_by_flag: bool,
-    /// How the token will sign.
+    /// The mechanism of the signature.
     pub mechanism: Mechanism,
 }
 
-/// What is about to be signed, and with what.
+/// The facts about a signature after the login.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
-    /// What was known before the login.
+    /// The facts before the login.
     pub order: Order<'a>,
     /// The private key.
     pub key: &'a Key,

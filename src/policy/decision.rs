@@ -1,4 +1,4 @@
-//! Holds each rule against the facts. The words are in `rule`.
+//! Checks each rule against the facts. The texts are in `rule`.
 //!
 //! PURE.
 
@@ -9,13 +9,13 @@ use crate::error::{Explain, Kind};
 use crate::facts::{Key, Token};
 use crate::text::{hex, printable_bytes};
 
-/// The policy's answer.
+/// The policy's decision.
 #[must_use = "a decision that nobody looks at is no policy"]
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Decision {
-    /// Rules that are broken; empty means allowed.
+    /// Broken rules; empty means allowed.
     pub refusals: Vec<Breach>,
-    /// What is allowed and yet worth a word.
+    /// Warnings about an allowed signature.
     pub warnings: Vec<Breach>,
 }
 
@@ -45,10 +45,10 @@ fn reasons(breaches: &[Breach]) -> Vec<String> {
 }
 
 impl Decision {
-    /// The warnings, where it is allowed.
+    /// The warnings, if it is allowed.
     ///
     /// # Errors
-    /// All breaches, where it is refused.
+    /// All breaches, if it is refused.
     pub fn allowed(self) -> Result<Vec<String>, Refused> {
         if self.refusals.is_empty() { Ok(reasons(&self.warnings)) } else { Err(Refused(self.refusals)) }
     }
@@ -66,7 +66,7 @@ impl Decision {
     }
 }
 
-/// Holds the facts against the policy.
+/// Checks the facts against the policy.
 pub fn decide(policy: &Policy, subject: &Subject<'_>) -> Decision {
     let mut decision = decide_order(policy, &subject.order);
     for requirement in &policy.require {
@@ -98,7 +98,7 @@ fn name_of(key: &Key) -> String {
     format!("'{}' (ID {})", printable_bytes(&key.label), if key.id.is_empty() { "none".into() } else { hex(&key.id) })
 }
 
-/// The default requirements that the configured list leaves out and that the key is not shown to meet.
+/// The default requirements that the configured list leaves out and that the key does not prove.
 pub fn left_out(policy: &Policy, key: &Key, token: Option<&Token>) -> Vec<Breach> {
     let missing = Policy::DEFAULT_REQUIRE.into_iter().filter(|requirement| !policy.require.contains(requirement));
     missing
@@ -109,7 +109,7 @@ pub fn left_out(policy: &Policy, key: &Key, token: Option<&Token>) -> Vec<Breach
         .collect()
 }
 
-/// Holds what is known before a login against the policy.
+/// Checks the facts before a login against the policy.
 pub fn decide_order(policy: &Policy, order: &Order<'_>) -> Decision {
     let mut decision = decide_token(policy, order.token);
     judge_version(policy, Wish { version: order.version, by_flag: order.version_by_flag }, &mut decision);
@@ -120,22 +120,22 @@ pub fn decide_order(policy: &Policy, order: &Order<'_>) -> Decision {
     decision
 }
 
-/// Holds a version alone against the policy, before an agent is asked for it.
+/// Checks only a version against the policy, before an agent is asked for it.
 pub fn decide_version(policy: &Policy, wish: Wish) -> Decision {
     let mut decision = Decision::default();
     judge_version(policy, wish, &mut decision);
     decision
 }
 
-/// Holds a payload of another process against the policy: its version and its certificate. What the token says of itself and
-/// of its key does not show in a payload.
+/// Checks version and certificate of another process's payload against the policy. A payload does not show the facts of
+/// token and key.
 pub fn decide_payload(policy: &Policy, wish: Wish, certificate: &Certificate, now: u64) -> Decision {
     let mut decision = decide_version(policy, wish);
     judge_pinned_certificate(policy, certificate, now, &mut decision);
     decision
 }
 
-/// Holds a token alone against the policy: whether a PIN may be sent to it at all.
+/// Checks only a token against the policy: whether it may get a PIN.
 pub fn decide_token(policy: &Policy, token: Option<&Token>) -> Decision {
     let mut decision = Decision::default();
     if let Some(serials) = &policy.token_serials {
@@ -146,7 +146,7 @@ pub fn decide_token(policy: &Policy, token: Option<&Token>) -> Decision {
     decision
 }
 
-/// Holds a certificate alone against the policy's certificate rules, as `verify` does.
+/// Checks only a certificate against the policy's certificate rules, as `verify` does.
 pub fn decide_certificate(policy: &Policy, certificate: &Certificate, now: u64) -> Decision {
     let mut decision = Decision::default();
     judge_certificate(policy, certificate, now, &mut decision);
@@ -226,7 +226,7 @@ mod tests {
         }
     }
 
-    /// Everything that is decided about, for a test to change one part of.
+    /// All facts of a decision, so that a test can change one part.
     struct Case {
         key: Key,
         copies: Vec<Key>,

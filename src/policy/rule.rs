@@ -1,6 +1,6 @@
-//! One table of the policy's rules: the name and TOML key of each, how it can be broken, and what helps then.
+//! The table of the policy's rules: the name and TOML key of each, how it can be broken, and its hint.
 //!
-//! PURE. `sign`, `serve`, `verify`, `doctor` and `custody` all use these words; no other file words a rule.
+//! PURE. `sign`, `serve`, `verify`, `doctor` and `custody` all use these texts. No other file words a rule.
 
 use crate::cba::Version;
 use crate::certificate::utc;
@@ -28,17 +28,17 @@ pub enum Rule {
     CertificateValidity,
     /// `min_rsa_bits`.
     MinRsaBits,
-    /// The key usage allows signatures. It always applies.
+    /// The key usage allows signatures. This rule always applies.
     KeyUsage,
     /// `extended_key_usage`.
     ExtendedKeyUsage,
-    /// The certificate is not a CA's. It always applies.
+    /// The certificate is not a CA's. This rule always applies.
     NoCa,
-    /// The certificate holds an e-mail address. It warns.
+    /// The certificate contains an e-mail address. This rule warns.
     Email,
-    /// The certificate is not self-signed. It warns.
+    /// The certificate is not self-signed. This rule warns.
     Issuer,
-    /// The certificate is as RFC 5280 wants it. It warns.
+    /// The certificate follows RFC 5280. This rule warns.
     Form,
 }
 
@@ -62,7 +62,7 @@ impl Rule {
         ])
     }
 
-    /// The name in reports: the key of `[policy]`, where there is one; a word of `require` follows a dot.
+    /// The name in reports: the key of `[policy]`, if there is one; a word of `require` follows a dot.
     #[must_use]
     pub fn name(self) -> String {
         match self {
@@ -76,7 +76,7 @@ impl Rule {
         }
     }
 
-    /// What the rule wants, in one plain sentence.
+    /// The meaning of the rule, in one sentence.
     #[must_use]
     pub fn sentence(self) -> &'static str {
         match self {
@@ -102,7 +102,7 @@ impl Rule {
         }
     }
 
-    /// The key of `[policy]` that sets the rule; `None` for a rule that always applies.
+    /// The key of `[policy]` that sets the rule; `None` if the rule always applies.
     #[must_use]
     pub fn key(self) -> Option<&'static str> {
         match self {
@@ -120,16 +120,16 @@ impl Rule {
     }
 }
 
-/// How a rule is broken.
+/// The way in which a rule is broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Breach {
     /// The serial number is not in the list. `None`: the token does not report one.
     Serial(Option<String>),
-    /// The token reports the opposite of what is required.
+    /// The token reports the opposite of the requirement.
     Requirement(Requirement),
-    /// The token does not report what is required.
+    /// The token does not report the required property.
     NotReported(Requirement),
-    /// The configured list leaves out a default requirement, and the key is not shown to meet it.
+    /// The configured list leaves out a default requirement that the key does not prove.
     LeftOut {
         /// The default requirement.
         requirement: Requirement,
@@ -138,32 +138,32 @@ pub enum Breach {
     },
     /// Another object of the same key, by its name, breaks the rule in this way.
     Copy(String, Box<Self>),
-    /// The token would sign by this other mechanism.
+    /// The token would use this other mechanism.
     Mechanism(Mechanism),
-    /// The list lacks this version. The versions that it holds follow.
+    /// The list lacks this version. The listed versions follow.
     Version(Version, Vec<Version>),
-    /// v1 was chosen, but not by the command's own flag.
+    /// v1 was selected without the command's flag.
     V1WithoutFlag,
     /// The certificate is from a file.
     FromFile,
     /// The list lacks this fingerprint.
     NotPinned([u8; 32]),
-    /// The certificate is valid from this time on.
+    /// The certificate is not valid before this time.
     NotYetValid(u64),
-    /// The certificate ended at this time.
+    /// The certificate expired at this time.
     Expired(u64),
-    /// The key has fewer bits than this least number.
+    /// The key is smaller than the minimum.
     TooSmall {
-        /// Its bits.
+        /// Its size in bits.
         bits: usize,
-        /// The least number.
+        /// The minimum.
         least: usize,
     },
-    /// The key has more bits than can be checked here.
+    /// The key is larger than this program can check.
     TooLarge(usize),
     /// The key usage does not allow signatures.
     KeyUsage,
-    /// The certificate has these extended usages, and none of those that are allowed.
+    /// The certificate has these extended key usages, and none of the allowed ones.
     ExtendedKeyUsage {
         /// Its usages.
         has: Vec<String>,
@@ -178,7 +178,7 @@ pub enum Breach {
     NoEmail,
     /// Subject and issuer are the same.
     SelfSigned,
-    /// These parts are not as RFC 5280 wants them.
+    /// These parts do not follow RFC 5280.
     Form(Vec<String>),
 }
 
@@ -207,7 +207,7 @@ impl Breach {
         }
     }
 
-    /// What is wrong, in one sentence.
+    /// The problem, in one sentence.
     #[must_use]
     pub fn reason(&self) -> String {
         match self {
@@ -257,7 +257,7 @@ impl Breach {
         }
     }
 
-    /// What helps, without the rule's key.
+    /// The hint, without the rule's key.
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
@@ -312,7 +312,7 @@ impl Breach {
         }
     }
 
-    /// What helps, with the key of `[policy]` to look at.
+    /// The hint, with the key of `[policy]`.
     #[must_use]
     pub fn hint(&self) -> String {
         let remedy = self.remedy();
@@ -345,7 +345,7 @@ mod tests {
     use crate::config::keys::KEYS;
     use crate::policy::Policy;
 
-    /// One breach of every kind.
+    /// One breach of each kind.
     fn breaches() -> Vec<Breach> {
         let requirements = Requirement::NAMES.map(|(_, requirement)| requirement);
         let mut all: Vec<Breach> = requirements.map(Breach::Requirement).into();
