@@ -1,7 +1,7 @@
-//! Evidence for a key-custody policy: what token, key and certificate say of themselves, held against each rule.
+//! Evidence for a key-custody policy: the facts about token, key and certificate, checked against each rule.
 //!
-//! PURE. The document's members have a stable order, and what changes from run to run stands apart in `run`; its schema
-//! is `docs/custody.schema.json`. [`text`] and [`html`] show the same document to people.
+//! PURE. The document's members have a stable order, and values that change between runs are separate in `run`. Its schema is
+//! `docs/custody.schema.json`. [`text`] and [`html`] show the same document to people.
 
 use serde::Serialize;
 
@@ -22,34 +22,34 @@ pub mod text;
 pub use attestation_check::Attestation;
 pub use rules::{Row, Verdict};
 
-/// The name of the document's form; it changes when a member goes or changes its meaning.
+/// The version of the document's format. It changes if a member is removed or changes its meaning.
 const FORM: &str = "cba-agent-custody-1";
 
-/// What is known of a key and of what holds it.
+/// The facts about a key, its token and its module.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     /// The module's canonical path.
     pub module: String,
-    /// The SHA-256 of its file, where it can be read.
+    /// The SHA-256 of its file, if it can be read.
     pub module_sha256: Option<String>,
-    /// Why others could change it, where they could.
+    /// The reason why other users could change it, if they could.
     pub module_open: Option<String>,
-    /// What it says of itself.
+    /// The module's information about itself.
     pub library: Library,
-    /// The sandbox that it runs in.
+    /// The sandbox of the worker.
     pub confinement: Option<Confinement>,
-    /// The token, where it says anything of itself.
+    /// The token, if it reports anything.
     pub token: Option<Token>,
-    /// What the token holds; `None` where no PIN was to be sent to it.
+    /// The content of the token; `None` if the policy forbids to send it a PIN.
     pub held: Option<Held>,
 }
 
-/// A key, its certificate, and what stands beside them.
+/// A key, its certificate, and other objects of the token.
 #[derive(Clone, Debug)]
 pub struct Held {
     /// The private key.
     pub key: Key,
-    /// What else it says of itself.
+    /// Further attributes of the key.
     pub detail: KeyDetail,
     /// Other private key objects of the same key.
     pub copies: Vec<KeyCopy>,
@@ -57,7 +57,7 @@ pub struct Held {
     pub certificate: Certificate,
     /// Whether the certificate is from a file and not from the token.
     pub from_file: bool,
-    /// How the token signs.
+    /// The mechanism of signatures.
     pub mechanism: Mechanism,
     /// All certificates of the token, DER without padding.
     pub others: Vec<Vec<u8>>,
@@ -72,11 +72,11 @@ pub struct Held {
 pub struct KeyCopy {
     /// The object.
     pub key: Key,
-    /// What else it says of itself.
+    /// Further attributes of the object.
     pub detail: KeyDetail,
 }
 
-/// Where the rules come from.
+/// The sources of the rules.
 #[derive(Clone, Debug, Default)]
 pub struct PolicySources {
     /// The files that were read.
@@ -85,25 +85,25 @@ pub struct PolicySources {
     pub settings: Vec<String>,
 }
 
-/// Who is trusted to have issued what. `None`: not asked.
+/// Trusted roots. `None`: no check.
 #[derive(Debug, Default)]
 pub struct Trust {
-    /// The certificate.
+    /// For the certificate.
     pub roots: Option<Roots>,
-    /// The token's attestation of the key.
+    /// For the token's attestation of the key.
     pub attestation_roots: Option<Roots>,
 }
 
-/// What the evidence is held against.
+/// The rules and circumstances for the check.
 #[derive(Debug)]
 pub struct Measure<'a> {
     /// The rules.
     pub policy: &'a Policy,
-    /// Where the rules come from.
+    /// The sources of the rules.
     pub sources: PolicySources,
-    /// What would be signed.
+    /// The payload to sign.
     pub wish: Wish,
-    /// Who is trusted.
+    /// The trusted roots.
     pub trust: &'a Trust,
     /// Seconds of Unix time.
     pub now: u64,
@@ -127,7 +127,7 @@ pub struct Report {
     attestation: Option<Attestation>,
     copies: Vec<CopyReport>,
     run: Run,
-    /// What helps against the refusals of the policy.
+    /// The hints for the policy's refusals.
     #[serde(skip)]
     hints: Vec<String>,
 }
@@ -161,7 +161,7 @@ struct TokenReport {
     initialized: bool,
     login_required: bool,
     pinpad: bool,
-    /// The name of the program, where the token is known to be one.
+    /// The name of the program, if the token is a known software token.
     software: Option<&'static str>,
 }
 
@@ -221,7 +221,7 @@ struct CertificateReport {
     sha256: String,
     /// `token` or `file`.
     source: &'static str,
-    /// What stands above it in the token, the nearest first.
+    /// The issuers of the certificate in the token, nearest first.
     chain: Vec<Above>,
     #[serde(skip)]
     validity: (u64, u64),
@@ -234,7 +234,7 @@ struct Above {
     sha256: String,
 }
 
-/// What changes from run to run.
+/// Values that change between runs.
 #[derive(Debug, Serialize)]
 struct Run {
     time: String,
@@ -248,7 +248,7 @@ struct Run {
 }
 
 impl Report {
-    /// Holds the evidence against what is measured by.
+    /// Checks the evidence against the criteria.
     #[must_use]
     pub fn new(evidence: &Evidence, measure: &Measure<'_>) -> Self {
         let Evidence { token, held, .. } = evidence;
@@ -289,18 +289,18 @@ impl Report {
         }
     }
 
-    /// The verdict for people.
+    /// The verdict, for people.
     fn headline(&self) -> &'static str {
         if self.refusals.is_empty() { "allowed to sign Anaplan logins" } else { "not allowed to sign Anaplan logins" }
     }
 
-    /// What the verdict does not say of the token.
+    /// The protection of the token, which the verdict does not cover.
     fn protection(&self) -> Option<String> {
         let name = self.token.as_ref()?.software?;
         Some(format!("software token: no hardware protection ({name})"))
     }
 
-    /// Where the rules come from.
+    /// The sources of the rules.
     fn sources(&self) -> String {
         let Run { policy_files, policy_settings, .. } = &self.run;
         let files = match policy_files.as_slice() {
@@ -313,20 +313,20 @@ impl Report {
         }
     }
 
-    /// What helps against the refusals of the policy.
+    /// The hints for the policy's refusals.
     #[must_use]
     pub fn hints(&self) -> &[String] {
         &self.hints
     }
 
-    /// Why the policy refuses; empty where it allows.
+    /// The reasons of the policy's refusal; empty if it allows.
     #[must_use]
     pub fn refusals(&self) -> &[String] {
         &self.refusals
     }
 }
 
-/// What the policy says of the evidence; of a token alone, where no PIN was to be sent to it.
+/// The policy's decision about the evidence; about the token only, if it must not get a PIN.
 fn decide(evidence: &Evidence, measure: &Measure<'_>) -> policy::Decision {
     let (Measure { policy, wish, now, .. }, token) = (measure, evidence.token.as_ref());
     let Some(Held { key, certificate, from_file, mechanism, .. }) = &evidence.held else {

@@ -1,6 +1,6 @@
-//! Which of a token's certificates attests the key, and whether it chains to roots that are trusted to attest.
+//! Selects the token's certificate that attests the key, and checks its chain to trusted roots.
 //!
-//! PURE. The modulus decides which; a shared ID proves nothing.
+//! PURE. The modulus decides; an equal ID is not enough.
 
 use serde::Serialize;
 
@@ -10,10 +10,10 @@ use crate::certificate::attestation::{Statement, statement};
 use crate::facts::Token;
 use crate::text::hex;
 
-/// Attestations of one key that are looked at; a token has one.
+/// The number of attestations of one key that are checked; a token has one.
 const CONSIDERED: usize = 16;
 
-/// A device's own word that it made the key.
+/// The device's own statement that it made the key.
 #[derive(Debug, Serialize)]
 pub struct Attestation {
     pub(super) subject: String,
@@ -21,17 +21,17 @@ pub struct Attestation {
     pub(super) sha256: String,
     #[serde(flatten)]
     statement: Statement,
-    /// Whether it chains to `--attestation-roots`; `None` where none are given.
+    /// Whether it chains to `--attestation-roots`; `None` without roots.
     pub(super) trusted: Option<bool>,
-    /// Whether it names the serial number of the token; `None` where it or the token names none.
+    /// Whether it names the token's serial number; `None` if either has none.
     pub(super) of_this_token: Option<bool>,
     #[serde(skip)]
     pub(super) distrust: Option<String>,
 }
 
 impl Attestation {
-    /// The attestation of the key in hand. Of several, one of another device that may be true comes first, since it says that
-    /// the key is elsewhere too; then one that is trusted and of this token.
+    /// The attestation of the key. Of several, a possibly genuine one of another device comes first, since then the key
+    /// is also elsewhere. Next comes a trusted one of this token.
     pub(super) fn find(held: &Held, token: Option<&Token>, measure: &Measure<'_>) -> Option<Self> {
         let of_key = |der: &&Vec<u8>| {
             let certificate = Certificate::from_der(der).ok()?;
@@ -76,17 +76,17 @@ impl Attestation {
         }
     }
 
-    /// Whether it names another device than the token, and nothing shows that it is forged.
+    /// Whether it names another device than the token, and does not appear to be forged.
     pub(super) fn is_of_another_device(&self) -> bool {
         self.of_this_token == Some(false) && self.trusted != Some(false)
     }
 
-    /// The serial number of the device that it names.
+    /// The serial number of the device.
     pub(super) fn device(&self) -> &str {
         self.statement.serial.as_deref().unwrap_or("without a serial number")
     }
 
-    /// What is attested, for a person.
+    /// The statement in words.
     pub(super) fn words(&self) -> String {
         let Statement { firmware, serial, pin_policy, touch_policy, fips } = &self.statement;
         let words = [

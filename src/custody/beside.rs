@@ -1,6 +1,6 @@
-//! What is checked beside the policy: chains, the attestation, other objects of the token, and the module.
+//! Checks outside the policy: chains, the attestation, other objects of the token, and the module.
 //!
-//! PURE. A forged or foreign attestation breaks the verdict; what is only unusual warns.
+//! PURE. A forged or foreign attestation breaks the verdict. Other findings are warnings.
 
 use super::rules::{NOTHING, Row, Verdict};
 use super::{Attestation, Evidence, Held, Measure};
@@ -26,7 +26,7 @@ pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, measu
     ]
 }
 
-/// A row that warns where there is a reason to.
+/// A row that warns if there is a reason.
 fn warning(rule: &str, means: &'static str, asks: &str, found: String, reason: Option<String>) -> Row {
     let verdict = if reason.is_some() { Verdict::Warning } else { Verdict::Holds };
     Row { rule: rule.into(), means, asks: format!("{asks} (a warning)"), found, verdict, reason }
@@ -36,7 +36,7 @@ fn not_seen(row: Row, held: Option<&Held>) -> Row {
     if held.is_some() { row } else { Row { verdict: Verdict::NotSeen, found: "not seen".into(), reason: None, ..row } }
 }
 
-/// The certificate's chain, where roots are given.
+/// The certificate's chain, if roots are given.
 fn roots(held: Option<&Held>, measure: &Measure<'_>) -> Row {
     let row = |asks: &str, found: String, verdict, reason| Row {
         rule: "roots".into(),
@@ -58,7 +58,7 @@ fn roots(held: Option<&Held>, measure: &Measure<'_>) -> Row {
     }
 }
 
-/// The device's own attestation of the key: of this key, of this token, and by a trusted root where roots are given.
+/// The attestation: of this key, of this token, and from a trusted root if roots are given.
 fn attested(held: Option<&Held>, attestation: Option<&Attestation>, evidence: &Evidence, measure: &Measure<'_>) -> Row {
     let is_asked = measure.trust.attestation_roots.is_some();
     let serial = evidence.token.as_ref().map_or("", |token| token.serial.as_str());
@@ -92,7 +92,7 @@ fn attested(held: Option<&Held>, attestation: Option<&Attestation>, evidence: &E
     Row { rule: "attestation".into(), means, asks: asks.into(), found, verdict, reason }
 }
 
-/// Other objects of the same key: what they allow, the key allows.
+/// Other objects of the same key: their permissions are permissions of the key.
 fn copies(held: Option<&Held>) -> Row {
     let names: Vec<String> = held.iter().flat_map(|held| &held.copies).map(|copy| name(&copy.key)).collect();
     let found = if names.is_empty() { "once".to_owned() } else { format!("also as {}", names.join(", ")) };
@@ -103,7 +103,7 @@ fn copies(held: Option<&Held>) -> Row {
     )
 }
 
-/// What the key and its copies may do besides signing.
+/// Operations other than signing that the key and its copies allow.
 fn purpose(held: Option<&Held>) -> Row {
     let both = held.iter().flat_map(|held| {
         let own = std::iter::once((&held.key, &held.detail, String::new()));
@@ -114,7 +114,7 @@ fn purpose(held: Option<&Held>) -> Row {
         for (what, flag) in others(detail) {
             match flag {
                 Some(true) => may.push(format!("{what}{object}")),
-                // No RSA key derives, and hardly any token reports the recovery of messages.
+                // RSA keys do not derive, and almost no token reports the recovery of messages.
                 None if matches!(what, "decrypt" | "unwrap") => unknown.push(format!("{what}{object}")),
                 _ => {}
             }
@@ -150,7 +150,7 @@ fn others(detail: &KeyDetail) -> [(&'static str, Option<bool>); 4] {
     ]
 }
 
-/// Objects of other keys under the key's ID, by which other programs choose.
+/// Objects of other keys with the key's ID, by which other programs select.
 fn same_id(held: Option<&Held>) -> Row {
     let objects = held.map_or(&[][..], |held| &held.same_id);
     let found = if objects.is_empty() { "none".to_owned() } else { objects.join(", ") };
@@ -159,7 +159,7 @@ fn same_id(held: Option<&Held>) -> Row {
     not_seen(warning("same_id", means, "no object of another key under the key's ID", found, reason), held)
 }
 
-/// Certificates of the token that say nothing here.
+/// Certificates of the token that cannot be read.
 fn unreadable(held: Option<&Held>) -> Row {
     let broken = held.map_or(&[][..], |held| &held.unreadable);
     let found = if broken.is_empty() { "all".to_owned() } else { broken.join("; ") };
@@ -176,14 +176,14 @@ fn module(evidence: &Evidence) -> Row {
     warning("module", means, "to be changed by root or the agent's user alone", found.into(), reason)
 }
 
-/// Versions of modules with a weakness that concerns custody.
+/// Versions of modules with a weakness for custody.
 fn version(library: &Library, token: Option<&Token>) -> Row {
     let is_kryoptic = |text: &str| text.to_lowercase().contains("kryoptic");
     let is_its_token = token.is_some_and(|token| is_kryoptic(&token.manufacturer));
     let name = if library.description.is_empty() { &library.manufacturer } else { &library.description };
     let (mut found, mut reason) = (format!("{name} {}", library.version), None);
     if is_its_token || is_kryoptic(&library.manufacturer) {
-        // kryoptic's library says 0.0; its tokens say the version as that of their firmware.
+        // kryoptic's library reports 0.0. Its tokens report the version as their firmware.
         let firmware = token.map_or("", |token| token.firmware.as_str());
         let mut parts = firmware.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
@@ -198,7 +198,7 @@ fn version(library: &Library, token: Option<&Token>) -> Row {
     warning("module_version", means, "no known weakness", printable(found.trim()), reason)
 }
 
-/// What the module could do besides its work.
+/// Other things that the module can do.
 fn sandbox(evidence: &Evidence) -> Row {
     let reason = match &evidence.confinement {
         Some(confinement) if confinement.gaps.is_empty() => None,
@@ -236,7 +236,7 @@ mod tests {
             ("SoftHSM project", "1.3", Verdict::Holds),
         ] {
             let token = Token { manufacturer: manufacturer.into(), firmware: firmware.into(), ..Token::default() };
-            // Through p11-kit the library is another one.
+            // Through p11-kit, the library is another one.
             for library in [library(manufacturer), library("PKCS#11 Kit")] {
                 assert_eq!(version(&library, Some(&token)).verdict, wanted, "{manufacturer} {firmware}");
             }

@@ -1,6 +1,6 @@
-//! The document as one page for an auditor's folder: no script, no request, and it prints well.
+//! The document as one HTML page for an auditor's folder: no script, no request, and printable.
 //!
-//! PURE. Every text is escaped by the template.
+//! PURE. The template escapes every text.
 
 use maud::{Markup, html};
 
@@ -90,12 +90,12 @@ fn facts(section: &Section) -> Markup {
     }
 }
 
-/// The certificate's validity with today in it, in days.
+/// The certificate's validity and today on a time line, in days.
 fn time_line(certificate: &CertificateReport, now: u64) -> Markup {
     let (start, end) = certificate.validity;
     // A certificate may end before it begins.
     let (first, last) = (start.min(end).min(now), end.max(start).max(now));
-    // Today stands apart from the ends, so that its mark is seen.
+    // Keep today's mark away from the ends, so that it is visible.
     let at = |time: u64| 2.0 + 96.0 * share(time - first, last - first);
     let (from, to, today) = (at(start), at(end), at(now));
     let days = |seconds: u64| seconds / 86_400;

@@ -1,6 +1,6 @@
-//! Every rule as a row: what it asks for, what was found, and how that came out.
+//! Every rule as a row: its requirement, the finding, and the verdict.
 //!
-//! PURE. The judgement is [`crate::policy`]'s; here are its words.
+//! PURE. [`crate::policy`] decides; this file has the texts of the findings.
 
 use serde::Serialize;
 
@@ -9,19 +9,19 @@ use crate::cba::Version;
 use crate::policy::{Breach, CertificateSource, Decision, MAX_RSA_BITS, Policy, Requirement, Rule};
 use crate::text::{hex, printable};
 
-/// How a rule came out.
+/// The result of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// What it asks for was found.
+    /// The requirement is met.
     Holds,
-    /// It is allowed, and worth a word.
+    /// Allowed, but somebody should look at it.
     Warning,
-    /// What it asks for was not found, or is not reported, which is not proven.
+    /// The requirement is not met, or the value is not reported, which counts as not proven.
     Broken,
-    /// Nothing is asked; what was found is said all the same.
+    /// The policy has no requirement. The report shows the value.
     NotAsked,
-    /// The token is not allowed, so that no PIN was sent to it and no key was seen.
+    /// The policy does not allow the token, so it got no PIN, and no key is visible.
     NotSeen,
 }
 
@@ -42,17 +42,17 @@ impl Verdict {
 /// One rule.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Its name: the key of `[policy]`, where it has one; a word of `require` behind a dot.
+    /// Its name: the key of `[policy]`, if there is one; a word of `require` after a dot.
     pub rule: String,
-    /// What it wants, in one plain sentence.
+    /// Its meaning, in one sentence.
     pub means: &'static str,
-    /// What it asks for.
+    /// Its requirement.
     pub asks: String,
-    /// What was found.
+    /// The value.
     pub found: String,
-    /// How that came out.
+    /// The result.
     pub verdict: Verdict,
-    /// What is wrong, where anything is.
+    /// The problem, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -88,10 +88,10 @@ fn row(rule: Rule, decision: &Decision, evidence: &Evidence, measure: &Measure<'
     }
 }
 
-/// What a rule that is not configured asks for.
+/// The requirement of a rule that is not configured.
 pub(super) const NOTHING: &str = "any";
 
-/// `None` where the policy asks for nothing.
+/// `None` if the policy has no requirement.
 fn asks(rule: Rule, policy: &Policy) -> Option<String> {
     let versions = |versions: &Vec<Version>| versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
     match rule {
@@ -122,7 +122,7 @@ fn asks(rule: Rule, policy: &Policy) -> Option<String> {
     }
 }
 
-/// `None` where it was not seen.
+/// `None` if the value was not seen.
 fn found(rule: Rule, evidence: &Evidence, measure: &Measure<'_>) -> Option<String> {
     let reported = |value: Option<bool>| match value {
         Some(true) => "yes".to_owned(),

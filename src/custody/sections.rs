@@ -1,4 +1,4 @@
-//! The document's facts as titled lists, for those who show it to people.
+//! The document's facts as titled lists, for the text and the page.
 //!
 //! PURE.
 
@@ -11,7 +11,7 @@ pub(super) struct Section {
     pub(super) facts: Vec<(&'static str, String)>,
 }
 
-/// Token and certificate, which stand first.
+/// Token and certificate, which come first.
 pub(super) fn first(report: &Report) -> Vec<Section> {
     let mut all = vec![Section {
         title: "Token",
@@ -25,7 +25,7 @@ pub(super) fn first(report: &Report) -> Vec<Section> {
     all
 }
 
-/// The other ones, in a fixed order.
+/// The others, in a fixed order.
 pub(super) fn others(report: &Report) -> Vec<Section> {
     let mut all: Vec<Section> = Vec::new();
     all.extend(report.key.as_ref().map(|key| Section { title: "Private key", facts: key_facts(key) }));

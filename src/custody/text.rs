@@ -1,4 +1,4 @@
-//! The document for a terminal: a calm table, and no colours.
+//! The document for a terminal: a table without colours.
 //!
 //! PURE.
 
@@ -7,7 +7,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use super::Report;
 use super::sections::{Section, first, others};
 
-/// The document as text, without a newline at its end; `width` in columns, unlimited where `None`.
+/// The document as text, without a newline at its end. `width` in columns; `None` is unlimited.
 #[must_use]
 pub fn text(report: &Report, width: Option<u16>) -> String {
     let run = &report.run;
