@@ -1,6 +1,6 @@
-//! X.509 certificates: what the front needs to know of one, the two forms in the header, and PEM.
+//! X.509 certificates: the facts that the parent needs, the two forms in the header, and PEM.
 //!
-//! PURE. Whether a certificate is good enough is the policy's judgement, not this room's; chains are in [`chain`].
+//! PURE. The policy judges certificates, not this module; chains are in [`chain`].
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -28,7 +28,7 @@ pub use time::utc;
 use extensions::Extensions;
 use fields::Fields;
 
-/// The base64 behind `CACertificate`, of which two forms are in circulation.
+/// The form of the base64 after `CACertificate`. Both are in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HeaderEncoding {
     /// Base64 of the DER.
@@ -38,22 +38,22 @@ pub enum HeaderEncoding {
     Pem,
 }
 
-/// Deviations beyond this number are counted only.
+/// Further deviations are only counted.
 const MAX_DEVIATIONS: usize = 16;
 
 /// A certificate with an RSA key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     der: Vec<u8>,
-    /// The subject's name (RFC 4514), fit for a terminal.
+    /// The subject's name (RFC 4514), escaped for a terminal.
     pub subject: String,
-    /// The issuer's name (RFC 4514), fit for a terminal.
+    /// The issuer's name (RFC 4514), escaped for a terminal.
     pub issuer: String,
     /// The serial number in hexadecimal; negative ones begin with a minus sign.
     pub serial: String,
     /// Start of validity, seconds of Unix time; 0 for all times before 1970.
     pub not_before: u64,
-    /// End of validity, seconds of Unix time, itself still valid (RFC 5280 section 4.1.2.5); 0 for all times before 1970.
+    /// End of validity, seconds of Unix time, inclusive (RFC 5280 section 4.1.2.5); 0 for all times before 1970.
     pub not_after: u64,
     /// Start of validity as RFC 3339 in UTC.
     pub valid_from: String,
@@ -65,23 +65,23 @@ pub struct Certificate {
     pub modulus: Vec<u8>,
     /// The RSA public exponent, big-endian without leading zeros.
     pub exponent: Vec<u8>,
-    /// All of the subject alternative name, each with its kind, as `email:a@example.com`.
+    /// All entries of the subject alternative name, each with its kind, such as `email:a@example.com`.
     pub alternative_names: Vec<String>,
-    /// The key usage; `None` where the certificate has no such extension.
+    /// The key usage; `None` without this extension.
     pub key_usage: Option<KeyUsage>,
-    /// The extended key usages, in dots; `None` where the certificate has no such extension.
+    /// The extended key usages, as dotted numbers; `None` without this extension.
     pub extended_key_usage: Option<Vec<String>>,
-    /// Whether the basic constraints make it a CA.
+    /// Whether the basic constraints say that it is a CA.
     pub is_ca: bool,
-    /// Whether it is a YubiKey's attestation of a key, which shares that key's modulus and ID but logs nobody in.
+    /// Whether it is a YubiKey's attestation of a key. It has the key's modulus and ID, but cannot log in.
     pub is_attestation: bool,
     /// Whether it names a CRL or an OCSP responder.
     pub says_where_it_is_revoked: bool,
-    /// What is not as RFC 5280 wants it, and was read all the same, each as `its serial number is negative`.
+    /// Violations of RFC 5280 that did not prevent parsing, such as `its serial number is negative`.
     pub deviations: Vec<String>,
 }
 
-/// Why bytes are no certificate that can be used.
+/// The reason why bytes are not a usable certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
     /// Not X.509.
@@ -92,31 +92,31 @@ pub enum CertificateError {
     Field {
         /// The field's name.
         field: &'static str,
-        /// What is wrong.
+        /// The problem.
         reason: BerError,
     },
-    /// An extension that a rule reads is there twice.
+    /// An extension that a rule reads occurs twice.
     #[error("it has more than one {0} extension")]
     Twice(&'static str),
-    /// More than padding behind it.
+    /// Bytes other than padding follow it.
     #[error("{0} bytes of something else follow it")]
     Trailing(usize),
-    /// Another kind of key.
+    /// The key is not RSA.
     #[error("its key is not RSA")]
     NotRsa,
-    /// No PEM block of a certificate.
+    /// There is no PEM block of a certificate.
     #[error("no PEM certificate found")]
     NoPem,
-    /// Several where one is needed.
+    /// There are several where one is needed.
     #[error("{0} certificates found where one is needed")]
     Several(usize),
 }
 
 impl Certificate {
-    /// Parses DER or BER. Padding may follow: some tokens fill what they store with `00` or `ff`, and people add newlines.
+    /// Parses DER or BER. Padding may follow: some tokens fill certificates with `00` or `ff`, and people add newlines.
     ///
     /// # Errors
-    /// When it is no X.509 certificate (RFC 5280), a field that a rule reads is broken, or its key is not RSA.
+    /// When it is not an X.509 certificate (RFC 5280), a field that a rule reads is broken, or its key is not RSA.
     pub fn from_der(bytes: &[u8]) -> Result<Self, CertificateError> {
         let mut fields = Fields::read(unpadded(bytes)?)?;
         let (modulus, exponent) = fields.rsa_key()?;
@@ -155,7 +155,7 @@ impl Certificate {
         })
     }
 
-    /// Parses the one certificate of a PEM text; other text and other blocks around it are passed over.
+    /// Parses the only certificate of a PEM text. Other text and other blocks are ignored.
     ///
     /// # Errors
     /// When there is none, or more than one.
@@ -181,7 +181,7 @@ impl Certificate {
         format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
     }
 
-    /// The text behind `CACertificate ` in the header.
+    /// The text after `CACertificate ` in the header.
     #[must_use]
     pub fn header_value(&self, encoding: HeaderEncoding) -> String {
         match encoding {
@@ -215,13 +215,13 @@ impl Certificate {
         (self.not_before..=self.not_after).contains(&now)
     }
 
-    /// Its key usages by the standard's names (RFC 5280 section 4.2.1.3).
+    /// Its key usages, with the standard's names (RFC 5280 section 4.2.1.3).
     #[must_use]
     pub fn key_usage_names(&self) -> Option<Vec<&'static str>> {
         self.key_usage.map(KeyUsage::names)
     }
 
-    /// Its extended key usages by the names that policies use; others by their numbers.
+    /// Its extended key usages, with the names of policies; others as numbers.
     #[must_use]
     pub fn extended_key_usage_names(&self) -> Option<Vec<String>> {
         let name = |oid: &String| usage_name(oid).unwrap_or_else(|| oid.clone());
@@ -229,7 +229,7 @@ impl Certificate {
     }
 }
 
-/// Extended key usages that have a name here (RFC 5280 section 4.2.1.12).
+/// Extended key usages with a name (RFC 5280 section 4.2.1.12).
 pub const USAGES: [(&str, ObjectIdentifier); 4] = [
     ("clientAuth", rfc5280::ID_KP_CLIENT_AUTH),
     ("emailProtection", rfc5280::ID_KP_EMAIL_PROTECTION),
@@ -237,8 +237,8 @@ pub const USAGES: [(&str, ObjectIdentifier); 4] = [
     ("codeSigning", rfc5280::ID_KP_CODE_SIGNING),
 ];
 
-/// The name of an extended key usage given by name or number, as [`Certificate::extended_key_usage_names`] has it; `None` for
-/// anything else.
+/// The name of an extended key usage, given by name or number, as in [`Certificate::extended_key_usage_names`]; `None`
+/// for other text.
 #[must_use]
 pub fn usage_name(text: &str) -> Option<String> {
     let oid = || ObjectIdentifier::new(text).ok();
@@ -259,10 +259,10 @@ pub fn pem_certificates(text: &[u8]) -> Result<Vec<Vec<u8>>, CertificateError> {
     Ok(all.into_iter().map(|der| der.to_vec()).collect())
 }
 
-/// A certificate without the padding that may follow it.
+/// A certificate without its padding.
 ///
 /// # Errors
-/// When the bytes are not a certificate, or more bytes follow it.
+/// When the bytes are not a certificate, or other bytes follow it.
 pub fn unpadded(bytes: &[u8]) -> Result<&[u8], CertificateError> {
     let whole = fields::whole(bytes)?.whole;
     let rest = &bytes[whole.len()..];

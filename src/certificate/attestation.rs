@@ -1,7 +1,7 @@
-//! A YubiKey's attestation: a certificate by which the device itself says that it made a key and under which terms.
+//! A YubiKey's attestation: a certificate in which the device states that it made a key, and on which terms.
 //!
-//! PURE. The extensions are Yubico's (arc 1.3.6.1.4.1.41482.3), as its PIV attestation is documented; whether the
-//! certificate chains to Yubico's root is for [`super::chain`] to say.
+//! PURE. The extensions are Yubico's (arc 1.3.6.1.4.1.41482.3), as documented for PIV attestation. [`super::chain`] checks the chain to
+//! Yubico's root.
 
 use serde::Serialize;
 
@@ -11,27 +11,27 @@ use super::fields::Fields;
 /// The arc of Yubico's PIV attestation extensions, 1.3.6.1.4.1.41482.3, in DER without tag and length.
 const ARC: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0xc4, 0x0a, 0x03];
 
-/// What a device states of a key that it attests. What it does not state is `None`.
+/// The device's statements about an attested key. A missing statement is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Statement {
-    /// The device's firmware, as `5.4.3`.
+    /// The device's firmware, such as `5.4.3`.
     pub firmware: Option<String>,
     /// The device's serial number.
     pub serial: Option<String>,
-    /// When the PIN is wanted: `never`, `once` in a session, or `always`.
+    /// When the device asks for the PIN: `never`, `once` in a session, or `always`.
     pub pin_policy: Option<&'static str>,
-    /// When a touch is wanted: `never`, `always`, or `cached` for 15 seconds.
+    /// When the device asks for a touch: `never`, `always`, or `cached` for 15 seconds.
     pub touch_policy: Option<&'static str>,
-    /// Whether the device is of the FIPS series.
+    /// Whether the device belongs to the FIPS series.
     pub fips: bool,
 }
 
-/// Whether an extension is one of an attestation, by its object identifier in DER.
+/// Whether an extension belongs to an attestation, by its object identifier in DER.
 pub(super) fn is_attestation(oid: &[u8]) -> bool {
     oid.len() > ARC.len() && oid.starts_with(ARC)
 }
 
-/// What a certificate states as an attestation; `None` where it is none.
+/// The statements of an attestation; `None` for other certificates.
 #[must_use]
 pub fn statement(der: &[u8]) -> Option<Statement> {
     let fields = Fields::read(der).ok()?;

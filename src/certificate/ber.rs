@@ -1,9 +1,9 @@
-//! Reads BER (X.690), of which DER is the strict part.
+//! Reads BER (X.690). DER is its strict form.
 //!
-//! PURE. Certificates in use are not always DER: lengths have more bytes than they need, or are indefinite. This reader
-//! accepts both and says so, as OpenSSL does. It copies nothing, so a certificate's bytes stay as they are.
+//! PURE. Certificates in use are not always DER: lengths have more bytes than necessary, or are indefinite. This reader accepts both and
+//! reports it, as OpenSSL does. It copies nothing, so a certificate's bytes stay unchanged.
 
-/// How deep values of indefinite length may be nested.
+/// The maximum nesting of values with indefinite length.
 const MAX_DEPTH: usize = 16;
 
 pub(super) const BOOLEAN: u8 = 0x01;
@@ -27,30 +27,30 @@ pub(super) const fn constructed(number: u8) -> u8 {
     0xa0 | number
 }
 
-/// Why bytes are not the BER that is expected.
+/// The reason why bytes are not the expected BER.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BerError {
     /// The value is longer than the bytes that hold it.
     #[error("it ends too early")]
     Truncated,
-    /// A length of more than four bytes, or an indefinite one where none can be.
+    /// A length of more than four bytes, or an indefinite one where it is not allowed.
     #[error("a length is not valid")]
     Length,
-    /// Values of indefinite length inside each other, too deep.
+    /// Values of indefinite length are nested too deep.
     #[error("it is nested too deep")]
     Depth,
-    /// Another type than the one that is expected here.
+    /// Another type than the expected one.
     #[error("type {found:#04x} stands where {wanted:#04x} is expected")]
     Type {
-        /// The first byte of the tag that is there.
+        /// The first byte of the found tag.
         found: u8,
         /// The tag that is expected.
         wanted: u8,
     },
-    /// More than the standard has in this place.
+    /// More values than the standard allows here.
     #[error("more follows than the standard allows")]
     Trailing,
-    /// The right type with a value that it cannot have.
+    /// The right type with an invalid value.
     #[error("{0}")]
     Value(&'static str),
 }
@@ -58,17 +58,17 @@ pub enum BerError {
 /// One value with its tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Element<'a> {
-    /// The first byte of the tag, which tells all types apart that certificates use.
+    /// The first byte of the tag. It distinguishes all types that certificates use.
     pub(super) tag: u8,
     pub(super) content: &'a [u8],
     /// Tag, length and content.
     pub(super) whole: &'a [u8],
-    /// Whether the length is encoded as DER wants it. What is inside is not looked at.
+    /// Whether the length is encoded as in DER. Its content is not checked.
     pub(super) is_der: bool,
 }
 
 impl<'a> Element<'a> {
-    /// Reads one value from the beginning; what follows it is left alone.
+    /// Reads one value from the beginning, and ignores the rest.
     pub(super) fn first(bytes: &'a [u8]) -> Result<Self, BerError> {
         element(bytes, 0)
     }
@@ -82,7 +82,7 @@ impl<'a> Element<'a> {
         Reader(self.content)
     }
 
-    /// Whether this value and all values inside constructed ones have lengths as DER wants them.
+    /// Whether this value and all values inside constructed ones have DER lengths.
     pub(super) fn is_der_throughout(self, depth: usize) -> bool {
         const CONSTRUCTED: u8 = 0x20;
         if !self.is_der || self.tag & CONSTRUCTED == 0 || depth == 0 {
@@ -133,13 +133,13 @@ impl<'a> Reader<'a> {
         if self.0.first() == Some(&tag) { self.next().map(Some) } else { Ok(None) }
     }
 
-    /// Makes sure that nothing follows.
+    /// Checks that nothing follows.
     pub(super) fn finish(self) -> Result<(), BerError> {
         if self.0.is_empty() { Ok(()) } else { Err(BerError::Trailing) }
     }
 }
 
-/// Reads an unsigned number, without leading zeros; `true` where its first bit makes it negative by the standard.
+/// Reads an unsigned number, without leading zeros. `true` if its first bit makes it negative by the standard.
 pub(super) fn unsigned(element: Element<'_>) -> Result<(&[u8], bool), BerError> {
     let content = element.of(INTEGER)?.content;
     let is_negative = *content.first().ok_or(BerError::Value("a number without a value"))? & 0x80 != 0;
@@ -151,7 +151,7 @@ fn element(bytes: &[u8], depth: usize) -> Result<Element<'_>, BerError> {
     const CONSTRUCTED: u8 = 0x20;
     let tag = *bytes.first().ok_or(BerError::Truncated)?;
     let tag_length = if tag & 0x1f == 0x1f {
-        // The number follows in bytes whose first bit says that another one follows.
+        // A set first bit means that another byte follows.
         let more = bytes[1..].iter().take_while(|byte| **byte & 0x80 != 0).count();
         2 + more
     } else {

@@ -1,4 +1,4 @@
-//! Whether a certificate chains to trusted roots (RFC 5280 section 6).
+//! Checks whether a certificate chains to trusted roots (RFC 5280 section 6).
 //!
 //! PURE. Revocation is deliberately absent: it needs the network, and the service checks it.
 
@@ -10,14 +10,14 @@ use super::fields::Fields;
 use super::file_format::{self, FormatError};
 use super::{Certificate, CertificateError, time};
 
-/// The certificates of a `--roots` file: self-issued ones are trusted, others may stand between.
+/// The certificates of a `--roots` file: self-issued ones are trusted, others may be intermediates.
 #[derive(Debug)]
 pub struct Roots {
     anchors: Vec<Vec<u8>>,
     intermediates: Vec<CertificateDer<'static>>,
 }
 
-/// Why a file of roots cannot be used, or a certificate does not chain to it.
+/// The reason why a file of roots cannot be used, or a certificate does not chain to it.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
     /// The file holds no certificates.
@@ -26,24 +26,24 @@ pub enum ChainError {
     /// One of its certificates cannot be read.
     #[error("certificate {number} of the file cannot be used: {reason}")]
     Broken {
-        /// Which, from 1.
+        /// Its number, from 1.
         number: usize,
-        /// What is wrong.
+        /// The problem.
         reason: CertificateError,
     },
-    /// Nothing in it is a root.
+    /// It contains no root.
     #[error("none of the certificates is self-issued, so none is a root")]
     NoRoot,
-    /// No chain.
+    /// There is no chain.
     #[error("the certificate does not chain to the roots: {0:?}")]
     NoChain(webpki::Error),
 }
 
-/// Certificates above a leaf whose signatures are tried; a chain has a handful.
+/// The number of issuers of a leaf whose signatures are tried; a chain has only a few.
 const CONSIDERED: usize = 32;
 
 impl ChainError {
-    /// What helps, where the file of roots at this path is at fault.
+    /// The hints for a problem with the file of roots at this path.
     #[must_use]
     pub fn remedy(&self, path: &str) -> Option<String> {
         let path_in_shell = file_format::quoted(path);
@@ -61,7 +61,7 @@ impl ChainError {
 
 struct AnyUsage;
 
-/// The policy judges usages by itself, and either of two will do.
+/// The policy checks usages itself, and accepts either of two.
 impl ExtendedKeyUsageValidator for AnyUsage {
     fn validate(&self, _: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
         Ok(())
@@ -69,10 +69,10 @@ impl ExtendedKeyUsageValidator for AnyUsage {
 }
 
 impl Roots {
-    /// Reads a file of certificates in any form, and tells whether a private key is in it too.
+    /// Reads a certificate file in any form. Also returns whether it contains a private key.
     ///
     /// # Errors
-    /// When it holds no certificate, or no root.
+    /// When it contains no certificate, or no root.
     pub fn read(bytes: &[u8]) -> Result<(Self, bool), ChainError> {
         let mut roots = Self { anchors: Vec::new(), intermediates: Vec::new() };
         let file = file_format::read(bytes).map_err(ChainError::NoCertificates)?;
@@ -87,10 +87,10 @@ impl Roots {
         if roots.anchors.is_empty() { Err(ChainError::NoRoot) } else { Ok((roots, file.has_private_key)) }
     }
 
-    /// Checks that a leaf chains to the roots at a time in seconds of Unix time; `between` may stand between them, as DER.
+    /// Checks that a leaf chains to the roots at a time in seconds of Unix time. `between` are intermediates as DER.
     ///
     /// # Errors
-    /// [`ChainError::NoChain`] when it does not.
+    /// [`ChainError::NoChain`] if it does not.
     pub fn check(&self, leaf: &Certificate, between: &[&[u8]], now: u64) -> Result<(), ChainError> {
         if self.anchors.iter().any(|anchor| anchor == leaf.der()) {
             return Ok(());
@@ -102,10 +102,10 @@ impl Roots {
     }
 }
 
-/// A certificate that stands above another.
+/// An issuer of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority {
-    /// Its subject, fit for a terminal.
+    /// Its subject, escaped for a terminal.
     pub subject: String,
     /// End of validity as RFC 3339 in UTC.
     pub valid_until: String,
@@ -113,11 +113,11 @@ pub struct Authority {
     pub sha256: [u8; 32],
 }
 
-/// Those of `others` (DER) that stand above a leaf by their signatures, the nearest first. Whether any of them is to be
-/// trusted is another question.
+/// The certificates of `others` (DER) that issued a leaf, by their signatures, nearest first. This does not make them
+/// trusted.
 #[must_use]
 pub fn above(leaf: &Certificate, others: &[&[u8]], now: u64) -> Vec<Authority> {
-    // A leaf that has ended still has the issuer that it had.
+    // An expired leaf still has its issuer.
     let time = now.min(leaf.not_after).max(leaf.not_before);
     let others = candidates(leaf, others);
     let all: Vec<CertificateDer<'_>> = others.iter().map(|der| CertificateDer::from(*der)).collect();
@@ -128,7 +128,7 @@ pub fn above(leaf: &Certificate, others: &[&[u8]], now: u64) -> Vec<Authority> {
     found.into_iter().map(|(_, authority)| authority).collect()
 }
 
-/// Those that may stand above a leaf by their names, so that the signatures of others are not tried.
+/// The possible issuers of a leaf by their names, so that no other signatures are tried.
 fn candidates<'a>(leaf: &Certificate, others: &[&'a [u8]]) -> Vec<&'a [u8]> {
     let Ok(first) = Fields::read(leaf.der()) else { return Vec::new() };
     let others = others.iter().filter(|der| **der != leaf.der());
@@ -159,7 +159,7 @@ fn authority(der: &[u8]) -> Option<Authority> {
     })
 }
 
-/// How many certificates stand between a leaf and an anchor.
+/// The number of certificates between a leaf and an anchor.
 fn depth(
     leaf: &Certificate,
     anchors: &[&[u8]],
@@ -167,7 +167,7 @@ fn depth(
     now: u64,
 ) -> Result<usize, webpki::Error> {
     let anchors: Vec<CertificateDer<'_>> = anchors.iter().map(|der| (*der).into()).collect();
-    // One odd root in a bundle is no reason to distrust the others.
+    // One unusual root in a bundle must not make the others unusable.
     let anchors: Vec<TrustAnchor<'_>> =
         anchors.iter().filter_map(|root| webpki::anchor_from_trusted_cert(root).ok()).collect();
     let der: CertificateDer<'_> = leaf.der().into();

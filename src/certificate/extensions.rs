@@ -1,7 +1,7 @@
 //! The extensions that a rule or a report reads (RFC 5280 section 4.2).
 //!
-//! PURE. Key usage, extended key usage and basic constraints decide, so each must be whole and there once. The
-//! alternative names are read as far as they can be; all other extensions are passed over.
+//! PURE. Key usage, extended key usage and basic constraints decide, so each must be complete and occur once. Alternative names are read as
+//! far as possible. All other extensions are ignored.
 
 use super::ber::{BOOLEAN, BerError, INTEGER, Reader, SEQUENCE};
 use super::fields::{Fields, bits, in_field};
@@ -15,7 +15,7 @@ const CRL_DISTRIBUTION_POINTS: &[u8] = &[0x55, 0x1d, 31];
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 37];
 const AUTHORITY_INFORMATION: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x01];
 
-/// What the extensions say.
+/// The content of the extensions.
 #[derive(Debug, Default)]
 pub(super) struct Extensions {
     pub(super) alternative_names: AlternativeNames,
@@ -39,7 +39,7 @@ impl Extensions {
         let revocation = [CRL_DISTRIBUTION_POINTS, AUTHORITY_INFORMATION];
         read.says_where_it_is_revoked = fields.extensions.iter().any(|one| revocation.contains(&one.oid));
         for value in fields.values(ALTERNATIVE_NAME) {
-            // The deviations name it already where it is no octet string.
+            // The deviations already name it if it is not an octet string.
             value.into_iter().for_each(|value| read.alternative_names.add(value));
         }
         match read.alternative_names.unreadable {
@@ -51,7 +51,7 @@ impl Extensions {
     }
 }
 
-/// The value of an extension that decides something: whole, and there once at most.
+/// The value of an extension that decides: complete, and at most once.
 fn one<T>(
     fields: &Fields<'_>,
     oid: &[u8],
@@ -66,7 +66,8 @@ fn one<T>(
     value.and_then(read).map(Some).map_err(in_field(name))
 }
 
-/// `SEQUENCE { cA BOOLEAN DEFAULT FALSE, pathLenConstraint INTEGER OPTIONAL }`; every value but 0 is true, as in BER.
+/// `SEQUENCE { cA BOOLEAN DEFAULT FALSE, pathLenConstraint INTEGER OPTIONAL }`. Every value except 0 is true, as in
+/// BER.
 fn is_ca(value: &[u8]) -> Result<bool, BerError> {
     let mut outer = Reader::new(value);
     let mut parts = outer.expect(SEQUENCE)?.reader();
@@ -103,7 +104,7 @@ impl KeyUsage {
         let (unused, bytes) = bits(outer.next()?)?;
         outer.finish()?;
         let mut bytes = bytes.to_vec();
-        // Bits that a bit string declares unused have no meaning, set or not.
+        // Bits that a bit string declares unused have no meaning.
         bytes.last_mut().into_iter().for_each(|last| *last &= 0xff << unused);
         bytes.resize(2, 0);
         Ok(Self(u16::from_be_bytes([bytes[0], bytes[1]])))

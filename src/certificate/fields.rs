@@ -1,7 +1,7 @@
-//! The fields of an X.509 certificate (RFC 5280 section 4.1), as far as anything here reads them.
+//! The fields of an X.509 certificate (RFC 5280 section 4.1) that this program reads.
 //!
-//! PURE. A field that a rule reads must be whole. What no rule reads may be odd: it is passed over, and named among the
-//! deviations. The certificate's bytes are never written anew.
+//! PURE. A field that a rule reads must be complete. Other fields may be unusual: they are ignored, and named among the deviations. The
+//! certificate's bytes are never re-encoded.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ use crate::text::hex;
 /// Deeper than any certificate in use.
 const MAX_DEPTH: usize = 24;
 
-/// What a certificate says, in its own bytes.
+/// The fields of a certificate, as its own bytes.
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
     /// The certificate from its first byte to its last.
@@ -30,7 +30,7 @@ pub(super) struct Fields<'a> {
     /// The `SubjectPublicKeyInfo`.
     key: Element<'a>,
     pub(super) extensions: Vec<Extension<'a>>,
-    /// What is not as RFC 5280 wants it, and was read all the same.
+    /// Violations of RFC 5280 that did not prevent parsing.
     pub(super) deviations: Vec<String>,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Fields<'a> {
 pub(super) struct Extension<'a> {
     /// The object identifier, in DER without tag and length.
     pub(super) oid: &'a [u8],
-    /// What the octet string holds; the error where it is none.
+    /// The content of the octet string, or the error if it is not one.
     pub(super) value: Result<&'a [u8], BerError>,
 }
 
@@ -78,7 +78,7 @@ impl<'a> Fields<'a> {
         Ok(Self { whole, serial, issuer, subject, not_before, not_after, key, extensions, deviations })
     }
 
-    /// Modulus and exponent of the key, big-endian without leading zeros; what is odd about it joins the deviations.
+    /// Modulus and exponent of the key, big-endian without leading zeros. Unusual forms are added to the deviations.
     pub(super) fn rsa_key(&mut self) -> Result<(&'a [u8], &'a [u8]), CertificateError> {
         rsa_key(self.key, &mut self.deviations)
     }
@@ -89,7 +89,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The certificate at the beginning of `bytes`: three parts in a sequence, of which the last is the signature.
+/// The certificate at the beginning of `bytes`: three parts in a sequence, the last one is the signature.
 pub(super) fn whole(bytes: &[u8]) -> Result<Element<'_>, CertificateError> {
     let check = || {
         let whole = Element::first(bytes)?.of(SEQUENCE)?;
@@ -121,7 +121,7 @@ fn version(body: &mut Reader<'_>, deviations: &mut Vec<String>) -> Result<(), Be
     Ok(())
 }
 
-/// The number as OpenSSL writes it, in small letters.
+/// The number in OpenSSL's form, with small letters.
 fn serial_text(serial: Element<'_>, deviations: &mut Vec<String>) -> Result<String, BerError> {
     let (digits, is_negative) = ber::unsigned(serial)?;
     if is_negative {
@@ -227,7 +227,7 @@ fn shown(oid: &[u8]) -> String {
     oid_text(oid).unwrap_or_else(|| hex(oid))
 }
 
-/// Whether an extension is one of X.509 or of PKIX, so that software that checks chains knows it.
+/// Whether an extension belongs to X.509 or PKIX, so that chain checkers know it.
 fn is_standard(oid: &[u8]) -> bool {
     const CERTIFICATE_EXTENSIONS: &[u8] = &[0x55, 0x1d];
     const PKIX_EXTENSIONS: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01];

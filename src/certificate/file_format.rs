@@ -1,4 +1,4 @@
-//! What a file that somebody calls a certificate is: certificates in one of their forms, or something else, by its name.
+//! The content of a certificate file: certificates in one of their forms, or the name of another format.
 //!
 //! PURE.
 
@@ -12,20 +12,20 @@ pub use error::{FormatError, quoted};
 
 use binary::pkcs7;
 
-/// The certificates of a file, and what else was seen in it.
+/// The certificates of a file, and other observations.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct CertificateFile {
     /// The form of the certificates.
     pub form: Form,
-    /// Each certificate as DER (or BER, as it was written), in the file's order.
+    /// Each certificate as DER (or BER, as written), in the file's order.
     pub certificates: Vec<Vec<u8>>,
-    /// How the text differs from PEM as OpenSSL writes it.
+    /// Differences from OpenSSL's PEM.
     pub oddities: Vec<Oddity>,
     /// Whether a private key is in the file too.
     pub has_private_key: bool,
 }
 
-/// How certificates stand in a file.
+/// The form of the certificates in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
     /// PEM (RFC 7468).
@@ -33,42 +33,42 @@ pub enum Form {
     Pem,
     /// One certificate as DER.
     Der,
-    /// PKCS#7 (`.p7b`) under PEM lines.
+    /// PKCS#7 (`.p7b`) with PEM lines.
     Pkcs7Pem,
     /// PKCS#7 (`.p7b`) in binary form.
     Pkcs7Der,
-    /// One certificate as base64 without the lines around it.
+    /// One certificate as base64 without PEM lines.
     Base64,
-    /// PKCS#7 as base64 without the lines around it.
+    /// PKCS#7 as base64 without PEM lines.
     Pkcs7Base64,
 }
 
-/// How a text differs from PEM as OpenSSL writes it.
+/// A difference from OpenSSL's PEM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Oddity {
     /// A byte order mark at its beginning.
     ByteOrderMark,
-    /// UTF-16, as PowerShell and Notepad write it; by the name that iconv takes.
+    /// UTF-16, as written by PowerShell and Notepad; with iconv's name.
     Utf16(&'static str),
     /// Text around the blocks, such as "Bag Attributes".
     OtherText,
-    /// `TRUSTED CERTIFICATE`: a certificate with OpenSSL's own notes behind it.
+    /// `TRUSTED CERTIFICATE`: a certificate followed by OpenSSL's trust settings.
     Trusted,
     /// `X509 CERTIFICATE`, an old label.
     OldLabel,
     /// Line breaks are missing or written as `\n`, or lines are indented.
     NoLines,
-    /// The whole PEM file is written in base64 once more.
+    /// The base64 of a whole PEM file.
     Encoded,
 }
 
-/// What is said of a file of certificates that holds a private key too.
+/// The warning about a certificate file with a private key.
 pub const HOLDS_A_PRIVATE_KEY: &str = "holds a private key; do not give this file to anybody";
 
 /// Reads a file's bytes.
 ///
 /// # Errors
-/// What the file is, where it holds no certificate that can be read.
+/// The name of the format, if the file contains no readable certificate.
 pub fn read(bytes: &[u8]) -> Result<CertificateFile, FormatError> {
     let (text, mut oddities) = decoded(bytes);
     let has_private_key = text.contains("PRIVATE KEY-----") || text.contains("PRIVATE KEY ----");
@@ -95,14 +95,14 @@ pub fn read(bytes: &[u8]) -> Result<CertificateFile, FormatError> {
     Ok(file)
 }
 
-/// The text that bytes are, and what is odd about its encoding.
+/// The text of the bytes, and the peculiarities of its encoding.
 fn decoded(bytes: &[u8]) -> (String, Vec<Oddity>) {
     let wide = |bytes: &[u8], read: fn([u8; 2]) -> u16, name| {
         let units: Vec<u16> = bytes.chunks_exact(2).map(|pair| read([pair[0], pair[1]])).collect();
         (String::from_utf16_lossy(&units), vec![Oddity::Utf16(name)])
     };
     match bytes {
-        // With the mark, which the name UTF-16 alone wants.
+        // With the byte order mark, which iconv's name UTF-16 expects.
         [0xff, 0xfe, rest @ ..] => wide(rest, u16::from_le_bytes, "UTF-16"),
         [0xfe, 0xff, rest @ ..] => wide(rest, u16::from_be_bytes, "UTF-16"),
         [0x09..=0x7f, 0, 0x09..=0x7f, 0, ..] => wide(bytes, u16::from_le_bytes, "UTF-16LE"),
@@ -144,14 +144,14 @@ fn from_blocks(blocks: Vec<Block<'_>>, has_private_key: bool) -> Result<Certific
             }
         };
         let content = content.map_err(|reason| FormatError::Block { label: label.to_owned(), reason })?;
-        // Windows writes PKCS#7 under the label of a certificate, too.
+        // Windows also writes PKCS#7 with the label of a certificate.
         if let Some(found) = pkcs7(&content) {
             file.form = Form::Pkcs7Pem;
             has_empty_pkcs7 |= found.is_empty();
             file.certificates.extend(found);
             continue;
         }
-        // In a trusted certificate OpenSSL's own notes follow.
+        // In a trusted certificate, OpenSSL's trust settings follow.
         let certificate = match oddity {
             Some(Oddity::Trusted) => fields::whole(&content).map(|certificate| certificate.whole),
             _ => unpadded(&content),
@@ -175,7 +175,7 @@ fn from_blocks(blocks: Vec<Block<'_>>, has_private_key: bool) -> Result<Certific
     })
 }
 
-/// Binary forms, and base64 without the lines around it.
+/// Binary forms, and base64 without PEM lines.
 fn without_pem(bytes: &[u8], text: &str, has_private_key: bool) -> Result<CertificateFile, FormatError> {
     let one = |form, certificates| CertificateFile { form, certificates, ..CertificateFile::default() };
     if let Some(decoded) = pem::base64(text) {
@@ -183,7 +183,7 @@ fn without_pem(bytes: &[u8], text: &str, has_private_key: bool) -> Result<Certif
         match inner {
             Ok(CertificateFile { form: Form::Der, certificates, .. }) => return Ok(one(Form::Base64, certificates)),
             Ok(CertificateFile { certificates, .. }) => return Ok(one(Form::Pkcs7Base64, certificates)),
-            // The base64 of a whole PEM file, as secrets of Kubernetes and of CI systems hold it.
+            // The base64 of a whole PEM file, as in secrets of Kubernetes and CI systems.
             Err(_) if decoded.starts_with(b"-----BEGIN ") => {
                 let mut file = read(&decoded)?;
                 file.oddities.push(Oddity::Encoded);

@@ -1,35 +1,35 @@
-//! Which certificate of a file is meant: the one that is not a certification authority's.
+//! Selects the certificate that is meant in a file: the one that is not a CA's.
 //!
-//! PURE. Files of certificates often hold the chain, in either order.
+//! PURE. Certificate files often contain the chain, in either order.
 
 use super::{Certificate, CertificateError};
 
-/// The certificate that is meant.
+/// The selected certificate.
 #[derive(Debug)]
 pub struct Leaf {
     /// The certificate.
     pub certificate: Certificate,
-    /// Its place in the file, from 1.
+    /// Its position in the file, from 1.
     pub number: usize,
 }
 
-/// Why no one certificate is meant.
+/// The reason why no single certificate is selected.
 #[derive(Debug, thiserror::Error)]
 pub enum LeafError {
-    /// A certificate that cannot be used, where no other one fits.
+    /// A certificate that cannot be used, and no other one fits.
     #[error("{}{reason}", place(*.number, *.of))]
     Broken {
-        /// Its place in the file, from 1.
+        /// Its position in the file, from 1.
         number: usize,
-        /// How many certificates the file holds.
+        /// The number of certificates in the file.
         of: usize,
-        /// What is wrong.
+        /// The problem.
         reason: CertificateError,
     },
-    /// Several that are not a CA's.
+    /// Several certificates that are not a CA's.
     #[error("it holds {0} certificates that are not a CA's; one is needed")]
     Several(usize),
-    /// None at all.
+    /// No certificate.
     #[error("it holds no certificate")]
     NoCertificate,
 }
@@ -42,7 +42,7 @@ fn place(number: usize, of: usize) -> String {
     }
 }
 
-/// Finds it among a file's certificates.
+/// Selects it among a file's certificates.
 ///
 /// # Errors
 /// When there is none, or more than one.

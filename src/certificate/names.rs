@@ -1,6 +1,6 @@
 //! Names in certificates: distinguished names, alternative names, and the strings and object identifiers in them.
 //!
-//! PURE. What a rule reads must be whole; an attribute or an entry that cannot be read is left out or shown as bytes.
+//! PURE. A value that a rule reads must be complete. An unreadable attribute or entry is left out or shown as bytes.
 
 use const_oid::ObjectIdentifier;
 use const_oid::db::DB;
@@ -22,7 +22,7 @@ const BMP_STRING: u8 = 0x1e;
 /// A distinguished name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Name {
-    /// As RFC 4514 writes it, fit for a terminal.
+    /// In the form of RFC 4514, escaped for a terminal.
     pub(super) text: String,
     /// Its e-mail addresses, in every string type.
     pub(super) emails: Vec<String>,
@@ -56,16 +56,16 @@ impl Name {
 /// The entries of a subject alternative name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct AlternativeNames {
-    /// Each with its kind, in the words of OpenSSL, fit for a terminal.
+    /// Each with its kind, in OpenSSL's words, escaped for a terminal.
     pub(super) names: Vec<String>,
     /// The e-mail addresses among them.
     pub(super) emails: Vec<String>,
-    /// How many entries cannot be read.
+    /// The number of unreadable entries.
     pub(super) unreadable: usize,
 }
 
 impl AlternativeNames {
-    /// Reads the extension's value and adds its entries.
+    /// Reads the value of the extension and adds its entries.
     pub(super) fn add(&mut self, value: &[u8]) {
         let entries = Element::first(value).and_then(|all| all.of(SEQUENCE));
         let Ok(mut entries) = entries.map(Element::reader) else {
@@ -101,7 +101,7 @@ fn entry_text(entry: Element<'_>) -> Option<(&'static str, String)> {
     let ascii = || entry.content.is_ascii().then(|| String::from_utf8_lossy(entry.content).into_owned());
     Some(match entry.tag {
         0xa0 => ("otherName", other_name(entry)?),
-        // An address without `@` names nobody.
+        // An address without `@` is invalid.
         0x81 => (EMAIL, ascii().filter(|text| email(text).is_some())?),
         0x82 => ("DNS", ascii()?),
         X400 => ("X400Name", String::new()),
@@ -116,13 +116,13 @@ fn entry_text(entry: Element<'_>) -> Option<(&'static str, String)> {
             },
         ),
         0x88 => ("RID", oid_text(entry.content)?),
-        // One of the kinds above in a form that it cannot have.
+        // One of the kinds above in an invalid form.
         0x80..=0x88 | 0xa0..=0xa8 => return None,
         _ => ("unknown", hex(entry.whole)),
     })
 }
 
-/// Another kind of name, such as Microsoft's user principal name: its type and its text, or its bytes where it is no text.
+/// Another kind of name, such as Microsoft's user principal name: its type and its text, or its bytes.
 fn other_name(entry: Element<'_>) -> Option<String> {
     let mut parts = entry.reader();
     let kind = oid_text(parts.expect(OBJECT_IDENTIFIER).ok()?.content)?;
@@ -130,14 +130,14 @@ fn other_name(entry: Element<'_>) -> Option<String> {
     Some(format!("{kind}:{}", string(value).unwrap_or_else(|| hex(value.content))))
 }
 
-/// An e-mail address; `None` for a text that is none.
+/// An e-mail address; `None` for other text.
 fn email(text: &str) -> Option<String> {
     let (user, domain) = text.rsplit_once('@')?;
     let is_whole = !user.is_empty() && !domain.is_empty() && !text.contains(char::is_whitespace);
     is_whole.then(|| printable(text))
 }
 
-/// The text of a string of any type; `None` where it is no string or its bytes do not fit its type.
+/// The text of a string of any type; `None` for other values, or bytes that do not fit the type.
 fn string(value: Element<'_>) -> Option<String> {
     let content = value.content;
     match value.tag {
@@ -145,7 +145,7 @@ fn string(value: Element<'_>) -> Option<String> {
         NUMERIC_STRING | PRINTABLE_STRING | IA5_STRING | VISIBLE_STRING => {
             content.is_ascii().then(|| String::from_utf8_lossy(content).into_owned())
         }
-        // In practice this type holds Latin-1; the standard says T.61.
+        // In practice this type contains Latin-1; the standard says T.61.
         T61_STRING => Some(content.iter().map(|byte| char::from(*byte)).collect()),
         BMP_STRING => {
             let pairs = content.chunks(2).map(|pair| Some(u16::from_be_bytes(pair.try_into().ok()?)));
@@ -158,7 +158,7 @@ fn string(value: Element<'_>) -> Option<String> {
     }
 }
 
-/// An attribute as RFC 4514 writes it: with a name where it has one here, else in numbers and bytes.
+/// An attribute in the form of RFC 4514: with its name if known here, else as numbers and bytes.
 fn attribute_text(kind: &[u8], value: Element<'_>) -> String {
     let known = ObjectIdentifier::from_bytes(kind).ok();
     let name = known.and_then(|oid| DB.find_names_for_oid(oid).min_by_key(|name| name.len()));
@@ -187,7 +187,7 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// An object identifier in dots; its arcs may be larger than any number here, and are then shown as bytes.
+/// An object identifier as dotted numbers; as bytes if a number is too large.
 pub(super) fn oid_text(content: &[u8]) -> Option<String> {
     if content.is_empty() || content.last()? & 0x80 != 0 {
         return None;
@@ -205,7 +205,7 @@ pub(super) fn oid_text(content: &[u8]) -> Option<String> {
     Some(arcs.map(|arc| arc.to_string()).collect::<Vec<_>>().join("."))
 }
 
-/// The object identifiers of a `SEQUENCE OF OBJECT IDENTIFIER`, in dots.
+/// The object identifiers of a `SEQUENCE OF OBJECT IDENTIFIER`, as dotted numbers.
 pub(super) fn oids(value: &[u8]) -> Result<Vec<String>, BerError> {
     let mut outer = Reader::new(value);
     let mut all = outer.expect(SEQUENCE)?.reader();

@@ -1,6 +1,6 @@
-//! PEM as it is found in files: with other text around it, without line breaks, with headers, under any label.
+//! PEM as found in files: with other text around it, without line breaks, with headers, with any label.
 //!
-//! PURE. The header of a login request is read strictly; see [`super::Certificate::from_pem`].
+//! PURE. The header of a login request is parsed strictly; see [`super::Certificate::from_pem`].
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -19,25 +19,25 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub(super) struct Block<'a> {
     /// The words after `BEGIN`.
     pub(super) label: &'a str,
-    /// The bytes, or why there are none.
+    /// The bytes, or the reason why they cannot be read.
     pub(super) content: Result<Vec<u8>, BlockError>,
 }
 
-/// Why a block holds no bytes.
+/// The reason why a block cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
     /// The file ends before the block does.
     #[error("its END line is missing")]
     NoEnd,
-    /// Another label at the end than at the beginning.
+    /// The label at the end differs from the one at the beginning.
     #[error("its END line has another label")]
     OtherEnd,
-    /// Something else than base64 between the two lines.
+    /// The text between the two lines is not base64.
     #[error("what stands between BEGIN and END is not base64")]
     Base64,
 }
 
-/// The blocks of a text, and whether other text stands around them.
+/// The blocks of a text, and whether there is other text around them.
 pub(super) fn blocks(text: &str) -> (Vec<Block<'_>>, bool) {
     let (mut found, mut has_other_text) = (Vec::new(), false);
     let mut rest = text;
@@ -60,13 +60,13 @@ pub(super) fn blocks(text: &str) -> (Vec<Block<'_>>, bool) {
     (found, has_other_text)
 }
 
-/// Base64 with white space anywhere in it; `None` where it is none.
+/// Decodes base64 with white space anywhere in it; `None` for other text.
 pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
     let squeezed: String = text.split_whitespace().collect();
     BASE64.decode(squeezed).ok().filter(|bytes| !bytes.is_empty())
 }
 
-/// What stands before a block, its label, and what follows the label.
+/// The text before a block, its label, and the text after the label.
 fn begin(text: &str) -> Option<(&str, &str, &str)> {
     const BEGIN: &str = "-----BEGIN ";
     const LONGEST_LABEL: usize = 64;
@@ -84,7 +84,7 @@ fn begin(text: &str) -> Option<(&str, &str, &str)> {
 }
 
 fn decode(body: &str) -> Result<Vec<u8>, BlockError> {
-    // Where a variable or a JSON string was copied, line breaks are two characters each.
+    // In text copied from a variable or a JSON string, a line break is two characters.
     let body = body.replace("\\r", "").replace("\\n", "\n");
     let is_header = |line: &&str| line.contains(':');
     let lines: String = body.lines().filter(|line| !is_header(line)).collect::<Vec<_>>().join("\n");

@@ -1,18 +1,18 @@
-//! Times of certificates: UTCTime and GeneralizedTime (X.680), in the forms that certificates in use have.
+//! Times in certificates: UTCTime and GeneralizedTime (X.680), in the forms that certificates use.
 //!
-//! PURE. RFC 5280 allows one form each. Others are unambiguous too and are read: without seconds, with a fraction, with an
-//! offset from UTC. A time without a zone is not, and is refused.
+//! PURE. RFC 5280 allows one form of each. Other unambiguous forms are accepted too: without seconds, with a fraction, with an offset from
+//! UTC. A time without a zone is ambiguous, and is refused.
 
 use super::ber::{BerError, Element, GENERALIZED_TIME, UTC_TIME};
 
 const DAY: i64 = 86_400;
 
-/// A time as a certificate has it.
+/// A time in a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Time {
     /// Seconds of Unix time; negative before 1970. A fraction is cut off.
     pub(super) seconds: i64,
-    /// Whether it has the one form that RFC 5280 allows for its year (section 4.1.2.5).
+    /// Whether it has the only form that RFC 5280 allows for its year (section 4.1.2.5).
     pub(super) is_plain: bool,
 }
 
@@ -33,7 +33,7 @@ pub fn utc(seconds: u64) -> String {
     i64::try_from(seconds).map_or_else(|_| format!("{seconds} s after 1970"), text)
 }
 
-/// The same for times that may lie before 1970.
+/// The same for times before 1970.
 pub(super) fn text(seconds: i64) -> String {
     let (days, second) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
     let Some((year, month, day)) = civil(days) else { return format!("{seconds} s after 1970") };
@@ -96,13 +96,13 @@ fn days_in(year: i64, month: i64) -> Option<i64> {
     }
 }
 
-/// Days from the beginning of the year 0 to that of a year.
+/// Days from the beginning of the year 0 to the beginning of a year.
 fn days_before(year: i64) -> i64 {
     let past = year - 1;
     year * 365 + past.div_euclid(4) - past.div_euclid(100) + past.div_euclid(400) + 1
 }
 
-/// Days of Unix time, by the Gregorian calendar; `None` where there is no such day.
+/// Days of Unix time in the Gregorian calendar; `None` for an invalid date.
 fn days_from_civil(year: i64, month: i64, day: i64) -> Option<i64> {
     if !(1..=days_in(year, month)?).contains(&day) {
         return None;
@@ -111,7 +111,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> Option<i64> {
     Some(days_before(year) - days_before(1970) + months + day - 1)
 }
 
-/// Year, month and day; `None` beyond the year 9999.
+/// Year, month and day; `None` after the year 9999.
 fn civil(days: i64) -> Option<(i64, i64, i64)> {
     let days = days.checked_add(days_before(1970))?;
     let guess = days.div_euclid(366);

@@ -1,4 +1,4 @@
-//! Binary files: certificates in DER, PKCS#7, and what else is told by its first bytes.
+//! Binary files: certificates in DER, PKCS#7, and other formats with known first bytes.
 //!
 //! PURE.
 
@@ -17,7 +17,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<CertificateFile, FormatError> {
     match unpadded(bytes) {
         Ok(certificate) => return one(Form::Der, vec![certificate.to_vec()]),
         Err(CertificateError::NotX509(_)) => {}
-        // A private key may follow as PEM, which is said apart.
+        // A private key may follow as PEM, which is reported separately.
         Err(CertificateError::Trailing(_)) if String::from_utf8_lossy(bytes).contains("PRIVATE KEY-----") => {
             let certificate = fields::whole(bytes).map_err(in_words)?.whole;
             return one(Form::Der, vec![certificate.to_vec()]);
@@ -32,7 +32,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<CertificateFile, FormatError> {
     Err(by_first_bytes(bytes).or_else(|| other_binary(bytes)).unwrap_or(FormatError::Unknown))
 }
 
-/// Formats that begin with bytes of their own.
+/// Formats with characteristic first bytes.
 pub(super) fn by_first_bytes(bytes: &[u8]) -> Option<FormatError> {
     match bytes {
         [0xfe, 0xed, 0xfe, 0xed, ..] => Some(FormatError::JavaKeystore("JKS")),
@@ -67,13 +67,13 @@ fn other_binary(bytes: &[u8]) -> Option<FormatError> {
     }
 }
 
-/// A signing request (RFC 2986) or a list of revoked certificates (RFC 5280 section 5.1). Both have the outer form of a
-/// certificate, and version 1 of a certificate begins as they do.
+/// A signing request (RFC 2986) or a certificate revocation list (RFC 5280 section 5.1). Both look like a certificate
+/// from outside, and a certificate of version 1 begins like them.
 fn request_or_list(bytes: &[u8]) -> Option<FormatError> {
     let mut body = fields::whole(bytes).ok()?.reader().next().ok()?.reader();
     let number = body.optional(INTEGER).ok()?.map(|number| number.content);
     let second = body.expect(SEQUENCE).ok()?.reader();
-    // A name holds sets; an algorithm begins with an object identifier.
+    // A name contains sets; an algorithm begins with an object identifier.
     let is_name = second.is_finished() || second.first_tag() == Some(SET);
     if number == Some(&[0]) && is_name {
         return Some(FormatError::Request);
@@ -82,7 +82,7 @@ fn request_or_list(bytes: &[u8]) -> Option<FormatError> {
     matches!(body.first_tag(), Some(UTC_TIME | GENERALIZED_TIME)).then_some(FormatError::RevocationList)
 }
 
-/// The certificates of a `SignedData` (RFC 5652 section 5.1), in which nothing needs to be signed; `None` for anything else.
+/// The certificates of a `SignedData` (RFC 5652 section 5.1), with or without signatures; `None` for other structures.
 pub(super) fn pkcs7(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     // 1.2.840.113549.1.7.2
     const SIGNED_DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02];
@@ -99,7 +99,7 @@ pub(super) fn pkcs7(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     Some(Vec::new())
 }
 
-/// Certificates of X.509 among `CertificateChoices`; other kinds have tags of their own.
+/// The X.509 certificates among `CertificateChoices`; other kinds have other tags.
 fn certificates(mut all: Reader<'_>) -> Option<Vec<Vec<u8>>> {
     let mut found = Vec::new();
     while !all.is_finished() {

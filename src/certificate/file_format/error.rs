@@ -1,40 +1,40 @@
-//! What files are that hold no certificate, and what helps.
+//! Names of files without certificates, and hints for them.
 //!
 //! PURE.
 
 use crate::certificate::pem::BlockError;
 
-/// Why a file holds no certificate that can be read.
+/// The reason why a file contains no readable certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
-    /// No bytes, or white space alone.
+    /// Empty, or only white space.
     #[error("an empty file")]
     Empty,
     /// PKCS#12.
     #[error("a PKCS#12 file (.p12, .pfx), which holds a private key")]
     Pkcs12,
-    /// A keystore of Java's.
+    /// A Java keystore.
     #[error("a Java keystore ({0}), which holds a private key")]
     JavaKeystore(&'static str),
-    /// A private key, and no certificate.
+    /// A private key without a certificate.
     #[error("a private key and no certificate")]
     PrivateKey,
     /// A signing request.
     #[error("a certificate signing request and no certificate")]
     Request,
-    /// A list of revoked certificates.
+    /// A certificate revocation list.
     #[error("a list of revoked certificates (CRL) and no certificate")]
     RevocationList,
-    /// A public key, of SSH or by itself.
+    /// A public key, also of SSH.
     #[error("a public key and no certificate")]
     PublicKey,
-    /// Something of PGP's.
+    /// A PGP file.
     #[error("a PGP file; a certificate of X.509 is needed")]
     Pgp,
-    /// A packed directory.
+    /// A ZIP archive.
     #[error("a ZIP archive")]
     Zip,
-    /// A page of a web site, often an error.
+    /// A web page, often an error message.
     #[error("a web page (HTML)")]
     Html,
     /// A PEM block that cannot be read.
@@ -42,10 +42,10 @@ pub enum FormatError {
     Block {
         /// Its label.
         label: String,
-        /// What is wrong.
+        /// The problem.
         reason: BlockError,
     },
-    /// PEM blocks, and none of a certificate.
+    /// PEM blocks without a certificate.
     #[error("a PEM file without a certificate; it holds: {0}")]
     OtherBlocks(String),
     /// PKCS#7 without certificates.
@@ -54,19 +54,19 @@ pub enum FormatError {
     /// A certificate that cannot be read.
     #[error("a certificate that cannot be read: {0}")]
     Certificate(String),
-    /// Something else.
+    /// An unknown format.
     #[error("not a certificate in a form that is known here")]
     Unknown,
 }
 
 impl FormatError {
-    /// Whether the file holds a private key.
+    /// Whether the file contains a private key.
     #[must_use]
     pub fn has_private_key(&self) -> bool {
         matches!(self, Self::Pkcs12 | Self::JavaKeystore(_) | Self::PrivateKey)
     }
 
-    /// What helps, for a file of this name.
+    /// The hints for a file with this name.
     #[must_use]
     pub fn remedy(&self, path: &str) -> String {
         let path = quoted(path);
@@ -95,7 +95,7 @@ impl FormatError {
     }
 }
 
-/// A path as a shell takes it.
+/// A path quoted for a shell.
 #[must_use]
 pub fn quoted(path: &str) -> String {
     format!("'{}'", path.replace('\'', "'\\''"))
