@@ -1,7 +1,7 @@
 //! Anaplan's certificate-based authentication: the message, the payload, the request, and their check.
 //!
-//! PURE: no token, file, clock or random source; time and randomness are arguments. Words: the *message* is the 100 bytes
-//! that are signed, the *payload* the JSON body, the *request* the HTTP request that carries it.
+//! PURE: no token, file, clock or random source; time and randomness are arguments. Terms: the *message* is the 100 bytes that are signed,
+//! the *payload* is the JSON body, and the *request* is the HTTP request that carries it.
 
 pub mod auth_url;
 pub mod login_page;

@@ -1,7 +1,7 @@
-//! The authentication service's base URL.
+//! The base URL of the authentication service.
 //!
-//! PURE. The result goes into curl configurations and shell strings, so only plain URLs pass: https, or http to a
-//! loopback address; no user, query or fragment; no character that a shell or curl would take for its own.
+//! PURE. The URL is used in curl configurations and shell strings, so only plain URLs are accepted: https, or http to a loopback address;
+//! no user, query or fragment; no character with a meaning for a shell or curl.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,31 +10,31 @@ use http::Uri;
 
 const PATH: &str = "/token/authenticate";
 
-/// A base URL that requests go to.
+/// A base URL for login requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthUrl {
     base: String,
 }
 
-/// Why a text is no such URL.
+/// The reason why a text is not such a URL.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum AuthUrlError {
     /// Not a URL with scheme and host.
     #[error("not a URL of the form https://HOST")]
     Syntax,
-    /// http to a host that is not this one, or another scheme.
+    /// http to another host, or another scheme.
     #[error("only https is taken, or http to a loopback address")]
     Scheme,
-    /// A user or password in it.
+    /// The URL contains a user or password.
     #[error("a user or password in the URL is not taken")]
     User,
-    /// A query or fragment.
+    /// The URL contains a query or fragment.
     #[error("a query or fragment is not taken")]
     Query,
 }
 
 impl AuthUrl {
-    /// Parses a base URL; `/token/authenticate` at its end is accepted and makes no difference.
+    /// Parses a base URL. `/token/authenticate` at its end is ignored.
     ///
     /// # Errors
     /// See [`AuthUrlError`].
@@ -54,7 +54,7 @@ impl AuthUrl {
         let port = authority.as_str().strip_prefix(host).unwrap_or("?");
         let port_is_fine = port.is_empty()
             || port.strip_prefix(':').and_then(|port| port.parse().ok()).is_some_and(|port: u16| port != 0);
-        // Brackets are an IPv6 address's alone: curl takes others for a pattern.
+        // Only IPv6 addresses may have brackets: curl would treat others as a pattern.
         let path_is_fine = !uri.path().contains(['[', ']']);
         if !text.chars().all(plain) || !path_is_fine || !is_host(host) || !port_is_fine {
             return Err(AuthUrlError::Syntax);
@@ -67,7 +67,7 @@ impl AuthUrl {
         Ok(Self { base: format!("{scheme}://{}{path}", authority.as_str().to_ascii_lowercase()) })
     }
 
-    /// Where a login is posted to.
+    /// The URL for a login.
     #[must_use]
     pub fn authenticate(&self) -> String {
         format!("{}{PATH}", self.base)

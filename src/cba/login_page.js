@@ -26,7 +26,7 @@ async function copy(button) {
     await navigator.clipboard.writeText(element.textContent);
     done = true;
   } catch {
-    // Some browsers give a page from a file no clipboard.
+    // Some browsers give a page from a file no access to the clipboard.
     select(element);
     done = document.execCommand('copy');
   }

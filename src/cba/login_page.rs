@@ -1,4 +1,4 @@
-//! A request as a page for those who paste: header, body and curl command, each to be copied, and how old it is by now.
+//! A request as an HTML page for people who paste it: header, body and curl command, each with a copy button, and the age.
 //!
 //! PURE.
 
@@ -8,7 +8,7 @@ use super::{Format, Request, message};
 use crate::certificate::{Certificate, utc};
 use crate::html_page::Page;
 
-/// How old a v2 payload may be before the page calls it stale; the service's own limit is not documented.
+/// The age in seconds at which the page calls a v2 payload stale. The service's own limit is not documented.
 const STALE_AFTER: u64 = 300;
 
 /// The page, ended by a newline.

@@ -1,6 +1,6 @@
-//! The request that carries a payload, and the forms in which it is printed.
+//! The login request, and the forms in which it is printed.
 //!
-//! PURE. Every form ends without a newline; the writer adds one.
+//! PURE. Every form ends without a newline; the caller adds one.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,23 +14,23 @@ use crate::text::hex;
 /// The scheme of the `Authorization` header.
 pub const SCHEME: &str = "CACertificate";
 
-/// How a request is printed.
+/// The form of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// One line of JSON with method, URL, headers and body.
     #[default]
     Json,
-    /// One line: the body alone.
+    /// One line: only the body.
     Body,
-    /// One line: the `Authorization` header alone.
+    /// One line: only the `Authorization` header.
     Header,
     /// A configuration for `curl --config -`.
     Curl,
-    /// Assignments for `eval` by a POSIX shell.
+    /// Assignments for `eval` in a POSIX shell.
     Env,
 }
 
-/// The payload's JSON. The order of its members is part of the protocol as seen.
+/// The JSON of a payload. The order of its members follows observed requests.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Body {
@@ -65,7 +65,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Puts together what a verified signature belongs to.
+    /// Makes a request from verified parts.
     #[must_use]
     pub fn new(
         url: &AuthUrl,
@@ -82,7 +82,7 @@ impl Request {
         Self { url: url.authenticate(), authorization, body }
     }
 
-    /// Where it goes.
+    /// The URL of the request.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
@@ -96,14 +96,14 @@ impl Request {
         STANDARD.decode(&self.body.encoded_data).unwrap_or_default()
     }
 
-    /// The command that posts it, for a POSIX shell.
+    /// The curl command that sends it, for a POSIX shell.
     pub(super) fn curl_command(&self) -> serde_json::Result<String> {
         let header = shell_quoted(&format!("Authorization: {}", self.authorization));
         let (body, url) = (shell_quoted(&serde_json::to_string(&self.body)?), shell_quoted(&self.url));
         Ok(format!("curl -X POST -H {header} -H 'Content-Type: application/json' -d {body} {url}"))
     }
 
-    /// The SHA-256 of the message: it names the payload without being one.
+    /// The SHA-256 of the message: it identifies the payload and is no secret.
     #[must_use]
     pub fn message_digest(&self) -> [u8; 32] {
         Sha256::digest(self.message()).into()
@@ -118,7 +118,7 @@ impl Request {
     /// The request in one of its forms.
     ///
     /// # Errors
-    /// None that can occur: the values are plain strings; the type is that of the JSON writer.
+    /// Those of the JSON writer, which cannot occur for plain strings.
     pub fn render(&self, format: Format) -> serde_json::Result<String> {
         let body = serde_json::to_string(&self.body)?;
         Ok(match format {

@@ -1,4 +1,4 @@
-//! The message: what a token signs, and nothing else that it ever signs.
+//! The message: the only bytes that a token signs.
 //!
 //! PURE. There is one way to make a [`Message`], and it takes no bytes from a caller.
 
@@ -12,9 +12,9 @@ pub const LEN: usize = 100;
 /// The version of the payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Version {
-    /// 100 random bytes: replayable until the certificate ends.
+    /// 100 random bytes: replayable until the certificate expires.
     V1,
-    /// 8 bytes of time and 92 random bytes: good for one request, now.
+    /// 8 bytes of time and 92 random bytes: valid for one request, now.
     #[default]
     V2,
 }
@@ -28,7 +28,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// A fresh message that may be signed. It can be neither cloned nor made from given bytes.
+/// A new message that may be signed. It cannot be cloned or made from given bytes.
 #[derive(Debug)]
 pub struct Message {
     bytes: [u8; LEN],
@@ -38,7 +38,7 @@ impl Message {
     /// Makes a message: for v2 the time (big-endian seconds of Unix time) and 92 random bytes, for v1 100 random bytes.
     ///
     /// # Errors
-    /// Whatever the random source answers.
+    /// The error of the random source.
     pub fn new<E>(version: Version, now: u64, random: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Self, E> {
         let mut bytes = [0; LEN];
         match version {
@@ -52,14 +52,14 @@ impl Message {
         Ok(Self { bytes })
     }
 
-    /// The bytes that are signed.
+    /// The bytes to sign.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; LEN] {
         &self.bytes
     }
 }
 
-/// The time in a v2 message, seconds of Unix time; `None` where it is too short.
+/// The time in a v2 message, in seconds of Unix time; `None` if the message is too short.
 #[must_use]
 pub fn time_of(message: &[u8]) -> Option<u64> {
     message.first_chunk::<8>().map(|time| u64::from_be_bytes(*time))

@@ -1,6 +1,6 @@
-//! A request that came from outside, for the `verify` command.
+//! A request from outside, for the `verify` command.
 //!
-//! PURE. What is read here is checked and reported; it can never become a [`super::Message`].
+//! PURE. A request that is read here is checked and reported. It can never become a [`super::Message`].
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,10 +11,10 @@ use super::{AuthUrl, Version};
 use crate::certificate::{Certificate, CertificateError, HeaderEncoding, pem_certificates};
 use crate::error::{Explain, Kind};
 
-/// A request taken apart.
+/// A parsed request.
 #[derive(Debug)]
 pub struct Received {
-    /// By the presence of `encodedDataFormat`.
+    /// v2 if `encodedDataFormat` is present.
     pub version: Version,
     /// The decoded `encodedData`.
     pub message: Vec<u8>,
@@ -22,17 +22,17 @@ pub struct Received {
     pub signature: Vec<u8>,
     /// The certificate of the header.
     pub certificate: Certificate,
-    /// How the header held it.
+    /// The form of the certificate in the header.
     pub encoding: HeaderEncoding,
 }
 
-/// Why a request cannot be taken apart.
+/// The reason why a request cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceivedError {
-    /// Not the JSON that `sign` prints.
+    /// The JSON differs from the output of `sign`.
     #[error("not a request in the json format")]
     Json(#[source] serde_json::Error),
-    /// Not the JSON of a payload.
+    /// The JSON is not a payload.
     #[error("the body is not a payload")]
     Body(#[source] serde_json::Error),
     /// Another method than POST, or another path.
@@ -50,19 +50,19 @@ pub enum ReceivedError {
     /// Another scheme.
     #[error("the Authorization header does not begin with 'CACertificate '")]
     Scheme,
-    /// PEM pasted as it is.
+    /// The PEM text is not encoded.
     #[error("the header holds raw PEM text; it must be base64 of the DER or of the whole PEM text")]
     RawPem,
-    /// Something behind the PEM.
+    /// Extra bytes follow the PEM.
     #[error("the header's base64 holds something behind the PEM certificate")]
     AfterPem,
-    /// Something behind the DER.
+    /// Extra bytes follow the DER.
     #[error("the header's base64 holds {0} bytes behind the certificate")]
     AfterDer(usize),
     /// Base64 of base64.
     #[error("the header's certificate is base64 applied twice")]
     Twice,
-    /// No certificate behind the base64.
+    /// The decoded bytes are not a certificate.
     #[error("the header's certificate cannot be read")]
     Certificate(#[source] CertificateError),
 }
@@ -70,7 +70,7 @@ pub enum ReceivedError {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Body {
-    /// Absent for v1; `null` is not absent.
+    /// Absent for v1; `null` does not count as absent.
     #[serde(default, deserialize_with = "present")]
     encoded_data_format: Option<String>,
     encoded_data: String,
@@ -98,7 +98,7 @@ struct Json {
     body: Body,
 }
 
-/// An agent's answer: members that this version does not know are ignored, so that a newer agent can add some.
+/// An agent's answer. Unknown members are ignored, so that a newer agent can add some.
 #[derive(Deserialize)]
 struct Answer {
     method: String,
@@ -131,18 +131,18 @@ impl Explain for ReceivedError {
 }
 
 impl Received {
-    /// Takes the `json` format apart.
+    /// Parses the `json` format.
     ///
     /// # Errors
-    /// The first thing that is wrong with its form.
+    /// The first problem with its form.
     pub fn from_json(text: &[u8]) -> Result<Self, ReceivedError> {
         Self::from_members(serde_json::from_slice(text).map_err(ReceivedError::Json)?)
     }
 
-    /// Takes an agent's answer apart. Members that are not known here are ignored and go nowhere.
+    /// Parses an agent's answer. Unknown members are ignored and not passed on.
     ///
     /// # Errors
-    /// The first thing that is wrong with its form.
+    /// The first problem with its form.
     pub fn from_agent(text: &[u8]) -> Result<Self, ReceivedError> {
         let answer: Answer = serde_json::from_slice(text).map_err(ReceivedError::Json)?;
         Self::from_members(answer.into())
@@ -159,10 +159,10 @@ impl Received {
         Self::new(&json.headers.authorization, json.body)
     }
 
-    /// Takes a header, with or without its name, and a body apart.
+    /// Parses a header, with or without its name, and a body.
     ///
     /// # Errors
-    /// The first thing that is wrong with their form.
+    /// The first problem with their form.
     pub fn from_parts(header: &str, body: &[u8]) -> Result<Self, ReceivedError> {
         let header = header.trim();
         let named = header.get(..14).is_some_and(|name| name.eq_ignore_ascii_case("authorization:"));
@@ -210,7 +210,7 @@ fn certificate(value: &str) -> Result<(Certificate, HeaderEncoding), ReceivedErr
         (Certificate::from_der(&bytes), HeaderEncoding::Der)
     };
     let certificate = parsed.map_err(ReceivedError::Certificate)?;
-    // What a token stores may be padded; what is sent may not.
+    // A token's certificate may be padded; a sent one may not.
     let der = if is_pem { pem_certificates(&bytes).map_err(ReceivedError::Certificate)?.concat() } else { bytes };
     if der != certificate.der() {
         return Err(ReceivedError::AfterDer(der.len().saturating_sub(certificate.der().len())));

@@ -1,6 +1,6 @@
-//! The check of a signed message, the same for the front's own results and for the `verify` command.
+//! The check of a signed message, for the parent's own results and for the `verify` command.
 //!
-//! PURE. Which rule failed is said exactly, and where the mistake is a known one, what was done instead.
+//! PURE. The error names the broken rule, and for known mistakes also the mistake.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,21 +9,21 @@ use ring::signature::{self, RsaParameters, RsaPublicKeyComponents};
 use super::message::{LEN, Version, time_of};
 use crate::certificate::{Certificate, utc};
 
-/// When a v2 message is fresh.
+/// The conditions for a fresh v2 message.
 #[derive(Clone, Copy, Debug)]
 pub struct Freshness {
     /// The time of the check, seconds of Unix time.
     pub now: u64,
-    /// How old the message may be, in seconds.
+    /// The maximum age of the message, in seconds.
     pub max_age: u64,
-    /// How far ahead of the check's clock its time may be, in seconds.
+    /// The maximum number of seconds that its time may be ahead of the check's clock.
     pub max_ahead: u64,
 }
 
 /// The rule that a message or signature breaks.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Violation {
-    /// The length.
+    /// The message has a wrong length.
     #[error("the message has {found} bytes, not {LEN}")]
     Length {
         /// Its length in bytes.
@@ -32,12 +32,12 @@ pub enum Violation {
     /// The time is in milliseconds.
     #[error("the time in the message is in milliseconds, not seconds")]
     Milliseconds,
-    /// The time is too long ago.
+    /// The time is too old.
     #[error("the message is {age} s old, more than {max_age} s (made {made})")]
     Stale {
         /// Its age in seconds.
         age: u64,
-        /// The age that was allowed, in seconds.
+        /// The maximum age, in seconds.
         max_age: u64,
         /// Its time in UTC.
         made: String,
@@ -45,12 +45,12 @@ pub enum Violation {
     /// The time is in the future.
     #[error("the time in the message is {ahead} s ahead of this clock ({made})")]
     Ahead {
-        /// How far, in seconds.
+        /// The difference, in seconds.
         ahead: u64,
         /// Its time in UTC.
         made: String,
     },
-    /// The signature has not the length of the modulus.
+    /// The length of the signature differs from the modulus.
     #[error("the signature has {found} bytes, but the certificate's key makes {expected}")]
     SignatureLength {
         /// Its length in bytes.
@@ -58,7 +58,7 @@ pub enum Violation {
         /// The length of the modulus in bytes.
         expected: usize,
     },
-    /// The signature is over something else, by another algorithm or by another key.
+    /// The signature is over other bytes, or by another algorithm or key.
     #[error("the signature does not verify: {0}")]
     Signature(&'static str),
 }
@@ -66,7 +66,7 @@ pub enum Violation {
 /// Checks message and signature against a certificate: length, time (v2), signature (RFC 8017 section 8.2, SHA-512).
 ///
 /// # Errors
-/// The first rule that is broken.
+/// The first broken rule.
 pub fn verify(
     version: Version,
     (message, signature): (&[u8], &[u8]),
@@ -83,8 +83,8 @@ pub fn verify(
     Ok(())
 }
 
-/// A signature in as many bytes as the key's modulus has. RFC 8017 section 8.2.1 makes it a number of that length; some
-/// drivers drop its leading zeros, others add one. Other faults stay as they are.
+/// Pads or cuts a signature to the length of the key's modulus. RFC 8017 section 8.2.1 requires this length; some
+/// drivers drop leading zeros, others add one. Other signatures stay unchanged.
 #[must_use]
 pub fn to_key_length(signature: Vec<u8>, length: usize) -> Vec<u8> {
     let zeros = signature.iter().take_while(|byte| **byte == 0).count();
@@ -96,7 +96,7 @@ pub fn to_key_length(signature: Vec<u8>, length: usize) -> Vec<u8> {
 }
 
 fn check_message(version: Version, message: &[u8], freshness: Freshness) -> Result<(), Violation> {
-    // Clients of v1 sign 100 bytes or more of anything; v2 is exactly 100.
+    // v1 clients sign 100 bytes or more; v2 is exactly 100.
     let length_is_right = match version {
         Version::V1 => message.len() >= LEN,
         Version::V2 => message.len() == LEN,
@@ -128,7 +128,7 @@ fn verifies(algorithm: &'static RsaParameters, certificate: &Certificate, messag
     key.verify(algorithm, message, signature).is_ok()
 }
 
-/// Names the mistake behind a signature that does not verify.
+/// Names the mistake behind a wrong signature.
 fn diagnosis(certificate: &Certificate, message: &[u8], bytes: &[u8]) -> &'static str {
     if !(2048..=8192).contains(&certificate.bits()) {
         return "the certificate's key must have 2048 to 8192 bits";
