@@ -1,7 +1,7 @@
-//! Which identity is meant: a private RSA key that may sign, and a certificate whose public key is the same.
+//! Selects the identity: a private RSA key that may sign, and a certificate with the same public key.
 //!
-//! PURE. A shared `CKA_ID` alone proves nothing (YubiKey attestation certificates share it); the modulus decides. Of
-//! several valid certificates for one key, the first that is pinned, else the older.
+//! PURE. An equal `CKA_ID` is not enough (YubiKey attestation certificates have the same ID); the modulus decides. Of several valid
+//! certificates for one key, the first pinned one is used, else the older one.
 
 use crate::certificate::Certificate;
 use crate::facts::{Key, KeyClass, Objects};
@@ -19,20 +19,20 @@ pub use token_certificates::{Stored, Unreadable, certificates};
 use naming::{selectors, singles};
 use renewal::one_of;
 
-/// What is asked of the identity. All given members must match.
+/// The selection of an identity. All given members must match.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// `CKA_LABEL` of the key.
     pub key_label: Option<String>,
     /// `CKA_ID` of the key.
     pub key_id: Option<Vec<u8>>,
-    /// SHA-256 fingerprints of certificates, in the order of preference; empty: any.
+    /// SHA-256 fingerprints of certificates, in order of preference; empty: any.
     pub certificate_sha256: Vec<Vec<u8>>,
     /// The object part of a URI.
     pub uri: Option<Uri>,
 }
 
-/// The chosen identity.
+/// The selected identity.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The private key.
@@ -41,9 +41,9 @@ pub struct Identity {
     pub certificate: Certificate,
     /// Whether the certificate is from a file.
     pub from_file: bool,
-    /// Other certificates for the same key that are valid too, with why this one was chosen.
+    /// Other valid certificates for the same key, with the reason for this one.
     pub notice: Option<String>,
-    /// Certificates of the token that could not be considered.
+    /// Certificates of the token that could not be used.
     pub unreadable: Vec<Unreadable>,
     /// Other private key objects of the same key.
     pub copies: Vec<Key>,
@@ -51,10 +51,10 @@ pub struct Identity {
     pub same_id: Vec<String>,
 }
 
-/// Chooses the one identity; with `file`, its certificate is the one that must fit.
+/// Selects the only identity. With `file`, its certificate must match.
 ///
 /// # Errors
-/// When none or several fit, each named as a selector to paste.
+/// When none or several match, each named as a selector to paste.
 pub fn choose(
     objects: &Objects,
     wanted: &Wanted,
@@ -78,8 +78,8 @@ pub fn choose(
     Ok(Identity { copies, same_id, ..identity })
 }
 
-/// Chooses the certificate alone, as far as that is possible without a login: private keys may be invisible, so each
-/// certificate stands for itself, but one whose ID belongs to a visible key of another modulus.
+/// Selects only the certificate, as far as possible without a login. Private keys may be invisible, so each certificate counts, except one
+/// whose ID belongs to a visible key with another modulus.
 ///
 /// # Errors
 /// As [`choose`].
@@ -114,7 +114,7 @@ pub fn choose_certificate(
     paired_with(paired, unreadable)
 }
 
-/// Names the certificates that could not be considered, in the result or in the error.
+/// Adds the certificates that could not be used to the result or to the error.
 fn paired_with(
     paired: Result<Identity, IdentityError>,
     unreadable: Vec<Unreadable>,
@@ -125,7 +125,7 @@ fn paired_with(
     }
 }
 
-/// Where a certificate is from a file, a visible public key proves that it fits as well as a private one.
+/// For a certificate from a file, a visible public key proves the match as well as a private key.
 fn with_public_as_private(objects: &Objects, file: bool) -> Objects {
     let mut objects = objects.clone();
     if file && objects.keys.iter().all(|key| key.class == KeyClass::Public) {
@@ -134,7 +134,7 @@ fn with_public_as_private(objects: &Objects, file: bool) -> Objects {
     objects
 }
 
-/// Certificates that can log somebody in, and attestations, which cannot.
+/// Certificates that can log in, and attestations, which cannot.
 fn leaves(stored: Vec<Stored>) -> (Vec<Stored>, Vec<Stored>) {
     stored.into_iter().partition(|stored| !stored.certificate.is_attestation)
 }
@@ -175,7 +175,7 @@ fn pair(
         })
         .filter(|(_, partners)| !partners.is_empty())
         .collect();
-    // A CA's certificate logs nobody in; it counts only where there is nothing else (a YubiKey shows its attestation key).
+    // A CA certificate cannot log in; it counts only if there is no other (a YubiKey shows its attestation key).
     let is_leaf = |(_, partners): &(&Key, Vec<&Stored>)| partners.iter().any(|stored| !stored.certificate.is_ca);
     if matching.iter().any(is_leaf) {
         matching.retain(is_leaf);
@@ -198,13 +198,13 @@ fn pair(
     }
 }
 
-/// Private RSA keys that may sign; `CKA_SIGN` counts as true where the token does not report it.
+/// Private RSA keys that may sign. `CKA_SIGN` counts as true if the token does not report it.
 fn private_keys(objects: &Objects) -> Vec<Key> {
     let usable = |key: &&Key| key.class == KeyClass::Private && key.sign != Some(false);
     objects.keys.iter().filter(usable).cloned().collect()
 }
 
-/// The modulus of a private key: its own, else that of the public key of the same ID, if there is just one such.
+/// The modulus of a private key: its own, else that of the only public key with the same ID.
 fn modulus_of<'a>(key: &'a Key, objects: &'a Objects) -> Option<&'a [u8]> {
     if !key.modulus.is_empty() {
         return Some(&key.modulus);
@@ -234,7 +234,7 @@ impl Wanted {
     }
 }
 
-/// Whether one object of the URI's type (or any, where it names none) has both the URI's ID and label.
+/// Whether one object of the URI's type (or of any type) has both the URI's ID and label.
 fn uri_fits(uri: &Uri, key: &Key, stored: &Stored, objects: &Objects) -> bool {
     let object = |id: &[u8], label: &[u8]| {
         uri.id.as_deref().is_none_or(|wanted| wanted == id)

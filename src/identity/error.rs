@@ -1,11 +1,11 @@
-//! Why there is no identity, and what helps.
+//! The reasons why there is no identity, and hints.
 //!
 //! PURE.
 
 use super::Unreadable;
 use crate::error::{Explain, Kind};
 
-/// Why there is no identity.
+/// The reason why there is no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// No private key is visible.
@@ -14,31 +14,31 @@ pub enum IdentityError {
     /// No certificate is visible.
     #[error("the token shows no certificate")]
     NoCertificate,
-    /// The selection fits no key and certificate.
+    /// The selection matches no key and certificate.
     #[error("no key with its certificate matches the selection")]
     NoMatch {
-        /// What there is, each as a selector.
+        /// The existing ones, each as a selector.
         candidates: Vec<String>,
     },
-    /// Nothing pairs up.
+    /// No key and certificate match.
     #[error("no private key has a certificate: {}", .0.join("; "))]
     NoPair(Vec<String>),
     /// More than one.
     #[error("{} identities match", .0.len())]
     Ambiguous(Vec<String>),
-    /// Certificates are visible, and none with an RSA key.
+    /// Certificates are visible, but none with an RSA key.
     #[error("the token shows no certificate with an RSA key: {}", .0.join("; "))]
     NoRsaCertificate(Vec<String>),
-    /// No certificate fits, and some cannot be read: one of them may be the one that is meant.
+    /// No certificate fits, and some cannot be read: one of them may be the right one.
     #[error("{}", .0.join("; "))]
     Broken(Vec<String>),
-    /// Several certificates of the key are valid at one time and nothing tells them apart.
+    /// Several certificates of the key are valid at the same time, and nothing distinguishes them.
     #[error("two certificates for one key begin at the same time")]
     SameAge(Vec<String>),
 }
 
 impl IdentityError {
-    /// The same error, with the certificates named that could not be considered.
+    /// Adds the certificates that could not be used.
     pub(super) fn with(self, unreadable: Vec<Unreadable>) -> Self {
         if unreadable.is_empty() {
             return self;

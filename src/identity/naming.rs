@@ -15,8 +15,8 @@ pub(super) fn singles(keys: &[Key], stored: &[Stored], from_file: bool) -> Vec<S
     keys.chain(certificates).collect()
 }
 
-/// Every key and certificate as a selector; where a fingerprint alone would leave several keys, with what tells them
-/// apart.
+/// Every key and certificate as a selector. If a fingerprint alone would match several keys, with an addition that
+/// distinguishes them.
 pub(super) fn selectors(pairs: &[(&Key, Vec<&Stored>)]) -> Vec<String> {
     let all = || pairs.iter().flat_map(|(key, partners)| partners.iter().map(move |stored| (*key, *stored)));
     let describe = |(key, stored): (&Key, &Stored)| {

@@ -1,6 +1,6 @@
-//! What stands beside the chosen key in its token: other objects of the same key, and objects of other keys under its ID.
+//! Other objects in the token beside the selected key: objects of the same key, and objects of other keys with its ID.
 //!
-//! PURE. A copy that may be exported makes the key exportable, even if the chosen object says that it is not.
+//! PURE. An exportable copy makes the key exportable, even if the selected object says that it is not.
 
 use super::naming::name;
 use super::{Identity, Stored, modulus_of};

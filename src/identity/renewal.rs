@@ -1,4 +1,4 @@
-//! Which of several certificates for one key is used: a renewal puts a second one beside the first.
+//! Selects one of several certificates for one key: a renewal adds a second one.
 //!
 //! PURE.
 
@@ -7,7 +7,7 @@ use super::{IdentityError, Stored};
 use crate::certificate::utc;
 use crate::text::hex;
 
-/// Of the certificates for one key: the first valid one by the pins' order, else the older valid one.
+/// Of the certificates for one key: the first valid one in the order of the pins, else the older valid one.
 pub(super) fn one_of<'a>(
     partners: &[&'a Stored],
     pins: &[Vec<u8>],
@@ -17,7 +17,7 @@ pub(super) fn one_of<'a>(
     valid.dedup_by(|a, b| a.certificate == b.certificate);
     let mut pool = if valid.is_empty() { partners.to_vec() } else { valid };
     let place = |stored: &Stored| pins.iter().position(|pin| pin[..] == stored.certificate.sha256());
-    // None valid: the one that ended last says most in the refusal that follows.
+    // If none is valid, the one that expired last gives the best error.
     let age = |s: &Stored| {
         if s.certificate.is_valid_at(now) { s.certificate.not_before } else { u64::MAX - s.certificate.not_after }
     };

@@ -1,4 +1,4 @@
-//! The token's certificates: those that can be read, and why the others cannot.
+//! The token's certificates: the readable ones, and the reasons for the others.
 //!
 //! PURE.
 
@@ -20,26 +20,26 @@ pub struct Stored {
     pub label: Vec<u8>,
 }
 
-/// A certificate object that holds no certificate with an RSA key.
+/// A certificate object without a usable RSA certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
     /// `CKA_ID`.
     pub id: Vec<u8>,
     /// `CKA_LABEL`.
     pub label: Vec<u8>,
-    /// `None` where the object holds no value at all.
+    /// `None` if the object has no value.
     error: Option<CertificateError>,
 }
 
 impl Unreadable {
-    /// Whether the certificate is broken. One with another kind of key is whole, and an object without a value (it may name
-    /// a URL instead) holds no certificate.
+    /// Whether the certificate is broken. A certificate with another key type is not broken. An object without a value
+    /// (it may contain a URL instead) has no certificate.
     #[must_use]
     pub fn is_broken(&self) -> bool {
         !matches!(self.error, None | Some(CertificateError::NotRsa))
     }
 
-    /// Why it cannot be used.
+    /// The reason.
     #[must_use]
     pub fn reason(&self) -> String {
         match &self.error {
@@ -56,7 +56,7 @@ impl fmt::Display for Unreadable {
     }
 }
 
-/// The certificates with RSA keys among the objects, and the other ones.
+/// The certificates with RSA keys among the objects, and the others.
 #[must_use]
 pub fn certificates(objects: &Objects) -> (Vec<Stored>, Vec<Unreadable>) {
     let (mut stored, mut unreadable) = (Vec::new(), Vec::new());
