@@ -1,6 +1,6 @@
-//! Which token is meant: `--slot`, `--slot-id`, `--token-label`, `--token-serial` and RFC 7512 URIs.
+//! Selects the token: `--slot`, `--slot-id`, `--token-label`, `--token-serial` and RFC 7512 URIs.
 //!
-//! PURE. A selection that leaves two tokens is refused with each candidate as a selector to paste; nothing is guessed.
+//! PURE. A selection that matches two tokens is refused, with a selector to paste for each; nothing is guessed.
 
 use crate::error::{Explain, Kind};
 use crate::facts::{Library, Slot, Token};
@@ -10,10 +10,10 @@ pub mod uri;
 
 pub use uri::{ObjectType, Uri};
 
-/// What one source (the flags, or one URI) asks of a token. All given members must match.
+/// The selection by one source (the flags, or one URI). All given members must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenSelector {
-    /// The index among the slots that hold an initialised token, from 0, in the module's order.
+    /// The index among the slots with an initialised token, from 0, in the module's order.
     pub slot: Option<usize>,
     /// The raw `CK_SLOT_ID`.
     pub slot_id: Option<u64>,
@@ -25,34 +25,34 @@ pub struct TokenSelector {
     pub manufacturer: Option<String>,
     /// The token's model.
     pub model: Option<String>,
-    /// Who made the slot.
+    /// The manufacturer of the slot.
     pub slot_manufacturer: Option<String>,
-    /// What the slot calls itself.
+    /// The description of the slot.
     pub slot_description: Option<String>,
-    /// Who made the module.
+    /// The manufacturer of the module.
     pub library_manufacturer: Option<String>,
-    /// What the module calls itself.
+    /// The description of the module.
     pub library_description: Option<String>,
     /// The module's version; a missing minor number is 0.
     pub library_version: Option<String>,
-    /// An attribute that is not known here, by its name: it matches nothing (RFC 7512 section 2.3).
+    /// The name of an unknown attribute. It matches nothing (RFC 7512 section 2.3).
     pub unknown: Option<String>,
 }
 
 impl TokenSelector {
-    /// Whether nothing is asked.
+    /// Whether the selection is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether nothing but an index is asked, which is stable only while the set of tokens is.
+    /// Whether the selection is only an index, which is stable only while the set of tokens is.
     #[must_use]
     pub fn is_index_alone(&self) -> bool {
         *self == Self { slot: self.slot, ..Self::default() } && self.slot.is_some()
     }
 
-    /// Whether a token fits, its slot aside.
+    /// Whether a token matches, without its slot.
     #[must_use]
     pub fn matches_token(&self, token: &Token) -> bool {
         same(&self.label, &token.label)
@@ -61,12 +61,12 @@ impl TokenSelector {
             && same(&self.model, &token.model)
     }
 
-    /// Whether the slot fits by what it says of itself.
+    /// Whether the slot matches, by its description.
     fn matches_slot(&self, slot: &Slot) -> bool {
         same(&self.slot_manufacturer, &slot.manufacturer) && same(&self.slot_description, &slot.description)
     }
 
-    /// Whether a module fits.
+    /// Whether a module matches.
     #[must_use]
     pub fn matches_library(&self, library: &Library) -> bool {
         let version = self.library_version.as_deref();
@@ -75,7 +75,7 @@ impl TokenSelector {
             && version.is_none_or(|version| numbers(version) == numbers(&library.version))
     }
 
-    /// Whether only a module can tell what is meant: slots and modules are not known without one.
+    /// Whether the selection needs a module: it names slots or modules.
     #[must_use]
     pub fn needs_module(&self) -> bool {
         let slot = self.slot_manufacturer.is_some() || self.slot_description.is_some();
@@ -88,7 +88,7 @@ impl TokenSelector {
         self.label.is_some() || self.serial.is_some() || self.manufacturer.is_some() || self.model.is_some()
     }
 
-    /// What is asked of the token itself, in words.
+    /// The requirements for the token, in words.
     fn description(&self) -> Vec<String> {
         let serial = self.serial.as_ref().map(|serial| format!("serial {}", printable(serial)));
         let quoted = [("label", &self.label), ("manufacturer", &self.manufacturer), ("model", &self.model)];
@@ -98,13 +98,13 @@ impl TokenSelector {
     }
 }
 
-/// Whether a field is as it is wanted; fields are padded with spaces, by some modules with NUL.
+/// Compares a field. Fields are padded with spaces, by some modules with NUL.
 fn same(wanted: &Option<String>, found: &str) -> bool {
     let trimmed = |text: &'_ str| text.trim_end_matches(PADDING).len();
     wanted.as_deref().is_none_or(|wanted| wanted[..trimmed(wanted)] == found[..trimmed(found)])
 }
 
-/// What fields of a fixed length are filled up with.
+/// The padding of fields with a fixed length.
 pub const PADDING: [char; 2] = [' ', '\0'];
 
 /// Major and minor number of a version.
@@ -113,29 +113,29 @@ fn numbers(version: &str) -> Option<(u8, u8)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// Why no token was chosen.
+/// The reason why no token was selected.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SelectError {
-    /// No slot holds an initialised token.
+    /// No slot has an initialised token.
     #[error("no initialised token found")]
     NoToken {
-        /// Slots with a token that was never initialised.
+        /// Slots with an uninitialised token.
         uninitialised: usize,
     },
-    /// The token that the selection describes is in no slot.
+    /// The selected token is in no slot.
     #[error("the token with {asked} is not there")]
     NotThere {
-        /// What the selection says of it.
+        /// The selection, in words.
         asked: String,
-        /// What there is, each as a selector.
+        /// The existing tokens, each as a selector.
         candidates: Vec<String>,
     },
     /// None of the tokens matches.
     #[error("no token matches the selection{}", .asked.as_deref().map(|a| format!(" ({a})")).unwrap_or_default())]
     NoMatch {
-        /// The part of the selection that is to blame, where one is.
+        /// The part of the selection that does not match, if known.
         asked: Option<String>,
-        /// What there is, each as a selector.
+        /// The existing tokens, each as a selector.
         candidates: Vec<String>,
     },
     /// More than one matches.
@@ -144,35 +144,35 @@ pub enum SelectError {
         /// Each as a selector.
         candidates: Vec<String>,
     },
-    /// Nothing readable matches, and what cannot be read might.
+    /// Nothing readable matches, but an unreadable slot might.
     #[error("no token matches, and slot ID {id} cannot be read: {cause}")]
     MaybeUnreadable {
         /// Its slot ID.
         id: u64,
-        /// What the module said.
+        /// The module's error.
         cause: String,
     },
-    /// One token matches, and what cannot be read might, too.
+    /// One token matches, but an unreadable slot might match too.
     #[error("one token is here, and slot ID {id}, which may hold another, cannot be read: {cause}")]
     BesideUnreadable {
         /// Its slot ID.
         id: u64,
-        /// What the module said.
+        /// The module's error.
         cause: String,
-        /// The one that can be read, as a selector.
+        /// The readable one, as a selector.
         readable: String,
     },
-    /// The slot that the index means cannot be read.
+    /// The slot of the index cannot be read.
     #[error("slot {index} (slot ID {id}) cannot be read: {cause}")]
     Unreadable {
-        /// The index that was asked for.
+        /// The selected index.
         index: usize,
         /// Its slot ID.
         id: u64,
-        /// What the module said.
+        /// The module's error.
         cause: String,
     },
-    /// The slot chosen by its ID holds a token without an initialised PIN and label.
+    /// The token in the selected slot has no initialised PIN and label.
     #[error("the token in slot ID {id} is not initialised")]
     Uninitialised {
         /// The slot ID.
@@ -213,14 +213,14 @@ impl Explain for SelectError {
     }
 }
 
-/// How a token is made ready, in two commands.
+/// The two commands that initialise a token.
 fn initialise(slot: &str) -> String {
     format!(
         "`pkcs11-tool {slot}--init-token --label cba`, then `pkcs11-tool --token-label cba --login --login-type so --init-pin`"
     )
 }
 
-/// Chooses the one slot that every selector matches.
+/// Selects the only slot that every selector matches.
 ///
 /// # Errors
 /// When none or several match, or when the index means a slot that cannot be read.
@@ -251,7 +251,7 @@ pub fn select<'a>(library: &Library, slots: &'a [Slot], selectors: &[TokenSelect
             return Err(SelectError::Unreadable { index, id: slot.id, cause: cause.clone() });
         }
     }
-    // A token whose clock alone does not parse still says who it is.
+    // A token with only an invalid clock still has an identity.
     let says_who_it_is = |slot: &&Slot| slot.token.as_ref().is_some_and(|token| token.initialized);
     let found: Vec<&Slot> =
         indexed.iter().copied().filter(says_who_it_is).filter(|slot| matches_all(slot, &indexed, selectors)).collect();
@@ -269,7 +269,7 @@ pub fn select<'a>(library: &Library, slots: &'a [Slot], selectors: &[TokenSelect
 }
 
 fn not_there(slots: &[Slot], selectors: &[TokenSelector], nothing_here: bool) -> SelectError {
-    // The token may be there, in another slot than the one that was asked for.
+    // The token may be in another slot than the selected one.
     let is_here = slots
         .iter()
         .filter_map(|slot| slot.token.as_ref())
@@ -301,12 +301,12 @@ fn one_of<'a>(found: &[&'a Slot], slots: &[Slot]) -> Result<&'a Slot, SelectErro
     }
 }
 
-/// The slots that an index counts: those with an initialised token, and those that cannot be read and may hold one.
+/// The slots that an index counts: those with an initialised token, and unreadable ones, which may have one.
 pub fn indexed(slots: &[Slot]) -> impl Iterator<Item = &Slot> {
     slots.iter().filter(|slot| slot.error.is_some() || slot.token.as_ref().is_some_and(|token| token.initialized))
 }
 
-/// The URI of a slot's token that [`select`] takes back; it names the slot ID only where nothing else tells two apart.
+/// The URI of a slot's token, for [`select`]. It contains the slot ID only if nothing else distinguishes two tokens.
 #[must_use]
 pub fn token_uri(slot: &Slot, slots: &[Slot]) -> Uri {
     let Some(token) = &slot.token else {

@@ -1,7 +1,7 @@
-//! PKCS#11 URIs (RFC 7512): parse and print.
+//! PKCS#11 URIs (RFC 7512): parses and prints them.
 //!
-//! What chooses a token, key or certificate is taken, and `pin-source=file:`. An unknown attribute of the path matches
-//! nothing, and one of the query is ignored (section 2.3). No error repeats a value: a URI is where people put PINs.
+//! Accepted are attributes that select a token, key or certificate, and `pin-source=file:`. An unknown attribute of the path matches
+//! nothing, and one of the query is ignored (section 2.3). No error repeats a value: people put PINs into URIs.
 //! Deliberately absent: `pin-value` and the attributes that name a module.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use super::TokenSelector;
 /// A parsed URI.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Uri {
-    /// What it asks of the token.
+    /// Its selection of the token.
     pub token: TokenSelector,
     /// `object`: `CKA_LABEL`.
     pub object: Option<Vec<u8>>,
@@ -44,7 +44,7 @@ impl ObjectType {
     }
 }
 
-/// Why a text is no URI that can be used here. No message repeats a value.
+/// The reason why a URI cannot be used. No message repeats a value.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum UriError {
     /// Another scheme, or none.
@@ -53,13 +53,13 @@ pub enum UriError {
     /// An attribute without `=`.
     #[error("attribute {0} of the URI has no '='")]
     NoValue(usize),
-    /// An attribute that is refused for a reason of its own.
+    /// An attribute that is refused for its own reason.
     #[error("attribute '{0}' is not accepted in a URI: {1}")]
     Refused(String, &'static str),
     /// The same attribute twice.
     #[error("attribute '{0}' is given twice")]
     Twice(String),
-    /// A value that does not decode.
+    /// A value that cannot be decoded.
     #[error("the value of '{0}' is not valid: {1}")]
     Value(String, &'static str),
 }
@@ -68,7 +68,7 @@ impl Uri {
     /// Parses a URI strictly.
     ///
     /// # Errors
-    /// For every attribute that is doubled, refused or malformed.
+    /// For every doubled, refused or malformed attribute.
     pub fn parse(text: &str) -> Result<Self, UriError> {
         let text = text.trim();
         let scheme = text.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("pkcs11:"));
@@ -93,7 +93,7 @@ impl Uri {
 
     fn set_path(&mut self, name: &str, value: &str) -> Result<(), UriError> {
         let bytes = decode(value).ok_or_else(|| UriError::Value(shown(name), "broken percent-encoding"))?;
-        // A token's fields are read in the same way where they are not UTF-8.
+        // A token's fields that are not UTF-8 are read in the same way.
         let text = String::from_utf8_lossy(&bytes).into_owned();
         match name {
             "id" => self.id = Some(bytes),
@@ -139,7 +139,7 @@ impl Uri {
     }
 }
 
-/// Prints only what selects; the PIN's source never appears.
+/// Prints only the selection. The PIN's source never appears.
 impl fmt::Display for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let slot_id = self.token.slot_id.map(|id| id.to_string());
@@ -169,7 +169,7 @@ impl fmt::Display for Uri {
 
 const PIN_SOURCE: &str = "pin-source";
 
-/// Why an attribute is refused, with the option to use instead.
+/// The reason why an attribute is refused, with the option to use instead.
 fn refusal(name: &str, in_query: bool) -> Option<&'static str> {
     match name {
         "pin-value" => Some("a PIN in a URI can be read by every user of this host; use --pin-source file:PATH"),
@@ -179,7 +179,7 @@ fn refusal(name: &str, in_query: bool) -> Option<&'static str> {
     }
 }
 
-/// A name as far as it can be one; anything else could be a value in the wrong place.
+/// A name, if it can be one. Other text could be a misplaced value.
 fn shown(name: &str) -> String {
     let plain = name.len() <= 24 && name.chars().all(|c| c.is_ascii_lowercase() || c == '-');
     if plain { name.to_owned() } else { "(not shown)".to_owned() }
