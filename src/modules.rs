@@ -1,4 +1,5 @@
-//! PKCS#11 modules by name: a documented table of names and usual paths, and what makes a path fit to be loaded.
+//! PKCS#11 modules by name: a documented table of names and usual paths, and the checks of a path before the module is
+//! loaded.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -15,20 +16,20 @@ mod load_failure;
 
 pub use load_failure::LoadFailure;
 
-/// A module that people know by a name.
+/// A module with a known name.
 #[derive(Debug)]
 pub struct Known {
-    /// The name that `--module` takes.
+    /// The name for `--module`.
     pub name: &'static str,
-    /// Where distributions and vendors put it; `{lib}` is each of [`LIBRARY_DIRECTORIES`].
+    /// The usual paths of distributions and vendors. `{lib}` stands for each of [`LIBRARY_DIRECTORIES`].
     paths: &'static [&'static str],
-    /// Whether it is looked at where no module is chosen. p11-kit shows other modules' tokens once more, so it is not.
+    /// Whether it is tried if no module is configured. p11-kit repeats the tokens of other modules, so it is not.
     searched: bool,
-    /// The package that has it on Debian, where one has.
+    /// Its Debian package, if there is one.
     package: Option<&'static str>,
-    /// Whether it reaches its tokens through pcscd.
+    /// Whether it uses pcscd.
     smart_card: bool,
-    /// The group whose members alone it serves.
+    /// The group that its users must be in.
     group: Option<&'static str>,
 }
 
@@ -87,16 +88,16 @@ const fn smart_card(name: &'static str, paths: &'static [&'static str], package:
     Known { smart_card: true, ..known(name, paths, Some(package)) }
 }
 
-/// Why a module cannot be used.
+/// The reason why a module cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ModuleError {
     /// Neither a path nor a name of the table.
     #[error("'{0}' is neither an absolute path nor a known module name")]
     Unknown(String),
-    /// The name is known, and none of its paths exists.
+    /// The name is known, but none of its paths exists.
     #[error("module {0} is not installed")]
     NotInstalled(&'static str),
-    /// No such file.
+    /// The file does not exist.
     #[error("cannot open the module {}", .0.display())]
     File(PathBuf, #[source] std::io::Error),
     /// No module of the table is installed.
@@ -127,7 +128,7 @@ impl Explain for ModuleError {
     }
 }
 
-/// The names that `--module` takes.
+/// The names for `--module`.
 #[must_use]
 pub fn names() -> Vec<&'static str> {
     TABLE.iter().map(|known| known.name).collect()
@@ -136,7 +137,7 @@ pub fn names() -> Vec<&'static str> {
 /// The canonical path of `--module PATH|NAME`.
 ///
 /// # Errors
-/// When the name is not known or the file is not there.
+/// When the name is unknown or the file does not exist.
 pub fn resolve(module: &str) -> Result<PathBuf, ModuleError> {
     let path = Path::new(module);
     if path.is_absolute() {
@@ -147,7 +148,7 @@ pub fn resolve(module: &str) -> Result<PathBuf, ModuleError> {
     installed(known).ok_or(ModuleError::NotInstalled(known.name))
 }
 
-/// Every installed module of the table that counts where none is chosen, each once.
+/// Every installed module of the table that is tried without configuration, each once.
 ///
 /// # Errors
 /// When there is none.
@@ -161,18 +162,18 @@ pub fn search() -> Result<Vec<PathBuf>, ModuleError> {
     if found.is_empty() { Err(ModuleError::None) } else { Ok(found) }
 }
 
-/// What to write after `--module` for a path: its name where it is the one that the name finds.
+/// The text for `--module` for a path: its name, if the name finds this path.
 #[must_use]
 pub fn selector(path: &Path) -> String {
     let named = TABLE.iter().find(|known| installed(known).as_deref() == Some(path));
     named.map_or_else(|| path.display().to_string(), |known| known.name.into())
 }
 
-/// The module of the table that a path is, by where it leads or by its file's name.
+/// The row of the table for a path, by its target or its file name.
 #[must_use]
 pub fn known_by(path: &Path) -> Option<&'static Known> {
     let file = path.file_name().unwrap_or_default().as_encoded_bytes();
-    // A library's file has its version behind the name that the table knows.
+    // A library's file name has its version after the known name.
     let is_named = |known: &Known| {
         let mut names = known.paths.iter().filter_map(|path| Path::new(path).file_name());
         names.any(|name| file.starts_with(name.as_encoded_bytes()))
@@ -180,13 +181,13 @@ pub fn known_by(path: &Path) -> Option<&'static Known> {
     TABLE.iter().find(|known| is_named(known) || installed(known).as_deref() == Some(path))
 }
 
-/// Whether a module reaches its tokens through pcscd, as far as the table tells.
+/// Whether a module uses pcscd, according to the table.
 #[must_use]
 pub fn needs_pcscd(path: &Path) -> bool {
     known_by(path).is_some_and(|known| known.smart_card)
 }
 
-/// A group that this user would have to be in.
+/// A group that this user must join.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingGroup {
     /// The group.
@@ -196,7 +197,7 @@ pub struct MissingGroup {
 }
 
 impl MissingGroup {
-    /// What helps.
+    /// The hint.
     #[must_use]
     pub fn remedy(&self) -> String {
         let Self { group, user } = self;
@@ -207,7 +208,7 @@ impl MissingGroup {
     }
 }
 
-/// The group that a module's users must be in, where this user is not; root need not.
+/// The group that a module's users must be in, if this user is not. Root is exempt.
 #[must_use]
 pub fn missing_group(path: &Path) -> Option<MissingGroup> {
     let group = known_by(path)?.group?;
@@ -220,13 +221,13 @@ pub fn missing_group(path: &Path) -> Option<MissingGroup> {
     (!is_in).then_some(MissingGroup { group, user: name })
 }
 
-/// The SHA-256 of a module's file, in hexadecimal; `None` where it cannot be read.
+/// The SHA-256 of a module's file, in hexadecimal; `None` if it cannot be read.
 #[must_use]
 pub fn sha256(path: &Path) -> Option<String> {
     fs::read(path).ok().map(|bytes| hex(&Sha256::digest(bytes)))
 }
 
-/// Why somebody other than root and this user could change what is loaded; `None` where nobody can.
+/// The reason why a user other than root and this one could change the module; `None` if nobody can.
 #[must_use]
 pub fn writable_by_others(path: &Path) -> Option<String> {
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());

@@ -1,18 +1,18 @@
-//! What kind of file a module is, by its first bytes: the loader's own words often name another cause, or none.
+//! The kind of a module's file, from its first bytes: the loader's message often names another cause, or none.
 //!
-//! PURE. The formats are those of elf(5). Deliberately absent: sections, symbols and all else that the loader reads.
+//! PURE. The formats are those of elf(5). Deliberately absent: sections, symbols and everything else that the loader reads.
 
-/// How many bytes of a file [`FileKind::of`] wants to see.
+/// The number of bytes that [`FileKind::of`] needs.
 pub(super) const HEAD: usize = 1 << 16;
 
-/// What a file is.
+/// The kind of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FileKind {
     /// An ELF file.
     Elf(Elf),
-    /// A text of the linker, with the library that it names.
+    /// A linker script, with the library that it names.
     LinkerScript(Option<String>),
-    /// Something else, by its name.
+    /// Another format, by name.
     Other(&'static str),
 }
 
@@ -21,7 +21,7 @@ pub(super) enum FileKind {
 pub(super) struct Elf {
     /// Its word size in bits.
     pub(super) bits: u8,
-    /// Whether its numbers begin with the lowest byte.
+    /// Whether it is little-endian.
     pub(super) little_endian: bool,
     /// `e_type`: 1 object file, 2 program, 3 shared library or position-independent program.
     pub(super) kind: u16,
@@ -29,12 +29,12 @@ pub(super) struct Elf {
     pub(super) machine: u16,
     /// Whether it names a loader, as a program does and a library does not.
     pub(super) is_program: bool,
-    /// How long the file must be to hold all that is loaded of it.
+    /// The minimum length of the file for all its segments.
     pub(super) length: u64,
 }
 
 impl FileKind {
-    /// Tells the kind of a file by its first [`HEAD`] bytes.
+    /// Returns the kind of a file, from its first [`HEAD`] bytes.
     pub(super) fn of(head: &[u8]) -> Self {
         if let Some(elf) = Elf::parse(head) {
             return Self::Elf(elf);
@@ -65,7 +65,7 @@ impl FileKind {
 }
 
 impl Elf {
-    /// `None` for a file whose header is not whole.
+    /// `None` for a file with an incomplete header.
     fn parse(head: &[u8]) -> Option<Self> {
         let rest = head.strip_prefix(b"\x7fELF")?;
         let (bits, little_endian) = match rest {
@@ -81,7 +81,7 @@ impl Elf {
         let mut elf = Self { bits, little_endian, kind, machine, is_program: false, length: 0 };
         for number in 0..count {
             let at = table.checked_add(u64::from(number) * u64::from(size)).and_then(|at| usize::try_from(at).ok())?;
-            // Headers behind the part that was read say no more.
+            // Headers after the bytes that were read are ignored.
             let Some(segment) = file.u32(at) else { break };
             let (offset, length) = if wide {
                 (file.u64(at.checked_add(8)?), file.u64(at.checked_add(32)?))
@@ -126,7 +126,7 @@ fn named_library(text: &str) -> Option<String> {
     words.into_iter().find(|word| word.contains(".so")).map(str::to_owned)
 }
 
-/// Numbers at places of a file.
+/// Numbers at positions of a file.
 struct Numbers<'a> {
     bytes: &'a [u8],
     little_endian: bool,

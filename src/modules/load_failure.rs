@@ -1,7 +1,6 @@
-//! Why a module's file could not be loaded: by the file, by where it lies, and by what the loader said.
+//! The reason why a module's file could not be loaded, from the file, its place, and the loader's message.
 //!
-//! Runs in the parent. The loader names a library for another machine "not found", and a file system that is mounted
-//! noexec not at all.
+//! Runs in the parent. The loader says "not found" for a library of another architecture, and does not name a noexec mount.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -13,13 +12,13 @@ use super::elf::{Elf, FileKind, HEAD};
 use crate::error::{Explain, Kind};
 use crate::text::shell::quoted;
 
-/// Why the loader refused.
+/// The reason of the loader's refusal.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LoadFailure {
     /// The file is of another format.
     #[error("it is {0}, not a shared library")]
     NotElf(&'static str),
-    /// The file is a text for the linker.
+    /// The file is a linker script.
     #[error("it is a text for the linker (an ld script), not a shared library")]
     LinkerScript(Option<String>),
     /// The file is for another architecture.
@@ -28,49 +27,50 @@ pub enum LoadFailure {
     /// The file is a program or an object file.
     #[error("it is {0}, not a shared library")]
     NotLibrary(&'static str),
-    /// The file ends early.
+    /// The file is truncated.
     #[error("the file is truncated: it has {found} bytes and needs {needed}")]
     Truncated {
         /// Its length.
         found: u64,
-        /// The length by its headers.
+        /// The length according to its headers.
         needed: u64,
     },
     /// The file cannot be read.
     #[error("it cannot be read: {0}")]
     Unreadable(io::ErrorKind),
-    /// The file system forbids to run code.
+    /// The file system is mounted noexec.
     #[error("{} lies on a file system that is mounted noexec", .0.display())]
     NoExec(PathBuf),
-    /// Something else forbids to run its code.
+    /// The host forbids execution for another reason.
     #[error("the host forbids to run code from {}", .0.display())]
     CodeForbidden(PathBuf),
-    /// A library that it needs is not there.
+    /// A required library is missing.
     #[error("it needs the library {0}, which is not there")]
     MissingLibrary(String),
-    /// A library that it needs is there and cannot be used.
+    /// A required library exists but cannot be used.
     #[error("it needs the library {0}, which cannot be used: {1}")]
     BadLibrary(String, String),
-    /// A library that it needs is too old.
+    /// A required library is too old.
     #[error("{user} needs {version}, and {library} of this host does not have it")]
     OldLibrary {
         /// The library.
         library: String,
         /// The version of its symbols.
         version: String,
-        /// Who needs it.
+        /// The file that needs it.
         user: String,
     },
-    /// A symbol that no library has.
+    /// A symbol that no library defines.
     #[error("it needs the symbol {0}, which no library here has")]
     MissingSymbol(String),
-    /// The loader's words.
+    /// The loader's message.
     #[error("{0}")]
     Other(String),
 }
 
 impl LoadFailure {
-    /// The cause, by the module's file and the loader's words; `None` where the file is sound and the loader said nothing.
+    /// The cause, from the module's file and the loader's message; `None` if the file is good and the loader gave no
+    /// message.
     #[must_use]
     pub fn of(path: &Path, said: Option<&str>) -> Option<Self> {
         by_file(path).or_else(|| said.map(|said| by_words(path, said)))
@@ -78,7 +78,7 @@ impl LoadFailure {
 }
 
 impl LoadFailure {
-    /// Whether a sandbox can be the cause as well.
+    /// Whether a sandbox may be the cause as well.
     #[must_use]
     pub fn may_be_the_sandbox(&self) -> bool {
         matches!(self, Self::MissingLibrary(_) | Self::BadLibrary(..) | Self::CodeForbidden(_) | Self::Other(_))
@@ -156,7 +156,7 @@ fn read(path: &Path) -> io::Result<(u64, Vec<u8>)> {
     Ok((length, head))
 }
 
-/// That of this program, which loads the module.
+/// The architecture of this program, which loads the module.
 fn own_architecture() -> Option<Elf> {
     let (_, head) = read(Path::new("/proc/self/exe")).ok()?;
     match FileKind::of(&head) {
@@ -169,7 +169,7 @@ fn fits(one: &Elf, other: &Elf) -> bool {
     (one.bits, one.little_endian, one.machine) == (other.bits, other.little_endian, other.machine)
 }
 
-/// By the words of glibc's loader (dlopen(3)), which names a file before the first colon.
+/// From the messages of glibc's loader (dlopen(3)), which name a file before the first colon.
 fn by_words(path: &Path, said: &str) -> LoadFailure {
     let (file, what) = said.split_once(": ").unwrap_or(("", said));
     let is_module = Path::new(file) == path;
