@@ -1,7 +1,7 @@
-//! What a worker read from module and token, as plain values.
+//! The facts that a worker read from module and token, as plain values.
 //!
-//! PURE. Policy, selection and output work on these; nothing here can reach a token. A value that the token does not
-//! report is `None`: absent is neither true nor false.
+//! PURE. Policy, selection and output use them. Nothing here can access a token. A value that the token does not report is `None`, which is
+//! neither true nor false.
 
 use std::fmt;
 
@@ -16,26 +16,26 @@ pub use token_id::{TokenId, stand_in, tells_apart};
 /// `C_GetInfo` (PKCS#11 3.0 section 5.4.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Library {
-    /// The Cryptoki version that the module implements, as `2.40`.
+    /// The Cryptoki version of the module, such as `2.40`.
     pub cryptoki: String,
-    /// Who made the module.
+    /// The manufacturer of the module.
     pub manufacturer: String,
-    /// What the module calls itself.
+    /// The description of the module.
     pub description: String,
-    /// The module's own version, as `2.6`.
+    /// The module's own version, such as `2.6`.
     pub version: String,
 }
 
 /// The sandbox in which a worker loaded its module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confinement {
-    /// The profile's name, which is the module's.
+    /// The profile's name, which is the name of the module.
     pub profile: &'static str,
-    /// By which of Landlock's interfaces files are confined; `None` where the kernel has none.
+    /// The version of Landlock's interface that confines files; `None` if the kernel has none.
     pub files: Option<u32>,
     /// Whether system calls are filtered.
     pub calls: bool,
-    /// What this kernel does not confine.
+    /// The parts that this kernel does not confine.
     pub gaps: Vec<Gap>,
 }
 
@@ -43,9 +43,9 @@ pub struct Confinement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Gap {
-    /// Which files are read and written: Linux 5.13, with Landlock enabled.
+    /// Access to files: Linux 5.13, with Landlock enabled.
     Files,
-    /// Which system calls are made: a kernel with seccomp.
+    /// System calls: a kernel with seccomp.
     SystemCalls,
     /// Truncating files: Linux 6.2.
     Truncation,
@@ -57,12 +57,12 @@ pub enum Gap {
     Signals,
     /// Unix sockets without a path: Linux 6.12.
     AbstractSockets,
-    /// Which Unix sockets are opened by their path: Linux 7.1.
+    /// Unix sockets with a path: Linux 7.1.
     UnixSockets,
 }
 
 impl Gap {
-    /// What is open, and the kernel that closes it.
+    /// The open part, and the kernel that closes it.
     #[must_use]
     pub fn words(self) -> &'static str {
         match self {
@@ -79,7 +79,7 @@ impl Gap {
 }
 
 impl Confinement {
-    /// What this kernel does not confine, and the kernels that do, in one line.
+    /// The parts that this kernel does not confine, and the kernels that do, in one line.
     #[must_use]
     pub fn gaps_in_words(&self) -> String {
         self.gaps.iter().map(|gap| gap.words()).collect::<Vec<_>>().join(", ")
@@ -105,35 +105,36 @@ impl fmt::Display for Confinement {
     }
 }
 
-/// A slot that holds a token, in the module's order.
+/// A slot with a token, in the module's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slot {
     /// The `CK_SLOT_ID`.
     pub id: u64,
-    /// What the slot calls itself; empty where `C_GetSlotInfo` failed.
+    /// The description of the slot; empty if `C_GetSlotInfo` failed.
     pub description: String,
-    /// Who made the slot; empty where `C_GetSlotInfo` failed.
+    /// The manufacturer of the slot; empty if `C_GetSlotInfo` failed.
     pub manufacturer: String,
     /// The token's information, as far as it could be read.
     pub token: Option<Token>,
-    /// Why the slot could not be read whole. Such a slot keeps its place and is never chosen by its index.
+    /// The reason why the slot could not be read completely. Such a slot keeps its place and is never selected by its
+    /// index.
     pub error: Option<String>,
 }
 
 /// `C_GetTokenInfo` (PKCS#11 3.0 section 5.5.3); strings without their padding.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
-    /// The label that the token was initialised with.
+    /// The label from the token's initialisation.
     pub label: String,
-    /// Who made the token.
+    /// The manufacturer of the token.
     pub manufacturer: String,
     /// The token's model.
     pub model: String,
-    /// The serial number; may be empty, all zeros, or shared by all tokens of a make.
+    /// The serial number. It may be empty, all zeros, or shared by all tokens of one model.
     pub serial: String,
-    /// The firmware version, as `5.4`.
+    /// The firmware version, such as `5.4`.
     pub firmware: String,
-    /// `CKF_HW_SLOT` of the slot; `None` where `C_GetSlotInfo` failed.
+    /// `CKF_HW_SLOT` of the slot; `None` if `C_GetSlotInfo` failed.
     pub hardware: Option<bool>,
     /// `CKF_TOKEN_INITIALIZED`.
     pub initialized: bool,
@@ -141,11 +142,11 @@ pub struct Token {
     pub login_required: bool,
     /// The state of the user's PIN.
     pub pin: PinState,
-    /// `CKF_PROTECTED_AUTHENTICATION_PATH`: the PIN is entered at the token itself.
+    /// `CKF_PROTECTED_AUTHENTICATION_PATH`: the PIN is entered on the token itself.
     pub pinpad: bool,
 }
 
-/// Tokens that are programs: part of the manufacturer's name, part of the model's, and the name for people.
+/// Software tokens: part of the manufacturer's name, part of the model's name, and the name for people.
 const SOFTWARE_TOKENS: [(&str, &str, &str); 7] = [
     ("softhsm", "", "SoftHSM"),
     ("kryoptic", "", "kryoptic"),
@@ -157,7 +158,7 @@ const SOFTWARE_TOKENS: [(&str, &str, &str); 7] = [
 ];
 
 impl Token {
-    /// The name of the program that the token is, where it is known to be one; it protects keys no better than files are.
+    /// The name of the program, if the token is a known software token. It protects keys no better than files.
     #[must_use]
     pub fn software_name(&self) -> Option<&'static str> {
         let (manufacturer, model) = (self.manufacturer.to_lowercase(), self.model.to_lowercase());
@@ -186,12 +187,12 @@ impl Mechanism {
     }
 }
 
-/// What a session on one slot offers.
+/// The properties of a session on one slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// Signature mechanisms by the mechanism list, the preferred one first; empty where the list could not be read.
+    /// Signature mechanisms from the mechanism list, preferred one first; empty if the list could not be read.
     pub mechanisms: Vec<Mechanism>,
-    /// Whether the module could list its mechanisms at all.
+    /// Whether the module could list its mechanisms.
     pub mechanisms_known: bool,
 }
 
@@ -207,7 +208,7 @@ pub enum KeyClass {
 /// An RSA key object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
-    /// The number by which the worker knows the object; no handle of the module's.
+    /// The worker's number for the object. It is not a handle of the module.
     pub handle: u64,
     /// Private or public.
     pub class: KeyClass,
@@ -217,7 +218,7 @@ pub struct Key {
     /// `CKA_ID`.
     #[serde(with = "bytes")]
     pub id: Vec<u8>,
-    /// `CKA_MODULUS`, big-endian without leading zeros; empty where not reported.
+    /// `CKA_MODULUS`, big-endian without leading zeros; empty if not reported.
     #[serde(with = "bytes")]
     pub modulus: Vec<u8>,
     /// `CKA_SIGN`.
@@ -232,7 +233,7 @@ pub struct Key {
     pub always_sensitive: Option<bool>,
     /// `CKA_NEVER_EXTRACTABLE`.
     pub never_extractable: Option<bool>,
-    /// `CKA_LOCAL`: made inside the token.
+    /// `CKA_LOCAL`: generated in the token.
     pub local: Option<bool>,
 }
 
@@ -245,12 +246,12 @@ pub struct Certificate {
     /// `CKA_ID`.
     #[serde(with = "bytes")]
     pub id: Vec<u8>,
-    /// `CKA_VALUE` as the token gave it: DER, perhaps with padding behind it.
+    /// `CKA_VALUE` from the token: DER, perhaps with padding.
     #[serde(with = "bytes")]
     pub value: Vec<u8>,
 }
 
-/// What else a private key says of itself, asked for as evidence alone (PKCS#11 3.0 sections 4.9 and 4.14).
+/// Further attributes of a private key, only for evidence (PKCS#11 3.0 sections 4.9 and 4.14).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyDetail {
     /// `CKA_DECRYPT`.
@@ -267,13 +268,13 @@ pub struct KeyDetail {
     pub modifiable: Option<bool>,
     /// `CKA_WRAP_WITH_TRUSTED`.
     pub wrap_with_trusted: Option<bool>,
-    /// `CKA_KEY_GEN_MECHANISM` by the standard's name.
+    /// `CKA_KEY_GEN_MECHANISM`, with its standard name.
     pub key_generation_mechanism: Option<String>,
-    /// `CKA_ALLOWED_MECHANISMS` by the standard's names; empty where the token limits nothing.
+    /// `CKA_ALLOWED_MECHANISMS`, with standard names; empty if the token has no restriction.
     pub allowed_mechanisms: Option<Vec<String>>,
 }
 
-/// Evidence of a key, and what stands beside it in the token.
+/// Evidence about a key, and the certificates in its token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
     /// The key.

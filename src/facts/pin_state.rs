@@ -1,6 +1,6 @@
-//! The state of a user's PIN by the token's flags, in words.
+//! The state of a user's PIN, from the token's flags.
 //!
-//! PURE. Flags can lie, so the fuse counts for itself; what they forbid is never tried.
+//! PURE. Flags can be wrong, so the fuse counts separately. The agent never tries a login that they forbid.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use crate::error::Kind;
 pub struct PinState {
     /// `CKF_USER_PIN_INITIALIZED`.
     pub initialized: bool,
-    /// `CKF_USER_PIN_COUNT_LOW`: a wrong PIN was given since the last right one.
+    /// `CKF_USER_PIN_COUNT_LOW`: a wrong PIN was entered since the last right one.
     pub count_low: bool,
     /// `CKF_USER_PIN_FINAL_TRY`: one more wrong PIN locks the token.
     pub final_try: bool,
@@ -22,19 +22,19 @@ pub struct PinState {
     pub to_be_changed: bool,
 }
 
-/// Why the flags forbid a login.
+/// The reason why the flags forbid a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PinRefusal {
-    /// For the exit code.
+    /// Determines the exit code.
     pub kind: Kind,
     /// The cause, with the flag's name.
     pub cause: &'static str,
-    /// What helps.
+    /// The hint.
     pub remedy: &'static str,
 }
 
 impl PinState {
-    /// What the flags forbid. The last try is a person's to spend.
+    /// The refusal by the flags. Only a person may spend the last try.
     #[must_use]
     pub fn refusal(&self, attended: bool) -> Option<PinRefusal> {
         let (kind, cause, remedy) = if self.locked {
@@ -68,13 +68,13 @@ impl PinState {
         Some(PinRefusal { kind, cause, remedy })
     }
 
-    /// What is worth a warning where a login may be tried.
+    /// Warnings for a login that may be tried.
     #[must_use]
     pub fn warning(&self) -> Option<&'static str> {
         self.count_low.then_some("a wrong PIN was given to this token before (CKF_USER_PIN_COUNT_LOW)")
     }
 
-    /// The state in a few words each, for a list.
+    /// The state in short words, for a list.
     pub fn notes(&self) -> impl Iterator<Item = &'static str> {
         let notes = [
             (self.count_low, "a wrong PIN was given"),

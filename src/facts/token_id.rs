@@ -1,4 +1,4 @@
-//! Which token it is: the one equality of tokens, and which tokens could be one and the same.
+//! The identity of tokens: the only equality of tokens, and the rule for tokens that could be the same.
 //!
 //! PURE.
 
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::{Slot, Token};
 
-/// The identity of a token. No certificate changes it, where the token has a serial number.
+/// The identity of a token. If the token has a serial number, a certificate does not change it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenId {
-    /// A token with a serial number of its own.
+    /// A token with a real serial number.
     Serial {
-        /// Who made the token.
+        /// The manufacturer.
         manufacturer: String,
         /// The token's model.
         model: String,
@@ -20,11 +20,11 @@ pub enum TokenId {
     },
     /// A token whose serial number is empty or all zeros: its label counts too.
     Label {
-        /// Who made the token.
+        /// The manufacturer.
         manufacturer: String,
         /// The token's model.
         model: String,
-        /// The serial number, which tells nothing.
+        /// The serial number, which is empty or all zeros.
         serial: String,
         /// The label.
         label: String,
@@ -45,7 +45,7 @@ impl TokenId {
         slot.token.as_ref().map_or_else(|| Self::Slot { module: module.to_owned(), id: slot.id }, Self::of_token)
     }
 
-    /// The identity of a token that says who it is.
+    /// The identity of a token with readable information.
     #[must_use]
     pub fn of_token(token: &Token) -> Self {
         let field = |text: &str| text.trim_matches([' ', '\0']).to_owned();
@@ -58,7 +58,7 @@ impl TokenId {
         }
     }
 
-    /// The identity of a token, or of the stand-in that [`stand_in`] makes of a slot.
+    /// The identity of a token, or of a placeholder from [`stand_in`].
     #[must_use]
     pub fn of_stand_in(token: &Token) -> Self {
         let id = token.label.strip_prefix(STAND_IN).and_then(|id| id.parse().ok());
@@ -71,15 +71,15 @@ impl TokenId {
         }
     }
 
-    /// Whether no other token has this identity, as far as a serial number can show it.
+    /// Whether no other token has this identity, as far as a serial number can show.
     #[must_use]
     pub fn is_unique(&self) -> bool {
         matches!(self, Self::Serial { .. })
     }
 
-    /// Whether both could be one token: the same card seen by another module, or before its certificate was renewed. A
-    /// serial number of zeros is no proof that two tokens differ, nor is a label, which some modules take from a
-    /// certificate. An empty serial number with another label is another token.
+    /// Whether both could be the same token: one card through two modules, or before and after a renewal of its
+    /// certificate. A serial number of zeros does not prove that two tokens differ. Neither does a label, which some
+    /// modules take from a certificate. An empty serial number with another label is another token.
     #[must_use]
     pub fn may_be(&self, other: &Self) -> bool {
         if self == other {
@@ -117,7 +117,7 @@ impl TokenId {
 
 const STAND_IN: &str = "slot ID ";
 
-/// The token in a slot; where nothing can be read of it, a stand-in that names slot and module.
+/// The token in a slot. If nothing can be read, a placeholder that names slot and module.
 #[must_use]
 pub fn stand_in(slot: &Slot, module: &Path) -> Token {
     slot.token.clone().unwrap_or_else(|| Token {
@@ -129,14 +129,14 @@ pub fn stand_in(slot: &Slot, module: &Path) -> Token {
 
 /// Modules that show PIV cards.
 enum Family {
-    /// OpenSC takes the serial number from the card holder's identifier (CHUID), which ykman writes anew with each
+    /// OpenSC takes the serial number from the card holder's identifier (CHUID), which ykman changes with each
     /// certificate (OpenSC issue 3460), and the label from the certificate.
     PivByOpensc,
-    /// ykcs11 reads the device's own serial number.
+    /// ykcs11 reads the device's serial number.
     PivByYkcs11,
 }
 
-/// Whether a serial number tells tokens apart: not where it is empty or all zeros.
+/// Whether a serial number distinguishes tokens: not if it is empty or all zeros.
 #[must_use]
 pub fn tells_apart(serial: &str) -> bool {
     serial.chars().any(|c| !matches!(c, '0' | ' ' | '\0'))
