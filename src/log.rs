@@ -1,7 +1,7 @@
 //! Notices, logs and errors on stderr: text for people, JSON for programs, priorities for the journal.
 //!
-//! A default run writes only what somebody should act on; `-v` writes what is done. A stderr that is full, closed or slow
-//! neither ends nor delays the program: see `writer`. Nothing here writes to stdout.
+//! By default it writes only messages that need an action; `-v` logs each step. A stderr that is full, closed or slow neither ends nor
+//! delays the program: see `writer`. This module never writes to stdout.
 
 use std::io;
 use std::panic::PanicHookInfo;
@@ -25,7 +25,7 @@ pub enum Format {
     Text,
     /// One JSON object a line.
     Json,
-    /// Text with the priority in front, as in sd-daemon(3).
+    /// Text with a priority prefix, as in sd-daemon(3).
     Journald,
 }
 
@@ -51,18 +51,18 @@ pub const LEVELS: [(&str, Level); 5] = [
     ("trace", Level::TRACE),
 ];
 
-/// The level where none is configured.
+/// The default level.
 pub const DEFAULT_LEVEL: Level = Level::INFO;
 
-/// How long the end of the process waits for a stderr that takes nothing.
+/// The time limit for stderr at the end of the process.
 const AT_THE_END: Duration = Duration::from_secs(2);
 
-/// How long anything else waits for it.
+/// The time limit for stderr before other output.
 const BEFORE_OUTPUT: Duration = Duration::from_millis(200);
 
 static WRITER: Writer = Writer::new(|lost| lost_lines(Format::Text, lost));
 
-/// Starts writing. A second call in one process changes nothing.
+/// Starts the log. A second call in one process changes nothing.
 pub fn start(settings: Settings, verbosity: u8) {
     let level = match verbosity {
         0 => settings.level,
@@ -72,7 +72,7 @@ pub fn start(settings: Settings, verbosity: u8) {
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(|| Queue)
-        // It would write them to stderr itself.
+        // Its internal errors would be written directly to stderr.
         .log_internal_errors(false)
         .event_format(Lines(settings.format))
         .finish();
@@ -81,7 +81,7 @@ pub fn start(settings: Settings, verbosity: u8) {
     }
 }
 
-/// Sets the form of what is written besides events.
+/// Sets the form of messages that are not events.
 fn use_format(format: Format) {
     let notice: Notice = match format {
         Format::Text => |lost| lost_lines(Format::Text, lost),
@@ -101,7 +101,7 @@ pub fn report(error: &Error, format: Format) {
     WRITER.push(text(error, format), true);
 }
 
-/// Writes the error that ends a worker. It starts no thread, since the sandbox is on by then.
+/// Writes the error that ends a worker. It starts no thread, since the sandbox is already active.
 pub fn report_in_worker(error: &Error) {
     let text = text(error, Format::Text);
     write_until(Instant::now() + BEFORE_OUTPUT, rustix::stdio::stderr(), text.as_bytes());
@@ -115,22 +115,22 @@ fn text(error: &Error, format: Format) -> String {
     }
 }
 
-/// Writes text that is no line of the log, such as a progress display.
+/// Writes text that is not a log line, such as a progress display.
 pub fn show(text: &str) {
     WRITER.push(text.to_owned(), false);
 }
 
-/// Has what was logged written before a prompt or a result, if stderr takes it at once.
+/// Waits briefly until the log is written, before a prompt or a result.
 pub fn flush() {
     WRITER.flush(BEFORE_OUTPUT);
 }
 
-/// Has everything written before the process ends, if stderr takes it in time.
+/// Waits until the log is written, before the process ends. Gives up after two seconds.
 pub fn end() {
     WRITER.flush(AT_THE_END);
 }
 
-/// Has panics reported like errors: Rust's own report waits for stderr.
+/// Reports panics like errors: Rust's own report would wait for stderr.
 pub fn take_over_panics(format: Format) {
     std::panic::set_hook(Box::new(move |panic| {
         WRITER.push(line(format, Level::ERROR, &describe(panic)), true);
@@ -153,7 +153,7 @@ fn describe(panic: &PanicHookInfo<'_>) -> String {
     format!("this is a defect of cba-agent{place}: {}", said.unwrap_or("no message"))
 }
 
-/// Takes whole lines and never fails.
+/// Accepts whole lines and never fails.
 struct Queue;
 
 impl io::Write for Queue {

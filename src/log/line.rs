@@ -1,4 +1,4 @@
-//! What a line of the log looks like: text for people, JSON for programs, a priority in front for the journal.
+//! The format of a log line: text for people, JSON for programs, a priority prefix for the journal.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub(super) fn line(format: Format, level: Level, message: &str) -> String {
         Level::TRACE => (7, "trace"),
     };
     match format {
-        // A module, token or file may have brought control characters into the text.
+        // A module, token or file may have put control characters into the text.
         Format::Text => format!("{word}: {}\n", printable(&message)),
         Format::Journald => format!("<{priority}>{}\n", printable(&message)),
         Format::Json => {
@@ -32,7 +32,7 @@ pub(super) fn line(format: Format, level: Level, message: &str) -> String {
     }
 }
 
-/// Turns events of `tracing` into lines.
+/// Converts events of `tracing` into lines.
 pub(super) struct Lines(pub(super) Format);
 
 impl<S, N> FormatEvent<S, N> for Lines

@@ -1,8 +1,8 @@
-//! Writes lines to stderr on a thread of its own.
+//! Writes lines to stderr on a separate thread.
 //!
-//! Stderr may be full, closed, slow or never read. The program must not end, wait or sign late because of that. So a caller
-//! only puts its line into a bounded queue. The thread writes the lines in their order, and reports how many were lost.
-//! Deliberately absent: what a line looks like.
+//! Stderr may be full, closed, slow or never read. The program must not end, wait or sign late because of that. So a caller only puts its
+//! line into a bounded queue. The thread writes the lines in order, and reports how many were lost.
+//! Deliberately absent: the format of a line.
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
@@ -14,13 +14,13 @@ use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-/// How many bytes may wait in the queue. A line beyond that is lost.
+/// The size of the queue in bytes. A line beyond it is lost.
 const QUEUE: usize = 1 << 20;
 
-/// What a line costs in the queue besides its bytes.
+/// The cost of a line in the queue, besides its bytes.
 const LINE: usize = 64;
 
-/// How the thread says that lines were lost.
+/// The text that reports lost lines.
 pub(super) type Notice = fn(lost: u64) -> String;
 
 /// The queue and its thread, which starts with the first line.
@@ -39,7 +39,7 @@ struct State {
     is_writing: bool,
 }
 
-/// A line, and how many were lost before it.
+/// A line, and the number of lines that were lost before it.
 struct Line {
     text: String,
     lost: u64,
@@ -49,7 +49,7 @@ struct Line {
 enum Thread {
     NotStarted,
     Running(thread::ThreadId),
-    /// The system has no thread left: the lines wait for [`Writer::flush`].
+    /// The system could not start a thread: the lines wait for [`Writer::flush`].
     Refused,
 }
 
@@ -68,12 +68,12 @@ impl Writer {
         }
     }
 
-    /// Sets how lost lines are reported from now on.
+    /// Sets the text that reports lost lines from now on.
     pub(super) fn report_lost_lines_by(&self, notice: Notice) {
         self.lock().notice = notice;
     }
 
-    /// Puts a line into the queue. A full queue takes only what is `urgent`.
+    /// Puts a line into the queue. A full queue accepts only urgent lines.
     pub(super) fn push(&'static self, text: String, urgent: bool) {
         let mut state = self.lock();
         let bytes = text.len() + LINE;
@@ -115,17 +115,17 @@ impl Writer {
     }
 
     fn run(&self) {
-        // Signals are for the other threads. SIGTTOU and SIGXFSZ would stop or end the process because of a log line.
+        // Other threads handle signals. SIGTTOU and SIGXFSZ would stop or end the process because of a log line.
         let _ = SigSet::all().thread_block();
         self.write_all_to(rustix::stdio::stderr());
     }
 
-    /// Writes what is in the queue, and what comes later.
+    /// Writes the lines in the queue, and all later ones.
     fn write_all_to(&self, stderr: BorrowedFd<'_>) {
         let (mut failed, mut is_in_a_line) = (0, false);
         loop {
             let (text, lines) = self.wait_for_a_line(failed);
-            // A write that failed may have left the beginning of a line.
+            // A failed write may have left the beginning of a line.
             let text = if is_in_a_line { format!("\n{text}") } else { text };
             let written = write(stderr, text.as_bytes());
             failed = if written == text.len() { 0 } else { lines };
@@ -137,7 +137,7 @@ impl Writer {
         }
     }
 
-    /// The next line with the notice before it, and how many lines are lost if it cannot be written.
+    /// The next line with the notice before it, and the number of lines that are lost if it cannot be written.
     fn wait_for_a_line(&self, failed: u64) -> (String, u64) {
         let mut state = self.lock();
         loop {
@@ -183,7 +183,7 @@ fn write(stderr: BorrowedFd<'_>, bytes: &[u8]) -> usize {
     written
 }
 
-/// Writes without a thread, in pieces for which a pipe has room, and gives up at `end`.
+/// Writes without a thread, in pieces that fit into a pipe, and gives up at `end`.
 pub(super) fn write_until(end: Instant, stderr: BorrowedFd<'_>, bytes: &[u8]) {
     for piece in bytes.chunks(512) {
         let Ok(left) = end.saturating_duration_since(Instant::now()).try_into() else { return };
@@ -203,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    /// Lines go into a pipe that nobody reads, until they are lost; then the pipe is read.
+    /// Lines go into an unread pipe until lines are lost. Then the test reads the pipe.
     #[test]
     fn a_reader_that_stops_loses_lines_which_are_counted_and_no_line_is_out_of_order() {
         let (reading, writing) = rustix::pipe::pipe().unwrap();
