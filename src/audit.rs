@@ -1,8 +1,7 @@
 //! The audit log: one record for each payload, on disk before the payload is handed out.
 //!
-//! One file of one user, appended under a lock by whichever of its processes has something to say. Beside it stands a lock
-//! file that holds the head, so that the chain goes on in a new file after the old one was renamed. What a crash or a full
-//! disk leaves of a record is cut off or marked, never taken for one.
+//! One file of one user. Processes of that user append under a lock. A lock file beside the log holds the head, so that the chain continues
+//! in a new file after a rotation. An incomplete record after a crash or on a full disk is cut off or marked, and never counts as a record.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -21,40 +20,40 @@ pub mod check;
 
 use chain::{Entry, Event, Head};
 
-/// How long another process may hold the lock: a few records and two syncs.
+/// The time for which another process may hold the lock: a few records and two syncs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the head in the lock file may be on its way to the disk: so much can a loss of power cost that is followed by a
-/// rotation before the next record, and then the chain shows a gap that is none.
+/// The maximum time until the head in the lock file is on disk. After a loss of power within this time and a rotation
+/// before the next record, the chain shows a gap that does not exist.
 const KEEP: Duration = Duration::from_secs(1);
 
-/// How far back the last record is looked for.
+/// The distance from the end of the file in which the last record is searched.
 const WINDOW: u64 = 128 << 10;
 
-/// The log of one file.
+/// The log in one file.
 #[derive(Clone, Debug)]
 pub struct Log {
     path: PathBuf,
     lock: PathBuf,
-    /// What was last written, and how the file was then known.
+    /// The last written head, and the state of the file after it.
     written: Option<(FileState, Head)>,
-    /// When the head beside it was last synced.
+    /// When the head in the lock file was last synced.
     kept: Option<Instant>,
 }
 
 /// Device, inode and length.
 type FileState = (u64, u64, u64);
 
-/// Why nothing can be recorded, so that nothing is handed out.
+/// The reason why no record can be written, so that no payload is handed out.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    /// The file system says no.
+    /// The file system refuses.
     #[error("the audit log {0} cannot be written")]
     Write(PathBuf, #[source] io::Error),
-    /// Another process keeps the lock.
+    /// Another process holds the lock.
     #[error("the audit log {0} is held by another process")]
     Held(PathBuf),
-    /// Nothing says where the chain stands.
+    /// The end of the chain cannot be found.
     #[error("the audit log {0} does not end in a record")]
     Damaged(PathBuf),
 }
@@ -91,14 +90,14 @@ impl Explain for AuditError {
 
 const NOTHING: &str = "no payload was handed out: what is not recorded is not done";
 
-/// What a file ends in.
+/// The end of a file.
 struct Tail {
     head: Option<Head>,
-    /// Bytes behind the last newline.
+    /// The bytes after the last newline.
     torn: Vec<u8>,
 }
 
-/// The lock file of a log. Hidden, so that a pattern that means the log and those that it was renamed to leaves it out.
+/// The lock file of a log. Hidden, so that a pattern for the log and its rotated files does not match it.
 fn lock_of(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
@@ -107,26 +106,26 @@ fn lock_of(path: &Path) -> PathBuf {
 }
 
 impl Log {
-    /// The log at a path; nothing is opened yet.
+    /// The log at a path. Opens nothing yet.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
         Self { lock: lock_of(&path), path, written: None, kept: None }
     }
 
-    /// Whether it can be opened, locked and gone on with, before anything is signed.
+    /// Checks that the log can be opened, locked and continued, before anything is signed.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why it cannot.
     pub fn check(&mut self) -> Result<(), AuditError> {
         let lock = self.take_lock()?;
         let file = self.open()?;
         self.stand(&file, &lock).map(drop)
     }
 
-    /// Appends records and returns when they are on disk, all or none.
+    /// Appends all records or none, and returns when they are on disk.
     ///
     /// # Errors
-    /// Why they are not; the file is then as it was before, as far as the file system lets it.
+    /// The reason why they are not. The file is then restored, if the file system allows it.
     pub fn append(&mut self, entries: &[Entry]) -> Result<(), AuditError> {
         let lock = self.take_lock()?;
         let file = self.open()?;
@@ -155,7 +154,7 @@ impl Log {
         let written = file.write_all_at(text.as_bytes(), size).and_then(|()| file.sync_data());
         let kept = written.and_then(|()| self.keep_head(&lock, &file, &head, size == 0));
         if let Err(error) = kept {
-            // Nobody gets what these records speak of.
+            // The payloads of these records are not handed out.
             let _ = file.set_len(size).and_then(|()| file.sync_data());
             let _ = lock.write_all_at(kept_form(&before).as_bytes(), 0);
             self.written = None;
@@ -167,7 +166,7 @@ impl Log {
 
     fn keep_head(&mut self, lock: &File, file: &File, head: &Head, is_new: bool) -> io::Result<()> {
         lock.write_all_at(kept_form(head).as_bytes(), 0)?;
-        // It is needed only where the file is renamed before the next record.
+        // It is needed only if the file is renamed before the next record.
         if self.kept.is_none_or(|kept| kept.elapsed() >= KEEP) {
             lock.sync_data()?;
             self.kept = Some(Instant::now());
@@ -186,12 +185,12 @@ impl Log {
             .ok_or_else(|| AuditError::Held(self.path.clone()))
     }
 
-    /// By its path each time: it may have been renamed since.
+    /// Opens the file by its path each time, since it may have been renamed.
     fn open(&self) -> Result<File, AuditError> {
         files::open(&self.path).map_err(|error| self.failed(error))
     }
 
-    /// Where the chain stands, what a crash left behind it, and the file's length.
+    /// The head of the chain, the incomplete record after it, and the length of the file.
     fn stand(&self, file: &File, lock: &File) -> Result<(Head, Torn, u64), AuditError> {
         let now = state(file).map_err(|error| self.failed(error))?;
         if let Some((_, head)) = self.written.as_ref().filter(|(then, _)| *then == now) {
@@ -201,18 +200,18 @@ impl Log {
         let tail = tail(file, size).map_err(|error| self.failed(error))?;
         let mut kept = [0; 85];
         let kept = lock.read_exact_at(&mut kept, 0).ok().and_then(|()| Head::parse(std::str::from_utf8(&kept).ok()?));
-        // The further of the two: a file that lost its end is not gone on with as if nothing had been there.
+        // The later one of the two: a file without its end must not be continued silently.
         let head = match (tail.head, kept) {
             (Some(own), Some(kept)) => Some(if kept.seq >= own.seq { kept } else { own }),
             (own, kept) => own.or(kept),
         };
         let Some(head) = head else {
-            // Nothing, or what a crash left of the very first record; not somebody's file that a path names by mistake.
+            // Empty, or the start of the first record after a crash. Any other file was probably named by mistake.
             let is_new = size == 0 || tail.torn.len() as u64 == size && chain::may_be_first(&tail.torn);
             return if is_new { Ok((Head::none(), torn(&tail.torn), size)) } else { Err(self.damaged()) };
         };
         if chain::follows(&tail.torn, &head) {
-            // Whole but for its newline.
+            // Complete except for its newline.
             return Ok((chain::head_of(&tail.torn).unwrap_or(head), Torn::End, size));
         }
         if chain::head_of(&tail.torn).as_ref() == Some(&head) {
@@ -230,15 +229,15 @@ impl Log {
     }
 }
 
-/// A head as the lock file keeps it: always of one length, so that it is never half an older one.
+/// The head in the lock file. Its length is fixed, so that a write never leaves a part of an older one.
 fn kept_form(head: &Head) -> String {
     format!("{:020}:{}\n", head.seq, head.hash)
 }
 
-/// What stands behind the last newline.
+/// The bytes after the last newline.
 enum Torn {
     No,
-    /// A record that lacks its newline alone.
+    /// A record without its newline.
     End,
     /// Part of a record.
     Part(Event),
@@ -262,12 +261,12 @@ fn tail(file: &File, size: u64) -> io::Result<Tail> {
     file.read_exact_at(&mut bytes, from)?;
     let mut lines = bytes.rsplit(|byte| *byte == b'\n');
     let torn = lines.next().unwrap_or_default().to_vec();
-    // A line that a crash left and the record that would have said so, if the next crash came first.
+    // A line from a crash, and the record that would have marked it, if the next crash came first.
     let head = lines.take(2).find_map(chain::head_of);
     Ok(Tail { head, torn })
 }
 
-/// The head of a log, for a copy that is kept elsewhere; `None` for one without records.
+/// The head of a log, for a copy that is kept elsewhere; `None` for a log without records.
 ///
 /// # Errors
 /// When the file cannot be read, or does not end in a record.

@@ -1,8 +1,8 @@
-//! How long module and token may take.
+//! Time limits for module and token.
 
 use std::time::{Duration, Instant};
 
-/// A moment by which work must be done, which a prompt can put off.
+/// The end of the time for some work. A prompt postpones it.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     at: Instant,
@@ -10,14 +10,14 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// So long from now.
+    /// A deadline after this duration.
     #[must_use]
     pub fn after(whole: Duration) -> Self {
         let now = Instant::now();
         Self { at: now.checked_add(whole).unwrap_or(now + Duration::from_secs(86_400)), whole }
     }
 
-    /// Runs something that waits for a person; the time does not count.
+    /// Runs a wait for a person. Its time does not count.
     pub fn stopped<T>(&mut self, wait: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = wait();
@@ -25,13 +25,13 @@ impl Deadline {
         result
     }
 
-    /// What was given in all, prompts aside.
+    /// The total time, without prompts.
     #[must_use]
     pub fn whole(&self) -> Duration {
         self.whole
     }
 
-    /// What is left; `None` when it has passed.
+    /// The remaining time; `None` after the deadline.
     #[must_use]
     pub fn left(&self) -> Option<Duration> {
         self.at.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())

@@ -1,17 +1,16 @@
-//! Errors as people and programs meet them: one message, hints that name the command that helps, one exit code.
+//! Errors for people and programs: one message, hints that name a command that helps, one exit code.
 //!
-//! Each room has an error enum of its own; what makes one fit for the outside is [`Explain`]. The exit codes stand here
-//! and nowhere else.
+//! Each room has a separate error enum, and [`Explain`] converts it. The exit codes are only in this file.
 
 use std::error::Error as StdError;
 use std::fmt;
 
 use crate::text::{printable, printable_json, shortened};
 
-/// What went wrong, as a stable name for programs (`kind` of the JSON form) and as the source of the exit code.
+/// The kind of an error: a stable name for programs (`kind` in the JSON form), which determines the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing that has a name: a defect here, or a host that cannot start a process.
+    /// Any other cause: a defect of this program, or a host that cannot start a process.
     Unexpected,
     /// The command line.
     Usage,
@@ -21,25 +20,25 @@ pub enum Kind {
     NotFound,
     /// Several of them where one is needed.
     Ambiguous,
-    /// The key or token cannot do what is needed, whatever the PIN.
+    /// The key or token lacks a necessary property, with any PIN.
     Unsuitable,
-    /// No source of a PIN.
+    /// There is no source of a PIN.
     PinMissing,
-    /// The source of the PIN cannot be used; no login was tried.
+    /// The source of the PIN cannot be used. No login was tried.
     PinSource,
     /// The token refused the PIN.
     PinIncorrect,
     /// The token is locked against further PINs.
     PinLocked,
-    /// The PIN has a length or form that the token does not take; no try was spent.
+    /// The token does not accept a PIN of this length or form. No try was spent.
     PinLength,
     /// The PIN must be changed or set first.
     PinExpired,
-    /// The token says that one try is left.
+    /// The token reports that one try is left.
     PinFinalTry,
     /// Earlier refusals forbid an unattended attempt.
     PinFuse,
-    /// The state directory, which keeps the fuse, cannot be used.
+    /// The state directory, with the fuse, cannot be used.
     StateDir,
     /// Another user or role is logged in.
     PinState,
@@ -47,7 +46,7 @@ pub enum Kind {
     Policy,
     /// The token or its module failed.
     TokenFailed,
-    /// The token is gone.
+    /// The token was removed.
     TokenRemoved,
     /// The token did not answer in time.
     TokenTimeout,
@@ -55,22 +54,22 @@ pub enum Kind {
     TokenBusy,
     /// The token has no session left.
     TokenSessions,
-    /// The result of the token does not verify.
+    /// The signature of the token does not verify.
     SignatureInvalid,
-    /// What was checked is invalid, or ends too soon.
+    /// The checked document is invalid, or expires too soon.
     Invalid,
-    /// The audit log cannot be kept, so nothing is signed.
+    /// The audit log cannot be written, so nothing is signed.
     AuditUnavailable,
     /// The agent refuses this user.
     NotAllowed,
-    /// The agent cannot be reached, or is not one.
+    /// The agent cannot be reached, or the process on its socket is not an agent.
     AgentUnreachable,
-    /// The agent has too much to do.
+    /// The agent has too many requests.
     AgentBusy,
 }
 
 impl Kind {
-    /// The stable name, as in the JSON form of an error.
+    /// The stable name, as in the JSON form.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -105,7 +104,7 @@ impl Kind {
         }
     }
 
-    /// The exit code of a process that ends with this error.
+    /// The exit code for this kind.
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
@@ -130,7 +129,7 @@ impl Kind {
         }
     }
 
-    /// What helps where the error itself names nothing nearer: no refusal leaves its reader without a next step.
+    /// A default hint for errors without a more specific one.
     #[must_use]
     pub fn usual_hint(self) -> &'static str {
         match self {
@@ -147,14 +146,14 @@ impl Kind {
         }
     }
 
-    /// Whether a program may try the same again without anybody having acted.
+    /// Whether a program may retry without a person's help.
     #[must_use]
     pub fn retryable(self) -> bool {
         matches!(self.exit_code(), 6 | 9)
     }
 }
 
-/// What each exit code means, in one sentence for people.
+/// The meaning of each exit code, in one sentence.
 pub const EXIT_CODES: [(u8, &str); 10] = [
     (0, "Done."),
     (1, "An unexpected failure, or the audit log cannot be written."),
@@ -171,9 +170,9 @@ pub const EXIT_CODES: [(u8, &str); 10] = [
     (9, "The agent cannot be reached, or is busy. A retry may help."),
 ];
 
-/// What a room's error says of itself to the outside.
+/// Converts an error of a room into an [`Error`].
 pub trait Explain: StdError {
-    /// The stable name of what went wrong.
+    /// The stable name of the cause.
     fn kind(&self) -> Kind;
     /// Commands and settings that help, most likely first.
     fn hints(&self) -> Vec<String> {
@@ -181,10 +180,10 @@ pub trait Explain: StdError {
     }
 }
 
-/// An error on its way to the person or program outside.
+/// An error for a person or a program.
 #[derive(Debug)]
 pub struct Error {
-    /// What went wrong, by its stable name.
+    /// The stable name of the cause.
     pub kind: Kind,
     /// The chain of causes in one line, outermost first, without a full stop.
     pub message: String,
@@ -192,23 +191,23 @@ pub struct Error {
     pub hints: Vec<String>,
 }
 
-/// The result of everything that may end the process.
+/// The result of functions whose error may end the process.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error with a message and no hint yet.
+    /// An error without hints.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), hints: Vec::new() }
     }
 
-    /// The same with one more hint.
+    /// Adds a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
     }
 
-    /// The same with the outer context put before the message.
+    /// Puts an outer context before the message.
     #[must_use]
     pub fn context(mut self, outer: impl fmt::Display) -> Self {
         self.message = format!("{outer}: {}", self.message);
@@ -236,10 +235,10 @@ impl Error {
     }
 }
 
-/// The form for people: an `error:` line, then a `hint:` line each.
+/// The form for people: an `error:` line, then one `hint:` line for each hint.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Whatever a module, token or file brought into the text stays in its line.
+        // Text from a module, token or file must not break its line.
         write!(f, "error: {}", printable(&shortened(&self.message)))?;
         self.hints.iter().try_for_each(|hint| write!(f, "\nhint: {}", printable(&shortened(hint))))
     }

@@ -1,77 +1,77 @@
-//! A PKCS#11 call that failed, as it crosses the wall: function, return value, and what that means to the outside.
+//! A failed PKCS#11 call, as the worker reports it: function, return value, and its meaning.
 //!
-//! PURE. Return values are carried by their standard names (PKCS#11 3.0 section 5.1), never as a library's type, so that
-//! the front can judge them without knowing any PKCS#11 library.
+//! PURE. Return values are strings with their standard names (PKCS#11 3.0 section 5.1), not types of a library, so that the parent can
+//! judge them without a PKCS#11 library.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Explain, Kind};
 
-/// Why the worker could not do what it was asked.
+/// The reason why the worker could not fulfil a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Fault {
-    /// A `C_` function answered something other than `CKR_OK`.
+    /// A `C_` function returned something other than `CKR_OK`.
     #[error("{call}: {ckr}")]
     Call {
-        /// The function, as `C_Login`.
+        /// The function, such as `C_Login`.
         call: String,
-        /// The return value, as `CKR_PIN_INCORRECT`, or a number where the standard has no name.
+        /// The return value, such as `CKR_PIN_INCORRECT`, or a number without a standard name.
         ckr: String,
     },
-    /// The module file could not be loaded; the loader's words.
+    /// The module file could not be loaded. Contains the loader's message.
     #[error("cannot load the module: {0}")]
     Load(String),
-    /// The file is a library without a module's entry point.
+    /// The file is a library without the entry point of a module.
     #[error("{}", no_entry_point(.library.as_deref()))]
     NoEntryPoint {
-        /// A library that the file is linked to and that has one.
+        /// A linked library that has an entry point.
         library: Option<String>,
     },
-    /// The module answered `CKR_OK` and nonsense, or lacks a function that every module has.
+    /// The module returned `CKR_OK` with an invalid result, or lacks a required function.
     #[error("{call}: {what}")]
     Malformed {
         /// The function.
         call: String,
-        /// What is wrong with its answer.
+        /// The problem with its result.
         what: String,
     },
     /// The worker could not be confined.
     #[error("{0}")]
     Sandbox(String),
-    /// The operating system gave no random bytes or no time.
+    /// The operating system returned no random bytes or no time.
     #[error("cannot make the message: {0}")]
     Message(String),
 }
 
-/// What a `C_Login` that was not `CKR_OK` says of the PIN.
+/// What a failed `C_Login` says about the PIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PinVerdict {
     /// A try was spent, or none is left.
     Refused,
-    /// The token did not look at the PIN: no try was spent.
+    /// The token did not check the PIN: no try was spent.
     NotTried,
-    /// Nobody can tell.
+    /// It is unknown whether a try was spent.
     Unknown,
 }
 
 impl Fault {
-    /// A fault of one function by its standard name.
+    /// A failed function, by its standard name.
     pub fn call(call: impl Into<String>, ckr: impl Into<String>) -> Self {
         Self::Call { call: call.into(), ckr: ckr.into() }
     }
 
-    /// An answer of one function that makes no sense.
+    /// An invalid result of a function.
     pub fn malformed(call: impl Into<String>, what: impl Into<String>) -> Self {
         Self::Malformed { call: call.into(), what: what.into() }
     }
 
-    /// Whether this is exactly that return value of that function.
+    /// Whether this is exactly this return value of this function.
     #[must_use]
     pub fn is(&self, function: &str, value: &str) -> bool {
         matches!(self, Self::Call { call, ckr } if call == function && ckr == value)
     }
 
-    /// The return value's name, where the fault is one.
+    /// The name of the return value, if there is one.
     #[must_use]
     pub fn ckr(&self) -> &str {
         match self {
@@ -80,13 +80,13 @@ impl Fault {
         }
     }
 
-    /// Whether the fault came from a login, the only call that a PIN goes to.
+    /// Whether the fault came from a login, the only call that gets a PIN.
     #[must_use]
     pub fn is_login(&self) -> bool {
         matches!(self, Self::Call { call, .. } | Self::Malformed { call, .. } if call == "C_Login")
     }
 
-    /// What a failed `C_Login` says of the PIN that was sent (PKCS#11 3.0 section 5.6.8).
+    /// What a failed `C_Login` says about the sent PIN (PKCS#11 3.0 section 5.6.8).
     #[must_use]
     pub fn pin_verdict(&self) -> PinVerdict {
         match self.ckr() {
@@ -104,7 +104,7 @@ impl Fault {
             | "CKR_FUNCTION_REJECTED"
             | "CKR_CANCEL"
             | "CKR_FUNCTION_NOT_SUPPORTED" => PinVerdict::NotTried,
-            // A token lost on the way (not present, session gone) may have looked at the PIN before.
+            // A token that was lost during the call (not present, session gone) may have checked the PIN before.
             _ => PinVerdict::Unknown,
         }
     }

@@ -1,4 +1,4 @@
-//! Files that this program keeps for itself: opened so that nobody's link is followed, and locked against its others.
+//! Files that belong to this program: opened without following links, and locked.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -11,11 +11,11 @@ use rustix::io::Errno;
 
 use crate::deadline::Deadline;
 
-/// Opens a file for reading and writing, made with mode 0600 if it is not there. Nobody's symbolic link is followed: root
-/// may be the one who runs this in a directory that belongs to a service.
+/// Opens a file for reading and writing, and creates it with mode 0600 if necessary. It follows no symbolic link: root may run this in a
+/// service's directory.
 ///
 /// # Errors
-/// When it cannot be opened or made, or is anything but a plain file with one name.
+/// When it cannot be opened or created, or is not a regular file with one name.
 pub fn open(path: &Path) -> io::Result<File> {
     let own = || OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(no_follow()).clone();
     match own().create_new(true).open(path) {
@@ -28,8 +28,8 @@ pub fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Lets the group of the directory write a file that was made a moment ago, where the directory is made for that: its
-/// group may write it, and its files get its group (set-group-ID). So users of one token can share its fuse.
+/// Lets the directory's group write a new file, if the directory is meant for that: its group may write it, and its files get its group
+/// (set-group-ID). So users of one token can share its fuse.
 ///
 /// # Errors
 /// When the directory cannot be read, or the mode cannot be changed.
@@ -39,31 +39,31 @@ pub fn share_with_group(file: &File, path: &Path) -> io::Result<()> {
     if fs::metadata(directory)?.mode() & SHARED != SHARED {
         return Ok(());
     }
-    // Another user's file is theirs to share.
+    // Only the owner may share a file.
     let is_own = file.metadata()?.uid() == rustix::process::geteuid().as_raw() || rustix::process::geteuid().is_root();
     if is_own { file.set_permissions(fs::Permissions::from_mode(0o660)) } else { Ok(()) }
 }
 
-/// Flags by which a link is refused and a pipe does not block.
+/// Flags for opening without following a link and without blocking on a pipe.
 #[must_use]
 pub fn no_follow() -> i32 {
     i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default()
 }
 
-/// Refuses what is no plain file with one name.
+/// Refuses everything except a regular file with one name.
 ///
 /// # Errors
-/// For anything else.
+/// For other files.
 pub fn regular(file: File) -> io::Result<File> {
     let metadata = file.metadata()?;
     if metadata.is_file() && metadata.nlink() == 1 { Ok(file) } else { Err(io::Error::other("not a plain file")) }
 }
 
-/// What root makes belongs to the owner of the directory, or a service would be locked out by one run of root's. Only
-/// for a file that was made a moment ago: anything else may be a link to somebody's file.
+/// Gives a file that root created to the owner of the directory. Otherwise one run by root would lock out the service. Only for a new file:
+/// another one may be a link to a user's file.
 ///
 /// # Errors
-/// When the directory's owner cannot be read, or the file not be given away.
+/// When the directory's owner cannot be read, or the file's owner cannot be changed.
 pub fn give_to_owner(file: &File, path: &Path) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
@@ -73,8 +73,8 @@ pub fn give_to_owner(file: &File, path: &Path) -> io::Result<()> {
     std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
-/// Waits for the lock. The kernel knows no time-out for that, and a thread that waited without one would stay behind
-/// with its descriptor, in a service again and again; so it is asked every now and then. `None` at the deadline.
+/// Waits for the lock; `None` at the deadline. The kernel has no lock with a time limit, and a waiting thread would remain with its
+/// descriptor. So the lock is polled.
 ///
 /// # Errors
 /// When the file system has no locks.

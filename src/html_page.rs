@@ -1,22 +1,22 @@
-//! Pages for people: one file each, that asks for nothing, works from a file and prints.
+//! HTML pages for people: single files that make no request, work from a file, and can be printed.
 //!
-//! PURE. The page itself forbids whatever would leave it; of scripts, only the one that it was made with may run.
+//! PURE. The page forbids all requests, and allows only its own script.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest as _, Sha256};
 
-/// What a page is made of; style and script are texts of this program.
+/// The parts of a page. Style and script are constants of this program.
 #[derive(Debug)]
 pub struct Page<'a> {
     /// The title.
     pub title: &'a str,
-    /// Style beside the one that all pages share.
+    /// Its style, in addition to the common style.
     pub style: &'static str,
-    /// The one script that may run.
+    /// The only allowed script.
     pub script: Option<&'static str>,
-    /// What is in it.
+    /// The content.
     pub body: Markup,
 }
 

@@ -1,4 +1,4 @@
-//! Parse, run, exit code; everything else is in the library.
+//! The entry point: parses, runs, and returns the exit code. All other code is in the library.
 
 use std::process::ExitCode;
 

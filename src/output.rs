@@ -10,10 +10,10 @@ use crate::log;
 use crate::os::standard_streams;
 use crate::text::{printable_json, printable_lines};
 
-/// Checks that a result can be written, as far as that shows before it is there.
+/// Checks that a result can be written, as far as this is visible in advance.
 ///
 /// # Errors
-/// When stdout is closed, or open for reading only. `/dev/null` takes a result in every mode.
+/// When stdout is closed, or open for reading only. `/dev/null` accepts a result in every mode.
 pub fn check_stdout() -> Result<()> {
     if standard_streams::was_closed(1) {
         return Err(cannot_write("stdout is closed"));
@@ -39,15 +39,15 @@ fn cannot_write(why: &str) -> Error {
         .hint("redirect stdout: to a file, a pipe, or /dev/null")
 }
 
-/// Writes a result to stdout, ended by a newline.
+/// Writes a result and a newline to stdout.
 ///
 /// # Errors
-/// When it cannot be written. A reader that went away is an error without a message.
+/// When it cannot be written. A closed pipe is an error without a message.
 pub fn print(text: &str) -> Result<()> {
     print_bytes(format!("{text}\n").as_bytes())
 }
 
-/// The same for a report, in which a token or certificate may have brought control characters into a line.
+/// The same for a report: escapes control characters, which a token or certificate may have put into it.
 ///
 /// # Errors
 /// As [`print()`].
@@ -63,18 +63,18 @@ pub fn print_json(document: &str) -> Result<()> {
     print(&printable_json(document))
 }
 
-/// The same for bytes, as they are.
+/// The same for bytes, unchanged.
 ///
 /// # Errors
 /// As [`print()`].
 pub fn print_bytes(mut bytes: &[u8]) -> Result<()> {
     check_stdout()?;
-    // Where both go to one terminal, the notices come first.
+    // If both go to one terminal, the notices come first.
     log::flush();
     if is_null_device() {
         return Ok(());
     }
-    // Not through std, which takes a stdout that cannot be written for one that nobody wants.
+    // std ignores a stdout that cannot be written, so this code does not use it.
     while !bytes.is_empty() {
         match rustix::io::write(stdout(), bytes) {
             Ok(0) => return Err(cannot_write("stdout takes nothing")),

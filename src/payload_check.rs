@@ -1,7 +1,7 @@
-//! What must hold for a payload before it is handed out, from our own token or from an agent.
+//! The checks of a payload before it is handed out, from our own token or from an agent.
 //!
-//! PURE. The token's own results and the payloads of an agent go through the same check of length, time and signature. The
-//! policy's rules of token and key are not here: a payload does not show them.
+//! PURE. Results of the token and payloads of an agent get the same check of length, time and signature. The policy's rules of token and
+//! key are not here: a payload does not show them.
 
 use crate::cba::received::Received;
 use crate::cba::verify::Freshness;
@@ -10,24 +10,24 @@ use crate::certificate::Certificate;
 use crate::error::{Explain, Kind};
 use crate::policy::{self, Policy, Refused, Wish};
 
-/// Clocks may be corrected while a token works, by so many seconds.
+/// Clock corrections during a token's work, in seconds.
 pub const CLOCK_TOLERANCE: u64 = 5;
 
-/// Why a payload is thrown away.
+/// The reason why a payload is discarded.
 #[derive(Debug, thiserror::Error)]
 pub enum PayloadError {
-    /// Not the version that was asked for.
+    /// The version differs from the requested one.
     #[error("the agent's payload is {0}")]
     Version(Version),
-    /// The signed bytes do not hold.
+    /// The signed bytes fail the check.
     #[error(transparent)]
     Result(#[from] BadResult),
-    /// The policy of this side refuses what the agent signed.
+    /// The client's policy refuses the payload.
     #[error("the agent's payload was thrown away")]
     Policy(#[source] Refused),
 }
 
-/// The result is not what was asked for.
+/// The result differs from the request.
 #[derive(Debug, thiserror::Error)]
 #[error("the token's result was thrown away")]
 pub struct BadResult(#[source] Violation);
@@ -62,10 +62,10 @@ impl Explain for BadResult {
     }
 }
 
-/// Checks what an agent gave as a result of the own token is checked, and returns the policy's warnings.
+/// Checks an agent's payload like a result of the own token, and returns the policy's warnings.
 ///
 /// # Errors
-/// When it is another version than `wish`, does not verify, or the policy refuses its version or certificate.
+/// When its version differs from `wish`, it does not verify, or the policy refuses its version or certificate.
 pub fn check_received(
     received: &Received,
     wish: Wish,
@@ -81,10 +81,10 @@ pub fn check_received(
     decision.allowed().map_err(PayloadError::Policy)
 }
 
-/// Checks a result: exactly 100 bytes, fresh, and signed by the key of the certificate.
+/// Checks a result: exactly 100 bytes, fresh, and signed by the certificate's key.
 ///
 /// # Errors
-/// The first rule that is broken.
+/// The first broken rule.
 pub fn check_result(
     version: Version,
     (message, signature): (&[u8], &[u8]),

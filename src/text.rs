@@ -1,13 +1,13 @@
-//! Text from tokens, certificates and modules made fit for a terminal.
+//! Makes text from tokens, certificates and modules safe for a terminal.
 //!
-//! PURE. A label may hold an escape sequence; a certificate's name may hold a newline. Nothing of that kind reaches a
-//! terminal or a line of a log.
+//! PURE. A label may contain an escape sequence, and a certificate's name may contain a newline. Neither may reach a terminal or a log
+//! line.
 
 use std::borrow::Cow;
 
 pub mod shell;
 
-/// The text with every control and direction-changing character written as `\u{..}`.
+/// Replaces every control and direction-changing character by `\u{..}`.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -21,14 +21,14 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// Control characters, line separators, and what changes the direction of the text.
+/// Control characters, line separators, and characters that change the direction of the text.
 fn moves_text(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A JSON document with every such character as an escape of JSON's, so that the values stay the same. Line feeds stay: in
-/// a document they stand between its members alone.
+/// Replaces such characters in a JSON document by JSON escapes, so that the values stay the same. Line feeds stay: in a
+/// document they occur only between its members.
 #[must_use]
 pub fn printable_json(document: &str) -> String {
     use std::fmt::Write as _;
@@ -42,16 +42,16 @@ pub fn printable_json(document: &str) -> String {
     })
 }
 
-/// Text of several lines, each fit for a terminal.
+/// Text of several lines, each made safe for a terminal.
 #[must_use]
 pub fn printable_lines(text: &str) -> String {
     text.lines().map(printable).collect::<Vec<_>>().join("\n")
 }
 
-/// How many bytes of one message are shown.
+/// The maximum number of bytes of one message.
 pub const MESSAGE: usize = 16 << 10;
 
-/// A message that is no longer than [`MESSAGE`], with the number of bytes that were left out.
+/// Shortens a message to [`MESSAGE`], and adds the number of removed bytes.
 #[must_use]
 pub fn shortened(message: &str) -> Cow<'_, str> {
     if message.len() <= MESSAGE {
@@ -61,7 +61,7 @@ pub fn shortened(message: &str) -> Cow<'_, str> {
     format!("{} ... ({} more bytes)", &message[..kept], message.len() - kept).into()
 }
 
-/// Bytes that should be UTF-8, made fit for a terminal; others appear as U+FFFD.
+/// Bytes that should be UTF-8, made safe for a terminal. Invalid bytes become U+FFFD.
 #[must_use]
 pub fn printable_bytes(bytes: &[u8]) -> String {
     printable(&String::from_utf8_lossy(bytes))
@@ -77,8 +77,8 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Hexadecimal as people paste it: either case, colons or spaces between bytes, an optional `0x` before all.
-/// `None` where it is anything else or has half a byte.
+/// Parses hexadecimal in the usual forms: either case, colons or spaces between bytes, an optional `0x` at the start.
+/// `None` for other text or half a byte.
 #[must_use]
 pub fn parse_hex(text: &str) -> Option<Vec<u8>> {
     let text = text.trim();

@@ -1,7 +1,7 @@
-//! Records of the audit log, and how each is bound to the one before it; [`super::check`] holds all of them against each other.
+//! Records of the audit log, and the hash chain that connects them. [`super::check`] checks a whole log.
 //!
-//! PURE. A record is one line of JSON. Its last member is `hash`, the SHA-256 of the line's bytes before `,"hash":`; `prev`
-//! is the hash of the record before. The chain has no key: it shows what was changed to whoever knows one later hash.
+//! PURE. A record is one line of JSON. Its last member is `hash`, the SHA-256 of the line's bytes before `,"hash":`. `prev`
+//! is the hash of the record before. The chain has no key: it shows changes to a reader who knows a later hash.
 
 use std::fmt;
 
@@ -13,10 +13,10 @@ use crate::text::{hex, printable_json};
 
 pub use crate::audit::check::Check;
 
-/// The longest line that is read, in bytes: far beyond any record.
+/// The longest line that is read, in bytes: much longer than any record.
 pub const LINE_LIMIT: usize = 16 << 10;
 
-/// What stands between a record's other members and its hash.
+/// The text between a record's other members and its hash.
 const HASH: &[u8] = b",\"hash\":\"";
 
 /// The end of a chain: the last record's number and hash.
@@ -35,7 +35,7 @@ impl Head {
         Self { seq: 0, hash: "0".repeat(64) }
     }
 
-    /// Reads `SEQ:HASH`; `None` for anything else.
+    /// Parses `SEQ:HASH`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (seq, hash) = text.trim_end().split_once(':')?;
@@ -55,20 +55,20 @@ fn is_hash(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Who asked.
+/// The caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Caller {
-    /// By the kernel's word.
+    /// As the kernel reports it.
     pub uid: u32,
-    /// By the kernel's word.
+    /// As the kernel reports it.
     pub gid: u32,
-    /// As the kernel saw it when the connection was made; another process may have the number by now.
+    /// The process at the time of the connection. Another process may have this number by now.
     pub pid: i32,
-    /// The caller's own claim.
+    /// The label that the caller sent.
     pub job: Option<String>,
 }
 
-/// What a payload was made of; nothing of it lets anybody log in.
+/// Facts about a payload. None of them allows a login.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Payload {
     /// The token's serial number.
@@ -77,36 +77,36 @@ pub struct Payload {
     pub certificate_sha256: Option<String>,
     /// `v1` or `v2`.
     pub payload_version: String,
-    /// The SHA-256 of the message, hexadecimal; `None` where none was signed.
+    /// The SHA-256 of the message, hexadecimal; `None` if nothing was signed.
     pub message_sha256: Option<String>,
-    /// How the token signed.
+    /// The mechanism of the signature.
     pub mechanism: Option<&'static str>,
 }
 
-/// What happened.
+/// The event of a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Event {
-    /// Somebody asked for a payload.
+    /// A caller asked for a payload.
     Sign {
-        /// Who.
+        /// The caller.
         #[serde(flatten)]
         caller: Caller,
-        /// For what.
+        /// The payload.
         #[serde(flatten)]
         payload: Payload,
     },
-    /// So many were refused by who they are since the last such record.
+    /// The number of callers that were refused because of their user since the last such record.
     RefusedPeers {
-        /// How many.
+        /// The number.
         count: u64,
     },
-    /// So many payloads were not handed out because the log could not be written.
+    /// The number of payloads that were withheld because the log could not be written.
     Resumed {
-        /// How many.
+        /// The number.
         count: u64,
     },
-    /// The line before is what a crash left of a record.
+    /// The line before is an incomplete record from a crash.
     Torn {
         /// Its length.
         torn_bytes: usize,
@@ -120,9 +120,9 @@ pub enum Event {
 pub struct Entry {
     /// Seconds of Unix time.
     pub time: u64,
-    /// What happened.
+    /// The event.
     pub event: Event,
-    /// `ok`, or the stable name of why not.
+    /// `ok`, or the stable name of the error.
     pub outcome: &'static str,
 }
 
@@ -136,10 +136,10 @@ impl Entry {
         }
     }
 
-    /// The line behind `head`, ended by a newline, and the head that it makes.
+    /// The line after `head`, with its newline, and the new head.
     ///
     /// # Errors
-    /// None that can occur: the values are plain; the type is that of the JSON writer.
+    /// Those of the JSON writer, which cannot occur for plain values.
     pub fn line(&self, head: &Head) -> serde_json::Result<(String, Head)> {
         #[derive(Serialize)]
         struct Line<'a> {
@@ -153,7 +153,7 @@ impl Entry {
         }
         let (seq, time) = (head.seq + 1, utc(self.time));
         let line = Line { seq, time, event: self.name(), outcome: self.outcome, rest: &self.event, prev: &head.hash };
-        // A terminal that shows the file gets no control character from a token.
+        // A token's text must not put control characters on a terminal that shows the file.
         let mut text = printable_json(&serde_json::to_string(&line)?);
         text.pop();
         let hash = digest(text.as_bytes());
@@ -170,7 +170,7 @@ pub fn digest(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// What the check looks at in a line.
+/// The members that the check reads.
 #[derive(Debug, Deserialize)]
 pub(super) struct Record {
     pub(super) seq: u64,
@@ -181,7 +181,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// `None` for what is no record in form; whether its hash is right is told apart.
+    /// Parses a record and its hash; `None` for other lines. The hash is not checked here.
     pub(super) fn read(line: &[u8]) -> Option<(Self, String)> {
         let record: Self = serde_json::from_slice(line).ok()?;
         let body = line.len().checked_sub(HASH.len() + 64 + 2)?;
@@ -190,7 +190,7 @@ impl Record {
     }
 }
 
-/// The head that a line makes, where the line is a whole record and its hash is right.
+/// The head after a line, if the line is a complete record with a correct hash.
 #[must_use]
 pub fn head_of(line: &[u8]) -> Option<Head> {
     let (record, hash) = Record::read(line)?;
@@ -204,7 +204,7 @@ pub fn follows(line: &[u8], head: &Head) -> bool {
         .is_some_and(|(record, hash)| record.hash == hash && record.prev == head.hash && record.seq == head.seq + 1)
 }
 
-/// Whether bytes may be what a crash left of the first record: its beginning, or the zeros of blocks never written.
+/// Whether bytes may be an incomplete first record: its beginning, or zeros from unwritten blocks.
 #[must_use]
 pub fn may_be_first(bytes: &[u8]) -> bool {
     const START: &[u8] = b"{\"seq\":1,";

@@ -1,25 +1,25 @@
-//! The check of a whole log: what was changed, removed, inserted, swapped or doubled, by its line.
+//! Checks a whole log. It names the line of each changed, removed, inserted, swapped or doubled record.
 //!
 //! PURE.
 
 use super::chain::{Head, Record, TORN, digest};
 use crate::text::printable;
 
-/// Holds line after line against the ones before, in memory that does not grow.
+/// Checks one line after the other, with constant memory.
 #[derive(Debug, Default)]
 pub struct Check {
-    /// The last record, with the other hash that a changed line may have had.
+    /// The last record, and the hash that a changed line may have had before.
     last: Option<(Head, Option<String>)>,
     first: Option<u64>,
     records: u64,
-    /// A line that is no record, until the next one tells why.
+    /// A line that is not a record; the next line explains it.
     broken: Option<(String, String)>,
-    /// Lines that a crash left, each named.
+    /// The incomplete lines after crashes.
     pub torn: Vec<String>,
 }
 
 impl Check {
-    /// Takes the next line, without its newline; `whole` where it had one. Returns what is wrong.
+    /// Checks the next line, without its newline. `whole` tells whether it had one. Returns the problems.
     pub fn line(&mut self, line: &[u8], whole: bool, place: &str) -> Vec<String> {
         let Some((record, hash)) = Record::read(line).filter(|_| whole) else {
             let mut wrong = self.settle();
@@ -56,7 +56,7 @@ impl Check {
             Some((last, _)) if record.seq <= last.seq => {
                 let how = if record.hash == last.hash { "is there twice" } else { "is inserted or out of order" };
                 wrong.push(format!("{place}: record {} {how}, after record {}", record.seq, last.seq));
-                // What follows belongs to the record before it.
+                // The next line belongs to the record before this one.
                 return wrong;
             }
             Some((last, _)) if record.seq > last.seq + 1 => {
@@ -81,7 +81,7 @@ impl Check {
         self.broken.take().map(|(place, _)| no_record(&place)).into_iter().collect()
     }
 
-    /// What is still wrong at the end.
+    /// The problems that remain at the end.
     pub fn end(&mut self) -> Vec<String> {
         self.settle()
     }
@@ -98,7 +98,7 @@ impl Check {
         self.first
     }
 
-    /// How many records there are.
+    /// The number of records.
     #[must_use]
     pub fn records(&self) -> u64 {
         self.records

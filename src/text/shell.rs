@@ -1,9 +1,8 @@
-//! Words of a shell: a value written so that a pasted command means it, the commands in a hint, and a value that a shell should
-//! have expanded.
+//! Words for a shell: quoted values, the commands in a hint, and values that a shell should have expanded.
 //!
 //! PURE.
 
-/// A word for a POSIX shell that means exactly this text. Plain words stay as they are.
+/// Quotes a text for a POSIX shell. Plain words stay unchanged.
 ///
 /// ```
 /// use cba_agent::text::shell::quoted;
@@ -13,7 +12,7 @@
 #[must_use]
 pub fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c);
-    // A first `=` or `%` is special to zsh and to jobs; a first `-` would be an option.
+    // A first `=` or `%` is special in zsh and for jobs; a first `-` would be an option.
     let starts_plain = !text.starts_with(['=', '%', '-']);
     if !text.is_empty() && starts_plain && text.chars().all(is_plain) {
         return text.to_owned();
@@ -21,20 +20,20 @@ pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// The same for a path, which never begins like an option.
+/// The same for a path, which must not look like an option.
 #[must_use]
 pub fn quoted_path(path: &std::path::Path) -> String {
     let text = path.display().to_string();
     quoted(&if text.starts_with('-') { format!("./{text}") } else { text })
 }
 
-/// A hint whose commands, which stand in backticks, are each replaced by what `complete` makes of it.
+/// Replaces each command in a hint, which is in backticks, by the result of `complete`.
 pub fn in_commands(hint: &str, complete: impl Fn(&str) -> String) -> String {
     let part = |(at, part): (usize, &str)| if at % 2 == 1 { complete(part) } else { part.to_owned() };
     hint.split('`').enumerate().map(part).collect::<Vec<_>>().join("`")
 }
 
-/// What a shell or systemd would have expanded in a path, and nothing else does: `~`, `$` or `%`.
+/// The part of a path that a shell or systemd would have expanded: `~`, `$` or `%`.
 #[must_use]
 pub fn unexpanded(text: &str) -> Option<&'static str> {
     let bytes = text.as_bytes();
