@@ -1,4 +1,5 @@
-//! The unsafe corner of a worker's end: when the front is gone, so is the worker, and all that its module started.
+//! The end of a worker with its parent, and the end of all processes that its module started. Runs in the worker.
+//! Unsafe code.
 
 #![allow(unsafe_code)]
 
@@ -9,13 +10,13 @@ use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, getpgrp, getpid, kill_current_process_group, set_parent_process_death_signal};
 
-/// No module and nothing else on Linux uses this signal; its default is to end the process.
+/// Modules and other software on Linux do not use this signal. Its default is to end the process.
 const FRONT_IS_GONE: Signal = Signal::STKFLT;
 
-/// Has the kernel end this process and its group when the thread that started it ends, however that came about.
+/// Makes the kernel end this process and its group when the thread that started it ends, for any reason.
 ///
 /// # Errors
-/// When this process does not lead its group, which then holds others, or the kernel refuses.
+/// When this process does not lead its group, which then contains others, or the kernel refuses.
 pub fn follow_the_front() -> io::Result<()> {
     if getpgrp() != getpid() {
         return Err(io::Error::other("not the leader of a process group"));
@@ -25,33 +26,32 @@ pub fn follow_the_front() -> io::Result<()> {
     Ok(set_parent_process_death_signal(Some(FRONT_IS_GONE))?)
 }
 
-/// Has the kernel kill this process when the thread that started it ends, which nothing in the process can prevent. For a
-/// process that cannot start others: their group is not killed.
+/// Makes the kernel kill this process when the thread that started it ends. The process cannot prevent it. For a process that cannot start
+/// others: their group is not killed.
 ///
 /// # Errors
-/// What the kernel answered.
+/// The kernel's error.
 pub fn end_with_the_front() -> io::Result<()> {
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
-/// Ends this process and its group there and then.
+/// Ends this process and its group at once.
 pub fn end_now() {
     let _ = kill_current_process_group(Signal::KILL);
 }
 
-/// Opens this thread to the signal again, which a module may have blocked in it.
+/// Unblocks the signal in this thread again, since a module may have blocked it.
 ///
 /// # Errors
-/// What the kernel answered.
+/// The kernel's error.
 pub fn stay_open_to_it() -> io::Result<()> {
     let mut signals = SigSet::empty();
     signals.add(nix::sys::signal::Signal::SIGSTKFLT);
     Ok(signals.thread_unblock()?)
 }
 
-/// Starts a thread that waits for the parent's end of the socket to close, and then ends this process and its group. The
-/// module cannot prevent that by signals that it ignores or blocks. A sandbox must be in force before: it would not hold
-/// for a thread that was there already.
+/// Starts a thread that waits until the parent's end of the socket closes, and then ends this process and its group. The module cannot
+/// prevent that by ignored or blocked signals. A sandbox must be active before: it would not apply to an existing thread.
 ///
 /// # Errors
 /// When the socket cannot be copied, or no thread can be started.

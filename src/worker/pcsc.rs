@@ -1,8 +1,8 @@
-//! Connects to pcscd as a smart card module does: through the installed libpcsclite, in the protocol that it speaks.
+//! Connects to pcscd like a smart card module: through the installed libpcsclite, with its protocol.
 //!
 //! Runs in the worker, which ends afterwards. Deliberately absent: readers and cards.
 //!
-//! Unsafe code: a library is loaded, and two of its functions are called by their addresses.
+//! Unsafe code: it loads a library, and calls two of its functions by address.
 
 #![allow(unsafe_code)]
 
@@ -22,14 +22,14 @@ const SCOPE: c_ulong = 2;
 type EstablishContext = unsafe extern "C" fn(c_ulong, *const c_void, *const c_void, *mut c_long) -> c_long;
 type ReleaseContext = unsafe extern "C" fn(c_long) -> c_long;
 
-/// What `SCardEstablishContext` returns here.
+/// Returns the result of `SCardEstablishContext`.
 ///
 /// # Errors
 /// When the library cannot be loaded.
 pub fn establish_context() -> Result<u32, Fault> {
     let failed = |error: libloading::Error| Fault::Load(printable(&error.to_string()));
     let mut context = 0;
-    // SAFETY: the functions have these types by PC/SC lite's winscard.h, and the pointer outlives the call.
+    // SAFETY: the functions have these types in PC/SC lite's winscard.h, and the pointer outlives the call.
     let value = unsafe {
         let library = Library::new(LIBRARY).map_err(failed)?;
         let establish = *library.get::<EstablishContext>(b"SCardEstablishContext\0").map_err(failed)?;

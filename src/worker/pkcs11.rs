@@ -1,7 +1,6 @@
-//! The token, seen from inside the worker: the only room that names a PKCS#11 library.
+//! The token as the worker sees it. Only this room names a PKCS#11 library. Runs in the worker.
 //!
-//! Everything here runs in the disposable child. It signs [`crate::cba::Message`]s and nothing else, reads what is
-//! public, and knows no retry: whatever fails, the worker is thrown away.
+//! It signs only [`crate::cba::Message`]s, reads only public attributes, and never retries: after a failure the parent ends the worker.
 
 mod entry_point;
 mod module;
@@ -24,7 +23,7 @@ fn ckr_name(value: CK_RV) -> String {
         Rv::Error(RvError::VendorDefined(code)) => format!("CKR_VENDOR_DEFINED({code:#x})"),
         Rv::Error(RvError::UnknownErrorCode(code)) => format!("CKR({code:#x})"),
         Rv::Error(named) => {
-            // The library's names are the standard's in another case; its Display is a paragraph of prose.
+            // The library's names are the standard's in another case; its Display is a paragraph of text.
             let mut name = String::from("CKR");
             for c in format!("{named:?}").chars() {
                 if c.is_ascii_uppercase() {

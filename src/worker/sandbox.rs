@@ -1,55 +1,54 @@
-//! What a worker may no longer do once it holds a module: a fixed profile for each module that is known by name.
+//! The restrictions of a worker with a module: a fixed profile for each module with a known name. Runs in the worker.
 //!
-//! [`confine`] comes before the module is loaded, since a library's constructors run as it is loaded; [`tighten`] after
-//! the login, on all threads, when the module has what it needs. Files and signals are Landlock's, system calls
-//! seccomp's; each as far as the kernel has it, and what it has not is said by [`crate::facts::Confinement`]. A module that is not
-//! known runs without a sandbox: nobody could say what it needs. Deliberately absent: a sandbox of the front, whose
-//! filter every worker would inherit; its unit file confines it.
+//! [`confine`] runs before the module is loaded, since loading runs a library's constructors. [`tighten`] runs after the login, on all
+//! threads, when the module has what it needs. Landlock confines files and signals, seccomp confines system calls, each as far as the
+//! kernel supports it; [`crate::facts::Confinement`] reports the rest. An unknown module runs without a sandbox: its needs are unknown.
+//! Deliberately absent: a sandbox of the parent, whose filter every worker would inherit; its unit file confines it.
 
 use std::path::Path;
 
 use crate::sandbox_profile::{InForce, Profile};
 
 mod landlock;
-// Filters are written for the architectures that the library can compile them for.
+// Filters exist for the architectures that the library supports.
 #[cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")),
     path = "sandbox/no_seccomp.rs"
 )]
 mod seccomp;
 
-/// Why a worker could not be confined although the kernel has the means.
+/// The reason why a worker could not be confined although the kernel supports it.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// The front named a profile that this program has not.
+    /// The parent named an unknown profile.
     #[error("no sandbox profile '{0}'")]
     Unknown(String),
-    /// The rules for files were refused.
+    /// The kernel refused the rules for files.
     #[error("the sandbox for files failed: {0}")]
     Files(#[from] ::landlock::RulesetError),
-    /// The filter of system calls was refused.
+    /// The kernel refused the filter of system calls.
     #[error("the sandbox for system calls failed: {0}")]
     Calls(String),
-    /// The signal at the parent's end was refused.
+    /// The kernel refused the parent-death signal.
     #[error("the worker cannot be made to end with its parent: {0}")]
     ParentDeath(#[from] std::io::Error),
 }
 
-/// Confines this process, whose only thread calls it, to a profile, for as long as it lives.
+/// Confines this process to a profile for its whole life. Its only thread calls it.
 ///
 /// # Errors
-/// When a part of it fails that the kernel has.
+/// When a part fails that the kernel supports.
 pub fn confine(profile: &Profile, module: &Path) -> Result<InForce, SandboxError> {
     let landlock_abi = landlock::confine(profile, module)?;
     let system_calls = seccomp::confine(profile)?;
     Ok(InForce { landlock_abi, system_calls })
 }
 
-/// Takes from all threads of this process what is not needed after the login: new code, new processes, and new sockets
-/// where the profile needs no more of them.
+/// Takes from all threads what is not needed after the login: new code, new processes, and new sockets if the profile needs no more of
+/// them.
 ///
 /// # Errors
-/// When the kernel refuses what it has.
+/// When the kernel refuses a part that it supports.
 pub fn tighten(profile: &Profile) -> Result<(), SandboxError> {
     seccomp::tighten(profile)
 }

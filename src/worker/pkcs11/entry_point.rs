@@ -1,14 +1,13 @@
-//! Loads a module's file and takes its function list from that file alone.
+//! Loads a module's file, and takes its function list from that file only.
 //!
-//! Runs in the worker. `dlsym` searches the libraries that a module is linked to as well. Such a library may be a
-//! PKCS#11 module too (libp11-kit exports `C_GetInterface` since 0.25), and would show its tokens in place of the
-//! module's. So each symbol counts only where `dladdr` reports the module's own file.
+//! Runs in the worker. `dlsym` also searches the libraries that a module is linked to. Such a library may be a PKCS#11 module too
+//! (libp11-kit exports `C_GetInterface` since 0.25). The worker would then show that library's tokens instead of the module's. So a symbol
+//! counts only if `dladdr` reports the module's own file.
 //!
-//! The agent calls functions of PKCS#11 2.40 alone, and every module has to export `C_GetFunctionList` for those
-//! (PKCS#11 3.0 section 5.4.4). `C_GetInterface` is asked only where a module has no usable `C_GetFunctionList`: several
-//! modules export it and answer with an error, and no caller should depend on it without need.
+//! The agent calls only functions of PKCS#11 2.40, and every module must export `C_GetFunctionList` for those (PKCS#11 3.0 section 5.4.4).
+//! `C_GetInterface` is used only if a module has no usable `C_GetFunctionList`: several modules export it and return an error.
 //!
-//! Unsafe code: loading a library runs its constructors, and its entry points have to be called by their addresses.
+//! Unsafe code: loading a library runs its constructors, and its entry points must be called by address.
 
 #![allow(unsafe_code)]
 
@@ -29,25 +28,25 @@ use crate::text::printable;
 const FUNCTION_LIST: &CStr = c"C_GetFunctionList";
 const INTERFACE: &CStr = c"C_GetInterface";
 
-/// The standard's interface (PKCS#11 3.0 section 3.6); a vendor's own may have any functions.
+/// The standard's interface (PKCS#11 3.0 section 3.6). A vendor's own interface may have any functions.
 const STANDARD: &CStr = c"PKCS 11";
 
-/// What the loader finds under a name.
+/// The result of a symbol lookup.
 enum Symbol<T> {
-    /// The module's own.
+    /// A symbol of the module.
     Own(T),
-    /// That of a library that the module is linked to.
+    /// A symbol of a linked library.
     OfLibrary(PathBuf),
-    /// Nothing.
+    /// No symbol.
     None,
 }
 
 /// Loads the file and returns its functions, which are valid as long as the library is.
 ///
 /// # Errors
-/// [`Fault::Load`] where the file is not a module, and what the entry points answered.
+/// [`Fault::Load`] if the file is not a module; else the error of the entry points.
 pub(super) fn load(path: &Path) -> Result<(Library, CK_FUNCTION_LIST), Fault> {
-    // SAFETY: the user chose this module. Its constructors run here, in a process that holds nothing yet.
+    // SAFETY: the user selected this module. Its constructors run here, in a process without secrets.
     let library = unsafe { Library::new(path) }.map_err(|error| Fault::Load(printable(&error.to_string())))?;
     let list = match function_list(&library, path) {
         Ok(list) => list,
@@ -67,23 +66,23 @@ fn function_list(library: &Library, path: &Path) -> Result<CK_FUNCTION_LIST, Fau
         Symbol::Own(None) | Symbol::None => return Err(Fault::NoEntryPoint { library: None }),
     };
     let mut list: *mut CK_FUNCTION_LIST = ptr::null_mut();
-    // SAFETY: the function has this type by the standard, and the pointer outlives the call.
+    // SAFETY: the function has this type in the standard, and the pointer outlives the call.
     let value = unsafe { function(&mut list) };
     if value != CKR_OK {
         return Err(Fault::call("C_GetFunctionList", ckr_name(value)));
     }
-    // SAFETY: a pointer that is not null points to a function list by the standard.
+    // SAFETY: in the standard, a pointer that is not null points to a function list.
     let list = unsafe { list.as_ref() };
     list.copied().ok_or_else(|| Fault::malformed("C_GetFunctionList", "the module returned no function list"))
 }
 
-/// The functions of the standard's interface, where the module has one of a version whose layout is known.
+/// The functions of the standard's interface, if the module has one with a known version.
 fn interface(library: &Library, path: &Path) -> Option<CK_FUNCTION_LIST> {
     let symbol: Symbol<CK_C_GetInterface> =
         own(library, path, INTERFACE, |found| found.map(|function| function as *const c_void));
     let Symbol::Own(Some(function)) = symbol else { return None };
     let mut interface: *mut CK_INTERFACE = ptr::null_mut();
-    // SAFETY: the function has this type by the standard, and the pointers outlive the call. A module does not write to
+    // SAFETY: the function has this type in the standard, and the pointers outlive the call. A module does not write to
     // the name.
     let value = unsafe { function(STANDARD.as_ptr().cast_mut().cast(), ptr::null_mut(), &mut interface, 0) };
     if value != CKR_OK {
@@ -95,9 +94,9 @@ fn interface(library: &Library, path: &Path) -> Option<CK_FUNCTION_LIST> {
     (2..=3).contains(&list.version.major).then_some(*list)
 }
 
-/// Looks a symbol up, and in which file it is.
+/// Looks up a symbol and its file.
 fn own<T: Copy>(library: &Library, path: &Path, name: &CStr, address: fn(T) -> Option<*const c_void>) -> Symbol<T> {
-    // SAFETY: the callers name the type that the standard gives to this symbol.
+    // SAFETY: the callers name the type that the standard gives this symbol.
     let Ok(found) = (unsafe { library.get::<T>(name.to_bytes_with_nul()) }) else { return Symbol::None };
     match address(*found).and_then(file_of) {
         Some(file) if is_same_file(&file, path) => Symbol::Own(*found),
@@ -106,9 +105,9 @@ fn own<T: Copy>(library: &Library, path: &Path, name: &CStr, address: fn(T) -> O
     }
 }
 
-/// The loaded file that an address is in.
+/// The loaded file at an address.
 fn file_of(address: *const c_void) -> Option<PathBuf> {
-    // SAFETY: all members are numbers and pointers, for which zero is a value; dladdr(3) only reads the address's number;
+    // SAFETY: all members are numbers and pointers, for which zero is valid; dladdr(3) only reads the address's number;
     // the name is valid as long as the file is loaded.
     unsafe {
         let mut info: libc::Dl_info = std::mem::zeroed();
@@ -117,7 +116,7 @@ fn file_of(address: *const c_void) -> Option<PathBuf> {
     }
 }
 
-/// The loader knows a file by the name under which it was loaded first, which may be a link to it.
+/// The loader knows a file by the name of its first load, which may be a link to it.
 fn is_same_file(found: &Path, module: &Path) -> bool {
     let identity = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
     found == module || identity(found).is_some_and(|found| Some(found) == identity(module))

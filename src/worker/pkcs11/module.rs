@@ -1,4 +1,4 @@
-//! A loaded and initialised module, its slots and tokens.
+//! A loaded and initialised module, its slots and tokens. Runs in the worker.
 
 use std::path::Path;
 
@@ -21,14 +21,14 @@ pub struct Module {
 }
 
 impl Module {
-    /// Loads a module file and initialises it for this one thread.
+    /// Loads a module file and initialises it for this single thread.
     ///
     /// # Errors
-    /// [`Fault::Load`], or what `C_Initialize` answered.
+    /// [`Fault::Load`], or the error of `C_Initialize`.
     pub fn load(path: &Path) -> Result<Self, Fault> {
         let functions = Functions::load(path)?;
         match functions.initialize(CKF_OS_LOCKING_OK) {
-            // A module that cannot lock is asked again without: one thread needs no locks (section 5.4.1).
+            // A module that cannot lock gets a second call without locks: one thread needs none (section 5.4.1).
             Err(fault) if ["CKR_CANT_LOCK", "CKR_NEED_TO_CREATE_THREADS"].contains(&fault.ckr()) => {
                 functions.initialize(0)?;
             }
@@ -37,7 +37,7 @@ impl Module {
         Ok(Self { functions })
     }
 
-    /// What the module says of itself; empty where it does not.
+    /// The module's information about itself; empty if there is none.
     #[must_use]
     pub fn library(&self) -> Library {
         let Ok(info) = self.functions.info() else { return Library::default() };
@@ -49,12 +49,12 @@ impl Module {
         }
     }
 
-    /// The slots that hold a token, in the module's order, each with what could be read of it.
+    /// The slots with a token, in the module's order, each with the readable information.
     ///
     /// # Errors
-    /// What `C_GetSlotList` answered.
+    /// The error of `C_GetSlotList`.
     pub fn slots(&self) -> Result<Vec<SlotFacts>, Fault> {
-        // Some modules list empty readers too.
+        // Some modules also list empty readers.
         let slots = self.functions.slots()?.into_iter().filter(|slot| !is_empty(&self.functions, *slot));
         Ok(slots.map(|slot| read_slot(&self.functions, slot)).collect())
     }
@@ -62,30 +62,30 @@ impl Module {
     /// Opens a read-only session.
     ///
     /// # Errors
-    /// What `C_OpenSession` answered.
+    /// The error of `C_OpenSession`.
     pub fn open_session(&self, slot_id: u64) -> Result<Session<'_>, Fault> {
         Ok(Session::new(&self.functions, slot_id, self.functions.open_session(slot_id)?))
     }
 
-    /// Ends the use of the module; what it answers no longer matters.
+    /// Ends the use of the module, and ignores its result.
     pub fn finalize(&self) {
         let _ = self.functions.finalize();
     }
 }
 
-/// Whether both the slot and its token say that there is none.
+/// Whether both the slot and its token report that there is none.
 fn is_empty(functions: &Functions, slot: u64) -> bool {
     functions.slot_info(slot).is_ok_and(|info| info.flags & CKF_TOKEN_PRESENT == 0)
         && functions.token_info(slot).is_err_and(|fault| fault.ckr() == "CKR_TOKEN_NOT_PRESENT")
 }
 
-/// What a slot and its token say of themselves, as far as it can be read.
+/// The readable information about a slot and its token.
 pub(super) fn read_slot(functions: &Functions, slot: u64) -> SlotFacts {
     let slot_info = functions.slot_info(slot).ok();
     let hardware = slot_info.map(|info| info.flags & CKF_HW_SLOT != 0);
     let (token, error) = match whole_token_info(functions, slot) {
         Ok(info) => {
-            // The library's parser judges the fields that are not needed here, such as the clock.
+            // The library's parser checks the fields that are not needed here, such as the clock.
             let odd = TokenInfo::try_from(info).err();
             (
                 Some(token(&info, hardware)),
@@ -100,7 +100,7 @@ pub(super) fn read_slot(functions: &Functions, slot: u64) -> SlotFacts {
     SlotFacts { id: slot, description, manufacturer, token, error }
 }
 
-/// A module whose tokens are files leaves out what it cannot read while another process writes; it is asked again then.
+/// A module with tokens in files hides a token while another process writes it. Then the call is repeated.
 fn whole_token_info(functions: &Functions, slot: u64) -> Result<CK_TOKEN_INFO, Fault> {
     const READINGS: usize = 4;
     let mut info = functions.token_info(slot)?;

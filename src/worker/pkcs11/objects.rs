@@ -1,8 +1,8 @@
-//! Reads keys and certificates. Only what is public is asked for.
+//! Reads keys and certificates: only public attributes. Runs in the worker.
 //!
-//! Searches are always by class: some modules also hold a hundred objects of other classes. The attributes of an object
-//! are asked for at once, since each call may cost the module a look at its files, and one by one where that is not
-//! answered whole: one odd value must not cost all the others.
+//! Searches are always by class, since some modules also have a hundred objects of other classes. The attributes of an object are read in
+//! one call, since each call may make the module read its files. If the answer is incomplete, they are read one by one: one unusual value
+//! must not hide the others.
 
 use cryptoki::mechanism::MechanismType;
 use cryptoki_sys::*;
@@ -11,13 +11,13 @@ use super::raw::Functions;
 use crate::facts::{Certificate, Description, Key, KeyClass, KeyDetail, Objects};
 use crate::fault::Fault;
 
-/// Reads what one session sees.
+/// Reads the objects of one session.
 pub(super) struct Reader<'a> {
     pub(super) functions: &'a Functions,
     pub(super) session: CK_SESSION_HANDLE,
 }
 
-/// What an object reports of the attributes that it was asked for.
+/// The attributes that an object reports.
 struct Reported(Vec<(CK_ATTRIBUTE_TYPE, Vec<u8>)>);
 
 const OF_A_KEY: [CK_ATTRIBUTE_TYPE; 5] = [CKA_KEY_TYPE, CKA_LABEL, CKA_ID, CKA_MODULUS, CKA_LOCAL];
@@ -38,7 +38,7 @@ const OF_EVIDENCE: [CK_ATTRIBUTE_TYPE; 8] = [
     CKA_LOCAL,
 ];
 
-/// Answers by which a token says that it does not report an attribute.
+/// Return values for an attribute that the token does not report.
 const NOT_REPORTED: [&str; 5] = [
     "CKR_ATTRIBUTE_TYPE_INVALID",
     "CKR_ATTRIBUTE_SENSITIVE",
@@ -65,7 +65,7 @@ impl Reader<'_> {
         Ok((objects, handles))
     }
 
-    /// What is evidence of a private key, and the certificates beside it.
+    /// The evidence about a private key, and the certificates in the token.
     pub(super) fn describe(&self, handle: CK_OBJECT_HANDLE) -> Result<Description, Fault> {
         let reported = self.reported(handle, &OF_EVIDENCE)?;
         let flag = |kind| reported.flag(kind);
@@ -91,7 +91,7 @@ impl Reader<'_> {
         all.filter_map(|handle| self.certificate(handle).transpose()).collect()
     }
 
-    /// Mechanisms by their names; a vendor's own have none here.
+    /// Mechanisms by name. A vendor's own mechanisms have no name here.
     fn mechanisms(&self, handle: CK_OBJECT_HANDLE, kind: CK_ATTRIBUTE_TYPE) -> Result<Option<Vec<String>>, Fault> {
         let name = |mechanism: CK_MECHANISM_TYPE| {
             MechanismType::try_from(mechanism).map_or_else(|_| "vendor-defined".into(), |known| known.to_string())
@@ -137,7 +137,7 @@ impl Reader<'_> {
         Ok(Some(Certificate { label, id, value: bytes(CKA_VALUE) }))
     }
 
-    /// At once, or else one by one.
+    /// All attributes in one call, or else one by one.
     fn reported(&self, handle: CK_OBJECT_HANDLE, kinds: &[CK_ATTRIBUTE_TYPE]) -> Result<Reported, Fault> {
         if let Some(all) = self.functions.attributes(self.session, handle, kinds) {
             return Ok(Reported(kinds.iter().copied().zip(all).collect()));
@@ -149,7 +149,7 @@ impl Reader<'_> {
         kinds.iter().filter_map(one).collect::<Result<_, _>>().map(Reported)
     }
 
-    /// One attribute; `None` where the token does not report it, or answers nonsense.
+    /// One attribute; `None` if the token does not report it, or reports an invalid value.
     fn attribute(&self, handle: CK_OBJECT_HANDLE, kind: CK_ATTRIBUTE_TYPE) -> Result<Option<Vec<u8>>, Fault> {
         match self.functions.attribute(self.session, handle, kind) {
             Ok(value) => Ok(Some(value)),
@@ -186,7 +186,7 @@ impl Reported {
     }
 }
 
-/// The numbers of an attribute that holds one or more `CK_ULONG`.
+/// The numbers in an attribute with one or more `CK_ULONG`.
 fn numbers(value: &[u8]) -> Option<Vec<CK_ULONG>> {
     let chunks = value.chunks_exact(size_of::<CK_ULONG>());
     let is_whole = chunks.remainder().is_empty();

@@ -1,11 +1,10 @@
-//! The calls to a module: each function of PKCS#11 that the agent needs, with checked arguments and results.
+//! The calls of a module: each PKCS#11 function that the agent needs, with checked arguments and results.
 //!
-//! Runs in the worker. The PKCS#11 library cannot make these calls, since it loads a module by itself and cannot be given
-//! the function list of [`super::entry_point`]. It also hides what a module answered: a whole token for one odd clock field,
-//! an attribute that was never written. `C_Sign` gets a buffer that any signature fits, so it needs no length query, which
-//! some modules answer wrongly.
+//! Runs in the worker. The PKCS#11 library cannot make these calls, since it loads a module itself and does not accept the function list of
+//! [`super::entry_point`]. It also hides results: a whole token because of one unusual clock field, or an attribute that was never written.
+//! `C_Sign` gets a buffer for any signature, so it needs no length query, which some modules answer wrongly.
 //!
-//! Unsafe code: calls by function pointers into the module.
+//! Unsafe code: calls through function pointers into the module.
 
 #![allow(unsafe_code)]
 
@@ -26,27 +25,27 @@ use crate::fault::Fault;
 /// Room for the signature of a 32768-bit key.
 const BUFFER: usize = 4096;
 
-/// What a buffer holds that no module has written to; no truth value, no type of key or certificate.
+/// The content of a buffer before the call: not a truth value, and not a type of key or certificate.
 const UNWRITTEN: u8 = 0xa5;
 
-/// How many slots or mechanisms, or bytes of one attribute, a module may have.
+/// The maximum number of slots or mechanisms, or of bytes of one attribute.
 const MOST: usize = 1 << 20;
 
-/// How often a list is read again that has grown between the question for its length and its reading.
+/// The maximum number of readings of a list that grows between the length query and the reading.
 const READINGS: usize = 4;
 
-/// The functions of a loaded module, with the library that they point into.
+/// The functions of a loaded module, with their library.
 pub(super) struct Functions {
     list: CK_FUNCTION_LIST,
     _library: Library,
 }
 
-/// Calls one function; anything but `CKR_OK` is a fault. The callers pass pointers to memory that outlives the call and is
-/// as large as they say.
+/// Calls one function. Any result except `CKR_OK` is a fault. The callers pass pointers to memory that outlives the
+/// call and has the given size.
 macro_rules! call {
     ($functions:ident.$name:ident($($argument:expr),* $(,)?)) => {{
         let function = $functions.list.$name.ok_or_else(|| missing(stringify!($name)))?;
-        // SAFETY: the function has this type by the standard; for the arguments see above.
+        // SAFETY: the function has this type in the standard; for the arguments see above.
         checked(stringify!($name), unsafe { function($($argument),*) })
     }};
 }
@@ -76,7 +75,7 @@ impl Functions {
         Ok(info)
     }
 
-    /// `C_GetSlotList` of the slots that hold a token.
+    /// `C_GetSlotList`, with only the slots that have a token.
     pub(super) fn slots(&self) -> Result<Vec<CK_SLOT_ID>, Fault> {
         let read = |slots: *mut CK_SLOT_ID, count: &mut CK_ULONG| call!(self.C_GetSlotList(CK_TRUE, slots, count));
         list("C_GetSlotList", read)
@@ -131,7 +130,7 @@ impl Functions {
         Ok(info)
     }
 
-    /// `C_Login`; without a PIN, the token asks for it itself.
+    /// `C_Login`. Without a PIN, the token asks for it itself.
     pub(super) fn login(&self, session: CK_SESSION_HANDLE, user: CK_USER_TYPE, pin: Option<&str>) -> Result<(), Fault> {
         // A module does not write to the PIN.
         let start = pin.map_or(ptr::null_mut(), |pin| pin.as_ptr().cast_mut());
@@ -172,8 +171,8 @@ impl Functions {
         result.and(end).map(|()| found)
     }
 
-    /// `C_GetAttributeValue` of many attributes at once. `None` unless the module answered `CKR_OK` and wrote each value
-    /// whole: then [`Functions::attribute`] tells what is wrong with which.
+    /// `C_GetAttributeValue` of many attributes in one call. `None` unless the module returned `CKR_OK` and wrote each
+    /// value completely. Then [`Functions::attribute`] finds the problem.
     pub(super) fn attributes(
         &self,
         session: CK_SESSION_HANDLE,
@@ -224,7 +223,7 @@ impl Functions {
         call!(self.C_SignInit(session, &mut mechanism, key))
     }
 
-    /// `C_Sign` (PKCS#11 3.0 section 5.13.2): one part, the operation is over afterwards.
+    /// `C_Sign` (PKCS#11 3.0 section 5.13.2) in one part, which ends the operation.
     pub(super) fn sign(&self, session: CK_SESSION_HANDLE, data: &[u8]) -> Result<Vec<u8>, Fault> {
         const CALL: &str = "C_Sign";
         let sign = self.list.C_Sign.ok_or_else(|| missing(CALL))?;
@@ -233,13 +232,13 @@ impl Functions {
         let mut attempt = |room: usize| -> Result<(CK_RV, Vec<u8>, usize), Fault> {
             let mut signature = vec![0; room];
             let mut written = length(room)?;
-            // SAFETY: both buffers are as long as said and outlive the call.
+            // SAFETY: both buffers have the given length and outlive the call.
             let value = unsafe { sign(session, data.as_mut_ptr(), data_length, signature.as_mut_ptr(), &mut written) };
             Ok((value, signature, usize::try_from(written).unwrap_or(usize::MAX)))
         };
         let mut answer = attempt(BUFFER)?;
         if answer.0 == CKR_BUFFER_TOO_SMALL && (1..=BUFFER * 16).contains(&answer.2) {
-            // The operation stays active (section 5.2); such a module wants exactly the room that it named.
+            // The operation stays active (section 5.2). Such a module needs exactly the length that it returned.
             answer = attempt(answer.2)?;
         }
         let (value, mut signature, written) = answer;
@@ -261,7 +260,7 @@ impl Functions {
     }
 }
 
-/// Reads a list whose length is asked for first, and which may grow in between.
+/// Reads a list after a length query. The list may grow in between.
 fn list(
     call: &'static str,
     read: impl Fn(*mut CK_ULONG, &mut CK_ULONG) -> Result<(), Fault>,
@@ -286,7 +285,7 @@ fn list(
     result.map(|()| Vec::new())
 }
 
-/// Room for an attribute's value in bytes; a longer value is read alone.
+/// The buffer size for an attribute's value in bytes. A longer value is read separately.
 fn room(kind: CK_ATTRIBUTE_TYPE) -> usize {
     match kind {
         CKA_KEY_TYPE | CKA_CERTIFICATE_TYPE => size_of::<CK_ULONG>(),

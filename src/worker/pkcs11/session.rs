@@ -1,4 +1,4 @@
-//! One read-only session: login, mechanisms, objects.
+//! One read-only session: login, mechanisms, objects. Runs in the worker.
 
 use cryptoki_sys::{
     CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_USER_TYPE, CKF_SIGN, CKF_TOKEN_PRESENT, CKM_RSA_PKCS, CKM_SHA512_RSA_PKCS,
@@ -18,24 +18,24 @@ pub struct Session<'a> {
     pub(super) functions: &'a Functions,
     pub(super) handle: CK_SESSION_HANDLE,
     slot: u64,
-    /// Objects by the number under which the front knows them.
+    /// Objects by the numbers that the parent uses.
     found: Vec<CK_OBJECT_HANDLE>,
 }
 
-/// How the user proves to be one.
+/// The method of a login.
 pub enum UserPin {
     /// With a PIN that is sent.
     Pin(SecretString),
-    /// At the token itself (protected authentication path).
+    /// On the token itself (protected authentication path).
     Pinpad,
 }
 
-/// What `C_Login` that did not fail says of the PIN.
+/// The PIN's check in a successful `C_Login`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoginOutcome {
-    /// The token took it.
+    /// The token accepted it.
     Accepted,
-    /// The token did not look at it, since somebody is logged in already.
+    /// The token did not check it, since the user is already logged in.
     NotChecked,
 }
 
@@ -44,8 +44,8 @@ impl<'a> Session<'a> {
         Self { functions, handle, slot, found: Vec::new() }
     }
 
-    /// The signature mechanisms by the mechanism list; a mechanism that says it cannot sign is left out. Some modules list
-    /// a mechanism and have no information on it; it is tried.
+    /// The signature mechanisms in the mechanism list, without those that report that they cannot sign. Some modules
+    /// list a mechanism without information about it; it is kept.
     #[must_use]
     pub fn facts(&self) -> SessionFacts {
         let Ok(list) = self.functions.mechanisms(self.slot) else { return SessionFacts::default() };
@@ -58,16 +58,16 @@ impl<'a> Session<'a> {
         SessionFacts { mechanisms: offered.map(|(_, mechanism)| mechanism).collect(), mechanisms_known: true }
     }
 
-    /// The slot and its token as they are now.
+    /// The present information about the slot and its token.
     #[must_use]
     pub fn slot(&self) -> SlotFacts {
         read_slot(self.functions, self.slot)
     }
 
-    /// The slot and its token as they are now, where the session still stands, with its login, and the token is there.
+    /// The present information about the slot and its token, if the session, its login and the token still exist.
     ///
     /// # Errors
-    /// What is no longer so.
+    /// The part that no longer exists.
     pub fn probe(&self, logged_in: bool) -> Result<SlotFacts, Fault> {
         let info = self.functions.session_info(self.handle)?;
         if logged_in && [CKS_RO_PUBLIC_SESSION, CKS_RW_PUBLIC_SESSION].contains(&info.state) {
@@ -80,19 +80,19 @@ impl<'a> Session<'a> {
         Ok(self.slot())
     }
 
-    /// Logs the user in, once.
+    /// Logs in, once.
     ///
     /// # Errors
-    /// What `C_Login` answered, save that somebody is logged in already.
+    /// The error of `C_Login`, except that the user is already logged in.
     pub fn login(&self, pin: &UserPin) -> Result<LoginOutcome, Fault> {
         self.c_login(CKU_USER, pin, &["CKR_USER_ALREADY_LOGGED_IN"])
     }
 
-    /// The context-specific login of an always-authenticate key, after `C_SignInit` (PKCS#11 3.0 section 5.6.8).
-    /// Modules that store the attribute without enforcing it answer that there is nothing to log in to.
+    /// The context-specific login of an always-authenticate key, after `C_SignInit` (PKCS#11 3.0 section 5.6.8). Modules that store the
+    /// attribute without enforcing it return that no login is possible.
     ///
     /// # Errors
-    /// What `C_Login` answered, save those answers.
+    /// The error of `C_Login`, except those values.
     pub fn context_login(&self, pin: &UserPin) -> Result<LoginOutcome, Fault> {
         let nothing_to_do = ["CKR_USER_ALREADY_LOGGED_IN", "CKR_USER_TYPE_INVALID", "CKR_OPERATION_NOT_INITIALIZED"];
         self.c_login(CKU_CONTEXT_SPECIFIC, pin, &nothing_to_do)
@@ -113,14 +113,14 @@ impl<'a> Session<'a> {
     /// RSA keys and certificates that the session sees.
     ///
     /// # Errors
-    /// What the search answered.
+    /// The error of the search.
     pub fn objects(&mut self) -> Result<Objects, Fault> {
         let (facts, found) = self.reader().objects()?;
         self.found = found;
         Ok(facts)
     }
 
-    /// A key by the number under which [`Session::objects`] named it.
+    /// A key, by its number from [`Session::objects`].
     ///
     /// # Errors
     /// When there is no such number.
@@ -128,10 +128,10 @@ impl<'a> Session<'a> {
         Ok(Key::new(self, self.found(number, "C_SignInit")?, mechanism))
     }
 
-    /// What is evidence of a key, by its number as for [`Session::key`].
+    /// The evidence about a key, by its number as in [`Session::key`].
     ///
     /// # Errors
-    /// What the module answered, or when there is no such number.
+    /// The error of the module, or when there is no such number.
     pub fn describe(&self, number: u64) -> Result<Description, Fault> {
         self.reader().describe(self.found(number, "C_GetAttributeValue")?)
     }
@@ -145,7 +145,7 @@ impl<'a> Session<'a> {
         found.copied().ok_or_else(|| Fault::malformed(call, "no such object"))
     }
 
-    /// Logs out and closes; what the module answers no longer matters.
+    /// Logs out and closes, and ignores the results.
     pub fn close(self, logged_in: bool) {
         if logged_in {
             let _ = self.functions.logout(self.handle);

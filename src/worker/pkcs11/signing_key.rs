@@ -1,4 +1,4 @@
-//! A private key that signs messages.
+//! A private key that signs messages. Runs in the worker.
 
 use cryptoki_sys::{CK_OBJECT_HANDLE, CKM_RSA_PKCS, CKM_SHA512_RSA_PKCS};
 use sha2::{Digest as _, Sha512};
@@ -24,10 +24,10 @@ impl<'a> Key<'a> {
         Self { session, handle, mechanism }
     }
 
-    /// `C_SignInit`, the context-specific login where one is given, and only then the message and its signature.
+    /// Calls `C_SignInit`, then the context-specific login if given, and only then makes and signs the message.
     ///
     /// # Errors
-    /// What the first failing call answered, or why there is no message.
+    /// The error of the first failed call, or the reason why there is no message.
     pub fn sign(
         &self,
         context: Option<impl FnOnce(&Session<'_>) -> Result<(), Fault>>,
@@ -47,7 +47,7 @@ impl<'a> Key<'a> {
         Ok((message, signature))
     }
 
-    /// What goes to the token: the message, or the `DigestInfo` of its digest where the token does not hash.
+    /// The data for the token: the message, or the `DigestInfo` of its digest if the token does not hash.
     fn data(&self, message: &Message) -> Vec<u8> {
         match self.mechanism {
             Mechanism::Sha512RsaPkcs => message.as_bytes().to_vec(),

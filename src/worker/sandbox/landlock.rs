@@ -1,4 +1,4 @@
-//! Landlock: what of the file system a worker reaches, whom it may signal, and that it binds and reaches no port.
+//! Landlock: the files that a worker can use, the processes that it can signal, and no TCP port. Runs in the worker.
 
 use std::path::Path;
 
@@ -11,11 +11,11 @@ use super::SandboxError;
 use crate::sandbox_profile::paths::{families, library_directories, logs, paths, stores};
 use crate::sandbox_profile::{EVERY_READ, EVERY_WRITE, Family, Profile, reads_of_the_network};
 
-/// The rules are written for this kernel interface; an older kernel holds those that it knows.
+/// The rules use this version of the kernel's interface. An older kernel enforces the rules that it knows.
 const WRITTEN_FOR: ABI = ABI::V9;
 
-/// Confines the calling thread and all that it starts; answers by which of Landlock's interfaces, `None` where the kernel
-/// has none or it is not enabled.
+/// Confines the calling thread and its children. Returns the version of Landlock's interface; `None` if the kernel has
+/// none or it is not enabled.
 pub(super) fn confine(profile: &Profile, module: &Path) -> Result<Option<u32>, SandboxError> {
     let mut network: BitFlags<AccessNet> = AccessNet::BindTcp.into();
     if !families(profile).contains(&Family::Internet) {
@@ -35,7 +35,7 @@ pub(super) fn confine(profile: &Profile, module: &Path) -> Result<Option<u32>, S
 
 fn allow(ruleset: RulesetCreated, profile: &Profile, module: &Path) -> Result<RulesetCreated, RulesetError> {
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
-    // Not: running what is there, making devices, and commands to them.
+    // Excluded: executing existing files, creating devices, and commands to devices.
     let write = AccessFs::from_write(WRITTEN_FOR)
         & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev | AccessFs::ResolveUnix);
     let device = read | AccessFs::WriteFile | AccessFs::IoctlDev;

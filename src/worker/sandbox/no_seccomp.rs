@@ -1,4 +1,4 @@
-//! In place of the filter of system calls, where there is none for the architecture: nothing, and it is said.
+//! The replacement for the system call filter on architectures without one: it does nothing and reports it.
 
 use super::SandboxError;
 use crate::sandbox_profile::Profile;

@@ -1,8 +1,7 @@
-//! seccomp: the system calls of a worker, in two steps.
+//! seccomp: the system calls of a worker, in two steps. Runs in the worker.
 //!
-//! A module that we tested has an allow list: what is not on it is answered with `ENOSYS`. For other modules, closed
-//! libraries that make calls nobody here has seen, there is a deny list. Both refuse with `EPERM` what reaches beyond the
-//! process or what Landlock does not judge. No call ends the process.
+//! A tested module has an allow list: other calls return `ENOSYS`. Other modules are closed libraries with unknown calls, so they have a
+//! deny list. Both return `EPERM` for calls that affect more than the process, or that Landlock does not check. No call ends the process.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
@@ -20,7 +19,7 @@ mod lists;
 use arguments::{Own, Rules, numbers};
 use bpf::{Answer, Table};
 
-/// Filters the calls of this process from now on; `false` where the kernel has no filters.
+/// Filters the system calls of this process from now on. Returns `false` if the kernel has no filters.
 pub(super) fn confine(profile: &Profile) -> Result<bool, SandboxError> {
     let families = families(profile);
     let user = rustix::process::geteuid().as_raw();
@@ -28,7 +27,7 @@ pub(super) fn confine(profile: &Profile) -> Result<bool, SandboxError> {
     install(&table(profile, &families, &rules), rules)
 }
 
-/// Refuses to all threads what only a start needs.
+/// Refuses calls to all threads that only the start needs.
 pub(super) fn tighten(profile: &Profile) -> Result<(), SandboxError> {
     let rules = arguments::after_the_login(profile);
     let mut named = BTreeMap::new();
@@ -37,7 +36,7 @@ pub(super) fn tighten(profile: &Profile) -> Result<(), SandboxError> {
     install(&Table::denying(named), with_arguments).map(drop)
 }
 
-/// The answer to each call. What is inserted later counts.
+/// The answer to each call. A later insertion replaces an earlier one.
 fn table(profile: &Profile, families: &[Family], rules: &Rules) -> Table {
     let mut named = BTreeMap::new();
     let mut insert = |list, answer| named.extend(numbers(list).map(|call| (call, answer)));
@@ -67,7 +66,7 @@ fn insert_rules(named: &mut BTreeMap<u32, Answer>, rules: &Rules) {
     }
 }
 
-/// Installs a filter on all threads; `false` where the kernel has none.
+/// Installs a filter on all threads. Returns `false` if the kernel has none.
 fn install(table: &Table, rules: Rules) -> Result<bool, SandboxError> {
     let Ok(architecture) = TargetArch::try_from(ARCH) else { return Ok(false) };
     let failed = |error: seccompiler::Error| SandboxError::Calls(error.to_string());
@@ -134,7 +133,7 @@ mod tests {
     fn a_call_is_judged_by_the_arguments_that_the_kernel_looks_at() {
         let own = u64::from(std::process::id());
         let (neither, truncated) = (libc::O_ACCMODE as u64, libc::O_TRUNC as u64);
-        // A flag of 64 bits that the kernel does not look at changes nothing.
+        // The kernel ignores the upper half of a 64-bit flag, so it must change nothing.
         let high = 1 << 40;
         let of_every_profile = [
             (libc::SYS_openat, [0, 0, 0, 0, 0, 0], true),

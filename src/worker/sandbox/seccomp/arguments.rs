@@ -1,6 +1,6 @@
-//! System calls that are refused by their arguments.
+//! System calls that are refused depending on their arguments.
 //!
-//! PURE. A filter sees numbers and no memory, so a rule is about a number: a process, a flag, a command.
+//! PURE. A filter sees numbers and no memory, so a rule checks a number: a process, a flag, a command.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +10,19 @@ use seccompiler::{SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition,
 use super::lists::{SCHEDULING, SOCKETS};
 use crate::sandbox_profile::{Calls, Family, Profile};
 
-/// For each call the rules, of which one that matches refuses it.
+/// The rules for each call. The call is refused if one rule matches.
 pub(super) type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// The process that the rules are for.
+/// The process for the rules.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Own {
-    /// Its number.
+    /// Its process ID.
     pub(super) process: u32,
     /// Its effective user.
     pub(super) user: u32,
 }
 
-/// What a worker's process may never do.
+/// The rules from the start.
 pub(super) fn from_the_start(profile: &Profile, families: &[Family], own: Own) -> Rules {
     let mut rules = Rules::new();
     processes(&mut rules, u64::from(own.process));
@@ -39,7 +39,7 @@ pub(super) fn from_the_start(profile: &Profile, families: &[Family], own: Own) -
     rules
 }
 
-/// What it may no longer do once it is logged in: load code, and open sockets where the profile needs no more of them.
+/// The additional rules after the login: no new code, and no sockets if the profile needs no more of them.
 pub(super) fn after_the_login(profile: &Profile) -> Rules {
     let mut rules = Rules::new();
     let code = unsigned(libc::PROT_EXEC);
@@ -71,7 +71,7 @@ fn processes(rules: &mut Rules, own: u64) {
     let no_thread = all(&[(0, Op::MaskedEq(thread), 0)]);
     let each = namespaces.map(unsigned).map(|flag| all(&[(0, Op::MaskedEq(flag), flag)]));
     rules.insert(libc::SYS_clone, std::iter::once(no_thread).chain(each).collect());
-    // Zero is the group, which holds this process alone.
+    // Zero means the group, which contains only this process.
     rules.insert(libc::SYS_kill, vec![all(&[(0, Op::Ne, own), (0, Op::Ne, 0)])]);
     for call in [libc::SYS_tgkill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo] {
         rules.insert(call, vec![all(&[(0, Op::Ne, own)])]);
@@ -79,10 +79,10 @@ fn processes(rules: &mut Rules, own: u64) {
     rules.insert(libc::SYS_prlimit64, vec![all(&[(0, Op::Ne, own), (0, Op::Ne, 0)])]);
 }
 
-/// What the worker did to itself stays: no core, no debugger, an end with the parent.
+/// The worker's own settings stay: no core, no debugger, the end with its parent.
 fn attributes(rules: &mut Rules) {
     const PR_GET_AUXV: c_int = 0x4155_5856;
-    // libc has these two on x86-64 alone, and the kernel on each architecture.
+    // libc has these two only for x86-64, but every architecture's kernel has them.
     const PR_GET_SPECULATION_CTRL: c_int = 52;
     const PR_SET_SPECULATION_CTRL: c_int = 53;
     let harmless = [
@@ -104,7 +104,7 @@ fn attributes(rules: &mut Rules) {
         PR_GET_SPECULATION_CTRL,
         PR_SET_SPECULATION_CTRL,
         libc::PR_SET_VMA,
-        // What 64-bit ARM offers to every program: vector lengths, pointer keys, tagged addresses.
+        // 64-bit ARM's functions for every program: vector lengths, pointer keys, tagged addresses.
         50,
         51,
         54,
@@ -115,16 +115,16 @@ fn attributes(rules: &mut Rules) {
     let any_other: Vec<_> = harmless.map(|option| (0, Op::Ne, unsigned(option))).into();
     let weaker = [(0, Op::Eq, unsigned(libc::PR_SET_PDEATHSIG)), (1, Op::Ne, unsigned(libc::SIGKILL))];
     rules.insert(libc::SYS_prctl, vec![all(&any_other), all(&weaker)]);
-    // The signal that a worker without this filter ends by.
+    // The signal that ends a worker without this filter.
     rules.insert(libc::SYS_rt_sigaction, vec![all(&[(0, Op::Eq, unsigned(libc::SIGSTKFLT))])]);
 }
 
-/// Two ways to open a file that Landlock does not judge as what they are.
+/// Two ways to open a file that Landlock does not check correctly.
 fn opening(rules: &mut Rules) {
-    // For neither reading nor writing: Landlock asks for no right then, and the descriptor still takes commands, locks and
-    // fchmod(2).
+    // For neither reading nor writing: Landlock then checks no right, and the descriptor still allows commands, locks
+    // and fchmod(2).
     let neither = unsigned(libc::O_ACCMODE);
-    // For reading, and cut to nothing: a matter of writing only since Linux 6.2.
+    // For reading, with truncation: it counts as writing only since Linux 6.2.
     let truncated = unsigned(libc::O_TRUNC);
     let flags = |argument| {
         let both = Op::MaskedEq(neither | truncated);
@@ -135,7 +135,7 @@ fn opening(rules: &mut Rules) {
     rules.insert(libc::SYS_open, flags(1));
 }
 
-/// Commands to descriptors. Signals by way of a descriptor's owner go to other processes.
+/// Commands to descriptors. Signals through a descriptor's owner reach other processes.
 fn descriptors(rules: &mut Rules, profile: &Profile, families: &[Family]) {
     const F_SETSIG: c_int = 10;
     const F_SETOWN_EX: c_int = 15;
@@ -153,16 +153,16 @@ fn descriptors(rules: &mut Rules, profile: &Profile, families: &[Family]) {
     rules.insert(libc::SYS_ioctl, commands);
 }
 
-/// ioctl(2) on terminals, pipes and sockets, as the C library and every program make it: TCGETS, TCGETS2, TIOCOUTQ,
+/// ioctl(2) on terminals, pipes and sockets, as made by the C library and every program: TCGETS, TCGETS2, TIOCOUTQ,
 /// TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX.
 const HARMLESS_COMMANDS: &[u64] = &[0x5401, 0x802c_542a, 0x5411, 0x5413, 0x541b, 0x5421, 0x5450, 0x5451];
 
-/// What resolvers ask of network interfaces: SIOCGIFNAME, -CONF, -FLAGS, -ADDR, -NETMASK, -MTU, -HWADDR, -INDEX.
+/// A resolver's requests about network interfaces: SIOCGIFNAME, -CONF, -FLAGS, -ADDR, -NETMASK, -MTU, -HWADDR, -INDEX.
 const INTERFACES: &[u64] = &[0x8910, 0x8912, 0x8913, 0x8915, 0x891b, 0x8921, 0x8927, 0x8933];
 
-/// Where a profile has devices of its own, whose commands nobody lists: a descriptor's owner (FIOSETOWN, SIOCSPGRP),
-/// somebody's terminal (TIOCSCTTY, TIOCSTI, TIOCLINUX), and a file's or file system's attributes (FS_IOC_SETFLAGS in two
-/// sizes, -SETVERSION, -FSSETXATTR, -SETFSLABEL, -SET_ENCRYPTION_POLICY, -ENABLE_VERITY, -SHUTDOWN, FIFREEZE, FITHAW, FITRIM).
+/// For profiles with devices, whose commands are unknown: a descriptor's owner (FIOSETOWN, SIOCSPGRP), a terminal
+/// (TIOCSCTTY, TIOCSTI, TIOCLINUX), and attributes of a file or file system (FS_IOC_SETFLAGS in two sizes, -SETVERSION,
+/// -FSSETXATTR, -SETFSLABEL, -SET_ENCRYPTION_POLICY, -ENABLE_VERITY, -SHUTDOWN, FIFREEZE, FITHAW, FITRIM).
 const REFUSED_COMMANDS: &[u64] = &[
     0x8901,
     0x8902,
@@ -182,10 +182,10 @@ const REFUSED_COMMANDS: &[u64] = &[
     0xc018_5879,
 ];
 
-/// Families that the profile does not have; and of those that it has, what reaches further than its daemons and servers.
+/// Families outside the profile; and for its own families, uses beyond its daemons and servers.
 fn sockets(rules: &mut Rules, families: &[Family]) {
     if families.is_empty() {
-        // The calls that make sockets are refused whole; this is for the one to the parent.
+        // Calls that create sockets are refused separately. This rule is for the socket to the parent.
         rules.insert(libc::SYS_sendto, vec![to_an_address()]);
         return;
     }
@@ -218,7 +218,7 @@ fn sockets(rules: &mut Rules, families: &[Family]) {
     rules.insert(libc::SYS_socket, refused);
 }
 
-/// Of other processes, and of all processes of a group or user.
+/// Other processes, and all processes of a group or user.
 fn scheduling(rules: &mut Rules, own: u64) {
     for call in SCHEDULING {
         rules.insert(*call, vec![all(&[(0, Op::Ne, own), (0, Op::Ne, 0)])]);
@@ -227,8 +227,8 @@ fn scheduling(rules: &mut Rules, own: u64) {
     rules.insert(libc::SYS_setpriority, vec![all(&[(0, Op::Ne, u64::from(libc::PRIO_PROCESS))]), others]);
 }
 
-/// fchmod(2) and fchown(2) for a module that shares its files with a group: no set-ID or sticky bit, nothing for all users
-/// to write, and no other owner.
+/// fchmod(2) and fchown(2) for a module that shares its files with a group: no set-ID or sticky bit, no write
+/// permission for all users, and no other owner.
 fn modes(rules: &mut Rules, user: u64) {
     let refused = [libc::S_ISUID, libc::S_ISGID, libc::S_ISVTX, libc::S_IWOTH].map(u64::from);
     rules.insert(libc::SYS_fchmod, refused.map(|bit| all(&[(1, Op::MaskedEq(bit), bit)])).into());
@@ -242,7 +242,7 @@ fn to_an_address() -> SeccompRule {
     SeccompCondition::new(4, Len::Qword, Op::Ne, 0).and_then(|one| SeccompRule::new(vec![one])).unwrap()
 }
 
-/// All of these conditions at once, on arguments that the kernel takes as 32 bits.
+/// All of these conditions together, on arguments that the kernel reads as 32 bits.
 fn all(conditions: &[(u8, Op, u64)]) -> SeccompRule {
     let all: Result<Vec<SeccompCondition>, _> = conditions
         .iter()
@@ -253,7 +253,7 @@ fn all(conditions: &[(u8, Op, u64)]) -> SeccompRule {
     all.and_then(SeccompRule::new).unwrap()
 }
 
-/// A number of the kernel's, as a filter compares it.
+/// A kernel constant, as a filter compares it.
 fn unsigned(number: c_int) -> u64 {
     u64::from(u32::from_ne_bytes(number.to_ne_bytes()))
 }

@@ -1,8 +1,8 @@
-//! The filter as a program of the kernel's packet filter: a decision tree over the numbers of the calls.
+//! The filter as a BPF program: a decision tree over the numbers of the calls.
 //!
-//! PURE. The library compiles rules on arguments; its form of a call without one is five instructions, all in one row.
-//! When a filter is installed, the kernel translates each instruction, and tries each call that there is. A tree needs two
-//! instructions for a run of equal calls, and a call meets eight of them.
+//! PURE. The library compiles rules on arguments. Its form of a call without rules has five instructions in a linear list. When a filter is
+//! installed, the kernel translates each instruction, and tests each existing call. A tree needs two instructions for a run of equal calls,
+//! and a call executes eight of them.
 
 use std::collections::BTreeMap;
 
@@ -11,36 +11,36 @@ use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompFilter, Target
 use super::arguments::Rules;
 use super::lists::FIRST_UNKNOWN;
 
-/// What becomes of a call.
+/// The answer to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Allow,
     /// `EPERM`.
     Refuse,
-    /// `ENOSYS`, as on a kernel that does not have the call. Libraries are prepared for it.
+    /// `ENOSYS`, as on a kernel without the call. Libraries expect it.
     Missing,
-    /// By its arguments.
+    /// Depends on its arguments.
     Judge,
 }
 
 /// The answers to all calls.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// To each call that is named.
+    /// To each listed call.
     named: BTreeMap<u32, Answer>,
-    /// To a call that is not.
+    /// To an unlisted call.
     unnamed: Answer,
     /// To a call that is newer than the lists.
     newer: Answer,
 }
 
 impl Table {
-    /// What is not named is missing.
+    /// Unlisted calls return `ENOSYS`.
     pub(super) fn allowing(named: BTreeMap<u32, Answer>) -> Self {
         Self { named, unnamed: Answer::Missing, newer: Answer::Missing }
     }
 
-    /// What is not named is allowed, if it is not newer than the lists.
+    /// Unlisted calls are allowed, except those newer than the lists.
     pub(super) fn denying(named: BTreeMap<u32, Answer>) -> Self {
         Self { named, unnamed: Answer::Allow, newer: Answer::Missing }
     }
@@ -59,14 +59,14 @@ impl Table {
     }
 }
 
-/// The whole program. Calls of another architecture are refused: their numbers mean something else.
+/// Compiles the program. Calls of another architecture are refused: their numbers have another meaning.
 ///
 /// # Errors
-/// When the rules make a program that is longer than the kernel takes.
+/// When the rules make a program that is too long for the kernel.
 pub(super) fn compile(table: &Table, rules: Rules, architecture: TargetArch) -> Result<BpfProgram, BackendError> {
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal(libc::EPERM), architecture)?;
     let by_arguments: BpfProgram = filter.try_into()?;
-    // It begins with its own look at the architecture: load, compare, end.
+    // It begins with its own check of the architecture: load, compare, end.
     let own = by_arguments.get(1).map_or(0, |compare| compare.k);
     let mut tree = tree(&table.runs());
     let length = tree.len();
@@ -78,7 +78,7 @@ pub(super) fn compile(table: &Table, rules: Rules, architecture: TargetArch) -> 
     let mut program =
         vec![LOAD_ARCHITECTURE, jump(JUMP_IF_EQUAL, own, 1, 0), answer(refusal(libc::EPERM)), LOAD_NUMBER];
     if cfg!(target_arch = "x86_64") {
-        // The second interface of x86-64, of 32-bit pointers. No library for the first one calls it.
+        // x86-64's second interface, with 32-bit pointers. Libraries for the first one do not use it.
         const X32: u32 = 0x4000_0000;
         program.extend([jump(JUMP_IF_SET, X32, 0, 1), answer(refusal(libc::EPERM))]);
     }
@@ -87,7 +87,7 @@ pub(super) fn compile(table: &Table, rules: Rules, architecture: TargetArch) -> 
     Ok(program)
 }
 
-/// Halves the runs until one is left.
+/// Halves the list of runs until one is left.
 fn tree(runs: &[(u32, Answer)]) -> BpfProgram {
     match runs {
         [] => vec![answer(refusal(libc::EPERM))],
@@ -103,7 +103,7 @@ fn tree(runs: &[(u32, Answer)]) -> BpfProgram {
             let lower = tree(lower);
             let mut program = match u8::try_from(lower.len()) {
                 Ok(length) => vec![jump(JUMP_IF_NOT_BELOW, first, length, 0)],
-                // A conditional jump reaches 255 instructions, one without a condition all of them.
+                // A conditional jump reaches 255 instructions; an unconditional one reaches all.
                 Err(_) => {
                     let length = u32::try_from(lower.len()).unwrap_or(u32::MAX);
                     vec![jump(JUMP_IF_NOT_BELOW, first, 0, 1), jump(JUMP, length, 0, 0)]
@@ -120,7 +120,7 @@ fn refusal(errno: i32) -> SeccompAction {
     SeccompAction::Errno(errno.unsigned_abs())
 }
 
-/// Stands for the distance to the end of the tree while that is not known.
+/// A placeholder for the distance to the end of the tree, until it is known.
 const TO_THE_RULES: u32 = u32::MAX;
 
 // Opcodes of linux/bpf_common.h.
@@ -136,7 +136,7 @@ const LOAD_NUMBER: sock_filter = sock_filter { code: 0x20, jt: 0, jf: 0, k: 0 };
 /// The architecture, at offset 4.
 const LOAD_ARCHITECTURE: sock_filter = sock_filter { code: 0x20, jt: 0, jf: 0, k: 4 };
 
-/// Leaves out `jt` instructions where the loaded value compares so with `k`, and else `jf`.
+/// Skips `jt` instructions if the comparison of the loaded value with `k` is true, and else `jf`.
 fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
@@ -149,7 +149,8 @@ fn answer(action: SeccompAction) -> sock_filter {
 pub(super) mod emulator {
     use super::*;
 
-    /// What a program answers to a call with these arguments, as the kernel runs it; and after how many instructions.
+    /// Runs a program as the kernel does. Returns its answer to a call with these arguments, and the number of executed
+    /// instructions.
     pub(crate) fn run(program: &[sock_filter], call: u32, arguments: [u64; 6]) -> (u32, usize) {
         let architecture = program.iter().find(|instruction| instruction.code == JUMP_IF_EQUAL).unwrap().k;
         run_on(program, call, architecture, arguments)

@@ -1,16 +1,15 @@
-//! System calls by what becomes of them: allowed, refused, or refused by their arguments.
+//! Lists of system calls: allowed, refused, or refused depending on their arguments.
 //!
-//! PURE. `docs/sandbox.md` describes the lists to users. Numbers from 424 on are the same on every architecture that has a
-//! filter.
+//! PURE. `docs/sandbox.md` describes the lists to users. Numbers from 424 on are the same on every architecture with a filter.
 
 use libc::c_long;
 
-/// From here on, calls are newer than these lists. They are answered with `ENOSYS`.
+/// From this number on, calls are newer than these lists. They return `ENOSYS`.
 pub(super) const FIRST_UNKNOWN: u32 = 471;
 
-/// Refused with `EPERM` in every profile and with any arguments: these reach beyond what a profile names.
+/// Refused with `EPERM` in every profile and with any arguments: their effect goes beyond a profile.
 pub(super) const REFUSED: &[c_long] = &[
-    // Other programs, and other processes at all.
+    // Other programs and processes.
     libc::SYS_execve,
     libc::SYS_execveat,
     // Owner, mode, attributes and times of files. Landlock has no rule for them.
@@ -27,9 +26,10 @@ pub(super) const REFUSED: &[c_long] = &[
     libc::SYS_fremovexattr,
     REMOVEXATTRAT,
     FILE_SETATTR,
-    // By path; Landlock has a rule for it since Linux 6.2. ftruncate(2) needs a file that was opened for writing.
+    // Truncation by path; Landlock has a rule for it since Linux 6.2. ftruncate(2) needs a file that was opened for
+    // writing.
     libc::SYS_truncate,
-    // Other processes: memory, descriptors, signals, and where they run.
+    // Other processes: memory, descriptors, signals, and processors.
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
@@ -43,7 +43,7 @@ pub(super) const REFUSED: &[c_long] = &[
     libc::SYS_move_pages,
     libc::SYS_migrate_pages,
     libc::SYS_ioprio_set,
-    // Out of the group and session in which the parent ends it.
+    // Leaving the group and session that the parent ends.
     libc::SYS_setsid,
     libc::SYS_setpgid,
     // The kernel forgets the parent-death signal when a process changes its user, group or capabilities.
@@ -57,18 +57,18 @@ pub(super) const REFUSED: &[c_long] = &[
     libc::SYS_setfsgid,
     libc::SYS_setgroups,
     libc::SYS_capset,
-    // Clients of its own.
+    // Accepting connections.
     libc::SYS_listen,
     libc::SYS_accept,
     libc::SYS_accept4,
-    // Message queues have names that every process of the host shares.
+    // The names of message queues are shared by all processes of the host.
     libc::SYS_mq_open,
     libc::SYS_mq_unlink,
-    // Performs other calls, unseen by this filter.
+    // Performs other calls that this filter does not see.
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
-    // The kernel's larger interfaces.
+    // Large kernel interfaces.
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
@@ -78,11 +78,11 @@ pub(super) const REFUSED: &[c_long] = &[
     libc::SYS_syslog,
     libc::SYS_personality,
     libc::SYS_vhangup,
-    // Keys that other processes keep in the kernel.
+    // Keys of other processes in the kernel.
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_keyctl,
-    // Namespaces, mounts, and files by their handles, which no rule on paths sees.
+    // Namespaces, mounts, and files by handle, which no path rule sees.
     libc::SYS_unshare,
     libc::SYS_setns,
     libc::SYS_mount,
@@ -141,24 +141,22 @@ pub(super) const REFUSED_HERE: &[c_long] = &[libc::SYS_kexec_file_load];
 #[cfg(target_arch = "riscv64")]
 pub(super) const REFUSED_HERE: &[c_long] = &[];
 
-/// Answered with `ENOSYS`, on which the C library makes another call: the flags of these are in memory, where no filter
-/// sees them.
+/// Return `ENOSYS`, after which the C library makes another call: their flags are in memory, which no filter sees.
 pub(super) const UNSEEN: &[c_long] = &[libc::SYS_clone3, libc::SYS_openat2];
 
-/// Refused where the profile has an allow list, and to other processes alone where it has none: a module that we tested
-/// does not call them.
+/// Refused with an allow list. With a deny list, refused only for other processes. A tested module does not call them.
 pub(super) const SCHEDULING: &[c_long] =
     &[libc::SYS_sched_setscheduler, libc::SYS_sched_setparam, libc::SYS_sched_setattr, libc::SYS_sched_setaffinity];
 
-/// Of files that are open. Refused, and by arguments where the profile sets modes.
+/// For open files. Refused, or restricted by arguments if the profile sets modes.
 pub(super) const OWNER_AND_MODE: &[c_long] = &[libc::SYS_fchmod, libc::SYS_fchown];
 
-/// Refused where the profile opens no sockets. A pair of datagram sockets counts as opening: each can be connected to any
+/// Refused if the profile opens no sockets. A pair of datagram sockets counts as opening: each can be connected to any
 /// address.
 pub(super) const SOCKETS: &[c_long] = &[libc::SYS_socket, libc::SYS_socketpair, libc::SYS_connect, libc::SYS_bind];
 
-/// Allowed where the profile has an allow list. They stay within the process, or act on paths that Landlock judges, or on
-/// descriptors that the process has.
+/// Allowed with an allow list. Their effect stays within the process, or on paths that Landlock checks, or on the
+/// process's descriptors.
 pub(super) const ALLOWED: &[c_long] = &[
     // Memory.
     libc::SYS_brk,
@@ -184,7 +182,7 @@ pub(super) const ALLOWED: &[c_long] = &[
     libc::SYS_mbind,
     MAP_SHADOW_STACK,
     MSEAL,
-    // Files, by path: Landlock judges what is opened, made, renamed and removed.
+    // Files by path: Landlock checks opening, creating, renaming and removing.
     libc::SYS_openat,
     libc::SYS_mkdirat,
     libc::SYS_unlinkat,
@@ -200,7 +198,7 @@ pub(super) const ALLOWED: &[c_long] = &[
     libc::SYS_chdir,
     libc::SYS_getcwd,
     libc::SYS_umask,
-    // Files, by descriptor.
+    // Files by descriptor.
     libc::SYS_read,
     libc::SYS_readv,
     libc::SYS_pread64,
@@ -289,7 +287,7 @@ pub(super) const ALLOWED: &[c_long] = &[
     libc::SYS_sigaltstack,
     libc::SYS_restart_syscall,
     libc::SYS_sched_yield,
-    // What the process is, and what the host says of itself.
+    // Information about the process and the host.
     libc::SYS_getpid,
     libc::SYS_getppid,
     libc::SYS_getpgid,
@@ -318,7 +316,7 @@ pub(super) const ALLOWED: &[c_long] = &[
     libc::SYS_uname,
     libc::SYS_sysinfo,
     libc::SYS_getrandom,
-    // The second, tighter filter.
+    // The second, stricter filter.
     libc::SYS_seccomp,
     // The socket to the parent.
     libc::SYS_sendto,
@@ -376,7 +374,7 @@ pub(super) const ALLOWED_HERE: &[c_long] = &[38];
 #[cfg(target_arch = "riscv64")]
 pub(super) const ALLOWED_HERE: &[c_long] = &[258, 259];
 
-// Newer than the C library's table of numbers, or missing in it on some architecture.
+// Newer than the C library's table of numbers, or missing in it on some architectures.
 const FCHMODAT2: c_long = 452;
 const MAP_SHADOW_STACK: c_long = 453;
 const FUTEX_WAKE: c_long = 454;
