@@ -1,5 +1,5 @@
-//! What the process does to itself before anything else: no more rights than its caller, no core, no debugger, and no
-//! descriptors for its children.
+//! The first steps of every process: no more rights than its caller, no core dump, no debugger, and no descriptors for
+//! its children.
 
 use std::io;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ pub mod scheduling;
 pub mod standard_streams;
 pub mod subordinate_ids;
 
-/// Refuses to run with more rights than the caller has. It comes before everything else in every process.
+/// Refuses to run with more rights than the caller. Every process does this first.
 ///
 /// # Errors
-/// When the program runs set-user-ID or the like.
+/// When the program runs set-user-ID or similar.
 pub fn refuse_privileges() -> Result<()> {
     if privileges::exceed_the_callers() {
         let message = "refused to run set-user-ID, set-group-ID or with file capabilities (AT_SECURE)";
@@ -31,16 +31,16 @@ pub fn refuse_privileges() -> Result<()> {
     Ok(())
 }
 
-/// Has a file at its limit (RLIMIT_FSIZE) be an error of the write, not the end of the process.
+/// Turns a write beyond the file size limit (RLIMIT_FSIZE) into an error instead of the end of the process.
 ///
 /// # Errors
-/// What the kernel answered.
+/// The kernel's error.
 pub fn survive_file_limits() -> Result<()> {
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).map_err(failed("hold SIGXFSZ"))?;
     Ok(())
 }
 
-/// Prepares a process that may reach a token: hardens it, then keeps the caller's descriptors from workers.
+/// Prepares a process that may use a token: hardens it, then keeps the caller's descriptors from workers.
 ///
 /// # Errors
 /// When the kernel refuses one of the steps.
@@ -49,7 +49,7 @@ pub fn prepare() -> Result<()> {
     descriptors::keep_from_children().map_err(|error| {
         let is_hidden = error.kind() == io::ErrorKind::PermissionDenied;
         let error = failed("mark inherited descriptors")(error);
-        // The kernel hides them from a process whose program file may be run and not read.
+        // The kernel hides them from a process whose program file is executable but not readable.
         if is_hidden { error.hint("the user who runs the program must be able to read its file") } else { error }
     })
 }
@@ -58,11 +58,10 @@ fn failed(what: &'static str) -> impl Fn(io::Error) -> Error {
     move |error| Error::new(Kind::Unexpected, format!("cannot {what}: {error}"))
 }
 
-/// Makes the process undumpable and gives it a core size of 0, since it holds a PIN; and no program that it may start
-/// gets more rights than it has.
+/// Makes the process not dumpable, with a core size of 0, since it holds a PIN. Programs that it starts can gain no rights.
 ///
 /// # Errors
-/// What the kernel answered.
+/// The kernel's error.
 pub fn harden() -> io::Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::thread::set_no_new_privs(true)?;

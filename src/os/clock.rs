@@ -1,4 +1,4 @@
-//! The unsafe corner of the clock's state: the one system call that says whether anything keeps it right.
+//! Unsafe code for the clock: the system call that reports whether the clock is synchronised.
 
 #![allow(unsafe_code)]
 
@@ -8,9 +8,9 @@ use std::mem::zeroed;
 /// Whether the kernel's clock is synchronised, by adjtimex(2).
 ///
 /// # Errors
-/// What the kernel answered; some sandboxes forbid the call.
+/// The kernel's error; some sandboxes forbid the call.
 pub fn is_synchronised() -> io::Result<bool> {
-    // SAFETY: all zeros is a valid `timex`, which asks for nothing to be changed; the kernel writes within it.
+    // SAFETY: all zeros is a valid `timex` that changes nothing; the kernel writes within it.
     let (state, clock) = unsafe {
         let mut clock: libc::timex = zeroed();
         (libc::adjtimex(&raw mut clock), clock)

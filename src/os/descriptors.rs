@@ -1,4 +1,4 @@
-//! The unsafe corner of inherited descriptors: numbers that the caller of the process gave a meaning.
+//! Unsafe code for inherited descriptors, which the caller names by number.
 
 #![allow(unsafe_code)]
 
@@ -11,11 +11,11 @@ use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::standard_streams;
 
-/// The inherited descriptors but the standard ones, once they are known.
+/// The inherited descriptors except the standard ones, once they are known.
 static INHERITED: OnceLock<Vec<RawFd>> = OnceLock::new();
 
-/// Marks every inherited descriptor but the standard ones close-on-exec, so that no worker gets them. To be called before
-/// anything here opens a descriptor of its own.
+/// Marks every inherited descriptor except the standard ones close-on-exec, so that no worker gets them. Call it before this process opens
+/// a descriptor.
 ///
 /// # Errors
 /// When `/proc/self/fd` cannot be read.
@@ -25,8 +25,8 @@ pub fn keep_from_children() -> io::Result<()> {
         .filter(|number| *number > 2)
         .collect();
     let is_open = |number: &RawFd| {
-        // SAFETY: borrowed for this one call; the one that read the directory is closed by now, and a number that is not
-        // open is answered with an error and no harm.
+        // SAFETY: borrowed for this call only. The descriptor that read the directory is closed by now, and a number that is not
+        // open only causes an error.
         let descriptor = unsafe { BorrowedFd::borrow_raw(*number) };
         fcntl_setfd(descriptor, FdFlags::CLOEXEC).is_ok()
     };
@@ -34,24 +34,24 @@ pub fn keep_from_children() -> io::Result<()> {
     Ok(())
 }
 
-/// Takes over a descriptor that the caller of the process left open for one use.
+/// Takes over a descriptor that the caller passed, once.
 ///
 /// # Errors
-/// When it is not open, or is standard output or error, or was not left open by the caller but is our own.
+/// When it is not open, is standard output or error, or belongs to this process instead of the caller.
 pub fn take(number: RawFd) -> io::Result<File> {
     if number == 1 || number == 2 {
         return Err(io::Error::other("standard output and error are no source"));
     }
-    // The runtime opened it to replace a closed one.
+    // Rust's runtime opened it to replace a closed one.
     if number == 0 && standard_streams::was_closed(0) {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
     if number > 2 && INHERITED.get().is_some_and(|inherited| !inherited.contains(&number)) {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
-    // Its name in /proc proves that it is open at all.
+    // Its name in /proc proves that it is open.
     std::fs::metadata(format!("/proc/self/fd/{number}"))?;
-    // SAFETY: the descriptor is open, the caller left it open and named it for this one use.
+    // SAFETY: the descriptor is open, and the caller passed it for this single use.
     let file = File::from(unsafe { OwnedFd::from_raw_fd(number) });
     fcntl_setfd(&file, FdFlags::CLOEXEC)?;
     Ok(file)

@@ -1,11 +1,11 @@
-//! The unsafe corner of the environment: variables that come after the start of the process.
+//! Unsafe code for the environment: variables that arrive after the start of the process.
 
 #![allow(unsafe_code)]
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 
-/// Variables that the loader and the C library read as a program starts. No PIN is taken from one of these.
+/// Variables that the loader and the C library read at the start of a program. None of them can be a PIN source.
 pub const LOADER: [&str; 10] = [
     "GLIBC_TUNABLES",
     "LD_BIND_NOW",
@@ -19,16 +19,16 @@ pub const LOADER: [&str; 10] = [
     "MALLOC_CHECK_",
 ];
 
-/// Variables that load code into every program, which may read any other variable as it starts.
+/// Variables that load code into every program. That code may read any other variable at its start.
 pub const INJECTED: [&str; 3] = ["LD_AUDIT", "LD_PRELOAD", "LD_PROFILE"];
 
-/// Sets variables; what cannot be one is passed over. To be called while no other thread runs.
+/// Sets variables, and ignores invalid ones. Call it while no other thread runs.
 pub fn extend(variables: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) {
     for (name, value) in variables {
         if name.is_empty() || name.contains(&b'=') || name.contains(&0) || value.contains(&0) {
             continue;
         }
-        // SAFETY: the caller has one thread, so that nobody reads the environment meanwhile.
+        // SAFETY: the caller has one thread, so nobody reads the environment at the same time.
         unsafe { std::env::set_var(OsString::from_vec(name), OsString::from_vec(value)) };
     }
 }

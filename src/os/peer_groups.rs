@@ -1,4 +1,4 @@
-//! The unsafe corner of a peer's supplementary groups: the one socket option that no library here reads.
+//! Unsafe code for a peer's supplementary groups: a socket option that no library here reads.
 
 #![allow(unsafe_code)]
 
@@ -9,14 +9,15 @@ use std::os::fd::{AsFd, AsRawFd as _};
 /// The supplementary groups that a Unix socket's peer had when it connected (`SO_PEERGROUPS`, Linux 4.13).
 ///
 /// # Errors
-/// What the kernel answered, `ENOPROTOOPT` on older ones.
+/// The kernel's error; `ENOPROTOOPT` on older kernels.
 pub fn of(socket: impl AsFd) -> io::Result<Vec<u32>> {
     let descriptor = socket.as_fd().as_raw_fd();
     let mut groups: Vec<libc::gid_t> = vec![0; 64];
     loop {
         let room = groups.len() * size_of::<libc::gid_t>();
         let mut length = libc::socklen_t::try_from(room).map_err(io::Error::other)?;
-        // SAFETY: the buffer has as many bytes as said and outlives the call; the kernel says how many it wrote or needs.
+        // SAFETY: the buffer has the given length and outlives the call. The kernel reports how many bytes it wrote or
+        // needs.
         let answer = unsafe {
             libc::getsockopt(
                 descriptor,

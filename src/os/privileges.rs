@@ -1,11 +1,12 @@
-//! The unsafe corner of the kernel's word on privileges.
+//! Unsafe code for the kernel's information on privileges.
 
 #![allow(unsafe_code)]
 
-/// Whether the process has more rights than its caller: a set-user-ID or set-group-ID program, or one with file capabilities
-/// (`AT_SECURE`, getauxval(3)). The caller's environment, which names modules and files, must not be trusted then.
+/// Whether the process has more rights than its caller: a set-user-ID or set-group-ID program, or one with file
+/// capabilities (`AT_SECURE`, getauxval(3)). Then the caller's environment, which names modules and files, cannot be
+/// trusted.
 #[must_use]
 pub(super) fn exceed_the_callers() -> bool {
-    // SAFETY: the call reads a value that the kernel passed to the process, and takes any number.
+    // SAFETY: the call reads a value that the kernel passed to the process. Any number is valid.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }

@@ -1,7 +1,7 @@
-//! The unsafe corner of closed standard streams: which of stdin, stdout and stderr were closed when the program started.
+//! Unsafe code for closed standard streams: which of stdin, stdout and stderr were closed at the start of the program.
 //!
-//! Rust's runtime opens `/dev/null` to replace a closed one before `main`, for reading and writing. After that, a closed
-//! stdout looks like one that the caller redirected to `/dev/null`. So the check runs earlier, as a constructor of the program.
+//! Rust's runtime opens `/dev/null` to replace a closed one before `main`, for reading and writing. After that, a closed stdout looks like
+//! one that the caller redirected to `/dev/null`. So the check runs earlier, as a constructor of the program.
 
 #![allow(unsafe_code)]
 
@@ -12,15 +12,15 @@ static CLOSED: AtomicU8 = AtomicU8::new(0);
 
 /// The loader calls this before it calls `main`.
 #[used]
-// SAFETY: the section holds pointers to functions of this type. On platforms that pass arguments, C's calling convention lets
-// the function ignore them.
+// SAFETY: the section contains pointers to functions of this type. On platforms that pass arguments, C's calling convention
+// lets the function ignore them.
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = look;
 
 extern "C" fn look() {
     for number in 0..3 {
-        // SAFETY: the call changes nothing, and takes any number. Nothing of Rust's runtime is used here, since it has not
-        // started: no allocation, no thread, no panic.
+        // SAFETY: the call changes nothing, and any number is valid. Rust's runtime has not started, so nothing of it is used here:
+        // no allocation, no thread, no panic.
         if unsafe { libc::fcntl(number, libc::F_GETFD) } == -1 {
             CLOSED.fetch_or(1 << number, Ordering::Relaxed);
         }

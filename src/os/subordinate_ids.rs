@@ -1,7 +1,7 @@
-//! Subordinate user and group IDs: the ranges that `/etc/subuid` and `/etc/subgid` give to users (subuid(5)).
+//! Subordinate user and group IDs: the ranges in `/etc/subuid` and `/etc/subgid` (subuid(5)).
 //!
-//! By a user namespace, the owner of a range can run processes under each of its IDs. Only the two files are read: ranges
-//! from another source of NSS (`subid:` in nsswitch.conf(5)) and those of systemd-nsresourced are not known here.
+//! Through a user namespace, the owner of a range can run processes under each of its IDs. Only these two files are read: ranges from other
+//! NSS sources (`subid:` in nsswitch.conf(5)) and from systemd-nsresourced are unknown here.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
@@ -15,7 +15,7 @@ pub const USERS: &str = "/etc/subuid";
 /// Ranges of group IDs.
 pub const GROUPS: &str = "/etc/subgid";
 
-/// The ranges of one file, read again when the file has changed.
+/// The ranges in one file. They are read again when the file changes.
 #[derive(Debug)]
 pub struct SubordinateIds {
     path: PathBuf,
@@ -28,7 +28,7 @@ struct Ranges {
     ranges: Vec<Range>,
 }
 
-/// Device, inode, size and times of a file: another file, or other content, has another stamp.
+/// Device, inode, size and times of a file. A replaced or changed file has another stamp.
 type Stamp = (u64, u64, u64, i64, i64, i64);
 
 #[derive(Debug)]
@@ -39,16 +39,16 @@ struct Range {
 }
 
 impl SubordinateIds {
-    /// Reads the file; one that does not exist holds no range.
+    /// Reads the file. A missing file contains no range.
     ///
     /// # Errors
-    /// When the file is there and cannot be read.
+    /// When the file exists and cannot be read.
     pub fn read(path: &Path) -> io::Result<Self> {
         let read = read(path)?;
         Ok(Self { path: path.to_owned(), read: Mutex::new(read) })
     }
 
-    /// The owner of the range that holds this ID. A file that can no longer be read keeps the ranges that it had.
+    /// The owner of the range with this ID. A file that became unreadable keeps its last ranges.
     #[must_use]
     pub fn owner(&self, id: u32) -> Option<String> {
         let mut known = self.read.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,11 +75,11 @@ fn read(path: &Path) -> io::Result<Ranges> {
     };
     let text = fs::read(path)?;
     let ranges = String::from_utf8_lossy(&text).lines().filter_map(parse).collect();
-    // The stamp from before the read: a change meanwhile has the file read again.
+    // The stamp from before the read: if the file changes meanwhile, it is read again.
     Ok(Ranges { stamp: Some(stamp(&found)), ranges })
 }
 
-/// `OWNER:FIRST:COUNT`. newuidmap(1) passes over a line that is not of this form, and so does this.
+/// `OWNER:FIRST:COUNT`. Other lines are ignored, as in newuidmap(1).
 fn parse(line: &str) -> Option<Range> {
     let mut fields = line.split(':');
     let (owner, first, count) = (fields.next()?, number(fields.next()?)?, number(fields.next()?)?);
@@ -87,7 +87,7 @@ fn parse(line: &str) -> Option<Range> {
     is_whole.then(|| Range { owner: owner.to_owned(), first, count })
 }
 
-/// A number as strtoul(3) takes it with base 0, which newuidmap(1) uses.
+/// Parses a number like strtoul(3) with base 0, which newuidmap(1) uses.
 fn number(text: &str) -> Option<u64> {
     let text = text.trim();
     match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
