@@ -1,4 +1,5 @@
-//! Who asks: the kernel's word on each connection, held against users and groups.
+//! Which users may ask: compares the kernel's user and groups of each connection with the configuration. Runs in the
+//! parent.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,13 +16,13 @@ use crate::error::{Error, Kind, Result};
 use crate::os::peer_groups;
 use crate::os::subordinate_ids::{self, SubordinateIds};
 
-/// The user and group that stand for everybody whom a container's user namespace does not know.
+/// The user and group for all IDs that a container's user namespace does not map.
 const OVERFLOW: u32 = 65_534;
 
-/// How often one stranger is worth a line in the log.
+/// The minimum time between two log lines about the same refused user.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
-/// Strangers of whom is remembered when they were last named.
+/// The maximum number of refused users whose last log line is remembered.
 const REMEMBERED: usize = 1024;
 
 /// The other end of a connection, as it was when it connected.
@@ -29,23 +30,23 @@ const REMEMBERED: usize = 1024;
 pub(super) struct Peer {
     pub(super) uid: u32,
     pub(super) gid: u32,
-    /// 0 for a process that this one's namespace does not show.
+    /// 0 for a process outside this PID namespace.
     pub(super) pid: i32,
     groups: Vec<u32>,
 }
 
-/// What a peer may do.
+/// The permission of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     /// Everything.
     Ask,
-    /// Look, and not ask for payloads.
+    /// Read the state, but not ask for payloads.
     Look,
     /// Nothing.
     None,
 }
 
-/// The rules, by numbers.
+/// The rules, with names resolved to numbers.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
     own: u32,
@@ -63,9 +64,10 @@ impl Peer {
     /// # Errors
     /// When the kernel does not know them.
     pub(super) fn of(socket: &UnixStream) -> io::Result<Self> {
-        // Not rustix's: it has no room for the number 0 of a process in another namespace, as in a container.
+        // rustix's function cannot represent process ID 0, which stands for a process in another namespace, as in a
+        // container.
         let credentials = socket.peer_cred()?;
-        // A kernel that cannot name the groups leaves the primary one.
+        // An old kernel that cannot report the groups leaves the primary one.
         let groups = peer_groups::of(socket).unwrap_or_default();
         let pid = credentials.pid().unwrap_or_default();
         Ok(Self { uid: credentials.uid(), gid: credentials.gid(), pid, groups })
@@ -77,10 +79,10 @@ impl Peer {
 }
 
 impl Rules {
-    /// Looks the names up, and reads the subordinate user IDs.
+    /// Resolves the names, and reads the subordinate user IDs.
     ///
     /// # Errors
-    /// A name that the system does not know, or subordinate IDs that cannot be read.
+    /// An unknown name, or unreadable subordinate IDs.
     pub(super) fn resolve(serve: &Serve) -> Result<Self> {
         let groups = |names: &[String]| names.iter().map(|name| group(name)).collect::<Result<Vec<_>>>();
         let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
@@ -95,7 +97,7 @@ impl Rules {
         })
     }
 
-    /// Says what of the rules cannot come true on a socket of our own, which none but its group can reach.
+    /// Warns about rules that cannot work on our own socket, which only its group can reach.
     pub(super) fn warn(&self) {
         let names_others = self.allow_users.iter().any(|user| *user != self.own && *user != 0)
             || !self.allow_groups.is_empty()
@@ -110,17 +112,17 @@ impl Rules {
         }
     }
 
-    /// What a peer may do.
+    /// The permission of a peer.
     ///
-    /// Root and the agent's own user may always look: the file system keeps neither from the socket. Root may ask where
-    /// nothing narrows who may. The agent's own user may ask only where `allow_users` names it, since the modules of all
-    /// agents of that user could otherwise ask each other. So may a subordinate user ID, since one user can have thousands
-    /// of them. A list narrows the socket's group where there is one, and stands for itself where there is none.
+    /// Root and the agent's own user may always read the state: the file system gives both access to the socket. Root may ask if no list
+    /// restricts it. The agent's own user may ask only where `allow_users` names it: otherwise the modules of all agents of that user could
+    /// ask each other. The same holds for a subordinate user ID, since one user can have thousands of them. If there is a socket group, a
+    /// list restricts it further. Without a group, the list alone decides.
     pub(super) fn judge(&self, peer: &Peer) -> Access {
         if peer.uid == OVERFLOW || peer.uid == self.overflow {
             return Access::None;
         }
-        // An unmapped group says nothing of whoever has it.
+        // An unmapped group gives no information about its members.
         let is_in = |group: &u32| *group != OVERFLOW && peer.is_in(*group);
         let (is_own, is_root, is_named) = (peer.uid == self.own, peer.uid == 0, self.allow_users.contains(&peer.uid));
         let is_at_home = is_own || is_root;
@@ -132,7 +134,7 @@ impl Rules {
         let may_ask = if is_own {
             is_named
         } else if self.allow_users.is_empty() && self.allow_groups.is_empty() {
-            // A monitor must be in the socket's group to connect, and may not ask for that.
+            // A monitor must be in the socket's group to connect, but may not ask.
             is_root || may_connect && !is_monitor
         } else {
             let is_listed = is_named || self.allow_groups.iter().any(is_in);
@@ -145,7 +147,7 @@ impl Rules {
         }
     }
 
-    /// Why a peer gets nothing, or may look and not ask; for the log.
+    /// The reason why a peer is refused, or may only read; for the log.
     pub(super) fn why_refused(&self, peer: &Peer) -> String {
         if peer.uid == OVERFLOW || peer.uid == self.overflow {
             return "the overflow user is never served".into();
@@ -164,10 +166,10 @@ impl Rules {
     }
 }
 
-/// The subordinate IDs of one of the two files.
+/// The subordinate IDs in one of the two files.
 ///
 /// # Errors
-/// When the file is there and cannot be read: nobody could be told from a user's subordinate IDs.
+/// When the file exists and cannot be read: then no user can be distinguished from subordinate IDs.
 pub(super) fn subordinate_ids(file: &str) -> Result<SubordinateIds> {
     SubordinateIds::read(Path::new(file)).map_err(|error| {
         Error::new(Kind::Config, format!("cannot read the subordinate IDs in {file}: {error}"))
@@ -175,12 +177,12 @@ pub(super) fn subordinate_ids(file: &str) -> Result<SubordinateIds> {
     })
 }
 
-/// A number that can be a user's or a group's: -1 stands for none (chown(2)).
+/// A valid user or group number: -1 means none (chown(2)).
 fn number(name: &str) -> Option<u32> {
     name.parse().ok().filter(|number| *number != u32::MAX)
 }
 
-/// A user's number by name or number.
+/// Resolves a user's name or number.
 fn user(name: &str) -> Result<u32> {
     if let Some(number) = number(name) {
         return Ok(number);
@@ -192,7 +194,7 @@ fn user(name: &str) -> Result<u32> {
     }
 }
 
-/// A group's number by name or number.
+/// Resolves a group's name or number.
 fn group(name: &str) -> Result<u32> {
     if let Some(number) = number(name) {
         return Ok(number);
@@ -211,7 +213,7 @@ fn unknown(what: &str, name: &str) -> Error {
     ))
 }
 
-/// Says which strangers were refused, each once a minute, so that they cannot fill the log.
+/// Logs refused users, each at most once a minute, so that they cannot fill the log.
 #[derive(Debug, Default)]
 pub(super) struct Strangers(Mutex<HashMap<u32, (Instant, u64)>>);
 

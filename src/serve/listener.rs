@@ -1,4 +1,5 @@
-//! The listening socket: made behind a closed door, moved into place under a lock, and taken away at the end.
+//! The listening socket: created in a private directory, moved into place under a lock, and removed at the end. Runs in
+//! the parent.
 
 use std::fs::{self, DirBuilder, File, Metadata};
 use std::io;
@@ -17,31 +18,31 @@ use crate::os::descriptors;
 use crate::settings::paths::LONGEST_SOCKET;
 use crate::text::shell::quoted_path;
 
-/// Connections that may wait to be taken.
+/// The maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// A socket that is listened on.
+/// A listening socket.
 #[derive(Debug)]
 pub(super) struct Listening {
     pub(super) listener: UnixListener,
-    /// `None` for a socket that systemd owns.
+    /// `None` for a socket from systemd.
     own: Option<Own>,
 }
 
 #[derive(Debug)]
 struct Own {
     path: PathBuf,
-    /// Device and inode, by which it is known again.
+    /// Device and inode, to recognise it.
     identity: (u64, u64),
     /// Held until the process ends, so that no other agent takes the path.
     _lock: File,
 }
 
 impl Listening {
-    /// Takes over the socket that systemd made (sd_listen_fds(3)); `None` where there is none.
+    /// Takes over the socket from systemd (sd_listen_fds(3)); `None` if there is none.
     ///
     /// # Errors
-    /// When it hands over several, or something else than a listening Unix socket.
+    /// When there are several, or it is not a listening Unix socket.
     pub(super) fn activated() -> Result<Option<Self>> {
         let refuse = |what: String| Error::new(Kind::Config, format!("socket activation: {what}"));
         let mut numbers: Vec<RawFd> = sd_notify::listen_fds().map_err(|error| refuse(error.to_string()))?.collect();
@@ -61,10 +62,10 @@ impl Listening {
         Ok(Some(Self { listener: UnixListener::from(std::os::fd::OwnedFd::from(file)), own: None }))
     }
 
-    /// Makes the socket at its path, with mode 0660 and its group; no moment at which anybody else could connect.
+    /// Creates the socket at its path, with mode 0660 and its group. Other users can never connect in between.
     ///
     /// # Errors
-    /// When another agent has it, something else is there, or the directory is not safe.
+    /// When another agent uses it, another file is there, or the directory is not safe.
     pub(super) fn bind(path: &Path, group: Option<u32>) -> Result<Self> {
         let shown = path.display();
         let failed = |what: &str, error: io::Error| Error::new(Kind::Config, format!("{what} {shown}: {error}"));
@@ -81,7 +82,8 @@ impl Listening {
             failed("cannot make the directory of", error).hint(format!("mkdir -p {}", quoted_path(directory)))
         })?;
         if let Some(how) = modules::writable_by_others(directory) {
-            // No payload is at stake, only who answers; and a container's shared volume is open to all by its nature.
+            // Other users could only answer instead of the agent, and get no payload; and a container's shared volume
+            // is always open to all users.
             tracing::warn!("others could put a socket of their own in the place of {shown}: {how}");
         }
         check_kind(path)?;
@@ -100,7 +102,7 @@ impl Listening {
         self.own.is_some()
     }
 
-    /// Takes the path away, so that nobody connects any more; what has connected is still there to be taken.
+    /// Removes the path, so that nobody can connect any more. Earlier connections can still be accepted.
     pub(super) fn close_door(&self) {
         if let Some(own) = &self.own {
             let is_ours = fs::symlink_metadata(&own.path).is_ok_and(|found| identity(&found) == own.identity);
@@ -115,7 +117,7 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Only the last part, and closed to others but for the way through.
+/// Creates only the last directory, with mode 0711.
 fn make_directory(directory: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o755).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -123,7 +125,7 @@ fn make_directory(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// The lock beside the socket; it stays behind, since taking it away would let two agents hold two of them.
+/// The lock beside the socket. It is never removed: otherwise two agents could hold two different locks.
 fn lock(path: &Path) -> Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -151,7 +153,7 @@ fn refuse(what: String) -> Error {
     Error::new(Kind::Config, what).hint("end what serves it, or remove it after a look at it")
 }
 
-/// Nothing but a socket may be replaced; whether there is one.
+/// Only a socket may be replaced. Returns whether there is one.
 fn check_kind(path: &Path) -> Result<bool> {
     let shown = path.display();
     match fs::symlink_metadata(path) {
@@ -162,7 +164,7 @@ fn check_kind(path: &Path) -> Result<bool> {
     }
 }
 
-/// Only a socket on which nobody answers may be replaced.
+/// Only a socket without a listening process may be replaced.
 fn check_free(path: &Path) -> Result<()> {
     let shown = path.display();
     if !check_kind(path)? {
@@ -170,22 +172,22 @@ fn check_free(path: &Path) -> Result<()> {
     }
     match client::connect(path, Duration::from_secs(1)) {
         Ok(_) => Err(in_use(path)),
-        // Its queue is full, so somebody has it.
+        // Its queue is full, so a process listens on it.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(in_use(path)),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Err(error) => Err(refuse(format!("cannot tell whether anybody serves {shown}: {error}"))),
     }
 }
 
-/// Binds in a directory that nobody else can enter, gives mode and group there, and moves the socket out.
+/// Binds in a private directory, sets mode and group there, and moves the socket out.
 fn bind_closed(directory: &Path, group: Option<u32>, path: &Path) -> io::Result<UnixListener> {
     let closed = directory.join(format!(".cba-agent.{}", std::process::id()));
-    // Left behind by a process of the same number that was killed here.
+    // A remainder of a killed process with the same process ID.
     let _ = fs::remove_file(closed.join("s"));
     let _ = fs::remove_dir(&closed);
     DirBuilder::new().mode(0o700).create(&closed)?;
     let inside = || -> io::Result<UnixListener> {
-        // By its descriptor from here on: nobody can put another directory in its place, and a socket's name is short.
+        // From here on by its descriptor: nobody can replace the directory, and a socket's name must be short.
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let door = rustix::fs::open(&closed, flags, Mode::empty())?;
         let stat = rustix::fs::fstat(&door)?;

@@ -1,4 +1,4 @@
-//! Who is allowed to ask and cannot come to the socket: the file system has a say before the agent has.
+//! Finds allowed users who cannot reach the socket: the file system decides before the agent does. Runs in the parent.
 
 use std::ffi::CString;
 use std::fs::{self, Metadata};
@@ -14,23 +14,23 @@ use crate::error::Result;
 use crate::os::subordinate_ids;
 use crate::text::shell::{quoted, quoted_path};
 
-/// Search, or write, in the bits of one class of a file's mode.
+/// The search or write bit in one class of a file's mode.
 const SEARCH: u32 = 0o1;
 const WRITE: u32 = 0o2;
 
-/// Somebody who is allowed to ask or look, and cannot connect.
+/// A user who is allowed, but cannot connect.
 #[derive(Clone, Debug)]
 pub struct LockedOut {
     /// The user.
     pub user: String,
-    /// What is in the way.
+    /// The obstacle.
     pub why: String,
-    /// What lets them in.
+    /// The remedy.
     pub remedy: String,
 }
 
-/// Everybody whom the lists name, by name or as a member of a group, and whom modes and groups keep from the socket.
-/// Access lists (acl(5)) are not looked at.
+/// All users whom the lists name, directly or as members of a group, and whom modes and groups keep from the socket.
+/// Access lists (acl(5)) are not checked.
 #[must_use]
 pub fn locked_out(serve: &Serve, socket: &Path) -> Vec<LockedOut> {
     let groups = serve.allow_groups.iter().chain(&serve.monitor_groups);
@@ -51,19 +51,20 @@ pub fn locked_out(serve: &Serve, socket: &Path) -> Vec<LockedOut> {
     no_user.chain(no_group).chain(kept_out).collect()
 }
 
-/// A configured group that a user can enter by a user namespace, since its number is a subordinate group ID (subgid(5)).
+/// A configured group that a user can enter through a user namespace, since its number is a subordinate group ID
+/// (subgid(5)).
 #[derive(Clone, Debug)]
 pub struct SubordinateGroup {
-    /// The group as it is configured.
+    /// The group as configured.
     pub group: String,
-    /// Whose range holds it.
+    /// The owner of the range.
     pub owner: String,
 }
 
-/// The groups of the configuration that lie in somebody's range of `/etc/subgid`.
+/// The configured groups inside a range of `/etc/subgid`.
 ///
 /// # Errors
-/// When the file is there and cannot be read.
+/// When the file exists and cannot be read.
 pub fn subordinate_groups(serve: &Serve) -> Result<Vec<SubordinateGroup>> {
     let ids = super::access::subordinate_ids(subordinate_ids::GROUPS)?;
     let names = serve.socket_group.iter().chain(&serve.allow_groups).chain(&serve.monitor_groups);
@@ -81,17 +82,17 @@ impl std::fmt::Display for SubordinateGroup {
     }
 }
 
-/// What keeps this process from a socket.
+/// The obstacle between this process and a socket.
 #[derive(Clone, Debug)]
 pub struct Obstacle {
-    /// What is in the way.
+    /// The obstacle.
     pub why: String,
-    /// What lets this process in.
+    /// The remedy.
     pub remedy: String,
 }
 
-/// What keeps this process from a socket that is there; `None` where nothing shows. The kernel is asked, so access lists
-/// (acl(5)) count.
+/// The obstacle between this process and an existing socket; `None` if none is visible. The kernel decides, so access
+/// lists (acl(5)) count.
 #[must_use]
 pub fn own_obstacle(socket: &Path) -> Option<Obstacle> {
     let may = |path: &Path, what| accessat(CWD, path, what, AtFlags::EACCESS) != Err(Errno::ACCESS);
@@ -127,7 +128,7 @@ pub fn own_obstacle(socket: &Path) -> Option<Obstacle> {
     Some(Obstacle { why, remedy })
 }
 
-/// Who runs this process, with the groups that it has, as `id` would say it.
+/// The user and groups of this process, in the form of `id`.
 #[must_use]
 pub fn own_name() -> String {
     let uid = Uid::effective();

@@ -1,4 +1,5 @@
-//! What systemd hears: ready, what the token does, and that front and pool make progress.
+//! The agent's messages to systemd: readiness, the state of the token, and the progress of parent and pool. Runs in the
+//! parent.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -6,12 +7,12 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// The way to systemd. What is said is written by a thread of its own: a manager that does not read must not hold up the
-/// loop.
+/// The connection to systemd. A separate thread writes the messages, since a manager that does not read must not block
+/// the event loop.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Systemd(Arc<(Mutex<Said>, Condvar)>);
 
-/// What is not yet written. A newer status or sign of life takes the place of the older.
+/// The unwritten messages. A newer status or watchdog message replaces the older one.
 #[derive(Debug, Default)]
 struct Said {
     states: VecDeque<State>,
@@ -27,10 +28,10 @@ enum State {
 }
 
 impl Systemd {
-    /// Starts the thread, where systemd wants to hear anything.
+    /// Starts the thread, if systemd expects messages.
     ///
     /// # Errors
-    /// When the system has no thread left.
+    /// When the system cannot start a thread.
     pub(super) fn start() -> std::io::Result<Self> {
         let systemd = Self::default();
         if std::env::var_os("NOTIFY_SOCKET").is_some() {
@@ -40,27 +41,27 @@ impl Systemd {
         Ok(systemd)
     }
 
-    /// The socket is served.
+    /// Reports that the socket is served.
     pub(super) fn ready(&self) {
         self.say(|said| said.states.push_back(State::Ready));
     }
 
-    /// A renewal of all workers began; [`Systemd::ready`] says when it is under way.
+    /// Reports the start of a reload; [`Systemd::ready`] reports its completion.
     pub(super) fn reloading(&self) {
         self.say(|said| said.states.push_back(State::Reloading));
     }
 
-    /// The end began.
+    /// Reports the start of the end.
     pub(super) fn stopping(&self) {
         self.say(|said| said.states.push_back(State::Stopping));
     }
 
-    /// One line for `systemctl status`.
+    /// Sets the line for `systemctl status`.
     pub(super) fn status(&self, text: &str) {
         self.say(|said| said.status = Some(text.to_owned()));
     }
 
-    /// Front and pool make progress.
+    /// Reports progress to the watchdog.
     pub(super) fn alive(&self) {
         self.say(|said| said.alive = true);
     }
@@ -68,7 +69,7 @@ impl Systemd {
     fn say(&self, what: impl FnOnce(&mut Said)) {
         let (said, more) = &*self.0;
         let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody listens, or nobody has for long.
+        // Nothing reads the messages, or has not for a long time.
         said.states.truncate(64);
         what(&mut said);
         more.notify_one();
@@ -95,7 +96,7 @@ impl Systemd {
             }
             states.extend(status.as_deref().map(NotifyState::Status));
             states.extend(alive.then_some(NotifyState::Watchdog));
-            // A manager that went away is no reason to end.
+            // A manager that has ended is no reason to end.
             if let Err(error) = sd_notify::notify(&states) {
                 tracing::debug!("systemd cannot be told: {error}");
             }
@@ -103,11 +104,11 @@ impl Systemd {
     }
 }
 
-/// How often [`Systemd::alive`] must be said: twice in systemd's time; `None` where it does not ask for it.
+/// How often [`Systemd::alive`] must be called: twice in systemd's period; `None` without a watchdog.
 pub(super) fn watchdog() -> Option<Duration> {
     const LEAST: Duration = Duration::from_millis(1);
     const MOST: Duration = Duration::from_secs(86_400);
-    // A timer takes neither a period of nothing nor one beyond its clock.
+    // A timer accepts neither a zero period nor one beyond its clock.
     let whole = sd_notify::watchdog_enabled().filter(|whole| !whole.is_zero())?;
     Some((whole / 2).clamp(LEAST, MOST))
 }

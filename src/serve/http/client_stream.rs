@@ -1,5 +1,5 @@
-//! A client's stream in two hands: the HTTP library reads and writes it, and a request that waits watches it for the
-//! client's end.
+//! A client's stream, shared by two owners: the HTTP library reads and writes it, and a waiting request watches it for
+//! the client's end.
 
 use std::io;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use rustix::net::{Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
 
-/// One of the hands.
+/// One of the owners.
 #[derive(Clone, Debug)]
 pub(super) struct Shared(Arc<UnixStream>);
 
@@ -20,10 +20,10 @@ impl Shared {
         Self(Arc::new(stream))
     }
 
-    /// Waits until the client is gone altogether. One that merely says that it has sent all, as `nc -N` does, still waits
-    /// for its answer, and this goes on for ever.
+    /// Waits until the client has closed the connection. It never returns for a client that only closed its sending
+    /// side, as `nc -N` does, and waits for its answer.
     pub(super) async fn is_gone(&self) {
-        // No client sends anything of that urgency, so this wakes for the end of what it sends alone.
+        // Clients send no urgent data, so this only wakes when they close their sending side.
         let ended = self.0.ready(Interest::PRIORITY).await;
         let mut watched = [PollFd::new(&*self.0, PollFlags::empty())];
         let looked = poll(&mut watched, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }));
@@ -57,7 +57,7 @@ impl AsyncWrite for Shared {
         }
     }
 
-    /// A Unix socket holds nothing back.
+    /// A Unix socket has no buffer to flush.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

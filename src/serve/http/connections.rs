@@ -1,9 +1,9 @@
-//! The open connections: how many there may be, and which one goes when there is no room for another.
+//! The open connections: their maximum number, and the choice of one to close when another one arrives.
 //!
-//! Only a request that has arrived as a whole keeps its connection; of all others strangers' go first, then those of the
-//! user who has most, the oldest first. So neither idle nor half-sent requests can keep anybody out. One that came a
-//! moment ago may have its request still in the kernel, and stays; where there are no others, the next has to wait. A user
-//! who has a whole share already makes room among their own, at once, and has nobody else wait.
+//! Only a complete request keeps its connection. Otherwise, connections of refused users close first, then those of the user with most
+//! connections, oldest first. So idle or half-sent requests cannot block other users. A new connection is kept for a moment, since its
+//! request may still be in the kernel. If all others are new or busy, the next one must wait. A user with a full share makes room among
+//! their own connections at once, and delays no other user.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,19 +13,19 @@ use tokio::sync::Notify;
 
 use crate::serve::access::Access;
 
-/// How long a connection may take until its request counts as not yet sent.
+/// The time for which a new connection counts as fresh.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// How many one user may have without having to make room among their own.
+/// The number of connections that a user may have without making room among their own.
 const SHARE: usize = 1024;
 
-/// All of them.
+/// All connections.
 #[derive(Debug)]
 pub(super) struct Connections {
     most: usize,
     fresh: Duration,
     open: Mutex<Open>,
-    /// Told when one leaves or has been answered.
+    /// Notified when a connection closes or has been answered.
     eased: Notify,
 }
 
@@ -35,7 +35,7 @@ struct Open {
     users: HashMap<User, BTreeMap<u64, Entry>>,
 }
 
-/// Whose a connection is. All peers that get nothing share one entry: one user can have thousands of user IDs.
+/// The owner of a connection. All refused peers share one entry: one user can have thousands of user IDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum User {
     Stranger,
@@ -44,26 +44,26 @@ enum User {
 
 #[derive(Debug)]
 struct Entry {
-    /// Requests in hand.
+    /// Requests in progress.
     busy: usize,
-    /// When it was made, or last answered.
+    /// The time of its start, or of its last answer.
     touched: Instant,
     leave: Arc<Notify>,
-    /// Told when no request is in hand any more.
+    /// Notified when no request is in progress any more.
     idle: Arc<Notify>,
 }
 
-/// One of them, which leaves when dropped.
+/// A connection, which is removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Connection {
     all: Arc<Connections>,
     place: Place,
-    /// Told when it must make room.
+    /// Notified when it must close.
     pub(super) leave: Arc<Notify>,
     idle: Arc<Notify>,
 }
 
-/// A request in hand, until dropped.
+/// A request in progress, until dropped.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Connections>, Place);
 
@@ -75,15 +75,15 @@ impl Connections {
         Arc::new(Self { most: most.max(1), fresh: FRESH, open: Mutex::default(), eased: Notify::new() })
     }
 
-    /// Waits until there is room for one more, which may cost another its place.
+    /// Waits until there is room for one more, and may close another one for it.
     pub(super) async fn room(&self) {
         while !self.make_room() {
-            // A connection also ceases to be fresh, which nobody tells.
+            // A connection also stops being fresh, for which there is no event.
             let _ = tokio::time::timeout(self.fresh, self.eased.notified()).await;
         }
     }
 
-    /// Takes one more in.
+    /// Adds a connection.
     pub(super) fn enter(self: &Arc<Self>, uid: u32, access: Access) -> Connection {
         let mut open = self.lock();
         let user = if access == Access::None { User::Stranger } else { User::Served(uid) };
@@ -131,15 +131,15 @@ impl Open {
         entry
     }
 
-    /// Has one leave.
+    /// Closes one connection.
     fn make_room(&mut self, fresh: Duration) -> bool {
         let mut users: Vec<(User, usize)> = self.users.iter().map(|(user, own)| (*user, own.len())).collect();
         users.sort_by_key(|(user, count)| (*user != User::Stranger, usize::MAX - count));
         users.into_iter().any(|(user, _)| self.dismiss(user, fresh))
     }
 
-    /// Has a user's oldest leave that is neither busy nor fresh. It is forgotten at once, though its task takes a moment to
-    /// end.
+    /// Closes a user's oldest connection that is neither busy nor fresh. It is removed at once, though its task needs a
+    /// moment to end.
     fn dismiss(&mut self, user: User, fresh: Duration) -> bool {
         let Some(own) = self.users.get(&user) else { return false };
         let now = Instant::now();
@@ -153,7 +153,7 @@ impl Open {
 }
 
 impl Connection {
-    /// A request has arrived, and is in hand until the result is dropped.
+    /// Marks a request as arrived. It is in progress until the result is dropped.
     pub(super) fn begin(&self) -> Busy {
         if let Some(entry) = self.all.lock().entry(self.place) {
             entry.busy += 1;
@@ -165,7 +165,7 @@ impl Connection {
         self.all.lock().entry(self.place).is_some_and(|entry| entry.busy > 0)
     }
 
-    /// Waits until no request is in hand.
+    /// Waits until no request is in progress.
     pub(super) async fn idle(&self) {
         while self.is_busy() {
             self.idle.notified().await;
