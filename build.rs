@@ -1,5 +1,5 @@
-//! Tells the program when it was built, so that `doctor` can say that a clock is behind that. `SOURCE_DATE_EPOCH` makes
-//! builds repeatable (reproducible-builds.org/specs/source-date-epoch).
+//! Records the build time in the program, so that `doctor` can name a clock that is behind it. `SOURCE_DATE_EPOCH`
+//! makes builds reproducible (reproducible-builds.org/specs/source-date-epoch).
 
 use std::env::var;
 use std::time::{SystemTime, UNIX_EPOCH};

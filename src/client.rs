@@ -1,4 +1,5 @@
-//! The other end of the socket: `sign --socket` and `health`. No module, no PIN, no runtime.
+//! Clients of an agent's socket: `sign --socket` and `health`. Runs in the parent. It uses neither a module nor a PIN
+//! nor an async runtime.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::FileTypeExt as _;
@@ -17,18 +18,18 @@ use crate::error::{Explain, Kind};
 use crate::problem::{MEDIA_TYPE, Problem};
 use crate::text::shell::quoted;
 
-/// Beyond every answer that an agent gives.
+/// Longer than any answer of an agent.
 const LIMIT: usize = 1 << 20;
 
-/// Why an agent gave no answer, or which refusal it gave.
+/// The reason why an agent gave no answer, or its refusal.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens there, or this user may not connect.
+    /// Nothing listens there, or this user may not connect.
     #[error("cannot reach the agent at {path}")]
     Unreachable {
         /// The socket.
         path: String,
-        /// What the kernel answered.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
@@ -37,18 +38,18 @@ pub enum ClientError {
     NoSocket {
         /// The path.
         path: String,
-        /// What is there.
+        /// The kind of file at this path.
         what: &'static str,
     },
     /// It did not answer in time.
     #[error("the agent at {0} did not answer in time")]
     TimedOut(String),
-    /// Whatever answers is no agent.
+    /// The process that answers is not an agent.
     #[error("what answers at {path} is no agent: {what}")]
     Stranger {
         /// The socket.
         path: String,
-        /// What was wrong with its answer.
+        /// The problem with its answer.
         what: String,
     },
     /// It refused.
@@ -62,7 +63,7 @@ pub enum ClientError {
         title: String,
         /// The problem's detail.
         detail: Option<String>,
-        /// What that is here.
+        /// The error kind of this code.
         kind: Kind,
         /// `Retry-After`, in seconds.
         retry_after: Option<u64>,
@@ -108,14 +109,14 @@ impl Explain for ClientError {
     }
 }
 
-/// An answer with a success.
+/// A successful answer.
 #[derive(Debug)]
 pub struct Answer {
     /// Its body.
     pub body: Vec<u8>,
 }
 
-/// Asks an agent for one payload; the answer's body is the `json` form of a request.
+/// Asks an agent for one payload. The answer's body is the `json` form of a request.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -127,7 +128,7 @@ pub fn sign(path: &Path, version: Version, job: Option<&str>, deadline: &Deadlin
     exchange(path, &head, &body, deadline)
 }
 
-/// Asks an agent whether it is ready, or merely there.
+/// Asks an agent whether it is ready, or only whether it is alive.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -135,7 +136,7 @@ pub fn health(path: &Path, live: bool, deadline: &Deadline) -> Result<Answer, Cl
     get(path, if live { "/healthz" } else { "/readyz" }, deadline)
 }
 
-/// Asks a server on a Unix socket for one resource, given as an absolute path.
+/// Sends a GET request for an absolute path to a server on a Unix socket.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -156,7 +157,7 @@ fn exchange(path: &Path, head: &str, body: &str, deadline: &Deadline) -> Result<
         })?;
     let request = format!("{head}Host: localhost\r\nConnection: close\r\n\r\n{body}");
     stream.set_write_timeout(Some(left(deadline).map_err(failed)?)).map_err(failed)?;
-    // An agent that refuses at once may have closed its end by now; its answer is there all the same.
+    // An agent that refuses at once may have closed its end already. Its answer can still be read.
     let written = stream.write_all(request.as_bytes());
     let received = receive(&mut stream, deadline).map_err(failed)?;
     if let (Err(error), true) = (written, received.is_empty()) {
@@ -165,21 +166,21 @@ fn exchange(path: &Path, head: &str, body: &str, deadline: &Deadline) -> Result<
     read(&shown, &received)
 }
 
-/// Connects within so long: where a server does not take its connections, the queue before it is full some time, and the
-/// kernel has the next one wait.
+/// Connects within a time limit: if a server does not accept connections, its queue fills up, and the kernel makes the
+/// next client wait.
 pub(super) fn connect(path: &Path, most: Duration) -> io::Result<UnixStream> {
     let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     set_socket_timeout(&socket, Timeout::Send, Some(most.max(Duration::from_millis(1))))?;
     let address = SocketAddrUnix::new(path)?;
-    // With a time limit, a stop and a continue interrupt it (signal(7)).
+    // A read with a time limit is interrupted by a stop and continue of the process (signal(7)).
     rustix::io::retry_on_intr(|| net::connect(&socket, &address))?;
     Ok(UnixStream::from(socket))
 }
 
-/// What stands at a path where no agent can ever listen; `None` where one may come.
+/// The kind of file at a path where no agent can ever listen; `None` if an agent may still appear.
 fn no_socket(path: &Path, error: &io::Error) -> Option<&'static str> {
     match Errno::from_io_error(error)? {
-        // The kernel's answer for every file that is no socket.
+        // The kernel's error for every file that is not a socket.
         Errno::CONNREFUSED => match std::fs::metadata(path).ok()?.file_type() {
             kind if kind.is_dir() => Some("a directory"),
             kind if kind.is_socket() => None,
@@ -196,7 +197,7 @@ fn left(deadline: &Deadline) -> io::Result<Duration> {
     deadline.left().ok_or_else(|| io::ErrorKind::TimedOut.into())
 }
 
-/// Everything until the agent closes, which it was asked to do.
+/// Reads until the agent closes the connection, as requested.
 fn receive(stream: &mut UnixStream, deadline: &Deadline) -> io::Result<Vec<u8>> {
     let (mut received, mut buffer) = (Vec::new(), [0; 16 << 10]);
     loop {
@@ -216,10 +217,10 @@ fn receive(stream: &mut UnixStream, deadline: &Deadline) -> io::Result<Vec<u8>> 
     }
 }
 
-/// Takes an answer apart (RFC 9112): a status, a length, a body of exactly that length.
+/// Parses an answer (RFC 9112): a status, a length, and a body of exactly that length.
 ///
 /// # Errors
-/// When it is no agent's answer, or a refusal.
+/// When it is not an agent's answer, or a refusal.
 pub fn read(path: &str, received: &[u8]) -> Result<Answer, ClientError> {
     let stranger = |what: &str| ClientError::Stranger { path: path.to_owned(), what: what.to_owned() };
     let mut headers = [httparse::EMPTY_HEADER; 32];
@@ -255,7 +256,7 @@ pub fn read(path: &str, received: &[u8]) -> Result<Answer, ClientError> {
     })
 }
 
-/// What a refusal is whose code is that of a newer agent, by its status.
+/// The error kind of an unknown refusal from a newer agent, by its status.
 fn kind_of(status: u16) -> Kind {
     match status {
         403 => Kind::NotAllowed,

@@ -1,6 +1,6 @@
-//! What the body of `POST /sign` asks for.
+//! The body of `POST /sign`.
 //!
-//! PURE. It has two members, of fixed forms. Nothing in it has room for bytes to be signed.
+//! PURE. It has two members with fixed forms. It has no field for bytes to be signed.
 
 use serde::{Deserialize, Deserializer};
 
@@ -16,29 +16,29 @@ struct Body {
     job: Option<String>,
 }
 
-/// `null` is not absent.
+/// `null` does not count as absent.
 fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
     String::deserialize(value).map(Some)
 }
 
-/// What is asked for.
+/// The request of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
-    /// The payload's version, where one is named.
+    /// The payload version, if the client names one.
     pub version: Option<Version>,
     /// The caller's name for its job.
     pub job: Option<String>,
 }
 
 impl Asked {
-    /// Reads a body.
+    /// Parses a body.
     ///
     /// # Errors
-    /// What is wanted instead.
+    /// The expected form.
     pub fn from_json(body: &[u8]) -> Result<Self, &'static str> {
         const WANTED: &str =
             "the body must be a JSON object with no members but payload_version (\"v2\" or \"v1\") and job, as {}";
-        // The reader would take an array for the same.
+        // The parser would also accept an array.
         if body.trim_ascii_start().first() != Some(&b'{') {
             return Err(WANTED);
         }
@@ -56,7 +56,7 @@ impl Asked {
     }
 }
 
-/// Whether a caller's name for its job is one: 1 to 64 letters, digits and `. _ : / -`.
+/// Whether a job name is valid: 1 to 64 letters, digits and `. _ : / -`.
 #[must_use]
 pub fn is_job(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);

@@ -1,4 +1,4 @@
-//! Problem documents (RFC 9457) with stable codes, and what each means to a client.
+//! Problem documents (RFC 9457) with stable codes, and their meaning for a client.
 //!
 //! PURE.
 
@@ -12,7 +12,7 @@ use crate::error::Kind;
 /// The media type.
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 
-/// What an answer that is no success says.
+/// The body of an answer that is not a success.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Problem {
     /// One sentence, the same for each code.
@@ -21,15 +21,15 @@ pub(super) struct Problem {
     pub(super) status: u16,
     /// The stable name.
     pub(super) code: String,
-    /// What the caller can mend, or the error's kind.
+    /// A cause that the caller can correct, or the kind of the error.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) detail: Option<String>,
-    /// When another request may fare better; a header of the answer.
+    /// When a retry may succeed; a header of the answer.
     #[serde(skip)]
     pub(super) retry_after: Option<Duration>,
 }
 
-/// Every code, its status, its title, and the kind of error that it is to a client.
+/// Every code with its status, its title, and the error kind for a client.
 const CODES: [(&str, u16, &str, Kind); 15] = [
     ("bad_request", 400, "the request is not understood", Kind::Usage),
     ("not_allowed", 403, "this user is not served", Kind::NotAllowed),
@@ -57,7 +57,7 @@ impl Problem {
         Self { title: title.into(), status, code: code.into(), detail: None, retry_after: None }
     }
 
-    /// The problem that an error of this kind is to a client.
+    /// The problem for an error of this kind.
     pub(super) fn of(kind: Kind, retry_after: Option<Duration>) -> Self {
         let code = match kind {
             Kind::AgentBusy => "busy",
@@ -80,13 +80,13 @@ impl Problem {
         self
     }
 
-    /// The same with a time after which another request may fare better.
+    /// Adds a time after which a retry may succeed.
     pub(super) fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
-    /// The same for a question after the agent's own state: whatever is wrong, it is not the question.
+    /// The same for a request about the agent's own state: the request itself is not wrong.
     pub(super) fn unavailable(mut self) -> Self {
         self.status = StatusCode::SERVICE_UNAVAILABLE.as_u16();
         self
@@ -102,7 +102,7 @@ impl Problem {
         self.retry_after.map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).map(|seconds| seconds.max(1))
     }
 
-    /// What it is to whoever asked; `None` for a code that this version does not know.
+    /// The error kind for the caller; `None` for an unknown code.
     pub(super) fn kind(&self) -> Option<Kind> {
         CODES.iter().find(|(code, ..)| *code == self.code).map(|(.., kind)| *kind)
     }

@@ -1,7 +1,7 @@
-//! The profiles: for each module that is known by name, what it needs beyond what every library needs.
+//! The sandbox profiles: the needs of each module with a known name, beyond those of every library. Used by both processes.
 //!
-//! PURE. A place is an absolute path, `~/` below the user's home, or `$NAME`, the path that a variable holds. What is not
-//! there is passed over. `docs/sandbox.md` shows the table to users.
+//! PURE. A path is absolute, `~/` below the user's home, or `$NAME`, the path in a variable. Missing paths are ignored. `docs/sandbox.md`
+//! shows the table to users.
 
 pub mod gaps;
 pub mod paths;
@@ -9,70 +9,70 @@ pub mod paths;
 /// `sandbox.mode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// The profile of the module, where one is known.
+    /// The profile of the module, if it has one.
     #[default]
     Module,
-    /// None.
+    /// No sandbox.
     Off,
 }
 
 /// Their names.
 pub const MODES: [(&str, Mode); 2] = [("module", Mode::Module), ("off", Mode::Off)];
 
-/// Which parts of the sandbox a kernel put in force.
+/// The parts of the sandbox that a kernel enforces.
 #[derive(Clone, Copy, Debug)]
 pub struct InForce {
-    /// By which of Landlock's interfaces files are confined; `None` where the kernel has none.
+    /// The version of Landlock's interface that confines files; `None` if the kernel has none.
     pub landlock_abi: Option<u32>,
     /// Whether system calls are filtered.
     pub system_calls: bool,
 }
 
-/// What the sockets of a worker may be.
+/// The kinds of sockets that a worker may open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// Sockets of this host, to a daemon that holds the token.
+    /// Unix sockets, to a daemon that holds the token.
     Unix,
     /// IPv4 and IPv6.
     Internet,
-    /// The kernel's own, by which the resolver learns of interfaces and libusb of devices.
+    /// The kernel's sockets, which tell the resolver about interfaces and libusb about devices.
     Netlink,
 }
 
-/// Configuration that says where a module keeps its tokens.
+/// The configuration that names the directory of a module's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
-    /// None that has to be read.
+    /// None that must be read.
     Fixed,
     /// `directories.tokendir` of softhsm2.conf.
     SoftHsm,
     /// `dbargs` of kryoptic's token.conf.
     Kryoptic,
-    /// The TCTI variables of a TPM: a simulator is reached over the network.
+    /// The TCTI variables of a TPM: a simulator is used over the network.
     Tpm,
 }
 
-/// How a module's system calls are filtered.
+/// The kind of a module's system call filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Calls {
-    /// Only listed ones are allowed: the module was tried with the list.
+    /// Only listed calls are allowed: the module was tested with the list.
     AllowList,
-    /// Listed ones are refused: what else the module calls is not known here.
+    /// Listed calls are refused: the module was not tested.
     DenyList,
 }
 
-/// What a module may do.
+/// The permissions of a module.
 #[derive(Clone, Copy, Debug)]
 pub struct Profile {
     /// The module's name in the table of modules.
     pub name: &'static str,
-    /// Sockets that it may open.
+    /// The sockets that it may open.
     pub families: &'static [Family],
-    /// Whether it may open more of them after the login, to reach a server again.
+    /// Whether it may open more of them after the login, to connect to a server again.
     pub sockets_after_login: bool,
     /// Its system calls.
     pub calls: Calls,
-    /// Whether it gives open files a group and a mode, within limits.
+    /// Whether it sets group and mode of open files, within limits.
     pub sets_modes: bool,
     /// Files and directories to read.
     pub reads: &'static [&'static str],
@@ -80,9 +80,9 @@ pub struct Profile {
     pub writes: &'static [&'static str],
     /// Device files to read, write and control.
     pub devices: &'static [&'static str],
-    /// Where the sockets of its daemons stand, on kernels that can tell (Landlock ABI 9).
+    /// The paths of its daemons' sockets, for kernels with this rule (Landlock ABI 9).
     pub sockets: &'static [&'static str],
-    /// Where else its tokens may be.
+    /// Further paths of its tokens.
     pub store: Store,
 }
 
@@ -94,7 +94,7 @@ impl Profile {
     }
 }
 
-/// Needs nothing but what every library needs.
+/// The permissions of every library.
 const BARE: Profile = Profile {
     name: "",
     families: &[],
@@ -108,7 +108,7 @@ const BARE: Profile = Profile {
     store: Store::Fixed,
 };
 
-/// Reaches its readers through pcscd.
+/// Uses readers through pcscd.
 const SMART_CARD: Profile = Profile {
     families: &[Family::Unix],
     reads: &["/run/pcscd"],
@@ -116,7 +116,7 @@ const SMART_CARD: Profile = Profile {
     ..BARE
 };
 
-/// Speaks to an HSM over the network, and to a name service.
+/// Uses an HSM over the network, and a name service.
 const NETWORK: Profile = Profile {
     families: &[Family::Unix, Family::Internet, Family::Netlink],
     sockets_after_login: true,
@@ -126,7 +126,7 @@ const NETWORK: Profile = Profile {
     ..BARE
 };
 
-/// What a resolver and TLS read.
+/// The files that a resolver and TLS read.
 const NAMES_AND_ROOTS: [&str; 12] = [
     "/etc/resolv.conf",
     "/run/systemd/resolve",
@@ -142,13 +142,13 @@ const NAMES_AND_ROOTS: [&str; 12] = [
     "$SSL_CERT_DIR",
 ];
 
-/// What every profile of the network reads besides its own.
+/// The additional reads of every profile with network.
 #[must_use]
 pub fn reads_of_the_network(profile: &Profile) -> &'static [&'static str] {
     if profile.families.contains(&Family::Internet) { &NAMES_AND_ROOTS } else { &[] }
 }
 
-/// What every library reads: the loader, OpenSSL, the C library.
+/// The reads of every library: the loader, OpenSSL, the C library.
 pub const EVERY_READ: [&str; 29] = [
     "/usr",
     "/lib",
@@ -181,7 +181,7 @@ pub const EVERY_READ: [&str; 29] = [
     "$OPENSSL_ENGINES",
 ];
 
-/// What every library writes: nothing.
+/// The writes of every library: none.
 pub const EVERY_WRITE: [&str; 1] = ["/dev/null"];
 
 /// All of them.
@@ -291,7 +291,7 @@ pub const PROFILES: [Profile; 14] = [
         ..NETWORK
     },
     Profile { name: "p11-kit-client", families: &[Family::Unix], sockets: &["/run", "/tmp", "~/"], ..BARE },
-    // It loads other modules, so it needs what those of this host need.
+    // It loads other modules, so it needs the permissions of those on this host.
     Profile {
         name: "p11-kit",
         sets_modes: false,

@@ -1,13 +1,13 @@
-//! What an older kernel leaves open of a sandbox.
+//! The parts of a sandbox that an older kernel leaves open.
 //!
-//! PURE. Landlock grew over the years; the filter of system calls stands in for some of what an older one lacks. What
-//! neither confines is a gap.
+//! PURE. Landlock grew over the years. The system call filter replaces some rules that an older one lacks. Everything that neither of them
+//! confines is a gap.
 
 use super::InForce;
 use super::{Calls, Family, Profile};
 use crate::facts::{Confinement, Gap};
 
-/// What these parts confine of a profile, and what they leave open.
+/// The parts that are confined for a profile, and the gaps.
 #[must_use]
 pub fn judge(profile: &Profile, families: &[Family], in_force: InForce) -> Confinement {
     let InForce { landlock_abi: files, system_calls: calls } = in_force;
@@ -23,10 +23,10 @@ fn of(profile: &Profile, families: &[Family], in_force: InForce) -> Vec<Gap> {
     let gaps = [
         (landlock_abi.is_none(), Gap::Files),
         (!system_calls, Gap::SystemCalls),
-        // The filter refuses truncate(2), and to open a file for reading and truncate it.
+        // The filter refuses truncate(2), and opening a file for reading with truncation.
         (is_before(3) && !system_calls, Gap::Truncation),
         (is_before(4) && has(Family::Internet), Gap::TcpPorts),
-        // An allow list of system calls has one of commands, too.
+        // An allow list of system calls also limits commands to devices.
         (is_before(5) && (!system_calls || profile.calls == Calls::DenyList), Gap::DeviceCommands),
         (is_before(6) && !system_calls, Gap::Signals),
         (is_before(6) && has(Family::Unix), Gap::AbstractSockets),

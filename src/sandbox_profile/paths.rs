@@ -1,4 +1,4 @@
-//! From a profile's places to paths of this host, by environment and configuration as the module will see them.
+//! Converts a profile's paths to paths of this host, with the environment and configuration that the module will see.
 
 use std::env;
 use std::fs::File;
@@ -10,14 +10,14 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Family, Profile, Store};
 
-/// Where SoftHSM2 keeps its tokens when its configuration does not say.
+/// SoftHSM2's token directories if its configuration names none.
 const SOFTHSM_TOKENS: [&str; 2] = ["/var/lib/softhsm", "/usr/local/var/lib/softhsm"];
 
-/// Where SoftHSM2 looks for its configuration, in its order.
+/// The paths of SoftHSM2's configuration, in its order.
 const SOFTHSM_CONFIGURATION: [&str; 4] =
     ["$SOFTHSM2_CONF", "~/.config/softhsm2/softhsm2.conf", "/etc/softhsm2.conf", "/etc/softhsm/softhsm2.conf"];
 
-/// Where kryoptic looks for its configuration, in its order.
+/// The paths of kryoptic's configuration, in its order.
 const KRYOPTIC_CONFIGURATION: [&str; 5] = [
     "$KRYOPTIC_CONF",
     "$XDG_CONFIG_HOME/kryoptic/token.conf",
@@ -26,19 +26,19 @@ const KRYOPTIC_CONFIGURATION: [&str; 5] = [
     "/usr/local/etc/kryoptic/token.conf",
 ];
 
-/// The paths that a list of places stands for here.
+/// The paths on this host for a list.
 pub(crate) fn paths(places: &[&str]) -> Vec<PathBuf> {
     places.iter().filter_map(|place| path(place)).collect()
 }
 
-/// Directories that the loader searches because the user said so.
+/// Directories that the loader searches because of the user's settings.
 pub(crate) fn library_directories() -> Vec<PathBuf> {
     env::var_os("LD_LIBRARY_PATH")
         .map(|list| env::split_paths(&list).filter(|path| path.is_absolute()).collect())
         .unwrap_or_default()
 }
 
-/// Where the module's configuration says that its tokens are, to read and write.
+/// The directories of the tokens from the module's configuration, for reading and writing.
 pub(crate) fn stores(profile: &Profile) -> Vec<PathBuf> {
     match profile.store {
         Store::Fixed | Store::Tpm => Vec::new(),
@@ -47,18 +47,18 @@ pub(crate) fn stores(profile: &Profile) -> Vec<PathBuf> {
     }
 }
 
-/// Where a module looks for tokens that are files.
+/// The place where a module looks for tokens that are files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenStore {
-    /// The variable that names the configuration.
+    /// The variable for the configuration.
     pub variable: &'static str,
-    /// The configuration that the module reads; `None` where there is none.
+    /// The configuration that the module reads; `None` if there is none.
     pub configuration: Option<PathBuf>,
     /// The directories of the tokens.
     pub directories: Vec<PathBuf>,
 }
 
-/// Where a module of this profile looks for its tokens, where those are files.
+/// The place where a module of this profile looks for its tokens, if they are files.
 #[must_use]
 pub fn token_store(profile: &Profile) -> Option<TokenStore> {
     match profile.store {
@@ -78,7 +78,7 @@ pub fn token_store(profile: &Profile) -> Option<TokenStore> {
                 "~/.local/share/tpm2-pkcs11",
                 "~/.tpm2_pkcs11",
             ]);
-            // Releases differ in where else they look, and in what order.
+            // Releases differ in the other paths and in their order.
             let existing: Vec<PathBuf> = usual.iter().filter(|path| path.exists()).cloned().collect();
             let first = [named, existing, usual].into_iter().find(|paths| !paths.is_empty());
             let directories = first.unwrap_or_default();
@@ -88,8 +88,8 @@ pub fn token_store(profile: &Profile) -> Option<TokenStore> {
     }
 }
 
-/// Where the module writes its log, as its configuration says. The file is made where it is missing, since a sandbox knows
-/// files that are there alone.
+/// The log file from the module's configuration. It is created if it is missing, since a sandbox rule needs an existing
+/// file.
 pub(crate) fn logs(profile: &Profile) -> Vec<PathBuf> {
     if profile.store != Store::SoftHsm {
         return Vec::new();
@@ -116,7 +116,7 @@ pub(crate) fn families(profile: &Profile) -> Vec<Family> {
 fn path(place: &str) -> Option<PathBuf> {
     let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(below) = place.strip_prefix("~/") {
-        // As libraries do that find no variable: whoever this is by the system's word.
+        // As libraries do without the variable: the home from the user database.
         let known = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.dir);
         return variable("HOME").or_else(known).map(|home| home.join(below));
     }
@@ -127,12 +127,12 @@ fn path(place: &str) -> Option<PathBuf> {
     }
 }
 
-/// The first of a module's usual configuration files that is there.
+/// The first existing configuration file among the usual ones.
 fn configuration(places: &[&str]) -> Option<String> {
     paths(places).into_iter().find_map(|path| read(&path).ok())
 }
 
-/// A variable may name anything, a device too.
+/// A variable may name anything, also a device.
 fn read(path: &Path) -> io::Result<String> {
     const LIMIT: u64 = 1 << 20;
     let mut text = String::new();
@@ -150,7 +150,7 @@ fn token_directory(text: &str) -> Option<PathBuf> {
     setting(text, "directories.tokendir")
 }
 
-/// The path of a setting of softhsm2.conf(5); the last one counts.
+/// The path of a setting in softhsm2.conf(5). The last one counts.
 fn setting(text: &str, name: &str) -> Option<PathBuf> {
     let mut settings = text.lines().rev().filter_map(|line| line.split('#').next()?.split_once('='));
     let found = settings.find(|(key, _)| key.trim() == name);
@@ -158,7 +158,7 @@ fn setting(text: &str, name: &str) -> Option<PathBuf> {
 }
 
 fn kryoptic() -> Vec<PathBuf> {
-    // A database may stand in place of the configuration.
+    // A database may be named instead of the configuration.
     let database = path("$KRYOPTIC_CONF").filter(|path| path.extension().is_some_and(|extension| extension == "sql"));
     let databases =
         database.map(|path| vec![path]).or_else(|| configuration(&KRYOPTIC_CONFIGURATION).map(|text| databases(&text)));
@@ -177,7 +177,7 @@ fn databases(text: &str) -> Vec<PathBuf> {
     arguments.map(|arguments| nss_directory(arguments).unwrap_or_else(|| arguments.into())).collect()
 }
 
-/// The directory of NSS's form, `configDir='/etc/pki/nssdb' ...`, with a file in it to stand for all.
+/// The directory in NSS's form, `configDir='/etc/pki/nssdb' ...`, with one file name added to it.
 fn nss_directory(arguments: &str) -> Option<PathBuf> {
     let value = arguments.split_once("configDir=")?.1;
     let end = value.get(1..)?.find(['\'', '"'])?;

@@ -1,4 +1,4 @@
-//! Why a worker gave no answer, and what to do about it.
+//! The reasons why a worker gave no valid answer, and hints. Runs in the parent.
 
 use std::io;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What a module prints: read while its worker is waited for, and logged line by line, never mixed into the front's own
-//! output raw.
+//! The output of a module. The parent reads it while it waits for the worker, and logs it line by line, escaped and
+//! apart from its own output.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,10 +12,10 @@ use rustix::io::Errno;
 use crate::deadline::Deadline;
 use crate::text::printable_bytes;
 
-/// The front's end of the pipe that is a worker's standard output and standard error.
+/// The parent's end of the pipe that is a worker's standard output and standard error.
 #[derive(Debug)]
 pub(super) struct Output {
-    /// None once it has ended.
+    /// `None` after its end.
     pipe: Option<OwnedFd>,
     /// The beginning of a line.
     pending: Vec<u8>,
@@ -23,35 +23,35 @@ pub(super) struct Output {
     last: VecDeque<String>,
 }
 
-/// How many lines are kept for an error.
+/// The number of lines that are kept for an error.
 const KEPT: usize = 3;
 
-/// What is left to be read.
+/// The state of the pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
-    /// Perhaps something.
+    /// There may be more to read.
     Some,
-    /// Nothing, for now.
+    /// Nothing at present.
     None,
-    /// Nothing ever.
+    /// The pipe has ended.
     Ended,
 }
 
 impl Output {
-    /// The two ends, the worker's second.
+    /// Returns both ends, the worker's second.
     pub(super) fn pipe() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        // Ours alone: a module may count on its output's waiting for room.
+        // Only our end: a module may expect its output to block when the pipe is full.
         rustix::fs::fcntl_setfl(&ours, rustix::fs::OFlags::NONBLOCK)?;
         Ok((Self { pipe: Some(ours), pending: Vec::new(), last: VecDeque::new() }, theirs))
     }
 
-    /// To be waited for beside what is wanted; none once it has ended.
+    /// The descriptor to poll in addition to others; `None` after its end.
     pub(super) fn pipe_to_poll(&self) -> Option<&OwnedFd> {
         self.pipe.as_ref()
     }
 
-    /// Logs what is there, some of it at a time.
+    /// Logs the available output, a limited amount at a time.
     pub(super) fn log(&mut self) -> Rest {
         let mut buffer = [0; 4096];
         let Some(pipe) = &self.pipe else { return Rest::Ended };
@@ -67,7 +67,7 @@ impl Output {
         Rest::Some
     }
 
-    /// Logs what is left, to the end of the pipe or for so long: a process that was left behind may hold it open.
+    /// Logs the rest, to the end of the pipe or until the time limit: a process that was left behind may keep it open.
     pub(super) fn log_to_the_end(&mut self, patience: Duration) {
         let patience = Deadline::after(patience);
         while let (Some(pipe), Some(left)) = (&self.pipe, patience.left()) {
@@ -82,7 +82,7 @@ impl Output {
         self.end();
     }
 
-    /// The last lines, in their order.
+    /// The last lines, in order.
     pub(super) fn last_lines(&self) -> Vec<String> {
         self.last.iter().rev().cloned().collect()
     }
@@ -92,7 +92,7 @@ impl Output {
         self.log_line();
     }
 
-    /// Lines are bounded.
+    /// The length of lines is limited.
     fn take(&mut self, bytes: &[u8]) {
         const LINE: usize = 400;
         for &byte in bytes {

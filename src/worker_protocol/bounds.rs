@@ -1,7 +1,7 @@
-//! Bounds on what a worker may report: each text by the size of its field in PKCS#11, each list by its length.
+//! Limits for the reports of a worker: each text by the size of its PKCS#11 field, each list by its length.
 //!
-//! PURE. A module can write to the parent in the worker's place, so nothing in a reply is trusted. A reply that is out
-//! of bounds ends its worker. Free text, which only explains an error, is shortened instead.
+//! PURE. A module can write to the parent's socket itself, so no reply is trusted. A reply beyond a limit ends its worker. Free text, which
+//! only explains an error, is shortened instead.
 
 use crate::facts::{Certificate, Description, Key, Library, Slot, Token};
 use crate::fault::Fault;
@@ -19,7 +19,7 @@ const CERTIFICATES: usize = 2048;
 /// `CKA_LABEL` and `CKA_ID` in bytes; the standard sets no limit.
 const NAME: usize = 1024;
 
-/// A certificate in bytes, with the padding that some tokens put behind it.
+/// A certificate in bytes, with the padding that some tokens add.
 const CERTIFICATE: usize = 64 << 10;
 
 /// The modulus of a 32768-bit key in bytes.
@@ -28,7 +28,7 @@ const MODULUS: usize = 4096;
 /// A message or a signature as base64.
 const SIGNED: usize = 8192;
 
-/// A version as `255.255`.
+/// A version such as `255.255`.
 const VERSION: usize = 7;
 
 /// The name of a function, of a return value or of a mechanism.
@@ -40,7 +40,7 @@ const MECHANISMS: usize = 1024;
 /// An error's free text in characters.
 const EXPLANATION: usize = 2000;
 
-/// Why a reply is out of bounds.
+/// The reason why a reply is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BoundsError {
     /// Longer than its field.
@@ -53,25 +53,25 @@ pub enum BoundsError {
         /// The limit.
         most: usize,
     },
-    /// More than are read.
+    /// More entries than allowed.
     #[error("there are {found} {what}, at most {most} are read")]
     TooMany {
-        /// What there is too much of.
+        /// The kind of the entries.
         what: &'static str,
         /// Their number.
         found: usize,
         /// The limit.
         most: usize,
     },
-    /// A name with other characters than the standard's names have.
+    /// A name with characters outside the standard's names.
     #[error("{0} is no name of the standard's")]
     NoName(&'static str),
 }
 
-/// Checks a reply, and shortens its explanations.
+/// Checks a reply, and shortens its error texts.
 ///
 /// # Errors
-/// The first field that is out of bounds.
+/// The first field beyond its limit.
 pub(crate) fn check(reply: &mut Reply) -> Result<(), BoundsError> {
     match reply {
         Reply::Hello { build } => text("the build", build, WORD),
@@ -173,7 +173,7 @@ fn check_fault(fault: &mut Fault) -> Result<(), BoundsError> {
     }
 }
 
-/// A field is of bytes; what is no UTF-8 in it became one character for at least one byte.
+/// A field contains bytes; invalid UTF-8 became one character for at least one byte.
 fn text(what: &'static str, text: &str, most: usize) -> Result<(), BoundsError> {
     let found = text.chars().count();
     if found > most { Err(BoundsError::TooLong { what, found, most }) } else { Ok(()) }
@@ -188,7 +188,7 @@ fn count(what: &'static str, found: usize, most: usize) -> Result<(), BoundsErro
     if found > most { Err(BoundsError::TooMany { what, found, most }) } else { Ok(()) }
 }
 
-/// A name as `C_Login`, `CKR_OK`, `CKR_VENDOR_DEFINED(0x80000001)`, `vendor-defined`.
+/// A name such as `C_Login`, `CKR_OK`, `CKR_VENDOR_DEFINED(0x80000001)`, `vendor-defined`.
 fn name(what: &'static str, name: &str) -> Result<(), BoundsError> {
     text(what, name, WORD)?;
     let fits = name.chars().all(|c| c.is_ascii_alphanumeric() || "_-(). ".contains(c));
@@ -224,7 +224,7 @@ mod tests {
             (|token| &mut token.firmware, 7),
         ];
         for (field, size) in fields {
-            // What is no UTF-8 takes three bytes for one.
+            // Invalid UTF-8 becomes three bytes for one.
             assert_eq!(check(&mut token(|token| *field(token) = "\u{fffd}".repeat(size))), Ok(()));
             let long = check(&mut token(|token| *field(token) = "x".repeat(size + 1)));
             assert!(matches!(long, Err(BoundsError::TooLong { .. })), "{long:?}");
