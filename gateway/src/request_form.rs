@@ -4,7 +4,7 @@
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::{Method, Version};
+use http::{HeaderValue, Method, Version};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,9 @@ pub enum FormError {
     /// `Upgrade` to anything but HTTP/2, which is ignored.
     #[error("the Upgrade header is not served")]
     Upgrade,
+    /// A transfer coding besides `chunked`.
+    #[error("the transfer coding is not supported; send a Content-Length, or chunked")]
+    Coding,
     /// Two `Authorization` headers, or two lengths.
     #[error("the request can be read in two ways")]
     Ambiguous,
@@ -63,9 +66,15 @@ pub fn route(parts: &Parts, port: Option<u16>) -> Result<Route, FormError> {
         return Err(FormError::Upgrade);
     }
     let several = |name| headers.get_all(name).iter().nth(1).is_some();
+    // A coding besides "chunked" would have to be decoded.
+    let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    let other_coding = headers.get(TRANSFER_ENCODING).is_some_and(|value| !is_chunked(value));
     let two_lengths = headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH);
     if several(AUTHORIZATION) || several(HOST) || several(TRANSFER_ENCODING) || several(CONTENT_LENGTH) || two_lengths {
         return Err(FormError::Ambiguous);
+    }
+    if other_coding {
+        return Err(FormError::Coding);
     }
     if let Some(port) = port {
         let host = headers.get(HOST).map(|host| host.as_bytes().to_ascii_lowercase());
@@ -171,5 +180,8 @@ mod tests {
         ] {
             assert_eq!(with_host("POST", "/token/authenticate", twice), Err(FormError::Ambiguous), "{twice:?}");
         }
+        let coded = with_host("POST", "/token/authenticate", &[("transfer-encoding", "gzip, chunked")]);
+        assert_eq!(coded, Err(FormError::Coding));
+        assert!(with_host("POST", "/token/authenticate", &[("transfer-encoding", "Chunked")]).is_ok());
     }
 }

@@ -20,6 +20,7 @@ use crate::sock_diag;
 use crate::source::Caller;
 
 pub mod delivery;
+pub mod head_lengths;
 pub mod listener;
 mod reply;
 mod routes;

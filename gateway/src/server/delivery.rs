@@ -1,28 +1,38 @@
-//! Tells when an answer was written: after the flush that follows it, not when it was made.
+//! Watches the bytes of a connection. It tells when an answer was written, which is after the flush that follows it, and how many
+//! lengths a head names.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::head_lengths::HeadLengths;
 use crate::logins::Waiter;
 
-/// The answers of one connection that wait for their flush.
+/// Of one connection: the answers that wait for their flush, and the lengths of the head that is arriving.
 #[derive(Clone, Debug, Default)]
-pub struct Delivery(Arc<Mutex<Vec<Waiter>>>);
+pub struct Delivery {
+    waiters: Arc<Mutex<Vec<Waiter>>>,
+    lengths: Arc<Mutex<HeadLengths>>,
+}
 
 impl Delivery {
     fn expect(&self, waiter: Waiter) {
         waiter.begin_write();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(waiter);
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner).push(waiter);
     }
 
     fn flushed(&self) {
-        let written = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let written = std::mem::take(&mut *self.waiters.lock().unwrap_or_else(PoisonError::into_inner));
         written.into_iter().for_each(Waiter::delivered);
+    }
+
+    /// The lengths of the head that arrived last.
+    pub(super) fn lengths(&self) -> MutexGuard<'_, HeadLengths> {
+        self.lengths.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -64,7 +74,7 @@ impl Body for ReplyBody {
     }
 }
 
-/// A stream whose flushes deliver answers.
+/// A stream whose flushes deliver answers and whose heads are watched.
 pub(super) struct Tracked<S> {
     inner: S,
     delivery: Delivery,
@@ -78,7 +88,11 @@ impl<S> Tracked<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Tracked<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_read(cx, buffer)
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.inner).poll_read(cx, buffer);
+        this.delivery.lengths().read(&buffer.filled()[before..]);
+        read
     }
 }
 

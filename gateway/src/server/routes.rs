@@ -44,7 +44,9 @@ pub(super) async fn answer(client: Client<'_>, request: Request<Incoming>) -> Re
     let (parts, body) = request.into_parts();
     // Boxed, so that an idle connection does not hold room for a request.
     let forwarded = |path| Box::pin(forward(client, &id, arrived, &parts, path));
-    let reply = match route(&parts, client.port) {
+    let form =
+        if client.delivery.lengths().are_ambiguous() { Err(FormError::Ambiguous) } else { route(&parts, client.port) };
+    let reply = match form {
         Ok(Route::Authenticate) => Box::pin(authenticate(client, &id, arrived, &parts, body)).await,
         Ok(Route::Refresh) => forwarded("/token/refresh").await,
         Ok(Route::Validate) => forwarded("/token/validate").await,
@@ -56,6 +58,7 @@ pub(super) async fn answer(client: Client<'_>, request: Request<Incoming>) -> Re
         }),
         Err(error) => Err(form_failure(error)),
     };
+    client.delivery.lengths().begin_next();
     let is_draining = client.gateway.is_draining();
     match reply {
         Ok(reply) if is_draining => reply::closing(reply),
@@ -164,6 +167,7 @@ fn form_failure(error: FormError) -> Failure {
         FormError::NotFound => StatusCode::NOT_FOUND,
         FormError::Browser | FormError::Host => StatusCode::FORBIDDEN,
         FormError::Proxied | FormError::Upgrade | FormError::Ambiguous => StatusCode::BAD_REQUEST,
+        FormError::Coding => StatusCode::NOT_IMPLEMENTED,
     };
     Failure::form(status, error.to_string())
 }

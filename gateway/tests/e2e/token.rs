@@ -65,6 +65,8 @@ pub(crate) fn token() -> &'static Token {
     static TOKEN: OnceLock<Token> = OnceLock::new();
     TOKEN.get_or_init(|| {
         remove_leftovers();
+        // In a fresh clone this builds the agent, which takes minutes.
+        agent_program();
         // Not in /tmp, which may be in memory, where the agent keeps no fuse.
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gateway-token.{}", std::process::id()));
         run(Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../softhsm/provision")).arg(&directory));

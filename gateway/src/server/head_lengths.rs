@@ -1,0 +1,96 @@
+//! Counts the lengths that the head of a request names: `Content-Length` and `Transfer-Encoding`.
+//!
+//! PURE. The HTTP library drops a second length before the routes see it, so the bytes of the connection are watched. A head that
+//! arrives before the answer to the last request is not watched; the library reads it by RFC 9112 section 6.3.
+
+/// The longest name of interest with its colon, in bytes.
+const NAME: usize = "transfer-encoding:".len();
+
+/// The lengths of the head that is arriving.
+#[derive(Debug, Default)]
+pub struct HeadLengths {
+    /// The first bytes of the present line.
+    line: Vec<u8>,
+    has_lines: bool,
+    is_complete: bool,
+    lengths: usize,
+}
+
+impl HeadLengths {
+    /// Takes the next bytes of the connection.
+    pub fn read(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if self.is_complete {
+                return;
+            }
+            match byte {
+                b'\n' => self.end_line(),
+                b'\r' => {}
+                byte if self.line.len() < NAME => self.line.push(byte.to_ascii_lowercase()),
+                _ => {}
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        if self.line.is_empty() {
+            // Empty lines before the request line do not end a head (RFC 9112 section 2.2).
+            self.is_complete = self.has_lines;
+        }
+        let is_length = self.line.starts_with(b"content-length:") || self.line == b"transfer-encoding:";
+        self.lengths += usize::from(is_length);
+        self.has_lines |= !self.line.is_empty();
+        self.line.clear();
+    }
+
+    /// Whether the head names more than one length.
+    #[must_use]
+    pub fn are_ambiguous(&self) -> bool {
+        self.lengths > 1
+    }
+
+    /// Forgets this head. The next bytes are those of the next one.
+    pub fn begin_next(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn are_ambiguous(parts: &[&str]) -> bool {
+        let mut lengths = HeadLengths::default();
+        parts.iter().for_each(|part| lengths.read(part.as_bytes()));
+        lengths.are_ambiguous()
+    }
+
+    #[test]
+    fn two_lengths_of_any_kind_are_seen() {
+        let line = "POST / HTTP/1.1\r\n";
+        for (head, ambiguous) in [
+            ("Content-Length: 1\r\n\r\nContent-Length: 2\r\n", false),
+            ("Transfer-Encoding: chunked\r\n\r\n", false),
+            ("X-Content-Length: 1\r\nContent-Lengths: 3\r\nContent-Length: 2\r\n\r\n", false),
+            ("Content-Length: 1\r\nContent-Length: 1\r\n\r\n", true),
+            ("transfer-encoding:chunked\r\nX: y\r\ncontent-length: 4\r\n\r\n", true),
+            ("Content-Length: 4\nTransfer-Encoding: chunked\n\n", true),
+        ] {
+            let whole = format!("{line}{head}");
+            assert_eq!(are_ambiguous(&[&whole]), ambiguous, "{head}");
+            let bytes: Vec<String> = whole.chars().map(String::from).collect();
+            let bytes: Vec<&str> = bytes.iter().map(String::as_str).collect();
+            assert_eq!(are_ambiguous(&bytes), ambiguous, "{head}, byte by byte");
+        }
+        assert!(are_ambiguous(&["\r\n\r\n", line, "Content-Length: 1\r\nContent-Length: 1\r\n\r\n"]));
+    }
+
+    #[test]
+    fn the_next_head_begins_anew() {
+        let mut lengths = HeadLengths::default();
+        lengths.read(b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n");
+        lengths.begin_next();
+        lengths.read(b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n");
+        assert!(!lengths.are_ambiguous());
+    }
+}
