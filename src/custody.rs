@@ -379,6 +379,7 @@ fn token_report(token: &Token) -> TokenReport {
 
 fn key_report(held: &Held) -> KeyReport {
     let Held { key, detail, certificate, mechanism, .. } = held;
+    let allowed = detail.allowed_mechanisms.as_ref();
     KeyReport {
         label: printable_bytes(&key.label),
         id: hex(&key.id),
@@ -389,13 +390,13 @@ fn key_report(held: &Held) -> KeyReport {
         always_sensitive: key.always_sensitive,
         never_extractable: key.never_extractable,
         local: key.local,
-        generation_mechanism: detail.key_generation_mechanism.clone(),
+        generation_mechanism: detail.key_generation_mechanism.map(|mechanism| mechanism.to_string()),
         always_authenticate: key.always_authenticate,
         private: detail.private,
         modifiable: detail.modifiable,
         wrap_with_trusted: detail.wrap_with_trusted,
         usages: usages(key, detail),
-        allowed_mechanisms: detail.allowed_mechanisms.clone(),
+        allowed_mechanisms: allowed.map(|all| all.iter().map(ToString::to_string).collect()),
         signs_by: mechanism.name(),
     }
 }

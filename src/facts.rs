@@ -7,9 +7,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+mod mechanism_id;
 mod pin_state;
 mod token_id;
 
+pub use mechanism_id::MechanismId;
 pub use pin_state::{PinRefusal, PinState};
 pub use token_id::{TokenId, stand_in, tells_apart};
 
@@ -268,10 +270,10 @@ pub struct KeyDetail {
     pub modifiable: Option<bool>,
     /// `CKA_WRAP_WITH_TRUSTED`.
     pub wrap_with_trusted: Option<bool>,
-    /// `CKA_KEY_GEN_MECHANISM`, with its standard name.
-    pub key_generation_mechanism: Option<String>,
-    /// `CKA_ALLOWED_MECHANISMS`, with standard names; empty if the token has no restriction.
-    pub allowed_mechanisms: Option<Vec<String>>,
+    /// `CKA_KEY_GEN_MECHANISM`.
+    pub key_generation_mechanism: Option<MechanismId>,
+    /// `CKA_ALLOWED_MECHANISMS`; empty if the token has no restriction.
+    pub allowed_mechanisms: Option<Vec<MechanismId>>,
 }
 
 /// Evidence about a key, and the certificates in its token.

@@ -73,7 +73,7 @@ pub fn run() -> Result<(), WorkerError> {
         Err(error) => return link.send(&Reply::Failed(Fault::Sandbox(error.to_string()))),
     };
     if !guards.ends_with_its_parent {
-        crate::worker::parent_death::watch_the_parent(&link.socket)?;
+        crate::worker::parent_death::watch_the_parent(link.socket)?;
     }
     // Before the module's first line runs: after it, the module may write what it likes.
     link.send(&Reply::Confined(report))?;
@@ -216,7 +216,8 @@ fn fresh_message(version: Version) -> Result<Message, Fault> {
 
 /// The worker's end of the socket.
 struct Link {
-    socket: UnixStream,
+    /// Open until the process ends, for the thread that watches it.
+    socket: &'static UnixStream,
 }
 
 impl Link {
@@ -227,7 +228,7 @@ impl Link {
         if rustix::process::getppid() != Some(parent) {
             return Err(WorkerError::Orphan);
         }
-        let socket = UnixStream::from(stdin.as_fd().try_clone_to_owned()?);
+        let socket = Box::leak(Box::new(UnixStream::from(stdin.as_fd().try_clone_to_owned()?)));
         rustix::stdio::dup2_stdin(File::open("/dev/null")?).map_err(io::Error::from)?;
         Ok(Self { socket })
     }

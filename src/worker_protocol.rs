@@ -20,7 +20,7 @@ pub mod bounds;
 pub const LIMIT: usize = 4 << 20;
 
 /// What the worker says first; a front of another build gives it no PIN.
-pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 7");
+pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 8");
 
 /// How the user is authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

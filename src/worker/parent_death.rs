@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -54,13 +54,12 @@ pub fn stay_open_to_it() -> io::Result<()> {
 /// prevent that by ignored or blocked signals. A sandbox must be active before: it would not apply to an existing thread.
 ///
 /// # Errors
-/// When the socket cannot be copied, or no thread can be started.
-pub fn watch_the_parent(socket: impl AsFd) -> io::Result<()> {
+/// When no thread can be started.
+pub fn watch_the_parent(socket: &'static UnixStream) -> io::Result<()> {
     stay_open_to_it()?;
-    let socket = socket.as_fd().try_clone_to_owned()?;
     std::thread::Builder::new().name("parent-watch".into()).spawn(move || {
         loop {
-            let mut watched = [PollFd::new(&socket, PollFlags::RDHUP)];
+            let mut watched = [PollFd::new(socket, PollFlags::RDHUP)];
             if poll(&mut watched, None).is_ok_and(|closed| closed > 0) {
                 end_now();
             }

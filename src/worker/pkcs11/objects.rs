@@ -4,11 +4,10 @@
 //! one call, since each call may make the module read its files. If the answer is incomplete, they are read one by one: one unusual value
 //! must not hide the others.
 
-use cryptoki::mechanism::MechanismType;
 use cryptoki_sys::*;
 
 use super::raw::Functions;
-use crate::facts::{Certificate, Description, Key, KeyClass, KeyDetail, Objects};
+use crate::facts::{Certificate, Description, Key, KeyClass, KeyDetail, MechanismId, Objects};
 use crate::fault::Fault;
 
 /// Reads the objects of one session.
@@ -80,7 +79,7 @@ impl Reader<'_> {
             modifiable: flag(CKA_MODIFIABLE),
             wrap_with_trusted: flag(CKA_WRAP_WITH_TRUSTED),
             // Otherwise it is CK_UNAVAILABLE_INFORMATION (PKCS#11 3.0 section 4.9).
-            key_generation_mechanism: generated.transpose()?.flatten().map(|names| names.concat()),
+            key_generation_mechanism: generated.transpose()?.flatten().and_then(|all| all.first().copied()),
             allowed_mechanisms: self.mechanisms(handle, CKA_ALLOWED_MECHANISMS)?,
         };
         Ok(Description { detail, certificates: self.certificates()? })
@@ -91,13 +90,9 @@ impl Reader<'_> {
         all.filter_map(|handle| self.certificate(handle).transpose()).collect()
     }
 
-    /// Mechanisms by name. A vendor's own mechanisms have no name here.
-    fn mechanisms(&self, handle: CK_OBJECT_HANDLE, kind: CK_ATTRIBUTE_TYPE) -> Result<Option<Vec<String>>, Fault> {
-        let name = |mechanism: CK_MECHANISM_TYPE| {
-            MechanismType::try_from(mechanism).map_or_else(|_| "vendor-defined".into(), |known| known.to_string())
-        };
+    fn mechanisms(&self, handle: CK_OBJECT_HANDLE, kind: CK_ATTRIBUTE_TYPE) -> Result<Option<Vec<MechanismId>>, Fault> {
         let value = self.attribute(handle, kind)?;
-        Ok(value.as_deref().and_then(numbers).map(|all| all.into_iter().map(name).collect()))
+        Ok(value.as_deref().and_then(numbers).map(|all| all.into_iter().map(MechanismId).collect()))
     }
 
     /// `None` for a key that is not RSA.
