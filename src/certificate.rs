@@ -22,8 +22,8 @@ mod pem;
 mod time;
 
 pub use ber::BerError;
-pub use extensions::KeyUsage;
 pub use time::utc;
+pub use x509_cert::ext::pkix::KeyUsage;
 
 use extensions::Extensions;
 use fields::Fields;
@@ -143,8 +143,8 @@ impl Certificate {
             valid_from: time::text(fields.not_before.seconds),
             valid_until: time::text(fields.not_after.seconds),
             emails,
-            modulus: modulus.to_vec(),
-            exponent: exponent.to_vec(),
+            modulus,
+            exponent,
             alternative_names: extensions.alternative_names.names,
             key_usage: extensions.key_usage,
             extended_key_usage: extensions.extended_key_usage,
@@ -218,7 +218,7 @@ impl Certificate {
     /// Its key usages, with the standard's names (RFC 5280 section 4.2.1.3).
     #[must_use]
     pub fn key_usage_names(&self) -> Option<Vec<&'static str>> {
-        self.key_usage.map(KeyUsage::names)
+        self.key_usage.map(key_usage_names)
     }
 
     /// Its extended key usages, with the names of policies; others as numbers.
@@ -227,6 +227,22 @@ impl Certificate {
         let name = |oid: &String| usage_name(oid).unwrap_or_else(|| oid.clone());
         self.extended_key_usage.as_ref().map(|usages| usages.iter().map(name).collect())
     }
+}
+
+/// The standard's names of key usages.
+fn key_usage_names(usage: KeyUsage) -> Vec<&'static str> {
+    let all = [
+        ("digitalSignature", usage.digital_signature()),
+        ("nonRepudiation", usage.non_repudiation()),
+        ("keyEncipherment", usage.key_encipherment()),
+        ("dataEncipherment", usage.data_encipherment()),
+        ("keyAgreement", usage.key_agreement()),
+        ("keyCertSign", usage.key_cert_sign()),
+        ("cRLSign", usage.crl_sign()),
+        ("encipherOnly", usage.encipher_only()),
+        ("decipherOnly", usage.decipher_only()),
+    ];
+    all.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
 }
 
 /// Extended key usages with a name (RFC 5280 section 4.2.1.12).
@@ -272,8 +288,12 @@ pub fn unpadded(bytes: &[u8]) -> Result<&[u8], CertificateError> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use der::Decode as _;
+    use x509_cert::ext::pkix::SubjectAltName;
+    use x509_cert::ext::pkix::name::GeneralName;
+
     use super::*;
-    use crate::text::hex;
+    use crate::text::{hex, printable};
 
     /// A certificate of a test CA: RSA 2048, clientAuth and emailProtection, e-mail in the subject alternative name.
     pub(crate) const LEAF_PEM: &[u8] = include_bytes!("../tests/data/leaf.pem");
@@ -326,5 +346,59 @@ pub(crate) mod tests {
     #[test]
     fn times_are_printed_in_utc() {
         assert_eq!(utc(1_750_736_826), "2025-06-24T03:47:06Z");
+    }
+    /// The certificates of the corpus that x509-cert reads whole.
+    fn read_whole_by_the_library() -> Vec<(String, x509_cert::Certificate, Vec<u8>)> {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/certificates");
+        let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        let files = files.map(|path| (path.display().to_string(), std::fs::read(path).unwrap()));
+        files.filter_map(|(name, der)| Some((name, x509_cert::Certificate::from_der(&der).ok()?, der))).collect()
+    }
+
+    #[test]
+    fn what_x509_cert_reads_whole_is_read_alike() {
+        use CertificateError::{Field, NotRsa, Twice};
+        let (mut read, mut named) = (0, 0);
+        for (file, library, der) in read_whole_by_the_library() {
+            let tbs = library.tbs_certificate();
+            let own = match Certificate::from_der(&der) {
+                Ok(own) => own,
+                // The library does not decode the key and the extensions on its way.
+                Err(NotRsa | Twice(_) | Field { field: "RSA key", .. }) => continue,
+                Err(Field { field: "key usage" | "extended key usage" | "basic constraints", .. }) => continue,
+                Err(error) => panic!("{file}: {error}"),
+            };
+            for (own, library) in [(&own.subject, tbs.subject()), (&own.issuer, tbs.issuer())] {
+                // It shows strings of rare types as bytes.
+                let library = printable(&library.to_string());
+                assert!(*own == library || library.contains("=#"), "{file}: {own} {library}");
+            }
+            let digits = hex(tbs.serial_number().as_bytes());
+            let serial = digits.strip_prefix("00").filter(|rest| !rest.is_empty()).unwrap_or(&digits);
+            assert!(own.serial == serial || own.serial.starts_with('-'), "{file}: {} {serial}", own.serial);
+            let validity = tbs.validity();
+            let seconds = |time: x509_cert::time::Time| (time.to_unix_duration().as_secs(), time.to_string());
+            assert_eq!((own.not_before, own.valid_from), seconds(validity.not_before), "{file}");
+            assert_eq!((own.not_after, own.valid_until), seconds(validity.not_after), "{file}");
+            let key = tbs.subject_public_key_info().subject_public_key.raw_bytes();
+            assert!(key.windows(own.modulus.len()).any(|bytes| bytes == own.modulus), "{file}");
+            assert!(key.ends_with(&own.exponent), "{file}");
+            read += 1;
+            let Ok(Some((_, names))) = tbs.get_extension::<SubjectAltName>() else { continue };
+            let names = names.0.iter().filter_map(|name| match name {
+                GeneralName::Rfc822Name(text) if text.as_str().contains('@') => Some(format!("email:{text}")),
+                GeneralName::DnsName(text) => Some(format!("DNS:{text}")),
+                GeneralName::UniformResourceIdentifier(text) => Some(format!("URI:{text}")),
+                _ => None,
+            });
+            let names: Vec<String> = names.filter(|name| !name.contains('\n')).collect();
+            let is_text = |name: &&String| ["email:", "DNS:", "URI:"].iter().any(|kind| name.starts_with(kind));
+            assert_eq!(
+                own.alternative_names.iter().filter(is_text).collect::<Vec<_>>(),
+                names.iter().collect::<Vec<_>>()
+            );
+            named += 1;
+        }
+        assert!(read > 90 && named > 80, "{read} {named}");
     }
 }

@@ -3,9 +3,9 @@
 //! PURE. The extensions are Yubico's (arc 1.3.6.1.4.1.41482.3), as documented for PIV attestation. [`super::chain`] checks the chain to
 //! Yubico's root.
 
+use der::Decode as _;
 use serde::Serialize;
 
-use super::ber::{Element, unsigned};
 use super::fields::Fields;
 
 /// The arc of Yubico's PIV attestation extensions, 1.3.6.1.4.1.41482.3, in DER without tag and length.
@@ -41,18 +41,11 @@ pub fn statement(der: &[u8]) -> Option<Statement> {
     };
     fields.extensions.iter().any(|one| is_attestation(one.oid)).then(|| Statement {
         firmware: value(3).and_then(|bytes| <[u8; 3]>::try_from(bytes).ok()).map(|[a, b, c]| format!("{a}.{b}.{c}")),
-        serial: value(7).and_then(number).map(|serial| serial.to_string()),
+        serial: value(7).and_then(|bytes| u64::from_der(bytes).ok()).map(|serial| serial.to_string()),
         pin_policy: value(8).and_then(|bytes| policy(bytes.first()?, ["never", "once", "always"])),
         touch_policy: value(8).and_then(|bytes| policy(bytes.get(1)?, ["never", "always", "cached"])),
         fips: value(10).is_some(),
     })
-}
-
-/// An `INTEGER` that is not negative.
-fn number(bytes: &[u8]) -> Option<u64> {
-    let (digits, is_negative) = unsigned(Element::first(bytes).ok()?).ok()?;
-    let fits = !is_negative && digits.len() <= 8;
-    fits.then(|| digits.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 fn policy(byte: &u8, names: [&'static str; 3]) -> Option<&'static str> {

@@ -1,10 +1,21 @@
-//! Reads BER (X.690). DER is its strict form.
+//! Splits BER (X.690) into its values, and writes them as DER.
 //!
-//! PURE. Certificates in use are not always DER: lengths have more bytes than necessary, or are indefinite. This reader accepts both and
-//! reports it, as OpenSSL does. It copies nothing, so a certificate's bytes stay unchanged.
+//! PURE. Certificates in use are not always DER: lengths have more bytes than necessary, or are indefinite. This reader
+//! accepts both, as OpenSSL does. The crates `der` and `x509-cert` then decode each value from its DER.
+
+use std::borrow::Cow;
+
+use der::{Encode as _, Length};
 
 /// The maximum nesting of values with indefinite length.
 const MAX_DEPTH: usize = 16;
+
+/// The maximum nesting of values that are rewritten in DER. Certificates in use are nested less deeply; deeper values
+/// stay unchanged.
+const MAX_DEPTH_OF_DER: usize = 24;
+
+/// The bit of a tag that is set if the content consists of values.
+const CONSTRUCTED: u8 = 0x20;
 
 pub(super) const BOOLEAN: u8 = 0x01;
 pub(super) const INTEGER: u8 = 0x02;
@@ -53,6 +64,9 @@ pub enum BerError {
     /// The right type with an invalid value.
     #[error("{0}")]
     Value(&'static str),
+    /// The library cannot decode the value.
+    #[error("{0}")]
+    Der(#[from] der::Error),
 }
 
 /// One value with its tag.
@@ -60,11 +74,10 @@ pub enum BerError {
 pub(super) struct Element<'a> {
     /// The first byte of the tag. It distinguishes all types that certificates use.
     pub(super) tag: u8,
+    tag_length: usize,
     pub(super) content: &'a [u8],
     /// Tag, length and content.
     pub(super) whole: &'a [u8],
-    /// Whether the length is encoded as in DER. Its content is not checked.
-    pub(super) is_der: bool,
 }
 
 impl<'a> Element<'a> {
@@ -82,21 +95,40 @@ impl<'a> Element<'a> {
         Reader(self.content)
     }
 
-    /// Whether this value and all values inside constructed ones have DER lengths.
-    pub(super) fn is_der_throughout(self, depth: usize) -> bool {
-        const CONSTRUCTED: u8 = 0x20;
-        if !self.is_der || self.tag & CONSTRUCTED == 0 || depth == 0 {
-            return self.is_der;
-        }
-        let mut inside = self.reader();
-        while !inside.is_finished() {
-            match inside.next() {
-                Ok(element) if element.is_der_throughout(depth - 1) => {}
-                _ => return false,
-            }
-        }
-        true
+    /// The value in DER: with the shortest lengths, and `ff` for true.
+    pub(super) fn to_der(self) -> Vec<u8> {
+        self.to_der_within(MAX_DEPTH_OF_DER)
     }
+
+    fn to_der_within(self, depth: usize) -> Vec<u8> {
+        let content = match (self.tag, self.content) {
+            (BOOLEAN, [flag]) if *flag != 0 => Cow::Borrowed(&[0xff][..]),
+            (tag, content) if tag & CONSTRUCTED == 0 || depth == 0 => Cow::Borrowed(content),
+            // Bytes that are not values stay unchanged; decoding them fails.
+            _ => self.values_in_der(depth - 1).map_or(Cow::Borrowed(self.content), Cow::Owned),
+        };
+        let mut der = self.whole[..self.tag_length].to_vec();
+        // invariant: a certificate is shorter than 4 GiB.
+        der.extend(Length::try_from(content.len()).and_then(|length| length.to_der()).unwrap_or_default());
+        der.extend_from_slice(&content);
+        der
+    }
+
+    fn values_in_der(self, depth: usize) -> Option<Vec<u8>> {
+        let (mut inside, mut der) = (self.reader(), Vec::with_capacity(self.content.len()));
+        while !inside.is_finished() {
+            der.extend(inside.next().ok()?.to_der_within(depth));
+        }
+        Some(der)
+    }
+}
+
+/// The DER of a value that fills all of `bytes`.
+pub(super) fn in_der(bytes: &[u8]) -> Result<Vec<u8>, BerError> {
+    let mut all = Reader::new(bytes);
+    let value = all.next()?;
+    all.finish()?;
+    Ok(value.to_der())
 }
 
 /// Reads values one after another.
@@ -139,16 +171,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Reads an unsigned number, without leading zeros. `true` if its first bit makes it negative by the standard.
-pub(super) fn unsigned(element: Element<'_>) -> Result<(&[u8], bool), BerError> {
-    let content = element.of(INTEGER)?.content;
+/// The digits of an unsigned number, without leading zeros; `true` where its first bit makes it negative by the standard.
+pub(super) fn unsigned(content: &[u8]) -> Result<(&[u8], bool), BerError> {
     let is_negative = *content.first().ok_or(BerError::Value("a number without a value"))? & 0x80 != 0;
     let zeros = content.iter().take_while(|byte| **byte == 0).count();
     Ok((&content[zeros..], is_negative))
 }
 
 fn element(bytes: &[u8], depth: usize) -> Result<Element<'_>, BerError> {
-    const CONSTRUCTED: u8 = 0x20;
     let tag = *bytes.first().ok_or(BerError::Truncated)?;
     let tag_length = if tag & 0x1f == 0x1f {
         // A set first bit means that another byte follows.
@@ -159,34 +189,34 @@ fn element(bytes: &[u8], depth: usize) -> Result<Element<'_>, BerError> {
     };
     let first = *bytes.get(tag_length).ok_or(BerError::Truncated)?;
     let start = tag_length + 1;
-    let (start, length, is_der) = match first {
-        0..=0x7f => (start, usize::from(first), true),
-        0x80 if tag & CONSTRUCTED != 0 => return indefinite(bytes, start, depth),
+    let (start, length) = match first {
+        0..=0x7f => (start, usize::from(first)),
+        0x80 if tag & CONSTRUCTED != 0 => return indefinite(bytes, tag_length, depth),
         0x81..=0x84 => {
             let count = usize::from(first - 0x80);
             let digits = bytes.get(start..start + count).ok_or(BerError::Truncated)?;
             let length = digits.iter().fold(0_u32, |length, byte| length << 8 | u32::from(*byte));
-            let is_der = digits[0] != 0 && length > 0x7f;
-            (start + count, usize::try_from(length).map_err(|_| BerError::Length)?, is_der)
+            (start + count, usize::try_from(length).map_err(|_| BerError::Length)?)
         }
         _ => return Err(BerError::Length),
     };
     let end = start.checked_add(length).ok_or(BerError::Length)?;
     let content = bytes.get(start..end).ok_or(BerError::Truncated)?;
-    Ok(Element { tag, content, whole: &bytes[..end], is_der })
+    Ok(Element { tag, tag_length, content, whole: &bytes[..end] })
 }
 
 /// A value that ends at two zero bytes.
-fn indefinite(bytes: &[u8], start: usize, depth: usize) -> Result<Element<'_>, BerError> {
+fn indefinite(bytes: &[u8], tag_length: usize, depth: usize) -> Result<Element<'_>, BerError> {
     if depth == MAX_DEPTH {
         return Err(BerError::Depth);
     }
+    let start = tag_length + 1;
     let mut end = start;
     loop {
         let rest = &bytes[end..];
         if rest.starts_with(&[0, 0]) {
             let (content, whole) = (&bytes[start..end], &bytes[..end + 2]);
-            return Ok(Element { tag: bytes[0], content, whole, is_der: false });
+            return Ok(Element { tag: bytes[0], tag_length, content, whole });
         }
         end += element(rest, depth + 1)?.whole.len();
     }
@@ -200,18 +230,50 @@ mod tests {
 
     #[test]
     fn lengths_are_read_in_all_their_forms() {
-        for (bytes, is_der) in [
-            (&[0x04, 1, 7, 9][..], true),
-            (&[0x04, 0x81, 1, 7, 9], false),
-            (&[0x04, 0x84, 0, 0, 0, 1, 7, 9], false),
-            (&[0x1f, 0x81, 0x01, 1, 7, 9], true),
+        for (bytes, der) in [
+            (&[0x04, 1, 7, 9][..], &[0x04, 1, 7][..]),
+            (&[0x04, 0x81, 1, 7, 9], &[0x04, 1, 7]),
+            (&[0x04, 0x84, 0, 0, 0, 1, 7, 9], &[0x04, 1, 7]),
+            (&[0x1f, 0x81, 0x01, 1, 7, 9], &[0x1f, 0x81, 0x01, 1, 7]),
         ] {
             let element = Element::first(bytes).unwrap();
-            assert_eq!((element.content, element.is_der), (&[7][..], is_der), "{bytes:?}");
+            assert_eq!((element.content, element.to_der()), (&[7][..], der.to_vec()), "{bytes:?}");
             assert_eq!(element.whole, &bytes[..bytes.len() - 1]);
         }
         let nested = Element::first(&[0x30, 0x80, 0x30, 0x80, 0x04, 1, 7, 0, 0, 0, 0, 9]).unwrap();
         assert_eq!((nested.content, nested.whole.len()), (&[0x30, 0x80, 0x04, 1, 7, 0, 0][..], 11));
+        assert_eq!(nested.to_der(), [0x30, 5, 0x30, 3, 0x04, 1, 7]);
+    }
+
+    #[test]
+    fn values_are_written_as_der_wants_them() {
+        for (bytes, der) in [
+            (&[0x30, 3, 1, 1, 1][..], Some(&[0x30, 3, 1, 1, 0xff][..])),
+            (&[0x30, 3, 1, 1, 0], Some(&[0x30, 3, 1, 1, 0])),
+            (&[0x30, 4, 1, 2, 1, 1], Some(&[0x30, 4, 1, 2, 1, 1])),
+            (&[0xa3, 0x81, 2, 0x30, 5], Some(&[0xa3, 2, 0x30, 5])),
+            (&[0xa3, 0x81, 4, 0x30, 0x81, 1, 0], Some(&[0xa3, 3, 0x30, 1, 0])),
+            (&[4, 1, 7, 0], None),
+            (&[4, 2, 7], None),
+        ] {
+            assert_eq!(in_der(bytes).ok().as_deref(), der, "{bytes:?}");
+        }
+        for length in [0x7f, 0x80, 0xff, 0x100, 0xffff, 0x1_0000] {
+            let value = der::asn1::OctetString::new(vec![7; length]).unwrap();
+            let der = value.to_der().unwrap();
+            assert_eq!(in_der(&der).unwrap(), der, "{length}");
+        }
+    }
+
+    #[test]
+    fn nesting_without_end_is_left_as_it_is() {
+        let mut bytes = vec![0x04, 0x81, 1, 7];
+        for _ in 0..30 {
+            bytes = [&[0x30, 0x81, u8::try_from(bytes.len()).unwrap()], &bytes[..]].concat();
+        }
+        let der = in_der(&bytes).unwrap();
+        assert_eq!(der.len(), bytes.len() - MAX_DEPTH_OF_DER - 1);
+        assert_eq!(in_der(&[0x30, 0x80].repeat(5_000)), Err(BerError::Depth));
     }
 
     #[test]
@@ -234,7 +296,8 @@ mod tests {
         fn nothing_makes_it_panic(bytes: Vec<u8>) {
             if let Ok(element) = Element::first(&bytes) {
                 prop_assert!(bytes.starts_with(element.whole));
-                let _ = element.is_der_throughout(8);
+                let der = element.to_der();
+                prop_assert_eq!(in_der(&der).unwrap(), der);
             }
         }
     }

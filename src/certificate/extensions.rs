@@ -3,17 +3,20 @@
 //! PURE. Key usage, extended key usage and basic constraints decide, so each must be complete and occur once. Alternative names are read as
 //! far as possible. All other extensions are ignored.
 
-use super::ber::{BOOLEAN, BerError, INTEGER, Reader, SEQUENCE};
-use super::fields::{Fields, bits, in_field};
+use const_oid::ObjectIdentifier;
+use const_oid::db::rfc5280::{
+    ID_CE_BASIC_CONSTRAINTS, ID_CE_CRL_DISTRIBUTION_POINTS, ID_CE_EXT_KEY_USAGE, ID_CE_KEY_USAGE,
+    ID_CE_SUBJECT_ALT_NAME, ID_PE_AUTHORITY_INFO_ACCESS,
+};
+use der::asn1::{BitStringRef, IntRef};
+use der::flagset::FlagSet;
+use der::{Decode as _, Reader as _, SliceReader};
+use x509_cert::ext::pkix::KeyUsage;
+
+use super::ber::{BerError, in_der};
+use super::fields::{Fields, in_field};
 use super::names::{AlternativeNames, oids};
 use super::{CertificateError, attestation};
-
-const KEY_USAGE: &[u8] = &[0x55, 0x1d, 15];
-const ALTERNATIVE_NAME: &[u8] = &[0x55, 0x1d, 17];
-const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 19];
-const CRL_DISTRIBUTION_POINTS: &[u8] = &[0x55, 0x1d, 31];
-const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 37];
-const AUTHORITY_INFORMATION: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x01];
 
 /// The content of the extensions.
 #[derive(Debug, Default)]
@@ -30,15 +33,15 @@ pub(super) struct Extensions {
 impl Extensions {
     pub(super) fn read(fields: &Fields<'_>) -> Result<Self, CertificateError> {
         let mut read = Self {
-            key_usage: one(fields, KEY_USAGE, "key usage", KeyUsage::read)?,
-            extended_key_usage: one(fields, EXTENDED_KEY_USAGE, "extended key usage", oids)?,
+            key_usage: one(fields, ID_CE_KEY_USAGE, "key usage", key_usage)?,
+            extended_key_usage: one(fields, ID_CE_EXT_KEY_USAGE, "extended key usage", oids)?,
             is_attestation: fields.extensions.iter().any(|one| attestation::is_attestation(one.oid)),
             ..Self::default()
         };
-        read.is_ca = one(fields, BASIC_CONSTRAINTS, "basic constraints", is_ca)?.unwrap_or(false);
-        let revocation = [CRL_DISTRIBUTION_POINTS, AUTHORITY_INFORMATION];
-        read.says_where_it_is_revoked = fields.extensions.iter().any(|one| revocation.contains(&one.oid));
-        for value in fields.values(ALTERNATIVE_NAME) {
+        read.is_ca = one(fields, ID_CE_BASIC_CONSTRAINTS, "basic constraints", is_ca)?.unwrap_or(false);
+        let revocation = [ID_CE_CRL_DISTRIBUTION_POINTS, ID_PE_AUTHORITY_INFO_ACCESS];
+        read.says_where_it_is_revoked = revocation.iter().any(|oid| fields.values(oid.as_bytes()).next().is_some());
+        for value in fields.values(ID_CE_SUBJECT_ALT_NAME.as_bytes()) {
             // The deviations already name it if it is not an octet string.
             value.into_iter().for_each(|value| read.alternative_names.add(value));
         }
@@ -54,11 +57,11 @@ impl Extensions {
 /// The value of an extension that decides: complete, and at most once.
 fn one<T>(
     fields: &Fields<'_>,
-    oid: &[u8],
+    oid: ObjectIdentifier,
     name: &'static str,
     read: impl Fn(&[u8]) -> Result<T, BerError>,
 ) -> Result<Option<T>, CertificateError> {
-    let mut values = fields.values(oid);
+    let mut values = fields.values(oid.as_bytes());
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(CertificateError::Twice(name));
@@ -66,66 +69,28 @@ fn one<T>(
     value.and_then(read).map(Some).map_err(in_field(name))
 }
 
-/// `SEQUENCE { cA BOOLEAN DEFAULT FALSE, pathLenConstraint INTEGER OPTIONAL }`. Every value except 0 is true, as in
-/// BER.
+/// Whether `BasicConstraints` make it a CA. The library's own type accepts path lengths below 256 only.
 fn is_ca(value: &[u8]) -> Result<bool, BerError> {
-    let mut outer = Reader::new(value);
-    let mut parts = outer.expect(SEQUENCE)?.reader();
-    outer.finish()?;
-    let is_ca = match parts.optional(BOOLEAN)?.map(|flag| flag.content) {
-        None => false,
-        Some([flag]) => *flag != 0,
-        Some(_) => return Err(BerError::Value("a flag is not one byte")),
-    };
-    parts.optional(INTEGER)?;
-    parts.finish()?;
-    Ok(is_ca)
+    let der = in_der(value)?;
+    let mut reader = SliceReader::new(&der)?;
+    Ok(reader.sequence(|parts| {
+        let is_ca = Option::<bool>::decode(parts)?;
+        Option::<IntRef<'_>>::decode(parts)?;
+        Ok::<_, der::Error>(is_ca.unwrap_or(false))
+    })?)
 }
 
-/// The key usages, as bits in the order of RFC 5280 section 4.2.1.3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyUsage(u16);
-
-const NAMES: [&str; 9] = [
-    "digitalSignature",
-    "nonRepudiation",
-    "keyEncipherment",
-    "dataEncipherment",
-    "keyAgreement",
-    "keyCertSign",
-    "cRLSign",
-    "encipherOnly",
-    "decipherOnly",
-];
-
-impl KeyUsage {
-    fn read(value: &[u8]) -> Result<Self, BerError> {
-        let mut outer = Reader::new(value);
-        let (unused, bytes) = bits(outer.next()?)?;
-        outer.finish()?;
-        let mut bytes = bytes.to_vec();
-        // Bits that a bit string declares unused have no meaning.
-        bytes.last_mut().into_iter().for_each(|last| *last &= 0xff << unused);
-        bytes.resize(2, 0);
-        Ok(Self(u16::from_be_bytes([bytes[0], bytes[1]])))
-    }
-
-    /// Whether signatures of data are allowed.
-    #[must_use]
-    pub fn digital_signature(self) -> bool {
-        self.0 & 0x8000 != 0
-    }
-
-    /// The standard's names.
-    #[must_use]
-    pub fn names(self) -> Vec<&'static str> {
-        let is_set = |(bit, _): &(usize, &'static str)| self.0 << bit & 0x8000 != 0;
-        NAMES.into_iter().enumerate().filter(is_set).map(|(_, name)| name).collect()
-    }
+/// The key usages that RFC 5280 names. The library's own type accepts 16 bits at most.
+fn key_usage(value: &[u8]) -> Result<KeyUsage, BerError> {
+    let der = in_der(value)?;
+    let bits = BitStringRef::from_der(&der)?;
+    let known = bits.bits().take(16).enumerate().fold(0, |known, (at, is_set)| known | u16::from(is_set) << at);
+    Ok(KeyUsage(FlagSet::new_truncated(known)))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::key_usage_names;
     use super::*;
 
     #[test]
@@ -139,10 +104,10 @@ mod tests {
             (&[3, 4, 0, 0x80, 0, 0xff], &["digitalSignature"]),
             (&[3, 1, 0], &[]),
         ] {
-            assert_eq!(KeyUsage::read(value).unwrap().names(), names, "{value:?}");
+            assert_eq!(key_usage_names(key_usage(value).unwrap()), names, "{value:?}");
         }
         for value in [&[3, 0][..], &[3, 2, 8, 0x80], &[3, 1, 7], &[4, 1, 0x80], &[3, 2, 7, 0x80, 0], &[0x23, 2, 3, 0]] {
-            assert!(KeyUsage::read(value).is_err(), "{value:?}");
+            assert!(key_usage(value).is_err(), "{value:?}");
         }
     }
 

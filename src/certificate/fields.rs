@@ -5,6 +5,11 @@
 
 use std::collections::HashSet;
 
+use const_oid::db::rfc5912::{ID_RSASSA_PSS, RSA_ENCRYPTION};
+use der::asn1::AnyRef;
+use der::{Decode as _, Reader as _, SliceReader, Tag, Tagged as _};
+use x509_cert::spki::SubjectPublicKeyInfoRef;
+
 use super::CertificateError;
 use super::ber::{
     self, BIT_STRING, BOOLEAN, BerError, Element, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, Reader, SEQUENCE,
@@ -12,9 +17,6 @@ use super::ber::{
 use super::names::{Name, oid_text};
 use super::time::Time;
 use crate::text::hex;
-
-/// Deeper than any certificate in use.
-const MAX_DEPTH: usize = 24;
 
 /// The fields of a certificate, as its own bytes.
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl<'a> Fields<'a> {
         let mut outer = whole.reader();
         let mut body = outer.expect(SEQUENCE).map_err(CertificateError::NotX509)?.reader();
         let mut deviations = Vec::new();
-        if !whole.is_der_throughout(MAX_DEPTH) {
+        if whole.to_der() != whole.whole {
             deviations.push("it is not encoded in DER".to_owned());
         }
         version(&mut body, &mut deviations).map_err(in_field("version"))?;
@@ -79,7 +81,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Modulus and exponent of the key, big-endian without leading zeros. Unusual forms are added to the deviations.
-    pub(super) fn rsa_key(&mut self) -> Result<(&'a [u8], &'a [u8]), CertificateError> {
+    pub(super) fn rsa_key(&mut self) -> Result<(Vec<u8>, Vec<u8>), CertificateError> {
         rsa_key(self.key, &mut self.deviations)
     }
 
@@ -112,7 +114,7 @@ fn version(body: &mut Reader<'_>, deviations: &mut Vec<String>) -> Result<(), Be
         deviations.push("it is an X.509 certificate of version 1".to_owned());
         return Ok(());
     };
-    match ber::unsigned(Element::first(explicit.content)?)?.0 {
+    match ber::unsigned(Element::first(explicit.content)?.of(INTEGER)?.content)?.0 {
         [2] => {}
         [] => deviations.push("it is an X.509 certificate of version 1".to_owned()),
         [1] => deviations.push("it is an X.509 certificate of version 2".to_owned()),
@@ -123,7 +125,7 @@ fn version(body: &mut Reader<'_>, deviations: &mut Vec<String>) -> Result<(), Be
 
 /// The number in OpenSSL's form, with small letters.
 fn serial_text(serial: Element<'_>, deviations: &mut Vec<String>) -> Result<String, BerError> {
-    let (digits, is_negative) = ber::unsigned(serial)?;
+    let (digits, is_negative) = ber::unsigned(serial.content)?;
     if is_negative {
         deviations.push("its serial number is negative".to_owned());
         // Two's complement.
@@ -149,45 +151,37 @@ fn serial_text(serial: Element<'_>, deviations: &mut Vec<String>) -> Result<Stri
 }
 
 /// Modulus and exponent of `RSAPublicKey` (RFC 8017 appendix A.1.1) in a `SubjectPublicKeyInfo`.
-fn rsa_key<'a>(key: Element<'a>, deviations: &mut Vec<String>) -> Result<(&'a [u8], &'a [u8]), CertificateError> {
-    const RSA_ENCRYPTION: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
-    const RSASSA_PSS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a];
-    let mut parts = key.reader();
-    let algorithm = parts.expect(SEQUENCE).and_then(|algorithm| algorithm.reader().expect(OBJECT_IDENTIFIER));
-    let algorithm = algorithm.map_err(in_field("public key"))?.content;
-    if algorithm == RSASSA_PSS {
-        let what = "its key is marked for RSASSA-PSS alone, and Anaplan's logins are signed by RSASSA-PKCS1-v1_5";
-        deviations.push(what.to_owned());
-    } else if algorithm != RSA_ENCRYPTION {
-        return Err(CertificateError::NotRsa);
+fn rsa_key(key: Element<'_>, deviations: &mut Vec<String>) -> Result<(Vec<u8>, Vec<u8>), CertificateError> {
+    let der = key.to_der();
+    let key = SubjectPublicKeyInfoRef::from_der(&der).map_err(|error| in_field("public key")(error.into()))?;
+    match key.algorithm.oid {
+        RSA_ENCRYPTION => {}
+        ID_RSASSA_PSS => deviations.push(
+            "its key is marked for RSASSA-PSS alone, and Anaplan's logins are signed by RSASSA-PKCS1-v1_5".to_owned(),
+        ),
+        _ => return Err(CertificateError::NotRsa),
     }
     let mut read = || {
-        let (unused, key) = bits(parts.expect(BIT_STRING)?)?;
-        parts.finish()?;
-        if unused != 0 {
-            return Err(BerError::Value("it does not end at a whole byte"));
-        }
-        let mut outer = Reader::new(key);
-        let mut numbers = outer.expect(SEQUENCE)?.reader();
-        outer.finish()?;
-        let (modulus, is_negative) = ber::unsigned(numbers.next()?)?;
-        let (exponent, _) = ber::unsigned(numbers.next()?)?;
-        numbers.finish()?;
+        let bits = key.subject_public_key.as_bytes();
+        let der = ber::in_der(bits.ok_or(BerError::Value("it does not end at a whole byte"))?)?;
+        // The numbers are read as bytes: the library refuses leading zeros, which some tokens write.
+        let mut reader = SliceReader::new(&der)?;
+        let (modulus, exponent) =
+            reader.sequence(|numbers| Ok::<_, der::Error>((number(numbers)?, number(numbers)?)))?;
+        let (modulus, is_negative) = ber::unsigned(modulus)?;
         if is_negative {
             deviations.push("its modulus is written as a negative number".to_owned());
         }
-        Ok((modulus, exponent))
+        Ok((modulus.to_vec(), ber::unsigned(exponent)?.0.to_vec()))
     };
     read().map_err(in_field("RSA key"))
 }
 
-/// The unused bits of the last byte, and the bytes.
-pub(super) fn bits(element: Element<'_>) -> Result<(u8, &[u8]), BerError> {
-    match element.of(BIT_STRING)?.content {
-        [0, bytes @ ..] => Ok((0, bytes)),
-        [unused @ 1..=7, bytes @ ..] if !bytes.is_empty() => Ok((*unused, bytes)),
-        _ => Err(BerError::Value("it is not a bit string")),
-    }
+/// The bytes of an `INTEGER`.
+fn number<'a>(reader: &mut SliceReader<'a>) -> der::Result<&'a [u8]> {
+    let number = AnyRef::decode(reader)?;
+    number.tag().assert_eq(Tag::Integer)?;
+    Ok(number.value())
 }
 
 fn extensions<'a>(body: &mut Reader<'a>, deviations: &mut Vec<String>) -> Result<Vec<Extension<'a>>, BerError> {

@@ -2,14 +2,17 @@
 //!
 //! PURE. A value that a rule reads must be complete. An unreadable attribute or entry is left out or shown as bytes.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use const_oid::ObjectIdentifier;
-use const_oid::db::DB;
+use const_oid::db::{DB, rfc3280};
+use der::asn1::{Any, AnyRef};
+use der::{Decode as _, Encode as _, Tag, Tagged as _};
+use x509_cert::attr::AttributeTypeAndValue;
+use x509_cert::ext::pkix::name::{GeneralName, OtherName};
 
-use super::ber::{self, BerError, Element, OBJECT_IDENTIFIER, Reader, SEQUENCE, SET, UTF8_STRING};
+use super::ber::{self, BerError, Element, OBJECT_IDENTIFIER, SEQUENCE, SET, UTF8_STRING, in_der};
 use crate::text::{hex, printable};
-
-/// `emailAddress` (RFC 2985 section 5.2.1), in DER without tag and length.
-const EMAIL_ADDRESS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x01];
 
 const NUMERIC_STRING: u8 = 0x12;
 const PRINTABLE_STRING: u8 = 0x13;
@@ -41,7 +44,7 @@ impl Name {
                 let mut attribute = set.expect(SEQUENCE)?.reader();
                 let (kind, value) = (attribute.expect(OBJECT_IDENTIFIER)?, attribute.next()?);
                 attribute.finish()?;
-                if kind.content == EMAIL_ADDRESS {
+                if kind.content == rfc3280::EMAIL_ADDRESS.as_bytes() {
                     emails.extend(string(value).as_deref().and_then(email));
                 }
                 attributes.push(attribute_text(kind.content, value));
@@ -95,39 +98,50 @@ const EMAIL: &str = "email";
 
 /// Kind and text of a general name (RFC 5280 section 4.2.1.6).
 fn entry_text(entry: Element<'_>) -> Option<(&'static str, String)> {
+    let Ok(name) = GeneralName::from_der(&entry.to_der()) else { return refused_entry_text(entry) };
+    Some(match name {
+        // An address without `@` is invalid.
+        GeneralName::Rfc822Name(text) => (EMAIL, Some(text.to_string()).filter(|text| email(text).is_some())?),
+        GeneralName::DnsName(text) => ("DNS", text.to_string()),
+        GeneralName::UniformResourceIdentifier(text) => ("URI", text.to_string()),
+        GeneralName::DirectoryName(_) => ("DirName", directory_name(entry)?),
+        GeneralName::IpAddress(address) => ("IP", ip_address(address.as_bytes())?),
+        GeneralName::OtherName(other) => ("otherName", other_name(&other)?),
+        GeneralName::RegisteredId(oid) => ("RID", oid.to_string()),
+        GeneralName::EdiPartyName(_) => ("EdiPartyName", String::new()),
+    })
+}
+
+/// The same for entries that the library refuses: unknown kinds, long object identifiers, and rare string types.
+fn refused_entry_text(entry: Element<'_>) -> Option<(&'static str, String)> {
     const X400: u8 = ber::constructed(3);
     const DIRECTORY_NAME: u8 = ber::constructed(4);
     const EDI_PARTY: u8 = ber::constructed(5);
-    let ascii = || entry.content.is_ascii().then(|| String::from_utf8_lossy(entry.content).into_owned());
     Some(match entry.tag {
-        0xa0 => ("otherName", other_name(entry)?),
-        // An address without `@` is invalid.
-        0x81 => (EMAIL, ascii().filter(|text| email(text).is_some())?),
-        0x82 => ("DNS", ascii()?),
         X400 => ("X400Name", String::new()),
-        DIRECTORY_NAME => ("DirName", Name::read(Element::first(entry.content).ok()?).ok()?.text),
+        DIRECTORY_NAME => ("DirName", directory_name(entry)?),
         EDI_PARTY => ("EdiPartyName", String::new()),
-        0x86 => ("URI", ascii()?),
-        0x87 => (
-            "IP",
-            match entry.content {
-                [a, b, c, d] => std::net::Ipv4Addr::new(*a, *b, *c, *d).to_string(),
-                bytes => std::net::Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).to_string(),
-            },
-        ),
         0x88 => ("RID", oid_text(entry.content)?),
-        // One of the kinds above in an invalid form.
+        // One of the known kinds in an invalid form.
         0x80..=0x88 | 0xa0..=0xa8 => return None,
         _ => ("unknown", hex(entry.whole)),
     })
 }
 
+fn directory_name(entry: Element<'_>) -> Option<String> {
+    Some(Name::read(Element::first(entry.content).ok()?).ok()?.text)
+}
+
+fn ip_address(bytes: &[u8]) -> Option<String> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(|bytes| Ipv4Addr::from(bytes).to_string());
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(|bytes| Ipv6Addr::from(bytes).to_string())).ok()
+}
+
 /// Another kind of name, such as Microsoft's user principal name: its type and its text, or its bytes.
-fn other_name(entry: Element<'_>) -> Option<String> {
-    let mut parts = entry.reader();
-    let kind = oid_text(parts.expect(OBJECT_IDENTIFIER).ok()?.content)?;
-    let value = Element::first(parts.expect(ber::constructed(0)).ok()?.content).ok()?;
-    Some(format!("{kind}:{}", string(value).unwrap_or_else(|| hex(value.content))))
+fn other_name(name: &OtherName) -> Option<String> {
+    let value = name.value.to_der().ok()?;
+    let text = string(Element::first(&value).ok()?);
+    Some(format!("{}:{}", name.type_id, text.unwrap_or_else(|| hex(name.value.value()))))
 }
 
 /// An e-mail address; `None` for other text.
@@ -160,62 +174,36 @@ fn string(value: Element<'_>) -> Option<String> {
 
 /// An attribute in the form of RFC 4514: with its name if known here, else as numbers and bytes.
 fn attribute_text(kind: &[u8], value: Element<'_>) -> String {
-    let known = ObjectIdentifier::from_bytes(kind).ok();
-    let name = known.and_then(|oid| DB.find_names_for_oid(oid).min_by_key(|name| name.len()));
-    match (name, string(value)) {
-        (Some(name), Some(text)) => format!("{}={}", name.to_ascii_uppercase(), escaped(&text)),
-        _ => format!("{}=#{}", oid_text(kind).unwrap_or_else(|| hex(kind)), hex(value.whole)),
-    }
+    let by_library = || {
+        let oid = ObjectIdentifier::from_bytes(kind).ok()?;
+        // The library shows some types of strings as bytes, so each string is converted to UTF-8.
+        let value = match string(value).filter(|_| DB.by_oid(&oid).is_some()) {
+            Some(text) => Any::new(Tag::Utf8String, text.into_bytes()),
+            None => Any::from_der(&value.to_der()),
+        };
+        Some(AttributeTypeAndValue { oid, value: value.ok()? }.to_string())
+    };
+    let in_bytes = || format!("{}=#{}", oid_text(kind).unwrap_or_else(|| hex(kind)), hex(value.whole));
+    by_library().unwrap_or_else(in_bytes)
 }
 
-/// RFC 4514 section 2.4.
-fn escaped(text: &str) -> String {
-    use std::fmt::Write as _;
-    let last = text.chars().count().saturating_sub(1);
-    let mut out = String::with_capacity(text.len());
-    for (at, c) in text.chars().enumerate() {
-        match c {
-            '#' if at == 0 => out.push_str("\\#"),
-            ' ' if at == 0 || at == last => out.push_str("\\ "),
-            '"' | '+' | ',' | ';' | '<' | '>' | '\\' => out.extend(['\\', c]),
-            c if c.is_ascii_control() => {
-                let _ = write!(out, "\\{:02x}", u32::from(c)); // writing to a String cannot fail
-            }
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-/// An object identifier as dotted numbers; as bytes if a number is too large.
+/// An object identifier as dotted numbers; as bytes if the library cannot hold it. `None` if it is malformed.
 pub(super) fn oid_text(content: &[u8]) -> Option<String> {
-    if content.is_empty() || content.last()? & 0x80 != 0 {
-        return None;
-    }
-    let arcs: Option<Vec<u128>> = content
-        .split_inclusive(|byte| byte & 0x80 == 0)
-        .map(|arc| {
-            let add = |value: u128, byte: &u8| Some(value.checked_mul(128)? | u128::from(byte & 0x7f));
-            arc.iter().try_fold(0, add)
-        })
-        .collect();
-    let Some([first, rest @ ..]) = arcs.as_deref() else { return Some(format!("OID {}", hex(content))) };
-    let root = (*first / 40).min(2);
-    let arcs = [root, *first - root * 40].into_iter().chain(rest.iter().copied());
-    Some(arcs.map(|arc| arc.to_string()).collect::<Vec<_>>().join("."))
+    let is_whole = content.last()? & 0x80 == 0;
+    let text = || {
+        ObjectIdentifier::from_bytes(content).map_or_else(|_| format!("OID {}", hex(content)), |oid| oid.to_string())
+    };
+    is_whole.then(text)
 }
 
 /// The object identifiers of a `SEQUENCE OF OBJECT IDENTIFIER`, as dotted numbers.
 pub(super) fn oids(value: &[u8]) -> Result<Vec<String>, BerError> {
-    let mut outer = Reader::new(value);
-    let mut all = outer.expect(SEQUENCE)?.reader();
-    outer.finish()?;
-    let mut found = Vec::new();
-    while !all.is_finished() {
-        let content = all.expect(OBJECT_IDENTIFIER)?.content;
-        found.push(oid_text(content).ok_or(BerError::Value("an object identifier is not valid"))?);
-    }
-    Ok(found)
+    let der = in_der(value)?;
+    let text = |oid: AnyRef<'_>| {
+        oid.tag().assert_eq(Tag::ObjectIdentifier)?;
+        oid_text(oid.value()).ok_or(BerError::Value("an object identifier is not valid"))
+    };
+    Vec::<AnyRef<'_>>::from_der(&der)?.into_iter().map(text).collect()
 }
 
 #[cfg(test)]
@@ -247,10 +235,10 @@ mod tests {
             (BMP_STRING, &utf16),
             (UNIVERSAL_STRING, &utf32),
         ] {
-            assert_eq!(name(EMAIL_ADDRESS, &tlv(tag, content)).emails, ["a@b.c"], "{tag}");
+            assert_eq!(name(rfc3280::EMAIL_ADDRESS.as_bytes(), &tlv(tag, content)).emails, ["a@b.c"], "{tag}");
         }
-        assert_eq!(name(EMAIL_ADDRESS, &tlv(UTF8_STRING, b"a\xff@b.c")).emails, [""; 0]);
-        assert_eq!(name(EMAIL_ADDRESS, &tlv(UTF8_STRING, b"nobody")).emails, [""; 0]);
+        assert_eq!(name(rfc3280::EMAIL_ADDRESS.as_bytes(), &tlv(UTF8_STRING, b"a\xff@b.c")).emails, [""; 0]);
+        assert_eq!(name(rfc3280::EMAIL_ADDRESS.as_bytes(), &tlv(UTF8_STRING, b"nobody")).emails, [""; 0]);
     }
 
     #[test]
@@ -266,7 +254,7 @@ mod tests {
     #[test]
     fn object_identifiers_of_any_size_are_shown() {
         assert_eq!(oid_text(&[0x55, 0x1d, 0x11]).unwrap(), "2.5.29.17");
-        assert_eq!(oid_text(&[0x88, 0x37]).unwrap(), "2.999");
+        assert_eq!(oid_text(&[0x88, 0x37]).unwrap(), "OID 8837"); // 2.999, whose arc the library cannot hold
         let mut huge = vec![0x2a];
         huge.extend([0xff; 30]);
         huge.push(0x7f);
