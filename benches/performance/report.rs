@@ -1,7 +1,6 @@
-//! The results: a table, a plot, and whether the targets are met.
+//! The results: a table, and whether the targets are met.
 
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
-use plotters::prelude::*;
 
 /// The limit for a median.
 #[derive(Clone, Copy)]
@@ -65,40 +64,6 @@ impl Report {
             table.column_mut(column).unwrap().set_cell_alignment(CellAlignment::Right);
         }
         println!("{table}");
-    }
-
-    /// Writes docs/performance.svg: the ratios to the reference program, with minimum and maximum.
-    pub(crate) fn draw(&self) {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.svg");
-        let rows: Vec<&Row> = self.rows.iter().filter(|row| row.name.contains("bare")).collect();
-        let most = rows.iter().flat_map(|row| &row.values).fold(1.0_f64, |most, value| most.max(*value)) * 1.05;
-        let count = i32::try_from(rows.len()).unwrap();
-        let area = SVGBackend::new(path, (900, u32::try_from(90 + 26 * count).unwrap())).into_drawing_area();
-        area.fill(&WHITE).unwrap();
-        let mut chart = ChartBuilder::on(&area)
-            .caption("Ratios to a bare signer: median, least, most", ("sans-serif", 16))
-            .margin(10)
-            .x_label_area_size(30)
-            .y_label_area_size(430)
-            .build_cartesian_2d(0.0..most, 0..count)
-            .unwrap();
-        let name = |at: &i32| {
-            usize::try_from(*at).ok().and_then(|at| rows.get(at)).map_or(String::new(), |row| row.name.clone())
-        };
-        chart.configure_mesh().disable_y_mesh().y_labels(rows.len()).y_label_formatter(&name).draw().unwrap();
-        let line = PathElement::new([(1.0, 0), (1.0, count)], BLACK);
-        chart.draw_series([line]).unwrap();
-        for (at, row) in (0..count).zip(&rows) {
-            let colour = if row.target.is_met(row.median()) { &BLUE } else { &RED };
-            chart
-                .draw_series([PathElement::new(
-                    [(row.values[0], at), (row.values[row.values.len() - 1], at)],
-                    colour.stroke_width(2),
-                )])
-                .unwrap();
-            chart.draw_series([Circle::new((row.median(), at), 4, colour.filled())]).unwrap();
-        }
-        area.present().unwrap();
     }
 }
 
