@@ -8,7 +8,7 @@ use super::{CertificateError, fields, unpadded};
 mod binary;
 mod error;
 
-pub use error::{FormatError, quoted};
+pub use error::{FormatError, Packing, quoted};
 
 use binary::pkcs7;
 
@@ -71,7 +71,7 @@ pub const HOLDS_A_PRIVATE_KEY: &str = "holds a private key; do not give this fil
 /// The name of the format, if the file contains no readable certificate.
 pub fn read(bytes: &[u8]) -> Result<CertificateFile, FormatError> {
     let (text, mut oddities) = decoded(bytes);
-    let has_private_key = text.contains("PRIVATE KEY-----") || text.contains("PRIVATE KEY ----");
+    let has_private_key = mentions_private_key(&text);
     if let Some(what) = binary::by_first_bytes(bytes).or_else(|| by_first_words(&text)) {
         return Err(what);
     }
@@ -93,6 +93,17 @@ pub fn read(bytes: &[u8]) -> Result<CertificateFile, FormatError> {
     }
     file.has_private_key |= has_private_key;
     Ok(file)
+}
+
+/// Whether a text contains the mark of a private key: PEM, SSH and PGP with any dashes, PuTTY, JWK (RFC 7517), or
+/// XML of .NET. A damaged key counts, too.
+fn mentions_private_key(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    let is_begin_line = |line: &str| line.split_once("begin ").is_some_and(|(_, label)| label.contains("private key"));
+    text.split(['\n', '\r']).any(is_begin_line)
+        || text.contains("putty-user-key-file")
+        || (text.contains("\"kty\"") && text.contains("\"d\""))
+        || (text.contains("<rsakeyvalue") && text.contains("<d>"))
 }
 
 /// The text of the bytes, and the peculiarities of its encoding.
@@ -193,7 +204,13 @@ fn without_pem(bytes: &[u8], text: &str, has_private_key: bool) -> Result<Certif
             Err(other) => return Err(other),
         }
     }
+    let has_begin_line = || {
+        let text = text.to_ascii_lowercase();
+        text.split_once("begin ")
+            .is_some_and(|(_, label)| label.lines().next().unwrap_or_default().contains("certificate"))
+    };
     match binary::read(bytes) {
+        Err(FormatError::Unknown) if has_begin_line() => Err(FormatError::BeginLine),
         Err(_) if has_private_key => Err(FormatError::PrivateKey),
         read => read,
     }
@@ -309,7 +326,8 @@ mod tests {
             (b"-----BEGIN X509 CRL-----\nAAEC\n-----END X509 CRL-----\n", FormatError::RevocationList),
             (b"-----BEGIN PUBLIC KEY-----\nAAEC\n-----END PUBLIC KEY-----\n", FormatError::PublicKey),
             (b"ssh-rsa AAAAB3NzaC1yc2E", FormatError::PublicKey),
-            (b"PK\x03\x04...", FormatError::Zip),
+            (b"PK\x03\x04...", FormatError::Packed(Packing::Zip)),
+            (b"\x1f\x8b\x08\0", FormatError::Packed(Packing::Gzip)),
             (b"\n<!DOCTYPE html><html>", FormatError::Html),
             (b"hello", FormatError::Unknown),
             (broken.as_bytes(), FormatError::Block { label: "CERTIFICATE".into(), reason: BlockError::Base64 }),

@@ -70,6 +70,20 @@ fn forms(stand: &Stand) -> Vec<(&'static str, Vec<u8>, &'static str)> {
             pem.replace('\n', "\\n").into_bytes(),
             "PEM; other text stands around it, which Anaplan does not take; its lines are not as PEM has them",
         ),
+        (
+            "yaml",
+            format!(
+                "kind: Secret\ntls.crt: |\n{}",
+                pem.replace('\n', "\n    ").replacen("-----BEGIN", "    -----BEGIN", 1)
+            )
+            .into_bytes(),
+            "PEM; other text stands around it, which Anaplan does not take; its lines are not as PEM has them",
+        ),
+        (
+            "json-of-two",
+            format!("{{\"chain\": \"{}\"}}\n", format!("{ca}{pem}").replace('\n', "\\n")).into_bytes(),
+            "PEM; other text stands around it, which Anaplan does not take; its lines are not as PEM has them",
+        ),
         ("secret", STANDARD.encode(&pem).into_bytes(), "PEM; encoded in base64 once more"),
         ("chain", format!("{pem}{ca}").into_bytes(), "PEM"),
         ("chain-ca-first", format!("{ca}{pem}").into_bytes(), "PEM"),
@@ -141,7 +155,7 @@ fn every_form_can_be_the_certificate_file_and_the_file_of_roots() {
         let roots = ["custody", "--pin-source", &source, "--roots", &file];
         let run = stand.run(&[&roots[..], &options].concat());
         match name {
-            "chain" | "chain-ca-first" => assert_eq!(run.code, 0, "{name}: {run:?}"),
+            "chain" | "chain-ca-first" | "json-of-two" => assert_eq!(run.code, 0, "{name}: {run:?}"),
             _ if name.starts_with("p7b") && name != "p7b-ber" => assert_eq!(run.code, 0, "{name}: {run:?}"),
             _ => assert!(run.failed(2).contains("none of the certificates is self-issued"), "{name}"),
         }
@@ -191,6 +205,19 @@ fn a_file_with_a_private_key_is_always_reported() {
         &["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout", "k", "-out", "c"],
     );
     stand.tool("openssl", &p12);
+    for (name, key) in [
+        ("pgp", "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nAAAA\n-----END PGP PRIVATE KEY BLOCK-----\n"),
+        ("putty", "PuTTY-User-Key-File-3: ssh-rsa\nPrivate-Lines: 1\nAAAA\n"),
+        ("jwk", "{\"kty\":\"RSA\",\"n\":\"AAAA\",\"d\":\"AAAA\"}\n"),
+        ("xml", "<RSAKeyValue><Modulus>AAAA</Modulus><D>AAAA</D></RSAKeyValue>\n"),
+    ] {
+        stand.write("both.pem", format!("{certificate}{key}"));
+        let run = doctor(&stand, "both.pem");
+        assert_eq!((run.code, lines(&run, "private key").len()), (8, 1), "{name}: {run:?}");
+    }
+    let read = |name: &str| std::fs::read(stand.file(name)).unwrap();
+    stand.write("both.der", [read("cert.der"), read("pkcs8.der")].concat());
+    assert_eq!(lines(&doctor(&stand, "both.der"), "private key")[0].1, WORDS);
     stand.write("a.jks", [0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, 2]);
     for name in ["both.p12", "a.jks", "pkcs8.der"] {
         let run = doctor(&stand, name);
@@ -229,6 +256,12 @@ fn a_file_without_a_certificate_is_named_with_a_next_step() {
     stand.write("empty", "");
     stand.write("a.zip", "PK\x03\x04");
     stand.write("words", "hello");
+    stand.write("small.pem", pem.replace("BEGIN CERTIFICATE", "begin certificate").replace("END CERT", "end cert"));
+    stand.write("em.pem", pem.replace("-----", "\u{2014}\u{2014}-"));
+    stand.write("four.pem", pem.replace("-----", "----"));
+    stand.tool("tar", &["-cf", "a.tar", "cert.pem"]);
+    stand.write("a.gz", "\u{1f}");
+    stand.tool("sh", &["-c", "gzip -c cert.pem > a.gz"]);
     for (name, words) in [
         ("req.pem", "a certificate signing request and no certificate"),
         ("req.der", "a certificate signing request and no certificate"),
@@ -246,12 +279,29 @@ fn a_file_without_a_certificate_is_named_with_a_next_step() {
         ("page.html", "a web page (HTML)"),
         ("empty", "an empty file"),
         ("a.zip", "a ZIP archive"),
+        ("a.tar", "a tar archive"),
+        ("a.gz", "a file compressed with gzip"),
+        ("small.pem", "a PEM file whose BEGIN line is damaged"),
+        ("em.pem", "a PEM file whose BEGIN line is damaged"),
+        ("four.pem", "a PEM file whose BEGIN line is damaged"),
         ("words", "not a certificate in a form that is known here"),
     ] {
         let run = doctor(&stand, name);
         let [(verdict, found, remedy)] = &lines(&run, "file")[..] else { panic!("{name}: {run:?}") };
         assert!(verdict == "failed" && found.starts_with(words) && !remedy.is_empty(), "{name}: {run:?}");
         assert_eq!(run.code, 8, "{name}");
+        assert!(!remedy.contains("in PEM form") || name == "words", "{name}: {remedy}");
+        let command = remedy.split('`').nth(usize::from(remedy.contains('`'))).unwrap_or_default();
+        if remedy.contains("leaf.pem") || name.starts_with("a.") && name != "a.zip" {
+            let _ = std::fs::remove_file(stand.file("leaf.pem"));
+            tool(
+                Command::new("sh")
+                    .args(["-ec", &command.replace(stand.path().to_str().unwrap(), ".")])
+                    .current_dir(stand.path()),
+            );
+            let made = ["leaf.pem", "unpacked", "cert.pem"].into_iter().find(|made| stand.path().join(made).exists());
+            assert_eq!(stand.read(made.unwrap()), pem, "{name}: {command}");
+        }
         let options = ["--certificate-file", &stand.file(name), "--policy-certificate-source", "token-or-file"];
         assert!(stand.sign(&options).failed(2).contains(words), "{name}");
         let source = stand.pin_source();

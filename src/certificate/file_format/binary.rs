@@ -2,6 +2,7 @@
 //!
 //! PURE.
 
+use super::error::Packing;
 use super::{CertificateFile, Form, FormatError, in_words};
 use crate::certificate::ber::{
     self, Element, GENERALIZED_TIME, INTEGER, OBJECT_IDENTIFIER, Reader, SEQUENCE, SET, UTC_TIME,
@@ -17,10 +18,18 @@ pub(super) fn read(bytes: &[u8]) -> Result<CertificateFile, FormatError> {
     match unpadded(bytes) {
         Ok(certificate) => return one(Form::Der, vec![certificate.to_vec()]),
         Err(CertificateError::NotX509(_)) => {}
-        // A private key may follow as PEM, which is reported separately.
-        Err(CertificateError::Trailing(_)) if String::from_utf8_lossy(bytes).contains("PRIVATE KEY-----") => {
+        // A private key may follow, which is reported separately.
+        Err(error @ CertificateError::Trailing(_)) => {
             let certificate = fields::whole(bytes).map_err(in_words)?.whole;
-            return one(Form::Der, vec![certificate.to_vec()]);
+            let rest = &bytes[certificate.len()..];
+            let has_private_key = super::mentions_private_key(&String::from_utf8_lossy(rest))
+                || other_binary(rest) == Some(FormatError::PrivateKey);
+            let file = CertificateFile { form: Form::Der, has_private_key, ..CertificateFile::default() };
+            return if has_private_key {
+                Ok(CertificateFile { certificates: vec![certificate.to_vec()], ..file })
+            } else {
+                Err(in_words(error))
+            };
         }
         Err(error) => return Err(in_words(error)),
     }
@@ -37,7 +46,12 @@ pub(super) fn by_first_bytes(bytes: &[u8]) -> Option<FormatError> {
     match bytes {
         [0xfe, 0xed, 0xfe, 0xed, ..] => Some(FormatError::JavaKeystore("JKS")),
         [0xce, 0xce, 0xce, 0xce, ..] => Some(FormatError::JavaKeystore("JCEKS")),
-        [b'P', b'K', 3, 4, ..] => Some(FormatError::Zip),
+        [b'P', b'K', 3, 4, ..] => Some(FormatError::Packed(Packing::Zip)),
+        [0x1f, 0x8b, ..] => Some(FormatError::Packed(Packing::Gzip)),
+        [b'B', b'Z', b'h', ..] => Some(FormatError::Packed(Packing::Bzip2)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(FormatError::Packed(Packing::Xz)),
+        // The magic of POSIX's ustar stands behind the first file's name and numbers.
+        bytes if bytes.get(257..262) == Some(b"ustar") => Some(FormatError::Packed(Packing::Tar)),
         _ => None,
     }
 }

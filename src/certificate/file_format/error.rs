@@ -31,12 +31,15 @@ pub enum FormatError {
     /// A PGP file.
     #[error("a PGP file; a certificate of X.509 is needed")]
     Pgp,
-    /// A ZIP archive.
-    #[error("a ZIP archive")]
-    Zip,
+    /// An archive or a compressed file.
+    #[error("{}", .0.name())]
+    Packed(Packing),
     /// A web page, often an error message.
     #[error("a web page (HTML)")]
     Html,
+    /// PEM with a first line in small letters or with other dashes, as word processors write it.
+    #[error("a PEM file whose BEGIN line is damaged; it must be -----BEGIN CERTIFICATE-----")]
+    BeginLine,
     /// A PEM block that cannot be read.
     #[error("a PEM file whose block {label} cannot be read: {reason}")]
     Block {
@@ -57,6 +60,43 @@ pub enum FormatError {
     /// An unknown format.
     #[error("not a certificate in a form that is known here")]
     Unknown,
+}
+
+/// How a file is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// ZIP.
+    Zip,
+    /// tar.
+    Tar,
+    /// gzip.
+    Gzip,
+    /// bzip2.
+    Bzip2,
+    /// xz.
+    Xz,
+}
+
+impl Packing {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Zip => "a ZIP archive",
+            Self::Tar => "a tar archive",
+            Self::Gzip => "a file compressed with gzip",
+            Self::Bzip2 => "a file compressed with bzip2",
+            Self::Xz => "a file compressed with xz",
+        }
+    }
+
+    fn command(self, path: &str) -> String {
+        match self {
+            Self::Zip => format!("unzip {path}"),
+            Self::Tar => format!("tar -xvf {path}"),
+            Self::Gzip => format!("gzip -dc < {path} > unpacked"),
+            Self::Bzip2 => format!("bzip2 -dc < {path} > unpacked"),
+            Self::Xz => format!("xz -dc < {path} > unpacked"),
+        }
+    }
 }
 
 impl FormatError {
@@ -85,7 +125,11 @@ impl FormatError {
                 "the certificate is another file; the CA sent it".into()
             }
             Self::Pgp | Self::Unknown => "get the certificate from the CA as X.509, in PEM form".into(),
-            Self::Zip => format!("`unzip {path}`, and choose the certificate among the files"),
+            Self::Packed(packing) => format!("`{}`, and check the certificate that was in it", packing.command(&path)),
+            Self::BeginLine => format!(
+                "sed 's/^.*[Bb][Ee][Gg][Ii][Nn] .*/-----BEGIN CERTIFICATE-----/; s/^.*[Ee][Nn][Dd] .*/-----END CERTIFICATE-----/' \
+                 {path} | openssl x509 -out leaf.pem"
+            ),
             Self::Html => "get the file again; this is the page around it, or an error".into(),
             Self::Block { .. } => {
                 "copy the whole block again, from -----BEGIN to -----END, or get the file again".into()

@@ -95,9 +95,16 @@ fn conversion(file: &CertificateFile, leaf_number: usize, path: &str) -> String 
     }
     // All base64 forms have the same text between the PEM lines.
     let binary = || format!("{read} | sed 's/-----[A-Z0-9 #]*-----//g; s/\\\\[nr]//g' | base64 -di");
+    // The block of one certificate among other text, wherever its lines break.
+    let block = || {
+        format!(
+            "{read} | sed 's/\\\\[nr]//g' | tr -s '\\r\\n\\t' ' ' | grep -oE 'BEGIN [A-Z0-9 ]*CERTIFICATE-----[^-]*' | \
+             sed -n '{leaf_number}s/^.*-//p' | base64 -di"
+        )
+    };
     let has_no_lines = odd(|oddity| *oddity == Oddity::NoLines).is_some();
     let certificates = match file.form {
-        Form::Pem if has_no_lines => format!("{} | openssl x509 -inform DER", binary()),
+        Form::Pem if has_no_lines => return format!("{} | openssl x509 -inform DER -out leaf.pem", block()),
         Form::Base64 => format!("{} | openssl x509 -inform DER", binary()),
         Form::Der => return format!("openssl x509 -inform DER -in {path} -out leaf.pem"),
         Form::Pkcs7Pem | Form::Pkcs7Base64 => format!("{} | openssl pkcs7 -inform DER -print_certs", binary()),
