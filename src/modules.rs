@@ -2,7 +2,7 @@
 //! loaded.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -100,6 +100,9 @@ pub enum ModuleError {
     /// The file does not exist.
     #[error("cannot open the module {}", .0.display())]
     File(PathBuf, #[source] std::io::Error),
+    /// A directory, a pipe or a device.
+    #[error("cannot load the module {}: it is {}, not a shared library", .0.display(), .1)]
+    NotAFile(PathBuf, &'static str),
     /// No module of the table is installed.
     #[error("no PKCS#11 module is installed in the usual places")]
     None,
@@ -113,13 +116,18 @@ impl Explain for ModuleError {
     fn hints(&self) -> Vec<String> {
         let names = TABLE.each_ref().map(|known| known.name).join(", ");
         match self {
-            Self::Unknown(_) => vec![format!("give the module's absolute path, or one of: {names}")],
+            Self::Unknown(given) => {
+                let list = format!("give the module's absolute path, or one of: {names}");
+                nearest(given).map(|name| format!("did you mean {name}?")).into_iter().chain([list]).collect()
+            }
             Self::NotInstalled(name) => {
                 let package = TABLE.iter().find(|known| known.name == *name).and_then(|known| known.package);
                 let install = package.map(|package| format!("apt-get install {package}"));
                 vec![install.unwrap_or_else(|| "install it, or give its path with --module".into())]
             }
-            Self::File(..) => vec!["check the path; `cba-agent list` without --module shows what is found".into()],
+            Self::File(..) | Self::NotAFile(..) => {
+                vec!["check the path; `cba-agent list` without --module shows what is found".into()]
+            }
             Self::None => vec![
                 "install the module of your token (softhsm2, opensc-pkcs11, ykcs11, ...) or give its path with --module"
                     .into(),
@@ -141,11 +149,31 @@ pub fn names() -> Vec<&'static str> {
 pub fn resolve(module: &str) -> Result<PathBuf, ModuleError> {
     let path = Path::new(module);
     if path.is_absolute() {
-        return fs::canonicalize(path).map_err(|error| ModuleError::File(path.to_owned(), error));
+        let failed = |error| ModuleError::File(path.to_owned(), error);
+        let found = fs::canonicalize(path).map_err(failed)?;
+        // To open a named pipe would wait for its writer.
+        let kind = fs::metadata(&found).map_err(failed)?.file_type();
+        return match kind {
+            kind if kind.is_file() => Ok(found),
+            kind if kind.is_dir() => Err(ModuleError::NotAFile(found, "a directory")),
+            kind if kind.is_fifo() => Err(ModuleError::NotAFile(found, "a named pipe")),
+            kind if kind.is_socket() => Err(ModuleError::NotAFile(found, "a socket")),
+            _ => Err(ModuleError::NotAFile(found, "a device")),
+        };
     }
     let known = TABLE.iter().find(|known| known.name == module);
     let known = known.ok_or_else(|| ModuleError::Unknown(crate::text::printable(module)))?;
     installed(known).ok_or(ModuleError::NotInstalled(known.name))
+}
+
+/// The name of the table that a user most likely meant by a word: `SoftHSM2`, `softhsm`, or `libsofthsm2.so`.
+fn nearest(given: &str) -> Option<&'static str> {
+    let given = given.trim_matches(['"', '\'', ' ']).to_ascii_lowercase();
+    let by_file = TABLE
+        .iter()
+        .find(|known| known.paths.iter().any(|path| path.rsplit('/').next().is_some_and(|file| file == given)));
+    let distance = |known: &&Known| strsim::damerau_levenshtein(known.name, &given);
+    by_file.or_else(|| TABLE.iter().filter(|known| distance(known) <= 2).min_by_key(distance)).map(|known| known.name)
 }
 
 /// Every installed module of the table that is tried without configuration, each once.

@@ -51,7 +51,8 @@ pub fn usage_error(error: &clap::Error) -> Error {
 /// The name of the option, if it belongs to a configuration key.
 fn flag_of_a_command(argument: &str) -> Option<&'static str> {
     let name = argument.split(['=', ' ']).next()?.strip_prefix("--")?;
-    KEYS.iter().map(|key| key.flag).find(|flag| *flag == name)
+    let of_keys = KEYS.iter().map(|key| key.flag).find(|flag| *flag == name);
+    of_keys.or_else(|| ["format", "job", "module-debug"].into_iter().find(|flag| *flag == name))
 }
 
 /// The name of an option, if the text can be one: an unknown option could be a misplaced PIN.

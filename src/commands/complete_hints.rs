@@ -21,14 +21,18 @@ pub(super) fn completed(mut error: Error, name: &str, matches: Option<&ArgMatche
 pub(super) fn in_hint(hint: &str, name: &str, matches: Option<&ArgMatches>) -> String {
     let named = if name.is_empty() { hint.to_owned() } else { hint.replace("help COMMAND", &format!("help {name}")) };
     let Some(matches) = matches else { return named };
+    // A hint about a module that cannot be used is to show the other ones.
+    let without_module = named.contains("without --module");
+    let is_in_environment = std::env::var_os("CBA_AGENT_MODULE").is_some_and(|value| !value.is_empty());
+    let before = if without_module && is_in_environment { "env -u CBA_AGENT_MODULE " } else { "" };
     in_commands(&named, |command| match command.strip_prefix("cba-agent ") {
-        Some(own) => format!("{command}{}", options(own, matches)),
+        Some(own) => format!("{before}{command}{}", options(own, matches, without_module)),
         None => command.to_owned(),
     })
 }
 
 /// The given options that this command also accepts.
-fn options(command: &str, matches: &ArgMatches) -> String {
+fn options(command: &str, matches: &ArgMatches, without_module: bool) -> String {
     let mut words = command.split(' ');
     let name = words.next().unwrap_or_default();
     let has = |flag: &str| command.split(' ').any(|word| word == format!("--{flag}"));
@@ -59,7 +63,7 @@ fn options(command: &str, matches: &ArgMatches) -> String {
             "list" => key.group != Group::Identity && (has("login") || key.group != Group::Pin),
             _ => true,
         };
-        if applies && (selects || !is_selector) && takes(name, key.path) {
+        if applies && !(without_module && key.path == "module") && (selects || !is_selector) && takes(name, key.path) {
             if let Some(values) = given(key.path) {
                 add(key.flag, values);
             }
@@ -93,6 +97,10 @@ mod tests {
             (
                 "`cba-agent list` shows all",
                 "`cba-agent list --config 'my file' --module softhsm2 --state-dir /s` shows all",
+            ),
+            (
+                "`cba-agent list` without --module shows the others",
+                "`cba-agent list --config 'my file' --state-dir /s` without --module shows the others",
             ),
             ("`cba-agent help COMMAND`", "`cba-agent help sign`"),
             (

@@ -54,6 +54,21 @@ pub(super) fn empty_stdin(kind: Kind) -> Error {
         .hint("in a pipe, the command in front of `|` printed nothing: look at its own error")
 }
 
+/// A request's bytes, which must be UTF-8 without a byte order mark. PowerShell writes UTF-16.
+///
+/// # Errors
+/// When another program wrote them in another encoding.
+pub(super) fn plain_text(bytes: Vec<u8>) -> Result<Vec<u8>> {
+    let what = match bytes.as_slice() {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "it is UTF-16 text",
+        [b'{', 0, ..] | [0, b'{', ..] => "it is UTF-16 text",
+        [0xef, 0xbb, 0xbf, ..] => "it begins with a byte order mark (EF BB BF)",
+        _ => return Ok(bytes),
+    };
+    let hint = "save the request as UTF-8 without a byte order mark; PowerShell's > and some editors write UTF-16";
+    Err(Error::new(Kind::Invalid, format!("invalid: cannot read the request: {what}")).hint(hint))
+}
+
 /// The name of stdin in errors.
 pub(super) const STDIN: &str = "standard input";
 

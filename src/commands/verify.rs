@@ -2,7 +2,7 @@
 
 use clap::ArgMatches;
 
-use super::input::{STDIN, empty_stdin, read, read_file, read_roots, stdin};
+use super::input::{STDIN, empty_stdin, plain_text, read, read_file, read_roots, stdin};
 use super::{print_report, usage};
 use crate::cba::received::Received;
 use crate::cba::verify::Freshness;
@@ -78,7 +78,7 @@ fn receive(header: Option<&str>, body: Option<&str>) -> Result<Received> {
             if bytes.trim_ascii().is_empty() {
                 return Err(empty_stdin(Kind::Invalid).context("invalid"));
             }
-            Received::from_json(&bytes)
+            Received::from_json(&plain_text(bytes)?)
         }
         (Some(header), Some(body)) => {
             let header = read_not_empty(header)?;

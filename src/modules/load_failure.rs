@@ -114,6 +114,9 @@ impl Explain for LoadFailure {
                      `ldconfig`"
                 )
             }
+            Self::BadLibrary(library, _) if library.contains('/') => {
+                format!("look at that file: `ls -lL {}`; reinstall its package", quoted(library))
+            }
             Self::BadLibrary(library, _) => {
                 format!("look which file that is: `ldconfig -p | grep -F {}`", quoted(library))
             }
@@ -144,6 +147,10 @@ fn by_file(path: &Path) -> Option<LoadFailure> {
         2 => return Some(LoadFailure::NotLibrary("a program")),
         _ if elf.is_program => return Some(LoadFailure::NotLibrary("a program")),
         _ => {}
+    }
+    // The first bytes of an ELF file, without the table of what is loaded.
+    if elf.length == 0 && length < HEAD as u64 {
+        return Some(LoadFailure::NotElf("a damaged ELF file"));
     }
     (elf.length > length).then_some(LoadFailure::Truncated { found: length, needed: elf.length })
 }

@@ -54,6 +54,8 @@ pub struct TokenStore {
     pub variable: &'static str,
     /// The configuration that the module reads; `None` if there is none.
     pub configuration: Option<PathBuf>,
+    /// The first existing configuration, if this user may not open it.
+    pub unreadable: Option<PathBuf>,
     /// The directories of the tokens.
     pub directories: Vec<PathBuf>,
 }
@@ -64,11 +66,13 @@ pub fn token_store(profile: &Profile) -> Option<TokenStore> {
     match profile.store {
         Store::SoftHsm => {
             let configuration = paths(&SOFTHSM_CONFIGURATION).into_iter().find(|path| path.exists());
-            Some(TokenStore { variable: "SOFTHSM2_CONF", configuration, directories: softhsm() })
+            let unreadable = unreadable(&SOFTHSM_CONFIGURATION);
+            Some(TokenStore { variable: "SOFTHSM2_CONF", configuration, unreadable, directories: softhsm() })
         }
         Store::Kryoptic => {
             let configuration = paths(&KRYOPTIC_CONFIGURATION).into_iter().find(|path| path.exists());
-            Some(TokenStore { variable: "KRYOPTIC_CONF", configuration, directories: kryoptic() })
+            let unreadable = unreadable(&KRYOPTIC_CONFIGURATION);
+            Some(TokenStore { variable: "KRYOPTIC_CONF", configuration, unreadable, directories: kryoptic() })
         }
         Store::Tpm => {
             let named = paths(&["$TPM2_PKCS11_STORE"]);
@@ -82,7 +86,7 @@ pub fn token_store(profile: &Profile) -> Option<TokenStore> {
             let existing: Vec<PathBuf> = usual.iter().filter(|path| path.exists()).cloned().collect();
             let first = [named, existing, usual].into_iter().find(|paths| !paths.is_empty());
             let directories = first.unwrap_or_default();
-            Some(TokenStore { variable: "TPM2_PKCS11_STORE", configuration: None, directories })
+            Some(TokenStore { variable: "TPM2_PKCS11_STORE", configuration: None, unreadable: None, directories })
         }
         Store::Fixed => None,
     }
@@ -130,6 +134,16 @@ fn path(place: &str) -> Option<PathBuf> {
 /// The first existing configuration file among the usual ones.
 fn configuration(places: &[&str]) -> Option<String> {
     paths(places).into_iter().find_map(|path| read(&path).ok())
+}
+
+/// The first existing configuration, if this user may not open it.
+fn unreadable(places: &[&str]) -> Option<PathBuf> {
+    let opened = |path: PathBuf| match File::open(&path) {
+        Ok(_) => Some(None),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(Some(path)),
+        Err(_) => None,
+    };
+    paths(places).into_iter().find_map(opened).flatten()
 }
 
 /// A variable may name anything, also a device.

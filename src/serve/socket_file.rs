@@ -82,6 +82,10 @@ impl std::fmt::Display for SubordinateGroup {
     }
 }
 
+/// The remedy for a socket of the group root.
+const GROUP_FOR_CLIENTS: &str =
+    "set socket_group in [serve] of the agent to a group for its clients, and put this user into it";
+
 /// The obstacle between this process and a socket.
 #[derive(Clone, Debug)]
 pub struct Obstacle {
@@ -114,7 +118,10 @@ pub fn own_obstacle(socket: &Path) -> Option<Obstacle> {
         let name = CString::new(own.name.clone()).unwrap_or_default();
         getgrouplist(&name, own.gid).unwrap_or_default().contains(&door)
     });
-    let remedy = if is_listed {
+    // Root's group opens far more than a socket.
+    let remedy = if door.as_raw() == 0 {
+        GROUP_FOR_CLIENTS.into()
+    } else if is_listed {
         format!(
             "this user was added to {group} after this session began: log in again, or restart the service that runs this"
         )
@@ -162,8 +169,12 @@ fn in_the_way(user: &User, door: Option<&Group>, socket: &Path) -> Option<Locked
     let groups: Vec<u32> = getgrouplist(&name, user.gid).unwrap_or_default().iter().map(|gid| gid.as_raw()).collect();
     let locked = |why: String, remedy: String| Some(LockedOut { user: user.name.clone(), why, remedy });
     if let Some(door) = door.filter(|door| !groups.contains(&door.gid.as_raw())) {
+        let why = format!("not in the socket's group {}", door.name);
+        if door.gid.as_raw() == 0 {
+            return locked(why, GROUP_FOR_CLIENTS.into());
+        }
         return locked(
-            format!("not in the socket's group {}", door.name),
+            why,
             format!(
                 "as root: `usermod -aG {} {}`; then log in again, or restart what runs as {}",
                 quoted(&door.name),

@@ -15,6 +15,7 @@ use crate::modules;
 use crate::sandbox_profile::Profile;
 use crate::sandbox_profile::paths::{TokenStore, token_store};
 use crate::selector::{self, SelectError};
+use crate::text::shell::quoted;
 
 /// Adds the obstacles between this user and the tokens, and the module's directory, to a selection error.
 pub(super) fn hint_at_it(error: SelectError, module: &Path) -> Error {
@@ -62,7 +63,8 @@ fn obstacles(store: &TokenStore) -> Vec<String> {
         let error = fs::File::open(&path).err()?;
         Some(format!("{} names {}, which cannot be read: {error}", store.variable, path.display()))
     });
-    match unreadable {
+    let closed = || store.unreadable.as_deref().and_then(obstacle);
+    match unreadable.or_else(closed) {
         Some(unreadable) => vec![unreadable],
         None => store.directories.iter().filter_map(|directory| obstacle(directory)).collect(),
     }
@@ -88,24 +90,27 @@ fn place(store: &TokenStore) -> String {
 fn obstacle(directory: &Path) -> Option<String> {
     let user = rustix::process::geteuid();
     let shown = directory.display();
-    if let Some(part) = directory.ancestors().find(|part| !may_read(part, Access::EXEC_OK) && part.exists()) {
-        let owner = fs::metadata(part).map(|metadata| owner(&metadata)).unwrap_or_default();
+    if let Some(part) = directory.ancestors().find(|part| part.is_dir() && !may_read(part, Access::EXEC_OK)) {
+        let metadata = fs::metadata(part).ok()?;
         return Some(format!(
-            "{} belongs to {owner}, and user {} cannot enter it",
+            "{} belongs to {}, and user {} cannot enter it{}",
             part.display(),
-            name_of(user.as_raw())
+            owner(&metadata),
+            name_of(user.as_raw()),
+            way_in(&metadata)
         ));
     }
     let Ok(metadata) = fs::metadata(directory) else { return Some(format!("{shown} does not exist")) };
-    if !metadata.is_dir() {
-        return Some(format!("{shown} is not a directory"));
-    }
     if !may_read(directory, Access::READ_OK) {
         return Some(format!(
-            "{shown} belongs to {}, and user {} cannot read it",
+            "{shown} belongs to {}, and user {} cannot read it{}",
             owner(&metadata),
-            name_of(user.as_raw())
+            name_of(user.as_raw()),
+            way_in(&metadata)
         ));
+    }
+    if !metadata.is_dir() {
+        return Some(format!("{shown} is not a directory"));
     }
     let tokens = fs::read_dir(directory).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
     let closed: Vec<_> =
@@ -116,6 +121,19 @@ fn obstacle(directory: &Path) -> Option<String> {
         "{count} of the tokens in {shown} belong to {owner}, and user {} cannot read them",
         name_of(user.as_raw())
     ))
+}
+
+/// The command that lets this user in by a group, as Debian's group softhsm; root's group opens far more.
+fn way_in(metadata: &Metadata) -> String {
+    const GROUP_MAY_READ: u32 = 0o040;
+    let group = Group::from_gid(Gid::from_raw(metadata.gid())).ok().flatten();
+    match group.filter(|group| group.gid.as_raw() != 0 && metadata.mode() & GROUP_MAY_READ != 0) {
+        Some(group) => {
+            let user = name_of(rustix::process::geteuid().as_raw());
+            format!("; as root: `usermod -aG {} {}`, then log in again", quoted(&group.name), quoted(&user))
+        }
+        None => String::new(),
+    }
 }
 
 fn may_read(path: &Path, how: Access) -> bool {

@@ -149,6 +149,8 @@ fn options_of_every_command_may_stand_before_the_command() {
     // An option of one command only, and an option that is allowed on both sides.
     let error = stand.run(&["--slot", "0", "sign"]).failed(2);
     assert!(error.contains("put the command first, as in `cba-agent sign --slot`"), "{error}");
+    let error = stand.run(&["--format", "json", "sign"]).failed(2);
+    assert!(error.contains("put the command first, as in `cba-agent sign --format`"), "{error}");
     assert!(stand.run(&["--config", &config, "sign", "--config", &config]).failed(2).contains("given twice"));
     assert!(stand.run(&["--config"]).failed(2).contains("--config needs a value"));
 }
@@ -193,6 +195,21 @@ fn an_impossible_socket_path_is_a_usage_error_and_a_missing_socket_is_not() {
     assert!(stand.run(&["sign", "--config", &config]).failed(2).contains("NUL"));
     for socket in ["/nonexistent/agent.sock", "agent.sock", &long[..107]] {
         stand.run(&["sign", "--socket", socket]).failed(9);
+    }
+}
+
+#[test]
+fn a_request_that_another_program_encoded_is_named() {
+    let stand = Stand::new();
+    let request = stand.sign(&[]).ok();
+    let wide: Vec<u8> = request.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (bytes, cause) in [
+        (format!("\u{feff}{request}").into_bytes(), "a byte order mark"),
+        ([&[0xff, 0xfe], &wide[..]].concat(), "UTF-16"),
+        (wide, "UTF-16"),
+    ] {
+        let error = stand.run_with_input(&["verify"], bytes).failed(8);
+        assert!(error.contains(cause) && error.contains("PowerShell"), "{error}");
     }
 }
 

@@ -129,19 +129,20 @@ fn a_user_outside_the_group_of_opencryptoki_sees_its_name() {
     let mut stand = Stand::new();
     named(&mut stand, "libopencryptoki.so", "C_Initialize=0x6");
     // The group of the openCryptoki package, in a name service for this command only.
-    let groups = format!("{}pkcs11:x:4242:\n", std::fs::read_to_string("/etc/group").unwrap());
-    let groups = stand.write("group", groups);
-    let in_the_group = |arguments: &[&str]| {
+    let run = |before: &str, arguments: &[&str]| {
         let own = stand.command(arguments);
         let mut command = Command::new("unshare");
         let script = format!(
-            "chmod 644 {groups} && mount --bind {groups} /etc/group && exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\""
+            "{{ [ -d etc ] || {{ cp -a /etc etc && echo pkcs11:x:4242: >> etc/group; }}; }} && mount --bind etc /etc && {before} \
+             exec setpriv --reuid nobody --regid nogroup --init-groups \"$@\""
         );
+        command.current_dir(stand.path());
         command.args(["--mount", "sh", "-c", &script, "sh"]).arg(own.get_program()).args(own.get_args());
         command.env_clear().envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.env("HOME", "/nonexistent");
         Run::from_output(command.finish())
     };
+    let in_the_group = |arguments: &[&str]| run("", arguments);
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(stand.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     std::fs::set_permissions(stand.file("softhsm2.conf"), std::fs::Permissions::from_mode(0o644)).unwrap();
@@ -152,6 +153,9 @@ fn a_user_outside_the_group_of_opencryptoki_sees_its_name() {
     assert!(report.stdout.contains("usermod -aG pkcs11 nobody"), "{report:?}");
     let error = in_the_group(&["sign"]).failed(6);
     assert!(error.contains("hint: the module serves members of group pkcs11 alone"), "{error}");
+    let join = crate::hints::one(&error, "usermod -aG pkcs11");
+    let report = run(&format!("{join} &&"), &["doctor"]);
+    assert!(!report.stdout.contains("is not in group pkcs11"), "{report:?}");
 }
 
 #[test]

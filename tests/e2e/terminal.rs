@@ -229,3 +229,15 @@ fn the_readmes_command_for_a_pin_file_echoes_no_pin() {
     assert!(!run.stdout.contains(&pin), "{run:?}");
     stand.run(&["sign", "--pin-source", &format!("file:{}", stand.file("typed"))]).ok();
 }
+
+#[test]
+fn the_hint_for_a_pin_file_writes_it_anew_without_an_echo() {
+    let stand = Stand::new();
+    let (pin, odd) = (stand.pin(), stand.write("Jo's pin", "12\u{200b}34"));
+    let source = format!("file:{odd}");
+    let command = crate::hints::one(&stand.run(&["sign", "--pin-source", &source]).failed(4), "systemd-ask-password");
+    stand.write("paste.sh", command);
+    let run = expect(&stand, &format!("spawn bash paste.sh\nmust {{PIN:}}\nsend \"{pin}\\r\""));
+    assert!(run.code == 0 && !run.stdout.contains(&pin), "{run:?}");
+    stand.run(&["sign", "--pin-source", &source]).ok();
+}

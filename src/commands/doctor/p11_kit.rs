@@ -20,7 +20,7 @@ pub(super) fn check(findings: &mut Findings) {
         return findings.warn(
             CHECK,
             "its release is not known",
-            "`p11-kit --version` shows it; 0.26.3 has security fixes",
+            "`dpkg-query -W libp11-kit0` or `rpm -q p11-kit` shows it; 0.26.3 has security fixes",
         );
     };
     if numbers(&version) >= FIXED {

@@ -1,0 +1,325 @@
+//! The same as `hints` for messages about the host: files, directories, users, packages and modules.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use crate::access::open_to_all;
+use crate::agent::Agent;
+use crate::deadline::Finish as _;
+use crate::hints::{both, offered, one, paste, pasted};
+use crate::stand::{BINARY, Run, Stand, needs_root, same_environment};
+
+#[test]
+fn the_hint_gives_the_policy_file_back_to_root() {
+    needs_root("it plays other owners of a policy");
+    let stand = Stand::new();
+    let run = crate::system_policy::run_under(&stand, "[policy]\n", (1000, "646"), &["list"]);
+    let command = one(&run.failed(2), "chown ");
+    let script = format!("mount --bind etc /etc && {command} && exec \"$@\"");
+    let mut again = Command::new("unshare");
+    again.args(["--mount", "sh", "-c", &script, "sh", BINARY, "list"]);
+    same_environment(&mut again, &stand.command(&[]));
+    Run::from_output(again.current_dir(stand.path()).finish()).ok();
+}
+
+/// A run of another user of the host.
+fn as_user(stand: &Stand, arguments: &[&str]) -> Run {
+    let inner = stand.command(arguments);
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=1", "--regid=1", "--clear-groups", "--"]).arg(BINARY).args(arguments).current_dir("/");
+    same_environment(&mut command, &inner);
+    command.env("HOME", "/nonexistent").env_remove("SOFTHSM2_CONF");
+    Run::from_output(command.finish())
+}
+
+#[test]
+fn directories_that_a_user_cannot_write_are_made_by_the_remedy() {
+    needs_root("it plays another user of the host");
+    let stand = Stand::new();
+    open_to_all(stand.path());
+    let state = stand.file("its state");
+    let doctor = |options: &[&str]| as_user(&stand, &[&["doctor"], options].concat()).stdout;
+    let line =
+        |report: &str, check: &str| report.lines().find(|line| line.contains(check)).unwrap_or_default().to_owned();
+    // First it does not exist, then it belongs to another user.
+    for what in ["absent", "other"] {
+        let said = doctor(&["--state-dir", &state]);
+        assert!(line(&said, " state directory ").starts_with("failed"), "{what}: {said}");
+        pasted(&stand, &one(&said, "install -d -m 700 -o daemon"));
+        assert!(line(&doctor(&["--state-dir", &state]), " state directory ").starts_with("ok"), "{what}");
+        fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::chown(&state, Some(0), Some(0)).unwrap();
+    }
+    // A directory with files of other users keeps its owner.
+    fs::create_dir(stand.file("shared")).unwrap();
+    stand.write("shared/somebodys", "");
+    let said = doctor(&["--state-dir", &stand.file("shared")]);
+    pasted(&stand, &one(&said, "install -d -m 700 -o daemon"));
+    assert!(line(&doctor(&["--state-dir", &stand.file("shared/cba-agent")]), " state directory ").starts_with("ok"));
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(stand.file("shared")).unwrap()), 0);
+    // The log of another user, in a separate directory.
+    fs::create_dir(stand.file("log of mine")).unwrap();
+    let log = stand.file("log of mine/audit.jsonl");
+    let doctor = |log: &str| doctor(&["--state-dir", &state, "--audit-path", log]);
+    stand.write("log of mine/audit.jsonl", "");
+    pasted(&stand, &one(&doctor(&log), "chown daemon"));
+    assert!(line(&doctor(&log), " audit log ").starts_with("ok"), "{}", doctor(&log));
+    let absent = stand.file("another log/audit.jsonl");
+    pasted(&stand, &one(&doctor(&absent), "install -d -m 750 -o daemon"));
+    assert!(line(&doctor(&absent), " audit log ").starts_with("ok"), "{}", doctor(&absent));
+}
+
+#[test]
+fn the_directory_of_a_socket_is_made_by_the_hint() {
+    let stand = Stand::new();
+    let socket = stand.file("not there/not yet/agent.sock");
+    let said = stand.run(&["serve", "--pin-source", &stand.pin_source(), "--socket", &socket]).failed(2);
+    pasted(&stand, &one(&said, "mkdir -p"));
+    drop(Agent::ready(&stand, &["--socket", &socket]));
+    let pages = stand.file("the pages");
+    pasted(&stand, &one(&stand.run(&["man", &pages]).failed(2), "mkdir -p"));
+    stand.run(&["man", &pages]).ok();
+}
+
+#[test]
+fn an_allowed_user_reaches_the_socket_after_the_remedy() {
+    needs_root("it plays users and groups of the host");
+    let stand = Stand::new();
+    fs::create_dir(stand.file("the door")).unwrap();
+    open_to_all(stand.path());
+    let socket = stand.file("the door/agent.sock");
+    let agent = Agent::begun(&stand, &["--socket", &socket, "--socket-group", "games"]);
+    fs::set_permissions(stand.file("the door"), fs::Permissions::from_mode(0o700)).unwrap();
+    let config = stand.write(
+        "c.toml",
+        format!("[serve]\nsocket = \"{socket}\"\nsocket_group = \"games\"\nallow_users = [\"daemon\"]\n"),
+    );
+    // With a separate /etc, where a group may change.
+    let doctor = |before: &str| {
+        let script = format!("{{ [ -d etc ] || cp -a /etc etc; }} && mount --bind etc /etc && {before} exec \"$@\"");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script, "sh", BINARY, "doctor", "--config", &config]);
+        same_environment(&mut command, &stand.command(&[]));
+        Run::from_output(command.current_dir(stand.path()).finish()).stdout
+    };
+    let group = one(&doctor(""), "usermod -aG games daemon");
+    let said = doctor(&format!("{group};"));
+    let door = one(&said, "chmod o+x");
+    let said = doctor(&format!("{door};"));
+    assert!(said.contains("ok       who may ask"), "{said}");
+    drop(agent);
+}
+
+#[test]
+fn a_variable_of_the_loader_is_gone_after_the_remedy() {
+    let mut stand = Stand::new();
+    stand.set("LD_BIND_NOT", "1");
+    stand.set("OPENSSL_CONF", "/dev/null");
+    let said = stand.run(&["doctor", "--pin-source", &stand.pin_source()]).stdout;
+    let command = format!("{}; cba-agent doctor --pin-source {}", one(&said, "unset "), stand.pin_source());
+    assert!(paste(&stand, &command).stdout.contains("nothing in it changes what is loaded"));
+}
+
+#[test]
+fn an_audit_log_is_checked_by_the_command_that_a_message_offers() {
+    let stand = Stand::new();
+    let log = stand.file("Jo's log");
+    for _ in 0..3 {
+        stand.sign(&["--audit-path", &log]).ok();
+    }
+    stand.tool("gzip", &["-k", &log]);
+    let head = stand.run(&["audit", "head", &log]).ok();
+    fs::rename(format!("{log}.gz"), format!("{log}.1.gz")).unwrap();
+    let said = stand.run(&["audit", "verify", &format!("{log}.1.gz"), "--expect-head", head.trim()]).failed(2);
+    assert!(pasted(&stand, &one(&said, "zcat ")).starts_with("valid: 3 records"));
+    // A hint names the place of the damage.
+    let log = stand.write("a damaged log", "no record\n");
+    for said in [
+        stand.run(&["audit", "head", &log]).failed(8),
+        stand.sign(&["--audit-path", &log]).stderr,
+        stand.run(&["doctor", "--audit-path", &log, "--pin-source", &stand.pin_source()]).stdout,
+    ] {
+        let checked = paste(&stand, &one(&said, "cba-agent audit verify"));
+        assert!(checked.code == 8 && checked.stderr.contains("line 1"), "{checked:?}");
+    }
+    let unwritable = stand.sign(&["--audit-path", "/proc/audit.jsonl"]).stderr;
+    let shown = paste(&stand, &one(&unwritable, "ls -ld"));
+    assert!(shown.stdout.contains("/proc"), "{shown:?}");
+}
+
+#[test]
+fn every_package_that_a_hint_offers_exists() {
+    let stand = Stand::new();
+    let mut offered_names = 0;
+    for name in ["softhsm2", "opensc", "ykcs11", "tpm2", "opencryptoki", "p11-kit", "p11-kit-client"] {
+        // Hides installed modules from the program.
+        let mut command = Command::new("unshare");
+        let hide = "for d in /usr/lib/*/softhsm /usr/lib/softhsm /usr/lib/*/pkcs11 /usr/lib/*/opencryptoki /usr/lib/opencryptoki; do \
+                    [ ! -d \"$d\" ] || mount -t tmpfs tmpfs \"$d\"; done; for f in /usr/lib/*/opensc-pkcs11.so /usr/lib/*/onepin-opensc-pkcs11.so \
+                    /usr/lib/*/libykcs11.so* /usr/lib/*/libtpm2_pkcs11.so* /usr/lib/*/p11-kit-proxy.so; do \
+                    [ ! -e \"$f\" ] || mount --bind /dev/null \"$f\"; done; exec \"$@\"";
+        command.args(["--mount", "sh", "-c", hide, "sh", BINARY, "list", "--module", name]);
+        same_environment(&mut command, &stand.command(&[]));
+        let said = Run::from_output(command.finish()).stderr;
+        for install in offered(&said).iter().filter(|command| command.starts_with("apt-get ")) {
+            pasted(&stand, &format!("{install} --simulate"));
+            offered_names += 1;
+        }
+    }
+    assert!(offered_names >= 5, "{offered_names}");
+}
+
+#[test]
+fn the_hint_inspects_a_module_that_the_host_cannot_load() {
+    let mut stand = Stand::new();
+    fs::create_dir(stand.file("my lib")).unwrap();
+    stand.write("m.c", "extern int missing; int C_GetFunctionList(void) { return missing; }\n");
+    stand.tool("cc", &["-shared", "-fPIC", "-o", "my lib/m.so", "m.c"]);
+    let module = stand.file("my lib/m.so");
+    stand.use_module(Some(&module));
+    let looked = paste(&stand, &one(&stand.sign(&[]).failed(3), "ldd -r"));
+    assert!(both(&looked).contains("missing"), "{looked:?}");
+}
+
+#[test]
+fn a_file_system_without_execution_is_remounted_by_the_hint() {
+    needs_root("it mounts a file system");
+    let stand = Stand::new();
+    fs::create_dir(stand.file("no exec")).unwrap();
+    let script = format!(
+        "set -e; d='{}'; mount -t tmpfs -o noexec,size=64m tmpfs \"$d\"; cp {} \"$d/m.so\"; \
+         hint=$(\"$@\" 2>&1 | sed -n 's/^hint: .*`\\(mount .*\\)`.*/\\1/p'); eval \"$hint\"; exec \"$@\"",
+        stand.file("no exec"),
+        crate::stand::softhsm_module()
+    );
+    let mut sign = stand.command(&["sign", "--pin-source", &stand.pin_source()]);
+    sign.env("CBA_AGENT_MODULE", stand.file("no exec/m.so"));
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "bash", "-c", &script, "sh"]).arg(sign.get_program()).args(sign.get_args());
+    same_environment(&mut command, &sign);
+    Run::from_output((&mut command).finish()).ok();
+}
+
+#[test]
+fn commands_that_show_the_cause_run_and_show_it() {
+    needs_root("it mounts a full file system");
+    let mut stand = Stand::new();
+    let source = stand.pin_source();
+    // A full disk under the audit log.
+    fs::create_dir(stand.file("the log")).unwrap();
+    let script = "set -e; mount -t tmpfs -o size=4k tmpfs 'the log'; head -c 4096 /dev/zero > 'the log/x'; \
+                  hint=$(\"$@\" 2>&1 | sed -n 's/^hint: .*`\\(df .*\\)`.*/\\1/p'); eval \"$hint\"";
+    let sign = stand.command(&["sign", "--pin-source", &source, "--audit-path", &stand.file("the log/audit.jsonl")]);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "bash", "-c", script, "sh"]).arg(sign.get_program()).args(sign.get_args());
+    same_environment(&mut command, &sign);
+    let shown = Run::from_output(command.current_dir(stand.path()).finish()).ok();
+    assert!(shown.contains("100%") && shown.contains("the log"), "{shown}");
+    // A process that holds the lock of the audit log.
+    let log = stand.file("audit.jsonl");
+    stand.sign(&["--audit-path", &log]).ok();
+    let lock = fs::read_dir(stand.path()).unwrap().map(|entry| entry.unwrap().path());
+    let lock = lock.into_iter().find(|path| path.display().to_string().contains("audit.jsonl.")).unwrap();
+    let held = fs::File::open(&lock).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let said = stand.sign(&["--audit-path", &log, "--timeout", "2s"]).failed(1);
+    let shown = paste(&stand, &one(&said, "fuser -v"));
+    assert!(both(&shown).contains(&std::process::id().to_string()), "{shown:?}");
+    drop(held);
+    // A library that is no library.
+    stand.write("user.c", "int x(void); int C_GetFunctionList(void) { return x(); }");
+    stand.write("used.c", "int x(void) { return 1; }");
+    stand.tool("cc", &["-shared", "-fPIC", "-o", "libused.so", "used.c"]);
+    stand.tool("cc", &["-shared", "-fPIC", "-o", "user.so", "user.c", "-L.", "-l:libused.so", "-Wl,-rpath,$ORIGIN"]);
+    stand.write("libused.so", "no library");
+    let module = stand.file("user.so");
+    stand.use_module(Some(&module));
+    assert!(pasted(&stand, &one(&stand.sign(&[]).failed(3), "ls -lL")).contains("10 ")); // its ten bytes
+    pasted(&stand, "ulimit -n");
+    assert!(pasted(&stand, "dpkg-query -W libp11-kit0").starts_with("libp11-kit0"));
+}
+
+#[test]
+fn packages_that_doctor_offers_for_card_readers_exist() {
+    let mut stand = Stand::new();
+    stand.use_module(Some("opensc"));
+    stand.set("PCSCLITE_CSOCK_NAME", stand.file("none"));
+    let install = one(&stand.run(&["doctor"]).stdout, "apt-get install pcscd");
+    pasted(&stand, &install.replace("&& systemctl", "--simulate && : systemctl"));
+}
+
+#[test]
+fn a_module_path_that_is_not_a_file_is_named_and_the_hint_shows_the_others() {
+    let mut stand = Stand::new();
+    stand.tool("mkfifo", &["pipe.so"]);
+    for (path, what) in [
+        (stand.file("tokens"), "it is a directory, not a shared library"),
+        (stand.file("pipe.so"), "it is a named pipe, not a shared library"),
+        ("/dev/null".into(), "it is a device, not a shared library"),
+        (stand.file("none.so"), "No such file or directory"),
+        (stand.file("cert.pem"), "it is a text, not a shared library"),
+    ] {
+        // By the option, and by the variable.
+        for by_option in [true, false] {
+            let run = if by_option {
+                stand.use_module(Some("softhsm2"));
+                stand.run(&["list", "--module", &path])
+            } else {
+                stand.use_module(Some(&path));
+                stand.run(&["list"])
+            };
+            let said = run.failed(3);
+            assert!(said.contains(what) && !said.contains("chmod"), "{said}");
+            let all: Vec<String> =
+                offered(&said).into_iter().filter(|command| command.contains("cba-agent list")).collect();
+            assert!(pasted(&stand, &all[0]).contains("token 'cba'"), "{all:?}");
+        }
+    }
+    for (name, meant) in
+        [("SoftHSM2", "softhsm2"), ("softhsm", "softhsm2"), ("libsofthsm2.so", "softhsm2"), ("ykcs", "ykcs11")]
+    {
+        let said = stand.run(&["list", "--module", name]).failed(3);
+        assert!(said.contains(&format!("hint: did you mean {meant}?")), "{said}");
+    }
+}
+
+#[test]
+fn no_hint_puts_a_user_into_roots_group() {
+    needs_root("it plays another user of the host");
+    let stand = Stand::new();
+    let agent = Agent::begun(&stand, &[]);
+    open_to_all(stand.path());
+    let said = as_user(&stand, &["doctor", "--socket", &agent.socket]).stdout;
+    assert!(said.contains("only the group root may connect"), "{said}");
+    assert!(said.contains("set socket_group in [serve]") && !said.contains("usermod"), "{said}");
+}
+
+#[test]
+fn a_closed_configuration_of_softhsm2_is_named_with_the_group_that_may_read_it() {
+    needs_root("it plays another user of the host");
+    let stand = Stand::new();
+    open_to_all(stand.path());
+    fs::create_dir(stand.file("etc-softhsm")).unwrap();
+    fs::rename(stand.file("softhsm2.conf"), stand.file("etc-softhsm/softhsm2.conf")).unwrap();
+    fs::set_permissions(stand.file("etc-softhsm"), fs::Permissions::from_mode(0o750)).unwrap();
+    // As Debian has it, with an /etc of its own.
+    let script = "cp -a /etc etc && rm -rf etc/softhsm && mv etc-softhsm etc/softhsm && chgrp -R games etc/softhsm tokens && chmod 640 etc/softhsm/* && \
+                  chmod 2770 tokens && chmod -R g+rwX tokens && mount --bind etc /etc && eval \"$1\" && shift && exec \"$@\"";
+    let run = |before: &str| {
+        let own = stand.command(&["list"]);
+        let mut command = Command::new("unshare");
+        let script =
+            if before.is_empty() { script } else { "mount --bind etc /etc && eval \"$1\" && shift && exec \"$@\"" };
+        command.args(["--mount", "sh", "-c", script, "sh", if before.is_empty() { ":" } else { before }]);
+        command.args(["setpriv", "--reuid=daemon", "--regid=daemon", "--init-groups", "--"]);
+        command.arg(own.get_program()).args(own.get_args()).current_dir(stand.path());
+        same_environment(&mut command, &own);
+        command.env("HOME", "/nonexistent").env_remove("SOFTHSM2_CONF");
+        Run::from_output(command.finish())
+    };
+    let said = run("");
+    assert!(both(&said).contains("/etc/softhsm belongs to user root and group games (mode 0750)"), "{said:?}");
+    let join = one(&said.stderr, "usermod -aG games daemon");
+    assert!(run(&join).ok().contains("token 'cba'"));
+}
