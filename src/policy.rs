@@ -120,6 +120,24 @@ pub struct Policy {
 impl Policy {
     /// The default requirements: the key cannot leave the token in clear text.
     pub const DEFAULT_REQUIRE: [Requirement; 2] = [Requirement::Sensitive, Requirement::NonExtractable];
+
+    /// What the configured rules accept and the defaults refuse, each with its key. A weaker `require` is judged with the
+    /// key; see [`left_out`].
+    #[must_use]
+    pub fn weaker_than_default(&self) -> Vec<String> {
+        let default = Self::default();
+        let allows_v1 = self.payload_versions.as_ref().is_some_and(|versions| versions.contains(&Version::V1));
+        let is_other = |usage: &&String| !default.extended_key_usage.contains(usage);
+        let usages: Vec<&str> = self.extended_key_usage.iter().filter(is_other).map(String::as_str).collect();
+        let takes_file = self.certificate_source == CertificateSource::TokenOrFile;
+        let weaker = [
+            allows_v1.then(|| "payload_versions accepts v1, which can be replayed".to_owned()),
+            (!usages.is_empty()).then(|| format!("extended_key_usage accepts {}", usages.join(", "))),
+            (!self.enforce_validity).then(|| "certificate_validity accepts an expired certificate".to_owned()),
+            takes_file.then(|| "certificate_source accepts a certificate from a file".to_owned()),
+        ];
+        weaker.into_iter().flatten().collect()
+    }
 }
 
 impl Default for Policy {

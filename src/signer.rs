@@ -291,6 +291,9 @@ impl Signer {
         let now = now();
         if self.noticed.is_none_or(|noticed| now.saturating_sub(noticed) >= NOTICE_AGAIN) {
             warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            for weaker in config.policy.weaker_than_default() {
+                tracing::debug!("the policy is weaker than the defaults: {weaker}");
+            }
             warn_before_end(&self.identity.certificate, config.sign.warn_before, now);
             self.noticed = Some(now);
         }

@@ -11,9 +11,10 @@ use crate::text::{hex, printable, printable_bytes};
 const SAFE_KRYOPTIC: (u32, u32) = (1, 4);
 
 /// The rows, in a fixed order.
-pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, measure: &Measure<'_>) -> [Row; 9] {
+pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, measure: &Measure<'_>) -> [Row; 10] {
     let held = evidence.held.as_ref();
     [
+        policy_defaults(measure),
         roots(held, measure),
         attested(held, attestation, evidence, measure),
         copies(held),
@@ -34,6 +35,15 @@ fn warning(rule: &str, means: &'static str, asks: &str, found: String, reason: O
 
 fn not_seen(row: Row, held: Option<&Held>) -> Row {
     if held.is_some() { row } else { Row { verdict: Verdict::NotSeen, found: "not seen".into(), reason: None, ..row } }
+}
+
+/// The configured rules that accept more than the defaults.
+fn policy_defaults(measure: &Measure<'_>) -> Row {
+    let weaker = measure.policy.weaker_than_default();
+    let found = if weaker.is_empty() { "none".to_owned() } else { weaker.join("; ") };
+    let reason = (!weaker.is_empty()).then(|| format!("the policy is weaker than the defaults: {found}"));
+    let means = "The policy should refuse everything that the defaults refuse.";
+    warning("policy_defaults", means, "no rule that is weaker than its default", found, reason)
 }
 
 /// The certificate's chain, if roots are given.

@@ -156,3 +156,30 @@ fn a_policy_writable_by_others_or_invalid_stops_everything() {
     }
     assert_eq!(stand.calls("C_Initialize"), 0);
 }
+
+#[test]
+fn a_rule_that_is_weaker_than_its_default_is_named_by_sign_doctor_and_custody() {
+    needs_root("it mounts a file of root's");
+    let stand = Stand::new();
+    let source = stand.pin_source();
+    for (rule, words) in [
+        ("payload_versions = [\"v2\", \"v1\"]", Some("payload_versions accepts v1")),
+        ("extended_key_usage = [\"clientAuth\", \"serverAuth\"]", Some("extended_key_usage accepts serverAuth")),
+        ("certificate_validity = \"warn\"", Some("certificate_validity accepts an expired certificate")),
+        ("certificate_source = \"token-or-file\"", Some("certificate_source accepts a certificate from a file")),
+        ("require = [\"local\"]", None),
+    ] {
+        for arguments in [&["sign", "-v"][..], &["doctor"], &["custody"]] {
+            let policy = format!("[policy]\n{rule}\n");
+            let run = run_under(&stand, &policy, ROOTS, &[arguments, &["--pin-source", &source]].concat());
+            assert_eq!(run.code, 0, "{rule} {arguments:?}: {run:?}");
+            let said = format!("{}{}", run.stdout, run.stderr);
+            match words {
+                Some(words) => {
+                    assert!(said.contains(&format!("weaker than the defaults: {words}")), "{arguments:?}: {said}")
+                }
+                None => assert!(!said.contains("weaker than the defaults"), "{arguments:?}: {said}"),
+            }
+        }
+    }
+}

@@ -28,6 +28,10 @@ pub(super) fn configuration(config: &Config, findings: &mut Findings) {
     for Effective { key, value, origin } in &config.effective {
         findings.ok(CHECK, format!("{key} = {value} ({origin})"));
     }
+    for weaker in config.policy.weaker_than_default() {
+        let found = format!("the policy is weaker than the defaults: {weaker}");
+        findings.warn("policy", found, "take the key out of [policy], unless you need it");
+    }
 }
 
 /// Variables with our prefix that do not exist.

@@ -212,6 +212,9 @@ impl World {
             self.due.remove(&slot);
             if self.plan.may_start(slot) {
                 assert!(!self.refused, "a login after a refused PIN");
+                let is_first = matches!(self.plan.logins(), Logins::First(_));
+                let others = self.starting.iter().filter(|other| self.plan.is_current(**other)).count();
+                assert!(!is_first || others == 0, "another login before the first one succeeded");
                 self.starting.push(slot);
             }
         }
