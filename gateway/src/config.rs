@@ -33,6 +33,8 @@ pub struct Config {
     pub agent: AgentKeys,
     /// `[admin]`; unset: no admin socket.
     pub admin: Option<Admin>,
+    /// `state_dir`; unset: `$STATE_DIRECTORY`, which systemd sets.
+    pub state_dir: Option<PathBuf>,
     /// `[[client]]`.
     pub clients: Vec<Arc<Client>>,
     /// How long a login may take, agent and upstream together.
@@ -101,6 +103,19 @@ impl Config {
         let text = String::from_utf8(bytes).map_err(|_| refuse(path, "is not UTF-8"))?;
         let shape = file::parse(path, &text)?;
         resolve::resolve(path, shape, files)
+    }
+
+    /// Where spent messages are kept over a restart: in the state directory, else beside the admin socket.
+    #[must_use]
+    pub fn spent_path(&self) -> Option<PathBuf> {
+        let of_systemd = || std::env::var_os("STATE_DIRECTORY").filter(|value| !value.is_empty()).map(PathBuf::from);
+        let directory = self.state_dir.clone().or_else(of_systemd);
+        let beside = || {
+            let mut path = self.admin.as_ref()?.socket.clone()?.into_os_string();
+            path.push(".spent");
+            Some(PathBuf::from(path))
+        };
+        directory.map(|directory| directory.join("spent")).or_else(beside)
     }
 
     /// The client of this name.

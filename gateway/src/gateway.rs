@@ -1,6 +1,7 @@
 //! What requests are answered from: the set that a reload swaps, and what outlives it.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use crate::pause::Pause;
 use crate::rates::{ClientRate, SourceRates};
 use crate::server::tls;
 use crate::shared_users::SharedUsers;
+use crate::spent_file::SpentFile;
 use crate::upstream::Upstream;
 
 /// How long an agent may take to say whether it is ready.
@@ -54,8 +56,6 @@ pub struct Gateway {
     pub connections: Arc<Connections>,
     /// Users who may stand for others.
     pub shared_users: SharedUsers,
-    /// When the gateway started, seconds of Unix time. Messages that were spent before are not known.
-    pub started: u64,
     probed: tokio::sync::Mutex<Option<(Instant, std::result::Result<(), String>)>>,
     is_draining: AtomicBool,
 }
@@ -86,19 +86,27 @@ impl Gateway {
     /// A gateway with its first set.
     ///
     /// # Errors
-    /// When the subordinate user IDs of the host cannot be read.
+    /// When the spent messages or the subordinate user IDs of the host cannot be read.
     pub fn new(set: Set) -> Result<Arc<Self>> {
         let metrics = Metrics::new().map_err(|error| Error::new(Kind::Unexpected, format!("cannot count: {error}")))?;
         metrics.show(&set.config, set.tls_end);
+        let logins = match set.config.spent_path() {
+            Some(path) => open_spent(&path)?,
+            None => {
+                tracing::warn!(
+                    "no state_dir and no [admin] socket: after a restart, a v2 payload of a tool can be used a second time"
+                );
+                Logins::default()
+            }
+        };
         Ok(Arc::new(Self {
             set: RwLock::new(Arc::new(set)),
-            logins: Arc::default(),
+            logins: Arc::new(logins),
             rates: SourceRates::default(),
             pause: Pause::default(),
             metrics: Arc::new(metrics),
             connections: Arc::default(),
             shared_users: SharedUsers::read()?,
-            started: now(),
             probed: tokio::sync::Mutex::default(),
             is_draining: AtomicBool::new(false),
         }))
@@ -156,4 +164,13 @@ impl Gateway {
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
     }
+}
+
+fn open_spent(path: &Path) -> Result<Logins> {
+    let opened = SpentFile::open(path, now()).map_err(|error| {
+        let what = format!("cannot keep the spent payloads in {}: {error}", path.display());
+        Error::new(Kind::Config, what)
+            .hint("state_dir must name a directory that the gateway's user may write, and that no other gateway uses")
+    });
+    opened.map(|(file, spent)| Logins::new(file, spent))
 }

@@ -10,7 +10,7 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | `cli`, `commands/*` | command line; one file for each command |
+//! | `cli`, `manual_page`, `commands/*` | command line, its manual pages; one file for each command |
 //! | `serve` | set-up, signals, reload, end |
 //! | `server/*` | listeners, connections, TLS, routes, answers |
 //! | `admin` | health, metrics and clients on a Unix socket |
@@ -18,6 +18,7 @@
 //! | `gateway` | the set that a reload swaps, and what outlives it |
 //! | `agents`, `upstream/*` | payloads from `cba-agent`; Anaplan's service |
 //! | `config/*` | the file, and the files that it names |
+//! | `spent_file` | the spent messages on disk |
 //! | `rates`, `pause`, `connections`, `metrics` | limits and counters |
 //! | `sock_diag/*`, `shared_users` | which user owns a loopback connection; users who may stand for others |
 //! | `verify`, `credentials`, `login_body`, `request_form`, `replay`, `failure`, `upstream::answer`, `sock_diag::message` | PURE: what requests hold, whether they count, what callers are told |
@@ -38,6 +39,7 @@ pub mod library;
 pub mod login;
 pub mod login_body;
 pub mod logins;
+mod manual_page;
 pub mod metrics;
 pub mod pause;
 pub mod rates;
@@ -48,6 +50,7 @@ pub mod server;
 pub mod shared_users;
 pub mod sock_diag;
 pub mod source;
+pub mod spent_file;
 #[cfg(test)]
 mod test_data;
 pub mod upstream;

@@ -56,7 +56,7 @@ pub fn begin(
         return Err(Failure::too_many(format!("the client {} logs in too often", client.name), wait));
     }
     let key = body.filter(|body| identity == Identity::Payload(Version::V2) && body.claimed_time().is_some());
-    let key = key.map(|body| message_key(gateway, &set, &client.name, body)).transpose()?;
+    let key = key.map(|body| message_key(&set, &client.name, body)).transpose()?;
     gateway.pause.check()?;
     let record = LoginRecord {
         id: request.id.clone(),
@@ -77,7 +77,7 @@ pub fn begin(
 }
 
 /// Checks the time of a v2 message, and names the message.
-fn message_key(gateway: &Gateway, set: &Set, client: &str, body: &LoginBody) -> Result<(MessageKey, Memory), Failure> {
+fn message_key(set: &Set, client: &str, body: &LoginBody) -> Result<(MessageKey, Memory), Failure> {
     let (now, time) = (now(), body.claimed_time().unwrap_or_default());
     let max_skew = set.config.max_skew;
     if now.abs_diff(time) > max_skew {
@@ -86,11 +86,6 @@ fn message_key(gateway: &Gateway, set: &Set, client: &str, body: &LoginBody) -> 
             "the payload's time is {seconds} s {how} the gateway's clock; synchronise the clock of the tool's host"
         );
         return Err(Failure::caller("skew", message));
-    }
-    if time < gateway.started {
-        let message =
-            "the payload was made before the gateway started, which cannot tell whether it was used; make a new one";
-        return Err(Failure::for_a_while("before_start", message, None));
     }
     let rate = set.config.client(client).map_or(0, |client| client.rate_per_minute.get());
     let memory = Memory { now, until: time + max_skew, capacity: capacity(rate, max_skew) };

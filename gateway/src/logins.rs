@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::failure::Failure;
 use crate::replay::{MessageId, Spent, SpentMessages};
+use crate::spent_file::SpentFile;
 use crate::upstream::UpstreamAnswer;
 
 pub mod record;
@@ -51,6 +52,8 @@ pub struct Logins {
 struct State {
     running: HashMap<MessageKey, Arc<Login>>,
     spent: SpentMessages,
+    /// Where they are written too; `None` where the gateway has no state directory.
+    file: Option<SpentFile>,
     open: usize,
 }
 
@@ -83,6 +86,13 @@ pub struct Waiter {
 }
 
 impl Logins {
+    /// No logins yet, and the messages that were spent before the start.
+    #[must_use]
+    pub fn new(file: SpentFile, spent: SpentMessages) -> Self {
+        let state = State { spent, file: Some(file), ..State::default() };
+        Self { state: Mutex::new(state), ended: Notify::new() }
+    }
+
     /// Joins the login of the same message, or begins a new one; then `start` is given the login to run.
     ///
     /// # Errors
@@ -150,7 +160,7 @@ impl Logins {
         let mut state = self.lock();
         login.lock().is_written = true;
         state.remove(key, login);
-        state.spent.spend(&key.client, key.message, *until);
+        state.spend(key, *until);
     }
 
     /// Logs the login once, and forgets its message where no answer was delivered.
@@ -162,7 +172,7 @@ impl Logins {
         if let Some((key, _)) = &login.key {
             state.remove(key, login);
             if progress.is_written && !progress.is_delivered {
-                state.spent.forget(&key.client, &key.message);
+                state.forget(key);
             }
         }
         drop((state, progress));
@@ -177,6 +187,20 @@ impl Logins {
 }
 
 impl State {
+    fn spend(&mut self, key: &MessageKey, until: u64) {
+        self.spent.spend(&key.client, key.message, until);
+        if let Some(file) = &mut self.file {
+            file.spend((&key.client, &key.message, until), &self.spent);
+        }
+    }
+
+    fn forget(&mut self, key: &MessageKey) {
+        self.spent.forget(&key.client, &key.message);
+        if let Some(file) = &mut self.file {
+            file.forget(&key.client, &key.message, &self.spent);
+        }
+    }
+
     /// Removes a login that is under way, and not another one of the same message.
     fn remove(&mut self, key: &MessageKey, login: &Arc<Login>) {
         if self.running.get(key).is_some_and(|running| Arc::ptr_eq(running, login)) {

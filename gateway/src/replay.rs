@@ -44,6 +44,25 @@ impl SpentMessages {
         self.by_client.entry(client.to_owned()).or_default().insert(message, until);
     }
 
+    /// Drops the messages whose time is over.
+    pub fn drop_old(&mut self, now: u64) {
+        for own in self.by_client.values_mut() {
+            own.retain(|_, until| *until >= now);
+        }
+        self.by_client.retain(|_, own| !own.is_empty());
+    }
+
+    /// Each client with its messages, and until when each is remembered.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &MessageId, u64)> {
+        self.by_client.iter().flat_map(|(client, own)| own.iter().map(move |(id, until)| (client.as_str(), id, *until)))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.by_client.values().map(HashMap::len).sum()
+    }
+
     /// Forgets a message whose answer did not arrive.
     pub fn forget(&mut self, client: &str, message: &MessageId) {
         if let Some(own) = self.by_client.get_mut(client) {

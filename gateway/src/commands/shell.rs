@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use super::print;
 use crate::cli;
 use crate::library::{Error, Kind, Result};
+use crate::manual_page::manual_pages;
 
 pub(super) fn completions(shell: &str) -> Result<()> {
     let shell: Shell = shell.parse().map_err(|_| {
@@ -24,6 +25,12 @@ pub(super) fn man(directory: &str) -> Result<()> {
         return Err(Error::new(Kind::Usage, "cannot write manual pages: DIR must be an existing directory")
             .hint(format!("mkdir -p {}", directory.display())));
     }
-    clap_mangen::generate_to(cli::command(), directory)
-        .map_err(|error| Error::new(Kind::Unexpected, format!("cannot write manual pages: {error}")))
+    let failed = |error: std::io::Error| {
+        Error::new(Kind::Unexpected, format!("cannot write manual pages: {error}"))
+            .hint(format!("{} must be a directory that you may write", directory.display()))
+    };
+    for (name, text) in manual_pages().map_err(failed)? {
+        std::fs::write(directory.join(name), text).map_err(failed)?;
+    }
+    Ok(())
 }

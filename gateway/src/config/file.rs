@@ -14,6 +14,7 @@ pub(super) struct FileShape {
     pub(super) listen: Option<Vec<String>>,
     pub(super) deadline: Option<String>,
     pub(super) max_skew: Option<String>,
+    pub(super) state_dir: Option<String>,
     pub(super) tls: Option<TlsShape>,
     #[serde(default)]
     pub(super) upstream: UpstreamShape,

@@ -85,6 +85,7 @@ pub(super) fn resolve(path: &Path, shape: FileShape, mut files: FileRules) -> Re
             format: named(path, "log.format", shape.log.format.as_deref(), &log::FORMATS)?.unwrap_or_default(),
             level: named(path, "log.level", shape.log.level.as_deref(), &log::LEVELS)?.unwrap_or(log::DEFAULT_LEVEL),
         },
+        state_dir: shape.state_dir.map(PathBuf::from),
         listen,
         agent,
         clients,

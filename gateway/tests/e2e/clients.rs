@@ -90,6 +90,16 @@ fn apapi_of_pypi_logs_in_refreshes_validates_and_logs_out() {
     assert!(paths.len() == 5 && paths.iter().zip(wanted).all(|(line, path)| line.contains(path)), "{paths:?}");
 }
 
+#[test]
+fn planapy_of_pypi_logs_in_validates_refreshes_and_logs_out() {
+    let mut stand = Stand::new();
+    both_families(&mut stand);
+    let gateway = stand.serve();
+    let tokens = client(&gateway, "planapy_login.py", &["finance", &password()]);
+    let tokens: Vec<&str> = tokens.lines().filter(|line| line.starts_with("MARKER-TOKEN")).collect();
+    assert!(tokens.len() == 2 && tokens[0] != tokens[1], "{tokens:?}");
+}
+
 /// The recipes of docs/gateway.md: a PKCS#12 file by openssl, a JKS by keytool.
 #[test]
 fn a_java_client_logs_in_as_anaplan_connect_does_with_both_keystores() {

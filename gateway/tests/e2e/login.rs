@@ -75,12 +75,33 @@ fn a_v2_payload_too_old_or_too_new_is_refused_and_says_why() {
 }
 
 #[test]
-fn a_payload_from_before_the_start_is_refused_since_it_may_be_spent() {
-    let stand = Stand::new();
+fn a_payload_logs_in_once_over_restarts_and_within_the_whole_skew() {
+    let mut stand = Stand::new();
+    let login = |stand: &Stand, offset| stand.certificate_login("tool", "v2", &message(offset));
+    // Far enough inside of 300 s for a busy machine.
+    let old = login(&stand, -200);
     let gateway = stand.serve();
-    let (header, body) = stand.certificate_login("tool", "v2", &message(-30));
-    let reply = gateway.login(&header, &body);
-    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("5")), "{reply:?}");
+    assert_eq!(gateway.login(&old.0, &old.1).status, 201, "{}", gateway.log());
+    drop(gateway);
+    // It was killed. The spent payload is beside the admin socket.
+    let gateway = stand.serve();
+    assert_eq!(gateway.login(&old.0, &old.1).status, 401, "{}", gateway.log());
+    let other = login(&stand, -100);
+    assert_eq!(gateway.login(&other.0, &other.1).status, 201, "{}", gateway.log());
+    drop(gateway);
+    // A state directory is used in its place.
+    stand.head = format!("state_dir = {:?}\n", stand.file("run"));
+    let next = login(&stand, -50);
+    for status in [201, 401] {
+        let gateway = stand.serve();
+        assert_eq!(gateway.login(&next.0, &next.1).status, status, "{}", gateway.log());
+    }
+    let spent = std::fs::read_to_string(stand.path().join("run/spent")).unwrap();
+    assert_eq!(spent.lines().count(), 1, "{spent}");
+    stand.head = "state_dir = \"/nowhere\"\n".into();
+    let config = stand.configure();
+    let run = stand.run(&["serve", "--config", &config]);
+    assert!(run.code == 2 && run.stderr.contains("/nowhere/spent") && run.stderr.contains("hint: "), "{run:?}");
 }
 
 #[test]

@@ -1,0 +1,147 @@
+//! Manual pages, from the definitions of the command line and the tables in this file. No input or output.
+
+use std::io;
+
+use clap::Command;
+use clap_mangen::Man;
+
+use crate::cli;
+use crate::library::EXIT_CODES;
+
+/// Terms with their texts.
+type Rows = Vec<(String, &'static str)>;
+
+/// File name and text of each page.
+///
+/// # Errors
+/// When clap_mangen fails, which cannot happen in memory.
+pub(crate) fn manual_pages() -> io::Result<Vec<(String, Vec<u8>)>> {
+    let mut root = cli::command();
+    root.build();
+    let below = root.get_subcommands().map(|command| (format!("cba-gateway-{}", command.get_name()), command));
+    let all = std::iter::once(("cba-gateway".to_owned(), &root)).chain(below);
+    all.map(|(name, command)| Ok((format!("{name}.1"), page(&name, command)?))).collect()
+}
+
+fn page(name: &str, command: &Command) -> io::Result<Vec<u8>> {
+    let source = concat!("cba-gateway ", env!("CARGO_PKG_VERSION"));
+    let man =
+        Man::new(command.clone().display_name(name)).title(name.to_uppercase()).source(source).manual("cba-gateway");
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    let is_root = command.has_subcommands();
+    for (heading, rows) in [
+        ("\"EXIT STATUS\"", exit_status(command.get_name(), is_root)),
+        ("ENVIRONMENT", environment(command.get_name(), is_root)),
+        ("FILES", files(command.get_name(), is_root)),
+    ] {
+        if !rows.is_empty() {
+            page.extend(section(heading, &rows).into_bytes());
+        }
+    }
+    page.extend(b".SH \"SEE ALSO\"\n");
+    page.extend(if is_root { &b""[..] } else { b"\\fBcba\\-gateway\\fR(1),\n" });
+    page.extend(b"\\fBcba\\-agent\\fR(1)\n.PP\n/usr/share/doc/cba\\-gateway/gateway.md\n");
+    Ok(page)
+}
+
+fn section(heading: &str, rows: &Rows) -> String {
+    let rows = rows.iter().map(|(term, text)| format!(".TP\n\\fB{}\\fR\n{}\n", escaped(term), escaped(text)));
+    format!(".SH {heading}\n{}", rows.collect::<String>())
+}
+
+fn exit_status(command: &str, is_root: bool) -> Rows {
+    let applies = |code: u8| match code {
+        0..=2 => true,
+        5 => command == "serve",
+        8 => command == "check",
+        9 => ["clients", "health"].contains(&command),
+        _ => false,
+    };
+    let is_used = |code: u8| matches!(code, 0..=2 | 5 | 8 | 9);
+    let shown = EXIT_CODES.iter().filter(|(code, _)| if is_root { is_used(*code) } else { applies(*code) });
+    let own = |code: u8, text: &'static str| match code {
+        5 => "The gateway must not run as this user: root, or the user of an agent.",
+        8 => "A check found a fault.",
+        9 => "The gateway cannot be reached, or is not ready.",
+        _ => text,
+    };
+    shown.map(|(code, text)| (code.to_string(), own(*code, text))).collect()
+}
+
+fn environment(command: &str, is_root: bool) -> Rows {
+    let mut rows = Rows::new();
+    let mut add = |applies: bool, term: &str, text| {
+        if applies || is_root {
+            rows.push((term.to_owned(), text));
+        }
+    };
+    let connects = ["serve", "check"].contains(&command);
+    add(
+        connects,
+        "HTTPS_PROXY, NO_PROXY",
+        "The proxy to Anaplan where the configuration names none, and the hosts that are reached without it.",
+    );
+    add(
+        command == "serve",
+        "STATE_DIRECTORY",
+        "Where used payloads are kept over a restart, without state_dir. systemd sets it.",
+    );
+    add(
+        command == "serve",
+        "LISTEN_FDS, NOTIFY_SOCKET, WATCHDOG_USEC",
+        "Socket activation, readiness and watchdog of systemd.",
+    );
+    rows
+}
+
+fn files(command: &str, is_root: bool) -> Rows {
+    let mut rows = Rows::new();
+    let mut add = |applies: bool, term: &str, text| {
+        if applies || is_root {
+            rows.push((term.to_owned(), text));
+        }
+    };
+    let reads = ["serve", "check"].contains(&command);
+    add(reads || ["clients", "health"].contains(&command), "/etc/cba-gateway/config.toml", "The configuration.");
+    add(reads, "/etc/cba-agent/policy.toml", "Root's policy. It applies to each payload of an agent.");
+    add(reads, "/run/cba-agent/agent.sock", "The socket of the packaged agent.");
+    add(
+        ["clients", "health"].contains(&command),
+        "/run/cba-gateway/admin.sock",
+        "The admin socket of the packaged configuration.",
+    );
+    add(command == "serve", "/var/lib/cba-gateway", "Which v2 payloads of tools were used.");
+    rows
+}
+
+/// Escapes text, so that roff prints it unchanged (groff_char(7)).
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_page_has_the_sections_that_a_reader_looks_for() {
+        let pages = manual_pages().unwrap();
+        assert_eq!(pages.len(), 8);
+        for (name, text) in pages {
+            let text = String::from_utf8(text).unwrap();
+            for heading in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "\"EXIT STATUS\"", "\"SEE ALSO\""] {
+                assert!(text.contains(&format!(".SH {heading}\n")), "{name}: {heading}\n{text}");
+            }
+            let reads_files = !["enrol", "completions", "man"].iter().any(|end| name.contains(end));
+            assert_eq!(text.contains(".SH FILES\n"), reads_files, "{name}");
+        }
+    }
+}
