@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use clap::ArgMatches;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::cli;
 use crate::config::{Config, FileRules};
@@ -115,13 +116,38 @@ fn early_format(arguments: &[OsString]) -> log::Format {
     after.or(joined).and_then(|name| by_name(name, &log::FORMATS).ok()).unwrap_or_default()
 }
 
-/// The first line of clap's error, and its suggestion.
+/// A usage error of the parser. An argument that is not an option is not repeated: it could be a password.
 fn usage_error(error: &clap::Error) -> Error {
-    let text = error.to_string();
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("Usage:"));
-    let message = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-    let suggestion = lines.find_map(|line| line.strip_prefix("tip: ")).map(str::to_owned);
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
+        _ => None,
+    };
+    let argument = text(ContextKind::InvalidArg).unwrap_or_default();
+    let is_option = argument.starts_with("--");
+    let message = match error.kind() {
+        ErrorKind::UnknownArgument if is_option => {
+            format!("there is no option {}", argument.split('=').next().unwrap_or_default())
+        }
+        ErrorKind::UnknownArgument => {
+            "an argument is not understood (it is not shown, since it may be a password)".into()
+        }
+        ErrorKind::InvalidSubcommand => "there is no such command".into(),
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            "a command is needed".into()
+        }
+        ErrorKind::MissingRequiredArgument => format!("{argument} is needed"),
+        ErrorKind::ArgumentConflict => {
+            format!("{argument} is given twice, or together with an option that excludes it")
+        }
+        ErrorKind::InvalidValue => match text(ContextKind::ValidValue) {
+            Some(values) if !values.is_empty() => format!("{argument} must be one of {values}"),
+            _ => format!("{argument} needs a value"),
+        },
+        _ => "the command line is not understood".into(),
+    };
+    let suggestion = text(ContextKind::SuggestedArg).or_else(|| text(ContextKind::SuggestedSubcommand));
     let error = Error::new(Kind::Usage, message);
-    let error = suggestion.into_iter().fold(error, Error::hint);
+    let error = suggestion.into_iter().fold(error, |error, word| error.hint(format!("did you mean {word}?")));
     error.hint("`cba-gateway --help` lists the commands, `cba-gateway COMMAND --help` the options of one")
 }

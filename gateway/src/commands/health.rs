@@ -14,6 +14,10 @@ pub(super) fn run(socket: &Path, live: bool) -> Result<()> {
 /// The client of the agent's library speaks of an agent; here it asked a gateway.
 pub(super) fn about_gateway(error: agent_client::ClientError) -> Error {
     let error = Error::from(error);
-    let message = error.message.replace("the agent at", "the gateway at").replace("is no agent", "is no gateway");
+    let message = error
+        .message
+        .replace("the agent at", "the gateway at")
+        .replace("not a cba-agent", "not a cba-gateway")
+        .replace("the socket of an agent", "the admin socket of a gateway");
     Error::new(error.kind, message).hint("systemctl status cba-gateway; `cba-gateway check` tests each part")
 }

@@ -131,8 +131,17 @@ pub fn is_name(text: &str) -> bool {
 pub fn client_certificate(path: &Path, bytes: &[u8], transition: bool) -> Result<Certificate> {
     let shown = path.display();
     let wrong = |what: String| Error::new(Kind::Config, format!("cannot use the certificate {shown}: {what}"));
-    let file = file_format::read(bytes)
-        .map_err(|what| wrong(format!("it is {what}")).hint(what.remedy(&shown.to_string())))?;
+    let file = file_format::read(bytes).map_err(|what| {
+        use file_format::FormatError::{OtherBlocks, PrivateKey, PublicKey, Request};
+        let remedy = match what {
+            // The agent's library speaks of a certificate of a CA. A tool's certificate is self-signed.
+            PrivateKey | PublicKey | Request | OtherBlocks(_) => {
+                "name the tool's certificate; docs/gateway.md shows how to make it with its key".into()
+            }
+            _ => what.remedy(&shown.to_string()),
+        };
+        wrong(format!("it is {what}")).hint(remedy)
+    })?;
     if file.has_private_key {
         let only_certificate = format!("openssl x509 -in {} -out tool.pem", file_format::quoted(&shown.to_string()));
         return Err(wrong("it holds a private key, which the gateway must not have".into())

@@ -259,6 +259,18 @@ fn completions_and_manual_pages_name_each_command() {
     let man = stand.run(&["man", &stand.file("run")]);
     assert_eq!(man.code, 0, "{man:?}");
     assert!(stand.path().join("run/cba-gateway-enrol.1").exists());
+    for (arguments, wanted) in [
+        (&["enrol"][..], "error: <NAME> is needed"),
+        (&["enrol", "x", "--user", "0", "MARKER-PASSWORD"], "it may be a password"),
+        (&["enrol", "x", "--password=MARKER-PASSWORD"], "there is no option --password\n"),
+        (&["clients", "--format", "yaml"], "--format <FORMAT> must be one of text, json"),
+        (&[], "a command is needed"),
+    ] {
+        let run = stand.run(arguments);
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{run:?}");
+        assert!(run.stderr.contains(wanted) && run.stderr.contains("\nhint: "), "{wanted}: {run:?}");
+        assert!(!run.stderr.contains("MARKER"), "{run:?}");
+    }
     let unknown = stand.run(&["enroll"]);
     assert!(unknown.code == 2 && unknown.stderr.contains("enrol"), "{unknown:?}");
 }
