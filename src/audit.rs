@@ -68,7 +68,7 @@ impl Explain for AuditError {
         match self {
             Self::Write(path, error) if error.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error()) => {
                 let directory = path.parent().unwrap_or(path);
-                vec![format!("make room; `df -h {}` shows what is left", quoted_path(directory)), NOTHING.into()]
+                vec![format!("make room; `df -h {}` shows the free space", quoted_path(directory)), NOTHING.into()]
             }
             Self::Write(path, _) => {
                 let directory = path.parent().unwrap_or(path);
@@ -82,13 +82,13 @@ impl Explain for AuditError {
                 ]
             }
             Self::Damaged(path) => {
-                vec![check(path), "keep the file for whoever looks into it, and move it away to begin a new one".into()]
+                vec![check(path), "keep the file for an investigation, and move it away to begin a new one".into()]
             }
         }
     }
 }
 
-const NOTHING: &str = "no payload was handed out: what is not recorded is not done";
+const NOTHING: &str = "no payload was handed out, since each one needs a record";
 
 /// The end of a file.
 struct Tail {
@@ -146,7 +146,7 @@ impl Log {
         for entry in marker.iter().chain(entries) {
             let (line, next) = entry.line(&head).map_err(|error| self.failed(error.into()))?;
             if line.len() > chain::LINE_LIMIT {
-                return Err(self.failed(io::Error::other("a record would be longer than its readers take")));
+                return Err(self.failed(io::Error::other("a record would be longer than its readers accept")));
             }
             text.push_str(&line);
             head = next;

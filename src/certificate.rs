@@ -99,7 +99,7 @@ pub enum CertificateError {
     #[error("it has more than one {0} extension")]
     Twice(&'static str),
     /// Bytes other than padding follow it.
-    #[error("{0} bytes of something else follow it")]
+    #[error("{0} other bytes follow it")]
     Trailing(usize),
     /// The key is not RSA.
     #[error("its key is not RSA")]

@@ -37,13 +37,13 @@ pub fn command() -> Command {
     Command::new("cba-agent")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Anaplan certificate logins, signed inside a PKCS#11 token")
-        .after_help("The private key never leaves the token, and nothing but payloads ever comes out of this program.")
+        .after_help("The private key never leaves the token. This program only prints finished login requests.")
         .subcommand_required(true)
         .arg_required_else_help(false)
         .disable_help_subcommand(false)
         .args(general())
         .subcommand(
-            later("sign", "Print one authentication request", |command| {
+            later("sign", "Print one login request", |command| {
                 keyed(command, &PAYLOAD)
                     .arg(choice(
                         "format",
@@ -58,10 +58,10 @@ pub fn command() -> Command {
             }),
         )
         .subcommand(
-            later("serve", "Be the agent: answer POST /sign on a Unix socket", |command| {
+            later("serve", "Run the agent: answer POST /sign on a Unix socket", |command| {
                 keyed(command, &AGENT)
                     .after_help(
-                        "Whoever may ask is the integration user for as long as a payload is accepted: see --socket-group.\n\n\
+                        "A user who may ask can act as the integration user as long as a payload is accepted: see --socket-group.\n\n\
                          Examples:\n  cba-agent serve --slot 0 --pin-source file:/etc/cba-agent/pin --socket /run/cba-agent/agent.sock\n  \
                          curl --unix-socket /run/cba-agent/agent.sock http://localhost/sign -d '{}'",
                     )
@@ -70,29 +70,29 @@ pub fn command() -> Command {
         .subcommand(
             later("health", "Ask an agent whether it is ready, for probes", |command| {
                 keyed(command, &[Socket, Log])
-                    .arg(switch("live", "Only whether it answers at all"))
+                    .arg(switch("live", "Check only whether it answers"))
                     .args(KEYS.iter().filter(|key| key.flag == "timeout").map(key_flag))
                     .after_help("Examples:\n  cba-agent health --socket /run/cba-agent/agent.sock\n  cba-agent health --live")
             }),
         )
         .subcommand(
-            later("doctor", "Say what this host lacks, and what mends it; no PIN is sent", |command| {
+            later("doctor", "Check this host, and name what helps; send no PIN", |command| {
                 keyed(command, &DOCTOR)
                     .arg(switch("json", "One JSON document for programs"))
-                    .arg(switch("sign", "Log in and make one payload, which is thrown away; with --socket, ask for one"))
-                    .arg(value("certificate", "FILE", "Check a certificate before it is bought or imported, and nothing else"))
+                    .arg(switch("sign", "Log in, make one payload and discard it; with --socket, ask an agent for it"))
+                    .arg(value("certificate", "FILE", "Check only a certificate file, before the certificate is bought or imported"))
                     .after_help("Examples:\n  cba-agent doctor --slot 0\n  cba-agent doctor --socket /run/cba-agent/agent.sock\n  cba-agent doctor --certificate from-the-ca.cer\n  cba-agent doctor --config /etc/cba-agent/config.toml --sign")
             }),
         )
         .subcommand(
-            later("custody", "Evidence for the key-custody policy, and the verdict", |command| {
+            later("custody", "Print evidence for the key-custody policy, and the verdict", |command| {
                 keyed(command, &[Token, Identity, Pin, Policy, Log])
                     .arg(choice("format", &["text", "json", "html"], "text, json, or html for an auditor's folder [default: text]"))
                     .arg(value("roots", "FILE", "PEM of the roots that the certificate must chain to"))
                     .arg(value("attestation-roots", "FILE", "PEM of the roots that the token's attestation of the key must chain to"))
                     .args(KEYS.iter().filter(|key| key.flag == "payload-version").map(key_flag))
                     .after_help(
-                        "Exits with 8 where a rule is broken. The token is logged in to, and nothing is signed.\n\n\
+                        "Exits with 8 if a rule is broken. It logs in to the token and signs nothing.\n\n\
                          Examples:\n  cba-agent custody --slot 0\n  cba-agent custody --format html --roots ca.pem > custody.html\n  \
                          cba-agent custody --attestation-roots yubico-piv-ca.pem --policy-require local",
                     )
@@ -110,7 +110,7 @@ pub fn command() -> Command {
             later("certificate", "Print the public certificate that an administrator registers", |command| {
                 keyed(command, &[Token, Identity, Pin, Log])
                     .arg(choice("format", &["pem", "der", "text", "header", "json"], "pem, der, text, header or json [default: pem]"))
-                    .arg(value("expires-within", "DURATION", "Exit with 8 if it ends within this time, as 30d"))
+                    .arg(value("expires-within", "DURATION", "Exit with 8 if it expires within this time, such as 30d"))
                     .arg(switch("login", "Log in first, for tokens that hide their certificates"))
                     .args(KEYS.iter().filter(|key| key.flag == "header-encoding" || key.flag == "policy-certificate-source").map(key_flag))
                     .after_help("Examples:\n  cba-agent certificate > cert.pem\n  cba-agent certificate --expires-within 30d")
@@ -130,7 +130,7 @@ pub fn command() -> Command {
         .subcommand(
             later("pin-fuse", "Show or clear the wrong-PIN fuse of a token", |command| {
                 keyed(command, &[Token, Log])
-                    .arg(switch("reset", "Clear it, when the PIN is right for certain"))
+                    .arg(switch("reset", "Clear it; make sure first that the PIN is right"))
                     .after_help("Examples:\n  cba-agent pin-fuse\n  cba-agent pin-fuse --reset --token-label prod")
             }),
         )
@@ -152,15 +152,15 @@ fn audit() -> Command {
         .after_help("Examples:\n  cba-agent audit verify /var/log/cba-agent/audit.jsonl*\n  cba-agent audit head /var/log/cba-agent/audit.jsonl")
         .subcommand_required(true)
         .subcommand(
-            later("verify", "Say which records were changed, removed, inserted or put out of order", |command| {
+            later("verify", "Name records that were changed, removed, inserted or reordered", |command| {
                 keyed(command, &[Log])
                     .arg(
                         log_file()
                             .num_args(1..)
-                            .help("The log and those that it was renamed to, in any order; - is standard input [default: the configured log]"),
+                            .help("The log and its rotated files, in any order; - is standard input [default: the configured log]"),
                     )
                     .arg(
-                        value("expect-head", "SEQ:HASH", "A head that was kept elsewhere must be in the chain; repeatable")
+                        value("expect-head", "SEQ:HASH", "A head that was kept elsewhere, which must be in the chain; repeatable")
                             .action(ArgAction::Append),
                     )
                     .after_help(
@@ -227,8 +227,8 @@ fn later(name: &'static str, about: &'static str, options: fn(Command) -> Comman
 fn keyed(command: Command, groups: &[Group]) -> Command {
     let mut command = command.args(first_options());
     if groups.contains(&Group::Token) {
-        command =
-            command.arg(switch("module-debug", "Hand vendors' debug variables to the module; their logs hold the PIN"));
+        command = command
+            .arg(switch("module-debug", "Pass vendors' debug variables to the module; their logs contain the PIN"));
     }
     let is_asked = groups.contains(&Socket);
     let is_taken = |key: &&Key| groups.contains(&key.group) && !(is_asked && key.path == "serve.socket");
@@ -249,11 +249,8 @@ fn first_options() -> [Arg; 2] {
         "FILE",
         "Configuration file [default: ~/.config/cba-agent/config.toml, /etc/cba-agent/config.toml]",
     );
-    let verbose = Arg::new("verbose")
-        .short('v')
-        .long("verbose")
-        .action(ArgAction::Count)
-        .help("Say what is done; twice for more");
+    let verbose =
+        Arg::new("verbose").short('v').long("verbose").action(ArgAction::Count).help("Log each step; twice for more");
     [config, verbose]
 }
 

@@ -45,7 +45,7 @@ pub enum ClientError {
     #[error("the agent at {0} did not answer in time")]
     TimedOut(String),
     /// The process that answers is not an agent.
-    #[error("what answers at {path} is no agent: {what}")]
+    #[error("the process that answers at {path} is not a cba-agent: {what}")]
     Stranger {
         /// The socket.
         path: String,

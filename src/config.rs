@@ -192,7 +192,7 @@ impl Explain for ConfigError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::UnknownKey { key, .. } if key.starts_with("pin") => {
-                vec!["a PIN has no key of its own; [pin] source names where it is: \"file:PATH\"".into()]
+                vec!["there is no key for a PIN; [pin] source names its source: \"file:PATH\"".into()]
             }
             Self::UnknownKey { .. } => vec!["docs/configuration.md lists every key".into()],
             Self::Value { origin, .. } if origin.contains("pin") || origin.contains("PIN") => {
@@ -203,7 +203,8 @@ impl Explain for ConfigError {
                 vec!["save the file as UTF-8 text".into()]
             }
             Self::UsualFile(..) => vec![
-                "let this user read it, or name another with --config; HOME and XDG_CONFIG_HOME say where it is looked for".into(),
+                "let this user read it, or name another file with --config; HOME and XDG_CONFIG_HOME set its directory"
+                    .into(),
             ],
             Self::File(..) | Self::NoFile => vec!["check the path that --config or CBA_AGENT_CONFIG names".into()],
             Self::NotRoots(path) => vec![format!("as root: `chown root:root {path} && chmod 644 {path}`")],

@@ -135,14 +135,14 @@ impl Kind {
         match self {
             Self::Usage => "`cba-agent help COMMAND` describes each option",
             Self::Config => {
-                "check the file: its path, that this user may read it, and its form (docs/configuration.md shows a whole one)"
+                "check the file: its path, that this user may read it, and its form (docs/configuration.md shows a complete one)"
             }
-            Self::Invalid => "fix what the named rule asks for, or make a new request with `cba-agent sign`",
+            Self::Invalid => "meet the named rule, or make a new request with `cba-agent sign`",
             Self::NotFound | Self::Ambiguous | Self::Unsuitable => "`cba-agent list` shows what is there",
             Self::NotAllowed => "the agent's allow_users, allow_groups and socket_group say whom it serves",
-            Self::AgentUnreachable | Self::AgentBusy => "`cba-agent health --socket PATH` asks the agent how it is",
+            Self::AgentUnreachable | Self::AgentBusy => "`cba-agent health --socket PATH` shows the state of the agent",
             Self::Policy => "`cba-agent doctor` shows each key of [policy] that is set, and where",
-            _ => "run it again with -v to see what was done, and what the module itself says",
+            _ => "run it again with -v to see each step and the module's own messages",
         }
     }
 
@@ -166,7 +166,7 @@ pub const EXIT_CODES: [(u8, &str); 10] = [
     (5, "Refused by the policy, or the agent does not serve this user."),
     (6, "The token failed or timed out. A retry may help."),
     (7, "The signature does not verify. Treat this as an alarm."),
-    (8, "What was checked is invalid, a check failed, or the certificate ends too soon."),
+    (8, "The checked document is invalid, a check failed, or the certificate expires too soon."),
     (9, "The agent cannot be reached, or is busy. A retry may help."),
 ];
 

@@ -160,7 +160,7 @@ impl Explain for Fault {
                  with its PUK: `yubico-piv-tool -a unblock-pin`"
                 .into(),
             (_, "CKR_PIN_LEN_RANGE" | "CKR_ARGUMENTS_BAD") if self.is_login() => {
-                "the token does not take a PIN of this length; no try was spent".into()
+                "the token does not accept a PIN of this length; no try was spent".into()
             }
             (_, "CKR_PIN_EXPIRED") => "change the PIN first: `pkcs11-tool --login --change-pin`".into(),
             (_, "CKR_USER_PIN_NOT_INITIALIZED") => "set a user PIN first: `pkcs11-tool --login --login-type so --init-pin`".into(),

@@ -56,7 +56,7 @@ pub fn no_follow() -> i32 {
 /// For other files.
 pub fn regular(file: File) -> io::Result<File> {
     let metadata = file.metadata()?;
-    if metadata.is_file() && metadata.nlink() == 1 { Ok(file) } else { Err(io::Error::other("not a plain file")) }
+    if metadata.is_file() && metadata.nlink() == 1 { Ok(file) } else { Err(io::Error::other("not a regular file")) }
 }
 
 /// Gives a file that root created to the owner of the directory. Otherwise one run by root would lock out the service. Only for a new file:

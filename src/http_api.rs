@@ -37,7 +37,7 @@ impl Asked {
     /// The expected form.
     pub fn from_json(body: &[u8]) -> Result<Self, &'static str> {
         const WANTED: &str =
-            "the body must be a JSON object with no members but payload_version (\"v2\" or \"v1\") and job, as {}";
+            "the body must be a JSON object with no members except payload_version (\"v2\" or \"v1\") and job, as {}";
         // The parser would also accept an array.
         if body.trim_ascii_start().first() != Some(&b'{') {
             return Err(WANTED);

@@ -92,7 +92,7 @@ fn use_format(format: Format) {
 }
 
 fn lost_lines(format: Format, lost: u64) -> String {
-    line(format, Level::WARN, &format!("{lost} lines of the log were lost: stderr was full, or took them too slowly"))
+    line(format, Level::WARN, &format!("{lost} lines of the log were lost: stderr was full, or was read too slowly"))
 }
 
 /// Writes the error that ends the process, at every level.

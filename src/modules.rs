@@ -231,7 +231,7 @@ impl MissingGroup {
         let Self { group, user } = self;
         let (name, own) = (quoted(group), quoted(user));
         format!(
-            "the module serves members of group {group} alone; as root: `usermod -aG {name} {own}`; then log in again"
+            "the module serves only members of group {group}; as root: `usermod -aG {name} {own}`; then log in again"
         )
     }
 }

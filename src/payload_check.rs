@@ -23,13 +23,13 @@ pub enum PayloadError {
     #[error(transparent)]
     Result(#[from] BadResult),
     /// The client's policy refuses the payload.
-    #[error("the agent's payload was thrown away")]
+    #[error("the agent's payload was discarded")]
     Policy(#[source] Refused),
 }
 
 /// The result differs from the request.
 #[derive(Debug, thiserror::Error)]
-#[error("the token's result was thrown away")]
+#[error("the token's result was discarded")]
 pub struct BadResult(#[source] Violation);
 
 impl Explain for PayloadError {
@@ -58,7 +58,7 @@ impl Explain for BadResult {
     }
 
     fn hints(&self) -> Vec<String> {
-        vec!["treat this as an alarm: module, token or memory is faulty or was taken over; nothing was printed".into()]
+        vec!["treat this as an alarm: module, token or memory is faulty or compromised; nothing was printed".into()]
     }
 }
 

@@ -123,7 +123,7 @@ pub enum SelectError {
         uninitialised: usize,
     },
     /// The selected token is in no slot.
-    #[error("the token with {asked} is not there")]
+    #[error("the token with {asked} was not found")]
     NotThere {
         /// The selection, in words.
         asked: String,

@@ -265,7 +265,7 @@ pub fn read_certificate(path: &Path) -> Result<Certificate> {
     let found = leaf::find(&file.certificates);
     found.map(|leaf| leaf.certificate).map_err(|error| {
         let path = file_format::quoted(&shown.to_string());
-        unusable(error.to_string()).hint(format!("`cba-agent doctor --certificate {path}` looks at the file"))
+        unusable(error.to_string()).hint(format!("`cba-agent doctor --certificate {path}` checks the file"))
     })
 }
 
@@ -274,6 +274,6 @@ pub fn warn_before_end(certificate: &Certificate, warn_before: Duration, now: u6
     let left = certificate.not_after.saturating_sub(now);
     if certificate.is_valid_at(now) && left < warn_before.as_secs() {
         let end = crate::certificate::utc(certificate.not_after);
-        tracing::warn!("the certificate ends in {} ({end}); register its successor in time", crate::config::days(left));
+        tracing::warn!("the certificate ends in {} ({end}); register a new one in time", crate::config::days(left));
     }
 }

@@ -49,7 +49,7 @@ pub async fn payload(config: &Config, job: &str, deadline: Instant) -> Result<Pa
             Ok(Err((error, retry_after))) => {
                 let goes_on = matches!(error.kind.exit_code(), 6 | 9) && !is_last;
                 if goes_on {
-                    tracing::warn!("{}; the next agent is asked", error.message);
+                    tracing::warn!("{}; asking the next agent", error.message);
                 }
                 failure = Failure::agent(error.kind, error.message, retry_after);
                 if !goes_on {

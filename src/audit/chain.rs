@@ -260,12 +260,12 @@ mod tests {
         let lines = log(9);
         let mut edited = lines.clone();
         edited[4] = edited[4].replace("nightly", "nightlx");
-        assert_eq!(check(&edited), ["line 5: record 5 was changed: its hash is another"]);
+        assert_eq!(check(&edited), ["line 5: record 5 was changed: its hash differs"]);
         let mut hash = lines.clone();
         let last = hash[4].len() - 3;
         let other = if hash[4].as_bytes()[last] == b'0' { "1" } else { "0" };
         hash[4].replace_range(last..=last, other);
-        assert_eq!(check(&hash), ["line 5: record 5 was changed: its hash is another"]);
+        assert_eq!(check(&hash), ["line 5: record 5 was changed: its hash differs"]);
         let mut removed = lines.clone();
         removed.remove(4);
         assert_eq!(check(&removed), ["line 5: record 5 is missing before it"]);
@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(check(&replaced), ["line 6: record 6 does not follow record 5: one of the two was replaced"]);
         let mut text = lines.clone();
         text.insert(2, "hello".into());
-        assert_eq!(check(&text), ["line 3: no record of an audit log"]);
+        assert_eq!(check(&text), ["line 3: not a record of an audit log"]);
     }
 
     #[test]
@@ -295,13 +295,13 @@ mod tests {
         let torn = lines[2][..40].to_owned();
         let head = head_of(lines[1].as_bytes()).unwrap();
         lines[2].clone_from(&torn);
-        assert_eq!(check(&lines), ["line 3: no record of an audit log"]);
+        assert_eq!(check(&lines), ["line 3: not a record of an audit log"]);
         let marker = Event::Torn { torn_bytes: 40, torn_sha256: digest(torn.as_bytes()) };
         let (line, _) = Entry { time: 5, event: marker, outcome: "ok" }.line(&head).unwrap();
         lines.push(line.trim_end().to_owned());
         assert_eq!(check(&lines), [""; 0]);
         lines[2].push('x');
-        assert_eq!(check(&lines), ["line 3: no record of an audit log"]);
+        assert_eq!(check(&lines), ["line 3: not a record of an audit log"]);
     }
 
     proptest! {

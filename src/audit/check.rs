@@ -27,7 +27,7 @@ impl Check {
                 self.broken = Some((place.to_owned(), digest(line)));
             } else {
                 wrong.push(format!(
-                    "{place}: {} bytes without an end: cut off, or being written; after a crash the next record says so",
+                    "{place}: {} bytes without an end: cut off, or being written; after a crash the next record marks it",
                     line.len()
                 ));
             }
@@ -45,12 +45,12 @@ impl Check {
         self.first.get_or_insert(record.seq);
         let edited = record.hash != hash;
         if edited {
-            wrong.push(format!("{place}: record {} was changed: its hash is another", record.seq));
+            wrong.push(format!("{place}: record {} was changed: its hash differs", record.seq));
         }
         let other = edited.then_some(hash);
         match &self.last {
             None if record.seq <= 1 && (record.seq, record.prev.as_str()) != (1, Head::none().hash.as_str()) => {
-                wrong.push(format!("{place}: record {} is no first record of a log", record.seq));
+                wrong.push(format!("{place}: record {} is not the first record of a log", record.seq));
             }
             None => {}
             Some((last, _)) if record.seq <= last.seq => {
@@ -106,5 +106,5 @@ impl Check {
 }
 
 fn no_record(place: &str) -> String {
-    format!("{}: no record of an audit log", printable(place))
+    format!("{}: not a record of an audit log", printable(place))
 }

@@ -23,13 +23,13 @@ pub enum AuthUrlError {
     #[error("not a URL of the form https://HOST")]
     Syntax,
     /// http to another host, or another scheme.
-    #[error("only https is taken, or http to a loopback address")]
+    #[error("only https is accepted, or http to a loopback address")]
     Scheme,
     /// The URL contains a user or password.
-    #[error("a user or password in the URL is not taken")]
+    #[error("a user or password in the URL is not accepted")]
     User,
     /// The URL contains a query or fragment.
-    #[error("a query or fragment is not taken")]
+    #[error("a query or fragment is not accepted")]
     Query,
 }
 

@@ -60,7 +60,7 @@ fn freshness(made: Option<u64>, certificate: &Certificate) -> Markup {
             "A v2 payload for one login, made " time datetime=(utc(made)) { (utc(made)) }
             b id="age" {}
         } @else {
-            b { "A v1 payload: whoever holds it can log in with it until " (utc(certificate.not_after)) ". Keep it like a password." }
+            b { "A v1 payload: anybody who has it can log in with it until " (utc(certificate.not_after)) ". Protect it like a password." }
         }
     }
 }

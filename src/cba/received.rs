@@ -54,10 +54,10 @@ pub enum ReceivedError {
     #[error("the header holds raw PEM text; it must be base64 of the DER or of the whole PEM text")]
     RawPem,
     /// Extra bytes follow the PEM.
-    #[error("the header's base64 holds something behind the PEM certificate")]
+    #[error("the header's base64 has extra bytes after the PEM certificate")]
     AfterPem,
     /// Extra bytes follow the DER.
-    #[error("the header's base64 holds {0} bytes behind the certificate")]
+    #[error("the header's base64 has {0} extra bytes after the certificate")]
     AfterDer(usize),
     /// Base64 of base64.
     #[error("the header's certificate is base64 applied twice")]

@@ -51,7 +51,7 @@ pub enum Violation {
         made: String,
     },
     /// The length of the signature differs from the modulus.
-    #[error("the signature has {found} bytes, but the certificate's key makes {expected}")]
+    #[error("the signature has {found} bytes, but the certificate's key needs {expected}")]
     SignatureLength {
         /// Its length in bytes.
         found: usize,

@@ -51,7 +51,7 @@ pub enum BerError {
     #[error("it is nested too deep")]
     Depth,
     /// Another type than the expected one.
-    #[error("type {found:#04x} stands where {wanted:#04x} is expected")]
+    #[error("type {found:#04x} was found, {wanted:#04x} was expected")]
     Type {
         /// The first byte of the found tag.
         found: u8,

@@ -156,9 +156,8 @@ fn rsa_key(key: Element<'_>, deviations: &mut Vec<String>) -> Result<(Vec<u8>, V
     let key = SubjectPublicKeyInfoRef::from_der(&der).map_err(|error| in_field("public key")(error.into()))?;
     match key.algorithm.oid {
         RSA_ENCRYPTION => {}
-        ID_RSASSA_PSS => deviations.push(
-            "its key is marked for RSASSA-PSS alone, and Anaplan's logins are signed by RSASSA-PKCS1-v1_5".to_owned(),
-        ),
+        ID_RSASSA_PSS => deviations
+            .push("its key is only for RSASSA-PSS, and Anaplan's logins are signed by RSASSA-PKCS1-v1_5".to_owned()),
         _ => return Err(CertificateError::NotRsa),
     }
     let mut read = || {
@@ -201,7 +200,7 @@ fn extensions<'a>(body: &mut Reader<'a>, deviations: &mut Vec<String>) -> Result
         let is_critical = critical.is_some_and(|flag| flag.iter().any(|byte| *byte != 0));
         let one = Extension { oid, value: value.of(OCTET_STRING).map(|value| value.content) };
         if one.value.is_err() {
-            deviations.push(format!("its extension {} holds no octet string", shown(oid)));
+            deviations.push(format!("its extension {} has no octet string", shown(oid)));
         }
         if is_critical && !is_standard(oid) {
             deviations.push(format!("its extension {} is critical and unknown here", shown(oid)));
@@ -212,7 +211,7 @@ fn extensions<'a>(body: &mut Reader<'a>, deviations: &mut Vec<String>) -> Result
         found.push(one);
     }
     if has_odd_booleans {
-        deviations.push("a flag of its extensions is not written as DER wants it".to_owned());
+        deviations.push("a flag of its extensions is not encoded in DER".to_owned());
     }
     Ok(found)
 }

@@ -33,7 +33,7 @@ pub enum BlockError {
     #[error("its END line has another label")]
     OtherEnd,
     /// The text between the two lines is not base64.
-    #[error("what stands between BEGIN and END is not base64")]
+    #[error("the text between BEGIN and END is not base64")]
     Base64,
 }
 

@@ -196,17 +196,20 @@ fn environment(command: &Command) -> Vec<(String, &'static str)> {
     let mut rows: Rows = vec![
         (
             "CBA_AGENT_...",
-            "Each option that names a variable in brackets can be given by it. An option beats its variable, and a variable beats the configuration file. An empty variable counts as unset.",
+            "An option with a variable in brackets can also be set by that variable. An option overrides its variable, and a variable overrides the configuration file. An empty variable counts as unset.",
         ),
         ("CBA_AGENT_CONFIG", "The configuration file, as \\-\\-config."),
-        ("XDG_CONFIG_HOME, HOME", "Where the user's configuration file is looked for."),
+        ("XDG_CONFIG_HOME, HOME", "The directory of the user's configuration file."),
     ];
     let all = command.has_subcommands();
     if all || takes(command, "state_dir") {
-        rows.push(("STATE_DIRECTORY, XDG_STATE_HOME", "Where the wrong\\-PIN fuse is kept without \\-\\-state\\-dir."));
+        rows.push((
+            "STATE_DIRECTORY, XDG_STATE_HOME",
+            "The directory of the wrong\\-PIN fuse without \\-\\-state\\-dir.",
+        ));
     }
     if all || takes(command, "module") {
-        rows.push(("SOFTHSM2_CONF, and others of the module", "They reach the module, but for the variable that holds a PIN. Debug variables of vendors reach it only with \\-\\-module\\-debug."));
+        rows.push(("SOFTHSM2_CONF, and others of the module", "The module gets them, except the variable that holds a PIN. Debug variables of vendors reach it only with \\-\\-module\\-debug."));
     }
     if all || takes(command, "pin.source") {
         rows.push(("CREDENTIALS_DIRECTORY", "The directory of credential:NAME; systemd sets it."));
@@ -225,7 +228,7 @@ fn files(command: &Command) -> Vec<(String, &'static str)> {
     let all = command.has_subcommands();
     let mut rows: Rows = vec![
         ("~/.config/cba-agent/config.toml", "The user's configuration file."),
-        ("/etc/cba-agent/config.toml", "The configuration file of the host, where the user has none."),
+        ("/etc/cba-agent/config.toml", "The configuration file of the host, if the user has none."),
         ("/etc/cba-agent/policy.toml", "Root's policy and audit log; it applies on top of the configuration."),
     ];
     if all || takes(command, "state_dir") {

@@ -29,7 +29,7 @@ pub fn usage_error(error: &clap::Error) -> Error {
             "a command is needed".into()
         }
         ErrorKind::MissingRequiredArgument => format!("{} is needed", argument.unwrap_or(named)),
-        ErrorKind::ArgumentConflict => format!("{named} is given twice, or together with what excludes it"),
+        ErrorKind::ArgumentConflict => format!("{named} is given twice, or with an option that excludes it"),
         ErrorKind::InvalidValue | ErrorKind::NoEquals => format!("{named} needs a value"),
         ErrorKind::TooManyValues => format!("{named} takes no value"),
         ErrorKind::InvalidUtf8 => "an argument is not UTF-8".into(),

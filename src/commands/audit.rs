@@ -120,22 +120,25 @@ fn verify(files: &[&str], matches: &ArgMatches) -> Result<()> {
 
 fn report(findings: &Findings) -> Result<()> {
     for place in &findings.check.torn {
-        tracing::warn!("{place}: what a crash left of a record; the next one says so, and no payload was handed out");
+        tracing::warn!(
+            "{place}: an incomplete record after a crash; the next record marks it, and no payload was handed out"
+        );
     }
     if let Some(first) = &findings.first {
         let more = match findings.wrong {
             1 => String::new(),
             wrong => format!(" (and {} findings more)", wrong - 1),
         };
-        return Err(Error::new(Kind::Invalid, format!("the audit log is not as it was written: {first}{more}"))
+        return Err(Error::new(Kind::Invalid, format!("the audit log is not intact: {first}{more}"))
             .hint("keep the files as they are, and compare them with copies and heads that were kept elsewhere"));
     }
     let (Some(first), Some(head)) = (findings.check.first(), findings.check.head()) else {
         return print("valid: no records");
     };
-    let older = if first > 1 { ", older ones are not among these files" } else { "" };
+    let older = if first > 1 { ", older records are not in these files" } else { "" };
     let anchored = match findings.expected.len() {
-        0 => "not compared with a head kept elsewhere (--expect-head); the chain alone shows no cut at its end".into(),
+        0 => "not compared with a head kept elsewhere (--expect-head); the chain alone does not show a missing end"
+            .into(),
         count => format!("{count} kept elsewhere found in the chain"),
     };
     print_report(&format!(
@@ -152,7 +155,7 @@ fn missing_heads(findings: &Findings) -> Vec<String> {
         .map(|(expected, _)| match findings.check.head() {
             Some(head) if head.seq >= expected.seq => {
                 format!(
-                    "record {} is another than the head that was kept elsewhere, or not among these files",
+                    "record {} differs from the head that was kept elsewhere, or is not in these files",
                     expected.seq
                 )
             }
@@ -187,7 +190,7 @@ fn read(name: &str, mut source: impl BufRead, findings: &mut Findings, progress:
     let start = source.fill_buf().map_err(|error| cannot_read(name, &error))?;
     if let Some(program) = packed::program(start) {
         return Err(Error::new(Kind::Config, format!("{name} is compressed"))
-            .hint(format!("unpack it in front of the pipe, with {program} for example")));
+            .hint(format!("unpack it before the pipe, for example with {program}")));
     }
     let mut number = 0_u64;
     if name == STDIN && start.is_empty() {

@@ -58,8 +58,7 @@ fn check_end(certificate: &Certificate, within: u64) -> Result<()> {
         Some(left) if left < within => format!("the certificate ends in {} ({end})", days(left)),
         Some(_) => return Ok(()),
     };
-    Err(Error::new(Kind::Invalid, message)
-        .hint("order and register its successor; until then the old one stays in use"))
+    Err(Error::new(Kind::Invalid, message).hint("order and register a new one; until then the old one stays in use"))
 }
 
 fn find(with_login: bool, config: &Config) -> Result<Certificate> {
@@ -102,7 +101,7 @@ fn text(certificate: &Certificate) -> String {
         format!("valid until {}", certificate.valid_until),
         format!("SHA-256     {}", hex(&certificate.sha256())),
     ];
-    lines.extend(certificate.deviations.iter().map(|what| format!("not as RFC 5280 wants it: {what}")));
+    lines.extend(certificate.deviations.iter().map(|what| format!("does not follow RFC 5280: {what}")));
     lines.join("\n")
 }
 

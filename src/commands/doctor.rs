@@ -80,7 +80,7 @@ impl Findings {
         }
         if failed > 0 {
             return Err(Error::new(Kind::Invalid, format!("{failed} of {} checks failed", self.0.len()))
-                .hint("each failed line names what mends it"));
+                .hint("each failed line names its remedy"));
         }
         Ok(())
     }

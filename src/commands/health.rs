@@ -13,7 +13,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let own = config.serve.socket.as_slice();
     let sockets = if config.sign.sockets.is_empty() { own } else { &config.sign.sockets };
     let [socket] = sockets else {
-        return Err(Error::new(Kind::Usage, "one socket is asked at a time").hint("--socket PATH"));
+        return Err(Error::new(Kind::Usage, "only one socket is allowed").hint("--socket PATH"));
     };
     let live = cli::is_given(matches, "live");
     client::health(socket, live, &Deadline::after(config.sign.timeout))?;

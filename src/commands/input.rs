@@ -51,7 +51,7 @@ pub(super) fn read_stdin() -> Result<Vec<u8>> {
 /// The error of an empty standard input.
 pub(super) fn empty_stdin(kind: Kind) -> Error {
     Error::new(kind, "standard input (stdin) was empty")
-        .hint("in a pipe, the command in front of `|` printed nothing: look at its own error")
+        .hint("in a pipe, the command before `|` printed nothing: check its error")
 }
 
 /// A request's bytes, which must be UTF-8 without a byte order mark. PowerShell writes UTF-16.

@@ -242,7 +242,7 @@ fn module_text(shown: &Shown) -> String {
     let mut lines = vec![format!("module {} ({})", shown.module, shown.path)];
     lines.extend(shown.error.iter().map(|error| format!("  cannot be used: {error}")));
     if shown.error.is_none() && shown.slots.is_empty() {
-        lines.push("  no slot holds a token that is selected".into());
+        lines.push("  no slot has a selected token".into());
     }
     lines.extend(shown.slots.iter().map(slot_text));
     lines.extend(
@@ -274,8 +274,13 @@ fn slot_text(shown: &ShownSlot) -> String {
         }
         None => lines.push(format!("  slot {index} (ID {})", shown.slot.id)),
     }
-    lines
-        .extend(shown.slot.error.iter().map(|error| format!("    cannot be read whole, so not by its index: {error}")));
+    lines.extend(
+        shown
+            .slot
+            .error
+            .iter()
+            .map(|error| format!("    cannot be read completely, so --slot cannot select it: {error}")),
+    );
     lines.push(format!("    {}", shown.uri));
     match &shown.objects {
         Ok(found) => {

@@ -29,7 +29,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     }
     if !cli::is_given(matches, "reset") {
         if fuses.is_empty() {
-            return print("intact: no PIN was ever refused or left unsettled");
+            return print("intact: no refused PIN, and no attempt with an unknown end");
         }
         return print_report(&fuses.iter().map(StoredFuse::describe).collect::<Vec<_>>().join("\n"));
     }

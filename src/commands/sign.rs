@@ -82,8 +82,8 @@ pub(super) fn run(matches: &ArgMatches, config: &Config, spare: Option<Spare>) -
 
 /// The error for `--socket` with an option that selects a token.
 pub(super) fn two_tokens(flag: &str) -> Error {
-    let message = format!("--socket asks an agent, which has its own token: --{flag} does not go with it");
-    Error::new(Kind::Usage, message).hint("leave one of the two out")
+    let message = format!("--socket asks an agent, which has its own token: --{flag} cannot be combined with it");
+    Error::new(Kind::Usage, message).hint("use only one of the two")
 }
 
 fn form(matches: &ArgMatches) -> Result<Form> {
@@ -115,7 +115,7 @@ fn ask_agents(config: &Config, job: Option<&str>) -> Result<(Request, Certificat
         let Some(socket) = agents.next() else { return Err(Error::new(Kind::Usage, "no agent is named")) };
         match ask(config, socket, job) {
             Err(error) if matches!(error.kind.exit_code(), 6 | 9) && agents.peek().is_some() => {
-                tracing::warn!("{}; the next agent is asked", error.message);
+                tracing::warn!("{}; asking the next agent", error.message);
             }
             result => return result,
         }
@@ -131,13 +131,16 @@ pub(super) fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<(
     let start = now();
     let answer = client::sign(socket, *version, job, &Deadline::after(*timeout))?;
     let received = Received::from_agent(&answer.body).map_err(|error| {
-        Error::new(Kind::AgentUnreachable, format!("what answers at {} is no agent: {error}", socket.display()))
+        Error::new(
+            Kind::AgentUnreachable,
+            format!("the process that answers at {} is not a cba-agent: {error}", socket.display()),
+        )
     })?;
     let max_age = now().saturating_sub(start) + CLOCK_TOLERANCE;
     let freshness = Freshness { now: now(), max_age, max_ahead: CLOCK_TOLERANCE };
     let warnings = payload_check::check_received(&received, wish, &config.policy, freshness)
         .map_err(|error| Error::from(error).context(socket.display()))?;
-    tracing::debug!("the agent at {} gave a payload, which is verified", socket.display());
+    tracing::debug!("the agent at {} returned a payload, which verifies", socket.display());
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     warn_before_end(&received.certificate, *warn_before, now());
     warn_of_replay(config, &received.certificate);
@@ -150,7 +153,7 @@ fn warn_of_replay(config: &Config, certificate: &Certificate) {
     if config.sign.version == Version::V1 {
         let end = crate::certificate::utc(certificate.not_after);
         tracing::warn!(
-            "a v1 payload can be replayed by whoever holds it until the certificate ends ({end}); keep it like a password"
+            "anybody who has a v1 payload can replay it until the certificate expires ({end}); protect it like a password"
         );
     }
 }

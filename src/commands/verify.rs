@@ -43,7 +43,7 @@ fn check(received: &Received, freshness: Freshness, roots: Option<&Roots>, confi
     }
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let made = message::time_of(&received.message).filter(|_| *version == Version::V2);
-    let made = made.map_or("no time in it: it can be replayed".into(), |time| format!("made {}", utc(time)));
+    let made = made.map_or("no time: it can be replayed".into(), |time| format!("made {}", utc(time)));
     let form = match received.encoding {
         HeaderEncoding::Der => "in the header as DER",
         HeaderEncoding::Pem => "in the header as PEM",
@@ -53,9 +53,8 @@ fn check(received: &Received, freshness: Freshness, roots: Option<&Roots>, confi
             format!("valid: {version}, {made}"),
             format!("certificate: {}, until {}, {form}", certificate.subject, utc(certificate.not_after)),
             format!("SHA-256: {}", hex(&certificate.sha256())),
-            format!("chain: {}", if roots.is_some() { "leads to the roots" } else { "not checked (no --roots)" }),
-            "not visible from here: whether the certificate is registered and enabled, whether its e-mail address is a \
-             user of the tenant, revocation, network rules, and a used message"
+            format!("chain: {}", if roots.is_some() { "chains to the roots" } else { "not checked (no --roots)" }),
+            "not checked here: whether the certificate is registered and enabled, whether its e-mail address belongs to a user of the tenant, revocation, network rules, and whether the message was used"
                 .into(),
         ]
         .join("\n"),

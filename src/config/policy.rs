@@ -106,7 +106,7 @@ impl Keys {
     }
 
     fn narrowed(self, system: Self, settings: &Settings) -> Result<Self, ConfigError> {
-        let nothing_left = |key| settings.refuse(key, format!("leaves nothing of what {SYSTEM_POLICY} allows"));
+        let nothing_left = |key| settings.refuse(key, format!("has no value that {SYSTEM_POLICY} allows"));
         if self.mechanism.is_some() && system.mechanism.is_some() && self.mechanism != system.mechanism {
             return Err(nothing_left("policy.mechanism"));
         }

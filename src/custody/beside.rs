@@ -145,10 +145,7 @@ fn purpose(held: Option<&Held>) -> Row {
     } else {
         None
     };
-    not_seen(
-        warning("key_purpose", "The private key should sign and do nothing else.", "no other use", found, reason),
-        held,
-    )
+    not_seen(warning("key_purpose", "The private key should only sign.", "no other use", found, reason), held)
 }
 
 fn others(detail: &KeyDetail) -> [(&'static str, Option<bool>); 4] {
@@ -164,9 +161,9 @@ fn others(detail: &KeyDetail) -> [(&'static str, Option<bool>); 4] {
 fn same_id(held: Option<&Held>) -> Row {
     let objects = held.map_or(&[][..], |held| &held.same_id);
     let found = if objects.is_empty() { "none".to_owned() } else { objects.join(", ") };
-    let reason = (!objects.is_empty()).then(|| format!("under the key's ID stand objects of another key: {found}"));
+    let reason = (!objects.is_empty()).then(|| format!("objects of another key have the key's ID: {found}"));
     let means = "No object of another key should have this key's ID.";
-    not_seen(warning("same_id", means, "no object of another key under the key's ID", found, reason), held)
+    not_seen(warning("same_id", means, "no object of another key with the key's ID", found, reason), held)
 }
 
 /// Certificates of the token that cannot be read.
@@ -181,9 +178,9 @@ fn unreadable(held: Option<&Held>) -> Row {
 /// A user who can change the module can make it report anything.
 fn module(evidence: &Evidence) -> Row {
     let reason = evidence.module_open.as_ref().map(|how| printable(how));
-    let found = if reason.is_some() { "others can change it" } else { "they alone can change it" };
+    let found = if reason.is_some() { "other users can change it" } else { "only they can change it" };
     let means = "Only root or the agent's user should be able to change the module.";
-    warning("module", means, "to be changed by root or the agent's user alone", found.into(), reason)
+    warning("module", means, "only root or the agent's user can change it", found.into(), reason)
 }
 
 /// Versions of modules with a weakness for custody.
@@ -213,7 +210,7 @@ fn sandbox(evidence: &Evidence) -> Row {
     let reason = match &evidence.confinement {
         Some(confinement) if confinement.gaps.is_empty() => None,
         Some(confinement) => Some(format!("this kernel does not confine {}", confinement.gaps_in_words())),
-        None => Some("the module runs without a sandbox and can do whatever the agent's user can".into()),
+        None => Some("the module runs without a sandbox and can do everything that the agent's user can do".into()),
     };
     let found = evidence.confinement.as_ref().map_or("none".into(), ToString::to_string);
     let means = "The module should reach only what it needs.";

@@ -31,8 +31,8 @@ pub fn html(report: &Report) -> String {
         }
         footer {
             p {
-                "The token's own words, read through the module named above. A module can report what is not so; an "
-                "attestation that leads to its maker's root is the stronger proof. What a token does not report is not proven."
+                "These values come from the token, through the module named above. A module can report false values; an "
+                "attestation that chains to its maker's root is the stronger proof. A value that the token does not report is not proven."
             }
         }
     };

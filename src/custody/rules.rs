@@ -99,7 +99,7 @@ fn asks(rule: Rule, policy: &Policy) -> Option<String> {
         Rule::Require(requirement) => policy.require.contains(&requirement).then(|| "required".into()),
         Rule::Mechanism => policy.mechanism.map(|mechanism| mechanism.name().into()),
         Rule::PayloadVersions => {
-            Some(policy.payload_versions.as_ref().map_or("v2; v1 by its flag alone".into(), versions))
+            Some(policy.payload_versions.as_ref().map_or("v2; v1 only with its flag".into(), versions))
         }
         Rule::CertificateSource => Some(match policy.certificate_source {
             CertificateSource::Token => "the token".into(),
@@ -117,8 +117,8 @@ fn asks(rule: Rule, policy: &Policy) -> Option<String> {
         Rule::ExtendedKeyUsage => Some(policy.extended_key_usage.join(" or ")),
         Rule::NoCa => Some("not a CA's".into()),
         Rule::Email => Some("an address (a warning)".into()),
-        Rule::Issuer => Some("somebody else (a warning)".into()),
-        Rule::Form => Some("as RFC 5280 wants it (a warning)".into()),
+        Rule::Issuer => Some("another issuer (a warning)".into()),
+        Rule::Form => Some("the form of RFC 5280 (a warning)".into()),
     }
 }
 
@@ -157,7 +157,7 @@ fn found(rule: Rule, evidence: &Evidence, measure: &Measure<'_>) -> Option<Strin
         Rule::Email => list(certificate.emails.clone()),
         Rule::Issuer => certificate.issuer.clone(),
         Rule::Form => match certificate.deviations.as_slice() {
-            [] => "as RFC 5280 wants it".into(),
+            [] => "follows RFC 5280".into(),
             deviations => deviations.join("; "),
         },
     })

@@ -39,7 +39,7 @@ pub(super) fn others(report: &Report) -> Vec<Section> {
             ("subject", attestation.subject.clone()),
             ("issuer", attestation.issuer.clone()),
             ("SHA-256", attestation.sha256.clone()),
-            ("leads to the roots", flag(attestation.trusted, "no roots given")),
+            ("chains to the roots", flag(attestation.trusted, "no roots given")),
             ("of this token", flag(attestation.of_this_token, "no serial number to compare")),
         ],
     }));
@@ -91,7 +91,7 @@ fn token_facts(token: &TokenReport) -> Vec<(&'static str, String)> {
         ("hardware", yes(token.hardware)),
         ("software", token.software.map_or("not known to be".into(), |name| format!("yes: {name}"))),
         ("login required", yes(Some(token.login_required))),
-        ("keypad of its own", yes(Some(token.pinpad))),
+        ("own PIN pad", yes(Some(token.pinpad))),
     ]
 }
 
@@ -128,7 +128,7 @@ fn copy_facts(copy: &CopyReport) -> Vec<(&'static str, String)> {
         ("extractable", yes(copy.extractable)),
         ("always sensitive", yes(copy.always_sensitive)),
         ("never extractable", yes(copy.never_extractable)),
-        ("made in the token", yes(copy.local)),
+        ("generated in the token", yes(copy.local)),
         ("usages", usages(&copy.usages)),
     ]
 }
@@ -142,7 +142,7 @@ fn key_facts(key: &KeyReport) -> Vec<(&'static str, String)> {
         ("extractable", yes(key.extractable)),
         ("always sensitive", yes(key.always_sensitive)),
         ("never extractable", yes(key.never_extractable)),
-        ("made in the token", yes(key.local)),
+        ("generated in the token", yes(key.local)),
         ("made by", key.generation_mechanism.clone().unwrap_or_else(|| NOT_REPORTED.into())),
         ("PIN for each use", yes(key.always_authenticate)),
         ("hidden before login", yes(key.private)),
@@ -174,6 +174,6 @@ fn certificate_facts(certificate: &CertificateReport) -> Vec<(&'static str, Stri
         ("valid until", certificate.not_after.clone()),
         ("SHA-256", certificate.sha256.clone()),
         ("from", certificate.source.into()),
-        ("above it in the token", list(&above, "nothing")),
+        ("issuers in the token", list(&above, "nothing")),
     ]
 }

@@ -71,7 +71,7 @@ impl PinState {
     /// Warnings for a login that may be tried.
     #[must_use]
     pub fn warning(&self) -> Option<&'static str> {
-        self.count_low.then_some("a wrong PIN was given to this token before (CKF_USER_PIN_COUNT_LOW)")
+        self.count_low.then_some("a wrong PIN was entered at this token before (CKF_USER_PIN_COUNT_LOW)")
     }
 
     /// The state in short words, for a list.

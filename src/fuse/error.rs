@@ -29,7 +29,7 @@ pub enum FuseError {
     #[error("no login is tried: the token's information cannot be read, and the fuse of a token here is blown")]
     Unknown,
     /// The record cannot be read or written.
-    #[error("the wrong-PIN fuse in {} cannot be kept", .0.display())]
+    #[error("the wrong-PIN fuse in {} cannot be stored", .0.display())]
     State(PathBuf, #[source] io::Error),
     /// A record is damaged. It may be this token's.
     #[error("the record {} is damaged", .0.display())]
@@ -92,18 +92,16 @@ impl Explain for FuseError {
             Self::OpenToOthers(directory) => {
                 let directory = quoted_path(directory);
                 vec![
-                    format!("keep others out: `chmod o-w {directory}`"),
-                    format!(
-                        "or name a directory in it, which is made for this user alone: --state-dir {directory}/cba-agent"
-                    ),
+                    format!("remove the write permission of others: `chmod o-w {directory}`"),
+                    format!("or use a private directory in it: --state-dir {directory}/cba-agent"),
                 ]
             }
             Self::Unknown => vec!["log in once with --pin-source prompt, or see `cba-agent pin-fuse`".into()],
             Self::Damaged(path) => {
-                vec![format!("after a look at it: `rm {}`", quoted_path(path))]
+                vec![format!("look at it, then remove it: `rm {}`", quoted_path(path))]
             }
             Self::DamagedOf { uri, directory } => {
-                vec![format!("when the PIN is right for certain: {}", reset_command(uri, directory))]
+                vec![format!("when you are sure that the PIN is right: {}", reset_command(uri, directory))]
             }
             Self::Held => vec!["wait for it, or allow more time with --timeout".into()],
             Self::Blown(blown) => blown.other_hint().into_iter().chain(blown.reset_hints()).collect(),
@@ -117,14 +115,14 @@ impl Blown {
     pub fn other_hint(&self) -> Option<String> {
         let other = self.other.as_ref()?;
         Some(format!(
-            "{other} counts too: it may be the same token, by another module or before its certificate was renewed"
+            "{other} counts too: it may be the same token, through another module or before its certificate was renewed"
         ))
     }
 
     /// The commands that clear the counted fuses.
     pub fn reset_hints(&self) -> impl Iterator<Item = String> {
         let command =
-            |uri: &String| format!("when the PIN is right for certain: {}", reset_command(uri, &self.directory));
+            |uri: &String| format!("when you are sure that the PIN is right: {}", reset_command(uri, &self.directory));
         self.uris.iter().map(command)
     }
 }

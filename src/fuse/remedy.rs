@@ -52,21 +52,24 @@ impl Remedy<'_> {
             blown.reset_hints().map(|reset| format!("or, {}{}", if self.as_root { "as root, " } else { "" }, reset)),
         );
         if matches!(self.source, Source::Credential(_)) {
-            hints.push("a service reads its credential at its start alone: restart it after that".into());
+            hints.push("a service reads its credential only at its start: restart it after that".into());
         }
         hints
     }
 
     /// Where the right PIN must be put, and whether that is enough.
     fn correct(&self, is_tried: bool) -> String {
-        let then =
-            if is_tried { "which is then tried once" } else { "and clear the fuse, since no change of it is tried" };
+        let then = if is_tried {
+            "which is then tried once"
+        } else {
+            "and clear the fuse, since a changed source gets no unattended try"
+        };
         match self.source {
             Source::File(path) if self.is_noticed => {
                 format!("correct the PIN in {}, {then}", self.shown(path))
             }
             Source::File(path) => format!(
-                "correct the PIN in {} and clear the fuse, since a file in memory or a pipe is no proof of a change",
+                "correct the PIN in {} and clear the fuse, since a file in memory or a pipe does not prove a change",
                 self.shown(path)
             ),
             Source::Credential(_) => {
@@ -76,7 +79,7 @@ impl Remedy<'_> {
             Source::Fd(_) => "correct the PIN on its descriptor, and clear the fuse".into(),
             Source::Stdin => "correct the PIN on standard input, and clear the fuse".into(),
             Source::Prompt | Source::Pinpad => {
-                "make sure of the PIN before it is typed again: a token locks after a few wrong ones".into()
+                "make sure that the PIN is right before you type it again: a token locks after a few wrong ones".into()
             }
         }
     }
@@ -144,7 +147,7 @@ mod tests {
                 Source::Env(_) => "in its variable",
                 Source::Fd(_) => "on its descriptor",
                 Source::Stdin => "on standard input",
-                Source::Prompt | Source::Pinpad => "before it is typed again",
+                Source::Prompt | Source::Pinpad => "before you type it again",
             };
             assert!(text.contains(place), "{source:?}: {text}");
             assert_eq!(text.contains("restart"), matches!(source, Source::Credential(_)), "{text}");

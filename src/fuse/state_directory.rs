@@ -63,7 +63,7 @@ pub fn warning(directory: &Path) -> Option<String> {
     }
     let is_open = |part: &&Path| fs::metadata(part).is_ok_and(|metadata| metadata.mode() & 0o1002 == 0o002);
     let part = directory.ancestors().skip(1).find(is_open)?;
-    Some(format!("every user can replace the state directory {shown}, since {} is open to them", part.display()))
+    Some(format!("every user can replace the state directory {shown}, since they can write {}", part.display()))
 }
 
 /// The file system of a directory, or of its parent if it does not exist yet.

@@ -72,14 +72,14 @@ impl Explain for IdentityError {
                 "order a certificate for an RSA key; `cba-agent list --login` shows all keys and certificates".into(),
             ],
             Self::Broken(_) => vec![
-                "have the certificate issued again and write it into the token in place of the broken one; \
+                "ask the CA to issue the certificate again, and replace the broken one in the token; \
                  `cba-agent list` shows each certificate with its URI"
                     .into(),
             ],
             Self::NoKey => vec!["`cba-agent list --login` shows all keys and certificates".into()],
             Self::NoPair(_) => vec![
                 "write the certificate that belongs to the key into the token: `pkcs11-tool --login --type cert --id ID \
-                 --write-object cert.der`; for a token that holds none: identity.certificate_file"
+                 --write-object cert.der`; for a token that stores none: identity.certificate_file"
                     .into(),
             ],
             Self::NoMatch { candidates } => each("there is", candidates),

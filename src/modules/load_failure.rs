@@ -19,7 +19,7 @@ pub enum LoadFailure {
     #[error("it is {0}, not a shared library")]
     NotElf(&'static str),
     /// The file is a linker script.
-    #[error("it is a text for the linker (an ld script), not a shared library")]
+    #[error("it is a linker script, not a shared library")]
     LinkerScript(Option<String>),
     /// The file is for another architecture.
     #[error("it is built for {0}, and this program for {1}")]
@@ -45,7 +45,7 @@ pub enum LoadFailure {
     #[error("the host forbids to run code from {}", .0.display())]
     CodeForbidden(PathBuf),
     /// A required library is missing.
-    #[error("it needs the library {0}, which is not there")]
+    #[error("it needs the library {0}, which is missing")]
     MissingLibrary(String),
     /// A required library exists but cannot be used.
     #[error("it needs the library {0}, which cannot be used: {1}")]
@@ -61,7 +61,7 @@ pub enum LoadFailure {
         user: String,
     },
     /// A symbol that no library defines.
-    #[error("it needs the symbol {0}, which no library here has")]
+    #[error("it needs the symbol {0}, which no library defines")]
     MissingSymbol(String),
     /// The loader's message.
     #[error("{0}")]
@@ -118,7 +118,7 @@ impl Explain for LoadFailure {
                 format!("look at that file: `ls -lL {}`; reinstall its package", quoted(library))
             }
             Self::BadLibrary(library, _) => {
-                format!("look which file that is: `ldconfig -p | grep -F {}`", quoted(library))
+                format!("find the file: `ldconfig -p | grep -F {}`", quoted(library))
             }
             Self::OldLibrary { .. } => "install the module's build for this distribution and release".into(),
             Self::MissingSymbol(_) | Self::Other(_) => {

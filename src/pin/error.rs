@@ -97,10 +97,10 @@ fn describe(why: Unfit) -> String {
         Unfit::Control => "holds a control character".into(),
         Unfit::Invisible => "holds an invisible character that no keyboard types".into(),
         Unfit::OuterSpace => {
-            "begins or ends with white space that a copied text leaves over, such as a no-break space (U+00A0)".into()
+            "begins or ends with white space from copied text, such as a no-break space (U+00A0)".into()
         }
         Unfit::NotUtf8(_) => "is not UTF-8; it may be Latin-1 (ISO 8859-1) or Windows-1252".into(),
-        Unfit::Reserved => "is VERIFY_NONE or VERIFY_BIO, which ykcs11 takes for a command instead of a PIN".into(),
+        Unfit::Reserved => "is VERIFY_NONE or VERIFY_BIO, which ykcs11 treats as a command instead of a PIN".into(),
     }
 }
 
@@ -130,7 +130,7 @@ fn unfit_hint(from: &str, path: Option<&str>, why: Unfit) -> String {
         Unfit::Lines | Unfit::Control | Unfit::Invisible | Unfit::OuterSpace | Unfit::Reserved => {
             return format!(
                 "{BEFORE}the file must hold the PIN alone, with at most one newline at its end: \
-                 `systemd-ask-password PIN: > {path}` writes it anew without showing it"
+                 `systemd-ask-password PIN: > {path}` writes it again without showing it"
             );
         }
     };
@@ -156,14 +156,14 @@ impl Explain for PinError {
             Self::Unfit { from, path, why } => unfit_hint(from, path.as_deref(), *why),
             Self::NoFile(path) if unexpanded(&path.to_string_lossy()).is_some() => {
                 let sign = unexpanded(&path.to_string_lossy()).unwrap_or_default();
-                format!("nothing expands {sign} in file:PATH; write the whole path, such as file:/etc/cba-agent/pin")
+                format!("file:PATH does not expand {sign}; write the full path, such as file:/etc/cba-agent/pin")
             }
             Self::NoFile(path) if outer_character(path).is_some() => {
                 let what = outer_character(path).unwrap_or_default();
                 format!("no login was tried; the path begins or ends with {what}: write file:PATH without")
             }
             Self::NoFile(path) if path.is_relative() => {
-                "no login was tried; write the whole path, such as file:/etc/cba-agent/pin".to_owned()
+                "no login was tried; write the full path, such as file:/etc/cba-agent/pin".to_owned()
             }
             Self::NoFile(_) | Self::File(..) => {
                 "no login was tried; check the path and that this user may read it".to_owned()

@@ -10,7 +10,7 @@ use crate::facts::{Key, Token};
 use crate::text::{hex, printable_bytes};
 
 /// The policy's decision.
-#[must_use = "a decision that nobody looks at is no policy"]
+#[must_use = "a decision must be checked"]
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Decision {
     /// Broken rules; empty means allowed.
@@ -317,7 +317,7 @@ mod tests {
         for (change, words) in [
             (Key { extractable: Some(true), ..local.clone() }, "can be exported"),
             (Key { extractable: None, ..local.clone() }, "does not report whether the key is non-extractable"),
-            (Key { sensitive: Some(false), ..local }, "in plain"),
+            (Key { sensitive: Some(false), ..local }, "in clear text"),
         ] {
             let decision = decide_with(&policy, |case| case.key = change);
             assert_eq!((decision.refusals.len(), decision.warnings.len()), (0, 1));

@@ -81,15 +81,17 @@ impl Rule {
     pub fn sentence(self) -> &'static str {
         match self {
             Self::TokenSerials => "The token's serial number must be in the list; another token gets no PIN.",
-            Self::Require(Requirement::Sensitive) => "The private key must not be readable in plain.",
+            Self::Require(Requirement::Sensitive) => "The private key must not be readable in clear text.",
             Self::Require(Requirement::NonExtractable) => "The private key must not be exportable from the token.",
-            Self::Require(Requirement::AlwaysSensitive) => "The private key must never have been readable in plain.",
+            Self::Require(Requirement::AlwaysSensitive) => {
+                "The private key must never have been readable in clear text."
+            }
             Self::Require(Requirement::NeverExtractable) => "The private key must never have been exportable.",
             Self::Require(Requirement::Local) => "The private key must have been generated in the token.",
             Self::Require(Requirement::HardwareToken) => "The token must be a hardware device.",
-            Self::Mechanism => "The token must sign by the mechanism that is named.",
+            Self::Mechanism => "The token must sign with the named mechanism.",
             Self::PayloadVersions => "The login payload must have one of these versions; v1 can be replayed.",
-            Self::CertificateSource => "The certificate must come from where the policy allows.",
+            Self::CertificateSource => "The certificate must come from an allowed source.",
             Self::CertificateSha256 => "The certificate's fingerprint must be in the list.",
             Self::CertificateValidity => "The certificate must be valid now.",
             Self::MinRsaBits => "The RSA key must be long enough.",
@@ -98,7 +100,7 @@ impl Rule {
             Self::NoCa => "The certificate must be a client's, not a certification authority's.",
             Self::Email => "The certificate should name the e-mail address of the integration user.",
             Self::Issuer => "The certificate should not be self-signed.",
-            Self::Form => "The certificate should be as RFC 5280 wants it.",
+            Self::Form => "The certificate should follow RFC 5280.",
         }
     }
 
@@ -226,7 +228,7 @@ impl Breach {
             Self::Copy(name, breach) => {
                 format!("the token holds the key a second time, as the object {name}: {}", breach.reason())
             }
-            Self::Mechanism(mechanism) => format!("the token would sign by {}", mechanism.name()),
+            Self::Mechanism(mechanism) => format!("the token would sign with {}", mechanism.name()),
             Self::Version(version, _) => format!("payload version {version} is not allowed"),
             Self::V1WithoutFlag => {
                 "payload version v1 is not allowed by the configuration alone, since a v1 payload can be replayed"
@@ -246,14 +248,14 @@ impl Breach {
                 format!("the certificate is for {}, not for {}", has.join(", "), allowed.join(" or "))
             }
             Self::NoExtendedKeyUsage => {
-                "the certificate has no extended key usage; Anaplan asks for a client certificate".into()
+                "the certificate has no extended key usage; Anaplan requires a client certificate".into()
             }
             Self::Ca => "the certificate is a CA's, not a client's".into(),
             Self::NoEmail => {
                 "the certificate holds no e-mail address, by which Anaplan finds the integration user".into()
             }
             Self::SelfSigned => "the certificate is self-signed, which Anaplan does not accept".into(),
-            Self::Form(deviations) => format!("the certificate is not as RFC 5280 wants it: {}", deviations.join("; ")),
+            Self::Form(deviations) => format!("the certificate does not follow RFC 5280: {}", deviations.join("; ")),
         }
     }
 
@@ -261,7 +263,7 @@ impl Breach {
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
-            Self::Serial(_) => "use the token that is allowed, or add this token's serial number to the list".into(),
+            Self::Serial(_) => "use an allowed token, or add this token's serial number to the list".into(),
             Self::Requirement(Requirement::HardwareToken) | Self::NotReported(Requirement::HardwareToken) => {
                 "use a hardware token that sets CKF_HW_SLOT".into()
             }
@@ -269,7 +271,7 @@ impl Breach {
                 "generate a new key in the token, and order a certificate for it (docs/enrolment.md)".into()
             }
             Self::NotReported(_) => {
-                "use a module or token that reports this attribute; what is not reported is not proven".into()
+                "use a module or token that reports this attribute; a value that is not reported is not proven".into()
             }
             Self::LeftOut { requirement, .. } => {
                 format!("add \"{}\" to the list, and use a key that was generated in the token", requirement.name())
@@ -305,7 +307,7 @@ impl Breach {
             Self::NoEmail => {
                 "order a certificate with the integration user's address in the subject alternative name".into()
             }
-            Self::SelfSigned => "have it issued by a certification authority that Anaplan accepts".into(),
+            Self::SelfSigned => "order it from a certification authority that Anaplan accepts".into(),
             Self::Form(_) => {
                 "tell the certification authority; other software, such as Anaplan's, may refuse this certificate".into()
             }
@@ -328,7 +330,7 @@ impl Breach {
 
 fn requirement_reason(requirement: Requirement) -> &'static str {
     match requirement {
-        Requirement::Sensitive => "the key can be read from the token in plain (CKA_SENSITIVE is false)",
+        Requirement::Sensitive => "the key can be read from the token in clear text (CKA_SENSITIVE is false)",
         Requirement::NonExtractable => "the key can be exported from the token (CKA_EXTRACTABLE is true)",
         Requirement::AlwaysSensitive => "the key was not always sensitive (CKA_ALWAYS_SENSITIVE is false)",
         Requirement::NeverExtractable => "the key could be exported before (CKA_NEVER_EXTRACTABLE is false)",

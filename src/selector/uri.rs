@@ -116,7 +116,7 @@ impl Uri {
                     "private" => ObjectType::Private,
                     "public" => ObjectType::Public,
                     "cert" => ObjectType::Cert,
-                    _ => return Err(UriError::Value(shown(name), "only private, public and cert make an identity")),
+                    _ => return Err(UriError::Value(shown(name), "only private, public and cert are accepted")),
                 });
             }
             _ => self.token.unknown = Some(shown(name)),
@@ -132,7 +132,7 @@ impl Uri {
         let value = value.ok_or_else(|| UriError::Value(shown(name), "broken percent-encoding"))?;
         let path = value.strip_prefix("file:").filter(|path| !path.is_empty());
         let path = path.ok_or_else(|| {
-            UriError::Value(shown(name), "only file:PATH is taken here; for another source use --pin-source")
+            UriError::Value(shown(name), "only file:PATH is accepted here; for another source use --pin-source")
         })?;
         self.pin_file = Some(path.strip_prefix("//").unwrap_or(path).to_owned());
         Ok(())
@@ -174,7 +174,7 @@ fn refusal(name: &str, in_query: bool) -> Option<&'static str> {
     match name {
         "pin-value" => Some("a PIN in a URI can be read by every user of this host; use --pin-source file:PATH"),
         "module-path" | "module-name" => Some("choose the module with --module"),
-        PIN_SOURCE if !in_query => Some("it belongs behind '?'"),
+        PIN_SOURCE if !in_query => Some("it belongs after '?'"),
         _ => None,
     }
 }

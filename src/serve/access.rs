@@ -104,7 +104,7 @@ impl Rules {
             || !self.monitor_groups.is_empty();
         if self.socket_group.is_none() && names_others {
             tracing::warn!(
-                "without socket_group only root and the agent's own user can connect, whatever the lists say"
+                "without socket_group only root and the agent's own user can connect, even if the lists name others"
             );
         }
         if self.own == OVERFLOW {
@@ -153,14 +153,14 @@ impl Rules {
             return "the overflow user is never served".into();
         }
         if peer.uid == self.own {
-            return "the agent's own user may look, and asks only where allow_users names it".into();
+            return "the agent's own user may read the state, and may ask only if allow_users names it".into();
         }
         if let Some(owner) = self.subordinate_users.owner(peer.uid).filter(|_| peer.uid != 0) {
             let file = subordinate_ids::USERS;
-            return format!("a subordinate user ID of {owner} ({file}) is served only where allow_users names it");
+            return format!("a subordinate user ID of {owner} ({file}) is served only if allow_users names it");
         }
         match self.judge(peer) {
-            Access::Look => "may look and not ask".into(),
+            Access::Look => "may read the state, but not ask".into(),
             _ => "not served".into(),
         }
     }
@@ -207,10 +207,8 @@ fn group(name: &str) -> Result<u32> {
 }
 
 fn unknown(what: &str, name: &str) -> Error {
-    Error::new(Kind::Config, format!("there is no {what} '{name}' on this host")).hint(format!(
-        "`getent {}` shows what there is; numbers are taken too",
-        if what == "user" { "passwd" } else { what }
-    ))
+    Error::new(Kind::Config, format!("there is no {what} '{name}' on this host"))
+        .hint(format!("`getent {}` lists them; numbers are accepted too", if what == "user" { "passwd" } else { what }))
 }
 
 /// Logs refused users, each at most once a minute, so that they cannot fill the log.

@@ -48,15 +48,15 @@ impl Listening {
         let mut numbers: Vec<RawFd> = sd_notify::listen_fds().map_err(|error| refuse(error.to_string()))?.collect();
         let Some(number) = numbers.pop() else { return Ok(None) };
         if !numbers.is_empty() {
-            return Err(refuse("one socket is taken, and there are several".into())
-                .hint("one ListenStream= with one path in the .socket unit"));
+            return Err(refuse("only one socket is accepted, and there are several".into())
+                .hint("use one ListenStream= with one path in the .socket unit"));
         }
         let file = descriptors::take(number).map_err(|error| refuse(error.to_string()))?;
         let listens = rustix::net::sockopt::socket_acceptconn(&file).unwrap_or(false);
         let is_unix =
             rustix::net::sockopt::socket_domain(&file).is_ok_and(|domain| domain == rustix::net::AddressFamily::UNIX);
         if !listens || !is_unix {
-            return Err(refuse("what was handed over is no listening Unix socket".into())
+            return Err(refuse("the descriptor from systemd is not a listening Unix socket".into())
                 .hint("ListenStream= must name a path; Accept= must be no"));
         }
         Ok(Some(Self { listener: UnixListener::from(std::os::fd::OwnedFd::from(file)), own: None }))
@@ -70,13 +70,11 @@ impl Listening {
         let shown = path.display();
         let failed = |what: &str, error: io::Error| Error::new(Kind::Config, format!("{what} {shown}: {error}"));
         let (Some(directory), Some(_)) = (path.parent(), path.file_name()) else {
-            return Err(Error::new(Kind::Config, format!("the socket's path {shown} names no file")));
+            return Err(Error::new(Kind::Config, format!("the socket's path {shown} is not the path of a file")));
         };
         if path.as_os_str().len() > LONGEST_SOCKET {
             let message = format!("the socket's path has {} bytes", path.as_os_str().len());
-            return Err(
-                Error::new(Kind::Config, message).hint(format!("no client can name more than {LONGEST_SOCKET}"))
-            );
+            return Err(Error::new(Kind::Config, message).hint(format!("a client can use at most {LONGEST_SOCKET}")));
         }
         make_directory(directory).map_err(|error| {
             failed("cannot make the directory of", error).hint(format!("mkdir -p {}", quoted_path(directory)))
@@ -84,7 +82,7 @@ impl Listening {
         if let Some(how) = modules::writable_by_others(directory) {
             // Other users could only answer instead of the agent, and get no payload; and a container's shared volume
             // is always open to all users.
-            tracing::warn!("others could put a socket of their own in the place of {shown}: {how}");
+            tracing::warn!("other users could replace the socket {shown}: {how}");
         }
         check_kind(path)?;
         let lock = lock(path)?;
@@ -117,7 +115,7 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Creates only the last directory, with mode 0711.
+/// Creates only the last directory, readable for others.
 fn make_directory(directory: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o755).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -146,11 +144,11 @@ fn lock(path: &Path) -> Result<File> {
 
 fn in_use(path: &Path) -> Error {
     Error::new(Kind::Unexpected, format!("another agent serves {}", path.display()))
-        .hint(format!("`cba-agent health --socket {}` asks it how it is; end it first", quoted_path(path)))
+        .hint(format!("`cba-agent health --socket {}` shows its state; end it first", quoted_path(path)))
 }
 
 fn refuse(what: String) -> Error {
-    Error::new(Kind::Config, what).hint("end what serves it, or remove it after a look at it")
+    Error::new(Kind::Config, what).hint("end the process that serves it, or look at it and remove it")
 }
 
 /// Only a socket may be replaced. Returns whether there is one.
@@ -159,7 +157,7 @@ fn check_kind(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(refuse(format!("cannot look at {shown}: {error}"))),
-        Ok(found) if !found.file_type().is_socket() => Err(refuse(format!("{shown} is there and is no socket"))),
+        Ok(found) if !found.file_type().is_socket() => Err(refuse(format!("{shown} exists and is not a socket"))),
         Ok(_) => Ok(true),
     }
 }
@@ -175,7 +173,7 @@ fn check_free(path: &Path) -> Result<()> {
         // Its queue is full, so a process listens on it.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(in_use(path)),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        Err(error) => Err(refuse(format!("cannot tell whether anybody serves {shown}: {error}"))),
+        Err(error) => Err(refuse(format!("cannot check whether a process serves {shown}: {error}"))),
     }
 }
 
@@ -192,7 +190,7 @@ fn bind_closed(directory: &Path, group: Option<u32>, path: &Path) -> io::Result<
         let door = rustix::fs::open(&closed, flags, Mode::empty())?;
         let stat = rustix::fs::fstat(&door)?;
         if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
-            return Err(io::Error::other("somebody else's directory is in the way"));
+            return Err(io::Error::other("a directory of another user is in the way"));
         }
         let listener = UnixListener::bind(format!("/proc/self/fd/{}/s", door.as_raw_fd()))?;
         if let Some(group) = group {

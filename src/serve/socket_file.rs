@@ -176,7 +176,7 @@ fn in_the_way(user: &User, door: Option<&Group>, socket: &Path) -> Option<Locked
         return locked(
             why,
             format!(
-                "as root: `usermod -aG {} {}`; then log in again, or restart what runs as {}",
+                "as root: `usermod -aG {} {}`; then log in again, or restart the services that run as {}",
                 quoted(&door.name),
                 quoted(&user.name),
                 user.name

@@ -119,7 +119,7 @@ fn open_module(spare: Option<Spare>, config: &Config, path: PathBuf, deadline: &
         if withheld.is_empty() || config.module_debug {
             return error;
         }
-        error.hint(format!("{} was kept from the module; --module-debug hands it on", withheld.join(", ")))
+        error.hint(format!("the module does not get {}; --module-debug passes it on", withheld.join(", ")))
     })
 }
 
@@ -133,13 +133,13 @@ fn loaded_whole(handle: Handle, config: &Config, path: &Path, deadline: &Deadlin
         if hidden == 0 {
             return Ok(opened);
         }
-        tracing::debug!("the module passes over {hidden} of its tokens; it is loaded again");
+        tracing::debug!("the module does not show {hidden} of its tokens; loading it again");
         opened.handle.close();
         opened = loaded(start(None, config, path, deadline)?, config, path.to_owned(), deadline)?;
     }
     let hidden = token_store::passed_over(path, &opened.slots);
     if hidden > 0 {
-        tracing::warn!("the module passes over {hidden} of the tokens in its directory; their files may be damaged");
+        tracing::warn!("the module does not show {hidden} of the tokens in its directory; their files may be damaged");
     }
     Ok(opened)
 }
@@ -153,7 +153,7 @@ pub fn check_module(config: &Config, path: &Path) -> Result<()> {
         Some(how) if config.refuse_open_module => {
             let message = format!("the module {} is refused: {how}", path.display());
             Err(Error::new(Kind::Policy, message)
-                .hint("a service loads a module only where root or its own user alone can change it"))
+                .hint("a service loads a module only if nobody except root and its own user can change it"))
         }
         Some(how) => {
             tracing::warn!("the module {} is not safe: {how}", path.display());
@@ -190,9 +190,8 @@ fn lookup_error(last_words: &[String]) -> Option<&str> {
 /// A module that needs more than its profile allows fails with its own error.
 pub(super) fn hint_at_the_sandbox(error: Error, config: &Config, path: &Path) -> Error {
     match profile(config, path) {
-        Some(name) => {
-            error.hint(format!("it runs in the sandbox profile {name}; --sandbox off tells whether that is why"))
-        }
+        Some(name) => error
+            .hint(format!("it runs in the sandbox profile {name}; try --sandbox off to see whether that is the cause")),
         None => error,
     }
 }

@@ -145,7 +145,7 @@ impl Login {
         context: &str,
     ) -> Result<(), Failure> {
         let Some(credential) = self.credential.clone() else {
-            return Err(Failure::Other(Error::new(Kind::PinMissing, "no PIN is at hand")));
+            return Err(Failure::Other(Error::new(Kind::PinMissing, "there is no PIN")));
         };
         let request = request(authentication(credential.how()));
         if matches!(credential.how(), How::Pinpad) {
@@ -202,7 +202,7 @@ impl Login {
                 if at_keypad && fault.is("C_Login", "CKR_ARGUMENTS_BAD") {
                     let message = format!("{context}: {}: {fault}", reached.name());
                     return Err(Failure::Other(Error::new(Kind::PinSource, message).hint(
-                        "the module takes no login without a PIN, whatever its flags say; use another --pin-source",
+                        "the module does not accept a login without a PIN, although its flags allow it; use another --pin-source",
                     )));
                 }
                 let mut error = Error::from(fault).context(format_args!("{context}: {}", reached.name()));
@@ -273,7 +273,7 @@ impl Login {
         match locked {
             Ok(fuse) => Ok(FuseHold::Locked(Box::new(fuse))),
             Err(error) if attended && crate::error::Explain::kind(&error) == Kind::StateDir => {
-                tracing::warn!("{error}; this login goes on, since a person answers for it");
+                tracing::warn!("{error}; this login continues, since a person is present");
                 Ok(FuseHold::Without)
             }
             Err(error) => Err(self.fuse_error(error, reached, credential)),
@@ -339,7 +339,7 @@ fn check_before(reached: &Reached, credential: &Credential) -> Result<()> {
 
 fn check_keypad(reached: &Reached, is_meant: bool) -> Result<()> {
     if is_meant && reached.slot.token.as_ref().is_some_and(|token| !token.pinpad) {
-        let message = format!("{} has no keypad of its own", reached.name());
+        let message = format!("{} has no PIN pad", reached.name());
         return Err(Error::new(Kind::PinSource, message).hint(source::SOURCES));
     }
     Ok(())

@@ -16,7 +16,7 @@ pub(crate) fn absolute(text: &str) -> Result<PathBuf, String> {
     }
     match (PathBuf::from(text), unexpanded(text)) {
         (path, _) if path.is_absolute() => Ok(path),
-        (_, Some(sign)) => Err(format!("must be an absolute path; nothing expands {sign} here")),
+        (_, Some(sign)) => Err(format!("must be an absolute path; {sign} is not expanded here")),
         _ => Err("must be an absolute path".into()),
     }
 }
@@ -26,7 +26,7 @@ pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
     match unexpanded(text) {
         _ if text.is_empty() => Err("must not be empty".into()),
         _ if text.contains('\0') => Err("must not hold a NUL character".into()),
-        Some(sign) => Err(format!("must be a whole path; nothing expands {sign} here")),
+        Some(sign) => Err(format!("must be a full path; {sign} is not expanded here")),
         None => Ok(PathBuf::from(text)),
     }
 }
@@ -55,7 +55,7 @@ pub(crate) fn socket(text: &str) -> Result<PathBuf, String> {
     } else if text.len() > LONGEST_SOCKET {
         return Err(format!("{WANTED}, of at most {LONGEST_SOCKET} bytes; this one has {}", text.len()));
     } else if let Some(sign) = unexpanded(text) {
-        return Err(format!("{WANTED}; nothing expands {sign} here"));
+        return Err(format!("{WANTED}; {sign} is not expanded here"));
     } else {
         return Ok(PathBuf::from(text));
     };
@@ -85,8 +85,8 @@ mod tests {
             ("@agent", "abstract"),
             ("/run/a\0b", "NUL"),
             ("/run/cba-agent/", "directory"),
-            ("~/agent.sock", "nothing expands ~"),
-            ("$XDG_RUNTIME_DIR/agent.sock", "nothing expands $"),
+            ("~/agent.sock", "~ is not expanded"),
+            ("$XDG_RUNTIME_DIR/agent.sock", "$ is not expanded"),
             (long.as_str(), "at most 107 bytes; this one has 108"),
         ] {
             let error = socket(text).unwrap_err();

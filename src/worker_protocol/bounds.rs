@@ -64,7 +64,7 @@ pub enum BoundsError {
         most: usize,
     },
     /// A name with characters outside the standard's names.
-    #[error("{0} is no name of the standard's")]
+    #[error("{0} is not a name of the standard")]
     NoName(&'static str),
 }
 

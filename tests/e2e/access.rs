@@ -185,7 +185,7 @@ fn one_group_member_counts_as_one_user_in_any_user_namespace() {
     assert!(said.starts_with(r#"{"method":"POST""#), "{said}");
     for line in [
         "refused: user 300000 group 0",
-        "a subordinate user ID of alice (/etc/subuid) is served only where allow_users names it",
+        "a subordinate user ID of alice (/etc/subuid) is served only if allow_users names it",
         "alice can enter the group 300007",
     ] {
         agent.logged(|log| log.contains(line));
@@ -207,7 +207,9 @@ fn the_agents_own_user_reads_state_and_asks_only_if_named() {
         assert_eq!(agent.ask("GET", path, "").status, 200, "{path}");
     }
     assert_eq!(agent.ask("POST", "/sign", "{}").problem(403), "not_allowed");
-    agent.logged(|log| log.contains("the agent's own user may look, and asks only where allow_users names it"));
+    agent.logged(|log| {
+        log.contains("the agent's own user may read the state, and may ask only if allow_users names it")
+    });
     let error = stand.run(&["sign", "--socket", &agent.socket]).failed(5);
     assert!(error.contains("allow_users"), "{error}");
     agent.end("-TERM");

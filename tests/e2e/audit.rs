@@ -107,7 +107,7 @@ fn every_change_of_the_log_is_named_by_its_line() {
     changed("two", &|lines| drop(lines.drain(4..6)), "line 5: records 5 to 6 are missing before it");
     changed("swapped", &|lines| lines.swap(4, 5), "line 6: record 5 is inserted or out of order");
     changed("doubled", &|lines| lines.insert(5, lines[4].clone()), "line 6: record 5 is there twice");
-    changed("text", &|lines| lines.insert(5, "\n".into()), "line 6: no record");
+    changed("text", &|lines| lines.insert(5, "\n".into()), "line 6: not a record");
     changed("cut", &|lines| drop(lines[8].split_off(30)), "line 9: 30 bytes without an end");
     // A chain alone cannot show that its end is missing.
     let short = stand.write("short", lines[..7].concat());
@@ -140,7 +140,7 @@ fn the_chain_continues_in_a_new_file_and_is_checked_over_all_files() {
     let by_pattern = stand.tool("sh", &["-c", "\"$0\" audit verify audit.jsonl*", BINARY]);
     assert!(by_pattern.starts_with("valid: 4 records, 1 to 4\n"), "{by_pattern}");
     let said = verify(&stand, &["audit.jsonl"]).ok();
-    assert!(said.starts_with("valid: 1 records, 4 to 4, older ones"), "{said}");
+    assert!(said.starts_with("valid: 1 records, 4 to 4, older records"), "{said}");
     let error = verify(&stand, &["audit.jsonl", "audit.jsonl.1"]).failed(8);
     assert!(error.contains("audit.jsonl line 1: record 3 is missing before it"), "{error}");
     tool(Command::new("gzip").arg(stand.file("audit.jsonl.1")));
@@ -162,7 +162,7 @@ fn an_incomplete_record_after_a_crash_is_named_and_the_chain_continues() {
         let run = verify(&stand, &["audit.jsonl"]);
         let said = run.stderr.clone();
         run.ok();
-        assert!(said.contains(&format!("line {}: what a crash left", lines - 2)), "{said}");
+        assert!(said.contains(&format!("line {}: an incomplete record after a crash", lines - 2)), "{said}");
     }
     // A complete record without its newline counts as a record.
     let before = stand.read("audit.jsonl");
@@ -243,7 +243,7 @@ fn the_agent_hands_out_no_payload_while_its_log_is_unwritable_and_then_recovers(
     assert_eq!(agent.ask("GET", "/readyz", "").problem(503), "audit_unavailable");
     assert!(agent.ask("GET", "/metrics", "").body.contains("\ncba_agent_audit_writable 0\n"));
     let error = stand.run(&["sign", "--socket", &agent.socket]).failed(1);
-    assert!(error.contains("record"), "{error}");
+    assert!(error.contains("audit log"), "{error}");
     fs::remove_file(&path).unwrap();
     // A readiness request makes the agent try again.
     until(|| agent.ask("GET", "/readyz", "").status == 200);

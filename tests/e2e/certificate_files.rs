@@ -53,22 +53,22 @@ fn forms(stand: &Stand) -> Vec<(&'static str, Vec<u8>, &'static str)> {
     vec![
         ("plain", pem.clone().into_bytes(), "PEM"),
         ("crlf", pem.replace('\n', "\r\n").into_bytes(), "PEM"),
-        ("mac", pem.replace('\n', "\r").into_bytes(), "PEM; its lines are not as PEM has them"),
+        ("mac", pem.replace('\n', "\r").into_bytes(), "PEM; its lines are not in PEM form"),
         ("indented", pem.replace('\n', "\n    ").into_bytes(), "PEM"),
         ("mark", [b"\xef\xbb\xbf", pem.as_bytes()].concat(), "PEM; it begins with a byte order mark"),
         ("utf16", [&[0xff, 0xfe], &wide(&pem, u16::to_le_bytes)[..]].concat(), "PEM; it is written in UTF-16"),
         ("utf16be", [&[0xfe, 0xff], &wide(&pem, u16::to_be_bytes)[..]].concat(), "PEM; it is written in UTF-16"),
         ("utf16-no-mark", wide(&pem, u16::to_le_bytes), "PEM; it is written in UTF-16"),
         ("utf16be-no-mark", wide(&pem, u16::to_be_bytes), "PEM; it is written in UTF-16"),
-        ("bag", bag.into_bytes(), "PEM; other text stands around it"),
-        ("text", made(&["x509", "-in", "cert.pem", "-text"]), "PEM; other text stands around it"),
+        ("bag", bag.into_bytes(), "PEM; other text is around it"),
+        ("text", made(&["x509", "-in", "cert.pem", "-text"]), "PEM; other text is around it"),
         ("trusted", trusted, "PEM; labelled TRUSTED CERTIFICATE"),
         ("x509", pem.replace("CERTIFICATE", "X509 CERTIFICATE").into_bytes(), "PEM; labelled X509 CERTIFICATE"),
-        ("no-lines", no_lines.into_bytes(), "PEM; its lines are not as PEM has them"),
+        ("no-lines", no_lines.into_bytes(), "PEM; its lines are not in PEM form"),
         (
             "escaped",
             pem.replace('\n', "\\n").into_bytes(),
-            "PEM; other text stands around it, which Anaplan does not take; its lines are not as PEM has them",
+            "PEM; other text is around it, which Anaplan does not accept; its lines are not in PEM form",
         ),
         (
             "yaml",
@@ -77,19 +77,19 @@ fn forms(stand: &Stand) -> Vec<(&'static str, Vec<u8>, &'static str)> {
                 pem.replace('\n', "\n    ").replacen("-----BEGIN", "    -----BEGIN", 1)
             )
             .into_bytes(),
-            "PEM; other text stands around it, which Anaplan does not take; its lines are not as PEM has them",
+            "PEM; other text is around it, which Anaplan does not accept; its lines are not in PEM form",
         ),
         (
             "json-of-two",
             format!("{{\"chain\": \"{}\"}}\n", format!("{ca}{pem}").replace('\n', "\\n")).into_bytes(),
-            "PEM; other text stands around it, which Anaplan does not take; its lines are not as PEM has them",
+            "PEM; other text is around it, which Anaplan does not accept; its lines are not in PEM form",
         ),
         ("secret", STANDARD.encode(&pem).into_bytes(), "PEM; encoded in base64 once more"),
         ("chain", format!("{pem}{ca}").into_bytes(), "PEM"),
         ("chain-ca-first", format!("{ca}{pem}").into_bytes(), "PEM"),
         ("der", der.clone(), "DER; Anaplan registers PEM"),
         ("der-newline", [&der[..], b"\r\n"].concat(), "DER; Anaplan registers PEM"),
-        ("base64", STANDARD.encode(&der).into_bytes(), "base64 without the lines around it"),
+        ("base64", STANDARD.encode(&der).into_bytes(), "base64 without PEM lines"),
         (
             "base64-lines",
             pem.lines()
@@ -97,7 +97,7 @@ fn forms(stand: &Stand) -> Vec<(&'static str, Vec<u8>, &'static str)> {
                 .map(|line| format!("{line}\r\n"))
                 .collect::<String>()
                 .into_bytes(),
-            "base64 without the lines around it",
+            "base64 without PEM lines",
         ),
         ("p7b-pem", p7b_pem.clone().into_bytes(), "PKCS#7 (.p7b)"),
         ("p7b-windows", p7b_pem.replace("PKCS7", "CERTIFICATE").into_bytes(), "PKCS#7 (.p7b)"),
@@ -270,10 +270,7 @@ fn a_file_without_a_certificate_is_named_with_a_next_step() {
         ("public.pem", "a public key and no certificate"),
         ("public.der", "a public key and no certificate"),
         ("cut.pem", "a PEM file whose block CERTIFICATE cannot be read: its END line is missing"),
-        (
-            "typo.pem",
-            "a PEM file whose block CERTIFICATE cannot be read: what stands between BEGIN and END is not base64",
-        ),
+        ("typo.pem", "a PEM file whose block CERTIFICATE cannot be read: the text between BEGIN and END is not base64"),
         ("wrong-end.pem", "a PEM file whose block CERTIFICATE cannot be read: its END line has another label"),
         ("cut-inside.pem", "a certificate that cannot be read: "),
         ("page.html", "a web page (HTML)"),
@@ -284,7 +281,7 @@ fn a_file_without_a_certificate_is_named_with_a_next_step() {
         ("small.pem", "a PEM file whose BEGIN line is damaged"),
         ("em.pem", "a PEM file whose BEGIN line is damaged"),
         ("four.pem", "a PEM file whose BEGIN line is damaged"),
-        ("words", "not a certificate in a form that is known here"),
+        ("words", "not a certificate in a known form"),
     ] {
         let run = doctor(&stand, name);
         let [(verdict, found, remedy)] = &lines(&run, "file")[..] else { panic!("{name}: {run:?}") };

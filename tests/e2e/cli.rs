@@ -170,7 +170,7 @@ fn an_impossible_socket_path_is_a_usage_error_and_a_missing_socket_is_not() {
         ("", "not an empty text"),
         ("@agent", "not an abstract socket"),
         (&long, "at most 107 bytes; this one has 108"),
-        ("~/agent.sock", "nothing expands ~"),
+        ("~/agent.sock", "~ is not expanded"),
         (&directory, "this is a directory"),
         (&file, "this is a file"),
         (&through, "this is a path through a file"),

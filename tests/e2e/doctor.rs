@@ -117,7 +117,7 @@ fn an_audit_log_that_cannot_be_continued_is_named() {
     assert!(doctor(&path).ok().contains("audit.jsonl, 1 records"));
     let damaged = stand.write("damaged", "x\n");
     assert!(failing(doctor(&damaged), "audit log").contains("audit verify"));
-    assert!(failing(doctor("/dev/null"), "audit log").contains("no plain file"));
+    assert!(failing(doctor("/dev/null"), "audit log").contains("not a regular file"));
     assert!(failing(doctor(&stand.file("missing/audit.jsonl")), "audit log").contains("install -d -m 750 -o root"));
 }
 
@@ -253,7 +253,7 @@ fn a_certificate_is_checked_before_it_is_bought_in_any_form() {
         ("good.der", "fix: openssl x509 -inform DER -in 'good.der' -out leaf.pem"),
         ("all.p7b", "openssl pkcs7 -inform DER -print_certs | openssl x509 -out leaf.pem"),
         ("all.der.p7b", "fix: openssl pkcs7 -inform DER -in 'all.der.p7b' -print_certs"),
-        ("bag.pem", "PEM; other text stands around it, which Anaplan does not take"),
+        ("bag.pem", "PEM; other text is around it, which Anaplan does not accept"),
         ("bare.txt", "fix: cat 'bare.txt' | sed"),
     ] {
         let report = check(file).ok();

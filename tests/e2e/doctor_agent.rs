@@ -51,7 +51,7 @@ fn a_jobs_user_sees_the_agents_state_and_nothing_about_tokens() {
         ("ready", "a worker is logged in"),
         ("identity", "CN=integration cba"),
         ("certificate", "until "),
-        ("trial payload", "signed, verified, and thrown away"),
+        ("trial payload", "signed, verified, and discarded"),
         ("clock", "Z"),
     ] {
         assert!(line(&run, check).contains(found), "{check}: {run:?}");
@@ -66,7 +66,7 @@ fn a_jobs_user_sees_the_agents_state_and_nothing_about_tokens() {
     let run = Run::from_output(bare.finish());
     assert!(line(&run, "may ask").starts_with("failed"), "the agent's own user: {run:?}");
     let error = stand.run(&["doctor", "--socket", &agent.socket, "--slot", "0"]).failed(2);
-    assert!(error.contains("--slot does not go with it"), "{error}");
+    assert!(error.contains("--slot cannot be combined with it"), "{error}");
 }
 
 #[test]
@@ -83,11 +83,11 @@ fn each_obstacle_for_a_job_is_named_with_its_remedy() {
     assert!(line(&run, "agent").contains("only the group 4242 may connect, and this process is not in it"), "{run:?}");
     assert!(run.stdout.contains("put it into the group 4242"), "{run:?}");
     let run = doctor("1234", "4242,4343");
-    assert!(line(&run, "may ask").contains("may look, and not ask"), "{run:?}");
+    assert!(line(&run, "may ask").contains("may read the state, but not ask"), "{run:?}");
     assert!(line(&run, "ready").starts_with("ok"), "{run:?}");
     fs::set_permissions(&agent.socket, fs::Permissions::from_mode(0o666)).unwrap();
     let run = doctor("1234", "4141");
-    assert!(line(&run, "may ask").contains("this user gets nothing from the agent"), "{run:?}");
+    assert!(line(&run, "may ask").contains("the agent refuses this user"), "{run:?}");
     fs::set_permissions(stand.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let run = doctor("1234", "4242");
     assert!(line(&run, "agent").contains(&format!("may not pass through {}", stand.path().display())), "{run:?}");
@@ -110,6 +110,6 @@ fn a_job_sees_that_an_agent_is_not_ready_or_its_certificate_expires() {
     let run = as_user(&stand, "1234", "4242", &["doctor", "--socket", &agent.socket]);
     // It says nine in the second in which it was issued.
     let ends = ["it ends in 8 days", "it ends in 9 days"].iter().any(|words| run.stdout.contains(words));
-    assert!(ends && run.stdout.contains("tell those who run the agent"), "{run:?}");
+    assert!(ends && run.stdout.contains("tell the administrators of the agent"), "{run:?}");
     run.ok();
 }

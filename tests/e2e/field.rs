@@ -152,7 +152,7 @@ fn a_user_outside_the_group_of_opencryptoki_sees_its_name() {
     assert!(report.stdout.contains("user nobody is not in group pkcs11, and the module may hang"), "{report:?}");
     assert!(report.stdout.contains("usermod -aG pkcs11 nobody"), "{report:?}");
     let error = in_the_group(&["sign"]).failed(6);
-    assert!(error.contains("hint: the module serves members of group pkcs11 alone"), "{error}");
+    assert!(error.contains("hint: the module serves only members of group pkcs11"), "{error}");
     let join = crate::hints::one(&error, "usermod -aG pkcs11");
     let report = run(&format!("{join} &&"), &["doctor"]);
     assert!(!report.stdout.contains("is not in group pkcs11"), "{report:?}");

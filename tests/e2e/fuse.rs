@@ -328,7 +328,7 @@ fn no_link_in_the_state_directory_is_followed() {
         std::os::unix::fs::symlink(&victim, &path).unwrap();
         let error = wrong(&stand).failed(4);
         // A planted lock or record is refused. A planted new file is moved aside, and the login continues.
-        let refused = if extension == "new" { "CKR_PIN_INCORRECT" } else { "cannot be kept" };
+        let refused = if extension == "new" { "CKR_PIN_INCORRECT" } else { "cannot be stored" };
         assert!(error.contains(refused), "{extension}: {error}");
         assert_eq!(stand.read("victim"), "precious", "{extension}");
         let _ = fs::remove_file(&path);

@@ -62,7 +62,7 @@ fn links_at_the_paths_of_our_files_are_not_followed() {
     symlink(&path, stand.path().join("link.sock")).unwrap();
     let arguments = Agent::arguments(&stand, &["--socket", &stand.file("link.sock")]);
     let error = stand.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).failed(2);
-    assert!(error.contains("link.sock is there and is no socket"), "{error}");
+    assert!(error.contains("link.sock exists and is not a socket"), "{error}");
     is_untouched("socket");
     // The state: each of its files, and the name of the directory.
     stand.sign(&[]).ok();

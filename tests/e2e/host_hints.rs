@@ -118,7 +118,7 @@ fn a_variable_of_the_loader_is_gone_after_the_remedy() {
     stand.set("OPENSSL_CONF", "/dev/null");
     let said = stand.run(&["doctor", "--pin-source", &stand.pin_source()]).stdout;
     let command = format!("{}; cba-agent doctor --pin-source {}", one(&said, "unset "), stand.pin_source());
-    assert!(paste(&stand, &command).stdout.contains("nothing in it changes what is loaded"));
+    assert!(paste(&stand, &command).stdout.contains("no variable changes which libraries are loaded"));
 }
 
 #[test]

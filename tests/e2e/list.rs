@@ -57,7 +57,8 @@ fn a_slot_that_cannot_be_read_is_listed_and_usable_by_its_id_alone() {
     stand.faulty("clock");
     let text = stand.run(&["list"]).ok();
     assert!(
-        text.contains("cannot be read whole, so not by its index: C_GetTokenInfo") && text.contains("certificate"),
+        text.contains("cannot be read completely, so --slot cannot select it: C_GetTokenInfo")
+            && text.contains("certificate"),
         "{text}"
     );
     let list: Value = serde_json::from_str(&stand.run(&["list", "--json"]).ok()).unwrap();

@@ -122,7 +122,7 @@ fn a_file_that_is_not_a_module_for_this_host_is_described() {
         ("truncated.so", module[..4096].to_vec(), "the file is truncated: it has 4096 bytes".into()),
         ("header.so", module[..40].to_vec(), "a damaged ELF file".into()),
         ("empty.so", Vec::new(), "it is an empty file, not a shared library".into()),
-        ("script.so", b"/* GNU ld script */\nGROUP ( libx.so.1 )\n".to_vec(), "a text for the linker".into()),
+        ("script.so", b"/* GNU ld script */\nGROUP ( libx.so.1 )\n".to_vec(), "a linker script".into()),
         ("text.so", b"no library".to_vec(), "it is a text, not a shared library".into()),
         ("archive.so", b"!<arch>\nx".to_vec(), "a static library".into()),
         ("windows.so", b"MZ\0\0".to_vec(), "a Windows library".into()),
@@ -163,12 +163,12 @@ fn missing_libraries_and_symbols_of_a_module_are_named() {
     assert!(error.contains("libused.so.3, which cannot be used: "), "{error}");
     std::fs::remove_file(stand.file("libused.so.3")).unwrap();
     let error = said_of(&mut stand, "user.so");
-    assert!(error.contains("it needs the library libused.so.3, which is not there"), "{error}");
+    assert!(error.contains("it needs the library libused.so.3, which is missing"), "{error}");
     assert!(error.contains("`apt-file search libused.so.3`"), "{error}");
     // The loader looks up a variable when it loads, and a function at its first call, where it ends the process.
     for module in ["symbol.so", "function.so"] {
         let error = said_of(&mut stand, module);
-        assert!(error.contains("it needs the symbol missing, which no library here has"), "{error}");
+        assert!(error.contains("it needs the symbol missing, which no library defines"), "{error}");
     }
 }
 

@@ -202,10 +202,10 @@ fn a_missing_configured_token_is_named_with_the_directory_of_the_module() {
     );
     let absent = |stand: &Stand, flags: &[&str], words: &str| {
         let error = stand.sign(flags).failed(3);
-        assert!(error.contains(&format!("the token with {words} is not there")), "{error}");
+        assert!(error.contains(&format!("the token with {words} was not found")), "{error}");
         assert!(error.contains(&place) && !error.contains("init-token"), "{error}");
         let report = stand.run(&[&["doctor", "--pin-source", &source], flags].concat());
-        assert!(report.stdout.contains(&format!("the token with {words} is not there")), "{report:?}");
+        assert!(report.stdout.contains(&format!("the token with {words} was not found")), "{report:?}");
         assert!(report.stdout.contains(&place) && !report.stdout.contains("init-token"), "{report:?}");
     };
     for (flags, words) in [

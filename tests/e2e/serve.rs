@@ -190,7 +190,7 @@ fn a_socket_is_replaced_only_if_its_agent_has_ended() {
     };
     // A user's file, a link, and a process that answers.
     let socket = stand.write("agent.sock", "precious");
-    assert!(serve(&stand).failed(2).contains("is no socket"));
+    assert!(serve(&stand).failed(2).contains("is not a socket"));
     assert_eq!(fs::read_to_string(&socket).unwrap(), "precious");
     fs::remove_file(&socket).unwrap();
     std::os::unix::fs::symlink("elsewhere", &socket).unwrap();

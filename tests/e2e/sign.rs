@@ -119,7 +119,7 @@ fn without_the_hashing_mechanism_the_digest_info_is_signed() {
     assert!(run.stderr.contains("signed by CKM_RSA_PKCS"), "{}", run.stderr);
     openssl_accepts(&stand, &json(&run.ok()));
     let refused = stand.sign(&["--policy-mechanism", "sha512-rsa-pkcs"]).failed(5);
-    assert!(refused.contains("the token would sign by CKM_RSA_PKCS"), "{refused}");
+    assert!(refused.contains("the token would sign with CKM_RSA_PKCS"), "{refused}");
 }
 
 #[test]

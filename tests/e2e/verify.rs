@@ -13,7 +13,7 @@ fn accepts_what_sign_prints_in_every_form() {
             let request = stand.sign(&flags).ok();
             let said = stand.run_with_input(&["verify", "--roots", &stand.file("ca.pem")], &request).ok();
             assert!(said.starts_with(&format!("valid: {version}")), "{said}");
-            assert!(said.contains("chain: leads to the roots") && said.contains("not visible from here"), "{said}");
+            assert!(said.contains("chain: chains to the roots") && said.contains("not checked here"), "{said}");
         }
     }
     let header = stand.write("h", stand.sign(&["--format", "header"]).ok());
@@ -83,7 +83,7 @@ fn a_v1_message_may_be_longer_and_hold_anything() {
     let body =
         stand.write("b", format!(r#"{{"encodedData":"{}","encodedSignedData":"{}"}}"#, base64("m"), base64("s")));
     let said = stand.run(&["verify", "--header", &header, "--body", &body]).ok();
-    assert!(said.starts_with("valid: v1, no time in it"), "{said}");
+    assert!(said.starts_with("valid: v1, no time"), "{said}");
     stand.run(&["verify", "--header", &header]).failed(2);
 }
 

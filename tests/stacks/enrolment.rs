@@ -185,7 +185,7 @@ fn an_old_p12_moves_into_softhsm2_and_is_no_longer_called_local() {
     let mut newcomer = newcomer.types(&["p12-softhsm2"]);
     newcomer.typed += &written("softhsm2");
     let shown = newcomer.types(&["finish", "destroy"]).done();
-    assert!(shown.contains("require.local") && shown.contains("made in the token             no"), "{shown}");
+    assert!(shown.contains("require.local") && shown.contains("generated in the token        no"), "{shown}");
 }
 
 #[test]

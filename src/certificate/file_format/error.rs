@@ -58,7 +58,7 @@ pub enum FormatError {
     #[error("a certificate that cannot be read: {0}")]
     Certificate(String),
     /// An unknown format.
-    #[error("not a certificate in a form that is known here")]
+    #[error("not a certificate in a known form")]
     Unknown,
 }
 
@@ -119,10 +119,10 @@ impl FormatError {
                      -file leaf.pem` writes the certificate of the alias mykey"
                 )
             }
-            Self::PrivateKey => "the certificate is another file; the CA sent it".into(),
+            Self::PrivateKey => "use the certificate file from the CA".into(),
             Self::Request => "send it to the CA; the certificate is the CA's answer".into(),
             Self::RevocationList | Self::PublicKey | Self::OtherBlocks(_) | Self::NoneInPkcs7 => {
-                "the certificate is another file; the CA sent it".into()
+                "use the certificate file from the CA".into()
             }
             Self::Pgp | Self::Unknown => "get the certificate from the CA as X.509, in PEM form".into(),
             Self::Packed(packing) => format!("`{}`, and check the certificate that was in it", packing.command(&path)),
@@ -130,11 +130,13 @@ impl FormatError {
                 "sed 's/^.*[Bb][Ee][Gg][Ii][Nn] .*/-----BEGIN CERTIFICATE-----/; s/^.*[Ee][Nn][Dd] .*/-----END CERTIFICATE-----/' \
                  {path} | openssl x509 -out leaf.pem"
             ),
-            Self::Html => "get the file again; this is the page around it, or an error".into(),
+            Self::Html => "download the file again; this is a web page, perhaps an error message".into(),
             Self::Block { .. } => {
                 "copy the whole block again, from -----BEGIN to -----END, or get the file again".into()
             }
-            Self::Certificate(_) => format!("have it issued again; `openssl asn1parse -in {path}` shows what is in it"),
+            Self::Certificate(_) => {
+                format!("ask the CA to issue it again; `openssl asn1parse -in {path}` shows what is in it")
+            }
         }
     }
 }

@@ -30,20 +30,22 @@ fn one(socket: &Path, config: &Config, trial: bool, findings: &mut Findings) {
         Ok(_) => findings.ok("agent", format!("answers at {shown}")),
         Err(ClientError::Refused { kind: Kind::NotAllowed, .. }) => {
             findings.ok("agent", format!("answers at {shown}"));
-            return refused(findings, "this user gets nothing from the agent");
+            return refused(findings, "the agent refuses this user");
         }
         Err(error) => return unreachable(socket, error, findings),
     }
     // The agent checks the user before the method.
     match get("/sign") {
         Err(ClientError::Refused { kind: Kind::NotAllowed, .. }) => {
-            refused(findings, "this user may look, and not ask")
+            refused(findings, "this user may read the state, but not ask for payloads")
         }
         Err(ClientError::Refused { code, .. }) if code == "method_not_allowed" => {
             findings.ok("may ask", "this user may ask for payloads");
         }
         Err(error) => findings.error("may ask", &error.into()),
-        Ok(_) => findings.fail("may ask", "what answers is no agent", "check the path of the socket"),
+        Ok(_) => {
+            findings.fail("may ask", "the process that answers is not a cba-agent", "check the path of the socket")
+        }
     }
     let ready = get("/readyz");
     let is_ready = ready.is_ok();
@@ -54,16 +56,16 @@ fn one(socket: &Path, config: &Config, trial: bool, findings: &mut Findings) {
     match get("/certificate").map(|answer| Certificate::from_pem(&answer.body)) {
         Ok(Ok(certificate)) => {
             findings.ok("identity", certificate.subject.clone());
-            judge(&certificate, config, "tell those who run the agent", findings);
+            judge(&certificate, config, "tell the administrators of the agent", findings);
         }
-        Ok(Err(error)) => findings.fail("certificate", error.to_string(), "tell those who run the agent"),
+        Ok(Err(error)) => findings.fail("certificate", error.to_string(), "tell the administrators of the agent"),
         // It has no certificate until it is ready. The line before says so.
         Err(_) if !is_ready => {}
         Err(error) => findings.error("certificate", &error.into()),
     }
     if trial {
         match ask(config, socket, None) {
-            Ok(_) => findings.ok("trial payload", "signed, verified, and thrown away"),
+            Ok(_) => findings.ok("trial payload", "signed, verified, and discarded"),
             Err(error) => findings.error("trial payload", &error),
         }
     }
@@ -79,7 +81,6 @@ fn unreachable(socket: &Path, error: ClientError, findings: &mut Findings) {
 }
 
 fn refused(findings: &mut Findings, found: &str) {
-    let remedy =
-        "have this user added to socket_group or allow_users of the agent; a change of groups counts after a new login";
+    let remedy = "ask the agent's administrator to add this user to socket_group or allow_users; new groups apply after a new login";
     findings.fail("may ask", found, remedy);
 }

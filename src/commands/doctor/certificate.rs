@@ -37,9 +37,9 @@ pub(super) fn check(path: &str, config: &Config, findings: &mut Findings) -> Res
             findings.fail("key", "not RSA", "generate an RSA key of 2048 bits or more, and order a certificate for it");
         }
         Err(error @ LeafError::Several(_)) => {
-            findings.fail(FILE, error.to_string(), "keep the certificate of your key in the file, and no other");
+            findings.fail(FILE, error.to_string(), "keep only the certificate of your key in the file");
         }
-        Err(error) => findings.fail(FILE, error.to_string(), "have it issued again"),
+        Err(error) => findings.fail(FILE, error.to_string(), "ask the CA to issue it again"),
     }
     Ok(())
 }
@@ -48,12 +48,12 @@ pub(super) fn check(path: &str, config: &Config, findings: &mut Findings) -> Res
 fn form(file: &CertificateFile, leaf_number: usize, path: &str, findings: &mut Findings) {
     let convert = conversion(file, leaf_number, &quoted(path));
     if file.has_private_key {
-        findings.fail(PRIVATE_KEY, HOLDS_A_PRIVATE_KEY, format!("give leaf.pem, made by: {convert}"));
+        findings.fail(PRIVATE_KEY, HOLDS_A_PRIVATE_KEY, format!("use leaf.pem, made by: {convert}"));
     }
     let form = match file.form {
         Form::Pem => "PEM",
         Form::Der => "DER; Anaplan registers PEM",
-        Form::Base64 => "base64 without the lines around it; Anaplan registers PEM",
+        Form::Base64 => "base64 without PEM lines; Anaplan registers PEM",
         Form::Pkcs7Pem | Form::Pkcs7Der | Form::Pkcs7Base64 => "PKCS#7 (.p7b); Anaplan registers PEM",
     };
     let odd: Vec<&str> = file.oddities.iter().map(|oddity| words(*oddity)).collect();
@@ -64,7 +64,7 @@ fn form(file: &CertificateFile, leaf_number: usize, path: &str, findings: &mut F
         findings.warn(FILE, form, convert.clone());
     }
     if file.certificates.len() > 1 {
-        let found = format!("{} certificates; Anaplan registers the leaf alone", file.certificates.len());
+        let found = format!("{} certificates; Anaplan registers only the leaf", file.certificates.len());
         findings.warn(FILE, found, convert);
     }
 }
@@ -73,10 +73,10 @@ fn words(oddity: Oddity) -> &'static str {
     match oddity {
         Oddity::ByteOrderMark => "it begins with a byte order mark, which other software does not read",
         Oddity::Utf16(_) => "it is written in UTF-16, which other software does not read",
-        Oddity::OtherText => "other text stands around it, which Anaplan does not take",
-        Oddity::Trusted => "labelled TRUSTED CERTIFICATE, which OpenSSL alone reads",
+        Oddity::OtherText => "other text is around it, which Anaplan does not accept",
+        Oddity::Trusted => "labelled TRUSTED CERTIFICATE, which only OpenSSL reads",
         Oddity::OldLabel => "labelled X509 CERTIFICATE, which not all software reads",
-        Oddity::NoLines => "its lines are not as PEM has them, which other software does not read",
+        Oddity::NoLines => "its lines are not in PEM form, which other software does not read",
         Oddity::Encoded => "encoded in base64 once more",
     }
 }
@@ -137,7 +137,7 @@ fn rules(leaf: &Certificate, config: &Config, findings: &mut Findings) {
         (Rule::NoCa, "CA", "not a CA's".into()),
         (Rule::Email, "e-mail", email),
         (Rule::Issuer, "issuer", "somebody else's".into()),
-        (Rule::Form, "form", "as RFC 5280 wants it".into()),
+        (Rule::Form, "form", "follows RFC 5280".into()),
     ];
     for (rule, check, found) in rows {
         let of = |breaches: &[Breach]| {
@@ -156,13 +156,13 @@ fn rules(leaf: &Certificate, config: &Config, findings: &mut Findings) {
         }
     }
     if !leaf.emails.is_empty() && leaf.alternative_names.iter().all(|name| !name.starts_with("email:")) {
-        let remedy = "at the next renewal ask for it in the subject alternative name, where it is looked for first";
+        let remedy = "at the next renewal, ask for it in the subject alternative name, where programs look first";
         findings.warn("e-mail", "only in the subject", remedy);
     }
     if leaf.says_where_it_is_revoked {
-        findings.ok("revocation", "it says where to ask");
+        findings.ok("revocation", "it names where to check");
     } else {
-        let remedy = "ask for a CRL distribution point or an OCSP responder in it";
-        findings.warn("revocation", "it does not say where to ask whether it was revoked", remedy);
+        let remedy = "ask the CA for a CRL distribution point or an OCSP responder in it";
+        findings.warn("revocation", "it does not name where to check its revocation", remedy);
     }
 }

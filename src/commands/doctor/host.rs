@@ -21,8 +21,9 @@ use crate::text::shell::quoted_path;
 pub(super) fn configuration(config: &Config, findings: &mut Findings) {
     const CHECK: &str = "configuration";
     match config.files.as_slice() {
-        [] => findings
-            .ok(CHECK, "no file: neither ~/.config/cba-agent/config.toml nor /etc/cba-agent/config.toml is there"),
+        [] => {
+            findings.ok(CHECK, "no file: neither ~/.config/cba-agent/config.toml nor /etc/cba-agent/config.toml exists")
+        }
         files => files.iter().for_each(|file| findings.ok(CHECK, format!("read from {}", file.display()))),
     }
     for Effective { key, value, origin } in &config.effective {
@@ -48,9 +49,9 @@ pub(super) fn environment(findings: &mut Findings) {
         .filter(|name| name.starts_with("LD_") || name.starts_with("OPENSSL_"))
         .collect();
     if names.is_empty() {
-        findings.ok("environment", "nothing in it changes what is loaded");
+        findings.ok("environment", "no variable changes which libraries are loaded");
     } else {
-        let found = format!("{} can change what is loaded beside the PIN", names.join(", "));
+        let found = format!("{} can change which libraries are loaded beside the PIN", names.join(", "));
         findings.warn("environment", found, format!("unset {}", names.join(" ")));
     }
 }
@@ -65,21 +66,19 @@ pub(super) fn clock(findings: &mut Findings) {
     let time = utc(now);
     if now < built {
         let found = format!("{time} is before this program was built ({})", utc(built));
-        return findings.fail(CHECK, found, "set it, and have it kept, as root: `timedatectl set-ntp true`");
+        return findings.fail(CHECK, found, "set and synchronise it, as root: `timedatectl set-ntp true`");
     }
     match clock::is_synchronised() {
         Ok(true) => findings.ok(CHECK, format!("{time}, synchronised")),
         Ok(false) => {
-            let found = format!(
-                "{time}, and nothing keeps it right (adjtimex: not synchronised); a v2 payload needs the right time"
-            );
+            let found = format!("{time}, not synchronised (adjtimex); a v2 payload needs the right time");
             findings.warn(CHECK, found, "as root: `timedatectl set-ntp true`");
         }
         Err(error) => {
             findings.warn(
                 CHECK,
-                format!("{time}, and whether it is synchronised cannot be asked: {error}"),
-                "look at it: `timedatectl`",
+                format!("{time}; cannot check whether it is synchronised: {error}"),
+                "check it: `timedatectl`",
             );
         }
     }
@@ -117,7 +116,7 @@ fn own_directory(directory: &Path, mode: u32, setting: &str) -> String {
             PathBuf::from(beside)
         };
         return format!(
-            "others use this directory; make one for this user alone, as root: {}, and name it in {setting}",
+            "other users use this directory; make a private one, as root: {}, and set {setting} to it",
             install(&own)
         );
     }
@@ -150,7 +149,11 @@ pub(super) fn audit_log(config: &Config, findings: &mut Findings) {
     let may = |path: &Path, access| rustix::fs::access(path, access | rustix::fs::Access::WRITE_OK);
     let written = match std::fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.is_file() => {
-            return findings.fail(CHECK, format!("{} is no plain file", path.display()), "name another: audit.path");
+            return findings.fail(
+                CHECK,
+                format!("{} is not a regular file", path.display()),
+                "set audit.path to another file",
+            );
         }
         Ok(_) => may(path, rustix::fs::Access::READ_OK),
         Err(_) => Ok(()),
@@ -196,9 +199,9 @@ fn who_may_ask(config: &Config, findings: &mut Findings) {
     let Some(socket) = &config.serve.socket else { return };
     let locked_out = socket_file::locked_out(&config.serve, socket);
     if locked_out.is_empty() {
-        findings.ok("who may ask", "nobody whom the lists name is kept out by groups or modes");
+        findings.ok("who may ask", "every listed user can reach the socket");
     }
     for socket_file::LockedOut { user, why, remedy } in locked_out {
-        findings.fail("who may ask", format!("{user} is allowed, and cannot reach the socket: {why}"), remedy);
+        findings.fail("who may ask", format!("{user} is allowed, but cannot reach the socket: {why}"), remedy);
     }
 }

@@ -65,7 +65,7 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
         }
         Err(Trouble::Absent(path)) => findings.fail(
             CHECK,
-            format!("{} is not there: pcscd does not run", path.display()),
+            format!("{} does not exist: pcscd does not run", path.display()),
             "as root: `apt-get install pcscd && systemctl enable --now pcscd.socket`",
         ),
         Err(Trouble::Unreachable(path, error)) => {
@@ -74,7 +74,7 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
         Err(Trouble::Refused) => findings.fail(
             CHECK,
             format!("refuses user {user} (polkit, org.debian.pcsc-lite.access_pcsc)"),
-            "let the user in with a rule such as deploy/systemd/polkit/ has, or run as the user that has one",
+            "allow the user with a rule as in deploy/systemd/polkit/, or run as a user with such a rule",
         ),
         Err(Trouble::Silent(error)) => findings.fail(CHECK, format!("does not answer: {error}"), restart),
         Err(Trouble::Protocol(Exchange { client, daemon, code })) => findings.fail(
@@ -96,7 +96,7 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
 /// Makes libpcsclite connect to the daemon through a socket of this process.
 fn ask(config: &Config) -> Result<Exchange, Trouble> {
     let daemon = env::var_os(SOCKET_VARIABLE).map_or_else(|| SOCKET.into(), PathBuf::from);
-    let gate = Gate::open().map_err(|error| Trouble::Unasked(format!("no socket can be made: {error}")))?;
+    let gate = Gate::open().map_err(|error| Trouble::Unasked(format!("cannot create a socket: {error}")))?;
     let listener = gate.listener.try_clone().map_err(|error| Trouble::Unasked(error.to_string()))?;
     let relay = thread::spawn(move || relay(&listener, &daemon));
     let launch = Launch { pin_variables: config.pin_variables.clone(), module_debug: false };

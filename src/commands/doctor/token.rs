@@ -63,7 +63,7 @@ fn reach(config: &Config, findings: &mut Findings) -> Option<Reached> {
     let digest = modules::sha256(&path).unwrap_or_else(|| "not readable".into());
     findings.ok("module", format!("{} (SHA-256 {digest}), {}", path.display(), opened.library.description));
     if let Some(how) = modules::writable_by_others(&path) {
-        findings.warn("module", how, "`serve` refuses it: let root alone write the file and the directories above");
+        findings.warn("module", how, "`serve` refuses it: let only root write the file and the directories above");
     }
     if modules::known_by(&path).is_some_and(|known| known.name.starts_with("p11-kit")) {
         p11_kit::check(findings);
@@ -97,8 +97,8 @@ fn sandbox(opened: &Opened, config: &Config, findings: &mut Findings) {
         None if config.sandbox == Mode::Off => findings.warn(CHECK, "off", "unset sandbox.mode, or set it to module"),
         None => findings.warn(
             CHECK,
-            "none: what this module needs is not known",
-            "modules that --module takes by a name have one; confine this one with the unit file",
+            "none: the needs of this module are not known",
+            "modules with a known name have one; confine this one with the unit file",
         ),
     }
 }
@@ -136,13 +136,13 @@ fn pin_state(reached: &Reached, config: &Config, findings: &mut Findings) {
     const CHECK: &str = "PIN state";
     let by_hand = "log in once by hand with the right PIN: `cba-agent sign --pin-source prompt`";
     match reached.slot.token.as_ref() {
-        Some(token) if !token.login_required => findings.ok(CHECK, "the token wants no PIN"),
+        Some(token) if !token.login_required => findings.ok(CHECK, "the token needs no PIN"),
         Some(token) => match (token.pin.refusal(false), token.pin.warning()) {
             (Some(refusal), _) => findings.fail(CHECK, refusal.cause, reached.whole_commands(refusal.remedy)),
             (None, Some(warning)) => findings.warn(CHECK, warning, by_hand),
             (None, None) => findings.ok(CHECK, "no wrong PIN since the last right one"),
         },
-        None => findings.warn(CHECK, "the token says nothing of itself", by_hand),
+        None => findings.warn(CHECK, "the token reports no identity", by_hand),
     }
     fuse(reached, config, findings);
 }
@@ -168,7 +168,7 @@ fn fuse(reached: &Reached, config: &Config, findings: &mut Findings) {
             (None, true) => {
                 let uri = fuse::uri_of(&stand_in(&reached.slot, &reached.opened.module)).to_string();
                 let reset = reset_command(&uri, store.directory());
-                findings.fail(CHECK, fuse.describe(), format!("when the PIN is right for certain: {reset}"));
+                findings.fail(CHECK, fuse.describe(), format!("when you are sure that the PIN is right: {reset}"));
             }
         }
     }
@@ -197,12 +197,12 @@ fn pin_source(config: &Config, is_needed_later: bool, findings: &mut Findings) {
             return findings.ok(CHECK, format!("{}, read when it is needed", named(path)));
         }
         Source::Prompt => {
-            return findings.warn(CHECK, "a prompt: somebody must be there", "set pin.source for unattended use");
+            return findings.warn(CHECK, "a prompt: a person must be present", "set pin.source for unattended use");
         }
         Source::File(path) => named(path),
         Source::Env(_) => "a variable".into(),
         Source::Credential(name) => format!("credential {name}"),
-        Source::Pinpad => "the token's own keypad".into(),
+        Source::Pinpad => "the token's own PIN pad".into(),
     };
     let opened = Prepared::open(source.prepare(), &Deadline::after(config.sign.timeout));
     match opened {
@@ -233,7 +233,7 @@ fn identity(reached: &mut Reached, config: &Config, logs_in_later: bool, finding
         let (subject, id) = (&identity.certificate.subject, hex(&identity.key.id));
         findings.ok("identity", format!("{subject} (key ID {id})"));
         for other in identity.unreadable.iter().filter(|other| other.is_broken()) {
-            let remedy = "have it issued again and write it in place of this one, or delete it from the token";
+            let remedy = "ask the CA to issue it again and replace this one, or delete it from the token";
             findings.fail("certificate", other.to_string(), remedy);
         }
     }
@@ -250,7 +250,7 @@ fn identity(reached: &mut Reached, config: &Config, logs_in_later: bool, finding
         }
     }
     if let Some(identity) = &identity {
-        let remedy = "write its successor into the token and register it before that";
+        let remedy = "before that, write a new one into the token and register it";
         judge(&identity.certificate, config, remedy, findings);
     }
 }
@@ -287,7 +287,7 @@ fn trial(reached: Reached, login: Login, config: &Config, findings: &mut Finding
         signed
     });
     match tried {
-        Ok(()) => findings.ok("trial payload", "signed, verified, and thrown away"),
+        Ok(()) => findings.ok("trial payload", "signed, verified, and discarded"),
         Err(error) => findings.error("trial payload", &error),
     }
 }

@@ -63,9 +63,9 @@ pub(super) fn carry_out(task: &Task, worker: &mut Signer, shared: &Shared) -> Re
 
 /// It passes every other check, and is an alarm all the same.
 fn repeated() -> Error {
-    let message = "cannot hand out a payload: the token's result was thrown away: its message was handed out before";
+    let message = "cannot hand out a payload: the token's result was discarded: its message was handed out before";
     Error::new(Kind::SignatureInvalid, message)
-        .hint("treat this as an alarm: module, token or memory is faulty or was taken over; nothing was handed out")
+        .hint("treat this as an alarm: module, token or memory is faulty or compromised; nothing was handed out")
 }
 
 pub(super) fn text_of(request: &Request) -> Result<String> {

@@ -202,7 +202,8 @@ impl Functions {
     ) -> Result<Vec<u8>, Fault> {
         let mut query = [CK_ATTRIBUTE { type_: kind, pValue: ptr::null_mut(), ulValueLen: 0 }];
         self.read(session, object, &mut query)?;
-        let too_long = || Fault::malformed("C_GetAttributeValue", "the module named no length, or one that cannot be");
+        let too_long =
+            || Fault::malformed("C_GetAttributeValue", "the module returned no length, or an impossible one");
         let room = usize::try_from(query[0].ulValueLen).ok().filter(|room| *room <= MOST).ok_or_else(too_long)?;
         let mut value = vec![UNWRITTEN; room];
         let mut template = [attribute(kind, &mut value)];
@@ -244,7 +245,7 @@ impl Functions {
         let (value, mut signature, written) = answer;
         checked(CALL, value)?;
         if written > signature.len() {
-            return Err(Fault::malformed(CALL, "the module named a length beyond the buffer"));
+            return Err(Fault::malformed(CALL, "the module returned a length beyond the buffer"));
         }
         signature.truncate(written);
         Ok(signature)
@@ -270,7 +271,7 @@ fn list(
         let mut count = 0;
         read(ptr::null_mut(), &mut count)?;
         let room = usize::try_from(count).ok().filter(|room| *room <= MOST);
-        let room = room.ok_or_else(|| Fault::malformed(call, "the module named a length that cannot be"))?;
+        let room = room.ok_or_else(|| Fault::malformed(call, "the module returned an impossible length"))?;
         let mut values = vec![0; room];
         result = if room == 0 { Ok(()) } else { read(values.as_mut_ptr(), &mut count) };
         match &result {
