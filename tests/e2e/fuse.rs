@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Stdio;
 
-use crate::deadline::Finish as _;
+use crate::deadline::{Finish as _, until};
 use crate::stand::{Run, Stand, needs_root, same_environment};
 
 /// A stand with a wrong PIN in the file `wrong`. Every module call is logged.
@@ -617,4 +617,34 @@ fn hints_of_a_refusal_fit_the_pin_source_and_work_when_pasted() {
             sign(source, &pin).ok();
         }
     }
+}
+
+#[test]
+fn a_worker_killed_before_its_login_spends_no_try() {
+    let stand = Stand::new();
+    let (source, state) = (stand.pin_source(), stand.file("state"));
+    let base = stand.command(&["sign", "--pin-source", &source, "--state-dir", &state]);
+    let mut command = std::process::Command::new("strace");
+    // The parent waits after the mark of the attempt, and before it sends the PIN.
+    command.args(["-qq", "-o", "/dev/null", "-e", "trace=writev", "-e", "inject=writev:delay_enter=5000000:when=1"]);
+    command.arg(base.get_program()).args(base.get_args()).current_dir(stand.path());
+    same_environment(&mut command, &base);
+    let strace = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child_of = |process: u32| -> u32 {
+        let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap();
+        children.trim().parse().unwrap()
+    };
+    let is_marked = || {
+        let files = fs::read_dir(&state).into_iter().flatten().filter_map(|file| Some(file.ok()?.path()));
+        files
+            .filter(|path| path.extension().is_some_and(|name| name == "lock"))
+            .any(|path| fs::read(path).is_ok_and(|mark| mark == b"1"))
+    };
+    until(is_marked);
+    let worker = child_of(child_of(strace.id()));
+    crate::stand::tool(std::process::Command::new("kill").args(["-KILL", &worker.to_string()]));
+    Run::from_output(strace.finish()).failed(6);
+    assert!(!is_marked());
+    let fuse = stand.run(&["pin-fuse", "--state-dir", &state]).ok();
+    assert!(fuse.contains("intact") && !fuse.contains("unknown 1"), "{fuse}");
 }
