@@ -213,10 +213,14 @@ fn a_log_that_cannot_be_written_costs_no_try_and_gives_no_payload() {
     stand.faulty("");
     symlink("/dev/null", stand.path().join("link")).unwrap();
     fs::write(stand.path().join("plain"), "").unwrap();
-    for path in ["link", "missing/audit.jsonl", "plain/audit.jsonl", "."] {
+    fs::write(stand.path().join("victim"), "").unwrap();
+    fs::hard_link(stand.path().join("victim"), stand.path().join("second-name")).unwrap();
+    crate::stand::tool(std::process::Command::new("mkfifo").arg(stand.path().join("pipe")));
+    for path in ["link", "missing/audit.jsonl", "plain/audit.jsonl", ".", "second-name", "pipe", "/dev/null"] {
         let error = stand.sign(&["--audit-path", &stand.file(path)]).failed(1);
         assert!(error.contains("the audit log"), "{error}");
     }
+    assert_eq!(stand.read("victim"), "");
     for text in ["what is this\n", "what is this"] {
         let damaged = stand.write("damaged", text);
         let error = stand.sign(&["--audit-path", &damaged]).failed(1);
