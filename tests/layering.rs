@@ -253,6 +253,14 @@ fn every_row_of_the_security_tables_names_what_proves_it() {
     assert!(count > 60, "{count}");
 }
 
+/// Each mutation of `tests/mutations` can be applied, and each row of SECURITY.md has one.
+#[test]
+fn every_row_of_the_security_tables_has_a_mutation_that_can_be_applied() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mutations/run");
+    let checked = std::process::Command::new(script).arg("--check").output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
+
 /// The anchor of a heading, as code hosts generate it.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
