@@ -1,7 +1,8 @@
 //! The audit log: one record for each payload, on disk before the payload is handed out.
 //!
-//! One file of one user. Processes of that user append under a lock. A lock file beside the log holds the head, so that the chain continues
-//! in a new file after a rotation. An incomplete record after a crash or on a full disk is cut off or marked, and never counts as a record.
+//! Runs in the parent. One file of one user. Processes of that user append under a lock. A lock file beside the log
+//! holds the head, so that the chain continues in a new file after a rotation. An incomplete record after a crash or on
+//! a full disk is cut off or marked, and never counts as a record.
 
 use std::ffi::OsString;
 use std::fs::File;

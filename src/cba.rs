@@ -1,6 +1,6 @@
 //! Anaplan's certificate-based authentication: the message, the payload, the request, and their check.
 //!
-//! PURE: no token, file, clock or random source; time and randomness are arguments. Terms: the *message* is the 100 bytes that are signed,
+//! PURE. It has no token, file, clock or random source; time and randomness are arguments. Terms: the *message* is the 100 bytes that are signed,
 //! the *payload* is the JSON body, and the *request* is the HTTP request that carries it.
 
 pub mod auth_url;

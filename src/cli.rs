@@ -1,6 +1,7 @@
 //! The command line: commands, flags and help. It does neither input nor output.
 //!
-//! The flags of configuration keys come from [`crate::config::keys`]. This file checks no values, since a usage error would repeat them.
+//! Runs in the parent. The flags of configuration keys come from [`crate::config::keys`]. This file checks no values,
+//! since a usage error would repeat them.
 
 use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, ArgMatches, Command};

@@ -6,9 +6,10 @@ use std::ffi::{OsStr, OsString};
 use clap::ArgMatches;
 
 use crate::cli;
-use crate::config::{Config, by_name, variables};
+use crate::config::Settings;
+use crate::config::{Config, variables};
 use crate::error::{Error, Kind, Result};
-use crate::settings::Settings;
+use crate::values::by_name;
 use crate::worker;
 use crate::worker_handle::Spare;
 use crate::{log, os};

@@ -9,7 +9,6 @@ use std::time::Duration;
 use crate::cba::{AuthUrl, Version};
 use crate::certificate::HeaderEncoding;
 use crate::custody::PolicySources;
-use crate::error::{Explain, Kind};
 use crate::identity::Wanted;
 use crate::log;
 use crate::pin::Source;
@@ -17,14 +16,20 @@ use crate::policy::Policy;
 use crate::sandbox_profile;
 use crate::selector::TokenSelector;
 
+mod error;
 pub mod keys;
+mod origin;
 mod policy;
-pub(crate) mod resolve;
+mod reader;
+mod resolve;
+mod settings;
+mod toml_file;
 pub mod variables;
 
-pub use resolve::{by_name, days};
-
-use crate::settings::{Effective, Settings};
+pub use error::ConfigError;
+pub use origin::Origin;
+pub use policy::system_policy;
+pub use settings::{Effective, Settings, may_mention};
 
 /// The complete, valid configuration.
 #[derive(Debug)]
@@ -113,15 +118,6 @@ pub struct Serve {
     pub metrics_file: Option<PathBuf>,
 }
 
-/// The policy that root's file (`/etc/cba-agent/policy.toml`) sets on top of the defaults, for a program that checks the
-/// payloads of agents and has no `[policy]` of its own.
-///
-/// # Errors
-/// When the file is there and cannot be used.
-pub fn system_policy() -> Result<Policy, ConfigError> {
-    policy::resolve(&Settings::default().under_system_policy()?)
-}
-
 impl Config {
     /// The sources of the policy, for a report.
     #[must_use]
@@ -130,85 +126,6 @@ impl Config {
         PolicySources {
             files: self.files.iter().map(|file| file.display().to_string()).collect(),
             settings: keys.map(|(key, one)| format!("{key} = {} ({})", one.value, one.origin)).collect(),
-        }
-    }
-}
-
-/// The reason why a configuration is refused. No message contains a value.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The named file cannot be read.
-    #[error("cannot read the configuration {0}")]
-    File(String, #[source] std::io::Error),
-    /// A file at one of the usual paths exists and cannot be read.
-    #[error("cannot read the configuration {0}")]
-    UsualFile(String, #[source] std::io::Error),
-    /// The file is not TOML.
-    #[error("{path} line {line}: {what}")]
-    Syntax {
-        /// The file.
-        path: String,
-        /// The line, from 1.
-        line: usize,
-        /// The parser's message, without quoted text.
-        what: String,
-    },
-    /// The file contains an unknown key.
-    #[error("{path} line {line}: there is no key '{key}'")]
-    UnknownKey {
-        /// The file.
-        path: String,
-        /// The line, from 1.
-        line: usize,
-        /// The key with its tables.
-        key: String,
-    },
-    /// A value has the wrong form.
-    #[error("{origin}: {wanted}")]
-    Value {
-        /// Whether the value came from a flag.
-        by_flag: bool,
-        /// The flag, the variable, or file, line and key.
-        origin: String,
-        /// The expected form.
-        wanted: String,
-    },
-    /// Another user could have written the system policy.
-    #[error("the policy {0} must belong to root and be writable by nobody else")]
-    NotRoots(String),
-    /// An empty name.
-    #[error("--config must name a file")]
-    NoFile,
-}
-
-impl Explain for ConfigError {
-    fn kind(&self) -> Kind {
-        match self {
-            Self::Value { by_flag: true, .. } => Kind::Usage,
-            _ => Kind::Config,
-        }
-    }
-
-    fn hints(&self) -> Vec<String> {
-        match self {
-            Self::UnknownKey { key, .. } if key.starts_with("pin") => {
-                vec!["there is no key for a PIN; [pin] source names its source: \"file:PATH\"".into()]
-            }
-            Self::UnknownKey { .. } => vec!["docs/configuration.md lists every key".into()],
-            Self::Value { origin, .. } if origin.contains("pin") || origin.contains("PIN") => {
-                vec![crate::pin::source::SOURCES.into(), "the value is not shown, since it may be a PIN".into()]
-            }
-            Self::Value { .. } => vec!["`cba-agent help COMMAND` describes each option".into()],
-            Self::UsualFile(_, error) | Self::File(_, error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                vec!["save the file as UTF-8 text".into()]
-            }
-            Self::UsualFile(..) => vec![
-                "let this user read it, or name another file with --config; HOME and XDG_CONFIG_HOME set its directory"
-                    .into(),
-            ],
-            Self::File(..) | Self::NoFile => vec!["check the path that --config or CBA_AGENT_CONFIG names".into()],
-            Self::NotRoots(path) => vec![format!("as root: `chown root:root {path} && chmod 644 {path}`")],
-            Self::Syntax { .. } => Vec::new(),
         }
     }
 }

@@ -1,4 +1,6 @@
 //! Time limits for module and token.
+//!
+//! Runs in both processes.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! Errors for people and programs: one message, hints that name a command that helps, one exit code.
 //!
-//! Each room has a separate error enum, and [`Explain`] converts it. The exit codes are only in this file.
+//! PURE. Each room has a separate error enum, and [`Explain`] converts it. The exit codes are only in this file.
 
 use std::error::Error as StdError;
 use std::fmt;

@@ -1,4 +1,6 @@
 //! Files that belong to this program: opened without following links, and locked.
+//!
+//! Runs in the parent.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -6,7 +8,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, FsWord, OFlags, flock};
 use rustix::io::Errno;
 
 use crate::deadline::Deadline;
@@ -88,5 +90,19 @@ pub fn wait_for(file: File, deadline: &Deadline) -> io::Result<Option<File>> {
         }
         let Some(left) = deadline.left() else { return Ok(None) };
         std::thread::sleep(left.min(AGAIN));
+    }
+}
+
+/// The name of a file system that is empty after a restart (statfs(2)).
+#[must_use]
+pub fn in_memory(kind: FsWord) -> Option<&'static str> {
+    const TMPFS: FsWord = 0x0102_1994;
+    const RAMFS: FsWord = 0x8584_58f6;
+    const HUGETLBFS: FsWord = 0x9584_58f6;
+    match kind {
+        TMPFS => Some("tmpfs"),
+        RAMFS => Some("ramfs"),
+        HUGETLBFS => Some("hugetlbfs"),
+        _ => None,
     }
 }

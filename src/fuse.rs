@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::deadline::Deadline;
 use crate::facts::{Slot, Token, TokenId, stand_in};
+use crate::pin::{AttemptBy, AttemptEnd};
 use crate::selector::{TokenSelector, Uri};
 use crate::text::hex;
 
@@ -21,8 +22,8 @@ pub mod remedy;
 pub mod state_directory;
 mod stored;
 
-pub use error::{Blown, FuseError};
-pub use record::{AttemptBy, AttemptEnd, FuseRecord};
+pub use error::FuseError;
+pub use record::{Blown, FuseRecord};
 pub use stored::StoredFuse;
 
 use held_records::HeldRecords;
@@ -230,7 +231,7 @@ mod tests {
     }
 
     pub(super) fn file(name: &str) -> AttemptBy {
-        AttemptBy::File(crate::pin::source::FileMark(name.into()))
+        AttemptBy::File(crate::pin::FileMark(name.into()))
     }
 
     #[test]

@@ -22,7 +22,6 @@
 //! cli               parent    the command line: commands, options, help
 //! output            parent    stdout: checked before a key is used, written once
 //! config            parent    the table of keys, and the resolved configuration
-//! settings          parent    values of keys as text, from file, environment and flags
 //! worker_handle     parent    the parent's side of a worker: start, requests, deadlines, end
 //! worker            worker    the worker process: its start, requests and end; pkcs11 (the module); sandbox
 //! audit             parent    the hash-chained log
@@ -30,7 +29,7 @@
 //! pin               parent    sources of a PIN, the prompt, and the redacted PIN
 //! sandbox_profile   both      the permissions of each known module, and where its files are
 //! modules           parent    modules by name and path, and why one cannot be loaded
-//! log               parent    notices on stderr, written by a separate thread
+//! log               both      notices on stderr, written by a separate thread
 //! custody           pure      evidence and verdict for auditors: text, JSON, HTML
 //! payload_check     pure      the checks of a payload from any signer
 //! policy            pure      facts in, decision out
@@ -42,6 +41,7 @@
 //! cba               pure      the protocol: message, request, check
 //! certificate       pure      X.509: facts, header encodings, PEM, chains, attestations
 //! html_page         pure      HTML pages in single files
+//! values            pure      parsers of values: words, numbers, durations, paths
 //! os                both      calls of the kernel, most of them in small unsafe files
 //! files             parent    files of this program: opened without following links, locked
 //! deadline          both      time limits
@@ -51,6 +51,16 @@
 //! text              pure      untrusted text made printable; words for a shell
 //! ```
 //! `tests/layering.rs` fails where a room uses one above it, or where a PURE file does input or output.
+//!
+//! # Glossary
+//! - **module**: a shared library with the PKCS#11 interface, through which a program uses a token
+//! - **token**: the device that holds keys; a *slot* is the place where the module shows it
+//! - **identity**: a private key in a token, and the certificate with the same modulus
+//! - **payload**: message, signature and certificate of one login; the *message* is the bytes that the token signs
+//! - **parent**: the process that decides, checks and prints; it loads no module
+//! - **worker**: the disposable process that loads a module; between the two is the *process boundary*
+//! - **fuse**: the record of refused PINs, which stops further logins
+//! - **policy**: the rules that key, certificate and token must meet before each signature; the *custody report* shows each
 //!
 //! # Invariants, each with the test that proves it
 //! 1. Only payloads come out. [`worker::pkcs11::Key::sign`] takes a [`cba::Message`], and a message can only be made by
@@ -65,8 +75,8 @@
 //! 5. A refused PIN is not sent again until the fuse clears (`fuse::ten_parallel_runs_with_a_wrong_pin_spend_one_try`).
 //! 6. Only the result is on standard output. No secret is in arguments, logs or errors
 //!    (`pin::a_marker_pin_in_any_wrong_place_is_never_echoed`).
-//! 7. The parent opens no network socket (`layering::nothing_opens_a_network_socket`).
-//! 8. Unsafe code is only in a few files of `worker/` and `os/` (`layering::unsafe_code_is_only_in_listed_files`).
+//! 7. The parent opens no network socket (`layering::nothing_opens_a_network_socket_or_ends_the_process_below_main`).
+//! 8. Unsafe code is only in a few files of `worker/` and `os/` (`layering::unsafe_code_is_only_in_files_whose_header_says_so`).
 //! 9. A module that is known by name is confined before its first line runs, and more strictly after the login
 //!    (`sandbox::a_compromised_module_is_blocked_and_signing_continues`).
 
@@ -99,9 +109,9 @@ pub mod sandbox_profile;
 pub mod selector;
 pub mod serve;
 pub mod session;
-pub mod settings;
 pub mod signer;
 pub mod text;
+pub mod values;
 pub mod worker;
 pub mod worker_handle;
 pub mod worker_protocol;

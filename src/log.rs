@@ -1,7 +1,7 @@
 //! Notices, logs and errors on stderr: text for people, JSON for programs, priorities for the journal.
 //!
-//! By default it writes only messages that need an action; `-v` logs each step. A stderr that is full, closed or slow neither ends nor
-//! delays the program: see `writer`. This module never writes to stdout.
+//! Runs in both processes. By default it writes only messages that need an action; `-v` logs each step. A stderr that is
+//! full, closed or slow neither ends nor delays the program: see `writer`. This module never writes to stdout.
 
 use std::io;
 use std::panic::PanicHookInfo;

@@ -1,5 +1,7 @@
 //! PKCS#11 modules by name: a documented table of names and usual paths, and the checks of a path before the module is
 //! loaded.
+//!
+//! Runs in the parent.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};

@@ -1,5 +1,7 @@
 //! The first steps of every process: no more rights than its caller, no core dump, no debugger, and no descriptors for
 //! its children.
+//!
+//! Runs in both processes.
 
 use std::io;
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! Stdout: checked before a key is used, written once.
+//!
+//! Runs in the parent.
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, makedev};

@@ -1,4 +1,6 @@
 //! PINs: their sources, and a type that keeps them secret.
+//!
+//! Runs in the parent.
 
 use std::fmt;
 
@@ -6,6 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::os::memory;
 
+mod attempt_by;
 pub mod credential;
 pub mod error;
 mod prompt;
@@ -13,16 +16,14 @@ mod read;
 pub mod source;
 pub mod text;
 
+pub use attempt_by::{AttemptBy, AttemptEnd, FileMark};
 pub use credential::{Credential, How};
 pub use error::PinError;
 pub(crate) use prompt::is_in_background;
 pub use prompt::leave_signals;
 pub use source::Source;
 
-/// The longest PIN in bytes; much longer than any token accepts.
-pub const PIN_LIMIT: usize = 1024;
-
-/// A PIN. Its buffer is locked in memory and wiped when dropped. It cannot be printed.
+/// A PIN. Its buffer is locked in memory and wiped when dropped, and nothing prints it.
 pub struct Pin(SecretString);
 
 impl Pin {

@@ -1,7 +1,7 @@
 //! The way to a token: find a module, start a worker, select a slot, log in, select an identity.
 //!
-//! The order matters: everything that can fail without a PIN fails before the program asks for one, and the PIN's state is checked before a
-//! PIN is sent.
+//! Runs in the parent. The order matters: everything that can fail without a PIN fails before the program asks for one,
+//! and the PIN's state is checked before a PIN is sent.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -274,6 +274,6 @@ pub fn warn_before_end(certificate: &Certificate, warn_before: Duration, now: u6
     let left = certificate.not_after.saturating_sub(now);
     if certificate.is_valid_at(now) && left < warn_before.as_secs() {
         let end = crate::certificate::utc(certificate.not_after);
-        tracing::warn!("the certificate ends in {} ({end}); register a new one in time", crate::config::days(left));
+        tracing::warn!("the certificate ends in {} ({end}); register a new one in time", crate::values::days(left));
     }
 }

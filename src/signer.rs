@@ -1,7 +1,8 @@
 //! The front's judgement, and the only way to a payload: policy before, check after.
 //!
-//! The worker is told to sign only after the policy allowed it on the worker's own facts; its result becomes a request
-//! only after the same check as `verify`'s and the policy once more. Neither module nor worker is trusted.
+//! Runs in the parent. The worker is told to sign only after the policy allowed it on the worker's own facts; its
+//! result becomes a request only after the same check as `verify`'s and the policy once more. Neither module nor worker
+//! is trusted.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,7 +1,8 @@
 //! The disposable child that loads a module: its start, its loop, its end.
 //!
-//! It knows one module and one session, and no retry. The parent, on the other side of [`crate::worker_protocol`], decides
-//! everything; [`crate::worker_handle`] is its side. Deliberately absent: configuration, logs, files.
+//! Runs in the worker. It knows one module and one session, and no retry. The parent, on the other side of
+//! [`crate::worker_protocol`], decides everything; [`crate::worker_handle`] is its side. Deliberately absent:
+//! configuration, logs, files.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -19,10 +20,10 @@ use zeroize::Zeroizing;
 use crate::cba::{Message, Version};
 use crate::facts::Mechanism;
 use crate::fault::Fault;
-use crate::pin::PIN_LIMIT;
 use crate::sandbox_profile::{InForce, Profile};
 use crate::worker::pkcs11::{LoginOutcome, Module, Session, UserPin};
 use crate::worker::sandbox::SandboxError;
+use crate::worker_protocol::PIN_LIMIT;
 use crate::worker_protocol::{Authentication, Reply, Request, SandboxReport};
 
 pub mod parent_death;

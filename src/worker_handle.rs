@@ -1,7 +1,8 @@
 //! The front's end of a worker: requests, answers, deadlines.
 //!
-//! A handle trusts nothing that comes from the child: frames have a limit, answers a deadline, and an answer of the
-//! wrong kind ends the worker. Dropping a handle kills the child and everything that its module started.
+//! Runs in the parent. A handle trusts nothing that comes from the child: frames have a limit, answers a deadline, and
+//! an answer of the wrong kind ends the worker. Dropping a handle kills the child and everything that its module
+//! started.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read as _, Write as _};

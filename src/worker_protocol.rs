@@ -16,6 +16,9 @@ use crate::fault::Fault;
 
 pub mod bounds;
 
+/// The longest PIN in bytes; much longer than any token accepts.
+pub const PIN_LIMIT: usize = 1024;
+
 /// The longest frame in bytes: room for hundreds of certificates.
 pub const LIMIT: usize = 4 << 20;
 

@@ -1,296 +1,518 @@
-//! The house's plan, held against the source: which room may use which, what PURE rooms must not do, and where unsafe
-//! code may stand.
+//! Checks the source against the map in `src/lib.rs`: rooms, their order, their process, and PURE files.
+//!
+//! The rooms come from the table in `src/lib.rs`, and what a file may do comes from its own header, so neither can differ from
+//! the code. Items under `#[cfg(test)]` do not count.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::LazyLock;
 
-/// Rooms from the top down; a room uses only what stands below it.
-const ROOMS: [&str; 36] = [
-    "commands",
-    "serve",
-    "client",
-    "signer",
-    "session",
-    "cli",
-    "output",
-    "config",
-    "settings",
-    "worker_handle",
-    "worker",
-    "audit",
-    "fuse",
-    "pin",
-    "sandbox_profile",
-    "modules",
-    "log",
-    "custody",
-    "payload_check",
-    "policy",
-    "identity",
-    "selector",
-    "http_api",
-    "problem",
-    "worker_protocol",
-    "cba",
-    "certificate",
-    "html_page",
-    "os",
-    "files",
-    "deadline",
-    "facts",
-    "fault",
-    "error",
-    "text",
-    "lib",
+use syn::visit::{self, Visit};
+use syn::{Attribute, File, Item, UseTree};
+
+/// Groups of files that still use each other in a circle. The list may only shrink.
+const CIRCLES: [&[&str]; 15] = [
+    &["certificate", "certificate/attestation", "certificate/extensions", "certificate/fields"],
+    &["certificate/file_format", "certificate/file_format/binary"],
+    &[
+        "commands",
+        "commands/audit",
+        "commands/certificate",
+        "commands/custody",
+        "commands/doctor",
+        "commands/doctor/agent",
+        "commands/doctor/certificate",
+        "commands/doctor/host",
+        "commands/doctor/key",
+        "commands/doctor/p11_kit",
+        "commands/doctor/pcscd",
+        "commands/doctor/token",
+        "commands/sign",
+        "commands/verify",
+    ],
+    &["custody", "custody/attestation_check", "custody/beside", "custody/rules"],
+    &["fuse", "fuse/held_records", "fuse/stored"],
+    &["identity", "identity/neighbours"],
+    &["identity/naming", "identity/token_certificates"],
+    &["log", "log/line"],
+    &["selector", "selector/uri"],
+    &["serve/http", "serve/http/routes"],
+    &[
+        "serve/pool",
+        "serve/pool/audit_writer",
+        "serve/pool/request_work",
+        "serve/pool/start_worker",
+        "serve/pool/worker_task",
+    ],
+    &["session", "session/find_module", "session/module_hints"],
+    &["worker/pkcs11/module", "worker/pkcs11/session", "worker/pkcs11/signing_key"],
+    &["worker/sandbox", "worker/sandbox/landlock", "worker/sandbox/seccomp"],
+    &["worker_handle", "worker_handle/error"],
 ];
 
-/// Arrows that point up until their files are split.
-const KNOWN_VIOLATIONS: [(&str, &str); 2] = [("settings", "config"), ("pin", "fuse")];
-
-const PURE: &[&str] = &[
-    "custody",
-    "payload_check",
-    "policy",
-    "identity",
-    "selector",
-    "cba",
-    "certificate",
-    "facts",
-    "fault",
-    "html_page",
-    "text",
-    "worker_protocol",
-    "http_api",
-    "problem",
-    "serve/pool/plan",
-    "serve/pool/recent_messages",
-    "audit/chain",
-    "audit/check",
-    "settings/ranges",
-    "modules/elf",
-    "fuse/record",
-    "pin/text",
+/// Type names that still have two meanings. The list may only shrink.
+const DOUBLE_NAMES: [&str; 38] = [
+    "Answer",
+    "Asked",
+    "Body",
+    "Certificate",
+    "Check",
+    "Entry",
+    "Event",
+    "Family",
+    "FileState",
+    "Findings",
+    "Form",
+    "Format",
+    "Headers",
+    "Held",
+    "Json",
+    "Key",
+    "Line",
+    "Message",
+    "Module",
+    "Opened",
+    "Order",
+    "Origin",
+    "Own",
+    "Place",
+    "Progress",
+    "Reader",
+    "Reply",
+    "Request",
+    "Rules",
+    "Session",
+    "Settings",
+    "Shared",
+    "Slot",
+    "State",
+    "Thread",
+    "Verdict",
+    "Version",
+    "Waiting",
 ];
 
-fn sources() -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let mut open: Vec<PathBuf> = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
-    while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
-            if entry.is_dir() {
-                open.push(entry);
-                continue;
+/// The only place where the parent's code starts the worker's.
+const START_OF_THE_WORKER: (&str, &str) = ("commands", "worker");
+
+/// The terms that the whole crate uses, each with one meaning.
+const GLOSSARY: [&str; 8] = ["module", "token", "identity", "payload", "parent", "worker", "fuse", "policy"];
+
+/// What a PURE file must not name: files, sockets, the environment, the clock, the log and random sources.
+const OUTSIDE: [&str; 16] = [
+    "std::fs",
+    "std::env",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "std::os::fd",
+    "std::os::unix::net",
+    "std::os::unix::fs",
+    "std::io",
+    "std::process",
+    "std::time::SystemTime",
+    "std::time::Instant",
+    "tracing",
+    "rustix",
+    "nix",
+    "tokio",
+    "getrandom",
+];
+
+/// A file of `src`.
+#[derive(Debug, Default)]
+struct Source {
+    /// Its module path, such as `serve/pool/plan`.
+    name: String,
+    header: String,
+    /// Every path in its code.
+    paths: Vec<Vec<String>>,
+    /// Names that it imports or re-exports, and from where: files below it may name them through it.
+    imports: BTreeMap<String, Vec<String>>,
+    /// Names that it re-exports alone.
+    exports: BTreeMap<String, Vec<String>>,
+    types: Vec<String>,
+    is_unsafe: bool,
+}
+
+impl Source {
+    fn room(&self) -> &str {
+        self.name.split('/').next().unwrap()
+    }
+
+    /// Where the file's code runs, as its header says.
+    fn process(&self) -> Option<&'static str> {
+        let phrases = [
+            ("PURE.", "pure"),
+            ("Runs in the parent", "parent"),
+            ("Runs in the worker", "worker"),
+            ("Runs in both", "both"),
+        ];
+        phrases.into_iter().find(|(phrase, _)| self.header.contains(phrase)).map(|(_, process)| process)
+    }
+
+    fn is_entry(&self) -> bool {
+        ["lib", "main"].contains(&self.name.as_str())
+    }
+
+    fn names(&self, path: &str) -> bool {
+        self.paths.iter().any(|own| own.join("::").starts_with(path))
+    }
+}
+
+fn is_test(attributes: &[Attribute]) -> bool {
+    let is_test = |attribute: &Attribute| match &attribute.meta {
+        syn::Meta::List(list) if list.path.is_ident("cfg") => list.tokens.to_string() == "test",
+        meta => meta.path().is_ident("test"),
+    };
+    attributes.iter().any(is_test)
+}
+
+fn attributes_of(item: &Item) -> &[Attribute] {
+    match item {
+        Item::Const(item) => &item.attrs,
+        Item::Enum(item) => &item.attrs,
+        Item::Fn(item) => &item.attrs,
+        Item::Impl(item) => &item.attrs,
+        Item::Macro(item) => &item.attrs,
+        Item::Mod(item) => &item.attrs,
+        Item::Static(item) => &item.attrs,
+        Item::Struct(item) => &item.attrs,
+        Item::Trait(item) => &item.attrs,
+        Item::Type(item) => &item.attrs,
+        Item::Use(item) => &item.attrs,
+        _ => &[],
+    }
+}
+
+impl Visit<'_> for Source {
+    fn visit_item(&mut self, item: &Item) {
+        if is_test(attributes_of(item)) {
+            return;
+        }
+        match item {
+            Item::Enum(item) => self.types.push(item.ident.to_string()),
+            Item::Struct(item) => self.types.push(item.ident.to_string()),
+            Item::Trait(item) => self.types.push(item.ident.to_string()),
+            Item::Type(item) => self.types.push(item.ident.to_string()),
+            Item::Use(item) => {
+                let mut leaves = Vec::new();
+                leaves_of(&item.tree, &mut Vec::new(), &mut leaves);
+                self.imports.extend(leaves.iter().cloned());
+                if matches!(item.vis, syn::Visibility::Inherited) {
+                    self.paths.extend(leaves.into_iter().map(|(_, path)| path));
+                } else {
+                    self.exports.extend(leaves);
+                }
             }
-            let name = entry.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
-            found.push((name.with_extension("").display().to_string(), fs::read_to_string(&entry).unwrap()));
+            _ => {}
+        }
+        visit::visit_item(self, item);
+    }
+
+    fn visit_impl_item_fn(&mut self, function: &syn::ImplItemFn) {
+        if !is_test(&function.attrs) {
+            visit::visit_impl_item_fn(self, function);
         }
     }
-    assert!(found.len() > 20);
+
+    fn visit_path(&mut self, path: &syn::Path) {
+        self.paths.push(path.segments.iter().map(|segment| segment.ident.to_string()).collect());
+        visit::visit_path(self, path);
+    }
+
+    fn visit_visibility(&mut self, _: &syn::Visibility) {}
+
+    fn visit_macro(&mut self, call: &syn::Macro) {
+        // The arguments of a macro are tokens, not yet expressions.
+        let text = call.tokens.to_string().replace(" :: ", "::").replace(":: ", "::");
+        for word in text.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':') {
+            if word.contains("::") {
+                self.paths.push(word.trim_matches(':').split("::").map(str::to_owned).collect());
+            }
+        }
+        visit::visit_macro(self, call);
+    }
+
+    fn visit_attribute(&mut self, attribute: &Attribute) {
+        let text = match &attribute.meta {
+            syn::Meta::List(list) => list.tokens.to_string(),
+            _ => String::new(),
+        };
+        self.is_unsafe |= attribute.path().is_ident("allow") && text.contains("unsafe_code");
+    }
+
+    fn visit_expr_unsafe(&mut self, block: &syn::ExprUnsafe) {
+        self.is_unsafe = true;
+        visit::visit_expr_unsafe(self, block);
+    }
+}
+
+/// Each name that a `use` brings in, with its path.
+fn leaves_of(tree: &UseTree, before: &mut Vec<String>, leaves: &mut Vec<(String, Vec<String>)>) {
+    match tree {
+        UseTree::Path(path) => {
+            before.push(path.ident.to_string());
+            leaves_of(&path.tree, before, leaves);
+            before.pop();
+        }
+        UseTree::Group(group) => group.items.iter().for_each(|tree| leaves_of(tree, before, leaves)),
+        UseTree::Name(name) if name.ident == "self" => {
+            leaves.push((before.last().cloned().unwrap_or_default(), before.clone()));
+        }
+        UseTree::Name(name) => {
+            leaves.push((name.ident.to_string(), [before.clone(), vec![name.ident.to_string()]].concat()));
+        }
+        UseTree::Rename(name) => {
+            leaves.push((name.rename.to_string(), [before.clone(), vec![name.ident.to_string()]].concat()));
+        }
+        UseTree::Glob(_) => leaves.push(("*".into(), before.clone())),
+    }
+}
+
+/// Every file of `src`, read once.
+static SOURCES: LazyLock<BTreeMap<String, Source>> = LazyLock::new(sources);
+
+fn sources() -> BTreeMap<String, Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut found, mut open) = (BTreeMap::new(), vec![root.clone()]);
+    while let Some(directory) = open.pop() {
+        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                open.push(path);
+                continue;
+            }
+            if path.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
+            let name = path.strip_prefix(&root).unwrap().with_extension("").display().to_string();
+            let text = fs::read_to_string(&path).unwrap();
+            let header: Vec<&str> = text.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim).collect();
+            let mut source = Source { name: name.clone(), header: header.join(" "), ..Source::default() };
+            let file: File = syn::parse_file(&text).unwrap();
+            // A module of tests in a file of its own.
+            if !is_test(&file.attrs) {
+                file.items.iter().for_each(|item| source.visit_item(item));
+            }
+            found.insert(name, source);
+        }
+    }
+    assert!(found.len() > 100);
     found
 }
 
-/// The code of a file: without its tests and without comments.
-fn code(text: &str) -> String {
-    let body = text.split("#[cfg(test)]").next().unwrap();
-    body.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
-}
-
-fn room(file: &str) -> &str {
-    file.split('/').next().unwrap()
-}
-
-#[test]
-fn every_arrow_points_down() {
-    for (file, text) in sources() {
-        let (own, code) = (room(&file).to_owned(), code(&text));
-        if own == "lib" || own == "main" {
-            continue;
+/// The file that a path of `from` leads to, through re-exports.
+fn file_of(files: &BTreeMap<String, Source>, from: &str, path: &[String]) -> Option<String> {
+    let own: Vec<&str> = from.split('/').filter(|_| !["lib", "main"].contains(&from)).collect();
+    let (mut module, mut rest): (Vec<String>, &[String]) = match path.first()?.as_str() {
+        "crate" => (Vec::new(), &path[1..]),
+        "self" => (own.iter().map(ToString::to_string).collect(), &path[1..]),
+        "super" => (own.iter().map(ToString::to_string).collect(), path),
+        child => {
+            let child = [own.join("/"), child.to_owned()].join("/");
+            files.get(&child)?;
+            (own.iter().map(ToString::to_string).collect(), path)
         }
-        let at = |name: &str| ROOMS.iter().position(|room| *room == name);
-        let own_at = at(&own).unwrap_or_else(|| panic!("{file} is in no room of the plan"));
-        for used in code.split("crate::").skip(1) {
-            let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            let Some(used_at) = at(&used) else { continue };
-            if KNOWN_VIOLATIONS.contains(&(own.as_str(), used.as_str())) {
-                continue;
-            }
-            assert!(used_at >= own_at, "{file} uses {used}, which stands above it");
-        }
+    };
+    while let Some((_, after)) = rest.split_first().filter(|(first, _)| *first == "super") {
+        module.pop()?;
+        rest = after;
     }
-}
-
-#[test]
-fn pure_rooms_touch_nothing_outside() {
-    let outside = [
-        "std::fs",
-        "std::env",
-        "std::net::Tcp",
-        "std::net::Udp",
-        "std::io",
-        "std::process",
-        "SystemTime",
-        "Instant",
-        "tracing::",
-        "rustix",
-        "getrandom",
-    ];
-    for (file, text) in sources() {
-        if !PURE.iter().any(|pure| file == *pure || file.starts_with(&format!("{pure}/"))) {
-            continue;
+    while let Some((next, after)) = rest.split_first() {
+        let child = module.iter().chain([next]).cloned().collect::<Vec<_>>().join("/");
+        if !files.contains_key(&child) {
+            let export = files.get(&module.join("/"))?.imports.get(next);
+            let exported = export.and_then(|path| file_of(files, &module.join("/"), path));
+            return Some(exported.unwrap_or_else(|| module.join("/")));
         }
-        let code = code(&text);
-        for word in outside {
-            assert!(!code.contains(word), "{file} is PURE and names {word}");
-        }
+        module.push(next.clone());
+        rest = after;
     }
+    Some(module.join("/")).filter(|name| !name.is_empty())
+}
+
+/// For each file, the files that it uses.
+fn arrows(files: &BTreeMap<String, Source>) -> BTreeMap<String, BTreeSet<String>> {
+    let targets = |source: &Source| {
+        let exported = source.exports.iter().filter(|(name, _)| source.paths.iter().any(|path| path[0] == **name));
+        let used = source.paths.iter().chain(exported.map(|(_, path)| path));
+        used.filter_map(|path| file_of(files, &source.name, path)).filter(|file| *file != source.name).collect()
+    };
+    files.values().filter(|source| !source.is_entry()).map(|source| (source.name.clone(), targets(source))).collect()
+}
+
+/// The table of `src/lib.rs`: room and process, from top to bottom.
+fn rooms() -> Vec<(String, String)> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    let table = text.split("//! room ").nth(1).unwrap().split("//! ```").next().unwrap();
+    let row = |line: &str| {
+        let mut words = line.trim_start_matches("//!").split_whitespace().map(str::to_owned);
+        Some((words.next()?, words.next()?))
+    };
+    table.lines().skip(1).filter_map(row).collect()
 }
 
 #[test]
-fn a_pkcs11_library_is_named_in_the_token_room_alone() {
-    for (file, text) in sources() {
-        assert!(
-            file.starts_with("worker/pkcs11")
-                || !code(&text).contains("cryptoki::") && !code(&text).contains("cryptoki_sys"),
-            "{file}"
+fn every_file_is_in_a_room_and_every_arrow_points_down() {
+    let files = &*SOURCES;
+    let rooms = rooms();
+    let at = |file: &str| rooms.iter().position(|(room, _)| room == file.split('/').next().unwrap());
+    let mut wrong = Vec::new();
+    for (file, targets) in arrows(files) {
+        let Some(own) = at(&file) else {
+            wrong.push(format!("{file} is in no room"));
+            continue;
+        };
+        wrong.extend(
+            targets.iter().filter(|to| at(to) < Some(own)).map(|to| format!("{file} uses {to}, which is above it")),
         );
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    for (room, _) in &rooms {
+        assert!(files.contains_key(room), "the table has a room without a file: {room}");
+    }
 }
 
 #[test]
-fn unsafe_code_is_only_in_listed_files() {
-    for (file, text) in sources() {
-        let corners = [
-            "worker/pkcs11/entry_point",
-            "worker/pcsc",
-            "worker/pkcs11/raw",
-            "os/clock",
-            "worker/parent_death",
-            "os/descriptors",
-            "os/environment",
-            "os/memory",
-            "os/peer_groups",
-            "os/privileges",
-            "os/standard_streams",
-            "os/scheduling",
-        ];
-        let corner = corners.contains(&file.as_str());
-        assert_eq!(code(&text).contains("allow(unsafe_code)"), corner, "{file}");
-        assert!(corner || !code(&text).contains("unsafe {"), "{file}");
+fn files_form_no_circle() {
+    let arrows = arrows(&SOURCES);
+    let reached = |from: &String| {
+        let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
+        while let Some(next) = open.pop() {
+            for to in arrows.get(next).into_iter().flatten() {
+                if seen.insert(to) {
+                    open.push(to);
+                }
+            }
+        }
+        seen
+    };
+    let reached: BTreeMap<&String, BTreeSet<&String>> = arrows.keys().map(|file| (file, reached(file))).collect();
+    let circle = |file: &&String| -> Vec<&str> {
+        let both = |to: &&&String| reached.get(**to).is_some_and(|back| back.contains(file));
+        reached[file].iter().filter(both).map(|name| name.as_str()).collect()
+    };
+    let circles: BTreeSet<Vec<&str>> =
+        arrows.keys().map(|file| circle(&file)).filter(|circle| !circle.is_empty()).collect();
+    assert_eq!(circles, CIRCLES.iter().map(|circle| circle.to_vec()).collect());
+}
+
+#[test]
+fn every_header_names_the_process_of_its_row() {
+    let files = &*SOURCES;
+    let rooms: BTreeMap<String, String> = rooms().into_iter().collect();
+    let mut wrong = Vec::new();
+    for source in files.values().filter(|source| !source.is_entry()) {
+        let row = rooms.get(source.room()).map(String::as_str);
+        match source.process() {
+            Some("pure") => {}
+            own if own.is_some() && own == row => {}
+            own => wrong.push(format!("{}: the header says {own:?}, the row {row:?}", source.name)),
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn parent_and_worker_meet_only_at_the_process_boundary() {
+    let files = &*SOURCES;
+    let rooms: BTreeMap<String, String> = rooms().into_iter().collect();
+    let process = |file: &str| rooms.get(file.split('/').next().unwrap()).map_or("", String::as_str);
+    for (file, targets) in arrows(files) {
+        for to in targets {
+            let is_start = (file.as_str(), to.as_str()) == START_OF_THE_WORKER;
+            let crosses = match (process(&file), process(&to)) {
+                ("parent", "worker") | ("worker", "parent") => true,
+                ("pure" | "both", other) => ["parent", "worker"].contains(&other),
+                _ => false,
+            };
+            assert!(!crosses || is_start, "{file} uses {to}, which runs in another process");
+        }
+    }
+}
+
+#[test]
+fn pure_files_do_neither_input_nor_output() {
+    let files = &*SOURCES;
+    let arrows = arrows(files);
+    for source in files.values().filter(|source| source.process() == Some("pure")) {
+        for outside in OUTSIDE {
+            assert!(!source.names(outside), "{} is PURE and names {outside}", source.name);
+        }
+        for to in &arrows[&source.name] {
+            assert_eq!(files[to].process(), Some("pure"), "{} is PURE and uses {to}", source.name);
+        }
+    }
+}
+
+#[test]
+fn libraries_with_an_own_room_are_named_in_no_other() {
+    for (library, room) in [
+        ("cryptoki", "worker/pkcs11"),
+        ("cryptoki_sys", "worker/pkcs11"),
+        ("landlock", "worker/sandbox"),
+        ("seccompiler", "worker/sandbox"),
+    ] {
+        for source in SOURCES.values().filter(|source| !source.name.starts_with(room)) {
+            let names = source.paths.iter().any(|path| path[0] == library);
+            assert!(!names, "{} names {library}", source.name);
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_is_only_in_files_whose_header_says_so() {
+    for source in SOURCES.values().filter(|source| !source.is_entry()) {
+        let says_so = source.header.to_lowercase().contains("unsafe");
+        assert_eq!(source.is_unsafe, says_so, "{}: unsafe code, and the word `unsafe` in its header", source.name);
     }
 }
 
 #[test]
 fn a_message_is_created_in_one_place() {
-    let makers: Vec<String> =
-        sources().into_iter().filter(|(_, text)| code(text).contains("Message::new(")).map(|(file, _)| file).collect();
-    assert_eq!(makers, ["worker"]);
-    let message = sources().into_iter().find(|(file, _)| file == "cba/message").unwrap().1;
-    assert!(
-        !message.contains("derive(Clone, Debug)]\npub struct Message")
-            && !code(&message).contains("Deserialize)]\npub struct Message")
-    );
+    let files = &*SOURCES;
+    let creates = |source: &&Source| source.paths.iter().any(|path| path.ends_with(&["Message".into(), "new".into()]));
+    let creators: Vec<&str> = files.values().filter(creates).map(|source| source.name.as_str()).collect();
+    assert_eq!(creators, ["worker"]);
 }
 
 #[test]
-fn nothing_opens_a_network_socket() {
-    for (file, text) in sources() {
+fn nothing_opens_a_network_socket_or_ends_the_process_below_main() {
+    for source in SOURCES.values() {
         for word in ["TcpListener", "TcpStream", "UdpSocket"] {
-            assert!(!code(&text).contains(word), "{file} names {word}");
+            assert!(
+                !source.paths.iter().any(|path| path.iter().any(|part| part == word)),
+                "{} names {word}",
+                source.name
+            );
+        }
+        for word in ["exit", "abort"] {
+            let ends = |path: &Vec<String>| path.ends_with(&["process".into(), word.into()]);
+            assert!(!source.paths.iter().any(ends), "{} calls process::{word}", source.name);
         }
     }
 }
 
 #[test]
-fn nothing_ends_the_process_below_main() {
-    for (file, text) in sources() {
-        assert!(!code(&text).contains("process::exit") && !code(&text).contains("process::abort"), "{file}");
-    }
-}
-
-#[test]
-fn every_test_that_the_documents_name_is_there() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut tests: Vec<(String, String)> = sources();
-    for directory in ["tests", "tests/e2e", "tests/stacks", "gateway/tests/e2e"] {
-        for entry in fs::read_dir(root.join(directory)).unwrap().map(|entry| entry.unwrap().path()) {
-            if entry.extension().is_some_and(|extension| extension == "rs") {
-                let name = entry.file_stem().unwrap().to_str().unwrap().to_owned();
-                tests.push((name, fs::read_to_string(&entry).unwrap()));
-            }
+fn every_type_name_has_one_meaning() {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in SOURCES.values() {
+        for name in &source.types {
+            places.entry(name.clone()).or_default().push(source.name.clone());
         }
     }
-    let mut named = 0;
-    for document in ["SECURITY.md", "docs/field-reports.md", "src/lib.rs"] {
-        let text = fs::read_to_string(root.join(document)).unwrap();
-        let quoted = text.split('`').skip(1).step_by(2).filter_map(|quoted| quoted.split_once("::"));
-        for (file, test) in quoted.filter(|(_, test)| test.contains('_') && !test.contains(':')) {
-            let there = |(name, text): &(String, String)| {
-                name.rsplit('/').next() == Some(file) && text.contains(&format!("fn {test}("))
-            };
-            assert!(tests.iter().any(there), "{document} names {file}::{test}, which is not there");
-            named += 1;
-        }
-    }
-    assert!(named > 40, "{named}");
+    places.retain(|_, places| places.len() > 1);
+    let double: BTreeSet<&str> = places.keys().map(String::as_str).collect();
+    assert_eq!(double, DOUBLE_NAMES.into_iter().collect(), "{places:#?}");
 }
 
 #[test]
-fn every_row_of_the_security_tables_names_what_proves_it() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
-    let (security, all_tests) = (read("SECURITY.md"), read("softhsm/test"));
-    let rows = security.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| threat"));
-    let mut count = 0;
-    for row in rows {
-        let proof = row.trim_end_matches([' ', '|']).rsplit(" | ").next().unwrap();
-        let quoted = proof.split('`').skip(1).step_by(2);
-        let is_run = |name: &str| name.contains("::") || (all_tests.contains(name) && root.join(name).is_file());
-        assert!(proof.starts_with("the same") || quoted.clone().any(is_run), "{row}");
-        count += 1;
+fn the_glossary_has_every_term() {
+    let header = &SOURCES["lib"].header;
+    let glossary = header.split("# Glossary").nth(1).unwrap();
+    for term in GLOSSARY {
+        assert!(glossary.contains(&format!("- **{term}**: ")), "{term}");
     }
-    assert!(count > 60, "{count}");
-}
-
-/// Each mutation of `tests/mutations` can be applied, and each row of SECURITY.md has one.
-#[test]
-fn every_row_of_the_security_tables_has_a_mutation_that_can_be_applied() {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mutations/run");
-    let checked = std::process::Command::new(script).arg("--check").output().unwrap();
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-}
-
-/// The anchor of a heading, as code hosts generate it.
-fn anchor(heading: &str) -> String {
-    let text = heading.trim_start_matches('#').trim().to_lowercase();
-    let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
-    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
-}
-
-#[test]
-fn every_link_of_the_documents_leads_somewhere() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut documents: Vec<PathBuf> = ["README.md", "SECURITY.md", "CHANGELOG.md"].map(|name| root.join(name)).into();
-    let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    documents.extend(docs.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
-    let mut links = 0;
-    for document in &documents {
-        let text = fs::read_to_string(document).unwrap();
-        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
-            if link.starts_with("http") {
-                continue;
-            }
-            let (file, place) = link.split_once('#').map_or((link, None), |(file, place)| (file, Some(place)));
-            let target = if file.is_empty() { document.clone() } else { document.parent().unwrap().join(file) };
-            assert!(target.exists(), "{}: {link}", document.display());
-            if let Some(place) = place {
-                let text = fs::read_to_string(&target).unwrap();
-                let there = text.lines().filter(|line| line.starts_with('#')).any(|heading| anchor(heading) == place);
-                assert!(there, "{}: {link}", document.display());
-            }
-            links += 1;
-        }
-    }
-    assert!(links > 20, "{links}");
 }

@@ -9,7 +9,7 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 
 use cba_agent::config::Config;
 use cba_agent::error::Error;
-use cba_agent::settings::Settings;
+use cba_agent::config::Settings;
 use libfuzzer_sys::fuzz_target;
 
 /// No other text looks like it; inputs that hold it have it for their PIN.

@@ -1,6 +1,7 @@
 //! Manual pages, generated from the definitions of the command line and the tables in this file.
 //!
-//! It does neither input nor output. clap_mangen writes the options; this file writes the other sections of man-pages(7).
+//! Runs in the parent. It does neither input nor output. clap_mangen writes the options; this file writes the other
+//! sections of man-pages(7).
 
 use std::io;
 

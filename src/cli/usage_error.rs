@@ -1,6 +1,6 @@
 //! Usage errors without any text that could be a PIN.
 //!
-//! This file does neither input nor output.
+//! Runs in the parent. This file does neither input nor output.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 

@@ -1,6 +1,6 @@
 //! The values that a shell offers for an option: words, files or directories. Options accept any text; checks are elsewhere.
 //!
-//! This file does neither input nor output.
+//! Runs in the parent. This file does neither input nor output.
 
 use std::ffi::OsStr;
 

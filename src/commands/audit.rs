@@ -1,4 +1,6 @@
 //! `audit verify` and `audit head`: check the chain of the audit log.
+//!
+//! Runs in the parent.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal as _, Read};

@@ -1,4 +1,6 @@
 //! `certificate`: prints the public certificate, for the administrator who registers it.
+//!
+//! Runs in the parent.
 
 use clap::ArgMatches;
 use serde::Serialize;
@@ -7,14 +9,15 @@ use super::{print, print_bytes, print_json, print_report, usage, word};
 use crate::cba::login_request::SCHEME;
 use crate::certificate::{Certificate, utc};
 use crate::cli;
-use crate::config::{Config, days};
+use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::identity::choose_certificate;
 use crate::policy::{Breach, CertificateSource, Refused};
 use crate::session::{self, Login, Reached, now, read_certificate, report_notices};
-use crate::settings::ranges::NOTICE_PERIODS;
 use crate::text::hex;
+use crate::values::days;
+use crate::values::ranges::NOTICE_PERIODS;
 
 #[derive(Clone, Copy, Default)]
 enum Format {

@@ -1,7 +1,7 @@
 //! Completes the commands in hints, so that they work when pasted: with the options that the user gave, and with the name of the command.
 //!
-//! A hint writes each command in backticks, for example `cba-agent list`. A command of this program gets only the options of the command
-//! line, since variables and files apply anyway.
+//! Runs in the parent. A hint writes each command in backticks, for example `cba-agent list`. A command of this program
+//! gets only the options of the command line, since variables and files apply anyway.
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;

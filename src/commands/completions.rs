@@ -1,6 +1,7 @@
 //! `completions`: prints scripts for shells, from the definitions of the command line.
 //!
-//! clap_complete writes them, and this file corrects them for this program. `tests/e2e/completions.rs` runs them in the shells.
+//! Runs in the parent. clap_complete writes them, and this file corrects them for this program.
+//! `tests/e2e/completions.rs` runs them in the shells.
 
 use clap_complete::Shell;
 

@@ -1,4 +1,6 @@
 //! `custody`: a report about the key and its permitted uses, checked against the policy.
+//!
+//! Runs in the parent.
 
 use std::io::{IsTerminal as _, stdout};
 

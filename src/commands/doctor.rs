@@ -1,6 +1,6 @@
 //! `doctor`: checks a host in the order in which a newcomer meets problems. Each failed check names a command that helps.
 //!
-//! It sends no PIN unless the user asks for a trial payload.
+//! Runs in the parent. It sends no PIN unless the user asks for a trial payload.
 
 use clap::ArgMatches;
 use serde::Serialize;

@@ -1,15 +1,16 @@
 //! Reads a few arguments before the command line is parsed: the command after global options, the form of errors, and whether a worker is
 //! needed.
 //!
-//! [`in_order`] runs first, so that all readers, including the parser, find the command in the first place.
+//! Runs in the parent. [`in_order`] runs first, so that all readers, including the parser, find the command in the
+//! first place.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
 use crate::cli::GLOBAL;
+use crate::config;
 use crate::error::{Error, Kind, Result};
 use crate::log;
-use crate::settings;
 
 /// Moves global options from before the command to after it: `-v audit verify FILE` becomes `audit verify -v FILE`. It
 /// leaves arguments that it does not understand to the parser.
@@ -69,7 +70,7 @@ pub(super) fn may_need_no_worker(arguments: &[OsString]) -> bool {
     let file = value_of(arguments, "--config");
     arguments.iter().any(tells)
         || variable("CBA_AGENT_SOCKET").is_some()
-        || settings::may_mention(file, variable, "socket")
+        || config::may_mention(file, variable, "socket")
 }
 
 /// Refuses `--pin` and names a better way. It does not read the value.

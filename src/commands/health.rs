@@ -1,4 +1,6 @@
 //! `health`: reports whether an agent is ready, or at least alive. For probes of hosts and containers without curl.
+//!
+//! Runs in the parent.
 
 use clap::ArgMatches;
 

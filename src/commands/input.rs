@@ -1,4 +1,6 @@
 //! Input files that are named by flags of commands.
+//!
+//! Runs in the parent.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, StdinLock};

@@ -1,4 +1,6 @@
 //! `list`: prints slots, tokens, keys and certificates, each with a URI for `--uri`.
+//!
+//! Runs in the parent.
 
 use std::path::Path;
 

@@ -1,4 +1,6 @@
 //! `man`: writes the manual pages.
+//!
+//! Runs in the parent.
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 //! `pin-fuse`: shows the wrong-PIN fuses in the state directory, or clears one.
 //!
-//! It works without the token, from its record. Only an index or a slot ID needs the module.
+//! Runs in the parent. It works without the token, from its record. Only an index or a slot ID needs the module.
 
 use clap::ArgMatches;
 

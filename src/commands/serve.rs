@@ -1,4 +1,6 @@
 //! `serve`: starts the agent on a Unix socket.
+//!
+//! Runs in the parent.
 
 use crate::config::Config;
 use crate::error::Result;

@@ -1,4 +1,6 @@
 //! `sign`: prints one login request, made by a token or by a running agent.
+//!
+//! Runs in the parent.
 
 use std::path::Path;
 

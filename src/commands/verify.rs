@@ -1,4 +1,6 @@
 //! `verify`: checks a request offline, as the service would.
+//!
+//! Runs in the parent.
 
 use clap::ArgMatches;
 
@@ -14,8 +16,8 @@ use crate::config::Config;
 use crate::error::{Error, Explain as _, Kind, Result};
 use crate::policy::{self, Breach, Refused, Wish};
 use crate::session::now;
-use crate::settings::ranges::AGES;
 use crate::text::hex;
+use crate::values::ranges::AGES;
 
 /// The number of seconds that a host's clock may be ahead of this one.
 const MAX_AHEAD: u64 = 60;

@@ -1,22 +1,23 @@
 //! `[policy]` and `[audit]`: the user's settings, tightened by root's policy file.
 //!
-//! If only one of the two sets a key, its value counts. If both set it, the stricter value counts. Two lists without a common value are an
-//! error. So users can tighten root's policy, and never loosen it. All words of `require` must be met: root's words are added to the
-//! user's, or to the defaults if the user has none.
+//! Runs in the parent. If only one of the two sets a key, its value counts. If both set it, the stricter value counts.
+//! Two lists without a common value are an error. So users can tighten root's policy, and never loosen it. All words of
+//! `require` must be met: root's words are added to the user's, or to the defaults if the user has none.
 
 use std::path::PathBuf;
 
 use nix::unistd::User;
 
-use super::ConfigError;
-use super::resolve::{Reader, VERSIONS, by_name, fingerprint};
+use super::error::ConfigError;
+use super::reader::{Reader, VERSIONS};
+use super::settings::{SYSTEM_POLICY, Settings};
 use crate::cba::Version;
 use crate::certificate;
 use crate::facts::Mechanism;
 use crate::policy::{CertificateSource, MAX_RSA_BITS, MIN_RSA_BITS, Policy, Requirement};
-use crate::settings::paths::absolute;
-use crate::settings::ranges::number;
-use crate::settings::{SYSTEM_POLICY, Settings};
+use crate::values::paths::absolute;
+use crate::values::ranges::number;
+use crate::values::{by_name, fingerprint};
 
 const MECHANISMS: [(&str, Mechanism); 2] =
     [("sha512-rsa-pkcs", Mechanism::Sha512RsaPkcs), ("rsa-pkcs", Mechanism::RsaPkcs)];
@@ -34,6 +35,15 @@ struct Keys {
     certificate_source: Option<CertificateSource>,
     token_serials: Option<Vec<String>>,
     certificate_sha256: Option<Vec<Vec<u8>>>,
+}
+
+/// The policy that root's file (`/etc/cba-agent/policy.toml`) sets on top of the defaults, for a program that checks the
+/// payloads of agents and has no `[policy]` of its own.
+///
+/// # Errors
+/// When the file is there and cannot be used.
+pub fn system_policy() -> Result<Policy, ConfigError> {
+    resolve(&Settings::default().under_system_policy()?)
 }
 
 /// The policy in force.

@@ -1,31 +1,26 @@
 //! Converts settings into a valid [`Config`]. Every error names the source of the value and the expected form, never
 //! the value.
+//!
+//! Runs in the parent.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::{Config, ConfigError, Serve, Sign, policy};
-use crate::cba::{AuthUrl, Version};
+use super::error::ConfigError;
+use super::origin::Origin;
+use super::reader::{Reader, VERSIONS};
+use super::settings::Settings;
+use super::{Config, Serve, Sign, policy};
+use crate::cba::AuthUrl;
 use crate::certificate::HeaderEncoding;
 use crate::identity::Wanted;
 use crate::log;
 use crate::pin::Source;
 use crate::sandbox_profile;
 use crate::selector::{TokenSelector, Uri};
-use crate::settings::paths::{absolute, own_socket, path, socket};
-use crate::settings::ranges::{NOTICE_PERIODS, TIMEOUTS, number};
-use crate::settings::{Origin, Settings};
-use crate::text::parse_hex;
-
-/// A duration in words, for a notice: whole days.
-#[must_use]
-pub fn days(seconds: u64) -> String {
-    match seconds / 86_400 {
-        0 => "less than a day".into(),
-        1 => "1 day".into(),
-        days => format!("{days} days"),
-    }
-}
+use crate::values::paths::{absolute, own_socket, path, socket};
+use crate::values::ranges::{NOTICE_PERIODS, TIMEOUTS, number};
+use crate::values::{Parsed, fingerprint, hexadecimal};
 
 impl Config {
     /// Resolves the settings.
@@ -69,35 +64,7 @@ impl Config {
     }
 }
 
-pub(super) struct Reader<'a>(pub(super) &'a Settings);
-
-pub(crate) type Parsed<T> = Result<T, String>;
-
 impl Reader<'_> {
-    pub(super) fn optional<T>(&self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> Result<Option<T>, ConfigError> {
-        let Some(setting) = self.0.get(key) else { return Ok(None) };
-        let value = setting.values.last().map(String::as_str).unwrap_or_default();
-        parse(value).map(Some).map_err(|wanted| self.0.refuse(key, wanted))
-    }
-
-    pub(super) fn list<T>(&self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> Result<Option<Vec<T>>, ConfigError> {
-        match self.list_or_none(key, parse)? {
-            Some(empty) if empty.is_empty() => Err(self.0.refuse(key, "must name at least one".into())),
-            list => Ok(list),
-        }
-    }
-
-    /// A list that may be empty, which means the same as unset.
-    fn list_or_none<T>(&self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> Result<Option<Vec<T>>, ConfigError> {
-        let Some(setting) = self.0.get(key) else { return Ok(None) };
-        let parsed = setting.values.iter().map(|value| parse(value)).collect::<Parsed<_>>();
-        parsed.map(Some).map_err(|wanted| self.0.refuse(key, wanted))
-    }
-
-    pub(super) fn one_of<T: Copy>(&self, key: &str, names: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
-        self.optional(key, |text| by_name(text, names))
-    }
-
     fn token(&self, uri: Option<&Uri>) -> Result<Vec<TokenSelector>, ConfigError> {
         let own = TokenSelector {
             slot: self.optional("token.slot", slot)?,
@@ -164,24 +131,9 @@ impl Reader<'_> {
     }
 }
 
-pub(super) const VERSIONS: [(&str, Version); 2] = [("v2", Version::V2), ("v1", Version::V1)];
 const ENCODINGS: [(&str, HeaderEncoding); 2] = [("der", HeaderEncoding::Der), ("pem", HeaderEncoding::Pem)];
 
-/// Looks up a value by its name.
-///
-/// # Errors
-/// The expected names.
-pub fn by_name<T: Copy>(text: &str, names: &[(&str, T)]) -> Result<T, String> {
-    let found = names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
-    found.ok_or_else(|| {
-        let letters =
-            if names.iter().any(|(name, _)| name.eq_ignore_ascii_case(text)) { " (in small letters)" } else { "" };
-        let names: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
-        format!("must be one of: {}{letters}", names.join(", "))
-    })
-}
-
-/// The default rate limit of a user.
+/// What a user may ask for in a second where nothing is configured.
 const RATE: NonZeroU32 = NonZeroU32::MIN.saturating_add(49);
 
 /// The number of users that may use their full rate at the same time, by default.
@@ -204,26 +156,6 @@ fn timeout(text: &str) -> Parsed<Duration> {
 
 fn not_empty(text: &str) -> Parsed<&str> {
     if text.is_empty() { Err("must not be empty".into()) } else { Ok(text) }
-}
-
-fn hexadecimal(text: &str, length: Option<usize>) -> Parsed<Vec<u8>> {
-    let bytes = parse_hex(text).filter(|bytes| length.is_none_or(|length| bytes.len() == length));
-    bytes.ok_or_else(|| match length {
-        Some(length) => format!("must be {length} bytes in hexadecimal"),
-        None => "must be whole bytes in hexadecimal".into(),
-    })
-}
-
-/// A SHA-256 fingerprint in every usual form, such as openssl's `sha256 Fingerprint=AA:BB...`.
-pub(super) fn fingerprint(text: &str) -> Parsed<Vec<u8>> {
-    let text = text.trim();
-    let value = match text.split_once('=') {
-        Some((name, value)) if name.to_ascii_lowercase().trim_end().ends_with("fingerprint") => value,
-        _ => text,
-    };
-    let value = value.trim();
-    let prefixed = value.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sha256:"));
-    hexadecimal(if prefixed { &value[7..] } else { value }, Some(32))
 }
 
 fn slot(text: &str) -> Parsed<usize> {
@@ -289,7 +221,7 @@ mod tests {
 
     #[test]
     fn an_empty_list_where_one_is_needed_is_refused() {
-        let file = crate::settings::toml_file::parse("c", "[policy]\nrequire = []\n").unwrap();
+        let file = crate::config::toml_file::parse("c", "[policy]\nrequire = []\n").unwrap();
         assert_eq!(file["policy.require"].values.len(), 0);
         assert!(resolve(&[], &[("CBA_AGENT_POLICY_REQUIRE", " , ")]).is_err());
     }

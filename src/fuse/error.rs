@@ -1,11 +1,13 @@
 //! The reasons why the fuse forbids a login, or cannot be stored.
+//!
+//! Runs in the parent.
 
 use std::io;
 use std::path::PathBuf;
 
 use super::remedy::reset_command;
 use crate::error::{Explain, Kind};
-use crate::fuse::record::Tries;
+use crate::fuse::record::Blown;
 use crate::text::shell::quoted_path;
 
 /// The reason why no login is tried.
@@ -51,19 +53,6 @@ pub enum FuseError {
         .0.tries.refused, .0.tries.pending
     )]
     Blown(Box<Blown>),
-}
-
-/// The counts of a blown fuse.
-#[derive(Clone, Debug)]
-pub struct Blown {
-    /// All counted tries.
-    pub tries: Tries,
-    /// The URI of each counted fuse; the token's own first.
-    pub uris: Vec<String>,
-    /// Another token's fuse that counts, because both could be the same token; in words.
-    pub other: Option<String>,
-    /// The state directory.
-    pub directory: PathBuf,
 }
 
 impl Explain for FuseError {

@@ -1,8 +1,8 @@
 //! The records that count for one token, under their locks.
 //!
-//! A token's own record has the name from its present label. Two more kinds count. Records of the same token under an earlier label are
-//! merged into its own at the next attempt. Records of tokens that could be the same (`TokenId::may_be`) only forbid, and are never
-//! changed, since they could belong to another token.
+//! Runs in the parent. A token's own record has the name from its present label. Two more kinds count. Records of the
+//! same token under an earlier label are merged into its own at the next attempt. Records of tokens that could be the
+//! same (`TokenId::may_be`) only forbid, and are never changed, since they could belong to another token.
 //!
 //! All of them are locked together, in the order of their names. A token's own record is written before the others are searched. So of two
 //! processes whose tokens could be the same, at least one sees the other's record, and waits for its lock.
@@ -17,8 +17,9 @@ use super::{Blown, FuseError, file_name, stored, uri_of};
 use crate::deadline::Deadline;
 use crate::facts::{Token, TokenId};
 use crate::files::wait_for;
-use crate::fuse::record::{AttemptBy, AttemptEnd, FuseRecord, Tries};
+use crate::fuse::record::{FuseRecord, Tries};
 use crate::fuse::record_file::{is_marked, mark, open_lock, read_unmarked, write};
+use crate::pin::{AttemptBy, AttemptEnd};
 use crate::text::printable;
 
 /// The records of one token.
@@ -198,7 +199,8 @@ mod tests {
     use super::super::{FuseError, FuseStore};
     use super::*;
     use crate::facts::Slot;
-    use crate::fuse::record::{AttemptBy, AttemptEnd, FuseRecord};
+    use crate::fuse::record::FuseRecord;
+    use crate::pin::{AttemptBy, AttemptEnd};
 
     /// A record as written by earlier versions, with the mark of an unfinished attempt if there is one.
     fn old_record(store: &FuseStore, token: &Token, refused: u32, is_marked: bool) {

@@ -5,7 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::facts::{Token, TokenId};
-use crate::pin::source::FileMark;
+use crate::pin::{AttemptBy, AttemptEnd};
+use std::path::PathBuf;
 
 /// The maximum number of tries that unattended runs may spend between two successes.
 pub(super) const BOUND: u32 = 2;
@@ -28,28 +29,6 @@ pub struct FuseRecord {
     pub pending: u32,
     /// The state of the file whose PIN was refused last, if it was a persistent file.
     pub refused_file: Option<String>,
-}
-
-/// The initiator of a login.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AttemptBy {
-    /// A person, at a prompt or at the token's PIN pad.
-    Person,
-    /// A persistent file in this state.
-    File(FileMark),
-    /// Any other source.
-    Unattended,
-}
-
-/// The end of an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttemptEnd {
-    /// `CKR_OK`: the PIN is right.
-    Accepted,
-    /// A try was spent.
-    Refused,
-    /// The token did not check the PIN.
-    NotTried,
 }
 
 impl FuseRecord {
@@ -175,6 +154,19 @@ impl Tries {
     }
 }
 
+/// The counts of a blown fuse.
+#[derive(Clone, Debug)]
+pub struct Blown {
+    /// All counted tries.
+    pub tries: Tries,
+    /// The URI of each counted fuse; the token's own first.
+    pub uris: Vec<String>,
+    /// Another token's fuse that counts, because both could be the same token; in words.
+    pub other: Option<String>,
+    /// The state directory.
+    pub directory: PathBuf,
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -182,7 +174,7 @@ mod tests {
     use super::*;
 
     fn file(name: &str) -> AttemptBy {
-        AttemptBy::File(FileMark(name.into()))
+        AttemptBy::File(crate::pin::FileMark(name.into()))
     }
 
     fn after(attempts: &[(AttemptBy, Option<AttemptEnd>)]) -> FuseRecord {

@@ -1,5 +1,7 @@
 //! The record files of the fuse. A crash leaves the old or the new record. The mark of an attempt in progress is one
 //! byte of the token's lock file: overwritten in place, it costs one disk write, and cannot be torn.
+//!
+//! Runs in the parent.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};

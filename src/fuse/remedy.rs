@@ -1,6 +1,6 @@
 //! Hints after a refused PIN, for each source of the PIN.
 //!
-//! PURE. Only a file on a disk is read again. For every other source, a person must clear the fuse. Each command is complete, so that it
+//! Runs in the parent. Only a file on a disk is read again. For every other source, a person must clear the fuse. Each command is complete, so that it
 //! works when pasted.
 
 use std::path::Path;

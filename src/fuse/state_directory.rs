@@ -1,6 +1,6 @@
 //! The directory of the fuses, and the check that it keeps them.
 //!
-//! A fuse must outlive a restart, and only users of the token may change it.
+//! Runs in the parent. A fuse must outlive a restart, and only users of the token may change it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FsWord;
 
 use super::FuseError;
+use crate::files::in_memory;
 
 /// Selects the state directory: the configured one, else systemd's, else the user's. A relative path in a variable counts as unset: it
 /// would be a different directory, with a different fuse, for each working directory.
@@ -69,18 +70,4 @@ pub fn warning(directory: &Path) -> Option<String> {
 /// The file system of a directory, or of its parent if it does not exist yet.
 fn file_system(directory: &Path) -> Option<FsWord> {
     directory.ancestors().find_map(|part| rustix::fs::statfs(part).ok()).map(|found| found.f_type)
-}
-
-/// The name of a file system that is empty after a restart (statfs(2)).
-#[must_use]
-pub fn in_memory(kind: FsWord) -> Option<&'static str> {
-    const TMPFS: FsWord = 0x0102_1994;
-    const RAMFS: FsWord = 0x8584_58f6;
-    const HUGETLBFS: FsWord = 0x9584_58f6;
-    match kind {
-        TMPFS => Some("tmpfs"),
-        RAMFS => Some("ramfs"),
-        HUGETLBFS => Some("hugetlbfs"),
-        _ => None,
-    }
 }

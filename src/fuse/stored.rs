@@ -1,4 +1,6 @@
 //! The fuses in a state directory: their list, and the reset of one.
+//!
+//! Runs in the parent.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,6 @@
 //! The format of a log line: text for people, JSON for programs, a priority prefix for the journal.
+//!
+//! Runs in both processes.
 
 use std::fmt;
 

@@ -1,8 +1,8 @@
 //! Writes lines to stderr on a separate thread.
 //!
-//! Stderr may be full, closed, slow or never read. The program must not end, wait or sign late because of that. So a caller only puts its
-//! line into a bounded queue. The thread writes the lines in order, and reports how many were lost.
-//! Deliberately absent: the format of a line.
+//! Runs in both processes. Stderr may be full, closed, slow or never read. The program must not end, wait or sign late
+//! because of that. So a caller only puts its line into a bounded queue. The thread writes the lines in order, and
+//! reports how many were lost. Deliberately absent: the format of a line.
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;

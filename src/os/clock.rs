@@ -1,4 +1,6 @@
 //! Unsafe code for the clock: the system call that reports whether the clock is synchronised.
+//!
+//! Runs in both processes.
 
 #![allow(unsafe_code)]
 

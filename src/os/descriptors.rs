@@ -1,4 +1,6 @@
 //! Unsafe code for inherited descriptors, which the caller names by number.
+//!
+//! Runs in both processes.
 
 #![allow(unsafe_code)]
 

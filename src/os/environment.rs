@@ -1,4 +1,6 @@
 //! Unsafe code for the environment: variables that arrive after the start of the process.
+//!
+//! Runs in both processes.
 
 #![allow(unsafe_code)]
 

@@ -1,4 +1,6 @@
 //! Unsafe code for memory that must not reach the disk.
+//!
+//! Runs in both processes.
 
 #![allow(unsafe_code)]
 

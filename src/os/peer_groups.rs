@@ -1,4 +1,6 @@
 //! Unsafe code for a peer's supplementary groups: a socket option that no library here reads.
+//!
+//! Runs in both processes.
 
 #![allow(unsafe_code)]
 

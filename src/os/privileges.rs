@@ -1,4 +1,6 @@
 //! Unsafe code for the kernel's information on privileges.
+//!
+//! Runs in both processes.
 
 #![allow(unsafe_code)]
 

@@ -1,4 +1,6 @@
 //! Unsafe code for the scheduler: the length of a thread's time slices.
+//!
+//! Runs in both processes.
 
 #![allow(unsafe_code)]
 

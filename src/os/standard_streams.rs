@@ -1,7 +1,8 @@
 //! Unsafe code for closed standard streams: which of stdin, stdout and stderr were closed at the start of the program.
 //!
-//! Rust's runtime opens `/dev/null` to replace a closed one before `main`, for reading and writing. After that, a closed stdout looks like
-//! one that the caller redirected to `/dev/null`. So the check runs earlier, as a constructor of the program.
+//! Runs in both processes. Rust's runtime opens `/dev/null` to replace a closed one before `main`, for reading and
+//! writing. After that, a closed stdout looks like one that the caller redirected to `/dev/null`. So the check runs
+//! earlier, as a constructor of the program.
 
 #![allow(unsafe_code)]
 

@@ -1,7 +1,8 @@
 //! Subordinate user and group IDs: the ranges in `/etc/subuid` and `/etc/subgid` (subuid(5)).
 //!
-//! Through a user namespace, the owner of a range can run processes under each of its IDs. Only these two files are read: ranges from other
-//! NSS sources (`subid:` in nsswitch.conf(5)) and from systemd-nsresourced are unknown here.
+//! Runs in both processes. Through a user namespace, the owner of a range can run processes under each of its IDs. Only
+//! these two files are read: ranges from other NSS sources (`subid:` in nsswitch.conf(5)) and from systemd-nsresourced
+//! are unknown here.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};

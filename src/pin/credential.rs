@@ -1,12 +1,14 @@
 //! The credential for a login, and how the fuse counts an attempt with it.
+//!
+//! Runs in the parent.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Pin;
+use super::attempt_by::{AttemptBy, FileMark};
 use super::error::PinError;
-use super::source::{self, FileMark, Opened, Prepared, Source};
+use super::source::{self, Opened, Prepared, Source};
 use crate::deadline::Deadline;
-use crate::fuse::AttemptBy;
 
 /// The method of the login.
 #[derive(Debug)]

@@ -1,13 +1,15 @@
 //! The reasons why there is no PIN, and hints. No message contains any part of a PIN.
+//!
+//! Runs in the parent.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::PIN_LIMIT;
 use super::text::Unfit;
 use crate::error::{Explain, Kind};
 use crate::text::printable;
 use crate::text::shell::{quoted, unexpanded};
+use crate::worker_protocol::PIN_LIMIT;
 
 /// The forms of all sources, for hints.
 pub const SOURCES: &str =

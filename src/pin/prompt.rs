@@ -1,7 +1,8 @@
 //! Asks a person at the terminal for a PIN.
 //!
-//! This is not a library's prompt, since a wrong byte costs a try. The usual library prints its prompt before it turns the echo off, leaves
-//! the terminal without echo after Ctrl-C, and treats input before a hang-up as a whole PIN.
+//! Runs in the parent. This is not a library's prompt, since a wrong byte costs a try. The usual library prints its
+//! prompt before it turns the echo off, leaves the terminal without echo after Ctrl-C, and treats input before a
+//! hang-up as a whole PIN.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
@@ -18,7 +19,8 @@ use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use zeroize::Zeroizing;
 
-use super::{PIN_LIMIT, PinError};
+use super::PinError;
+use crate::worker_protocol::PIN_LIMIT;
 
 const INTERRUPT: u8 = 0x03;
 const END_OF_INPUT: u8 = 0x04;

@@ -1,4 +1,6 @@
 //! Reads the bytes of a PIN, complete and limited, and identifies the state of its file.
+//!
+//! Runs in the parent.
 
 use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal as _, Read as _};
@@ -11,16 +13,13 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::attempt_by::FileMark;
 use super::error::{Origin, PinError};
-use super::{PIN_LIMIT, Pin, text};
+use super::{Pin, text};
 use crate::deadline::Deadline;
-use crate::fuse::state_directory::in_memory;
+use crate::files::in_memory;
 use crate::text::{hex, printable};
-
-/// Identifies the state of a PIN file without any information about the PIN: a digest over path, device, inode, time of
-/// change and size.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileMark(pub String);
+use crate::worker_protocol::PIN_LIMIT;
 
 /// `None` for a file that may look new after a restart: not regular, or in memory.
 fn mark(path: &Path, file: &File, metadata: &Metadata) -> Option<FileMark> {

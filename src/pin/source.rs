@@ -1,7 +1,7 @@
 //! Sources of a PIN: their names, and how they are read.
 //!
-//! A source that cannot be read is an error before any login: never an empty or partial PIN. No error repeats the text of a source, since
-//! people put PINs there.
+//! Runs in the parent. A source that cannot be read is an error before any login: never an empty or partial PIN. No
+//! error repeats the text of a source, since people put PINs there.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _};
@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+pub use super::attempt_by::FileMark;
 pub use super::error::SOURCES;
 use super::error::{Origin, PinError};
-pub use super::read::FileMark;
 use super::read::{checked, read_all, read_file, read_line};
 use super::{Pin, prompt};
 use crate::deadline::Deadline;

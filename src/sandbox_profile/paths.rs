@@ -1,4 +1,6 @@
 //! Converts a profile's paths to paths of this host, with the environment and configuration that the module will see.
+//!
+//! Runs in both processes.
 
 use std::env;
 use std::fs::File;

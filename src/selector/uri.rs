@@ -1,8 +1,8 @@
 //! PKCS#11 URIs (RFC 7512): parses and prints them.
 //!
-//! Accepted are attributes that select a token, key or certificate, and `pin-source=file:`. An unknown attribute of the path matches
-//! nothing, and one of the query is ignored (section 2.3). No error repeats a value: people put PINs into URIs.
-//! Deliberately absent: `pin-value` and the attributes that name a module.
+//! PURE. Accepted are attributes that select a token, key or certificate, and `pin-source=file:`. An unknown attribute
+//! of the path matches nothing, and one of the query is ignored (section 2.3). No error repeats a value: people put
+//! PINs into URIs. Deliberately absent: `pin-value` and the attributes that name a module.
 
 use std::fmt;
 

@@ -1,4 +1,6 @@
 //! The loop on the socket: takes connections, judges who made them, and ends when it is told to.
+//!
+//! Runs in the parent.
 
 use std::convert::Infallible;
 use std::io;

@@ -1,5 +1,7 @@
 //! The listening socket: created in a private directory, moved into place under a lock, and removed at the end. Runs in
 //! the parent.
+//!
+//! Runs in the parent.
 
 use std::fs::{self, DirBuilder, File, Metadata};
 use std::io;
@@ -15,8 +17,8 @@ use crate::client;
 use crate::error::{Error, Kind, Result};
 use crate::modules;
 use crate::os::descriptors;
-use crate::settings::paths::LONGEST_SOCKET;
 use crate::text::shell::quoted_path;
+use crate::values::paths::LONGEST_SOCKET;
 
 /// The maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;

@@ -1,4 +1,6 @@
 //! What the agent counts, in Prometheus' text format (0.0.4): on the socket, and in a file for node_exporter.
+//!
+//! Runs in the parent.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

@@ -1,7 +1,8 @@
 //! The pool: the workers, and the queue before them.
 //!
-//! What happens when is decided in [`plan`]; here it is carried out. Each worker's place is a task of the loop, which asks
-//! for signatures and looks at what comes back, and a thread, in which everything is done that may take long.
+//! Runs in the parent. What happens when is decided in [`plan`]; here it is carried out. Each worker's place is a task
+//! of the loop, which asks for signatures and looks at what comes back, and a thread, in which everything is done that
+//! may take long.
 
 use std::collections::HashMap;
 use std::fs;

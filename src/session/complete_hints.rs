@@ -1,4 +1,6 @@
 //! Adds the module and slot of this run to commands of other programs in hints, so that they work when pasted.
+//!
+//! Runs in the parent.
 
 use std::path::Path;
 

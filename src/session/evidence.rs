@@ -1,4 +1,6 @@
 //! Collects the facts about token and key for the custody report.
+//!
+//! Runs in the parent.
 
 use super::Reached;
 use crate::certificate::unpadded;

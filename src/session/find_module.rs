@@ -1,4 +1,6 @@
 //! From a configuration to a module in a worker: finds, checks and loads it.
+//!
+//! Runs in the parent.
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,6 @@
 //! The login: first the flags, then the fuse, then one `C_Login`.
+//!
+//! Runs in the parent.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,11 +12,11 @@ use crate::error::{Error, Kind, Result};
 use crate::facts::{PinRefusal, Token, stand_in};
 use crate::fault::{Fault, PinVerdict};
 use crate::fuse::remedy::Remedy;
-use crate::fuse::{self, AttemptBy, AttemptEnd, Blown, FuseError, FuseStore, LockedFuse, state_directory};
+use crate::fuse::{self, Blown, FuseError, FuseStore, LockedFuse, state_directory};
 use crate::log;
 use crate::modules;
 use crate::pin::source::{self, Prepared};
-use crate::pin::{Credential, How, PinError, Source};
+use crate::pin::{AttemptBy, AttemptEnd, Credential, How, PinError, Source};
 use crate::selector;
 use crate::worker_handle::HandleError;
 use crate::worker_protocol::{Authentication, Reply, Request};

@@ -1,5 +1,7 @@
 //! The output of a module. The parent reads it while it waits for the worker, and logs it line by line, escaped and
 //! apart from its own output.
+//!
+//! Runs in the parent.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,4 +1,6 @@
 //! The process of a worker: how it is started, watched, killed and waited for.
+//!
+//! Runs in the parent.
 
 use std::ffi::{OsStr, OsString};
 use std::io;

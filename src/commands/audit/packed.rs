@@ -1,4 +1,6 @@
 //! Compressed logs: the program that unpacks them, and the command that checks them.
+//!
+//! Runs in the parent.
 
 use std::fs::File;
 use std::io::Read as _;

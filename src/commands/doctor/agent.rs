@@ -1,6 +1,6 @@
 //! Checks of an agent for the user of a job. Is it reachable? May this user ask? Is it ready? Which certificate does it use?
 //!
-//! It does not touch a module, a token or a PIN: these belong to the agent.
+//! Runs in the parent. It does not touch a module, a token or a PIN: these belong to the agent.
 
 use std::path::Path;
 

@@ -1,4 +1,6 @@
 //! Checks a certificate file before somebody buys or imports the certificate: its form, and Anaplan's requirements.
+//!
+//! Runs in the parent.
 
 use super::Findings;
 use crate::certificate::file_format::{self, CertificateFile, Form, HOLDS_A_PRIVATE_KEY, Oddity, quoted};

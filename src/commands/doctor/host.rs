@@ -1,4 +1,6 @@
 //! Checks of the host: configuration, environment, clock, files, agents.
+//!
+//! Runs in the parent.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,6 +9,7 @@ use super::Findings;
 use crate::audit::{self, AuditError};
 use crate::certificate::utc;
 use crate::client;
+use crate::config::Effective;
 use crate::config::{Config, variables};
 use crate::deadline::Deadline;
 use crate::fuse::FuseStore;
@@ -14,7 +17,6 @@ use crate::fuse::state_directory;
 use crate::os::clock;
 use crate::serve::socket_file;
 use crate::session::now;
-use crate::settings::Effective;
 use crate::text::shell::quoted_path;
 
 /// The source of each value.

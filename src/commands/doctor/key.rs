@@ -1,4 +1,6 @@
 //! Warnings about the private key where the configured `require` is weaker than the default.
+//!
+//! Runs in the parent.
 
 use super::Findings;
 use crate::config::Config;

@@ -1,4 +1,6 @@
 //! Checks that the installed p11-kit has its security fixes. Its module does not report its release.
+//!
+//! Runs in the parent.
 
 use std::fs;
 use std::process::{Command, Stdio};

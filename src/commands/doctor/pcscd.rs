@@ -1,8 +1,9 @@
 //! Checks that pcscd answers and this user may use it. Otherwise a smart card's module shows no token and gives no reason.
 //!
-//! A worker calls the installed libpcsclite, whose connection goes through a socket of this process to the daemon. So the check uses the
-//! protocol of this host's modules, and sees the versions of both sides. It forwards only the first exchange (`CMD_VERSION` of PC/SC lite's
-//! winscard_msg.h). A daemon that refuses a user, as polkit decides, closes the connection without an answer.
+//! Runs in the parent. A worker calls the installed libpcsclite, whose connection goes through a socket of this process
+//! to the daemon. So the check uses the protocol of this host's modules, and sees the versions of both sides. It
+//! forwards only the first exchange (`CMD_VERSION` of PC/SC lite's winscard_msg.h). A daemon that refuses a user, as
+//! polkit decides, closes the connection without an answer.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;

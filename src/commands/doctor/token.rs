@@ -1,4 +1,6 @@
 //! Checks from the module to the certificate, as far as they are possible without a login.
+//!
+//! Runs in the parent.
 
 use std::path::{Path, PathBuf};
 
@@ -271,7 +273,7 @@ pub(super) fn judge(certificate: &Certificate, config: &Config, before_its_end: 
     }
     let left = certificate.not_after.saturating_sub(now);
     if certificate.is_valid_at(now) && left < config.sign.warn_before.as_secs() {
-        findings.warn(CHECK, format!("it ends in {}", crate::config::days(left)), before_its_end);
+        findings.warn(CHECK, format!("it ends in {}", crate::values::days(left)), before_its_end);
     }
 }
 

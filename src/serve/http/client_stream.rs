@@ -1,5 +1,7 @@
 //! A client's stream, shared by two owners: the HTTP library reads and writes it, and a waiting request watches it for
 //! the client's end.
+//!
+//! Runs in the parent.
 
 use std::io;
 use std::pin::Pin;

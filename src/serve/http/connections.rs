@@ -1,9 +1,10 @@
 //! The open connections: their maximum number, and the choice of one to close when another one arrives.
 //!
-//! Only a complete request keeps its connection. Otherwise, connections of refused users close first, then those of the user with most
-//! connections, oldest first. So idle or half-sent requests cannot block other users. A new connection is kept for a moment, since its
-//! request may still be in the kernel. If all others are new or busy, the next one must wait. A user with a full share makes room among
-//! their own connections at once, and delays no other user.
+//! Runs in the parent. Only a complete request keeps its connection. Otherwise, connections of refused users close
+//! first, then those of the user with most connections, oldest first. So idle or half-sent requests cannot block other
+//! users. A new connection is kept for a moment, since its request may still be in the kernel. If all others are new or
+//! busy, the next one must wait. A user with a full share makes room among their own connections at once, and delays no
+//! other user.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,6 +1,7 @@
 //! The answer to `GET /custody`: built on a thread of its own, one at a time, and kept for a few seconds.
 //!
-//! A token decides how many certificates the report has to look at, so building it may take longer than the loop can wait.
+//! Runs in the parent. A token decides how many certificates the report has to look at, so building it may take longer
+//! than the loop can wait.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

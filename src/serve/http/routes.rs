@@ -1,4 +1,6 @@
 //! What each request is answered with.
+//!
+//! Runs in the parent.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! The audit log's thread: payloads wait here until their records are on disk, as many at once as have come meanwhile.
 //!
-//! The workers go on with the next request; one write and one sync serve all that waits. If it fails, nobody who waits gets
-//! a payload.
+//! Runs in the parent. The workers go on with the next request; one write and one sync serve all that waits. If it
+//! fails, nobody who waits gets a payload.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

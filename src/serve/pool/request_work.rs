@@ -1,4 +1,6 @@
 //! A request in a worker's hands: carried out, rendered, recorded.
+//!
+//! Runs in the parent.
 
 use std::time::Instant;
 

@@ -1,5 +1,7 @@
 //! The pool's rules under seeded faults and virtual time: no request lost or answered twice, no login after a refused
 //! PIN, and no state from which it does not come back.
+//!
+//! Runs in the parent.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! The start of a worker: on the token that the agent holds, judged, logged in, and known.
+//!
+//! Runs in the parent.
 
 use std::sync::Arc;
 

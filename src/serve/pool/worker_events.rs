@@ -1,4 +1,6 @@
 //! The loop's ear at a worker: its answers, its end, and what its module prints.
+//!
+//! Runs in the parent.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,6 @@
 //! One worker's place: hears what to do, starts a worker, has it sign, sees it end.
+//!
+//! Runs in the parent.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

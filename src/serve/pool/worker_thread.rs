@@ -1,7 +1,7 @@
 //! A worker's thread: what may take long is done here, while the loop goes on.
 //!
-//! It ends with the place that it belongs to, and so after every worker that was started on it, as must be: a worker dies
-//! with the thread that started it.
+//! Runs in the parent. It ends with the place that it belongs to, and so after every worker that was started on it, as
+//! must be: a worker dies with the thread that started it.
 
 use std::io;
 use std::sync::mpsc;

@@ -1,4 +1,6 @@
 //! The replacement for the system call filter on architectures without one: it does nothing and reports it.
+//!
+//! Runs in the worker.
 
 use super::SandboxError;
 use crate::sandbox_profile::Profile;

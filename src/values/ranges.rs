@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::config::resolve::Parsed;
+use super::Parsed;
 
 /// The range of a duration, as parsed and as shown in errors.
 #[derive(Clone, Copy, Debug)]
@@ -67,10 +67,9 @@ pub(crate) fn number<N: FromStr + PartialOrd + Display>(range: RangeInclusive<N>
 
 #[cfg(test)]
 mod tests {
-    use super::super::Settings;
     use super::*;
     use crate::config::keys::{KEYS, Key, Shape};
-    use crate::config::{Config, ConfigError};
+    use crate::config::{Config, ConfigError, Settings};
 
     /// Every key with a number or a duration, with its minimum and maximum.
     const KEYS_AND_RANGES: [(&str, &str, &str); 11] = [

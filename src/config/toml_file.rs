@@ -1,14 +1,14 @@
 //! The TOML file: only known keys, each with its line.
 //!
-//! PURE. Parsers quote the wrong text in their messages. This text could be a PIN, so errors only name the place.
+//! Runs in the parent. Parsers quote the wrong text in their messages. This text could be a PIN, so errors only name the place.
 
 use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Origin, Setting};
-use crate::config::ConfigError;
-use crate::config::keys::{KEYS, Shape};
+use super::error::ConfigError;
+use super::keys::{KEYS, Shape};
+use super::origin::{Origin, Setting};
 
 /// Parses a file's text.
 pub(crate) fn parse(path: &str, text: &str) -> Result<BTreeMap<&'static str, Setting>, ConfigError> {

@@ -1,56 +1,18 @@
 //! Raw settings: for each key its values as text, and their source. Later sources replace earlier ones.
+//!
+//! Runs in the parent.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::config::keys::{KEYS, Key, Shape};
-use crate::config::{ConfigError, variables};
-
-pub mod paths;
-pub mod ranges;
-pub mod toml_file;
-
-/// The source of a value, weakest first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// A line of the file.
-    File {
-        /// The file.
-        path: String,
-        /// The line, from 1.
-        line: usize,
-    },
-    /// The key's variable.
-    Environment,
-    /// The key's flag.
-    Flag,
-}
-
-impl Origin {
-    /// The strength: file, environment, flag. All lines of one file are equal.
-    #[must_use]
-    pub fn rank(&self) -> u8 {
-        match self {
-            Self::File { .. } => 0,
-            Self::Environment => 1,
-            Self::Flag => 2,
-        }
-    }
-}
-
-/// The values of one key.
-#[derive(Clone, Debug)]
-pub struct Setting {
-    /// One value, or any number for a list.
-    pub values: Vec<String>,
-    /// The source of the values.
-    pub origin: Origin,
-}
+use super::error::ConfigError;
+use super::keys::{KEYS, Key, Shape};
+use super::origin::{Origin, Setting};
+use super::{toml_file, variables};
 
 /// A key with the value in force.
 #[derive(Clone, Debug)]
@@ -244,16 +206,6 @@ fn shown(key: &str, values: &[String]) -> String {
     match values.split_once('?') {
         Some((selects, _)) if key == "token.uri" => format!("{selects}?(not shown)"),
         _ => values,
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { path, line } => write!(f, "{path} line {line}"),
-            Self::Environment => f.write_str("environment"),
-            Self::Flag => f.write_str("flag"),
-        }
     }
 }
 

@@ -1,0 +1,52 @@
+//! Where the values of a key came from.
+//!
+//! PURE.
+
+use std::fmt;
+
+/// The source of a value, weakest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A line of the file.
+    File {
+        /// The file.
+        path: String,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// The key's variable.
+    Environment,
+    /// The key's flag.
+    Flag,
+}
+
+impl Origin {
+    /// The strength: file, environment, flag. All lines of one file are equal.
+    #[must_use]
+    pub fn rank(&self) -> u8 {
+        match self {
+            Self::File { .. } => 0,
+            Self::Environment => 1,
+            Self::Flag => 2,
+        }
+    }
+}
+
+/// The values of one key.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// One value, or any number for a list.
+    pub values: Vec<String>,
+    /// The source of the values.
+    pub origin: Origin,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line } => write!(f, "{path} line {line}"),
+            Self::Environment => f.write_str("environment"),
+            Self::Flag => f.write_str("flag"),
+        }
+    }
+}

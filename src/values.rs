@@ -1,0 +1,55 @@
+//! Parses values that people write: words, fingerprints, numbers, durations and paths. No message repeats a value.
+//!
+//! PURE.
+
+use crate::text::parse_hex;
+
+pub mod paths;
+pub mod ranges;
+
+/// A value, or what is wanted instead.
+pub type Parsed<T> = Result<T, String>;
+
+/// A duration in words, for a notice: whole days.
+#[must_use]
+pub fn days(seconds: u64) -> String {
+    match seconds / 86_400 {
+        0 => "less than a day".into(),
+        1 => "1 day".into(),
+        days => format!("{days} days"),
+    }
+}
+
+/// Looks up a value by its name.
+///
+/// # Errors
+/// The expected names.
+pub fn by_name<T: Copy>(text: &str, names: &[(&str, T)]) -> Result<T, String> {
+    let found = names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+    found.ok_or_else(|| {
+        let letters =
+            if names.iter().any(|(name, _)| name.eq_ignore_ascii_case(text)) { " (in small letters)" } else { "" };
+        let names: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
+        format!("must be one of: {}{letters}", names.join(", "))
+    })
+}
+
+pub(crate) fn hexadecimal(text: &str, length: Option<usize>) -> Parsed<Vec<u8>> {
+    let bytes = parse_hex(text).filter(|bytes| length.is_none_or(|length| bytes.len() == length));
+    bytes.ok_or_else(|| match length {
+        Some(length) => format!("must be {length} bytes in hexadecimal"),
+        None => "must be whole bytes in hexadecimal".into(),
+    })
+}
+
+/// A SHA-256 fingerprint in every usual form, such as openssl's `sha256 Fingerprint=AA:BB...`.
+pub(crate) fn fingerprint(text: &str) -> Parsed<Vec<u8>> {
+    let text = text.trim();
+    let value = match text.split_once('=') {
+        Some((name, value)) if name.to_ascii_lowercase().trim_end().ends_with("fingerprint") => value,
+        _ => text,
+    };
+    let value = value.trim();
+    let prefixed = value.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sha256:"));
+    hexadecimal(if prefixed { &value[7..] } else { value }, Some(32))
+}

@@ -1,0 +1,109 @@
+//! Checks the documents against the repository: each test that they name exists, and each link leads somewhere.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each file of `src` as (path without extension, text).
+fn sources() -> Vec<(String, String)> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut found, mut open) = (Vec::new(), vec![source.clone()]);
+    while let Some(directory) = open.pop() {
+        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                let name = path.strip_prefix(&source).unwrap().with_extension("").display().to_string();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_test_that_the_documents_name_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut tests: Vec<(String, String)> = sources();
+    for directory in ["tests", "tests/e2e", "tests/stacks", "gateway/tests/e2e"] {
+        for entry in fs::read_dir(root.join(directory)).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.extension().is_some_and(|extension| extension == "rs") {
+                let name = entry.file_stem().unwrap().to_str().unwrap().to_owned();
+                tests.push((name, fs::read_to_string(&entry).unwrap()));
+            }
+        }
+    }
+    let mut named = 0;
+    for document in ["SECURITY.md", "docs/field-reports.md", "src/lib.rs"] {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        let quoted = text.split('`').skip(1).step_by(2).filter_map(|quoted| quoted.split_once("::"));
+        for (file, test) in quoted.filter(|(_, test)| test.contains('_') && !test.contains(':')) {
+            let there = |(name, text): &(String, String)| {
+                name.rsplit('/').next() == Some(file) && text.contains(&format!("fn {test}("))
+            };
+            assert!(tests.iter().any(there), "{document} names {file}::{test}, which is not there");
+            named += 1;
+        }
+    }
+    assert!(named > 40, "{named}");
+}
+
+#[test]
+fn every_row_of_the_security_tables_names_what_proves_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+    let (security, all_tests) = (read("SECURITY.md"), read("softhsm/test"));
+    let rows = security.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| threat"));
+    let mut count = 0;
+    for row in rows {
+        let proof = row.trim_end_matches([' ', '|']).rsplit(" | ").next().unwrap();
+        let quoted = proof.split('`').skip(1).step_by(2);
+        let is_run = |name: &str| name.contains("::") || (all_tests.contains(name) && root.join(name).is_file());
+        assert!(proof.starts_with("the same") || quoted.clone().any(is_run), "{row}");
+        count += 1;
+    }
+    assert!(count > 60, "{count}");
+}
+
+/// Each mutation of `tests/mutations` can be applied, and each row of SECURITY.md has one.
+#[test]
+fn every_row_of_the_security_tables_has_a_mutation_that_can_be_applied() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mutations/run");
+    let checked = std::process::Command::new(script).arg("--check").output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
+
+/// The anchor of a heading, as code hosts generate it.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn every_link_of_the_documents_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents: Vec<PathBuf> = ["README.md", "SECURITY.md", "CHANGELOG.md"].map(|name| root.join(name)).into();
+    let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    documents.extend(docs.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    let mut links = 0;
+    for document in &documents {
+        let text = fs::read_to_string(document).unwrap();
+        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            if link.starts_with("http") {
+                continue;
+            }
+            let (file, place) = link.split_once('#').map_or((link, None), |(file, place)| (file, Some(place)));
+            let target = if file.is_empty() { document.clone() } else { document.parent().unwrap().join(file) };
+            assert!(target.exists(), "{}: {link}", document.display());
+            if let Some(place) = place {
+                let text = fs::read_to_string(&target).unwrap();
+                let there = text.lines().filter(|line| line.starts_with('#')).any(|heading| anchor(heading) == place);
+                assert!(there, "{}: {link}", document.display());
+            }
+            links += 1;
+        }
+    }
+    assert!(links > 20, "{links}");
+}
