@@ -38,6 +38,50 @@ fn a_hundred_parallel_signatures_all_verify() {
     }
 }
 
+/// A SoftHSM2 that passes over its tokens as often as there are files `hide.0` to `hide.8`: each load removes one.
+const FORGETFUL: &str = r#"
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+__attribute__((constructor)) static void hide(void) {
+    for (int number = 0; number < 9; number++) {
+        char path[4096];
+        snprintf(path, sizeof path, "%s/hide.%d", getenv("SHIM_DIRECTORY"), number);
+        if (unlink(path) == 0) {
+            snprintf(path, sizeof path, "%s/empty.conf", getenv("SHIM_DIRECTORY"));
+            setenv("SOFTHSM2_CONF", path, 1);
+            return;
+        }
+    }
+}
+unsigned long C_GetFunctionList(void **list) {
+    void *real = dlopen(getenv("SHIM_MODULE"), RTLD_NOW);
+    unsigned long (*get)(void **) = (unsigned long (*)(void **))dlsym(real, "C_GetFunctionList");
+    return get(list);
+}
+"#;
+
+#[test]
+fn a_token_that_softhsm2_passes_over_is_found_when_it_is_loaded_again() {
+    let mut stand = Stand::new();
+    stand.write("shim.c", FORGETFUL);
+    stand.tool("cc", &["-shared", "-fPIC", "-o", "libsofthsm2.so", "shim.c"]);
+    std::fs::create_dir(stand.file("no tokens")).unwrap();
+    stand.write("empty.conf", format!("directories.tokendir = {}\n", stand.file("no tokens")));
+    stand.set("SHIM_MODULE", crate::stand::softhsm_module());
+    stand.set("SHIM_DIRECTORY", stand.path().display().to_string());
+    stand.set("CBA_AGENT_SANDBOX", "off");
+    let module = stand.file("libsofthsm2.so");
+    stand.use_module(Some(&module));
+    let hide = |times: usize| (0..times).for_each(|number| _ = stand.write(&format!("hide.{number}"), ""));
+    hide(3);
+    accepted(&stand, stand.sign(&[]));
+    hide(9);
+    let error = stand.sign(&[]).failed(3);
+    assert!(error.contains("warning: the module passes over 1 of the tokens in its directory"), "{error}");
+}
+
 #[test]
 fn an_elliptic_key_of_the_same_id_is_passed_over() {
     let stand = Stand::new();
