@@ -9,8 +9,8 @@ use http::HeaderValue;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use crate::config::{Client, Config, is_own_user};
-use crate::failure::Failure;
+use crate::config::{GatewayConfig, LocalClient, is_own_user};
+use crate::failure::LoginFailure;
 use crate::library::{
     CLOCK_TOLERANCE, Certificate, ClientError, Deadline, Error, Format, Freshness, HeaderEncoding, Kind, LoginRequest,
     Received, Result, Version, Wish, agent_client, check_received, now,
@@ -23,7 +23,7 @@ const ANSWER_LIMIT: u64 = 1 << 20;
 const CERTIFICATE_TIME: Duration = Duration::from_secs(2);
 
 /// A checked v2 payload.
-pub struct Payload {
+pub struct AgentPayload {
     /// The value of the `Authorization` header.
     pub authorization: HeaderValue,
     /// The JSON body.
@@ -36,9 +36,9 @@ pub struct Payload {
 ///
 /// # Errors
 /// The last agent's failure.
-pub async fn payload(config: &Config, job: &str, deadline: Instant) -> Result<Payload, Failure> {
+pub async fn payload(config: &GatewayConfig, job: &str, deadline: Instant) -> Result<AgentPayload, LoginFailure> {
     let mut sockets = config.agent.sockets.iter().peekable();
-    let mut failure = Failure::agent(Kind::AgentUnreachable, "no agent is configured", None);
+    let mut failure = LoginFailure::agent(Kind::AgentUnreachable, "no agent is configured", None);
     while let Some(socket) = sockets.next() {
         let is_last = sockets.peek().is_none();
         let left = deadline.saturating_duration_since(Instant::now());
@@ -51,14 +51,14 @@ pub async fn payload(config: &Config, job: &str, deadline: Instant) -> Result<Pa
                 if goes_on {
                     tracing::warn!("{}; asking the next agent", error.message);
                 }
-                failure = Failure::agent(error.kind, error.message, retry_after);
+                failure = LoginFailure::agent(error.kind, error.message, retry_after);
                 if !goes_on {
                     break;
                 }
             }
             Err(_) => {
                 let detail = format!("the agent at {} did not answer in time", socket.display());
-                failure = Failure::timeout("the agent").detail(detail);
+                failure = LoginFailure::timeout("the agent").detail(detail);
             }
         }
     }
@@ -67,7 +67,7 @@ pub async fn payload(config: &Config, job: &str, deadline: Instant) -> Result<Pa
 
 type AgentError = (Error, Option<u64>);
 
-async fn ask(config: &Config, socket: &Path, job: &str) -> Result<Payload, AgentError> {
+async fn ask(config: &GatewayConfig, socket: &Path, job: &str) -> Result<AgentPayload, AgentError> {
     let since = now();
     let body = serde_json::json!({ "payload_version": "v2", "job": job }).to_string();
     let head = format!("POST /sign HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", body.len());
@@ -90,7 +90,7 @@ async fn ask(config: &Config, socket: &Path, job: &str) -> Result<Payload, Agent
 }
 
 /// Checks a payload as the agent's own client does, and that its certificate is one that is expected.
-fn check(config: &Config, answer: &[u8], since: u64) -> Result<Payload> {
+fn check(config: &GatewayConfig, answer: &[u8], since: u64) -> Result<AgentPayload> {
     let forged = |what: &str| Error::new(Kind::SignatureInvalid, what);
     let received = Received::from_json(answer).map_err(|error| forged(&error.to_string()))?;
     let certificate = &received.certificate;
@@ -108,14 +108,15 @@ fn check(config: &Config, answer: &[u8], since: u64) -> Result<Payload> {
     let value = header.strip_prefix("Authorization: ").unwrap_or(&header);
     let mut authorization = HeaderValue::from_str(value).map_err(|error| forged(&error.to_string()))?;
     authorization.set_sensitive(true);
-    Ok(Payload { authorization, body: render(Format::Body)?, message_sha256: request.message_sha256() })
+    Ok(AgentPayload { authorization, body: render(Format::Body)?, message_sha256: request.message_sha256() })
 }
 
 /// The client that has the key of this certificate.
 #[must_use]
-pub fn client_with_key<'a>(clients: &'a [Arc<Client>], certificate: &Certificate) -> Option<&'a Arc<Client>> {
-    let has_it =
-        |client: &&Arc<Client>| client.certificates.iter().any(|one| one.certificate.modulus == certificate.modulus);
+pub fn client_with_key<'a>(clients: &'a [Arc<LocalClient>], certificate: &Certificate) -> Option<&'a Arc<LocalClient>> {
+    let has_it = |client: &&Arc<LocalClient>| {
+        client.certificates.iter().any(|one| one.certificate.modulus == certificate.modulus)
+    };
     clients.iter().find(has_it)
 }
 
@@ -124,7 +125,7 @@ pub fn client_with_key<'a>(clients: &'a [Arc<Client>], certificate: &Certificate
 ///
 /// # Errors
 /// When one does.
-pub fn check_separation(config: &Config) -> Result<()> {
+pub fn check_separation(config: &GatewayConfig) -> Result<()> {
     for socket in &config.agent.sockets {
         let owner = std::fs::metadata(socket).ok().map(|found| found.uid());
         if !config.files.single_user && owner.is_some_and(is_own_user) {

@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::cli;
-use crate::config::{Config, FileRules};
+use crate::config::{FileRules, GatewayConfig};
 use crate::library::{
     Error, Kind, Result, by_name, check_stdout, log, prepare, print, refuse_privileges, survive_file_limits,
 };
@@ -77,7 +77,7 @@ fn run_command(arguments: Vec<OsString>, format: &mut log::Format) -> Result<()>
         start_log(log::Settings { format: *format, level: log::DEFAULT_LEVEL }, matches, format)?;
         return check::run(path, files);
     }
-    let config = Config::read(path, files)?;
+    let config = GatewayConfig::read(path, files)?;
     start_log(config.log, matches, format)?;
     match name {
         "serve" => serve::serve(config),

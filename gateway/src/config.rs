@@ -12,7 +12,7 @@ mod file;
 mod owned_file;
 mod resolve;
 
-pub use client::{Client, ClientCertificate, client_certificate, is_name};
+pub use client::{ClientCertificate, LocalClient, client_certificate, is_name};
 pub use owned_file::{FileRules, is_own_user};
 
 /// Where the configuration is.
@@ -20,7 +20,7 @@ pub const USUAL_PATH: &str = "/etc/cba-gateway/config.toml";
 
 /// Everything that is configured, valid.
 #[derive(Debug)]
-pub struct Config {
+pub struct GatewayConfig {
     /// Where it was read from.
     pub path: PathBuf,
     /// Addresses of the plain listeners.
@@ -36,7 +36,7 @@ pub struct Config {
     /// `state_dir`; unset: `$STATE_DIRECTORY`, which systemd sets.
     pub state_dir: Option<PathBuf>,
     /// `[[client]]`.
-    pub clients: Vec<Arc<Client>>,
+    pub clients: Vec<Arc<LocalClient>>,
     /// How long a login may take, agent and upstream together.
     pub deadline: Duration,
     /// How far the time of a v2 message may be from this host's, in seconds.
@@ -93,7 +93,7 @@ pub struct Admin {
     pub metrics_file: Option<PathBuf>,
 }
 
-impl Config {
+impl GatewayConfig {
     /// Reads and checks a configuration file and each file that it names.
     ///
     /// # Errors
@@ -120,7 +120,7 @@ impl Config {
 
     /// The client of this name.
     #[must_use]
-    pub fn client(&self, name: &str) -> Option<&Arc<Client>> {
+    pub fn client(&self, name: &str) -> Option<&Arc<LocalClient>> {
         self.clients.iter().find(|client| client.name == name)
     }
 }

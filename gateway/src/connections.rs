@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::source::Source;
+use crate::source::CallerSource;
 
 /// All connections.
 pub const MOST: usize = 4096;
@@ -15,25 +15,25 @@ const SHARE: usize = 1024;
 
 /// The connections that are open now.
 #[derive(Debug, Default)]
-pub struct Connections(Mutex<Open>);
+pub struct ConnectionTable(Mutex<ConnectionList>);
 
 #[derive(Debug, Default)]
-struct Open {
+struct ConnectionList {
     next: u64,
-    all: BTreeMap<u64, Entry>,
+    all: BTreeMap<u64, ConnectionEntry>,
 }
 
 #[derive(Debug)]
-struct Entry {
-    source: Source,
+struct ConnectionEntry {
+    source: CallerSource,
     busy: bool,
     leave: Arc<Notify>,
 }
 
 /// One connection; it is forgotten when dropped.
 #[derive(Debug)]
-pub struct Connection {
-    all: Arc<Connections>,
+pub struct AdmittedConnection {
+    all: Arc<ConnectionTable>,
     number: u64,
     /// Notified when the connection must close.
     pub leave: Arc<Notify>,
@@ -41,13 +41,13 @@ pub struct Connection {
 
 /// A request that is being answered, until dropped.
 #[derive(Debug)]
-pub struct Busy(Arc<Connections>, u64);
+pub struct BusyConnection(Arc<ConnectionTable>, u64);
 
-impl Connections {
+impl ConnectionTable {
     /// Adds one. Where a source has its share, its oldest idle connection closes; where all are taken, the oldest idle one
     /// of the source that has most. `None` where no connection is idle.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, source: Source) -> Option<Connection> {
+    pub fn enter(self: &Arc<Self>, source: CallerSource) -> Option<AdmittedConnection> {
         let mut open = self.lock();
         let own = open.all.values().filter(|entry| entry.source == source).count();
         if own >= SHARE && !open.close_idle(source) {
@@ -62,8 +62,8 @@ impl Connections {
         open.next += 1;
         let number = open.next;
         let leave = Arc::new(Notify::new());
-        open.all.insert(number, Entry { source, busy: false, leave: Arc::clone(&leave) });
-        Some(Connection { all: Arc::clone(self), number, leave })
+        open.all.insert(number, ConnectionEntry { source, busy: false, leave: Arc::clone(&leave) });
+        Some(AdmittedConnection { all: Arc::clone(self), number, leave })
     }
 
     /// How many there are.
@@ -72,7 +72,7 @@ impl Connections {
         self.lock().all.len()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ConnectionList> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -83,16 +83,16 @@ impl Connections {
     }
 }
 
-impl Open {
-    fn largest(&self) -> Option<Source> {
-        let mut counts: HashMap<Source, usize> = HashMap::new();
+impl ConnectionList {
+    fn largest(&self) -> Option<CallerSource> {
+        let mut counts: HashMap<CallerSource, usize> = HashMap::new();
         for entry in self.all.values() {
             *counts.entry(entry.source).or_default() += 1;
         }
         counts.into_iter().max_by_key(|(_, count)| *count).map(|(source, _)| source)
     }
 
-    fn close_idle(&mut self, source: Source) -> bool {
+    fn close_idle(&mut self, source: CallerSource) -> bool {
         let idle = self.all.iter().find(|(_, entry)| entry.source == source && !entry.busy).map(|(number, _)| *number);
         let Some(entry) = idle.and_then(|number| self.all.remove(&number)) else { return false };
         entry.leave.notify_one();
@@ -100,22 +100,22 @@ impl Open {
     }
 }
 
-impl Connection {
+impl AdmittedConnection {
     /// A request has arrived, and is being answered until the result is dropped.
     #[must_use]
-    pub fn begin(&self) -> Busy {
+    pub fn begin(&self) -> BusyConnection {
         self.all.set_busy(self.number, true);
-        Busy(Arc::clone(&self.all), self.number)
+        BusyConnection(Arc::clone(&self.all), self.number)
     }
 }
 
-impl Drop for Connection {
+impl Drop for AdmittedConnection {
     fn drop(&mut self) {
         self.all.lock().all.remove(&self.number);
     }
 }
 
-impl Drop for Busy {
+impl Drop for BusyConnection {
     fn drop(&mut self) {
         self.0.set_busy(self.1, false);
     }
@@ -127,11 +127,11 @@ mod tests {
 
     #[test]
     fn a_source_with_its_share_closes_its_own_oldest_idle_connection() {
-        let all = Arc::new(Connections::default());
-        let held: Vec<Connection> = (0..SHARE).map(|_| all.enter(Source::User(1)).unwrap()).collect();
+        let all = Arc::new(ConnectionTable::default());
+        let held: Vec<AdmittedConnection> = (0..SHARE).map(|_| all.enter(CallerSource::User(1)).unwrap()).collect();
         let busy = held[0].begin();
-        let _other = all.enter(Source::User(2)).unwrap();
-        let _more = all.enter(Source::User(1)).unwrap();
+        let _other = all.enter(CallerSource::User(2)).unwrap();
+        let _more = all.enter(CallerSource::User(1)).unwrap();
         assert_eq!(all.count(), SHARE + 1);
         assert!(all.lock().all.contains_key(&held[0].number) && !all.lock().all.contains_key(&held[1].number));
         drop(busy);
@@ -141,15 +141,15 @@ mod tests {
 
     #[test]
     fn where_every_connection_is_busy_another_one_is_refused() {
-        let all = Arc::new(Connections::default());
-        let held: Vec<(Connection, Busy)> = (0..SHARE)
-            .map(|_| all.enter(Source::User(1)).unwrap())
+        let all = Arc::new(ConnectionTable::default());
+        let held: Vec<(AdmittedConnection, BusyConnection)> = (0..SHARE)
+            .map(|_| all.enter(CallerSource::User(1)).unwrap())
             .map(|connection| {
                 let busy = connection.begin();
                 (connection, busy)
             })
             .collect();
-        assert!(all.enter(Source::User(1)).is_none() && all.enter(Source::User(2)).is_some());
+        assert!(all.enter(CallerSource::User(1)).is_none() && all.enter(CallerSource::User(2)).is_some());
         drop(held);
     }
 }

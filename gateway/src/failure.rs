@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(5);
 
 /// Why there is no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct LoginFailure {
     /// The HTTP status.
     pub status: StatusCode,
     /// For metrics and logs: one word.
@@ -27,7 +27,7 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
 }
 
-impl Failure {
+impl LoginFailure {
     fn new(status: StatusCode, outcome: &'static str, message: impl Into<String>) -> Self {
         Self { status, outcome, message: message.into(), detail: None, retry_after: None }
     }
@@ -144,16 +144,16 @@ mod tests {
             (Kind::AgentUnreachable, 503, true),
             (Kind::TokenTimeout, 504, true),
         ] {
-            let failure = Failure::agent(kind, "", Some(0));
+            let failure = LoginFailure::agent(kind, "", Some(0));
             assert_eq!((failure.status.as_u16(), failure.retry_after.is_some()), (status, repeats), "{kind:?}");
             assert!(failure.retry_after.is_none_or(|wait| wait.as_secs() == 5));
         }
-        assert_eq!(Failure::not_verified("x").retry_after, None);
+        assert_eq!(LoginFailure::not_verified("x").retry_after, None);
     }
 
     #[test]
     fn the_detail_is_not_in_the_answer() {
-        let body = Failure::not_verified("wrong password").body("1a2b3c4d");
+        let body = LoginFailure::not_verified("wrong password").body("1a2b3c4d");
         assert!(body.contains("(id 1a2b3c4d)") && !body.contains("wrong password"), "{body}");
     }
 }

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use rustls::ServerConfig;
 
 use crate::agents;
-use crate::config::Config;
-use crate::connections::Connections;
+use crate::config::GatewayConfig;
+use crate::connections::ConnectionTable;
 use crate::library::{Error, Kind, Result, now};
-use crate::logins::Logins;
-use crate::metrics::Metrics;
+use crate::logins::RunningLogins;
+use crate::metrics::GatewayMetrics;
 use crate::pause::Pause;
 use crate::rates::{ClientRate, SourceRates};
 use crate::server::tls;
@@ -31,7 +31,7 @@ const PROBE_HOLDS: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Set {
     /// The configuration.
-    pub config: Config,
+    pub config: GatewayConfig,
     /// The service.
     pub upstream: Upstream,
     /// Certificate and key of the TLS listener.
@@ -45,15 +45,15 @@ pub struct Set {
 pub struct Gateway {
     set: RwLock<Arc<Set>>,
     /// Logins under way and spent messages.
-    pub logins: Arc<Logins>,
+    pub logins: Arc<RunningLogins>,
     /// Rates by source.
     pub rates: SourceRates,
     /// Times without logins.
     pub pause: Pause,
     /// Counters.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<GatewayMetrics>,
     /// Open connections.
-    pub connections: Arc<Connections>,
+    pub connections: Arc<ConnectionTable>,
     /// Users who may stand for others.
     pub shared_users: SharedUsers,
     probed: tokio::sync::Mutex<Option<(Instant, std::result::Result<(), String>)>>,
@@ -65,7 +65,7 @@ impl Set {
     ///
     /// # Errors
     /// The first thing that does not hold.
-    pub fn read(mut config: Config) -> Result<Self> {
+    pub fn read(mut config: GatewayConfig) -> Result<Self> {
         let upstream = Upstream::new(&config.upstream, &mut config.files)?;
         let (tls, tls_end) = match &config.tls {
             Some(keys) => tls::server_config(keys, &mut config.files).map(|(tls, end)| (Some(tls), end))?,
@@ -88,7 +88,8 @@ impl Gateway {
     /// # Errors
     /// When the spent messages or the subordinate user IDs of the host cannot be read.
     pub fn new(set: Set) -> Result<Arc<Self>> {
-        let metrics = Metrics::new().map_err(|error| Error::new(Kind::Unexpected, format!("cannot count: {error}")))?;
+        let metrics =
+            GatewayMetrics::new().map_err(|error| Error::new(Kind::Unexpected, format!("cannot count: {error}")))?;
         metrics.show(&set.config, set.tls_end);
         let logins = match set.config.spent_path() {
             Some(path) => open_spent(&path)?,
@@ -96,7 +97,7 @@ impl Gateway {
                 tracing::warn!(
                     "no state_dir and no [admin] socket: after a restart, a v2 payload of a tool can be used a second time"
                 );
-                Logins::default()
+                RunningLogins::default()
             }
         };
         Ok(Arc::new(Self {
@@ -166,11 +167,11 @@ impl Gateway {
     }
 }
 
-fn open_spent(path: &Path) -> Result<Logins> {
+fn open_spent(path: &Path) -> Result<RunningLogins> {
     let opened = SpentFile::open(path, now()).map_err(|error| {
         let what = format!("cannot keep the spent payloads in {}: {error}", path.display());
         Error::new(Kind::Config, what)
             .hint("state_dir must name a directory that the gateway's user may write, and that no other gateway uses")
     });
-    opened.map(|(file, spent)| Logins::new(file, spent))
+    opened.map(|(file, spent)| RunningLogins::new(file, spent))
 }

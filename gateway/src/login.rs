@@ -8,16 +8,16 @@ use sha2::{Digest as _, Sha256};
 
 use crate::agents;
 use crate::credentials::Credentials;
-use crate::failure::Failure;
+use crate::failure::LoginFailure;
 use crate::gateway::{Gateway, Set};
 use crate::library::{Version, now};
 use crate::login_body::LoginBody;
 use crate::logins::record::LoginRecord;
-use crate::logins::{Login, Memory, MessageKey, Outcome, Waiter};
+use crate::logins::{LoginEnd, Memory, MessageKey, RunningLogin, Waiter};
 use crate::replay::{Spent, capacity};
-use crate::source::Caller;
+use crate::source::TcpCaller;
 use crate::upstream::UpstreamRequest;
-use crate::verify::{Identity, Verified, verify};
+use crate::verify::{CallerIdentity, Verified, verify};
 
 /// A request for a login.
 #[derive(Clone)]
@@ -25,7 +25,7 @@ pub struct LoginRequested {
     /// Its id.
     pub id: String,
     /// Who connected.
-    pub caller: Caller,
+    pub caller: TcpCaller,
     /// When it arrived.
     pub arrived: Instant,
 }
@@ -38,24 +38,24 @@ pub fn begin(
     gateway: &Arc<Gateway>,
     request: &LoginRequested,
     (credentials, body): (&Credentials, Option<&LoginBody>),
-) -> Result<Waiter, Failure> {
+) -> Result<Waiter, LoginFailure> {
     let set = gateway.set();
     let verified = verify(&set.config.clients, &request.caller, (credentials, body), &gateway.rates);
     let Verified { client, identity } = verified.map_err(|(why, client)| {
         let name = client.map_or_else(String::new, |client| format!("client {}: ", client.name));
-        Failure::not_verified(format!("{name}{why}"))
+        LoginFailure::not_verified(format!("{name}{why}"))
     })?;
-    if let Identity::Payload(version) = identity {
+    if let CallerIdentity::Payload(version) = identity {
         if !client.versions.contains(&version) {
             let message =
                 format!("the client {} may not send {version}; its payload_versions say what it may", client.name);
-            return Err(Failure::caller("version", message));
+            return Err(LoginFailure::caller("version", message));
         }
     }
     if let Some(Err(wait)) = set.rate(&client.name).map(crate::rates::ClientRate::count) {
-        return Err(Failure::too_many(format!("the client {} logs in too often", client.name), wait));
+        return Err(LoginFailure::too_many(format!("the client {} logs in too often", client.name), wait));
     }
-    let key = body.filter(|body| identity == Identity::Payload(Version::V2) && body.claimed_time().is_some());
+    let key = body.filter(|body| identity == CallerIdentity::Payload(Version::V2) && body.claimed_time().is_some());
     let key = key.map(|body| message_key(&set, &client.name, body)).transpose()?;
     gateway.pause.check()?;
     let record = LoginRecord {
@@ -71,13 +71,15 @@ pub fn begin(
         tokio::spawn(async move { run(gateway, set, login, record, arrived).await });
     });
     entered.map_err(|spent| match spent {
-        Spent::Used => Failure::caller("replayed", "this payload was used before; make a new one for each login"),
-        Spent::Full => Failure::for_a_while("replay_memory", "too many payloads of this client are remembered", None),
+        Spent::Used => LoginFailure::caller("replayed", "this payload was used before; make a new one for each login"),
+        Spent::Full => {
+            LoginFailure::for_a_while("replay_memory", "too many payloads of this client are remembered", None)
+        }
     })
 }
 
 /// Checks the time of a v2 message, and names the message.
-fn message_key(set: &Set, client: &str, body: &LoginBody) -> Result<(MessageKey, Memory), Failure> {
+fn message_key(set: &Set, client: &str, body: &LoginBody) -> Result<(MessageKey, Memory), LoginFailure> {
     let (now, time) = (now(), body.claimed_time().unwrap_or_default());
     let max_skew = set.config.max_skew;
     if now.abs_diff(time) > max_skew {
@@ -85,7 +87,7 @@ fn message_key(set: &Set, client: &str, body: &LoginBody) -> Result<(MessageKey,
         let message = format!(
             "the payload's time is {seconds} s {how} the gateway's clock; synchronise the clock of the tool's host"
         );
-        return Err(Failure::caller("skew", message));
+        return Err(LoginFailure::caller("skew", message));
     }
     let rate = set.config.client(client).map_or(0, |client| client.rate_per_minute.get());
     let memory = Memory { now, until: time + max_skew, capacity: capacity(rate, max_skew) };
@@ -93,7 +95,13 @@ fn message_key(set: &Set, client: &str, body: &LoginBody) -> Result<(MessageKey,
 }
 
 /// Runs a login to its end, and hands its outcome to those who wait.
-async fn run(gateway: Arc<Gateway>, set: Arc<Set>, login: Arc<Login>, mut record: LoginRecord, arrived: Instant) {
+async fn run(
+    gateway: Arc<Gateway>,
+    set: Arc<Set>,
+    login: Arc<RunningLogin>,
+    mut record: LoginRecord,
+    arrived: Instant,
+) {
     let deadline = arrived + set.config.deadline;
     let outcome = attempt(&gateway, &set, &login, &mut record, deadline).await;
     record.whole = arrived.elapsed();
@@ -108,13 +116,19 @@ async fn run(gateway: Arc<Gateway>, set: Arc<Set>, login: Arc<Login>, mut record
     gateway.logins.finish(&login, record, outcome);
 }
 
-async fn attempt(gateway: &Gateway, set: &Set, login: &Login, record: &mut LoginRecord, deadline: Instant) -> Outcome {
-    let abandoned = || Failure::for_a_while("abandoned", "the caller has left", None);
+async fn attempt(
+    gateway: &Gateway,
+    set: &Set,
+    login: &RunningLogin,
+    record: &mut LoginRecord,
+    deadline: Instant,
+) -> LoginEnd {
+    let abandoned = || LoginFailure::for_a_while("abandoned", "the caller has left", None);
     let start = Instant::now();
     let job = format!("gateway/{}/{}", record.client, record.id);
     let asked = tokio::time::timeout_at(deadline.into(), agents::payload(&set.config, &job, deadline));
     let payload = tokio::select! {
-        asked = asked => asked.map_err(|_| Failure::timeout("the agent"))?,
+        asked = asked => asked.map_err(|_| LoginFailure::timeout("the agent"))?,
         () = login.abandoned() => return Err(abandoned()),
     };
     record.agent = start.elapsed();
@@ -133,10 +147,12 @@ async fn attempt(gateway: &Gateway, set: &Set, login: &Login, record: &mut Login
     };
     let sent = tokio::time::timeout_at(deadline.into(), set.upstream.send(&request)).await;
     record.upstream = start.elapsed();
-    let answer = sent.map_err(|_| Failure::timeout("Anaplan"))?.map_err(|error| Failure::bad_gateway(chain(&error)))?;
+    let answer = sent
+        .map_err(|_| LoginFailure::timeout("Anaplan"))?
+        .map_err(|error| LoginFailure::bad_gateway(chain(&error)))?;
     record.upstream_status = answer.status.as_u16();
     gateway.pause.learn(&answer);
-    answer.check(true).map_err(|bad| Failure::bad_gateway(bad.to_string()))?;
+    answer.check(true).map_err(|bad| LoginFailure::bad_gateway(bad.to_string()))?;
     Ok(answer)
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
-use crate::failure::Failure;
+use crate::failure::LoginFailure;
 use crate::replay::{MessageId, Spent, SpentMessages};
 use crate::spent_file::SpentFile;
 use crate::upstream::UpstreamAnswer;
@@ -18,7 +18,7 @@ pub mod record;
 use record::LoginRecord;
 
 /// What a login ends with.
-pub type Outcome = Result<UpstreamAnswer, Failure>;
+pub type LoginEnd = Result<UpstreamAnswer, LoginFailure>;
 
 /// A v2 message of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,15 +42,15 @@ pub struct Memory {
 
 /// All logins under way, and the spent messages.
 #[derive(Debug, Default)]
-pub struct Logins {
-    state: Mutex<State>,
+pub struct RunningLogins {
+    state: Mutex<LoginsState>,
     /// Notified when one ends.
     ended: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    running: HashMap<MessageKey, Arc<Login>>,
+struct LoginsState {
+    running: HashMap<MessageKey, Arc<RunningLogin>>,
     spent: SpentMessages,
     /// Where they are written too; `None` where the gateway has no state directory.
     file: Option<SpentFile>,
@@ -59,15 +59,15 @@ struct State {
 
 /// One login.
 #[derive(Debug)]
-pub struct Login {
+pub struct RunningLogin {
     key: Option<(MessageKey, u64)>,
-    outcome: watch::Sender<Option<Arc<Outcome>>>,
-    progress: Mutex<Progress>,
+    outcome: watch::Sender<Option<Arc<LoginEnd>>>,
+    progress: Mutex<LoginProgress>,
     abandoned: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Progress {
+struct LoginProgress {
     waiters: usize,
     is_posted: bool,
     /// An answer is being written, and the message counts as spent.
@@ -80,16 +80,16 @@ struct Progress {
 /// A caller that waits for a login's answer. Dropped without [`Waiter::delivered`], its caller has left.
 #[derive(Debug)]
 pub struct Waiter {
-    logins: Arc<Logins>,
-    login: Arc<Login>,
+    logins: Arc<RunningLogins>,
+    login: Arc<RunningLogin>,
     is_delivered: bool,
 }
 
-impl Logins {
+impl RunningLogins {
     /// No logins yet, and the messages that were spent before the start.
     #[must_use]
     pub fn new(file: SpentFile, spent: SpentMessages) -> Self {
-        let state = State { spent, file: Some(file), ..State::default() };
+        let state = LoginsState { spent, file: Some(file), ..LoginsState::default() };
         Self { state: Mutex::new(state), ended: Notify::new() }
     }
 
@@ -100,7 +100,7 @@ impl Logins {
     pub fn enter(
         self: &Arc<Self>,
         key: Option<(MessageKey, Memory)>,
-        start: impl FnOnce(Arc<Login>),
+        start: impl FnOnce(Arc<RunningLogin>),
     ) -> Result<Waiter, Spent> {
         let mut state = self.lock();
         if let Some((key, memory)) = &key {
@@ -110,10 +110,10 @@ impl Logins {
             }
             state.spent.check(&key.client, &key.message, memory.now, memory.capacity)?;
         }
-        let login = Arc::new(Login {
+        let login = Arc::new(RunningLogin {
             key: key.map(|(key, memory)| (key, memory.until)),
             outcome: watch::Sender::new(None),
-            progress: Mutex::new(Progress { waiters: 1, ..Progress::default() }),
+            progress: Mutex::new(LoginProgress { waiters: 1, ..LoginProgress::default() }),
             abandoned: Notify::new(),
         });
         if let Some((key, _)) = &login.key {
@@ -126,7 +126,7 @@ impl Logins {
     }
 
     /// Takes a login's outcome and hands it to those who wait.
-    pub fn finish(&self, login: &Arc<Login>, record: LoginRecord, outcome: Outcome) {
+    pub fn finish(&self, login: &Arc<RunningLogin>, record: LoginRecord, outcome: LoginEnd) {
         let is_awaited = {
             let mut progress = login.lock();
             progress.record = Some(record);
@@ -152,7 +152,7 @@ impl Logins {
     }
 
     /// An answer is about to be written: the message is spent, unless it may come again.
-    fn begin_write(&self, login: &Arc<Login>) {
+    fn begin_write(&self, login: &Arc<RunningLogin>) {
         let Some((key, until)) = &login.key else { return };
         if login.may_come_again() {
             return;
@@ -164,7 +164,7 @@ impl Logins {
     }
 
     /// Logs the login once, and forgets its message where no answer was delivered.
-    fn settle(&self, login: &Arc<Login>, is_delivered: bool) {
+    fn settle(&self, login: &Arc<RunningLogin>, is_delivered: bool) {
         let mut state = self.lock();
         let mut progress = login.lock();
         progress.is_delivered |= is_delivered;
@@ -181,12 +181,12 @@ impl Logins {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, LoginsState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl LoginsState {
     fn spend(&mut self, key: &MessageKey, until: u64) {
         self.spent.spend(&key.client, key.message, until);
         if let Some(file) = &mut self.file {
@@ -202,14 +202,14 @@ impl State {
     }
 
     /// Removes a login that is under way, and not another one of the same message.
-    fn remove(&mut self, key: &MessageKey, login: &Arc<Login>) {
+    fn remove(&mut self, key: &MessageKey, login: &Arc<RunningLogin>) {
         if self.running.get(key).is_some_and(|running| Arc::ptr_eq(running, login)) {
             self.running.remove(key);
         }
     }
 }
 
-impl Login {
+impl RunningLogin {
     /// After 429 and 5xx the same message may come again.
     fn may_come_again(&self) -> bool {
         let outcome = self.outcome.borrow().clone();
@@ -234,14 +234,14 @@ impl Login {
         self.abandoned.notified().await;
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Progress> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, LoginProgress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Waiter {
     /// Waits for the outcome.
-    pub async fn outcome(&self) -> Option<Arc<Outcome>> {
+    pub async fn outcome(&self) -> Option<Arc<LoginEnd>> {
         let mut outcome = self.login.outcome.subscribe();
         outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())
     }
@@ -293,23 +293,23 @@ mod tests {
         Some((MessageKey { client: "a".into(), message: [message; 32] }, memory))
     }
 
-    fn enter(logins: &Arc<Logins>, message: u8) -> Result<(Waiter, Option<Arc<Login>>), Spent> {
+    fn enter(logins: &Arc<RunningLogins>, message: u8) -> Result<(Waiter, Option<Arc<RunningLogin>>), Spent> {
         let mut started = None;
         let waiter = logins.enter(key(message), |login| started = Some(login))?;
         Ok((waiter, started))
     }
 
-    fn refused(status: StatusCode) -> Outcome {
-        Err(Failure { status, ..Failure::not_verified("") })
+    fn refused(status: StatusCode) -> LoginEnd {
+        Err(LoginFailure { status, ..LoginFailure::not_verified("") })
     }
 
-    fn finish(logins: &Logins, login: &Arc<Login>, status: StatusCode) {
+    fn finish(logins: &RunningLogins, login: &Arc<RunningLogin>, status: StatusCode) {
         logins.finish(login, LoginRecord::default(), refused(status));
     }
 
     #[test]
     fn a_copy_joins_the_login_and_is_refused_once_the_answer_was_written() {
-        let logins = Arc::new(Logins::default());
+        let logins = Arc::new(RunningLogins::default());
         let (first, login) = enter(&logins, 1).unwrap();
         let login = login.unwrap();
         let (copy, started) = enter(&logins, 1).unwrap();
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn after_a_server_error_or_a_lost_connection_a_message_may_come_again() {
-        let logins = Arc::new(Logins::default());
+        let logins = Arc::new(RunningLogins::default());
         for (status, is_written) in [(StatusCode::BAD_GATEWAY, true), (StatusCode::UNAUTHORIZED, false)] {
             let (waiter, login) = enter(&logins, 1).unwrap();
             let login = login.unwrap();
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn nothing_is_posted_for_callers_that_have_left() {
-        let logins = Arc::new(Logins::default());
+        let logins = Arc::new(RunningLogins::default());
         let (waiter, login) = enter(&logins, 1).unwrap();
         drop(waiter);
         assert!(!login.unwrap().begin_post());
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_copy_joins_a_posted_login_whose_caller_has_left() {
-        let logins = Arc::new(Logins::default());
+        let logins = Arc::new(RunningLogins::default());
         let (waiter, login) = enter(&logins, 1).unwrap();
         assert!(login.as_ref().unwrap().begin_post());
         drop(waiter);

@@ -9,7 +9,7 @@ use crate::cli;
 use crate::library::EXIT_CODES;
 
 /// Terms with their texts.
-type Rows = Vec<(String, &'static str)>;
+type ManualRows = Vec<(String, &'static str)>;
 
 /// File name and text of each page.
 ///
@@ -52,12 +52,12 @@ fn page(name: &str, command: &Command) -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-fn section(heading: &str, rows: &Rows) -> String {
+fn section(heading: &str, rows: &ManualRows) -> String {
     let rows = rows.iter().map(|(term, text)| format!(".TP\n\\fB{}\\fR\n{}\n", escaped(term), escaped(text)));
     format!(".SH {heading}\n{}", rows.collect::<String>())
 }
 
-fn exit_status(command: &str, is_root: bool) -> Rows {
+fn exit_status(command: &str, is_root: bool) -> ManualRows {
     let applies = |code: u8| match code {
         0..=2 => true,
         5 => command == "serve",
@@ -76,8 +76,8 @@ fn exit_status(command: &str, is_root: bool) -> Rows {
     shown.map(|(code, text)| (code.to_string(), own(*code, text))).collect()
 }
 
-fn environment(command: &str, is_root: bool) -> Rows {
-    let mut rows = Rows::new();
+fn environment(command: &str, is_root: bool) -> ManualRows {
+    let mut rows = ManualRows::new();
     let mut add = |applies: bool, term: &str, text| {
         if applies || is_root {
             rows.push((term.to_owned(), text));
@@ -102,8 +102,8 @@ fn environment(command: &str, is_root: bool) -> Rows {
     rows
 }
 
-fn files(command: &str, is_root: bool) -> Rows {
-    let mut rows = Rows::new();
+fn files(command: &str, is_root: bool) -> ManualRows {
+    let mut rows = ManualRows::new();
     let mut add = |applies: bool, term: &str, text| {
         if applies || is_root {
             rows.push((term.to_owned(), text));

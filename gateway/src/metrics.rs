@@ -12,7 +12,7 @@ use prometheus::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use crate::config::GatewayConfig;
 use crate::library::{Result, now};
 use crate::logins::record::LoginRecord;
 
@@ -20,7 +20,7 @@ const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 
 /// All counters.
 #[derive(Debug)]
-pub struct Metrics {
+pub struct GatewayMetrics {
     registry: Registry,
     logins: IntCounterVec,
     refused: IntCounterVec,
@@ -50,7 +50,7 @@ pub struct LastLogin {
     pub upstream_status: u16,
 }
 
-impl Metrics {
+impl GatewayMetrics {
     /// Registers them.
     ///
     /// # Errors
@@ -126,7 +126,7 @@ impl Metrics {
 
     /// Shows the clients of a configuration, and no others.
     #[allow(clippy::cast_precision_loss)] // Seconds of Unix time are far below the 53 bits that a float holds exactly.
-    pub fn show(&self, config: &Config, tls_end: Option<u64>) {
+    pub fn show(&self, config: &GatewayConfig, tls_end: Option<u64>) {
         self.transition.reset();
         self.certificate_end.reset();
         for client in &config.clients {

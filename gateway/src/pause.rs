@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
-use crate::failure::Failure;
+use crate::failure::LoginFailure;
 use crate::upstream::UpstreamAnswer;
 use crate::upstream::answer::bounded;
 
@@ -42,13 +42,13 @@ impl Pause {
     ///
     /// # Errors
     /// During a pause.
-    pub fn check(&self) -> Result<(), Failure> {
+    pub fn check(&self) -> Result<(), LoginFailure> {
         let held = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((until, reason)) = held else { return Ok(()) };
         let Some(left) = until.checked_duration_since(Instant::now()) else { return Ok(()) };
         Err(match reason {
-            Reason::TooMany => Failure::too_many("Anaplan takes no further logins at the moment", left),
-            Reason::Refused(status) => Failure::until_repaired(
+            Reason::TooMany => LoginFailure::too_many("Anaplan takes no further logins at the moment", left),
+            Reason::Refused(status) => LoginFailure::until_repaired(
                 "paused",
                 format!(
                     "Anaplan refused the last login ({status}); logins stop for a minute. Check the certificate in Anaplan and this host's clock"

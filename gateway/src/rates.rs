@@ -11,7 +11,7 @@ use governor::state::keyed::HashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-use crate::source::Source;
+use crate::source::CallerSource;
 use crate::verify::Rates;
 
 /// Failures of one source under one client, in [`WINDOW`], after which it is not verified any more.
@@ -29,7 +29,7 @@ const TOKEN_REQUESTS: NonZeroU32 = NonZeroU32::new(600).expect("600 is not 0"); 
 const LOGGED_REFUSALS: NonZeroU32 = NonZeroU32::new(30).expect("30 is not 0"); // invariant: 30 is not 0
 
 type Middleware = NoOpMiddleware<Instant>;
-type PerSource = RateLimiter<Source, HashMapStateStore<Source>, MonotonicClock, Middleware>;
+type PerSource = RateLimiter<CallerSource, HashMapStateStore<CallerSource>, MonotonicClock, Middleware>;
 
 /// Logins of one client.
 #[derive(Clone, Debug)]
@@ -63,7 +63,7 @@ impl ClientRate {
 
 /// What is counted by source.
 pub struct SourceRates {
-    failures: Mutex<HashMap<(Source, String), (u32, Instant)>>,
+    failures: Mutex<HashMap<(CallerSource, String), (u32, Instant)>>,
     tokens: PerSource,
     logged: PerSource,
 }
@@ -80,21 +80,21 @@ impl SourceRates {
     ///
     /// # Errors
     /// How long to wait.
-    pub fn count_token_request(&self, source: Source) -> Result<(), Duration> {
+    pub fn count_token_request(&self, source: CallerSource) -> Result<(), Duration> {
         forget_old(&self.tokens);
         self.tokens.check_key(&source).map_err(|wait| wait.wait_time_from(MonotonicClock.now()))
     }
 
     /// Whether one more refusal of this source is logged.
     #[must_use]
-    pub fn may_log(&self, source: Source) -> bool {
+    pub fn may_log(&self, source: CallerSource) -> bool {
         forget_old(&self.logged);
         self.logged.check_key(&source).is_ok()
     }
 }
 
 impl Rates for SourceRates {
-    fn may_try(&self, source: Source, client: &str) -> bool {
+    fn may_try(&self, source: CallerSource, client: &str) -> bool {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() >= SOURCES {
             failures.retain(|_, (_, since)| since.elapsed() < WINDOW);
@@ -105,7 +105,7 @@ impl Rates for SourceRates {
         }
     }
 
-    fn failed(&self, source: Source, client: &str) {
+    fn failed(&self, source: CallerSource, client: &str) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = failures.entry((source, client.to_owned())).or_insert((0, Instant::now()));
         if entry.1.elapsed() >= WINDOW {
@@ -129,11 +129,11 @@ mod tests {
     fn failures_stop_one_source_under_one_client_alone() {
         let rates = SourceRates::default();
         for _ in 0..FAILURES {
-            assert!(rates.may_try(Source::User(1), "a"));
-            rates.failed(Source::User(1), "a");
+            assert!(rates.may_try(CallerSource::User(1), "a"));
+            rates.failed(CallerSource::User(1), "a");
         }
-        assert!(!rates.may_try(Source::User(1), "a"));
-        assert!(rates.may_try(Source::User(1), "b") && rates.may_try(Source::User(2), "a"));
+        assert!(!rates.may_try(CallerSource::User(1), "a"));
+        assert!(rates.may_try(CallerSource::User(1), "b") && rates.may_try(CallerSource::User(2), "a"));
     }
 
     #[test]

@@ -9,11 +9,11 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::config::{Config, FileRules};
+use crate::config::{FileRules, GatewayConfig};
 use crate::gateway::{Gateway, Set};
 use crate::library::{Error, Kind, Result};
 use crate::metrics::write_file;
-use crate::server::listener::{self, Listening};
+use crate::server::listener::{self, BoundListener};
 use crate::{admin, agents, connections, server};
 
 /// How often the metrics file is written.
@@ -26,7 +26,7 @@ const RESERVED: u64 = 1024;
 ///
 /// # Errors
 /// When the configuration does not hold, or a socket cannot be bound.
-pub fn serve(config: Config) -> Result<()> {
+pub fn serve(config: GatewayConfig) -> Result<()> {
     refuse_root()?;
     let path = config.path.clone();
     let set = Set::read(config)?;
@@ -74,7 +74,7 @@ fn raise_open_files() {
 
 async fn run(
     gateway: &Arc<Gateway>,
-    listening: Vec<Listening>,
+    listening: Vec<BoundListener>,
     admin: Option<admin::AdminSocket>,
     path: &Path,
 ) -> Result<()> {
@@ -87,7 +87,7 @@ async fn run(
     for one in listening {
         let (address, kind) = (one.address().map_err(failed)?, one.kind);
         let listener = one.into_tokio().map_err(failed)?;
-        let how = if kind == server::Kind::Tls { "TLS" } else { "plain HTTP" };
+        let how = if kind == server::ListenerKind::Tls { "TLS" } else { "plain HTTP" };
         tracing::info!("serving {how} on {address}");
         servers.spawn(server::serve(Arc::clone(gateway), listener, kind, ended.clone()));
     }
@@ -109,8 +109,8 @@ async fn run(
         }
     }
     tracing::info!("ending: no further connection is accepted, and logins under way are answered");
-    tell(&[NotifyState::Stopping]);
     gateway.drain();
+    tell(&[NotifyState::Stopping]);
     let _ = over.send(true);
     // A second signal ends it at once. The deadline of a login bounds the wait; a caller that does not read its answer is
     // not waited for.
@@ -165,7 +165,7 @@ impl Background {
 fn reload(gateway: &Arc<Gateway>, path: &Path) {
     let old = gateway.set();
     let files = FileRules::new(old.config.files.single_user);
-    let next = Config::read(path, files).and_then(Set::read);
+    let next = GatewayConfig::read(path, files).and_then(Set::read);
     match next.and_then(|next| agents::check_separation(&next.config).map(|()| next)) {
         Ok(next) => {
             if !same_listeners(&old.config, &next.config) {
@@ -182,9 +182,9 @@ fn reload(gateway: &Arc<Gateway>, path: &Path) {
     }
 }
 
-fn same_listeners(old: &Config, new: &Config) -> bool {
-    let tls = |config: &Config| config.tls.as_ref().map(|tls| tls.listen.clone());
-    let admin = |config: &Config| config.admin.as_ref().and_then(|admin| admin.socket.clone());
+fn same_listeners(old: &GatewayConfig, new: &GatewayConfig) -> bool {
+    let tls = |config: &GatewayConfig| config.tls.as_ref().map(|tls| tls.listen.clone());
+    let admin = |config: &GatewayConfig| config.admin.as_ref().and_then(|admin| admin.socket.clone());
     old.listen == new.listen && tls(old) == tls(new) && admin(old) == admin(new)
 }
 

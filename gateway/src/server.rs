@@ -14,10 +14,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::connections::Connection;
+use crate::connections::AdmittedConnection;
 use crate::gateway::Gateway;
 use crate::sock_diag;
-use crate::source::Caller;
+use crate::source::TcpCaller;
 
 pub mod delivery;
 pub mod head_lengths;
@@ -27,7 +27,7 @@ mod routes;
 pub mod tls;
 
 use delivery::{Delivery, Tracked};
-use routes::Client;
+use routes::ClientConnection;
 
 /// How long the head of a request may take, and a connection may be idle.
 const HEAD_TIME: Duration = Duration::from_secs(15);
@@ -43,7 +43,7 @@ const LINGER: Duration = Duration::from_millis(100);
 
 /// What a listener is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ListenerKind {
     /// Plain HTTP on a loopback address.
     Plain,
     /// TLS.
@@ -51,7 +51,7 @@ pub enum Kind {
 }
 
 /// Serves a listener until `end` says that it is over, and then until its connections are answered.
-pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, kind: Kind, mut end: watch::Receiver<bool>) {
+pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, kind: ListenerKind, mut end: watch::Receiver<bool>) {
     let mut tasks = JoinSet::new();
     let for_connections = end.clone();
     loop {
@@ -81,7 +81,13 @@ async fn cannot_accept(error: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-fn take(gateway: &Arc<Gateway>, stream: TcpStream, kind: Kind, tasks: &mut JoinSet<()>, end: &watch::Receiver<bool>) {
+fn take(
+    gateway: &Arc<Gateway>,
+    stream: TcpStream,
+    kind: ListenerKind,
+    tasks: &mut JoinSet<()>,
+    end: &watch::Receiver<bool>,
+) {
     let Some((caller, port)) = identify(gateway, &stream, kind) else { return };
     let Some(connection) = gateway.connections.enter(caller.source()) else {
         gateway.metrics.refused("connections");
@@ -90,16 +96,16 @@ fn take(gateway: &Arc<Gateway>, stream: TcpStream, kind: Kind, tasks: &mut JoinS
     let _ = stream.set_nodelay(true);
     let (gateway, end) = (Arc::clone(gateway), end.clone());
     match kind {
-        Kind::Plain => tasks.spawn(serve_connection(gateway, caller, Some(port), stream, connection, end)),
-        Kind::Tls => tasks.spawn(serve_tls(gateway, caller, stream, connection, end)),
+        ListenerKind::Plain => tasks.spawn(serve_connection(gateway, caller, Some(port), stream, connection, end)),
+        ListenerKind::Tls => tasks.spawn(serve_tls(gateway, caller, stream, connection, end)),
     };
 }
 
 async fn serve_tls(
     gateway: Arc<Gateway>,
-    caller: Caller,
+    caller: TcpCaller,
     stream: TcpStream,
-    connection: Connection,
+    connection: AdmittedConnection,
     end: watch::Receiver<bool>,
 ) {
     let Some(config) = gateway.set().tls.clone() else { return };
@@ -119,10 +125,10 @@ async fn serve_tls(
 }
 
 /// Who connected: on loopback the user by the kernel's word, asked once and at once.
-fn identify(gateway: &Gateway, stream: &TcpStream, kind: Kind) -> Option<(Caller, u16)> {
+fn identify(gateway: &Gateway, stream: &TcpStream, kind: ListenerKind) -> Option<(TcpCaller, u16)> {
     let (Ok(address), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return None };
-    let mut caller = Caller { address, user: None };
-    if kind == Kind::Plain {
+    let mut caller = TcpCaller { address, user: None };
+    if kind == ListenerKind::Plain {
         // A plain listener has a loopback address, so anything else would be a fault of ours.
         if !caller.ip().is_loopback() {
             return None;
@@ -147,15 +153,15 @@ fn identify(gateway: &Gateway, stream: &TcpStream, kind: Kind) -> Option<(Caller
 
 async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
     gateway: Arc<Gateway>,
-    caller: Caller,
+    caller: TcpCaller,
     port: Option<u16>,
     stream: S,
-    connection: Connection,
+    connection: AdmittedConnection,
     mut end: watch::Receiver<bool>,
 ) {
     let delivery = Delivery::default();
     let service = service_fn(|request| {
-        let client = Client { gateway: &gateway, caller, port, delivery: &delivery };
+        let client = ClientConnection { gateway: &gateway, caller, port, delivery: &delivery };
         let busy = connection.begin();
         async move {
             let reply = routes::answer(client, request).await;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::config::Client;
+use crate::config::LocalClient;
 use crate::library::{Error, Kind, Result, SUBORDINATE_USERS, SubordinateIds};
 
 /// The usual number of the overflow user.
@@ -34,7 +34,7 @@ impl SharedUsers {
 
     /// Whether a user is one of them and no active client lists it.
     #[must_use]
-    pub fn refuses<'a>(&self, user: u32, clients: impl IntoIterator<Item = &'a Client>) -> bool {
+    pub fn refuses<'a>(&self, user: u32, clients: impl IntoIterator<Item = &'a LocalClient>) -> bool {
         let is_shared =
             user == OVERFLOW || user == self.overflow || user != 0 && self.subordinate.owner(user).is_some();
         is_shared && !clients.into_iter().any(|client| !client.disabled && client.users.contains(&user))

@@ -11,7 +11,7 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, Socket
 
 pub mod message;
 
-use message::{Connection, NoOwner};
+use message::{LoopbackConnection, NoOwner};
 
 /// The kernel answers while the request is sent; this only bounds a fault.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the kernel cannot be asked, or its answer is not that connection in the state "established".
 pub fn owner(peer: SocketAddr, local: SocketAddr) -> io::Result<Result<u32, NoOwner>> {
-    let connection = Connection::new(peer, local);
+    let connection = LoopbackConnection::new(peer, local);
     let socket =
         net::socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
     set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;

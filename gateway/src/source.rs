@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Who made a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
+pub struct TcpCaller {
     /// The address of the other end.
     pub address: SocketAddr,
     /// The user, on a plain listener; `None` on a TLS listener.
@@ -14,21 +14,21 @@ pub struct Caller {
 
 /// By what rates are counted: the user on loopback, else the address (for IPv6 its network of 64 bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Source {
+pub enum CallerSource {
     /// A user of this host.
     User(u32),
     /// A host or network.
     Address(IpAddr),
 }
 
-impl Caller {
+impl TcpCaller {
     /// The source that a rate counts.
     #[must_use]
-    pub fn source(&self) -> Source {
+    pub fn source(&self) -> CallerSource {
         match (self.user, self.ip()) {
-            (Some(user), _) => Source::User(user),
-            (None, IpAddr::V6(ip)) => Source::Address(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into()),
-            (None, ip) => Source::Address(ip),
+            (Some(user), _) => CallerSource::User(user),
+            (None, IpAddr::V6(ip)) => CallerSource::Address(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into()),
+            (None, ip) => CallerSource::Address(ip),
         }
     }
 
@@ -40,7 +40,7 @@ impl Caller {
 }
 
 /// For logs: user and address, or the address.
-impl fmt::Display for Caller {
+impl fmt::Display for TcpCaller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(user) = self.user {
             write!(f, "user {user}, ")?;
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn an_ipv6_source_is_its_network_and_a_local_one_its_user() {
-        let source = |address: &str, user| Caller { address: address.parse().unwrap(), user }.source();
+        let source = |address: &str, user| TcpCaller { address: address.parse().unwrap(), user }.source();
         assert_eq!(source("[2001:db8::1]:1", None), source("[2001:db8::2]:9", None));
         assert_ne!(source("[2001:db8:0:1::1]:1", None), source("[2001:db8::1]:1", None));
         assert_eq!(source("[::ffff:10.0.0.1]:1", None), source("10.0.0.1:2", None));

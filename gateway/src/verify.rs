@@ -7,15 +7,15 @@ use std::sync::Arc;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA512, RsaPublicKeyComponents};
 use subtle::ConstantTimeEq as _;
 
-use crate::config::Client;
+use crate::config::LocalClient;
 use crate::credentials::Credentials;
 use crate::library::Version;
 use crate::login_body::LoginBody;
-use crate::source::{Caller, Source};
+use crate::source::{CallerSource, TcpCaller};
 
 /// How a caller identified itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Identity {
+pub enum CallerIdentity {
     /// By a password.
     Password,
     /// By a certificate and a payload of this version.
@@ -26,9 +26,9 @@ pub enum Identity {
 #[derive(Clone, Debug)]
 pub struct Verified {
     /// The client.
-    pub client: Arc<Client>,
+    pub client: Arc<LocalClient>,
     /// How it identified itself.
-    pub identity: Identity,
+    pub identity: CallerIdentity,
 }
 
 /// Why an identity does not hold. The caller is told none of it.
@@ -57,9 +57,9 @@ pub enum NotVerified {
 /// The counters that a verification uses.
 pub trait Rates {
     /// Whether this source may try this client once more.
-    fn may_try(&self, source: Source, client: &str) -> bool;
+    fn may_try(&self, source: CallerSource, client: &str) -> bool;
     /// Counts a failure.
-    fn failed(&self, source: Source, client: &str);
+    fn failed(&self, source: CallerSource, client: &str);
 }
 
 /// Verifies credentials and, where they are a certificate, the payload: match, origin, failure rate, proof.
@@ -67,11 +67,11 @@ pub trait Rates {
 /// # Errors
 /// The first step that fails, with the client where one matched.
 pub fn verify(
-    clients: &[Arc<Client>],
-    caller: &Caller,
+    clients: &[Arc<LocalClient>],
+    caller: &TcpCaller,
     (credentials, body): (&Credentials, Option<&LoginBody>),
     rates: &impl Rates,
-) -> Result<Verified, (NotVerified, Option<Arc<Client>>)> {
+) -> Result<Verified, (NotVerified, Option<Arc<LocalClient>>)> {
     let client = find(clients, credentials).ok_or((NotVerified::Unknown, None))?;
     let refuse = |why| Err((why, Some(Arc::clone(client))));
     if client.disabled {
@@ -84,19 +84,21 @@ pub fn verify(
         return refuse(NotVerified::TooManyFailures);
     }
     let (identity, proof) = match (credentials, body) {
-        (Credentials::Password { sha256, .. }, _) => (Identity::Password, has_password(client, sha256)),
-        (Credentials::Certificate(der), Some(body)) => (Identity::Payload(body.version), is_signed(client, der, body)),
+        (Credentials::Password { sha256, .. }, _) => (CallerIdentity::Password, has_password(client, sha256)),
+        (Credentials::Certificate(der), Some(body)) => {
+            (CallerIdentity::Payload(body.version), is_signed(client, der, body))
+        }
         _ => return refuse(NotVerified::Unknown),
     };
     if !proof {
         rates.failed(caller.source(), &client.name);
-        let by_password = identity == Identity::Password;
+        let by_password = identity == CallerIdentity::Password;
         return refuse(if by_password { NotVerified::Password } else { NotVerified::Signature });
     }
     Ok(Verified { client: Arc::clone(client), identity })
 }
 
-fn find<'a>(clients: &'a [Arc<Client>], credentials: &Credentials) -> Option<&'a Arc<Client>> {
+fn find<'a>(clients: &'a [Arc<LocalClient>], credentials: &Credentials) -> Option<&'a Arc<LocalClient>> {
     clients.iter().find(|client| match credentials {
         Credentials::Password { name, .. } => client.name == *name && !client.passwords.is_empty(),
         Credentials::Certificate(der) => client.certificates.iter().any(|one| one.certificate.der() == der),
@@ -104,7 +106,7 @@ fn find<'a>(clients: &'a [Arc<Client>], credentials: &Credentials) -> Option<&'a
     })
 }
 
-fn is_admitted(client: &Client, caller: &Caller) -> bool {
+fn is_admitted(client: &LocalClient, caller: &TcpCaller) -> bool {
     match caller.user {
         Some(user) => client.users.contains(&user),
         None => client.admits_address(caller.ip()),
@@ -112,7 +114,7 @@ fn is_admitted(client: &Client, caller: &Caller) -> bool {
 }
 
 /// Every listed password is compared, in constant time.
-fn has_password(client: &Client, sha256: &[u8; 32]) -> bool {
+fn has_password(client: &LocalClient, sha256: &[u8; 32]) -> bool {
     let mut found = subtle::Choice::from(0);
     for password in &client.passwords {
         found |= password.ct_eq(sha256);
@@ -120,7 +122,7 @@ fn has_password(client: &Client, sha256: &[u8; 32]) -> bool {
     found.into()
 }
 
-fn is_signed(client: &Client, der: &[u8], body: &LoginBody) -> bool {
+fn is_signed(client: &LocalClient, der: &[u8], body: &LoginBody) -> bool {
     let Some(one) = client.certificates.iter().find(|one| one.certificate.der() == der) else { return false };
     let key = RsaPublicKeyComponents { n: &one.certificate.modulus, e: &one.certificate.exponent };
     key.verify(&RSA_PKCS1_2048_8192_SHA512, &body.message, &body.signature).is_ok()
@@ -137,20 +139,20 @@ mod tests {
     use crate::config::ClientCertificate;
     use crate::test_data::{leaf, leaf_der};
 
-    struct Counted(bool, Cell<usize>);
+    struct CountedFailures(bool, Cell<usize>);
 
-    impl Rates for Counted {
-        fn may_try(&self, _: Source, _: &str) -> bool {
+    impl Rates for CountedFailures {
+        fn may_try(&self, _: CallerSource, _: &str) -> bool {
             self.0
         }
 
-        fn failed(&self, _: Source, _: &str) {
+        fn failed(&self, _: CallerSource, _: &str) {
             self.1.set(self.1.get() + 1);
         }
     }
 
-    fn client() -> Client {
-        Client {
+    fn client() -> LocalClient {
+        LocalClient {
             name: "finance".into(),
             passwords: vec![[0; 32], Sha256::digest("secret").into()],
             certificates: vec![ClientCertificate { path: "leaf.pem".into(), certificate: leaf() }],
@@ -167,12 +169,12 @@ mod tests {
         Credentials::Password { name: name.into(), sha256: Sha256::digest(text).into() }
     }
 
-    fn caller(user: Option<u32>, address: &str) -> Caller {
-        Caller { user, address: address.parse().unwrap() }
+    fn caller(user: Option<u32>, address: &str) -> TcpCaller {
+        TcpCaller { user, address: address.parse().unwrap() }
     }
 
-    fn outcome(client: Client, caller: &Caller, credentials: &Credentials) -> (Option<NotVerified>, usize) {
-        let rates = Counted(true, Cell::new(0));
+    fn outcome(client: LocalClient, caller: &TcpCaller, credentials: &Credentials) -> (Option<NotVerified>, usize) {
+        let rates = CountedFailures(true, Cell::new(0));
         let body = LoginBody { version: Version::V2, message: vec![1; 100], signature: vec![1; 256] };
         let result = verify(&[Arc::new(client)], caller, (credentials, Some(&body)), &rates);
         (result.err().map(|(why, _)| why), rates.1.get())
@@ -190,7 +192,7 @@ mod tests {
         assert_eq!(outcome(client(), &near, &password("finance", "secret")), (None, 0));
         let far = caller(None, "10.1.3.9:9");
         assert_eq!(outcome(client(), &far, &password("finance", "secret")), (Some(NotVerified::Origin), 0));
-        let disabled = Client { disabled: true, ..client() };
+        let disabled = LocalClient { disabled: true, ..client() };
         assert_eq!(outcome(disabled, &local, &password("finance", "secret")), (Some(NotVerified::Disabled), 0));
     }
 
@@ -205,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_source_that_failed_too_often_is_not_verified() {
-        let rates = Counted(false, Cell::new(0));
+        let rates = CountedFailures(false, Cell::new(0));
         let local = caller(Some(1000), "127.0.0.1:9");
         let result = verify(&[Arc::new(client())], &local, (&password("finance", "secret"), None), &rates);
         assert_eq!(result.err().map(|(why, _)| why), Some(NotVerified::TooManyFailures));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::print;
 use crate::agents;
-use crate::config::{Config, FileRules};
+use crate::config::{FileRules, GatewayConfig};
 use crate::gateway::Set;
 use crate::library::{Certificate, Error, Kind, Result, Version, Wish, days, decide_payload, now, printable, utc};
 use crate::login::chain;
@@ -21,12 +21,12 @@ const SOON: u64 = 30 * 86_400;
 
 /// What each check found, as lines.
 #[derive(Default)]
-struct Findings {
+struct CheckFindings {
     lines: Vec<String>,
     failed: bool,
 }
 
-impl Findings {
+impl CheckFindings {
     fn ok(&mut self, text: impl AsRef<str>) {
         self.lines.push(format!("ok    {}", printable(text.as_ref())));
     }
@@ -47,8 +47,8 @@ impl Findings {
 }
 
 pub(super) fn run(path: &Path, files: FileRules) -> Result<()> {
-    let mut findings = Findings::default();
-    match Config::read(path, files).and_then(Set::read) {
+    let mut findings = CheckFindings::default();
+    match GatewayConfig::read(path, files).and_then(Set::read) {
         Ok(set) => {
             findings.ok(format!("configuration {}", path.display()));
             set.config.files.warnings.iter().for_each(|warning| findings.warn(warning));
@@ -79,7 +79,7 @@ pub(super) fn run(path: &Path, files: FileRules) -> Result<()> {
 }
 
 /// A port that every user may bind can be taken over while the gateway is down.
-fn ports(set: &Set, findings: &mut Findings) {
+fn ports(set: &Set, findings: &mut CheckFindings) {
     let start = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok();
     let start: u16 = start.and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
     for address in &set.config.listen {
@@ -93,7 +93,7 @@ fn ports(set: &Set, findings: &mut Findings) {
     }
 }
 
-fn tls(set: &Set, findings: &mut Findings) {
+fn tls(set: &Set, findings: &mut CheckFindings) {
     let Some(tls) = &set.config.tls else { return };
     let shown = tls.certificate.display();
     match set.tls_end {
@@ -103,7 +103,7 @@ fn tls(set: &Set, findings: &mut Findings) {
     }
 }
 
-fn clients(set: &Set, findings: &mut Findings) {
+fn clients(set: &Set, findings: &mut CheckFindings) {
     if set.config.clients.is_empty() {
         findings.warn("no client is configured; `cba-gateway enrol NAME` makes one");
     }
@@ -148,7 +148,7 @@ fn clients(set: &Set, findings: &mut Findings) {
     }
 }
 
-async fn check_agents(set: &Set, findings: &mut Findings) {
+async fn check_agents(set: &Set, findings: &mut CheckFindings) {
     for socket in &set.config.agent.sockets {
         let shown = socket.display();
         match agents::ready(socket, PATIENCE).await {
@@ -168,7 +168,7 @@ async fn check_agents(set: &Set, findings: &mut Findings) {
     }
 }
 
-async fn upstream(set: &Set, findings: &mut Findings) {
+async fn upstream(set: &Set, findings: &mut CheckFindings) {
     let name = set.upstream.name();
     let through = set.upstream.proxy().map(|proxy| format!(" through the proxy {}", proxy.name())).unwrap_or_default();
     match tokio::time::timeout(PATIENCE, set.upstream.handshake()).await {

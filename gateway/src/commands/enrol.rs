@@ -35,7 +35,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<()> {
             Error::new(Kind::Usage, "cannot enrol the client: --from wants a network").hint("--from 10.1.2.0/24")
         );
     }
-    let origin = Origin {
+    let origin = ClientOrigin {
         keys: [list("users", &users), list("from", &from)].concat(),
         url: if users.is_empty() { "https://GATEWAY:8743" } else { "http://localhost:731" },
     };
@@ -46,14 +46,14 @@ pub(super) fn run(matches: &ArgMatches) -> Result<()> {
 }
 
 /// From where a client logs in.
-struct Origin {
+struct ClientOrigin {
     /// The keys `users` and `from`.
     keys: String,
     /// The gateway as the tool reaches it: on this host, else over TLS.
     url: &'static str,
 }
 
-fn password(name: &str, file: Option<&str>, Origin { keys, url }: &Origin) -> Result<()> {
+fn password(name: &str, file: Option<&str>, ClientOrigin { keys, url }: &ClientOrigin) -> Result<()> {
     let file = file.map_or_else(|| PathBuf::from(format!("{name}.password")), PathBuf::from);
     let mut bytes = [0; 32];
     let no_random = |error: getrandom::Error| Error::new(Kind::Unexpected, format!("cannot make a password: {error}"));
@@ -92,7 +92,7 @@ fn write_secret(path: &Path, password: &str) -> Result<()> {
     file.write_all(format!("{password}\n").as_bytes()).map_err(failed)
 }
 
-fn certificate(name: &str, file: &str, transition: bool, Origin { keys, url }: &Origin) -> Result<()> {
+fn certificate(name: &str, file: &str, transition: bool, ClientOrigin { keys, url }: &ClientOrigin) -> Result<()> {
     let path = std::path::absolute(file)
         .map_err(|error| Error::new(Kind::Usage, format!("cannot find {file}: {error}")).hint("give a path"))?;
     let unreadable = |error: std::io::Error| {

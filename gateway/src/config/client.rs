@@ -18,7 +18,7 @@ const RATE: NonZeroU32 = NonZeroU32::new(30).expect("30 is not 0"); // invariant
 
 /// A client, valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Client {
+pub struct LocalClient {
     /// Its name, and the user name of its passwords.
     pub name: String,
     /// SHA-256 of each password.
@@ -48,7 +48,7 @@ pub struct ClientCertificate {
     pub certificate: Certificate,
 }
 
-impl Client {
+impl LocalClient {
     /// Whether it may come from this network address.
     #[must_use]
     pub fn admits_address(&self, ip: IpAddr) -> bool {

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use nix::unistd::Group;
 
-use super::client::Client;
+use super::client::LocalClient;
 use super::file::{AdminShape, FileShape, TlsShape};
-use super::{Admin, AgentKeys, Config, FileRules, Tls, UpstreamKeys, payload_policy, refuse};
+use super::{Admin, AgentKeys, FileRules, GatewayConfig, Tls, UpstreamKeys, payload_policy, refuse};
 use crate::library::{AuthUrl, Result, TIMEOUTS, by_name, log, parse_hex};
 
 /// Where tools find the gateway. Below 1024, so that no ordinary user can take the port over.
@@ -23,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(14);
 
 const MAX_SKEW: Duration = Duration::from_secs(300);
 
-pub(super) fn resolve(path: &Path, shape: FileShape, mut files: FileRules) -> Result<Config> {
+pub(super) fn resolve(path: &Path, shape: FileShape, mut files: FileRules) -> Result<GatewayConfig> {
     let wrong = |what: &str| refuse(path, what);
     let listen = addresses(path, "listen", &shape.listen.unwrap_or_else(|| LISTEN.map(String::from).into()))?;
     if let Some(outside) = listen.iter().find(|address| !address.ip().is_loopback()) {
@@ -37,10 +37,10 @@ pub(super) fn resolve(path: &Path, shape: FileShape, mut files: FileRules) -> Re
         return Err(wrong("listen is empty and there is no [tls] table, so nothing would be served"));
     }
     files.warnings.extend(one_family(&listen));
-    let clients: Vec<Arc<Client>> = shape
+    let clients: Vec<Arc<LocalClient>> = shape
         .client
         .into_iter()
-        .map(|client| Client::resolve(path, client, &mut files).map(Arc::new))
+        .map(|client| LocalClient::resolve(path, client, &mut files).map(Arc::new))
         .collect::<Result<_>>()?;
     let agent = AgentKeys {
         sockets: shape
@@ -68,7 +68,7 @@ pub(super) fn resolve(path: &Path, shape: FileShape, mut files: FileRules) -> Re
         let Some(text) = text else { return Ok(default) };
         TIMEOUTS.parse(&text).map_err(|wanted| refuse(path, format_args!("{key} {wanted}")))
     };
-    Ok(Config {
+    Ok(GatewayConfig {
         path: path.to_owned(),
         payload_policy: payload_policy(path, &agent.certificate_sha256)?,
         tls: shape.tls.map(|tls| resolve_tls(path, tls)).transpose()?,
@@ -94,7 +94,7 @@ pub(super) fn resolve(path: &Path, shape: FileShape, mut files: FileRules) -> Re
 }
 
 /// A certificate, key or password identifies one client, and none of them is the agent's.
-fn check_identities(path: &Path, clients: &[Arc<Client>], agent: &AgentKeys) -> Result<()> {
+fn check_identities(path: &Path, clients: &[Arc<LocalClient>], agent: &AgentKeys) -> Result<()> {
     let mut owners: HashMap<Vec<u8>, &str> = HashMap::new();
     for (at, client) in clients.iter().enumerate() {
         if clients[..at].iter().any(|other| other.name == client.name) {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::library::{Version, printable};
-use crate::metrics::Metrics;
-use crate::source::Caller;
-use crate::verify::Identity;
+use crate::metrics::GatewayMetrics;
+use crate::source::TcpCaller;
+use crate::verify::CallerIdentity;
 
 /// What is logged and counted of a login.
 #[derive(Clone, Debug, Default)]
@@ -16,9 +16,9 @@ pub struct LoginRecord {
     /// The client.
     pub client: String,
     /// Who connected.
-    pub caller: Option<Caller>,
+    pub caller: Option<TcpCaller>,
     /// How the caller identified itself.
-    pub identity: Option<Identity>,
+    pub identity: Option<CallerIdentity>,
     /// One word.
     pub outcome: &'static str,
     /// Why it failed.
@@ -34,7 +34,7 @@ pub struct LoginRecord {
     /// Names the payload in the agent's audit log.
     pub message_sha256: Option<String>,
     /// Where it is counted.
-    pub metrics: Option<Arc<Metrics>>,
+    pub metrics: Option<Arc<GatewayMetrics>>,
 }
 
 impl LoginRecord {
@@ -56,9 +56,9 @@ impl LoginRecord {
     #[must_use]
     pub fn version_in(&self) -> &'static str {
         match self.identity {
-            Some(Identity::Password) => "password",
-            Some(Identity::Payload(Version::V1)) => "v1",
-            Some(Identity::Payload(Version::V2)) => "v2",
+            Some(CallerIdentity::Password) => "password",
+            Some(CallerIdentity::Payload(Version::V1)) => "v1",
+            Some(CallerIdentity::Payload(Version::V2)) => "v2",
             None => "none",
         }
     }

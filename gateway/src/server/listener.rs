@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::net::TcpListener;
 
-use super::Kind as ListenerKind;
-use crate::config::Config;
+use super::ListenerKind;
+use crate::config::GatewayConfig;
 use crate::library::{Error, Kind, Result, take_descriptor};
 
 /// Connections that may wait to be accepted.
@@ -15,14 +15,14 @@ const BACKLOG: i32 = 1024;
 
 /// A socket that is listened on.
 #[derive(Debug)]
-pub struct Listening {
+pub struct BoundListener {
     /// The socket.
     pub listener: StdListener,
     /// What it is for.
     pub kind: ListenerKind,
 }
 
-impl Listening {
+impl BoundListener {
     /// Its address.
     ///
     /// # Errors
@@ -45,20 +45,20 @@ impl Listening {
 ///
 /// # Errors
 /// When one cannot be bound, or an inherited one is not a loopback listener.
-pub fn open(config: &Config) -> Result<Vec<Listening>> {
+pub fn open(config: &GatewayConfig) -> Result<Vec<BoundListener>> {
     let mut all = inherited()?;
     if all.is_empty() {
         for address in &config.listen {
-            all.push(Listening { listener: bind(*address)?, kind: ListenerKind::Plain });
+            all.push(BoundListener { listener: bind(*address)?, kind: ListenerKind::Plain });
         }
     }
     for address in config.tls.iter().flat_map(|tls| &tls.listen) {
-        all.push(Listening { listener: bind(*address)?, kind: ListenerKind::Tls });
+        all.push(BoundListener { listener: bind(*address)?, kind: ListenerKind::Tls });
     }
     Ok(all)
 }
 
-fn inherited() -> Result<Vec<Listening>> {
+fn inherited() -> Result<Vec<BoundListener>> {
     let refuse = |what: String| Error::new(Kind::Config, format!("cannot use the socket of systemd: {what}"));
     let numbers = sd_notify::listen_fds().map_err(|error| refuse(error.to_string()))?;
     let mut all = Vec::new();
@@ -82,7 +82,7 @@ fn inherited() -> Result<Vec<Listening>> {
             return Err(refuse(format!("{address} is no loopback address; plain HTTP is for this host alone"))
                 .hint("ListenStream=127.0.0.1:731 and ListenStream=[::1]:731 in the .socket unit; other hosts use [tls] listen"));
         }
-        all.push(Listening { listener, kind: ListenerKind::Plain });
+        all.push(BoundListener { listener, kind: ListenerKind::Plain });
     }
     Ok(all)
 }

@@ -7,17 +7,17 @@ use http::{Response, StatusCode};
 use hyper::body::Bytes;
 
 use super::delivery::{Delivery, ReplyBody};
-use crate::failure::Failure;
-use crate::logins::{Outcome, Waiter};
+use crate::failure::LoginFailure;
+use crate::logins::{LoginEnd, Waiter};
 use crate::upstream::UpstreamAnswer;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-pub(super) type Reply = Response<ReplyBody>;
+pub(super) type HttpReply = Response<ReplyBody>;
 
 /// The answer to a login, which is delivered to its waiter.
-pub(super) fn of_login(outcome: &Arc<Outcome>, waiter: Waiter, delivery: &Delivery, id: &str) -> Reply {
+pub(super) fn of_login(outcome: &Arc<LoginEnd>, waiter: Waiter, delivery: &Delivery, id: &str) -> HttpReply {
     let waiting = Some((waiter, delivery.clone()));
     match &**outcome {
         Ok(answer) => of_answer(answer, waiting, id),
@@ -26,7 +26,7 @@ pub(super) fn of_login(outcome: &Arc<Outcome>, waiter: Waiter, delivery: &Delive
 }
 
 /// Anaplan's answer, after its check.
-pub(super) fn of_answer(answer: &UpstreamAnswer, waiting: Option<(Waiter, Delivery)>, id: &str) -> Reply {
+pub(super) fn of_answer(answer: &UpstreamAnswer, waiting: Option<(Waiter, Delivery)>, id: &str) -> HttpReply {
     let kind = answer.content_type.clone().unwrap_or(JSON);
     let mut reply = reply(answer.status, kind, answer.body.clone(), waiting, id);
     if let Some(wait) = answer.bounded_retry_after() {
@@ -35,11 +35,11 @@ pub(super) fn of_answer(answer: &UpstreamAnswer, waiting: Option<(Waiter, Delive
     reply
 }
 
-pub(super) fn of_failure(failure: &Failure, id: &str) -> Reply {
+pub(super) fn of_failure(failure: &LoginFailure, id: &str) -> HttpReply {
     of_failure_with(failure, None, id)
 }
 
-fn of_failure_with(failure: &Failure, waiting: Option<(Waiter, Delivery)>, id: &str) -> Reply {
+fn of_failure_with(failure: &LoginFailure, waiting: Option<(Waiter, Delivery)>, id: &str) -> HttpReply {
     let mut reply = reply(failure.status, JSON, failure.body(id).into(), waiting, id);
     if let Some(wait) = failure.retry_after {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
@@ -49,17 +49,23 @@ fn of_failure_with(failure: &Failure, waiting: Option<(Waiter, Delivery)>, id: &
 }
 
 /// A short text for health checks.
-pub(super) fn of_text(status: StatusCode, text: &'static str, id: &str) -> Reply {
+pub(super) fn of_text(status: StatusCode, text: &'static str, id: &str) -> HttpReply {
     reply(status, HeaderValue::from_static("text/plain; charset=utf-8"), text.into(), None, id)
 }
 
 /// Has the connection close after this answer.
-pub(super) fn closing(mut reply: Reply) -> Reply {
+pub(super) fn closing(mut reply: HttpReply) -> HttpReply {
     reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     reply
 }
 
-fn reply(status: StatusCode, kind: HeaderValue, body: Bytes, waiting: Option<(Waiter, Delivery)>, id: &str) -> Reply {
+fn reply(
+    status: StatusCode,
+    kind: HeaderValue,
+    body: Bytes,
+    waiting: Option<(Waiter, Delivery)>,
+    id: &str,
+) -> HttpReply {
     let mut reply = Response::new(ReplyBody::new(body, waiting));
     *reply.status_mut() = status;
     let headers = reply.headers_mut();

@@ -10,15 +10,15 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
 
 use super::delivery::Delivery;
-use super::reply::{self, Reply};
+use super::reply::{self, HttpReply};
 use crate::credentials::{Credentials, CredentialsError};
-use crate::failure::Failure;
+use crate::failure::LoginFailure;
 use crate::gateway::Gateway;
 use crate::library::hex;
 use crate::login::{self, LoginRequested, chain};
 use crate::login_body::LoginBody;
 use crate::request_form::{FormError, Route, route};
-use crate::source::Caller;
+use crate::source::TcpCaller;
 use crate::upstream::UpstreamRequest;
 
 /// The longest body of a request, in bytes.
@@ -29,16 +29,16 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// The connection that a request came by.
 #[derive(Clone, Copy)]
-pub(super) struct Client<'a> {
+pub(super) struct ClientConnection<'a> {
     pub(super) gateway: &'a Arc<Gateway>,
-    pub(super) caller: Caller,
+    pub(super) caller: TcpCaller,
     /// The port of a plain listener.
     pub(super) port: Option<u16>,
     pub(super) delivery: &'a Delivery,
 }
 
 /// Answers one request.
-pub(super) async fn answer(client: Client<'_>, request: Request<Incoming>) -> Reply {
+pub(super) async fn answer(client: ClientConnection<'_>, request: Request<Incoming>) -> HttpReply {
     let arrived = Instant::now();
     let id = request_id();
     let (parts, body) = request.into_parts();
@@ -73,70 +73,74 @@ pub(super) async fn answer(client: Client<'_>, request: Request<Incoming>) -> Re
 }
 
 async fn authenticate(
-    client: Client<'_>,
+    client: ClientConnection<'_>,
     id: &str,
     arrived: Instant,
     parts: &Parts,
     body: Incoming,
-) -> Result<Reply, Failure> {
+) -> Result<HttpReply, LoginFailure> {
     let body = read_body(body).await?;
     let credentials = credentials(client, id, parts)?;
     let body = match credentials {
         Credentials::Certificate(_) => {
             let read = LoginBody::read(&body);
-            Some(read.map_err(|error| Failure::not_verified(chain(&error)))?)
+            Some(read.map_err(|error| LoginFailure::not_verified(chain(&error)))?)
         }
         Credentials::Password { .. } => None,
-        Credentials::Token(_) => return Err(Failure::not_verified("an Anaplan token is no login")),
+        Credentials::Token(_) => return Err(LoginFailure::not_verified("an Anaplan token is no login")),
     };
     let requested = LoginRequested { id: id.to_owned(), caller: client.caller, arrived };
     let waiter = login::begin(client.gateway, &requested, (&credentials, body.as_ref()))?;
-    let outcome = waiter.outcome().await.ok_or_else(|| Failure::until_repaired("unexpected", "the login was lost"))?;
+    let outcome =
+        waiter.outcome().await.ok_or_else(|| LoginFailure::until_repaired("unexpected", "the login was lost"))?;
     Ok(reply::of_login(&outcome, waiter, client.delivery, id))
 }
 
 /// Forwards a request with an Anaplan token. Its holder could use it at Anaplan directly, so no client is looked for.
 async fn forward(
-    client: Client<'_>,
+    client: ClientConnection<'_>,
     id: &str,
     arrived: Instant,
     parts: &Parts,
     path: &'static str,
-) -> Result<Reply, Failure> {
+) -> Result<HttpReply, LoginFailure> {
     let gateway = client.gateway;
     let set = gateway.set();
     let clients = || set.config.clients.iter().map(Arc::as_ref);
     let caller = client.caller;
     match caller.user {
         Some(user) if gateway.shared_users.refuses(user, clients()) => {
-            return Err(Failure::not_verified("this user may stand for others, and no client lists it"));
+            return Err(LoginFailure::not_verified("this user may stand for others, and no client lists it"));
         }
         None if !clients().any(|client| !client.disabled && client.admits_address(caller.ip())) => {
-            return Err(Failure::not_verified("no client is served from this address"));
+            return Err(LoginFailure::not_verified("no client is served from this address"));
         }
         _ => {}
     }
     let Credentials::Token(token) = credentials(client, id, parts)? else {
-        return Err(Failure::not_verified("the request needs an AnaplanAuthToken"));
+        return Err(LoginFailure::not_verified("the request needs an AnaplanAuthToken"));
     };
     gateway
         .rates
         .count_token_request(caller.source())
-        .map_err(|wait| Failure::too_many("too many requests with Anaplan tokens", wait))?;
+        .map_err(|wait| LoginFailure::too_many("too many requests with Anaplan tokens", wait))?;
     let mut authorization = HeaderValue::from_str(&format!("AnaplanAuthToken {token}"))
-        .map_err(|_| Failure::not_verified("the Anaplan token is malformed"))?;
+        .map_err(|_| LoginFailure::not_verified("the Anaplan token is malformed"))?;
     authorization.set_sensitive(true);
     let method = if parts.method == Method::GET { Method::GET } else { Method::POST };
     let request = UpstreamRequest { method, path, authorization, body: String::new() };
     let sent = tokio::time::timeout_at(login::deadline(&set, arrived), set.upstream.send(&request)).await;
-    let answer = sent.map_err(|_| Failure::timeout("Anaplan"))?.map_err(|error| Failure::bad_gateway(chain(&error)))?;
+    let answer = sent
+        .map_err(|_| LoginFailure::timeout("Anaplan"))?
+        .map_err(|error| LoginFailure::bad_gateway(chain(&error)))?;
     gateway.metrics.token_request(path, answer.status.as_u16());
-    answer.check(false).map_err(|bad| Failure::bad_gateway(bad.to_string()))?;
+    answer.check(false).map_err(|bad| LoginFailure::bad_gateway(bad.to_string()))?;
     Ok(reply::of_answer(&answer, None, id))
 }
 
-fn credentials(client: Client<'_>, id: &str, parts: &Parts) -> Result<Credentials, Failure> {
-    let value = parts.headers.get(AUTHORIZATION).ok_or_else(|| Failure::not_verified("no Authorization header"))?;
+fn credentials(client: ClientConnection<'_>, id: &str, parts: &Parts) -> Result<Credentials, LoginFailure> {
+    let value =
+        parts.headers.get(AUTHORIZATION).ok_or_else(|| LoginFailure::not_verified("no Authorization header"))?;
     Credentials::read(value.as_bytes()).map_err(|error| {
         if error == CredentialsError::PrivateKey {
             client.gateway.metrics.refused("private_key");
@@ -145,34 +149,34 @@ fn credentials(client: Client<'_>, id: &str, parts: &Parts) -> Result<Credential
                 client.caller
             );
         }
-        Failure::not_verified(error.to_string())
+        LoginFailure::not_verified(error.to_string())
     })
 }
 
-async fn read_body(body: Incoming) -> Result<Bytes, Failure> {
-    let too_long = || Failure::form(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long");
+async fn read_body(body: Incoming) -> Result<Bytes, LoginFailure> {
+    let too_long = || LoginFailure::form(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long");
     if body.size_hint().lower() > u64::try_from(BODY_LIMIT).unwrap_or(u64::MAX) {
         return Err(too_long());
     }
     match tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_LIMIT).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
-        Ok(Err(_)) => Err(Failure::form(StatusCode::BAD_REQUEST, "the body cannot be read")),
-        Err(_) => Err(Failure::form(StatusCode::BAD_REQUEST, "the body did not arrive in time")),
+        Ok(Err(_)) => Err(LoginFailure::form(StatusCode::BAD_REQUEST, "the body cannot be read")),
+        Err(_) => Err(LoginFailure::form(StatusCode::BAD_REQUEST, "the body did not arrive in time")),
     }
 }
 
-fn form_failure(error: FormError) -> Failure {
+fn form_failure(error: FormError) -> LoginFailure {
     let status = match error {
         FormError::NotFound => StatusCode::NOT_FOUND,
         FormError::Browser | FormError::Host => StatusCode::FORBIDDEN,
         FormError::Proxied | FormError::Upgrade | FormError::Ambiguous => StatusCode::BAD_REQUEST,
         FormError::Coding => StatusCode::NOT_IMPLEMENTED,
     };
-    Failure::form(status, error.to_string())
+    LoginFailure::form(status, error.to_string())
 }
 
-fn refuse(client: Client<'_>, id: &str, failure: &Failure) {
+fn refuse(client: ClientConnection<'_>, id: &str, failure: &LoginFailure) {
     client.gateway.metrics.refused(failure.outcome);
     if client.gateway.rates.may_log(client.caller.source()) {
         let reason = failure.detail.as_ref().unwrap_or(&failure.message);

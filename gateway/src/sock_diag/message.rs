@@ -18,7 +18,7 @@ const ANSWER: usize = HEADER + 72;
 
 /// A TCP connection from the side of its caller. IPv4-mapped addresses count as IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Connection {
+pub struct LoopbackConnection {
     caller: SocketAddr,
     server: SocketAddr,
 }
@@ -40,7 +40,7 @@ pub enum NoOwner {
     Closed,
 }
 
-impl Connection {
+impl LoopbackConnection {
     /// The connection between a caller and the address at which it was accepted.
     #[must_use]
     pub fn new(caller: SocketAddr, server: SocketAddr) -> Self {
@@ -133,8 +133,8 @@ mod tests {
 
     use super::*;
 
-    fn connection() -> Connection {
-        Connection::new("127.0.0.1:40000".parse().unwrap(), "127.0.0.1:731".parse().unwrap())
+    fn connection() -> LoopbackConnection {
+        LoopbackConnection::new("127.0.0.1:40000".parse().unwrap(), "127.0.0.1:731".parse().unwrap())
     }
 
     /// An answer for a connection, with its state, user and inode.

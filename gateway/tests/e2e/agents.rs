@@ -26,7 +26,10 @@ impl FakeAgent {
         let (ended, closed) = channel();
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
-                read_request(&mut stream);
+                // The gateway asks for the certificate and for readiness by GET.
+                if read_request(&mut stream).starts_with(b"GET ") {
+                    continue;
+                }
                 let _ = requested.send(());
                 match &answer {
                     Some(answer) => drop(stream.write_all(answer.as_bytes())),
@@ -62,14 +65,15 @@ impl FakeAgent {
     }
 }
 
-fn read_request(stream: &mut UnixStream) {
+fn read_request(stream: &mut UnixStream) -> Vec<u8> {
     let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
     while !String::from_utf8_lossy(&all).contains("\r\n\r\n") {
         match stream.read(&mut buffer) {
             Ok(read) if read > 0 => all.extend_from_slice(&buffer[..read]),
-            _ => return,
+            _ => break,
         }
     }
+    all
 }
 
 #[test]
