@@ -190,7 +190,7 @@ impl Explain for Fault {
 fn no_entry_point(library: Option<&str>) -> String {
     match library {
         Some(library) => {
-            format!("it has no C_GetFunctionList of its own, only {library}, which it is linked to, has one")
+            format!("it has no C_GetFunctionList; only {library}, which it is linked to, has one")
         }
         None => "it has no C_GetFunctionList, so it is not a PKCS#11 module".into(),
     }

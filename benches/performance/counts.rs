@@ -22,8 +22,8 @@ pub(crate) fn run(report: &mut Report) {
     let few = instructions(&token, 100);
     let many = instructions(&token, 1100);
     for (what, name, count) in [
-        ("instructions of the front for each payload", "instructions_per_payload", (many - few) / 1000.0),
-        ("instructions of the front of one `sign`", "instructions_of_sign", sign(&token)),
+        ("instructions of the parent for each payload", "instructions_per_payload", (many - few) / 1000.0),
+        ("instructions of the parent of one `sign`", "instructions_of_sign", sign(&token)),
         ("system calls of one `sign`", "system_calls_of_sign", system_calls(&token)),
     ] {
         report.add(what, vec![count], Target::None);

@@ -36,7 +36,7 @@ const ALL: [(&str, Measurement); 7] = [
 ];
 
 fn main() -> ExitCode {
-    // cargo adds flags of its own.
+    // cargo adds flags.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     if let Some(unknown) = wanted.iter().find(|name| ALL.iter().all(|(known, _)| known != name)) {
         eprintln!("no measurement '{unknown}'; there are: {}", ALL.map(|(name, _)| name).join(", "));

@@ -128,7 +128,7 @@ pub(crate) fn memory(report: &mut Report) {
     while made < PAYLOADS {
         made += load::closed(&agent.socket, 16, TIME).1.iter().sum::<f64>();
     }
-    report.add("resident MiB of front and one worker, idle", vec![idle / 1024.0], Target::AtMost(25.0));
+    report.add("resident MiB of parent and one worker, idle", vec![idle / 1024.0], Target::AtMost(25.0));
     report.add(
         "after 100,000 payloads / after the first few thousand",
         vec![agent.resident() / warm],

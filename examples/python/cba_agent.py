@@ -33,7 +33,7 @@ CODES = {
 
 
 class CbaAgentError(Exception):
-    """No payload was had. `code` is the exit code of `cba-agent sign`; `retryable` says whether to try again later."""
+    """There is no payload. `code` is the exit code of `cba-agent sign`; `retryable` says whether to try again later."""
 
     def __init__(self, code, message):
         super().__init__(message)

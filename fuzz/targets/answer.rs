@@ -1,4 +1,4 @@
-//! What answers on an agent's socket: only a whole answer of HTTP is taken, and its words are made harmless.
+//! Answers on an agent's socket: only a complete HTTP answer is accepted, and its text is escaped.
 
 #![no_main]
 #![allow(missing_docs)]
@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     match client::read("/run/agent.sock", bytes) {
         Ok(answer) => {
-            // Empty lines before it are to be passed over (RFC 9112 section 2.2).
+            // Empty lines before it are ignored (RFC 9112 section 2.2).
             assert!(bytes.trim_ascii_start().starts_with(b"HTTP/1.") && bytes.ends_with(&answer.body));
         }
         Err(error) => {

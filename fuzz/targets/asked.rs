@@ -1,4 +1,4 @@
-//! Bodies of `POST /sign`: what passes has two members of fixed forms.
+//! Bodies of `POST /sign`: an accepted body has two members of fixed forms.
 
 #![no_main]
 #![allow(missing_docs)]

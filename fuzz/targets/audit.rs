@@ -1,4 +1,4 @@
-//! Audit logs: a chain that is found whole is one that was written whole.
+//! Audit logs: a chain that passes the check was written completely.
 
 #![no_main]
 #![allow(missing_docs)]

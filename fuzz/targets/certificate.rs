@@ -1,4 +1,4 @@
-//! Certificates and what they come in: facts, both encodings of the header, chains, attestations, padding.
+//! Certificates and their files: facts, both encodings of the header, chains, attestations, padding.
 
 #![no_main]
 #![allow(missing_docs)]

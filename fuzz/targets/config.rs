@@ -12,7 +12,7 @@ use cba_agent::error::Error;
 use cba_agent::config::Settings;
 use libfuzzer_sys::fuzz_target;
 
-/// No other text looks like it; inputs that hold it have it for their PIN.
+/// No other text looks like this. Inputs that contain it have it as their PIN.
 const MARKER: &str = "QZXPINXZQ";
 
 thread_local! {

@@ -1,4 +1,5 @@
-//! Frames, both ways: what is read is written and read again as the same, and no length is taken that is over the limit.
+//! Frames in both directions: a decoded message is encoded and decoded to the same message, and no length over the
+//! limit is accepted.
 
 #![no_main]
 #![allow(missing_docs)]
@@ -19,7 +20,7 @@ fn both_ways<T: Message>(bytes: &[u8]) {
     let (header, body) = frame.split_first_chunk::<4>().expect("a frame has a header");
     assert_eq!(length(*header, LIMIT).expect("our own length"), body.len());
     assert_eq!(decode::<T>(body).expect("our own frame"), message);
-    // It holds nothing that its sender could use to have bytes of their choice signed.
+    // It contains no field with which its sender could choose the signed bytes.
     let text = serde_json::from_slice::<Value>(body).expect("JSON").to_string();
     assert!(!text.contains("\"Sign\":{\"message\"") && !text.contains("\"data\""), "{text}");
 }

@@ -1,4 +1,4 @@
-//! What a tool sends to the gateway: the value of its `Authorization` header, a line feed, and its body.
+//! A tool's input for the gateway: the value of its `Authorization` header, a line feed, and its body.
 
 #![no_main]
 #![allow(missing_docs)]

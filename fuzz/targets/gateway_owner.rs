@@ -1,4 +1,4 @@
-//! The kernel's answer to the question who owns a connection: only that connection names a user.
+//! The kernel's answer about the owner of a connection: only exactly that connection names a user.
 
 #![no_main]
 #![allow(missing_docs)]

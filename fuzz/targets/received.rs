@@ -1,4 +1,4 @@
-//! Requests that `verify` reads: only the signatures of the seeds, each over its own message, are ever accepted.
+//! Requests for `verify`: only the signatures of the seeds, each over its own message, are ever accepted.
 
 #![no_main]
 #![allow(missing_docs)]
@@ -10,7 +10,7 @@ use cba_agent::cba::verify::Freshness;
 use cba_agent::cba::{message, verify};
 use libfuzzer_sys::fuzz_target;
 
-/// What a token really signed.
+/// Signatures that a token really made.
 static SIGNED: LazyLock<Vec<Received>> = LazyLock::new(|| {
     let whole = [
         &include_bytes!("../seeds/received/request.json")[..],

@@ -1,4 +1,4 @@
-//! PKCS#11 URIs: what parses is printed and parses again to the same, and no error repeats what could be a PIN.
+//! PKCS#11 URIs: a parsed URI is printed and parses to the same again, and no error repeats a possible PIN.
 
 #![no_main]
 #![allow(missing_docs)]
@@ -6,7 +6,7 @@
 use cba_agent::selector::Uri;
 use libfuzzer_sys::fuzz_target;
 
-/// No other text looks like it.
+/// No other text looks like this.
 const MARKER: &str = "QZXPINXZQ";
 
 fuzz_target!(|text: &str| {

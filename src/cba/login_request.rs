@@ -103,7 +103,7 @@ impl Request {
         Ok(format!("curl -X POST -H {header} -H 'Content-Type: application/json' -d {body} {url}"))
     }
 
-    /// The SHA-256 of the message: it identifies the payload and is no secret.
+    /// The SHA-256 of the message: it identifies the payload and is not a secret.
     #[must_use]
     pub fn message_digest(&self) -> [u8; 32] {
         Sha256::digest(self.message()).into()

@@ -209,9 +209,8 @@ fn shown(key: &str, values: &[String]) -> String {
     }
 }
 
-/// The file that was named, else the user's, else the system's; only a named one must exist.
-/// Whether a configuration file may have this word anywhere, as far as that can be told without taking anything from
-/// whoever reads it in earnest: of what is no regular file nothing is known.
+/// Whether a configuration file may contain this word: the named file, else the user's, else the system's. Only regular files
+/// are read: reading another one, such as a pipe, would take its content from the real reader.
 pub fn may_mention(config: Option<&OsStr>, environment: impl Fn(&str) -> Option<OsString>, word: &str) -> bool {
     let named = named(config, &environment).map(PathBuf::from);
     let files = named.map_or_else(|| usual(&environment), |named| vec![named]);

@@ -42,7 +42,7 @@ pub fn keep_from_children() -> io::Result<()> {
 /// When it is not open, is standard output or error, or belongs to this process instead of the caller.
 pub fn take(number: RawFd) -> io::Result<File> {
     if number == 1 || number == 2 {
-        return Err(io::Error::other("standard output and error are no source"));
+        return Err(io::Error::other("standard output and error cannot be a source"));
     }
     // Rust's runtime opened it to replace a closed one.
     if number == 0 && standard_streams::was_closed(0) {

@@ -1,4 +1,4 @@
-"""Clicks every copy button of a `sign --format html` page and compares the clipboard with what was printed as text; watches
+"""Clicks every copy button of a `sign --format html` page and compares the clipboard with the text output. Watches
 the payload's age.
 
     clicks.py PAGE header=FILE body=FILE

@@ -1,4 +1,4 @@
-"""Opens pages in headless Chromium and fails where one asks for anything, logs an error, or does not fit its screen.
+"""Opens pages in headless Chromium and fails where one makes a request, logs an error, or does not fit its screen.
 
     page.py DIRECTORY PAGE...
 
@@ -35,13 +35,13 @@ def browser(profile):
 
 
 def requests(driver):
-    """The addresses that were asked for since the last time."""
+    """The addresses that were requested since the last call."""
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
 
 def clean(driver):
-    """Whether nothing was logged since the last time."""
+    """Whether the log is empty since the last call."""
     return not driver.get_log("browser")
 
 

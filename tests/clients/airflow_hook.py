@@ -1,6 +1,6 @@
 """The rules of `examples/airflow/cba_agent_hook.py` in a real Airflow's classes.
 
-    airflow_hook.py SOCKET AUTH_URL     prints whether a token was had, or the kind of failure
+    airflow_hook.py SOCKET AUTH_URL     prints whether it got a token, or the kind of failure
 """
 
 import sys

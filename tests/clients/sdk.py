@@ -1,6 +1,6 @@
 """The unmodified anaplan-sdk on the tests' service, through `examples/python/anaplan_sdk_auth.py`.
 
-    sdk.py SERVICE_URL SOCKET|-     prints what the SDK lists, again each time a line comes on standard input
+    sdk.py SERVICE_URL SOCKET|-     prints the SDK's list, again for each line on standard input
 """
 
 import asyncio
@@ -15,7 +15,7 @@ SERVICE, SOCKET = sys.argv[1:]
 
 
 def to_service(request):
-    """The SDK's addresses are fixed; its `transport=` leads them here."""
+    """The SDK's addresses are fixed; its `transport=` redirects them here."""
     if request.url.host == "api.anaplan.com":
         request.url = httpx2.URL(SERVICE).copy_with(raw_path=request.url.raw_path)
         request.headers["Host"] = request.url.netloc.decode()

@@ -88,7 +88,7 @@ fn a_library_that_a_module_is_linked_to_never_replaces_it() {
 fn a_module_without_its_own_entry_point_is_refused_by_name() {
     let stand = compiled("int no_entry_point;", &["-l:libdecoy.so"]);
     let error = stand.sign(&[]).failed(3);
-    assert!(error.contains("it has no C_GetFunctionList of its own"), "{error}");
+    assert!(error.contains("it has no C_GetFunctionList"), "{error}");
     assert!(error.contains("libdecoy.so"), "{error}");
     assert_eq!(stand.read("calls"), "");
 }

@@ -59,7 +59,7 @@ fn two_requests_share_no_random_byte_run() {
 fn v1_needs_its_flag_and_warns_that_it_can_be_replayed() {
     let mut stand = Stand::new();
     let run = stand.sign(&["--payload-version", "v1"]);
-    assert!(run.stderr.starts_with("warning: ") && run.stderr.contains("replayed"), "{}", run.stderr);
+    assert!(run.stderr.starts_with("warning: ") && run.stderr.contains("can replay it"), "{}", run.stderr);
     let request = json(&run.ok());
     assert_eq!(request["body"].get("encodedDataFormat"), None);
     assert_eq!(openssl_accepts(&stand, &request).len(), 100);
