@@ -142,13 +142,13 @@ fn a_compromised_module_is_blocked_and_signing_continues() {
 
 #[test]
 fn a_confined_module_ends_with_its_parent_despite_ignored_signals() {
-    ends_with_its_parent(&faulty_as("libsofthsm2.so", "C_Initialize=outlive;C_Sign=hang"), &[]);
+    ends_with_its_parent(&faulty_as("libsofthsm2.so", "C_Initialize=outlive;C_SignInit=outlive;C_Sign=hang"), &[]);
 }
 
 #[test]
 fn a_module_without_a_sandbox_ends_with_its_parent_though_it_ignores_and_blocks_the_signal() {
     for (file, more) in [("unknown.so", &[][..]), ("libsofthsm2.so", &["--sandbox", "off"])] {
-        ends_with_its_parent(&faulty_as(file, "C_Initialize=outlive;C_Sign=hang"), more);
+        ends_with_its_parent(&faulty_as(file, "C_Initialize=outlive;C_SignInit=outlive;C_Sign=hang"), more);
     }
 }
 
