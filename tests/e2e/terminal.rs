@@ -237,7 +237,13 @@ fn the_hint_for_a_pin_file_writes_it_anew_without_an_echo() {
     let source = format!("file:{odd}");
     let command = crate::hints::one(&stand.run(&["sign", "--pin-source", &source]).failed(4), "systemd-ask-password");
     stand.write("paste.sh", command);
-    let run = expect(&stand, &format!("spawn bash paste.sh\nmust {{PIN:}}\nsend \"{pin}\\r\""));
+    // The prompt appears shortly before the echo is off. No person types that fast.
+    let script = format!(
+        "spawn bash paste.sh\nset tty $spawn_out(slave,name)\nmust {{PIN:}}\nset tries 0\n\
+         while {{ ![string match {{* -echo *}} [exec stty -a -F $tty]] }} {{ if {{ [incr tries] > 2000 }} {{ exit 97 }} }}\n\
+         send \"{pin}\\r\""
+    );
+    let run = expect(&stand, &script);
     assert!(run.code == 0 && !run.stdout.contains(&pin), "{run:?}");
     stand.run(&["sign", "--pin-source", &source]).ok();
 }
