@@ -90,7 +90,10 @@ impl TokenSelector {
 
     /// The requirements for the token, in words.
     fn description(&self) -> Vec<String> {
-        let serial = self.serial.as_ref().map(|serial| format!("serial {}", printable(serial)));
+        let serial = self.serial.as_ref().map(|serial| match serial.trim() {
+            "" => "an empty serial number".to_owned(),
+            serial => format!("serial {}", printable(serial)),
+        });
         let quoted = [("label", &self.label), ("manufacturer", &self.manufacturer), ("model", &self.model)];
         let quoted =
             quoted.into_iter().filter_map(|(name, value)| Some(format!("{name} '{}'", printable(value.as_ref()?))));

@@ -17,6 +17,7 @@ pub fn usage_error(error: &clap::Error) -> Error {
     };
     let argument = text(ContextKind::InvalidArg);
     let flag = argument.as_deref().and_then(flag_name);
+    let is_version = argument.as_deref() == Some("--version");
     let flag_of_a_command = argument.as_deref().and_then(flag_of_a_command);
     let named = flag.clone().unwrap_or_else(|| "an argument".into());
     let message = match error.kind() {
@@ -42,6 +43,7 @@ pub fn usage_error(error: &clap::Error) -> Error {
         (_, Some(flag)) if before_the_command => {
             out = out.hint(format!("put the command first, as in `cba-agent sign --{flag}`"));
         }
+        _ if is_version => out = out.hint("`cba-agent --version` stands alone"),
         (Some(suggestion), _) => out = out.hint(format!("did you mean {suggestion}?")),
         _ => {}
     }

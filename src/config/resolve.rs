@@ -22,6 +22,19 @@ use crate::values::paths::{absolute, own_socket, path, socket};
 use crate::values::ranges::{NOTICE_PERIODS, TIMEOUTS, number};
 use crate::values::{Parsed, fingerprint, hexadecimal};
 
+/// The error for a text that is not a PIN source. It shows nothing of the text.
+fn not_a_source(text: &str) -> String {
+    let kind = text.split(':').next().unwrap_or_default();
+    let is_in_capitals = kind != text && kind.chars().any(|c| c.is_ascii_uppercase());
+    if text.starts_with('/') && text.len() > 1 {
+        "not a PIN source; before a path stands file:".into()
+    } else if is_in_capitals && Source::parse(&text.replacen(kind, &kind.to_ascii_lowercase(), 1)).is_some() {
+        "not a PIN source; its kind is written in small letters".into()
+    } else {
+        "not a PIN source".into()
+    }
+}
+
 impl Config {
     /// Resolves the settings.
     ///
@@ -30,7 +43,7 @@ impl Config {
     pub fn resolve(settings: &Settings, module_debug: bool) -> Result<Self, ConfigError> {
         let read = Reader(settings);
         let uri = read.optional("token.uri", |text| Uri::parse(text).map_err(|error| error.to_string()))?;
-        let mut pin = read.optional("pin.source", |text| Source::parse(text).ok_or("not a PIN source".to_owned()))?;
+        let mut pin = read.optional("pin.source", |text| Source::parse(text).ok_or_else(|| not_a_source(text)))?;
         let rank = |key| settings.get(key).map(|setting| setting.origin.rank());
         if let Some(file) = uri.as_ref().and_then(|uri| uri.pin_file.as_ref()) {
             if pin.is_none() || rank("token.uri") > rank("pin.source") {

@@ -24,6 +24,7 @@ pub(super) fn of_a_start(mut error: Error, last_words: Vec<String>, config: &Con
         hints.extend(sql_lock());
     }
     hints.extend(token_store::obstacles_of(path));
+    hints.extend(modules::needs_pcscd(path).then(|| token_store::PCSCD.to_owned()));
     hints.extend(last_words.into_iter().map(|line| format!("the module says: {line}")));
     error.hints.splice(0..0, hints);
     error

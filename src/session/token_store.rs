@@ -21,6 +21,9 @@ use crate::text::shell::quoted;
 pub(super) fn hint_at_it(error: SelectError, module: &Path) -> Error {
     let nothing_was_asked_for = matches!(error, SelectError::NoToken { .. });
     let mut error = Error::from(error);
+    if modules::needs_pcscd(module) && error.kind == Kind::NotFound {
+        return error.hint(PCSCD);
+    }
     let Some(store) = store_of(module).filter(|_| error.kind == Kind::NotFound) else { return error };
     let obstacles = obstacles(&store);
     // A user who cannot read the tokens must not initialise another one.
@@ -30,6 +33,9 @@ pub(super) fn hint_at_it(error: SelectError, module: &Path) -> Error {
     error.hints = obstacles.into_iter().chain(error.hints).chain([place(&store)]).collect();
     error
 }
+
+/// Without pcscd, a module for smart cards shows no reader, or fails with a return value that says nothing.
+pub(super) const PCSCD: &str = "`cba-agent doctor` checks whether pcscd answers, and whether this user may ask it";
 
 /// The obstacles between this user and the tokens of a module.
 pub(super) fn obstacles_of(module: &Path) -> Vec<String> {

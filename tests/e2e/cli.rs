@@ -149,6 +149,7 @@ fn options_of_every_command_may_stand_before_the_command() {
     // An option of one command only, and an option that is allowed on both sides.
     let error = stand.run(&["--slot", "0", "sign"]).failed(2);
     assert!(error.contains("put the command first, as in `cba-agent sign --slot`"), "{error}");
+    assert!(stand.run(&["sign", "--version"]).failed(2).contains("hint: `cba-agent --version` stands alone"));
     let error = stand.run(&["--format", "json", "sign"]).failed(2);
     assert!(error.contains("put the command first, as in `cba-agent sign --format`"), "{error}");
     assert!(stand.run(&["--config", &config, "sign", "--config", &config]).failed(2).contains("given twice"));

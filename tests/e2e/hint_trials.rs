@@ -64,6 +64,7 @@ const TRIALS: &[(&str, &str)] = &[
         "`cba-agent help COMMAND`",
         "hints::commands_that_only_show_something_run_with_the_options_of_the_command_that_failed",
     ),
+    ("`cba-agent --version`", "cli::help_and_version_go_to_standard_output"),
     (
         "`cba-agent help` lists the commands",
         "hints::commands_that_only_show_something_run_with_the_options_of_the_command_that_failed",

@@ -247,6 +247,12 @@ fn packages_that_doctor_offers_for_card_readers_exist() {
     stand.set("PCSCLITE_CSOCK_NAME", stand.file("none"));
     let install = one(&stand.run(&["doctor"]).stdout, "apt-get install pcscd");
     pasted(&stand, &install.replace("&& systemctl", "--simulate && : systemctl"));
+    // Other commands lead there: the module itself only shows no token, or returns CKR_DEVICE_ERROR.
+    for (module, code) in [("opensc", 3), ("ykcs11", 6)] {
+        stand.use_module(Some(module));
+        let run = paste(&stand, &one(&stand.run(&["certificate"]).failed(code), "cba-agent doctor"));
+        assert!(run.stdout.contains("pcscd does not run"), "{module}: {run:?}");
+    }
 }
 
 #[test]

@@ -180,7 +180,7 @@ fn sources_that_cannot_be_used_fail_before_any_login() {
         ("credential:none".into(), "no credential"),
         ("fd:99".into(), "cannot read the PIN from the file descriptor"),
         ("stdin".into(), "is empty"),
-        ("pinpad".into(), "no keypad"),
+        ("pinpad".into(), "has no PIN pad"),
         ("file:/dev/null".into(), "the PIN file /dev/null is a device"),
         (format!("file:\"{open}\""), "begins or ends with a quotation mark"),
         (format!("file:{open} "), "begins or ends with a space"),
@@ -438,5 +438,19 @@ fn an_own_descriptor_of_the_agent_is_not_a_pin_source() {
         let source = format!("fd:{number}");
         stand.run(&["sign", "--pin-source", &source]).failed(4);
         assert_eq!(stand.calls("C_Login"), 0, "{source}");
+    }
+}
+
+#[test]
+fn a_pin_source_without_its_kind_is_explained_and_never_shown() {
+    let stand = Stand::new();
+    for (source, said) in [
+        (format!("/{MARKER}"), "before a path stands file:"),
+        (format!("FILE:/{MARKER}"), "its kind is written in small letters"),
+        (format!("Env:{MARKER}"), "its kind is written in small letters"),
+        (MARKER.to_owned(), "not a PIN source\n"),
+    ] {
+        let error = sign_with(&stand, &source).failed(2);
+        assert!(error.contains(said) && !error.contains(MARKER), "{source}: {error}");
     }
 }
