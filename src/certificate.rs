@@ -13,6 +13,8 @@ use sha2::{Digest as _, Sha256};
 pub mod attestation;
 mod ber;
 pub mod chain;
+#[cfg(test)]
+mod corpus;
 mod extensions;
 mod fields;
 pub mod file_format;
@@ -123,11 +125,6 @@ impl Certificate {
         let extensions = Extensions::read(&fields)?;
         let mut deviations = fields.deviations;
         deviations.extend(extensions.deviations);
-        let more = deviations.len().saturating_sub(MAX_DEVIATIONS);
-        if more > 0 {
-            deviations.truncate(MAX_DEVIATIONS);
-            deviations.push(format!("{more} more deviations"));
-        }
         let mut emails = extensions.alternative_names.emails;
         emails.extend(fields.subject.emails);
         let mut seen = std::collections::HashSet::new();
@@ -151,7 +148,7 @@ impl Certificate {
             is_ca: extensions.is_ca,
             is_attestation: extensions.is_attestation,
             says_where_it_is_revoked: extensions.says_where_it_is_revoked,
-            deviations,
+            deviations: limited(deviations),
         })
     }
 
@@ -227,6 +224,16 @@ impl Certificate {
         let name = |oid: &String| usage_name(oid).unwrap_or_else(|| oid.clone());
         self.extended_key_usage.as_ref().map(|usages| usages.iter().map(name).collect())
     }
+}
+
+/// The first deviations, and the number of the others.
+fn limited(mut deviations: Vec<String>) -> Vec<String> {
+    let more = deviations.len().saturating_sub(MAX_DEVIATIONS);
+    if more > 0 {
+        deviations.truncate(MAX_DEVIATIONS);
+        deviations.push(format!("{more} more deviations"));
+    }
+    deviations
 }
 
 /// The standard's names of key usages.
@@ -400,5 +407,43 @@ pub(crate) mod tests {
             named += 1;
         }
         assert!(read > 90 && named > 80, "{read} {named}");
+    }
+
+    #[test]
+    fn many_deviations_are_counted() {
+        let all = |count: usize| (0..count).map(|number| number.to_string()).collect::<Vec<_>>();
+        assert_eq!(limited(all(MAX_DEVIATIONS)), all(MAX_DEVIATIONS));
+        let shortened = limited(all(MAX_DEVIATIONS + 2));
+        assert_eq!((shortened.len(), shortened[MAX_DEVIATIONS].as_str()), (MAX_DEVIATIONS + 1, "2 more deviations"));
+    }
+
+    #[test]
+    fn size_validity_and_issuer_are_those_of_the_fields() {
+        let mut leaf = leaf();
+        let (start, end) = (leaf.not_before, leaf.not_after);
+        for (now, valid) in [(start - 1, false), (start, true), (end, true), (end + 1, false)] {
+            assert_eq!(leaf.is_valid_at(now), valid, "{now}");
+        }
+        leaf.issuer.clone_from(&leaf.subject);
+        assert!(leaf.is_self_issued());
+        for (modulus, bits) in [(vec![1], 1), (vec![0x80, 0], 16), (vec![0x7f, 0, 0], 23), (vec![], 0)] {
+            leaf.modulus = modulus;
+            assert_eq!(leaf.bits(), bits);
+        }
+    }
+
+    #[test]
+    fn usages_are_known_by_name_and_by_number() {
+        for (text, name) in [
+            ("clientAuth", Some("clientAuth")),
+            ("1.3.6.1.5.5.7.3.2", Some("clientAuth")),
+            ("1.3.6.1.5.5.7.3.3", Some("codeSigning")),
+            ("1.2.3.4", Some("1.2.3.4")),
+            ("clientauth", None),
+            ("", None),
+        ] {
+            assert_eq!(usage_name(text).as_deref(), name, "{text}");
+        }
+        assert!(matches!(pem_certificates(b"no PEM"), Err(CertificateError::NoPem)));
     }
 }

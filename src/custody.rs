@@ -17,6 +17,8 @@ mod beside;
 pub mod html;
 mod rules;
 mod sections;
+#[cfg(test)]
+mod tests;
 pub mod text;
 
 pub use attestation_check::Attestation;

@@ -308,3 +308,62 @@ pub(crate) mod bytes {
         STANDARD.decode(text.as_bytes()).map_err(D::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GAPS: [Gap; 8] = [
+        Gap::Files,
+        Gap::SystemCalls,
+        Gap::Truncation,
+        Gap::TcpPorts,
+        Gap::DeviceCommands,
+        Gap::Signals,
+        Gap::AbstractSockets,
+        Gap::UnixSockets,
+    ];
+
+    #[test]
+    fn a_sandbox_names_what_it_confines_and_each_gap() {
+        let whole = Confinement { profile: "p", files: Some(6), calls: true, gaps: Vec::new() };
+        assert_eq!(whole.to_string(), "profile p: files (Landlock ABI 6), system calls");
+        assert_eq!(whole.gaps_in_words(), "");
+        let none = Confinement { profile: "p", files: None, calls: false, gaps: GAPS.to_vec() };
+        let text = none.to_string();
+        assert!(text.contains("files are not confined") && text.contains("system calls are not filtered"), "{text}");
+        assert!(text.ends_with(&format!("; this kernel does not confine {}", none.gaps_in_words())), "{text}");
+        let words: std::collections::HashSet<&str> = GAPS.map(Gap::words).into();
+        assert!(words.len() == GAPS.len() && words.iter().all(|one| text.contains(one) && one.len() > 9), "{text}");
+        assert!(Gap::Files.words().contains("5.13") && Gap::TcpPorts.words().contains("6.7"));
+    }
+
+    #[test]
+    fn tokens_that_are_programs_are_known_by_maker_and_model() {
+        for (manufacturer, model, name) in [
+            ("SoftHSM project", "SoftHSM v2", Some("SoftHSM")),
+            ("Kryoptic Project", "v1", Some("kryoptic")),
+            ("Mozilla Foundation", "NSS 3", Some("NSS")),
+            ("Mozilla Foundation", "x", None),
+            ("IBM", "Soft", Some("openCryptoki's soft token")),
+            ("IBM", "EP11", None),
+            ("GNOME Keyring", "1.0", Some("GNOME Keyring")),
+            ("x", "SoftHSM v2", Some("SoftHSM")),
+            ("Utimaco", "Simulator", Some("a simulator")),
+            ("Yubico (www.yubico.com)", "YubiKey YK5", None),
+            ("", "", None),
+        ] {
+            let token = Token { manufacturer: manufacturer.into(), model: model.into(), ..Token::default() };
+            assert_eq!(token.software_name(), name, "{manufacturer} {model}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_written_as_base64_and_read_back() {
+        let certificate = Certificate { label: vec![0xff, 0], id: vec![], value: vec![1, 2, 3] };
+        let json = serde_json::to_string(&certificate).unwrap();
+        assert_eq!(json, r#"{"label":"/wA=","id":"","value":"AQID"}"#);
+        assert_eq!(serde_json::from_str::<Certificate>(&json).unwrap(), certificate);
+        assert!(serde_json::from_str::<Certificate>(&json.replace("AQID", "AQ!D")).is_err());
+    }
+}

@@ -228,4 +228,88 @@ mod tests {
     fn arguments_bad_outside_a_login_is_a_failed_token() {
         assert_eq!(Fault::call("C_Sign", "CKR_ARGUMENTS_BAD").kind(), Kind::TokenFailed);
     }
+
+    #[test]
+    fn each_return_value_has_its_kind_and_its_hint() {
+        for (call, ckr, kind, hint) in [
+            ("C_Login", "CKR_PIN_INCORRECT", Kind::PinIncorrect, "correct the PIN source"),
+            ("C_Login", "CKR_PIN_INVALID", Kind::PinIncorrect, "-v"),
+            ("C_Login", "CKR_PIN_LOCKED", Kind::PinLocked, "unblock the PIN"),
+            ("C_Login", "CKR_PIN_LEN_RANGE", Kind::PinLength, "this length"),
+            ("C_Login", "CKR_ARGUMENTS_BAD", Kind::PinLength, "this length"),
+            ("C_Login", "CKR_PIN_EXPIRED", Kind::PinExpired, "--change-pin"),
+            ("C_Sign", "CKR_PIN_EXPIRED", Kind::PinExpired, "--change-pin"),
+            ("C_Login", "CKR_USER_PIN_NOT_INITIALIZED", Kind::PinExpired, "set a user PIN"),
+            ("C_Login", "CKR_USER_ANOTHER_ALREADY_LOGGED_IN", Kind::PinState, "another role"),
+            ("C_Login", "CKR_USER_TOO_MANY_TYPES", Kind::PinState, "another role"),
+            ("C_Login", "CKR_FUNCTION_CANCELED", Kind::PinMissing, "-v"),
+            ("C_Login", "CKR_FUNCTION_REJECTED", Kind::PinMissing, "-v"),
+            ("C_Login", "CKR_CANCEL", Kind::PinMissing, "-v"),
+            ("C_Login", "CKR_DEVICE_ERROR", Kind::TokenFailed, "-v"),
+            ("C_OpenSession", "CKR_SLOT_ID_INVALID", Kind::NotFound, "shows the slots"),
+            ("C_Sign", "CKR_TOKEN_NOT_PRESENT", Kind::TokenRemoved, "put the token back"),
+            ("C_Sign", "CKR_DEVICE_REMOVED", Kind::TokenRemoved, "put the token back"),
+            ("C_Sign", "CKR_TOKEN_NOT_RECOGNIZED", Kind::TokenRemoved, "put the token back"),
+            ("C_SignInit", "CKR_MECHANISM_INVALID", Kind::Unsuitable, "--list-mechanisms"),
+            ("C_SignInit", "CKR_KEY_FUNCTION_NOT_PERMITTED", Kind::Unsuitable, "may not sign"),
+            ("C_SignInit", "CKR_KEY_TYPE_INCONSISTENT", Kind::Unsuitable, "-v"),
+            ("C_OpenSession", "CKR_SESSION_COUNT", Kind::TokenSessions, "no session left"),
+            ("C_Initialize", "CKR_GENERAL_ERROR", Kind::TokenFailed, "could not start"),
+            ("C_Sign", "CKR_GENERAL_ERROR", Kind::TokenFailed, "run with -v"),
+            ("C_Initialize", "CKR_HOST_MEMORY", Kind::TokenFailed, "run with -v"),
+            ("C_Sign", "CKR_PIN_LEN_RANGE", Kind::TokenFailed, "run with -v"),
+        ] {
+            let fault = Fault::call(call, ckr);
+            assert_eq!(fault.kind(), kind, "{fault}");
+            let hints = fault.hints();
+            assert!(hints.len() == 1 && hints[0].contains(hint), "{fault}: {hints:?}");
+            assert!(fault.is(call, ckr) && !fault.is("C_Other", ckr) && !fault.is(call, "CKR_OK"), "{fault}");
+            assert_eq!((fault.ckr(), fault.is_login()), (ckr, call == "C_Login"));
+        }
+    }
+
+    #[test]
+    fn a_fault_without_a_return_value_has_its_kind_and_its_hint() {
+        let library = Some("/usr/lib/libp11-kit.so.0".to_owned());
+        for (fault, kind, hint, text) in [
+            (Fault::Load("E".into()), Kind::NotFound, "ldd -r", "cannot load the module: E"),
+            (
+                Fault::NoEntryPoint { library },
+                Kind::NotFound,
+                "--module /usr/lib/libp11-kit.so.0",
+                "only /usr/lib/libp11-kit",
+            ),
+            (
+                Fault::NoEntryPoint { library: None },
+                Kind::NotFound,
+                "the path of the PKCS#11 module",
+                "not a PKCS#11 module",
+            ),
+            (Fault::Sandbox("E".into()), Kind::Unexpected, "--sandbox off", "E"),
+            (Fault::malformed("C_Sign", "E"), Kind::TokenFailed, "-v", "C_Sign: E"),
+        ] {
+            assert_eq!((fault.kind(), fault.ckr()), (kind, ""), "{fault}");
+            let hints = fault.hints();
+            assert!(hints.len() == 1 && hints[0].contains(hint), "{fault}: {hints:?}");
+            assert!(fault.to_string().contains(text) && !fault.is("C_Sign", ""), "{fault}");
+        }
+        let message = Fault::Message("E".into());
+        assert_eq!((message.kind(), message.hints()), (Kind::Unexpected, Vec::new()));
+        assert!(Fault::malformed("C_Login", "E").is_login());
+    }
+
+    #[test]
+    fn a_login_without_a_check_of_the_pin_spends_no_try() {
+        for (ckr, verdict) in [
+            ("CKR_PIN_INVALID", PinVerdict::Refused),
+            ("CKR_PIN_LOCKED", PinVerdict::Refused),
+            ("CKR_PIN_EXPIRED", PinVerdict::NotTried),
+            ("CKR_CANCEL", PinVerdict::NotTried),
+            ("CKR_USER_ALREADY_LOGGED_IN", PinVerdict::NotTried),
+            ("CKR_FUNCTION_NOT_SUPPORTED", PinVerdict::NotTried),
+            ("", PinVerdict::Unknown),
+        ] {
+            assert_eq!(Fault::call("C_Login", ckr).pin_verdict(), verdict, "{ckr}");
+        }
+    }
 }

@@ -62,3 +62,52 @@ pub fn is_job(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
     (1..=64).contains(&name.len()) && name.chars().all(plain)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_names_a_version_and_a_job_or_neither() {
+        let asked = |version, job: Option<&str>| Ok(Asked { version, job: job.map(str::to_owned) });
+        for (body, wanted) in [
+            ("{}", asked(None, None)),
+            (" \n{ }", asked(None, None)),
+            (r#"{"payload_version":"v2"}"#, asked(Some(Version::V2), None)),
+            (r#"{"payload_version":"v1","job":"a.b/C_1:-"}"#, asked(Some(Version::V1), Some("a.b/C_1:-"))),
+        ] {
+            assert_eq!(Asked::from_json(body.as_bytes()), wanted, "{body}");
+        }
+    }
+
+    #[test]
+    fn every_other_body_is_refused_with_the_expected_form() {
+        for (body, words) in [
+            ("", "a JSON object"),
+            ("[]", "a JSON object"),
+            ("[null,null]", "a JSON object"),
+            ("null", "a JSON object"),
+            ("{", "a JSON object"),
+            (r#"{"message":"AAAA"}"#, "a JSON object"),
+            (r#"{"payload_version":null}"#, "a JSON object"),
+            (r#"{"job":null}"#, "a JSON object"),
+            (r#"{"job":1}"#, "a JSON object"),
+            (r#"{"payload_version":"v3"}"#, "payload_version"),
+            (r#"{"payload_version":""}"#, "payload_version"),
+            (r#"{"job":""}"#, "job must be"),
+            (r#"{"job":"a b"}"#, "job must be"),
+        ] {
+            let error = Asked::from_json(body.as_bytes()).unwrap_err();
+            assert!(error.contains(words), "{body}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_job_name_has_1_to_64_plain_characters() {
+        for (name, wanted) in [("", false), ("a", true), ("._:/-", true), ("a;b", false), ("ä", false), ("a\n", false)]
+        {
+            assert_eq!(is_job(name), wanted, "{name:?}");
+        }
+        assert!(is_job(&"x".repeat(64)) && !is_job(&"x".repeat(65)));
+    }
+}

@@ -96,3 +96,53 @@ pub fn check_result(
     }
     cba::verify(version, (message, signature), certificate, freshness).map_err(BadResult)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::tests::leaf;
+    use crate::policy::Breach;
+
+    const MESSAGE: &[u8] = include_bytes!("../tests/data/message-v2.bin");
+    const SIGNATURE: &[u8] = include_bytes!("../tests/data/signature-v2.bin");
+    const MADE: u64 = 1_893_456_000;
+    const FRESHNESS: Freshness = Freshness { now: MADE, max_age: 300, max_ahead: 5 };
+
+    fn result(message: &[u8], signature: &[u8]) -> Result<(), BadResult> {
+        check_result(Version::V2, (message, signature), &leaf(), FRESHNESS)
+    }
+
+    #[test]
+    fn a_good_result_passes() {
+        assert!(result(MESSAGE, SIGNATURE).is_ok());
+    }
+
+    #[test]
+    fn a_message_of_another_length_is_refused_even_for_v1() {
+        for (message, found) in [(&MESSAGE[..99], 99), (&[MESSAGE, &[0]].concat(), 101), (&[], 0)] {
+            let BadResult(violation) = check_result(Version::V1, (message, SIGNATURE), &leaf(), FRESHNESS).unwrap_err();
+            assert_eq!(violation, Violation::Length { found });
+        }
+    }
+
+    #[test]
+    fn a_bad_result_is_an_alarm() {
+        let error = result(MESSAGE, &[1; 256]).unwrap_err();
+        assert_eq!(error.kind(), Kind::SignatureInvalid);
+        assert!(error.hints()[0].contains("alarm") && error.hints().len() == 1, "{:?}", error.hints());
+        let error = PayloadError::Result(error);
+        assert_eq!(error.kind(), Kind::SignatureInvalid);
+        assert!(error.hints()[0].contains("alarm"));
+    }
+
+    #[test]
+    fn each_payload_error_has_its_kind_and_its_hint() {
+        let version = PayloadError::Version(Version::V1);
+        assert_eq!(version.kind(), Kind::SignatureInvalid);
+        assert!(version.hints()[0].contains("this socket"), "{:?}", version.hints());
+        let refused = PayloadError::Policy(Refused(vec![Breach::FromFile]));
+        assert_eq!(refused.kind(), Kind::Policy);
+        assert_eq!(refused.hints(), Refused(vec![Breach::FromFile]).hints());
+        assert!(!refused.hints().is_empty());
+    }
+}

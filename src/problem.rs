@@ -126,4 +126,41 @@ mod tests {
         let seconds = |millis| Problem::new("busy").retry_after(Duration::from_millis(millis)).retry_after_seconds();
         assert_eq!((seconds(0), seconds(250), seconds(1001), seconds(2000)), (Some(1), Some(1), Some(2), Some(2)));
     }
+
+    #[test]
+    fn each_kind_has_its_code_and_shows_its_name_where_that_helps() {
+        for (kind, code, status, detail) in [
+            (Kind::AgentBusy, "busy", 503, None),
+            (Kind::Policy, "policy", 422, None),
+            (Kind::SignatureInvalid, "signature_invalid", 500, None),
+            (Kind::TokenTimeout, "timeout", 504, None),
+            (Kind::NotAllowed, "not_allowed", 403, None),
+            (Kind::AuditUnavailable, "audit_unavailable", 503, None),
+            (Kind::PinIncorrect, "pin_refused", 503, Some(Kind::PinIncorrect.name())),
+            (Kind::NotFound, "token_unavailable", 503, Some(Kind::NotFound.name())),
+            (Kind::TokenRemoved, "token_unavailable", 503, Some(Kind::TokenRemoved.name())),
+            (Kind::Unexpected, "unexpected", 500, None),
+            (Kind::Usage, "unexpected", 500, None),
+        ] {
+            let problem = Problem::of(kind, Some(Duration::from_secs(3)));
+            assert_eq!((problem.code.as_str(), problem.status), (code, status), "{kind:?}");
+            assert_eq!((problem.detail.as_deref(), problem.retry_after_seconds()), (detail, Some(3)), "{kind:?}");
+            assert_eq!(problem.status().as_u16(), status);
+        }
+    }
+
+    #[test]
+    fn an_unknown_code_is_unexpected_for_the_agent_and_nothing_for_a_client() {
+        let unknown = Problem::new("no such code");
+        assert_eq!(
+            (unknown.code.as_str(), unknown.status, unknown.kind()),
+            ("unexpected", 500, Some(Kind::Unexpected))
+        );
+        let foreign = Problem { code: "other".into(), ..unknown.clone() };
+        assert_eq!(foreign.kind(), None);
+        assert_eq!(Problem { status: 9, ..unknown.clone() }.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let state = unknown.detail("why").unavailable();
+        assert_eq!((state.status, state.detail.as_deref(), state.retry_after_seconds()), (503, Some("why"), None));
+        assert_eq!(Problem::new("not_found").unavailable().code, "not_found");
+    }
 }

@@ -497,4 +497,139 @@ mod tests {
         let error = choose("pkcs11:slot-id=9;x-vendor=1").unwrap_err().to_string();
         assert!(error.contains("'x-vendor'"), "{error}");
     }
+
+    /// Each member alone, and whether it needs a module.
+    fn each_alone() -> Vec<(TokenSelector, bool)> {
+        let with = |change: fn(&mut TokenSelector)| {
+            let mut selector = TokenSelector::default();
+            change(&mut selector);
+            selector
+        };
+        vec![
+            (with(|s| s.slot = Some(0)), true),
+            (with(|s| s.slot_id = Some(0)), true),
+            (with(|s| s.slot_manufacturer = Some("x".into())), true),
+            (with(|s| s.slot_description = Some("x".into())), true),
+            (with(|s| s.library_manufacturer = Some("x".into())), true),
+            (with(|s| s.library_description = Some("x".into())), true),
+            (with(|s| s.library_version = Some("1".into())), true),
+            (with(|s| s.unknown = Some("x".into())), true),
+            (with(|s| s.label = Some("x".into())), false),
+            (with(|s| s.serial = Some("x".into())), false),
+            (with(|s| s.manufacturer = Some("x".into())), false),
+            (with(|s| s.model = Some("x".into())), false),
+        ]
+    }
+
+    #[test]
+    fn each_member_counts_for_what_a_selection_needs() {
+        assert!(TokenSelector::default().is_empty() && !TokenSelector::default().needs_module());
+        assert!(!TokenSelector::default().is_index_alone());
+        for (selector, needs_module) in each_alone() {
+            assert!(!selector.is_empty());
+            assert_eq!(selector.needs_module(), needs_module, "{selector:?}");
+            assert_eq!(selector.is_index_alone(), selector.slot.is_some(), "{selector:?}");
+            let describes = !needs_module;
+            assert_eq!(selector.describes_token(), describes, "{selector:?}");
+        }
+        let both = TokenSelector { slot: Some(0), label: Some("a".into()), ..TokenSelector::default() };
+        assert!(!both.is_index_alone() && both.needs_module());
+    }
+
+    #[test]
+    fn each_field_of_a_token_is_compared() {
+        let token = Token {
+            label: "l".into(),
+            serial: "s".into(),
+            manufacturer: "m".into(),
+            model: "d".into(),
+            ..Token::default()
+        };
+        let selector = |values: [&str; 4]| {
+            let [label, serial, manufacturer, model] = values.map(|value| Some(value.to_owned()));
+            TokenSelector { label, serial, manufacturer, model, ..TokenSelector::default() }
+        };
+        assert!(selector(["l", "s", "m", "d"]).matches_token(&token));
+        for values in [["x", "s", "m", "d"], ["l", "x", "m", "d"], ["l", "s", "x", "d"], ["l", "s", "m", "x"]] {
+            assert!(!selector(values).matches_token(&token), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn each_field_of_a_module_is_compared() {
+        let library =
+            Library { manufacturer: "M".into(), description: "D".into(), version: "2.1".into(), ..Library::default() };
+        for (values, wanted) in [
+            (["M", "D", "2.1"], true),
+            (["x", "D", "2.1"], false),
+            (["M", "x", "2.1"], false),
+            (["M", "D", "2.2"], false),
+            (["M", "D", "2"], false),
+        ] {
+            let [manufacturer, description, version] = values.map(|value| Some(value.to_owned()));
+            let selector = TokenSelector {
+                library_manufacturer: manufacturer,
+                library_description: description,
+                library_version: version,
+                ..TokenSelector::default()
+            };
+            assert_eq!(selector.matches_library(&library), wanted, "{values:?}");
+        }
+        let slots = [slot(9, "a", "1")];
+        let other = TokenSelector { library_manufacturer: Some("x".into()), ..TokenSelector::default() };
+        let error = select(&library, &slots, &[other]).unwrap_err().to_string();
+        assert!(error.contains("library-manufacturer=M") && error.contains("library-version=2.1"), "{error}");
+    }
+
+    #[test]
+    fn a_token_that_is_not_there_is_named_with_what_was_asked() {
+        let asked = TokenSelector {
+            label: Some("l".into()),
+            serial: Some("s".into()),
+            manufacturer: Some("m".into()),
+            model: Some("d".into()),
+            ..TokenSelector::default()
+        };
+        let error = choose(&[slot(9, "a", "1")], std::slice::from_ref(&asked)).unwrap_err();
+        assert_eq!(error.to_string(), "the token with serial s, label 'l', manufacturer 'm', model 'd' is not there");
+        assert_eq!(error.hints().len(), 1);
+        assert!(
+            error.hints()[0].starts_with("there is ") && error.hints()[0].contains("token=a"),
+            "{:?}",
+            error.hints()
+        );
+        let nowhere = choose(&[], &[asked]).unwrap_err();
+        assert!(nowhere.hints()[0].contains("plug the token in"), "{:?}", nowhere.hints());
+        // The token is there, in another slot than the one that was chosen.
+        let here =
+            TokenSelector { slot_description: Some("x".into()), label: Some("a".into()), ..TokenSelector::default() };
+        let error = choose(&[slot(9, "a", "1")], &[here]).unwrap_err();
+        assert!(matches!(error, SelectError::NoMatch { asked: None, .. }), "{error}");
+    }
+
+    #[test]
+    fn each_error_has_its_kind_and_a_command_that_helps() {
+        let cause = || "E".to_owned();
+        let candidates = || vec!["C".to_owned()];
+        for (error, kind, hint) in [
+            (SelectError::NoToken { uninitialised: 0 }, Kind::NotFound, "plug the token in"),
+            (SelectError::NoToken { uninitialised: 1 }, Kind::NotFound, "pkcs11-tool --init-token"),
+            (SelectError::Uninitialised { id: 7 }, Kind::NotFound, "pkcs11-tool --slot 7 --init-token"),
+            (SelectError::NoMatch { asked: None, candidates: Vec::new() }, Kind::NotFound, "plug the token in"),
+            (SelectError::NoMatch { asked: None, candidates: candidates() }, Kind::NotFound, "there is C"),
+            (SelectError::NotThere { asked: cause(), candidates: Vec::new() }, Kind::NotFound, "plug the token in"),
+            (SelectError::NotThere { asked: cause(), candidates: candidates() }, Kind::NotFound, "there is C"),
+            (SelectError::Ambiguous { candidates: candidates() }, Kind::Ambiguous, "choose with C"),
+            (SelectError::MaybeUnreadable { id: 7, cause: cause() }, Kind::TokenFailed, "--slot-id 7"),
+            (SelectError::Unreadable { index: 0, id: 7, cause: cause() }, Kind::NotFound, "--slot-id 7"),
+            (
+                SelectError::BesideUnreadable { id: 7, cause: cause(), readable: "R".into() },
+                Kind::Ambiguous,
+                "choose with R",
+            ),
+        ] {
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.hints()[0].contains(hint), "{error}: {:?}", error.hints());
+        }
+    }
 }

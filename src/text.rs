@@ -121,4 +121,32 @@ mod tests {
         }
         assert_eq!(hex(&[0x0a, 0xff]), "0aff");
     }
+
+    #[test]
+    fn each_line_is_made_safe_and_lines_stay_lines() {
+        assert_eq!(printable_lines("a\u{1b}b\nc\r\n\nd\n"), "a\\u{1b}b\nc\n\nd");
+        assert_eq!(printable_lines(""), "");
+    }
+
+    #[test]
+    fn a_long_message_is_cut_at_a_character_and_says_how_much_is_missing() {
+        let fits = "x".repeat(MESSAGE);
+        assert_eq!(shortened(&fits), fits);
+        let longer = format!("{fits}yz");
+        assert_eq!(shortened(&longer), format!("{fits} ... (2 more bytes)"));
+        // The limit is in the middle of a character.
+        let wide = format!("x{}", "ü".repeat(MESSAGE / 2));
+        let cut = shortened(&wide);
+        assert_eq!(cut, format!("x{} ... (2 more bytes)", "ü".repeat(MESSAGE / 2 - 1)));
+    }
+
+    #[test]
+    fn line_feeds_stay_in_a_document_and_other_characters_are_escaped() {
+        assert_eq!(printable_json("{\n\"a\": \"\u{202e}ü\"}"), "{\n\"a\": \"\\u202eü\"}");
+        assert_eq!(
+            printable("\u{61c}\u{200e}\u{200f}\u{2028}\u{2069}ü"),
+            "\\u{61c}\\u{200e}\\u{200f}\\u{2028}\\u{2069}ü"
+        );
+        assert_eq!(parse_hex("f3"), Some(vec![0xf3]));
+    }
 }

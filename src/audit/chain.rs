@@ -304,6 +304,73 @@ mod tests {
         assert_eq!(check(&lines), ["line 3: not a record of an audit log"]);
     }
 
+    #[test]
+    fn a_head_is_read_in_its_one_form() {
+        let hash = "0123456789abcdef".repeat(4);
+        let read = Head::parse(&format!("12:{hash}\n")).unwrap();
+        assert_eq!(read, Head { seq: 12, hash: hash.clone() });
+        assert_eq!(Head::none().to_string(), format!("0:{}", "0".repeat(64)));
+        let upper = hash.to_uppercase();
+        for text in [
+            format!("12 {hash}"),
+            format!(":{hash}"),
+            format!("+1:{hash}"),
+            format!("1:{upper}"),
+            format!("1:{}", &hash[1..]),
+            format!("1:{hash}0"),
+            format!("1:{}g", &hash[1..]),
+            format!("99999999999999999999:{hash}"),
+            String::new(),
+        ] {
+            assert_eq!(Head::parse(&text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn each_event_has_its_name_and_members() {
+        for (event, name, member) in [
+            (entry(1).event, "sign", "\"uid\":1,\"gid\":2,\"pid\":3"),
+            (Event::RefusedPeers { count: 4 }, "refused_peers", "\"count\":4"),
+            (Event::Resumed { count: 5 }, "resumed", "\"count\":5"),
+            (Event::Torn { torn_bytes: 6, torn_sha256: "ab".into() }, "torn", "\"torn_bytes\":6"),
+        ] {
+            let (line, head) = Entry { time: 0, event, outcome: "ok" }.line(&Head::none()).unwrap();
+            assert!(line.contains(&format!("\"event\":\"{name}\"")) && line.contains(member), "{line}");
+            assert_eq!((head.seq, line.ends_with(&format!(",\"hash\":\"{}\"}}\n", head.hash))), (1, true));
+        }
+    }
+
+    #[test]
+    fn a_record_follows_its_head_alone() {
+        let lines = log(3);
+        let head = |line: usize| head_of(lines[line].as_bytes()).unwrap();
+        assert!(follows(lines[1].as_bytes(), &head(0)));
+        assert!(!follows(lines[2].as_bytes(), &head(0)) && !follows(lines[1].as_bytes(), &head(1)));
+        assert!(!follows(lines[1].as_bytes(), &Head { seq: 5, ..head(0) }), "another number");
+        assert!(!follows(lines[1].as_bytes(), &Head { hash: head(1).hash, ..head(0) }), "another hash");
+        let changed = lines[1].replace("nightly", "nightlx");
+        assert!(!follows(changed.as_bytes(), &head(0)) && head_of(changed.as_bytes()).is_none());
+        // The hash must be the last member, at its place.
+        let moved = lines[1].replacen("{", "{\"x\":1,", 1).replace("\"}", "\" }");
+        assert_eq!((head_of(moved.as_bytes()), head_of(b"{}"), head_of(b"")), (None, None, None));
+    }
+
+    #[test]
+    fn the_beginning_of_a_first_record_is_known() {
+        for (bytes, wanted) in [
+            (&b""[..], true),
+            (b"{\"seq\":", true),
+            (b"{\"seq\":1,\"time", true),
+            (b"{\"seq\":2,", false),
+            (b"{\"seq\":11", false),
+            (b"\0\0\0", true),
+            (b"\0\0x", false),
+            (b"hello", false),
+        ] {
+            assert_eq!(may_be_first(bytes), wanted, "{}", String::from_utf8_lossy(bytes));
+        }
+    }
+
     proptest! {
         #[test]
         fn no_change_of_a_byte_goes_unseen(line in 0..6_usize, at in 0..900_usize, byte in 0..255_u8) {

@@ -108,3 +108,107 @@ impl Check {
 fn no_record(place: &str) -> String {
     format!("{}: not a record of an audit log", printable(place))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::chain::{Entry, Event};
+    use super::*;
+
+    /// Records of a log, from the first on.
+    fn log(records: u64) -> Vec<String> {
+        let mut head = Head::none();
+        let next = |time| {
+            let entry = Entry { time, event: Event::Resumed { count: time }, outcome: "ok" };
+            let (line, next) = entry.line(&head).unwrap();
+            head = next;
+            line.trim_end().to_owned()
+        };
+        (1..=records).map(next).collect()
+    }
+
+    fn checked<'a>(lines: impl IntoIterator<Item = &'a String>) -> (Check, Vec<String>) {
+        let mut check = Check::default();
+        let mut wrong = Vec::new();
+        for (at, line) in lines.into_iter().enumerate() {
+            wrong.extend(check.line(line.as_bytes(), true, &format!("line {}", at + 1)));
+        }
+        (check, wrong)
+    }
+
+    #[test]
+    fn a_check_counts_records_and_knows_the_first_and_the_last() {
+        let lines = log(7);
+        let (check, wrong) = checked(&lines[2..]);
+        assert_eq!((wrong, check.records(), check.first()), (Vec::new(), 5, Some(3)));
+        assert_eq!(check.head(), super::super::chain::head_of(lines[6].as_bytes()).as_ref());
+        let empty = Check::default();
+        assert_eq!((empty.records(), empty.first(), empty.head()), (0, None, None));
+    }
+
+    #[test]
+    fn a_gap_names_each_missing_record() {
+        let lines = log(9);
+        let (_, wrong) = checked(lines[..3].iter().chain(&lines[4..]));
+        assert_eq!(wrong, ["line 4: record 4 is missing before it"]);
+        let (_, wrong) = checked(lines[..3].iter().chain(&lines[5..]));
+        assert_eq!(wrong, ["line 4: records 4 to 5 are missing before it"]);
+        let (_, wrong) = checked(lines[..3].iter().chain(&lines[8..]));
+        assert_eq!(wrong, ["line 4: records 4 to 8 are missing before it"]);
+    }
+
+    #[test]
+    fn a_log_begins_with_record_1_after_zeros_or_in_the_middle() {
+        let record = |seq, hash: String| {
+            let entry = Entry { time: 1, event: Event::Resumed { count: 1 }, outcome: "ok" };
+            entry.line(&Head { seq, hash }).unwrap().0.trim_end().to_owned()
+        };
+        assert_eq!(checked([&record(0, "0".repeat(64))]).1, [""; 0]);
+        assert_eq!(checked([&record(0, "1".repeat(64))]).1, ["line 1: record 1 is no first record of a log"]);
+        assert_eq!(checked([&record(1, "1".repeat(64))]).1, [""; 0]);
+    }
+
+    #[test]
+    fn a_changed_record_is_named_once_and_the_next_one_fits_both_hashes() {
+        let mut lines = log(4);
+        lines[1] = lines[1].replace("\"count\":2", "\"count\":9");
+        assert_eq!(checked(&lines).1, ["line 2: record 2 was changed: its hash is another"]);
+        // A record that was changed together with its own hash no longer fits to the next one.
+        let head = super::super::chain::head_of(log(1)[0].as_bytes()).unwrap();
+        let other = Entry { time: 7, event: Event::Resumed { count: 7 }, outcome: "ok" }.line(&head).unwrap().0;
+        lines[1] = other.trim_end().to_owned();
+        let wrong = ["line 3: record 3 does not follow record 2: one of the two was replaced"];
+        assert_eq!(checked(&lines).1, wrong);
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_cut_off_and_counts_for_nothing() {
+        let lines = log(2);
+        let (mut check, _) = checked(&lines[..1]);
+        let wrong = check.line(lines[1].as_bytes(), false, "line 2");
+        let length = lines[1].len();
+        assert_eq!(wrong.len(), 1);
+        assert!(wrong[0].starts_with(&format!("line 2: {length} bytes without an end")), "{wrong:?}");
+        assert_eq!((check.records(), check.end()), (1, Vec::new()));
+        assert_eq!(check.line(b"text", true, "line 3"), [""; 0]);
+        assert_eq!(check.line(b"more text", true, "line 4"), ["line 3: no record of an audit log"]);
+        assert_eq!(check.end(), ["line 4: no record of an audit log"]);
+        assert_eq!(check.end(), [""; 0]);
+    }
+
+    #[test]
+    fn a_torn_line_is_explained_by_the_next_record_alone() {
+        let lines = log(1);
+        let head = super::super::chain::head_of(lines[0].as_bytes()).unwrap();
+        let torn = "{\"seq\":2,".to_owned();
+        for (sha256, explained) in [(digest(torn.as_bytes()), true), (digest(b"other"), false)] {
+            let event = Event::Torn { torn_bytes: torn.len(), torn_sha256: sha256 };
+            let marker = Entry { time: 1, event, outcome: "ok" }.line(&head).unwrap().0.trim_end().to_owned();
+            let (check, wrong) = checked([&lines[0], &torn, &marker]);
+            assert_eq!(check.torn, if explained { vec!["line 2".to_owned()] } else { Vec::new() });
+            assert_eq!(wrong.is_empty(), explained, "{wrong:?}");
+        }
+        // A record that is not a marker explains nothing.
+        let (check, wrong) = checked([&torn, &lines[0]]);
+        assert_eq!((check.torn.len(), wrong), (0, vec!["line 1: no record of an audit log".to_owned()]));
+    }
+}

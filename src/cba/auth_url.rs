@@ -158,6 +158,56 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_host_is_an_address_or_plain_labels() {
+        for (host, wanted) in [
+            ("a", true),
+            ("a-b.example", true),
+            ("127.0.0.1", true),
+            ("[::1]", true),
+            ("[::g]", false),
+            ("[::1", false),
+            ("-a", false),
+            (".a", false),
+            ("", false),
+            ("a_b", false),
+            ("a,b", false),
+            ("a b", false),
+        ] {
+            assert_eq!(is_host(host), wanted, "{host:?}");
+        }
+        for (host, wanted) in [
+            ("localhost", true),
+            ("LOCALHOST", true),
+            ("127.9.9.9", true),
+            ("[::1]", true),
+            ("[::2]", false),
+            ("10.0.0.1", false),
+        ] {
+            assert_eq!(is_loopback(host), wanted, "{host:?}");
+        }
+    }
+
+    #[test]
+    fn each_refusal_has_its_reason_and_the_base_is_shown() {
+        for (text, error) in [
+            ("https://a.example/?x", AuthUrlError::Query),
+            ("https://a.example/#x", AuthUrlError::Query),
+            ("https://u:p@a.example", AuthUrlError::User),
+            ("http://a.example", AuthUrlError::Scheme),
+            ("ftp://127.0.0.1", AuthUrlError::Scheme),
+            ("/path", AuthUrlError::Syntax),
+            ("https://a.example:0", AuthUrlError::Syntax),
+            ("https://a.example/[a]", AuthUrlError::Syntax),
+            ("https://a.example/!", AuthUrlError::Syntax),
+            ("https://-a.example", AuthUrlError::Syntax),
+        ] {
+            assert_eq!(AuthUrl::parse(text), Err(error), "{text}");
+        }
+        assert_eq!(AuthUrl::parse("https://A.example:8/x/").unwrap().to_string(), "https://a.example:8/x");
+        assert_eq!(AuthUrl::default().to_string(), "https://auth.anaplan.com");
+    }
+
     proptest! {
         #[test]
         fn an_accepted_url_is_safe_in_a_shell_and_in_curl(text in "\\PC*", path in "\\PC*") {

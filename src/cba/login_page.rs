@@ -64,3 +64,49 @@ fn freshness(made: Option<u64>, certificate: &Certificate) -> Markup {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cba::{AuthUrl, Version};
+    use crate::certificate::HeaderEncoding;
+    use crate::certificate::tests::leaf;
+
+    fn shown(version: Version, certificate: &Certificate) -> String {
+        let message = [&1_750_736_826_u64.to_be_bytes()[..], &[7; 92]].concat();
+        let sent = (&message[..], &[2; 256][..]);
+        let request = Request::new(&AuthUrl::default(), (certificate, HeaderEncoding::Der), version, sent);
+        page(&request, certificate).unwrap()
+    }
+
+    #[test]
+    fn a_page_shows_header_body_and_command_and_how_old_they_are() {
+        let page = shown(Version::V2, &leaf());
+        assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"), "{page}");
+        for part in [
+            "integration@example.com",
+            "data-made=\"1750736826\" data-stale=\"300\"",
+            "2025-06-24T03:47:06Z",
+            "id=\"header\" tabindex=\"0\">Authorization: CACertificate MII",
+            "id=\"curl\" tabindex=\"0\">curl -X POST",
+            "Copy Body",
+            "script-src 'sha256-",
+            "default-src 'none'",
+        ] {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+        assert!(!page.contains("A v1 payload"));
+    }
+
+    #[test]
+    fn a_v1_page_has_no_age_and_warns() {
+        let mut certificate = leaf();
+        certificate.emails.clear();
+        let page = shown(Version::V1, &certificate);
+        assert!(
+            page.contains("A v1 payload: whoever holds it") && page.contains(&utc(certificate.not_after)),
+            "{page}"
+        );
+        assert!(!page.contains("data-made") && page.contains("no e-mail address in the certificate"), "{page}");
+    }
+}

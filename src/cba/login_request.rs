@@ -191,4 +191,37 @@ mod tests {
         let curl = request(Version::V2).render(Format::Curl).unwrap();
         assert!(curl.contains(r#"data = "{\"encodedDataFormat\":\"v2\""#), "{curl}");
     }
+
+    #[test]
+    fn each_form_holds_url_header_and_body() {
+        let request = request(Version::V2);
+        let url = "https://auth.anaplan.com/token/authenticate";
+        let body = request.render(Format::Body).unwrap();
+        let authorization = format!("CACertificate {}", leaf().header_value(HeaderEncoding::Der));
+        assert_eq!(request.url(), url);
+        assert_eq!(request.render(Format::Header).unwrap(), format!("Authorization: {authorization}"));
+        assert_eq!(
+            request.render(Format::Env).unwrap(),
+            format!("CBA_URL='{url}'\nCBA_AUTHORIZATION='{authorization}'\nCBA_BODY='{body}'")
+        );
+        assert_eq!(
+            request.curl_command().unwrap(),
+            format!(
+                "curl -X POST -H 'Authorization: {authorization}' -H 'Content-Type: application/json' -d '{body}' '{url}'"
+            )
+        );
+        let curl = request.render(Format::Curl).unwrap();
+        let lines: Vec<&str> = curl.lines().collect();
+        assert_eq!((lines[0], lines[1], lines.len()), (format!("url = \"{url}\"").as_str(), "request = \"POST\"", 5));
+        assert_eq!(lines[3], "header = \"Content-Type: application/json\"");
+    }
+
+    #[test]
+    fn the_message_is_read_back_and_has_a_digest() {
+        let request = request(Version::V1);
+        assert_eq!(request.message(), [1; 100]);
+        let digest: [u8; 32] = Sha256::digest([1; 100]).into();
+        assert_eq!((request.message_digest(), request.message_sha256()), (digest, hex(&digest)));
+        assert!(!request.is_v2() && self::request(Version::V2).is_v2());
+    }
 }

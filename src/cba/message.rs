@@ -98,6 +98,12 @@ mod tests {
         assert!(Message::new(Version::V2, 0, |_| Err("no entropy")).is_err());
     }
 
+    #[test]
+    fn versions_have_their_names_and_a_short_message_has_no_time() {
+        assert_eq!((Version::V1.to_string(), Version::V2.to_string()), ("v1".into(), "v2".into()));
+        assert_eq!(time_of(&[0; 7]), None);
+    }
+
     proptest! {
         #[test]
         fn the_time_is_read_back(now: u64, byte: u8) {

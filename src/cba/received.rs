@@ -285,6 +285,69 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_request_is_a_post_of_json_to_the_service() {
+        let json = |method: &str, url: &str, content_type: &str, more: &str| {
+            let value = leaf().header_value(HeaderEncoding::Der);
+            format!(
+                r#"{{"method":"{method}","url":"{url}","headers":{{"Authorization":"CACertificate {value}","Content-Type":"{content_type}"}},"body":{}{more}}}"#,
+                body("")
+            )
+        };
+        let url = "https://auth.anaplan.com/token/authenticate";
+        for (method, url, content_type, wanted) in [
+            ("POST", url, "application/json", "fine"),
+            ("POST", url, "Application/JSON", "fine"),
+            ("GET", url, "application/json", "target"),
+            ("post", url, "application/json", "target"),
+            ("POST", "https://auth.anaplan.com", "application/json", "target"),
+            ("POST", "https://AUTH.anaplan.com/token/authenticate", "application/json", "target"),
+            ("POST", "http://evil.example/token/authenticate", "application/json", "target"),
+            ("POST", url, "text/plain", "content"),
+        ] {
+            for read in [
+                Received::from_json(json(method, url, content_type, "").as_bytes()),
+                Received::from_agent(json(method, url, content_type, r#","more":1"#).as_bytes()),
+            ] {
+                let found = match &read {
+                    Ok(received) if received.message == [0; 3] && received.signature == [0; 3] => "fine",
+                    Ok(_) => "other bytes",
+                    Err(ReceivedError::Target) => "target",
+                    Err(ReceivedError::ContentType) => "content",
+                    Err(_) => "other",
+                };
+                assert_eq!(found, wanted, "{method} {url} {content_type}");
+            }
+        }
+        let more = Received::from_json(json("POST", url, "application/json", r#","more":1"#).as_bytes());
+        assert!(matches!(more, Err(ReceivedError::Json(_))));
+        assert_eq!(more.unwrap_err().kind(), Kind::Invalid);
+    }
+
+    #[test]
+    fn the_header_may_lack_its_name_and_pem_must_end_where_it_ends() {
+        let der = leaf().header_value(HeaderEncoding::Der);
+        for header in [format!("CACertificate {der}"), format!("  AUTHORIZATION:CACertificate {der}")] {
+            assert!(Received::from_parts(&header, body("").as_bytes()).is_ok(), "{header}");
+        }
+        for header in [format!("CACertificate{der}"), format!("cacertificate {der}"), "Authorization:".into()] {
+            let read = Received::from_parts(&header, body("").as_bytes());
+            assert!(matches!(read, Err(ReceivedError::Scheme)), "{header}");
+        }
+        let pem = |text: String| Received::from_parts(&header(&STANDARD.encode(text)), body("").as_bytes());
+        assert!(pem(leaf().pem()).is_ok() && pem(format!("{}\n\n", leaf().pem())).is_ok());
+        assert!(matches!(pem(format!("{}x", leaf().pem())), Err(ReceivedError::AfterPem)));
+        let padded = STANDARD.encode([leaf().der(), &[0, 0, 0]].concat());
+        let read = Received::from_parts(&header(&padded), body("").as_bytes());
+        assert!(matches!(read, Err(ReceivedError::AfterDer(3))), "{read:?}");
+        // The base64 of PEM and of DER, each encoded once more.
+        for once in [HeaderEncoding::Der, HeaderEncoding::Pem] {
+            let twice = STANDARD.encode(leaf().header_value(once));
+            let read = Received::from_parts(&header(&twice), body("").as_bytes());
+            assert!(matches!(read, Err(ReceivedError::Twice)));
+        }
+    }
+
     proptest! {
         #[test]
         fn never_panics(header in "\\PC*", body: Vec<u8>) {

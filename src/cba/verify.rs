@@ -225,4 +225,40 @@ mod tests {
         let short = check(MESSAGE, &SIGNATURE[1..], MADE);
         assert_eq!(short, Err(Violation::SignatureLength { found: 255, expected: 256 }));
     }
+
+    #[test]
+    fn the_limits_of_age_belong_to_the_payload_that_is_good() {
+        let at = |time: u64, now: u64| {
+            let mut message = MESSAGE.to_vec();
+            message[..8].copy_from_slice(&time.to_be_bytes());
+            check_message(Version::V2, &message, Freshness { now, max_age: 300, max_ahead: 5 })
+        };
+        assert_eq!((at(MADE, MADE + 300), at(MADE, MADE - 5), at(MADE, MADE)), (Ok(()), Ok(()), Ok(())));
+        assert!(matches!(at(MADE, MADE + 301), Err(Violation::Stale { age: 301, max_age: 300, .. })));
+        assert!(matches!(at(MADE, MADE - 6), Err(Violation::Ahead { ahead: 6, .. })));
+        let ten_years = 10 * 365 * 86_400;
+        for (time, is_milliseconds) in [
+            (MADE * 1000, true),
+            ((MADE + ten_years - 1) * 1000, true),
+            ((MADE + ten_years) * 1000, false),
+            ((MADE - ten_years + 1) * 1000, true),
+            (u64::MAX, false),
+        ] {
+            let error = at(time, MADE).unwrap_err();
+            assert_eq!(error == Violation::Milliseconds, is_milliseconds, "{time}: {error}");
+        }
+        let v1 = |length| check_message(Version::V1, &vec![0; length], Freshness { now: 0, max_age: 0, max_ahead: 0 });
+        assert_eq!((v1(100), v1(101), v1(99)), (Ok(()), Ok(()), Err(Violation::Length { found: 99 })));
+    }
+
+    #[test]
+    fn a_foreign_signature_and_a_foreign_key_are_named() {
+        assert_eq!(diagnosis(&leaf(), MESSAGE, &[1; 256]), "it is by another key or over another message");
+        let mut small = leaf();
+        small.modulus.truncate(255);
+        assert_eq!(diagnosis(&small, MESSAGE, SIGNATURE), "the certificate's key must have 2048 to 8192 bits");
+        let mut large = leaf();
+        large.modulus = vec![0xff; 1025];
+        assert_eq!(diagnosis(&large, MESSAGE, SIGNATURE), "the certificate's key must have 2048 to 8192 bits");
+    }
 }

@@ -51,3 +51,75 @@ pub fn statement(der: &[u8]) -> Option<Statement> {
 fn policy(byte: &u8, names: [&'static str; 3]) -> Option<&'static str> {
     names.get(usize::from(*byte).checked_sub(1)?).copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
+        [&[tag, 0x81, u8::try_from(content.len()).unwrap()], content].concat()
+    }
+
+    /// The smallest certificate with extensions of the arc: number and value.
+    fn certificate(extensions: &[(&[u8], &[u8])]) -> Vec<u8> {
+        let one = |(oid, value): &(&[u8], &[u8])| tlv(0x30, &[tlv(6, oid), tlv(4, value)].concat());
+        let extensions: Vec<u8> = extensions.iter().flat_map(one).collect();
+        let time = tlv(0x17, b"250101000000Z");
+        let parts = [
+            tlv(0xa0, &[2, 1, 2]),
+            tlv(2, &[1]),
+            tlv(0x30, &[]),
+            tlv(0x30, &[]),
+            tlv(0x30, &[time.clone(), time].concat()),
+            tlv(0x30, &[]),
+            tlv(0x30, &[]),
+            tlv(0xa3, &tlv(0x30, &extensions)),
+        ];
+        tlv(0x30, &[tlv(0x30, &parts.concat()), tlv(0x30, &[]), tlv(3, &[0])].concat())
+    }
+
+    fn of_yubico(all: &[(u8, &[u8])]) -> Option<Statement> {
+        let oids: Vec<Vec<u8>> = all.iter().map(|(number, _)| [ARC, &[*number]].concat()).collect();
+        let all: Vec<(&[u8], &[u8])> = oids.iter().zip(all).map(|(oid, (_, value))| (oid.as_slice(), *value)).collect();
+        statement(&certificate(&all))
+    }
+
+    #[test]
+    fn each_statement_of_a_device_is_read() {
+        let wanted = Statement {
+            firmware: Some("5.4.3".into()),
+            serial: Some("16909060".into()),
+            pin_policy: Some("once"),
+            touch_policy: Some("cached"),
+            fips: true,
+        };
+        let read = of_yubico(&[(3, &[5, 4, 3]), (7, &[2, 4, 1, 2, 3, 4]), (8, &[2, 3]), (10, &[])]);
+        assert_eq!(read, Some(wanted));
+        for (byte, pin, touch) in
+            [(0, None, None), (1, Some("never"), Some("never")), (3, Some("always"), Some("cached")), (4, None, None)]
+        {
+            let read = of_yubico(&[(8, &[byte, byte])]).unwrap();
+            assert_eq!((read.pin_policy, read.touch_policy), (pin, touch), "{byte}");
+        }
+        assert_eq!(of_yubico(&[(8, &[1])]).unwrap().touch_policy, None);
+        assert_eq!(of_yubico(&[(8, &[2, 2])]).unwrap().touch_policy, Some("always"));
+    }
+
+    #[test]
+    fn what_a_device_does_not_state_or_states_oddly_is_none() {
+        let silent = of_yubico(&[(9, b"x")]).unwrap();
+        assert_eq!(silent, Statement::default());
+        assert_eq!(of_yubico(&[(3, &[5, 4])]).unwrap().firmware, None);
+        for serial in [&[2, 1, 0xff][..], &[4, 1, 7], &[], &[2, 9, 1, 0, 0, 0, 0, 0, 0, 0, 0]] {
+            assert_eq!(of_yubico(&[(7, serial)]).unwrap().serial, None, "{serial:?}");
+        }
+    }
+
+    #[test]
+    fn another_certificate_is_no_attestation() {
+        assert_eq!(statement(&certificate(&[])), None);
+        assert_eq!(statement(&certificate(&[(ARC, b"x")])), None, "the arc itself");
+        assert_eq!(statement(&certificate(&[(&[0x2a, 3], b"x")])), None);
+        assert_eq!(statement(b"text"), None);
+    }
+}

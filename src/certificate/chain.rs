@@ -213,4 +213,45 @@ mod tests {
     fn a_leaf_is_not_a_root() {
         assert!(matches!(Roots::read(LEAF_PEM), Err(ChainError::NoRoot)));
     }
+
+    #[test]
+    fn each_error_of_a_file_of_roots_has_a_remedy() {
+        let remedy = |error: ChainError| error.remedy("a file.pem");
+        let no_certificates = Roots::read(b"text").unwrap_err();
+        assert!(remedy(no_certificates).is_some_and(|words| words.len() > 9));
+        let words = remedy(ChainError::NoRoot).unwrap();
+        assert!(words.contains("add the root") && words.contains("'a file.pem'"), "{words}");
+        let broken = ChainError::Broken { number: 2, reason: CertificateError::NotRsa };
+        assert!(remedy(broken).unwrap().contains("again from its CA"));
+        assert_eq!(remedy(ChainError::NoChain(webpki::Error::UnknownIssuer)), None);
+    }
+
+    #[test]
+    fn a_broken_certificate_of_a_file_is_named_by_its_number() {
+        let pem = |der: &[u8]| {
+            use base64::Engine as _;
+            let body = base64::engine::general_purpose::STANDARD.encode(der);
+            format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+        };
+        let broken = pem(include_bytes!("../../tests/data/certificates/subject-not-a-name.der"));
+        let file = [CA_PEM, OTHER_CA_PEM, broken.as_bytes()].concat();
+        assert!(matches!(Roots::read(&file), Err(ChainError::Broken { number: 3, .. })));
+        let two = [LEAF_PEM, CA_PEM].concat();
+        assert!(roots(&two).check(&leaf(), &[], leaf().not_before).is_ok());
+    }
+
+    #[test]
+    fn candidates_are_found_by_their_names_up_to_a_limit() {
+        let leaf = leaf();
+        let der = |pem| pem_certificates(pem).unwrap().remove(0);
+        let (ca, other) = (der(CA_PEM), der(OTHER_CA_PEM));
+        assert_eq!(candidates(&leaf, &[&other, &ca, leaf.der(), &ca]), [ca.as_slice()]);
+        assert!(candidates(&leaf, &[&other]).is_empty());
+        // Bytes behind a certificate make each a different one.
+        let many: Vec<Vec<u8>> = (0..40).map(|number| [&ca[..], &[number]].concat()).collect();
+        let many: Vec<&[u8]> = many.iter().map(Vec::as_slice).collect();
+        assert_eq!(candidates(&leaf, &many), many[..CONSIDERED]);
+        assert!(above(&leaf, &[leaf.der(), &other], leaf.not_before).is_empty());
+        assert_eq!(above(&leaf, &[&ca], 0)[0].valid_until, authority(&ca).unwrap().valid_until);
+    }
 }

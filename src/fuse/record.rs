@@ -222,6 +222,46 @@ mod tests {
         assert_eq!(again, refused);
     }
 
+    #[test]
+    fn a_record_keeps_the_identity_of_its_token_and_sums_up() {
+        let token = Token {
+            manufacturer: "m".into(),
+            model: "d".into(),
+            serial: "s".into(),
+            label: "l".into(),
+            ..Token::default()
+        };
+        let record = FuseRecord::new(&token);
+        assert_eq!((record.token(), record.spent(), record.is_blown()), (token, 0, false));
+        let mut one = FuseRecord { refused: 1, pending: 1, ..record.clone() };
+        assert_eq!((one.spent(), one.is_blown()), (2, true));
+        let other = FuseRecord { refused: 2, pending: 3, refused_file: Some("f".into()), ..record.clone() };
+        one.add(&other);
+        assert_eq!((one.refused, one.pending, one.refused_file.as_deref()), (3, 4, Some("f")));
+        one.add(&FuseRecord { refused_file: Some("g".into()), ..record });
+        assert_eq!((one.refused, one.pending, one.refused_file.as_deref()), (3, 4, Some("f")));
+    }
+
+    #[test]
+    fn an_unattended_success_clears_a_unique_token_alone() {
+        for (serial, by, refused) in [
+            ("1234", AttemptBy::Unattended, 0),
+            ("1234", AttemptBy::Person, 0),
+            ("0000", AttemptBy::Unattended, 1),
+            ("0000", AttemptBy::Person, 0),
+        ] {
+            let mut record = FuseRecord { serial: serial.into(), refused: 1, pending: 1, ..FuseRecord::default() };
+            record.refused_file = Some("f".into());
+            record.begin();
+            record.settle(&by, AttemptEnd::Accepted);
+            assert_eq!((record.refused, record.pending), (refused, 0), "{serial} {by:?}");
+            assert_eq!(record.refused_file.is_some(), refused > 0);
+        }
+        let unattended =
+            after(&[(file("a"), Some(AttemptEnd::Refused)), (AttemptBy::Unattended, Some(AttemptEnd::Refused))]);
+        assert_eq!((unattended.refused, unattended.refused_file), (2, None));
+    }
+
     proptest! {
         #[test]
         fn two_tokens_that_cannot_be_told_apart_never_spend_more_than_two_refusals_each(

@@ -173,6 +173,125 @@ mod tests {
         assert_eq!(FileKind::of(b"no library"), FileKind::Other("a text"));
     }
 
+    /// A number as the file has it.
+    fn put(file: &mut [u8], at: usize, little_endian: bool, number: u64, size: usize) {
+        let bytes = if little_endian {
+            number.to_le_bytes()[..size].to_vec()
+        } else {
+            number.to_be_bytes()[8 - size..].to_vec()
+        };
+        file[at..at + size].copy_from_slice(&bytes);
+    }
+
+    /// An ELF file with a header for each segment: its type, offset and length.
+    fn file(wide: bool, little_endian: bool, segments: &[(u64, u64, u64)]) -> Vec<u8> {
+        let (table, size) = if wide { (64, 56) } else { (52, 32) };
+        let mut file = vec![0; table + size * segments.len()];
+        file[..6].copy_from_slice(&[
+            0x7f,
+            b'E',
+            b'L',
+            b'F',
+            if wide { 2 } else { 1 },
+            if little_endian { 1 } else { 2 },
+        ]);
+        put(&mut file, 16, little_endian, 3, 2);
+        put(&mut file, 18, little_endian, 62, 2);
+        if wide {
+            put(&mut file, 32, little_endian, table as u64, 8)
+        } else {
+            put(&mut file, 28, little_endian, table as u64, 4)
+        }
+        let (at_size, at_count) = if wide { (54, 56) } else { (42, 44) };
+        put(&mut file, at_size, little_endian, size as u64, 2);
+        put(&mut file, at_count, little_endian, segments.len() as u64, 2);
+        for (number, (kind, offset, length)) in segments.iter().enumerate() {
+            let at = table + size * number;
+            put(&mut file, at, little_endian, *kind, 4);
+            let (at_offset, at_length, width) = if wide { (at + 8, at + 32, 8) } else { (at + 4, at + 16, 4) };
+            put(&mut file, at_offset, little_endian, *offset, width);
+            put(&mut file, at_length, little_endian, *length, width);
+        }
+        file
+    }
+
+    #[test]
+    fn each_form_of_elf_is_read_with_its_segments() {
+        for (wide, little_endian) in [(true, true), (true, false), (false, true), (false, false)] {
+            let segments = [(1, 0, 100), (3, 5000, 20), (1, 4096, 300), (2, 9000, 9000)];
+            let wanted = Elf {
+                bits: if wide { 64 } else { 32 },
+                little_endian,
+                kind: 3,
+                machine: 62,
+                is_program: true,
+                length: 4396,
+            };
+            let whole = file(wide, little_endian, &segments);
+            assert_eq!(FileKind::of(&whole), FileKind::Elf(wanted), "{wide} {little_endian}");
+            let library = Elf { is_program: false, length: 100, ..wanted };
+            assert_eq!(FileKind::of(&file(wide, little_endian, &segments[..1])), FileKind::Elf(library));
+            // Only the first headers are in the bytes that were read.
+            let cut = whole.len() - if wide { 56 } else { 32 } * 3;
+            assert_eq!(FileKind::of(&whole[..cut]), FileKind::Elf(library));
+            for length in [5, 16, 40] {
+                assert_eq!(FileKind::of(&whole[..length]), FileKind::Other("a damaged ELF file"), "{length}");
+            }
+        }
+        let mut class = file(true, true, &[]);
+        class[4] = 3;
+        assert_eq!(FileKind::of(&class), FileKind::Other("a damaged ELF file"));
+        let mut far = file(true, true, &[(1, 1, 1)]);
+        put(&mut far, 32, true, u64::MAX, 8);
+        assert!(matches!(FileKind::of(&far), FileKind::Elf(Elf { length: 0, .. }) | FileKind::Other(_)));
+    }
+
+    #[test]
+    fn each_architecture_has_its_name() {
+        let name = |machine, bits, little_endian| {
+            Elf { bits, little_endian, kind: 3, machine, is_program: false, length: 0 }.architecture()
+        };
+        for (machine, bits, little_endian, wanted) in [
+            (3, 32, true, "x86 (32-bit)"),
+            (62, 64, true, "x86-64"),
+            (62, 32, true, "x86-64 (x32)"),
+            (40, 32, true, "ARM (32-bit)"),
+            (183, 64, true, "ARM64"),
+            (243, 64, true, "RISC-V (64-bit)"),
+            (243, 32, true, "RISC-V (32-bit)"),
+            (21, 64, true, "PowerPC64 (little-endian)"),
+            (21, 64, false, "PowerPC64 (big-endian)"),
+            (20, 32, false, "PowerPC"),
+            (22, 64, false, "s390x"),
+            (8, 32, false, "MIPS"),
+            (258, 64, true, "LoongArch"),
+            (999, 64, true, "ELF machine 999, 64-bit"),
+        ] {
+            assert_eq!(name(machine, bits, little_endian), wanted);
+        }
+    }
+
+    #[test]
+    fn other_files_are_told_by_their_first_bytes() {
+        for (head, wanted) in [
+            (&b""[..], "an empty file"),
+            (b"!<arch>\nx", "an archive of object files (a static library)"),
+            (b"MZ\x90", "a Windows library"),
+            (b"\xcf\xfa\xed\xfe", "a macOS library"),
+            (b"\x1f\x8b\x08", "compressed (gzip)"),
+            (b"\xfd7zXZ", "compressed (xz)"),
+            (b"PK\x03\x04", "a ZIP file"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+            (b"\xff\xff", "a file of another format"),
+        ] {
+            assert_eq!(FileKind::of(head), FileKind::Other(wanted), "{head:?}");
+        }
+        let long = [&b"x".repeat(4096)[..], b"\xff"].concat();
+        assert_eq!(FileKind::of(&long), FileKind::Other("a text"), "only the first bytes are looked at");
+        assert_eq!(FileKind::of(b"INPUT(x)"), FileKind::LinkerScript(None));
+        assert_eq!(FileKind::of(b"GROUP(x)"), FileKind::LinkerScript(None));
+    }
+
     proptest! {
         #[test]
         fn never_panics(mut bytes: Vec<u8>, class in 0..4_u8) {

@@ -358,4 +358,28 @@ mod tests {
         let open = Policy { certificate_source: CertificateSource::TokenOrFile, ..Policy::default() };
         assert_eq!(from_file(&open), 0);
     }
+
+    #[test]
+    fn a_program_that_says_it_is_hardware_is_no_hardware_token() {
+        let policy = Policy { require: vec![Requirement::HardwareToken], ..Policy::default() };
+        for (manufacturer, hardware, refused) in [
+            ("Yubico", Some(true), 0),
+            ("SoftHSM project", Some(true), 1),
+            ("Yubico", Some(false), 1),
+            ("Yubico", None, 1),
+        ] {
+            let token = Token { manufacturer: manufacturer.into(), hardware, ..Token::default() };
+            let decision = decide_with(&policy, |case| case.token = Some(token));
+            assert_eq!(decision.refusals.len(), refused, "{manufacturer} {hardware:?}");
+        }
+    }
+
+    #[test]
+    fn requirements_have_the_names_of_pkcs11() {
+        let attributes = Requirement::NAMES.map(|(_, requirement)| requirement.attribute());
+        let names = ["SENSITIVE", "EXTRACTABLE", "ALWAYS_SENSITIVE", "NEVER_EXTRACTABLE", "LOCAL", "HW_SLOT"];
+        for (attribute, name) in attributes.into_iter().zip(names) {
+            assert_eq!(attribute.split_once('_').unwrap().1, name);
+        }
+    }
 }

@@ -1,0 +1,225 @@
+//! The whole report, as text and as JSON, for evidence that holds every rule, evidence that breaks or strains most of
+//! them, and evidence of a token that got no PIN. `UPDATE_CUSTODY=1 cargo test --lib custody` writes the files anew.
+
+#![cfg(test)]
+
+use super::*;
+use crate::cba::Version;
+use crate::certificate::pem_certificates;
+use crate::certificate::tests::leaf;
+use crate::facts::{KeyClass, MechanismId};
+use crate::policy::{CertificateSource, Requirement};
+
+const CA_PEM: &[u8] = include_bytes!("../../tests/data/ca.pem");
+const OTHER_CA_PEM: &[u8] = include_bytes!("../../tests/data/other-ca.pem");
+
+fn key(label: &str, id: &[u8]) -> Key {
+    Key {
+        handle: 1,
+        class: KeyClass::Private,
+        label: label.into(),
+        id: id.to_vec(),
+        modulus: leaf().modulus,
+        sign: Some(true),
+        always_authenticate: Some(false),
+        sensitive: Some(true),
+        extractable: Some(false),
+        always_sensitive: Some(true),
+        never_extractable: Some(true),
+        local: Some(true),
+    }
+}
+
+fn detail() -> KeyDetail {
+    KeyDetail {
+        decrypt: Some(false),
+        sign_recover: Some(false),
+        unwrap: Some(false),
+        derive: Some(false),
+        private: Some(true),
+        modifiable: Some(false),
+        wrap_with_trusted: Some(true),
+        key_generation_mechanism: Some(MechanismId(0)),
+        allowed_mechanisms: Some(vec![MechanismId(0x42), MechanismId(1)]),
+    }
+}
+
+fn token() -> Token {
+    Token {
+        label: "production".into(),
+        manufacturer: "Maker of tokens".into(),
+        model: "T1".into(),
+        serial: "0042".into(),
+        firmware: "5.4".into(),
+        hardware: Some(true),
+        initialized: true,
+        login_required: true,
+        pin: PinState { initialized: true, ..PinState::default() },
+        pinpad: false,
+    }
+}
+
+fn good() -> Evidence {
+    Evidence {
+        module: "/usr/lib/module.so".into(),
+        module_sha256: Some("ab".repeat(32)),
+        module_open: None,
+        library: Library {
+            cryptoki: "2.40".into(),
+            manufacturer: "Maker of modules".into(),
+            description: "Module".into(),
+            version: "2.6".into(),
+        },
+        confinement: Some(Confinement { profile: "softhsm2", files: Some(6), calls: true, gaps: Vec::new() }),
+        token: Some(token()),
+        held: Some(Held {
+            key: key("cba", &[1]),
+            detail: detail(),
+            copies: Vec::new(),
+            certificate: leaf(),
+            from_file: false,
+            mechanism: Mechanism::Sha512RsaPkcs,
+            others: vec![leaf().der().to_vec(), pem_certificates(CA_PEM).unwrap().remove(0)],
+            same_id: Vec::new(),
+            unreadable: Vec::new(),
+        }),
+    }
+}
+
+/// Every part of the policy set, so that each rule asks for something and holds.
+fn strict() -> Policy {
+    Policy {
+        payload_versions: Some(vec![Version::V1, Version::V2]),
+        mechanism: Some(Mechanism::Sha512RsaPkcs),
+        require: Requirement::NAMES.map(|(_, requirement)| requirement).to_vec(),
+        certificate_source: CertificateSource::TokenOrFile,
+        token_serials: Some(vec!["0042".into(), "0043".into()]),
+        certificate_sha256: Some(vec![leaf().sha256().to_vec(), vec![0; 32]]),
+        ..Policy::default()
+    }
+}
+
+/// What is odd, foreign, open or silent in a token, as far as one report can hold it.
+fn odd() -> Evidence {
+    let mut evidence = good();
+    let held = evidence.held.as_mut().unwrap();
+    held.key = Key { extractable: Some(true), local: None, sensitive: None, ..key("", &[]) };
+    held.key.always_authenticate = Some(true);
+    held.detail = KeyDetail {
+        decrypt: Some(true),
+        unwrap: None,
+        sign_recover: Some(true),
+        derive: Some(true),
+        private: None,
+        modifiable: Some(true),
+        wrap_with_trusted: None,
+        key_generation_mechanism: None,
+        allowed_mechanisms: None,
+    };
+    let copies = [("copy", &[2][..]), ("", &[])];
+    held.copies = copies.map(|(label, id)| KeyCopy { key: key(label, id), detail: detail() }).to_vec();
+    held.certificate.is_ca = true;
+    held.certificate.emails.clear();
+    held.certificate.key_usage = None;
+    held.certificate.extended_key_usage = None;
+    held.certificate.alternative_names.clear();
+    held.certificate.deviations = vec!["its serial number is 0".into(), "it is not encoded in DER".into()];
+    held.from_file = true;
+    held.mechanism = Mechanism::RsaPkcs;
+    held.others.clear();
+    held.same_id = vec!["public key 'x' (ID 01)".into(), "attestation 'y' (ID 01)".into()];
+    held.unreadable = vec!["certificate 'z' (ID 02) cannot be used".into()];
+    evidence.module_sha256 = None;
+    evidence.module_open = Some("everybody may write it".into());
+    evidence.library = Library::default();
+    evidence.confinement = Some(Confinement {
+        profile: "softhsm2",
+        files: None,
+        calls: false,
+        gaps: vec![Gap::Files, Gap::SystemCalls, Gap::Truncation, Gap::TcpPorts],
+    });
+    evidence.token = Some(Token {
+        label: "a\u{1b}b".into(),
+        manufacturer: "SoftHSM project".into(),
+        serial: String::new(),
+        model: String::new(),
+        firmware: String::new(),
+        hardware: None,
+        login_required: false,
+        pinpad: true,
+        pin: PinState { initialized: false, count_low: true, final_try: true, locked: true, to_be_changed: true },
+        ..token()
+    });
+    evidence
+}
+
+fn report(evidence: &Evidence, policy: &Policy, trust: &Trust, version: Version, sources: PolicySources) -> Report {
+    let wish = Wish { version, by_flag: true };
+    let now = leaf().not_before + 60;
+    Report::new(evidence, &Measure { policy, sources, wish, trust, now, host: "host".into() })
+}
+
+fn roots(pem: &[u8]) -> Option<Roots> {
+    Some(Roots::read(pem).unwrap().0)
+}
+
+/// Compares with the file, in which the program's version stands as `VERSION`.
+fn compare(name: &str, report: &Report) {
+    let json = serde_json::to_string_pretty(report).unwrap();
+    let shown = format!("{}\n\n{json}\n\nhints: {:#?}\n", text::text(report, None), report.hints());
+    let shown = shown.replace(env!("CARGO_PKG_VERSION"), "VERSION");
+    let path = format!("{}/tests/data/custody/{name}.txt", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("UPDATE_CUSTODY").is_some() {
+        std::fs::write(&path, &shown).unwrap();
+    }
+    let wanted = std::fs::read_to_string(&path).unwrap();
+    let differs = shown.lines().zip(wanted.lines()).find(|(shown, wanted)| shown != wanted);
+    assert!(shown == wanted, "{name}: {differs:#?}; UPDATE_CUSTODY=1 writes the file anew");
+}
+
+#[test]
+fn a_key_that_holds_every_rule_is_reported_whole() {
+    let trust = Trust { roots: roots(CA_PEM), attestation_roots: None };
+    let files = vec!["/etc/cba-agent/policy.toml".into(), "/etc/cba-agent/config.toml".into()];
+    let sources = PolicySources { files, settings: vec!["policy.min_rsa_bits = 2048".into(), "b = 2".into()] };
+    let report = report(&good(), &strict(), &trust, Version::V2, sources);
+    assert!(report.refusals().is_empty());
+    compare("holds", &report);
+}
+
+#[test]
+fn each_broken_rule_and_each_oddity_is_reported() {
+    let trust = Trust { roots: roots(OTHER_CA_PEM), attestation_roots: roots(CA_PEM) };
+    let policy = Policy {
+        payload_versions: Some(vec![Version::V2]),
+        min_rsa_bits: 4096,
+        certificate_source: CertificateSource::Token,
+        certificate_sha256: Some(vec![vec![0xab; 32]]),
+        ..strict()
+    };
+    let report = report(&odd(), &policy, &trust, Version::V1, PolicySources::default());
+    assert!(report.refusals().len() > 8);
+    compare("breaks", &report);
+}
+
+#[test]
+fn the_defaults_ask_for_little() {
+    let mut evidence = good();
+    evidence.confinement = None;
+    let held = evidence.held.as_mut().unwrap();
+    held.detail = KeyDetail { decrypt: None, unwrap: None, allowed_mechanisms: Some(Vec::new()), ..detail() };
+    let sources = PolicySources { files: vec!["/etc/cba-agent/config.toml".into()], settings: Vec::new() };
+    compare("defaults", &report(&evidence, &Policy::default(), &Trust::default(), Version::V2, sources));
+}
+
+#[test]
+fn a_token_that_got_no_pin_shows_no_key() {
+    let evidence = Evidence { held: None, token: None, ..good() };
+    let trust = Trust { roots: roots(CA_PEM), attestation_roots: roots(CA_PEM) };
+    compare("no-pin", &report(&evidence, &strict(), &trust, Version::V2, PolicySources::default()));
+    let evidence = Evidence { held: None, ..good() };
+    compare(
+        "no-pin-defaults",
+        &report(&evidence, &Policy::default(), &Trust::default(), Version::V2, PolicySources::default()),
+    );
+}
