@@ -366,4 +366,10 @@ mod tests {
         assert_eq!(serde_json::from_str::<Certificate>(&json).unwrap(), certificate);
         assert!(serde_json::from_str::<Certificate>(&json.replace("AQID", "AQ!D")).is_err());
     }
+
+    #[test]
+    fn mechanisms_have_the_names_of_the_standard() {
+        assert_eq!(Mechanism::Sha512RsaPkcs.name(), "CKM_SHA512_RSA_PKCS");
+        assert_eq!(Mechanism::RsaPkcs.name(), "CKM_RSA_PKCS");
+    }
 }

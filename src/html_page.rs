@@ -45,3 +45,25 @@ impl Page<'_> {
         page.into_string() + "\n"
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(script: Option<&'static str>) -> String {
+        Page { title: "a < b", style: "p { color: red }", script, body: html! { p { "<script>" } } }.render()
+    }
+
+    #[test]
+    fn a_page_forbids_requests_and_every_script_except_its_own() {
+        let plain = page(None);
+        assert!(plain.starts_with("<!DOCTYPE html><html lang=\"en\">") && plain.ends_with("</html>\n"), "{plain}");
+        assert!(plain.contains("default-src 'none'; base-uri 'none'") && !plain.contains("script-src"), "{plain}");
+        assert!(plain.contains("<title>a &lt; b</title>") && plain.contains("p { color: red }"), "{plain}");
+        assert!(plain.contains("<p>&lt;script&gt;</p>") && !plain.contains("<script"), "{plain}");
+        let scripted = page(Some("alert(1 < 2)"));
+        let digest = STANDARD.encode(Sha256::digest("alert(1 < 2)"));
+        assert!(scripted.contains(&format!("; script-src 'sha256-{digest}'")), "{scripted}");
+        assert!(scripted.contains("<script>alert(1 < 2)</script>"), "{scripted}");
+    }
+}

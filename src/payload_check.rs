@@ -145,4 +145,28 @@ mod tests {
         assert_eq!(refused.hints(), Refused(vec![Breach::FromFile]).hints());
         assert!(!refused.hints().is_empty());
     }
+
+    #[test]
+    fn an_agents_payload_is_checked_like_a_result_and_by_the_policy() {
+        let received = |version, signature: &[u8]| Received {
+            version,
+            message: MESSAGE.to_vec(),
+            signature: signature.to_vec(),
+            certificate: leaf(),
+            encoding: crate::certificate::HeaderEncoding::Der,
+        };
+        let check = |received: &Received, version, policy: &Policy| {
+            check_received(received, Wish { version, by_flag: true }, policy, FRESHNESS)
+        };
+        let good = received(Version::V2, SIGNATURE);
+        assert_eq!(check(&good, Version::V2, &Policy::default()).unwrap(), [""; 0]);
+        assert!(matches!(check(&good, Version::V1, &Policy::default()), Err(PayloadError::Version(Version::V2))));
+        let forged = received(Version::V2, &[1; 256]);
+        assert!(matches!(check(&forged, Version::V2, &Policy::default()), Err(PayloadError::Result(_))));
+        let strict = Policy { min_rsa_bits: 4096, ..Policy::default() };
+        assert!(matches!(check(&good, Version::V2, &strict), Err(PayloadError::Policy(_))));
+        let mut silent = good;
+        silent.certificate.emails.clear();
+        assert_eq!(check(&silent, Version::V2, &Policy::default()).unwrap().len(), 1);
+    }
 }

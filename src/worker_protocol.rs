@@ -254,6 +254,12 @@ mod tests {
         assert_eq!(serde_json::to_string(&Request::Login(Authentication::Pin)).unwrap(), r#"{"Login":"Pin"}"#);
     }
 
+    #[test]
+    fn a_frame_may_be_as_long_as_its_limit() {
+        assert_eq!(length(5_u32.to_be_bytes(), 5).unwrap(), 5);
+        assert!(matches!(length(6_u32.to_be_bytes(), 5), Err(WireError::TooLong(6))));
+    }
+
     proptest! {
         #[test]
         fn written_frames_are_read_back(slot_id: u64, message: String, label: Vec<u8>) {

@@ -371,6 +371,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_hash_counts_at_its_place_and_in_its_form_alone() {
+        let start = format!("{{\"seq\":1,\"prev\":\"{}\",\"event\":\"sign\",", "0".repeat(64));
+        let spaced = format!("{start}\"hash\": \"{}\"}}", digest(start.as_bytes()));
+        assert_eq!(head_of(spaced.as_bytes()), None);
+        let body = start.trim_end_matches(',');
+        let right = format!("{body},\"hash\":\"{}\"}}", digest(body.as_bytes()));
+        assert!(head_of(right.as_bytes()).is_some());
+        let upper = right.replace(&digest(body.as_bytes()), &digest(body.as_bytes()).to_uppercase());
+        let mut check = Check::default();
+        assert_eq!(check.line(upper.as_bytes(), true, "x"), [""; 0]);
+        assert_eq!(check.end(), ["x: no record of an audit log"]);
+    }
+
     proptest! {
         #[test]
         fn no_change_of_a_byte_goes_unseen(line in 0..6_usize, at in 0..900_usize, byte in 0..255_u8) {

@@ -53,15 +53,19 @@ fn policy(byte: &u8, names: [&'static str; 3]) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use der::Encode as _;
+
     use super::*;
+    use crate::certificate::tests::leaf;
 
     fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
-        [&[tag, 0x81, u8::try_from(content.len()).unwrap()], content].concat()
+        let [high, low] = u16::try_from(content.len()).unwrap().to_be_bytes();
+        [&[tag, 0x82, high, low], content].concat()
     }
 
-    /// The smallest certificate with extensions of the arc: number and value.
-    fn certificate(extensions: &[(&[u8], &[u8])]) -> Vec<u8> {
+    /// A certificate with these extensions (OID and value) and a public key.
+    fn certificate(extensions: &[(&[u8], &[u8])], key: &[u8]) -> Vec<u8> {
         let one = |(oid, value): &(&[u8], &[u8])| tlv(0x30, &[tlv(6, oid), tlv(4, value)].concat());
         let extensions: Vec<u8> = extensions.iter().flat_map(one).collect();
         let time = tlv(0x17, b"250101000000Z");
@@ -72,16 +76,22 @@ mod tests {
             tlv(0x30, &[]),
             tlv(0x30, &[time.clone(), time].concat()),
             tlv(0x30, &[]),
-            tlv(0x30, &[]),
+            key.to_vec(),
             tlv(0xa3, &tlv(0x30, &extensions)),
         ];
         tlv(0x30, &[tlv(0x30, &parts.concat()), tlv(0x30, &[]), tlv(3, &[0])].concat())
     }
 
-    fn of_yubico(all: &[(u8, &[u8])]) -> Option<Statement> {
+    /// An attestation of the leaf's key with extensions of the arc: number and value.
+    pub(crate) fn of_leaf(all: &[(u8, &[u8])]) -> Vec<u8> {
         let oids: Vec<Vec<u8>> = all.iter().map(|(number, _)| [ARC, &[*number]].concat()).collect();
         let all: Vec<(&[u8], &[u8])> = oids.iter().zip(all).map(|(oid, (_, value))| (oid.as_slice(), *value)).collect();
-        statement(&certificate(&all))
+        let parsed = x509_cert::Certificate::from_der(leaf().der()).unwrap();
+        certificate(&all, &parsed.tbs_certificate().subject_public_key_info().to_der().unwrap())
+    }
+
+    fn of_yubico(all: &[(u8, &[u8])]) -> Option<Statement> {
+        statement(&of_leaf(all))
     }
 
     #[test]
@@ -117,9 +127,9 @@ mod tests {
 
     #[test]
     fn another_certificate_is_no_attestation() {
-        assert_eq!(statement(&certificate(&[])), None);
-        assert_eq!(statement(&certificate(&[(ARC, b"x")])), None, "the arc itself");
-        assert_eq!(statement(&certificate(&[(&[0x2a, 3], b"x")])), None);
+        assert_eq!(statement(&certificate(&[], &tlv(0x30, &[]))), None);
+        assert_eq!(statement(&certificate(&[(ARC, b"x")], &tlv(0x30, &[]))), None, "the arc itself");
+        assert_eq!(statement(&certificate(&[(&[0x2a, 3], b"x")], &tlv(0x30, &[]))), None);
         assert_eq!(statement(b"text"), None);
     }
 }

@@ -228,4 +228,21 @@ mod tests {
             assert!(page(certificate.clone(), "", now).contains("never valid"), "{now}");
         }
     }
+
+    #[test]
+    fn marks_stand_at_their_share_and_texts_stay_inside() {
+        assert_eq!([share(0, 4), share(1, 4), share(4, 4), share(0, 0)], [0.0, 0.25, 1.0, 0.0]);
+        for (percent, wanted) in
+            [(2.0, "start"), (9.9, "start"), (10.0, "middle"), (90.0, "middle"), (90.1, "end"), (98.0, "end")]
+        {
+            assert_eq!(anchor(percent), wanted, "{percent}");
+        }
+        assert_eq!((day("2026-01-02T03:04:05Z"), day("x")), ("2026-01-02", "x"));
+        let mut certificate = leaf();
+        certificate.not_after = certificate.not_before;
+        let now = certificate.not_before;
+        assert!(page(certificate.clone(), "", now).contains("0 of 0 days left"));
+        certificate.not_after -= 1;
+        assert!(page(certificate, "", now).contains("never valid"));
+    }
 }

@@ -5,6 +5,7 @@
 
 use super::*;
 use crate::cba::Version;
+use crate::certificate::attestation::tests::of_leaf;
 use crate::certificate::pem_certificates;
 use crate::certificate::tests::leaf;
 use crate::facts::{KeyClass, MechanismId};
@@ -154,8 +155,18 @@ fn odd() -> Evidence {
 }
 
 fn report(evidence: &Evidence, policy: &Policy, trust: &Trust, version: Version, sources: PolicySources) -> Report {
+    report_at(leaf().not_before + 60, evidence, policy, trust, version, sources)
+}
+
+fn report_at(
+    now: u64,
+    evidence: &Evidence,
+    policy: &Policy,
+    trust: &Trust,
+    version: Version,
+    sources: PolicySources,
+) -> Report {
     let wish = Wish { version, by_flag: true };
-    let now = leaf().not_before + 60;
     Report::new(evidence, &Measure { policy, sources, wish, trust, now, host: "host".into() })
 }
 
@@ -166,7 +177,8 @@ fn roots(pem: &[u8]) -> Option<Roots> {
 /// Compares with the file, in which the program's version stands as `VERSION`.
 fn compare(name: &str, report: &Report) {
     let json = serde_json::to_string_pretty(report).unwrap();
-    let shown = format!("{}\n\n{json}\n\nhints: {:#?}\n", text::text(report, None), report.hints());
+    let (text, page) = (text::text(report, None), html::html(report).replace("><", ">\n<"));
+    let shown = format!("{text}\n\n{json}\n\nhints: {:#?}\n\n{page}", report.hints());
     let shown = shown.replace(env!("CARGO_PKG_VERSION"), "VERSION");
     let path = format!("{}/tests/data/custody/{name}.txt", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("UPDATE_CUSTODY").is_some() {
@@ -197,7 +209,8 @@ fn each_broken_rule_and_each_oddity_is_reported() {
         certificate_sha256: Some(vec![vec![0xab; 32]]),
         ..strict()
     };
-    let report = report(&odd(), &policy, &trust, Version::V1, PolicySources::default());
+    let now = leaf().not_after - 3 * 86_400;
+    let report = report_at(now, &odd(), &policy, &trust, Version::V1, PolicySources::default());
     assert!(report.refusals().len() > 8);
     compare("breaks", &report);
 }
@@ -209,7 +222,9 @@ fn the_defaults_ask_for_little() {
     let held = evidence.held.as_mut().unwrap();
     held.detail = KeyDetail { decrypt: None, unwrap: None, allowed_mechanisms: Some(Vec::new()), ..detail() };
     let sources = PolicySources { files: vec!["/etc/cba-agent/config.toml".into()], settings: Vec::new() };
-    compare("defaults", &report(&evidence, &Policy::default(), &Trust::default(), Version::V2, sources));
+    let (policy, trust) = (Policy::default(), Trust::default());
+    let middle = leaf().not_before.midpoint(leaf().not_after);
+    compare("defaults", &report_at(middle, &evidence, &policy, &trust, Version::V2, sources));
 }
 
 #[test]
@@ -222,4 +237,98 @@ fn a_token_that_got_no_pin_shows_no_key() {
         "no-pin-defaults",
         &report(&evidence, &Policy::default(), &Trust::default(), Version::V2, PolicySources::default()),
     );
+}
+
+/// Whom the roots for attestations trust.
+#[derive(Clone, Copy, Debug)]
+enum Trusted {
+    NotAsked,
+    Everything,
+    Nothing,
+}
+
+/// The report's attestation and its row, for attestations with these serial numbers.
+fn attested(serials: &[Option<u8>], token_serial: &str, trusted: Trusted) -> (Option<String>, Row) {
+    let attestations = serials.iter().enumerate().map(|(number, serial)| {
+        // The firmware tells two attestations apart.
+        let firmware = [5, 4, u8::try_from(number).unwrap()];
+        let serial = serial.map(|serial| [2, 1, serial]);
+        let mut all: Vec<(u8, &[u8])> = vec![(3, &firmware)];
+        all.extend(serial.iter().map(|serial| (7, &serial[..])));
+        of_leaf(&all)
+    });
+    let attestations: Vec<Vec<u8>> = attestations.collect();
+    let mut evidence = good();
+    evidence.token.as_mut().unwrap().serial = token_serial.into();
+    evidence.held.as_mut().unwrap().others.extend(attestations.clone());
+    let bundle = |all: &[Vec<u8>]| {
+        let pem = |der: &Vec<u8>| {
+            use base64::Engine as _;
+            let body = base64::engine::general_purpose::STANDARD.encode(der);
+            format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+        };
+        roots(all.iter().map(pem).collect::<String>().as_bytes())
+    };
+    let attestation_roots = match trusted {
+        Trusted::NotAsked => None,
+        Trusted::Everything => bundle(&attestations),
+        Trusted::Nothing => roots(OTHER_CA_PEM),
+    };
+    let trust = Trust { roots: None, attestation_roots };
+    let mut report = report(&evidence, &Policy::default(), &trust, Version::V2, PolicySources::default());
+    let at = report.rules.iter().position(|row| row.rule == "attestation").unwrap();
+    (report.attestation.as_ref().map(Attestation::words), report.rules.remove(at))
+}
+
+#[test]
+fn an_attestation_is_judged_by_its_device_and_its_roots() {
+    use Trusted::{Everything, NotAsked, Nothing};
+    for (serial, token_serial, trusted, verdict, reason) in [
+        (Some(42), "0042", NotAsked, Verdict::NotAsked, ""),
+        (Some(42), "", NotAsked, Verdict::NotAsked, ""),
+        (Some(41), "0042", NotAsked, Verdict::Broken, "is of device 41, and the token's serial is '0042'"),
+        (None, "0042", NotAsked, Verdict::NotAsked, ""),
+        (Some(42), "42 ", Everything, Verdict::Holds, ""),
+        (Some(41), "42", Everything, Verdict::Broken, "is of device 41"),
+        (None, "42", Everything, Verdict::Broken, "names no serial number"),
+        (Some(42), "", Everything, Verdict::Broken, "names no serial number"),
+        (Some(42), "42", Nothing, Verdict::Broken, "is not trusted"),
+        (Some(41), "42", Nothing, Verdict::Broken, "is not trusted"),
+        (None, "42", Nothing, Verdict::Broken, "is not trusted"),
+    ] {
+        let (words, row) = attested(&[serial], token_serial, trusted);
+        let case = format!("{serial:?} {token_serial} {trusted:?}: {row:?}");
+        assert!(row.verdict == verdict && row.reason.clone().unwrap_or_default().contains(reason), "{case}");
+        let device = serial.map_or(String::new(), |serial| format!("device {serial}, "));
+        assert_eq!(words, Some(format!("{device}firmware 5.4.0")), "{case}");
+        assert_eq!(row.found, words.unwrap(), "{case}");
+        assert_eq!(row.asks == "any", matches!(trusted, NotAsked), "{case}");
+    }
+    let (none, row) = attested(&[], "42", Nothing);
+    assert!(none.is_none() && row.verdict == Verdict::Broken && row.found == "none", "{row:?}");
+    assert_eq!(attested(&[], "42", NotAsked).1.verdict, Verdict::NotAsked);
+}
+
+#[test]
+fn of_several_attestations_the_one_that_says_most_is_shown() {
+    use Trusted::{Everything, NotAsked};
+    for (serials, trusted, shown) in [
+        // One of another device comes first: the key is elsewhere too.
+        (&[Some(42), Some(41)][..], Everything, "device 41, firmware 5.4.1"),
+        (&[Some(42), Some(41)], NotAsked, "device 41, firmware 5.4.1"),
+        (&[None, Some(42)], Everything, "device 42, firmware 5.4.1"),
+        (&[None, Some(42)], NotAsked, "firmware 5.4.0"),
+    ] {
+        assert_eq!(attested(serials, "42", trusted).0.as_deref(), Some(shown), "{serials:?} {trusted:?}");
+    }
+}
+
+#[test]
+fn an_attestation_of_another_key_is_none() {
+    let mut evidence = good();
+    let held = evidence.held.as_mut().unwrap();
+    held.others.push(of_leaf(&[(3, &[5, 4, 3])]));
+    held.certificate.modulus[9] ^= 1;
+    let report = report(&evidence, &Policy::default(), &Trust::default(), Version::V2, PolicySources::default());
+    assert!(report.attestation.is_none());
 }

@@ -105,4 +105,11 @@ mod tests {
         assert_eq!((kind(last, false), kind(last, true)), (Some(Kind::PinFinalTry), None));
         assert!(last.warning().is_some() && last.notes().count() == 2);
     }
+
+    #[test]
+    fn a_wrong_pin_before_is_a_warning() {
+        let warned = PinState { count_low: true, ..PinState::default() }.warning().unwrap();
+        assert!(warned.contains("CKF_USER_PIN_COUNT_LOW"), "{warned}");
+        assert_eq!(PinState::default().warning(), None);
+    }
 }

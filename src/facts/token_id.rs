@@ -191,4 +191,56 @@ mod tests {
             assert_eq!((a.may_be(b), b.may_be(a)), (may_be, may_be), "{a:?} {b:?}");
         }
     }
+
+    #[test]
+    fn a_placeholder_is_known_by_all_of_its_fields() {
+        let slot = Slot { id: 7, ..Slot::default() };
+        let placeholder = stand_in(&slot, Path::new("/m.so"));
+        assert_eq!((placeholder.label.as_str(), placeholder.model.as_str()), ("slot ID 7", "/m.so"));
+        let id = TokenId::of_stand_in(&placeholder);
+        assert_eq!(id, TokenId::Slot { module: "/m.so".into(), id: 7 });
+        assert_eq!(id, TokenId::of(&slot, Path::new("/m.so")));
+        for token in [
+            Token { manufacturer: "m".into(), ..placeholder.clone() },
+            Token { serial: "1".into(), ..placeholder.clone() },
+            Token { model: "m.so".into(), ..placeholder.clone() },
+            Token { label: "slot ID x".into(), ..placeholder.clone() },
+            Token { manufacturer: "m".into(), serial: "1".into(), ..placeholder },
+        ] {
+            assert_eq!(TokenId::of_stand_in(&token), TokenId::of_token(&token), "{token:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_serial_number_makes_an_identity_unique() {
+        let id = |serial: &str| TokenId::of_token(&Token { serial: serial.into(), ..Token::default() });
+        assert!(id("1").is_unique() && !id("000").is_unique() && !id("").is_unique());
+        assert!(!TokenId::Slot { module: "/m.so".into(), id: 1 }.is_unique());
+    }
+
+    #[test]
+    fn a_yubikey_is_known_by_maker_and_model() {
+        let token = |manufacturer: &str, model: &str, serial: &str| {
+            TokenId::of_token(&Token {
+                manufacturer: manufacturer.into(),
+                model: model.into(),
+                serial: serial.into(),
+                ..Token::default()
+            })
+        };
+        let by_opensc = token("piv_II", "PKCS#15 emulated", "1");
+        for (manufacturer, model, wanted) in [
+            ("Yubico (www.yubico.com)", "YubiKey YK5", true),
+            ("Yubico", "YubiHSM", false),
+            ("Other", "YubiKey YK5", false),
+            ("piv_II", "x", true),
+        ] {
+            let other = token(manufacturer, model, "2");
+            assert_eq!(
+                (by_opensc.may_be(&other), other.may_be(&by_opensc)),
+                (wanted, wanted),
+                "{manufacturer} {model}"
+            );
+        }
+    }
 }

@@ -87,3 +87,61 @@ impl Explain for IdentityError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::{Certificate, Objects};
+    use crate::identity::certificates;
+
+    fn unreadable(value: &[u8]) -> Vec<Unreadable> {
+        let found = Certificate { label: b"x".to_vec(), id: vec![1], value: value.to_vec() };
+        certificates(&Objects { certificates: vec![found], ..Objects::default() }).1
+    }
+
+    #[test]
+    fn a_broken_certificate_may_be_the_one_that_is_meant() {
+        let other = || vec!["other".to_owned()];
+        let no_match = || IdentityError::NoMatch { candidates: other() };
+        for (error, broken, whole) in [
+            (IdentityError::NoCertificate, "Broken", "NoRsaCertificate"),
+            (no_match(), "Broken", "NoMatch"),
+            (IdentityError::NoPair(other()), "Broken", "NoPair"),
+            (IdentityError::NoKey, "NoKey", "NoKey"),
+        ] {
+            let name = |error: &IdentityError| format!("{error:?}").split([' ', '(']).next().unwrap().to_owned();
+            let again = |error: &IdentityError| match error {
+                IdentityError::NoCertificate => IdentityError::NoCertificate,
+                IdentityError::NoMatch { .. } => no_match(),
+                IdentityError::NoPair(_) => IdentityError::NoPair(other()),
+                _ => IdentityError::NoKey,
+            };
+            assert_eq!(name(&again(&error).with(unreadable(b"text"))), broken);
+            assert_eq!(name(&again(&error).with(unreadable(b""))), whole);
+            assert_eq!(name(&again(&error).with(Vec::new())), name(&error));
+        }
+        let broken = IdentityError::NoPair(other()).with(unreadable(b"text"));
+        assert_eq!(broken.kind(), Kind::Unsuitable);
+        assert!(broken.to_string().starts_with("certificate 'x' (ID 01)") && broken.to_string().ends_with("; other"));
+        let pair = IdentityError::NoPair(other()).with(unreadable(b""));
+        assert!(pair.to_string().contains("other; certificate 'x' (ID 01)"), "{pair}");
+    }
+
+    #[test]
+    fn each_error_has_its_kind_and_its_hint() {
+        let all = || vec!["C".to_owned()];
+        for (error, kind, hint) in [
+            (IdentityError::NoKey, Kind::NotFound, "list --login"),
+            (IdentityError::NoCertificate, Kind::NotFound, "--login"),
+            (IdentityError::NoRsaCertificate(all()), Kind::NotFound, "order a certificate for an RSA key"),
+            (IdentityError::Broken(all()), Kind::Unsuitable, "issued again"),
+            (IdentityError::NoPair(all()), Kind::NotFound, "--write-object"),
+            (IdentityError::NoMatch { candidates: all() }, Kind::NotFound, "there is C"),
+            (IdentityError::Ambiguous(all()), Kind::Ambiguous, "choose with C"),
+            (IdentityError::SameAge(all()), Kind::Ambiguous, "choose with C"),
+        ] {
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.hints()[0].contains(hint), "{error}: {:?}", error.hints());
+        }
+    }
+}

@@ -35,3 +35,60 @@ pub(super) fn fingerprint_selector(stored: &Stored) -> String {
 pub(super) fn name(label: &[u8], id: &[u8]) -> String {
     format!("'{}' (ID {})", printable_bytes(label), if id.is_empty() { "none".into() } else { hex(id) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::tests::leaf;
+    use crate::facts::KeyClass;
+
+    fn key(id: &[u8]) -> Key {
+        Key {
+            handle: 1,
+            class: KeyClass::Private,
+            label: b"cba".to_vec(),
+            id: id.to_vec(),
+            modulus: Vec::new(),
+            sign: None,
+            always_authenticate: None,
+            sensitive: None,
+            extractable: None,
+            always_sensitive: None,
+            never_extractable: None,
+            local: None,
+        }
+    }
+
+    #[test]
+    fn a_selector_names_the_key_only_where_a_certificate_has_several() {
+        let stored = Stored { certificate: leaf(), id: vec![9], label: Vec::new() };
+        let mut other = stored.clone();
+        other.certificate.serial.push('0');
+        let (one, two, nameless) = (key(&[1]), key(&[2]), key(&[]));
+        let fingerprint = fingerprint_selector(&stored);
+        assert_eq!(fingerprint, format!("--certificate-sha256 {}", hex(&leaf().sha256())));
+        let rest = |id: &str| format!("   (key 'cba' (ID {id}), {})", leaf().subject);
+        assert_eq!(
+            selectors(&[(&one, vec![&stored, &other])]),
+            [format!("{fingerprint}{}", rest("01")), format!("{fingerprint}{}", rest("01"))]
+        );
+        assert_eq!(
+            selectors(&[(&one, vec![&stored]), (&two, vec![&stored])]),
+            [format!("{fingerprint} --key-id 01{}", rest("01")), format!("{fingerprint} --key-id 02{}", rest("02"))]
+        );
+        assert_eq!(
+            selectors(&[(&nameless, vec![&stored]), (&two, vec![&stored])])[0],
+            format!("{fingerprint}{}", rest("none"))
+        );
+    }
+
+    #[test]
+    fn what_stands_alone_is_named() {
+        let stored = Stored { certificate: leaf(), id: vec![9], label: b"x".to_vec() };
+        let of = |what: &str| format!("certificate {what} has no private key ({})", leaf().subject);
+        let key_alone = "key 'cba' (ID 01) has no certificate".to_owned();
+        let all = std::slice::from_ref(&stored);
+        assert_eq!(singles(&[key(&[1])], all, false), [key_alone.clone(), of("'x' (ID 09)")]);
+        assert_eq!(singles(&[key(&[1])], all, true), [key_alone, of("of the file")]);
+    }
+}

@@ -42,3 +42,61 @@ pub(super) fn one_of<'a>(
     );
     Ok((chosen, Some(notice)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::tests::leaf;
+
+    /// A certificate that is valid in these seconds; the number makes its fingerprint another one.
+    fn stored(number: u8, not_before: u64, not_after: u64) -> Stored {
+        let base = leaf();
+        let mut der = base.der().to_vec();
+        // A byte of the serial number.
+        let serial = 20;
+        der[serial] = number;
+        let mut certificate = crate::certificate::Certificate::from_der(&der).unwrap();
+        (certificate.not_before, certificate.not_after) = (not_before, not_after);
+        Stored { certificate, id: vec![number], label: Vec::new() }
+    }
+
+    fn chosen(all: &[Stored], pins: &[&Stored], now: u64) -> (u8, Option<String>) {
+        let pins: Vec<Vec<u8>> = pins.iter().map(|stored| stored.certificate.sha256().to_vec()).collect();
+        let (stored, notice) = one_of(&all.iter().collect::<Vec<_>>(), &pins, now).unwrap();
+        (stored.id[0], notice)
+    }
+
+    #[test]
+    fn the_older_valid_certificate_is_used_unless_a_pin_says_otherwise() {
+        let all = [stored(2, 200, 900), stored(1, 100, 500), stored(3, 50, 80)];
+        let (number, notice) = chosen(&all, &[], 300);
+        let notice = notice.unwrap();
+        assert!(number == 1 && notice.starts_with("2 certificates for this key; the older one is used"), "{notice}");
+        assert!(notice.contains(&utc(500)) && notice.contains(&utc(900)), "{notice}");
+        let (number, notice) = chosen(&all, &[&all[0], &all[1]], 300);
+        assert!(number == 2 && notice.unwrap().contains("the first pinned one"));
+        assert_eq!(chosen(&all, &[], 600), (2, None));
+        assert_eq!(chosen(&all, &[], 60), (3, None));
+        // A pinned certificate that has ended does not keep a valid one out.
+        assert_eq!(chosen(&all, &[&all[1]], 600), (2, None));
+    }
+
+    #[test]
+    fn of_certificates_that_all_ended_the_last_one_is_named() {
+        let all = [stored(1, 100, 500), stored(2, 200, 900), stored(3, 50, 80)];
+        let (number, notice) = chosen(&all, &[], 1000);
+        assert!(number == 2 && notice.unwrap().starts_with("3 certificates"));
+        assert!(one_of(&[], &[], 0).is_err());
+    }
+
+    #[test]
+    fn two_certificates_of_one_age_are_refused_unless_one_is_pinned() {
+        let all = [stored(1, 100, 500), stored(2, 100, 900)];
+        let refused = one_of(&all.iter().collect::<Vec<_>>(), &[], 300).unwrap_err();
+        let IdentityError::SameAge(selectors) = refused else { panic!("{refused}") };
+        assert_eq!(selectors, all.each_ref().map(fingerprint_selector));
+        assert_eq!(chosen(&all, &[&all[1], &all[0]], 300).0, 2);
+        let twice = [stored(1, 100, 500), stored(1, 100, 500)];
+        assert_eq!(chosen(&twice, &[], 300), (1, None));
+    }
+}

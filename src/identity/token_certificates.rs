@@ -69,3 +69,26 @@ pub fn certificates(objects: &Objects) -> (Vec<Stored>, Vec<Unreadable>) {
     }
     (stored, unreadable)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::tests::leaf;
+
+    #[test]
+    fn certificates_are_read_or_named_with_their_reason() {
+        let ec = include_bytes!("../../tests/data/certificates/key-ec.der");
+        let values: [&[u8]; 4] = [leaf().der(), b"text", ec, b""].map(|value| value.to_vec().leak() as &[u8]);
+        let found =
+            values.map(|value| crate::facts::Certificate { label: b"x".to_vec(), id: vec![1], value: value.to_vec() });
+        let (stored, unreadable) = certificates(&Objects { certificates: found.to_vec(), ..Objects::default() });
+        assert_eq!(stored, [Stored { certificate: leaf(), id: vec![1], label: b"x".to_vec() }]);
+        let words: Vec<String> = unreadable.iter().map(ToString::to_string).collect();
+        for (words, reason) in
+            words.iter().zip(["it is not an X.509 certificate", "its key is not RSA", "it has no value"])
+        {
+            assert!(words.starts_with(&format!("certificate 'x' (ID 01) cannot be used: {reason}")), "{words}");
+        }
+        assert_eq!(unreadable.iter().map(Unreadable::is_broken).collect::<Vec<_>>(), [true, false, false]);
+    }
+}

@@ -382,4 +382,66 @@ mod tests {
             assert_eq!(attribute.split_once('_').unwrap().1, name);
         }
     }
+
+    #[test]
+    fn a_decision_gives_its_warnings_or_all_its_refusals_with_each_hint_once() {
+        let warns = Decision { refusals: Vec::new(), warnings: vec![Breach::NoEmail, Breach::SelfSigned] };
+        assert_eq!(warns.allowed().unwrap(), [Breach::NoEmail.reason(), Breach::SelfSigned.reason()]);
+        let breaches = vec![Breach::Expired(1), Breach::Expired(2), Breach::Ca];
+        let refused = Decision { refusals: breaches.clone(), warnings: vec![Breach::NoEmail] }.allowed().unwrap_err();
+        assert_eq!((refused.kind(), &refused.0), (Kind::Policy, &breaches));
+        assert_eq!(refused.hints(), [Breach::Expired(1).hint(), Breach::Ca.hint()]);
+    }
+
+    #[test]
+    fn each_part_is_judged_alone() {
+        let (v1, v2) = (Wish { version: Version::V1, by_flag: false }, Wish { version: Version::V2, by_flag: false });
+        let policy = Policy { certificate_sha256: Some(vec![vec![0; 32]]), ..Policy::default() };
+        let leaf = leaf();
+        assert_eq!(decide_version(&policy, v1).refusals, [Breach::V1WithoutFlag]);
+        assert_eq!(decide_version(&policy, v2), Decision::default());
+        let both = [Breach::V1WithoutFlag, Breach::NotPinned(leaf.sha256())];
+        assert_eq!(decide_payload(&policy, v1, &leaf, leaf.not_before).refusals, both);
+        // `verify` does not know which certificate is pinned.
+        assert_eq!(decide_certificate(&policy, &leaf, leaf.not_before), Decision::default());
+        assert_eq!(decide_certificate(&policy, &leaf, leaf.not_before - 1).refusals.len(), 1);
+    }
+
+    #[test]
+    fn a_certificate_is_judged_at_the_limits_of_its_rules() {
+        let judged = |policy: &Policy, change: fn(&mut Certificate), now: fn(&Certificate) -> u64| {
+            let mut certificate = leaf();
+            change(&mut certificate);
+            let Decision { refusals, warnings } = decide_certificate(policy, &certificate, now(&certificate));
+            (refusals.len(), warnings.len())
+        };
+        let policy = Policy::default();
+        let lax = Policy { enforce_validity: false, ..Policy::default() };
+        let start: fn(&Certificate) -> u64 = |certificate| certificate.not_before;
+        for (now, wanted) in [
+            (start, 0),
+            (|certificate| certificate.not_before - 1, 1),
+            (|certificate| certificate.not_after, 0),
+            (|certificate| certificate.not_after + 1, 1),
+        ] as [(fn(&Certificate) -> u64, usize); 4]
+        {
+            assert_eq!(judged(&policy, |_| (), now), (wanted, 0));
+            assert_eq!(judged(&lax, |_| (), now), (0, wanted));
+        }
+        for (change, wanted) in [
+            (|one| one.modulus = vec![0xff; 1024], (0, 0)),
+            (|one| one.modulus = vec![0xff; 1025], (1, 0)),
+            (|one| one.modulus = [&[0x7f][..], &[0xff; 255]].concat(), (1, 0)),
+            (|one| one.is_ca = true, (1, 0)),
+            (|one| one.key_usage = None, (0, 0)),
+            (|one| one.extended_key_usage = None, (0, 1)),
+            (|one| one.extended_key_usage = Some(Vec::new()), (1, 0)),
+            (|one| one.emails.clear(), (0, 1)),
+            (|one| one.issuer.clone_from(&one.subject), (0, 1)),
+            (|one| one.deviations.push("odd".into()), (0, 1)),
+        ] as [(fn(&mut Certificate), (usize, usize)); 10]
+        {
+            assert_eq!(judged(&policy, change, start), wanted);
+        }
+    }
 }

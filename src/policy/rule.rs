@@ -397,4 +397,31 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn every_rule_has_a_name_and_a_sentence_of_its_own() {
+        let names: std::collections::BTreeSet<String> = Rule::all().map(Rule::name).collect();
+        let sentences: std::collections::BTreeSet<&str> = Rule::all().map(Rule::sentence).collect();
+        assert_eq!((names.len(), sentences.len()), (Rule::all().count(), Rule::all().count()));
+        for rule in Rule::all() {
+            let (name, key) = (rule.name(), rule.key());
+            let by_key = name.split('.').next() == key;
+            assert!(by_key || (key.is_none() && name.len() > 4), "{name} {key:?}");
+            assert!(rule.sentence().starts_with("The ") && rule.sentence().ends_with('.'), "{}", rule.sentence());
+        }
+        assert_eq!(Rule::all().filter(|rule| rule.key().is_none()).count(), 5);
+        assert_eq!(Rule::Require(Requirement::Local).name(), "require.local");
+        let remedies: std::collections::BTreeSet<String> = breaches().iter().map(Breach::remedy).collect();
+        assert!(remedies.len() > 20 && remedies.iter().all(|remedy| remedy.contains(' ')), "{remedies:?}");
+    }
+
+    #[test]
+    fn an_empty_extended_key_usage_is_told_from_another_one() {
+        let reason = |has: &[&str]| {
+            let has = has.iter().map(|usage| (*usage).to_owned()).collect();
+            Breach::ExtendedKeyUsage { has, allowed: vec!["clientAuth".into()] }.reason()
+        };
+        assert_eq!(reason(&[]), "the certificate's extended key usage is empty, and must hold clientAuth");
+        assert_eq!(reason(&["serverAuth"]), "the certificate is for serverAuth, not for clientAuth");
+    }
 }

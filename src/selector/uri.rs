@@ -268,6 +268,46 @@ mod tests {
         }
     }
 
+    #[test]
+    fn each_attribute_has_its_place_in_the_selection() {
+        let uri = Uri::parse(
+            "pkcs11:token=a;serial=b;manufacturer=c;model=d;slot-manufacturer=e;slot-description=f;slot-id=7;\
+             library-manufacturer=g;library-description=h;library-version=1.2;object=i;id=%F0%0f;type=public",
+        )
+        .unwrap();
+        let text = |text: &str| Some(text.to_owned());
+        let wanted = TokenSelector {
+            label: text("a"),
+            serial: text("b"),
+            manufacturer: text("c"),
+            model: text("d"),
+            slot_manufacturer: text("e"),
+            slot_description: text("f"),
+            slot_id: Some(7),
+            library_manufacturer: text("g"),
+            library_description: text("h"),
+            library_version: text("1.2"),
+            ..TokenSelector::default()
+        };
+        assert_eq!(uri.token, wanted);
+        assert_eq!((uri.object.as_deref(), uri.id.as_deref()), (Some(&b"i"[..]), Some(&[0xf0, 0x0f][..])));
+        assert_eq!(uri.object_type, Some(ObjectType::Public));
+        assert_eq!(Uri::parse(&uri.to_string()).unwrap(), uri);
+        for (name, kind) in [("private", ObjectType::Private), ("cert", ObjectType::Cert)] {
+            assert_eq!(Uri::parse(&format!("pkcs11:type={name}")).unwrap().object_type, Some(kind));
+        }
+    }
+
+    #[test]
+    fn an_attribute_without_a_value_is_named_by_its_place() {
+        for (text, place) in [("pkcs11:token", 1), ("pkcs11:token=a;;serial", 2), ("pkcs11:token=a?pin-source", 2)] {
+            let error = Uri::parse(text).unwrap_err();
+            assert!(matches!(error, UriError::NoValue(number) if number == place), "{text}: {error}");
+        }
+        assert!(Uri::parse("pkcs11:?pin-source=file:/pin").is_ok());
+        assert!(matches!(Uri::parse("pkcs11:pin-source=file:/pin"), Err(UriError::Refused(..))));
+    }
+
     proptest! {
         #[test]
         fn never_panics(text in "\\PC*") {

@@ -66,6 +66,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn only_plain_words_stay_unquoted() {
+        for (text, wanted) in [
+            ("/a.b_c-d+e,f:g@h%i=j", "/a.b_c-d+e,f:g@h%i=j"),
+            ("", "''"),
+            ("=a", "'=a'"),
+            ("%a", "'%a'"),
+            ("-a", "'-a'"),
+            ("a b", "'a b'"),
+            ("a;b", "'a;b'"),
+            ("ä", "'ä'"),
+            ("it's", r"'it'\''s'"),
+        ] {
+            assert_eq!(quoted(text), wanted, "{text}");
+        }
+        for (path, wanted) in [("-a", "./-a"), ("a", "a"), ("/-a b", "'/-a b'")] {
+            assert_eq!(quoted_path(std::path::Path::new(path)), wanted);
+        }
+    }
+
+    #[test]
+    fn only_the_commands_of_a_hint_are_completed() {
+        let shout = |command: &str| command.to_uppercase();
+        assert_eq!(in_commands("run `a b`, then `c`: d", shout), "run `A B`, then `C`: d");
+        assert_eq!((in_commands("`a`", shout), in_commands("a", shout)), ("`A`".into(), "a".into()));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]

@@ -276,4 +276,98 @@ mod tests {
         let Reply::Failed(Fault::Load(said)) = reply else { unreachable!() };
         assert_eq!(said.chars().count(), EXPLANATION + 1);
     }
+
+    #[test]
+    fn each_text_and_list_of_every_reply_has_its_limit() {
+        let x = |length: usize| "x".repeat(length);
+        let stored = |label: usize, id: usize, value: usize| Certificate {
+            label: vec![7; label],
+            id: vec![7; id],
+            value: vec![7; value],
+        };
+        let rsa = |label: usize, id: usize, modulus: usize| Key {
+            handle: 0,
+            class: crate::facts::KeyClass::Public,
+            label: vec![7; label],
+            id: vec![7; id],
+            modulus: vec![7; modulus],
+            sign: None,
+            always_authenticate: None,
+            sensitive: None,
+            extractable: None,
+            always_sensitive: None,
+            never_extractable: None,
+            local: None,
+        };
+        let library = |values: [usize; 4]| {
+            let [cryptoki, manufacturer, description, version] = values.map(x);
+            Reply::Opened { library: Library { cryptoki, manufacturer, description, version }, slots: Vec::new() }
+        };
+        let keys = |keys: Vec<Key>| Reply::Objects(Objects { keys, ..Objects::default() });
+        let certificates = |one| Reply::Objects(Objects { certificates: vec![one], ..Objects::default() });
+        let slot = |description: usize, manufacturer: usize| {
+            Reply::Slot(Slot { description: x(description), manufacturer: x(manufacturer), ..Slot::default() })
+        };
+        let signed = |message, signature| Reply::Signed { message: x(message), signature: x(signature) };
+        let mechanisms = |count| {
+            let mechanisms = vec![crate::facts::Mechanism::RsaPkcs; count];
+            Reply::Session(crate::facts::Session { mechanisms, mechanisms_known: true })
+        };
+        let allowed = |count| {
+            let mut description = Description::default();
+            description.detail.allowed_mechanisms = Some(vec![crate::facts::MechanismId(1); count]);
+            Reply::Described(description)
+        };
+        for (mut fits, wrong) in [
+            (Reply::Hello { build: x(80) }, vec![Reply::Hello { build: x(81) }]),
+            (
+                library([7, 32, 32, 7]),
+                vec![library([8, 0, 0, 0]), library([0, 33, 0, 0]), library([0, 0, 33, 0]), library([0, 0, 0, 8])],
+            ),
+            (slot(64, 32), vec![slot(65, 0), slot(0, 33)]),
+            (
+                keys(vec![rsa(1024, 1024, 4096)]),
+                vec![keys(vec![rsa(1025, 0, 0)]), keys(vec![rsa(0, 1025, 0)]), keys(vec![rsa(0, 0, 4097)])],
+            ),
+            (keys(vec![rsa(0, 0, 0); KEYS]), vec![keys(vec![rsa(0, 0, 0); KEYS + 1])]),
+            (
+                certificates(stored(1024, 1024, 64 << 10)),
+                vec![
+                    certificates(stored(1025, 0, 0)),
+                    certificates(stored(0, 1025, 0)),
+                    certificates(stored(0, 0, (64 << 10) + 1)),
+                ],
+            ),
+            (signed(8192, 8192), vec![signed(8193, 0), signed(0, 8193)]),
+            (mechanisms(2), vec![mechanisms(3)]),
+            (allowed(1024), vec![allowed(1025)]),
+            (Reply::Closed, Vec::new()),
+        ] {
+            assert_eq!(check(&mut fits), Ok(()));
+            for mut reply in wrong {
+                assert!(check(&mut reply).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn each_explanation_is_shortened() {
+        let long = || "x".repeat(EXPLANATION + 5);
+        let shortened = format!("{}\u{2026}", "x".repeat(EXPLANATION));
+        for fault in [
+            Fault::Load(long()),
+            Fault::Sandbox(long()),
+            Fault::NoEntryPoint { library: Some(long()) },
+            Fault::malformed("C_Sign", long()),
+        ] {
+            let mut reply = Reply::Failed(fault);
+            assert_eq!(check(&mut reply), Ok(()));
+            let Reply::Failed(fault) = reply else { unreachable!() };
+            assert!(fault.to_string().contains(&shortened) && !fault.to_string().contains(&long()), "{fault}");
+        }
+        let mut slot = Reply::Slot(Slot { error: Some(long()), ..Slot::default() });
+        assert_eq!(check(&mut slot), Ok(()));
+        assert!(matches!(slot, Reply::Slot(Slot { error: Some(error), .. }) if error == shortened));
+        assert!(check(&mut Reply::Failed(Fault::malformed("no function", "x"))).is_err());
+    }
 }
