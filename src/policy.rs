@@ -194,3 +194,31 @@ pub struct Subject<'a> {
     /// Seconds of Unix time.
     pub now: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rule_that_is_weaker_than_its_default_is_named() {
+        assert_eq!(Policy::default().weaker_than_default(), [""; 0]);
+        let strict = Policy {
+            payload_versions: Some(vec![Version::V2]),
+            extended_key_usage: vec!["clientAuth".into()],
+            ..Policy::default()
+        };
+        assert_eq!(strict.weaker_than_default(), [""; 0]);
+        let weak = Policy {
+            payload_versions: Some(vec![Version::V2, Version::V1]),
+            extended_key_usage: vec!["clientAuth".into(), "serverAuth".into(), "codeSigning".into()],
+            enforce_validity: false,
+            certificate_source: CertificateSource::TokenOrFile,
+            ..Policy::default()
+        };
+        let named = weak.weaker_than_default();
+        assert_eq!(named.len(), 4);
+        for (words, part) in named.iter().zip(["v1", "accepts serverAuth, codeSigning", "expired", "from a file"]) {
+            assert!(words.contains(part), "{words}");
+        }
+    }
+}

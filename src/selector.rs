@@ -591,7 +591,7 @@ mod tests {
             ..TokenSelector::default()
         };
         let error = choose(&[slot(9, "a", "1")], std::slice::from_ref(&asked)).unwrap_err();
-        assert_eq!(error.to_string(), "the token with serial s, label 'l', manufacturer 'm', model 'd' is not there");
+        assert_eq!(error.to_string(), "the token with serial s, label 'l', manufacturer 'm', model 'd' was not found");
         assert_eq!(error.hints().len(), 1);
         assert!(
             error.hints()[0].starts_with("there is ") && error.hints()[0].contains("token=a"),

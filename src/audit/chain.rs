@@ -382,7 +382,7 @@ mod tests {
         let upper = right.replace(&digest(body.as_bytes()), &digest(body.as_bytes()).to_uppercase());
         let mut check = Check::default();
         assert_eq!(check.line(upper.as_bytes(), true, "x"), [""; 0]);
-        assert_eq!(check.end(), ["x: no record of an audit log"]);
+        assert_eq!(check.end(), ["x: not a record of an audit log"]);
     }
 
     proptest! {

@@ -163,7 +163,7 @@ mod tests {
             entry.line(&Head { seq, hash }).unwrap().0.trim_end().to_owned()
         };
         assert_eq!(checked([&record(0, "0".repeat(64))]).1, [""; 0]);
-        assert_eq!(checked([&record(0, "1".repeat(64))]).1, ["line 1: record 1 is no first record of a log"]);
+        assert_eq!(checked([&record(0, "1".repeat(64))]).1, ["line 1: record 1 is not the first record of a log"]);
         assert_eq!(checked([&record(1, "1".repeat(64))]).1, [""; 0]);
     }
 
@@ -171,7 +171,7 @@ mod tests {
     fn a_changed_record_is_named_once_and_the_next_one_fits_both_hashes() {
         let mut lines = log(4);
         lines[1] = lines[1].replace("\"count\":2", "\"count\":9");
-        assert_eq!(checked(&lines).1, ["line 2: record 2 was changed: its hash is another"]);
+        assert_eq!(checked(&lines).1, ["line 2: record 2 was changed: its hash differs"]);
         // A record that was changed together with its own hash no longer fits to the next one.
         let head = super::super::chain::head_of(log(1)[0].as_bytes()).unwrap();
         let other = Entry { time: 7, event: Event::Resumed { count: 7 }, outcome: "ok" }.line(&head).unwrap().0;
@@ -190,8 +190,8 @@ mod tests {
         assert!(wrong[0].starts_with(&format!("line 2: {length} bytes without an end")), "{wrong:?}");
         assert_eq!((check.records(), check.end()), (1, Vec::new()));
         assert_eq!(check.line(b"text", true, "line 3"), [""; 0]);
-        assert_eq!(check.line(b"more text", true, "line 4"), ["line 3: no record of an audit log"]);
-        assert_eq!(check.end(), ["line 4: no record of an audit log"]);
+        assert_eq!(check.line(b"more text", true, "line 4"), ["line 3: not a record of an audit log"]);
+        assert_eq!(check.end(), ["line 4: not a record of an audit log"]);
         assert_eq!(check.end(), [""; 0]);
     }
 
@@ -209,6 +209,6 @@ mod tests {
         }
         // A record that is not a marker explains nothing.
         let (check, wrong) = checked([&torn, &lines[0]]);
-        assert_eq!((check.torn.len(), wrong), (0, vec!["line 1: no record of an audit log".to_owned()]));
+        assert_eq!((check.torn.len(), wrong), (0, vec!["line 1: not a record of an audit log".to_owned()]));
     }
 }

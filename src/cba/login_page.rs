@@ -104,7 +104,7 @@ mod tests {
         certificate.emails.clear();
         let page = shown(Version::V1, &certificate);
         assert!(
-            page.contains("A v1 payload: whoever holds it") && page.contains(&utc(certificate.not_after)),
+            page.contains("A v1 payload: anybody who has it") && page.contains(&utc(certificate.not_after)),
             "{page}"
         );
         assert!(!page.contains("data-made") && page.contains("no e-mail address in the certificate"), "{page}");

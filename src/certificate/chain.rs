@@ -124,7 +124,6 @@ pub fn above(leaf: &Certificate, others: &[&[u8]], now: u64) -> Vec<Authority> {
     let mut found: Vec<(usize, Authority)> =
         others.iter().filter_map(|der| Some((depth(leaf, &[der], &all, time).ok()?, authority(der)?))).collect();
     found.sort_by_key(|(depth, _)| *depth);
-    found.dedup_by(|(_, a), (_, b)| a.sha256 == b.sha256);
     found.into_iter().map(|(_, authority)| authority).collect()
 }
 

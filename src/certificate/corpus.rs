@@ -1,5 +1,6 @@
-//! What is read from each certificate of `tests/data/certificates`. `UPDATE_CORPUS=1 cargo test --lib corpus` writes
-//! `tests/data/corpus.txt` anew.
+//! What is read from each certificate of `tests/data/certificates`.
+//!
+//! PURE. Tests alone. `UPDATE_CORPUS=1 cargo test --lib corpus` writes `tests/data/corpus.txt` anew.
 
 #![cfg(test)]
 

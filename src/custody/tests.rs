@@ -1,5 +1,7 @@
-//! The whole report, as text and as JSON, for evidence that holds every rule, evidence that breaks or strains most of
-//! them, and evidence of a token that got no PIN. `UPDATE_CUSTODY=1 cargo test --lib custody` writes the files anew.
+//! The whole report, as text, JSON and page.
+//!
+//! PURE. Tests alone: evidence that holds every rule, evidence that breaks or strains most of them, and evidence of a token
+//! that got no PIN. `UPDATE_CUSTODY=1 cargo test --lib custody` writes the expected reports anew.
 
 #![cfg(test)]
 
@@ -220,7 +222,8 @@ fn the_defaults_ask_for_little() {
     let mut evidence = good();
     evidence.confinement = None;
     let held = evidence.held.as_mut().unwrap();
-    held.detail = KeyDetail { decrypt: None, unwrap: None, allowed_mechanisms: Some(Vec::new()), ..detail() };
+    let silent = KeyDetail { decrypt: None, unwrap: None, sign_recover: None, derive: None, ..detail() };
+    held.detail = KeyDetail { allowed_mechanisms: Some(Vec::new()), ..silent };
     let sources = PolicySources { files: vec!["/etc/cba-agent/config.toml".into()], settings: Vec::new() };
     let (policy, trust) = (Policy::default(), Trust::default());
     let middle = leaf().not_before.midpoint(leaf().not_after);
@@ -244,6 +247,8 @@ fn a_token_that_got_no_pin_shows_no_key() {
 enum Trusted {
     NotAsked,
     Everything,
+    /// The last attestation alone.
+    Last,
     Nothing,
 }
 
@@ -272,6 +277,7 @@ fn attested(serials: &[Option<u8>], token_serial: &str, trusted: Trusted) -> (Op
     let attestation_roots = match trusted {
         Trusted::NotAsked => None,
         Trusted::Everything => bundle(&attestations),
+        Trusted::Last => bundle(&attestations[attestations.len() - 1..]),
         Trusted::Nothing => roots(OTHER_CA_PEM),
     };
     let trust = Trust { roots: None, attestation_roots };
@@ -311,13 +317,14 @@ fn an_attestation_is_judged_by_its_device_and_its_roots() {
 
 #[test]
 fn of_several_attestations_the_one_that_says_most_is_shown() {
-    use Trusted::{Everything, NotAsked};
+    use Trusted::{Everything, Last, NotAsked};
     for (serials, trusted, shown) in [
         // One of another device comes first: the key is elsewhere too.
         (&[Some(42), Some(41)][..], Everything, "device 41, firmware 5.4.1"),
         (&[Some(42), Some(41)], NotAsked, "device 41, firmware 5.4.1"),
         (&[None, Some(42)], Everything, "device 42, firmware 5.4.1"),
         (&[None, Some(42)], NotAsked, "firmware 5.4.0"),
+        (&[None, None], Last, "firmware 5.4.1"),
     ] {
         assert_eq!(attested(serials, "42", trusted).0.as_deref(), Some(shown), "{serials:?} {trusted:?}");
     }

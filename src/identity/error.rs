@@ -134,7 +134,7 @@ mod tests {
             (IdentityError::NoKey, Kind::NotFound, "list --login"),
             (IdentityError::NoCertificate, Kind::NotFound, "--login"),
             (IdentityError::NoRsaCertificate(all()), Kind::NotFound, "order a certificate for an RSA key"),
-            (IdentityError::Broken(all()), Kind::Unsuitable, "issued again"),
+            (IdentityError::Broken(all()), Kind::Unsuitable, "issue the certificate again"),
             (IdentityError::NoPair(all()), Kind::NotFound, "--write-object"),
             (IdentityError::NoMatch { candidates: all() }, Kind::NotFound, "there is C"),
             (IdentityError::Ambiguous(all()), Kind::Ambiguous, "choose with C"),

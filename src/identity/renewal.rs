@@ -86,6 +86,8 @@ mod tests {
         let all = [stored(1, 100, 500), stored(2, 200, 900), stored(3, 50, 80)];
         let (number, notice) = chosen(&all, &[], 1000);
         assert!(number == 2 && notice.unwrap().starts_with("3 certificates"));
+        let late = [stored(1, 100, 5_000_000_000), stored(2, 100, 5_000_000_001)];
+        assert_eq!(chosen(&late, &[], 6_000_000_000).0, 2);
         assert!(one_of(&[], &[], 0).is_err());
     }
 

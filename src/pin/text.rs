@@ -180,4 +180,12 @@ mod tests {
             assert_eq!(text(&bytes), Err(why), "{bytes:?}");
         }
     }
+
+    #[test]
+    fn noncharacters_at_the_end_of_each_plane_are_invisible() {
+        for c in ['\u{fffe}', '\u{ffff}', '\u{1fffe}', '\u{10ffff}'] {
+            assert_eq!(text(format!("1{c}2").as_bytes()), Err(Unfit::Invisible), "{c:?}");
+        }
+        assert_eq!(text("1\u{1fffd}2".as_bytes()), Ok("1\u{1fffd}2"));
+    }
 }
