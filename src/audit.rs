@@ -37,13 +37,13 @@ pub struct Log {
     path: PathBuf,
     lock: PathBuf,
     /// The last written head, and the state of the file after it.
-    written: Option<(FileState, Head)>,
+    written: Option<(LogFileState, Head)>,
     /// When the head in the lock file was last synced.
     kept: Option<Instant>,
 }
 
 /// Device, inode and length.
-type FileState = (u64, u64, u64);
+type LogFileState = (u64, u64, u64);
 
 /// The reason why no record can be written, so that no payload is handed out.
 #[derive(Debug, thiserror::Error)]
@@ -251,7 +251,7 @@ fn torn(bytes: &[u8]) -> Torn {
     }
 }
 
-fn state(file: &File) -> io::Result<FileState> {
+fn state(file: &File) -> io::Result<LogFileState> {
     let metadata = file.metadata()?;
     Ok((metadata.dev(), metadata.ino(), metadata.len()))
 }

@@ -6,7 +6,7 @@
 use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::config::keys::{Group, KEYS, Key, Shape};
+use crate::config::keys::{ConfigKey, Group, KEYS, Shape};
 
 mod manual_page;
 mod usage_error;
@@ -184,7 +184,7 @@ fn log_file() -> Arg {
 }
 
 /// Returns the values of the given flags of configuration keys.
-pub fn flag_values(matches: &ArgMatches) -> impl Fn(&Key) -> Option<Vec<String>> {
+pub fn flag_values(matches: &ArgMatches) -> impl Fn(&ConfigKey) -> Option<Vec<String>> {
     |key| {
         let values = matches.try_get_many::<String>(key.path).ok().flatten()?;
         Some(values.cloned().collect())
@@ -200,11 +200,11 @@ pub fn given<'a>(matches: &'a ArgMatches, flag: &str) -> Option<&'a str> {
 /// The first given flag that selects a token, a key or a PIN.
 #[must_use]
 pub fn token_flag(matches: &ArgMatches) -> Option<&'static str> {
-    let chooses = |key: &&Key| {
+    let chooses = |key: &&ConfigKey| {
         matches!(key.group, Group::Token | Group::Identity | Group::Pin)
             && !matches!(key.path, "sign.timeout" | "state_dir")
     };
-    let is_there = |key: &&Key| matches.try_contains_id(key.path).unwrap_or(false);
+    let is_there = |key: &&ConfigKey| matches.try_contains_id(key.path).unwrap_or(false);
     KEYS.iter().filter(chooses).find(is_there).map(|key| key.flag)
 }
 
@@ -232,7 +232,7 @@ fn keyed(command: Command, groups: &[Group]) -> Command {
             .arg(switch("module-debug", "Pass vendors' debug variables to the module; their logs contain the PIN"));
     }
     let is_asked = groups.contains(&Socket);
-    let is_taken = |key: &&Key| groups.contains(&key.group) && !(is_asked && key.path == "serve.socket");
+    let is_taken = |key: &&ConfigKey| groups.contains(&key.group) && !(is_asked && key.path == "serve.socket");
     for key in KEYS.iter().filter(|key| key.group != Log).filter(is_taken) {
         command = command.arg(key_flag(key));
     }
@@ -259,7 +259,7 @@ fn log_options() -> impl Iterator<Item = Arg> {
     KEYS.iter().filter(|key| key.group == Log).map(key_flag)
 }
 
-fn key_flag(key: &Key) -> Arg {
+fn key_flag(key: &ConfigKey) -> Arg {
     let help = StyledStr::from(format!("{} [env: {}]", key.help, key.variable()));
     let action = if key.shape == Shape::List { ArgAction::Append } else { ArgAction::Set };
     let heading = match key.group {

@@ -111,7 +111,7 @@ impl Explain for ClientError {
 
 /// A successful answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct AgentReply {
     /// Its body.
     pub body: Vec<u8>,
 }
@@ -120,7 +120,7 @@ pub struct Answer {
 ///
 /// # Errors
 /// See [`ClientError`].
-pub fn sign(path: &Path, version: Version, job: Option<&str>, deadline: &Deadline) -> Result<Answer, ClientError> {
+pub fn sign(path: &Path, version: Version, job: Option<&str>, deadline: &Deadline) -> Result<AgentReply, ClientError> {
     let mut order = serde_json::Map::from_iter([("payload_version".to_owned(), json!(version.to_string()))]);
     order.extend(job.map(|job| ("job".to_owned(), json!(job))));
     let body = Value::Object(order).to_string();
@@ -132,7 +132,7 @@ pub fn sign(path: &Path, version: Version, job: Option<&str>, deadline: &Deadlin
 ///
 /// # Errors
 /// See [`ClientError`].
-pub fn health(path: &Path, live: bool, deadline: &Deadline) -> Result<Answer, ClientError> {
+pub fn health(path: &Path, live: bool, deadline: &Deadline) -> Result<AgentReply, ClientError> {
     get(path, if live { "/healthz" } else { "/readyz" }, deadline)
 }
 
@@ -140,11 +140,11 @@ pub fn health(path: &Path, live: bool, deadline: &Deadline) -> Result<Answer, Cl
 ///
 /// # Errors
 /// See [`ClientError`].
-pub fn get(path: &Path, resource: &str, deadline: &Deadline) -> Result<Answer, ClientError> {
+pub fn get(path: &Path, resource: &str, deadline: &Deadline) -> Result<AgentReply, ClientError> {
     exchange(path, &format!("GET {resource} HTTP/1.1\r\n"), "", deadline)
 }
 
-fn exchange(path: &Path, head: &str, body: &str, deadline: &Deadline) -> Result<Answer, ClientError> {
+fn exchange(path: &Path, head: &str, body: &str, deadline: &Deadline) -> Result<AgentReply, ClientError> {
     let shown = path.display().to_string();
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::TimedOut(shown.clone()),
@@ -221,7 +221,7 @@ fn receive(stream: &mut UnixStream, deadline: &Deadline) -> io::Result<Vec<u8>> 
 ///
 /// # Errors
 /// When it is not an agent's answer, or a refusal.
-pub fn read(path: &str, received: &[u8]) -> Result<Answer, ClientError> {
+pub fn read(path: &str, received: &[u8]) -> Result<AgentReply, ClientError> {
     let stranger = |what: &str| ClientError::Stranger { path: path.to_owned(), what: what.to_owned() };
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
@@ -241,7 +241,7 @@ pub fn read(path: &str, received: &[u8]) -> Result<Answer, ClientError> {
     }
     let status = response.code.unwrap_or_default();
     if (200..300).contains(&status) {
-        return Ok(Answer { body: body.to_vec() });
+        return Ok(AgentReply { body: body.to_vec() });
     }
     let problem: Option<Problem> =
         header("Content-Type").filter(|kind| *kind == MEDIA_TYPE).and_then(|_| serde_json::from_slice(body).ok());

@@ -62,7 +62,7 @@ fn run_worker() -> u8 {
     }
 }
 
-fn run_command(arguments: &[OsString], format: &mut log::Format) -> Result<()> {
+fn run_command(arguments: &[OsString], format: &mut log::LogFormat) -> Result<()> {
     os::survive_file_limits()?;
     refuse_pin(arguments)?;
     let command = arguments.get(1).and_then(|name| name.to_str()).unwrap_or_default();
@@ -107,7 +107,7 @@ fn innermost(matches: &ArgMatches) -> (String, &ArgMatches) {
 }
 
 /// Reports the error, and returns the exit code.
-fn end(result: Result<()>, format: log::Format) -> u8 {
+fn end(result: Result<()>, format: log::LogFormat) -> u8 {
     let Err(error) = result else { return 0 };
     let error = with_a_hint(error);
     if !error.message.is_empty() {
@@ -120,7 +120,7 @@ fn end(result: Result<()>, format: log::Format) -> u8 {
 const WITHOUT_RESULT: [&str; 2] = ["man", "serve"];
 
 /// `format` becomes the configured format as soon as it is known.
-fn dispatch(matches: &ArgMatches, spare: Option<Spare>, format: &mut log::Format) -> Result<()> {
+fn dispatch(matches: &ArgMatches, spare: Option<Spare>, format: &mut log::LogFormat) -> Result<()> {
     let Some((name, matches)) = matches.subcommand() else {
         return Err(Error::new(Kind::Usage, "a command is needed"));
     };

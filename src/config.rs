@@ -67,7 +67,7 @@ pub struct Config {
     /// Every key that was set, with its source.
     pub effective: Vec<Effective>,
     /// `[log]`.
-    pub log: log::Settings,
+    pub log: log::LogSettings,
 }
 
 /// `[sign]`: settings for signing and printing.

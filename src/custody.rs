@@ -22,7 +22,7 @@ mod tests;
 pub mod text;
 
 pub use attestation_check::Attestation;
-pub use rules::{Row, Verdict};
+pub use rules::{Row, RuleVerdict};
 
 /// The version of the document's format. It changes if a member is removed or changes its meaning.
 const FORM: &str = "cba-agent-custody-1";
@@ -43,12 +43,12 @@ pub struct Evidence {
     /// The token, if it reports anything.
     pub token: Option<Token>,
     /// The content of the token; `None` if the policy forbids to send it a PIN.
-    pub held: Option<Held>,
+    pub held: Option<KeyEvidence>,
 }
 
 /// A key, its certificate, and other objects of the token.
 #[derive(Clone, Debug)]
-pub struct Held {
+pub struct KeyEvidence {
     /// The private key.
     pub key: Key,
     /// Further attributes of the key.
@@ -122,7 +122,7 @@ pub struct Report {
     refusals: Vec<String>,
     warnings: Vec<String>,
     rules: Vec<Row>,
-    module: Module,
+    module: ModuleReport,
     token: Option<TokenReport>,
     key: Option<KeyReport>,
     certificate: Option<CertificateReport>,
@@ -135,7 +135,7 @@ pub struct Report {
 }
 
 #[derive(Debug, Serialize)]
-struct Module {
+struct ModuleReport {
     path: String,
     sha256: Option<String>,
     library: Library,
@@ -260,13 +260,13 @@ impl Report {
             let of = rules.iter().filter(move |row: &&Row| row.verdict == verdict);
             of.filter_map(|row| row.reason.clone()).collect::<Vec<_>>()
         };
-        let refusals = reasons(Verdict::Broken);
+        let refusals = reasons(RuleVerdict::Broken);
         Self {
             form: FORM,
             verdict: if refusals.is_empty() { "allowed" } else { "refused" },
             refusals,
-            warnings: reasons(Verdict::Warning),
-            module: Module {
+            warnings: reasons(RuleVerdict::Warning),
+            module: ModuleReport {
                 path: printable(&evidence.module),
                 sha256: evidence.module_sha256.clone(),
                 library: library(&evidence.library),
@@ -331,7 +331,7 @@ impl Report {
 /// The policy's decision about the evidence; about the token only, if it must not get a PIN.
 fn decide(evidence: &Evidence, measure: &Measure<'_>) -> policy::Decision {
     let (Measure { policy, wish, now, .. }, token) = (measure, evidence.token.as_ref());
-    let Some(Held { key, certificate, from_file, mechanism, .. }) = &evidence.held else {
+    let Some(KeyEvidence { key, certificate, from_file, mechanism, .. }) = &evidence.held else {
         return policy::decide_token(policy, token);
     };
     let order = Order {
@@ -379,8 +379,8 @@ fn token_report(token: &Token) -> TokenReport {
     }
 }
 
-fn key_report(held: &Held) -> KeyReport {
-    let Held { key, detail, certificate, mechanism, .. } = held;
+fn key_report(held: &KeyEvidence) -> KeyReport {
+    let KeyEvidence { key, detail, certificate, mechanism, .. } = held;
     let allowed = detail.allowed_mechanisms.as_ref();
     KeyReport {
         label: printable_bytes(&key.label),
@@ -427,7 +427,7 @@ fn usages(key: &Key, detail: &KeyDetail) -> Usages {
     }
 }
 
-fn certificate_report(held: &Held, now: u64) -> CertificateReport {
+fn certificate_report(held: &KeyEvidence, now: u64) -> CertificateReport {
     let certificate = &held.certificate;
     let above = |found: chain::Authority| Above {
         subject: found.subject,
@@ -451,7 +451,7 @@ fn certificate_report(held: &Held, now: u64) -> CertificateReport {
     }
 }
 
-impl Held {
+impl KeyEvidence {
     fn others(&self) -> Vec<&[u8]> {
         self.others.iter().map(Vec::as_slice).collect()
     }

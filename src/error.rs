@@ -218,7 +218,7 @@ impl Error {
     #[must_use]
     pub fn to_json(&self) -> String {
         #[derive(serde::Serialize)]
-        struct Json<'a> {
+        struct ErrorJson<'a> {
             level: &'static str,
             code: u8,
             kind: &'static str,
@@ -229,7 +229,7 @@ impl Error {
         }
         let (code, kind, retryable) = (self.kind.exit_code(), self.kind.name(), self.kind.retryable());
         let (message, hint) = (shortened(&self.message), self.hints.join("; "));
-        let json = Json { level: "ERROR", code, kind, message: &message, hint: &shortened(&hint), retryable };
+        let json = ErrorJson { level: "ERROR", code, kind, message: &message, hint: &shortened(&hint), retryable };
         // invariant: strings and numbers always serialise
         printable_json(&serde_json::to_string(&json).unwrap_or_default())
     }

@@ -241,7 +241,7 @@ pub struct Key {
 
 /// A certificate object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Certificate {
+pub struct CertificateObject {
     /// `CKA_LABEL`.
     #[serde(with = "bytes")]
     pub label: Vec<u8>,
@@ -282,7 +282,7 @@ pub struct Description {
     /// The key.
     pub detail: KeyDetail,
     /// All X.509 certificates of the token.
-    pub certificates: Vec<Certificate>,
+    pub certificates: Vec<CertificateObject>,
 }
 
 /// The objects that a session sees.
@@ -291,7 +291,7 @@ pub struct Objects {
     /// RSA keys, private and public.
     pub keys: Vec<Key>,
     /// X.509 certificates.
-    pub certificates: Vec<Certificate>,
+    pub certificates: Vec<CertificateObject>,
 }
 
 pub(crate) mod bytes {

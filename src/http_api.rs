@@ -9,7 +9,7 @@ use crate::cba::Version;
 /// The body.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Body {
+struct SignRequestBody {
     #[serde(default, deserialize_with = "present")]
     payload_version: Option<String>,
     #[serde(default, deserialize_with = "present")]
@@ -23,14 +23,14 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Err
 
 /// The request of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct SignRequest {
     /// The payload version, if the client names one.
     pub version: Option<Version>,
     /// The caller's name for its job.
     pub job: Option<String>,
 }
 
-impl Asked {
+impl SignRequest {
     /// Parses a body.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Asked {
         if body.trim_ascii_start().first() != Some(&b'{') {
             return Err(WANTED);
         }
-        let Body { payload_version, job } = serde_json::from_slice(body).map_err(|_| WANTED)?;
+        let SignRequestBody { payload_version, job } = serde_json::from_slice(body).map_err(|_| WANTED)?;
         let version = match payload_version.as_deref() {
             None => None,
             Some("v2") => Some(Version::V2),

@@ -265,11 +265,11 @@ mod tests {
         Key { handle, class: KeyClass::Private, modulus: modulus.to_vec(), ..stand_in(&stored) }
     }
 
-    fn certificate(id: u8) -> facts::Certificate {
-        facts::Certificate { label: b"cert".to_vec(), id: vec![id], value: leaf().der().to_vec() }
+    fn certificate(id: u8) -> facts::CertificateObject {
+        facts::CertificateObject { label: b"cert".to_vec(), id: vec![id], value: leaf().der().to_vec() }
     }
 
-    fn objects(keys: Vec<Key>, certificates: Vec<facts::Certificate>) -> Objects {
+    fn objects(keys: Vec<Key>, certificates: Vec<facts::CertificateObject>) -> Objects {
         Objects { keys, certificates }
     }
 

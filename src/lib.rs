@@ -63,7 +63,7 @@
 //! - **policy**: the rules that key, certificate and token must meet before each signature; the *custody report* shows each
 //!
 //! # Invariants, each with the test that proves it
-//! 1. Only payloads come out. [`worker::pkcs11::Key::sign`] takes a [`cba::Message`], and a message can only be made by
+//! 1. Only payloads come out. [`worker::pkcs11::SigningKey::sign`] takes a [`cba::Message`], and a message can only be made by
 //!    [`cba::Message::new`] from a version, a clock and a random source
 //!    (`layering::a_message_is_created_in_one_place`, `worker_protocol::no_message_has_a_field_for_a_pin_or_for_bytes_to_sign`).
 //! 2. The message is made in the worker at the last moment, after a context-specific login

@@ -19,7 +19,7 @@ use writer::{Notice, Writer, write_until};
 
 /// The form of notices and errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub enum LogFormat {
     /// `warning: ...`, for people.
     #[default]
     Text,
@@ -31,16 +31,16 @@ pub enum Format {
 
 /// `[log]`.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct LogSettings {
     /// The form.
-    pub format: Format,
+    pub format: LogFormat,
     /// The least severe level that is written.
     pub level: Level,
 }
 
 /// The names of the forms.
-pub const FORMATS: [(&str, Format); 3] =
-    [("text", Format::Text), ("json", Format::Json), ("journald", Format::Journald)];
+pub const FORMATS: [(&str, LogFormat); 3] =
+    [("text", LogFormat::Text), ("json", LogFormat::Json), ("journald", LogFormat::Journald)];
 
 /// The names of the levels.
 pub const LEVELS: [(&str, Level); 5] = [
@@ -60,10 +60,10 @@ const AT_THE_END: Duration = Duration::from_secs(2);
 /// The time limit for stderr before other output.
 const BEFORE_OUTPUT: Duration = Duration::from_millis(200);
 
-static WRITER: Writer = Writer::new(|lost| lost_lines(Format::Text, lost));
+static WRITER: Writer = Writer::new(|lost| lost_lines(LogFormat::Text, lost));
 
 /// Starts the log. A second call in one process changes nothing.
-pub fn start(settings: Settings, verbosity: u8) {
+pub fn start(settings: LogSettings, verbosity: u8) {
     let level = match verbosity {
         0 => settings.level,
         1 => settings.level.max(Level::DEBUG),
@@ -82,36 +82,36 @@ pub fn start(settings: Settings, verbosity: u8) {
 }
 
 /// Sets the form of messages that are not events.
-fn use_format(format: Format) {
+fn use_format(format: LogFormat) {
     let notice: Notice = match format {
-        Format::Text => |lost| lost_lines(Format::Text, lost),
-        Format::Json => |lost| lost_lines(Format::Json, lost),
-        Format::Journald => |lost| lost_lines(Format::Journald, lost),
+        LogFormat::Text => |lost| lost_lines(LogFormat::Text, lost),
+        LogFormat::Json => |lost| lost_lines(LogFormat::Json, lost),
+        LogFormat::Journald => |lost| lost_lines(LogFormat::Journald, lost),
     };
     WRITER.report_lost_lines_by(notice);
 }
 
-fn lost_lines(format: Format, lost: u64) -> String {
+fn lost_lines(format: LogFormat, lost: u64) -> String {
     line(format, Level::WARN, &format!("{lost} lines of the log were lost: stderr was full, or was read too slowly"))
 }
 
 /// Writes the error that ends the process, at every level.
-pub fn report(error: &Error, format: Format) {
+pub fn report(error: &Error, format: LogFormat) {
     use_format(format);
     WRITER.push(text(error, format), true);
 }
 
 /// Writes the error that ends a worker. It starts no thread, since the sandbox is already active.
 pub fn report_in_worker(error: &Error) {
-    let text = text(error, Format::Text);
+    let text = text(error, LogFormat::Text);
     write_until(Instant::now() + BEFORE_OUTPUT, rustix::stdio::stderr(), text.as_bytes());
 }
 
-fn text(error: &Error, format: Format) -> String {
+fn text(error: &Error, format: LogFormat) -> String {
     match format {
-        Format::Text => format!("{error}\n"),
-        Format::Json => format!("{}\n", error.to_json()),
-        Format::Journald => error.to_string().lines().map(|line| format!("<3>{line}\n")).collect(),
+        LogFormat::Text => format!("{error}\n"),
+        LogFormat::Json => format!("{}\n", error.to_json()),
+        LogFormat::Journald => error.to_string().lines().map(|line| format!("<3>{line}\n")).collect(),
     }
 }
 
@@ -131,7 +131,7 @@ pub fn end() {
 }
 
 /// Reports panics like errors: Rust's own report would wait for stderr.
-pub fn take_over_panics(format: Format) {
+pub fn take_over_panics(format: LogFormat) {
     std::panic::set_hook(Box::new(move |panic| {
         WRITER.push(line(format, Level::ERROR, &describe(panic)), true);
         WRITER.flush(AT_THE_END);
@@ -141,7 +141,7 @@ pub fn take_over_panics(format: Format) {
 /// The same in a worker, without a thread.
 pub fn take_over_panics_in_worker() {
     std::panic::set_hook(Box::new(|panic| {
-        let text = line(Format::Text, Level::ERROR, &describe(panic));
+        let text = line(LogFormat::Text, Level::ERROR, &describe(panic));
         write_until(Instant::now() + BEFORE_OUTPUT, rustix::stdio::stderr(), text.as_bytes());
     }));
 }
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn a_panic_is_reported_and_waits_for_no_reader_of_stderr() {
         if std::env::var_os(PANICS).is_some() {
-            take_over_panics(Format::Json);
+            take_over_panics(LogFormat::Json);
             let _ = std::panic::catch_unwind(|| panic!("a\nb"));
             take_over_panics_in_worker();
             let _ = std::panic::catch_unwind(|| panic!("in a worker"));

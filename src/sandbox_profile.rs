@@ -30,7 +30,7 @@ pub struct InForce {
 
 /// The kinds of sockets that a worker may open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub enum SocketFamily {
     /// Unix sockets, to a daemon that holds the token.
     Unix,
     /// IPv4 and IPv6.
@@ -67,7 +67,7 @@ pub struct Profile {
     /// The module's name in the table of modules.
     pub name: &'static str,
     /// The sockets that it may open.
-    pub families: &'static [Family],
+    pub families: &'static [SocketFamily],
     /// Whether it may open more of them after the login, to connect to a server again.
     pub sockets_after_login: bool,
     /// Its system calls.
@@ -110,7 +110,7 @@ const BARE: Profile = Profile {
 
 /// Uses readers through pcscd.
 const SMART_CARD: Profile = Profile {
-    families: &[Family::Unix],
+    families: &[SocketFamily::Unix],
     reads: &["/run/pcscd"],
     sockets: &["/run/pcscd", "$PCSCLITE_CSOCK_NAME"],
     ..BARE
@@ -118,7 +118,7 @@ const SMART_CARD: Profile = Profile {
 
 /// Uses an HSM over the network, and a name service.
 const NETWORK: Profile = Profile {
-    families: &[Family::Unix, Family::Internet, Family::Netlink],
+    families: &[SocketFamily::Unix, SocketFamily::Internet, SocketFamily::Netlink],
     sockets_after_login: true,
     calls: Calls::DenyList,
     sets_modes: true,
@@ -145,7 +145,7 @@ const NAMES_AND_ROOTS: [&str; 12] = [
 /// The additional reads of every profile with network.
 #[must_use]
 pub fn reads_of_the_network(profile: &Profile) -> &'static [&'static str] {
-    if profile.families.contains(&Family::Internet) { &NAMES_AND_ROOTS } else { &[] }
+    if profile.families.contains(&SocketFamily::Internet) { &NAMES_AND_ROOTS } else { &[] }
 }
 
 /// The reads of every library: the loader, OpenSSL, the C library.
@@ -201,7 +201,7 @@ pub const PROFILES: [Profile; 14] = [
     Profile { name: "ykcs11", ..SMART_CARD },
     Profile {
         name: "tpm2",
-        families: &[Family::Unix],
+        families: &[SocketFamily::Unix],
         sockets_after_login: true,
         calls: Calls::AllowList,
         sets_modes: false,
@@ -223,7 +223,7 @@ pub const PROFILES: [Profile; 14] = [
     },
     Profile {
         name: "opencryptoki",
-        families: &[Family::Unix],
+        families: &[SocketFamily::Unix],
         sockets_after_login: true,
         calls: Calls::DenyList,
         sets_modes: true,
@@ -290,7 +290,7 @@ pub const PROFILES: [Profile; 14] = [
         reads: &["$KMS_PKCS11_CONFIG", "$GOOGLE_APPLICATION_CREDENTIALS", "$CLOUDSDK_CONFIG", "~/.config/gcloud"],
         ..NETWORK
     },
-    Profile { name: "p11-kit-client", families: &[Family::Unix], sockets: &["/run", "/tmp", "~/"], ..BARE },
+    Profile { name: "p11-kit-client", families: &[SocketFamily::Unix], sockets: &["/run", "/tmp", "~/"], ..BARE },
     // It loads other modules, so it needs the permissions of those on this host.
     Profile {
         name: "p11-kit",

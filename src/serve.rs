@@ -31,7 +31,7 @@ mod pool;
 pub mod socket_file;
 mod systemd;
 
-use access::Rules;
+use access::AccessRules;
 use http::{Agent, Answers};
 use listener::Listening;
 use metrics::Metrics;
@@ -68,7 +68,7 @@ pub fn serve(config: Config) -> Result<()> {
         }
     }
     config.audit.clone().map(Log::new).as_mut().map_or(Ok(()), Log::check)?;
-    let rules = Rules::resolve(&config.serve)?;
+    let rules = AccessRules::resolve(&config.serve)?;
     for group in socket_file::subordinate_groups(&config.serve)? {
         tracing::warn!("{group}");
     }
@@ -131,7 +131,7 @@ fn room_for_connections(workers: usize) -> Result<usize> {
     Ok(usize::try_from(wanted.saturating_sub(taken).clamp(16, CONNECTIONS)).unwrap_or(16))
 }
 
-fn listen(config: &Config, rules: &Rules) -> Result<Listening> {
+fn listen(config: &Config, rules: &AccessRules) -> Result<Listening> {
     if let Some(activated) = Listening::activated()? {
         tracing::info!("serving on the socket that systemd handed over");
         return Ok(activated);

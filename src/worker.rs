@@ -21,7 +21,7 @@ use crate::cba::{Message, Version};
 use crate::facts::Mechanism;
 use crate::fault::Fault;
 use crate::sandbox_profile::{InForce, Profile};
-use crate::worker::pkcs11::{LoginOutcome, Module, Session, UserPin};
+use crate::worker::pkcs11::{LoginOutcome, Pkcs11Module, Pkcs11Session, UserPin};
 use crate::worker::sandbox::SandboxError;
 use crate::worker_protocol::PIN_LIMIT;
 use crate::worker_protocol::{Authentication, Reply, Request, SandboxReport};
@@ -78,7 +78,7 @@ pub fn run() -> Result<(), WorkerError> {
     }
     // Before the module's first line runs: after it, the module may write what it likes.
     link.send(&Reply::Confined(report))?;
-    let module = match Module::load(&module) {
+    let module = match Pkcs11Module::load(&module) {
         Ok(module) => module,
         Err(fault) => return link.send(&Reply::Failed(fault)),
     };
@@ -138,7 +138,7 @@ impl Guards {
 }
 
 /// Answers until the front asks for another session or for the end, and returns that request.
-fn run_session(link: &mut Link, mut session: Session<'_>, guards: &mut Guards) -> Result<Request, WorkerError> {
+fn run_session(link: &mut Link, mut session: Pkcs11Session<'_>, guards: &mut Guards) -> Result<Request, WorkerError> {
     link.send(&Reply::Session(session.facts()))?;
     let mut logged_in = false;
     loop {
@@ -184,13 +184,13 @@ fn run_session(link: &mut Link, mut session: Session<'_>, guards: &mut Guards) -
 /// Signs one fresh message; the end of a context-specific login is said before the message is made.
 fn sign(
     link: &mut Link,
-    session: &Session<'_>,
+    session: &Pkcs11Session<'_>,
     (key, mechanism, version): (u64, Mechanism, Version),
     pin: Option<&UserPin>,
 ) -> Result<Result<Reply, Fault>, WorkerError> {
     let mut sent = Ok(());
     let log_in = pin.map(|pin| {
-        |session: &Session<'_>| {
+        |session: &Pkcs11Session<'_>| {
             sent = link.send(&Reply::LoginBegins);
             if sent.is_err() {
                 return Err(Fault::Message("the front process is gone".into()));

@@ -266,7 +266,7 @@ mod tests {
             let request = Request::Session { slot_id };
             prop_assert_eq!(read_back(&request), request.clone());
             let objects = Objects {
-                certificates: vec![crate::facts::Certificate { label, id: vec![], value: vec![1] }],
+                certificates: vec![crate::facts::CertificateObject { label, id: vec![], value: vec![1] }],
                 ..Objects::default()
             };
             prop_assert_eq!(read_back(&Reply::Objects(objects.clone())), Reply::Objects(objects));

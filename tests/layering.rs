@@ -54,46 +54,7 @@ const CIRCLES: [&[&str]; 15] = [
 ];
 
 /// Type names that still have two meanings. The list may only shrink.
-const DOUBLE_NAMES: [&str; 38] = [
-    "Answer",
-    "Asked",
-    "Body",
-    "Certificate",
-    "Check",
-    "Entry",
-    "Event",
-    "Family",
-    "FileState",
-    "Findings",
-    "Form",
-    "Format",
-    "Headers",
-    "Held",
-    "Json",
-    "Key",
-    "Line",
-    "Message",
-    "Module",
-    "Opened",
-    "Order",
-    "Origin",
-    "Own",
-    "Place",
-    "Progress",
-    "Reader",
-    "Reply",
-    "Request",
-    "Rules",
-    "Session",
-    "Settings",
-    "Shared",
-    "Slot",
-    "State",
-    "Thread",
-    "Verdict",
-    "Version",
-    "Waiting",
-];
+const DOUBLE_NAMES: [&str; 6] = ["Event", "Order", "Place", "Request", "Slot", "Waiting"];
 
 /// The only place where the parent's code starts the worker's.
 const START_OF_THE_WORKER: (&str, &str) = ("commands", "worker");

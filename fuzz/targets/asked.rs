@@ -3,12 +3,12 @@
 #![no_main]
 #![allow(missing_docs)]
 
-use cba_agent::http_api::{Asked, is_job};
+use cba_agent::http_api::{SignRequest, is_job};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
 fuzz_target!(|body: &[u8]| {
-    let Ok(asked) = Asked::from_json(body) else { return };
+    let Ok(asked) = SignRequest::from_json(body) else { return };
     let Ok(Value::Object(members)) = serde_json::from_slice(body) else { panic!("no JSON object") };
     assert!(members.keys().all(|name| name == "payload_version" || name == "job"), "{members:?}");
     assert!(members.values().all(Value::is_string), "{members:?}");

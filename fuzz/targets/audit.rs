@@ -4,11 +4,11 @@
 #![allow(missing_docs)]
 
 use cba_agent::audit::chain::{Head, LINE_LIMIT, digest, follows, head_of, may_be_first};
-use cba_agent::audit::check::Check;
+use cba_agent::audit::check::ChainCheck;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut check = Check::default();
+    let mut check = ChainCheck::default();
     let mut wrong = Vec::new();
     let mut before: Option<Head> = None;
     for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {

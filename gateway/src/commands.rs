@@ -46,7 +46,7 @@ fn with_hint(error: Error) -> Error {
     }
 }
 
-fn run_command(arguments: Vec<OsString>, format: &mut log::Format) -> Result<()> {
+fn run_command(arguments: Vec<OsString>, format: &mut log::LogFormat) -> Result<()> {
     survive_file_limits()?;
     let matches = match cli::command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
@@ -74,7 +74,7 @@ fn run_command(arguments: Vec<OsString>, format: &mut log::Format) -> Result<()>
     }
     let files = FileRules::new(matches.try_get_one("single-user").ok().flatten().copied().unwrap_or(false));
     if name == "check" {
-        start_log(log::Settings { format: *format, level: log::DEFAULT_LEVEL }, matches, format)?;
+        start_log(log::LogSettings { format: *format, level: log::DEFAULT_LEVEL }, matches, format)?;
         return check::run(path, files);
     }
     let config = GatewayConfig::read(path, files)?;
@@ -100,16 +100,16 @@ fn admin_command(name: &str, matches: &ArgMatches, socket: &Path) -> Result<()> 
 }
 
 /// The option for the log's form beats the configured one.
-fn start_log(settings: log::Settings, matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
+fn start_log(settings: log::LogSettings, matches: &ArgMatches, format: &mut log::LogFormat) -> Result<()> {
     let named = cli::given(matches, "log-format").map(|name| by_name(name, &log::FORMATS));
     let named = named.transpose().map_err(|wanted| Error::new(Kind::Usage, format!("--log-format: {wanted}")))?;
     *format = named.unwrap_or(settings.format);
-    log::start(log::Settings { format: *format, ..settings }, matches.get_count("verbose"));
+    log::start(log::LogSettings { format: *format, ..settings }, matches.get_count("verbose"));
     Ok(())
 }
 
 /// The form of errors before the command line is parsed.
-fn early_format(arguments: &[OsString]) -> log::Format {
+fn early_format(arguments: &[OsString]) -> log::LogFormat {
     let texts: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
     let after = texts.windows(2).find(|pair| pair[0] == "--log-format").map(|pair| pair[1]);
     let joined = texts.iter().find_map(|text| text.strip_prefix("--log-format="));

@@ -42,7 +42,7 @@ pub struct GatewayConfig {
     /// How far the time of a v2 message may be from this host's, in seconds.
     pub max_skew: u64,
     /// `[log]`.
-    pub log: log::Settings,
+    pub log: log::LogSettings,
     /// What a payload of an agent must comply with: root's policy file, and the pins of `[agent]`.
     pub payload_policy: Policy,
     /// Who may own the files, and what was noticed in them.

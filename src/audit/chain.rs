@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::certificate::utc;
 use crate::text::{hex, printable_json};
 
-pub use crate::audit::check::Check;
+pub use crate::audit::check::ChainCheck;
 
 /// The longest line that is read, in bytes: much longer than any record.
 pub const LINE_LIMIT: usize = 16 << 10;
@@ -235,7 +235,7 @@ mod tests {
     }
 
     fn check(lines: &[String]) -> Vec<String> {
-        let mut check = Check::default();
+        let mut check = ChainCheck::default();
         let mut wrong: Vec<String> = lines
             .iter()
             .enumerate()
@@ -392,7 +392,7 @@ mod tests {
             let at = at % lines[line].len();
             prop_assume!(lines[line][at] != byte && byte != b'\n');
             lines[line][at] = byte;
-            let mut check = Check::default();
+            let mut check = ChainCheck::default();
             let mut wrong = 0;
             for line in &lines {
                 wrong += check.line(line, true, "x").len();
@@ -402,7 +402,7 @@ mod tests {
 
         #[test]
         fn nothing_makes_the_check_panic(line in proptest::collection::vec(any::<u8>(), 0..300), whole: bool) {
-            let mut check = Check::default();
+            let mut check = ChainCheck::default();
             check.line(&line, whole, "x");
             check.end();
         }

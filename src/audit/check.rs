@@ -7,7 +7,7 @@ use crate::text::printable;
 
 /// Checks one line after the other, with constant memory.
 #[derive(Debug, Default)]
-pub struct Check {
+pub struct ChainCheck {
     /// The last record, and the hash that a changed line may have had before.
     last: Option<(Head, Option<String>)>,
     first: Option<u64>,
@@ -18,7 +18,7 @@ pub struct Check {
     pub torn: Vec<String>,
 }
 
-impl Check {
+impl ChainCheck {
     /// Checks the next line, without its newline. `whole` tells whether it had one. Returns the problems.
     pub fn line(&mut self, line: &[u8], whole: bool, place: &str) -> Vec<String> {
         let Some((record, hash)) = Record::read(line).filter(|_| whole) else {

@@ -69,7 +69,7 @@ pub enum ReceivedError {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Body {
+struct ReceivedBody {
     /// Absent for v1; `null` does not count as absent.
     #[serde(default, deserialize_with = "present")]
     encoded_data_format: Option<String>,
@@ -82,7 +82,7 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Err
 }
 
 #[derive(Deserialize)]
-struct Headers {
+struct ReceivedHeaders {
     #[serde(rename = "Authorization")]
     authorization: String,
     #[serde(rename = "Content-Type")]
@@ -91,19 +91,19 @@ struct Headers {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Json {
+struct ReceivedJson {
     method: String,
     url: String,
-    headers: Headers,
-    body: Body,
+    headers: ReceivedHeaders,
+    body: ReceivedBody,
 }
 
 /// An agent's answer. Unknown members are ignored, so that a newer agent can add some.
 #[derive(Deserialize)]
-struct Answer {
+struct AnswerJson {
     method: String,
     url: String,
-    headers: Headers,
+    headers: ReceivedHeaders,
     body: AnswerBody,
 }
 
@@ -116,11 +116,11 @@ struct AnswerBody {
     encoded_signed_data: String,
 }
 
-impl From<Answer> for Json {
-    fn from(answer: Answer) -> Self {
-        let Answer { method, url, headers, body } = answer;
+impl From<AnswerJson> for ReceivedJson {
+    fn from(answer: AnswerJson) -> Self {
+        let AnswerJson { method, url, headers, body } = answer;
         let AnswerBody { encoded_data_format, encoded_data, encoded_signed_data } = body;
-        Self { method, url, headers, body: Body { encoded_data_format, encoded_data, encoded_signed_data } }
+        Self { method, url, headers, body: ReceivedBody { encoded_data_format, encoded_data, encoded_signed_data } }
     }
 }
 
@@ -144,11 +144,11 @@ impl Received {
     /// # Errors
     /// The first problem with its form.
     pub fn from_agent(text: &[u8]) -> Result<Self, ReceivedError> {
-        let answer: Answer = serde_json::from_slice(text).map_err(ReceivedError::Json)?;
+        let answer: AnswerJson = serde_json::from_slice(text).map_err(ReceivedError::Json)?;
         Self::from_members(answer.into())
     }
 
-    fn from_members(json: Json) -> Result<Self, ReceivedError> {
+    fn from_members(json: ReceivedJson) -> Result<Self, ReceivedError> {
         let to_the_service = AuthUrl::parse(&json.url).is_ok_and(|url| url.authenticate() == json.url);
         if json.method != "POST" || !to_the_service {
             return Err(ReceivedError::Target);
@@ -170,7 +170,7 @@ impl Received {
         Self::new(value, serde_json::from_slice(body).map_err(ReceivedError::Body)?)
     }
 
-    fn new(authorization: &str, body: Body) -> Result<Self, ReceivedError> {
+    fn new(authorization: &str, body: ReceivedBody) -> Result<Self, ReceivedError> {
         let version = match body.encoded_data_format.as_deref() {
             None => Version::V1,
             Some("v2") => Version::V2,

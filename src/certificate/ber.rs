@@ -91,8 +91,8 @@ impl<'a> Element<'a> {
         if self.tag == wanted { Ok(self) } else { Err(BerError::Type { found: self.tag, wanted }) }
     }
 
-    pub(super) fn reader(self) -> Reader<'a> {
-        Reader(self.content)
+    pub(super) fn reader(self) -> BerReader<'a> {
+        BerReader(self.content)
     }
 
     /// The value in DER: with the shortest lengths, and `ff` for true.
@@ -125,7 +125,7 @@ impl<'a> Element<'a> {
 
 /// The DER of a value that fills all of `bytes`.
 pub(super) fn in_der(bytes: &[u8]) -> Result<Vec<u8>, BerError> {
-    let mut all = Reader::new(bytes);
+    let mut all = BerReader::new(bytes);
     let value = all.next()?;
     all.finish()?;
     Ok(value.to_der())
@@ -133,9 +133,9 @@ pub(super) fn in_der(bytes: &[u8]) -> Result<Vec<u8>, BerError> {
 
 /// Reads values one after another.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(super) struct BerReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> BerReader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }

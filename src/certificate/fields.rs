@@ -12,7 +12,7 @@ use x509_cert::spki::SubjectPublicKeyInfoRef;
 
 use super::CertificateError;
 use super::ber::{
-    self, BIT_STRING, BOOLEAN, BerError, Element, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, Reader, SEQUENCE,
+    self, BIT_STRING, BOOLEAN, BerError, BerReader, Element, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE,
 };
 use super::names::{Name, oid_text};
 use super::time::Time;
@@ -109,7 +109,7 @@ pub(super) fn in_field(field: &'static str) -> impl Fn(BerError) -> CertificateE
     move |reason| CertificateError::Field { field, reason }
 }
 
-fn version(body: &mut Reader<'_>, deviations: &mut Vec<String>) -> Result<(), BerError> {
+fn version(body: &mut BerReader<'_>, deviations: &mut Vec<String>) -> Result<(), BerError> {
     let Some(explicit) = body.optional(ber::constructed(0))? else {
         deviations.push("it is an X.509 certificate of version 1".to_owned());
         return Ok(());
@@ -183,7 +183,7 @@ fn number<'a>(reader: &mut SliceReader<'a>) -> der::Result<&'a [u8]> {
     Ok(number.value())
 }
 
-fn extensions<'a>(body: &mut Reader<'a>, deviations: &mut Vec<String>) -> Result<Vec<Extension<'a>>, BerError> {
+fn extensions<'a>(body: &mut BerReader<'a>, deviations: &mut Vec<String>) -> Result<Vec<Extension<'a>>, BerError> {
     let Some(explicit) = body.optional(ber::constructed(3))? else { return Ok(Vec::new()) };
     let mut outer = explicit.reader();
     let mut all = outer.expect(SEQUENCE)?.reader();

@@ -8,7 +8,7 @@ use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, Command, ValueHint};
 
-use crate::config::keys::Key;
+use crate::config::keys::ConfigKey;
 use crate::policy::Requirement;
 use crate::{certificate, log, modules};
 
@@ -34,7 +34,7 @@ pub(super) fn words(argument: Arg, words: Vec<&'static str>) -> Arg {
 }
 
 /// The option of a key, with the words for shells.
-pub(super) fn of_key(argument: Arg, key: &Key) -> Arg {
+pub(super) fn of_key(argument: Arg, key: &ConfigKey) -> Arg {
     let names = match key.path {
         "log.level" => log::LEVELS.map(|(name, _)| name).to_vec(),
         "policy.payload_versions" => vec!["v2", "v1"],

@@ -13,7 +13,7 @@ use super::input::{STDIN, empty_stdin, stdin};
 use super::{configure, print, print_report, usage, warn_of_unknown_variables};
 use crate::audit;
 use crate::audit::chain::{Head, LINE_LIMIT, head_of};
-use crate::audit::check::Check;
+use crate::audit::check::ChainCheck;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::log;
@@ -25,7 +25,7 @@ mod packed;
 /// The number of findings that are printed; the rest is counted.
 const SHOWN: usize = 20;
 
-pub(super) fn run(matches: &ArgMatches, format: &mut log::Format) -> Result<()> {
+pub(super) fn run(matches: &ArgMatches, format: &mut log::LogFormat) -> Result<()> {
     let Some((name, matches)) = matches.subcommand() else {
         return Err(Error::new(Kind::Usage, "a command is needed: audit verify or audit head"));
     };
@@ -73,15 +73,15 @@ fn head(file: &str) -> Result<()> {
 
 /// The findings in all files.
 #[derive(Default)]
-struct Findings {
-    check: Check,
+struct AuditFindings {
+    check: ChainCheck,
     /// The first problem.
     first: Option<String>,
     wrong: usize,
     expected: Vec<(Head, bool)>,
 }
 
-impl Findings {
+impl AuditFindings {
     fn say(&mut self, wrong: Vec<String>) {
         for wrong in wrong {
             self.wrong += 1;
@@ -98,8 +98,8 @@ fn verify(files: &[&str], matches: &ArgMatches) -> Result<()> {
     let heads: Vec<&String> = matches.get_many("expect-head").into_iter().flatten().collect();
     let expected = heads.iter().map(|text| Head::parse(text).ok_or_else(|| usage("expect-head", "must be SEQ:HASH")));
     let expected = expected.map(|head| head.map(|head| (head, false))).collect::<Result<_>>()?;
-    let mut findings = Findings { expected, ..Findings::default() };
-    let mut progress = Progress::new();
+    let mut findings = AuditFindings { expected, ..AuditFindings::default() };
+    let mut progress = CheckProgress::new();
     if let Some(command) = packed::command(files, &heads) {
         return Err(Error::new(Kind::Config, "a file is compressed")
             .hint(format!("unpack all into one stream, the oldest first: `{command}`")));
@@ -120,7 +120,7 @@ fn verify(files: &[&str], matches: &ArgMatches) -> Result<()> {
     report(&findings)
 }
 
-fn report(findings: &Findings) -> Result<()> {
+fn report(findings: &AuditFindings) -> Result<()> {
     for place in &findings.check.torn {
         tracing::warn!(
             "{place}: an incomplete record after a crash; the next record marks it, and no payload was handed out"
@@ -151,7 +151,7 @@ fn report(findings: &Findings) -> Result<()> {
 }
 
 /// Heads that were kept elsewhere and are not in the log.
-fn missing_heads(findings: &Findings) -> Vec<String> {
+fn missing_heads(findings: &AuditFindings) -> Vec<String> {
     let missing = findings.expected.iter().filter(|(_, found)| !found);
     missing
         .map(|(expected, _)| match findings.check.head() {
@@ -188,7 +188,12 @@ fn in_order<'a>(files: &[&'a str]) -> Result<Vec<&'a str>> {
     Ok(keyed.into_iter().map(|(_, file)| file).collect())
 }
 
-fn read(name: &str, mut source: impl BufRead, findings: &mut Findings, progress: &mut Progress) -> Result<()> {
+fn read(
+    name: &str,
+    mut source: impl BufRead,
+    findings: &mut AuditFindings,
+    progress: &mut CheckProgress,
+) -> Result<()> {
     let start = source.fill_buf().map_err(|error| cannot_read(name, &error))?;
     if let Some(program) = packed::program(start) {
         return Err(Error::new(Kind::Config, format!("{name} is compressed"))
@@ -236,13 +241,13 @@ fn cannot_read(name: &str, error: &io::Error) -> Error {
 }
 
 /// A progress display for a person.
-struct Progress {
+struct CheckProgress {
     lines: u64,
     said: Instant,
     is_seen: bool,
 }
 
-impl Progress {
+impl CheckProgress {
     fn new() -> Self {
         Self { lines: 0, said: Instant::now(), is_seen: io::stderr().is_terminal() }
     }

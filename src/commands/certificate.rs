@@ -20,7 +20,7 @@ use crate::values::days;
 use crate::values::ranges::NOTICE_PERIODS;
 
 #[derive(Clone, Copy, Default)]
-enum Format {
+enum CertificateFormat {
     #[default]
     Pem,
     Der,
@@ -29,12 +29,12 @@ enum Format {
     Json,
 }
 
-const FORMATS: [(&str, Format); 5] = [
-    ("pem", Format::Pem),
-    ("der", Format::Der),
-    ("text", Format::Text),
-    ("header", Format::Header),
-    ("json", Format::Json),
+const FORMATS: [(&str, CertificateFormat); 5] = [
+    ("pem", CertificateFormat::Pem),
+    ("der", CertificateFormat::Der),
+    ("text", CertificateFormat::Text),
+    ("header", CertificateFormat::Header),
+    ("json", CertificateFormat::Json),
 ];
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
@@ -43,13 +43,13 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let within = within.transpose().map_err(|wanted| usage("expires-within", &wanted))?;
     let certificate = find(cli::is_given(matches, "login"), config)?;
     match format {
-        Format::Der => print_bytes(certificate.der())?,
-        Format::Pem => print(certificate.pem().trim_end())?,
-        Format::Text => print_report(&text(&certificate))?,
-        Format::Header => {
+        CertificateFormat::Der => print_bytes(certificate.der())?,
+        CertificateFormat::Pem => print(certificate.pem().trim_end())?,
+        CertificateFormat::Text => print_report(&text(&certificate))?,
+        CertificateFormat::Header => {
             print(&format!("Authorization: {SCHEME} {}", certificate.header_value(config.sign.header_encoding)))?;
         }
-        Format::Json => print_json(&json(&certificate)?)?,
+        CertificateFormat::Json => print_json(&json(&certificate)?)?,
     }
     within.map_or(Ok(()), |within| check_end(&certificate, within.as_secs()))
 }
@@ -110,7 +110,7 @@ fn text(certificate: &Certificate) -> String {
 
 fn json(certificate: &Certificate) -> Result<String> {
     #[derive(Serialize)]
-    struct Json<'a> {
+    struct CertificateJson<'a> {
         subject: &'a str,
         issuer: &'a str,
         serial: &'a str,
@@ -123,7 +123,7 @@ fn json(certificate: &Certificate) -> Result<String> {
         pem: String,
         deviations: &'a [String],
     }
-    let json = Json {
+    let json = CertificateJson {
         subject: &certificate.subject,
         issuer: &certificate.issuer,
         serial: &certificate.serial,

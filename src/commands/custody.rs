@@ -21,14 +21,15 @@ use crate::session::{self, Login, Reached, evidence, now, read_certificate};
 use crate::signer::first_mechanism;
 
 #[derive(Clone, Copy, Default)]
-enum Format {
+enum ReportFormat {
     #[default]
     Text,
     Json,
     Html,
 }
 
-const FORMATS: [(&str, Format); 3] = [("text", Format::Text), ("json", Format::Json), ("html", Format::Html)];
+const FORMATS: [(&str, ReportFormat); 3] =
+    [("text", ReportFormat::Text), ("json", ReportFormat::Json), ("html", ReportFormat::Html)];
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let format = word(matches, "format", &FORMATS)?.unwrap_or_default();
@@ -41,12 +42,12 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
         Measure { policy: &config.policy, sources: config.policy_sources(), wish, trust: &trust, now: now(), host };
     let report = Report::new(&evidence, &measure);
     match format {
-        Format::Text => print_report(&text::text(&report, width()))?,
-        Format::Json => {
+        ReportFormat::Text => print_report(&text::text(&report, width()))?,
+        ReportFormat::Json => {
             let json = serde_json::to_string_pretty(&report);
             print_json(&json.map_err(|error| Error::new(Kind::Unexpected, error.to_string()))?)?;
         }
-        Format::Html => print(html::html(&report).trim_end())?,
+        ReportFormat::Html => print(html::html(&report).trim_end())?,
     }
     match report.refusals() {
         [] => Ok(()),

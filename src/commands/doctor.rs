@@ -23,7 +23,7 @@ mod token;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Verdict {
+enum CheckVerdict {
     Ok,
     Warning,
     Failed,
@@ -31,9 +31,9 @@ enum Verdict {
 
 /// One line of the report.
 #[derive(Debug, Serialize)]
-struct Check {
+struct CheckResult {
     check: &'static str,
-    verdict: Verdict,
+    verdict: CheckVerdict,
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<String>,
@@ -41,19 +41,29 @@ struct Check {
 
 /// All lines of the report.
 #[derive(Debug, Default)]
-struct Findings(Vec<Check>);
+struct Findings(Vec<CheckResult>);
 
 impl Findings {
     fn ok(&mut self, check: &'static str, found: impl Into<String>) {
-        self.0.push(Check { check, verdict: Verdict::Ok, found: found.into(), remedy: None });
+        self.0.push(CheckResult { check, verdict: CheckVerdict::Ok, found: found.into(), remedy: None });
     }
 
     fn warn(&mut self, check: &'static str, found: impl Into<String>, remedy: impl Into<String>) {
-        self.0.push(Check { check, verdict: Verdict::Warning, found: found.into(), remedy: Some(remedy.into()) });
+        self.0.push(CheckResult {
+            check,
+            verdict: CheckVerdict::Warning,
+            found: found.into(),
+            remedy: Some(remedy.into()),
+        });
     }
 
     fn fail(&mut self, check: &'static str, found: impl Into<String>, remedy: impl Into<String>) {
-        self.0.push(Check { check, verdict: Verdict::Failed, found: found.into(), remedy: Some(remedy.into()) });
+        self.0.push(CheckResult {
+            check,
+            verdict: CheckVerdict::Failed,
+            found: found.into(),
+            remedy: Some(remedy.into()),
+        });
     }
 
     fn error(&mut self, check: &'static str, error: &Error) {
@@ -72,7 +82,7 @@ impl Findings {
         for check in &mut self.0 {
             check.remedy = check.remedy.as_ref().map(|remedy| complete_hints::in_hint(remedy, "doctor", Some(matches)));
         }
-        let failed = self.0.iter().filter(|check| check.verdict == Verdict::Failed).count();
+        let failed = self.0.iter().filter(|check| check.verdict == CheckVerdict::Failed).count();
         if cli::is_given(matches, "json") {
             print_json(&serde_json::json!({ "ready": failed == 0, "checks": self.0 }).to_string())?;
         } else {
@@ -132,11 +142,11 @@ pub(super) fn without_configuration(matches: &ArgMatches, error: &Error) -> Resu
     findings.say(matches)
 }
 
-fn lines(check: &Check) -> Vec<String> {
+fn lines(check: &CheckResult) -> Vec<String> {
     let word = match check.verdict {
-        Verdict::Ok => "ok",
-        Verdict::Warning => "warning",
-        Verdict::Failed => "failed",
+        CheckVerdict::Ok => "ok",
+        CheckVerdict::Warning => "warning",
+        CheckVerdict::Failed => "failed",
     };
     let line = printable(&format!("{word:<8} {:<16} {}", check.check, check.found));
     let remedy = check.remedy.as_ref().map(|remedy| printable(&format!("{:<25} fix: {remedy}", "")));

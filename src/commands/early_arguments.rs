@@ -84,10 +84,10 @@ pub(super) fn refuse_pin(arguments: &[OsString]) -> Result<()> {
 }
 
 /// The form of errors before the configuration is read: a usage error must use it too.
-pub(super) fn log_format(arguments: &[OsString]) -> log::Format {
+pub(super) fn log_format(arguments: &[OsString]) -> log::LogFormat {
     let flag = value_of(arguments, "--log-format").map(OsStr::to_owned);
     let name = flag.or_else(|| std::env::var_os("CBA_AGENT_LOG_FORMAT")).unwrap_or_default();
-    log::FORMATS.iter().find(|(known, _)| name == *known).map_or_else(log::Format::default, |(_, format)| *format)
+    log::FORMATS.iter().find(|(known, _)| name == *known).map_or_else(log::LogFormat::default, |(_, format)| *format)
 }
 
 /// The value of an option before the command line is parsed.

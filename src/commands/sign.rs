@@ -28,20 +28,20 @@ use crate::worker_handle::Spare;
 
 /// The form of the output.
 #[derive(Clone, Copy)]
-enum Form {
+enum OutputForm {
     /// The request, for programs.
     Plain(Format),
     /// An HTML page, for people.
     Page,
 }
 
-const FORMS: [(&str, Form); 6] = [
-    ("json", Form::Plain(Format::Json)),
-    ("body", Form::Plain(Format::Body)),
-    ("header", Form::Plain(Format::Header)),
-    ("curl", Form::Plain(Format::Curl)),
-    ("env", Form::Plain(Format::Env)),
-    ("html", Form::Page),
+const FORMS: [(&str, OutputForm); 6] = [
+    ("json", OutputForm::Plain(Format::Json)),
+    ("body", OutputForm::Plain(Format::Body)),
+    ("header", OutputForm::Plain(Format::Header)),
+    ("curl", OutputForm::Plain(Format::Curl)),
+    ("env", OutputForm::Plain(Format::Env)),
+    ("html", OutputForm::Page),
 ];
 
 pub(super) fn run(matches: &ArgMatches, config: &Config, spare: Option<Spare>) -> Result<()> {
@@ -88,12 +88,12 @@ pub(super) fn two_tokens(flag: &str) -> Error {
     Error::new(Kind::Usage, message).hint("use only one of the two")
 }
 
-fn form(matches: &ArgMatches) -> Result<Form> {
+fn form(matches: &ArgMatches) -> Result<OutputForm> {
     let form = word(matches, "format", &FORMS).map_err(|error| {
         let is_version = cli::given(matches, "format").is_some_and(|text| matches!(text, "v1" | "v2" | "V1" | "V2"));
         if is_version { error.hint("v1 and v2 are versions of the payload: --payload-version") } else { error }
     });
-    Ok(form?.unwrap_or(Form::Plain(Format::Json)))
+    Ok(form?.unwrap_or(OutputForm::Plain(Format::Json)))
 }
 
 /// The user of this command, for the audit log.
@@ -102,10 +102,10 @@ fn caller(job: Option<&str>) -> Caller {
     Caller { uid, gid, pid: rustix::process::getpid().as_raw_nonzero().get(), job: job.map(str::to_owned) }
 }
 
-fn print_request(request: &Request, certificate: &Certificate, form: Form) -> Result<()> {
+fn print_request(request: &Request, certificate: &Certificate, form: OutputForm) -> Result<()> {
     let text = match form {
-        Form::Plain(format) => request.render(format),
-        Form::Page => page(request, certificate),
+        OutputForm::Plain(format) => request.render(format),
+        OutputForm::Page => page(request, certificate),
     };
     print(text.map_err(|error| Error::new(Kind::Unexpected, error.to_string()))?.trim_end())
 }

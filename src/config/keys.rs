@@ -38,7 +38,7 @@ pub enum Shape {
 
 /// A configuration key.
 #[derive(Clone, Copy, Debug)]
-pub struct Key {
+pub struct ConfigKey {
     /// The dotted path in the file.
     pub path: &'static str,
     /// The long flag. The variable is `CBA_AGENT_` and this name in capitals, for `[serve]` with `SERVE_` between.
@@ -53,7 +53,7 @@ pub struct Key {
     pub help: &'static str,
 }
 
-impl Key {
+impl ConfigKey {
     /// The environment variable.
     #[must_use]
     pub fn variable(&self) -> String {
@@ -63,22 +63,40 @@ impl Key {
     }
 }
 
-const fn text(path: &'static str, flag: &'static str, value: &'static str, group: Group, help: &'static str) -> Key {
-    Key { path, flag, value, group, shape: Shape::Text, help }
+const fn text(
+    path: &'static str,
+    flag: &'static str,
+    value: &'static str,
+    group: Group,
+    help: &'static str,
+) -> ConfigKey {
+    ConfigKey { path, flag, value, group, shape: Shape::Text, help }
 }
 
-const fn number(path: &'static str, flag: &'static str, value: &'static str, group: Group, help: &'static str) -> Key {
-    Key { path, flag, value, group, shape: Shape::Number, help }
+const fn number(
+    path: &'static str,
+    flag: &'static str,
+    value: &'static str,
+    group: Group,
+    help: &'static str,
+) -> ConfigKey {
+    ConfigKey { path, flag, value, group, shape: Shape::Number, help }
 }
 
-const fn list(path: &'static str, flag: &'static str, value: &'static str, group: Group, help: &'static str) -> Key {
-    Key { path, flag, value, group, shape: Shape::List, help }
+const fn list(
+    path: &'static str,
+    flag: &'static str,
+    value: &'static str,
+    group: Group,
+    help: &'static str,
+) -> ConfigKey {
+    ConfigKey { path, flag, value, group, shape: Shape::List, help }
 }
 
 use Group::{Audit, Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
 
 /// All keys.
-pub const KEYS: [Key; 43] = [
+pub const KEYS: [ConfigKey; 43] = [
     text(
         "module",
         "module",

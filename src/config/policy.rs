@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use nix::unistd::User;
 
 use super::error::ConfigError;
-use super::reader::{Reader, VERSIONS};
+use super::reader::{SettingsReader, VERSIONS};
 use super::settings::{SYSTEM_POLICY, Settings};
 use crate::cba::Version;
 use crate::certificate;
@@ -71,8 +71,9 @@ pub(super) fn resolve(settings: &Settings) -> Result<Policy, ConfigError> {
 /// The path of the audit log. A user can neither switch off nor move a log that root names.
 pub(super) fn audit(settings: &Settings) -> Result<Option<PathBuf>, ConfigError> {
     const KEY: &str = "audit.path";
-    let own = Reader(settings).optional(KEY, log_path)?;
-    let system = settings.system_policy().map(|system| Reader(system).optional(KEY, log_path)).transpose()?.flatten();
+    let own = SettingsReader(settings).optional(KEY, log_path)?;
+    let system =
+        settings.system_policy().map(|system| SettingsReader(system).optional(KEY, log_path)).transpose()?.flatten();
     match (own, system) {
         (Some(own), Some(system)) if own != system => {
             Err(settings.refuse(KEY, format!("{SYSTEM_POLICY} names another")))
@@ -95,7 +96,7 @@ fn log_path(text: &str) -> Result<PathBuf, String> {
 
 impl Keys {
     fn read(settings: &Settings) -> Result<Self, ConfigError> {
-        let read = Reader(settings);
+        let read = SettingsReader(settings);
         let known_usage = |text: &str| {
             let name = certificate::usage_name(text);
             name.ok_or_else(|| {

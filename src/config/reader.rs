@@ -7,9 +7,9 @@ use super::settings::Settings;
 use crate::cba::Version;
 use crate::values::{Parsed, by_name};
 
-pub(super) struct Reader<'a>(pub(super) &'a Settings);
+pub(super) struct SettingsReader<'a>(pub(super) &'a Settings);
 
-impl Reader<'_> {
+impl SettingsReader<'_> {
     pub(super) fn optional<T>(&self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> Result<Option<T>, ConfigError> {
         let Some(setting) = self.0.get(key) else { return Ok(None) };
         let value = setting.values.last().map(String::as_str).unwrap_or_default();

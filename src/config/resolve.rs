@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::error::ConfigError;
 use super::origin::Origin;
-use super::reader::{Reader, VERSIONS};
+use super::reader::{SettingsReader, VERSIONS};
 use super::settings::Settings;
 use super::{Config, Serve, Sign, policy};
 use crate::cba::AuthUrl;
@@ -41,7 +41,7 @@ impl Config {
     /// # Errors
     /// The first value that its key does not accept.
     pub fn resolve(settings: &Settings, module_debug: bool) -> Result<Self, ConfigError> {
-        let read = Reader(settings);
+        let read = SettingsReader(settings);
         let uri = read.optional("token.uri", |text| Uri::parse(text).map_err(|error| error.to_string()))?;
         let mut pin = read.optional("pin.source", |text| Source::parse(text).ok_or_else(|| not_a_source(text)))?;
         let rank = |key| settings.get(key).map(|setting| setting.origin.rank());
@@ -77,7 +77,7 @@ impl Config {
     }
 }
 
-impl Reader<'_> {
+impl SettingsReader<'_> {
     fn token(&self, uri: Option<&Uri>) -> Result<Vec<TokenSelector>, ConfigError> {
         let own = TokenSelector {
             slot: self.optional("token.slot", slot)?,
@@ -136,8 +136,8 @@ impl Reader<'_> {
         })
     }
 
-    fn log(&self) -> Result<log::Settings, ConfigError> {
-        Ok(log::Settings {
+    fn log(&self) -> Result<log::LogSettings, ConfigError> {
+        Ok(log::LogSettings {
             format: self.one_of("log.format", &log::FORMATS)?.unwrap_or_default(),
             level: self.one_of("log.level", &log::LEVELS)?.unwrap_or(log::DEFAULT_LEVEL),
         })
@@ -190,11 +190,11 @@ fn slot_id(text: &str) -> Parsed<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::keys::{KEYS, Key};
+    use super::super::keys::{ConfigKey, KEYS};
     use super::*;
 
     fn resolve(flags: &[(&str, &str)], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let flag = |key: &Key| {
+        let flag = |key: &ConfigKey| {
             let values: Vec<String> =
                 flags.iter().filter(|(name, _)| *name == key.flag).map(|(_, value)| (*value).to_owned()).collect();
             (!values.is_empty()).then_some(values)

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::error::ConfigError;
-use super::keys::{KEYS, Key, Shape};
+use super::keys::{ConfigKey, KEYS, Shape};
 use super::origin::{Origin, Setting};
 use super::{toml_file, variables};
 
@@ -48,7 +48,7 @@ impl Settings {
     pub fn gather(
         config: Option<&OsStr>,
         environment: impl Fn(&str) -> Option<OsString>,
-        flags: impl Fn(&Key) -> Option<Vec<String>>,
+        flags: impl Fn(&ConfigKey) -> Option<Vec<String>>,
     ) -> Result<Self, ConfigError> {
         let mut settings = Self::default();
         if let Some(what) = environment(variables::CONFIG).as_deref().and_then(variables::leftover) {
@@ -146,7 +146,7 @@ impl Settings {
         self.system.as_deref()
     }
 
-    fn insert(&mut self, key: &Key, setting: Setting) {
+    fn insert(&mut self, key: &ConfigKey, setting: Setting) {
         let replaced = self.all.insert(key.path, setting);
         if key.path == PIN_SOURCE {
             self.pin_sources.extend(replaced.into_iter().flat_map(|setting| setting.values));

@@ -4,7 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use super::keys::{KEYS, Key};
+use super::keys::{ConfigKey, KEYS};
 
 /// The variable for the configuration file. It has no key.
 pub(crate) const CONFIG: &str = "CBA_AGENT_CONFIG";
@@ -65,12 +65,12 @@ fn nearest(name: &str) -> Option<String> {
     let name = name.to_ascii_uppercase();
     let rest = &name[PREFIX.len()..];
     // By its letters, or by the key's full path, as in CBA_AGENT_SIGN_AUTH_URL.
-    let by_path = |key: &&Key| key.variable() == name || key.path.replace('.', "_").to_ascii_uppercase() == rest;
+    let by_path = |key: &&ConfigKey| key.variable() == name || key.path.replace('.', "_").to_ascii_uppercase() == rest;
     if let Some(key) = KEYS.iter().find(by_path) {
         return Some(key.variable());
     }
     // By a part of the name, as in CBA_AGENT_WORKERS; then by a typing error.
-    let all = || KEYS.iter().map(Key::variable).chain([CONFIG.to_owned()]);
+    let all = || KEYS.iter().map(ConfigKey::variable).chain([CONFIG.to_owned()]);
     let part = all().find(|known| {
         known.ends_with(&format!("_{rest}"))
             || known.starts_with(&format!("{name}_"))

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::{Held, Measure};
+use super::{KeyEvidence, Measure};
 use crate::certificate::Certificate;
 use crate::certificate::attestation::{Statement, statement};
 use crate::facts::Token;
@@ -32,7 +32,7 @@ pub struct Attestation {
 impl Attestation {
     /// The attestation of the key. Of several, a possibly genuine one of another device comes first, since then the key
     /// is also elsewhere. Next comes a trusted one of this token.
-    pub(super) fn find(held: &Held, token: Option<&Token>, measure: &Measure<'_>) -> Option<Self> {
+    pub(super) fn find(held: &KeyEvidence, token: Option<&Token>, measure: &Measure<'_>) -> Option<Self> {
         let of_key = |der: &&Vec<u8>| {
             let certificate = Certificate::from_der(der).ok()?;
             let of_key = certificate.modulus == held.certificate.modulus;
@@ -53,7 +53,7 @@ impl Attestation {
     fn judge(
         certificate: &Certificate,
         statement: Statement,
-        held: &Held,
+        held: &KeyEvidence,
         token: Option<&Token>,
         measure: &Measure<'_>,
     ) -> Self {

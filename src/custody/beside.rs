@@ -2,8 +2,8 @@
 //!
 //! PURE. A forged or foreign attestation breaks the verdict. Other findings are warnings.
 
-use super::rules::{NOTHING, Row, Verdict};
-use super::{Attestation, Evidence, Held, Measure};
+use super::rules::{NOTHING, Row, RuleVerdict};
+use super::{Attestation, Evidence, KeyEvidence, Measure};
 use crate::facts::{Key, KeyDetail, Library, Token};
 use crate::text::{hex, printable, printable_bytes};
 
@@ -29,12 +29,16 @@ pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, measu
 
 /// A row that warns if there is a reason.
 fn warning(rule: &str, means: &'static str, asks: &str, found: String, reason: Option<String>) -> Row {
-    let verdict = if reason.is_some() { Verdict::Warning } else { Verdict::Holds };
+    let verdict = if reason.is_some() { RuleVerdict::Warning } else { RuleVerdict::Holds };
     Row { rule: rule.into(), means, asks: format!("{asks} (a warning)"), found, verdict, reason }
 }
 
-fn not_seen(row: Row, held: Option<&Held>) -> Row {
-    if held.is_some() { row } else { Row { verdict: Verdict::NotSeen, found: "not seen".into(), reason: None, ..row } }
+fn not_seen(row: Row, held: Option<&KeyEvidence>) -> Row {
+    if held.is_some() {
+        row
+    } else {
+        Row { verdict: RuleVerdict::NotSeen, found: "not seen".into(), reason: None, ..row }
+    }
 }
 
 /// The configured rules that accept more than the defaults.
@@ -47,7 +51,7 @@ fn policy_defaults(measure: &Measure<'_>) -> Row {
 }
 
 /// The certificate's chain, if roots are given.
-fn roots(held: Option<&Held>, measure: &Measure<'_>) -> Row {
+fn roots(held: Option<&KeyEvidence>, measure: &Measure<'_>) -> Row {
     let row = |asks: &str, found: String, verdict, reason| Row {
         rule: "roots".into(),
         means: "The certificate must have been issued under the roots that were given.",
@@ -58,40 +62,45 @@ fn roots(held: Option<&Held>, measure: &Measure<'_>) -> Row {
     };
     let Some(roots) = &measure.trust.roots else {
         let found = held.map_or("not seen".into(), |held| format!("issued by {}", held.certificate.issuer));
-        return row(NOTHING, found, Verdict::NotAsked, None);
+        return row(NOTHING, found, RuleVerdict::NotAsked, None);
     };
     let asks = "a chain to --roots";
-    let Some(held) = held else { return row(asks, "not seen".into(), Verdict::NotSeen, None) };
+    let Some(held) = held else { return row(asks, "not seen".into(), RuleVerdict::NotSeen, None) };
     match roots.check(&held.certificate, &held.others(), measure.now) {
-        Ok(()) => row(asks, "a chain".into(), Verdict::Holds, None),
-        Err(error) => row(asks, "none".into(), Verdict::Broken, Some(error.to_string())),
+        Ok(()) => row(asks, "a chain".into(), RuleVerdict::Holds, None),
+        Err(error) => row(asks, "none".into(), RuleVerdict::Broken, Some(error.to_string())),
     }
 }
 
 /// The attestation: of this key, of this token, and from a trusted root if roots are given.
-fn attested(held: Option<&Held>, attestation: Option<&Attestation>, evidence: &Evidence, measure: &Measure<'_>) -> Row {
+fn attested(
+    held: Option<&KeyEvidence>,
+    attestation: Option<&Attestation>,
+    evidence: &Evidence,
+    measure: &Measure<'_>,
+) -> Row {
     let is_asked = measure.trust.attestation_roots.is_some();
     let serial = evidence.token.as_ref().map_or("", |token| token.serial.as_str());
     let (found, verdict, reason) = match (held, attestation) {
-        (None, _) => ("not seen".to_owned(), if is_asked { Verdict::NotSeen } else { Verdict::NotAsked }, None),
+        (None, _) => ("not seen".to_owned(), if is_asked { RuleVerdict::NotSeen } else { RuleVerdict::NotAsked }, None),
         (Some(_), None) if is_asked => {
-            ("none".into(), Verdict::Broken, Some("no certificate of the token attests this key".to_owned()))
+            ("none".into(), RuleVerdict::Broken, Some("no certificate of the token attests this key".to_owned()))
         }
-        (Some(_), None) => ("none".into(), Verdict::NotAsked, None),
+        (Some(_), None) => ("none".into(), RuleVerdict::NotAsked, None),
         (Some(_), Some(one)) => {
             let (verdict, reason) = match &one.distrust {
                 _ if one.is_of_another_device() => {
                     let (device, token) = (one.device(), printable(serial));
                     let what = format!("the attestation is of device {device}, and the token's serial is '{token}'");
-                    (Verdict::Broken, Some(what))
+                    (RuleVerdict::Broken, Some(what))
                 }
-                _ if !is_asked => (Verdict::NotAsked, None),
-                Some(why) => (Verdict::Broken, Some(format!("the key's attestation is not trusted: {why}"))),
+                _ if !is_asked => (RuleVerdict::NotAsked, None),
+                Some(why) => (RuleVerdict::Broken, Some(format!("the key's attestation is not trusted: {why}"))),
                 None if one.of_this_token.is_none() => {
                     let what = "the attestation or the token names no serial number, so the device is not proven";
-                    (Verdict::Broken, Some(what.to_owned()))
+                    (RuleVerdict::Broken, Some(what.to_owned()))
                 }
-                None => (Verdict::Holds, None),
+                None => (RuleVerdict::Holds, None),
             };
             (one.words(), verdict, reason)
         }
@@ -103,7 +112,7 @@ fn attested(held: Option<&Held>, attestation: Option<&Attestation>, evidence: &E
 }
 
 /// Other objects of the same key: their permissions are permissions of the key.
-fn copies(held: Option<&Held>) -> Row {
+fn copies(held: Option<&KeyEvidence>) -> Row {
     let names: Vec<String> = held.iter().flat_map(|held| &held.copies).map(|copy| name(&copy.key)).collect();
     let found = if names.is_empty() { "once".to_owned() } else { format!("also as {}", names.join(", ")) };
     let reason = (!names.is_empty()).then(|| format!("the token holds the key {} times: {found}", names.len() + 1));
@@ -114,7 +123,7 @@ fn copies(held: Option<&Held>) -> Row {
 }
 
 /// Operations other than signing that the key and its copies allow.
-fn purpose(held: Option<&Held>) -> Row {
+fn purpose(held: Option<&KeyEvidence>) -> Row {
     let both = held.iter().flat_map(|held| {
         let own = std::iter::once((&held.key, &held.detail, String::new()));
         own.chain(held.copies.iter().map(|copy| (&copy.key, &copy.detail, format!(" as {}", name(&copy.key)))))
@@ -158,7 +167,7 @@ fn others(detail: &KeyDetail) -> [(&'static str, Option<bool>); 4] {
 }
 
 /// Objects of other keys with the key's ID, by which other programs select.
-fn same_id(held: Option<&Held>) -> Row {
+fn same_id(held: Option<&KeyEvidence>) -> Row {
     let objects = held.map_or(&[][..], |held| &held.same_id);
     let found = if objects.is_empty() { "none".to_owned() } else { objects.join(", ") };
     let reason = (!objects.is_empty()).then(|| format!("objects of another key have the key's ID: {found}"));
@@ -167,7 +176,7 @@ fn same_id(held: Option<&Held>) -> Row {
 }
 
 /// Certificates of the token that cannot be read.
-fn unreadable(held: Option<&Held>) -> Row {
+fn unreadable(held: Option<&KeyEvidence>) -> Row {
     let broken = held.map_or(&[][..], |held| &held.unreadable);
     let found = if broken.is_empty() { "all".to_owned() } else { broken.join("; ") };
     let reason = (!broken.is_empty()).then(|| found.clone());
@@ -234,13 +243,13 @@ mod tests {
             ..Library::default()
         };
         for (manufacturer, firmware, wanted) in [
-            ("Kryoptic", "1.3", Verdict::Warning),
-            ("Kryoptic", "0.9", Verdict::Warning),
-            ("Kryoptic", "", Verdict::Warning),
-            ("Kryoptic", "1.4", Verdict::Holds),
-            ("Kryoptic", "1.10", Verdict::Holds),
-            ("Kryoptic", "2.0", Verdict::Holds),
-            ("SoftHSM project", "1.3", Verdict::Holds),
+            ("Kryoptic", "1.3", RuleVerdict::Warning),
+            ("Kryoptic", "0.9", RuleVerdict::Warning),
+            ("Kryoptic", "", RuleVerdict::Warning),
+            ("Kryoptic", "1.4", RuleVerdict::Holds),
+            ("Kryoptic", "1.10", RuleVerdict::Holds),
+            ("Kryoptic", "2.0", RuleVerdict::Holds),
+            ("SoftHSM project", "1.3", RuleVerdict::Holds),
         ] {
             let token = Token { manufacturer: manufacturer.into(), firmware: firmware.into(), ..Token::default() };
             // Through p11-kit, the library is another one.
@@ -248,6 +257,6 @@ mod tests {
                 assert_eq!(version(&library, Some(&token)).verdict, wanted, "{manufacturer} {firmware}");
             }
         }
-        assert_eq!(version(&library("Kryoptic"), None).verdict, Verdict::Warning);
+        assert_eq!(version(&library("Kryoptic"), None).verdict, RuleVerdict::Warning);
     }
 }

@@ -5,7 +5,7 @@
 use maud::{Markup, html};
 
 use super::sections::{Section, first, others};
-use super::{CertificateReport, Report, Verdict};
+use super::{CertificateReport, Report, RuleVerdict};
 use crate::html_page::Page;
 
 /// The page, ended by a newline.
@@ -52,10 +52,10 @@ fn reasons(title: &str, all: &[String], class: &str) -> Markup {
 
 fn rules(report: &Report) -> Markup {
     let class = |verdict| match verdict {
-        Verdict::Holds => "holds",
-        Verdict::Warning => "warning",
-        Verdict::Broken => "broken",
-        Verdict::NotAsked | Verdict::NotSeen => "quiet",
+        RuleVerdict::Holds => "holds",
+        RuleVerdict::Warning => "warning",
+        RuleVerdict::Broken => "broken",
+        RuleVerdict::NotAsked | RuleVerdict::NotSeen => "quiet",
     };
     html! {
         section {
@@ -154,7 +154,7 @@ fn share(part: u64, whole: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Evidence, Held, Measure, PolicySources, Trust};
+    use super::super::{Evidence, KeyEvidence, Measure, PolicySources, Trust};
     use super::*;
     use crate::cba::Version;
     use crate::certificate::{Certificate, tests::leaf};
@@ -176,7 +176,7 @@ mod tests {
             never_extractable: None,
             local: None,
         };
-        let held = Held {
+        let held = KeyEvidence {
             key,
             detail: KeyDetail::default(),
             copies: Vec::new(),

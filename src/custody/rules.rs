@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::{Attestation, Evidence, Held, Measure, beside, decide};
+use super::{Attestation, Evidence, KeyEvidence, Measure, beside, decide};
 use crate::cba::Version;
 use crate::policy::{Breach, CertificateSource, Decision, MAX_RSA_BITS, Policy, Requirement, Rule};
 use crate::text::{hex, printable};
@@ -12,7 +12,7 @@ use crate::text::{hex, printable};
 /// The result of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub enum RuleVerdict {
     /// The requirement is met.
     Holds,
     /// Allowed, but somebody should look at it.
@@ -25,7 +25,7 @@ pub enum Verdict {
     NotSeen,
 }
 
-impl Verdict {
+impl RuleVerdict {
     /// For people.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -51,7 +51,7 @@ pub struct Row {
     /// The value.
     pub found: String,
     /// The result.
-    pub verdict: Verdict,
+    pub verdict: RuleVerdict,
     /// The problem, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -72,11 +72,11 @@ fn row(rule: Rule, decision: &Decision, evidence: &Evidence, measure: &Measure<'
         (!of.is_empty()).then(|| of.join("; "))
     };
     let (verdict, reason) = match (reason(&decision.refusals), reason(&decision.warnings)) {
-        (Some(reason), _) => (Verdict::Broken, Some(reason)),
-        (None, Some(reason)) => (Verdict::Warning, Some(reason)),
-        _ if evidence.held.is_none() && rule != Rule::TokenSerials => (Verdict::NotSeen, None),
-        _ if asks.is_none() => (Verdict::NotAsked, None),
-        _ => (Verdict::Holds, None),
+        (Some(reason), _) => (RuleVerdict::Broken, Some(reason)),
+        (None, Some(reason)) => (RuleVerdict::Warning, Some(reason)),
+        _ if evidence.held.is_none() && rule != Rule::TokenSerials => (RuleVerdict::NotSeen, None),
+        _ if asks.is_none() => (RuleVerdict::NotAsked, None),
+        _ => (RuleVerdict::Holds, None),
     };
     Row {
         rule: rule.name(),
@@ -135,7 +135,7 @@ fn found(rule: Rule, evidence: &Evidence, measure: &Measure<'_>) -> Option<Strin
         Rule::Require(Requirement::HardwareToken) => return Some(reported(token.and_then(|token| token.hardware))),
         _ => {}
     }
-    let Held { key, certificate, from_file, mechanism, .. } = evidence.held.as_ref()?;
+    let KeyEvidence { key, certificate, from_file, mechanism, .. } = evidence.held.as_ref()?;
     let list = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     Some(match rule {
         Rule::TokenSerials => return None,

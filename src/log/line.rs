@@ -10,11 +10,11 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::Format;
+use super::LogFormat;
 use crate::text::{printable, printable_json, shortened};
 
 /// One line with its newline.
-pub(super) fn line(format: Format, level: Level, message: &str) -> String {
+pub(super) fn line(format: LogFormat, level: Level, message: &str) -> String {
     let message = shortened(message);
     let (priority, word) = match level {
         Level::ERROR => (3, "error"),
@@ -25,9 +25,9 @@ pub(super) fn line(format: Format, level: Level, message: &str) -> String {
     };
     match format {
         // A module, token or file may have put control characters into the text.
-        Format::Text => format!("{word}: {}\n", printable(&message)),
-        Format::Journald => format!("<{priority}>{}\n", printable(&message)),
-        Format::Json => {
+        LogFormat::Text => format!("{word}: {}\n", printable(&message)),
+        LogFormat::Journald => format!("<{priority}>{}\n", printable(&message)),
+        LogFormat::Json => {
             let document = serde_json::json!({ "level": level.as_str(), "message": message });
             format!("{}\n", printable_json(&document.to_string()))
         }
@@ -35,7 +35,7 @@ pub(super) fn line(format: Format, level: Level, message: &str) -> String {
 }
 
 /// Converts events of `tracing` into lines.
-pub(super) struct Lines(pub(super) Format);
+pub(super) struct Lines(pub(super) LogFormat);
 
 impl<S, N> FormatEvent<S, N> for Lines
 where
@@ -43,16 +43,16 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut message = Message::default();
+        let mut message = MessageText::default();
         event.record(&mut message);
         writer.write_str(&line(self.0, *event.metadata().level(), &message.0))
     }
 }
 
 #[derive(Default)]
-struct Message(String);
+struct MessageText(String);
 
-impl Visit for Message {
+impl Visit for MessageText {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             self.0 = format!("{value:?}");
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn a_message_without_end_is_shortened_and_stays_one_line() {
         let message = format!("a\n{}", "ü".repeat(1 << 20));
-        for format in [Format::Text, Format::Json, Format::Journald] {
+        for format in [LogFormat::Text, LogFormat::Json, LogFormat::Journald] {
             let line = line(format, Level::WARN, &message);
             assert!(line.len() < 2 * MESSAGE, "{}", line.len());
             assert!(line.ends_with('\n') && line.matches('\n').count() == 1);

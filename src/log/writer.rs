@@ -25,28 +25,28 @@ pub(super) type Notice = fn(lost: u64) -> String;
 
 /// The queue and its thread, which starts with the first line.
 pub(super) struct Writer {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     changed: Condvar,
 }
 
-struct State {
-    lines: VecDeque<Line>,
+struct QueueState {
+    lines: VecDeque<LogLine>,
     bytes: usize,
     /// Lines that were lost since the last one in the queue.
     lost: u64,
     notice: Notice,
-    thread: Thread,
+    thread: WriterThread,
     is_writing: bool,
 }
 
 /// A line, and the number of lines that were lost before it.
-struct Line {
+struct LogLine {
     text: String,
     lost: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Thread {
+enum WriterThread {
     NotStarted,
     Running(thread::ThreadId),
     /// The system could not start a thread: the lines wait for [`Writer::flush`].
@@ -56,12 +56,12 @@ enum Thread {
 impl Writer {
     pub(super) const fn new(notice: Notice) -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(QueueState {
                 lines: VecDeque::new(),
                 bytes: 0,
                 lost: 0,
                 notice,
-                thread: Thread::NotStarted,
+                thread: WriterThread::NotStarted,
                 is_writing: false,
             }),
             changed: Condvar::new(),
@@ -84,10 +84,11 @@ impl Writer {
         }
         state.bytes += bytes;
         let lost = std::mem::take(&mut state.lost);
-        state.lines.push_back(Line { text, lost });
-        if state.thread == Thread::NotStarted {
+        state.lines.push_back(LogLine { text, lost });
+        if state.thread == WriterThread::NotStarted {
             let started = thread::Builder::new().name("log".into()).spawn(|| self.run());
-            state.thread = started.map_or(Thread::Refused, |started| Thread::Running(started.thread().id()));
+            state.thread =
+                started.map_or(WriterThread::Refused, |started| WriterThread::Running(started.thread().id()));
         }
         drop(state);
         self.changed.notify_all();
@@ -97,17 +98,17 @@ impl Writer {
     pub(super) fn flush(&self, patience: Duration) {
         let end = Instant::now() + patience;
         let mut state = self.lock();
-        if state.thread == Thread::Running(thread::current().id()) {
+        if state.thread == WriterThread::Running(thread::current().id()) {
             return;
         }
-        if state.thread == Thread::Refused {
+        if state.thread == WriterThread::Refused {
             while let Some((text, _)) = state.next(0) {
                 write_until(end, rustix::stdio::stderr(), text.as_bytes());
             }
         }
         while !state.lines.is_empty() || state.lost > 0 || state.is_writing {
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || state.thread == Thread::NotStarted {
+            if left.is_zero() || state.thread == WriterThread::NotStarted {
                 return;
             }
             (state, _) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
@@ -149,12 +150,12 @@ impl Writer {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl QueueState {
     fn next(&mut self, failed: u64) -> Option<(String, u64)> {
         let line = self.lines.pop_front();
         if line.is_none() && self.lost == 0 {
@@ -162,7 +163,7 @@ impl State {
         }
         let lost = failed + line.as_ref().map_or_else(|| std::mem::take(&mut self.lost), |line| line.lost);
         let notice = if lost > 0 { (self.notice)(lost) } else { String::new() };
-        let Some(Line { text, .. }) = line else { return Some((notice, lost)) };
+        let Some(LogLine { text, .. }) = line else { return Some((notice, lost)) };
         self.bytes -= text.len() + LINE;
         Some((notice + &text, lost + 1))
     }
@@ -208,7 +209,7 @@ mod tests {
     fn a_reader_that_stops_loses_lines_which_are_counted_and_no_line_is_out_of_order() {
         let (reading, writing) = rustix::pipe::pipe().unwrap();
         let writer: &'static Writer = Box::leak(Box::new(Writer::new(|lost| format!("{lost} lost\n"))));
-        writer.lock().thread = Thread::Running(thread::current().id());
+        writer.lock().thread = WriterThread::Running(thread::current().id());
         thread::spawn(move || writer.write_all_to(writing.as_fd()));
         let mut sent = 0_u64;
         while writer.lock().lost < 100 {
@@ -238,7 +239,7 @@ mod tests {
     fn a_line_after_failed_writes_begins_on_its_own_line_and_reports_them() {
         let writer = Writer::new(|lost| format!("{lost} lost\n"));
         let mut state = writer.lock();
-        state.lines.push_back(Line { text: "a\n".into(), lost: 2 });
+        state.lines.push_back(LogLine { text: "a\n".into(), lost: 2 });
         state.bytes += 2 + LINE;
         assert_eq!(state.next(3), Some(("5 lost\na\n".into(), 6)));
         assert_eq!(state.next(6), None);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::Pin;
 use super::attempt_by::{AttemptBy, FileMark};
 use super::error::PinError;
-use super::source::{self, Opened, Prepared, Source};
+use super::source::{self, Prepared, ReadPin, Source};
 use crate::deadline::Deadline;
 
 /// The method of the login.
@@ -38,9 +38,9 @@ impl Credential {
         let attended = prepared.source.is_attended();
         let source = prepared.source.clone();
         let (how, mark) = match prepared.open(deadline)? {
-            Opened::Pin(pin, mark) => (How::Pin(pin), mark),
-            Opened::Pinpad => (How::Pinpad, None),
-            Opened::Ask => (How::Pin(deadline.stopped(|| source::ask(token))?), None),
+            ReadPin::Pin(pin, mark) => (How::Pin(pin), mark),
+            ReadPin::Pinpad => (How::Pinpad, None),
+            ReadPin::Ask => (How::Pin(deadline.stopped(|| source::ask(token))?), None),
         };
         Ok(Self { how, source, mark, attended, accepted: AtomicBool::new(false) })
     }

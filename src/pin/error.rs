@@ -77,13 +77,13 @@ pub enum PinError {
 
 /// The source of a PIN, for errors.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Origin<'a> {
+pub(super) struct PinOrigin<'a> {
     pub(super) name: &'static str,
     /// The path of a file, escaped for a terminal.
     pub(super) path: Option<&'a str>,
 }
 
-impl Origin<'_> {
+impl PinOrigin<'_> {
     pub(super) fn of(name: &'static str) -> Self {
         Self { name, path: None }
     }

@@ -66,15 +66,15 @@ fn ask_at(terminal: File, prompt: &str) -> io::Result<Zeroizing<Vec<u8>>> {
     // From here on, signals have their usual effect.
     signals.usual.store(true, Ordering::SeqCst);
     match line? {
-        Line::Whole(line) => Ok(line),
-        Line::Ended(signal) => {
+        TypedLine::Whole(line) => Ok(line),
+        TypedLine::Ended(signal) => {
             signal_hook::low_level::raise(signal)?;
             Err(io::ErrorKind::Interrupted.into())
         }
     }
 }
 
-enum Line {
+enum TypedLine {
     Whole(Zeroizing<Vec<u8>>),
     /// A signal arrived, or its key was pressed.
     Ended(i32),
@@ -163,12 +163,12 @@ impl Drop for Quiet {
     }
 }
 
-fn read_line(mut terminal: &File, signals: &Signals) -> io::Result<Line> {
+fn read_line(mut terminal: &File, signals: &Signals) -> io::Result<TypedLine> {
     let mut line = Zeroizing::new(Vec::with_capacity(PIN_LIMIT + 1));
     let mut byte = Zeroizing::new([0; 1]);
     loop {
         if let Some(signal) = signals.wait(terminal)? {
-            return Ok(Line::Ended(signal));
+            return Ok(TypedLine::Ended(signal));
         }
         match terminal.read(&mut byte[..]) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -177,9 +177,9 @@ fn read_line(mut terminal: &File, signals: &Signals) -> io::Result<Line> {
             Err(error) => return Err(error),
         }
         match byte[0] {
-            b'\n' | b'\r' => return Ok(Line::Whole(line)),
-            INTERRUPT => return Ok(Line::Ended(SIGINT)),
-            QUIT => return Ok(Line::Ended(SIGQUIT)),
+            b'\n' | b'\r' => return Ok(TypedLine::Whole(line)),
+            INTERRUPT => return Ok(TypedLine::Ended(SIGINT)),
+            QUIT => return Ok(TypedLine::Ended(SIGQUIT)),
             END_OF_INPUT => return Err(io::ErrorKind::UnexpectedEof.into()),
             BACKSPACE | DELETE => remove_character(&mut line),
             KILL_LINE => line.clear(),

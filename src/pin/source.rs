@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 pub use super::attempt_by::FileMark;
 pub use super::error::SOURCES;
-use super::error::{Origin, PinError};
+use super::error::{PinError, PinOrigin};
 use super::read::{checked, read_all, read_file, read_line};
 use super::{Pin, prompt};
 use crate::deadline::Deadline;
@@ -110,17 +110,17 @@ impl Prepared {
     ///
     /// # Errors
     /// The reason why there is no PIN.
-    pub fn open(self, deadline: &Deadline) -> Result<Opened, PinError> {
-        let plain = |pin| Opened::Pin(pin, None);
+    pub fn open(self, deadline: &Deadline) -> Result<ReadPin, PinError> {
+        let plain = |pin| ReadPin::Pin(pin, None);
         match &self.source {
-            Source::Prompt => prompt::terminal().map(|_| Opened::Ask),
-            Source::Pinpad => Ok(Opened::Pinpad),
-            Source::File(path) => read_file(path, deadline).map(|(pin, origin)| Opened::Pin(pin, origin)),
+            Source::Prompt => prompt::terminal().map(|_| ReadPin::Ask),
+            Source::Pinpad => Ok(ReadPin::Pinpad),
+            Source::File(path) => read_file(path, deadline).map(|(pin, origin)| ReadPin::Pin(pin, origin)),
             Source::Credential(name) => {
                 let path = credential_path(name).ok_or(PinError::NoCredential(None))?;
                 let file = File::open(path).map_err(|error| PinError::NoCredential(Some(error)))?;
                 let read = read_all(file).map_err(|error| PinError::NoCredential(Some(error)))?;
-                checked(read, Origin::of("the credential")).map(plain)
+                checked(read, PinOrigin::of("the credential")).map(plain)
             }
             Source::Env(name) => {
                 use std::os::unix::ffi::OsStringExt as _;
@@ -129,7 +129,7 @@ impl Prepared {
                 if is_quoted(b'"') || is_quoted(b'\'') {
                     return Err(PinError::Quoted);
                 }
-                checked(value, Origin::of("the environment")).map(plain)
+                checked(value, PinOrigin::of("the environment")).map(plain)
             }
             Source::Fd(_) => {
                 let what = "the file descriptor";
@@ -138,7 +138,7 @@ impl Prepared {
                 if file.is_terminal() {
                     return Err(PinError::Visible(what));
                 }
-                checked(read_line(file, what, deadline)?, Origin::of(what)).map(plain)
+                checked(read_line(file, what, deadline)?, PinOrigin::of(what)).map(plain)
             }
             Source::Stdin => {
                 let what = "standard input";
@@ -151,7 +151,7 @@ impl Prepared {
                 if file.is_terminal() {
                     return Err(PinError::Visible(what));
                 }
-                checked(read_line(file, what, deadline)?, Origin::of(what)).map(plain)
+                checked(read_line(file, what, deadline)?, PinOrigin::of(what)).map(plain)
             }
         }
     }
@@ -159,7 +159,7 @@ impl Prepared {
 
 /// A usable source.
 #[derive(Debug)]
-pub enum Opened {
+pub enum ReadPin {
     /// The PIN; from a persistent file, with that file's mark.
     Pin(Pin, Option<FileMark>),
     /// A person will be asked as soon as the token is known.
@@ -174,7 +174,7 @@ pub enum Opened {
 /// When there is no terminal, or the answer is not a PIN.
 pub fn ask(token: &str) -> Result<Pin, PinError> {
     let answer = prompt::ask(&format!("PIN of {token}: "))?;
-    checked(answer, Origin::of("the prompt"))
+    checked(answer, PinOrigin::of("the prompt"))
 }
 
 fn credential_path(name: &str) -> Option<PathBuf> {
@@ -212,6 +212,6 @@ mod tests {
 
     #[test]
     fn nothing_prints_a_pin() {
-        assert_eq!(format!("{:?}", Opened::Pin(Pin::from("SECRET".to_owned()), None)), "Pin(Pin(..), None)");
+        assert_eq!(format!("{:?}", ReadPin::Pin(Pin::from("SECRET".to_owned()), None)), "Pin(Pin(..), None)");
     }
 }

@@ -4,19 +4,19 @@
 //! confines is a gap.
 
 use super::InForce;
-use super::{Calls, Family, Profile};
+use super::{Calls, Profile, SocketFamily};
 use crate::facts::{Confinement, Gap};
 
 /// The parts that are confined for a profile, and the gaps.
 #[must_use]
-pub fn judge(profile: &Profile, families: &[Family], in_force: InForce) -> Confinement {
+pub fn judge(profile: &Profile, families: &[SocketFamily], in_force: InForce) -> Confinement {
     let InForce { landlock_abi: files, system_calls: calls } = in_force;
     let gaps: Vec<Gap> = of(profile, families, in_force);
     Confinement { profile: profile.name, files, calls, gaps }
 }
 
 /// The gaps of a profile with these families of sockets.
-fn of(profile: &Profile, families: &[Family], in_force: InForce) -> Vec<Gap> {
+fn of(profile: &Profile, families: &[SocketFamily], in_force: InForce) -> Vec<Gap> {
     let InForce { landlock_abi, system_calls } = in_force;
     let is_before = |abi| landlock_abi.is_none_or(|own| own < abi);
     let has = |family| !system_calls || families.contains(&family);
@@ -25,12 +25,12 @@ fn of(profile: &Profile, families: &[Family], in_force: InForce) -> Vec<Gap> {
         (!system_calls, Gap::SystemCalls),
         // The filter refuses truncate(2), and opening a file for reading with truncation.
         (is_before(3) && !system_calls, Gap::Truncation),
-        (is_before(4) && has(Family::Internet), Gap::TcpPorts),
+        (is_before(4) && has(SocketFamily::Internet), Gap::TcpPorts),
         // An allow list of system calls also limits commands to devices.
         (is_before(5) && (!system_calls || profile.calls == Calls::DenyList), Gap::DeviceCommands),
         (is_before(6) && !system_calls, Gap::Signals),
-        (is_before(6) && has(Family::Unix), Gap::AbstractSockets),
-        (is_before(9) && has(Family::Unix), Gap::UnixSockets),
+        (is_before(6) && has(SocketFamily::Unix), Gap::AbstractSockets),
+        (is_before(9) && has(SocketFamily::Unix), Gap::UnixSockets),
     ];
     gaps.into_iter().filter_map(|(is_open, gap)| is_open.then_some(gap)).collect()
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Family, Profile, Store};
+use super::{Profile, SocketFamily, Store};
 
 /// SoftHSM2's token directories if its configuration names none.
 const SOFTHSM_TOKENS: [&str; 2] = ["/var/lib/softhsm", "/usr/local/var/lib/softhsm"];
@@ -109,12 +109,12 @@ pub(crate) fn logs(profile: &Profile) -> Vec<PathBuf> {
 }
 
 /// The sockets that the module may open here.
-pub(crate) fn families(profile: &Profile) -> Vec<Family> {
+pub(crate) fn families(profile: &Profile) -> Vec<SocketFamily> {
     let simulator =
         |variable: &str| env::var(variable).is_ok_and(|tcti| ["swtpm", "mssim"].iter().any(|name| tcti.contains(name)));
     let mut families = profile.families.to_vec();
     if profile.store == Store::Tpm && ["TPM2_PKCS11_TCTI", "TPM2TOOLS_TCTI", "TCTI"].into_iter().any(simulator) {
-        families.extend([Family::Internet, Family::Netlink]);
+        families.extend([SocketFamily::Internet, SocketFamily::Netlink]);
     }
     families
 }

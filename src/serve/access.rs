@@ -48,7 +48,7 @@ pub(super) enum Access {
 
 /// The rules, with names resolved to numbers.
 #[derive(Clone, Debug)]
-pub(super) struct Rules {
+pub(super) struct AccessRules {
     own: u32,
     overflow: u32,
     pub(super) socket_group: Option<u32>,
@@ -78,7 +78,7 @@ impl Peer {
     }
 }
 
-impl Rules {
+impl AccessRules {
     /// Resolves the names, and reads the subordinate user IDs.
     ///
     /// # Errors
@@ -242,8 +242,8 @@ mod tests {
         Peer { uid, gid: 1000 + uid, pid: 1, groups: groups.to_vec() }
     }
 
-    fn rules() -> Rules {
-        Rules {
+    fn rules() -> AccessRules {
+        AccessRules {
             own: 500,
             overflow: OVERFLOW,
             socket_group: Some(7),
@@ -269,11 +269,11 @@ mod tests {
     fn the_agents_own_user_reads_state_and_asks_only_if_named() {
         let rules = rules();
         for own in [500, 0] {
-            let rules = Rules { own, ..rules.clone() };
+            let rules = AccessRules { own, ..rules.clone() };
             assert_eq!(rules.judge(&peer(own, &[7])), Access::Look);
-            let by_group = Rules { allow_groups: vec![8], ..rules.clone() };
+            let by_group = AccessRules { allow_groups: vec![8], ..rules.clone() };
             assert_eq!(by_group.judge(&peer(own, &[7, 8])), Access::Look);
-            let named = Rules { allow_users: vec![own], ..rules };
+            let named = AccessRules { allow_users: vec![own], ..rules };
             assert_eq!(named.judge(&peer(own, &[])), Access::Ask);
         }
     }
@@ -284,37 +284,38 @@ mod tests {
         let path = directory.path().join("subuid");
         fs::write(&path, "alice:100000:65536\n").unwrap();
         let ids = || Arc::new(SubordinateIds::read(&path).unwrap());
-        let rules = Rules { subordinate_users: ids(), ..rules() };
+        let rules = AccessRules { subordinate_users: ids(), ..rules() };
         for groups in [&[7][..], &[9], &[7, 9]] {
             assert_eq!(rules.judge(&peer(100_000, groups)), Access::None);
             assert_eq!(rules.judge(&peer(165_535, groups)), Access::None);
         }
         assert_eq!(rules.judge(&peer(165_536, &[7])), Access::Ask);
         assert!(rules.why_refused(&peer(100_000, &[7])).contains("subordinate user ID of alice"));
-        let named = Rules { allow_users: vec![100_001], ..rules };
+        let named = AccessRules { allow_users: vec![100_001], ..rules };
         assert_eq!(named.judge(&peer(100_001, &[7])), Access::Ask);
         assert_eq!(named.judge(&peer(100_002, &[7])), Access::None);
     }
 
     #[test]
     fn a_list_restricts_root_too() {
-        let rules = Rules { allow_users: vec![1], allow_groups: vec![8], ..rules() };
+        let rules = AccessRules { allow_users: vec![1], allow_groups: vec![8], ..rules() };
         assert_eq!(rules.judge(&peer(1, &[7])), Access::Ask);
         assert_eq!(rules.judge(&peer(1, &[])), Access::None);
         assert_eq!(rules.judge(&peer(2, &[7, 8])), Access::Ask);
         assert_eq!(rules.judge(&peer(2, &[7])), Access::None);
         assert_eq!(rules.judge(&peer(0, &[])), Access::Look);
-        let without_group = Rules { socket_group: None, ..rules };
+        let without_group = AccessRules { socket_group: None, ..rules };
         assert_eq!(without_group.judge(&peer(1, &[])), Access::Ask);
         assert_eq!(without_group.judge(&peer(3, &[])), Access::None);
     }
 
     #[test]
     fn the_overflow_user_is_refused_with_any_configuration() {
-        let all = Rules { own: OVERFLOW, allow_users: vec![OVERFLOW, 77], allow_groups: vec![OVERFLOW], ..rules() };
+        let all =
+            AccessRules { own: OVERFLOW, allow_users: vec![OVERFLOW, 77], allow_groups: vec![OVERFLOW], ..rules() };
         assert_eq!(all.judge(&peer(OVERFLOW, &[7, 9])), Access::None);
         assert_eq!(all.judge(&Peer { gid: OVERFLOW, ..peer(3, &[]) }), Access::None);
-        let elsewhere = Rules { overflow: 77, ..all };
+        let elsewhere = AccessRules { overflow: 77, ..all };
         assert_eq!(elsewhere.judge(&peer(77, &[])), Access::None);
     }
 }

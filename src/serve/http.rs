@@ -24,8 +24,8 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::access::{Access, Peer, Rules, Strangers};
-use super::http::client_stream::Shared;
+use super::access::{Access, AccessRules, Peer, Strangers};
+use super::http::client_stream::ClientStream;
 use super::http::connections::{Connection, Connections};
 use super::http::custody_report::CustodyReport;
 use super::listener::Listening;
@@ -68,7 +68,7 @@ pub(super) struct Agent {
     pub(super) metrics: Metrics,
     pub(super) strangers: Strangers,
     pub(super) config: Answers,
-    rules: Rules,
+    rules: AccessRules,
     limiter: Limiter,
     total_limiter: TotalLimiter,
     /// What the last probe found, and when.
@@ -110,7 +110,13 @@ type TotalLimiter = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMid
 const USERS: usize = 1024;
 
 impl Agent {
-    pub(super) fn new(pool: Pool, metrics: Metrics, rules: Rules, config: Answers, connections: usize) -> Arc<Self> {
+    pub(super) fn new(
+        pool: Pool,
+        metrics: Metrics,
+        rules: AccessRules,
+        config: Answers,
+        connections: usize,
+    ) -> Arc<Self> {
         let (each, total) = (Quota::per_second(config.rates.0), Quota::per_second(config.rates.1));
         let limiter = RateLimiter::new(each, HashMapStateStore::default(), MonotonicClock);
         Arc::new(Self {
@@ -266,7 +272,7 @@ fn take(agent: &Arc<Agent>, stream: UnixStream, tasks: &mut JoinSet<()>, end: &w
 #[derive(Clone, Copy)]
 pub(super) struct Client<'a> {
     connection: &'a Connection,
-    stream: &'a Shared,
+    stream: &'a ClientStream,
 }
 
 async fn serve(
@@ -277,7 +283,7 @@ async fn serve(
     connection: Connection,
     mut end: watch::Receiver<bool>,
 ) {
-    let stream = Shared::new(stream);
+    let stream = ClientStream::new(stream);
     let service = service_fn(|request| {
         let (agent, peer, client) = (&agent, &peer, Client { connection: &connection, stream: &stream });
         async move { Ok::<_, Infallible>(routes::answer(agent, (peer, access), client, request).await) }

@@ -28,11 +28,11 @@ const BACKLOG: i32 = 1024;
 pub(super) struct Listening {
     pub(super) listener: UnixListener,
     /// `None` for a socket from systemd.
-    own: Option<Own>,
+    own: Option<OwnSocket>,
 }
 
 #[derive(Debug)]
-struct Own {
+struct OwnSocket {
     path: PathBuf,
     /// Device and inode, to recognise it.
     identity: (u64, u64),
@@ -94,7 +94,7 @@ impl Listening {
             failed("cannot make the socket", error).hint(hint)
         })?;
         let made = fs::symlink_metadata(path).map_err(|error| failed("cannot look at", error))?;
-        Ok(Self { listener, own: Some(Own { path: path.to_owned(), identity: identity(&made), _lock: lock }) })
+        Ok(Self { listener, own: Some(OwnSocket { path: path.to_owned(), identity: identity(&made), _lock: lock }) })
     }
 
     /// Whether the path is our own, and not systemd's.

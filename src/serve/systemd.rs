@@ -15,13 +15,13 @@ pub(super) struct Systemd(Arc<(Mutex<Said>, Condvar)>);
 /// The unwritten messages. A newer status or watchdog message replaces the older one.
 #[derive(Debug, Default)]
 struct Said {
-    states: VecDeque<State>,
+    states: VecDeque<ServiceState>,
     status: Option<String>,
     alive: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum ServiceState {
     Ready,
     Reloading,
     Stopping,
@@ -43,17 +43,17 @@ impl Systemd {
 
     /// Reports that the socket is served.
     pub(super) fn ready(&self) {
-        self.say(|said| said.states.push_back(State::Ready));
+        self.say(|said| said.states.push_back(ServiceState::Ready));
     }
 
     /// Reports the start of a reload; [`Systemd::ready`] reports its completion.
     pub(super) fn reloading(&self) {
-        self.say(|said| said.states.push_back(State::Reloading));
+        self.say(|said| said.states.push_back(ServiceState::Reloading));
     }
 
     /// Reports the start of the end.
     pub(super) fn stopping(&self) {
-        self.say(|said| said.states.push_back(State::Stopping));
+        self.say(|said| said.states.push_back(ServiceState::Stopping));
     }
 
     /// Sets the line for `systemctl status`.
@@ -86,9 +86,9 @@ impl Systemd {
             drop(said);
             let mut states = Vec::new();
             match state {
-                Some(State::Ready) => states.push(NotifyState::Ready),
-                Some(State::Stopping) => states.push(NotifyState::Stopping),
-                Some(State::Reloading) => {
+                Some(ServiceState::Ready) => states.push(NotifyState::Ready),
+                Some(ServiceState::Stopping) => states.push(NotifyState::Stopping),
+                Some(ServiceState::Reloading) => {
                     states.push(NotifyState::Reloading);
                     states.extend(NotifyState::monotonic_usec_now());
                 }

@@ -4,7 +4,7 @@
 
 use super::Reached;
 use crate::certificate::unpadded;
-use crate::custody::{Evidence, Held, KeyCopy};
+use crate::custody::{Evidence, KeyCopy, KeyEvidence};
 use crate::error::Result;
 use crate::facts::{Description, KeyDetail, Mechanism};
 use crate::identity::Identity;
@@ -58,11 +58,11 @@ impl Reached {
 
 /// An identity with its description.
 #[must_use]
-pub fn held(identity: &Identity, mechanism: Mechanism, described: Described) -> Held {
+pub fn held(identity: &Identity, mechanism: Mechanism, described: Described) -> KeyEvidence {
     let details = described.copies.into_iter().chain(std::iter::repeat(KeyDetail::default()));
     let copies = identity.copies.iter().cloned().zip(details);
     let certificates = described.key.certificates.iter();
-    Held {
+    KeyEvidence {
         key: identity.key.clone(),
         detail: described.key.detail,
         copies: copies.map(|(key, detail)| KeyCopy { key, detail }).collect(),

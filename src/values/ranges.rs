@@ -68,7 +68,7 @@ pub(crate) fn number<N: FromStr + PartialOrd + Display>(range: RangeInclusive<N>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::keys::{KEYS, Key, Shape};
+    use crate::config::keys::{ConfigKey, KEYS, Shape};
     use crate::config::{Config, ConfigError, Settings};
 
     /// Every key with a number or a duration, with its minimum and maximum.
@@ -103,17 +103,17 @@ mod tests {
         "1d 18446744073709551615s",
     ];
 
-    fn by_flag(key: &Key, value: &str) -> Result<Config, ConfigError> {
-        let flag = |other: &Key| (other.path == key.path).then(|| vec![value.to_owned()]);
+    fn by_flag(key: &ConfigKey, value: &str) -> Result<Config, ConfigError> {
+        let flag = |other: &ConfigKey| (other.path == key.path).then(|| vec![value.to_owned()]);
         Config::resolve(&Settings::gather(None, |_| None, flag)?, false)
     }
 
-    fn by_variable(key: &Key, value: &str) -> Result<Config, ConfigError> {
+    fn by_variable(key: &ConfigKey, value: &str) -> Result<Config, ConfigError> {
         let variable = |name: &str| (name == key.variable()).then(|| value.into());
         Config::resolve(&Settings::gather(None, variable, |_| None)?, false)
     }
 
-    fn by_file(key: &Key, value: &str) -> Result<Config, ConfigError> {
+    fn by_file(key: &ConfigKey, value: &str) -> Result<Config, ConfigError> {
         let (table, name) = key.path.split_once('.').unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), format!("[{table}]\n{name} = {value}\n")).unwrap();
@@ -122,8 +122,8 @@ mod tests {
 
     #[test]
     fn every_number_and_duration_has_a_range_which_its_error_names() {
-        let is_bounded = |key: &&Key| key.shape == Shape::Number || key.value == "DURATION";
-        let keys: Vec<&Key> = KEYS.iter().filter(is_bounded).collect();
+        let is_bounded = |key: &&ConfigKey| key.shape == Shape::Number || key.value == "DURATION";
+        let keys: Vec<&ConfigKey> = KEYS.iter().filter(is_bounded).collect();
         assert_eq!(keys.len(), KEYS_AND_RANGES.len());
         for key in keys {
             let (_, least, greatest) = KEYS_AND_RANGES.iter().find(|(path, ..)| *path == key.path).expect(key.path);

@@ -9,9 +9,9 @@ mod raw;
 mod session;
 mod signing_key;
 
-pub use module::Module;
-pub use session::{LoginOutcome, Session, UserPin};
-pub use signing_key::Key;
+pub use module::Pkcs11Module;
+pub use session::{LoginOutcome, Pkcs11Session, UserPin};
+pub use signing_key::SigningKey;
 
 use cryptoki::error::{Rv, RvError};
 use cryptoki_sys::CK_RV;

@@ -3,7 +3,7 @@
 //! PURE. A module can write to the parent's socket itself, so no reply is trusted. A reply beyond a limit ends its worker. Free text, which
 //! only explains an error, is shortened instead.
 
-use crate::facts::{Certificate, Description, Key, Library, Slot, Token};
+use crate::facts::{CertificateObject, Description, Key, Library, Slot, Token};
 use crate::fault::Fault;
 use crate::worker_protocol::Reply;
 
@@ -134,7 +134,7 @@ fn check_key(key: &Key) -> Result<(), BoundsError> {
     bytes("a key's modulus", &key.modulus, MODULUS)
 }
 
-fn check_certificates(certificates: &[Certificate]) -> Result<(), BoundsError> {
+fn check_certificates(certificates: &[CertificateObject]) -> Result<(), BoundsError> {
     count("certificates", certificates.len(), CERTIFICATES)?;
     certificates.iter().try_for_each(|certificate| {
         bytes("a certificate's label", &certificate.label, NAME)?;
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn lists_have_a_limit() {
-        let certificate = Certificate { label: vec![], id: vec![], value: vec![1] };
+        let certificate = CertificateObject { label: vec![], id: vec![], value: vec![1] };
         let objects = |count| Objects { certificates: vec![certificate.clone(); count], ..Objects::default() };
         assert_eq!(check(&mut Reply::Objects(objects(CERTIFICATES))), Ok(()));
         let error = check(&mut Reply::Objects(objects(CERTIFICATES + 1))).unwrap_err();

@@ -1,6 +1,6 @@
 //! File, environment and flags.
 
-use cba_agent::config::keys::{KEYS, Key, Shape};
+use cba_agent::config::keys::{ConfigKey, KEYS, Shape};
 
 use crate::deadline::Finish as _;
 use crate::stand::{Run, Stand};
@@ -97,13 +97,13 @@ fn policy_values_that_cannot_work_are_refused() {
 
 /// The rows of the reference, generated from the table of keys.
 fn rows() -> Vec<String> {
-    let shape = |key: &Key| match key.shape {
+    let shape = |key: &ConfigKey| match key.shape {
         Shape::Text => "string",
         Shape::Number => "number",
         Shape::List => "list",
     };
     let cell = |text: &str| text.replace('|', "\\|");
-    let row = |key: &Key| {
+    let row = |key: &ConfigKey| {
         format!(
             "| `{}` | {} | `--{}` | `{}` | {} |",
             key.path,

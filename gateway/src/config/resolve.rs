@@ -81,7 +81,7 @@ pub(super) fn resolve(path: &Path, shape: FileShape, mut files: FileRules) -> Re
         admin: shape.admin.map(|admin| resolve_admin(path, admin)).transpose()?,
         deadline: time(shape.deadline, "deadline", DEADLINE)?,
         max_skew: time(shape.max_skew, "max_skew", MAX_SKEW)?.as_secs(),
-        log: log::Settings {
+        log: log::LogSettings {
             format: named(path, "log.format", shape.log.format.as_deref(), &log::FORMATS)?.unwrap_or_default(),
             level: named(path, "log.level", shape.log.level.as_deref(), &log::LEVELS)?.unwrap_or(log::DEFAULT_LEVEL),
         },

@@ -5,7 +5,7 @@
 use super::error::Packing;
 use super::{CertificateFile, Form, FormatError, in_words};
 use crate::certificate::ber::{
-    self, Element, GENERALIZED_TIME, INTEGER, OBJECT_IDENTIFIER, Reader, SEQUENCE, SET, UTC_TIME,
+    self, BerReader, Element, GENERALIZED_TIME, INTEGER, OBJECT_IDENTIFIER, SEQUENCE, SET, UTC_TIME,
 };
 use crate::certificate::{CertificateError, fields, unpadded};
 
@@ -114,7 +114,7 @@ pub(super) fn pkcs7(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
 }
 
 /// The X.509 certificates among `CertificateChoices`; other kinds have other tags.
-fn certificates(mut all: Reader<'_>) -> Option<Vec<Vec<u8>>> {
+fn certificates(mut all: BerReader<'_>) -> Option<Vec<Vec<u8>>> {
     let mut found = Vec::new();
     while !all.is_finished() {
         let one = all.next().ok()?;

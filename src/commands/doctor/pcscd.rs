@@ -34,13 +34,13 @@ const ANSWER: usize = 12;
 const CMD_VERSION: u32 = 0x11;
 
 /// A version of the protocol.
-type Version = (u32, u32);
+type PcscdVersion = (u32, u32);
 
 /// One exchange of versions.
 #[derive(Debug)]
 struct Exchange {
-    client: Version,
-    daemon: Version,
+    client: PcscdVersion,
+    daemon: PcscdVersion,
     /// 0, or the reason of the daemon's refusal (a code of winscard.h).
     code: u32,
 }

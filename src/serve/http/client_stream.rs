@@ -15,9 +15,9 @@ use tokio::net::UnixStream;
 
 /// One of the owners.
 #[derive(Clone, Debug)]
-pub(super) struct Shared(Arc<UnixStream>);
+pub(super) struct ClientStream(Arc<UnixStream>);
 
-impl Shared {
+impl ClientStream {
     pub(super) fn new(stream: UnixStream) -> Self {
         Self(Arc::new(stream))
     }
@@ -36,7 +36,7 @@ impl Shared {
     }
 }
 
-impl AsyncRead for Shared {
+impl AsyncRead for ClientStream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.0.poll_read_ready(context))?;
@@ -48,7 +48,7 @@ impl AsyncRead for Shared {
     }
 }
 
-impl AsyncWrite for Shared {
+impl AsyncWrite for ClientStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.0.poll_write_ready(context))?;

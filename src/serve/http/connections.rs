@@ -33,7 +33,7 @@ pub(super) struct Connections {
 #[derive(Debug, Default)]
 struct Open {
     next: u64,
-    users: HashMap<User, BTreeMap<u64, Entry>>,
+    users: HashMap<User, BTreeMap<u64, ConnectionState>>,
 }
 
 /// The owner of a connection. All refused peers share one entry: one user can have thousands of user IDs.
@@ -44,7 +44,7 @@ enum User {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct ConnectionState {
     /// Requests in progress.
     busy: usize,
     /// The time of its start, or of its last answer.
@@ -58,7 +58,7 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Connection {
     all: Arc<Connections>,
-    place: Place,
+    place: ConnectionKey,
     /// Notified when it must close.
     pub(super) leave: Arc<Notify>,
     idle: Arc<Notify>,
@@ -66,10 +66,10 @@ pub(super) struct Connection {
 
 /// A request in progress, until dropped.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<Connections>, Place);
+pub(super) struct Busy(Arc<Connections>, ConnectionKey);
 
 /// Where a connection is among all.
-type Place = (User, u64);
+type ConnectionKey = (User, u64);
 
 impl Connections {
     pub(super) fn new(most: usize) -> Arc<Self> {
@@ -95,7 +95,7 @@ impl Connections {
         let number = open.next;
         let (leave, idle) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let shared = (Arc::clone(&leave), Arc::clone(&idle));
-        let entry = Entry { busy: 0, touched: Instant::now(), leave: shared.0, idle: shared.1 };
+        let entry = ConnectionState { busy: 0, touched: Instant::now(), leave: shared.0, idle: shared.1 };
         open.users.entry(user).or_default().insert(number, entry);
         Connection { all: Arc::clone(self), place: (user, number), leave, idle }
     }
@@ -119,11 +119,11 @@ impl Open {
         self.users.values().map(BTreeMap::len).sum()
     }
 
-    fn entry(&mut self, (user, number): Place) -> Option<&mut Entry> {
+    fn entry(&mut self, (user, number): ConnectionKey) -> Option<&mut ConnectionState> {
         self.users.get_mut(&user)?.get_mut(&number)
     }
 
-    fn forget(&mut self, (user, number): Place) -> Option<Entry> {
+    fn forget(&mut self, (user, number): ConnectionKey) -> Option<ConnectionState> {
         let own = self.users.get_mut(&user)?;
         let entry = own.remove(&number);
         if own.is_empty() {

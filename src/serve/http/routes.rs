@@ -13,7 +13,7 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use super::{Agent, Client};
 use crate::audit::chain::Caller;
 use crate::error::Kind;
-use crate::http_api::Asked;
+use crate::http_api::SignRequest;
 use crate::policy::{self, Wish};
 use crate::problem::{self, Problem};
 use crate::serve::access::{Access, Peer};
@@ -30,7 +30,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const PEM: &str = "application/x-pem-file";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-type Reply = Response<Full<Bytes>>;
+type HttpReply = Response<Full<Bytes>>;
 
 /// Answers one request.
 pub(super) async fn answer(
@@ -38,7 +38,7 @@ pub(super) async fn answer(
     (peer, access): (&Peer, Access),
     client: Client<'_>,
     request: Request<Incoming>,
-) -> Reply {
+) -> HttpReply {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let mut reply = match (path.as_str(), access) {
@@ -63,7 +63,7 @@ pub(super) async fn answer(
     reply
 }
 
-async fn look(agent: &Arc<Agent>, peer: &Peer, path: &str) -> Reply {
+async fn look(agent: &Arc<Agent>, peer: &Peer, path: &str) -> HttpReply {
     if let Err(problem) = agent.limit(peer.uid, false) {
         return failure(&problem);
     }
@@ -87,7 +87,7 @@ async fn look(agent: &Arc<Agent>, peer: &Peer, path: &str) -> Reply {
     }
 }
 
-async fn sign(agent: &Arc<Agent>, peer: &Peer, client: Client<'_>, request: Request<Incoming>) -> Reply {
+async fn sign(agent: &Arc<Agent>, peer: &Peer, client: Client<'_>, request: Request<Incoming>) -> HttpReply {
     let start = Instant::now();
     let deadline = tokio::time::Instant::from_std(start + agent.config.request_timeout);
     if let Err(problem) = agent.limit(peer.uid, true) {
@@ -157,24 +157,24 @@ async fn read(agent: &Arc<Agent>, request: Request<Incoming>) -> Result<(Wish, O
         Ok(Err(_)) => return Err(bad("the body cannot be read")),
         Ok(Ok(body)) => body.to_bytes(),
     };
-    let asked = Asked::from_json(&body).map_err(bad)?;
+    let asked = SignRequest::from_json(&body).map_err(bad)?;
     Ok((Wish { version: asked.version.unwrap_or(agent.config.version), by_flag: false }, asked.job))
 }
 
-fn refuse(agent: &Arc<Agent>, peer: &Peer) -> Reply {
+fn refuse(agent: &Arc<Agent>, peer: &Peer) -> HttpReply {
     agent.metrics.refused("not_allowed");
     agent.pool.refused();
     agent.strangers.note(peer, || agent.why_refused(peer));
     failure(&Problem::new("not_allowed"))
 }
 
-fn wrong_method(allowed: &'static str) -> Reply {
+fn wrong_method(allowed: &'static str) -> HttpReply {
     let mut reply = failure(&Problem::new("method_not_allowed"));
     reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     reply
 }
 
-fn failure(problem: &Problem) -> Reply {
+fn failure(problem: &Problem) -> HttpReply {
     // invariant: strings and numbers always serialise
     let body = serde_json::to_string(problem).unwrap_or_default();
     let mut reply = reply(problem.status(), problem::MEDIA_TYPE, format!("{body}\n").into_bytes());
@@ -184,11 +184,11 @@ fn failure(problem: &Problem) -> Reply {
     reply
 }
 
-fn plain(kind: &'static str, text: String) -> Reply {
+fn plain(kind: &'static str, text: String) -> HttpReply {
     reply(StatusCode::OK, kind, text.into_bytes())
 }
 
-fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Reply {
+fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> HttpReply {
     let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -10,17 +10,17 @@ use cryptoki_sys::{
 };
 
 use super::raw::Functions;
-use super::session::Session;
+use super::session::Pkcs11Session;
 use crate::facts::{Library, PinState, Slot as SlotFacts, Token};
 use crate::fault::Fault;
 use crate::selector::PADDING;
 
 /// A module after `C_Initialize`.
-pub struct Module {
+pub struct Pkcs11Module {
     functions: Functions,
 }
 
-impl Module {
+impl Pkcs11Module {
     /// Loads a module file and initialises it for this single thread.
     ///
     /// # Errors
@@ -63,8 +63,8 @@ impl Module {
     ///
     /// # Errors
     /// The error of `C_OpenSession`.
-    pub fn open_session(&self, slot_id: u64) -> Result<Session<'_>, Fault> {
-        Ok(Session::new(&self.functions, slot_id, self.functions.open_session(slot_id)?))
+    pub fn open_session(&self, slot_id: u64) -> Result<Pkcs11Session<'_>, Fault> {
+        Ok(Pkcs11Session::new(&self.functions, slot_id, self.functions.open_session(slot_id)?))
     }
 
     /// Ends the use of the module, and ignores its result.

@@ -7,7 +7,7 @@
 use cryptoki_sys::*;
 
 use super::raw::Functions;
-use crate::facts::{Certificate, Description, Key, KeyClass, KeyDetail, MechanismId, Objects};
+use crate::facts::{CertificateObject, Description, Key, KeyClass, KeyDetail, MechanismId, Objects};
 use crate::fault::Fault;
 
 /// Reads the objects of one session.
@@ -85,7 +85,7 @@ impl Reader<'_> {
         Ok(Description { detail, certificates: self.certificates()? })
     }
 
-    fn certificates(&self) -> Result<Vec<Certificate>, Fault> {
+    fn certificates(&self) -> Result<Vec<CertificateObject>, Fault> {
         let all = self.functions.find(self.session, CKO_CERTIFICATE)?.into_iter();
         all.filter_map(|handle| self.certificate(handle).transpose()).collect()
     }
@@ -122,14 +122,14 @@ impl Reader<'_> {
     }
 
     /// `None` for a certificate that is not X.509.
-    fn certificate(&self, handle: CK_OBJECT_HANDLE) -> Result<Option<Certificate>, Fault> {
+    fn certificate(&self, handle: CK_OBJECT_HANDLE) -> Result<Option<CertificateObject>, Fault> {
         let reported = self.reported(handle, &OF_A_CERTIFICATE)?;
         if reported.number(CKA_CERTIFICATE_TYPE).is_some_and(|kind| kind != CKC_X_509) {
             return Ok(None);
         }
         let bytes = |kind| reported.bytes(kind);
         let (label, id) = (bytes(CKA_LABEL), bytes(CKA_ID));
-        Ok(Some(Certificate { label, id, value: bytes(CKA_VALUE) }))
+        Ok(Some(CertificateObject { label, id, value: bytes(CKA_VALUE) }))
     }
 
     /// All attributes in one call, or else one by one.

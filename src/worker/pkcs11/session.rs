@@ -6,7 +6,7 @@ use cryptoki_sys::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::Key;
+use super::SigningKey;
 use super::module::read_slot;
 use super::objects::Reader;
 use super::raw::Functions;
@@ -14,7 +14,7 @@ use crate::facts::{Description, Mechanism, Objects, Session as SessionFacts, Slo
 use crate::fault::Fault;
 
 /// A session on one slot, closed when it is dropped.
-pub struct Session<'a> {
+pub struct Pkcs11Session<'a> {
     pub(super) functions: &'a Functions,
     pub(super) handle: CK_SESSION_HANDLE,
     slot: u64,
@@ -39,7 +39,7 @@ pub enum LoginOutcome {
     NotChecked,
 }
 
-impl<'a> Session<'a> {
+impl<'a> Pkcs11Session<'a> {
     pub(super) fn new(functions: &'a Functions, slot: u64, handle: CK_SESSION_HANDLE) -> Self {
         Self { functions, handle, slot, found: Vec::new() }
     }
@@ -120,15 +120,15 @@ impl<'a> Session<'a> {
         Ok(facts)
     }
 
-    /// A key, by its number from [`Session::objects`].
+    /// A key, by its number from [`Pkcs11Session::objects`].
     ///
     /// # Errors
     /// When there is no such number.
-    pub fn key(&self, number: u64, mechanism: Mechanism) -> Result<Key<'_>, Fault> {
-        Ok(Key::new(self, self.found(number, "C_SignInit")?, mechanism))
+    pub fn key(&self, number: u64, mechanism: Mechanism) -> Result<SigningKey<'_>, Fault> {
+        Ok(SigningKey::new(self, self.found(number, "C_SignInit")?, mechanism))
     }
 
-    /// The evidence about a key, by its number as in [`Session::key`].
+    /// The evidence about a key, by its number as in [`Pkcs11Session::key`].
     ///
     /// # Errors
     /// The error of the module, or when there is no such number.
@@ -153,7 +153,7 @@ impl<'a> Session<'a> {
     }
 }
 
-impl Drop for Session<'_> {
+impl Drop for Pkcs11Session<'_> {
     fn drop(&mut self) {
         let _ = self.functions.close_session(self.handle);
     }

@@ -3,7 +3,7 @@
 use cryptoki_sys::{CK_OBJECT_HANDLE, CKM_RSA_PKCS, CKM_SHA512_RSA_PKCS};
 use sha2::{Digest as _, Sha512};
 
-use super::session::Session;
+use super::session::Pkcs11Session;
 use crate::cba::Message;
 use crate::facts::Mechanism;
 use crate::fault::Fault;
@@ -13,14 +13,14 @@ const SHA512_DIGEST_INFO: [u8; 19] =
     [0x30, 0x51, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x03, 0x05, 0x00, 0x04, 0x40];
 
 /// A private key in a session.
-pub struct Key<'a> {
-    session: &'a Session<'a>,
+pub struct SigningKey<'a> {
+    session: &'a Pkcs11Session<'a>,
     handle: CK_OBJECT_HANDLE,
     mechanism: Mechanism,
 }
 
-impl<'a> Key<'a> {
-    pub(super) fn new(session: &'a Session<'a>, handle: CK_OBJECT_HANDLE, mechanism: Mechanism) -> Self {
+impl<'a> SigningKey<'a> {
+    pub(super) fn new(session: &'a Pkcs11Session<'a>, handle: CK_OBJECT_HANDLE, mechanism: Mechanism) -> Self {
         Self { session, handle, mechanism }
     }
 
@@ -30,7 +30,7 @@ impl<'a> Key<'a> {
     /// The error of the first failed call, or the reason why there is no message.
     pub fn sign(
         &self,
-        context: Option<impl FnOnce(&Session<'_>) -> Result<(), Fault>>,
+        context: Option<impl FnOnce(&Pkcs11Session<'_>) -> Result<(), Fault>>,
         message: impl FnOnce() -> Result<Message, Fault>,
     ) -> Result<(Message, Vec<u8>), Fault> {
         let mechanism = match self.mechanism {

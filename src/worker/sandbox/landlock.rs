@@ -9,7 +9,7 @@ use landlock::{
 
 use super::SandboxError;
 use crate::sandbox_profile::paths::{families, library_directories, logs, paths, stores};
-use crate::sandbox_profile::{EVERY_READ, EVERY_WRITE, Family, Profile, reads_of_the_network};
+use crate::sandbox_profile::{EVERY_READ, EVERY_WRITE, Profile, SocketFamily, reads_of_the_network};
 
 /// The rules use this version of the kernel's interface. An older kernel enforces the rules that it knows.
 const WRITTEN_FOR: ABI = ABI::V9;
@@ -18,7 +18,7 @@ const WRITTEN_FOR: ABI = ABI::V9;
 /// none or it is not enabled.
 pub(super) fn confine(profile: &Profile, module: &Path) -> Result<Option<u32>, SandboxError> {
     let mut network: BitFlags<AccessNet> = AccessNet::BindTcp.into();
-    if !families(profile).contains(&Family::Internet) {
+    if !families(profile).contains(&SocketFamily::Internet) {
         network |= AccessNet::ConnectTcp;
     }
     let ruleset = Ruleset::default()

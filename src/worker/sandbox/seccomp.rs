@@ -10,14 +10,14 @@ use seccompiler::{TargetArch, apply_filter_all_threads};
 
 use super::SandboxError;
 use crate::sandbox_profile::paths::families;
-use crate::sandbox_profile::{Calls, Family, Profile};
+use crate::sandbox_profile::{Calls, Profile, SocketFamily};
 
 mod arguments;
 mod bpf;
 mod lists;
 
-use arguments::{Own, Rules, numbers};
-use bpf::{Answer, Table};
+use arguments::{ArgumentRules, Own, numbers};
+use bpf::{CallAnswer, Table};
 
 /// Filters the system calls of this process from now on. Returns `false` if the kernel has no filters.
 pub(super) fn confine(profile: &Profile) -> Result<bool, SandboxError> {
@@ -37,37 +37,37 @@ pub(super) fn tighten(profile: &Profile) -> Result<(), SandboxError> {
 }
 
 /// The answer to each call. A later insertion replaces an earlier one.
-fn table(profile: &Profile, families: &[Family], rules: &Rules) -> Table {
+fn table(profile: &Profile, families: &[SocketFamily], rules: &ArgumentRules) -> Table {
     let mut named = BTreeMap::new();
     let mut insert = |list, answer| named.extend(numbers(list).map(|call| (call, answer)));
     let is_listed = profile.calls == Calls::AllowList;
     if is_listed {
-        insert(lists::ALLOWED, Answer::Allow);
-        insert(lists::ALLOWED_HERE, Answer::Allow);
-        insert(lists::SCHEDULING, Answer::Refuse);
-        insert(&[libc::SYS_setpriority], Answer::Refuse);
+        insert(lists::ALLOWED, CallAnswer::Allow);
+        insert(lists::ALLOWED_HERE, CallAnswer::Allow);
+        insert(lists::SCHEDULING, CallAnswer::Refuse);
+        insert(&[libc::SYS_setpriority], CallAnswer::Refuse);
     }
-    insert(lists::SOCKETS, if families.is_empty() { Answer::Refuse } else { Answer::Allow });
+    insert(lists::SOCKETS, if families.is_empty() { CallAnswer::Refuse } else { CallAnswer::Allow });
     if !families.is_empty() {
-        insert(lists::MESSAGES_TO_MANY, Answer::Allow);
+        insert(lists::MESSAGES_TO_MANY, CallAnswer::Allow);
     }
-    insert(lists::REFUSED, Answer::Refuse);
-    insert(lists::REFUSED_HERE, Answer::Refuse);
-    insert(lists::UNSEEN, Answer::Missing);
-    insert(lists::OWNER_AND_MODE, Answer::Refuse);
+    insert(lists::REFUSED, CallAnswer::Refuse);
+    insert(lists::REFUSED_HERE, CallAnswer::Refuse);
+    insert(lists::UNSEEN, CallAnswer::Missing);
+    insert(lists::OWNER_AND_MODE, CallAnswer::Refuse);
     insert_rules(&mut named, rules);
     if is_listed { Table::allowing(named) } else { Table::denying(named) }
 }
 
-fn insert_rules(named: &mut BTreeMap<u32, Answer>, rules: &Rules) {
+fn insert_rules(named: &mut BTreeMap<u32, CallAnswer>, rules: &ArgumentRules) {
     for (call, each) in rules {
-        let answer = if each.is_empty() { Answer::Refuse } else { Answer::Judge };
+        let answer = if each.is_empty() { CallAnswer::Refuse } else { CallAnswer::Judge };
         named.extend(u32::try_from(*call).ok().map(|call| (call, answer)));
     }
 }
 
 /// Installs a filter on all threads. Returns `false` if the kernel has none.
-fn install(table: &Table, rules: Rules) -> Result<bool, SandboxError> {
+fn install(table: &Table, rules: ArgumentRules) -> Result<bool, SandboxError> {
     let Ok(architecture) = TargetArch::try_from(ARCH) else { return Ok(false) };
     let failed = |error: seccompiler::Error| SandboxError::Calls(error.to_string());
     let program =

@@ -8,10 +8,10 @@ use libc::{c_int, c_long};
 use seccompiler::{SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompRule};
 
 use super::lists::{SCHEDULING, SOCKETS};
-use crate::sandbox_profile::{Calls, Family, Profile};
+use crate::sandbox_profile::{Calls, Profile, SocketFamily};
 
 /// The rules for each call. The call is refused if one rule matches.
-pub(super) type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+pub(super) type ArgumentRules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// The process for the rules.
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +23,8 @@ pub(super) struct Own {
 }
 
 /// The rules from the start.
-pub(super) fn from_the_start(profile: &Profile, families: &[Family], own: Own) -> Rules {
-    let mut rules = Rules::new();
+pub(super) fn from_the_start(profile: &Profile, families: &[SocketFamily], own: Own) -> ArgumentRules {
+    let mut rules = ArgumentRules::new();
     processes(&mut rules, u64::from(own.process));
     attributes(&mut rules);
     opening(&mut rules);
@@ -40,8 +40,8 @@ pub(super) fn from_the_start(profile: &Profile, families: &[Family], own: Own) -
 }
 
 /// The additional rules after the login: no new code, and no sockets if the profile needs no more of them.
-pub(super) fn after_the_login(profile: &Profile) -> Rules {
-    let mut rules = Rules::new();
+pub(super) fn after_the_login(profile: &Profile) -> ArgumentRules {
+    let mut rules = ArgumentRules::new();
     let code = unsigned(libc::PROT_EXEC);
     for call in [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_pkey_mprotect] {
         rules.insert(call, vec![all(&[(2, Op::MaskedEq(code), code)])]);
@@ -57,7 +57,7 @@ pub(super) fn after_the_login(profile: &Profile) -> Rules {
 }
 
 /// Other processes: none is started, signalled, or limited.
-fn processes(rules: &mut Rules, own: u64) {
+fn processes(rules: &mut ArgumentRules, own: u64) {
     let thread = unsigned(libc::CLONE_THREAD);
     let namespaces = [
         libc::CLONE_NEWNS,
@@ -80,7 +80,7 @@ fn processes(rules: &mut Rules, own: u64) {
 }
 
 /// The worker's own settings stay: no core, no debugger, the end with its parent.
-fn attributes(rules: &mut Rules) {
+fn attributes(rules: &mut ArgumentRules) {
     const PR_GET_AUXV: c_int = 0x4155_5856;
     // libc has these two only for x86-64, but every architecture's kernel has them.
     const PR_GET_SPECULATION_CTRL: c_int = 52;
@@ -120,7 +120,7 @@ fn attributes(rules: &mut Rules) {
 }
 
 /// Two ways to open a file that Landlock does not check correctly.
-fn opening(rules: &mut Rules) {
+fn opening(rules: &mut ArgumentRules) {
     // For neither reading nor writing: Landlock then checks no right, and the descriptor still allows commands, locks
     // and fchmod(2).
     let neither = unsigned(libc::O_ACCMODE);
@@ -136,7 +136,7 @@ fn opening(rules: &mut Rules) {
 }
 
 /// Commands to descriptors. Signals through a descriptor's owner reach other processes.
-fn descriptors(rules: &mut Rules, profile: &Profile, families: &[Family]) {
+fn descriptors(rules: &mut ArgumentRules, profile: &Profile, families: &[SocketFamily]) {
     const F_SETSIG: c_int = 10;
     const F_SETOWN_EX: c_int = 15;
     const F_SETDELEG: c_int = 1040;
@@ -144,7 +144,7 @@ fn descriptors(rules: &mut Rules, profile: &Profile, families: &[Family]) {
     rules.insert(libc::SYS_fcntl, refused.map(|command| all(&[(1, Op::Eq, unsigned(command))])).into());
     let commands = match profile.calls {
         Calls::AllowList => {
-            let interfaces = if families.contains(&Family::Internet) { INTERFACES } else { &[] };
+            let interfaces = if families.contains(&SocketFamily::Internet) { INTERFACES } else { &[] };
             let allowed = HARMLESS_COMMANDS.iter().chain(interfaces);
             vec![all(&allowed.map(|command| (1, Op::Ne, *command)).collect::<Vec<_>>())]
         }
@@ -183,7 +183,7 @@ const REFUSED_COMMANDS: &[u64] = &[
 ];
 
 /// Families outside the profile; and for its own families, uses beyond its daemons and servers.
-fn sockets(rules: &mut Rules, families: &[Family]) {
+fn sockets(rules: &mut ArgumentRules, families: &[SocketFamily]) {
     if families.is_empty() {
         // Calls that create sockets are refused separately. This rule is for the socket to the parent.
         rules.insert(libc::SYS_sendto, vec![to_an_address()]);
@@ -193,8 +193,8 @@ fn sockets(rules: &mut Rules, families: &[Family]) {
     let mut refused = Vec::new();
     for family in families {
         match family {
-            Family::Unix => allowed.push(libc::AF_UNIX),
-            Family::Internet => {
+            SocketFamily::Unix => allowed.push(libc::AF_UNIX),
+            SocketFamily::Internet => {
                 const TYPE: u64 = 0xf;
                 const SOCK_PACKET: c_int = 10;
                 for family in [libc::AF_INET, libc::AF_INET6] {
@@ -205,7 +205,7 @@ fn sockets(rules: &mut Rules, families: &[Family]) {
                         }));
                 }
             }
-            Family::Netlink => {
+            SocketFamily::Netlink => {
                 allowed.push(libc::AF_NETLINK);
                 let protocols = [libc::NETLINK_ROUTE, libc::NETLINK_KOBJECT_UEVENT];
                 let others = protocols.map(|protocol| (2, Op::Ne, unsigned(protocol)));
@@ -219,7 +219,7 @@ fn sockets(rules: &mut Rules, families: &[Family]) {
 }
 
 /// Other processes, and all processes of a group or user.
-fn scheduling(rules: &mut Rules, own: u64) {
+fn scheduling(rules: &mut ArgumentRules, own: u64) {
     for call in SCHEDULING {
         rules.insert(*call, vec![all(&[(0, Op::Ne, own), (0, Op::Ne, 0)])]);
     }
@@ -229,7 +229,7 @@ fn scheduling(rules: &mut Rules, own: u64) {
 
 /// fchmod(2) and fchown(2) for a module that shares its files with a group: no set-ID or sticky bit, no write
 /// permission for all users, and no other owner.
-fn modes(rules: &mut Rules, user: u64) {
+fn modes(rules: &mut ArgumentRules, user: u64) {
     let refused = [libc::S_ISUID, libc::S_ISGID, libc::S_ISVTX, libc::S_IWOTH].map(u64::from);
     rules.insert(libc::SYS_fchmod, refused.map(|bit| all(&[(1, Op::MaskedEq(bit), bit)])).into());
     rules.insert(libc::SYS_fchown, vec![all(&[(1, Op::Ne, u64::from(u32::MAX)), (1, Op::Ne, user)])]);
@@ -258,7 +258,7 @@ fn unsigned(number: c_int) -> u64 {
     u64::from(u32::from_ne_bytes(number.to_ne_bytes()))
 }
 
-/// Calls of a list, as the keys of [`Rules`].
+/// Calls of a list, as the keys of [`ArgumentRules`].
 pub(super) fn numbers(list: &[c_long]) -> impl Iterator<Item = u32> {
     list.iter().filter_map(|call| u32::try_from(*call).ok())
 }

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 
 use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompFilter, TargetArch, sock_filter};
 
-use super::arguments::Rules;
+use super::arguments::ArgumentRules;
 use super::lists::FIRST_UNKNOWN;
 
 /// The answer to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum CallAnswer {
     Allow,
     /// `EPERM`.
     Refuse,
@@ -27,27 +27,27 @@ pub(super) enum Answer {
 #[derive(Debug)]
 pub(super) struct Table {
     /// To each listed call.
-    named: BTreeMap<u32, Answer>,
+    named: BTreeMap<u32, CallAnswer>,
     /// To an unlisted call.
-    unnamed: Answer,
+    unnamed: CallAnswer,
     /// To a call that is newer than the lists.
-    newer: Answer,
+    newer: CallAnswer,
 }
 
 impl Table {
     /// Unlisted calls return `ENOSYS`.
-    pub(super) fn allowing(named: BTreeMap<u32, Answer>) -> Self {
-        Self { named, unnamed: Answer::Missing, newer: Answer::Missing }
+    pub(super) fn allowing(named: BTreeMap<u32, CallAnswer>) -> Self {
+        Self { named, unnamed: CallAnswer::Missing, newer: CallAnswer::Missing }
     }
 
     /// Unlisted calls are allowed, except those newer than the lists.
-    pub(super) fn denying(named: BTreeMap<u32, Answer>) -> Self {
-        Self { named, unnamed: Answer::Allow, newer: Answer::Missing }
+    pub(super) fn denying(named: BTreeMap<u32, CallAnswer>) -> Self {
+        Self { named, unnamed: CallAnswer::Allow, newer: CallAnswer::Missing }
     }
 
     /// The first number of each run of calls with one answer, and the answer.
-    fn runs(&self) -> Vec<(u32, Answer)> {
-        let mut runs: Vec<(u32, Answer)> = Vec::new();
+    fn runs(&self) -> Vec<(u32, CallAnswer)> {
+        let mut runs: Vec<(u32, CallAnswer)> = Vec::new();
         for call in 0..=FIRST_UNKNOWN {
             let unnamed = if call < FIRST_UNKNOWN { self.unnamed } else { self.newer };
             let answer = self.named.get(&call).copied().unwrap_or(unnamed);
@@ -63,7 +63,11 @@ impl Table {
 ///
 /// # Errors
 /// When the rules make a program that is too long for the kernel.
-pub(super) fn compile(table: &Table, rules: Rules, architecture: TargetArch) -> Result<BpfProgram, BackendError> {
+pub(super) fn compile(
+    table: &Table,
+    rules: ArgumentRules,
+    architecture: TargetArch,
+) -> Result<BpfProgram, BackendError> {
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal(libc::EPERM), architecture)?;
     let by_arguments: BpfProgram = filter.try_into()?;
     // It begins with its own check of the architecture: load, compare, end.
@@ -88,14 +92,14 @@ pub(super) fn compile(table: &Table, rules: Rules, architecture: TargetArch) -> 
 }
 
 /// Halves the list of runs until one is left.
-fn tree(runs: &[(u32, Answer)]) -> BpfProgram {
+fn tree(runs: &[(u32, CallAnswer)]) -> BpfProgram {
     match runs {
         [] => vec![answer(refusal(libc::EPERM))],
         [(_, one)] => vec![match one {
-            Answer::Allow => answer(SeccompAction::Allow),
-            Answer::Refuse => answer(refusal(libc::EPERM)),
-            Answer::Missing => answer(refusal(libc::ENOSYS)),
-            Answer::Judge => jump(JUMP, TO_THE_RULES, 0, 0),
+            CallAnswer::Allow => answer(SeccompAction::Allow),
+            CallAnswer::Refuse => answer(refusal(libc::EPERM)),
+            CallAnswer::Missing => answer(refusal(libc::ENOSYS)),
+            CallAnswer::Judge => jump(JUMP, TO_THE_RULES, 0, 0),
         }],
         _ => {
             let (lower, upper) = runs.split_at(runs.len() / 2);
