@@ -316,7 +316,7 @@ fn a_pin_reaches_no_log_and_no_process_but_the_worker() {
     needs_root("it reads the memory and descriptors of processes that hide them");
     let mut stand = Stand::new();
     // The module prints the names in its environment and waits, so that the process table can be read.
-    stand.faulty("C_Sign=delay:400");
+    stand.faulty("environment;C_Sign=delay:400");
     stand.set("MY_PIN", stand.pin());
     let mut command = stand.command(&["sign", "--pin-source", "env:MY_PIN", "-vv"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -335,6 +335,19 @@ fn a_pin_reaches_no_log_and_no_process_but_the_worker() {
     let run = Run::from_output(child.finish());
     assert!(!run.stderr.contains(&pin), "{}", run.stderr);
     run.ok();
+    // A prestarted worker gets its environment later, where the process table does not show it.
+    sees_no_variable(&stand, "MY_PIN");
+    let _ = fs::remove_file(stand.file("calls"));
+    let file = stand.write("config.toml", "# No socket, so that no worker is prestarted.\n");
+    stand.run(&["sign", "--pin-source", "env:MY_PIN", "--config", &file]).ok();
+    sees_no_variable(&stand, "MY_PIN");
+}
+
+/// The module's own list of its environment has the caller's variables and not this one.
+#[track_caller]
+fn sees_no_variable(stand: &Stand, name: &str) {
+    assert_eq!(stand.calls("variable SOFTHSM2_CONF"), 1);
+    assert_eq!(stand.calls(&format!("variable {name}")), 0, "the module has {name} in its environment");
 }
 
 #[test]
@@ -397,7 +410,7 @@ fn everything_that_needs_no_pin_is_checked_before_one_is_sent() {
 fn the_module_does_not_see_an_overridden_pin_source() {
     needs_root("it reads the memory and descriptors of processes that hide them");
     let mut stand = Stand::new();
-    stand.faulty("C_Initialize=delay:400");
+    stand.faulty("environment;C_Initialize=delay:400");
     stand.set("OLD_PIN", MARKER);
     stand.set("CBA_AGENT_PIN_SOURCE", "env:OLD_PIN");
     let source = stand.pin_source();
@@ -409,6 +422,7 @@ fn the_module_does_not_see_an_overridden_pin_source() {
     let environment = fs::read(format!("/proc/{}/environ", worker.trim())).unwrap();
     assert!(!String::from_utf8_lossy(&environment).contains(MARKER));
     Run::from_output(child.finish()).ok();
+    sees_no_variable(&stand, "OLD_PIN");
 }
 
 #[test]
