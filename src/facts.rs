@@ -360,11 +360,11 @@ mod tests {
 
     #[test]
     fn bytes_are_written_as_base64_and_read_back() {
-        let certificate = Certificate { label: vec![0xff, 0], id: vec![], value: vec![1, 2, 3] };
+        let certificate = CertificateObject { label: vec![0xff, 0], id: vec![], value: vec![1, 2, 3] };
         let json = serde_json::to_string(&certificate).unwrap();
         assert_eq!(json, r#"{"label":"/wA=","id":"","value":"AQID"}"#);
-        assert_eq!(serde_json::from_str::<Certificate>(&json).unwrap(), certificate);
-        assert!(serde_json::from_str::<Certificate>(&json.replace("AQID", "AQ!D")).is_err());
+        assert_eq!(serde_json::from_str::<CertificateObject>(&json).unwrap(), certificate);
+        assert!(serde_json::from_str::<CertificateObject>(&json.replace("AQID", "AQ!D")).is_err());
     }
 
     #[test]

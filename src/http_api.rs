@@ -69,14 +69,14 @@ mod tests {
 
     #[test]
     fn a_body_names_a_version_and_a_job_or_neither() {
-        let asked = |version, job: Option<&str>| Ok(Asked { version, job: job.map(str::to_owned) });
+        let asked = |version, job: Option<&str>| Ok(SignRequest { version, job: job.map(str::to_owned) });
         for (body, wanted) in [
             ("{}", asked(None, None)),
             (" \n{ }", asked(None, None)),
             (r#"{"payload_version":"v2"}"#, asked(Some(Version::V2), None)),
             (r#"{"payload_version":"v1","job":"a.b/C_1:-"}"#, asked(Some(Version::V1), Some("a.b/C_1:-"))),
         ] {
-            assert_eq!(Asked::from_json(body.as_bytes()), wanted, "{body}");
+            assert_eq!(SignRequest::from_json(body.as_bytes()), wanted, "{body}");
         }
     }
 
@@ -97,7 +97,7 @@ mod tests {
             (r#"{"job":""}"#, "job must be"),
             (r#"{"job":"a b"}"#, "job must be"),
         ] {
-            let error = Asked::from_json(body.as_bytes()).unwrap_err();
+            let error = SignRequest::from_json(body.as_bytes()).unwrap_err();
             assert!(error.contains(words), "{body}: {error}");
         }
     }

@@ -345,9 +345,9 @@ mod tests {
     }
 
     /// The corpus has a certificate of a CA, with another key.
-    fn authority(id: u8) -> facts::Certificate {
+    fn authority(id: u8) -> facts::CertificateObject {
         let value = include_bytes!("../tests/data/certificates/flag-ca.der").to_vec();
-        facts::Certificate { label: b"ca".to_vec(), id: vec![id], value }
+        facts::CertificateObject { label: b"ca".to_vec(), id: vec![id], value }
     }
 
     #[test]

@@ -380,7 +380,7 @@ mod tests {
         let right = format!("{body},\"hash\":\"{}\"}}", digest(body.as_bytes()));
         assert!(head_of(right.as_bytes()).is_some());
         let upper = right.replace(&digest(body.as_bytes()), &digest(body.as_bytes()).to_uppercase());
-        let mut check = Check::default();
+        let mut check = ChainCheck::default();
         assert_eq!(check.line(upper.as_bytes(), true, "x"), [""; 0]);
         assert_eq!(check.end(), ["x: not a record of an audit log"]);
     }

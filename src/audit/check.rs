@@ -126,8 +126,8 @@ mod tests {
         (1..=records).map(next).collect()
     }
 
-    fn checked<'a>(lines: impl IntoIterator<Item = &'a String>) -> (Check, Vec<String>) {
-        let mut check = Check::default();
+    fn checked<'a>(lines: impl IntoIterator<Item = &'a String>) -> (ChainCheck, Vec<String>) {
+        let mut check = ChainCheck::default();
         let mut wrong = Vec::new();
         for (at, line) in lines.into_iter().enumerate() {
             wrong.extend(check.line(line.as_bytes(), true, &format!("line {}", at + 1)));
@@ -141,7 +141,7 @@ mod tests {
         let (check, wrong) = checked(&lines[2..]);
         assert_eq!((wrong, check.records(), check.first()), (Vec::new(), 5, Some(3)));
         assert_eq!(check.head(), super::super::chain::head_of(lines[6].as_bytes()).as_ref());
-        let empty = Check::default();
+        let empty = ChainCheck::default();
         assert_eq!((empty.records(), empty.first(), empty.head()), (0, None, None));
     }
 

@@ -75,7 +75,7 @@ fn good() -> Evidence {
         },
         confinement: Some(Confinement { profile: "softhsm2", files: Some(6), calls: true, gaps: Vec::new() }),
         token: Some(token()),
-        held: Some(Held {
+        held: Some(KeyEvidence {
             key: key("cba", &[1]),
             detail: detail(),
             copies: Vec::new(),
@@ -290,17 +290,17 @@ fn attested(serials: &[Option<u8>], token_serial: &str, trusted: Trusted) -> (Op
 fn an_attestation_is_judged_by_its_device_and_its_roots() {
     use Trusted::{Everything, NotAsked, Nothing};
     for (serial, token_serial, trusted, verdict, reason) in [
-        (Some(42), "0042", NotAsked, Verdict::NotAsked, ""),
-        (Some(42), "", NotAsked, Verdict::NotAsked, ""),
-        (Some(41), "0042", NotAsked, Verdict::Broken, "is of device 41, and the token's serial is '0042'"),
-        (None, "0042", NotAsked, Verdict::NotAsked, ""),
-        (Some(42), "42 ", Everything, Verdict::Holds, ""),
-        (Some(41), "42", Everything, Verdict::Broken, "is of device 41"),
-        (None, "42", Everything, Verdict::Broken, "names no serial number"),
-        (Some(42), "", Everything, Verdict::Broken, "names no serial number"),
-        (Some(42), "42", Nothing, Verdict::Broken, "is not trusted"),
-        (Some(41), "42", Nothing, Verdict::Broken, "is not trusted"),
-        (None, "42", Nothing, Verdict::Broken, "is not trusted"),
+        (Some(42), "0042", NotAsked, RuleVerdict::NotAsked, ""),
+        (Some(42), "", NotAsked, RuleVerdict::NotAsked, ""),
+        (Some(41), "0042", NotAsked, RuleVerdict::Broken, "is of device 41, and the token's serial is '0042'"),
+        (None, "0042", NotAsked, RuleVerdict::NotAsked, ""),
+        (Some(42), "42 ", Everything, RuleVerdict::Holds, ""),
+        (Some(41), "42", Everything, RuleVerdict::Broken, "is of device 41"),
+        (None, "42", Everything, RuleVerdict::Broken, "names no serial number"),
+        (Some(42), "", Everything, RuleVerdict::Broken, "names no serial number"),
+        (Some(42), "42", Nothing, RuleVerdict::Broken, "is not trusted"),
+        (Some(41), "42", Nothing, RuleVerdict::Broken, "is not trusted"),
+        (None, "42", Nothing, RuleVerdict::Broken, "is not trusted"),
     ] {
         let (words, row) = attested(&[serial], token_serial, trusted);
         let case = format!("{serial:?} {token_serial} {trusted:?}: {row:?}");
@@ -311,8 +311,8 @@ fn an_attestation_is_judged_by_its_device_and_its_roots() {
         assert_eq!(row.asks == "any", matches!(trusted, NotAsked), "{case}");
     }
     let (none, row) = attested(&[], "42", Nothing);
-    assert!(none.is_none() && row.verdict == Verdict::Broken && row.found == "none", "{row:?}");
-    assert_eq!(attested(&[], "42", NotAsked).1.verdict, Verdict::NotAsked);
+    assert!(none.is_none() && row.verdict == RuleVerdict::Broken && row.found == "none", "{row:?}");
+    assert_eq!(attested(&[], "42", NotAsked).1.verdict, RuleVerdict::NotAsked);
 }
 
 #[test]

@@ -91,11 +91,11 @@ impl Explain for IdentityError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::{Certificate, Objects};
+    use crate::facts::{CertificateObject, Objects};
     use crate::identity::certificates;
 
     fn unreadable(value: &[u8]) -> Vec<Unreadable> {
-        let found = Certificate { label: b"x".to_vec(), id: vec![1], value: value.to_vec() };
+        let found = CertificateObject { label: b"x".to_vec(), id: vec![1], value: value.to_vec() };
         certificates(&Objects { certificates: vec![found], ..Objects::default() }).1
     }
 

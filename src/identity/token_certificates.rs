@@ -79,8 +79,11 @@ mod tests {
     fn certificates_are_read_or_named_with_their_reason() {
         let ec = include_bytes!("../../tests/data/certificates/key-ec.der");
         let values: [&[u8]; 4] = [leaf().der(), b"text", ec, b""].map(|value| value.to_vec().leak() as &[u8]);
-        let found =
-            values.map(|value| crate::facts::Certificate { label: b"x".to_vec(), id: vec![1], value: value.to_vec() });
+        let found = values.map(|value| crate::facts::CertificateObject {
+            label: b"x".to_vec(),
+            id: vec![1],
+            value: value.to_vec(),
+        });
         let (stored, unreadable) = certificates(&Objects { certificates: found.to_vec(), ..Objects::default() });
         assert_eq!(stored, [Stored { certificate: leaf(), id: vec![1], label: b"x".to_vec() }]);
         let words: Vec<String> = unreadable.iter().map(ToString::to_string).collect();

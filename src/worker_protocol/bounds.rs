@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn each_text_and_list_of_every_reply_has_its_limit() {
         let x = |length: usize| "x".repeat(length);
-        let stored = |label: usize, id: usize, value: usize| Certificate {
+        let stored = |label: usize, id: usize, value: usize| CertificateObject {
             label: vec![7; label],
             id: vec![7; id],
             value: vec![7; value],
