@@ -75,7 +75,7 @@ fn the_right_pin_on_a_token_that_warns_never_marks_the_fuse() {
         assert!(stand.run(&["pin-fuse"]).ok().contains("intact"));
     }
     let warned = stand.run(&["sign", "--pin-source", &source]);
-    assert!(warned.stderr.contains("warning: a wrong PIN was given"), "{warned:?}");
+    assert!(warned.stderr.contains("warning: a wrong PIN was entered"), "{warned:?}");
 }
 
 #[test]
