@@ -279,4 +279,26 @@ mod tests {
         assert_eq!(value["retryable"], false);
         assert_eq!(value["hint"], "look");
     }
+
+    #[test]
+    fn each_kind_has_its_usual_hint() {
+        for (kind, words) in [
+            (Kind::Usage, "help COMMAND"),
+            (Kind::Config, "check the file"),
+            (Kind::Invalid, "meet the named rule"),
+            (Kind::NotFound, "cba-agent list"),
+            (Kind::Ambiguous, "cba-agent list"),
+            (Kind::Unsuitable, "cba-agent list"),
+            (Kind::NotAllowed, "allow_users"),
+            (Kind::AgentUnreachable, "health --socket"),
+            (Kind::AgentBusy, "health --socket"),
+            (Kind::Policy, "doctor"),
+            (Kind::TokenFailed, "-v"),
+        ] {
+            assert!(kind.usual_hint().contains(words), "{kind:?}: {}", kind.usual_hint());
+        }
+        for (kind, again) in [(Kind::TokenFailed, true), (Kind::AgentBusy, true), (Kind::Policy, false)] {
+            assert_eq!(kind.retryable(), again, "{kind:?}");
+        }
+    }
 }

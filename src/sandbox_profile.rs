@@ -315,3 +315,23 @@ pub const PROFILES: [Profile; 14] = [
         ..NETWORK
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_profiles_of_the_network_read_what_a_resolver_reads() {
+        for profile in &PROFILES {
+            let reads = reads_of_the_network(profile);
+            assert_eq!(
+                reads.contains(&"/etc/resolv.conf"),
+                profile.families.contains(&SocketFamily::Internet),
+                "{}",
+                profile.name
+            );
+            assert_eq!(Profile::named(profile.name).unwrap().name, profile.name);
+        }
+        assert!(reads_of_the_network(&BARE).is_empty() && Profile::named("").is_none());
+    }
+}

@@ -53,3 +53,48 @@ pub(crate) fn fingerprint(text: &str) -> Parsed<Vec<u8>> {
     let prefixed = value.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sha256:"));
     hexadecimal(if prefixed { &value[7..] } else { value }, Some(32))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_whole_and_in_words() {
+        for (seconds, words) in [
+            (0, "less than a day"),
+            (86_399, "less than a day"),
+            (86_400, "1 day"),
+            (172_799, "1 day"),
+            (172_800, "2 days"),
+            (864_000, "10 days"),
+        ] {
+            assert_eq!(days(seconds), words);
+        }
+    }
+
+    #[test]
+    fn names_numbers_and_fingerprints_are_read_or_their_form_is_named() {
+        let names = [("one", 1), ("two", 2)];
+        assert_eq!((by_name("one", &names), by_name("two", &names)), (Ok(1), Ok(2)));
+        assert_eq!(by_name("three", &names), Err("must be one of: one, two".into()));
+        assert_eq!(by_name("TWO", &names), Err("must be one of: one, two (in small letters)".into()));
+        assert_eq!(hexadecimal("0a:0b", None), Ok(vec![10, 11]));
+        assert_eq!(hexadecimal("0a0b", Some(2)), Ok(vec![10, 11]));
+        assert_eq!(hexadecimal("0a0b", Some(3)), Err("must be 3 bytes in hexadecimal".into()));
+        assert_eq!(hexadecimal("0a0", None), Err("must be whole bytes in hexadecimal".into()));
+        let digits = "ab".repeat(32);
+        let value = Ok(vec![0xab; 32]);
+        for text in [
+            digits.clone(),
+            format!("sha256:{digits}"),
+            format!("SHA256:{digits}"),
+            format!("sha256 Fingerprint={digits}"),
+            format!(" SHA256 Fingerprint = {digits} "),
+        ] {
+            assert_eq!(fingerprint(&text), value, "{text}");
+        }
+        for text in [format!("other={digits}"), format!("md5:{digits}"), digits[2..].to_owned(), String::new()] {
+            assert!(fingerprint(&text).is_err(), "{text}");
+        }
+    }
+}

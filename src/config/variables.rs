@@ -166,4 +166,15 @@ mod tests {
             assert_eq!(leftover(OsStr::new(value)), None, "{value}");
         }
     }
+
+    #[test]
+    fn an_unknown_variable_is_named_with_the_nearest_or_the_page() {
+        let unknown = |nearest: Option<&str>| UnknownVariable {
+            name: "CBA_AGENT_X\n".into(),
+            nearest: nearest.map(str::to_owned),
+        };
+        assert_eq!(unknown(None).reason(), "the variable CBA_AGENT_X\\u{a} is unknown, and ignored");
+        assert_eq!(unknown(Some("CBA_AGENT_Y")).remedy(), "did you mean CBA_AGENT_Y?");
+        assert!(unknown(None).remedy().contains("docs/configuration.md"));
+    }
 }

@@ -96,4 +96,26 @@ mod tests {
             assert_eq!(socket(text), Ok(PathBuf::from(text)));
         }
     }
+
+    #[test]
+    fn a_path_is_taken_or_refused_with_its_cause() {
+        let shown = |result: Result<PathBuf, String>| result.map(|path| path.display().to_string());
+        for (text, in_full, relative) in [
+            ("/a/b", "/a/b", "/a/b"),
+            ("a/b", "must be an absolute path", "a/b"),
+            ("~/a", "must be an absolute path; ~ is not expanded here", "must be a full path; ~ is not expanded here"),
+            ("", "must be an absolute path", "must not be empty"),
+            ("/a\0b", "must not hold a NUL character", "must not hold a NUL character"),
+        ] {
+            for (read, wanted) in [(absolute(text), in_full), (path(text), relative)] {
+                assert_eq!(shown(read).unwrap_or_else(|error| error), wanted, "{text:?}");
+            }
+        }
+        assert_eq!(shown(own_socket("/run/a.sock")), Ok("/run/a.sock".into()));
+        assert!(own_socket("a.sock").unwrap_err().contains("absolute") && socket("a.sock").is_ok());
+        assert!(own_socket("http://x/y").unwrap_err().contains("a URL"));
+        for (text, wanted) in [("a:", true), ("a:b", true), ("a/b:80", true), ("a:80", false)] {
+            assert_eq!(socket(text).is_ok(), wanted, "{text}");
+        }
+    }
 }
