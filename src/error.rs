@@ -104,13 +104,13 @@ impl Kind {
         }
     }
 
-    /// The exit code for this kind.
+    /// The class of the error.
     #[must_use]
-    pub fn exit_code(self) -> u8 {
+    pub fn class(self) -> Class {
         match self {
-            Self::Unexpected | Self::AuditUnavailable => 1,
-            Self::Usage | Self::Config => 2,
-            Self::NotFound | Self::Ambiguous | Self::Unsuitable => 3,
+            Self::Unexpected | Self::AuditUnavailable => Class::Unexpected,
+            Self::Usage | Self::Config => Class::Usage,
+            Self::NotFound | Self::Ambiguous | Self::Unsuitable => Class::Selection,
             Self::PinMissing
             | Self::PinSource
             | Self::PinIncorrect
@@ -120,13 +120,21 @@ impl Kind {
             | Self::PinFinalTry
             | Self::PinFuse
             | Self::StateDir
-            | Self::PinState => 4,
-            Self::Policy | Self::NotAllowed => 5,
-            Self::TokenFailed | Self::TokenRemoved | Self::TokenTimeout | Self::TokenBusy | Self::TokenSessions => 6,
-            Self::SignatureInvalid => 7,
-            Self::Invalid => 8,
-            Self::AgentUnreachable | Self::AgentBusy => 9,
+            | Self::PinState => Class::Pin,
+            Self::Policy | Self::NotAllowed => Class::Refused,
+            Self::TokenFailed | Self::TokenRemoved | Self::TokenTimeout | Self::TokenBusy | Self::TokenSessions => {
+                Class::Token
+            }
+            Self::SignatureInvalid => Class::BadSignature,
+            Self::Invalid => Class::Invalid,
+            Self::AgentUnreachable | Self::AgentBusy => Class::Agent,
         }
+    }
+
+    /// The exit code of a process that ends with this error.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        self.class() as u8
     }
 
     /// A default hint for errors without a more specific one.
@@ -149,8 +157,32 @@ impl Kind {
     /// Whether a program may retry without a person's help.
     #[must_use]
     pub fn retryable(self) -> bool {
-        matches!(self.exit_code(), 6 | 9)
+        matches!(self.class(), Class::Token | Class::Agent)
     }
+}
+
+/// What an error means for the next step. Its number is the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Class {
+    /// A defect, a host that cannot start a process, or an audit log that cannot be written.
+    Unexpected = 1,
+    /// The command line or the configuration.
+    Usage = 2,
+    /// Module, token, key or certificate: none, or several.
+    Selection = 3,
+    /// The PIN. Nothing may repeat the attempt unattended.
+    Pin = 4,
+    /// The policy, or the agent's rules of access.
+    Refused = 5,
+    /// The token or its module. A retry may help.
+    Token = 6,
+    /// A result that does not verify: an alarm.
+    BadSignature = 7,
+    /// A check that failed.
+    Invalid = 8,
+    /// The agent is away or busy. A retry may help.
+    Agent = 9,
 }
 
 /// The meaning of each exit code, in one sentence.
@@ -263,7 +295,7 @@ mod tests {
     #[test]
     fn pin_errors_are_never_retryable() {
         for kind in [Kind::PinIncorrect, Kind::PinLocked, Kind::PinFuse, Kind::PinMissing, Kind::StateDir] {
-            assert_eq!(kind.exit_code(), 4);
+            assert_eq!((kind.class(), kind.exit_code()), (Class::Pin, 4));
             assert!(!kind.retryable());
         }
     }

@@ -16,7 +16,6 @@ pub mod environment;
 pub mod memory;
 pub mod peer_groups;
 mod privileges;
-pub mod scheduling;
 pub mod standard_streams;
 pub mod subordinate_ids;
 

@@ -7,11 +7,13 @@ use crate::certificate::Certificate;
 use crate::facts::{Key, Mechanism, Token};
 
 mod decision;
+mod permit;
 mod rule;
 
 pub use decision::{
     Decision, Refused, decide, decide_certificate, decide_order, decide_payload, decide_token, decide_version, left_out,
 };
+pub use permit::{Permit, permit};
 pub use rule::{Breach, Rule};
 
 /// The smallest RSA key whose signatures the parent can check.

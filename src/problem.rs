@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Kind;
+use crate::error::{Class, Kind};
 
 /// The media type.
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
@@ -66,8 +66,8 @@ impl Problem {
             Kind::TokenTimeout => "timeout",
             Kind::NotAllowed => "not_allowed",
             Kind::AuditUnavailable => "audit_unavailable",
-            kind if kind.exit_code() == 4 => "pin_refused",
-            kind if matches!(kind.exit_code(), 3 | 6) => "token_unavailable",
+            kind if kind.class() == Class::Pin => "pin_refused",
+            kind if matches!(kind.class(), Class::Selection | Class::Token) => "token_unavailable",
             _ => "unexpected",
         };
         let detail = matches!(code, "token_unavailable" | "pin_refused").then(|| kind.name().to_owned());

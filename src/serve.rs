@@ -35,7 +35,7 @@ use access::AccessRules;
 use http::{Agent, Answers};
 use listener::Listening;
 use metrics::Metrics;
-use pool::plan::action::Logins;
+use pool::plan::Logins;
 use pool::{Pool, View};
 use systemd::Systemd;
 
@@ -84,9 +84,6 @@ pub fn serve(config: Config) -> Result<()> {
     let served = runtime.block_on(async {
         let pool = Pool::start(config, credential).map_err(failed("start a worker's thread"))?;
         let agent = Agent::new(pool, metrics, rules, answers, connections);
-        if let Err(error) = crate::os::scheduling::take_short_turns() {
-            tracing::debug!("requests may wait for a worker's turn: {error}");
-        }
         let served = run(&agent, &listening, source, reset).await;
         agent.pool.end().await;
         served
@@ -282,12 +279,12 @@ async fn write_metrics(agent: Arc<Agent>) {
 
 /// One line for `systemctl status`.
 fn describe(view: &View) -> String {
-    match (&view.held, view.is_up, view.logins) {
-        (Some(held), true, _) => format!(
+    match (&view.served, view.is_up, view.logins) {
+        (Some(served), true, _) => format!(
             "ready: token '{}' (serial {}), certificate until {}",
-            crate::text::printable(&held.token.label),
-            crate::text::printable(&held.token.serial),
-            crate::certificate::utc(held.certificate.not_after)
+            crate::text::printable(&served.token.label),
+            crate::text::printable(&served.token.serial),
+            crate::certificate::utc(served.certificate.not_after)
         ),
         (_, _, Logins::Stopped(kind)) => {
             format!("not ready: no login is tried ({}); see the log, and `cba-agent pin-fuse`", kind.name())

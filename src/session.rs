@@ -12,12 +12,13 @@ use crate::certificate::file_format::{self, HOLDS_A_PRIVATE_KEY};
 use crate::certificate::{Certificate, leaf};
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Class, Error, Kind, Result};
 use crate::facts::{Confinement, Library, Objects, Session, Slot, TokenId};
 use crate::identity::{self, Identity};
 use crate::selector;
 use crate::text::printable;
-use crate::worker_handle::Handle;
+use crate::worker_handle::{Handle, HandleError};
+use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{Reply, Request};
 
 pub(crate) mod complete_hints;
@@ -25,6 +26,7 @@ pub mod evidence;
 mod find_module;
 mod login;
 mod module_hints;
+pub mod signing_session;
 mod token_store;
 
 pub use find_module::{check_module, open, open_all, open_with, profile};
@@ -96,7 +98,7 @@ impl Opened {
         let reply = reply
             .map_err(|error| Error::from(error).context(format_args!("cannot open a session on {}", name(&slot))))?;
         let Reply::Session(session) = reply else {
-            return Err(self.handle.out_of_turn("opening a session").into());
+            return Err(self.handle.protocol_error(Step::OpenSession).into());
         };
         tracing::debug!("{} in slot ID {}", name(&slot), slot.id);
         Ok(Reached { opened: self, slot, session, deadline })
@@ -110,7 +112,7 @@ impl Reached {
     /// When the worker does not answer, or another token is in the slot.
     pub fn read_slot_again(&mut self, may_appear: bool) -> Result<()> {
         let Reply::Slot(slot) = self.ask(&Request::Slot)? else {
-            return Err(self.opened.handle.out_of_turn("reading the token's state").into());
+            return Err(self.opened.handle.protocol_error(Step::ReadToken).into());
         };
         self.take_slot(slot, may_appear)
     }
@@ -130,13 +132,13 @@ impl Reached {
         Ok(())
     }
 
-    /// Checks that the token is present, unchanged and logged in.
+    /// Waits for the reply to [`Request::Probe`]: the token is present, unchanged and logged in.
     ///
     /// # Errors
     /// The condition that is no longer true.
-    pub fn probe(&mut self) -> Result<()> {
-        let Reply::Slot(slot) = self.ask(&Request::Probe)? else {
-            return Err(self.opened.handle.out_of_turn("reading the token's state").into());
+    pub fn probed(&mut self) -> Result<()> {
+        let Reply::Slot(slot) = self.understood(|handle, deadline| handle.wait_reply(deadline))? else {
+            return Err(self.opened.handle.protocol_error(Step::ReadToken).into());
         };
         self.take_slot(slot, false)
     }
@@ -150,7 +152,7 @@ impl Reached {
         let context = || format!("cannot open a session on {}", self.name());
         match reply.map_err(|error| Error::from(error).context(context()))? {
             Reply::Session(_) => Ok(()),
-            _ => Err(self.opened.handle.out_of_turn("opening a session").into()),
+            _ => Err(self.opened.handle.protocol_error(Step::OpenSession).into()),
         }
     }
 
@@ -159,9 +161,14 @@ impl Reached {
     /// # Errors
     /// The error of the token.
     pub fn objects(&mut self) -> Result<Objects> {
-        match self.ask(&Request::Objects)? {
+        // The login may have sent this request already.
+        let reply = match self.opened.handle.expects() {
+            Some(Step::ReadObjects) => self.understood(|handle, deadline| handle.wait_reply(deadline)),
+            _ => self.ask(&Request::Objects),
+        };
+        match reply? {
             Reply::Objects(objects) => Ok(objects),
-            _ => Err(self.opened.handle.out_of_turn("reading keys and certificates").into()),
+            _ => Err(self.opened.handle.protocol_error(Step::ReadObjects).into()),
         }
     }
 
@@ -201,13 +208,17 @@ impl Reached {
     /// would send a cached PIN again) or the module hangs, the worker is killed.
     pub fn end(self, error: Option<&Error>) {
         match error.map(|error| error.kind) {
-            Some(kind) if kind.exit_code() == 4 || kind == Kind::TokenTimeout => drop(self.opened.handle),
+            Some(kind) if kind.class() == Class::Pin || kind == Kind::TokenTimeout => drop(self.opened.handle),
             _ => self.opened.handle.close(),
         }
     }
 
     fn ask(&mut self, request: &Request) -> Result<Reply> {
-        let reply = self.opened.handle.call(request, None, &self.deadline);
+        self.understood(|handle, deadline| handle.call(request, None, deadline))
+    }
+
+    fn understood(&mut self, ask: impl FnOnce(&mut Handle, &Deadline) -> Result<Reply, HandleError>) -> Result<Reply> {
+        let reply = ask(&mut self.opened.handle, &self.deadline);
         reply.map_err(|error| Error::from(error).context(format_args!("cannot read {}", self.name())))
     }
 

@@ -24,7 +24,7 @@ use crate::sandbox_profile::{InForce, Profile};
 use crate::worker::pkcs11::{LoginOutcome, Pkcs11Module, Pkcs11Session, UserPin};
 use crate::worker::sandbox::SandboxError;
 use crate::worker_protocol::PIN_LIMIT;
-use crate::worker_protocol::{Authentication, Reply, Request, SandboxReport};
+use crate::worker_protocol::{Authentication, FrameKind, Reply, Request, SandboxReport};
 
 pub mod parent_death;
 pub mod pcsc;
@@ -258,7 +258,7 @@ impl Link {
 
     fn receive(&mut self) -> Result<Request, WorkerError> {
         crate::worker::parent_death::stay_open_to_it()?;
-        let frame = self.frame(crate::worker_protocol::LIMIT)?;
+        let frame = self.frame(FrameKind::Message, crate::worker_protocol::LIMIT)?;
         Ok(crate::worker_protocol::decode(&frame)?)
     }
 
@@ -266,17 +266,17 @@ impl Link {
         if how == Authentication::Pinpad {
             return Ok(UserPin::Pinpad);
         }
-        let bytes = self.frame(PIN_LIMIT)?;
+        let bytes = self.frame(FrameKind::Pin, PIN_LIMIT)?;
         let pin = std::str::from_utf8(&bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         let pin = SecretString::from(pin);
         crate::os::memory::lock(pin.expose_secret().as_bytes());
         Ok(UserPin::Pin(pin))
     }
 
-    fn frame(&mut self, limit: usize) -> Result<Zeroizing<Vec<u8>>, WorkerError> {
-        let mut header = [0; 4];
+    fn frame(&mut self, kind: FrameKind, limit: usize) -> Result<Zeroizing<Vec<u8>>, WorkerError> {
+        let mut header = [0; crate::worker_protocol::HEADER];
         self.socket.read_exact(&mut header)?;
-        let mut bytes = Zeroizing::new(vec![0; crate::worker_protocol::length(header, limit)?]);
+        let mut bytes = Zeroizing::new(vec![0; crate::worker_protocol::length(header, kind, limit)?]);
         self.socket.read_exact(&mut bytes)?;
         Ok(bytes)
     }

@@ -1,10 +1,8 @@
-//! The front's end of a worker: requests, answers, deadlines.
+//! The parent's side of a worker: one request at a time, its reply, its deadline.
 //!
-//! Runs in the parent. A handle trusts nothing that comes from the child: frames have a limit, answers a deadline, and
-//! an answer of the wrong kind ends the worker. Dropping a handle kills the child and everything that its module
-//! started.
+//! Runs in the parent. A handle trusts nothing that comes from the worker: frames have a limit, replies have a deadline, and a
+//! reply of the wrong kind ends the worker. Dropping a handle kills the worker and everything that its module started.
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -17,7 +15,8 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use crate::deadline::Deadline;
 use crate::pin::Pin;
 use crate::worker_protocol::bounds;
-use crate::worker_protocol::{self, Reply, Request, SandboxReport, Variable, WireError};
+use crate::worker_protocol::step::Step;
+use crate::worker_protocol::{self, FrameKind, HEADER, Reply, Request, SandboxReport, Variable, WireError};
 
 mod error;
 mod output;
@@ -25,15 +24,12 @@ mod process;
 
 pub use error::HandleError;
 pub use output::Rest;
-pub use process::{Launch, Spare};
+pub use process::{Launch, Spare, withheld};
 
-use process::{Event, MODULE_DEBUG, Process};
+use process::{Event, Process};
 
 /// How long a worker may take to end in good order.
 const END: Duration = Duration::from_secs(2);
-
-/// The length of a frame, before it.
-const HEADER: usize = 4;
 
 /// What is read at once, in bytes: nearly every answer.
 const CHUNK: usize = 8192;
@@ -41,15 +37,15 @@ const CHUNK: usize = 8192;
 /// After this long without an answer, a person may be awaited at the token.
 const TOUCH_NOTICE: Duration = Duration::from_secs(1);
 
-/// What has come of a request that was foreseen.
+/// How much of a reply has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Nothing yet, or not all of it.
-    None,
-    /// A whole answer that begins as a signature does, so that the call for it will not wait.
-    Signed,
-    /// A failure, or the end, or what nobody asked for: the call may wait, and so may what follows from it.
-    Other,
+pub enum Arrival {
+    /// Nothing, or a part of it.
+    Pending,
+    /// A whole frame: [`Handle::wait_reply`] does not wait.
+    Whole,
+    /// The worker ended or broke the protocol: [`Handle::wait_reply`] says how, and may wait for the end of the process.
+    Broken,
 }
 
 /// What can be read when a worker has something to say: for a loop that waits for much else, in copies.
@@ -78,20 +74,22 @@ pub struct Handle {
     process: Process,
     socket: UnixStream,
     waiting: Option<fn()>,
-    /// Requests that were sent before anybody asked for their answers.
-    ahead: VecDeque<Request>,
+    /// The step of the one request whose last reply has not come yet.
+    expects: Option<Step>,
+    /// Whether that request has the module log in, and the worker has not said yet that it begins.
+    login_is_due: bool,
     /// Whether the worker told the module to log in since the last request.
-    login_begun: bool,
+    login_started: bool,
     /// Whether the module's output or its debug log is wanted to its end.
     writes_logs: bool,
-    /// What was read and not yet looked at: mostly a whole frame with its length.
-    read: Vec<u8>,
+    /// Bytes of replies that were received and not decoded yet.
+    received: Vec<u8>,
 }
 
 impl Handle {
-    /// Starts a worker, or takes one that was started before, and has it load a module, whose answer is had from
-    /// [`Handle::answer`]. Call it only from a thread that lives as long as the worker may: the child dies with the thread
-    /// that started it.
+    /// Starts a worker, or takes one that was started before, and has it load a module. [`Handle::sandbox`] and
+    /// [`Handle::wait_reply`] return its replies. Call it only from a thread that lives as long as the worker may: the worker
+    /// dies with the thread that started it.
     ///
     /// # Errors
     /// [`HandleError::Spawn`], or [`HandleError::Stranger`] when what runs is not this program.
@@ -116,11 +114,9 @@ impl Handle {
     pub fn ask_pcscd(launch: &Launch, socket: &Path, deadline: &Deadline) -> Result<u32, HandleError> {
         let request = Request::AskPcscd { socket: socket.to_owned() };
         let mut handle = Self::begin(launch, Self::process_for(launch)?, &request, deadline)?;
-        let doing = "asking pcscd";
-        match handle.receive(doing, deadline)? {
+        match handle.wait_reply(deadline)? {
             Reply::PcscdAnswered { code } => Ok(code),
-            Reply::Failed(fault) => Err(fault.into()),
-            _ => Err(handle.out_of_turn(doing)),
+            _ => Err(handle.protocol_error(Step::AskPcscd)),
         }
     }
 
@@ -134,11 +130,23 @@ impl Handle {
     fn begin(launch: &Launch, started: Spare, request: &Request, deadline: &Deadline) -> Result<Self, HandleError> {
         let Spare { process, socket } = started;
         let writes_logs = launch.module_debug || tracing::enabled!(tracing::Level::DEBUG);
-        let (waiting, ahead, login_begun, read) = (None, VecDeque::new(), false, Vec::new());
-        let mut handle = Self { process, socket, waiting, ahead, login_begun, writes_logs, read };
+        let mut handle = Self {
+            process,
+            socket,
+            waiting: None,
+            expects: None,
+            login_is_due: false,
+            login_started: false,
+            writes_logs,
+            received: Vec::new(),
+        };
         handle.deliver(request, None)?;
-        match handle.receive("start", deadline) {
-            Ok(Reply::Hello { build }) if build == worker_protocol::BUILD => Ok(handle),
+        handle.expects = Some(Step::Start);
+        match handle.receive(Step::Start, deadline) {
+            Ok(Reply::Hello { build }) if build == worker_protocol::BUILD => {
+                handle.expects = Some(Step::of(request));
+                Ok(handle)
+            }
             Ok(_) | Err(HandleError::Wire(_)) => Err(HandleError::Stranger),
             Err(error) => Err(error),
         }
@@ -157,8 +165,14 @@ impl Handle {
 
     /// Whether the module was told to log in since the last request; if not, a PIN that was sent has spent no try.
     #[must_use]
-    pub fn login_begun(&self) -> bool {
-        self.login_begun
+    pub fn login_started(&self) -> bool {
+        self.login_started
+    }
+
+    /// The step of the request whose reply has not come yet.
+    #[must_use]
+    pub fn expects(&self) -> Option<Step> {
+        self.expects
     }
 
     /// What to wait for in a loop.
@@ -175,25 +189,21 @@ impl Handle {
         })
     }
 
-    /// Reads what is there of an answer, without waiting.
-    pub fn look(&mut self) -> Progress {
+    /// Receives what is there of the reply, and never waits.
+    pub fn poll_reply(&mut self) -> Arrival {
+        let Some(step) = self.expects else { return Arrival::Broken };
         let mut chunk = [0; CHUNK];
-        if self.ahead.is_empty() {
-            return Progress::Other;
-        }
         loop {
-            match self.frame_end() {
-                Ok(Some(end)) if end <= CHUNK && worker_protocol::is_signed(&self.read[HEADER..end]) => {
-                    return Progress::Signed;
-                }
-                Ok(None) if self.read.len() < CHUNK => {}
-                _ => return Progress::Other,
+            match self.frame_end(step) {
+                Ok(Some(_)) => return Arrival::Whole,
+                Ok(None) => {}
+                Err(_) => return Arrival::Broken,
             }
             match recv(&self.socket, &mut chunk, RecvFlags::DONTWAIT) {
-                Ok((read @ 1.., _)) => self.read.extend_from_slice(&chunk[..read]),
-                Err(Errno::AGAIN) => return Progress::None,
+                Ok((read @ 1.., _)) => self.received.extend_from_slice(&chunk[..read]),
+                Err(Errno::AGAIN) => return Arrival::Pending,
                 Err(Errno::INTR) => {}
-                _ => return Progress::Other,
+                _ => return Arrival::Broken,
             }
         }
     }
@@ -209,57 +219,67 @@ impl Handle {
         self.process.log_output()
     }
 
-    /// Sends a request, with its PIN where it announces one, and waits for the answer.
+    /// Sends a request, with its PIN where it announces one, and waits for the reply.
     ///
     /// # Errors
-    /// What the module answered, or why there is no answer.
+    /// The module's fault, or why there is no reply.
     pub fn call(&mut self, request: &Request, pin: Option<&Pin>, deadline: &Deadline) -> Result<Reply, HandleError> {
-        while let Some(ahead) = self.ahead.pop_front() {
-            if ahead == *request {
-                return self.answer(name_of(request), deadline);
-            }
-            // What was foreseen did not come.
-            self.receive(name_of(&ahead), deadline)?;
-        }
+        self.finish_last(deadline)?;
         self.deliver(request, pin)?;
-        self.answer(name_of(request), deadline)
+        self.wait_reply(deadline)
     }
 
-    /// Has the worker begin what [`Handle::call`] will most likely be asked for next, or after what was foreseen before.
-    /// What fails here fails there.
-    pub fn foresee(&mut self, request: Request) {
-        self.login_begun = false;
-        // Never waits: a worker that reads nothing is none.
+    /// Sends a request without a PIN, and never waits. [`Handle::wait_reply`] reports a worker that does not take it.
+    pub fn send(&mut self, request: &Request) {
+        debug_assert!(self.expects.is_none(), "the last request has no reply yet");
+        self.expect(request);
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let sent =
-            worker_protocol::encode(&request).is_ok_and(|frame| send(&self.socket, &frame, flags) == Ok(frame.len()));
-        if sent {
-            self.ahead.push_back(request);
-        } else {
+            worker_protocol::encode(request).is_ok_and(|frame| send(&self.socket, &frame, flags) == Ok(frame.len()));
+        if !sent {
             let _ = self.socket.shutdown(std::net::Shutdown::Both);
         }
     }
 
-    /// Ends the worker for an answer of the wrong kind.
-    #[must_use]
-    pub fn out_of_turn(&mut self, doing: &'static str) -> HandleError {
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
-        self.process.kill();
-        HandleError::OutOfTurn { doing }
-    }
-
-    /// Waits for the next answer.
+    /// Waits for the next reply to the request that was sent.
     ///
     /// # Errors
     /// As [`Handle::call`].
-    pub fn answer(&mut self, doing: &'static str, deadline: &Deadline) -> Result<Reply, HandleError> {
-        match self.receive(doing, deadline)? {
+    pub fn wait_reply(&mut self, deadline: &Deadline) -> Result<Reply, HandleError> {
+        let Some(step) = self.expects else { return Err(self.protocol_error(Step::Start)) };
+        let reply = self.receive(step, deadline);
+        let more_follows = matches!(
+            &reply,
+            Ok(Reply::Confined(_) | Reply::ContextAccepted { .. })
+                | Err(HandleError::Died { .. } | HandleError::TimedOut { .. } | HandleError::Socket(_))
+        );
+        self.expects = self.expects.filter(|_| more_follows);
+        match reply? {
             Reply::Failed(fault) => Err(fault.into()),
             reply => Ok(reply),
         }
     }
 
-    /// The sandbox that the worker put itself in before it loaded the module. The first answer after [`Handle::spawn`].
+    /// Waits for the replies to a request that was sent before, and drops them.
+    fn finish_last(&mut self, deadline: &Deadline) -> Result<(), HandleError> {
+        while self.expects.is_some() {
+            match self.wait_reply(deadline) {
+                Err(error) if self.expects.is_some() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the worker for a reply of the wrong kind.
+    #[must_use]
+    pub fn protocol_error(&mut self, step: Step) -> HandleError {
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        self.process.kill();
+        HandleError::OutOfTurn { step }
+    }
+
+    /// The sandbox that the worker put itself in before it loaded the module. The first reply after [`Handle::spawn`].
     ///
     /// # Errors
     /// As [`Handle::call`], and where the worker reports another profile than was asked for.
@@ -268,78 +288,90 @@ impl Handle {
         profile: Option<&str>,
         deadline: &Deadline,
     ) -> Result<Option<SandboxReport>, HandleError> {
-        match self.answer(LOADING, deadline)? {
+        match self.wait_reply(deadline)? {
             Reply::Confined(report) if report.as_ref().map(|report| report.profile.as_str()) == profile => Ok(report),
-            _ => Err(self.out_of_turn(LOADING)),
+            _ => Err(self.protocol_error(Step::LoadModule)),
         }
     }
 
     /// Ends the worker in good order (logout, finalize), within two seconds in all; then kills what is left.
     pub fn close(mut self) {
         let deadline = Deadline::after(END);
-        if self.call(&self.farewell(), None, &deadline).is_ok() && self.writes_logs {
+        if self.expects != Some(Step::Close) {
+            if self.finish_last(&deadline).is_err() {
+                return;
+            }
+            self.start_close();
+        }
+        if self.wait_reply(&deadline).is_ok() && self.writes_logs {
             self.process.ends_within(deadline.left().unwrap_or_default());
         }
     }
 
-    /// Has the worker begin to end, for [`Handle::close`] to wait for.
-    pub fn begin_to_close(&mut self) {
-        self.foresee(self.farewell());
+    /// Has the worker log out and end while the parent does something else. [`Handle::close`] waits for it.
+    pub fn start_close(&mut self) {
+        self.send(&self.close_request());
     }
 
     /// Once the module is finalised, all that is left is the end of the libraries that it loaded, which may hang or crash:
     /// the worker is killed instead, save where somebody reads what they held back.
-    fn farewell(&self) -> Request {
+    fn close_request(&self) -> Request {
         Request::Close { at_once: !self.writes_logs }
     }
 
+    fn expect(&mut self, request: &Request) {
+        self.expects = Some(Step::of(request));
+        self.login_started = false;
+        self.login_is_due = matches!(request, Request::Login(_) | Request::Sign { context: Some(_), .. });
+    }
+
     fn deliver(&mut self, request: &Request, pin: Option<&Pin>) -> Result<(), HandleError> {
-        self.send(request, pin).map_err(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => self.died(name_of(request)),
+        self.expect(request);
+        self.write(request, pin).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => self.died(Step::of(request)),
             _ => HandleError::Socket(error),
         })
     }
 
-    fn send(&mut self, request: &Request, pin: Option<&Pin>) -> io::Result<()> {
-        self.login_begun = false;
+    fn write(&mut self, request: &Request, pin: Option<&Pin>) -> io::Result<()> {
         let frame = worker_protocol::encode(request).map_err(io::Error::other)?;
         let Some(pin) = pin else { return self.socket.write_all(&frame) };
         let pin = pin.expose().as_bytes();
-        let length = u32::try_from(pin.len()).map_err(io::Error::other)?.to_be_bytes();
+        let header = worker_protocol::header(FrameKind::Pin, pin.len()).map_err(io::Error::other)?;
         // From where it lies, and at once: the worker is woken once.
-        let parts = [&frame[..], &length, pin];
+        let parts = [&frame[..], &header, pin];
         let written = self.socket.write_vectored(&parts.map(IoSlice::new))?;
         let whole = parts.iter().map(|part| part.len()).sum::<usize>();
         if written == whole { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
-    fn receive(&mut self, doing: &'static str, deadline: &Deadline) -> Result<Reply, HandleError> {
+    fn receive(&mut self, step: Step, deadline: &Deadline) -> Result<Reply, HandleError> {
         loop {
-            let end = self.read_frame(doing, deadline)?;
-            let frame: Vec<u8> = self.read.drain(..end).skip(HEADER).collect();
+            let end = self.wait_frame(step, deadline)?;
+            let frame: Vec<u8> = self.received.drain(..end).skip(HEADER).collect();
             let mut reply = worker_protocol::decode(&frame)?;
             bounds::check(&mut reply)?;
-            match reply {
-                Reply::LoginBegins if !self.login_begun => self.login_begun = true,
-                reply => return Ok(reply),
+            if reply != Reply::LoginBegins || !std::mem::take(&mut self.login_is_due) {
+                return Ok(reply);
             }
+            self.login_started = true;
         }
     }
 
-    /// Where the first frame ends in what was read, once it is there whole.
-    fn frame_end(&self) -> Result<Option<usize>, WireError> {
-        let Some(header) = self.read.first_chunk::<HEADER>() else { return Ok(None) };
-        let end = HEADER + worker_protocol::length(*header, worker_protocol::LIMIT)?;
-        Ok(Some(end).filter(|end| self.read.len() >= *end))
+    /// Where the first frame ends in what was received, once it is there whole.
+    fn frame_end(&self, step: Step) -> Result<Option<usize>, WireError> {
+        let Some(header) = self.received.first_chunk::<HEADER>() else { return Ok(None) };
+        let end = HEADER + worker_protocol::length(*header, FrameKind::Message, step.reply_limit())?;
+        Ok(Some(end).filter(|end| self.received.len() >= *end))
     }
 
     /// Waits for a whole frame, and returns its end. Reads what is there even when the time is up: an answer in time may be
     /// looked at late.
-    fn read_frame(&mut self, doing: &'static str, deadline: &Deadline) -> Result<usize, HandleError> {
+    fn wait_frame(&mut self, step: Step, deadline: &Deadline) -> Result<usize, HandleError> {
         let mut chunk = [0; CHUNK];
-        let mut notice = self.waiting.filter(|_| awaits_a_person(doing)).map(|notice| (notice, Instant::now()));
+        let mut notice = self.waiting.filter(|_| step.waits_for_person()).map(|notice| (notice, Instant::now()));
         loop {
-            if let Some(end) = self.frame_end()? {
+            if let Some(end) = self.frame_end(step)? {
                 return Ok(end);
             }
             let left = deadline.left().unwrap_or_default();
@@ -347,15 +379,15 @@ impl Handle {
             let wait = notice.map_or(left, |notice| left.min(until_notice(notice).max(Duration::from_millis(1))));
             match self.process.wait_for(&self.socket, wait).map_err(HandleError::Socket)? {
                 Event::Readable => match self.socket.read(&mut chunk) {
-                    Ok(0) => return Err(self.died(doing)),
-                    Ok(read) => self.read.extend_from_slice(&chunk[..read]),
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(self.died(doing)),
+                    Ok(0) => return Err(self.died(step)),
+                    Ok(read) => self.received.extend_from_slice(&chunk[..read]),
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(self.died(step)),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(HandleError::Socket(error)),
                 },
-                Event::Ended => return Err(self.died(doing)),
+                Event::Ended => return Err(self.died(step)),
                 Event::TimedOut if deadline.left().is_none() => {
-                    return Err(HandleError::TimedOut { doing, whole: deadline.whole() });
+                    return Err(HandleError::TimedOut { step, whole: deadline.whole() });
                 }
                 Event::TimedOut => {
                     if let Some((say, _)) = notice.take_if(|(_, since)| since.elapsed() >= TOUCH_NOTICE) {
@@ -366,37 +398,7 @@ impl Handle {
         }
     }
 
-    fn died(&mut self, doing: &'static str) -> HandleError {
-        HandleError::Died { doing, how: self.process.end() }
-    }
-}
-
-/// Variables for vendors' debug logs that are set and kept from modules, for a hint.
-#[must_use]
-pub fn withheld() -> Vec<&'static str> {
-    MODULE_DEBUG.into_iter().filter(|variable| std::env::var_os(variable).is_some()).collect()
-}
-
-fn awaits_a_person(doing: &str) -> bool {
-    doing == LOGIN || doing == SIGNING
-}
-
-/// What is waited for where a worker's first request was to load a module.
-pub const LOADING: &str = "loading the module";
-
-const LOGIN: &str = "login";
-const SIGNING: &str = "signing";
-
-/// What the front says that it was waiting for.
-fn name_of(request: &Request) -> &'static str {
-    match request {
-        Request::Open { .. } | Request::AskPcscd { .. } => LOADING,
-        Request::Session { .. } => "opening a session",
-        Request::Slot | Request::Probe => "reading the token's state",
-        Request::Login(_) => LOGIN,
-        Request::Objects => "reading keys and certificates",
-        Request::Describe { .. } => "reading the key",
-        Request::Sign { .. } => SIGNING,
-        Request::Close { .. } => "end",
+    fn died(&mut self, step: Step) -> HandleError {
+        HandleError::Died { step, how: self.process.end() }
     }
 }

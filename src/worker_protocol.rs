@@ -1,7 +1,8 @@
 //! The frames between front and worker.
 //!
-//! PURE. A frame is a 32-bit big-endian length and that many bytes of JSON, at most [`LIMIT`]. A PIN is no part of any
-//! message: it follows its request as a frame of its own, raw, so that no serialiser ever copies it.
+//! PURE. A frame is a byte for its kind, a 32-bit big-endian length, and a body of this length, at most [`LIMIT`]. The body of a
+//! message is JSON. A PIN is not part of any message: it follows its request in a frame of its own kind, raw, so that no
+//! serialiser copies it. A frame of the wrong kind is an error.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
@@ -15,12 +16,26 @@ use crate::facts::{Description, Library, Mechanism, Objects, Session, Slot, byte
 use crate::fault::Fault;
 
 pub mod bounds;
+pub mod step;
 
 /// The longest PIN in bytes; much longer than any token accepts.
 pub const PIN_LIMIT: usize = 1024;
 
 /// The longest frame in bytes: room for hundreds of certificates.
 pub const LIMIT: usize = 4 << 20;
+
+/// The length of what precedes the body of a frame.
+pub const HEADER: usize = 5;
+
+/// What the body of a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// The JSON of a [`Request`] or a [`Reply`].
+    Message = b'M',
+    /// The bytes of a PIN.
+    Pin = b'P',
+}
 
 /// What the worker says first; a front of another build gives it no PIN.
 pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 8");
@@ -176,6 +191,9 @@ pub enum Reply {
 /// Why bytes are no frame.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
+    /// A PIN instead of a message, a message instead of a PIN, or neither.
+    #[error("a frame is of the wrong kind")]
+    Kind,
     /// Longer than [`LIMIT`].
     #[error("a message of {0} bytes is longer than is read")]
     TooLong(usize),
@@ -189,20 +207,33 @@ pub enum WireError {
 /// # Errors
 /// When it would be longer than [`LIMIT`].
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
-    let mut frame = vec![0; 4];
+    let mut frame = vec![0; HEADER];
     serde_json::to_writer(&mut frame, message)?;
-    let length = frame.len() - 4;
-    let header = u32::try_from(length).ok().filter(|_| length <= LIMIT).ok_or(WireError::TooLong(length))?;
-    frame[..4].copy_from_slice(&header.to_be_bytes());
+    let header = header(FrameKind::Message, frame.len() - HEADER)?;
+    frame[..HEADER].copy_from_slice(&header);
     Ok(frame)
 }
 
-/// The length that a frame's first four bytes announce.
+/// What precedes a body of this kind and length.
 ///
 /// # Errors
-/// When it is over `limit`.
-pub fn length(header: [u8; 4], limit: usize) -> Result<usize, WireError> {
-    let length = usize::try_from(u32::from_be_bytes(header)).unwrap_or(usize::MAX);
+/// When it is longer than [`LIMIT`].
+pub fn header(kind: FrameKind, length: usize) -> Result<[u8; HEADER], WireError> {
+    let number = u32::try_from(length).ok().filter(|_| length <= LIMIT).ok_or(WireError::TooLong(length))?;
+    let [a, b, c, d] = number.to_be_bytes();
+    Ok([kind as u8, a, b, c, d])
+}
+
+/// The length of the body that a header announces.
+///
+/// # Errors
+/// When it is over `limit`, or the frame is of another kind.
+pub fn length(header: [u8; HEADER], kind: FrameKind, limit: usize) -> Result<usize, WireError> {
+    let [found, a, b, c, d] = header;
+    if found != kind as u8 {
+        return Err(WireError::Kind);
+    }
+    let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
     if length > limit { Err(WireError::TooLong(length)) } else { Ok(length) }
 }
 
@@ -214,12 +245,6 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     Ok(serde_json::from_slice(bytes)?)
 }
 
-/// Whether a frame's bytes after the length begin as a [`Reply::Signed`] does.
-#[must_use]
-pub fn is_signed(bytes: &[u8]) -> bool {
-    bytes.starts_with(br#"{"Signed":"#)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -228,17 +253,22 @@ mod tests {
 
     fn read_back<T: Serialize + DeserializeOwned>(message: &T) -> T {
         let frame = encode(message).unwrap();
-        let header = *frame.first_chunk::<4>().unwrap();
-        assert_eq!(length(header, LIMIT).unwrap(), frame.len() - 4);
-        decode(&frame[4..]).unwrap()
+        let header = *frame.first_chunk::<HEADER>().unwrap();
+        assert_eq!(length(header, FrameKind::Message, LIMIT).unwrap(), frame.len() - HEADER);
+        assert!(matches!(length(header, FrameKind::Pin, LIMIT), Err(WireError::Kind)));
+        decode(&frame[HEADER..]).unwrap()
     }
 
     #[test]
     fn a_frame_over_the_limit_is_neither_written_nor_read() {
         let long = Reply::Hello { build: "x".repeat(LIMIT) };
         assert!(matches!(encode(&long), Err(WireError::TooLong(_))));
-        assert!(length([0, 0x40, 0, 1], LIMIT).is_err());
-        assert!(length([0xff; 4], LIMIT).is_err());
+        assert!(header(FrameKind::Message, LIMIT).is_ok() && header(FrameKind::Message, LIMIT + 1).is_err());
+        let announced = |bytes| length(bytes, FrameKind::Message, LIMIT);
+        assert!(matches!(announced([b'M', 0, 0x40, 0, 0]), Ok(LIMIT)));
+        assert!(matches!(announced([b'M', 0, 0x40, 0, 1]), Err(WireError::TooLong(_))));
+        assert!(matches!(announced([b'M', 0xff, 0xff, 0xff, 0xff]), Err(WireError::TooLong(_))));
+        assert!(matches!(announced([0; HEADER]), Err(WireError::Kind)));
     }
 
     #[test]
@@ -272,7 +302,6 @@ mod tests {
             prop_assert_eq!(read_back(&Reply::Objects(objects.clone())), Reply::Objects(objects));
             let signed = Reply::Signed { message, signature: String::new() };
             prop_assert_eq!(read_back(&signed), signed.clone());
-            prop_assert!(is_signed(&encode(&signed).unwrap()[4..]) && !is_signed(&encode(&Reply::Closed).unwrap()[4..]));
         }
 
         #[test]

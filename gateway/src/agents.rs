@@ -47,7 +47,7 @@ pub async fn payload(config: &GatewayConfig, job: &str, deadline: Instant) -> Re
         match tokio::time::timeout(share, ask(config, socket, job)).await {
             Ok(Ok(payload)) => return Ok(payload),
             Ok(Err((error, retry_after))) => {
-                let goes_on = matches!(error.kind.exit_code(), 6 | 9) && !is_last;
+                let goes_on = error.kind.retryable() && !is_last;
                 if goes_on {
                     tracing::warn!("{}; asking the next agent", error.message);
                 }

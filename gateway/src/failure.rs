@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::library::Kind;
+use crate::library::{Class, Kind};
 use crate::upstream::answer::bounded;
 
 /// The least wait that callers are told.
@@ -86,15 +86,19 @@ impl LoginFailure {
     #[must_use]
     pub fn agent(kind: Kind, detail: impl Into<String>, retry_after: Option<u64>) -> Self {
         let wait = retry_after.map(Duration::from_secs);
-        let failure = match (kind, kind.exit_code()) {
+        let failure = match (kind, kind.class()) {
             (Kind::TokenTimeout, _) => Self::timeout("the token"),
             (Kind::SignatureInvalid, _) => Self::until_repaired(
                 "agent_forged",
                 "the agent's payload was refused; the administrator has been alarmed",
             ),
-            (_, 4) => Self::until_repaired("agent_pin", "the agent cannot log in to its token until somebody acts"),
-            (_, 5) => Self::until_repaired("agent_refused", "the agent's policy refuses this login"),
-            (_, 6 | 9) => Self::for_a_while("agent_unavailable", "the agent cannot sign at the moment", wait),
+            (_, Class::Pin) => {
+                Self::until_repaired("agent_pin", "the agent cannot log in to its token until somebody acts")
+            }
+            (_, Class::Refused) => Self::until_repaired("agent_refused", "the agent's policy refuses this login"),
+            (_, Class::Token | Class::Agent) => {
+                Self::for_a_while("agent_unavailable", "the agent cannot sign at the moment", wait)
+            }
             _ => Self::until_repaired("agent_failed", "the agent cannot sign until somebody acts"),
         };
         failure.detail(detail)

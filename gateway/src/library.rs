@@ -9,7 +9,7 @@ pub use cba_agent::client as agent_client;
 pub use cba_agent::client::ClientError;
 pub use cba_agent::config::system_policy;
 pub use cba_agent::deadline::Deadline;
-pub use cba_agent::error::{EXIT_CODES, Error, Explain, Kind, Result};
+pub use cba_agent::error::{Class, EXIT_CODES, Error, Explain, Kind, Result};
 pub use cba_agent::log;
 pub use cba_agent::os::descriptors::take as take_descriptor;
 pub use cba_agent::os::subordinate_ids::{SubordinateIds, USERS as SUBORDINATE_USERS};

@@ -63,6 +63,15 @@ pub enum Violation {
     Signature(&'static str),
 }
 
+/// What a worker or an agent returned as a message and its signature. Nothing is checked yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UncheckedPayload {
+    /// The message.
+    pub message: Vec<u8>,
+    /// The signature.
+    pub signature: Vec<u8>,
+}
+
 /// Checks message and signature against a certificate: length, time (v2), signature (RFC 8017 section 8.2, SHA-512).
 ///
 /// # Errors

@@ -23,7 +23,7 @@ use crate::http_api::is_job;
 use crate::payload_check::{self, CLOCK_TOLERANCE};
 use crate::policy::{self, Wish};
 use crate::session::{self, Login, now, read_certificate, warn_before_end};
-use crate::signer::Signer;
+use crate::signer;
 use crate::worker_handle::Spare;
 
 /// The form of the output.
@@ -67,18 +67,19 @@ pub(super) fn run(matches: &ArgMatches, config: &Config, spare: Option<Spare>) -
     let deadline = Deadline::after(config.sign.timeout);
     let reached = session::open_with(spare, config, &deadline)?.reach(config, deadline)?;
     let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
-    let mut signer = Signer::ready(reached, login, file, config, wish)?;
-    let signed = signer.sign_last(config, wish);
+    let mut session = signer::ready(reached, login, file, config, wish)?;
+    let signed = signer::sign_once(&mut session, config, wish);
     let recorded = log.as_mut().map_or(Ok(()), |log| {
-        log.append(&[signer.entry(caller(job), wish, signed.as_ref().map_err(|error| error.kind))])
+        let result = signed.as_ref().map_err(|error| error.kind);
+        log.append(&[signer::record(&session, caller(job), wish, result)])
     });
     let printed = signed.and_then(|request| {
         recorded?;
-        let certificate = &signer.identity().certificate;
+        let certificate = &session.identity().certificate;
         warn_of_replay(config, certificate);
         print_request(&request, certificate, form)
     });
-    signer.end(printed.as_ref().err());
+    session.end(printed.as_ref().err());
     printed
 }
 
@@ -116,7 +117,7 @@ fn ask_agents(config: &Config, job: Option<&str>) -> Result<(Request, Certificat
     loop {
         let Some(socket) = agents.next() else { return Err(Error::new(Kind::Usage, "no agent is named")) };
         match ask(config, socket, job) {
-            Err(error) if matches!(error.kind.exit_code(), 6 | 9) && agents.peek().is_some() => {
+            Err(error) if error.kind.retryable() && agents.peek().is_some() => {
                 tracing::warn!("{}; asking the next agent", error.message);
             }
             result => return result,

@@ -31,7 +31,7 @@ use super::http::custody_report::CustodyReport;
 use super::listener::Listening;
 use super::metrics::Metrics;
 use super::pool::plan::action::Refusal;
-use super::pool::{Pool, Task};
+use super::pool::{Pool, Work};
 use crate::cba::Version;
 use crate::config::Config;
 use crate::error::Kind;
@@ -198,7 +198,7 @@ impl Agent {
                 return result.map_or(Ok(()), Err);
             }
         }
-        let result = self.pool.submit(Task::Probe).answer(Instant::now() + PROBE_TIME).await;
+        let result = self.pool.submit(Work::Probe).wait(Instant::now() + PROBE_TIME).await;
         let refusal = result.err().filter(|_| !self.pool.is_at_work());
         *probed = Some((Instant::now(), refusal));
         refusal.map_or(Ok(()), Err)

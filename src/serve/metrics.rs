@@ -13,7 +13,7 @@ use prometheus::{
 };
 
 use super::pool::View;
-use super::pool::plan::action::{Logins, Phase};
+use super::pool::plan::{Logins, Phase};
 
 /// Seconds; a software token takes about one millisecond, a YubiKey a quarter of a second, a touch many seconds.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
@@ -150,7 +150,7 @@ impl Metrics {
         self.audit.set(i64::from(audit));
         // Seconds of Unix time are far below the 53 bits that a float holds exactly.
         #[allow(clippy::cast_precision_loss)]
-        self.not_after.set(view.held.as_ref().map_or(0.0, |held| held.certificate.not_after as f64));
+        self.not_after.set(view.served.as_ref().map_or(0.0, |served| served.certificate.not_after as f64));
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
@@ -159,11 +159,11 @@ impl Metrics {
 
 fn state_of(phase: &Phase) -> &'static str {
     match phase {
-        Phase::Idle(_) => "ready",
-        Phase::Busy(..) => "busy",
+        Phase::Ready { in_flight: 0, .. } => "ready",
+        Phase::Ready { .. } => "busy",
         Phase::Starting | Phase::Closing => "starting",
-        Phase::Due(_) => "waiting",
-        Phase::Held | Phase::Retired => "off",
+        Phase::Scheduled(_) => "waiting",
+        Phase::Empty | Phase::Parked => "off",
     }
 }
 

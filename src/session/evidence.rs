@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::facts::{Description, KeyDetail, Mechanism};
 use crate::identity::Identity;
 use crate::modules;
+use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{Reply, Request};
 
 /// Further copies of the key are judged by the policy, but not described.
@@ -51,7 +52,7 @@ impl Reached {
     fn description(&mut self, key: u64) -> Result<Description> {
         match self.ask(&Request::Describe { key })? {
             Reply::Described(description) => Ok(description),
-            _ => Err(self.opened.handle.out_of_turn("reading the key").into()),
+            _ => Err(self.opened.handle.protocol_error(Step::ReadKey).into()),
         }
     }
 }

@@ -17,8 +17,8 @@ use crate::sandbox_profile::paths::families;
 use crate::sandbox_profile::{InForce, Mode, Profile};
 use crate::selector::SelectError;
 use crate::text::printable;
-use crate::worker_handle::LOADING;
-use crate::worker_handle::{self, Handle, HandleError, Launch, Load, Spare};
+use crate::worker_handle::{Handle, HandleError, Launch, Load, Spare, withheld};
+use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{Reply, SandboxReport};
 
 /// Finds the module and loads it in a worker: the configured one, else the only installed module with an initialised token.
@@ -117,7 +117,7 @@ pub fn open_all(
 fn open_module(spare: Option<Spare>, config: &Config, path: PathBuf, deadline: &Deadline) -> Result<Opened> {
     let handle = start(spare, config, &path, deadline)?;
     loaded_whole(handle, config, &path, deadline).map_err(|error| {
-        let withheld = worker_handle::withheld();
+        let withheld = withheld();
         if withheld.is_empty() || config.module_debug {
             return error;
         }
@@ -245,8 +245,8 @@ fn answers(
     deadline: &Deadline,
 ) -> Result<(Option<SandboxReport>, Library, Vec<Slot>), HandleError> {
     let report = handle.sandbox(profile(config, module), deadline)?;
-    match handle.answer(LOADING, deadline)? {
+    match handle.wait_reply(deadline)? {
         Reply::Opened { library, slots } => Ok((report, library, slots)),
-        _ => Err(handle.out_of_turn(LOADING)),
+        _ => Err(handle.protocol_error(Step::LoadModule)),
     }
 }

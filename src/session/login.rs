@@ -19,6 +19,7 @@ use crate::pin::source::{self, Prepared};
 use crate::pin::{AttemptBy, AttemptEnd, Credential, How, PinError, Source};
 use crate::selector;
 use crate::worker_handle::HandleError;
+use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{Authentication, Reply, Request};
 
 use super::Reached;
@@ -179,14 +180,14 @@ impl Login {
             }
             Err(HandleError::Fault(fault)) => end_of(fault),
             // The worker ended before it called the module's login.
-            Err(HandleError::Died { .. }) if !reached.opened.handle.login_begun() => Some(AttemptEnd::NotTried),
+            Err(HandleError::Died { .. }) if !reached.opened.handle.login_started() => Some(AttemptEnd::NotTried),
             _ => None,
         };
         if end == Some(AttemptEnd::Accepted) {
             credential.accept();
             if matches!(request, Request::Login(_)) {
                 // The worker reads them while the record goes to disk.
-                reached.opened.handle.foresee(Request::Objects);
+                reached.opened.handle.send(&Request::Objects);
             }
         }
         let mut counted = None;
@@ -197,7 +198,7 @@ impl Login {
         }
         match reply {
             Ok(Reply::LoggedIn { .. } | Reply::ContextAccepted { .. }) => Ok(()),
-            Ok(_) => Err(Failure::Worker(reached.opened.handle.out_of_turn("login"))),
+            Ok(_) => Err(Failure::Worker(reached.opened.handle.protocol_error(Step::LogIn))),
             Err(HandleError::Fault(fault)) if fault.is_login() => {
                 let at_keypad = matches!(credential.how(), How::Pinpad);
                 self.credential = None;

@@ -3,11 +3,11 @@
 use std::io;
 use std::time::Duration;
 
-use super::LOADING;
 use crate::error::{Explain, Kind};
 use crate::fault::Fault;
 use crate::worker_protocol::WireError;
 use crate::worker_protocol::bounds::BoundsError;
+use crate::worker_protocol::step::Step;
 
 /// Why a worker gave no answer, or a bad one.
 #[derive(Debug, thiserror::Error)]
@@ -22,26 +22,26 @@ pub enum HandleError {
     #[error(transparent)]
     Fault(#[from] Fault),
     /// It ended: the module crashed, or somebody killed it.
-    #[error("the process that holds the module ended during {doing}: {how}")]
+    #[error("the process that holds the module ended during {step}: {how}")]
     Died {
         /// What it was asked.
-        doing: &'static str,
+        step: Step,
         /// Its exit status.
         how: String,
     },
     /// It did not answer in time.
-    #[error("the token did not answer within {} during {doing}", humantime::format_duration(*.whole))]
+    #[error("the token did not answer within {} during {step}", humantime::format_duration(*.whole))]
     TimedOut {
         /// What it was asked.
-        doing: &'static str,
+        step: Step,
         /// The whole time that was given.
         whole: Duration,
     },
     /// It answered something else.
-    #[error("the worker answered out of turn during {doing}")]
+    #[error("the worker answered out of turn during {step}")]
     OutOfTurn {
         /// What it was asked.
-        doing: &'static str,
+        step: Step,
     },
     /// Its frame does not parse.
     #[error("the worker's answer cannot be read")]
@@ -67,7 +67,7 @@ impl Explain for HandleError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Fault(fault) => fault.hints(),
-            Self::TimedOut { doing, .. } if *doing == LOADING => vec![
+            Self::TimedOut { step: Step::LoadModule, .. } => vec![
                 "the module hangs while it starts: check that its daemon runs and that its server can be reached, or allow more \
                  with --timeout"
                     .into(),
@@ -76,7 +76,7 @@ impl Explain for HandleError {
                 "the token may wait for a touch, or may be gone; touch or reinsert it, or allow more with --timeout"
                     .into(),
             ],
-            Self::Died { doing, .. } if doing.contains("login") => {
+            Self::Died { step: Step::LogIn, .. } => {
                 vec!["the PIN may have been tried: look with `cba-agent pin-fuse`; run with -v to see what the module says".into()]
             }
             Self::Died { .. } => vec!["run with -v to see what the module itself says".into()],

@@ -23,7 +23,7 @@ use crate::os::environment::{INJECTED, LOADER};
 const GONE: Duration = Duration::from_secs(2);
 
 /// Variables by which vendors' modules write logs that hold the PIN.
-pub(super) const MODULE_DEBUG: [&str; 19] = [
+const MODULE_DEBUG: [&str; 19] = [
     "CKNFAST_DEBUG",
     "CKNFAST_DEBUGFILE",
     "CS_PKCS11_LOG",
@@ -44,6 +44,12 @@ pub(super) const MODULE_DEBUG: [&str; 19] = [
     "YKPIV_DEBUG",
     "YUBIHSM_PKCS11_DBG",
 ];
+
+/// Variables for vendors' debug logs that are set and kept from modules, for a hint.
+#[must_use]
+pub fn withheld() -> Vec<&'static str> {
+    MODULE_DEBUG.into_iter().filter(|variable| std::env::var_os(variable).is_some()).collect()
+}
 
 /// Variables by which the front talks to systemd; a module has no business there.
 const SERVICE: [&str; 6] =

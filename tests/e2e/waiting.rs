@@ -166,7 +166,7 @@ fn clients_that_leave_do_not_affect_others() {
         for client in &mut clients {
             client.stream.write_all(REQUEST.as_bytes()).unwrap();
         }
-        // The requests in progress, sent ahead, or in the queue.
+        // Clients whose requests are at a worker or in the queue.
         let stay: Vec<Client> =
             clients.into_iter().enumerate().filter(|(at, _)| (at + round) % 3 != 0).map(|(_, one)| one).collect();
         for mut client in stay {

@@ -21,7 +21,7 @@ use crate::policy::{self, Wish};
 use crate::sandbox_profile::Mode;
 use crate::selector;
 use crate::session::{self, Login, Opened, Reached, now, read_certificate};
-use crate::signer::Signer;
+use crate::signer;
 use crate::text::hex;
 
 /// Checks everything that a signature needs. With a login it makes one payload, and discards it.
@@ -281,11 +281,11 @@ pub(super) fn judge(certificate: &Certificate, config: &Config, before_its_end: 
 fn trial(reached: Reached, login: Login, config: &Config, findings: &mut Findings) {
     let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
     let file = config.certificate_file.as_deref().map(read_certificate).transpose();
-    let signer = file.and_then(|file| Signer::ready(reached, login, file, config, wish));
-    let tried = signer.and_then(|mut signer| {
-        key::check(signer.identity(), signer.reached().slot.token.as_ref(), config, findings);
-        let signed = signer.sign(config, wish).map(drop);
-        signer.end(signed.as_ref().err());
+    let session = file.and_then(|file| signer::ready(reached, login, file, config, wish));
+    let tried = session.and_then(|mut session| {
+        key::check(session.identity(), session.reached().slot.token.as_ref(), config, findings);
+        let signed = signer::sign_once(&mut session, config, wish).map(drop);
+        session.end(signed.as_ref().err());
         signed
     });
     match tried {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hyper::body::Bytes;
 use tokio::sync::Mutex;
 
-use crate::serve::pool::{Held, Pool};
+use crate::serve::pool::{Pool, ServedIdentity};
 
 /// How long a report is handed out.
 const HOLDS: Duration = Duration::from_secs(5);
@@ -22,7 +22,7 @@ pub(super) struct CustodyReport(Arc<Mutex<Option<Last>>>);
 struct Last {
     built: Instant,
     /// What it reports on; another identity or another login has its own.
-    held: Arc<Held>,
+    served: Arc<ServedIdentity>,
     text: Bytes,
 }
 
@@ -30,17 +30,18 @@ impl CustodyReport {
     /// The report on what the workers hold as JSON, a few seconds old at most; `None` where nothing was seen or it cannot be
     /// built.
     pub(super) async fn text(&self, pool: &Pool) -> Option<Bytes> {
-        let held = pool.held()?;
+        let served = pool.served()?;
         // Held until the report is there, even if this client leaves: the next one does not start another.
         let mut last = Arc::clone(&self.0).lock_owned().await;
-        if let Some(last) = last.as_ref().filter(|last| Arc::ptr_eq(&last.held, &held) && last.built.elapsed() < HOLDS)
+        if let Some(last) =
+            last.as_ref().filter(|last| Arc::ptr_eq(&last.served, &served) && last.built.elapsed() < HOLDS)
         {
             return Some(last.text.clone());
         }
-        let build = pool.report_of(Arc::clone(&held));
+        let build = pool.report_of(Arc::clone(&served));
         let build = move || {
             let text = build();
-            *last = text.clone().map(|text| Last { built: Instant::now(), held, text });
+            *last = text.clone().map(|text| Last { built: Instant::now(), served, text });
             text
         };
         tokio::task::spawn_blocking(build).await.ok().flatten()

@@ -17,7 +17,7 @@ use crate::http_api::SignRequest;
 use crate::policy::{self, Wish};
 use crate::problem::{self, Problem};
 use crate::serve::access::{Access, Peer};
-use crate::serve::pool::Task;
+use crate::serve::pool::Work;
 
 /// The longest body of a request, in bytes: its two members take a fraction of that.
 const BODY_LIMIT: usize = 4096;
@@ -68,7 +68,7 @@ async fn look(agent: &Arc<Agent>, peer: &Peer, path: &str) -> HttpReply {
         return failure(&problem);
     }
     match path {
-        "/certificate" => match agent.pool.view().held {
+        "/certificate" => match agent.pool.view().served {
             Some(held) => plain(PEM, held.certificate.pem()),
             None => failure(&agent.why_not_ready()),
         },
@@ -106,7 +106,7 @@ async fn sign(agent: &Arc<Agent>, peer: &Peer, client: Client<'_>, request: Requ
     let mut counted = Counted { agent, version: &version, outcome: "abandoned".into(), start };
     let caller = Caller { uid: peer.uid, gid: peer.gid, pid: peer.pid, job };
     let outcome = tokio::select! {
-        outcome = agent.pool.submit(Task::Sign(wish, caller)).answer(deadline) => outcome,
+        outcome = agent.pool.submit(Work::Sign(wish, caller)).wait(deadline) => outcome,
         // Nobody is there to take a payload: none is made that is not yet begun.
         () = client.stream.is_gone() => return failure(&Problem::new("request_timeout")),
     };

@@ -1,81 +1,83 @@
-//! The audit log's thread: payloads wait here until their records are on disk, as many at once as have come meanwhile.
+//! The audit log's thread: requests wait here until their records are on disk, and are answered then.
 //!
-//! Runs in the parent. The workers go on with the next request; one write and one sync serve all that waits. If it
-//! fails, nobody who waits gets a payload.
+//! Runs in the parent. The workers sign the next payload meanwhile. One write and one sync serve all records that wait. If it
+//! fails, none of these clients gets a payload.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::plan::action::{Job, Refusal};
-use super::{Answer, Shared};
+use tokio::sync::watch;
+
+use super::in_flight::{InFlight, PayloadAnswer};
+use super::plan::action::Refusal;
 use crate::audit::Log;
 use crate::audit::chain::{Entry, Event};
 use crate::error::{Error, Kind};
 use crate::session::now;
 
-/// So many records wait at most; the workers wait for room, and further requests in the bounded queue before them.
+/// The most records that wait. Workers wait for room, and further requests wait in the bounded queue of the pool.
 const ROOM: usize = 1024;
 
-/// How long one write may take before the agent is no longer taken for alive: a disk that hangs.
+/// A write that takes longer counts as a disk that hangs: the watchdog hears nothing more.
 const STUCK: Duration = Duration::from_secs(60);
 
-/// While further payloads are being made, one write follows another no sooner than this, so that many records share one
-/// sync. A request that comes alone does not wait.
+/// The least time between two writes while workers sign, so that many records share one sync. A request that comes alone does
+/// not wait.
 const PACE: Duration = Duration::from_millis(2);
 
 /// When a client may try again after a write that failed.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
-/// A record, and whoever waits for it.
+/// A record, and the request that is answered once the record is on disk.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(super) struct PendingRecord {
     pub(super) entry: Entry,
-    pub(super) answer: Option<(Job, Answer)>,
+    pub(super) answer: Option<(InFlight, PayloadAnswer)>,
 }
 
-/// What waits to be written.
+/// The records that wait to be written.
 #[derive(Debug, Default)]
-pub(super) struct Desk {
-    pile: Mutex<Pile>,
+pub(super) struct AuditQueue {
+    queued: Mutex<QueuedRecords>,
     moved: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Pile {
-    drafts: VecDeque<Draft>,
-    /// Strangers refused since the last record of them: counted, so that they cannot fill the log.
+struct QueuedRecords {
+    records: VecDeque<PendingRecord>,
+    /// Users refused since the last record of them. They are counted, so that they cannot fill the log.
     refused: u64,
     /// Payloads that were not handed out since the log failed.
     unrecorded: u64,
     has_failed: bool,
     try_again: bool,
     ended: bool,
-    /// Since when it is being written.
+    /// Since when a write takes place.
     since: Option<Instant>,
 }
 
-impl Desk {
-    fn lock(&self) -> MutexGuard<'_, Pile> {
-        self.pile.lock().unwrap_or_else(PoisonError::into_inner)
+impl AuditQueue {
+    fn lock(&self) -> MutexGuard<'_, QueuedRecords> {
+        self.queued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a draft where there is room, and else gives it back.
-    pub(super) fn take(&self, draft: Draft) -> Option<Draft> {
-        let mut pile = self.lock();
-        if pile.drafts.len() >= ROOM {
-            return Some(draft);
+    /// Takes a record where there is room, and returns it otherwise.
+    pub(super) fn take(&self, record: PendingRecord) -> Option<PendingRecord> {
+        let mut queued = self.lock();
+        if queued.records.len() >= ROOM {
+            return Some(record);
         }
-        pile.drafts.push_back(draft);
-        drop(pile);
+        queued.records.push_back(record);
+        drop(queued);
         self.moved.notify_all();
         None
     }
 
     /// Waits for room.
-    pub(super) fn push(&self, draft: Draft) {
-        let pile = self.moved.wait_while(self.lock(), |pile| pile.drafts.len() >= ROOM);
-        pile.unwrap_or_else(PoisonError::into_inner).drafts.push_back(draft);
+    pub(super) fn push(&self, record: PendingRecord) {
+        let queued = self.moved.wait_while(self.lock(), |queued| queued.records.len() >= ROOM);
+        queued.unwrap_or_else(PoisonError::into_inner).records.push_back(record);
         self.moved.notify_all();
     }
 
@@ -83,12 +85,12 @@ impl Desk {
         self.lock().refused += 1;
     }
 
-    /// Whether the last write failed; it is tried again then, so that the next who asks may hear better.
+    /// Whether the last write failed. It is tried again then, so that the next question may have a better answer.
     pub(super) fn has_failed(&self) -> bool {
-        let mut pile = self.lock();
-        pile.try_again = pile.has_failed;
+        let mut queued = self.lock();
+        queued.try_again = queued.has_failed;
         self.moved.notify_all();
-        pile.has_failed
+        queued.has_failed
     }
 
     pub(super) fn is_stuck(&self) -> bool {
@@ -101,57 +103,65 @@ impl Desk {
     }
 }
 
-/// Writes until the end, and then what is left.
-pub(super) fn run(shared: &Shared, desk: &Desk, mut log: Log) {
+/// Writes records until the end, and then what is left.
+///
+/// `is_signing` says whether more records will come soon. `changed` is notified when the log fails or recovers.
+pub(super) fn run(queue: &AuditQueue, mut log: Log, is_signing: impl Fn() -> bool, changed: &watch::Sender<()>) {
     let mut last: Option<Instant> = None;
     loop {
-        let idle = |pile: &mut Pile| pile.drafts.is_empty() && !pile.try_again && !pile.ended;
-        drop(desk.moved.wait_while(desk.lock(), idle));
+        let idle = |queued: &mut QueuedRecords| queued.records.is_empty() && !queued.try_again && !queued.ended;
+        drop(queue.moved.wait_while(queue.lock(), idle));
         let pause = last.map_or(Duration::ZERO, |last| PACE.saturating_sub(last.elapsed()));
-        if !pause.is_zero() && shared.lock().signing.contains(&true) {
-            let more = |pile: &mut Pile| pile.drafts.len() < ROOM && !pile.ended;
-            drop(desk.moved.wait_timeout_while(desk.lock(), pause, more));
+        if !pause.is_zero() && is_signing() {
+            let more = |queued: &mut QueuedRecords| queued.records.len() < ROOM && !queued.ended;
+            drop(queue.moved.wait_timeout_while(queue.lock(), pause, more));
         }
         last = Some(Instant::now());
-        let mut pile = desk.lock();
-        if pile.drafts.is_empty() && pile.ended && pile.refused == 0 {
+        let mut queued = queue.lock();
+        if queued.records.is_empty() && queued.ended && queued.refused == 0 {
             return;
         }
-        let ending = pile.drafts.is_empty() && pile.ended;
-        let drafts = std::mem::take(&mut pile.drafts);
-        let refused = std::mem::take(&mut pile.refused);
-        let mut entries = Vec::with_capacity(drafts.len() + 2);
+        let ending = queued.records.is_empty() && queued.ended;
+        let records = std::mem::take(&mut queued.records);
+        let refused = std::mem::take(&mut queued.refused);
+        let mut entries = Vec::with_capacity(records.len() + 2);
         let own = |event| Entry { time: now(), event, outcome: "ok" };
-        if pile.has_failed {
-            entries.push(own(Event::Resumed { count: pile.unrecorded }));
+        if queued.has_failed {
+            entries.push(own(Event::Resumed { count: queued.unrecorded }));
         }
         if refused > 0 {
             entries.push(Entry { outcome: Kind::NotAllowed.name(), ..own(Event::RefusedPeers { count: refused }) });
         }
-        (pile.try_again, pile.since) = (false, Some(Instant::now()));
-        drop(pile);
-        desk.moved.notify_all();
-        entries.extend(drafts.iter().map(|draft| draft.entry.clone()));
+        (queued.try_again, queued.since) = (false, Some(Instant::now()));
+        drop(queued);
+        queue.moved.notify_all();
+        entries.extend(records.iter().map(|record| record.entry.clone()));
         let result = log.append(&entries).map_err(Error::from);
-        settle(shared, desk, drafts, refused, result.err());
+        settle(changed, queue, records, refused, result.err());
         if ending {
             return;
         }
     }
 }
 
-fn settle(shared: &Shared, desk: &Desk, drafts: VecDeque<Draft>, refused: u64, error: Option<Error>) {
-    let mut pile = desk.lock();
-    let had_failed = pile.has_failed;
-    (pile.has_failed, pile.since) = (error.is_some(), None);
+fn settle(
+    changed: &watch::Sender<()>,
+    queue: &AuditQueue,
+    records: VecDeque<PendingRecord>,
+    refused: u64,
+    error: Option<Error>,
+) {
+    let mut queued = queue.lock();
+    let had_failed = queued.has_failed;
+    (queued.has_failed, queued.since) = (error.is_some(), None);
     match &error {
         Some(_) => {
-            pile.refused += refused;
-            pile.unrecorded += drafts.iter().filter(|draft| draft.answer.is_some()).count() as u64;
+            queued.refused += refused;
+            queued.unrecorded += records.iter().filter(|record| record.answer.is_some()).count() as u64;
         }
-        None => pile.unrecorded = 0,
+        None => queued.unrecorded = 0,
     }
-    drop(pile);
+    drop(queued);
     match &error {
         Some(error) if !had_failed => {
             tracing::error!("{}", error.message);
@@ -161,12 +171,10 @@ fn settle(shared: &Shared, desk: &Desk, drafts: VecDeque<Draft>, refused: u64, e
         _ => {}
     }
     let refusal = Refusal { kind: Kind::AuditUnavailable, retry_after: Some(TRY_AGAIN) };
-    let mut state = shared.lock();
-    for (job, answer) in drafts.into_iter().filter_map(|draft| draft.answer) {
-        state.answer(job, if error.is_some() { Err(refusal) } else { Ok(answer) });
+    for (request, answer) in records.into_iter().filter_map(|record| record.answer) {
+        request.answer(if error.is_some() { Err(refusal) } else { Ok(answer) });
     }
-    drop(state);
     if had_failed != error.is_some() {
-        shared.changed.send_replace(());
+        changed.send_replace(());
     }
 }

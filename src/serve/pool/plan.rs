@@ -1,400 +1,371 @@
-//! The pool's rules: which worker starts when, which request goes where, what becomes of a failure.
+//! The rules of the pool: which worker starts when, which request goes to which worker, what follows from a failure.
 //!
-//! PURE. Times are durations since the pool began, and randomness is an argument; what is to be done comes out as orders.
-//! The rules: the first worker logs in alone; a refused PIN stops logins; a request is tried at most twice; a worker that
-//! fails again and again is started later and later; one that signs quickly is given its next request ahead.
+//! PURE. Events come in as method calls, actions come out. Times are durations since the pool started, and randomness is an
+//! argument. The plan moves requests (`R`) and cannot look into them. It decides over counts and phases alone.
+//!
+//! After every event, [`Plan::settle`] (1) schedules each `Empty` worker that may log in, or parks it where one worker is
+//! enough, (2) closes each idle worker that is not wanted, (3) gives each idle worker the first request of the queue, (4) sets
+//! `trouble` where logins are stopped and no worker is ready or coming, (5) refuses the whole queue while there is trouble.
+//!
+//! | event | phase | becomes | also |
+//! |---|---|---|---|
+//! | `submit` | any | | trouble: refused. Queue full without abandoned requests, none idle: refused as busy. A probe goes to the front |
+//! | `may_start` | Scheduled, Parked | Starting if logins, generation and surplus allow; else Empty (Parked stays) | takes the present generation |
+//! | `started` | Starting | Ready(0) | clears trouble. Present generation: `exclusive`, `FirstOnly` becomes `Open`. An old one answers one request before it closes |
+//! | `refill` | Ready(1) | Ready(2) | returns the first request, unless the worker is of an old generation, not wanted or exclusive |
+//! | `finished` | Ready(n) | Ready(n-1) | answered: no failures |
+//! | `lost` | Starting, Ready | Scheduled(now + back-off) | returned requests go to the front; one failure more, counted from 0 if it lived 10 s |
+//! | ... a PIN failure of the present generation | Starting, Ready | Empty | `logins` = `Stopped`; all Scheduled become Empty |
+//! | ... `TokenSessions` while another is ready | Starting, Ready | Parked | `FirstOnly` passes to a ready worker; a start after 5 min |
+//! | ... none ready or starting; away at its start, or failed 5 times | | | `trouble` |
+//! | `closed` | Closing | Empty | no failures |
+//! | `renew` | Scheduled, Parked | Empty | next generation; trouble, `exclusive`, failures cleared; `FirstOnly` = one underway, else one ready, else 0 |
+//! | `close` | Empty, Scheduled, Parked | Closing | no more starts |
+//!
+//! A worker process has at most one request. Ready(2) lasts while the parent checks one reply and the worker signs the next.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::plan::action::{Done, Job, Logins, Order, Phase, Refusal, Slot};
-use super::plan::retry::{FIRST_PAUSE, is_away, pause, stops_logins};
 use crate::error::Kind;
+use action::{Abandon, Action, Refusal};
+use retry::{is_away, pause, stops_logins};
 
 pub(crate) mod action;
-pub(super) mod retry;
+pub(crate) mod retry;
 mod workers;
 
-/// So many failures in a row are no accident: whoever waits is told so, after about two seconds.
+pub(crate) use workers::Phase;
+use workers::Workers;
+
+/// More failures in a row than this are not an accident: clients are told after about two seconds.
 const PATIENCE: u32 = 4;
 
-/// A place for which the token had no room is tried again after so long.
-const RETIREMENT: Duration = Duration::from_secs(300);
+/// The time until the next start where the token has no session left.
+const PARKED_FOR: Duration = Duration::from_secs(300);
 
-/// A worker that lived so long was a good one.
+/// A worker that was ready for this time has proved itself.
 const PROVEN: Duration = Duration::from_secs(10);
 
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    job: Job,
-    /// Whether it may be tried once more on a new worker.
-    again: bool,
-    /// Whether nobody waits for it any more.
-    given_up: bool,
-}
-
-/// A worker's place.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    phase: Phase,
-    /// The renewal that its worker's start belongs to.
-    generation: u64,
-    /// Failures in a row, of starts and of workers that had not proved themselves.
-    failures: u32,
-    /// Whether the request in hand may be tried once more.
-    again: bool,
-    /// When the request in hand was given out, among all.
-    turn: u64,
-    /// What the worker goes on with once it has answered the request in hand.
-    ahead: Option<Waiting>,
-    /// Whether its last answer came soon. A slow one would keep back what another worker could begin, and what is ahead
-    /// is made even for a client that leaves.
-    is_quick: bool,
+/// Which workers may log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Logins {
+    /// This one alone, since no login has succeeded yet.
+    FirstOnly(usize),
+    /// All.
+    Open,
+    /// None, until somebody acts.
+    Stopped(Kind),
 }
 
 /// The state of the pool.
 #[derive(Debug)]
-pub(crate) struct Plan {
-    places: Vec<Place>,
-    waiting: VecDeque<Waiting>,
+pub(crate) struct Plan<R> {
+    workers: Workers,
+    queue: VecDeque<R>,
     limit: usize,
-    /// Counts the requests that were given out.
-    turn: u64,
     logins: Logins,
-    /// Counts the renewals: a worker of an earlier one is to be replaced.
+    /// The number of renewals. A worker of an earlier one is to be replaced.
     generation: u64,
+    /// Each signature needs a login, so there is one worker, and it gets no second request.
+    exclusive: bool,
     /// Why there is no worker, once that is certain.
     trouble: Option<Kind>,
-    /// Whether a request may be tried again without a person.
-    may_repeat: bool,
-    /// One worker is all that may be.
-    alone: bool,
     closing: bool,
 }
 
-impl Plan {
-    /// A pool of so many places, in which so many requests may wait; with `may_repeat` unset no request is tried again,
-    /// since a person would have to act again.
-    pub(crate) fn new(workers: usize, limit: usize, may_repeat: bool) -> Self {
-        let (phase, generation, failures, again) = (Phase::Held, 0, 0, false);
-        let place = Place { phase, generation, failures, again, turn: 0, ahead: None, is_quick: false };
+impl<R: Abandon> Plan<R> {
+    /// A pool of this many workers with room for `limit` requests in its queue.
+    pub(crate) fn new(workers: usize, limit: usize) -> Self {
         Self {
-            places: vec![place; workers],
-            waiting: VecDeque::new(),
+            workers: Workers::new(workers),
+            queue: VecDeque::new(),
             limit,
-            turn: 0,
-            logins: Logins::First(0),
+            logins: Logins::FirstOnly(0),
             generation: 0,
+            exclusive: false,
             trouble: None,
-            may_repeat,
-            alone: false,
             closing: false,
         }
     }
 
-    /// Begins.
-    pub(crate) fn launch(&mut self, now: Duration) -> Vec<Order> {
+    pub(crate) fn launch(&mut self, now: Duration) -> Vec<Action<R>> {
         self.settle(now)
     }
 
-    /// Takes a request in, at the end of the queue or before all others.
-    pub(crate) fn submit(&mut self, job: Job, first: bool, now: Duration) -> Vec<Order> {
-        let refuse = |kind, retry_after| vec![Order::Refuse { job, refusal: Refusal { kind, retry_after } }];
+    pub(crate) fn submit(&mut self, request: R, is_probe: bool, now: Duration) -> Vec<Action<R>> {
         if let Some(kind) = self.trouble() {
-            return refuse(kind, self.retry_after(now));
+            return vec![Action::Refuse(request, Refusal { kind, retry_after: self.retry_after(now) })];
         }
-        let has_idle = self.places.iter().any(|place| matches!(place.phase, Phase::Idle(_)));
-        if !first && self.waiting() >= self.limit && !has_idle {
-            return refuse(Kind::AgentBusy, Some(Duration::from_secs(1)));
+        if self.queue.len() >= self.limit {
+            self.queue.retain(|request| !request.is_abandoned());
         }
-        let waiting = Waiting { job, again: self.may_repeat && !first, given_up: false };
-        if first {
-            self.waiting.push_front(waiting);
+        if !is_probe && self.queue.len() >= self.limit && !self.workers.any(Phase::is_idle) {
+            let refusal = Refusal { kind: Kind::AgentBusy, retry_after: Some(Duration::from_secs(1)) };
+            return vec![Action::Refuse(request, refusal)];
+        }
+        if is_probe {
+            self.queue.push_front(request);
         } else {
-            self.waiting.push_back(waiting);
+            self.queue.push_back(request);
         }
-        self.dispatch()
+        self.assign()
     }
 
-    /// Forgets a request that waits: whoever made it is gone, or its time is up. One that a worker has is not tried again.
-    pub(crate) fn give_up(&mut self, job: Job) {
-        self.waiting.retain(|waiting| waiting.job != job);
-        for place in &mut self.places {
-            if matches!(place.phase, Phase::Busy(busy, _) if busy == job) {
-                place.again = false;
-            }
-            if let Some(ahead) = place.ahead.as_mut().filter(|ahead| ahead.job == job) {
-                ahead.given_up = true;
-            }
-        }
-    }
-
-    /// Whether a start that was ordered is still wanted; it has begun then.
-    pub(crate) fn may_start(&mut self, slot: Slot) -> bool {
-        let before = self.places[slot].phase;
-        if !matches!(before, Phase::Due(_) | Phase::Retired) {
+    /// Whether a start that was ordered is still wanted. If so, it has begun.
+    pub(crate) fn may_start(&mut self, worker: usize) -> bool {
+        let is_parked = self.workers[worker].phase == Phase::Parked;
+        if !is_parked && !matches!(self.workers[worker].phase, Phase::Scheduled(_)) {
             return false;
         }
-        let wanted = self.may_log_in(slot) && !self.closing && !self.is_surplus(slot);
-        if wanted {
-            self.places[slot].phase = Phase::Starting;
-            self.places[slot].generation = self.generation;
-        } else if before != Phase::Retired {
-            self.places[slot].phase = Phase::Held;
+        let is_wanted = self.may_log_in(worker) && !self.closing && !self.is_surplus(worker);
+        if is_wanted {
+            self.workers[worker].phase = Phase::Starting;
+            self.workers[worker].generation = self.generation;
+        } else if !is_parked {
+            self.workers[worker].phase = Phase::Empty;
         }
-        wanted
+        is_wanted
     }
 
-    /// Whether what a start found is of the present: nothing was renewed since it began.
-    pub(crate) fn is_current(&self, slot: Slot) -> bool {
-        self.places[slot].generation == self.generation
+    /// Whether nothing was renewed since this worker's start began.
+    pub(crate) fn is_current(&self, worker: usize) -> bool {
+        self.workers[worker].generation == self.generation
     }
 
-    /// A worker is ready. With `alone`, no other may be beside it, since each signature wants a login of its own.
-    pub(crate) fn started(&mut self, slot: Slot, alone: bool, now: Duration) -> Vec<Order> {
-        self.places[slot].phase = Phase::Idle(now);
-        self.places[slot].is_quick = false;
+    pub(crate) fn started(&mut self, worker: usize, exclusive: bool, now: Duration) -> Vec<Action<R>> {
+        self.workers[worker].phase = Phase::Ready { since: now, in_flight: 0 };
         self.trouble = None;
-        if self.is_current(slot) {
-            self.alone |= alone;
+        if self.is_current(worker) {
+            self.exclusive |= exclusive;
             if !matches!(self.logins, Logins::Stopped(_)) {
                 self.logins = Logins::Open;
             }
             return self.settle(now);
         }
-        // Renewals that come faster than workers must not keep everybody waiting: it may answer one before it ends.
-        let mut orders = self.dispatch();
-        orders.extend(self.settle(now));
-        orders
+        // Renewals may come faster than workers start. Clients must not wait for the last renewal.
+        let mut actions = self.assign();
+        actions.extend(self.settle(now));
+        actions
     }
 
-    /// A signature turned out to want a login of its own: no other worker may be beside this one.
-    pub(crate) fn needs_to_be_alone(&mut self, slot: Slot) {
-        self.alone |= self.is_current(slot);
-    }
-
-    /// A worker has not answered soon: nothing more is kept back behind it.
-    pub(crate) fn takes_long(&mut self, slot: Slot) {
-        self.places[slot].is_quick = false;
-    }
-
-    /// A worker is done with one of its requests.
-    pub(crate) fn finished(&mut self, slot: Slot, job: Job, done: Done, now: Duration) -> Vec<Order> {
-        let place = &mut self.places[slot];
-        let Phase::Busy(busy, since) = place.phase else { return Vec::new() };
-        if busy == job {
-            place.phase = Phase::Idle(since);
-            if let Some(ahead) = place.ahead.take() {
-                self.give_out(slot, ahead);
-            }
-        } else {
-            place.ahead.take_if(|ahead| ahead.job == job);
+    /// Returns the next request for a worker whose reply was read and is not checked yet.
+    pub(crate) fn refill(&mut self, worker: usize) -> Option<R> {
+        let Phase::Ready { since, in_flight: 1 } = self.workers[worker].phase else { return None };
+        if self.exclusive || !self.is_current(worker) || !self.is_wanted(worker) {
+            return None;
         }
-        if let Done::Answered { soon } = done {
-            (self.places[slot].failures, self.places[slot].is_quick) = (0, soon);
+        let request = self.next_request()?;
+        self.workers[worker].phase = Phase::Ready { since, in_flight: 2 };
+        Some(request)
+    }
+
+    /// A worker is done with a request. `answered`: the token answered. `exclusive`: each signature turned out to need a login.
+    pub(crate) fn finished(&mut self, worker: usize, answered: bool, exclusive: bool, now: Duration) -> Vec<Action<R>> {
+        let Phase::Ready { since, in_flight } = self.workers[worker].phase else { return Vec::new() };
+        self.workers[worker].phase = Phase::Ready { since, in_flight: in_flight.saturating_sub(1) };
+        if answered {
+            self.workers[worker].failures = 0;
         }
+        self.exclusive |= exclusive && self.is_current(worker);
         self.settle(now)
     }
 
-    /// A worker is gone: it could not start, or ended idle or at work. The request in hand is tried once more where that
-    /// makes sense.
-    pub(crate) fn lost(&mut self, slot: Slot, kind: Kind, now: Duration, random: u64) -> Vec<Order> {
-        let mut orders = Vec::new();
-        let is_current = self.is_current(slot);
-        let place = &mut self.places[slot];
-        let was_starting = place.phase == Phase::Starting;
-        if let Phase::Idle(since) | Phase::Busy(_, since) = place.phase {
-            if now.saturating_sub(since) >= PROVEN {
-                place.failures = 0;
-            }
+    /// A worker could not start, or has ended. `returned` are the requests of it that may be tried again.
+    pub(crate) fn lost(
+        &mut self,
+        worker: usize,
+        kind: Kind,
+        returned: Vec<R>,
+        now: Duration,
+        random: u64,
+    ) -> Vec<Action<R>> {
+        let is_current = self.is_current(worker);
+        let state = &mut self.workers[worker];
+        let was_starting = state.phase == Phase::Starting;
+        if matches!(state.phase, Phase::Ready { since, .. } if now.saturating_sub(since) >= PROVEN) {
+            state.failures = 0;
         }
-        place.failures = if is_current { place.failures.saturating_add(1) } else { 0 };
-        let failures = place.failures;
-        let (phase, again) = (std::mem::replace(&mut place.phase, Phase::Held), place.again);
-        let retry_after = kind.retryable().then_some(FIRST_PAUSE);
-        let refuse = |job| Order::Refuse { job, refusal: Refusal { kind, retry_after } };
-        match place.ahead.take() {
-            Some(ahead) if ahead.given_up => orders.push(refuse(ahead.job)),
-            // It goes back to where it was.
-            Some(ahead) => self.waiting.push_front(ahead),
-            None => {}
-        }
-        match phase {
-            Phase::Busy(job, _) if again && kind.retryable() => {
-                self.waiting.push_front(Waiting { job, again: false, given_up: false });
-            }
-            Phase::Busy(job, _) => orders.push(refuse(job)),
-            _ => {}
-        }
+        state.failures = if is_current { state.failures.saturating_add(1) } else { 0 };
+        state.phase = Phase::Empty;
+        let failures = state.failures;
+        returned.into_iter().rev().for_each(|request| self.queue.push_front(request));
+        let mut actions = Vec::new();
         if stops_logins(kind) && is_current {
             self.logins = Logins::Stopped(kind);
-            for place in self.places.iter_mut().filter(|place| matches!(place.phase, Phase::Due(_))) {
-                place.phase = Phase::Held;
-            }
+            self.cancel(|phase| matches!(phase, Phase::Scheduled(_)));
         } else if kind == Kind::TokenSessions && self.is_up() {
-            // Fewer workers, not a loop. The turn of the first is another's, whose end makes room.
-            // Whoever has its room may leave some day.
-            self.places[slot].phase = Phase::Retired;
-            self.hand_over(slot);
-            orders.push(Order::Start { slot, after: RETIREMENT });
+            // A session may become free later.
+            self.workers[worker].phase = Phase::Parked;
+            self.pass_on_first_login(worker);
+            actions.push(Action::Start { worker, after: PARKED_FOR });
         } else {
-            let pause = if failures <= 1 { Duration::ZERO } else { pause(failures, random) };
-            orders.extend(self.order_start(slot, now, pause));
+            let after = if failures <= 1 { Duration::ZERO } else { pause(failures, random) };
+            actions.extend(self.schedule(worker, now, after));
         }
-        let others_start = self.phases().any(|phase| phase == Phase::Starting);
-        if !self.is_up() && !others_start && is_current && (was_starting && is_away(kind) || failures > PATIENCE) {
+        let another_starts = self.workers.any(|phase| phase == Phase::Starting);
+        if !self.is_up() && !another_starts && is_current && (was_starting && is_away(kind) || failures > PATIENCE) {
             self.trouble = Some(kind);
         }
-        orders.extend(self.settle(now));
-        orders
+        actions.extend(self.settle(now));
+        actions
     }
 
-    /// A worker has ended in good order.
-    pub(crate) fn closed(&mut self, slot: Slot, now: Duration) -> Vec<Order> {
-        self.places[slot].phase = Phase::Held;
-        self.places[slot].failures = 0;
+    pub(crate) fn closed(&mut self, worker: usize, now: Duration) -> Vec<Action<R>> {
+        self.workers[worker].phase = Phase::Empty;
+        self.workers[worker].failures = 0;
         self.settle(now)
     }
 
-    /// Replaces every worker by a new one, one after the other, the first of them alone; stopped logins begin anew.
-    pub(crate) fn renew(&mut self, now: Duration) -> Vec<Order> {
+    /// Replaces every worker by a new one, the first of them alone. Stopped logins are allowed again.
+    pub(crate) fn renew(&mut self, now: Duration) -> Vec<Action<R>> {
         self.generation += 1;
-        (self.trouble, self.alone) = (None, false);
-        for place in &mut self.places {
-            place.failures = 0;
-            if matches!(place.phase, Phase::Retired | Phase::Due(_)) {
-                place.phase = Phase::Held;
+        (self.trouble, self.exclusive) = (None, false);
+        self.workers.iter_mut().for_each(|worker| worker.failures = 0);
+        self.cancel(|phase| matches!(phase, Phase::Scheduled(_) | Phase::Parked));
+        let underway = self.workers.position(|phase| matches!(phase, Phase::Starting | Phase::Closing));
+        self.logins = Logins::FirstOnly(underway.or_else(|| self.workers.position(Phase::is_ready)).unwrap_or(0));
+        self.settle(now)
+    }
+
+    /// Starts no more workers, and closes each one as soon as it is idle.
+    pub(crate) fn close(&mut self, now: Duration) -> Vec<Action<R>> {
+        self.closing = true;
+        let mut actions = Vec::new();
+        for worker in self.workers.numbers() {
+            if matches!(self.workers[worker].phase, Phase::Empty | Phase::Scheduled(_) | Phase::Parked) {
+                self.workers[worker].phase = Phase::Closing;
+                actions.push(Action::Close { worker });
             }
         }
-        // One that is on its way already, else one that is up.
-        let underway = |place: &Place| matches!(place.phase, Phase::Starting | Phase::Closing);
-        let up = |place: &Place| place.phase.is_up();
-        let position = |of: fn(&Place) -> bool| self.places.iter().position(of);
-        self.logins = Logins::First(position(underway).or_else(|| position(up)).unwrap_or(0));
-        self.settle(now)
+        actions.extend(self.settle(now));
+        actions
     }
 
-    /// Starts nothing any more, and ends each worker as soon as it is idle.
-    pub(crate) fn close(&mut self, now: Duration) -> Vec<Order> {
-        self.closing = true;
-        self.settle(now)
+    /// Whether no worker will start any more.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing
     }
 
-    fn may_log_in(&self, slot: Slot) -> bool {
+    /// Whether a worker is logged in.
+    pub(crate) fn is_up(&self) -> bool {
+        self.workers.any(Phase::is_ready)
+    }
+
+    /// Why no worker is logged in, once that is certain.
+    pub(crate) fn trouble(&self) -> Option<Kind> {
+        if self.is_up() { None } else { self.trouble }
+    }
+
+    pub(crate) fn logins(&self) -> Logins {
+        self.logins
+    }
+
+    pub(crate) fn phases(&self) -> impl Iterator<Item = Phase> {
+        self.workers.phases()
+    }
+
+    /// How many requests wait in the queue.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.iter().filter(|request| !request.is_abandoned()).count()
+    }
+
+    /// When another request may succeed while no worker is ready.
+    pub(crate) fn retry_after(&self, now: Duration) -> Option<Duration> {
+        self.workers.next_start(now)
+    }
+
+    fn settle(&mut self, now: Duration) -> Vec<Action<R>> {
+        let mut actions = Vec::new();
+        for worker in self.workers.numbers() {
+            if self.workers[worker].phase == Phase::Empty {
+                actions.extend(self.schedule(worker, now, Duration::ZERO));
+            }
+        }
+        for worker in self.workers.numbers() {
+            if self.workers[worker].phase.is_idle() && !self.is_wanted(worker) {
+                self.workers[worker].phase = Phase::Closing;
+                actions.push(Action::Close { worker });
+            }
+        }
+        actions.extend(self.assign());
+        if let (Logins::Stopped(kind), false) =
+            (self.logins, self.workers.any(|phase| phase.is_ready() || phase.is_coming()))
+        {
+            self.trouble = Some(kind);
+        }
+        if let Some(kind) = self.trouble() {
+            let refusal = Refusal { kind, retry_after: self.retry_after(now) };
+            actions.extend(self.queue.drain(..).map(|request| Action::Refuse(request, refusal)));
+        }
+        actions
+    }
+
+    /// Gives each idle worker the first request of the queue.
+    fn assign(&mut self) -> Vec<Action<R>> {
+        let mut actions = Vec::new();
+        for worker in self.workers.numbers() {
+            let Phase::Ready { since, in_flight: 0 } = self.workers[worker].phase else { continue };
+            let Some(request) = self.next_request() else { break };
+            self.workers[worker].phase = Phase::Ready { since, in_flight: 1 };
+            actions.push(Action::Take { worker, request });
+        }
+        actions
+    }
+
+    /// Abandoned requests are dropped on the way.
+    fn next_request(&mut self) -> Option<R> {
+        std::iter::from_fn(|| self.queue.pop_front()).find(|request| !request.is_abandoned())
+    }
+
+    fn schedule(&mut self, worker: usize, now: Duration, after: Duration) -> Option<Action<R>> {
+        if !self.may_log_in(worker) || self.closing {
+            return None;
+        }
+        if self.is_surplus(worker) {
+            self.workers[worker].phase = Phase::Parked;
+            return None;
+        }
+        self.workers[worker].phase = Phase::Scheduled(now + after);
+        self.workers[worker].generation = self.generation;
+        Some(Action::Start { worker, after })
+    }
+
+    fn may_log_in(&self, worker: usize) -> bool {
         match self.logins {
-            Logins::First(first) => first == slot,
+            Logins::FirstOnly(first) => first == worker,
             Logins::Open => true,
             Logins::Stopped(_) => false,
         }
     }
 
-    /// Whether one worker is all that may be, and another place has or gets it.
-    fn is_surplus(&self, slot: Slot) -> bool {
-        let is_there = |phase| !matches!(phase, Phase::Held | Phase::Retired | Phase::Closing);
-        let has = |other: Slot| self.is_current(other) && is_there(self.places[other].phase);
-        self.alone && (0..self.places.len()).any(|other| has(other) && (other < slot || other > slot && !has(slot)))
-    }
-
-    fn hand_over(&mut self, from: Slot) {
-        let up = |place: &Place| place.phase.is_up();
-        if let (Logins::First(first), Some(other)) = (self.logins, self.places.iter().position(up)) {
-            if first == from {
-                self.logins = Logins::First(other);
-            }
-        }
-    }
-
-    fn order_start(&mut self, slot: Slot, now: Duration, after: Duration) -> Option<Order> {
-        if !self.may_log_in(slot) || self.closing {
-            return None;
-        }
-        if self.is_surplus(slot) {
-            self.places[slot].phase = Phase::Retired;
-            return None;
-        }
-        self.places[slot].phase = Phase::Due(now + after);
-        self.places[slot].generation = self.generation;
-        Some(Order::Start { slot, after })
-    }
-
-    /// What follows from every change: starts, ends, work, and refusals where nobody will come.
-    fn settle(&mut self, now: Duration) -> Vec<Order> {
-        let mut orders = Vec::new();
-        for slot in 0..self.places.len() {
-            if self.places[slot].phase == Phase::Held {
-                orders.extend(self.order_start(slot, now, Duration::ZERO));
-            }
-        }
-        orders.extend(self.end_next());
-        orders.extend(self.dispatch());
-        if !self.is_up() && !self.phases().any(Phase::is_coming) {
-            if let Logins::Stopped(kind) = self.logins {
-                self.trouble = Some(kind);
-            }
-        }
-        if let Some(kind) = self.trouble() {
-            let refusal = Refusal { kind, retry_after: self.retry_after(now) };
-            orders.extend(self.waiting.drain(..).map(|waiting| Order::Refuse { job: waiting.job, refusal }));
-        }
-        orders
-    }
-
-    /// Ends a worker that is idle and not wanted: at the end each, else one of an earlier generation, or one too many.
-    /// One after the other, and never while logins are stopped: what is logged in goes on then.
-    fn end_next(&mut self) -> Vec<Order> {
-        let idle = |phase| matches!(phase, Phase::Idle(_));
-        let mut orders = Vec::new();
-        for slot in 0..self.places.len() {
-            if idle(self.places[slot].phase) && !self.is_wanted(slot) {
-                self.places[slot].phase = Phase::Closing;
-                orders.push(Order::Close { slot });
-            }
-        }
-        orders
-    }
-
-    /// Whether a worker is to go on.
-    fn is_wanted(&self, slot: Slot) -> bool {
+    /// Whether a worker is to go on. While logins are stopped, each worker that is logged in goes on.
+    fn is_wanted(&self, worker: usize) -> bool {
         if self.closing {
             false
-        } else if self.is_current(slot) {
-            !self.is_surplus(slot)
+        } else if self.is_current(worker) {
+            !self.is_surplus(worker)
         } else {
-            // The first of a renewal alone, and the others when it has come.
-            !self.may_log_in(slot) || self.phases().any(Phase::is_coming)
+            // A renewal replaces its first worker alone, and the others one after the other.
+            !self.may_log_in(worker) || self.workers.any(Phase::is_coming)
         }
     }
 
-    fn dispatch(&mut self) -> Vec<Order> {
-        let mut orders = Vec::new();
-        for slot in 0..self.places.len() {
-            if !matches!(self.places[slot].phase, Phase::Idle(_)) {
-                continue;
-            }
-            let Some(waiting) = self.waiting.pop_front() else { return orders };
-            self.give_out(slot, waiting);
-            orders.push(Order::Work { slot, job: waiting.job });
-        }
-        // Whoever was given the last one first is most likely done first.
-        let eager = |slot: &Slot| {
-            let place = &self.places[*slot];
-            place.is_quick && place.ahead.is_none() && place.phase.is_up() && self.is_wanted(*slot)
-        };
-        let mut eager: Vec<Slot> = (0..self.places.len()).filter(eager).collect();
-        eager.sort_by_key(|slot| self.places[*slot].turn);
-        for slot in eager {
-            let Some(waiting) = self.waiting.pop_front() else { break };
-            self.places[slot].ahead = Some(waiting);
-            orders.push(Order::Work { slot, job: waiting.job });
-        }
-        orders
+    /// Whether one worker is enough, and it is or will be another one.
+    fn is_surplus(&self, worker: usize) -> bool {
+        let is_there = |phase| !matches!(phase, Phase::Empty | Phase::Parked | Phase::Closing);
+        let has = |other: usize| self.is_current(other) && is_there(self.workers[other].phase);
+        self.exclusive
+            && self.workers.numbers().any(|other| has(other) && (other < worker || other > worker && !has(worker)))
     }
 
-    /// Puts a request in the hands of an idle worker.
-    fn give_out(&mut self, slot: Slot, waiting: Waiting) {
-        let place = &mut self.places[slot];
-        let Phase::Idle(since) = place.phase else { return };
-        self.turn += 1;
-        (place.phase, place.again, place.turn) = (Phase::Busy(waiting.job, since), waiting.again, self.turn);
+    fn pass_on_first_login(&mut self, from: usize) {
+        if self.logins == Logins::FirstOnly(from) {
+            self.logins = self.workers.position(Phase::is_ready).map_or(self.logins, Logins::FirstOnly);
+        }
+    }
+
+    fn cancel(&mut self, is: impl Fn(Phase) -> bool) {
+        self.workers.iter_mut().filter(|worker| is(worker.phase)).for_each(|worker| worker.phase = Phase::Empty);
     }
 }

@@ -1,14 +1,16 @@
-//! The pool's rules under seeded faults and virtual time: no request lost or answered twice, no login after a refused
-//! PIN, and no state from which it does not come back.
+//! The plan under seeded faults and in virtual time: no request is lost or answered twice, no login follows a refused PIN, and
+//! the pool recovers from every state.
 //!
 //! Runs in the parent.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
-use super::plan::Plan;
-use super::plan::action::{Done, Job, Logins, Order, Phase, Slot};
+use super::plan::action::{Abandon, Action};
 use super::plan::retry::stops_logins;
+use super::plan::{Logins, Phase, Plan};
 use crate::error::Kind;
 
 const SEEDS: u64 = 10_000;
@@ -35,23 +37,76 @@ impl Random {
     }
 }
 
-/// What stands around the plan: places, workers, a token, clients.
+/// What the client of a request sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ClientState {
+    Waits,
+    Left,
+    HasAnswer,
+}
+
+/// A request. It cannot be copied, so the plan cannot answer it twice, and a request that is dropped unanswered is noticed.
+#[derive(Debug)]
+struct TestRequest {
+    number: usize,
+    client: Rc<Cell<ClientState>>,
+    tries: u32,
+}
+
+impl TestRequest {
+    fn new(number: usize) -> Self {
+        Self { number, client: Rc::new(Cell::new(ClientState::Waits)), tries: 0 }
+    }
+
+    fn begin(&mut self) {
+        self.tries += 1;
+        assert!(self.tries <= 2, "a request is tried three times");
+    }
+
+    fn answer(self) {
+        if self.client.get() == ClientState::Waits {
+            self.client.set(ClientState::HasAnswer);
+        }
+    }
+
+    /// The request, where it may be tried again after the loss of its worker.
+    fn after_loss(self, kind: Kind) -> Option<Self> {
+        if kind.retryable() && self.tries < 2 && !self.is_abandoned() {
+            return Some(self);
+        }
+        self.answer();
+        None
+    }
+}
+
+impl Abandon for TestRequest {
+    fn is_abandoned(&self) -> bool {
+        self.client.get() == ClientState::Left
+    }
+}
+
+impl Drop for TestRequest {
+    fn drop(&mut self) {
+        let is_lost = self.client.get() == ClientState::Waits && !std::thread::panicking();
+        assert!(!is_lost, "request {} is dropped without an answer", self.number);
+    }
+}
+
+/// All that surrounds the plan: workers, a token, clients.
 struct World {
-    plan: Plan,
+    plan: Plan<TestRequest>,
     now: Duration,
     random: Random,
-    /// When each place wakes for a start.
-    due: BTreeMap<Slot, Duration>,
-    starting: Vec<Slot>,
-    /// What each worker has, in order.
-    working: HashMap<Slot, VecDeque<Job>>,
-    closing: Vec<Slot>,
-    /// Requests that are owed an answer, with the tries they had.
-    open: HashMap<Job, u32>,
-    next: Job,
+    /// When each worker's start is due.
+    due: BTreeMap<usize, Duration>,
+    starting: Vec<usize>,
+    /// The requests of each worker. Where there are two, the first one's reply is being checked.
+    working: BTreeMap<usize, Vec<TestRequest>>,
+    closing: Vec<usize>,
+    clients: Vec<Rc<Cell<ClientState>>>,
     pin_is_right: bool,
     always_authenticates: bool,
-    /// Since the last renewal, by the plan's own word.
+    /// A PIN was refused since the last renewal.
     refused: bool,
     healthy: bool,
     closed: bool,
@@ -62,14 +117,13 @@ impl World {
         let mut random = Random(seed);
         let workers = 1 + random.below(3);
         Self {
-            plan: Plan::new(workers, 3, true),
+            plan: Plan::new(workers, 3),
             now: Duration::ZERO,
             due: BTreeMap::new(),
             starting: Vec::new(),
-            working: HashMap::new(),
+            working: BTreeMap::new(),
             closing: Vec::new(),
-            open: HashMap::new(),
-            next: 0,
+            clients: Vec::new(),
             pin_is_right: !random.one_in(4),
             always_authenticates: random.one_in(4),
             refused: false,
@@ -79,43 +133,26 @@ impl World {
         }
     }
 
-    fn obey(&mut self, orders: Vec<Order>) {
-        for order in orders {
-            match order {
-                Order::Start { slot, after } => {
+    fn obey(&mut self, actions: Vec<Action<TestRequest>>) {
+        for action in actions {
+            match action {
+                Action::Start { worker, after } => {
                     assert!(!self.closed, "a start after the end");
-                    self.due.insert(slot, self.now + after);
+                    self.due.insert(worker, self.now + after);
                 }
-                Order::Work { slot, job } => {
-                    let all = self.working.entry(slot).or_default();
-                    all.push_back(job);
-                    assert!(all.len() <= 2, "three requests at one worker");
-                    if all.len() == 1 {
-                        self.begin(job);
-                    }
+                Action::Take { worker, mut request } => {
+                    request.begin();
+                    let before = self.working.insert(worker, vec![request]);
+                    assert!(before.is_none(), "a worker is given a request while it has one");
                 }
-                Order::Close { slot } => {
-                    assert!(!self.working.contains_key(&slot), "a worker is ended at work");
-                    self.closing.push(slot);
+                Action::Close { worker } => {
+                    assert!(!self.working.contains_key(&worker), "a worker is closed while it has a request");
+                    self.due.remove(&worker);
+                    self.closing.push(worker);
                 }
-                Order::Refuse { job, .. } => self.answer(job),
+                Action::Refuse(request, _) => request.answer(),
             }
         }
-    }
-
-    fn begin(&mut self, job: Job) {
-        let tries = self.open.get_mut(&job).expect("a request that was given up is worked on");
-        *tries += 1;
-        assert!(*tries <= 2, "a request is tried three times");
-    }
-
-    fn answer(&mut self, job: Job) {
-        self.open.remove(&job).expect("a request is answered twice");
-        let had: Vec<Slot> = self.working.iter().filter(|(_, all)| all[0] == job).map(|(slot, _)| *slot).collect();
-        self.working.values_mut().for_each(|all| all.retain(|own| *own != job));
-        self.working.retain(|_, all| !all.is_empty());
-        let next: Vec<Job> = had.iter().filter_map(|slot| self.working.get(slot)).map(|all| all[0]).collect();
-        next.into_iter().for_each(|job| self.begin(job));
     }
 
     fn kind(&mut self) -> Kind {
@@ -132,20 +169,19 @@ impl World {
         kinds[self.random.below(kinds.len())]
     }
 
-    fn lose(&mut self, slot: Slot, kind: Kind) {
+    fn lose(&mut self, worker: usize, kind: Kind) {
         let (now, random) = (self.now, self.random.next());
-        if stops_logins(kind) && self.plan.is_current(slot) {
-            self.refused = true;
-        }
-        self.working.remove(&slot);
-        let orders = self.plan.lost(slot, kind, now, random);
-        self.obey(orders);
+        self.refused |= stops_logins(kind) && self.plan.is_current(worker);
+        let requests = self.working.remove(&worker).unwrap_or_default();
+        let returned = requests.into_iter().filter_map(|request| request.after_loss(kind)).collect();
+        let actions = self.plan.lost(worker, kind, returned, now, random);
+        self.obey(actions);
     }
 
-    /// One thing happens, after which nobody waits for what will not come.
+    /// One event, after which no client waits for a worker that will not come.
     fn step(&mut self) {
         self.happen();
-        let nobody_comes = !self.plan.phases().any(|phase| phase.is_up() || phase.is_coming());
+        let nobody_comes = !self.plan.phases().any(|phase| phase.is_ready() || phase.is_coming());
         if matches!(self.plan.logins(), Logins::Stopped(_)) && nobody_comes {
             assert!(self.plan.trouble().is_some() && self.plan.waiting() == 0, "{:?}", self.plan);
         }
@@ -153,46 +189,30 @@ impl World {
 
     fn happen(&mut self) {
         self.now += Duration::from_millis(u64::try_from(self.random.below(400)).unwrap());
-        let now = self.now;
         match self.random.below(if self.healthy { 6 } else { 9 }) {
             0 => {
-                let (job, first) = (self.next, self.random.one_in(8));
-                self.next += 1;
-                self.open.insert(job, 0);
-                let orders = self.plan.submit(job, first, now);
-                self.obey(orders);
+                let request = TestRequest::new(self.clients.len());
+                self.clients.push(Rc::clone(&request.client));
+                let is_probe = self.random.one_in(8);
+                let actions = self.plan.submit(request, is_probe, self.now);
+                self.obey(actions);
             }
             1 | 2 => self.wake(),
             3 => self.finish_start(),
             4 => self.finish_work(),
-            5 => {
-                if let Some(slot) = self.closing.pop() {
-                    let orders = self.plan.closed(slot, now);
-                    self.obey(orders);
-                }
-            }
+            5 => self.finish_close(),
             6 => {
-                let idle: Vec<Slot> = self
-                    .plan
-                    .phases()
-                    .enumerate()
-                    .filter(|(_, phase)| matches!(phase, Phase::Idle(_)))
-                    .map(|(slot, _)| slot)
-                    .collect();
+                let phases = self.plan.phases().enumerate();
+                let idle: Vec<usize> = phases.filter(|(_, phase)| phase.is_idle()).map(|(worker, _)| worker).collect();
                 if let (false, false) = (idle.is_empty(), self.random.one_in(3)) {
-                    let slot = idle[self.random.below(idle.len())];
-                    let kind = self.kind();
-                    self.lose(slot, kind);
+                    let (worker, kind) = (idle[self.random.below(idle.len())], self.kind());
+                    self.lose(worker, kind);
                 }
             }
             7 if self.random.one_in(4) => self.renew(),
-            8 => {
-                let job = self.open.keys().copied().min();
-                if let Some(job) = job.filter(|_| self.random.one_in(3)) {
-                    self.plan.give_up(job);
-                    if !self.working.values().any(|all| all.contains(&job)) {
-                        self.open.remove(&job);
-                    }
+            8 if self.random.one_in(3) => {
+                if let Some(client) = self.clients.iter().find(|client| client.get() == ClientState::Waits) {
+                    client.set(ClientState::Left);
                 }
             }
             _ => {}
@@ -201,23 +221,24 @@ impl World {
 
     fn renew(&mut self) {
         self.refused = false;
-        let orders = self.plan.renew(self.now);
-        self.obey(orders);
+        let actions = self.plan.renew(self.now);
+        self.obey(actions);
     }
 
     fn wake(&mut self) {
-        let Some((slot, at)) = self.due.iter().map(|(slot, at)| (*slot, *at)).min_by_key(|(_, at)| *at) else { return };
+        let due = self.due.iter().map(|(worker, at)| (*worker, *at)).min_by_key(|(_, at)| *at);
+        let Some((worker, at)) = due else { return };
         if self.healthy {
             self.now = self.now.max(at);
         }
         if at <= self.now {
-            self.due.remove(&slot);
-            if self.plan.may_start(slot) {
+            self.due.remove(&worker);
+            if self.plan.may_start(worker) {
                 assert!(!self.refused, "a login after a refused PIN");
-                let is_first = matches!(self.plan.logins(), Logins::First(_));
+                let is_first = matches!(self.plan.logins(), Logins::FirstOnly(_));
                 let others = self.starting.iter().filter(|other| self.plan.is_current(**other)).count();
                 assert!(!is_first || others == 0, "another login before the first one succeeded");
-                self.starting.push(slot);
+                self.starting.push(worker);
             }
         }
     }
@@ -226,36 +247,51 @@ impl World {
         if self.starting.is_empty() {
             return;
         }
-        let slot = self.starting.swap_remove(self.random.below(self.starting.len()));
+        let worker = self.starting.swap_remove(self.random.below(self.starting.len()));
         if self.healthy || !self.random.one_in(3) && self.pin_is_right {
-            let orders = self.plan.started(slot, self.always_authenticates, self.now);
-            self.obey(orders);
+            let actions = self.plan.started(worker, self.always_authenticates, self.now);
+            self.obey(actions);
         } else {
             let kind = if self.pin_is_right { self.kind() } else { Kind::PinIncorrect };
-            self.lose(slot, kind);
+            self.lose(worker, kind);
         }
     }
 
+    /// A reply comes. The worker may get its next request before the reply is checked.
     fn finish_work(&mut self) {
-        let Some(slot) = self.working.keys().copied().min() else { return };
-        let all = &self.working[&slot];
-        // What was not begun may come to nothing before what is in hand is done.
-        let job = all[if self.random.one_in(9) { all.len() - 1 } else { 0 }];
-        let done = if job == all[0] { Done::Answered { soon: !self.random.one_in(5) } } else { Done::Dropped };
-        if self.healthy || !self.random.one_in(3) {
-            self.answer(job);
-            if self.random.one_in(9) {
-                self.plan.needs_to_be_alone(slot);
+        let Some(worker) = self.working.keys().next().copied() else { return };
+        if !self.random.one_in(3) {
+            if let Some(mut request) = self.plan.refill(worker) {
+                assert!(!request.is_abandoned() && !self.always_authenticates, "{request:?}");
+                request.begin();
+                let requests = self.working.get_mut(&worker).unwrap();
+                requests.push(request);
+                assert_eq!(requests.len(), 2, "a worker is given a second request while it has two");
             }
-            let orders = self.plan.finished(slot, job, done, self.now);
-            self.obey(orders);
+        }
+        if self.healthy || !self.random.one_in(3) {
+            let mut requests = self.working.remove(&worker).unwrap();
+            requests.remove(0).answer();
+            if !requests.is_empty() {
+                self.working.insert(worker, requests);
+            }
+            let (answered, exclusive) = (!self.random.one_in(5), self.always_authenticates || self.random.one_in(9));
+            let actions = self.plan.finished(worker, answered, exclusive, self.now);
+            self.obey(actions);
         } else {
             let kind = if self.random.one_in(9) { Kind::PinIncorrect } else { self.kind() };
-            self.lose(slot, kind);
+            self.lose(worker, kind);
         }
     }
 
-    /// Everything goes well from now on; somebody mends the PIN and has all renewed where logins were stopped.
+    fn finish_close(&mut self) {
+        if let Some(worker) = self.closing.pop() {
+            let actions = self.plan.closed(worker, self.now);
+            self.obey(actions);
+        }
+    }
+
+    /// Everything succeeds from now on. Where logins are stopped, somebody corrects the PIN and renews the workers.
     fn heal(&mut self) {
         (self.healthy, self.pin_is_right) = (true, true);
         if self.refused || !self.plan.is_up() {
@@ -264,16 +300,13 @@ impl World {
         for _ in 0..STEPS * 4 {
             self.step();
         }
-        // No more requests; what is there comes to its end.
+        // No more requests come; each one that is there comes to its end.
         while !self.working.is_empty() || !self.starting.is_empty() || !self.closing.is_empty() || !self.due.is_empty()
         {
             self.wake();
             self.finish_start();
             self.finish_work();
-            if let Some(slot) = self.closing.pop() {
-                let orders = self.plan.closed(slot, self.now);
-                self.obey(orders);
-            }
+            self.finish_close();
         }
     }
 }
@@ -282,85 +315,117 @@ impl World {
 fn ten_thousand_pools_lose_nothing_and_come_back() {
     for seed in 0..SEEDS {
         let mut world = World::new(seed);
-        let orders = world.plan.launch(world.now);
-        world.obey(orders);
+        let actions = world.plan.launch(world.now);
+        world.obey(actions);
         for _ in 0..STEPS {
             world.step();
         }
         world.heal();
         assert!(world.plan.is_up(), "seed {seed}: {:?}", world.plan);
-        assert!(world.open.is_empty(), "seed {seed}: {:?} lost, {:?}", world.open, world.plan);
-        assert!(
-            world.plan.phases().all(|phase| matches!(phase, Phase::Idle(_) | Phase::Retired)),
-            "seed {seed}: {:?}",
-            world.plan
-        );
+        let waits = |client: &Rc<Cell<ClientState>>| client.get() == ClientState::Waits;
+        assert!(!world.clients.iter().any(waits), "seed {seed}: {:?}", world.plan);
+        let at_rest = |phase: Phase| phase.is_idle() || phase == Phase::Parked;
+        assert!(world.plan.phases().all(at_rest), "seed {seed}: {:?}", world.plan);
         world.closed = true;
-        let orders = world.plan.close(world.now);
-        world.obey(orders);
-        while let Some(slot) = world.closing.pop() {
-            let orders = world.plan.closed(slot, world.now);
-            world.obey(orders);
+        let actions = world.plan.close(world.now);
+        world.obey(actions);
+        while !world.closing.is_empty() {
+            world.finish_close();
         }
-        assert!(!world.plan.is_up(), "seed {seed}: {:?}", world.plan);
+        assert!(world.plan.phases().all(|phase| phase == Phase::Empty), "seed {seed}: {:?}", world.plan);
     }
 }
 
 #[test]
 fn a_failing_start_is_tried_later_and_later() {
-    let mut plan = Plan::new(1, 1, true);
+    let mut plan = Plan::<TestRequest>::new(1, 1);
     let mut after = Vec::new();
-    let mut orders = plan.launch(Duration::ZERO);
+    let mut actions = plan.launch(Duration::ZERO);
     for _ in 0..12 {
-        let [Order::Start { slot: 0, after: pause }] = orders[..] else { panic!("{orders:?}") };
+        let [Action::Start { worker: 0, after: pause }] = actions[..] else { panic!("{actions:?}") };
         after.push(pause);
         assert!(plan.may_start(0));
-        orders = plan.lost(0, Kind::TokenRemoved, Duration::ZERO, u64::MAX / 3);
+        actions = plan.lost(0, Kind::TokenRemoved, Vec::new(), Duration::ZERO, u64::MAX / 3);
     }
     assert_eq!(after[..2], [Duration::ZERO; 2]);
     assert!(after[2..].is_sorted() && after[2] < Duration::from_millis(251), "{after:?}");
     assert!((15..=30).contains(&after[11].as_secs()), "{after:?}");
 }
 
-/// A pool of one worker that has answered the first of so many requests, and what it is told then.
-fn answered_one_of(requests: Job, soon: bool) -> (Plan, Vec<Order>) {
+/// A plan of one ready worker, and the requests that were submitted to it and did not begin.
+fn submitted(requests: usize, exclusive: bool) -> (Plan<TestRequest>, Vec<Rc<Cell<ClientState>>>) {
     let now = Duration::ZERO;
-    let mut plan = Plan::new(1, 8, true);
+    let mut plan = Plan::new(1, 2);
     plan.launch(now);
     assert!(plan.may_start(0));
-    plan.started(0, false, now);
-    (0..requests).for_each(|job| drop(plan.submit(job, false, now)));
-    let orders = plan.finished(0, 0, Done::Answered { soon }, now);
-    (plan, orders)
-}
-
-#[test]
-fn a_fast_worker_gets_the_next_request_early_and_a_slow_one_does_not() {
-    let (first, second) = (Order::Work { slot: 0, job: 1 }, Order::Work { slot: 0, job: 2 });
-    assert_eq!(answered_one_of(3, true).1, [first, second]);
-    assert_eq!(answered_one_of(3, false).1, [first]);
-    // Nor one that was quick until now.
-    let (mut plan, _) = answered_one_of(2, true);
-    plan.takes_long(0);
-    assert_eq!(plan.submit(2, false, Duration::ZERO), []);
-    let (mut plan, _) = answered_one_of(2, true);
-    assert_eq!(plan.submit(2, false, Duration::ZERO), [second]);
-}
-
-#[test]
-fn a_request_sent_ahead_to_a_lost_worker_waits_again() {
-    let now = Duration::ZERO;
-    let (mut plan, _) = answered_one_of(3, true);
-    for _ in 0..2 {
-        let orders = plan.lost(0, Kind::TokenFailed, now, 0);
-        assert!(!orders.iter().any(|order| matches!(order, Order::Refuse { job: 2, .. })), "{orders:?}");
-        assert!(plan.may_start(0));
-        plan.started(0, false, now);
+    plan.started(0, exclusive, now);
+    let mut clients = Vec::new();
+    for number in 0..requests {
+        let request = TestRequest::new(number);
+        clients.push(Rc::clone(&request.client));
+        for action in plan.submit(request, false, now) {
+            match action {
+                Action::Take { request, .. } | Action::Refuse(request, _) => request.answer(),
+                action => panic!("{action:?}"),
+            }
+        }
     }
-    // The one in hand had both of its tries, and this one none so far.
-    assert!(matches!(plan.phases().next(), Some(Phase::Busy(2, _))), "{plan:?}");
-    let (mut plan, _) = answered_one_of(3, true);
-    plan.give_up(2);
-    let orders = plan.lost(0, Kind::TokenFailed, now, 0);
-    assert!(orders.iter().any(|order| matches!(order, Order::Refuse { job: 2, .. })), "{orders:?}");
+    (plan, clients)
+}
+
+fn leave(clients: &[Rc<Cell<ClientState>>]) {
+    clients.iter().for_each(|client| client.set(ClientState::Left));
+}
+
+#[test]
+fn a_worker_gets_its_next_request_before_its_reply_is_checked() {
+    let (mut plan, clients) = submitted(3, false);
+    let refilled = plan.refill(0).expect("one waits");
+    assert_eq!(refilled.number, 1);
+    assert!(plan.refill(0).is_none(), "the worker has it already");
+    refilled.answer();
+    // The first one is done, and the next waits for the second one's reply.
+    assert!(plan.finished(0, true, false, Duration::ZERO).is_empty());
+    assert_eq!(plan.waiting(), 1);
+    let actions = plan.finished(0, true, false, Duration::ZERO);
+    assert!(matches!(&actions[..], [Action::Take { request: TestRequest { number: 2, .. }, .. }]), "{actions:?}");
+    leave(&clients);
+    // A key that wants a login for each signature, and a worker that is to be replaced, get none.
+    let (mut plan, clients) = submitted(2, true);
+    assert!(plan.refill(0).is_none());
+    leave(&clients);
+    let (mut plan, clients) = submitted(2, false);
+    plan.renew(Duration::ZERO);
+    plan.close(Duration::ZERO);
+    assert!(plan.refill(0).is_none());
+    leave(&clients);
+}
+
+#[test]
+fn a_returned_request_is_the_first_on_the_next_worker() {
+    let now = Duration::ZERO;
+    let (mut plan, clients) = submitted(3, false);
+    let refilled = plan.refill(0).into_iter().collect();
+    plan.lost(0, Kind::TokenFailed, refilled, now, 0);
+    assert!(plan.may_start(0));
+    let actions = plan.started(0, false, now);
+    assert!(matches!(&actions[..], [Action::Take { request: TestRequest { number: 1, .. }, .. }]), "{actions:?}");
+    leave(&clients);
+}
+
+#[test]
+fn abandoned_requests_take_no_place_and_no_worker() {
+    let now = Duration::ZERO;
+    let (mut plan, clients) = submitted(3, false);
+    assert_eq!(plan.waiting(), 2);
+    leave(&clients);
+    assert_eq!(plan.waiting(), 0);
+    // The queue is full of them; a request that somebody waits for has room.
+    let request = TestRequest::new(3);
+    let client = Rc::clone(&request.client);
+    assert!(plan.submit(request, false, now).is_empty());
+    assert_eq!(plan.waiting(), 1);
+    let actions = plan.finished(0, true, false, now);
+    assert!(matches!(&actions[..], [Action::Take { request: TestRequest { number: 3, .. }, .. }]), "{actions:?}");
+    client.set(ClientState::Left);
 }

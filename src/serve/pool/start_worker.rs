@@ -1,27 +1,32 @@
-//! The start of a worker: on the token that the agent holds, judged, logged in, and known.
+//! The start of a worker: on the token that the agent serves, judged, logged in, and known.
 //!
 //! Runs in the parent.
 
 use std::sync::Arc;
 
-use super::Shared;
+use super::state::PoolShared;
 use crate::cba::Version;
 use crate::config::Config;
 use crate::custody::Evidence;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::facts::TokenId;
+use crate::modules;
 use crate::pin::Credential;
 use crate::policy::Wish;
+use crate::session::signing_session::SigningSession;
 use crate::session::{self, Login, read_certificate};
-use crate::signer::Signer;
+use crate::signer;
 
-/// From nothing to a worker that is logged in, on the token that is expected where one is; with what is known of the key.
+/// Starts a worker, logs it in on the expected token, and returns the evidence of its key.
+///
+/// # Errors
+/// When one of these steps fails. The worker has ended then.
 pub(super) fn start(
-    shared: &Shared,
+    shared: &PoolShared,
     credential: Option<Arc<Credential>>,
     expected: Option<&TokenId>,
-) -> Result<(Signer, Evidence)> {
+) -> Result<(SigningSession, Evidence)> {
     let config = &shared.config;
     let time = || Deadline::after(config.serve.call_timeout);
     let login = Login::with(credential, config.serve.call_timeout);
@@ -34,16 +39,16 @@ pub(super) fn start(
         return Err(Error::new(Kind::TokenRemoved, message)
             .hint("put the other one back, or tell the agent to take this one: systemctl reload, or SIGHUP"));
     }
-    let mut signer = Signer::ready(reached, login, file, config, first_wish(config))?;
-    signer.release();
-    let digest = shared.digest_of(&signer.reached().opened.module);
-    // What is evidence alone is left out where asking for it once cost a worker.
+    let mut session = signer::ready(reached, login, file, config, first_wish(config))?;
+    session.release();
+    let digest = modules::sha256(&session.reached().opened.module);
+    // Attributes that are only evidence are left out where asking for them cost a worker before.
     let in_detail = shared.lock().evidence_is_safe;
-    let evidence = signer.evidence(digest, in_detail).inspect_err(|_| shared.lock().evidence_is_safe = false)?;
-    Ok((signer, evidence))
+    let evidence = session.evidence(digest, in_detail).inspect_err(|_| shared.lock().evidence_is_safe = false)?;
+    Ok((session, evidence))
 }
 
-/// What a worker is judged by before it gets the PIN; each request is judged by its own.
+/// What a worker is judged by before it gets the PIN. Each request is judged by its own choice.
 pub(super) fn first_wish(config: &Config) -> Wish {
     let allowed = config.policy.payload_versions.as_ref().and_then(|versions| versions.first().copied());
     Wish { version: allowed.unwrap_or(Version::V2), by_flag: false }

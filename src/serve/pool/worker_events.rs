@@ -1,94 +1,94 @@
-//! The loop's ear at a worker: its answers, its end, and what its module prints.
+//! What the event loop hears of a worker: its reply, its end, and what its module prints.
 //!
 //! Runs in the parent.
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
-use crate::signer::Signer;
-use crate::worker_handle::{Descriptors, Progress, Rest};
+use crate::session::signing_session::SigningSession;
+use crate::worker_handle::{Arrival, Descriptors, Rest};
 
-/// The worker's descriptors in the loop.
+/// The worker's descriptors in the event loop.
 #[derive(Debug)]
-pub(super) struct Ear {
-    answers: AsyncFd<OwnedFd>,
+pub(super) struct WorkerEvents {
+    replies: AsyncFd<OwnedFd>,
     end: Option<AsyncFd<OwnedFd>>,
     output: Option<AsyncFd<OwnedFd>>,
 }
 
-impl Ear {
-    /// Listens to a worker, in the loop that this is called in.
+impl WorkerEvents {
+    /// Watches a worker, in the event loop that this is called in.
     ///
     /// # Errors
-    /// When there is no descriptor left.
-    pub(super) fn at(signer: &Signer) -> io::Result<Self> {
-        let Descriptors { answers, end, output } = signer.descriptors()?;
+    /// When no descriptor is left.
+    pub(super) fn of(session: &SigningSession) -> io::Result<Self> {
+        let Descriptors { answers, end, output } = session.descriptors()?;
         // Deprecated for types that may show another descriptor some day; these own theirs.
         #[allow(deprecated)]
-        let listen = |descriptor| AsyncFd::with_interest(descriptor, Interest::READABLE);
-        Ok(Self {
-            answers: listen(answers)?,
-            end: end.map(listen).transpose()?,
-            output: output.map(listen).transpose()?,
-        })
+        let watch = |descriptor| AsyncFd::with_interest(descriptor, Interest::READABLE);
+        Ok(Self { replies: watch(answers)?, end: end.map(watch).transpose()?, output: output.map(watch).transpose()? })
     }
 
-    /// Waits until the worker has ended by itself. What its module prints meanwhile is logged.
-    pub(super) async fn ended(&mut self, signer: &mut Signer) {
+    /// Waits for the reply to the request that was sent, up to its deadline. `Whole`: reading it does not block. Otherwise the
+    /// reply did not come, and finding out why may block. What the module prints is logged.
+    pub(super) async fn reply(&mut self, session: &mut SigningSession, deadline: Instant) -> Arrival {
+        let mut is_late = std::pin::pin!(tokio::time::sleep_until(deadline.into()));
         loop {
             let rest = tokio::select! {
-                _ = readable(self.end.as_ref()) => return,
-                ready = readable(self.output.as_ref()) => log(ready, signer),
+                biased;
+                ready = self.replies.readable() => match (ready, session.poll_reply()) {
+                    (Ok(mut ready), Arrival::Pending) => {
+                        ready.clear_ready();
+                        continue;
+                    }
+                    (Err(_), Arrival::Pending) => return Arrival::Broken,
+                    (_, arrival) => return arrival,
+                },
+                () = &mut is_late => return Arrival::Pending,
+                _ = readable(self.end.as_ref()) => return Arrival::Broken,
+                ready = readable(self.output.as_ref()) => log(ready, session),
             };
             self.logged(rest).await;
         }
     }
 
-    /// A module that prints without end has its turn among all others.
+    /// Waits until a worker without a request ends. What its module prints is logged.
+    pub(super) async fn ended(&mut self, session: &mut SigningSession) {
+        loop {
+            let rest = tokio::select! {
+                _ = readable(self.end.as_ref()) => return,
+                ready = readable(self.output.as_ref()) => log(ready, session),
+            };
+            self.logged(rest).await;
+        }
+    }
+
+    /// A module that prints without end does not hold up the other tasks.
     async fn logged(&mut self, rest: Rest) {
         self.output.take_if(|_| rest == Rest::Ended);
         tokio::task::yield_now().await;
     }
-
-    /// Waits until something has come of what was begun. What the module prints meanwhile is logged.
-    pub(super) async fn answered(&mut self, signer: &mut Signer) -> Progress {
-        loop {
-            let rest = tokio::select! {
-                biased;
-                ready = self.answers.readable() => match (ready, signer.look()) {
-                    (Ok(mut ready), Progress::None) => {
-                        ready.clear_ready();
-                        continue;
-                    }
-                    // Where the kernel cannot wait, whoever calls next finds out why.
-                    (Err(_), Progress::None) => return Progress::Other,
-                    (_, progress) => return progress,
-                },
-                ready = readable(self.output.as_ref()) => log(ready, signer),
-            };
-            self.logged(rest).await;
-        }
-    }
 }
 
-type Ready<'a> = io::Result<AsyncFdReadyGuard<'a, OwnedFd>>;
+type Readable<'a> = io::Result<AsyncFdReadyGuard<'a, OwnedFd>>;
 
-async fn readable(descriptor: Option<&AsyncFd<OwnedFd>>) -> Ready<'_> {
+async fn readable(descriptor: Option<&AsyncFd<OwnedFd>>) -> Readable<'_> {
     match descriptor {
         Some(descriptor) => descriptor.readable().await,
         None => std::future::pending().await,
     }
 }
 
-fn log(ready: Ready<'_>, signer: &mut Signer) -> Rest {
+fn log(ready: Readable<'_>, session: &mut SigningSession) -> Rest {
     let Ok(mut ready) = ready else { return Rest::Ended };
-    let rest = signer.log_output();
+    let rest = session.log_output();
     if rest == Rest::None {
         if ready.ready().is_read_closed() {
-            // Which stays so, whoever opens the pipe anew.
+            // Nothing will be printed any more, even if another process opens the pipe again.
             return Rest::Ended;
         }
         ready.clear_ready();

@@ -1,21 +1,19 @@
-//! One worker's place: hears what to do, starts a worker, has it sign, sees it end.
+//! One worker's task: it starts the worker, gives it requests, reads its replies, and sees it end.
 //!
 //! Runs in the parent.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::audit_writer::Draft;
-use super::plan::action::{Done, Job, Refusal, Slot};
-use super::plan::retry::stops_logins;
-use super::request_work::{Asked, asked_by, carry_out, entry, text_of};
+use super::audit_writer::PendingRecord;
+use super::in_flight::{InFlight, PayloadAnswer, Work};
+use super::plan::action::{Action, Refusal};
 use super::start_worker::start;
-use super::worker_events::Ear;
-use super::worker_thread::Thread;
-use super::{Answer, Held, Shared, Task};
+use super::state::{PoolShared, ServedIdentity};
+use super::worker_events::WorkerEvents;
+use super::worker_thread::WorkerThread;
 use crate::audit::chain::Entry;
 use crate::cba::Request;
 use crate::custody::Evidence;
@@ -23,312 +21,328 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::facts::stand_in;
 use crate::pin::{Credential, How};
-use crate::signer::Signer;
-use crate::worker_handle::Progress;
+use crate::policy::Permit;
+use crate::signer;
+use crate::worker_handle::Arrival;
 
-/// What a place may take beyond the deadlines of what it does, to end a worker and to write.
+mod ready;
+
+use ready::{Made, Ready, accepted, report, text_of};
+
+/// The time for ending a worker and writing its record, beyond the deadlines of its calls.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// How long a person may take at the token's keypad.
+/// The time for a person at the token's keypad.
 const KEYPAD: Duration = Duration::from_secs(300);
 
-/// How long an answer is awaited in the loop. For a token that takes longer, a change of threads is nothing.
-const SOON: Duration = Duration::from_millis(50);
-
-/// What a place is told.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Call {
-    /// Start a worker after so long.
-    Start(Duration),
-    /// Answer a request.
-    Work(Job),
-    /// End the worker in good order.
-    Close,
-    /// There will be no other worker after this one.
-    End,
+/// What a task wakes up for.
+enum Event {
+    Told(Action<InFlight>),
+    StartIsDue,
+    /// The reply to the current request is there, or will not come.
+    Replied(Arrival),
+    /// The worker ended although it had no request.
+    Ended,
 }
 
-/// What a place woke for.
-enum Wake {
-    Call(Call),
-    Due,
-    /// Something has come of the request in hand, or nothing in time.
-    Heard(Progress),
-    Lost,
+/// The request that the worker has.
+struct Current {
+    request: InFlight,
+    /// None for a probe.
+    permit: Option<Permit>,
+    began: Instant,
 }
 
-/// A worker that is ready.
-struct Worker {
-    signer: Signer,
-    ear: Ear,
+struct WorkerTask {
+    shared: Arc<PoolShared>,
+    worker: usize,
+    mailbox: UnboundedReceiver<Action<InFlight>>,
+    thread: WorkerThread,
+    ready: Option<Ready>,
+    current: Option<Current>,
+    /// What the worker logged in with, or tried to.
+    used: Option<Arc<Credential>>,
+    start_at: Option<Instant>,
+    is_over: bool,
 }
 
-/// A worker's place: its task in the loop.
-pub(super) async fn run(shared: Arc<Shared>, slot: Slot, calls: UnboundedReceiver<Call>, thread: Thread) {
-    let (asked, turn) = (VecDeque::new(), Instant::now());
-    let mut place = Place { shared, slot, calls, thread, worker: None, asked, turn, used: None, due: None };
-    let mut is_last = false;
-    while !is_last || place.worker.is_some() {
-        match place.wait().await {
-            Wake::Call(Call::Start(after)) => place.due = Some(Instant::now() + after),
-            Wake::Call(Call::Work(job)) => place.take_on(job).await,
-            Wake::Call(Call::Close) => place.close().await,
-            Wake::Call(Call::End) => is_last = true,
-            Wake::Due => place.start().await,
-            Wake::Heard(progress) => place.answer(progress).await,
-            Wake::Lost => place.lost(Error::new(Kind::TokenFailed, "the process that holds the module ended")).await,
+/// Runs the task of one worker until the pool closes and the worker has ended.
+pub(super) async fn run(
+    shared: Arc<PoolShared>,
+    worker: usize,
+    mailbox: UnboundedReceiver<Action<InFlight>>,
+    thread: WorkerThread,
+) {
+    let (ready, current, used, start_at, is_over) = (None, None, None, None, false);
+    let mut task = WorkerTask { shared, worker, mailbox, thread, ready, current, used, start_at, is_over };
+    while !task.is_over {
+        match task.next_event().await {
+            Event::Told(Action::Start { after, .. }) => task.start_at = Some(Instant::now() + after),
+            Event::Told(Action::Take { request, .. }) => task.take(request).await,
+            Event::Told(Action::Close { .. }) => task.close().await,
+            Event::Told(Action::Refuse(request, refusal)) => request.answer(Err(refusal)),
+            Event::StartIsDue => task.start().await,
+            Event::Replied(arrival) => task.complete(arrival).await,
+            Event::Ended => {
+                let error = Error::new(Kind::TokenFailed, "the process that holds the module ended");
+                task.lost(error, None).await;
+            }
         }
     }
 }
 
-struct Place {
-    shared: Arc<Shared>,
-    slot: Slot,
-    calls: UnboundedReceiver<Call>,
-    thread: Thread,
-    worker: Option<Worker>,
-    /// What the worker has, in order; the first is in hand.
-    asked: VecDeque<Asked>,
-    /// Since when it is the first's turn.
-    turn: Instant,
-    /// What it logged in with, or tried to.
-    used: Option<Arc<Credential>>,
-    /// When to start one.
-    due: Option<Instant>,
-}
-
-impl Place {
-    async fn wait(&mut self) -> Wake {
+impl WorkerTask {
+    async fn next_event(&mut self) -> Event {
         tokio::select! {
             biased;
-            // The senders are part of what this place holds itself, so there is no end of them.
-            Some(call) = self.calls.recv() => Wake::Call(call),
-            () = time(self.due) => {
-                self.due = None;
-                Wake::Due
+            // The task holds a sender itself, so this channel has no end.
+            Some(action) = self.mailbox.recv() => Event::Told(action),
+            () = sleep_until(self.start_at) => {
+                self.start_at = None;
+                Event::StartIsDue
             }
-            wake = hear(self.worker.as_mut(), self.asked.front(), self.turn) => wake,
+            event = worker_event(self.ready.as_mut(), self.current.as_ref(), &self.shared) => event,
         }
     }
 
-    /// By when this place will be done: a few calls, and where a person types at the token, their time.
-    fn due_by(&self) -> Instant {
-        let at_keypad = self.used.as_ref().is_some_and(|credential| matches!(credential.how(), How::Pinpad));
-        let call = self.shared.config.serve.call_timeout.max(if at_keypad { KEYPAD } else { Duration::ZERO });
-        Instant::now() + call.saturating_mul(4) + GRACE
-    }
-
-    fn announce(&self) {
-        self.shared.lock().due[self.slot] = Some(self.due_by());
-    }
-
-    /// Whatever is first now is in hand; returns since when it was the last one's turn.
-    fn next_turn(&mut self) -> Instant {
-        let due = (!self.asked.is_empty()).then(|| self.due_by());
+    /// Tells the watchdog by when the task will be done with its work: a few calls, and the time of a person at the token.
+    fn announce(&self, work: Option<&Work>) {
+        let call = self.shared.config.serve.call_timeout.max(if self.at_keypad() { KEYPAD } else { Duration::ZERO });
         let mut state = self.shared.lock();
-        state.due[self.slot] = due;
-        state.signing[self.slot] = self.asked.front().is_some_and(|asked| matches!(asked.task, Task::Sign(..)));
-        drop(state);
-        std::mem::replace(&mut self.turn, Instant::now())
+        state.due[self.worker] = Some(Instant::now() + call.saturating_mul(4) + GRACE);
+        state.signing[self.worker] = matches!(work, Some(Work::Sign(..)));
+    }
+
+    /// Announces the request that the worker has now, if any.
+    fn announce_current(&self) {
+        match &self.current {
+            Some(current) => self.announce(Some(&current.request.work)),
+            None => {
+                let mut state = self.shared.lock();
+                (state.due[self.worker], state.signing[self.worker]) = (None, false);
+            }
+        }
+    }
+
+    fn at_keypad(&self) -> bool {
+        self.used.as_ref().is_some_and(|credential| matches!(credential.how(), How::Pinpad))
     }
 
     async fn start(&mut self) {
         let shared = Arc::clone(&self.shared);
         let (credential, expected) = {
             let mut state = shared.lock();
-            if !state.plan.may_start(self.slot) {
+            if !state.plan.may_start(self.worker) {
                 return;
             }
             (state.credential.clone(), state.token.clone())
         };
         self.used.clone_from(&credential);
-        self.announce();
+        self.announce(None);
         let started = self.thread.run(move || start(&shared, credential, expected.as_ref())).await;
-        let error = match started.map(|(signer, evidence)| (Ear::at(&signer), signer, evidence)) {
-            Ok((Ok(ear), signer, evidence)) => {
-                self.next_turn();
-                return self.is_ready(Worker { signer, ear }, evidence);
+        let error = match started.map(|(session, evidence)| (WorkerEvents::of(&session), session, evidence)) {
+            Ok((Ok(events), session, evidence)) => {
+                self.announce_current();
+                return self.started(Ready::new(session, events), evidence);
             }
-            Ok((Err(error), signer, _)) => {
-                self.thread.run(move || drop(signer)).await;
+            Ok((Err(error), session, _)) => {
+                self.thread.run(move || drop(session)).await;
                 Error::new(Kind::Unexpected, format!("cannot watch a worker: {error}"))
                     .hint("raise the number of open files: LimitNOFILE= in the unit, or `ulimit -n`")
             }
             Err(error) => error,
         };
-        self.lost(error).await;
+        self.lost(error, None).await;
     }
 
-    fn is_ready(&mut self, worker: Worker, evidence: Evidence) {
-        let (slot, signer) = (self.slot, &worker.signer);
-        let held = Held {
+    fn started(&mut self, ready: Ready, evidence: Evidence) {
+        let (worker, session) = (self.worker, &ready.session);
+        let served = ServedIdentity {
             evidence,
-            certificate: signer.identity().certificate.clone(),
-            token: stand_in(&signer.reached().slot, &signer.reached().opened.module),
+            certificate: session.identity().certificate.clone(),
+            token: stand_in(&session.reached().slot, &session.reached().opened.module),
         };
         tracing::info!(
-            "worker {slot} (process {}) is ready with {}, certificate {} until {}",
-            signer.reached().opened.handle.process(),
-            signer.reached().name(),
-            held.certificate.subject,
-            crate::certificate::utc(held.certificate.not_after)
+            "worker {worker} (process {}) is ready with {}, certificate {} until {}",
+            session.reached().opened.handle.process(),
+            session.reached().name(),
+            served.certificate.subject,
+            crate::certificate::utc(served.certificate.not_after)
         );
-        let (alone, token_id) = (signer.always_authenticates(), signer.reached().token_id());
-        self.worker = Some(worker);
+        let (exclusive, token_id) = (session.always_authenticates(), session.reached().token_id());
+        self.ready = Some(ready);
         self.shared.apply(|state, now| {
-            // What was found before a renewal may be what the renewal is to replace.
-            if state.plan.is_current(slot) {
+            // A renewal may have happened meanwhile, to replace what was found here.
+            if state.plan.is_current(worker) {
                 state.token.get_or_insert(token_id);
-                state.held = Some(Arc::new(held));
+                state.served = Some(Arc::new(served));
                 state.proven = Some(Instant::now());
                 state.last_error = None;
             }
-            state.plan.started(slot, alone, now)
+            state.plan.started(worker, exclusive, now)
         });
     }
 
-    /// Takes a request on, and has the worker begin with it where nothing that needs more comes first.
-    async fn take_on(&mut self, job: Job) {
-        let (slot, shared) = (self.slot, Arc::clone(&self.shared));
-        let waiting = shared.lock().jobs.get(&job).map(|waiting| (waiting.task.clone(), waiting.since));
-        let (Some((task, since)), Some(worker)) = (waiting, &mut self.worker) else {
-            // Whoever asked is gone.
-            shared.apply(|state, now| state.plan.finished(slot, job, Done::Dropped, now));
-            return;
+    /// Gives the worker a request. One that needs a login is carried out on the thread, and the others are only sent.
+    async fn take(&mut self, request: InFlight) {
+        let (shared, began) = (Arc::clone(&self.shared), Instant::now());
+        let Some(ready) = &mut self.ready else { return };
+        let permit = match &request.work {
+            Work::Probe => None,
+            Work::Sign(wish, _) => match signer::permit(&ready.session, &shared.config, *wish) {
+                Ok(permit) => Some(permit),
+                Err(error) => {
+                    let entry = self.entry(&request.work, Err(error.kind));
+                    return self.refuse(request, entry, &error).await;
+                }
+            },
         };
-        let begun = match &task {
-            Task::Sign(wish, _) if self.asked.iter().all(|asked| asked.begun) => {
-                worker.signer.begin(&shared.config, *wish)
+        self.announce(Some(&request.work));
+        let Some(ready) = &mut self.ready else { return };
+        ready.session.allow(Deadline::after(shared.config.serve.call_timeout));
+        match permit {
+            Some(permit) => {
+                ready.warn(&shared.config, &permit);
+                if ready.session.always_authenticates() {
+                    return self.sign_on_thread(request, permit, began).await;
+                }
+                ready.session.send_sign(&permit);
+                self.current = Some(Current { request, permit: Some(permit), began });
             }
-            _ => Ok(false),
-        };
-        let is_first = self.asked.is_empty();
-        let asked = Asked { job, task, since, begun: *begun.as_ref().unwrap_or(&false) };
-        match begun {
-            Err(error) => {
-                let entry = entry(&shared, &worker.signer, &asked, Err(error.kind));
-                self.refuse(&asked, entry, &error).await;
+            None => {
+                ready.session.send_probe();
+                self.current = Some(Current { request, permit: None, began });
             }
-            Ok(_) => self.asked.push_back(asked),
-        }
-        if is_first {
-            self.next_turn();
         }
     }
 
-    /// Looks at what has come of the request in hand; whatever is not there by now is waited for on the thread.
-    async fn answer(&mut self, progress: Progress) {
-        let (slot, shared) = (self.slot, Arc::clone(&self.shared));
-        let (Some(worker), Some(asked)) = (self.worker.take(), self.asked.pop_front()) else { return };
-        if !asked.begun && !shared.lock().jobs.contains_key(&asked.job) {
-            // Whoever asked is gone.
-            self.worker = Some(worker);
-            self.next_turn();
-            return shared.apply(|state, now| state.plan.finished(slot, asked.job, Done::Dropped, now));
+    async fn sign_on_thread(&mut self, request: InFlight, permit: Permit, began: Instant) {
+        let (Some(ready), shared) = (self.ready.take(), Arc::clone(&self.shared)) else { return };
+        let (ready, made) = self.thread.run(move || ready.sign(&shared.config, permit)).await;
+        self.ready = Some(ready);
+        self.finish(request, made, (began, began.elapsed())).await;
+    }
+
+    /// Reads the reply to the current request, gives the worker the next one, and then checks the reply.
+    async fn complete(&mut self, arrival: Arrival) {
+        let (Some(ready), Some(current)) = (self.ready.take(), self.current.take()) else { return };
+        let Current { request, permit, began } = current;
+        let (ready, made) = self.made(ready, permit, arrival).await;
+        let times = (began, began.elapsed());
+        self.ready = Some(ready);
+        if made.is_ok() {
+            let next = self.shared.lock().plan.refill(self.worker);
+            if let Some(next) = next {
+                self.take(next).await;
+            }
         }
-        let soon = progress == Progress::Signed;
-        let (worker, asked, made) = self.made(worker, asked, soon).await;
-        let turn = self.next_turn();
-        let signer = &mut self.worker.insert(worker).signer;
-        signer.release();
-        let entry = entry(&shared, signer, &asked, made.as_ref().map(Option::as_ref).map_err(|error| error.kind));
-        let alone = signer.always_authenticates();
-        let job = asked.job;
-        match made.and_then(|request| request.as_ref().map(text_of).transpose()) {
+        self.finish(request, made, times).await;
+    }
+
+    /// What the worker returned: read at once where that does not block, else on the thread.
+    async fn made(&self, mut ready: Ready, permit: Option<Permit>, arrival: Arrival) -> (Ready, Result<Made>) {
+        let (shared, is_here) = (Arc::clone(&self.shared), arrival == Arrival::Whole);
+        let Some(permit) = permit else {
+            let probed = move || ready.probed(&shared.config);
+            return if is_here { probed() } else { self.thread.run(probed).await };
+        };
+        match is_here.then(|| ready.session.signed()) {
+            Some(Ok(payload)) => (ready, Ok(Some((permit, payload)))),
+            signed => self.thread.run(move || ready.recovered(&shared.config, permit, signed)).await,
+        }
+    }
+
+    /// Checks what the worker returned, records it, and answers the request.
+    async fn finish(&mut self, request: InFlight, made: Result<Made>, (began, token): (Instant, Duration)) {
+        let Some(Ready { session, .. }) = &mut self.ready else { return };
+        session.release();
+        let exclusive = session.always_authenticates();
+        let made = made.and_then(|made| made.map(|made| accepted(&self.shared, session, made, &request)).transpose());
+        let result = made.as_ref().map(Option::as_ref).map_err(|error| error.kind);
+        let entry = result.transpose().and_then(|result| self.entry(&request.work, result));
+        match made.and_then(|login_request| login_request.as_ref().map(text_of).transpose()) {
             Ok(text) => {
-                let (queue, token) = (turn - asked.since, turn.elapsed());
-                let answer = Answer { text: text.unwrap_or_default(), queue, token };
+                let answer = PayloadAnswer { text: text.unwrap_or_default(), queue: began - request.since, token };
                 match entry {
-                    // Answered when its record is on disk; the worker need not wait for that.
-                    Some(entry) => self.record(Draft { entry, answer: Some((job, answer)) }).await,
-                    None => shared.lock().answer(job, Ok(answer)),
+                    // Answered when its record is on disk. The worker does not wait for that.
+                    Some(entry) => self.record(PendingRecord { entry, answer: Some((request, answer)) }).await,
+                    None => request.answer(Ok(answer)),
                 }
-                shared.apply(|state, now| {
+                self.shared.apply(|state, now| {
                     state.proven = Some(Instant::now());
-                    if alone {
-                        state.plan.needs_to_be_alone(slot);
-                    }
-                    state.plan.finished(slot, job, Done::Answered { soon }, now)
+                    state.plan.finished(self.worker, true, exclusive, now)
                 });
             }
-            Err(error) if error.kind == Kind::Policy => self.refuse(&asked, entry, &error).await,
+            Err(error) if error.kind == Kind::Policy => self.refuse(request, entry, &error).await,
             Err(error) => {
                 if let Some(entry) = entry {
-                    self.record(Draft { entry, answer: None }).await;
+                    self.record(PendingRecord { entry, answer: None }).await;
                 }
-                // The plan knows it as the one in hand.
-                self.lost(error).await;
+                self.lost(error, Some(request)).await;
             }
         }
-    }
-
-    /// Has a worker do what is asked: here where the answer is there, and else on the thread.
-    async fn made(&self, mut worker: Worker, asked: Asked, soon: bool) -> (Worker, Asked, Result<Option<Request>>) {
-        let shared = Arc::clone(&self.shared);
-        if soon {
-            let made = carry_out(&asked.task, &mut worker.signer, &shared);
-            return (worker, asked, made);
-        }
-        shared.lock().plan.takes_long(self.slot);
-        let errand = move || {
-            worker.signer.allow(Deadline::after(shared.config.serve.call_timeout));
-            let made = carry_out(&asked.task, &mut worker.signer, &shared);
-            (worker, asked, made)
-        };
-        self.thread.run(errand).await
+        self.announce_current();
     }
 
     /// Answers a request that the policy refuses.
-    async fn refuse(&mut self, asked: &Asked, entry: Option<Entry>, error: &Error) {
+    async fn refuse(&self, request: InFlight, entry: Option<Entry>, error: &Error) {
         if let Some(entry) = entry {
-            self.record(Draft { entry, answer: None }).await;
+            self.record(PendingRecord { entry, answer: None }).await;
         }
-        tracing::warn!("refused: {}: {}", asked_by(&asked.task), error.message);
-        let (slot, job) = (self.slot, asked.job);
-        self.shared.apply(|state, now| {
-            state.answer(job, Err(Refusal { kind: Kind::Policy, retry_after: None }));
-            state.plan.finished(slot, job, Done::Dropped, now)
-        });
+        tracing::warn!("refused: {}: {}", request.work, error.message);
+        request.answer(Err(Refusal { kind: Kind::Policy, retry_after: None }));
+        self.shared.apply(|state, now| state.plan.finished(self.worker, false, false, now));
     }
 
-    /// Gives a record to the audit log's thread; one that does not keep up is not waited for in the loop.
-    async fn record(&self, draft: Draft) {
-        let Some(draft) = self.shared.desk.as_ref().and_then(|desk| desk.take(draft)) else { return };
+    /// The record of a request for a payload, where there is an audit log.
+    fn entry(&self, work: &Work, result: Result<&Request, Kind>) -> Option<Entry> {
+        match (work, &self.ready) {
+            (Work::Sign(wish, caller), Some(ready)) if self.shared.audit_queue.is_some() => {
+                Some(signer::record(&ready.session, caller.clone(), *wish, result))
+            }
+            _ => None,
+        }
+    }
+
+    /// Gives a record to the audit writer. Where its queue is full, the thread waits, and not the event loop.
+    async fn record(&self, record: PendingRecord) {
+        let Some(record) = self.shared.audit_queue.as_ref().and_then(|queue| queue.take(record)) else { return };
         let shared = Arc::clone(&self.shared);
-        let push = move || shared.desk.as_ref().map_or((), |desk| desk.push(draft));
+        let push = move || shared.audit_queue.as_ref().map_or((), |queue| queue.push(record));
         self.thread.run(push).await;
     }
 
     async fn close(&mut self) {
-        self.announce();
-        if let Some(Worker { signer, .. }) = self.worker.take() {
-            self.thread.run(move || signer.end(None)).await;
+        self.announce(None);
+        if let Some(Ready { session, .. }) = self.ready.take() {
+            self.thread.run(move || session.end(None)).await;
         }
-        self.next_turn();
-        self.shared.apply(|state, now| state.plan.closed(self.slot, now));
+        self.announce_current();
+        self.shared.apply(|state, now| {
+            self.is_over = state.plan.is_closing();
+            state.plan.closed(self.worker, now)
+        });
     }
 
-    /// The worker is of no use any more, or never was: ended at once, and replaced when the plan says so.
-    async fn lost(&mut self, error: Error) {
-        if let Some(Worker { signer, .. }) = self.worker.take() {
-            // The key may have been used for them.
-            let begun = self.asked.iter().filter(|asked| asked.begun);
-            let unknown: Vec<Entry> =
-                begun.filter_map(|asked| entry(&self.shared, &signer, asked, Err(error.kind))).collect();
-            // Killed, not asked to end: what failed once may hang now.
-            self.thread.run(move || drop(signer)).await;
-            for entry in unknown {
-                self.record(Draft { entry, answer: None }).await;
-            }
+    /// Kills a worker that failed, and reports to the plan. `failed` is the request that the error belongs to.
+    async fn lost(&mut self, error: Error, failed: Option<InFlight>) {
+        let unfinished = self.current.take();
+        // The key may have been used for it.
+        let entry = unfinished.as_ref().and_then(|current| self.entry(&current.request.work, Err(error.kind)));
+        if let Some(Ready { session, .. }) = self.ready.take() {
+            // Not asked to end: the module failed, and may hang now.
+            self.thread.run(move || drop(session)).await;
         }
-        self.asked.clear();
-        self.next_turn();
-        let (slot, used) = (self.slot, self.used.take());
-        // A process that could not be started, for want of memory or room, is worth another try.
+        if let Some(entry) = entry {
+            self.record(PendingRecord { entry, answer: None }).await;
+        }
+        self.announce_current();
+        let (may_repeat, used) = (!self.at_keypad(), self.used.take());
+        // Another try makes sense for a process that could not be started for want of memory.
         let kind = if error.kind == Kind::Unexpected { Kind::TokenFailed } else { error.kind };
-        // Without any PIN the agent ends, and says so itself.
+        // Without any PIN the agent ends, and reports that itself.
         if error.kind != Kind::PinMissing || used.is_some() {
-            report(slot, &error, self.shared.lock().last_error.as_deref());
+            report(self.worker, &error, self.shared.lock().last_error.as_deref());
         }
         let random = getrandom::u64().unwrap_or_default();
         self.shared.apply(|state, now| {
@@ -338,48 +352,42 @@ impl Place {
             let is_refused = matches!(error.kind, Kind::PinIncorrect | Kind::PinLocked | Kind::PinLength);
             let same = |own: &Arc<Credential>| used.as_ref().is_some_and(|used| Arc::ptr_eq(own, used));
             if is_refused && state.credential.as_ref().is_some_and(same) {
-                // It is of no use any more, and its memory is wiped with the last worker's. One that was read since stays.
+                // Its memory is wiped with the last worker's copy. A credential that was read since stays.
                 state.credential = None;
             }
-            state.plan.lost(slot, kind, now, random)
+            let failed = failed.and_then(|request| request.after_loss(kind, may_repeat));
+            let unfinished = unfinished.and_then(|it| it.request.after_loss(Kind::TokenFailed, may_repeat));
+            let mut returned: Vec<InFlight> = failed.into_iter().chain(unfinished).collect();
+            // A request may have come since the worker failed. Mails are sent under this lock.
+            while let Ok(action) = self.mailbox.try_recv() {
+                if let Action::Take { request, .. } = action {
+                    returned.push(request);
+                }
+            }
+            self.is_over = state.plan.is_closing();
+            state.plan.lost(self.worker, kind, returned, now, random)
         });
     }
 }
 
-/// Waits for a time, where there is one.
-async fn time(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
     }
 }
 
-/// Waits until a worker has something to say: to the request in hand, or that it has ended.
-async fn hear(worker: Option<&mut Worker>, asked: Option<&Asked>, turn: Instant) -> Wake {
-    let Some(Worker { signer, ear }) = worker else { return std::future::pending().await };
-    match asked {
+/// Waits for the reply to the current request, or for the end of a worker that has none.
+async fn worker_event(ready: Option<&mut Ready>, current: Option<&Current>, shared: &PoolShared) -> Event {
+    let Some(Ready { session, events, .. }) = ready else { return std::future::pending().await };
+    match current {
+        Some(current) => {
+            let deadline = current.began + shared.config.serve.call_timeout;
+            Event::Replied(events.reply(session, deadline).await)
+        }
         None => {
-            ear.ended(signer).await;
-            Wake::Lost
+            events.ended(session).await;
+            Event::Ended
         }
-        Some(asked) if !asked.begun => Wake::Heard(Progress::None),
-        Some(_) => {
-            let soon = tokio::time::timeout_at((turn + SOON).into(), ear.answered(signer)).await;
-            Wake::Heard(soon.unwrap_or(Progress::None))
-        }
-    }
-}
-
-/// Says why a worker was lost: once, where the same happens again and again.
-fn report(slot: Slot, error: &Error, last: Option<&str>) {
-    let (message, hints) = (&error.message, &error.hints);
-    if last == Some(message) {
-        tracing::debug!("worker {slot}: {message}");
-    } else if stops_logins(error.kind) || error.kind == Kind::SignatureInvalid {
-        tracing::error!("worker {slot}: {message}");
-        hints.iter().for_each(|hint| tracing::error!("hint: {hint}"));
-    } else {
-        tracing::warn!("worker {slot}: {message}");
-        hints.iter().for_each(|hint| tracing::warn!("hint: {hint}"));
     }
 }

@@ -1,40 +1,40 @@
-//! A worker's thread: what may take long is done here, while the loop goes on.
+//! A worker's thread: it does what may block, while the event loop goes on.
 //!
-//! Runs in the parent. It ends with the place that it belongs to, and so after every worker that was started on it, as
-//! must be: a worker dies with the thread that started it.
+//! Runs in the parent. It ends with the task that it belongs to, and so after every worker that was started on it. This order
+//! matters: a worker process dies with the thread that started it.
 
 use std::io;
 use std::sync::mpsc;
 
 use tokio::sync::oneshot;
 
-type Errand = Box<dyn FnOnce() + Send>;
+type Job = Box<dyn FnOnce() + Send>;
 
-/// A thread that does one errand after the other.
+/// A thread that does one job after the other.
 #[derive(Debug)]
-pub(super) struct Thread {
-    errands: mpsc::Sender<Errand>,
+pub(super) struct WorkerThread {
+    jobs: mpsc::Sender<Job>,
 }
 
-impl Thread {
-    /// Starts one.
+impl WorkerThread {
+    /// Starts a thread.
     ///
     /// # Errors
-    /// When the system has none left.
+    /// When the system cannot start another thread.
     pub(super) fn start(name: &str) -> io::Result<Self> {
-        let (errands, given) = mpsc::channel::<Errand>();
-        let run = move || given.into_iter().for_each(|errand| errand());
+        let (jobs, received) = mpsc::channel::<Job>();
+        let run = move || received.into_iter().for_each(|job| job());
         std::thread::Builder::new().name(name.to_owned()).spawn(run)?;
-        Ok(Self { errands })
+        Ok(Self { jobs })
     }
 
-    /// Has something done there, and waits for what comes of it. What was begun is done even if nobody waits any more.
-    pub(super) async fn run<T: Send + 'static>(&self, errand: impl FnOnce() -> T + Send + 'static) -> T {
+    /// Does a job on the thread and returns its result. A job that began is done even if nobody waits for it any more.
+    pub(super) async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let (sender, result) = oneshot::channel();
-        let _ = self.errands.send(Box::new(move || drop(sender.send(errand()))));
+        let _ = self.jobs.send(Box::new(move || drop(sender.send(job()))));
         match result.await {
             Ok(result) => result,
-            // An errand that panics ends the process.
+            // A job that panics ends the process.
             Err(_) => std::future::pending().await,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 /// The first signed message, in its frame.
 static FIRST: Mutex<Option<String>> = Mutex::new(None);
 
-/// Sends bytes on every socket of the process. Other descriptors refuse them.
+/// Sends bytes on the first socket of the process: the worker may have a copy of it. Other descriptors refuse them.
 pub(crate) fn send(bytes: &[u8]) {
     for descriptor in 3..32 {
         let mut rest = bytes;
@@ -15,12 +15,15 @@ pub(crate) fn send(bytes: &[u8]) {
             let Ok(sent @ 1..) = usize::try_from(sent) else { break };
             rest = &rest[sent..];
         }
+        if rest.is_empty() {
+            return;
+        }
     }
 }
 
 fn send_frame(body: &[u8]) {
     let length = u32::try_from(body.len()).expect("a length of 32 bits").to_be_bytes();
-    send(&[&length, body].concat());
+    send(&[b"M", &length[..], body].concat());
 }
 
 /// Sends each line of a file as a frame.

@@ -230,11 +230,11 @@ impl Fault {
             Self::Delay(time) => std::thread::sleep(Duration::from_millis(*time)),
             Self::Hang => hang(),
             Self::Half => {
-                frames::send(b"\0\0\x02\x08{\"Signed\":{\"message\":\"");
+                frames::send(b"M\0\0\x02\x08{\"Signed\":{\"message\":\"");
                 hang();
             }
             Self::Forged => {
-                frames::send(b"\0\0\0\x2a{\"Signed\":{\"message\":\"!\",\"signature\":\"!\"}}");
+                frames::send(b"M\0\0\0\x2a{\"Signed\":{\"message\":\"!\",\"signature\":\"!\"}}");
                 hang();
             }
             // Faster than any reader.

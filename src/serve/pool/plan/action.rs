@@ -1,107 +1,34 @@
-//! What the pool's rules speak of: places, requests, orders, refusals.
+//! What the plan tells the pool to do.
 //!
-//! PURE.
+//! PURE. One enum holds all commands; a request moves inside them by value.
 
 use std::time::Duration;
 
 use crate::error::Kind;
 
-/// The number of a worker's place, from 0.
-pub(crate) type Slot = usize;
-
-/// The number of a request; never used twice.
-pub(crate) type Job = u64;
-
-/// What the pool must do now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
-    /// Start a worker after so long, unless the plan says otherwise by then.
-    Start {
-        /// Where.
-        slot: Slot,
-        /// When.
-        after: Duration,
-    },
-    /// Have a worker answer a request.
-    Work {
-        /// Which worker.
-        slot: Slot,
-        /// Which request.
-        job: Job,
-    },
-    /// End a worker in good order.
-    Close {
-        /// Which.
-        slot: Slot,
-    },
+/// What the pool must do now. `R` is a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Action<R> {
+    /// Start this worker after this time, unless [`super::Plan::may_start`] says otherwise by then.
+    Start { worker: usize, after: Duration },
+    /// Give this worker a request.
+    Take { worker: usize, request: R },
+    /// End this worker: log out, finalize.
+    Close { worker: usize },
     /// Answer a request with a refusal.
-    Refuse {
-        /// Which.
-        job: Job,
-        /// Why.
-        refusal: Refusal,
-    },
-}
-
-/// What came of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Done {
-    /// Nothing: whoever asked is gone, or the policy refused.
-    Dropped,
-    /// The token answered.
-    Answered {
-        /// Whether that took less than anybody could feel.
-        soon: bool,
-    },
+    Refuse(R, Refusal),
 }
 
 /// Why there is no payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// What went wrong.
     pub(crate) kind: Kind,
-    /// When another request may fare better.
+    /// When another request may succeed.
     pub(crate) retry_after: Option<Duration>,
 }
 
-/// What a worker's place is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Empty, and nothing is to be done about it.
-    Held,
-    /// A start is ordered for this time.
-    Due(Duration),
-    /// The worker is loading, logging in, choosing.
-    Starting,
-    /// Ready, since this time.
-    Idle(Duration),
-    /// At a request, and ready since this time.
-    Busy(Job, Duration),
-    /// Ending in good order, to be started anew.
-    Closing,
-    /// The token has no room for it.
-    Retired,
-}
-
-impl Phase {
-    /// Whether a worker is logged in.
-    pub(crate) fn is_up(self) -> bool {
-        matches!(self, Self::Idle(_) | Self::Busy(..))
-    }
-
-    /// Whether one is on its way, or makes way for one.
-    pub(crate) fn is_coming(self) -> bool {
-        matches!(self, Self::Due(_) | Self::Starting | Self::Closing)
-    }
-}
-
-/// Whether workers may log in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Logins {
-    /// This one alone, since no login has succeeded yet.
-    First(Slot),
-    /// All.
-    Open,
-    /// None, until somebody acted.
-    Stopped(Kind),
+/// All that the plan may ask a request.
+pub(crate) trait Abandon {
+    /// Whether nobody waits for the answer any more.
+    fn is_abandoned(&self) -> bool;
 }

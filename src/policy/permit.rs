@@ -1,0 +1,60 @@
+//! The permission for one signature.
+//!
+//! PURE.
+
+use super::{Policy, Refused, Subject, Wish, decide};
+use crate::facts::Mechanism;
+
+/// The policy's permission for one signature. It can only be made by [`permit`], from all facts, after the login.
+#[must_use]
+#[derive(Debug)]
+pub struct Permit {
+    wish: Wish,
+    mechanism: Mechanism,
+    key: u64,
+    given: u64,
+    warnings: Vec<String>,
+}
+
+/// Decides whether this key may sign now.
+///
+/// # Errors
+/// All rules that are broken.
+pub fn permit(policy: &Policy, subject: &Subject<'_>) -> Result<Permit, Refused> {
+    let warnings = decide(policy, subject).allowed()?;
+    let order = &subject.order;
+    let wish = Wish { version: order.version, by_flag: order.version_by_flag };
+    Ok(Permit { wish, mechanism: order.mechanism, key: subject.key.handle, given: subject.now, warnings })
+}
+
+impl Permit {
+    /// What may be signed.
+    #[must_use]
+    pub fn wish(&self) -> Wish {
+        self.wish
+    }
+
+    /// How it may be signed.
+    #[must_use]
+    pub fn mechanism(&self) -> Mechanism {
+        self.mechanism
+    }
+
+    /// The worker's number of the key.
+    #[must_use]
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// When it was given, in seconds of Unix time. A message that is older was not made for it.
+    #[must_use]
+    pub fn given(&self) -> u64 {
+        self.given
+    }
+
+    /// What the policy allows and warns of.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}

@@ -1,0 +1,101 @@
+//! A request on its way: it moves by value from the queue to a worker's task, to the audit writer, and ends as an answer.
+//!
+//! Runs in the parent.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::plan::action::{Abandon, Refusal};
+use super::plan::retry::FIRST_PAUSE;
+use crate::audit::chain::Caller;
+use crate::error::Kind;
+use crate::policy::Wish;
+
+/// What is asked of a worker.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// A payload, for this caller.
+    Sign(Wish, Caller),
+    /// Whether the token is there.
+    Probe,
+}
+
+/// Names the caller, for the log.
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Probe => f.write_str("a probe"),
+            Self::Sign(wish, Caller { uid, gid, pid, job }) => {
+                let job = job.as_deref().unwrap_or("-");
+                write!(f, "payload {} for user {uid} group {gid} (process {pid}, job {job})", wish.version)
+            }
+        }
+    }
+}
+
+/// A payload, or the proof that the token answers.
+#[derive(Debug)]
+pub(crate) struct PayloadAnswer {
+    /// The login request in its JSON form; empty for a probe.
+    pub(crate) text: String,
+    /// How long the request waited.
+    pub(crate) queue: Duration,
+    /// How long the token took.
+    pub(crate) token: Duration,
+}
+
+pub(crate) type Outcome = Result<PayloadAnswer, Refusal>;
+
+/// A request. It has one owner at a time, and answering consumes it.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) work: Work,
+    pub(crate) since: Instant,
+    retried: bool,
+    reply: oneshot::Sender<Outcome>,
+}
+
+/// The client's side of a request. Dropping it abandons the request.
+#[derive(Debug)]
+pub(crate) struct PendingAnswer(oneshot::Receiver<Outcome>);
+
+impl InFlight {
+    pub(crate) fn new(work: Work) -> (Self, PendingAnswer) {
+        let (reply, answer) = oneshot::channel();
+        (Self { work, since: Instant::now(), retried: false, reply }, PendingAnswer(answer))
+    }
+
+    pub(crate) fn answer(self, outcome: Outcome) {
+        // The client may have left.
+        let _ = self.reply.send(outcome);
+    }
+
+    /// The request, where it may be tried once more after its worker was lost; else it is answered with a refusal.
+    pub(crate) fn after_loss(mut self, kind: Kind, may_repeat: bool) -> Option<Self> {
+        let may_repeat = may_repeat && kind.retryable() && matches!(self.work, Work::Sign(..));
+        if may_repeat && !self.retried && !self.is_abandoned() {
+            self.retried = true;
+            return Some(self);
+        }
+        self.answer(Err(Refusal { kind, retry_after: kind.retryable().then_some(FIRST_PAUSE) }));
+        None
+    }
+}
+
+impl Abandon for InFlight {
+    fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+}
+
+impl PendingAnswer {
+    /// The answer, or a refusal at the deadline.
+    pub(crate) async fn wait(self, deadline: tokio::time::Instant) -> Outcome {
+        match tokio::time::timeout_at(deadline, self.0).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => Err(Refusal { kind: Kind::TokenTimeout, retry_after: Some(Duration::from_secs(1)) }),
+        }
+    }
+}

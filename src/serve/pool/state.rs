@@ -1,0 +1,104 @@
+//! What all tasks of the pool share: the locked state, and how actions of the plan are carried out.
+//!
+//! Runs in the parent.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+
+use super::audit_writer::AuditQueue;
+use super::in_flight::InFlight;
+use super::plan::action::Action;
+use super::plan::{Logins, Plan};
+use super::recent_messages::RecentMessages;
+use crate::cba::Request;
+use crate::certificate::Certificate;
+use crate::config::Config;
+use crate::custody::Evidence;
+use crate::facts::{Token, TokenId};
+use crate::pin::Credential;
+
+#[derive(Debug)]
+pub(super) struct PoolShared {
+    pub(super) config: Config,
+    pub(super) began: Instant,
+    /// By the number of the worker.
+    pub(super) mailboxes: Vec<mpsc::UnboundedSender<Action<InFlight>>>,
+    pub(super) state: Mutex<State>,
+    /// Where payloads wait for their records, if there is an audit log.
+    pub(super) audit_queue: Option<AuditQueue>,
+    /// Notified when a worker starts or ends.
+    pub(super) changed: watch::Sender<()>,
+}
+
+/// The identity that the workers sign with, and the evidence of its key.
+#[derive(Clone, Debug)]
+pub(crate) struct ServedIdentity {
+    pub(crate) evidence: Evidence,
+    pub(crate) certificate: Certificate,
+    /// The token, or a stand-in for a token that says nothing of itself.
+    pub(crate) token: Token,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) plan: Plan<InFlight>,
+    /// By when each worker's task must be done with what it does.
+    pub(super) due: Vec<Option<Instant>>,
+    /// Whether each worker makes a payload now.
+    pub(super) signing: Vec<bool>,
+    pub(super) credential: Option<Arc<Credential>>,
+    /// The token of the first success.
+    pub(super) token: Option<TokenId>,
+    pub(super) served: Option<Arc<ServedIdentity>>,
+    /// When the token answered last.
+    pub(super) proven: Option<Instant>,
+    /// Whether asking for attributes that are only evidence cost no worker.
+    pub(super) evidence_is_safe: bool,
+    pub(super) restarts: HashMap<&'static str, u64>,
+    /// Why the last worker was lost, in words.
+    pub(super) last_error: Option<String>,
+    pub(super) recent: RecentMessages,
+}
+
+impl PoolShared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic ends the process; no other thread sees a state that is half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a payload's message was never handed out before.
+    pub(super) fn is_new(&self, request: &Request) -> bool {
+        self.lock().recent.is_new(request.message_digest(), self.began.elapsed())
+    }
+
+    /// Changes the state, and carries out what the plan wants then.
+    pub(super) fn apply(&self, change: impl FnOnce(&mut State, Duration) -> Vec<Action<InFlight>>) {
+        let mut state = self.lock();
+        let before = state.summary();
+        let actions = change(&mut state, self.began.elapsed());
+        let has_changed = state.summary() != before;
+        for action in actions {
+            match action {
+                Action::Refuse(request, refusal) => request.answer(Err(refusal)),
+                Action::Start { worker, .. } | Action::Take { worker, .. } | Action::Close { worker } => {
+                    // A task ends after its last worker, and the plan wants nothing of it then.
+                    let _ = self.mailboxes[worker].send(action);
+                }
+            }
+        }
+        drop(state);
+        if has_changed {
+            self.changed.send_replace(());
+        }
+    }
+}
+
+impl State {
+    /// What others are told of when it changes.
+    fn summary(&self) -> (bool, Logins, u64) {
+        (self.plan.is_up(), self.plan.logins(), self.restarts.values().sum())
+    }
+}

@@ -1,0 +1,102 @@
+//! A worker that is logged in: what its task has it do, and what becomes of the result.
+//!
+//! Runs in the parent.
+
+use std::time::{Duration, Instant};
+
+use crate::cba::{Format, Request, UncheckedPayload};
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::policy::Permit;
+use crate::serve::pool::in_flight::InFlight;
+use crate::serve::pool::plan::retry::stops_logins;
+use crate::serve::pool::start_worker::first_wish;
+use crate::serve::pool::state::PoolShared;
+use crate::serve::pool::worker_events::WorkerEvents;
+use crate::session::signing_session::{Signed, SigningSession};
+use crate::signer;
+
+/// The policy's warnings are logged once in this time.
+const WARN_AGAIN: Duration = Duration::from_secs(86_400);
+
+/// What a worker returned: nothing for a probe.
+pub(super) type Made = Option<(Permit, UncheckedPayload)>;
+
+/// A worker that is logged in.
+pub(super) struct Ready {
+    pub(super) session: SigningSession,
+    pub(super) events: WorkerEvents,
+    warned: Option<Instant>,
+}
+
+impl Ready {
+    pub(super) fn new(session: SigningSession, events: WorkerEvents) -> Self {
+        Self { session, events, warned: None }
+    }
+
+    /// Logs the policy's warnings, once a day.
+    pub(super) fn warn(&mut self, config: &Config, permit: &Permit) {
+        if self.warned.is_none_or(|warned| warned.elapsed() >= WARN_AGAIN) {
+            signer::warn(&self.session, config, permit);
+            self.warned = Some(Instant::now());
+        }
+    }
+
+    /// Signs, after a login where the key needs one. It may block.
+    pub(super) fn sign(mut self, config: &Config, permit: Permit) -> (Self, Result<Made>) {
+        let made = signer::sign(&mut self.session, config, permit).map(Some);
+        (self, made)
+    }
+
+    /// Reads the reply to a request for a signature, if that did not happen yet, and signs again where a first signature failed
+    /// for want of a login or of the mechanism. It may block.
+    pub(super) fn recovered(mut self, config: &Config, permit: Permit, signed: Option<Signed>) -> (Self, Result<Made>) {
+        let signed = signed.unwrap_or_else(|| self.session.signed());
+        let made = signer::recovered(&mut self.session, config, permit, signed).map(Some);
+        (self, made)
+    }
+
+    /// Reads the reply to a probe, and asks the policy whether it would let the token sign.
+    pub(super) fn probed(mut self, config: &Config) -> (Self, Result<Made>) {
+        let probed = self.session.probed();
+        let made = probed.and_then(|()| signer::permit(&self.session, config, first_wish(config))).map(|_| None);
+        (self, made)
+    }
+}
+
+/// Turns what the worker returned into a login request that was never handed out before.
+pub(super) fn accepted(
+    shared: &PoolShared,
+    session: &SigningSession,
+    (permit, payload): (Permit, UncheckedPayload),
+    request: &InFlight,
+) -> Result<Request> {
+    let login_request = signer::accept(session, &shared.config, &permit, payload)?;
+    if !shared.is_new(&login_request) {
+        // It passes every other check, and is an alarm all the same.
+        let message = "cannot hand out a payload: the token's result was discarded: its message was handed out before";
+        return Err(Error::new(Kind::SignatureInvalid, message)
+            .hint("treat this as an alarm: module, token or memory is faulty or compromised; nothing was handed out"));
+    }
+    tracing::info!("{}", request.work);
+    Ok(login_request)
+}
+
+/// The login request as a client gets it.
+pub(super) fn text_of(request: &Request) -> Result<String> {
+    request.render(Format::Json).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))
+}
+
+/// Logs why a worker was lost. The same error again is logged at level debug.
+pub(super) fn report(worker: usize, error: &Error, last: Option<&str>) {
+    let (message, hints) = (&error.message, &error.hints);
+    if last == Some(message) {
+        tracing::debug!("worker {worker}: {message}");
+    } else if stops_logins(error.kind) || error.kind == Kind::SignatureInvalid {
+        tracing::error!("worker {worker}: {message}");
+        hints.iter().for_each(|hint| tracing::error!("hint: {hint}"));
+    } else {
+        tracing::warn!("worker {worker}: {message}");
+        hints.iter().for_each(|hint| tracing::warn!("hint: {hint}"));
+    }
+}

@@ -1,0 +1,218 @@
+//! A session that is logged in and has an identity: it signs fresh messages, and nothing else.
+//!
+//! Runs in the parent. It judges nothing: each signature needs a [`Permit`], and what comes back is unchecked.
+
+use std::io;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::evidence::{self, Described};
+use super::{Failure, Login, Reached};
+use crate::cba::UncheckedPayload;
+use crate::config::Config;
+use crate::custody::Evidence;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::facts::Mechanism;
+use crate::identity::Identity;
+use crate::policy::Permit;
+use crate::worker_handle::{Arrival, Descriptors, HandleError, Rest};
+use crate::worker_protocol::step::Step;
+use crate::worker_protocol::{Authentication, Reply, Request};
+
+/// What a worker made, or why it made nothing.
+pub(crate) type Signed = Result<UncheckedPayload, Failure>;
+
+/// A session that signs.
+#[derive(Debug)]
+pub struct SigningSession {
+    reached: Reached,
+    login: Login,
+    identity: Identity,
+    mechanism: Mechanism,
+    context_login: bool,
+    has_signed: bool,
+}
+
+impl SigningSession {
+    pub(crate) fn new(reached: Reached, login: Login, identity: Identity, mechanism: Mechanism) -> Self {
+        let context_login = identity.key.always_authenticate == Some(true);
+        Self { reached, login, identity, mechanism, context_login, has_signed: false }
+    }
+
+    /// The chosen identity.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The token and its module.
+    #[must_use]
+    pub fn reached(&self) -> &Reached {
+        &self.reached
+    }
+
+    /// How the key signs.
+    #[must_use]
+    pub fn mechanism(&self) -> Mechanism {
+        self.mechanism
+    }
+
+    /// Whether each signature needs a login.
+    #[must_use]
+    pub fn always_authenticates(&self) -> bool {
+        self.context_login
+    }
+
+    /// Returns the evidence of the key and its token. `in_detail` also asks for attributes that are only evidence.
+    ///
+    /// # Errors
+    /// The token's answer.
+    pub fn evidence(&mut self, module_sha256: Option<String>, in_detail: bool) -> Result<Evidence> {
+        let described = if in_detail { self.reached.describe(&self.identity)? } else { Described::default() };
+        let held = evidence::held(&self.identity, self.mechanism, described);
+        Ok(Evidence { held: Some(held), ..self.reached.evidence(module_sha256) })
+    }
+
+    /// Frees the token's lock, for a service that stays logged in. Each further login takes it again.
+    pub fn release(&mut self) {
+        self.login.release();
+    }
+
+    /// Sets the deadline of what comes next.
+    pub fn allow(&mut self, deadline: Deadline) {
+        self.reached.deadline = deadline;
+    }
+
+    /// Descriptors to wait for in an event loop.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn descriptors(&self) -> io::Result<Descriptors> {
+        self.reached.opened.handle.descriptors()
+    }
+
+    /// Logs some of what the module has printed.
+    pub fn log_output(&mut self) -> Rest {
+        self.reached.opened.handle.log_output()
+    }
+
+    /// Asks for a signature and does not wait. The key must not need a login for it.
+    pub(crate) fn send_sign(&mut self, permit: &Permit) {
+        let request = sign_request(permit, None);
+        self.reached.opened.handle.send(&request);
+    }
+
+    /// Asks for the state of the token and does not wait.
+    pub(crate) fn send_probe(&mut self) {
+        self.reached.opened.handle.send(&Request::Probe);
+    }
+
+    /// Receives what is there of a reply, and never waits.
+    pub(crate) fn poll_reply(&mut self) -> Arrival {
+        self.reached.opened.handle.poll_reply()
+    }
+
+    /// Waits for the reply to [`SigningSession::send_sign`].
+    pub(crate) fn signed(&mut self) -> Signed {
+        let handle = &mut self.reached.opened.handle;
+        let payload = match handle.wait_reply(&self.reached.deadline).map_err(Failure::Worker)? {
+            Reply::Signed { message, signature } => decoded(&message, &signature),
+            _ => None,
+        };
+        self.has_signed |= payload.is_some();
+        payload.ok_or_else(|| Failure::Worker(handle.protocol_error(Step::Sign)))
+    }
+
+    /// Waits for the reply to [`SigningSession::send_probe`].
+    ///
+    /// # Errors
+    /// When token, session or login are not there any more.
+    pub(crate) fn probed(&mut self) -> Result<()> {
+        self.reached.probed()
+    }
+
+    /// Has the key sign one fresh message, after a login of its own where the key needs one, and waits for the result.
+    pub(crate) fn sign(&mut self, permit: &Permit, config: &Config) -> Signed {
+        if self.context_login {
+            self.login.for_context(&mut self.reached, config).map_err(Failure::Other)?;
+            let request = |how| sign_request(permit, Some(how));
+            self.login.authenticate(&mut self.reached, request, "login for the signature refused")?;
+        } else {
+            self.send_sign(permit);
+        }
+        self.signed()
+    }
+
+    /// Whether the module does not know its own mechanism. The session uses `CKM_RSA_PKCS` from then on.
+    pub(crate) fn uses_other_mechanism(&mut self, result: &Signed) -> bool {
+        let is_other =
+            self.mechanism == Mechanism::Sha512RsaPkcs && is_fault(result, &["C_SignInit"], "CKR_MECHANISM_INVALID");
+        if is_other {
+            self.mechanism = Mechanism::RsaPkcs;
+        }
+        is_other
+    }
+
+    /// Whether the first signature shows that the key wants a login for each, whatever its attribute says.
+    pub(crate) fn wants_context_login(&self, result: &Signed) -> bool {
+        let signing = ["C_SignInit", "C_Sign", "C_SignUpdate", "C_SignFinal"];
+        is_fault(result, &signing, "CKR_USER_NOT_LOGGED_IN")
+            && !self.has_signed
+            && !self.context_login
+            && self.login.can_repeat()
+    }
+
+    /// A new session, a new login with the PIN that was accepted, and the same identity: some modules drop the first login
+    /// where they want one for the signature.
+    pub(crate) fn start_over(&mut self, config: &Config) -> Result<()> {
+        self.context_login = true;
+        self.reached.open_session_again()?;
+        self.login.again(&mut self.reached, config)?;
+        let file = self.identity.from_file.then(|| self.identity.certificate.clone());
+        let identity = self.reached.identity(config, file)?;
+        if identity.certificate != self.identity.certificate {
+            return Err(Error::new(Kind::TokenFailed, "the token shows another identity than a moment ago"));
+        }
+        self.identity = identity;
+        Ok(())
+    }
+
+    /// The error of a signature, in words and with hints.
+    pub(crate) fn explain(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::Worker(error) => {
+                let error = Error::from(error).context(format_args!("cannot sign with {}", self.reached.name()));
+                self.reached.hint_at_the_key(error, self.identity.certificate.bits())
+            }
+            Failure::Other(error) => error,
+        }
+    }
+
+    /// Has the worker log out while its result is checked. [`SigningSession::end`] is next.
+    pub fn start_close(&mut self) {
+        self.reached.opened.handle.start_close();
+    }
+
+    /// Ends the worker, in good order where the error allows it, and then frees the token's lock.
+    pub fn end(self, error: Option<&Error>) {
+        self.reached.end(error);
+        drop(self.login);
+    }
+}
+
+fn sign_request(permit: &Permit, context: Option<Authentication>) -> Request {
+    Request::Sign { key: permit.key(), mechanism: permit.mechanism(), version: permit.wish().version, context }
+}
+
+fn decoded(message: &str, signature: &str) -> Option<UncheckedPayload> {
+    let (message, signature) = (STANDARD.decode(message).ok()?, STANDARD.decode(signature).ok()?);
+    Some(UncheckedPayload { message, signature })
+}
+
+/// Whether one of these calls returned this value.
+fn is_fault(result: &Signed, calls: &[&str], value: &str) -> bool {
+    let Err(Failure::Worker(HandleError::Fault(fault))) = result else { return false };
+    calls.iter().any(|call| fault.is(call, value))
+}
