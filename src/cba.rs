@@ -13,4 +13,4 @@ pub mod verify;
 pub use auth_url::AuthUrl;
 pub use login_request::{Format, Request};
 pub use message::{Message, Version};
-pub use verify::{UncheckedPayload, Violation, verify};
+pub use verify::{UncheckedPayload, VerifiedPayload, Violation, verify};

@@ -5,7 +5,7 @@
 
 use crate::cba::received::Received;
 use crate::cba::verify::Freshness;
-use crate::cba::{self, Version, Violation, message};
+use crate::cba::{self, UncheckedPayload, VerifiedPayload, Version, Violation, message};
 use crate::certificate::Certificate;
 use crate::error::{Explain, Kind};
 use crate::policy::{self, Policy, Refused, Wish};
@@ -62,7 +62,7 @@ impl Explain for BadResult {
     }
 }
 
-/// Checks an agent's payload like a result of the own token, and returns the policy's warnings.
+/// Checks an agent's payload like a result of the own token. Returns it with the policy's warnings.
 ///
 /// # Errors
 /// When its version differs from `wish`, it does not verify, or the policy refuses its version or certificate.
@@ -71,14 +71,14 @@ pub fn check_received(
     wish: Wish,
     policy: &Policy,
     freshness: Freshness,
-) -> Result<Vec<String>, PayloadError> {
-    let Received { version, message, signature, certificate, .. } = received;
+) -> Result<(VerifiedPayload, Vec<String>), PayloadError> {
+    let Received { version, certificate, .. } = received;
     if *version != wish.version {
         return Err(PayloadError::Version(*version));
     }
-    check_result(wish.version, (message, signature), certificate, freshness)?;
+    let payload = check_result(wish.version, received.payload(), certificate, freshness)?;
     let decision = policy::decide_payload(policy, wish, certificate, freshness.now);
-    decision.allowed().map_err(PayloadError::Policy)
+    Ok((payload, decision.allowed().map_err(PayloadError::Policy)?))
 }
 
 /// Checks a result: exactly 100 bytes, fresh, and signed by the certificate's key.
@@ -87,14 +87,15 @@ pub fn check_received(
 /// The first broken rule.
 pub fn check_result(
     version: Version,
-    (message, signature): (&[u8], &[u8]),
+    payload: UncheckedPayload,
     certificate: &Certificate,
     freshness: Freshness,
-) -> Result<(), BadResult> {
-    if message.len() != message::LEN {
-        return Err(BadResult(Violation::Length { found: message.len() }));
+) -> Result<VerifiedPayload, BadResult> {
+    let found = payload.message.len();
+    if found != message::LEN {
+        return Err(BadResult(Violation::Length { found }));
     }
-    cba::verify(version, (message, signature), certificate, freshness).map_err(BadResult)
+    cba::verify(version, payload, certificate, freshness).map_err(BadResult)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! trusted. These are functions: the state is the session's.
 
 use crate::audit::chain::{Caller, Entry, Event, Payload};
-use crate::cba::verify::Freshness;
+use crate::cba::verify::{Freshness, to_key_length};
 use crate::cba::{Request, UncheckedPayload};
 use crate::certificate::Certificate;
 use crate::config::Config;
@@ -123,12 +123,12 @@ pub fn accept(
     let max_age = now.saturating_sub(permit.given()) + CLOCK_TOLERANCE;
     let freshness = Freshness { now, max_age, max_ahead: CLOCK_TOLERANCE };
     let certificate = &session.identity().certificate;
-    let signature = crate::cba::verify::to_key_length(payload.signature, certificate.modulus.len());
-    check_result(version, (&payload.message, &signature), certificate, freshness)?;
+    let signature = to_key_length(payload.signature, certificate.modulus.len());
+    let payload = check_result(version, UncheckedPayload { signature, ..payload }, certificate, freshness)?;
     drop(self::permit(session, config, permit.wish())?);
     tracing::debug!("signed by {} and verified", permit.mechanism().name());
     let sign = &config.sign;
-    Ok(Request::new(&sign.auth_url, (certificate, sign.header_encoding), version, (&payload.message, &signature)))
+    Ok(Request::new(&sign.auth_url, (certificate, sign.header_encoding), &payload))
 }
 
 /// The record of what came of a caller's request for a payload.

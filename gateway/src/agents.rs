@@ -96,13 +96,13 @@ fn check(config: &GatewayConfig, answer: &[u8], since: u64) -> Result<AgentPaylo
     let certificate = &received.certificate;
     let max_age = now().saturating_sub(since) + CLOCK_TOLERANCE;
     let freshness = Freshness { now: now(), max_age, max_ahead: CLOCK_TOLERANCE };
-    check_received(&received, Wish { version: Version::V2, by_flag: false }, &config.payload_policy, freshness)?;
+    let wish = Wish { version: Version::V2, by_flag: false };
+    let (payload, _) = check_received(&received, wish, &config.payload_policy, freshness)?;
     if let Some(client) = client_with_key(&config.clients, certificate) {
         let what = format!("the client {} has the agent's own key", client.name);
         return Err(Error::new(Kind::Policy, what).hint("give the tool a key of its own"));
     }
-    let signed = (&received.message[..], &received.signature[..]);
-    let request = LoginRequest::new(&config.upstream.auth_url, (certificate, HeaderEncoding::Der), Version::V2, signed);
+    let request = LoginRequest::new(&config.upstream.auth_url, (certificate, HeaderEncoding::Der), &payload);
     let render = |format| request.render(format).map_err(|error| Error::new(Kind::Unexpected, error.to_string()));
     let header = render(Format::Header)?;
     let value = header.strip_prefix("Authorization: ").unwrap_or(&header);

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{AuthUrl, Version};
+use super::{AuthUrl, VerifiedPayload, Version};
 use crate::certificate::{Certificate, HeaderEncoding};
 use crate::text::hex;
 
@@ -65,18 +65,17 @@ pub struct Request {
 }
 
 impl Request {
-    /// Makes a request from verified parts.
+    /// Makes the request that carries a verified payload.
     #[must_use]
     pub fn new(
         url: &AuthUrl,
         (certificate, encoding): (&Certificate, HeaderEncoding),
-        version: Version,
-        (message, signature): (&[u8], &[u8]),
+        payload: &VerifiedPayload,
     ) -> Self {
         let body = Body {
-            encoded_data_format: (version == Version::V2).then_some("v2"),
-            encoded_data: STANDARD.encode(message),
-            encoded_signed_data: STANDARD.encode(signature),
+            encoded_data_format: (payload.version() == Version::V2).then_some("v2"),
+            encoded_data: STANDARD.encode(payload.message()),
+            encoded_signed_data: STANDARD.encode(payload.signature()),
         };
         let authorization = format!("{SCHEME} {}", certificate.header_value(encoding));
         Self { url: url.authenticate(), authorization, body }
@@ -163,7 +162,8 @@ mod tests {
     use crate::certificate::tests::leaf;
 
     fn request(version: Version) -> Request {
-        Request::new(&AuthUrl::default(), (&leaf(), HeaderEncoding::Der), version, (&[1; 100], &[2; 256]))
+        let payload = VerifiedPayload::of_test(version, &[1; 100], &[2; 256]);
+        Request::new(&AuthUrl::default(), (&leaf(), HeaderEncoding::Der), &payload)
     }
 
     #[test]

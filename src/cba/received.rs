@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer};
 
 use super::login_request::SCHEME;
-use super::{AuthUrl, Version};
+use super::{AuthUrl, UncheckedPayload, Version};
 use crate::certificate::{Certificate, CertificateError, HeaderEncoding, pem_certificates};
 use crate::error::{Explain, Kind};
 
@@ -24,6 +24,14 @@ pub struct Received {
     pub certificate: Certificate,
     /// The form of the certificate in the header.
     pub encoding: HeaderEncoding,
+}
+
+impl Received {
+    /// The payload, which nobody has checked yet.
+    #[must_use]
+    pub fn payload(&self) -> UncheckedPayload {
+        UncheckedPayload { message: self.message.clone(), signature: self.signature.clone() }
+    }
 }
 
 /// The reason why a request cannot be parsed.

@@ -72,16 +72,50 @@ pub struct UncheckedPayload {
     pub signature: Vec<u8>,
 }
 
+/// A payload that [`verify`] accepted. Only that function makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedPayload {
+    version: Version,
+    payload: UncheckedPayload,
+}
+
+impl VerifiedPayload {
+    /// The version that it was accepted as.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The message that is signed.
+    #[must_use]
+    pub fn message(&self) -> &[u8] {
+        &self.payload.message
+    }
+
+    /// The signature of the message.
+    #[must_use]
+    pub fn signature(&self) -> &[u8] {
+        &self.payload.signature
+    }
+
+    /// A payload of these bytes, for tests of what comes after the check.
+    #[cfg(test)]
+    pub(super) fn of_test(version: Version, message: &[u8], signature: &[u8]) -> Self {
+        Self { version, payload: UncheckedPayload { message: message.to_vec(), signature: signature.to_vec() } }
+    }
+}
+
 /// Checks message and signature against a certificate: length, time (v2), signature (RFC 8017 section 8.2, SHA-512).
 ///
 /// # Errors
 /// The first broken rule.
 pub fn verify(
     version: Version,
-    (message, signature): (&[u8], &[u8]),
+    payload: UncheckedPayload,
     certificate: &Certificate,
     freshness: Freshness,
-) -> Result<(), Violation> {
+) -> Result<VerifiedPayload, Violation> {
+    let (message, signature) = (&payload.message[..], &payload.signature[..]);
     check_message(version, message, freshness)?;
     if signature.len() != certificate.modulus.len() {
         return Err(Violation::SignatureLength { found: signature.len(), expected: certificate.modulus.len() });
@@ -89,7 +123,7 @@ pub fn verify(
     if !verifies(&signature::RSA_PKCS1_2048_8192_SHA512, certificate, message, signature) {
         return Err(Violation::Signature(diagnosis(certificate, message, signature)));
     }
-    Ok(())
+    Ok(VerifiedPayload { version, payload })
 }
 
 /// Pads or cuts a signature to the length of the key's modulus. RFC 8017 section 8.2.1 requires this length; some
@@ -182,13 +216,20 @@ mod tests {
     }
 
     fn check(message: &[u8], signature: &[u8], now: u64) -> Result<(), Violation> {
-        verify(Version::V2, (message, signature), &leaf(), at(now))
+        check_as(Version::V2, message, signature, at(now))
+    }
+
+    fn check_as(version: Version, message: &[u8], signature: &[u8], freshness: Freshness) -> Result<(), Violation> {
+        let payload = UncheckedPayload { message: message.to_vec(), signature: signature.to_vec() };
+        let verified = verify(version, payload, &leaf(), freshness)?;
+        assert_eq!(verified, VerifiedPayload::of_test(version, message, signature));
+        Ok(())
     }
 
     #[test]
     fn accepts_what_openssl_signed() {
         assert_eq!(check(MESSAGE, SIGNATURE, MADE + 10), Ok(()));
-        assert_eq!(verify(Version::V1, (MESSAGE, SIGNATURE), &leaf(), at(0)), Ok(()), "v1 has no time");
+        assert_eq!(check_as(Version::V1, MESSAGE, SIGNATURE, at(0)), Ok(()), "v1 has no time");
     }
 
     #[test]

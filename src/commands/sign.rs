@@ -141,14 +141,14 @@ pub(super) fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<(
     })?;
     let max_age = now().saturating_sub(start) + CLOCK_TOLERANCE;
     let freshness = Freshness { now: now(), max_age, max_ahead: CLOCK_TOLERANCE };
-    let warnings = payload_check::check_received(&received, wish, &config.policy, freshness)
+    let (payload, warnings) = payload_check::check_received(&received, wish, &config.policy, freshness)
         .map_err(|error| Error::from(error).context(socket.display()))?;
     tracing::debug!("the agent at {} returned a payload, which verifies", socket.display());
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     warn_before_end(&received.certificate, *warn_before, now());
     warn_of_replay(config, &received.certificate);
     let certificate = (&received.certificate, *header_encoding);
-    let request = Request::new(auth_url, certificate, *version, (&received.message, &received.signature));
+    let request = Request::new(auth_url, certificate, &payload);
     Ok((request, received.certificate))
 }
 

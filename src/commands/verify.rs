@@ -36,7 +36,7 @@ fn check(received: &Received, freshness: Freshness, roots: Option<&Roots>, confi
     // An existing request needs no option of `sign` for v1.
     let wish = Wish { version: *version, by_flag: true };
     policy::decide_version(&config.policy, wish).allowed().map_err(refused)?;
-    cba::verify(*version, (&received.message, &received.signature), certificate, freshness)
+    cba::verify(*version, received.payload(), certificate, freshness)
         .map_err(|violation| invalid(violation.to_string()))?;
     let decision = policy::decide_certificate(&config.policy, certificate, freshness.now);
     let warnings = decision.allowed().map_err(refused)?;
