@@ -109,8 +109,12 @@ mod tests {
     const MADE: u64 = 1_893_456_000;
     const FRESHNESS: Freshness = Freshness { now: MADE, max_age: 300, max_ahead: 5 };
 
-    fn result(message: &[u8], signature: &[u8]) -> Result<(), BadResult> {
-        check_result(Version::V2, (message, signature), &leaf(), FRESHNESS)
+    fn payload(message: &[u8], signature: &[u8]) -> UncheckedPayload {
+        UncheckedPayload { message: message.to_vec(), signature: signature.to_vec() }
+    }
+
+    fn result(message: &[u8], signature: &[u8]) -> Result<VerifiedPayload, BadResult> {
+        check_result(Version::V2, payload(message, signature), &leaf(), FRESHNESS)
     }
 
     #[test]
@@ -121,7 +125,8 @@ mod tests {
     #[test]
     fn a_message_of_another_length_is_refused_even_for_v1() {
         for (message, found) in [(&MESSAGE[..99], 99), (&[MESSAGE, &[0]].concat(), 101), (&[], 0)] {
-            let BadResult(violation) = check_result(Version::V1, (message, SIGNATURE), &leaf(), FRESHNESS).unwrap_err();
+            let payload = payload(message, SIGNATURE);
+            let BadResult(violation) = check_result(Version::V1, payload, &leaf(), FRESHNESS).unwrap_err();
             assert_eq!(violation, Violation::Length { found });
         }
     }
@@ -160,7 +165,7 @@ mod tests {
             check_received(received, Wish { version, by_flag: true }, policy, FRESHNESS)
         };
         let good = received(Version::V2, SIGNATURE);
-        assert_eq!(check(&good, Version::V2, &Policy::default()).unwrap(), [""; 0]);
+        assert_eq!(check(&good, Version::V2, &Policy::default()).unwrap().1, [""; 0]);
         assert!(matches!(check(&good, Version::V1, &Policy::default()), Err(PayloadError::Version(Version::V2))));
         let forged = received(Version::V2, &[1; 256]);
         assert!(matches!(check(&forged, Version::V2, &Policy::default()), Err(PayloadError::Result(_))));
@@ -168,6 +173,6 @@ mod tests {
         assert!(matches!(check(&good, Version::V2, &strict), Err(PayloadError::Policy(_))));
         let mut silent = good;
         silent.certificate.emails.clear();
-        assert_eq!(check(&silent, Version::V2, &Policy::default()).unwrap().len(), 1);
+        assert_eq!(check(&silent, Version::V2, &Policy::default()).unwrap().1.len(), 1);
     }
 }

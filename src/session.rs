@@ -27,10 +27,12 @@ mod find_module;
 mod login;
 mod module_hints;
 pub mod signing_session;
+mod token_session;
 mod token_store;
 
 pub use find_module::{check_module, open, open_all, open_with, profile};
 pub use login::{Failure, Login};
+pub use token_session::TokenSession;
 
 use find_module::hint_at_the_sandbox;
 

@@ -15,7 +15,7 @@ use crate::identity::Identity;
 use crate::payload_check::{CLOCK_TOLERANCE, check_result};
 use crate::policy::{self, Order, Permit, Subject, Wish};
 use crate::session::signing_session::{Signed, SigningSession};
-use crate::session::{Login, Reached, now, warn_before_end};
+use crate::session::{Reached, TokenSession, now, warn_before_end};
 use crate::text::hex;
 
 /// Judges what needs no PIN, logs in, chooses the identity, and judges that.
@@ -23,24 +23,21 @@ use crate::text::hex;
 /// # Errors
 /// When the policy refuses, the login fails, or there is not exactly one identity. The worker has ended then.
 pub fn ready(
-    mut reached: Reached,
-    mut login: Login,
+    mut session: TokenSession,
     file: Option<Certificate>,
     config: &Config,
     wish: Wish,
 ) -> Result<SigningSession> {
-    let prepared = judge_early(&reached, config, wish).and_then(|mechanism| {
-        login.login(&mut reached, config)?;
-        let identity = reached.identity(config, file)?;
-        drop(decide(&reached, &identity, config, mechanism, wish)?);
+    let prepared = judge_early(&session.slot, config, wish).and_then(|mechanism| {
+        session.log_in(config)?;
+        let identity = session.slot.identity(config, file)?;
+        drop(decide(&session.slot, &identity, config, mechanism, wish)?);
         Ok((mechanism, identity))
     });
     match prepared {
-        Ok((mechanism, identity)) => Ok(SigningSession::new(reached, login, identity, mechanism)),
+        Ok((mechanism, identity)) => Ok(SigningSession::new(session, identity, mechanism)),
         Err(error) => {
-            // The worker logs out before the token's lock is free.
-            reached.end(Some(&error));
-            drop(login);
+            session.end(Some(&error));
             Err(error)
         }
     }

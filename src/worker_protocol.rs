@@ -286,8 +286,8 @@ mod tests {
 
     #[test]
     fn a_frame_may_be_as_long_as_its_limit() {
-        assert_eq!(length(5_u32.to_be_bytes(), 5).unwrap(), 5);
-        assert!(matches!(length(6_u32.to_be_bytes(), 5), Err(WireError::TooLong(6))));
+        assert_eq!(length([b'M', 0, 0, 0, 5], FrameKind::Message, 5).unwrap(), 5);
+        assert!(matches!(length([b'M', 0, 0, 0, 6], FrameKind::Message, 5), Err(WireError::TooLong(6))));
     }
 
     proptest! {

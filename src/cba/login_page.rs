@@ -68,14 +68,14 @@ fn freshness(made: Option<u64>, certificate: &Certificate) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cba::{AuthUrl, Version};
+    use crate::cba::{AuthUrl, VerifiedPayload, Version};
     use crate::certificate::HeaderEncoding;
     use crate::certificate::tests::leaf;
 
     fn shown(version: Version, certificate: &Certificate) -> String {
         let message = [&1_750_736_826_u64.to_be_bytes()[..], &[7; 92]].concat();
-        let sent = (&message[..], &[2; 256][..]);
-        let request = Request::new(&AuthUrl::default(), (certificate, HeaderEncoding::Der), version, sent);
+        let sent = VerifiedPayload::of_test(version, &message, &[2; 256]);
+        let request = Request::new(&AuthUrl::default(), (certificate, HeaderEncoding::Der), &sent);
         page(&request, certificate).unwrap()
     }
 

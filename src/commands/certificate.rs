@@ -14,7 +14,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::identity::choose_certificate;
 use crate::policy::{Breach, CertificateSource, Refused};
-use crate::session::{self, Login, Reached, now, read_certificate, report_notices};
+use crate::session::{self, Login, TokenSession, now, read_certificate, report_notices};
 use crate::text::hex;
 use crate::values::days;
 use crate::values::ranges::NOTICE_PERIODS;
@@ -65,28 +65,28 @@ fn check_end(certificate: &Certificate, within: u64) -> Result<()> {
 }
 
 fn find(with_login: bool, config: &Config) -> Result<Certificate> {
-    let mut login = Login::prepare(config);
+    let login = Login::prepare(config);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
     if file.is_some() && config.policy.certificate_source == CertificateSource::Token {
         return Err(Refused(vec![Breach::FromFile]).into());
     }
     let deadline = Deadline::after(config.sign.timeout);
-    let mut reached = session::open(config, &deadline)?.reach(config, deadline)?;
-    let found = read(&mut reached, with_login.then_some(&mut login), file, config);
-    reached.end(found.as_ref().err());
+    let mut session = TokenSession::new(session::open(config, &deadline)?.reach(config, deadline)?, login);
+    let found = read(&mut session, with_login, file, config);
+    session.end(found.as_ref().err());
     found
 }
 
 fn read(
-    reached: &mut Reached,
-    login: Option<&mut Login>,
+    session: &mut TokenSession,
+    with_login: bool,
     file: Option<Certificate>,
     config: &Config,
 ) -> Result<Certificate> {
-    if let Some(login) = login {
-        login.login(reached, config)?;
+    if with_login {
+        session.log_in(config)?;
     }
-    let identity = choose_certificate(&reached.objects()?, &config.identity, file, now())?;
+    let identity = choose_certificate(&session.slot.objects()?, &config.identity, file, now())?;
     report_notices(&identity);
     Ok(identity.certificate)
 }

@@ -17,7 +17,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::modules;
 use crate::policy::{self, Wish};
-use crate::session::{self, Login, Reached, evidence, now, read_certificate};
+use crate::session::{self, Login, TokenSession, evidence, now, read_certificate};
 use crate::signer::first_mechanism;
 
 #[derive(Clone, Copy, Default)]
@@ -66,23 +66,24 @@ fn width() -> Option<u16> {
 }
 
 fn collect(config: &Config) -> Result<Evidence> {
-    let mut login = Login::prepare(config);
+    let login = Login::prepare(config);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
     let deadline = Deadline::after(config.sign.timeout);
-    let mut reached = session::open(config, &deadline)?.reach(config, deadline)?;
-    let collected = read(&mut reached, &mut login, file, config);
-    reached.end(collected.as_ref().err());
+    let mut session = TokenSession::new(session::open(config, &deadline)?.reach(config, deadline)?, login);
+    let collected = read(&mut session, file, config);
+    session.end(collected.as_ref().err());
     collected
 }
 
-fn read(reached: &mut Reached, login: &mut Login, file: Option<Certificate>, config: &Config) -> Result<Evidence> {
-    let known = reached.evidence(modules::sha256(&reached.opened.module));
+fn read(session: &mut TokenSession, file: Option<Certificate>, config: &Config) -> Result<Evidence> {
+    let known = session.slot.evidence(modules::sha256(&session.slot.opened.module));
     if policy::decide_token(&config.policy, known.token.as_ref()).allowed().is_err() {
         // The policy does not allow this token, so it gets no PIN.
         return Ok(known);
     }
-    let mechanism = first_mechanism(reached)?;
-    login.login(reached, config)?;
+    let mechanism = first_mechanism(&session.slot)?;
+    session.log_in(config)?;
+    let reached = &mut session.slot;
     let identity = reached.identity(config, file)?;
     let description = reached.describe(&identity)?;
     let held = evidence::held(&identity, mechanism, description);

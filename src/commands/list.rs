@@ -17,7 +17,7 @@ use crate::facts::{KeyClass, Objects, Slot, Token, tells_apart};
 use crate::identity::certificates;
 use crate::modules;
 use crate::selector::{self, ObjectType, Uri};
-use crate::session::{self, Login, Opened};
+use crate::session::{self, Login, Opened, TokenSession};
 use crate::text::{hex, printable, printable_bytes};
 use crate::worker_protocol::{Reply, Request};
 
@@ -136,16 +136,17 @@ fn read_slot(opened: &mut Opened, slot_id: u64, deadline: &Deadline) -> (Vec<&'s
 }
 
 fn logged_in(config: &Config, deadline: Deadline) -> Result<Shown> {
-    let mut login = Login::prepare(config);
-    let mut reached = session::open(config, &deadline)?.reach(config, deadline)?;
-    let objects = login.login(&mut reached, config).and_then(|()| reached.objects());
+    let login = Login::prepare(config);
+    let mut session = TokenSession::new(session::open(config, &deadline)?.reach(config, deadline)?, login);
+    let objects = session.log_in(config).and_then(|()| session.slot.objects());
+    let reached = &session.slot;
     let opened = &reached.opened;
     let (module, path) = (modules::selector(&opened.module), opened.module.display().to_string());
     let index = selector::indexed(&opened.slots).position(|slot| slot.id == reached.slot.id);
     let uri = selector::token_uri(&reached.slot, &opened.slots);
     let mechanisms = reached.session.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
     let slot = reached.slot.clone();
-    reached.end(objects.as_ref().err());
+    session.end(objects.as_ref().err());
     let slots = vec![ShownSlot { index, slot, uri, mechanisms, objects: Ok(objects?) }];
     Ok(Shown { module, path, error: None, slots })
 }

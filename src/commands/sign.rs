@@ -22,7 +22,7 @@ use crate::error::{Error, Kind, Result};
 use crate::http_api::is_job;
 use crate::payload_check::{self, CLOCK_TOLERANCE};
 use crate::policy::{self, Wish};
-use crate::session::{self, Login, now, read_certificate, warn_before_end};
+use crate::session::{self, Login, TokenSession, now, read_certificate, warn_before_end};
 use crate::signer;
 use crate::worker_handle::Spare;
 
@@ -67,7 +67,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config, spare: Option<Spare>) -
     let deadline = Deadline::after(config.sign.timeout);
     let reached = session::open_with(spare, config, &deadline)?.reach(config, deadline)?;
     let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
-    let mut session = signer::ready(reached, login, file, config, wish)?;
+    let mut session = signer::ready(TokenSession::new(reached, login), file, config, wish)?;
     let signed = signer::sign_once(&mut session, config, wish);
     let recorded = log.as_mut().map_or(Ok(()), |log| {
         let result = signed.as_ref().map_err(|error| error.kind);

@@ -1,8 +1,8 @@
 //! The pool: the workers, and the queue of requests.
 //!
-//! Runs in the parent. [`plan`] decides what happens when, and this room carries it out. A request moves by value ([`in_flight`]) from the queue to a
-//! worker's task, to the audit writer, and ends as an answer. Each worker has a task of the event loop, which sends requests and
-//! reads replies, and a thread, which does all that may block.
+//! Runs in the parent. [`plan`] decides what happens when, and this room carries it out. A request moves by value
+//! ([`in_flight`]) from the queue to a worker's task, to the audit writer, and ends as an answer. Each worker has a task of the
+//! event loop, which sends requests and reads replies, and a thread, which does all that may block.
 
 use std::collections::HashMap;
 use std::io;

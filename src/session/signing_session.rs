@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::evidence::{self, Described};
-use super::{Failure, Login, Reached};
+use super::{Failure, Reached, TokenSession};
 use crate::cba::UncheckedPayload;
 use crate::config::Config;
 use crate::custody::Evidence;
@@ -27,8 +27,7 @@ pub(crate) type Signed = Result<UncheckedPayload, Failure>;
 /// A session that signs.
 #[derive(Debug)]
 pub struct SigningSession {
-    reached: Reached,
-    login: Login,
+    session: TokenSession,
     identity: Identity,
     mechanism: Mechanism,
     context_login: bool,
@@ -36,9 +35,9 @@ pub struct SigningSession {
 }
 
 impl SigningSession {
-    pub(crate) fn new(reached: Reached, login: Login, identity: Identity, mechanism: Mechanism) -> Self {
+    pub(crate) fn new(session: TokenSession, identity: Identity, mechanism: Mechanism) -> Self {
         let context_login = identity.key.always_authenticate == Some(true);
-        Self { reached, login, identity, mechanism, context_login, has_signed: false }
+        Self { session, identity, mechanism, context_login, has_signed: false }
     }
 
     /// The chosen identity.
@@ -50,7 +49,7 @@ impl SigningSession {
     /// The token and its module.
     #[must_use]
     pub fn reached(&self) -> &Reached {
-        &self.reached
+        &self.session.slot
     }
 
     /// How the key signs.
@@ -70,19 +69,19 @@ impl SigningSession {
     /// # Errors
     /// The token's answer.
     pub fn evidence(&mut self, module_sha256: Option<String>, in_detail: bool) -> Result<Evidence> {
-        let described = if in_detail { self.reached.describe(&self.identity)? } else { Described::default() };
+        let described = if in_detail { self.session.slot.describe(&self.identity)? } else { Described::default() };
         let held = evidence::held(&self.identity, self.mechanism, described);
-        Ok(Evidence { held: Some(held), ..self.reached.evidence(module_sha256) })
+        Ok(Evidence { held: Some(held), ..self.session.slot.evidence(module_sha256) })
     }
 
     /// Frees the token's lock, for a service that stays logged in. Each further login takes it again.
     pub fn release(&mut self) {
-        self.login.release();
+        self.session.release();
     }
 
     /// Sets the deadline of what comes next.
     pub fn allow(&mut self, deadline: Deadline) {
-        self.reached.deadline = deadline;
+        self.session.slot.deadline = deadline;
     }
 
     /// Descriptors to wait for in an event loop.
@@ -90,34 +89,34 @@ impl SigningSession {
     /// # Errors
     /// When no descriptor is left.
     pub fn descriptors(&self) -> io::Result<Descriptors> {
-        self.reached.opened.handle.descriptors()
+        self.session.slot.opened.handle.descriptors()
     }
 
     /// Logs some of what the module has printed.
     pub fn log_output(&mut self) -> Rest {
-        self.reached.opened.handle.log_output()
+        self.session.slot.opened.handle.log_output()
     }
 
     /// Asks for a signature and does not wait. The key must not need a login for it.
     pub(crate) fn send_sign(&mut self, permit: &Permit) {
         let request = sign_request(permit, None);
-        self.reached.opened.handle.send(&request);
+        self.session.slot.opened.handle.send(&request);
     }
 
     /// Asks for the state of the token and does not wait.
     pub(crate) fn send_probe(&mut self) {
-        self.reached.opened.handle.send(&Request::Probe);
+        self.session.slot.opened.handle.send(&Request::Probe);
     }
 
     /// Receives what is there of a reply, and never waits.
     pub(crate) fn poll_reply(&mut self) -> Arrival {
-        self.reached.opened.handle.poll_reply()
+        self.session.slot.opened.handle.poll_reply()
     }
 
     /// Waits for the reply to [`SigningSession::send_sign`].
     pub(crate) fn signed(&mut self) -> Signed {
-        let handle = &mut self.reached.opened.handle;
-        let payload = match handle.wait_reply(&self.reached.deadline).map_err(Failure::Worker)? {
+        let handle = &mut self.session.slot.opened.handle;
+        let payload = match handle.wait_reply(&self.session.slot.deadline).map_err(Failure::Worker)? {
             Reply::Signed { message, signature } => decoded(&message, &signature),
             _ => None,
         };
@@ -130,15 +129,13 @@ impl SigningSession {
     /// # Errors
     /// When token, session or login are not there any more.
     pub(crate) fn probed(&mut self) -> Result<()> {
-        self.reached.probed()
+        self.session.slot.probed()
     }
 
     /// Has the key sign one fresh message, after a login of its own where the key needs one, and waits for the result.
     pub(crate) fn sign(&mut self, permit: &Permit, config: &Config) -> Signed {
         if self.context_login {
-            self.login.for_context(&mut self.reached, config).map_err(Failure::Other)?;
-            let request = |how| sign_request(permit, Some(how));
-            self.login.authenticate(&mut self.reached, request, "login for the signature refused")?;
+            self.session.log_in_for(|how| sign_request(permit, Some(how)), config)?;
         } else {
             self.send_sign(permit);
         }
@@ -161,17 +158,16 @@ impl SigningSession {
         is_fault(result, &signing, "CKR_USER_NOT_LOGGED_IN")
             && !self.has_signed
             && !self.context_login
-            && self.login.can_repeat()
+            && self.session.can_repeat()
     }
 
     /// A new session, a new login with the PIN that was accepted, and the same identity: some modules drop the first login
     /// where they want one for the signature.
     pub(crate) fn start_over(&mut self, config: &Config) -> Result<()> {
         self.context_login = true;
-        self.reached.open_session_again()?;
-        self.login.again(&mut self.reached, config)?;
+        self.session.start_over(config)?;
         let file = self.identity.from_file.then(|| self.identity.certificate.clone());
-        let identity = self.reached.identity(config, file)?;
+        let identity = self.session.slot.identity(config, file)?;
         if identity.certificate != self.identity.certificate {
             return Err(Error::new(Kind::TokenFailed, "the token shows another identity than a moment ago"));
         }
@@ -183,8 +179,8 @@ impl SigningSession {
     pub(crate) fn explain(&self, failure: Failure) -> Error {
         match failure {
             Failure::Worker(error) => {
-                let error = Error::from(error).context(format_args!("cannot sign with {}", self.reached.name()));
-                self.reached.hint_at_the_key(error, self.identity.certificate.bits())
+                let error = Error::from(error).context(format_args!("cannot sign with {}", self.session.slot.name()));
+                self.session.slot.hint_at_the_key(error, self.identity.certificate.bits())
             }
             Failure::Other(error) => error,
         }
@@ -192,13 +188,12 @@ impl SigningSession {
 
     /// Has the worker log out while its result is checked. [`SigningSession::end`] is next.
     pub fn start_close(&mut self) {
-        self.reached.opened.handle.start_close();
+        self.session.slot.opened.handle.start_close();
     }
 
     /// Ends the worker, in good order where the error allows it, and then frees the token's lock.
     pub fn end(self, error: Option<&Error>) {
-        self.reached.end(error);
-        drop(self.login);
+        self.session.end(error);
     }
 }
 

@@ -20,7 +20,7 @@ use crate::pin::source::Prepared;
 use crate::policy::{self, Wish};
 use crate::sandbox_profile::Mode;
 use crate::selector;
-use crate::session::{self, Login, Opened, Reached, now, read_certificate};
+use crate::session::{self, Login, Opened, Reached, TokenSession, now, read_certificate};
 use crate::signer;
 use crate::text::hex;
 
@@ -281,7 +281,7 @@ pub(super) fn judge(certificate: &Certificate, config: &Config, before_its_end: 
 fn trial(reached: Reached, login: Login, config: &Config, findings: &mut Findings) {
     let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
     let file = config.certificate_file.as_deref().map(read_certificate).transpose();
-    let session = file.and_then(|file| signer::ready(reached, login, file, config, wish));
+    let session = file.and_then(|file| signer::ready(TokenSession::new(reached, login), file, config, wish));
     let tried = session.and_then(|mut session| {
         key::check(session.identity(), session.reached().slot.token.as_ref(), config, findings);
         let signed = signer::sign_once(&mut session, config, wish).map(drop);

@@ -15,7 +15,7 @@ use crate::modules;
 use crate::pin::Credential;
 use crate::policy::Wish;
 use crate::session::signing_session::SigningSession;
-use crate::session::{self, Login, read_certificate};
+use crate::session::{self, Login, TokenSession, read_certificate};
 use crate::signer;
 
 /// Starts a worker, logs it in on the expected token, and returns the evidence of its key.
@@ -39,7 +39,7 @@ pub(super) fn start(
         return Err(Error::new(Kind::TokenRemoved, message)
             .hint("put the other one back, or tell the agent to take this one: systemctl reload, or SIGHUP"));
     }
-    let mut session = signer::ready(reached, login, file, config, first_wish(config))?;
+    let mut session = signer::ready(TokenSession::new(reached, login), file, config, first_wish(config))?;
     session.release();
     let digest = modules::sha256(&session.reached().opened.module);
     // Attributes that are only evidence are left out where asking for them cost a worker before.

@@ -1,0 +1,65 @@
+//! A session on a token, and the logins that are made in it.
+//!
+//! Runs in the parent. The worker ends before the token's lock is free: a login that waits for the lock must find the last
+//! user logged out.
+
+use super::{Failure, Login, Reached};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::worker_protocol::{Authentication, Request};
+
+/// A session that can log in.
+#[derive(Debug)]
+pub struct TokenSession {
+    /// The session on the chosen slot.
+    pub slot: Reached,
+    login: Login,
+}
+
+impl TokenSession {
+    /// Combines a session with the source of its PIN.
+    #[must_use]
+    pub fn new(slot: Reached, login: Login) -> Self {
+        Self { slot, login }
+    }
+
+    /// Logs the user in, if the token requires it.
+    ///
+    /// # Errors
+    /// When the flags, the fuse or the PIN's source forbid an attempt, or the token refuses the PIN.
+    pub fn log_in(&mut self, config: &Config) -> Result<()> {
+        self.login.login(&mut self.slot, config)
+    }
+
+    /// Opens another session and logs in with the PIN that the token accepted.
+    pub(super) fn start_over(&mut self, config: &Config) -> Result<()> {
+        self.slot.open_session_again()?;
+        self.login.again(&mut self.slot, config)
+    }
+
+    /// Sends a request that needs a login of its own, up to the end of this login.
+    pub(super) fn log_in_for(
+        &mut self,
+        request: impl FnOnce(Authentication) -> Request,
+        config: &Config,
+    ) -> Result<(), Failure> {
+        self.login.for_context(&mut self.slot, config).map_err(Failure::Other)?;
+        self.login.authenticate(&mut self.slot, request, "login for the signature refused")
+    }
+
+    /// Whether a login can be repeated without a person.
+    pub(super) fn can_repeat(&self) -> bool {
+        self.login.can_repeat()
+    }
+
+    /// Frees the token's lock, for a service that stays logged in. Each further login takes it again.
+    pub fn release(&mut self) {
+        self.login.release();
+    }
+
+    /// Ends the worker, in good order where the error allows it, and then frees the token's lock.
+    pub fn end(self, error: Option<&Error>) {
+        self.slot.end(error);
+        drop(self.login);
+    }
+}
