@@ -8,8 +8,8 @@ use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
 
 use cba_agent::config::Config;
-use cba_agent::error::Error;
 use cba_agent::config::Settings;
+use cba_agent::error::Error;
 use libfuzzer_sys::fuzz_target;
 
 /// No other text looks like this. Inputs that contain it have it as their PIN.

@@ -369,3 +369,6 @@ impl<R: Abandon> Plan<R> {
         self.workers.iter_mut().filter(|worker| is(worker.phase)).for_each(|worker| worker.phase = Phase::Empty);
     }
 }
+
+#[cfg(test)]
+mod tests;

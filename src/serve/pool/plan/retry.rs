@@ -32,3 +32,41 @@ pub(crate) fn pause(failures: u32, random: u64) -> Duration {
     let jitter = u64::try_from(half.as_millis()).unwrap_or(u64::MAX).max(1);
     half + Duration::from_millis(random % jitter)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_failure_that_a_person_must_clear_stops_logins() {
+        for kind in [Kind::PinMissing, Kind::PinSource, Kind::PinIncorrect, Kind::PinLocked, Kind::PinLength] {
+            assert!(stops_logins(kind), "{kind:?}");
+        }
+        for kind in [Kind::PinExpired, Kind::PinFinalTry, Kind::PinFuse] {
+            assert!(stops_logins(kind), "{kind:?}");
+        }
+        for kind in [Kind::StateDir, Kind::PinState, Kind::TokenFailed, Kind::TokenRemoved, Kind::Policy] {
+            assert!(!stops_logins(kind), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_removed_full_or_refused_is_away() {
+        for kind in [Kind::TokenRemoved, Kind::TokenSessions, Kind::NotFound, Kind::Policy, Kind::PinIncorrect] {
+            assert!(is_away(kind), "{kind:?}");
+        }
+        for kind in [Kind::TokenFailed, Kind::TokenTimeout, Kind::TokenBusy] {
+            assert!(!is_away(kind), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_spread_over_their_second_half() {
+        assert_eq!(pause(2, 0), Duration::from_millis(125));
+        assert_eq!(pause(3, 0), Duration::from_millis(250));
+        assert_eq!(pause(3, 249), Duration::from_millis(499));
+        assert_eq!(pause(3, 250), Duration::from_millis(250));
+        assert_eq!(pause(u32::MAX, 0), LONGEST_PAUSE / 2);
+        assert!(pause(u32::MAX, u64::MAX) < LONGEST_PAUSE);
+    }
+}
