@@ -1,4 +1,6 @@
 //! Unit tests of the plan; the simulation runs whole pools.
+//!
+//! PURE.
 
 use std::time::Duration;
 
