@@ -39,25 +39,24 @@ use pool::plan::Logins;
 use pool::{Pool, View};
 use systemd::Systemd;
 
-/// How often the metrics file is written, where there is one.
+/// The period of writing the metrics file.
 const METRICS_EVERY: Duration = Duration::from_secs(15);
 
-/// How long the PIN's source may take to be read again; the loop waits for it.
+/// The time limit for reading the PIN's source again. The event loop waits for it.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
-/// Descriptors that are not connections: workers, their pipes, the log, the fuse.
+/// Descriptors other than connections: workers, their pipes, the log, the fuse.
 const RESERVED: u64 = 64;
 
-/// Connections at most, whatever the system allows.
+/// The maximum number of connections, even if the system allows more.
 const CONNECTIONS: u64 = 8192;
 
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When there is no PIN to be had, no socket to be made, or a name that the system does not know. A token that is away
-/// is no error.
+/// When there is no PIN, the socket cannot be created, or the system does not know a name. A missing token is not an error.
 pub fn serve(config: Config) -> Result<()> {
-    // Before anything else opens a file: the source may be a descriptor.
+    // Before any file is opened: the source may be a descriptor.
     let source = config.pin.clone();
     let credential = read_credential(source.clone(), config.state_dir.as_deref())?;
     if let Some(module) = &config.module {
@@ -96,10 +95,9 @@ fn unexpected(what: &str, error: &std::io::Error) -> Error {
     Error::new(Kind::Unexpected, format!("cannot {what}: {error}"))
 }
 
-/// Reads the PIN once, before there is any token. Where nothing is configured and nobody can be asked, there is none, and
-/// a token that wants no login needs none.
+/// Reads the PIN once, before there is a token. Without a source and a person there is no PIN, which is enough for a token without login.
 ///
-/// A service logs in again without a person, so its state directory must be one that lasts.
+/// A service logs in again without a person, so its state directory must be persistent.
 fn read_credential(source: Option<Source>, state_dir: Option<&Path>) -> Result<Option<Credential>> {
     const PATIENCE: Duration = Duration::from_secs(30);
     let source = match source.map_or_else(Source::fallback, Ok) {
@@ -115,7 +113,7 @@ fn read_credential(source: Option<Source>, state_dir: Option<&Path>) -> Result<O
     Ok(Some(Credential::read(source.prepare(), "the agent's token", &mut Deadline::after(PATIENCE))?))
 }
 
-/// Allows as many open files as the system will, and says how many of them can be connections.
+/// Raises the limit of open files, and returns how many of them can be connections.
 fn room_for_connections(workers: usize) -> Result<usize> {
     let limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(u64::MAX).min(CONNECTIONS + 2 * RESERVED);
@@ -166,7 +164,7 @@ async fn run(agent: &Arc<Agent>, listening: &Listening, source: Option<Source>, 
         tokio::select! {
             _ = changed.changed() => {
                 if agent.pool.view().logins == Logins::Stopped(Kind::PinMissing) && !agent.pool.has_credential() {
-                    // Nothing but a new start can give it one.
+                    // Only a restart can provide one.
                     return Err(PinError::NoSource.into());
                 }
             }
@@ -186,7 +184,7 @@ async fn run(agent: &Arc<Agent>, listening: &Listening, source: Option<Source>, 
     let _ = over.send(true);
     let result = tokio::select! {
         result = serving => result.map_err(failed),
-        // Whoever presses Ctrl-C twice means it.
+        // A second Ctrl-C ends at once.
         _ = interrupt.recv() => Ok(()),
     };
     for task in watching {
@@ -196,7 +194,7 @@ async fn run(agent: &Arc<Agent>, listening: &Listening, source: Option<Source>, 
     result
 }
 
-/// SIGHUP: looks at the PIN's source again, and has every worker replaced.
+/// SIGHUP: reads the PIN's source again, and replaces every worker.
 fn renew(agent: &Arc<Agent>, source: Option<&Source>, reset: &str) {
     let again = source.cloned().or_else(|| Source::fallback().ok()).filter(can_be_read_again);
     match again.map(|source| Credential::read(source.prepare(), "the agent's token", &mut Deadline::after(READ_AGAIN)))
@@ -222,7 +220,7 @@ fn renew(agent: &Arc<Agent>, source: Option<&Source>, reset: &str) {
     }
 }
 
-/// Tells systemd how it stands, and that front and pool make progress.
+/// Reports the state to systemd, and that parent and pool make progress.
 async fn tell(agent: Arc<Agent>, systemd: Systemd) {
     let mut changed = agent.pool.watch();
     let mut watchdog = systemd::watchdog().map(every);
@@ -264,7 +262,7 @@ async fn tick(interval: Option<&mut tokio::time::Interval>) {
     }
 }
 
-/// Writes the metrics file again and again, where there is to be one.
+/// Writes the metrics file periodically, if one is configured.
 async fn write_metrics(agent: Arc<Agent>) {
     let Some(path) = &agent.config.metrics_file else { return };
     let mut often = every(METRICS_EVERY);

@@ -31,19 +31,19 @@ pub mod pcsc;
 pub mod pkcs11;
 pub mod sandbox;
 
-/// Why a worker could not start or go on. It ends with it; the front sees the end.
+/// The reason why a worker could not start or continue. It ends then, and the parent sees its end.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// Started by hand.
+    /// A person started it.
     #[error("`worker` is started by cba-agent itself, with a socket as its standard input")]
     NotAChild,
-    /// The front ended in between.
+    /// The parent has ended.
     #[error("the front process is gone")]
     Orphan,
     /// The socket or a process attribute failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The front sent nonsense.
+    /// The parent sent an invalid frame.
     #[error(transparent)]
     Wire(#[from] crate::worker_protocol::WireError),
     /// The sandbox could not be tightened.
@@ -51,12 +51,12 @@ pub enum WorkerError {
     Sandbox(#[from] SandboxError),
 }
 
-/// Runs the child until the front closes it or ends.
+/// Runs the worker until the parent closes it or ends.
 ///
 /// # Errors
-/// When it is no child of a front, or the front breaks off.
+/// When no parent started it, or the parent ends.
 pub fn run() -> Result<(), WorkerError> {
-    // First of all, before any secret can arrive: exec made the process dumpable again.
+    // Before any secret can arrive: exec made the process dumpable again.
     crate::os::harden()?;
     crate::worker::parent_death::follow_the_front().map_err(|_| WorkerError::NotAChild)?;
     let mut link = Link::take_stdin()?;
@@ -76,7 +76,7 @@ pub fn run() -> Result<(), WorkerError> {
     if !guards.ends_with_its_parent {
         crate::worker::parent_death::watch_the_parent(link.socket)?;
     }
-    // Before the module's first line runs: after it, the module may write what it likes.
+    // Before the module's first line runs: later, the module could write anything to the socket.
     link.send(&Reply::Confined(report))?;
     let module = match Pkcs11Module::load(&module) {
         Ok(module) => module,
@@ -117,16 +117,16 @@ fn confine(profile: Option<String>, module: &Path) -> Result<(Guards, Option<San
     if system_calls {
         crate::worker::parent_death::end_with_the_front()?;
     }
-    // With the filter this process has no children, and the kernel ends it even if the module ignores signals.
+    // With the filter, this process has no children, and the kernel ends it even if the module ignores signals.
     let guards = Guards { to_tighten: system_calls.then_some(profile), ends_with_its_parent: system_calls };
     Ok((guards, Some(SandboxReport { profile: profile.name.into(), landlock_abi, system_calls })))
 }
 
-/// What is left to be done against the module.
+/// The remaining confinement of the module.
 #[derive(Default)]
 struct Guards {
     to_tighten: Option<&'static Profile>,
-    /// Whether the kernel kills this process with its parent, whatever the module does.
+    /// Whether the kernel kills this process with its parent in any case.
     ends_with_its_parent: bool,
 }
 
@@ -137,7 +137,7 @@ impl Guards {
     }
 }
 
-/// Answers until the front asks for another session or for the end, and returns that request.
+/// Answers until the parent asks for another session or for the end, and returns that request.
 fn run_session(link: &mut Link, mut session: Pkcs11Session<'_>, guards: &mut Guards) -> Result<Request, WorkerError> {
     link.send(&Reply::Session(session.facts()))?;
     let mut logged_in = false;
@@ -158,7 +158,7 @@ fn run_session(link: &mut Link, mut session: Pkcs11Session<'_>, guards: &mut Gua
             }
             Request::Objects => {
                 link.answer(session.objects().map(Reply::Objects))?;
-                // The front chooses among them meanwhile.
+                // Meanwhile the parent chooses among them.
                 if logged_in {
                     guards.tighten()?;
                 }
@@ -181,7 +181,7 @@ fn run_session(link: &mut Link, mut session: Pkcs11Session<'_>, guards: &mut Gua
     }
 }
 
-/// Signs one fresh message; the end of a context-specific login is said before the message is made.
+/// Signs one new message. It reports the end of a context-specific login before it makes the message.
 fn sign(
     link: &mut Link,
     session: &Pkcs11Session<'_>,
@@ -222,7 +222,7 @@ struct Link {
 }
 
 impl Link {
-    /// Takes the socket from standard input and puts nothing in its place, so that a module cannot read frames.
+    /// Takes the socket from standard input and replaces it, so that a module cannot read frames.
     fn take_stdin() -> Result<Self, WorkerError> {
         let stdin = io::stdin();
         let parent = rustix::net::sockopt::socket_peercred(&stdin).map_err(|_| WorkerError::NotAChild)?.pid;
@@ -238,7 +238,7 @@ impl Link {
         Ok(self.socket.write_all(&crate::worker_protocol::encode(reply)?)?)
     }
 
-    /// Sends what the module said; a fault in its place where that is more than the parent takes.
+    /// Sends the module's result, or a fault if the result is too large for the parent.
     fn answer(&mut self, result: Result<Reply, Fault>) -> Result<(), WorkerError> {
         let mut reply = result.unwrap_or_else(Reply::Failed);
         let call = match reply {

@@ -21,7 +21,7 @@ pub mod step;
 /// The longest PIN in bytes; much longer than any token accepts.
 pub const PIN_LIMIT: usize = 1024;
 
-/// The longest frame in bytes: room for hundreds of certificates.
+/// The longest frame in bytes: enough for hundreds of certificates.
 pub const LIMIT: usize = 4 << 20;
 
 /// The length of what precedes the body of a frame.
@@ -37,15 +37,15 @@ pub enum FrameKind {
     Pin = b'P',
 }
 
-/// What the worker says first; a front of another build gives it no PIN.
+/// The worker's first message. A parent of another build sends it no PIN.
 pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 8");
 
-/// How the user is authenticated.
+/// The method of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Authentication {
-    /// With the PIN in the frame that follows.
+    /// With the PIN in the following frame.
     Pin,
-    /// At the token itself.
+    /// On the token itself.
     Pinpad,
 }
 
@@ -66,104 +66,103 @@ impl From<(OsString, OsString)> for Variable {
     }
 }
 
-/// How the worker confined itself.
+/// The worker's sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxReport {
-    /// The name of the profile in force.
+    /// The name of the active profile.
     pub profile: String,
-    /// By which of Landlock's interfaces files are confined; `None` where the kernel has none.
+    /// The version of Landlock's interface that confines files; `None` if the kernel has none.
     pub landlock_abi: Option<u32>,
     /// Whether system calls are filtered.
     pub system_calls: bool,
 }
 
-/// What the front asks.
+/// A request of the parent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Load this module and say what slots it has. Answer: [`Reply::Confined`], then
-    /// [`Reply::Opened`].
+    /// Load this module and list its slots. Reply: [`Reply::Confined`], then [`Reply::Opened`].
     Open {
         /// The module's absolute path.
         module: PathBuf,
-        /// The sandbox profile to load it in, by its name; without one there is no sandbox.
+        /// The name of the sandbox profile. `None`: no sandbox.
         profile: Option<String>,
         /// The module's environment, for a worker that was started without one.
         environment: Option<Vec<Variable>>,
     },
-    /// Load libpcsclite alone, and connect to pcscd. Answer: [`Reply::PcscdAnswered`], and the end.
+    /// Load only libpcsclite, and connect to pcscd. Reply: [`Reply::PcscdAnswered`]; then the worker ends.
     AskPcscd {
-        /// Where the library is to look for the daemon.
+        /// The path where the library looks for the daemon.
         socket: PathBuf,
     },
-    /// Open a session. Answer: [`Reply::Session`].
+    /// Open a session. Reply: [`Reply::Session`].
     Session {
         /// The `CK_SLOT_ID`.
         slot_id: u64,
     },
-    /// Read the session's slot and token information again. Answer: [`Reply::Slot`].
+    /// Read the session's slot and token information again. Reply: [`Reply::Slot`].
     Slot,
-    /// The same, where the session still stands, with its login, and the token is there. Answer: [`Reply::Slot`].
+    /// The same, if the session, its login and the token still exist. Reply: [`Reply::Slot`].
     Probe,
-    /// Log in, once. Answer: [`Reply::LoginBegins`], then [`Reply::LoggedIn`].
+    /// Log in, once. Reply: [`Reply::LoginBegins`], then [`Reply::LoggedIn`].
     Login(Authentication),
-    /// Say what keys and certificates there are. Answer: [`Reply::Objects`].
+    /// List keys and certificates. Reply: [`Reply::Objects`].
     Objects,
-    /// Read what is evidence of a key and no more. Answer: [`Reply::Described`].
+    /// Read the evidence about a key. Reply: [`Reply::Described`].
     Describe {
         /// The key's number in [`Reply::Objects`].
         key: u64,
     },
-    /// Make a message and sign it. Answer: [`Reply::LoginBegins`] and [`Reply::ContextAccepted`] where a context login
-    /// was asked for, then [`Reply::Signed`].
+    /// Make a message and sign it. Reply: [`Reply::LoginBegins`] and [`Reply::ContextAccepted`] with a context login, then
+    /// [`Reply::Signed`].
     Sign {
         /// The key's number in [`Reply::Objects`].
         key: u64,
-        /// How to sign.
+        /// The mechanism.
         mechanism: Mechanism,
-        /// What to sign.
+        /// The version of the message.
         version: Version,
-        /// The context-specific login, where the key needs one.
+        /// The context-specific login, if the key needs one.
         context: Option<Authentication>,
     },
-    /// Log out, finalise, end. Answer: [`Reply::Closed`].
+    /// Log out, finalise, end. Reply: [`Reply::Closed`].
     Close {
-        /// Whether it ends there and then, whatever the module's libraries would still do.
+        /// Whether to exit at once, without the exit handlers of the module's libraries.
         at_once: bool,
     },
 }
 
-/// What the worker answers.
+/// A reply of the worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// The first frame, unasked.
+    /// The first frame, without a request.
     Hello {
-        /// The worker's build, to be the same as the front's.
+        /// The worker's build, which must equal the parent's.
         build: String,
     },
-    /// The sandbox that the module will be loaded in, `None` without one. Sent before the module's first line runs: what
-    /// comes later, the module may have written.
+    /// The sandbox for the module, `None` without one. Sent before the module's first line runs: later frames may be the
+    /// module's.
     Confined(Option<SandboxReport>),
     /// The module is loaded.
     Opened {
-        /// What it says of itself.
+        /// The module's information about itself.
         library: Library,
-        /// Its slots that hold tokens.
+        /// Its slots with tokens.
         slots: Vec<Slot>,
     },
-    /// What libpcsclite came to.
+    /// The result of libpcsclite.
     PcscdAnswered {
         /// 0, or a code of winscard.h.
         code: u32,
     },
     /// The session is open.
     Session(Session),
-    /// The slot as it is now.
+    /// The slot's present state.
     Slot(Slot),
-    /// The module is told to log in now; a worker that ends without this has spent no try.
+    /// The module's login is called now. A worker that ends without this message has spent no try.
     LoginBegins,
     /// The login is done.
     LoggedIn {
-        /// Whether the token looked at the PIN.
+        /// Whether the token checked the PIN.
         checked: bool,
     },
     /// The objects.
@@ -172,7 +171,7 @@ pub enum Reply {
     Described(Description),
     /// The context login is done; the signature follows.
     ContextAccepted {
-        /// Whether the token looked at the PIN.
+        /// Whether the token checked the PIN.
         checked: bool,
     },
     /// A message and its signature.
@@ -184,11 +183,11 @@ pub enum Reply {
     },
     /// The worker ends now.
     Closed,
-    /// It could not be done.
+    /// The request failed.
     Failed(Fault),
 }
 
-/// Why bytes are no frame.
+/// The reason why bytes are not a frame.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// A PIN instead of a message, a message instead of a PIN, or neither.
@@ -202,7 +201,7 @@ pub enum WireError {
     Json(#[from] serde_json::Error),
 }
 
-/// The frame of a message.
+/// Encodes a message as a frame.
 ///
 /// # Errors
 /// When it would be longer than [`LIMIT`].
@@ -237,10 +236,10 @@ pub fn length(header: [u8; HEADER], kind: FrameKind, limit: usize) -> Result<usi
     if length > limit { Err(WireError::TooLong(length)) } else { Ok(length) }
 }
 
-/// The message of a frame's bytes after the length.
+/// Decodes a message from a frame's bytes after the length.
 ///
 /// # Errors
-/// When they are no message.
+/// When they are not a message.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     Ok(serde_json::from_slice(bytes)?)
 }

@@ -1,4 +1,4 @@
-//! The loop on the socket: takes connections, judges who made them, and ends when it is told to.
+//! The server on the socket: accepts connections, checks their users, and ends on request.
 //!
 //! Runs in the parent.
 
@@ -43,25 +43,25 @@ mod connections;
 mod custody_report;
 mod routes;
 
-/// How long a request's header may take, and a connection may be idle.
+/// The time limit of a request's header, and of an idle connection.
 const HEADER_TIME: Duration = Duration::from_secs(15);
 
 /// The longest header of a request, in bytes.
 const HEADER_LIMIT: usize = 16 << 10;
 
-/// How long the token may take to be asked whether it is there.
+/// The time limit for a check that the token is present.
 const PROBE_TIME: Duration = Duration::from_secs(5);
 
-/// How long what was found then holds.
+/// The time for which the result of that check is valid.
 const PROBE_HOLDS: Duration = Duration::from_secs(5);
 
-/// For requests that were sent before the end was known, and are not yet read.
+/// The time for requests that were sent before the end, and are not read yet.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// For the last bytes of an answer to a client that is slow to read it.
+/// The time for the last bytes of an answer to a slow client.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// What requests are answered from.
+/// Everything that the answers need.
 #[derive(Debug)]
 pub(super) struct Agent {
     pub(super) pool: Pool,
@@ -71,22 +71,22 @@ pub(super) struct Agent {
     rules: AccessRules,
     limiter: Limiter,
     total_limiter: TotalLimiter,
-    /// What the last probe found, and when.
+    /// The result of the last check, and its time.
     probed: Mutex<Option<(Instant, Option<Refusal>)>>,
     custody: CustodyReport,
     connections: Arc<Connections>,
     draining: AtomicBool,
 }
 
-/// What of the configuration the answers depend on.
+/// The settings that the answers depend on.
 #[derive(Clone, Debug)]
 pub(super) struct Answers {
-    /// What is signed where nothing is asked for.
+    /// The default version.
     pub(super) version: Version,
     pub(super) request_timeout: Duration,
     pub(super) metrics_file: Option<PathBuf>,
     pub(super) policy: Policy,
-    /// Requests in a second: of each user, and of all users together.
+    /// Requests a second: of each user, and of all users together.
     rates: (NonZeroU32, NonZeroU32),
 }
 
@@ -106,7 +106,7 @@ type Limiter = RateLimiter<u32, HashMapStateStore<u32>, MonotonicClock, NoOpMidd
 
 type TotalLimiter = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
 
-/// Users whose last requests are remembered, before those are forgotten that matter no more.
+/// The number of users whose last requests are remembered, before old ones are removed.
 const USERS: usize = 1024;
 
 impl Agent {
@@ -138,7 +138,7 @@ impl Agent {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Counts one more request of a user; those for payloads also against the rate of all users together.
+    /// Counts a request of a user. A request for a payload also counts for all users together.
     pub(super) fn limit(&self, uid: u32, is_for_payload: bool) -> Result<(), Problem> {
         if self.limiter.len() > USERS {
             self.limiter.retain_recent();
@@ -155,24 +155,24 @@ impl Agent {
         Ok(())
     }
 
-    /// Why a peer gets nothing, or may look and not ask.
+    /// The reason why a peer is refused, or may only read.
     pub(super) fn why_refused(&self, peer: &Peer) -> String {
         self.rules.why_refused(peer)
     }
 
-    /// Whether a worker is logged in with a valid certificate, and the token answered within the last seconds.
+    /// Whether a worker is logged in with a valid certificate, and the token answered in the last seconds.
     pub(super) async fn ready(&self) -> Result<(), Problem> {
         self.probe().await.map_err(|refusal| Problem::of(refusal.kind, refusal.retry_after).unavailable())
     }
 
-    /// Why the agent is not ready, as far as that is known without asking the token.
+    /// The reason why the agent is not ready, as far as it is known without the token.
     pub(super) fn why_not_ready(&self) -> Problem {
         let starting = Refusal { kind: Kind::NotFound, retry_after: Some(Duration::from_secs(1)) };
         let refusal = self.pool.view().trouble.unwrap_or(starting);
         Problem::of(refusal.kind, refusal.retry_after).unavailable()
     }
 
-    /// The metrics as they are now.
+    /// The present metrics.
     pub(super) async fn metrics_text(&self) -> prometheus::Result<Vec<u8>> {
         let ready = self.probe().await.is_ok();
         self.metrics.text(&self.pool.view(), ready, !self.pool.audit_has_failed())
@@ -187,11 +187,12 @@ impl Agent {
             let starting = Refusal { kind: Kind::TokenFailed, retry_after: Some(Duration::from_secs(1)) };
             return Err(view.trouble.unwrap_or(starting));
         }
-        // All are at work, within their time: that says nothing against the token, and none can be asked.
+        // All workers are busy, within their time limits. This is no fault of the token, and no worker is free for a
+        // check.
         if self.pool.is_proven() || self.pool.is_at_work() {
             return Ok(());
         }
-        // One asks, and those who come meanwhile hear the same.
+        // One request checks, and concurrent ones get the same result.
         let mut probed = self.probed.lock().await;
         if let Some((when, result)) = *probed {
             if when.elapsed() < PROBE_HOLDS && (result.is_some() || self.pool.is_proven()) {
@@ -205,7 +206,7 @@ impl Agent {
     }
 }
 
-/// Serves until `end` says that it is over, and then until everything in hand is answered.
+/// Serves until `end`, and then until every request in progress is answered.
 pub(super) async fn run(agent: &Arc<Agent>, listening: &Listening, mut end: watch::Receiver<bool>) -> io::Result<()> {
     let listener = listening.listener.try_clone()?;
     listener.set_nonblocking(true)?;
@@ -228,7 +229,7 @@ pub(super) async fn run(agent: &Arc<Agent>, listening: &Listening, mut end: watc
     }
     agent.draining.store(true, Ordering::Relaxed);
     let listener = listener.into_std()?;
-    // Our path is gone by now; whoever connected before is in the kernel's queue, and is served. A socket of systemd's
+    // Our path is removed by now. Earlier connections are in the kernel's queue, and are served. A socket from systemd
     // stays, and its queue is the next agent's.
     while let (true, Ok((stream, _))) = (listening.is_own(), listener.accept()) {
         stream.set_nonblocking(true)?;
@@ -239,7 +240,7 @@ pub(super) async fn run(agent: &Arc<Agent>, listening: &Listening, mut end: watc
     Ok(())
 }
 
-/// The system has no descriptor left, or the client is gone already. Only time helps against the first.
+/// The system has no free descriptor, or the client has already closed. Against the former, only waiting helps.
 async fn cannot_take(error: &io::Error) {
     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
         return;
@@ -268,7 +269,7 @@ fn take(agent: &Arc<Agent>, stream: UnixStream, tasks: &mut JoinSet<()>, end: &w
     });
 }
 
-/// The connection that a request came by.
+/// The connection of a request.
 #[derive(Clone, Copy)]
 pub(super) struct Client<'a> {
     connection: &'a Connection,
@@ -289,7 +290,7 @@ async fn serve(
         async move { Ok::<_, Infallible>(routes::answer(agent, (peer, access), client, request).await) }
     });
     let mut http = http1::Builder::new();
-    // A client may say that it has sent all, as `nc -N` does, and wait for its answer.
+    // A client may close its sending side, as `nc -N` does, and wait for its answer.
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEADER_LIMIT).half_close(true);
     let mut served = pin!(http.serve_connection(TokioIo::new(stream.clone()), service));
     tokio::select! {
@@ -298,7 +299,7 @@ async fn serve(
         _ = end.wait_for(|ended| *ended) => {}
     }
     if !connection.is_busy() {
-        // What was sent before the end was known is read and answered now; the answer closes the connection.
+        // Requests that were sent before the end are read and answered now. The answer closes the connection.
         tokio::select! {
             biased;
             _ = served.as_mut() => return,
@@ -311,6 +312,6 @@ async fn serve(
         _ = served.as_mut() => return,
         () = connection.idle() => {}
     }
-    // Answered, or never whole: nobody is waited for who does not read, or does not go on.
+    // Answered, or never complete: the end does not wait for clients that do not read or do not continue.
     let _ = tokio::time::timeout(FLUSH, served).await;
 }

@@ -1,4 +1,4 @@
-//! What the agent counts, in Prometheus' text format (0.0.4): on the socket, and in a file for node_exporter.
+//! The agent's metrics, in Prometheus' text format (0.0.4): on the socket, and in a file for node_exporter.
 //!
 //! Runs in the parent.
 
@@ -15,10 +15,10 @@ use prometheus::{
 use super::pool::View;
 use super::pool::plan::{Logins, Phase};
 
-/// Seconds; a software token takes about one millisecond, a YubiKey a quarter of a second, a touch many seconds.
+/// In seconds. A software token takes about one millisecond, a YubiKey a quarter of a second, a touch many seconds.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
 
-/// States of a worker's place.
+/// States of a worker.
 const STATES: [&str; 5] = ["ready", "busy", "starting", "waiting", "off"];
 
 /// States of the PIN.
@@ -47,7 +47,7 @@ impl Metrics {
     /// All at zero.
     ///
     /// # Errors
-    /// None that can occur: names and labels stand here.
+    /// None that can occur: names and labels are constants.
     pub(super) fn new() -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some("cba_agent".into()), None)?;
         let counters = |name: &str, help: &str, labels: &[&str]| {
@@ -124,7 +124,7 @@ impl Metrics {
         self.connections.set(i64::try_from(open).unwrap_or(i64::MAX));
     }
 
-    /// The text, with the pool as it is now.
+    /// The text, with the present state of the pool.
     ///
     /// # Errors
     /// None that can occur: it is written to memory.
@@ -167,7 +167,7 @@ fn state_of(phase: &Phase) -> &'static str {
     }
 }
 
-/// Replaces the file so that a reader sees the old text or the new. Readable to all, as the collector's user is another.
+/// Replaces the file, so that a reader sees the old or the new text. Readable for all users, since the collector has another user.
 ///
 /// # Errors
 /// When the directory cannot be written.
@@ -178,7 +178,7 @@ pub(super) fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     let new = Path::new(&name);
     let _ = fs::remove_file(new);
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(new)?;
-    // Whatever this process's umask.
+    // Independent of this process's umask.
     file.set_permissions(fs::Permissions::from_mode(0o644))?;
     file.write_all(text)?;
     fs::rename(new, path)

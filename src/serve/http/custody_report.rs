@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use crate::serve::pool::{Pool, ServedIdentity};
 
-/// How long a report is handed out.
+/// The time for which a report is kept.
 const HOLDS: Duration = Duration::from_secs(5);
 
 /// The last report.
@@ -21,17 +21,17 @@ pub(super) struct CustodyReport(Arc<Mutex<Option<Last>>>);
 #[derive(Debug)]
 struct Last {
     built: Instant,
-    /// What it reports on; another identity or another login has its own.
+    /// The identity of the report. Another identity or login needs a new report.
     served: Arc<ServedIdentity>,
     text: Bytes,
 }
 
 impl CustodyReport {
-    /// The report on what the workers hold as JSON, a few seconds old at most; `None` where nothing was seen or it cannot be
-    /// built.
+    /// The report about the workers' identity as JSON, at most a few seconds old; `None` if there is none or it cannot
+    /// be built.
     pub(super) async fn text(&self, pool: &Pool) -> Option<Bytes> {
         let served = pool.served()?;
-        // Held until the report is there, even if this client leaves: the next one does not start another.
+        // Held until the report exists, even if this client leaves: the next client must not start another one.
         let mut last = Arc::clone(&self.0).lock_owned().await;
         if let Some(last) =
             last.as_ref().filter(|last| Arc::ptr_eq(&last.served, &served) && last.built.elapsed() < HOLDS)

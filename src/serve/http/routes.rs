@@ -1,4 +1,4 @@
-//! What each request is answered with.
+//! The answers to requests.
 //!
 //! Runs in the parent.
 
@@ -19,10 +19,10 @@ use crate::problem::{self, Problem};
 use crate::serve::access::{Access, Peer};
 use crate::serve::pool::Work;
 
-/// The longest body of a request, in bytes: its two members take a fraction of that.
+/// The longest body of a request, in bytes: its two members need a fraction of that.
 const BODY_LIMIT: usize = 4096;
 
-/// How long a body may take to arrive.
+/// The time limit for a body.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
 const JSON: &str = "application/json";
@@ -102,12 +102,12 @@ async fn sign(agent: &Arc<Agent>, peer: &Peer, client: Client<'_>, request: Requ
     };
     let _busy = client.connection.begin();
     let version = wish.version.to_string();
-    // Counts as abandoned where nobody waits for the answer any more, and this ends half-way.
+    // Counts as abandoned if the client leaves and this future is dropped.
     let mut counted = Counted { agent, version: &version, outcome: "abandoned".into(), start };
     let caller = Caller { uid: peer.uid, gid: peer.gid, pid: peer.pid, job };
     let outcome = tokio::select! {
         outcome = agent.pool.submit(Work::Sign(wish, caller)).wait(deadline) => outcome,
-        // Nobody is there to take a payload: none is made that is not yet begun.
+        // The client has left: do not start a payload for it.
         () = client.stream.is_gone() => return failure(&Problem::new("request_timeout")),
     };
     match outcome {
@@ -118,7 +118,7 @@ async fn sign(agent: &Arc<Agent>, peer: &Peer, client: Client<'_>, request: Requ
         }
         Err(refusal) => {
             let mut problem = Problem::of(refusal.kind, refusal.retry_after);
-            // The version is the caller's own choice; all else that the policy refuses concerns the agent's side.
+            // The client selects the version. All other refusals of the policy concern the agent's side.
             let is_version = policy::decide_version(&agent.config.policy, wish).allowed().is_err();
             if refusal.kind == Kind::Policy && is_version {
                 problem = problem.detail(format!("payload version {} is not allowed", wish.version));
@@ -143,7 +143,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Reads what a request asks for.
+/// Reads the request.
 async fn read(agent: &Arc<Agent>, request: Request<Incoming>) -> Result<(Wish, Option<String>), Problem> {
     let bad = |detail: &str| Problem::new("bad_request").detail(detail);
     let announced = request.body().size_hint().lower();
@@ -192,7 +192,7 @@ fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Http
     let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    // A payload is good once, and a state for a moment.
+    // A payload is valid once, and a state for a moment.
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply
 }
