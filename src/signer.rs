@@ -1,8 +1,8 @@
-//! The parent's judgement, and the only way to a payload: policy before, check after.
+//! Decides whether the worker may sign, and makes login requests: policy before the signature, checks after it.
 //!
-//! Runs in the parent. The worker is told to sign only after the policy gave a [`Permit`] on the worker's own facts. Its result
-//! becomes a login request only after the same check as `verify`'s and the policy once more. Neither module nor worker is
-//! trusted. These are functions: the state is the session's.
+//! Runs in the parent. The worker signs only after the policy gave a [`Permit`] for the facts of this worker. Its
+//! result becomes a login request only after the check of `verify` and a second decision of the policy. The parent
+//! trusts neither module nor worker. This file contains functions only: the session holds the state.
 
 use crate::audit::chain::{Caller, Entry, Event, Payload};
 use crate::cba::verify::{Freshness, to_key_length};
@@ -18,10 +18,10 @@ use crate::session::signing_session::{Signed, SigningSession};
 use crate::session::{Reached, TokenSession, now, warn_before_end};
 use crate::text::hex;
 
-/// Judges what needs no PIN, logs in, chooses the identity, and judges that.
+/// Checks what needs no PIN, logs in, selects the identity, and asks the policy about it.
 ///
 /// # Errors
-/// When the policy refuses, the login fails, or there is not exactly one identity. The worker has ended then.
+/// When the policy refuses, the login fails, or not exactly one identity matches. The worker has ended then.
 pub fn ready(
     mut session: TokenSession,
     file: Option<Certificate>,
@@ -43,7 +43,7 @@ pub fn ready(
     }
 }
 
-/// Asks the policy whether the session may sign this now.
+/// Asks the policy whether the session may sign now with this choice of payload.
 ///
 /// # Errors
 /// When the policy refuses.
@@ -51,7 +51,7 @@ pub fn permit(session: &SigningSession, config: &Config, wish: Wish) -> Result<P
     decide(session.reached(), session.identity(), config, session.mechanism(), wish)
 }
 
-/// Warns of what the policy allows and should be noticed, and of a certificate that ends soon.
+/// Warns about notable things that the policy allows, and about a certificate that expires soon.
 pub fn warn(session: &SigningSession, config: &Config, permit: &Permit) {
     permit.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     for weaker in config.policy.weaker_than_default() {
@@ -60,7 +60,7 @@ pub fn warn(session: &SigningSession, config: &Config, permit: &Permit) {
     warn_before_end(&session.identity().certificate, config.sign.warn_before, permit.given());
 }
 
-/// Has the session sign, and waits for the result.
+/// Makes the session sign, and waits for the result.
 ///
 /// # Errors
 /// As [`recovered`].
@@ -69,7 +69,7 @@ pub fn sign(session: &mut SigningSession, config: &Config, permit: Permit) -> Re
     recovered(session, config, permit, result)
 }
 
-/// Signs once more where the first result says that the key wants another mechanism or a login for each signature.
+/// Signs once more if the first result shows that the key needs another mechanism or a login for each signature.
 ///
 /// # Errors
 /// When the policy refuses the other mechanism, or the token fails.
@@ -94,10 +94,11 @@ pub fn recovered(
     }
 }
 
-/// Makes the one payload of a session. The worker logs out while the parent checks the result, so [`SigningSession::end`] is next.
+/// Makes the only payload of a session. The worker logs out while the parent checks the result. Call
+/// [`SigningSession::end`] next.
 ///
 /// # Errors
-/// When the policy refuses, the token fails, or its result does not hold.
+/// When the policy refuses, the token fails, or the result does not pass the checks.
 pub fn sign_once(session: &mut SigningSession, config: &Config, wish: Wish) -> Result<Request> {
     let permit = permit(session, config, wish)?;
     warn(session, config, &permit);
@@ -106,10 +107,10 @@ pub fn sign_once(session: &mut SigningSession, config: &Config, wish: Wish) -> R
     accept(session, config, &permit, payload)
 }
 
-/// Turns what the worker returned into a login request, where it is what the permit allows.
+/// Checks the worker's result against the permit, and turns it into a login request.
 ///
 /// # Errors
-/// When the payload does not hold, or the policy refuses it by now.
+/// When the payload is invalid, or the policy no longer allows it.
 pub fn accept(
     session: &SigningSession,
     config: &Config,
@@ -128,7 +129,7 @@ pub fn accept(
     Ok(Request::new(&sign.auth_url, (certificate, sign.header_encoding), &payload))
 }
 
-/// The record of what came of a caller's request for a payload.
+/// Returns the audit record of a caller's request for a payload.
 #[must_use]
 pub fn record(session: &SigningSession, caller: Caller, wish: Wish, result: Result<&Request, Kind>) -> Entry {
     let payload = Payload {
@@ -142,10 +143,10 @@ pub fn record(session: &SigningSession, caller: Caller, wish: Wish, result: Resu
     Entry { time: now(), event: Event::Sign { caller, payload }, outcome }
 }
 
-/// The mechanism to try first, by what the token offers.
+/// Returns the mechanism to try first, from those that the token offers.
 ///
 /// # Errors
-/// When the token offers neither of the two.
+/// When the token offers neither of the two mechanisms.
 pub fn first_mechanism(reached: &Reached) -> Result<Mechanism> {
     if !reached.session.mechanisms_known {
         return Ok(Mechanism::Sha512RsaPkcs);
@@ -157,7 +158,7 @@ pub fn first_mechanism(reached: &Reached) -> Result<Mechanism> {
     reached.session.mechanisms.first().copied().ok_or_else(none)
 }
 
-/// Judges before any login what needs none: the version, the token, the mechanism, and where the certificate comes from.
+/// Checks before any login what needs no login: version, token, mechanism, and the source of the certificate.
 fn judge_early(reached: &Reached, config: &Config, wish: Wish) -> Result<Mechanism> {
     let mechanism = first_mechanism(reached)?;
     let order = order_of(reached, config.certificate_file.is_some(), mechanism, wish);
