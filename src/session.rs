@@ -1,7 +1,7 @@
-//! The way to a token: find a module, start a worker, select a slot, log in, select an identity.
+//! Finds a module, starts a worker, selects a slot, logs in, and selects an identity.
 //!
-//! Runs in the parent. The order matters: everything that can fail without a PIN fails before the program asks for one,
-//! and the PIN's state is checked before a PIN is sent.
+//! Runs in the parent. The order matters: everything that can fail without a PIN fails before the program asks for one.
+//! The PIN's state is checked before a PIN is sent.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -108,7 +108,8 @@ impl Opened {
 }
 
 impl Reached {
-    /// Reads the slot again, for the present state of its PIN. `may_appear` allows a token without identity to show one now.
+    /// Reads the slot again to get the current state of its PIN. With `may_appear`, a token may show an identity that
+    /// it did not show before.
     ///
     /// # Errors
     /// When the worker does not answer, or another token is in the slot.

@@ -1,4 +1,4 @@
-//! From a configuration to a module in a worker: finds, checks and loads it.
+//! Finds the configured module, checks it, and loads it in a worker.
 //!
 //! Runs in the parent.
 
@@ -29,7 +29,7 @@ pub fn open(config: &Config, deadline: &Deadline) -> Result<Opened> {
     open_with(None, config, deadline)
 }
 
-/// The same with a prestarted worker.
+/// Like [`open`], with a prestarted worker.
 ///
 /// # Errors
 /// As [`open`].
@@ -125,8 +125,8 @@ fn open_module(spare: Option<Spare>, config: &Config, path: PathBuf, deadline: &
     })
 }
 
-/// The same again, in a new worker each time, while the module misses existing tokens. With a missing token, an index
-/// would mean another token, and a single token would look like the only one.
+/// Loads the module again, each time in a new worker, while it misses existing tokens. With a missing token, an index
+/// would select another token, and a single token would look like the only one.
 fn loaded_whole(handle: Handle, config: &Config, path: &Path, deadline: &Deadline) -> Result<Opened> {
     const READINGS: usize = 6;
     let mut opened = loaded(handle, config, path.to_owned(), deadline)?;

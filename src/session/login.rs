@@ -46,7 +46,7 @@ enum PinSource {
     Configured(Prepared),
     /// A systemd credential, or the person at the terminal.
     Usual,
-    /// Nobody may be asked any more.
+    /// No source is left: the program must not ask again.
     None,
 }
 
@@ -56,14 +56,14 @@ enum FuseHold {
     /// Not held: no PIN may be sent.
     Free,
     Locked(Box<LockedFuse>),
-    /// There is no state directory, and a person takes the risk.
+    /// There is no state directory, and the person at the prompt accepts the risk.
     Without,
 }
 
 /// The reason why a request with a PIN failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The worker's error, whose return value is still to be judged.
+    /// The worker's error. Its return value is judged later.
     Worker(HandleError),
     /// An error that ends the command.
     Other(Error),
@@ -87,8 +87,8 @@ impl Login {
         Self { source, credential: None, fuse: FuseHold::Free, time: None, uri_file: None }
     }
 
-    /// Logs in with a credential that was read before, and asks nobody. `time` limits each login after the token's lock
-    /// is held: a late lock must not make the agent kill a login half-way.
+    /// Logs in with a credential that was read before, and never prompts. `time` limits each login after the token's
+    /// lock is held. Otherwise, a late lock could make the agent kill a login half-way.
     #[must_use]
     pub fn with(credential: Option<Arc<Credential>>, time: Duration) -> Self {
         Self { source: PinSource::None, credential, fuse: FuseHold::Free, time: Some(time), uri_file: None }
@@ -137,7 +137,7 @@ impl Login {
         self.fuse = FuseHold::Free;
     }
 
-    /// Sends a request with the PIN, once, between the fuse's mark and its settling.
+    /// Sends a request with the PIN once. The fuse is marked before it and settled after it.
     ///
     /// # Errors
     /// When the fuse forbids it or the token refused it. The PIN is then wiped.
@@ -234,7 +234,7 @@ impl Login {
             let attended = by == AttemptBy::Person;
             check_before(reached, &credential)?;
             if reached.slot.token.is_none() {
-                // A single failed reading must not lead to another fuse than the token's own.
+                // One failed read must not select another fuse than the token's own.
                 reached.read_slot_again(true)?;
             }
             self.fuse = self.hold(reached, config, by, &credential)?;
@@ -361,7 +361,7 @@ fn end_of(fault: &Fault) -> Option<AttemptEnd> {
     }
 }
 
-/// A login at the token's PIN pad. It counts as a prompt, so a person's time does not count, up to a limit.
+/// Logs in at the token's PIN pad. This counts as a prompt: the deadline excludes the person's time, up to a limit.
 fn at_the_keypad(reached: &mut Reached, request: &Request) -> std::result::Result<Reply, HandleError> {
     const PATIENCE: Duration = Duration::from_secs(300);
     let deadline = Deadline::after(PATIENCE.max(reached.deadline.whole()));
@@ -369,7 +369,7 @@ fn at_the_keypad(reached: &mut Reached, request: &Request) -> std::result::Resul
     reached.deadline.stopped(|| handle.call(request, None, &deadline))
 }
 
-/// The refusal by the token's flags.
+/// Refuses the login if the token's flags forbid it.
 fn check_flags(reached: &Reached, attended: bool) -> Result<()> {
     let refusal = reached.slot.token.as_ref().and_then(|token| token.pin.refusal(attended));
     refusal.map_or(Ok(()), |PinRefusal { kind, cause, remedy }| {

@@ -1,6 +1,6 @@
-//! A session that is logged in and has an identity: it signs fresh messages, and nothing else.
+//! A session that is logged in and has an identity. It signs fresh messages, and nothing else.
 //!
-//! Runs in the parent. It judges nothing: each signature needs a [`Permit`], and what comes back is unchecked.
+//! Runs in the parent. It decides nothing: each signature needs a [`Permit`], and each result is unchecked.
 
 use std::io;
 
@@ -21,10 +21,10 @@ use crate::worker_handle::{Arrival, Descriptors, HandleError, Rest};
 use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{Authentication, Reply, Request};
 
-/// What a worker made, or why it made nothing.
+/// The payload that a worker made, or the reason why there is none.
 pub(crate) type Signed = Result<UncheckedPayload, Failure>;
 
-/// A session that signs.
+/// A logged-in session with a selected identity.
 #[derive(Debug)]
 pub struct SigningSession {
     session: TokenSession,
@@ -40,7 +40,7 @@ impl SigningSession {
         Self { session, identity, mechanism, context_login, has_signed: false }
     }
 
-    /// The chosen identity.
+    /// The selected identity.
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
@@ -52,7 +52,7 @@ impl SigningSession {
         &self.session.slot
     }
 
-    /// How the key signs.
+    /// The mechanism that the key signs with.
     #[must_use]
     pub fn mechanism(&self) -> Mechanism {
         self.mechanism
@@ -64,22 +64,22 @@ impl SigningSession {
         self.context_login
     }
 
-    /// Returns the evidence of the key and its token. `in_detail` also asks for attributes that are only evidence.
+    /// Reads the evidence about the key and its token. `in_detail` also reads attributes that serve only as evidence.
     ///
     /// # Errors
-    /// The token's answer.
+    /// The error of the token.
     pub fn evidence(&mut self, module_sha256: Option<String>, in_detail: bool) -> Result<Evidence> {
         let described = if in_detail { self.session.slot.describe(&self.identity)? } else { Described::default() };
         let held = evidence::held(&self.identity, self.mechanism, described);
         Ok(Evidence { held: Some(held), ..self.session.slot.evidence(module_sha256) })
     }
 
-    /// Frees the token's lock, for a service that stays logged in. Each further login takes it again.
+    /// Releases the token's lock, for a service that stays logged in. Each later login takes the lock again.
     pub fn release(&mut self) {
         self.session.release();
     }
 
-    /// Sets the deadline of what comes next.
+    /// Sets the deadline of the next calls.
     pub fn allow(&mut self, deadline: Deadline) {
         self.session.slot.deadline = deadline;
     }
@@ -87,28 +87,28 @@ impl SigningSession {
     /// Descriptors to wait for in an event loop.
     ///
     /// # Errors
-    /// When no descriptor is left.
+    /// When the process has no free descriptor.
     pub fn descriptors(&self) -> io::Result<Descriptors> {
         self.session.slot.opened.handle.descriptors()
     }
 
-    /// Logs some of what the module has printed.
+    /// Logs a part of the module's output.
     pub fn log_output(&mut self) -> Rest {
         self.session.slot.opened.handle.log_output()
     }
 
-    /// Asks for a signature and does not wait. The key must not need a login for it.
+    /// Sends the request to sign, and does not wait for the reply. The key must not need a login for it.
     pub(crate) fn send_sign(&mut self, permit: &Permit) {
         let request = sign_request(permit, None);
         self.session.slot.opened.handle.send(&request);
     }
 
-    /// Asks for the state of the token and does not wait.
+    /// Sends the request to check the token, and does not wait for the reply.
     pub(crate) fn send_probe(&mut self) {
         self.session.slot.opened.handle.send(&Request::Probe);
     }
 
-    /// Receives what is there of a reply, and never waits.
+    /// Receives the available part of a reply, and never waits.
     pub(crate) fn poll_reply(&mut self) -> Arrival {
         self.session.slot.opened.handle.poll_reply()
     }
@@ -127,12 +127,13 @@ impl SigningSession {
     /// Waits for the reply to [`SigningSession::send_probe`].
     ///
     /// # Errors
-    /// When token, session or login are not there any more.
+    /// When the token, the session or the login no longer exists.
     pub(crate) fn probed(&mut self) -> Result<()> {
         self.session.slot.probed()
     }
 
-    /// Has the key sign one fresh message, after a login of its own where the key needs one, and waits for the result.
+    /// Makes the key sign one fresh message, and waits for the result. If each signature needs a login, it logs in
+    /// first.
     pub(crate) fn sign(&mut self, permit: &Permit, config: &Config) -> Signed {
         if self.context_login {
             self.session.log_in_for(|how| sign_request(permit, Some(how)), config)?;
@@ -142,7 +143,7 @@ impl SigningSession {
         self.signed()
     }
 
-    /// Whether the module does not know its own mechanism. The session uses `CKM_RSA_PKCS` from then on.
+    /// Whether the module rejects `CKM_SHA512_RSA_PKCS`. If so, the session uses `CKM_RSA_PKCS` from now on.
     pub(crate) fn uses_other_mechanism(&mut self, result: &Signed) -> bool {
         let is_other =
             self.mechanism == Mechanism::Sha512RsaPkcs && is_fault(result, &["C_SignInit"], "CKR_MECHANISM_INVALID");
@@ -152,7 +153,8 @@ impl SigningSession {
         is_other
     }
 
-    /// Whether the first signature shows that the key wants a login for each, whatever its attribute says.
+    /// Whether the first signature shows that the key needs a login for each signature, although its attribute denies
+    /// it.
     pub(crate) fn wants_context_login(&self, result: &Signed) -> bool {
         let signing = ["C_SignInit", "C_Sign", "C_SignUpdate", "C_SignFinal"];
         is_fault(result, &signing, "CKR_USER_NOT_LOGGED_IN")
@@ -161,8 +163,8 @@ impl SigningSession {
             && self.session.can_repeat()
     }
 
-    /// A new session, a new login with the PIN that was accepted, and the same identity: some modules drop the first login
-    /// where they want one for the signature.
+    /// Opens a new session, logs in again with the accepted PIN, and selects the same identity. Some modules drop the
+    /// first login if the signature needs another one.
     pub(crate) fn start_over(&mut self, config: &Config) -> Result<()> {
         self.context_login = true;
         self.session.start_over(config)?;
@@ -175,7 +177,7 @@ impl SigningSession {
         Ok(())
     }
 
-    /// The error of a signature, in words and with hints.
+    /// Turns a failed signature into an error with hints.
     pub(crate) fn explain(&self, failure: Failure) -> Error {
         match failure {
             Failure::Worker(error) => {
@@ -186,12 +188,12 @@ impl SigningSession {
         }
     }
 
-    /// Has the worker log out while its result is checked. [`SigningSession::end`] is next.
+    /// Tells the worker to log out while the parent checks its result. Call [`SigningSession::end`] next.
     pub fn start_close(&mut self) {
         self.session.slot.opened.handle.start_close();
     }
 
-    /// Ends the worker, in good order where the error allows it, and then frees the token's lock.
+    /// Ends the worker, with a logout if the error allows it, and then releases the token's lock.
     pub fn end(self, error: Option<&Error>) {
         self.session.end(error);
     }

@@ -1,7 +1,7 @@
-//! A session on a token, and the logins that are made in it.
+//! A session on a token, and the logins in this session.
 //!
-//! Runs in the parent. The worker ends before the token's lock is free: a login that waits for the lock must find the last
-//! user logged out.
+//! Runs in the parent. The worker ends before the token's lock is released: the next login waits for this lock, and
+//! must find the previous user logged out.
 
 use super::{Failure, Login, Reached};
 use crate::config::Config;
@@ -11,7 +11,7 @@ use crate::worker_protocol::{Authentication, Request};
 /// A session that can log in.
 #[derive(Debug)]
 pub struct TokenSession {
-    /// The session on the chosen slot.
+    /// The session on the selected slot.
     pub slot: Reached,
     login: Login,
 }
@@ -37,7 +37,7 @@ impl TokenSession {
         self.login.again(&mut self.slot, config)
     }
 
-    /// Sends a request that needs a login of its own, up to the end of this login.
+    /// Sends a request that needs a separate login, and waits until this login has ended.
     pub(super) fn log_in_for(
         &mut self,
         request: impl FnOnce(Authentication) -> Request,
@@ -52,12 +52,12 @@ impl TokenSession {
         self.login.can_repeat()
     }
 
-    /// Frees the token's lock, for a service that stays logged in. Each further login takes it again.
+    /// Releases the token's lock, for a service that stays logged in. Each later login takes the lock again.
     pub fn release(&mut self) {
         self.login.release();
     }
 
-    /// Ends the worker, in good order where the error allows it, and then frees the token's lock.
+    /// Ends the worker, with a logout if the error allows it, and then releases the token's lock.
     pub fn end(self, error: Option<&Error>) {
         self.slot.end(error);
         drop(self.login);

@@ -43,8 +43,8 @@ pub(super) fn obstacles_of(module: &Path) -> Vec<String> {
 }
 
 /// The number of SoftHSM2 tokens that the module does not show although this user may read them. While another process
-/// rewrites a token at its login, the module may find an incomplete file, and ignores it or fails to read it (SoftHSMv2
-/// issue 757).
+/// rewrites a token at its login, the module may find an incomplete file. It then ignores the file or fails to read it
+/// (SoftHSMv2 issue 757).
 pub(super) fn passed_over(module: &Path, slots: &[Slot]) -> usize {
     if modules::known_by(module).is_none_or(|known| known.name != "softhsm2") {
         return 0;
@@ -129,7 +129,8 @@ fn obstacle(directory: &Path) -> Option<String> {
     ))
 }
 
-/// The command that lets this user in by a group, as Debian's group softhsm; root's group opens far more.
+/// The command that gives this user access through a group, such as Debian's group softhsm. It never suggests root's
+/// group, because that group opens far more.
 fn way_in(metadata: &Metadata) -> String {
     const GROUP_MAY_READ: u32 = 0o040;
     let group = Group::from_gid(Gid::from_raw(metadata.gid())).ok().flatten();
