@@ -1,7 +1,8 @@
 //! The parent's side of a worker: one request at a time, its reply, its deadline.
 //!
-//! Runs in the parent. A handle trusts nothing that comes from the worker: frames have a limit, replies have a deadline, and a
-//! reply of the wrong kind ends the worker. Dropping a handle kills the worker and everything that its module started.
+//! Runs in the parent. A handle trusts nothing that comes from the worker. Frames have a size limit, replies have a
+//! deadline, and a reply of the wrong kind ends the worker. Dropping a handle kills the worker and everything that its
+//! module started.
 
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -28,43 +29,44 @@ pub use process::{Launch, Spare, withheld};
 
 use process::{Event, Process};
 
-/// How long a worker may take to end in good order.
+/// The time limit for a worker to log out, finalize and exit.
 const END: Duration = Duration::from_secs(2);
 
-/// What is read at once, in bytes: nearly every answer.
+/// The size of one read, in bytes. Nearly every reply fits into it.
 const CHUNK: usize = 8192;
 
-/// After this long without an answer, a person may be awaited at the token.
+/// After this time without a reply, the token may be waiting for a person.
 const TOUCH_NOTICE: Duration = Duration::from_secs(1);
 
 /// How much of a reply has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// Nothing, or a part of it.
+    /// No complete frame yet.
     Pending,
-    /// A whole frame: [`Handle::wait_reply`] does not wait.
+    /// A complete frame: [`Handle::wait_reply`] does not block.
     Whole,
-    /// The worker ended or broke the protocol: [`Handle::wait_reply`] says how, and may wait for the end of the process.
+    /// The worker ended or broke the protocol. [`Handle::wait_reply`] returns the reason, and may wait for the end of
+    /// the process.
     Broken,
 }
 
-/// What can be read when a worker has something to say: for a loop that waits for much else, in copies.
+/// Copies of the descriptors that become readable when the worker has news. An event loop waits for them.
 #[derive(Debug)]
 pub struct Descriptors {
-    /// Its answers.
+    /// The worker's replies.
     pub answers: OwnedFd,
-    /// Its end; none on kernels before 5.3.
+    /// The end of the worker's process; `None` on kernels before 5.3.
     pub end: Option<OwnedFd>,
-    /// What its module prints; none once that has ended.
+    /// The output of the module; `None` after its end.
     pub output: Option<OwnedFd>,
 }
 
-/// What a worker is to load.
+/// The module that a worker must load.
 #[derive(Clone, Debug)]
 pub struct Load {
     /// The module's absolute path.
     pub module: PathBuf,
-    /// The sandbox profile for it, where there is one.
+    /// The sandbox profile for the module, if there is one.
     pub profile: Option<String>,
 }
 
@@ -74,25 +76,25 @@ pub struct Handle {
     process: Process,
     socket: UnixStream,
     waiting: Option<fn()>,
-    /// The step of the one request whose last reply has not come yet.
+    /// The step of the current request, until its last reply has arrived.
     expects: Option<Step>,
-    /// Whether that request has the module log in, and the worker has not said yet that it begins.
+    /// Whether the current request includes a login that the worker has not announced yet.
     login_is_due: bool,
-    /// Whether the worker told the module to log in since the last request.
+    /// Whether the worker announced a login since the last request was sent.
     login_started: bool,
-    /// Whether the module's output or its debug log is wanted to its end.
+    /// Whether somebody reads the module's output or its debug log to the end.
     writes_logs: bool,
-    /// Bytes of replies that were received and not decoded yet.
+    /// Bytes of replies that are not decoded yet.
     received: Vec<u8>,
 }
 
 impl Handle {
-    /// Starts a worker, or takes one that was started before, and has it load a module. [`Handle::sandbox`] and
-    /// [`Handle::wait_reply`] return its replies. Call it only from a thread that lives as long as the worker may: the worker
-    /// dies with the thread that started it.
+    /// Starts a worker or takes a prestarted one, and tells it to load a module. [`Handle::sandbox`] and
+    /// [`Handle::wait_reply`] return its replies. The calling thread must live as long as the worker: a worker dies
+    /// with the thread that started it.
     ///
     /// # Errors
-    /// [`HandleError::Spawn`], or [`HandleError::Stranger`] when what runs is not this program.
+    /// [`HandleError::Spawn`], or [`HandleError::Stranger`] when the started process is not this program.
     pub fn spawn(launch: &Launch, spare: Option<Spare>, load: Load, deadline: &Deadline) -> Result<Self, HandleError> {
         let Load { module, profile } = load;
         match spare {
@@ -107,10 +109,10 @@ impl Handle {
         }
     }
 
-    /// Has a worker ask pcscd through the installed libpcsclite, which finds it at this socket; the worker ends with it.
+    /// Starts a worker that connects to pcscd at this socket through the installed libpcsclite. The worker then ends.
     ///
     /// # Errors
-    /// As [`Handle::spawn`], or when there is no such library.
+    /// As [`Handle::spawn`], or when libpcsclite is not installed.
     pub fn ask_pcscd(launch: &Launch, socket: &Path, deadline: &Deadline) -> Result<u32, HandleError> {
         let request = Request::AskPcscd { socket: socket.to_owned() };
         let mut handle = Self::begin(launch, Self::process_for(launch)?, &request, deadline)?;
@@ -126,7 +128,7 @@ impl Handle {
         Ok(Spare { process, socket })
     }
 
-    /// Sends a started worker its first request, and sees that it is this program.
+    /// Sends the first request to a started worker, and checks that the worker is this program.
     fn begin(launch: &Launch, started: Spare, request: &Request, deadline: &Deadline) -> Result<Self, HandleError> {
         let Spare { process, socket } = started;
         let writes_logs = launch.module_debug || tracing::enabled!(tracing::Level::DEBUG);
@@ -152,33 +154,34 @@ impl Handle {
         }
     }
 
-    /// Calls this once whenever a login or a signature takes more than a second.
+    /// Sets a function that is called once for each login or signature that takes longer than a second.
     pub fn when_waiting(&mut self, notice: fn()) {
         self.waiting = Some(notice);
     }
 
-    /// The worker's process, for the log.
+    /// The process ID of the worker, for the log.
     #[must_use]
     pub fn process(&self) -> u32 {
         self.process.id()
     }
 
-    /// Whether the module was told to log in since the last request; if not, a PIN that was sent has spent no try.
+    /// Whether the worker announced a login since the last request was sent. If not, a PIN in that request used up no
+    /// try.
     #[must_use]
     pub fn login_started(&self) -> bool {
         self.login_started
     }
 
-    /// The step of the request whose reply has not come yet.
+    /// The step of the current request, until its last reply has arrived.
     #[must_use]
     pub fn expects(&self) -> Option<Step> {
         self.expects
     }
 
-    /// What to wait for in a loop.
+    /// Returns the descriptors that an event loop waits for.
     ///
     /// # Errors
-    /// When there is no descriptor left.
+    /// When the process has no free descriptor.
     pub fn descriptors(&self) -> io::Result<Descriptors> {
         let copy = |descriptor: BorrowedFd<'_>| descriptor.try_clone_to_owned();
         let (end, output) = self.process.descriptors();
@@ -189,7 +192,7 @@ impl Handle {
         })
     }
 
-    /// Receives what is there of the reply, and never waits.
+    /// Receives the available part of the reply, and never waits.
     pub fn poll_reply(&mut self) -> Arrival {
         let Some(step) = self.expects else { return Arrival::Broken };
         let mut chunk = [0; CHUNK];
@@ -208,28 +211,29 @@ impl Handle {
         }
     }
 
-    /// The last lines that the module has printed. Ask only before it was given a PIN.
+    /// The last lines of the module's output. Call this only before the module receives a PIN.
     #[must_use]
     pub fn last_lines(&mut self) -> Vec<String> {
         self.process.last_lines()
     }
 
-    /// Logs what the module has printed, some of it at a time.
+    /// Logs a part of the module's output.
     pub fn log_output(&mut self) -> Rest {
         self.process.log_output()
     }
 
-    /// Sends a request, with its PIN where it announces one, and waits for the reply.
+    /// Sends a request, with the PIN if the request announces one, and waits for the reply.
     ///
     /// # Errors
-    /// The module's fault, or why there is no reply.
+    /// The module's error, or the reason why there is no reply.
     pub fn call(&mut self, request: &Request, pin: Option<&Pin>, deadline: &Deadline) -> Result<Reply, HandleError> {
         self.finish_last(deadline)?;
         self.deliver(request, pin)?;
         self.wait_reply(deadline)
     }
 
-    /// Sends a request without a PIN, and never waits. [`Handle::wait_reply`] reports a worker that does not take it.
+    /// Sends a request without a PIN, and never waits. If the worker does not take it, [`Handle::wait_reply`] returns
+    /// the error.
     pub fn send(&mut self, request: &Request) {
         debug_assert!(self.expects.is_none(), "the last request has no reply yet");
         self.expect(request);
@@ -241,7 +245,7 @@ impl Handle {
         }
     }
 
-    /// Waits for the next reply to the request that was sent.
+    /// Waits for the next reply to the current request.
     ///
     /// # Errors
     /// As [`Handle::call`].
@@ -260,7 +264,7 @@ impl Handle {
         }
     }
 
-    /// Waits for the replies to a request that was sent before, and drops them.
+    /// Waits for the replies to an earlier request, and drops them.
     fn finish_last(&mut self, deadline: &Deadline) -> Result<(), HandleError> {
         while self.expects.is_some() {
             match self.wait_reply(deadline) {
@@ -271,7 +275,7 @@ impl Handle {
         Ok(())
     }
 
-    /// Ends the worker for a reply of the wrong kind.
+    /// Kills the worker after a reply of the wrong kind, and returns the error.
     #[must_use]
     pub fn protocol_error(&mut self, step: Step) -> HandleError {
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
@@ -279,10 +283,11 @@ impl Handle {
         HandleError::OutOfTurn { step }
     }
 
-    /// The sandbox that the worker put itself in before it loaded the module. The first reply after [`Handle::spawn`].
+    /// Returns the sandbox that the worker entered before it loaded the module. This is the first reply after
+    /// [`Handle::spawn`].
     ///
     /// # Errors
-    /// As [`Handle::call`], and where the worker reports another profile than was asked for.
+    /// As [`Handle::call`], or when the worker reports another profile than the requested one.
     pub fn sandbox(
         &mut self,
         profile: Option<&str>,
@@ -294,7 +299,7 @@ impl Handle {
         }
     }
 
-    /// Ends the worker in good order (logout, finalize), within two seconds in all; then kills what is left.
+    /// Tells the worker to log out, finalize and exit, within two seconds in total. Then kills what is left.
     pub fn close(mut self) {
         let deadline = Deadline::after(END);
         if self.expects != Some(Step::Close) {
@@ -308,13 +313,13 @@ impl Handle {
         }
     }
 
-    /// Has the worker log out and end while the parent does something else. [`Handle::close`] waits for it.
+    /// Tells the worker to log out and exit, and does not wait. [`Handle::close`] waits for it.
     pub fn start_close(&mut self) {
         self.send(&self.close_request());
     }
 
-    /// Once the module is finalised, all that is left is the end of the libraries that it loaded, which may hang or crash:
-    /// the worker is killed instead, save where somebody reads what they held back.
+    /// After finalization, only the exit handlers of the module's libraries are left, and these may hang or crash. The
+    /// worker is ended without them, unless somebody reads the output that they still hold.
     fn close_request(&self) -> Request {
         Request::Close { at_once: !self.writes_logs }
     }
@@ -338,7 +343,8 @@ impl Handle {
         let Some(pin) = pin else { return self.socket.write_all(&frame) };
         let pin = pin.expose().as_bytes();
         let header = worker_protocol::header(FrameKind::Pin, pin.len()).map_err(io::Error::other)?;
-        // From where it lies, and at once: the worker is woken once.
+        // The PIN is sent from its own buffer, so that there is no copy. One call sends all parts, so that the worker
+        // wakes up once.
         let parts = [&frame[..], &header, pin];
         let written = self.socket.write_vectored(&parts.map(IoSlice::new))?;
         let whole = parts.iter().map(|part| part.len()).sum::<usize>();
@@ -358,15 +364,15 @@ impl Handle {
         }
     }
 
-    /// Where the first frame ends in what was received, once it is there whole.
+    /// The end of the first received frame; `None` while it is incomplete.
     fn frame_end(&self, step: Step) -> Result<Option<usize>, WireError> {
         let Some(header) = self.received.first_chunk::<HEADER>() else { return Ok(None) };
         let end = HEADER + worker_protocol::length(*header, FrameKind::Message, step.reply_limit())?;
         Ok(Some(end).filter(|end| self.received.len() >= *end))
     }
 
-    /// Waits for a whole frame, and returns its end. Reads what is there even when the time is up: an answer in time may be
-    /// looked at late.
+    /// Waits for a complete frame, and returns its end. It reads available data even after the deadline: the parent may
+    /// look late at a reply that arrived in time.
     fn wait_frame(&mut self, step: Step, deadline: &Deadline) -> Result<usize, HandleError> {
         let mut chunk = [0; CHUNK];
         let mut notice = self.waiting.filter(|_| step.waits_for_person()).map(|notice| (notice, Instant::now()));

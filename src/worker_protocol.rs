@@ -1,8 +1,8 @@
-//! The frames between front and worker.
+//! The frames between parent and worker.
 //!
-//! PURE. A frame is a byte for its kind, a 32-bit big-endian length, and a body of this length, at most [`LIMIT`]. The body of a
-//! message is JSON. A PIN is not part of any message: it follows its request in a frame of its own kind, raw, so that no
-//! serialiser copies it. A frame of the wrong kind is an error.
+//! PURE. A frame is a byte for its kind, a 32-bit big-endian length, and a body of this length, at most [`LIMIT`]. The
+//! body of a message is JSON. A PIN is not part of any message. Its raw bytes follow the request in a frame of another
+//! kind, so that no serialiser copies it. A frame of the wrong kind is an error.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
@@ -24,10 +24,10 @@ pub const PIN_LIMIT: usize = 1024;
 /// The longest frame in bytes: enough for hundreds of certificates.
 pub const LIMIT: usize = 4 << 20;
 
-/// The length of what precedes the body of a frame.
+/// The length of a frame's header, in bytes.
 pub const HEADER: usize = 5;
 
-/// What the body of a frame is.
+/// The kind of a frame's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FrameKind {
@@ -101,7 +101,7 @@ pub enum Request {
     },
     /// Read the session's slot and token information again. Reply: [`Reply::Slot`].
     Slot,
-    /// The same, if the session, its login and the token still exist. Reply: [`Reply::Slot`].
+    /// Like `Slot`, but only if the session, its login and the token still exist. Reply: [`Reply::Slot`].
     Probe,
     /// Log in, once. Reply: [`Reply::LoginBegins`], then [`Reply::LoggedIn`].
     Login(Authentication),
@@ -194,7 +194,7 @@ pub enum WireError {
     #[error("a frame is of the wrong kind")]
     Kind,
     /// Longer than [`LIMIT`].
-    #[error("a message of {0} bytes is longer than is read")]
+    #[error("a message of {0} bytes is longer than the limit")]
     TooLong(usize),
     /// Not the JSON of a message.
     #[error("a frame does not parse")]
@@ -204,7 +204,7 @@ pub enum WireError {
 /// Encodes a message as a frame.
 ///
 /// # Errors
-/// When it would be longer than [`LIMIT`].
+/// When the frame would be longer than [`LIMIT`].
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
     let mut frame = vec![0; HEADER];
     serde_json::to_writer(&mut frame, message)?;
@@ -213,20 +213,20 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
     Ok(frame)
 }
 
-/// What precedes a body of this kind and length.
+/// Encodes the header of a frame with this kind and length.
 ///
 /// # Errors
-/// When it is longer than [`LIMIT`].
+/// When the body is longer than [`LIMIT`].
 pub fn header(kind: FrameKind, length: usize) -> Result<[u8; HEADER], WireError> {
     let number = u32::try_from(length).ok().filter(|_| length <= LIMIT).ok_or(WireError::TooLong(length))?;
     let [a, b, c, d] = number.to_be_bytes();
     Ok([kind as u8, a, b, c, d])
 }
 
-/// The length of the body that a header announces.
+/// Reads the length of the body from a header.
 ///
 /// # Errors
-/// When it is over `limit`, or the frame is of another kind.
+/// When the length is over `limit`, or the frame is of another kind.
 pub fn length(header: [u8; HEADER], kind: FrameKind, limit: usize) -> Result<usize, WireError> {
     let [found, a, b, c, d] = header;
     if found != kind as u8 {
@@ -236,10 +236,10 @@ pub fn length(header: [u8; HEADER], kind: FrameKind, limit: usize) -> Result<usi
     if length > limit { Err(WireError::TooLong(length)) } else { Ok(length) }
 }
 
-/// Decodes a message from a frame's bytes after the length.
+/// Decodes a message from the body of a frame.
 ///
 /// # Errors
-/// When they are not a message.
+/// When the bytes are not a message.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     Ok(serde_json::from_slice(bytes)?)
 }

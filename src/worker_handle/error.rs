@@ -1,4 +1,4 @@
-//! The reasons why a worker gave no valid answer, and hints. Runs in the parent.
+//! The reasons why a worker gave no valid reply, with their hints. Runs in the parent.
 
 use std::io;
 use std::time::Duration;
@@ -9,47 +9,47 @@ use crate::worker_protocol::WireError;
 use crate::worker_protocol::bounds::BoundsError;
 use crate::worker_protocol::step::Step;
 
-/// Why a worker gave no answer, or a bad one.
+/// The reason why a worker gave no valid reply.
 #[derive(Debug, thiserror::Error)]
 pub enum HandleError {
-    /// It could not be started.
+    /// The process could not be started.
     #[error("cannot start the worker process")]
     Spawn(#[source] io::Error),
-    /// The socket to it failed.
+    /// The socket to the worker failed.
     #[error("cannot talk to the worker process")]
     Socket(#[source] io::Error),
-    /// The module said why.
+    /// The module returned an error.
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// It ended: the module crashed, or somebody killed it.
+    /// The process ended: the module crashed, or somebody killed it.
     #[error("the process that holds the module ended during {step}: {how}")]
     Died {
-        /// What it was asked.
+        /// The step of the current request.
         step: Step,
-        /// Its exit status.
+        /// The exit status.
         how: String,
     },
-    /// It did not answer in time.
+    /// No reply arrived in time.
     #[error("the token did not answer within {} during {step}", humantime::format_duration(*.whole))]
     TimedOut {
-        /// What it was asked.
+        /// The step of the current request.
         step: Step,
-        /// The whole time that was given.
+        /// The whole time limit.
         whole: Duration,
     },
-    /// It answered something else.
+    /// The reply is of another kind than expected.
     #[error("the worker answered out of turn during {step}")]
     OutOfTurn {
-        /// What it was asked.
+        /// The step of the current request.
         step: Step,
     },
-    /// Its frame does not parse.
+    /// The frame cannot be parsed.
     #[error("the worker's answer cannot be read")]
     Wire(#[from] WireError),
-    /// A field of its reply is larger than PKCS#11 or this program has room for.
+    /// A field of the reply is larger than PKCS#11 or this program allows.
     #[error("the worker's answer is out of bounds: {0}")]
     Bounds(#[from] BoundsError),
-    /// It is another build, or no cba-agent at all.
+    /// The process is another build, or no cba-agent.
     #[error("the worker is not this program (it was started from /proc/self/exe)")]
     Stranger,
 }

@@ -19,7 +19,7 @@ use crate::text::printable_bytes;
 pub(super) struct Output {
     /// `None` after its end.
     pipe: Option<OwnedFd>,
-    /// The beginning of a line.
+    /// The beginning of a line whose end has not arrived.
     pending: Vec<u8>,
     /// The last lines, escaped.
     last: VecDeque<String>,
@@ -69,7 +69,8 @@ impl Output {
         Rest::Some
     }
 
-    /// Logs the rest, to the end of the pipe or until the time limit: a process that was left behind may keep it open.
+    /// Logs the remaining output, to the end of the pipe or until the time limit: an orphaned process may keep the pipe
+    /// open.
     pub(super) fn log_to_the_end(&mut self, patience: Duration) {
         let patience = Deadline::after(patience);
         while let (Some(pipe), Some(left)) = (&self.pipe, patience.left()) {

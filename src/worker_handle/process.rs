@@ -1,4 +1,4 @@
-//! The process of a worker: how it is started, watched, killed and waited for.
+//! The process of a worker: how the parent starts, watches, kills and reaps it.
 //!
 //! Runs in the parent.
 
@@ -19,10 +19,10 @@ use super::output::{Output, Rest};
 use crate::deadline::Deadline;
 use crate::os::environment::{INJECTED, LOADER};
 
-/// How long a killed process may take to be gone; one in the depths of a driver takes for ever.
+/// The time limit for the end of a killed process. A process that hangs in a driver may never end.
 const GONE: Duration = Duration::from_secs(2);
 
-/// Variables by which vendors' modules write logs that hold the PIN.
+/// Variables that make vendors' modules write logs that contain the PIN.
 const MODULE_DEBUG: [&str; 19] = [
     "CKNFAST_DEBUG",
     "CKNFAST_DEBUGFILE",
@@ -45,27 +45,27 @@ const MODULE_DEBUG: [&str; 19] = [
     "YUBIHSM_PKCS11_DBG",
 ];
 
-/// Variables for vendors' debug logs that are set and kept from modules, for a hint.
+/// Returns the set variables for vendors' debug logs that modules do not get, for a hint.
 #[must_use]
 pub fn withheld() -> Vec<&'static str> {
     MODULE_DEBUG.into_iter().filter(|variable| std::env::var_os(variable).is_some()).collect()
 }
 
-/// Variables by which the front talks to systemd; a module has no business there.
+/// Variables that connect the parent to systemd. A module must not use them.
 const SERVICE: [&str; 6] =
     ["LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
 
 /// How to start a worker.
 #[derive(Clone, Debug, Default)]
 pub struct Launch {
-    /// Variables in which the user put a PIN; the worker does not get them.
+    /// Variables with a PIN from the user. The worker does not get them.
     pub pin_variables: Vec<OsString>,
     /// Whether vendors' debug variables reach the module.
     pub module_debug: bool,
 }
 
 impl Launch {
-    /// What the module is given of this process's environment. A PIN's copy is wiped and not only left out.
+    /// Returns the environment for the module. A variable with a PIN is left out, and its copy in memory is wiped.
     pub(super) fn environment(&self) -> Vec<(OsString, OsString)> {
         let is_withheld = |name: &OsStr| {
             SERVICE.iter().any(|other| name == *other)
@@ -83,8 +83,8 @@ impl Launch {
     }
 }
 
-/// A worker that was started before it was known what for, so that its start takes no time later. It was given nothing of
-/// the environment but what the loader reads, since it is not known yet which variable holds a PIN.
+/// A worker that is started before its module is known, so that its start takes no time later. It gets only the
+/// variables that the loader reads: it is not known yet which variable contains a PIN.
 #[derive(Debug)]
 pub struct Spare {
     pub(super) process: Process,
@@ -92,7 +92,7 @@ pub struct Spare {
 }
 
 impl Spare {
-    /// `None` where one cannot be started, which is an error only later, or must not be.
+    /// Returns `None` if a variable of `INJECTED` is set, or if no worker can be started: the later start reports the error.
     #[must_use]
     pub fn start() -> Option<Self> {
         if INJECTED.iter().any(|name| std::env::var_os(name).is_some()) {
@@ -105,22 +105,22 @@ impl Spare {
     }
 }
 
-/// A started process, in a process group of its own, killed with all of that group when dropped.
+/// A started process in a separate process group. Dropping it kills the whole group.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
-    /// Readable once the process has ended; none on kernels before 5.3.
+    /// Readable once the process has ended; `None` on kernels before 5.3.
     ended: Option<OwnedFd>,
     output: Output,
     reaped: bool,
 }
 
-/// What [`Process::wait_for`] saw first.
+/// The first event that [`Process::wait_for`] sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// The descriptor can be read.
+    /// The descriptor is readable.
     Readable,
-    /// The process has ended, and there is nothing to read.
+    /// The process has ended, and there is no more data.
     Ended,
     /// The time is up.
     TimedOut,
@@ -129,40 +129,40 @@ pub(super) enum Event {
 impl Process {
     /// Starts this program as a worker, with a socket as its standard input.
     ///
-    /// The file is `/proc/self/exe`: after an upgrade the path on disk is another program, or gone.
+    /// It runs `/proc/self/exe`: after an upgrade, the path on disk is another program or missing.
     pub(super) fn start(environment: Vec<(OsString, OsString)>, socket: UnixStream) -> io::Result<Self> {
         let (output, theirs) = Output::pipe()?;
         let mut command = Command::new("/proc/self/exe");
         command.arg0("cba-agent").arg("worker").stdin(OwnedFd::from(socket)).stdout(theirs.try_clone()?).stderr(theirs);
-        // A group of its own: Ctrl-C goes to the front, and a kill reaches what the module forked.
+        // In a separate group, Ctrl-C reaches only the parent, and a kill also reaches processes that the module
+        // forked.
         command.process_group(0);
         command.env_clear().envs(environment);
         let child = command.spawn()?;
-        // It holds copies of the child's descriptors; without them, the end of the child is seen.
+        // The command holds copies of the child's descriptors. The parent sees the child's end only without them.
         drop(command);
         let mut process = Self { child, ended: None, output, reaped: false };
         process.ended = process.pid().and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         Ok(process)
     }
 
-    /// What can be read once the process has ended, and what when it prints.
+    /// Returns the descriptor for the end of the process, and the one for its output.
     pub(super) fn descriptors(&self) -> (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
         (self.ended.as_ref().map(AsFd::as_fd), self.output.pipe_to_poll().map(AsFd::as_fd))
     }
 
-    /// The last lines that the process has printed; what is on its way is read first.
+    /// The last lines of the output. Output that is still in the pipe is read first.
     pub(super) fn last_lines(&mut self) -> Vec<String> {
         while self.output.log() == Rest::Some {}
         self.output.last_lines()
     }
 
-    /// Logs what the process has printed, some of it at a time.
+    /// Logs a part of the output.
     pub(super) fn log_output(&mut self) -> Rest {
         self.output.log()
     }
 
-    /// Waits until the descriptor can be read, the process has ended, or so long. What the process prints meanwhile is
-    /// logged.
+    /// Waits until the descriptor is readable, the process has ended, or the time is up. Meanwhile it logs the output.
     pub(super) fn wait_for(&mut self, descriptor: impl AsFd, most: Duration) -> io::Result<Event> {
         let descriptor = descriptor.as_fd();
         let start = Instant::now();
@@ -179,7 +179,7 @@ impl Process {
                 Ok(_) => {}
             }
             let is_ready = |which: &PollFd<'_>| !which.revents().is_empty();
-            // What was written before the end is still there to be read.
+            // Data that was written before the end can still be read.
             if is_ready(&watched[0]) {
                 return Ok(Event::Readable);
             }
@@ -193,7 +193,7 @@ impl Process {
         }
     }
 
-    /// Whether the process has ended by itself within so long. What it prints meanwhile is logged.
+    /// Whether the process ends without a kill in this time. Meanwhile it logs the output.
     pub(super) fn ends_within(&mut self, patience: Duration) -> bool {
         let Some(ended) = &self.ended else { return false };
         let patience = Deadline::after(patience);
@@ -215,7 +215,7 @@ impl Process {
         }
     }
 
-    /// How the process ended, for an error; kills whatever is left of it and of what it started.
+    /// Describes the end of the process, for an error. Kills what is left of the process and of its children.
     pub(super) fn end(&mut self) -> String {
         self.ends_within(GONE);
         self.kill();
@@ -230,8 +230,8 @@ impl Process {
         i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
     }
 
-    /// Kills what is left of the process and of what it started, without waiting for it. Not yet waited for, its number is
-    /// still the child's, and its group's.
+    /// Kills what is left of the process and of its children, and does not wait. The process is not reaped yet, so its
+    /// ID still belongs to this child and its group.
     pub(super) fn kill(&mut self) {
         if let (Some(pid), false) = (self.pid(), self.reaped) {
             let _ = kill_process_group(pid, Signal::KILL);
@@ -239,7 +239,7 @@ impl Process {
         }
     }
 
-    /// `None` for a process that not even a kill ends in time.
+    /// Returns `None` if the process does not end in time even after a kill.
     fn reap(&mut self) -> Option<ExitStatus> {
         if self.ended.is_some() && !self.ends_within(GONE) {
             return None;
@@ -256,7 +256,7 @@ impl Drop for Process {
             self.kill();
             self.reap();
         }
-        // What the module said last may explain its end; a process that it left behind must not hold us up.
+        // The last output may explain the end. A process that the module left behind must not block the parent.
         self.output.log_to_the_end(Duration::from_millis(200));
     }
 }
