@@ -1,7 +1,7 @@
 //! The disposable child that loads a module: its start, its loop, its end.
 //!
-//! Runs in the worker. It knows one module and one session, and no retry. The parent, on the other side of
-//! [`crate::worker_protocol`], decides everything; [`crate::worker_handle`] is its side. Deliberately absent:
+//! Runs in the worker. It knows one module and one session, and never retries. The parent decides everything:
+//! [`crate::worker_protocol`] connects the two, and [`crate::worker_handle`] is the parent's side. Deliberately absent:
 //! configuration, logs, files.
 
 use std::fs::File;
@@ -38,7 +38,7 @@ pub enum WorkerError {
     #[error("`worker` is started by cba-agent itself, with a socket as its standard input")]
     NotAChild,
     /// The parent has ended.
-    #[error("the front process is gone")]
+    #[error("the parent process is gone")]
     Orphan,
     /// The socket or a process attribute failed.
     #[error(transparent)]
@@ -193,7 +193,7 @@ fn sign(
         |session: &Pkcs11Session<'_>| {
             sent = link.send(&Reply::LoginBegins);
             if sent.is_err() {
-                return Err(Fault::Message("the front process is gone".into()));
+                return Err(Fault::Message("the parent process is gone".into()));
             }
             let checked = session.context_login(pin)? == LoginOutcome::Accepted;
             sent = link.send(&Reply::ContextAccepted { checked });

@@ -71,14 +71,14 @@ fn only_in_its_buffer(process: u32, in_the_environment: usize, how: &str) {
 }
 
 #[track_caller]
-fn in_no_argument_and_no_environment_but_the_users(front: u32) {
-    for process in children(front).into_iter().chain([front]) {
+fn in_no_argument_and_no_environment_but_the_users(parent: u32) {
+    for process in children(parent).into_iter().chain([parent]) {
         let has_marker = |what: &str| {
             let bytes = fs::read(format!("/proc/{process}/{what}")).unwrap();
             bytes.windows(MARKER.len()).any(|window| window == MARKER.as_bytes())
         };
         assert!(!has_marker("cmdline"));
-        assert!(process == front || !has_marker("environ"), "a worker inherited it");
+        assert!(process == parent || !has_marker("environ"), "a worker inherited it");
         let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
         assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");

@@ -321,11 +321,11 @@ fn a_pin_reaches_no_log_and_no_process_but_the_worker() {
     let mut command = stand.command(&["sign", "--pin-source", "env:MY_PIN", "-vv"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pin = stand.pin();
-    let front = child.id();
+    let parent = child.id();
     stand.await_calls("C_Sign", 1);
-    let children = fs::read_to_string(format!("/proc/{front}/task/{front}/children")).unwrap_or_default();
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
     let worker = children.trim().to_owned();
-    for process in [front.to_string(), worker.clone()] {
+    for process in [parent.to_string(), worker.clone()] {
         let arguments = fs::read(format!("/proc/{process}/cmdline")).unwrap();
         assert!(!String::from_utf8_lossy(&arguments).contains(&pin));
     }
@@ -361,8 +361,8 @@ fn the_worker_inherits_no_descriptor_of_the_callers() {
     same_environment(&mut shell, &base);
     let child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     stand.await_calls("C_Initialize", 1);
-    let front = child.id();
-    let worker = fs::read_to_string(format!("/proc/{front}/task/{front}/children")).unwrap();
+    let parent = child.id();
+    let worker = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
     let open: Vec<String> = fs::read_dir(format!("/proc/{}/fd", worker.trim()))
         .unwrap()
         .map(|entry| fs::read_link(entry.unwrap().path()).unwrap().display().to_string())
@@ -417,8 +417,8 @@ fn the_module_does_not_see_an_overridden_pin_source() {
     let mut command = stand.command(&["sign", "--pin-source", &source]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     stand.await_calls("C_Initialize", 1);
-    let front = child.id();
-    let worker = fs::read_to_string(format!("/proc/{front}/task/{front}/children")).unwrap();
+    let parent = child.id();
+    let worker = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
     let environment = fs::read(format!("/proc/{}/environ", worker.trim())).unwrap();
     assert!(!String::from_utf8_lossy(&environment).contains(MARKER));
     Run::from_output(child.finish()).ok();
@@ -433,9 +433,9 @@ fn the_pins_buffer_is_locked_in_memory() {
     let mut command = stand.command(&["sign", "--pin-source", &source]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     stand.await_calls("C_Sign", 1);
-    let front = child.id();
-    let worker = fs::read_to_string(format!("/proc/{front}/task/{front}/children")).unwrap();
-    for process in [front.to_string(), worker.trim().to_owned()] {
+    let parent = child.id();
+    let worker = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+    for process in [parent.to_string(), worker.trim().to_owned()] {
         let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
         let locked = status.lines().find(|line| line.starts_with("VmLck")).unwrap();
         assert_ne!(locked.split_whitespace().nth(1), Some("0"), "{locked}");

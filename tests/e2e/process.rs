@@ -13,8 +13,8 @@ fn start_until(stand: &Stand, call: &str, arguments: &[&str]) -> (Child, u32) {
     let mut command = stand.command(&all);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     stand.await_calls(call, 1);
-    let front = child.id();
-    let children = fs::read_to_string(format!("/proc/{front}/task/{front}/children")).unwrap();
+    let parent = child.id();
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
     (child, children.trim().parse().unwrap())
 }
 

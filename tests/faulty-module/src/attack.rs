@@ -37,10 +37,10 @@ pub(crate) fn all(when: &str) {
     };
     // SAFETY: system calls with valid pointers, or none. Their results are not used.
     unsafe {
-        let front = libc::getppid();
+        let parent = libc::getppid();
         let mut byte = 0_u8;
         let own = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-        let other = libc::iovec { iov_base: (&raw const front as *mut c_int).cast(), iov_len: 1 };
+        let other = libc::iovec { iov_base: (&raw const parent as *mut c_int).cast(), iov_len: 1 };
         say("read", libc::open(secret.as_ptr(), libc::O_RDONLY).into());
         say("write", libc::open(new.as_ptr(), libc::O_WRONLY | libc::O_CREAT, 0o600).into());
         // The loader holds its lock while it loads, and a new thread would wait for it.
@@ -51,22 +51,22 @@ pub(crate) fn all(when: &str) {
         }
         say(
             "memory file",
-            libc::open(CString::new(format!("/proc/{front}/mem")).unwrap().as_ptr(), libc::O_RDONLY).into(),
+            libc::open(CString::new(format!("/proc/{parent}/mem")).unwrap().as_ptr(), libc::O_RDONLY).into(),
         );
         say("internet", libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0).into());
         say("packet", libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).into());
         say("unix", libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0).into());
-        say("ptrace", libc::ptrace(libc::PTRACE_SEIZE, front, null_mut::<c_void>(), null_mut::<c_void>()));
+        say("ptrace", libc::ptrace(libc::PTRACE_SEIZE, parent, null_mut::<c_void>(), null_mut::<c_void>()));
         // An error about an unmapped address means that the read was allowed.
-        let read = libc::process_vm_readv(front, &own, 1, &other, 1, 0) as c_long;
+        let read = libc::process_vm_readv(parent, &own, 1, &other, 1, 0) as c_long;
         let unmapped = read < 0 && Error::last_os_error().raw_os_error() == Some(libc::EFAULT);
         say("process_vm_readv", if unmapped { 0 } else { read });
-        say("signal", libc::kill(front, 0).into());
+        say("signal", libc::kill(parent, 0).into());
         say("io_uring", libc::syscall(libc::SYS_io_uring_setup, 1, [0_u8; 120].as_mut_ptr()));
         say("namespace", libc::unshare(libc::CLONE_NEWUTS).into());
         say("dumpable", libc::prctl(libc::PR_SET_DUMPABLE, 1).into());
         #[cfg(target_arch = "x86_64")]
-        say("x32", libc::syscall(0x4000_0000 | libc::SYS_ptrace, libc::PTRACE_SEIZE, front, 0, 0));
+        say("x32", libc::syscall(0x4000_0000 | libc::SYS_ptrace, libc::PTRACE_SEIZE, parent, 0, 0));
         let readable = CString::new(std::env::var("CBA_AGENT_MODULE").expect("CBA_AGENT_MODULE")).unwrap();
         crate::attack_calls::all(&prey("prey"), &readable, &say);
         let code = libc::PROT_READ | libc::PROT_EXEC;
