@@ -1,8 +1,9 @@
 //! The pool: the workers, and the queue of requests.
 //!
-//! Runs in the parent. [`plan`] decides what happens when, and this room carries it out. A request moves by value
-//! ([`in_flight`]) from the queue to a worker's task, to the audit writer, and ends as an answer. Each worker has a task of the
-//! event loop, which sends requests and reads replies, and a thread, which does all that may block.
+//! Runs in the parent. [`plan`] decides what happens when, and this module carries it out. A request moves by value
+//! ([`in_flight`]): from the queue to a worker's task, and then to the audit writer, which answers it. Each worker has
+//! a task of the event loop, which sends requests and reads replies. It also has a thread for everything that may
+//! block.
 
 use std::collections::HashMap;
 use std::io;
@@ -42,10 +43,11 @@ pub(super) use state::ServedIdentity;
 use state::{PoolShared, State};
 use worker_thread::WorkerThread;
 
-/// How much longer than two calls of the module a message passes for a fresh one, with corrections of the clock.
+/// The time for which a message counts as fresh, in addition to two calls of the module. It covers corrections of the
+/// clock.
 const CLOCK_STEPS: Duration = Duration::from_secs(60);
 
-/// How long a proof that the token answers holds.
+/// The time for which an answer proves that the token is present.
 const PROOF_HOLDS: Duration = Duration::from_secs(5);
 
 /// The pool.
@@ -55,14 +57,14 @@ pub(super) struct Pool {
     running: Mutex<Running>,
 }
 
-/// What the pool waits for at its end.
+/// The tasks and the thread that the pool waits for at its end.
 #[derive(Debug, Default)]
 struct Running {
     tasks: JoinSet<()>,
     audit_writer: Option<std::thread::JoinHandle<()>>,
 }
 
-/// The pool as others see it.
+/// The state of the pool, for the rest of the agent.
 #[derive(Clone, Debug)]
 pub(super) struct View {
     pub(super) waiting: usize,
@@ -73,12 +75,12 @@ pub(super) struct View {
     pub(super) served: Option<Arc<ServedIdentity>>,
     pub(super) restarts: HashMap<&'static str, u64>,
     pub(super) last_error: Option<String>,
-    /// Whether the token took this PIN at least once.
+    /// Whether the token accepted this PIN at least once.
     pub(super) pin_accepted: bool,
 }
 
 impl Pool {
-    /// Starts the threads and the first worker, in the event loop that this is called in.
+    /// Starts the threads and the first worker in the current event loop.
     ///
     /// # Errors
     /// When the system cannot start another thread.
@@ -121,7 +123,7 @@ impl Pool {
         Ok(Self { shared, running: Mutex::new(Running { tasks, audit_writer }) })
     }
 
-    /// Takes a request into the queue. Its answer comes through what is returned.
+    /// Adds a request to the queue, and returns its pending answer.
     pub(super) fn submit(&self, work: Work) -> PendingAnswer {
         let is_probe = matches!(work, Work::Probe);
         let (request, answer) = InFlight::new(work);
@@ -129,20 +131,20 @@ impl Pool {
         answer
     }
 
-    /// Whether the token was seen to answer a moment ago.
+    /// Whether the token answered within the last few seconds.
     pub(super) fn is_proven(&self) -> bool {
         let state = self.shared.lock();
         state.plan.is_up() && state.proven.is_some_and(|proven| proven.elapsed() < PROOF_HOLDS)
     }
 
-    /// Whether every worker that is logged in makes a payload just now, within its time, and none can be asked.
+    /// Whether every logged-in worker is making a payload within its time limit, so that none can take a probe.
     pub(super) fn is_at_work(&self) -> bool {
         let state = self.shared.lock();
         let mut up = state.plan.phases().zip(&state.signing).filter(|(phase, _)| phase.is_ready()).peekable();
         up.peek().is_some() && up.all(|(_, signing)| *signing)
     }
 
-    /// Replaces every worker by a new one, with what is in the PIN's source now; without a new credential with the old.
+    /// Replaces every worker by a new one. The new workers use this credential, or the old one if it is `None`.
     pub(super) fn renew(&self, credential: Option<Credential>) {
         self.shared.apply(|state, now| {
             if let Some(credential) = credential {
@@ -153,12 +155,12 @@ impl Pool {
         });
     }
 
-    /// Whether the old credential could be used once more.
+    /// Whether the old credential can be used again.
     pub(super) fn has_credential(&self) -> bool {
         self.shared.lock().credential.is_some()
     }
 
-    /// How it stands.
+    /// Returns the current state.
     pub(super) fn view(&self) -> View {
         let state = self.shared.lock();
         let now = self.shared.began.elapsed();
@@ -175,12 +177,12 @@ impl Pool {
         }
     }
 
-    /// What is known of the identity that the workers hold; `None` while nothing was seen.
+    /// Returns what is known about the identity of the workers; `None` before the first success.
     pub(super) fn served(&self) -> Option<Arc<ServedIdentity>> {
         self.shared.lock().served.clone()
     }
 
-    /// Builds the custody report of an identity as JSON. It may take long.
+    /// Returns a function that builds the custody report of an identity as JSON. It may take long.
     pub(super) fn report_of(&self, served: Arc<ServedIdentity>) -> impl FnOnce() -> Option<Bytes> + Send + 'static {
         let shared = Arc::clone(&self.shared);
         move || {
@@ -198,24 +200,24 @@ impl Pool {
         self.shared.audit_queue.as_ref().is_some_and(AuditQueue::has_failed)
     }
 
-    /// Counts a user who was refused, for the next record.
+    /// Counts a refused user, for the next record.
     pub(super) fn refused(&self) {
         self.shared.audit_queue.iter().for_each(AuditQueue::refused);
     }
 
-    /// Hears from now on when a worker comes or goes.
+    /// Returns a receiver that is notified when a worker starts or ends.
     pub(super) fn watch(&self) -> watch::Receiver<()> {
         self.shared.changed.subscribe()
     }
 
-    /// Whether every worker's task does what it does within its time: the proof for a watchdog.
+    /// Whether every task and the audit writer are within their time limits. The watchdog needs this proof.
     pub(super) fn makes_progress(&self) -> bool {
         let now = Instant::now();
         let writes = !self.shared.audit_queue.as_ref().is_some_and(AuditQueue::is_stuck);
         writes && self.shared.lock().due.iter().flatten().all(|due| *due > now)
     }
 
-    /// Ends every worker in good order, and the PIN with them.
+    /// Ends every worker with a logout, and wipes the PIN.
     pub(super) async fn end(&self) {
         self.shared.apply(|state, now| {
             state.credential = None;
@@ -224,7 +226,7 @@ impl Pool {
         let Running { mut tasks, audit_writer } =
             std::mem::take(&mut *self.running.lock().unwrap_or_else(PoisonError::into_inner));
         while tasks.join_next().await.is_some() {}
-        // Last: no more records come.
+        // The audit writer ends last, because the workers' tasks add no more records now.
         self.shared.audit_queue.iter().for_each(AuditQueue::end);
         if let Some(writer) = audit_writer {
             let _ = writer.join();

@@ -1,7 +1,7 @@
-//! The audit log's thread: requests wait here until their records are on disk, and are answered then.
+//! The thread of the audit log. Requests wait here until their records are on disk, and are answered then.
 //!
-//! Runs in the parent. The workers sign the next payload meanwhile. One write and one sync serve all records that wait. If it
-//! fails, none of these clients gets a payload.
+//! Runs in the parent. Meanwhile the workers sign the next payloads. One write and one sync cover all waiting records.
+//! If it fails, none of these clients gets a payload.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,17 +16,18 @@ use crate::audit::chain::{Entry, Event};
 use crate::error::{Error, Kind};
 use crate::session::now;
 
-/// The most records that wait. Workers wait for room, and further requests wait in the bounded queue of the pool.
+/// The maximum number of waiting records. Beyond it, workers wait for room, and new requests wait in the bounded queue
+/// of the pool.
 const ROOM: usize = 1024;
 
-/// A write that takes longer counts as a disk that hangs: the watchdog hears nothing more.
+/// A write that takes longer means that the disk hangs. The watchdog then gets no more signals.
 const STUCK: Duration = Duration::from_secs(60);
 
-/// The least time between two writes while workers sign, so that many records share one sync. A request that comes alone does
-/// not wait.
+/// The least time between two writes while workers sign, so that many records share one sync. A single request does not
+/// wait.
 const PACE: Duration = Duration::from_millis(2);
 
-/// When a client may try again after a write that failed.
+/// The time until a client may try again after a failed write.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// A record, and the request that is answered once the record is on disk.
@@ -36,7 +37,7 @@ pub(super) struct PendingRecord {
     pub(super) answer: Option<(InFlight, PayloadAnswer)>,
 }
 
-/// The records that wait to be written.
+/// The records that wait for the disk.
 #[derive(Debug, Default)]
 pub(super) struct AuditQueue {
     queued: Mutex<QueuedRecords>,
@@ -46,14 +47,14 @@ pub(super) struct AuditQueue {
 #[derive(Debug, Default)]
 struct QueuedRecords {
     records: VecDeque<PendingRecord>,
-    /// Users refused since the last record of them. They are counted, so that they cannot fill the log.
+    /// Refused users since the last record about them. They are only counted, so that they cannot fill the log.
     refused: u64,
-    /// Payloads that were not handed out since the log failed.
+    /// Payloads that were withheld since the log failed.
     unrecorded: u64,
     has_failed: bool,
     try_again: bool,
     ended: bool,
-    /// Since when a write takes place.
+    /// The start of the current write.
     since: Option<Instant>,
 }
 
@@ -62,7 +63,7 @@ impl AuditQueue {
         self.queued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a record where there is room, and returns it otherwise.
+    /// Queues a record, or returns it if there is no room.
     pub(super) fn take(&self, record: PendingRecord) -> Option<PendingRecord> {
         let mut queued = self.lock();
         if queued.records.len() >= ROOM {
@@ -74,7 +75,7 @@ impl AuditQueue {
         None
     }
 
-    /// Waits for room.
+    /// Queues a record, and waits for room.
     pub(super) fn push(&self, record: PendingRecord) {
         let queued = self.moved.wait_while(self.lock(), |queued| queued.records.len() >= ROOM);
         queued.unwrap_or_else(PoisonError::into_inner).records.push_back(record);
@@ -85,7 +86,7 @@ impl AuditQueue {
         self.lock().refused += 1;
     }
 
-    /// Whether the last write failed. It is tried again then, so that the next question may have a better answer.
+    /// Whether the last write failed. If so, the writer tries again, so that the next call may return a better result.
     pub(super) fn has_failed(&self) -> bool {
         let mut queued = self.lock();
         queued.try_again = queued.has_failed;
@@ -103,7 +104,7 @@ impl AuditQueue {
     }
 }
 
-/// Writes records until the end, and then what is left.
+/// Writes records until the end, and then the remaining ones.
 ///
 /// `is_signing` says whether more records will come soon. `changed` is notified when the log fails or recovers.
 pub(super) fn run(queue: &AuditQueue, mut log: Log, is_signing: impl Fn() -> bool, changed: &watch::Sender<()>) {

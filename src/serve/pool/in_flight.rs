@@ -1,4 +1,5 @@
-//! A request on its way: it moves by value from the queue to a worker's task, to the audit writer, and ends as an answer.
+//! A request in flight. It moves by value from the queue to a worker's task and then to the audit writer, which answers
+//! it.
 //!
 //! Runs in the parent.
 
@@ -13,12 +14,12 @@ use crate::audit::chain::Caller;
 use crate::error::Kind;
 use crate::policy::Wish;
 
-/// What is asked of a worker.
+/// The job for a worker.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// A payload, for this caller.
+    /// Make a payload for this caller.
     Sign(Wish, Caller),
-    /// Whether the token is there.
+    /// Check that the token is present.
     Probe,
 }
 
@@ -40,9 +41,9 @@ impl fmt::Display for Work {
 pub(crate) struct PayloadAnswer {
     /// The login request in its JSON form; empty for a probe.
     pub(crate) text: String,
-    /// How long the request waited.
+    /// The time that the request waited.
     pub(crate) queue: Duration,
-    /// How long the token took.
+    /// The time that the token took.
     pub(crate) token: Duration,
 }
 
@@ -72,7 +73,7 @@ impl InFlight {
         let _ = self.reply.send(outcome);
     }
 
-    /// The request, where it may be tried once more after its worker was lost; else it is answered with a refusal.
+    /// Returns the request if it may be tried again after the loss of its worker. Otherwise, answers it with a refusal.
     pub(crate) fn after_loss(mut self, kind: Kind, may_repeat: bool) -> Option<Self> {
         let may_repeat = may_repeat && kind.retryable() && matches!(self.work, Work::Sign(..));
         if may_repeat && !self.retried && !self.is_abandoned() {

@@ -1,20 +1,24 @@
 //! The rules of the pool: which worker starts when, which request goes to which worker, what follows from a failure.
 //!
-//! PURE. Events come in as method calls, actions come out. Times are durations since the pool started, and randomness is an
-//! argument. The plan moves requests (`R`) and cannot look into them. It decides over counts and phases alone.
+//! PURE. Events come in as method calls, actions come out. Times are durations since the pool started, and randomness
+//! is an argument. The plan moves requests (`R`) and cannot look into them. It decides by counts and phases alone.
 //!
-//! After every event, [`Plan::settle`] (1) schedules each `Empty` worker that may log in, or parks it where one worker is
-//! enough, (2) closes each idle worker that is not wanted, (3) gives each idle worker the first request of the queue, (4) sets
-//! `trouble` where logins are stopped and no worker is ready or coming, (5) refuses the whole queue while there is trouble.
+//! After every event, [`Plan::settle`] does the following:
+//!
+//! 1. It schedules each `Empty` worker that may log in, or parks it if one worker is enough.
+//! 2. It closes each idle worker that is not wanted.
+//! 3. It gives each idle worker the first request of the queue.
+//! 4. It sets `trouble` if logins are stopped and no worker is ready or coming.
+//! 5. It refuses the whole queue while there is trouble.
 //!
 //! | event | phase | becomes | also |
 //! |---|---|---|---|
-//! | `submit` | any | | trouble: refused. Queue full without abandoned requests, none idle: refused as busy. A probe goes to the front |
+//! | `submit` | any | | trouble: refused. Queue full without abandoned requests, none idle: refused as busy. A probe goes to the head of the queue |
 //! | `may_start` | Scheduled, Parked | Starting if logins, generation and surplus allow; else Empty (Parked stays) | takes the present generation |
 //! | `started` | Starting | Ready(0) | clears trouble. Present generation: `exclusive`, `FirstOnly` becomes `Open`. An old one answers one request before it closes |
 //! | `refill` | Ready(1) | Ready(2) | returns the first request, unless the worker is of an old generation, not wanted or exclusive |
 //! | `finished` | Ready(n) | Ready(n-1) | answered: no failures |
-//! | `lost` | Starting, Ready | Scheduled(now + back-off) | returned requests go to the front; one failure more, counted from 0 if it lived 10 s |
+//! | `lost` | Starting, Ready | Scheduled(now + back-off) | returned requests go to the head of the queue; one failure more, counted from 0 if it lived 10 s |
 //! | ... a PIN failure of the present generation | Starting, Ready | Empty | `logins` = `Stopped`; all Scheduled become Empty |
 //! | ... `TokenSessions` while another is ready | Starting, Ready | Parked | `FirstOnly` passes to a ready worker; a start after 5 min |
 //! | ... none ready or starting; away at its start, or failed 5 times | | | `trouble` |
@@ -38,21 +42,21 @@ mod workers;
 pub(crate) use workers::Phase;
 use workers::Workers;
 
-/// More failures in a row than this are not an accident: clients are told after about two seconds.
+/// Clients get an error after more failures in a row than this. That takes about two seconds.
 const PATIENCE: u32 = 4;
 
-/// The time until the next start where the token has no session left.
+/// The time until the next start if the token has no free session.
 const PARKED_FOR: Duration = Duration::from_secs(300);
 
-/// A worker that was ready for this time has proved itself.
+/// A worker that was ready for this time resets the count of failures.
 const PROVEN: Duration = Duration::from_secs(10);
 
 /// Which workers may log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Logins {
-    /// This one alone, since no login has succeeded yet.
+    /// Only this worker, because no login has succeeded yet.
     FirstOnly(usize),
-    /// All.
+    /// All workers.
     Open,
     /// None, until somebody acts.
     Stopped(Kind),
@@ -65,17 +69,17 @@ pub(crate) struct Plan<R> {
     queue: VecDeque<R>,
     limit: usize,
     logins: Logins,
-    /// The number of renewals. A worker of an earlier one is to be replaced.
+    /// The number of renewals. Workers of an earlier generation must be replaced.
     generation: u64,
-    /// Each signature needs a login, so there is one worker, and it gets no second request.
+    /// Each signature needs a login. Therefore there is one worker, and it gets no second request.
     exclusive: bool,
-    /// Why there is no worker, once that is certain.
+    /// The reason why there is no worker, once it is certain.
     trouble: Option<Kind>,
     closing: bool,
 }
 
 impl<R: Abandon> Plan<R> {
-    /// A pool of this many workers with room for `limit` requests in its queue.
+    /// Creates a pool with this number of workers, and with room for `limit` requests in its queue.
     pub(crate) fn new(workers: usize, limit: usize) -> Self {
         Self {
             workers: Workers::new(workers),
@@ -112,7 +116,7 @@ impl<R: Abandon> Plan<R> {
         self.assign()
     }
 
-    /// Whether a start that was ordered is still wanted. If so, it has begun.
+    /// Whether a scheduled start is still wanted. If so, the worker counts as starting.
     pub(crate) fn may_start(&mut self, worker: usize) -> bool {
         let is_parked = self.workers[worker].phase == Phase::Parked;
         if !is_parked && !matches!(self.workers[worker].phase, Phase::Scheduled(_)) {
@@ -149,7 +153,7 @@ impl<R: Abandon> Plan<R> {
         actions
     }
 
-    /// Returns the next request for a worker whose reply was read and is not checked yet.
+    /// Returns the next request for a worker. The parent has read the worker's last reply and has not checked it yet.
     pub(crate) fn refill(&mut self, worker: usize) -> Option<R> {
         let Phase::Ready { since, in_flight: 1 } = self.workers[worker].phase else { return None };
         if self.exclusive || !self.is_current(worker) || !self.is_wanted(worker) {
@@ -160,7 +164,8 @@ impl<R: Abandon> Plan<R> {
         Some(request)
     }
 
-    /// A worker is done with a request. `answered`: the token answered. `exclusive`: each signature turned out to need a login.
+    /// A worker has finished a request. `answered`: the token answered. `exclusive`: it turned out that each signature
+    /// needs a login.
     pub(crate) fn finished(&mut self, worker: usize, answered: bool, exclusive: bool, now: Duration) -> Vec<Action<R>> {
         let Phase::Ready { since, in_flight } = self.workers[worker].phase else { return Vec::new() };
         self.workers[worker].phase = Phase::Ready { since, in_flight: in_flight.saturating_sub(1) };
@@ -171,7 +176,7 @@ impl<R: Abandon> Plan<R> {
         self.settle(now)
     }
 
-    /// A worker could not start, or has ended. `returned` are the requests of it that may be tried again.
+    /// A worker could not start, or has ended. `returned` contains its requests that may be tried again.
     pub(crate) fn lost(
         &mut self,
         worker: usize,
@@ -217,7 +222,7 @@ impl<R: Abandon> Plan<R> {
         self.settle(now)
     }
 
-    /// Replaces every worker by a new one, the first of them alone. Stopped logins are allowed again.
+    /// Replaces every worker by a new one. The first new worker starts alone. Stopped logins are allowed again.
     pub(crate) fn renew(&mut self, now: Duration) -> Vec<Action<R>> {
         self.generation += 1;
         (self.trouble, self.exclusive) = (None, false);
@@ -228,7 +233,7 @@ impl<R: Abandon> Plan<R> {
         self.settle(now)
     }
 
-    /// Starts no more workers, and closes each one as soon as it is idle.
+    /// Starts no more workers, and closes each worker as soon as it is idle.
     pub(crate) fn close(&mut self, now: Duration) -> Vec<Action<R>> {
         self.closing = true;
         let mut actions = Vec::new();
@@ -242,7 +247,7 @@ impl<R: Abandon> Plan<R> {
         actions
     }
 
-    /// Whether no worker will start any more.
+    /// Whether the pool starts no more workers.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing
     }
@@ -252,7 +257,7 @@ impl<R: Abandon> Plan<R> {
         self.workers.any(Phase::is_ready)
     }
 
-    /// Why no worker is logged in, once that is certain.
+    /// The reason why no worker is logged in, once it is certain.
     pub(crate) fn trouble(&self) -> Option<Kind> {
         if self.is_up() { None } else { self.trouble }
     }
@@ -265,12 +270,12 @@ impl<R: Abandon> Plan<R> {
         self.workers.phases()
     }
 
-    /// How many requests wait in the queue.
+    /// The number of requests that wait in the queue.
     pub(crate) fn waiting(&self) -> usize {
         self.queue.iter().filter(|request| !request.is_abandoned()).count()
     }
 
-    /// When another request may succeed while no worker is ready.
+    /// The time after which another request may succeed while no worker is ready.
     pub(crate) fn retry_after(&self, now: Duration) -> Option<Duration> {
         self.workers.next_start(now)
     }
@@ -313,7 +318,7 @@ impl<R: Abandon> Plan<R> {
         actions
     }
 
-    /// Abandoned requests are dropped on the way.
+    /// Returns the first request that is not abandoned, and drops the abandoned ones before it.
     fn next_request(&mut self) -> Option<R> {
         std::iter::from_fn(|| self.queue.pop_front()).find(|request| !request.is_abandoned())
     }
@@ -339,19 +344,19 @@ impl<R: Abandon> Plan<R> {
         }
     }
 
-    /// Whether a worker is to go on. While logins are stopped, each worker that is logged in goes on.
+    /// Whether a worker should continue. While logins are stopped, each logged-in worker continues.
     fn is_wanted(&self, worker: usize) -> bool {
         if self.closing {
             false
         } else if self.is_current(worker) {
             !self.is_surplus(worker)
         } else {
-            // A renewal replaces its first worker alone, and the others one after the other.
+            // A renewal first replaces one worker alone, and then the others one by one.
             !self.may_log_in(worker) || self.workers.any(Phase::is_coming)
         }
     }
 
-    /// Whether one worker is enough, and it is or will be another one.
+    /// Whether one worker is enough, and another one is or will be this worker.
     fn is_surplus(&self, worker: usize) -> bool {
         let is_there = |phase| !matches!(phase, Phase::Empty | Phase::Parked | Phase::Closing);
         let has = |other: usize| self.is_current(other) && is_there(self.workers[other].phase);

@@ -1,4 +1,4 @@
-//! The messages that were handed out lately, so that none is handed out twice.
+//! The messages that were delivered recently, so that none is delivered twice.
 //!
 //! PURE. A module can return a message that it signed before, in the same worker or in another one. Such a message passes
 //! every other check while it is young, but two clients would share one login.
@@ -6,16 +6,16 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-/// So many are remembered, at any age; a v1 message does not age.
+/// At least this number of messages is remembered, at any age: a v1 message never becomes too old.
 const AT_LEAST: usize = 4096;
 
 /// Digests of messages.
 #[derive(Debug)]
 pub(super) struct RecentMessages {
-    /// The oldest first, each with the time at which it was handed out.
+    /// The oldest first, each with the time of its delivery.
     order: VecDeque<(Duration, [u8; 32])>,
     known: HashSet<[u8; 32]>,
-    /// How long a v2 message can pass for a fresh one.
+    /// The time for which a v2 message counts as fresh.
     fresh_for: Duration,
 }
 
@@ -24,7 +24,7 @@ impl RecentMessages {
         Self { order: VecDeque::new(), known: HashSet::new(), fresh_for }
     }
 
-    /// Remembers a message by its digest; `false` where it was handed out before. `now` never goes back.
+    /// Remembers a message by its digest. Returns `false` if it was delivered before. `now` never decreases.
     pub(super) fn is_new(&mut self, digest: [u8; 32], now: Duration) -> bool {
         while self.order.len() > AT_LEAST
             && self.order.front().is_some_and(|(since, _)| now.saturating_sub(*since) > self.fresh_for)

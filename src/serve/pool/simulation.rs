@@ -1,5 +1,5 @@
-//! The plan under seeded faults and in virtual time: no request is lost or answered twice, no login follows a refused PIN, and
-//! the pool recovers from every state.
+//! Tests the plan with seeded faults and in virtual time. No request is lost or answered twice, no login follows a
+//! refused PIN, and the pool recovers from every state.
 //!
 //! Runs in the parent.
 
@@ -16,7 +16,7 @@ use crate::error::Kind;
 const SEEDS: u64 = 10_000;
 const STEPS: usize = 150;
 
-/// A small generator, the same everywhere (splitmix64).
+/// A small generator with the same numbers on every host (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -45,7 +45,8 @@ enum ClientState {
     HasAnswer,
 }
 
-/// A request. It cannot be copied, so the plan cannot answer it twice, and a request that is dropped unanswered is noticed.
+/// A request. It cannot be copied, so the plan cannot answer it twice. The test notices a request that is dropped
+/// without an answer.
 #[derive(Debug)]
 struct TestRequest {
     number: usize,
@@ -69,7 +70,7 @@ impl TestRequest {
         }
     }
 
-    /// The request, where it may be tried again after the loss of its worker.
+    /// Returns the request if it may be tried again after the loss of its worker.
     fn after_loss(self, kind: Kind) -> Option<Self> {
         if kind.retryable() && self.tries < 2 && !self.is_abandoned() {
             return Some(self);
@@ -92,15 +93,15 @@ impl Drop for TestRequest {
     }
 }
 
-/// All that surrounds the plan: workers, a token, clients.
+/// The environment of the plan: workers, a token, clients.
 struct World {
     plan: Plan<TestRequest>,
     now: Duration,
     random: Random,
-    /// When each worker's start is due.
+    /// The time of each worker's start.
     due: BTreeMap<usize, Duration>,
     starting: Vec<usize>,
-    /// The requests of each worker. Where there are two, the first one's reply is being checked.
+    /// The requests of each worker. If there are two, the parent checks the reply to the first one.
     working: BTreeMap<usize, Vec<TestRequest>>,
     closing: Vec<usize>,
     clients: Vec<Rc<Cell<ClientState>>>,
@@ -178,7 +179,7 @@ impl World {
         self.obey(actions);
     }
 
-    /// One event, after which no client waits for a worker that will not come.
+    /// Simulates one event. After it, no client may wait for a worker that will not come.
     fn step(&mut self) {
         self.happen();
         let nobody_comes = !self.plan.phases().any(|phase| phase.is_ready() || phase.is_coming());
@@ -257,7 +258,7 @@ impl World {
         }
     }
 
-    /// A reply comes. The worker may get its next request before the reply is checked.
+    /// A reply arrives. The worker may get its next request before the reply is checked.
     fn finish_work(&mut self) {
         let Some(worker) = self.working.keys().next().copied() else { return };
         if !self.random.one_in(3) {
@@ -291,7 +292,7 @@ impl World {
         }
     }
 
-    /// Everything succeeds from now on. Where logins are stopped, somebody corrects the PIN and renews the workers.
+    /// From now on, everything succeeds. If logins are stopped, somebody corrects the PIN and renews the workers.
     fn heal(&mut self) {
         (self.healthy, self.pin_is_right) = (true, true);
         if self.refused || !self.plan.is_up() {
@@ -300,7 +301,7 @@ impl World {
         for _ in 0..STEPS * 4 {
             self.step();
         }
-        // No more requests come; each one that is there comes to its end.
+        // No more requests arrive, and each existing request must end.
         while !self.working.is_empty() || !self.starting.is_empty() || !self.closing.is_empty() || !self.due.is_empty()
         {
             self.wake();
@@ -352,7 +353,7 @@ fn a_failing_start_is_tried_later_and_later() {
     assert!((15..=30).contains(&after[11].as_secs()), "{after:?}");
 }
 
-/// A plan of one ready worker, and the requests that were submitted to it and did not begin.
+/// Returns a plan with one ready worker, and the requests that were submitted to it and have not begun.
 fn submitted(requests: usize, exclusive: bool) -> (Plan<TestRequest>, Vec<Rc<Cell<ClientState>>>) {
     let now = Duration::ZERO;
     let mut plan = Plan::new(1, 2);
@@ -384,13 +385,13 @@ fn a_worker_gets_its_next_request_before_its_reply_is_checked() {
     assert_eq!(refilled.number, 1);
     assert!(plan.refill(0).is_none(), "the worker has it already");
     refilled.answer();
-    // The first one is done, and the next waits for the second one's reply.
+    // The first request is done. The third one waits for the reply to the second.
     assert!(plan.finished(0, true, false, Duration::ZERO).is_empty());
     assert_eq!(plan.waiting(), 1);
     let actions = plan.finished(0, true, false, Duration::ZERO);
     assert!(matches!(&actions[..], [Action::Take { request: TestRequest { number: 2, .. }, .. }]), "{actions:?}");
     leave(&clients);
-    // A key that wants a login for each signature, and a worker that is to be replaced, get none.
+    // Two workers get no second request: one whose key needs a login for each signature, and one that will be replaced.
     let (mut plan, clients) = submitted(2, true);
     assert!(plan.refill(0).is_none());
     leave(&clients);
@@ -420,7 +421,7 @@ fn abandoned_requests_take_no_place_and_no_worker() {
     assert_eq!(plan.waiting(), 2);
     leave(&clients);
     assert_eq!(plan.waiting(), 0);
-    // The queue is full of them; a request that somebody waits for has room.
+    // The queue is full of abandoned requests. A request with a waiting client has room anyway.
     let request = TestRequest::new(3);
     let client = Rc::clone(&request.client);
     assert!(plan.submit(request, false, now).is_empty());

@@ -1,4 +1,4 @@
-//! The start of a worker: on the token that the agent serves, judged, logged in, and known.
+//! Starts a worker: checks the token, asks the policy, logs in, and reads the evidence.
 //!
 //! Runs in the parent.
 
@@ -42,13 +42,14 @@ pub(super) fn start(
     let mut session = signer::ready(TokenSession::new(reached, login), file, config, first_wish(config))?;
     session.release();
     let digest = modules::sha256(&session.reached().opened.module);
-    // Attributes that are only evidence are left out where asking for them cost a worker before.
+    // Attributes that serve only as evidence are left out if an earlier worker was lost while it read them.
     let in_detail = shared.lock().evidence_is_safe;
     let evidence = session.evidence(digest, in_detail).inspect_err(|_| shared.lock().evidence_is_safe = false)?;
     Ok((session, evidence))
 }
 
-/// What a worker is judged by before it gets the PIN. Each request is judged by its own choice.
+/// The choice of payload that a worker is checked with before it gets the PIN. Each request is checked with its own
+/// choice.
 pub(super) fn first_wish(config: &Config) -> Wish {
     let allowed = config.policy.payload_versions.as_ref().and_then(|versions| versions.first().copied());
     Wish { version: allowed.unwrap_or(Version::V2), by_flag: false }

@@ -1,4 +1,4 @@
-//! What all tasks of the pool share: the locked state, and how actions of the plan are carried out.
+//! The state that all tasks of the pool share, and the code that carries out the plan's actions.
 //!
 //! Runs in the parent.
 
@@ -27,7 +27,7 @@ pub(super) struct PoolShared {
     /// By the number of the worker.
     pub(super) mailboxes: Vec<mpsc::UnboundedSender<Action<InFlight>>>,
     pub(super) state: Mutex<State>,
-    /// Where payloads wait for their records, if there is an audit log.
+    /// The queue of payloads that wait for their records, if there is an audit log.
     pub(super) audit_queue: Option<AuditQueue>,
     /// Notified when a worker starts or ends.
     pub(super) changed: watch::Sender<()>,
@@ -38,43 +38,43 @@ pub(super) struct PoolShared {
 pub(crate) struct ServedIdentity {
     pub(crate) evidence: Evidence,
     pub(crate) certificate: Certificate,
-    /// The token, or a stand-in for a token that says nothing of itself.
+    /// The token, or a placeholder for a token that reports nothing about itself.
     pub(crate) token: Token,
 }
 
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) plan: Plan<InFlight>,
-    /// By when each worker's task must be done with what it does.
+    /// The time limit of each worker's current work.
     pub(super) due: Vec<Option<Instant>>,
-    /// Whether each worker makes a payload now.
+    /// Whether each worker is making a payload.
     pub(super) signing: Vec<bool>,
     pub(super) credential: Option<Arc<Credential>>,
-    /// The token of the first success.
+    /// The token of the first successful start.
     pub(super) token: Option<TokenId>,
     pub(super) served: Option<Arc<ServedIdentity>>,
-    /// When the token answered last.
+    /// The time of the token's last answer.
     pub(super) proven: Option<Instant>,
-    /// Whether asking for attributes that are only evidence cost no worker.
+    /// Whether no worker was lost while it read attributes that serve only as evidence.
     pub(super) evidence_is_safe: bool,
     pub(super) restarts: HashMap<&'static str, u64>,
-    /// Why the last worker was lost, in words.
+    /// The error of the last lost worker, as text.
     pub(super) last_error: Option<String>,
     pub(super) recent: RecentMessages,
 }
 
 impl PoolShared {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic ends the process; no other thread sees a state that is half changed.
+        // A panic ends the process, so no other thread sees a half-changed state.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a payload's message was never handed out before.
+    /// Whether the message of a payload was never delivered before.
     pub(super) fn is_new(&self, request: &Request) -> bool {
         self.lock().recent.is_new(request.message_digest(), self.began.elapsed())
     }
 
-    /// Changes the state, and carries out what the plan wants then.
+    /// Changes the state, and then carries out the actions of the plan.
     pub(super) fn apply(&self, change: impl FnOnce(&mut State, Duration) -> Vec<Action<InFlight>>) {
         let mut state = self.lock();
         let before = state.summary();
@@ -84,7 +84,7 @@ impl PoolShared {
             match action {
                 Action::Refuse(request, refusal) => request.answer(Err(refusal)),
                 Action::Start { worker, .. } | Action::Take { worker, .. } | Action::Close { worker } => {
-                    // A task ends after its last worker, and the plan wants nothing of it then.
+                    // A task ends after its last worker, and the plan sends it no action then.
                     let _ = self.mailboxes[worker].send(action);
                 }
             }
@@ -97,7 +97,7 @@ impl PoolShared {
 }
 
 impl State {
-    /// What others are told of when it changes.
+    /// The values whose changes are reported to watchers.
     fn summary(&self) -> (bool, Logins, u64) {
         (self.plan.is_up(), self.plan.logins(), self.restarts.values().sum())
     }

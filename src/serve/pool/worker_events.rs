@@ -1,4 +1,4 @@
-//! What the event loop hears of a worker: its reply, its end, and what its module prints.
+//! The events of a worker in the event loop: its reply, its end, and the output of its module.
 //!
 //! Runs in the parent.
 
@@ -21,20 +21,20 @@ pub(super) struct WorkerEvents {
 }
 
 impl WorkerEvents {
-    /// Watches a worker, in the event loop that this is called in.
+    /// Watches a worker in the current event loop.
     ///
     /// # Errors
-    /// When no descriptor is left.
+    /// When the process has no free descriptor.
     pub(super) fn of(session: &SigningSession) -> io::Result<Self> {
         let Descriptors { answers, end, output } = session.descriptors()?;
-        // Deprecated for types that may show another descriptor some day; these own theirs.
+        // Deprecated for types whose descriptor may change. These types own their descriptors.
         #[allow(deprecated)]
         let watch = |descriptor| AsyncFd::with_interest(descriptor, Interest::READABLE);
         Ok(Self { replies: watch(answers)?, end: end.map(watch).transpose()?, output: output.map(watch).transpose()? })
     }
 
-    /// Waits for the reply to the request that was sent, up to its deadline. `Whole`: reading it does not block. Otherwise the
-    /// reply did not come, and finding out why may block. What the module prints is logged.
+    /// Waits for the reply to the current request, until its deadline. `Whole`: reading the reply does not block.
+    /// Otherwise there is no reply, and finding the reason may block. Meanwhile it logs the module's output.
     pub(super) async fn reply(&mut self, session: &mut SigningSession, deadline: Instant) -> Arrival {
         let mut is_late = std::pin::pin!(tokio::time::sleep_until(deadline.into()));
         loop {
@@ -56,7 +56,7 @@ impl WorkerEvents {
         }
     }
 
-    /// Waits until a worker without a request ends. What its module prints is logged.
+    /// Waits until an idle worker ends. Meanwhile it logs the module's output.
     pub(super) async fn ended(&mut self, session: &mut SigningSession) {
         loop {
             let rest = tokio::select! {
@@ -67,7 +67,7 @@ impl WorkerEvents {
         }
     }
 
-    /// A module that prints without end does not hold up the other tasks.
+    /// A module that prints endlessly must not block the other tasks.
     async fn logged(&mut self, rest: Rest) {
         self.output.take_if(|_| rest == Rest::Ended);
         tokio::task::yield_now().await;
@@ -88,7 +88,7 @@ fn log(ready: Readable<'_>, session: &mut SigningSession) -> Rest {
     let rest = session.log_output();
     if rest == Rest::None {
         if ready.ready().is_read_closed() {
-            // Nothing will be printed any more, even if another process opens the pipe again.
+            // No more output is expected, even if another process opens the pipe again.
             return Rest::Ended;
         }
         ready.clear_ready();

@@ -1,4 +1,4 @@
-//! One worker's task: it starts the worker, gives it requests, reads its replies, and sees it end.
+//! The task of one worker: it starts the worker, sends it requests, reads its replies, and notices its end.
 //!
 //! Runs in the parent.
 
@@ -29,26 +29,26 @@ mod ready;
 
 use ready::{Made, Ready, accepted, report, text_of};
 
-/// The time for ending a worker and writing its record, beyond the deadlines of its calls.
+/// The time limit for ending a worker and writing its record, in addition to the deadlines of its calls.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// The time for a person at the token's keypad.
 const KEYPAD: Duration = Duration::from_secs(300);
 
-/// What a task wakes up for.
+/// The reason why a task wakes up.
 enum Event {
     Told(Action<InFlight>),
     StartIsDue,
-    /// The reply to the current request is there, or will not come.
+    /// The reply to the current request has arrived, or will not arrive.
     Replied(Arrival),
     /// The worker ended although it had no request.
     Ended,
 }
 
-/// The request that the worker has.
+/// The current request of the worker.
 struct Current {
     request: InFlight,
-    /// None for a probe.
+    /// `None` for a probe.
     permit: Option<Permit>,
     began: Instant,
 }
@@ -60,7 +60,7 @@ struct WorkerTask {
     thread: WorkerThread,
     ready: Option<Ready>,
     current: Option<Current>,
-    /// What the worker logged in with, or tried to.
+    /// The credential of the worker's login or login attempt.
     used: Option<Arc<Credential>>,
     start_at: Option<Instant>,
     is_over: bool,
@@ -95,7 +95,7 @@ impl WorkerTask {
     async fn next_event(&mut self) -> Event {
         tokio::select! {
             biased;
-            // The task holds a sender itself, so this channel has no end.
+            // The task itself holds a sender, so this channel never closes.
             Some(action) = self.mailbox.recv() => Event::Told(action),
             () = sleep_until(self.start_at) => {
                 self.start_at = None;
@@ -105,7 +105,7 @@ impl WorkerTask {
         }
     }
 
-    /// Tells the watchdog by when the task will be done with its work: a few calls, and the time of a person at the token.
+    /// Tells the watchdog the time limit of the current work: a few calls, and the time of a person at the token.
     fn announce(&self, work: Option<&Work>) {
         let call = self.shared.config.serve.call_timeout.max(if self.at_keypad() { KEYPAD } else { Duration::ZERO });
         let mut state = self.shared.lock();
@@ -113,7 +113,7 @@ impl WorkerTask {
         state.signing[self.worker] = matches!(work, Some(Work::Sign(..)));
     }
 
-    /// Announces the request that the worker has now, if any.
+    /// Announces the current request of the worker, if there is one.
     fn announce_current(&self) {
         match &self.current {
             Some(current) => self.announce(Some(&current.request.work)),
@@ -172,7 +172,7 @@ impl WorkerTask {
         let (exclusive, token_id) = (session.always_authenticates(), session.reached().token_id());
         self.ready = Some(ready);
         self.shared.apply(|state, now| {
-            // A renewal may have happened meanwhile, to replace what was found here.
+            // A renewal may have happened meanwhile. It replaces what this worker has found.
             if state.plan.is_current(worker) {
                 state.token.get_or_insert(token_id);
                 state.served = Some(Arc::new(served));
@@ -183,7 +183,7 @@ impl WorkerTask {
         });
     }
 
-    /// Gives the worker a request. One that needs a login is carried out on the thread, and the others are only sent.
+    /// Gives the worker a request. The thread carries out a request that needs a login; other requests are only sent.
     async fn take(&mut self, request: InFlight) {
         let (shared, began) = (Arc::clone(&self.shared), Instant::now());
         let Some(ready) = &mut self.ready else { return };
@@ -239,7 +239,7 @@ impl WorkerTask {
         self.finish(request, made, times).await;
     }
 
-    /// What the worker returned: read at once where that does not block, else on the thread.
+    /// Reads the worker's result: at once if that does not block, otherwise on the thread.
     async fn made(&self, mut ready: Ready, permit: Option<Permit>, arrival: Arrival) -> (Ready, Result<Made>) {
         let (shared, is_here) = (Arc::clone(&self.shared), arrival == Arrival::Whole);
         let Some(permit) = permit else {
@@ -252,7 +252,7 @@ impl WorkerTask {
         }
     }
 
-    /// Checks what the worker returned, records it, and answers the request.
+    /// Checks the worker's result, records it, and answers the request.
     async fn finish(&mut self, request: InFlight, made: Result<Made>, (began, token): (Instant, Duration)) {
         let Some(Ready { session, .. }) = &mut self.ready else { return };
         session.release();
@@ -264,7 +264,7 @@ impl WorkerTask {
             Ok(text) => {
                 let answer = PayloadAnswer { text: text.unwrap_or_default(), queue: began - request.since, token };
                 match entry {
-                    // Answered when its record is on disk. The worker does not wait for that.
+                    // The audit writer answers once the record is on disk. The worker does not wait for that.
                     Some(entry) => self.record(PendingRecord { entry, answer: Some((request, answer)) }).await,
                     None => request.answer(Ok(answer)),
                 }
@@ -294,7 +294,7 @@ impl WorkerTask {
         self.shared.apply(|state, now| state.plan.finished(self.worker, false, false, now));
     }
 
-    /// The record of a request for a payload, where there is an audit log.
+    /// Returns the record of a request for a payload, if there is an audit log.
     fn entry(&self, work: &Work, result: Result<&Request, Kind>) -> Option<Entry> {
         match (work, &self.ready) {
             (Work::Sign(wish, caller), Some(ready)) if self.shared.audit_queue.is_some() => {
@@ -304,7 +304,7 @@ impl WorkerTask {
         }
     }
 
-    /// Gives a record to the audit writer. Where its queue is full, the thread waits, and not the event loop.
+    /// Gives a record to the audit writer. If its queue is full, the thread waits, and not the event loop.
     async fn record(&self, record: PendingRecord) {
         let Some(record) = self.shared.audit_queue.as_ref().and_then(|queue| queue.take(record)) else { return };
         let shared = Arc::clone(&self.shared);
@@ -327,10 +327,10 @@ impl WorkerTask {
     /// Kills a worker that failed, and reports to the plan. `failed` is the request that the error belongs to.
     async fn lost(&mut self, error: Error, failed: Option<InFlight>) {
         let unfinished = self.current.take();
-        // The key may have been used for it.
+        // The key may have been used for this request.
         let entry = unfinished.as_ref().and_then(|current| self.entry(&current.request.work, Err(error.kind)));
         if let Some(Ready { session, .. }) = self.ready.take() {
-            // Not asked to end: the module failed, and may hang now.
+            // The worker is killed without a close request: the module failed, and may hang now.
             self.thread.run(move || drop(session)).await;
         }
         if let Some(entry) = entry {
@@ -338,9 +338,9 @@ impl WorkerTask {
         }
         self.announce_current();
         let (may_repeat, used) = (!self.at_keypad(), self.used.take());
-        // Another try makes sense for a process that could not be started for want of memory.
+        // Another try makes sense if the process could not be started for lack of memory.
         let kind = if error.kind == Kind::Unexpected { Kind::TokenFailed } else { error.kind };
-        // Without any PIN the agent ends, and reports that itself.
+        // Without any PIN, the agent ends and reports this error itself.
         if error.kind != Kind::PinMissing || used.is_some() {
             report(self.worker, &error, self.shared.lock().last_error.as_deref());
         }
@@ -352,13 +352,13 @@ impl WorkerTask {
             let is_refused = matches!(error.kind, Kind::PinIncorrect | Kind::PinLocked | Kind::PinLength);
             let same = |own: &Arc<Credential>| used.as_ref().is_some_and(|used| Arc::ptr_eq(own, used));
             if is_refused && state.credential.as_ref().is_some_and(same) {
-                // Its memory is wiped with the last worker's copy. A credential that was read since stays.
+                // The PIN is wiped with the last worker's copy. A credential that was read later stays.
                 state.credential = None;
             }
             let failed = failed.and_then(|request| request.after_loss(kind, may_repeat));
             let unfinished = unfinished.and_then(|it| it.request.after_loss(Kind::TokenFailed, may_repeat));
             let mut returned: Vec<InFlight> = failed.into_iter().chain(unfinished).collect();
-            // A request may have come since the worker failed. Mails are sent under this lock.
+            // A request may have arrived since the worker failed. Actions are sent under this lock.
             while let Ok(action) = self.mailbox.try_recv() {
                 if let Action::Take { request, .. } = action {
                     returned.push(request);
@@ -377,7 +377,7 @@ async fn sleep_until(time: Option<Instant>) {
     }
 }
 
-/// Waits for the reply to the current request, or for the end of a worker that has none.
+/// Waits for the reply to the current request, or for the end of an idle worker.
 async fn worker_event(ready: Option<&mut Ready>, current: Option<&Current>, shared: &PoolShared) -> Event {
     let Some(Ready { session, events, .. }) = ready else { return std::future::pending().await };
     match current {

@@ -1,6 +1,6 @@
-//! A worker's thread: it does what may block, while the event loop goes on.
+//! The thread of a worker: it does work that may block, while the event loop continues.
 //!
-//! Runs in the parent. It ends with the task that it belongs to, and so after every worker that was started on it. This order
+//! Runs in the parent. The thread ends with its task, and so after every worker that was started on it. This order
 //! matters: a worker process dies with the thread that started it.
 
 use std::io;
@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A thread that does one job after the other.
+/// A thread that does one job after another.
 #[derive(Debug)]
 pub(super) struct WorkerThread {
     jobs: mpsc::Sender<Job>,
@@ -28,7 +28,8 @@ impl WorkerThread {
         Ok(Self { jobs })
     }
 
-    /// Does a job on the thread and returns its result. A job that began is done even if nobody waits for it any more.
+    /// Does a job on the thread and returns its result. A job that has begun is finished even if nobody waits for it
+    /// any more.
     pub(super) async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let (sender, result) = oneshot::channel();
         let _ = self.jobs.send(Box::new(move || drop(sender.send(job()))));

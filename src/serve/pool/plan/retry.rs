@@ -1,4 +1,4 @@
-//! What a failure means for the next start.
+//! Decides what follows from a failure for the next start.
 //!
 //! PURE.
 
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use crate::error::{Class, Kind};
 
-/// The first pause between two starts that failed.
+/// The first pause between two failed starts.
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// The longest pause between two starts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Whether no PIN may be sent after this failure until somebody acts. A failure that prevents an attempt and passes without
-/// help does not stop logins.
+/// Whether no PIN may be sent after this failure until somebody acts. Logins continue if the failure prevented the
+/// attempt and can pass without help.
 pub(crate) fn stops_logins(kind: Kind) -> bool {
     kind.class() == Class::Pin && !matches!(kind, Kind::StateDir | Kind::PinState)
 }
@@ -23,7 +23,7 @@ pub(crate) fn is_away(kind: Kind) -> bool {
     !kind.retryable() || matches!(kind, Kind::TokenRemoved | Kind::TokenSessions)
 }
 
-/// The pause before the next start. It doubles with each failure, and is spread over its second half so that several agents do
+/// The pause before the next start. It doubles with each failure. Its second half is random, so that several agents do
 /// not start together.
 pub(crate) fn pause(failures: u32, random: u64) -> Duration {
     let doublings = failures.saturating_sub(2).min(16);

@@ -8,9 +8,9 @@ use std::time::Duration;
 /// What a worker is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// There is no worker, and no start is ordered.
+    /// There is no worker, and no start is scheduled.
     Empty,
-    /// A start is ordered for this time.
+    /// A start is scheduled for this time.
     Scheduled(Duration),
     /// The worker loads the module, logs in and reads its identity.
     Starting,
@@ -43,7 +43,7 @@ impl Phase {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WorkerState {
     pub(super) phase: Phase,
-    /// The renewal that its last start belongs to.
+    /// The generation of its last start.
     pub(super) generation: u64,
     /// Failures in a row.
     pub(super) failures: u32,
@@ -70,7 +70,7 @@ impl Workers {
         self.phases().any(is)
     }
 
-    /// The first worker whose phase is so.
+    /// The first worker whose phase matches.
     pub(super) fn position(&self, is: impl Fn(Phase) -> bool) -> Option<usize> {
         self.0.iter().position(|worker| is(worker.phase))
     }
@@ -79,7 +79,7 @@ impl Workers {
         self.0.iter_mut()
     }
 
-    /// The time until the next start, and at least a second; `None` where none is ordered.
+    /// The time until the next start, at least one second; `None` if no start is scheduled.
     pub(super) fn next_start(&self, now: Duration) -> Option<Duration> {
         let wait = |phase: Phase| match phase {
             Phase::Scheduled(at) => Some(at.saturating_sub(now)),

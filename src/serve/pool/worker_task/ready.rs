@@ -1,4 +1,4 @@
-//! A worker that is logged in: what its task has it do, and what becomes of the result.
+//! A worker that is logged in: how it carries out requests, and how the parent accepts its results.
 //!
 //! Runs in the parent.
 
@@ -19,7 +19,7 @@ use crate::signer;
 /// The policy's warnings are logged once in this time.
 const WARN_AGAIN: Duration = Duration::from_secs(86_400);
 
-/// What a worker returned: nothing for a probe.
+/// The result of a worker; `None` for a probe.
 pub(super) type Made = Option<(Permit, UncheckedPayload)>;
 
 /// A worker that is logged in.
@@ -42,21 +42,21 @@ impl Ready {
         }
     }
 
-    /// Signs, after a login where the key needs one. It may block.
+    /// Signs, and logs in first if the key needs a login for each signature. It may block.
     pub(super) fn sign(mut self, config: &Config, permit: Permit) -> (Self, Result<Made>) {
         let made = signer::sign(&mut self.session, config, permit).map(Some);
         (self, made)
     }
 
-    /// Reads the reply to a request for a signature, if that did not happen yet, and signs again where a first signature failed
-    /// for want of a login or of the mechanism. It may block.
+    /// Reads the reply to a request for a signature, unless this has happened already. Signs again if a first signature
+    /// failed because of a missing login or mechanism. It may block.
     pub(super) fn recovered(mut self, config: &Config, permit: Permit, signed: Option<Signed>) -> (Self, Result<Made>) {
         let signed = signed.unwrap_or_else(|| self.session.signed());
         let made = signer::recovered(&mut self.session, config, permit, signed).map(Some);
         (self, made)
     }
 
-    /// Reads the reply to a probe, and asks the policy whether it would let the token sign.
+    /// Reads the reply to a probe, and asks the policy whether the token may sign.
     pub(super) fn probed(mut self, config: &Config) -> (Self, Result<Made>) {
         let probed = self.session.probed();
         let made = probed.and_then(|()| signer::permit(&self.session, config, first_wish(config))).map(|_| None);
@@ -64,7 +64,7 @@ impl Ready {
     }
 }
 
-/// Turns what the worker returned into a login request that was never handed out before.
+/// Turns the worker's result into a login request whose message was never delivered before.
 pub(super) fn accepted(
     shared: &PoolShared,
     session: &SigningSession,
@@ -73,7 +73,7 @@ pub(super) fn accepted(
 ) -> Result<Request> {
     let login_request = signer::accept(session, &shared.config, &permit, payload)?;
     if !shared.is_new(&login_request) {
-        // It passes every other check, and is an alarm all the same.
+        // This message passes every other check, and still is an alarm.
         let message = "cannot hand out a payload: the token's result was discarded: its message was handed out before";
         return Err(Error::new(Kind::SignatureInvalid, message)
             .hint("treat this as an alarm: module, token or memory is faulty or compromised; nothing was handed out"));
@@ -82,12 +82,12 @@ pub(super) fn accepted(
     Ok(login_request)
 }
 
-/// The login request as a client gets it.
+/// Returns the login request in the form that a client receives.
 pub(super) fn text_of(request: &Request) -> Result<String> {
     request.render(Format::Json).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))
 }
 
-/// Logs why a worker was lost. The same error again is logged at level debug.
+/// Logs the reason why a worker was lost. The same error again is logged at level debug.
 pub(super) fn report(worker: usize, error: &Error, last: Option<&str>) {
     let (message, hints) = (&error.message, &error.hints);
     if last == Some(message) {
