@@ -1,8 +1,8 @@
-//! `serve`: the agent that owns a token and answers for it on a Unix socket; and its clients.
+//! `serve`: the service that holds a token and answers requests of clients on a Unix socket.
 //!
-//! Runs in the parent. The loop, the timers, the signals and what becomes of a payload are on one thread; each worker
-//! has a thread of its own in `pool` for what may take long. The loop never waits for a token. Deliberately absent: any
-//! listener on a network, and any way to hand over bytes.
+//! Runs in the parent. One thread runs the loop, the timers and the signals, and decides what happens to each payload.
+//! Each worker has a separate thread in `pool` for calls that may block. The loop never waits for a token. Deliberately
+//! absent: any network listener, and any way to pass bytes to the signature.
 
 use std::path::Path;
 use std::sync::Arc;

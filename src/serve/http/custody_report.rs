@@ -1,6 +1,6 @@
-//! The answer to `GET /custody`: built on a thread of its own, one at a time, and kept for a few seconds.
+//! The answer to `GET /custody`: built on a separate thread, one at a time, and kept for a few seconds.
 //!
-//! Runs in the parent. A token decides how many certificates the report has to look at, so building it may take longer
+//! Runs in the parent. The token determines the number of certificates in the report, so building it may take longer
 //! than the loop can wait.
 
 use std::sync::Arc;
