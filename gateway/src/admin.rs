@@ -1,4 +1,4 @@
-//! The admin socket: health, readiness, metrics and the clients' last logins, for root and one group.
+//! The admin socket: health, readiness, metrics and the clients' last logins. Only root and one group may connect.
 
 use std::convert::Infallible;
 use std::fs::{self, DirBuilder};
@@ -29,7 +29,7 @@ const PROBLEM: &str = "application/problem+json";
 const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The socket that is listened on; its path is removed when it is dropped.
+/// The listening socket. Dropping it removes its path.
 #[derive(Debug)]
 pub struct AdminSocket {
     listener: StdListener,
@@ -51,10 +51,10 @@ pub struct ClientStatus {
 }
 
 impl AdminSocket {
-    /// The listener for tokio.
+    /// Converts the socket into a listener for tokio.
     ///
     /// # Errors
-    /// What the kernel answers.
+    /// The error of the kernel.
     pub fn listener(&self) -> io::Result<UnixListener> {
         let listener = self.listener.try_clone()?;
         listener.set_nonblocking(true)?;
@@ -70,10 +70,10 @@ impl Drop for AdminSocket {
     }
 }
 
-/// Makes the socket with mode 0660 and its group; at no moment can others connect.
+/// Creates the socket with mode 0660 and its group. Other users cannot connect at any moment.
 ///
 /// # Errors
-/// When its directory cannot be written, or something else is at its path.
+/// When its directory is not writable, or its path is in use by something else.
 pub fn open(admin: &Admin) -> Result<Option<AdminSocket>> {
     let Some(path) = &admin.socket else { return Ok(None) };
     let failed = |error: io::Error| {
@@ -86,7 +86,7 @@ pub fn open(admin: &Admin) -> Result<Option<AdminSocket>> {
     Ok(Some(AdminSocket { listener, path: path.clone(), inode }))
 }
 
-/// Removes a socket on which nobody answers.
+/// Removes a socket on which no process answers.
 fn make_room(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -97,7 +97,7 @@ fn make_room(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Binds in a directory that others cannot enter, gives mode and group there, and moves the socket out.
+/// Binds the socket in a directory that others cannot enter, sets mode and group there, and moves the socket out.
 fn bind_closed(path: &Path, group: Option<u32>) -> io::Result<StdListener> {
     let directory = path.parent().ok_or_else(|| io::Error::other("the path has no directory"))?;
     let closed = directory.join(format!(".cba-gateway.{}", std::process::id()));

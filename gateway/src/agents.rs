@@ -1,4 +1,5 @@
-//! Asks `cba-agent` for payloads, as `cba-agent sign --socket` does: checked, and the next agent where one is away.
+//! Requests payloads from `cba-agent` as `cba-agent sign --socket` does. It checks each one, and tries the next agent
+//! if one is unavailable.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -16,10 +17,10 @@ use crate::library::{
     Received, Result, Version, Wish, agent_client, check_received, now,
 };
 
-/// Longer than any answer of an agent.
+/// Longer than any answer of an agent, in bytes.
 const ANSWER_LIMIT: u64 = 1 << 20;
 
-/// How long an agent may take to show its certificate when the gateway starts or reloads.
+/// The time limit for an agent's certificate when the gateway starts or reloads.
 const CERTIFICATE_TIME: Duration = Duration::from_secs(2);
 
 /// A checked v2 payload.
@@ -28,21 +29,22 @@ pub struct AgentPayload {
     pub authorization: HeaderValue,
     /// The JSON body.
     pub body: String,
-    /// The SHA-256 of the message, which names the payload in the agent's audit log.
+    /// The SHA-256 of the message. It identifies the payload in the agent's audit log.
     pub message_sha256: String,
 }
 
-/// Asks each agent in turn; the next one only where the last was away, busy or without its token.
+/// Requests a payload from each agent in turn. The next agent is tried only if the last one was unavailable, busy or
+/// without its token.
 ///
 /// # Errors
-/// The last agent's failure.
+/// The failure of the last agent.
 pub async fn payload(config: &GatewayConfig, job: &str, deadline: Instant) -> Result<AgentPayload, LoginFailure> {
     let mut sockets = config.agent.sockets.iter().peekable();
     let mut failure = LoginFailure::agent(Kind::AgentUnreachable, "no agent is configured", None);
     while let Some(socket) = sockets.next() {
         let is_last = sockets.peek().is_none();
         let left = deadline.saturating_duration_since(Instant::now());
-        // An agent that does not answer leaves time for the next.
+        // If this agent does not answer, time is left for the next one.
         let share = if is_last { left } else { left / 2 };
         match tokio::time::timeout(share, ask(config, socket, job)).await {
             Ok(Ok(payload)) => return Ok(payload),
@@ -89,7 +91,7 @@ async fn ask(config: &GatewayConfig, socket: &Path, job: &str) -> Result<AgentPa
     })
 }
 
-/// Checks a payload as the agent's own client does, and that its certificate is one that is expected.
+/// Checks a payload as the agent's own client does, and checks that its certificate is an expected one.
 fn check(config: &GatewayConfig, answer: &[u8], since: u64) -> Result<AgentPayload> {
     let forged = |what: &str| Error::new(Kind::SignatureInvalid, what);
     let received = Received::from_json(answer).map_err(|error| forged(&error.to_string()))?;
@@ -100,7 +102,7 @@ fn check(config: &GatewayConfig, answer: &[u8], since: u64) -> Result<AgentPaylo
     let (payload, _) = check_received(&received, wish, &config.payload_policy, freshness)?;
     if let Some(client) = client_with_key(&config.clients, certificate) {
         let what = format!("the client {} has the agent's own key", client.name);
-        return Err(Error::new(Kind::Policy, what).hint("give the tool a key of its own"));
+        return Err(Error::new(Kind::Policy, what).hint("give the tool its own key"));
     }
     let request = LoginRequest::new(&config.upstream.auth_url, (certificate, HeaderEncoding::Der), &payload);
     let render = |format| request.render(format).map_err(|error| Error::new(Kind::Unexpected, error.to_string()));
@@ -111,7 +113,7 @@ fn check(config: &GatewayConfig, answer: &[u8], since: u64) -> Result<AgentPaylo
     Ok(AgentPayload { authorization, body: render(Format::Body)?, message_sha256: request.message_sha256() })
 }
 
-/// The client that has the key of this certificate.
+/// Returns the client that has the key of this certificate.
 #[must_use]
 pub fn client_with_key<'a>(clients: &'a [Arc<LocalClient>], certificate: &Certificate) -> Option<&'a Arc<LocalClient>> {
     let has_it = |client: &&Arc<LocalClient>| {
@@ -120,11 +122,11 @@ pub fn client_with_key<'a>(clients: &'a [Arc<LocalClient>], certificate: &Certif
     clients.iter().find(has_it)
 }
 
-/// Checks the agents that can be asked now: none runs as the gateway's user, and none has the key of a client. An agent that is
-/// away is checked with each of its payloads.
+/// Checks the available agents: none may run as the gateway's user, and none may have the key of a client. An
+/// unavailable agent is checked later, with each of its payloads.
 ///
 /// # Errors
-/// When one does.
+/// When an agent breaks one of these rules.
 pub fn check_separation(config: &GatewayConfig) -> Result<()> {
     for socket in &config.agent.sockets {
         let owner = std::fs::metadata(socket).ok().map(|found| found.uid());
@@ -149,14 +151,14 @@ pub fn check_separation(config: &GatewayConfig) -> Result<()> {
 fn runs_as_own_user(socket: &Path) -> Error {
     let what = format!("cannot use the agent at {}: it runs as the gateway's own user", socket.display());
     Error::new(Kind::NotAllowed, what)
-        .hint("run the gateway as a user of its own, who is a member of the agent's socket_group")
+        .hint("run the gateway as a separate user who is a member of the agent's socket_group")
         .hint("--single-user accepts it, for a demonstration")
 }
 
-/// Whether an agent is ready.
+/// Checks that an agent is ready.
 ///
 /// # Errors
-/// Why it is not.
+/// The reason why it is not ready.
 pub async fn ready(socket: &Path, within: Duration) -> Result<()> {
     match tokio::time::timeout(within, ask_for(socket, "/readyz")).await {
         Ok(result) => Ok(result.map(drop)?),
@@ -164,10 +166,10 @@ pub async fn ready(socket: &Path, within: Duration) -> Result<()> {
     }
 }
 
-/// The certificate of an agent, as PEM.
+/// Returns the certificate of an agent, as PEM.
 ///
 /// # Errors
-/// Why there is none.
+/// The reason why there is no certificate.
 pub async fn certificate(socket: &Path, within: Duration) -> Result<Vec<u8>> {
     match tokio::time::timeout(within, ask_for(socket, "/certificate")).await {
         Ok(result) => Ok(result?),
@@ -187,11 +189,12 @@ fn unreachable(path: &Path, source: std::io::Error) -> ClientError {
     ClientError::Unreachable { path: path.display().to_string(), source }
 }
 
-/// One exchange on a connection of its own. Dropping it closes the connection, so that the agent does not sign for nobody.
+/// Sends one request on a separate connection. Dropping the future closes the connection, so that the agent does not
+/// sign without a client.
 async fn exchange(mut stream: UnixStream, path: &Path, head: &str, body: &str) -> Result<Vec<u8>, ClientError> {
     let failed = |source| unreachable(path, source);
     let request = format!("{head}Host: localhost\r\nConnection: close\r\n\r\n{body}");
-    // An agent that refuses at once may have closed its end; its answer is there nevertheless.
+    // An agent that refuses at once may have closed its end. Its answer can still be read.
     let written = stream.write_all(request.as_bytes()).await;
     let mut received = Vec::new();
     let read = (&mut stream).take(ANSWER_LIMIT).read_to_end(&mut received).await;

@@ -5,7 +5,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::USUAL_PATH;
 
-/// The whole command line.
+/// Defines the whole command line.
 #[must_use]
 pub fn command() -> Command {
     Command::new("cba-gateway")

@@ -1,4 +1,4 @@
-//! One file for each command, and the way from the command line to them.
+//! Selects the command from the command line. Each command is in one file.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -19,7 +19,7 @@ mod enrol;
 mod health;
 mod shell;
 
-/// Runs the program and returns its exit code; an error is on stderr by then.
+/// Runs the program and returns its exit code. Errors are already printed on stderr then.
 #[must_use]
 pub fn run(arguments: Vec<OsString>) -> u8 {
     let mut format = early_format(&arguments);
@@ -56,7 +56,7 @@ fn run_command(arguments: Vec<OsString>, format: &mut log::LogFormat) -> Result<
     let Some((name, matches)) = matches.subcommand() else {
         return Err(Error::new(Kind::Usage, "a command is needed"));
     };
-    // Before anything is made or asked for.
+    // This comes before the program creates a file or prompts.
     if !["man", "serve"].contains(&name) {
         check_stdout()?;
     }
@@ -68,7 +68,7 @@ fn run_command(arguments: Vec<OsString>, format: &mut log::LogFormat) -> Result<
         _ => {}
     }
     let path = Path::new(cli::given(matches, "config").unwrap_or_default());
-    // A health check needs no configuration where the socket is named.
+    // A health check needs no configuration if the option names the socket.
     if let (true, Some(socket)) = (matches!(name, "health" | "clients"), cli::given(matches, "socket")) {
         return admin_command(name, matches, Path::new(socket));
     }
@@ -99,7 +99,7 @@ fn admin_command(name: &str, matches: &ArgMatches, socket: &Path) -> Result<()> 
     }
 }
 
-/// The option for the log's form beats the configured one.
+/// Starts the log. The option for its form takes precedence over the configuration.
 fn start_log(settings: log::LogSettings, matches: &ArgMatches, format: &mut log::LogFormat) -> Result<()> {
     let named = cli::given(matches, "log-format").map(|name| by_name(name, &log::FORMATS));
     let named = named.transpose().map_err(|wanted| Error::new(Kind::Usage, format!("--log-format: {wanted}")))?;
@@ -116,7 +116,7 @@ fn early_format(arguments: &[OsString]) -> log::LogFormat {
     after.or(joined).and_then(|name| by_name(name, &log::FORMATS).ok()).unwrap_or_default()
 }
 
-/// A usage error of the parser. An argument that is not an option is not repeated: it could be a password.
+/// Converts a usage error of the parser. An argument that is not an option is not repeated: it could be a password.
 fn usage_error(error: &clap::Error) -> Error {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),

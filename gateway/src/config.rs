@@ -1,4 +1,4 @@
-//! The configuration: one TOML file, read and checked as a whole, so that a reload takes all of it or nothing.
+//! The configuration: one TOML file. It is read and checked as a whole, so that a reload takes all of it or nothing.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,13 +15,13 @@ mod resolve;
 pub use client::{ClientCertificate, LocalClient, client_certificate, is_name};
 pub use owned_file::{FileRules, is_own_user};
 
-/// Where the configuration is.
+/// The default path of the configuration.
 pub const USUAL_PATH: &str = "/etc/cba-gateway/config.toml";
 
-/// Everything that is configured, valid.
+/// The whole configuration, checked.
 #[derive(Debug)]
 pub struct GatewayConfig {
-    /// Where it was read from.
+    /// The path that it was read from.
     pub path: PathBuf,
     /// Addresses of the plain listeners.
     pub listen: Vec<SocketAddr>,
@@ -37,15 +37,15 @@ pub struct GatewayConfig {
     pub state_dir: Option<PathBuf>,
     /// `[[client]]`.
     pub clients: Vec<Arc<LocalClient>>,
-    /// How long a login may take, agent and upstream together.
+    /// The time limit of a login: agent and upstream together.
     pub deadline: Duration,
-    /// How far the time of a v2 message may be from this host's, in seconds.
+    /// The maximum difference between the time of a v2 message and this host's time, in seconds.
     pub max_skew: u64,
     /// `[log]`.
     pub log: log::LogSettings,
-    /// What a payload of an agent must comply with: root's policy file, and the pins of `[agent]`.
+    /// The rules for payloads of an agent: root's policy file, and the pins of `[agent]`.
     pub payload_policy: Policy,
-    /// Who may own the files, and what was noticed in them.
+    /// The rules for owners of files, and the warnings about files.
     pub files: FileRules,
 }
 
@@ -65,7 +65,7 @@ pub struct Tls {
 pub struct UpstreamKeys {
     /// Its base URL.
     pub auth_url: AuthUrl,
-    /// `http://HOST:PORT` of a proxy that takes CONNECT.
+    /// `http://HOST:PORT` of a proxy that supports CONNECT.
     pub proxy: Option<String>,
     /// A file with `user:password` for that proxy.
     pub proxy_credentials_file: Option<PathBuf>,
@@ -73,12 +73,12 @@ pub struct UpstreamKeys {
     pub ca_file: Option<PathBuf>,
 }
 
-/// `[agent]`: the agents that are asked for payloads.
+/// `[agent]`: the agents that make the payloads.
 #[derive(Debug)]
 pub struct AgentKeys {
-    /// Their sockets, in the order in which they are tried.
+    /// The paths of their sockets, in the order in which they are tried.
     pub sockets: Vec<PathBuf>,
-    /// The certificates that a payload may have; empty: any.
+    /// The certificates that a payload may have; empty: all.
     pub certificate_sha256: Vec<Vec<u8>>,
 }
 
@@ -89,7 +89,7 @@ pub struct Admin {
     pub socket: Option<PathBuf>,
     /// The group that may connect.
     pub group: Option<u32>,
-    /// Where the metrics are written, too.
+    /// The path of the metrics file.
     pub metrics_file: Option<PathBuf>,
 }
 
@@ -97,7 +97,7 @@ impl GatewayConfig {
     /// Reads and checks a configuration file and each file that it names.
     ///
     /// # Errors
-    /// The first thing that does not hold; no message repeats a value that could be a secret.
+    /// The first error that is found. No message repeats a value that could be a secret.
     pub fn read(path: &Path, mut files: FileRules) -> Result<Self> {
         let bytes = files.read(path)?;
         let text = String::from_utf8(bytes).map_err(|_| refuse(path, "is not UTF-8"))?;
@@ -105,7 +105,8 @@ impl GatewayConfig {
         resolve::resolve(path, shape, files)
     }
 
-    /// Where spent messages are kept over a restart: in the state directory, else beside the admin socket.
+    /// Returns the file that keeps the spent messages over a restart: in the state directory, otherwise next to the
+    /// admin socket.
     #[must_use]
     pub fn spent_path(&self) -> Option<PathBuf> {
         let of_systemd = || std::env::var_os("STATE_DIRECTORY").filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -118,14 +119,14 @@ impl GatewayConfig {
         directory.map(|directory| directory.join("spent")).or_else(beside)
     }
 
-    /// The client of this name.
+    /// Returns the client with this name.
     #[must_use]
     pub fn client(&self, name: &str) -> Option<&Arc<LocalClient>> {
         self.clients.iter().find(|client| client.name == name)
     }
 }
 
-/// Root's policy (`/etc/cba-agent/policy.toml`), narrowed by the pins of `[agent]`.
+/// Returns root's policy (`/etc/cba-agent/policy.toml`), narrowed by the pins of `[agent]`.
 fn payload_policy(path: &Path, pins: &[Vec<u8>]) -> Result<Policy> {
     let mut policy = system_policy()?;
     if !pins.is_empty() {
@@ -142,7 +143,7 @@ fn payload_policy(path: &Path, pins: &[Vec<u8>]) -> Result<Policy> {
     Ok(policy)
 }
 
-/// An error of the configuration file.
+/// Makes an error of the configuration file.
 fn refuse(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::new(Kind::Config, format!("cannot use the configuration {}: {what}", path.display()))
         .hint(format!("edit the file, then run `cba-gateway check --config {}`", path.display()))

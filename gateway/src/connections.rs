@@ -1,4 +1,4 @@
-//! The open connections: how many there may be, and which idle one is closed to make room.
+//! The open connections: their maximum number, and which idle one is closed to make room.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,10 +7,10 @@ use tokio::sync::Notify;
 
 use crate::source::CallerSource;
 
-/// All connections.
+/// The maximum number of all connections.
 pub const MOST: usize = 4096;
 
-/// Connections of one source.
+/// The maximum number of connections from one source.
 const SHARE: usize = 1024;
 
 /// The connections that are open now.
@@ -30,7 +30,7 @@ struct ConnectionEntry {
     leave: Arc<Notify>,
 }
 
-/// One connection; it is forgotten when dropped.
+/// One open connection. Dropping it removes it from the table.
 #[derive(Debug)]
 pub struct AdmittedConnection {
     all: Arc<ConnectionTable>,
@@ -39,13 +39,14 @@ pub struct AdmittedConnection {
     pub leave: Arc<Notify>,
 }
 
-/// A request that is being answered, until dropped.
+/// A request in flight, until it is dropped.
 #[derive(Debug)]
 pub struct BusyConnection(Arc<ConnectionTable>, u64);
 
 impl ConnectionTable {
-    /// Adds one. Where a source has its share, its oldest idle connection closes; where all are taken, the oldest idle one
-    /// of the source that has most. `None` where no connection is idle.
+    /// Adds a connection, and may close an idle one. If the source has used its share, this is its oldest idle
+    /// connection. If the table is full, it is the oldest idle one of the source with the most connections. Returns
+    /// `None` if no connection is idle.
     #[must_use]
     pub fn enter(self: &Arc<Self>, source: CallerSource) -> Option<AdmittedConnection> {
         let mut open = self.lock();
@@ -66,7 +67,7 @@ impl ConnectionTable {
         Some(AdmittedConnection { all: Arc::clone(self), number, leave })
     }
 
-    /// How many there are.
+    /// The number of open connections.
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().all.len()
@@ -101,7 +102,7 @@ impl ConnectionList {
 }
 
 impl AdmittedConnection {
-    /// A request has arrived, and is being answered until the result is dropped.
+    /// Marks the connection as busy until the result is dropped.
     #[must_use]
     pub fn begin(&self) -> BusyConnection {
         self.all.set_busy(self.number, true);

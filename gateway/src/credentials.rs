@@ -1,6 +1,6 @@
-//! What the `Authorization` header of a request holds.
+//! Parses the `Authorization` header of a request.
 //!
-//! PURE. It decides nothing: `verify` compares what is read here with the clients of the configuration.
+//! PURE. It decides nothing: `verify` compares the parsed credentials with the clients of the configuration.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -20,7 +20,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What a caller identifies itself with.
+/// The credentials of a caller.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
     /// A user name and the SHA-256 of a password. The password itself is not kept.
@@ -30,13 +30,13 @@ pub enum Credentials {
         /// SHA-256 of the password.
         sha256: [u8; 32],
     },
-    /// The DER of a certificate, not parsed.
+    /// The DER bytes of a certificate, not parsed.
     Certificate(Vec<u8>),
     /// An Anaplan token.
     Token(String),
 }
 
-/// Why a header holds no credentials.
+/// The reason why a header contains no valid credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialsError {
     /// A scheme other than `CACertificate`, `Basic` and `AnaplanAuthToken`.
@@ -54,13 +54,13 @@ pub enum CredentialsError {
     /// Basic credentials without a colon.
     #[error("the Basic credentials have no colon")]
     NoColon,
-    /// An Anaplan token with other bytes than visible ASCII, or too long.
+    /// An Anaplan token that is too long, or has bytes other than visible ASCII.
     #[error("the Anaplan token is malformed")]
     Token,
 }
 
 impl Credentials {
-    /// Reads the value of an `Authorization` header. Schemes are taken in any case.
+    /// Parses the value of an `Authorization` header. Upper and lower case of the scheme are equal.
     ///
     /// # Errors
     /// See [`CredentialsError`].
@@ -80,7 +80,7 @@ impl Credentials {
     }
 }
 
-/// Decodes base64 in which white space may stand, as Java's MIME encoder writes it.
+/// Decodes base64 that may contain white space. Java's MIME encoder writes such base64.
 #[must_use]
 pub fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     let squeezed: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
@@ -114,7 +114,7 @@ fn certificate(text: &[u8]) -> Result<Vec<u8>, CredentialsError> {
     }
     match file_format::read(&decoded) {
         Err(what) if what.has_private_key() => Err(CredentialsError::PrivateKey),
-        // A certificate is a SEQUENCE; whether this one is listed is compared byte for byte.
+        // A certificate is a SEQUENCE. `verify` compares it byte for byte with the listed ones.
         _ if decoded.first() == Some(&0x30) => Ok(decoded),
         _ => Err(CredentialsError::NoCertificate),
     }

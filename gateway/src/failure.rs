@@ -1,6 +1,7 @@
-//! What a caller is told when a login does not succeed.
+//! The answers to callers whose login does not succeed.
 //!
-//! PURE. 401 is for the caller's fault alone. `Retry-After` stands only where repeating can help: clients take it as an order.
+//! PURE. The status 401 means a fault of the caller only. `Retry-After` is set only if a retry can help: clients always
+//! follow it.
 
 use std::time::Duration;
 
@@ -9,21 +10,21 @@ use http::StatusCode;
 use crate::library::{Class, Kind};
 use crate::upstream::answer::bounded;
 
-/// The least wait that callers are told.
+/// The shortest time that callers are told to wait.
 const SOON: Duration = Duration::from_secs(5);
 
-/// Why there is no token.
+/// The reason why there is no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoginFailure {
     /// The HTTP status.
     pub status: StatusCode,
-    /// For metrics and logs: one word.
+    /// One word for metrics and logs.
     pub outcome: &'static str,
     /// One sentence for the caller.
     pub message: String,
-    /// For the log alone.
+    /// More text for the log only.
     pub detail: Option<String>,
-    /// When repeating can help.
+    /// The time after which a retry can help.
     pub retry_after: Option<Duration>,
 }
 
@@ -32,57 +33,57 @@ impl LoginFailure {
         Self { status, outcome, message: message.into(), detail: None, retry_after: None }
     }
 
-    /// The one answer to every identity that does not hold. The detail is for the log.
+    /// Returns the one answer for every invalid identity. The detail is only for the log.
     #[must_use]
     pub fn not_verified(detail: impl Into<String>) -> Self {
         let message = "the login is refused; the gateway's log names the reason under this id";
         Self::new(StatusCode::UNAUTHORIZED, "not_verified", message).detail(detail)
     }
 
-    /// A fault of a caller whose identity holds.
+    /// A fault of a caller whose identity is valid.
     #[must_use]
     pub fn caller(outcome: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, outcome, message)
     }
 
-    /// A request whose form is not served.
+    /// A request whose form is not supported.
     #[must_use]
     pub fn form(status: StatusCode, message: impl Into<String>) -> Self {
         Self::new(status, "bad_request", message)
     }
 
-    /// A rate is used up.
+    /// A rate limit is reached.
     #[must_use]
     pub fn too_many(message: impl Into<String>, wait: Duration) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message).after(wait)
     }
 
-    /// Something must be repaired before a login can succeed.
+    /// Somebody must repair something before a login can succeed.
     #[must_use]
     pub fn until_repaired(outcome: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, outcome, message)
     }
 
-    /// Something is away for a while.
+    /// Something is temporarily unavailable.
     #[must_use]
     pub fn for_a_while(outcome: &'static str, message: impl Into<String>, wait: Option<Duration>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, outcome, message).after(wait.unwrap_or(SOON))
     }
 
-    /// The time for agent and service is over.
+    /// The time limit for agent and service is over.
     #[must_use]
     pub fn timeout(who: &str) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", format!("{who} did not answer in time")).after(SOON)
     }
 
-    /// The service cannot be reached, or its answer cannot be handed on.
+    /// The service cannot be reached, or its answer cannot be passed on.
     #[must_use]
     pub fn bad_gateway(detail: impl Into<String>) -> Self {
         let message = "Anaplan's service could not be reached or gave no usable answer; the gateway's log says why";
         Self::new(StatusCode::BAD_GATEWAY, "bad_gateway", message).detail(detail).after(SOON)
     }
 
-    /// An agent's error, by its kind.
+    /// Converts an error of an agent, by its kind.
     #[must_use]
     pub fn agent(kind: Kind, detail: impl Into<String>, retry_after: Option<u64>) -> Self {
         let wait = retry_after.map(Duration::from_secs);
@@ -104,7 +105,7 @@ impl LoginFailure {
         failure.detail(detail)
     }
 
-    /// The same with a detail for the log.
+    /// Adds a detail for the log.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
@@ -116,7 +117,7 @@ impl LoginFailure {
         self
     }
 
-    /// The body of the answer, in the form that Anaplan uses.
+    /// Returns the body of the answer, in Anaplan's form.
     #[must_use]
     pub fn body(&self, id: &str) -> String {
         let status = match self.status.as_u16() {

@@ -4,7 +4,7 @@ use crate::credentials::Credentials;
 use crate::login_body::LoginBody;
 use crate::sock_diag::message::LoopbackConnection;
 
-/// What a tool sends: the value of its `Authorization` header, a line feed, and its body.
+/// Parses a tool's request: the value of its `Authorization` header, a line feed, and its body.
 pub fn login(bytes: &[u8]) {
     let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
     let (header, body) = bytes.split_at(end);
@@ -18,11 +18,11 @@ pub fn login(bytes: &[u8]) {
     assert!(body.claimed_time().is_none_or(|time| time <= u64::MAX / 1000));
 }
 
-/// The kernel's answer about the owner of a connection: only that connection names a user.
+/// Parses the kernel's answer about the owner of a connection. Only an answer about this connection names a user.
 pub fn owner(answer: &[u8]) {
     let (Ok(caller), Ok(server)) = ("127.0.0.1:40000".parse(), "127.0.0.1:731".parse()) else { return };
     if LoopbackConnection::new(caller, server).owner(answer).is_ok() {
-        // The state is "established", and the ports stand where the kernel puts them.
+        // The state is "established", and the ports are where the kernel puts them.
         assert_eq!(answer.get(17), Some(&1));
         assert_eq!(answer.get(20..24), Some(&[0x9c, 0x40, 0x02, 0xdb][..]));
     }

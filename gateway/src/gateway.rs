@@ -1,4 +1,4 @@
-//! What requests are answered from: the set that a reload swaps, and what outlives it.
+//! The state that answers requests: the set that a reload replaces, and the state that survives a reload.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -21,50 +21,50 @@ use crate::shared_users::SharedUsers;
 use crate::spent_file::SpentFile;
 use crate::upstream::Upstream;
 
-/// How long an agent may take to say whether it is ready.
+/// The time limit for an agent's readiness.
 const PROBE: Duration = Duration::from_secs(5);
 
-/// How long what it said holds.
+/// The time for which this result is reused.
 const PROBE_HOLDS: Duration = Duration::from_secs(5);
 
-/// One configuration with all that belongs to it.
+/// One configuration with everything that belongs to it.
 #[derive(Debug)]
 pub struct Set {
     /// The configuration.
     pub config: GatewayConfig,
-    /// The service.
+    /// The client of Anaplan's service.
     pub upstream: Upstream,
-    /// Certificate and key of the TLS listener.
+    /// The certificate and key of the TLS listener.
     pub tls: Option<Arc<ServerConfig>>,
-    /// The end of its certificate, seconds of Unix time.
+    /// The end of its certificate, in seconds of Unix time.
     pub tls_end: Option<u64>,
     rates: HashMap<String, ClientRate>,
 }
 
-/// The gateway.
+/// The state of the gateway.
 pub struct Gateway {
     set: RwLock<Arc<Set>>,
-    /// Logins under way and spent messages.
+    /// The logins in flight, and the spent messages.
     pub logins: Arc<RunningLogins>,
-    /// Rates by source.
+    /// The rates by source.
     pub rates: SourceRates,
-    /// Times without logins.
+    /// The pauses in which no login is posted.
     pub pause: Pause,
     /// Counters.
     pub metrics: Arc<GatewayMetrics>,
     /// Open connections.
     pub connections: Arc<ConnectionTable>,
-    /// Users who may stand for others.
+    /// The users that several other users may share.
     pub shared_users: SharedUsers,
     probed: tokio::sync::Mutex<Option<(Instant, std::result::Result<(), String>)>>,
     is_draining: AtomicBool,
 }
 
 impl Set {
-    /// Reads everything that a configuration names.
+    /// Reads every file that a configuration names.
     ///
     /// # Errors
-    /// The first thing that does not hold.
+    /// The first error that is found.
     pub fn read(mut config: GatewayConfig) -> Result<Self> {
         let upstream = Upstream::new(&config.upstream, &mut config.files)?;
         let (tls, tls_end) = match &config.tls {
@@ -75,7 +75,7 @@ impl Set {
         Ok(Self { rates: rates.collect(), upstream, tls, tls_end, config })
     }
 
-    /// The rate of a client.
+    /// Returns the rate of a client.
     #[must_use]
     pub fn rate(&self, client: &str) -> Option<&ClientRate> {
         self.rates.get(client)
@@ -83,7 +83,7 @@ impl Set {
 }
 
 impl Gateway {
-    /// A gateway with its first set.
+    /// Creates a gateway with its first set.
     ///
     /// # Errors
     /// When the spent messages or the subordinate user IDs of the host cannot be read.
@@ -113,13 +113,13 @@ impl Gateway {
         }))
     }
 
-    /// The newest set, which judges every request.
+    /// Returns the current set. Every request is judged by it.
     #[must_use]
     pub fn set(&self) -> Arc<Set> {
         Arc::clone(&self.set.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes a new set. Rates that did not change go on counting.
+    /// Installs a new set. Unchanged rates keep their counts.
     pub fn swap(&self, mut next: Set) {
         let old = self.set();
         for client in &next.config.clients {
@@ -131,13 +131,13 @@ impl Gateway {
         *self.set.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
     }
 
-    /// Whether an agent is ready and logins are not paused.
+    /// Checks that an agent is ready and logins are not paused.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why the gateway is not ready.
     pub async fn ready(&self) -> std::result::Result<(), String> {
         self.pause.check().map_err(|failure| failure.message)?;
-        // One asks, and those who come meanwhile hear the same.
+        // One caller asks the agents. Callers that arrive meanwhile get the same result.
         let mut probed = self.probed.lock().await;
         if let Some((when, found)) = probed.as_ref().filter(|(when, _)| when.elapsed() < PROBE_HOLDS) {
             let _ = when;
@@ -155,13 +155,13 @@ impl Gateway {
         found
     }
 
-    /// Whether the end has begun.
+    /// Whether the shutdown has begun.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
     }
 
-    /// Begins the end: answers close their connections from now on.
+    /// Begins the shutdown: from now on, each answer closes its connection.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
     }

@@ -1,7 +1,8 @@
 //! `cba-gateway`: unmodified Anaplan tools log in with the hardware key.
 //!
-//! It is a small HTTP server that speaks Anaplan's authentication API. It verifies the caller's local identity, discards
-//! the caller's bytes, has `cba-agent` make a fresh v2 payload, posts it to Anaplan, and returns Anaplan's answer.
+//! It is a small HTTP server that speaks Anaplan's authentication API. It verifies the caller's local identity and
+//! discards the caller's bytes. `cba-agent` makes a fresh v2 payload. The gateway posts it to Anaplan, and returns
+//! Anaplan's answer.
 //!
 //! ```text
 //! tool ──> server/* ──> verify ──> logins ──> agents ──> upstream ──> Anaplan
@@ -10,19 +11,19 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | `cli`, `manual_page`, `commands/*` | command line, its manual pages; one file for each command |
-//! | `serve` | set-up, signals, reload, end |
+//! | `cli`, `manual_page`, `commands/*` | command line and manual pages; one file for each command |
+//! | `serve` | set-up, signals, reload, shutdown |
 //! | `server/*` | listeners, connections, TLS, routes, answers |
 //! | `admin` | health, metrics and clients on a Unix socket |
-//! | `login`, `logins/*` | one login; the logins under way, copies of one message, the log's line |
-//! | `gateway` | the set that a reload swaps, and what outlives it |
+//! | `login`, `logins/*` | one login; the logins in flight, copies of one message, the log line |
+//! | `gateway` | the set that a reload replaces, and the state that survives a reload |
 //! | `agents`, `upstream/*` | payloads from `cba-agent`; Anaplan's service |
-//! | `config/*` | the file, and the files that it names |
+//! | `config/*` | the configuration file, and the files that it names |
 //! | `spent_file` | the spent messages on disk |
 //! | `rates`, `pause`, `connections`, `metrics` | limits and counters |
-//! | `sock_diag/*`, `shared_users` | which user owns a loopback connection; users who may stand for others |
-//! | `verify`, `credentials`, `login_body`, `request_form`, `replay`, `failure`, `upstream::answer`, `sock_diag::message` | PURE: what requests hold, whether they count, what callers are told |
-//! | `library` | everything that is used of the agent's library |
+//! | `sock_diag/*`, `shared_users` | which user owns a loopback connection; user IDs that other users may share |
+//! | `verify`, `credentials`, `login_body`, `request_form`, `replay`, `failure`, `upstream::answer`, `sock_diag::message` | PURE: the parts of requests, their verification, the answers to callers |
+//! | `library` | everything that the gateway uses of the agent's library |
 
 pub mod admin;
 pub mod agents;

@@ -1,4 +1,4 @@
-//! One login from its request to Anaplan's answer.
+//! One login, from its request to Anaplan's answer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,21 +19,21 @@ use crate::source::TcpCaller;
 use crate::upstream::UpstreamRequest;
 use crate::verify::{CallerIdentity, Verified, verify};
 
-/// A request for a login.
+/// A request to log in.
 #[derive(Clone)]
 pub struct LoginRequested {
-    /// Its id.
+    /// The ID of the request.
     pub id: String,
-    /// Who connected.
+    /// The user or address that connected.
     pub caller: TcpCaller,
-    /// When it arrived.
+    /// The time of its arrival.
     pub arrived: Instant,
 }
 
-/// Verifies a caller and begins its login, or joins the login of the same message.
+/// Verifies a caller and begins its login, or joins the login with the same message.
 ///
 /// # Errors
-/// Why there is no login.
+/// The reason why there is no login.
 pub fn begin(
     gateway: &Arc<Gateway>,
     request: &LoginRequested,
@@ -78,7 +78,7 @@ pub fn begin(
     })
 }
 
-/// Checks the time of a v2 message, and names the message.
+/// Checks the time of a v2 message, and returns its key.
 fn message_key(set: &Set, client: &str, body: &LoginBody) -> Result<(MessageKey, Memory), LoginFailure> {
     let (now, time) = (now(), body.claimed_time().unwrap_or_default());
     let max_skew = set.config.max_skew;
@@ -94,7 +94,7 @@ fn message_key(set: &Set, client: &str, body: &LoginBody) -> Result<(MessageKey,
     Ok((MessageKey { client: client.to_owned(), message: Sha256::digest(&body.message).into() }, memory))
 }
 
-/// Runs a login to its end, and hands its outcome to those who wait.
+/// Runs a login to its end, and gives the outcome to all its waiters.
 async fn run(
     gateway: Arc<Gateway>,
     set: Arc<Set>,
@@ -156,7 +156,7 @@ async fn attempt(
     Ok(answer)
 }
 
-/// An error with its causes.
+/// Formats an error with its causes.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -167,7 +167,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The deadline of a forwarded request.
+/// Returns the deadline of a forwarded request.
 #[must_use]
 pub fn deadline(set: &Set, arrived: Instant) -> tokio::time::Instant {
     (arrived + set.config.deadline.max(Duration::from_millis(1))).into()

@@ -1,16 +1,16 @@
 //! The body of `POST /token/authenticate` as clients send it, v1 or v2.
 //!
-//! PURE. It is tolerant in form: what counts is the signature over the decoded message, which `verify` checks.
+//! PURE. It accepts variations in form. What counts is the signature over the decoded message, which `verify` checks.
 
 use serde::Deserialize;
 
 use crate::credentials::decode_base64;
 use crate::library::Version;
 
-/// The least and greatest length of a message, in bytes.
+/// The allowed length of a message, in bytes.
 const MESSAGE: std::ops::RangeInclusive<usize> = 100..=1024;
 
-/// The length of the signature of the largest RSA key that is taken, in bytes.
+/// The length of a signature with the largest accepted RSA key, in bytes.
 const SIGNATURE_LIMIT: usize = 1024;
 
 /// A time above this is in milliseconds (in seconds it would be after the year 5000).
@@ -19,7 +19,7 @@ const MILLISECONDS: u64 = 100_000_000_000;
 /// The payload that a caller sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoginBody {
-    /// By `encodedDataFormat`; absent for v1.
+    /// From `encodedDataFormat`; v1 if it is absent.
     pub version: Version,
     /// The decoded `encodedData`.
     pub message: Vec<u8>,
@@ -27,7 +27,7 @@ pub struct LoginBody {
     pub signature: Vec<u8>,
 }
 
-/// Why a body is no payload.
+/// The reason why a body is not a payload.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// Not a JSON object with the members of a payload.
@@ -59,7 +59,7 @@ struct Members {
 }
 
 impl LoginBody {
-    /// Reads a body: a JSON object, or a JSON string that holds one.
+    /// Parses a body: a JSON object, or a JSON string that contains one.
     ///
     /// # Errors
     /// See [`BodyError`].
@@ -84,7 +84,7 @@ impl LoginBody {
         Ok(Self { version, message, signature })
     }
 
-    /// The time in a v2 message, in seconds of Unix time. Some clients write milliseconds.
+    /// Returns the time in a v2 message, in seconds of Unix time. Some clients write milliseconds.
     #[must_use]
     pub fn claimed_time(&self) -> Option<u64> {
         let bytes = self.message.first_chunk().filter(|_| self.version == Version::V2)?;

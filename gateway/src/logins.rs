@@ -1,7 +1,8 @@
-//! The logins under way: one task each, which outlives its caller once the payload is posted.
+//! The logins in flight. Each has one task, which outlives its callers once the payload is posted.
 //!
-//! A copy of a v2 message that arrives meanwhile waits for the same answer. A message is spent when its answer is written: from
-//! the first byte on, so that no reader of the answer is faster, and not any more where the connection is lost before the last.
+//! A copy of a v2 message that arrives meanwhile waits for the same answer. A message is spent from the first byte of
+//! its answer, so that no reader of the answer can be faster with a copy. If the connection is lost before the last
+//! byte, the message is not spent any more.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +18,7 @@ pub mod record;
 
 use record::LoginRecord;
 
-/// What a login ends with.
+/// The outcome of a login.
 pub type LoginEnd = Result<UpstreamAnswer, LoginFailure>;
 
 /// A v2 message of a client.
@@ -29,22 +30,22 @@ pub struct MessageKey {
     pub message: MessageId,
 }
 
-/// How long a message is remembered, and how many of one client are.
+/// How long a message is remembered, and how many messages of one client.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    /// This host's time, seconds of Unix time.
+    /// This host's time, in seconds of Unix time.
     pub now: u64,
-    /// The last second at which the message's time could be accepted.
+    /// The last second in which the message's time could be accepted.
     pub until: u64,
-    /// Messages of one client.
+    /// The maximum number of messages of one client.
     pub capacity: usize,
 }
 
-/// All logins under way, and the spent messages.
+/// All logins in flight, and the spent messages.
 #[derive(Debug, Default)]
 pub struct RunningLogins {
     state: Mutex<LoginsState>,
-    /// Notified when one ends.
+    /// Notified when a login ends.
     ended: Notify,
 }
 
@@ -52,7 +53,7 @@ pub struct RunningLogins {
 struct LoginsState {
     running: HashMap<MessageKey, Arc<RunningLogin>>,
     spent: SpentMessages,
-    /// Where they are written too; `None` where the gateway has no state directory.
+    /// The file of the spent messages; `None` if the gateway has no state directory.
     file: Option<SpentFile>,
     open: usize,
 }
@@ -70,14 +71,14 @@ pub struct RunningLogin {
 struct LoginProgress {
     waiters: usize,
     is_posted: bool,
-    /// An answer is being written, and the message counts as spent.
+    /// Whether an answer is being written, so that the message counts as spent.
     is_written: bool,
-    /// An answer was written as a whole.
+    /// Whether an answer was written completely.
     is_delivered: bool,
     record: Option<LoginRecord>,
 }
 
-/// A caller that waits for a login's answer. Dropped without [`Waiter::delivered`], its caller has left.
+/// A caller that waits for a login's answer. Dropping it without [`Waiter::delivered`] means that the caller has left.
 #[derive(Debug)]
 pub struct Waiter {
     logins: Arc<RunningLogins>,
@@ -86,17 +87,17 @@ pub struct Waiter {
 }
 
 impl RunningLogins {
-    /// No logins yet, and the messages that were spent before the start.
+    /// Creates the table without logins, and with the messages that were spent before the start.
     #[must_use]
     pub fn new(file: SpentFile, spent: SpentMessages) -> Self {
         let state = LoginsState { spent, file: Some(file), ..LoginsState::default() };
         Self { state: Mutex::new(state), ended: Notify::new() }
     }
 
-    /// Joins the login of the same message, or begins a new one; then `start` is given the login to run.
+    /// Joins the login with the same message, or begins a new one and passes it to `start`, which runs it.
     ///
     /// # Errors
-    /// When the message was used, or no further one can be remembered.
+    /// When the message was used, or no more messages can be remembered.
     pub fn enter(
         self: &Arc<Self>,
         key: Option<(MessageKey, Memory)>,
@@ -125,7 +126,7 @@ impl RunningLogins {
         Ok(Waiter { logins: Arc::clone(self), login, is_delivered: false })
     }
 
-    /// Takes a login's outcome and hands it to those who wait.
+    /// Stores a login's outcome and gives it to all its waiters.
     pub fn finish(&self, login: &Arc<RunningLogin>, record: LoginRecord, outcome: LoginEnd) {
         let is_awaited = {
             let mut progress = login.lock();
@@ -140,7 +141,7 @@ impl RunningLogins {
         self.ended.notify_waiters();
     }
 
-    /// Waits until no login is under way.
+    /// Waits until no login is in flight.
     pub async fn ended(&self) {
         loop {
             let ended = self.ended.notified();
@@ -151,7 +152,7 @@ impl RunningLogins {
         }
     }
 
-    /// An answer is about to be written: the message is spent, unless it may come again.
+    /// Marks the message as spent before its answer is written, unless it may come again.
     fn begin_write(&self, login: &Arc<RunningLogin>) {
         let Some((key, until)) = &login.key else { return };
         if login.may_come_again() {
@@ -163,7 +164,7 @@ impl RunningLogins {
         state.spend(key, *until);
     }
 
-    /// Logs the login once, and forgets its message where no answer was delivered.
+    /// Logs the login once, and forgets its message if no answer was delivered.
     fn settle(&self, login: &Arc<RunningLogin>, is_delivered: bool) {
         let mut state = self.lock();
         let mut progress = login.lock();
@@ -201,7 +202,7 @@ impl LoginsState {
         }
     }
 
-    /// Removes a login that is under way, and not another one of the same message.
+    /// Removes this login, but not another one with the same message.
     fn remove(&mut self, key: &MessageKey, login: &Arc<RunningLogin>) {
         if self.running.get(key).is_some_and(|running| Arc::ptr_eq(running, login)) {
             self.running.remove(key);
@@ -210,7 +211,7 @@ impl LoginsState {
 }
 
 impl RunningLogin {
-    /// After 429 and 5xx the same message may come again.
+    /// The same message may come again after 429 and 5xx.
     fn may_come_again(&self) -> bool {
         let outcome = self.outcome.borrow().clone();
         let status = outcome.as_deref().map(|outcome| match outcome {
@@ -220,8 +221,8 @@ impl RunningLogin {
         status.is_none_or(|status| status.is_server_error() || status.as_u16() == 429)
     }
 
-    /// Marks the payload as posted, so that the login is finished whether or not its callers stay. `false` where all have
-    /// left: nothing may be posted then.
+    /// Marks the payload as posted. From then on, the login is finished even if all callers leave. Returns `false` if
+    /// all callers have left already: the payload must not be posted then.
     #[must_use]
     pub fn begin_post(&self) -> bool {
         let mut progress = self.lock();
@@ -229,7 +230,7 @@ impl RunningLogin {
         progress.is_posted
     }
 
-    /// Waits until every caller has left before the payload was posted.
+    /// Waits until every caller has left while the payload was not posted.
     pub async fn abandoned(&self) {
         self.abandoned.notified().await;
     }
@@ -240,18 +241,18 @@ impl RunningLogin {
 }
 
 impl Waiter {
-    /// Waits for the outcome.
+    /// Waits for the outcome of the login.
     pub async fn outcome(&self) -> Option<Arc<LoginEnd>> {
         let mut outcome = self.login.outcome.subscribe();
         outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())
     }
 
-    /// The answer is about to be written to the caller.
+    /// Marks the answer as being written to the caller.
     pub fn begin_write(&self) {
         self.logins.begin_write(&self.login);
     }
 
-    /// The answer was written to the caller.
+    /// Marks the answer as written to the caller.
     pub fn delivered(mut self) {
         self.is_delivered = true;
         self.logins.settle(&self.login, true);
@@ -260,7 +261,7 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        // The order of the two locks is that of `enter`, which may join this login at the same time.
+        // This is the lock order of `enter`, which may join this login at the same time.
         let mut state = self.logins.lock();
         let mut progress = self.login.lock();
         progress.waiters -= 1;
@@ -315,7 +316,7 @@ mod tests {
         let (copy, started) = enter(&logins, 1).unwrap();
         assert!(started.is_none() && login.begin_post());
         finish(&logins, &login, StatusCode::UNAUTHORIZED);
-        // From the first byte on: who reads the answer cannot be faster with a copy.
+        // The message is spent from the first byte, so a reader of the answer cannot be faster with a copy.
         first.begin_write();
         assert_eq!(enter(&logins, 1).err(), Some(Spent::Used));
         first.delivered();

@@ -1,4 +1,4 @@
-//! Manual pages, from the definitions of the command line and the tables in this file. No input or output.
+//! Manual pages, made from the definitions of the command line and the tables in this file. No input or output.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use crate::library::EXIT_CODES;
 /// Terms with their texts.
 type ManualRows = Vec<(String, &'static str)>;
 
-/// File name and text of each page.
+/// Returns the file name and text of each page.
 ///
 /// # Errors
 /// When clap_mangen fails, which cannot happen in memory.

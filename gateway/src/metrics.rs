@@ -1,4 +1,4 @@
-//! Counters for Prometheus, and what `cba-gateway clients` shows. No label holds a token, a payload or a password.
+//! Counters for Prometheus, and the data of `cba-gateway clients`. No label contains a token, a payload or a password.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -44,17 +44,17 @@ pub struct LastLogin {
     pub time: u64,
     /// `password`, `v1` or `v2`.
     pub version_in: String,
-    /// One word.
+    /// One word for the outcome.
     pub outcome: String,
-    /// Anaplan's status; 0 where there was none.
+    /// The status of Anaplan's answer; 0 without an answer.
     pub upstream_status: u16,
 }
 
 impl GatewayMetrics {
-    /// Registers them.
+    /// Creates and registers the counters.
     ///
     /// # Errors
-    /// None that can occur: the names are constants.
+    /// Never, because the names are constants.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some("cba_gateway".into()), None)?;
         let counters = |name: &str, help: &str, labels: &[&str]| {
@@ -124,7 +124,7 @@ impl GatewayMetrics {
         })
     }
 
-    /// Shows the clients of a configuration, and no others.
+    /// Sets the metrics of exactly the clients in a configuration.
     #[allow(clippy::cast_precision_loss)] // Seconds of Unix time are far below the 53 bits that a float holds exactly.
     pub fn show(&self, config: &GatewayConfig, tls_end: Option<u64>) {
         self.transition.reset();
@@ -164,7 +164,7 @@ impl GatewayMetrics {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).insert(record.client.clone(), last);
     }
 
-    /// Counts a connection or request that was refused.
+    /// Counts a refused connection or request.
     pub fn refused(&self, reason: &str) {
         self.refused.with_label_values(&[reason]).inc();
     }
@@ -174,16 +174,16 @@ impl GatewayMetrics {
         self.token_requests.with_label_values(&[path, &status.to_string()]).inc();
     }
 
-    /// The last login of each client since the start.
+    /// Returns the last login of each client since the start.
     #[must_use]
     pub fn last_logins(&self) -> BTreeMap<String, LastLogin> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The text for Prometheus.
+    /// Returns the text for Prometheus.
     ///
     /// # Errors
-    /// None that can occur: it is written to memory.
+    /// Never, because it is written to memory.
     pub fn text(&self, connections: usize, is_ready: bool) -> prometheus::Result<String> {
         self.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
         self.ready.set(i64::from(is_ready));
@@ -191,10 +191,11 @@ impl GatewayMetrics {
     }
 }
 
-/// Replaces the metrics file, so that a reader sees the old text or the new. Readable to all: the collector is another user.
+/// Replaces the metrics file, so that a reader sees the old text or the new one. All users may read it, because the
+/// collector runs as another user.
 ///
 /// # Errors
-/// When the directory cannot be written.
+/// When the directory is not writable.
 pub fn write_file(path: &Path, text: &str) -> Result<(), io::Error> {
     let mut name = path.as_os_str().to_owned();
     // The collector reads only names that end in .prom.

@@ -1,4 +1,4 @@
-//! Times in which no login is posted, because the service said so to an earlier one.
+//! Pauses in which no login is posted, because the service refused an earlier one.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use crate::failure::LoginFailure;
 use crate::upstream::UpstreamAnswer;
 use crate::upstream::answer::bounded;
 
-/// After a login that the service refused: the certificate is disabled, or the clock is wrong.
+/// The pause after a login that the service refused: the certificate is disabled, or the clock is wrong.
 const AFTER_REFUSAL: Duration = Duration::from_secs(60);
 
-/// The present pause.
+/// The current pause.
 #[derive(Debug, Default)]
 pub struct Pause(Mutex<Option<(Instant, Reason)>>);
 
@@ -23,7 +23,7 @@ enum Reason {
 }
 
 impl Pause {
-    /// Learns from the service's answer to a login.
+    /// Starts a pause if the service's answer to a login requires it.
     pub fn learn(&self, answer: &UpstreamAnswer) {
         let next = match answer.status {
             StatusCode::TOO_MANY_REQUESTS => {
@@ -57,7 +57,7 @@ impl Pause {
         })
     }
 
-    /// Ends the pause, as a reload does.
+    /// Ends the pause. A reload does this.
     pub fn end(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }

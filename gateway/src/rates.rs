@@ -1,4 +1,4 @@
-//! How often: logins of a client, failures of a source, requests with Anaplan tokens.
+//! The rate limits: logins of a client, failures of a source, requests with Anaplan tokens.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -14,24 +14,25 @@ use governor::{Quota, RateLimiter};
 use crate::source::CallerSource;
 use crate::verify::Rates;
 
-/// Failures of one source under one client, in [`WINDOW`], after which it is not verified any more.
+/// After this number of failures in [`WINDOW`], a source is not verified any more for this client.
 const FAILURES: u32 = 10;
 
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Sources whose failures are counted. Beyond it, a source that is not yet counted is not verified.
+/// The maximum number of sources whose failures are counted. Beyond it, a source that is not counted yet is not
+/// verified.
 const SOURCES: usize = 16 << 10;
 
-/// Requests with Anaplan tokens that one source may make in a minute.
+/// The number of requests with Anaplan tokens that one source may make in a minute.
 const TOKEN_REQUESTS: NonZeroU32 = NonZeroU32::new(600).expect("600 is not 0"); // invariant: 600 is not 0
 
-/// Refusals of one source that are logged in a minute.
+/// The number of refusals of one source that are logged in a minute.
 const LOGGED_REFUSALS: NonZeroU32 = NonZeroU32::new(30).expect("30 is not 0"); // invariant: 30 is not 0
 
 type Middleware = NoOpMiddleware<Instant>;
 type PerSource = RateLimiter<CallerSource, HashMapStateStore<CallerSource>, MonotonicClock, Middleware>;
 
-/// Logins of one client.
+/// The rate of one client's logins.
 #[derive(Clone, Debug)]
 pub struct ClientRate {
     per_minute: NonZeroU32,
@@ -39,14 +40,14 @@ pub struct ClientRate {
 }
 
 impl ClientRate {
-    /// A rate with its whole burst.
+    /// Creates a rate whose burst is not used yet.
     #[must_use]
     pub fn new(per_minute: NonZeroU32) -> Self {
         let limiter = RateLimiter::direct_with_clock(Quota::per_minute(per_minute), MonotonicClock);
         Self { per_minute, limiter: Arc::new(limiter) }
     }
 
-    /// The same counter where the rate is unchanged, else a new one.
+    /// Returns the same counter if the rate is unchanged, otherwise a new one.
     #[must_use]
     pub fn renewed(old: Option<&Self>, per_minute: NonZeroU32) -> Self {
         old.filter(|old| old.per_minute == per_minute).cloned().unwrap_or_else(|| Self::new(per_minute))
@@ -55,13 +56,13 @@ impl ClientRate {
     /// Counts a login.
     ///
     /// # Errors
-    /// How long to wait.
+    /// The time to wait.
     pub fn count(&self) -> Result<(), Duration> {
         self.limiter.check().map_err(|wait| wait.wait_time_from(MonotonicClock.now()))
     }
 }
 
-/// What is counted by source.
+/// The counters of all sources.
 pub struct SourceRates {
     failures: Mutex<HashMap<(CallerSource, String), (u32, Instant)>>,
     tokens: PerSource,
@@ -79,13 +80,13 @@ impl SourceRates {
     /// Counts a request with an Anaplan token.
     ///
     /// # Errors
-    /// How long to wait.
+    /// The time to wait.
     pub fn count_token_request(&self, source: CallerSource) -> Result<(), Duration> {
         forget_old(&self.tokens);
         self.tokens.check_key(&source).map_err(|wait| wait.wait_time_from(MonotonicClock.now()))
     }
 
-    /// Whether one more refusal of this source is logged.
+    /// Whether one more refusal of this source may be logged.
     #[must_use]
     pub fn may_log(&self, source: CallerSource) -> bool {
         forget_old(&self.logged);

@@ -1,11 +1,11 @@
-//! v2 messages that were used: each logs in once.
+//! The spent v2 messages, so that each message logs in only once.
 //!
-//! PURE. A message is remembered until its own time can no longer be accepted. Nothing is evicted before: a client whose
-//! share is full has to wait.
+//! PURE. A message is remembered until its own time can no longer be accepted. It is never evicted earlier: a client
+//! whose share is full must wait.
 
 use std::collections::HashMap;
 
-/// SHA-256 of a message.
+/// The SHA-256 of a message.
 pub type MessageId = [u8; 32];
 
 /// The messages that each client has used.
@@ -14,12 +14,12 @@ pub struct SpentMessages {
     by_client: HashMap<String, HashMap<MessageId, u64>>,
 }
 
-/// Why a message is not taken.
+/// The reason why a message is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spent {
-    /// It was used.
+    /// The message was used before.
     Used,
-    /// The client has as many messages as are remembered.
+    /// The client has reached its maximum number of messages.
     Full,
 }
 
@@ -27,7 +27,7 @@ impl SpentMessages {
     /// Checks that a client may use a message now.
     ///
     /// # Errors
-    /// When it was used, or no further one could be remembered.
+    /// When the message was used, or no more messages can be remembered.
     pub fn check(&mut self, client: &str, message: &MessageId, now: u64, capacity: usize) -> Result<(), Spent> {
         let Some(own) = self.by_client.get_mut(client) else { return Ok(()) };
         if own.get(message).is_some_and(|until| *until >= now) {
@@ -39,7 +39,7 @@ impl SpentMessages {
         if own.len() >= capacity { Err(Spent::Full) } else { Ok(()) }
     }
 
-    /// Remembers a message until a time, itself included.
+    /// Remembers a message up to and including this time.
     pub fn spend(&mut self, client: &str, message: MessageId, until: u64) {
         self.by_client.entry(client.to_owned()).or_default().insert(message, until);
     }
@@ -52,12 +52,12 @@ impl SpentMessages {
         self.by_client.retain(|_, own| !own.is_empty());
     }
 
-    /// Each client with its messages, and until when each is remembered.
+    /// Returns each client with its messages, and the last second for which each is remembered.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &MessageId, u64)> {
         self.by_client.iter().flat_map(|(client, own)| own.iter().map(move |(id, until)| (client.as_str(), id, *until)))
     }
 
-    /// How many there are.
+    /// The number of remembered messages.
     #[must_use]
     pub fn count(&self) -> usize {
         self.by_client.values().map(HashMap::len).sum()
@@ -71,7 +71,7 @@ impl SpentMessages {
     }
 }
 
-/// How many messages of one client are remembered: as many as its rate allows in the time for which one is kept.
+/// The maximum number of remembered messages of one client: what its rate allows while a message is remembered.
 #[must_use]
 pub fn capacity(rate_per_minute: u32, max_skew: u64) -> usize {
     let kept = 2 * max_skew / 60 + 2;

@@ -1,4 +1,4 @@
-//! The form of a request: which of the four paths it names, and whether it can come from a browser or a proxy.
+//! The form of a request: which resource it names, and whether it may come from a browser or a proxy.
 //!
 //! PURE. It looks at method, target and headers, never at a body.
 
@@ -6,7 +6,7 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN, TRANSFER_ENCODIN
 use http::request::Parts;
 use http::{HeaderValue, Method, Version};
 
-/// What is asked for.
+/// The resource that a request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// `POST /token/authenticate`.
@@ -23,7 +23,7 @@ pub enum Route {
     Ready,
 }
 
-/// Why a request is refused for its form alone.
+/// The reason why a request is refused because of its form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormError {
     /// Another method or path.
@@ -32,7 +32,7 @@ pub enum FormError {
     /// A target with scheme and host, or CONNECT.
     #[error("the request came through a proxy; except this host from proxying (NO_PROXY)")]
     Proxied,
-    /// A request of a browser.
+    /// A request from a browser.
     #[error("requests of browsers are not served")]
     Browser,
     /// Another `Host`.
@@ -41,7 +41,7 @@ pub enum FormError {
     /// `Upgrade` to anything but HTTP/2, which is ignored.
     #[error("the Upgrade header is not served")]
     Upgrade,
-    /// A transfer coding besides `chunked`.
+    /// A transfer coding other than `chunked`.
     #[error("the transfer coding is not supported; send a Content-Length, or chunked")]
     Coding,
     /// Two `Authorization` headers, or two lengths.
@@ -49,7 +49,7 @@ pub enum FormError {
     Ambiguous,
 }
 
-/// Which resource a request names; `port` is the port of a plain listener, `None` on a TLS listener.
+/// Returns the resource that a request names. `port` is the port of a plain listener, and `None` on a TLS listener.
 ///
 /// # Errors
 /// See [`FormError`].
@@ -61,12 +61,12 @@ pub fn route(parts: &Parts, port: Option<u16>) -> Result<Route, FormError> {
     if parts.method == Method::OPTIONS || headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
         return Err(FormError::Browser);
     }
-    // Java's own client offers HTTP/2 in this way on every plain connection; ignoring it is the standard's answer.
+    // Java's own client offers HTTP/2 in this way on every plain connection. The standard says to ignore it.
     if headers.get_all(UPGRADE).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"h2c")) {
         return Err(FormError::Upgrade);
     }
     let several = |name| headers.get_all(name).iter().nth(1).is_some();
-    // A coding besides "chunked" would have to be decoded.
+    // Another coding would need decoding.
     let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
     let other_coding = headers.get(TRANSFER_ENCODING).is_some_and(|value| !is_chunked(value));
     let two_lengths = headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH);
@@ -78,7 +78,7 @@ pub fn route(parts: &Parts, port: Option<u16>) -> Result<Route, FormError> {
     }
     if let Some(port) = port {
         let host = headers.get(HOST).map(|host| host.as_bytes().to_ascii_lowercase());
-        // HTTP/1.0 has no Host header; no browser sends that version.
+        // HTTP/1.0 has no Host header, and no browser sends that version.
         let fits = host.map_or(parts.version == Version::HTTP_10, |host| is_loopback_host(&host, port));
         if !fits {
             return Err(FormError::Host);

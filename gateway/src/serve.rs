@@ -1,4 +1,4 @@
-//! `serve`: set-up, signals, reload, and the end in good order.
+//! `serve`: set-up, signals, reload and shutdown.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::metrics::write_file;
 use crate::server::listener::{self, BoundListener};
 use crate::{admin, agents, connections, server};
 
-/// How often the metrics file is written.
+/// The period of writing the metrics file.
 const METRICS: Duration = Duration::from_secs(15);
 
-/// Files beside connections: sockets to agents and to the service.
+/// Open files in addition to connections: sockets to agents and to the service.
 const RESERVED: u64 = 1024;
 
 /// Serves until SIGTERM.
 ///
 /// # Errors
-/// When the configuration does not hold, or a socket cannot be bound.
+/// When the configuration is invalid, or a socket cannot be bound.
 pub fn serve(config: GatewayConfig) -> Result<()> {
     refuse_root()?;
     let path = config.path.clone();
@@ -46,7 +46,7 @@ pub fn serve(config: GatewayConfig) -> Result<()> {
     served
 }
 
-/// Root reads every key and every socket of the host, and the gateway parses what strangers send.
+/// Root can read every key and every socket of the host, and the gateway parses untrusted bytes.
 fn refuse_root() -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Err(Error::new(Kind::NotAllowed, "cannot serve as root: the gateway must not run with root's rights")
@@ -108,12 +108,12 @@ async fn run(
             }
         }
     }
-    tracing::info!("ending: no further connection is accepted, and logins under way are answered");
+    tracing::info!("ending: no further connection is accepted, and logins in flight are answered");
     gateway.drain();
     tell(&[NotifyState::Stopping]);
     let _ = over.send(true);
-    // A second signal ends it at once. The deadline of a login bounds the wait; a caller that does not read its answer is
-    // not waited for.
+    // A second signal ends the wait at once. The deadline of a login limits the wait. The gateway does not wait for a
+    // caller that does not read its answer.
     let patience = gateway.set().config.deadline + Duration::from_secs(5);
     let drained = async {
         while servers.join_next().await.is_some() {}
@@ -128,7 +128,7 @@ async fn run(
     Ok(())
 }
 
-/// The admin socket, the metrics file and the watchdog.
+/// Starts the admin socket, the metrics file and the watchdog.
 fn background(gateway: &Arc<Gateway>, admin: Option<admin::AdminSocket>) -> Result<Background> {
     let mut tasks = Vec::new();
     let mut own = None;
@@ -149,7 +149,7 @@ fn background(gateway: &Arc<Gateway>, admin: Option<admin::AdminSocket>) -> Resu
     Ok(Background { tasks, _admin: own })
 }
 
-/// Tasks beside the listeners; the admin socket's path goes with them.
+/// The tasks beside the listeners. Dropping them removes the path of the admin socket.
 struct Background {
     tasks: Vec<tokio::task::JoinHandle<()>>,
     _admin: Option<admin::AdminSocket>,
@@ -161,7 +161,7 @@ impl Background {
     }
 }
 
-/// Reads configuration, certificates and key as one set, and takes it whole or not at all.
+/// Reads configuration, certificates and key as one set, and installs the whole set or nothing.
 fn reload(gateway: &Arc<Gateway>, path: &Path) {
     let old = gateway.set();
     let files = FileRules::new(old.config.files.single_user);
@@ -209,7 +209,7 @@ fn status(gateway: &Gateway) -> String {
 }
 
 fn tell(states: &[NotifyState<'_>]) {
-    // A manager that went away is no reason to end.
+    // A missing service manager is no reason to end.
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!("systemd cannot be told: {error}");
     }

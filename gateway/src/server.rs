@@ -1,4 +1,4 @@
-//! The listeners: take connections, learn who made them, serve HTTP on them, and end in good order.
+//! The listeners: they accept connections, identify the caller, serve HTTP, and shut down in good order.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -29,19 +29,19 @@ pub mod tls;
 use delivery::{Delivery, Tracked};
 use routes::ClientConnection;
 
-/// How long the head of a request may take, and a connection may be idle.
+/// The time limit for the head of a request, and for an idle connection.
 const HEAD_TIME: Duration = Duration::from_secs(15);
 
-/// The longest head, in bytes.
+/// The maximum length of a head, in bytes.
 const HEAD_LIMIT: usize = 16 << 10;
 
-/// How long a TLS handshake may take.
+/// The time limit for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
-/// For requests that were sent before the end was known.
+/// The extra time for requests that were sent before the client could know of the shutdown.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// What a listener is for.
+/// The kind of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenerKind {
     /// Plain HTTP on a loopback address.
@@ -50,7 +50,7 @@ pub enum ListenerKind {
     Tls,
 }
 
-/// Serves a listener until `end` says that it is over, and then until its connections are answered.
+/// Serves a listener until `end` is true, and then until its connections are answered.
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, kind: ListenerKind, mut end: watch::Receiver<bool>) {
     let mut tasks = JoinSet::new();
     let for_connections = end.clone();
@@ -72,7 +72,7 @@ async fn ended(end: &mut watch::Receiver<bool>) {
     let _ = end.wait_for(|ended| *ended).await;
 }
 
-/// The system has no descriptor left, or the client is gone already.
+/// The system has no free descriptor, or the client has disconnected already.
 async fn cannot_accept(error: &std::io::Error) {
     if matches!(error.kind(), std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::Interrupted) {
         return;
@@ -124,12 +124,12 @@ async fn serve_tls(
     }
 }
 
-/// Who connected: on loopback the user by the kernel's word, asked once and at once.
+/// Identifies the caller. On loopback, the kernel names the user: the gateway asks once, immediately.
 fn identify(gateway: &Gateway, stream: &TcpStream, kind: ListenerKind) -> Option<(TcpCaller, u16)> {
     let (Ok(address), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return None };
     let mut caller = TcpCaller { address, user: None };
     if kind == ListenerKind::Plain {
-        // A plain listener has a loopback address, so anything else would be a fault of ours.
+        // A plain listener has a loopback address, so another address is a bug.
         if !caller.ip().is_loopback() {
             return None;
         }
@@ -178,7 +178,8 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
         () = connection.leave.notified() => return,
         () = ended(&mut end) => {}
     }
-    // What was sent before the end was known is read and answered; the answer closes the connection.
+    // Requests that were sent before the client could know of the shutdown are read and answered. The answer closes the
+    // connection.
     tokio::select! {
         biased;
         _ = served.as_mut() => return,

@@ -1,5 +1,5 @@
-//! Users behind whom other users may stand: the overflow user, and subordinate user IDs. They are served only where a client
-//! lists them.
+//! User IDs that other users may share: the overflow user, and subordinate user IDs. The gateway serves them only if a
+//! client lists them.
 
 use std::fs;
 use std::path::Path;
@@ -7,10 +7,10 @@ use std::path::Path;
 use crate::config::LocalClient;
 use crate::library::{Error, Kind, Result, SUBORDINATE_USERS, SubordinateIds};
 
-/// The usual number of the overflow user.
+/// The default number of the overflow user.
 const OVERFLOW: u32 = 65_534;
 
-/// Which users these are on this host.
+/// The shared users of this host.
 #[derive(Debug)]
 pub struct SharedUsers {
     overflow: u32,
@@ -18,10 +18,10 @@ pub struct SharedUsers {
 }
 
 impl SharedUsers {
-    /// Reads what the host says.
+    /// Reads the shared users of this host.
     ///
     /// # Errors
-    /// When the file of subordinate user IDs is there and cannot be read.
+    /// When the file of subordinate user IDs exists and cannot be read.
     pub fn read() -> Result<Self> {
         let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
         let file = SUBORDINATE_USERS;
@@ -32,7 +32,7 @@ impl SharedUsers {
         Ok(Self { overflow: overflow.and_then(|text| text.trim().parse().ok()).unwrap_or(OVERFLOW), subordinate })
     }
 
-    /// Whether a user is one of them and no active client lists it.
+    /// Whether a user is shared and no active client lists it.
     #[must_use]
     pub fn refuses<'a>(&self, user: u32, clients: impl IntoIterator<Item = &'a LocalClient>) -> bool {
         let is_shared =

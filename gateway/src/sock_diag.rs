@@ -1,6 +1,7 @@
 //! Asks the kernel which user owns the other end of a loopback connection (sock_diag(7)).
 //!
-//! The request names one connection exactly. An answer counts only if it is that connection and it is established.
+//! The request names one connection exactly. An answer counts only if it is about that connection, and the connection
+//! is established.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,13 +14,13 @@ pub mod message;
 
 use message::{LoopbackConnection, NoOwner};
 
-/// The kernel answers while the request is sent; this only bounds a fault.
+/// The kernel answers while the request is sent. This limit only matters after a kernel fault.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The user who owns the socket at `peer`, of the connection between `peer` and `local`.
+/// Returns the user who owns the socket at `peer` of the connection between `peer` and `local`.
 ///
 /// # Errors
-/// When the kernel cannot be asked, or its answer is not that connection in the state "established".
+/// When the kernel does not answer, or its answer is not this connection in the state "established".
 pub fn owner(peer: SocketAddr, local: SocketAddr) -> io::Result<Result<u32, NoOwner>> {
     let connection = LoopbackConnection::new(peer, local);
     let socket =

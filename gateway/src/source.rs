@@ -1,18 +1,18 @@
-//! Where a connection comes from: a user of this host, or a network address.
+//! The source of a connection: a user of this host, or a network address.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// Who made a connection.
+/// The caller of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpCaller {
     /// The address of the other end.
     pub address: SocketAddr,
-    /// The user, on a plain listener; `None` on a TLS listener.
+    /// The user on a plain listener; `None` on a TLS listener.
     pub user: Option<u32>,
 }
 
-/// By what rates are counted: the user on loopback, else the address (for IPv6 its network of 64 bits).
+/// The key of the rates: the user on loopback, otherwise the address (for IPv6, its 64-bit network).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CallerSource {
     /// A user of this host.
@@ -22,7 +22,7 @@ pub enum CallerSource {
 }
 
 impl TcpCaller {
-    /// The source that a rate counts.
+    /// Returns the source for the rates.
     #[must_use]
     pub fn source(&self) -> CallerSource {
         match (self.user, self.ip()) {
@@ -32,14 +32,14 @@ impl TcpCaller {
         }
     }
 
-    /// The address of the other end; an IPv4-mapped one as IPv4.
+    /// Returns the address of the other end; an IPv4-mapped address as IPv4.
     #[must_use]
     pub fn ip(&self) -> IpAddr {
         self.address.ip().to_canonical()
     }
 }
 
-/// For logs: user and address, or the address.
+/// Shows user and address, or the address, for logs.
 impl fmt::Display for TcpCaller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(user) = self.user {

@@ -1,7 +1,7 @@
-//! The spent messages on disk, so that a restart does not forget them.
+//! The file of the spent messages, so that they survive a restart.
 //!
-//! Each line adds a message (`+ UNTIL CLIENT SHA256`) or removes one (`- CLIENT SHA256`). A line that was cut off is ignored. It
-//! holds no message and no signature.
+//! Each line adds a message (`+ UNTIL CLIENT SHA256`) or removes one (`- CLIENT SHA256`). An incomplete line is
+//! ignored. The file contains no messages and no signatures.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -14,23 +14,23 @@ use rustix::fs::{FlockOperation, flock};
 use crate::library::{hex, parse_hex};
 use crate::replay::{MessageId, SpentMessages};
 
-/// Lines beyond twice the remembered messages after which the file is written anew.
+/// The file is rewritten when its lines exceed twice the remembered messages by this number.
 const SPARE_LINES: usize = 1024;
 
 /// The open file.
 pub struct SpentFile {
     path: PathBuf,
     file: File,
-    /// Held while the file is in use. Its path stays when the file is written anew.
+    /// Locked while the file is in use. Its path stays the same when the file is rewritten.
     _lock: File,
     lines: usize,
 }
 
 impl SpentFile {
-    /// Opens the file, or makes it, and returns the messages in it that are still remembered at `now`.
+    /// Opens or creates the file, and returns the messages in it that are still remembered at `now`.
     ///
     /// # Errors
-    /// When it cannot be read or written, or another gateway uses it.
+    /// When the file cannot be read or written, or another gateway uses it.
     pub fn open(path: &Path, now: u64) -> io::Result<(Self, SpentMessages)> {
         let lock = private().truncate(false).create(true).open(beside(path, ".lock"))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
@@ -47,7 +47,7 @@ impl SpentFile {
         Ok((Self { path: path.to_owned(), file, _lock: lock, lines: spent.count() }, spent))
     }
 
-    /// Adds a message that was spent. `all` are the remembered ones, with this one.
+    /// Adds a spent message. `all` contains the remembered messages, including this one.
     pub fn spend(&mut self, (client, message, until): (&str, &MessageId, u64), all: &SpentMessages) {
         self.append(&format!("+ {until} {client} {}\n", hex(message)), all);
     }
@@ -57,7 +57,7 @@ impl SpentFile {
         self.append(&format!("- {client} {}\n", hex(message)), all);
     }
 
-    /// One write for a line, so that a crash cuts off at most the last one.
+    /// Each line is one write, so that a crash cuts off at most the last line.
     fn append(&mut self, line: &str, all: &SpentMessages) {
         self.lines += 1;
         let mut written = self.file.write_all(line.as_bytes());
@@ -92,7 +92,7 @@ fn private() -> OpenOptions {
     options
 }
 
-/// Writes a new file and moves it into place. It is returned open at its end.
+/// Writes a new file and moves it into place. Returns it, open at its end.
 fn write_anew(path: &Path, spent: &SpentMessages) -> io::Result<File> {
     let new = beside(path, ".new");
     let mut file = private().create(true).truncate(true).open(&new)?;
@@ -140,11 +140,11 @@ mod tests {
         file.forget("a", &[1; 32], &spent);
         assert!(SpentFile::open(&path, 100).is_err(), "two gateways share it");
         drop(file);
-        // The last line was cut off.
+        // A crash cut off the last line.
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"+ 900 a 00").unwrap();
         let (file, mut spent) = SpentFile::open(&path, 401).unwrap();
         let mut check = |number| spent.check("a", &[number; 32], 401, 9);
-        // The first one's time is over.
+        // The time of the first message is over.
         assert_eq!([check(0), check(1), check(2)], [Ok(()), Ok(()), Err(Spent::Used)]);
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
         drop(file);

@@ -1,4 +1,4 @@
-//! Certificates and keys of the unit tests.
+//! Certificates and keys for the unit tests.
 
 use cba_agent::certificate::Certificate;
 

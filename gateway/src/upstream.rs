@@ -1,4 +1,4 @@
-//! Anaplan's authentication service: one POST for one payload, over TLS, without redirects, retries or compression.
+//! Anaplan's authentication service. Each payload is one POST over TLS, without redirects, retries or compression.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,35 +24,35 @@ pub use answer::UpstreamAnswer;
 pub use connect::{Handshake, UpstreamError};
 pub use proxy::Proxy;
 
-/// The longest answer, in bytes.
+/// The maximum length of an answer, in bytes.
 const ANSWER_LIMIT: usize = 64 << 10;
 
-/// How long an idle connection is kept; services keep theirs longer.
+/// The time for which an idle connection is kept. Services keep theirs longer.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// How many idle connections are kept.
+/// The maximum number of idle connections.
 const IDLE_CONNECTIONS: usize = 16;
 
 const AGENT_NAME: &str = concat!("cba-gateway/", env!("CARGO_PKG_VERSION"));
 
-/// The service and the way to it.
+/// The service and the connections to it.
 pub struct Upstream {
     host: String,
     port: u16,
     authority: String,
     base_path: String,
-    /// `None` for http to a loopback address.
+    /// `None` for HTTP to a loopback address.
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     proxy: Option<Proxy>,
     idle: Mutex<Vec<(SendRequest<Full<Bytes>>, Instant)>>,
 }
 
-/// What is sent.
+/// A request to the service.
 #[derive(Clone)]
 pub struct UpstreamRequest {
     /// The method.
     pub method: Method,
-    /// The path behind the base URL.
+    /// The path after the base URL.
     pub path: &'static str,
     /// The value of the `Authorization` header.
     pub authorization: HeaderValue,
@@ -61,10 +61,10 @@ pub struct UpstreamRequest {
 }
 
 impl Upstream {
-    /// Reads roots and proxy.
+    /// Reads the root certificates and the proxy.
     ///
     /// # Errors
-    /// When a file cannot be read or no root certificate is there.
+    /// When a file cannot be read, or there is no root certificate.
     pub fn new(keys: &UpstreamKeys, files: &mut FileRules) -> Result<Self> {
         let url = keys.auth_url.to_string();
         let failed = |what: String| Error::new(Kind::Config, format!("cannot use upstream.auth_url: {what}"));
@@ -91,13 +91,13 @@ impl Upstream {
     /// Sends one request and reads the whole answer. The caller sets the time limit.
     ///
     /// # Errors
-    /// When the service cannot be reached or its answer cannot be read. Nothing is sent twice.
+    /// When the service cannot be reached, or its answer cannot be read. No request is sent twice.
     pub async fn send(&self, request: &UpstreamRequest) -> Result<UpstreamAnswer, UpstreamError> {
         let mut message = self.message(request);
         if let Some(mut idle) = self.idle_connection() {
             match idle.try_send_request(message).await {
                 Ok(response) => return self.finish(response, idle).await,
-                // Returned whole: the connection ended before any byte of the request was written.
+                // The library returned the whole request: the connection ended before any byte of it was written.
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => message = unsent,
                     None => return Err(UpstreamError::Http(error.into_error())),
@@ -111,7 +111,7 @@ impl Upstream {
         self.finish(response, connection).await
     }
 
-    /// Connects and shows what the handshake found, for `check`.
+    /// Connects and returns the facts of the handshake, for `check`.
     ///
     /// # Errors
     /// When the service cannot be reached.
@@ -119,13 +119,13 @@ impl Upstream {
         connect::connect(self).await.map(|(_, found)| found)
     }
 
-    /// How logs name the service.
+    /// Returns the name of the service for logs.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.authority
     }
 
-    /// The proxy, where one is used.
+    /// Returns the proxy, if one is used.
     #[must_use]
     pub fn proxy(&self) -> Option<&Proxy> {
         self.proxy.as_ref()

@@ -1,6 +1,6 @@
-//! Is the caller the client that it says it is? The steps stand here in the order in which they are taken.
+//! Verifies that the caller is the client that it claims to be. The file lists the steps in their order.
 //!
-//! PURE, but for the rates, which are counted by [`Rates`].
+//! PURE, except for the rates, which [`Rates`] counts.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::library::Version;
 use crate::login_body::LoginBody;
 use crate::source::{CallerSource, TcpCaller};
 
-/// How a caller identified itself.
+/// The method by which a caller identified itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallerIdentity {
     /// By a password.
@@ -22,16 +22,16 @@ pub enum CallerIdentity {
     Payload(Version),
 }
 
-/// A caller whose identity holds.
+/// A caller whose identity is verified.
 #[derive(Clone, Debug)]
 pub struct Verified {
     /// The client.
     pub client: Arc<LocalClient>,
-    /// How it identified itself.
+    /// The method by which it identified itself.
     pub identity: CallerIdentity,
 }
 
-/// Why an identity does not hold. The caller is told none of it.
+/// The reason why an identity is not valid. The caller does not learn it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotVerified {
     /// No client has this certificate or name.
@@ -40,32 +40,32 @@ pub enum NotVerified {
     /// The client is disabled.
     #[error("the client is disabled")]
     Disabled,
-    /// The client may not come from there.
+    /// The client may not connect from this source.
     #[error("the client is not served from this user or address")]
     Origin,
     /// Too many failures came from this source.
     #[error("too many failed logins came from this user or address")]
     TooManyFailures,
-    /// The password is another.
+    /// The password is wrong.
     #[error("wrong password")]
     Password,
-    /// The signature is not one of the certificate's key.
+    /// The signature does not match the certificate's key.
     #[error("the signature does not verify")]
     Signature,
 }
 
 /// The counters that a verification uses.
 pub trait Rates {
-    /// Whether this source may try this client once more.
+    /// Whether this source may try this client again.
     fn may_try(&self, source: CallerSource, client: &str) -> bool;
     /// Counts a failure.
     fn failed(&self, source: CallerSource, client: &str);
 }
 
-/// Verifies credentials and, where they are a certificate, the payload: match, origin, failure rate, proof.
+/// Verifies the credentials: match, origin, failure rate, proof. For a certificate, the proof is the payload.
 ///
 /// # Errors
-/// The first step that fails, with the client where one matched.
+/// The first step that fails, with the client if one matched.
 pub fn verify(
     clients: &[Arc<LocalClient>],
     caller: &TcpCaller,
@@ -113,7 +113,7 @@ fn is_admitted(client: &LocalClient, caller: &TcpCaller) -> bool {
     }
 }
 
-/// Every listed password is compared, in constant time.
+/// Compares the password with every listed one, in constant time.
 fn has_password(client: &LocalClient, sha256: &[u8; 32]) -> bool {
     let mut found = subtle::Choice::from(0);
     for password in &client.passwords {

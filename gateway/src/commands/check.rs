@@ -1,4 +1,4 @@
-//! `check`: the configuration and everything that a login needs, with a remedy for each finding.
+//! `check`: tests the configuration and everything that a login needs, with a remedy for each finding.
 
 use std::fs;
 use std::path::Path;
@@ -13,13 +13,13 @@ use crate::login::chain;
 use crate::upstream::UpstreamError;
 use crate::validity::issuer;
 
-/// How long each connection may take.
+/// The time limit of each connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A certificate that ends within this time is worth a warning, in seconds.
+/// A certificate that expires within this time gets a warning, in seconds.
 const SOON: u64 = 30 * 86_400;
 
-/// What each check found, as lines.
+/// The findings of all checks, as lines.
 #[derive(Default)]
 struct CheckFindings {
     lines: Vec<String>,
@@ -78,7 +78,7 @@ pub(super) fn run(path: &Path, files: FileRules) -> Result<()> {
     Ok(())
 }
 
-/// A port that every user may bind can be taken over while the gateway is down.
+/// Another user could take over a port that every user may bind, while the gateway is down.
 fn ports(set: &Set, findings: &mut CheckFindings) {
     let start = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok();
     let start: u16 = start.and_then(|text| text.trim().parse().ok()).unwrap_or(1024);

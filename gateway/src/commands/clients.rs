@@ -1,4 +1,4 @@
-//! `clients`: each client with its last login.
+//! `clients`: lists each client with its last login.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `enrol`: a local identity for a tool. It prints; it changes no configuration.
+//! `enrol`: creates a local identity for a tool. It prints the configuration and changes none.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -16,7 +16,7 @@ use crate::cli;
 use crate::config::{client_certificate, is_name};
 use crate::library::{Error, Kind, Result, hex};
 
-/// Longer than any file of certificates.
+/// Longer than any file of certificates, in bytes.
 const FILE_LIMIT: u64 = 1 << 20;
 
 pub(super) fn run(matches: &ArgMatches) -> Result<()> {
@@ -45,11 +45,11 @@ pub(super) fn run(matches: &ArgMatches) -> Result<()> {
     }
 }
 
-/// From where a client logs in.
+/// The place from which a client logs in.
 struct ClientOrigin {
     /// The keys `users` and `from`.
     keys: String,
-    /// The gateway as the tool reaches it: on this host, else over TLS.
+    /// The URL for the tool: on this host, otherwise over TLS.
     url: &'static str,
 }
 
@@ -78,7 +78,7 @@ password_sha256 = [\"{sha256}\"]
     ))
 }
 
-/// The file is made anew, so that nobody holds it open.
+/// It creates a new file, so that no other process has it open.
 fn write_secret(path: &Path, password: &str) -> Result<()> {
     let failed = |error: std::io::Error| {
         let shown = path.display();

@@ -1,4 +1,4 @@
-//! `health`: is the gateway ready, or at least there?
+//! `health`: checks whether the gateway is ready, or at least alive.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +11,7 @@ pub(super) fn run(socket: &Path, live: bool) -> Result<()> {
     print(if live { "alive" } else { "ready" })
 }
 
-/// The client of the agent's library speaks of an agent; here it asked a gateway.
+/// Corrects the error text: the client code of the agent's library speaks of an agent, but the server is a gateway.
 pub(super) fn about_gateway(error: agent_client::ClientError) -> Error {
     let error = Error::from(error);
     let message = error

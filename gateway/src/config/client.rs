@@ -1,4 +1,4 @@
-//! `[[client]]`: a local identity, what it may send, and from where.
+//! `[[client]]`: a local identity, its allowed payload versions, and its allowed origins.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -13,43 +13,43 @@ use crate::library::{
     Certificate, Error, Kind, MAX_RSA_BITS, MIN_RSA_BITS, Result, Version, file_format, leaf, now, parse_hex, utc,
 };
 
-/// Logins that a client may make in a minute, where nothing is configured.
+/// The default number of logins that a client may make in a minute.
 const RATE: NonZeroU32 = NonZeroU32::new(30).expect("30 is not 0"); // invariant: 30 is not 0
 
-/// A client, valid.
+/// A client, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalClient {
-    /// Its name, and the user name of its passwords.
+    /// The name. It is also the user name of the passwords.
     pub name: String,
-    /// SHA-256 of each password.
+    /// The SHA-256 of each password.
     pub passwords: Vec<[u8; 32]>,
-    /// Its certificates.
+    /// The certificates of the client.
     pub certificates: Vec<ClientCertificate>,
-    /// What it may send.
+    /// The payload versions that the client may send.
     pub versions: Vec<Version>,
-    /// Users of this host who may be this client.
+    /// The users of this host who may log in as this client.
     pub users: Vec<u32>,
-    /// Networks from which it may come over TLS.
+    /// The networks from which the client may connect over TLS.
     pub from: Vec<IpNet>,
-    /// Logins in a minute.
+    /// The number of logins allowed in a minute.
     pub rate_per_minute: NonZeroU32,
-    /// Revoked.
+    /// Whether the client is revoked.
     pub disabled: bool,
-    /// Its certificate is one that Anaplan still accepts.
+    /// Whether the client's certificate is one that Anaplan still accepts.
     pub transition: bool,
 }
 
 /// A certificate of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// Where it was read from.
+    /// The path that it was read from.
     pub path: PathBuf,
-    /// What was read.
+    /// The parsed certificate.
     pub certificate: Certificate,
 }
 
 impl LocalClient {
-    /// Whether it may come from this network address.
+    /// Whether the client may connect from this network address.
     #[must_use]
     pub fn admits_address(&self, ip: IpAddr) -> bool {
         self.from.iter().any(|network| network.contains(&ip))
@@ -101,7 +101,7 @@ impl LocalClient {
         });
         let networks = shape.from.iter().map(|text| {
             let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            network.map_err(|_| wrong(format!("from: '{text}' is no network such as 10.1.2.0/24")))
+            network.map_err(|_| wrong(format!("from: '{text}' is not a network such as 10.1.2.0/24")))
         });
         let rate = shape.rate_limit_per_minute.map_or(Some(RATE), NonZeroU32::new);
         Ok(Self {
@@ -118,23 +118,24 @@ impl LocalClient {
     }
 }
 
-/// Whether a text can name a client, and thus stand in the agent's audit job.
+/// Whether a text is a valid client name. The name is part of the agent's audit job.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     (1..=40).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
-/// The certificate in a client's file, in any form that the agent reads. Refuses one that Anaplan could accept.
+/// Reads the certificate in a client's file, in any form that the agent reads. Rejects a certificate that Anaplan could
+/// accept.
 ///
 /// # Errors
-/// When it cannot be used, or a private key is in the file too.
+/// When the certificate cannot be used, or the file also contains a private key.
 pub fn client_certificate(path: &Path, bytes: &[u8], transition: bool) -> Result<Certificate> {
     let shown = path.display();
     let wrong = |what: String| Error::new(Kind::Config, format!("cannot use the certificate {shown}: {what}"));
     let file = file_format::read(bytes).map_err(|what| {
         use file_format::FormatError::{OtherBlocks, PrivateKey, PublicKey, Request};
         let remedy = match what {
-            // The agent's library speaks of a certificate of a CA. A tool's certificate is self-signed.
+            // The error of the agent's library mentions a certificate of a CA, but a tool's certificate is self-signed.
             PrivateKey | PublicKey | Request | OtherBlocks(_) => {
                 "name the tool's certificate; docs/gateway.md shows how to make it with its key".into()
             }
@@ -166,7 +167,7 @@ pub fn client_certificate(path: &Path, bytes: &[u8], transition: bool) -> Result
     Ok(certificate)
 }
 
-/// A user's number. The number of a user who is not known to the system may be given.
+/// Returns a user's number. A number is allowed even if the system does not know this user.
 fn user(shape: &UserShape) -> Result<u32> {
     let name = match shape {
         UserShape::Number(number) => return Ok(*number),

@@ -1,4 +1,4 @@
-//! The tables and keys of the file, as TOML has them. Unknown keys are errors.
+//! The tables and keys of the TOML file. Unknown keys are errors.
 
 use std::path::Path;
 
@@ -96,10 +96,10 @@ pub(super) enum UserShape {
     Name(String),
 }
 
-/// Parses the file. A value of the wrong type may be a password, so no message of the parser that quotes one is repeated.
+/// Parses the file. A value of the wrong type may be a password, so no message repeats what the parser quotes.
 ///
 /// # Errors
-/// Where it is not TOML, or has unknown keys.
+/// When the file is not TOML, or has unknown keys.
 pub(super) fn parse(path: &Path, text: &str) -> Result<FileShape> {
     toml::from_str(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start);

@@ -1,4 +1,4 @@
-//! Files that only root may change: configuration, certificates and keys.
+//! Reads files that only root may change: configuration, certificates and keys.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -7,20 +7,20 @@ use std::path::Path;
 
 use crate::library::{Error, Kind, Result};
 
-/// Longer than any of these files.
+/// Longer than any of these files, in bytes.
 const LIMIT: u64 = 1 << 20;
 
-/// Who may own the files of one configuration, and what was noticed while they were read.
+/// The rules for owners of a configuration's files, and the warnings from reading them.
 #[derive(Debug, Default)]
 pub struct FileRules {
     /// `--single-user`: files of the user who runs the gateway are accepted with a warning.
     pub single_user: bool,
-    /// What the administrator should know and is no error.
+    /// Facts that the administrator should know, but that are not errors.
     pub warnings: Vec<String>,
 }
 
 impl FileRules {
-    /// Rules without warnings so far.
+    /// Creates the rules, without warnings.
     #[must_use]
     pub fn new(single_user: bool) -> Self {
         Self { single_user, warnings: Vec::new() }
@@ -31,10 +31,10 @@ impl FileRules {
         self.warnings.push(warning.into());
     }
 
-    /// Reads a file that belongs to root and that others cannot write.
+    /// Reads a file that belongs to root and that other users cannot write.
     ///
     /// # Errors
-    /// When it cannot be read, or others could have written it.
+    /// When the file cannot be read, or other users could have written it.
     pub fn read(&mut self, path: &Path) -> Result<Vec<u8>> {
         let shown = path.display();
         let failed = |error: std::io::Error| {
@@ -64,7 +64,7 @@ impl FileRules {
         Ok(bytes)
     }
 
-    /// Reads a file with a secret, and warns where every user may read it.
+    /// Reads a file with a secret, and warns if every user may read it.
     ///
     /// # Errors
     /// As [`FileRules::read`].
@@ -80,7 +80,7 @@ impl FileRules {
     }
 }
 
-/// Whether this is the user who runs the gateway, and not root.
+/// Whether this user runs the gateway and is not root.
 #[must_use]
 pub fn is_own_user(uid: u32) -> bool {
     uid != 0 && uid == rustix::process::geteuid().as_raw()

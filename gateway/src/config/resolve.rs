@@ -1,4 +1,4 @@
-//! From the file's text values to a valid configuration.
+//! Turns the text values of the file into a checked configuration.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use super::file::{AdminShape, FileShape, TlsShape};
 use super::{Admin, AgentKeys, FileRules, GatewayConfig, Tls, UpstreamKeys, payload_policy, refuse};
 use crate::library::{AuthUrl, Result, TIMEOUTS, by_name, log, parse_hex};
 
-/// Where tools find the gateway. Below 1024, so that no ordinary user can take the port over.
+/// The default addresses for tools. The port is below 1024, so that ordinary users cannot take it over.
 const LISTEN: [&str; 2] = ["127.0.0.1:731", "[::1]:731"];
 
 const AGENT_SOCKET: &str = "/run/cba-agent/agent.sock";
@@ -29,7 +29,7 @@ pub(super) fn resolve(path: &Path, shape: FileShape, mut files: FileRules) -> Re
     if let Some(outside) = listen.iter().find(|address| !address.ip().is_loopback()) {
         return Err(refuse(
             path,
-            format_args!("listen: {outside} is no loopback address; plain HTTP is for this host alone"),
+            format_args!("listen: {outside} is not a loopback address; plain HTTP is for this host only"),
         )
         .hint("serve other hosts with TLS: [tls] listen"));
     }
@@ -93,7 +93,7 @@ pub(super) fn resolve(path: &Path, shape: FileShape, mut files: FileRules) -> Re
     })
 }
 
-/// A certificate, key or password identifies one client, and none of them is the agent's.
+/// Checks that each certificate, key or password identifies one client, and that none is the agent's.
 fn check_identities(path: &Path, clients: &[Arc<LocalClient>], agent: &AgentKeys) -> Result<()> {
     let mut owners: HashMap<Vec<u8>, &str> = HashMap::new();
     for (at, client) in clients.iter().enumerate() {
@@ -112,7 +112,7 @@ fn check_identities(path: &Path, clients: &[Arc<LocalClient>], agent: &AgentKeys
             if let Some(other) = owners.insert(identity, &client.name).filter(|other| *other != client.name) {
                 let what =
                     format!("the clients {other} and {} have the same certificate, key or password", client.name);
-                return Err(refuse(path, what).hint("give each tool an identity of its own: `cba-gateway enrol NAME`"));
+                return Err(refuse(path, what).hint("give each tool its own identity: `cba-gateway enrol NAME`"));
             }
         }
     }

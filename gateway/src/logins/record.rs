@@ -1,4 +1,4 @@
-//! The line of the log for one login.
+//! The log line of one login.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,32 +8,32 @@ use crate::metrics::GatewayMetrics;
 use crate::source::TcpCaller;
 use crate::verify::CallerIdentity;
 
-/// What is logged and counted of a login.
+/// The facts about a login for the log and the counters.
 #[derive(Clone, Debug, Default)]
 pub struct LoginRecord {
-    /// The request's id.
+    /// The ID of the request.
     pub id: String,
     /// The client.
     pub client: String,
-    /// Who connected.
+    /// The user or address that connected.
     pub caller: Option<TcpCaller>,
     /// How the caller identified itself.
     pub identity: Option<CallerIdentity>,
-    /// One word.
+    /// One word for the outcome.
     pub outcome: &'static str,
-    /// Why it failed.
+    /// The reason for a failure.
     pub detail: Option<String>,
-    /// The status of Anaplan's answer; 0 where there is none.
+    /// The status of Anaplan's answer; 0 without an answer.
     pub upstream_status: u16,
-    /// How long the agent took.
+    /// The time that the agent took.
     pub agent: Duration,
-    /// How long the service took.
+    /// The time that the service took.
     pub upstream: Duration,
-    /// From the request's arrival to the outcome.
+    /// The time from the request's arrival to the outcome.
     pub whole: Duration,
-    /// Names the payload in the agent's audit log.
+    /// Identifies the payload in the agent's audit log.
     pub message_sha256: Option<String>,
-    /// Where it is counted.
+    /// The counters.
     pub metrics: Option<Arc<GatewayMetrics>>,
 }
 
@@ -52,7 +52,7 @@ impl LoginRecord {
         }
     }
 
-    /// The version or kind of identity that came in.
+    /// Returns the kind of identity that the caller sent, or its version.
     #[must_use]
     pub fn version_in(&self) -> &'static str {
         match self.identity {

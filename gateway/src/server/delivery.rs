@@ -1,4 +1,4 @@
-//! Watches the bytes of a connection. It tells when an answer was written, which is after the flush that follows it, and how many
+//! Watches the bytes of a connection. It reports when an answer was written (at the flush after it), and how many
 //! lengths a head names.
 
 use std::io;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::head_lengths::HeadLengths;
 use crate::logins::Waiter;
 
-/// Of one connection: the answers that wait for their flush, and the lengths of the head that is arriving.
+/// The state of one connection: the answers that wait for their flush, and the lengths in the arriving head.
 #[derive(Clone, Debug, Default)]
 pub struct Delivery {
     waiters: Arc<Mutex<Vec<Waiter>>>,
@@ -30,23 +30,23 @@ impl Delivery {
         written.into_iter().for_each(Waiter::delivered);
     }
 
-    /// The lengths of the head that arrived last.
+    /// Returns the lengths in the last head.
     pub(super) fn lengths(&self) -> MutexGuard<'_, HeadLengths> {
         self.lengths.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The body of an answer. When the server has taken it, the next flush delivers it.
+/// The body of an answer. After the server has taken it, the next flush delivers it.
 pub struct ReplyBody {
     data: Option<Bytes>,
     waiter: Option<(Waiter, Delivery)>,
 }
 
 impl ReplyBody {
-    /// A body; with a waiter where it is the answer to a login.
+    /// Creates a body, with a waiter if it answers a login.
     #[must_use]
     pub fn new(data: Bytes, waiter: Option<(Waiter, Delivery)>) -> Self {
-        // An empty body would not be asked for its data.
+        // The server would not poll an empty body for its data.
         Self { data: Some(data), waiter }
     }
 }

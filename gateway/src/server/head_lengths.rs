@@ -1,15 +1,16 @@
 //! Counts the lengths that the head of a request names: `Content-Length` and `Transfer-Encoding`.
 //!
-//! PURE. The HTTP library drops a second length before the routes see it, so the bytes of the connection are watched. A head that
-//! arrives before the answer to the last request is not watched; the library reads it by RFC 9112 section 6.3.
+//! PURE. The HTTP library drops a second length before the routes see it, so this file watches the bytes of the
+//! connection. It does not watch a head that arrives before the answer to the last request. The library reads that head
+//! by RFC 9112 section 6.3.
 
-/// The longest name of interest with its colon, in bytes.
+/// The longest of these names with its colon, in bytes.
 const NAME: usize = "transfer-encoding:".len();
 
-/// The lengths of the head that is arriving.
+/// The lengths in the arriving head.
 #[derive(Debug, Default)]
 pub struct HeadLengths {
-    /// The first bytes of the present line.
+    /// The first bytes of the current line.
     line: Vec<u8>,
     has_lines: bool,
     is_complete: bool,
@@ -17,7 +18,7 @@ pub struct HeadLengths {
 }
 
 impl HeadLengths {
-    /// Takes the next bytes of the connection.
+    /// Reads the next bytes of the connection.
     pub fn read(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if self.is_complete {
@@ -49,7 +50,7 @@ impl HeadLengths {
         self.lengths > 1
     }
 
-    /// Forgets this head. The next bytes are those of the next one.
+    /// Forgets this head. The next bytes belong to the next head.
     pub fn begin_next(&mut self) {
         *self = Self::default();
     }

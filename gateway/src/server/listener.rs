@@ -1,4 +1,4 @@
-//! The listening sockets: those that systemd hands over, or those of the configuration.
+//! The listening sockets: those that systemd passes, or those of the configuration.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,38 +10,38 @@ use super::ListenerKind;
 use crate::config::GatewayConfig;
 use crate::library::{Error, Kind, Result, take_descriptor};
 
-/// Connections that may wait to be accepted.
+/// The maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// A socket that is listened on.
+/// A listening socket.
 #[derive(Debug)]
 pub struct BoundListener {
     /// The socket.
     pub listener: StdListener,
-    /// What it is for.
+    /// The kind of the listener.
     pub kind: ListenerKind,
 }
 
 impl BoundListener {
-    /// Its address.
+    /// Returns its address.
     ///
     /// # Errors
-    /// None that can occur for a bound socket.
+    /// Never, for a bound socket.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Hands it to tokio.
+    /// Converts it into a listener of tokio.
     ///
     /// # Errors
-    /// What the kernel answers.
+    /// The error of the kernel.
     pub fn into_tokio(self) -> std::io::Result<TcpListener> {
         self.listener.set_nonblocking(true)?;
         TcpListener::from_std(self.listener)
     }
 }
 
-/// The sockets of systemd where it hands some over, else one for each address of `listen`; and those of `[tls]`.
+/// Returns the sockets that systemd passes, otherwise one for each address of `listen`. Adds those of `[tls]`.
 ///
 /// # Errors
 /// When one cannot be bound, or an inherited one is not a loopback listener.
@@ -69,7 +69,7 @@ fn inherited() -> Result<Vec<BoundListener>> {
                 .is_ok_and(|domain| domain == AddressFamily::INET || domain == AddressFamily::INET6);
         if !is_tcp {
             return Err(
-                refuse("it is no listening TCP socket".into()).hint("ListenStream= must name an address and a port")
+                refuse("it is not a listening TCP socket".into()).hint("ListenStream= must name an address and a port")
             );
         }
         if sockopt::socket_reuseport(&file).unwrap_or(true) {
@@ -79,7 +79,7 @@ fn inherited() -> Result<Vec<BoundListener>> {
         let listener = StdListener::from(OwnedFd::from(file));
         let address = listener.local_addr().map_err(|error| refuse(error.to_string()))?;
         if !address.ip().to_canonical().is_loopback() {
-            return Err(refuse(format!("{address} is no loopback address; plain HTTP is for this host alone"))
+            return Err(refuse(format!("{address} is not a loopback address; plain HTTP is for this host only"))
                 .hint("ListenStream=127.0.0.1:731 and ListenStream=[::1]:731 in the .socket unit; other hosts use [tls] listen"));
         }
         all.push(BoundListener { listener, kind: ListenerKind::Plain });
@@ -87,7 +87,8 @@ fn inherited() -> Result<Vec<BoundListener>> {
     Ok(all)
 }
 
-/// Binds one address. SO_REUSEADDR lets a restart take the port while old connections linger; SO_REUSEPORT stays unset.
+/// Binds one address. SO_REUSEADDR lets a restarted gateway bind the port while old connections linger; SO_REUSEPORT
+/// stays unset.
 fn bind(address: SocketAddr) -> Result<StdListener> {
     let failed = |error: rustix::io::Errno| {
         let hint = match error {

@@ -1,4 +1,4 @@
-//! Answers as they go to callers.
+//! Builds the HTTP answers to callers.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 pub(super) type HttpReply = Response<ReplyBody>;
 
-/// The answer to a login, which is delivered to its waiter.
+/// Builds the answer to a login. Its delivery is reported to its waiter.
 pub(super) fn of_login(outcome: &Arc<LoginEnd>, waiter: Waiter, delivery: &Delivery, id: &str) -> HttpReply {
     let waiting = Some((waiter, delivery.clone()));
     match &**outcome {
@@ -25,7 +25,7 @@ pub(super) fn of_login(outcome: &Arc<LoginEnd>, waiter: Waiter, delivery: &Deliv
     }
 }
 
-/// Anaplan's answer, after its check.
+/// Builds the answer from Anaplan's answer, after its check.
 pub(super) fn of_answer(answer: &UpstreamAnswer, waiting: Option<(Waiter, Delivery)>, id: &str) -> HttpReply {
     let kind = answer.content_type.clone().unwrap_or(JSON);
     let mut reply = reply(answer.status, kind, answer.body.clone(), waiting, id);
@@ -48,12 +48,12 @@ fn of_failure_with(failure: &LoginFailure, waiting: Option<(Waiter, Delivery)>, 
     reply
 }
 
-/// A short text for health checks.
+/// Builds a short text for health checks.
 pub(super) fn of_text(status: StatusCode, text: &'static str, id: &str) -> HttpReply {
     reply(status, HeaderValue::from_static("text/plain; charset=utf-8"), text.into(), None, id)
 }
 
-/// Has the connection close after this answer.
+/// Makes the connection close after this answer.
 pub(super) fn closing(mut reply: HttpReply) -> HttpReply {
     reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     reply
@@ -71,7 +71,7 @@ fn reply(
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, kind);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // invariant: an id is hexadecimal
+    // invariant: an ID is hexadecimal
     headers.insert(REQUEST_ID, HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("")));
     reply
 }

@@ -1,4 +1,4 @@
-//! What each request is answered with.
+//! Answers each request by its route.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,13 +21,13 @@ use crate::request_form::{FormError, Route, route};
 use crate::source::TcpCaller;
 use crate::upstream::UpstreamRequest;
 
-/// The longest body of a request, in bytes.
+/// The maximum length of a request's body, in bytes.
 const BODY_LIMIT: usize = 16 << 10;
 
-/// How long a body may take to arrive.
+/// The time limit for a body to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// The connection that a request came by.
+/// The connection of a request.
 #[derive(Clone, Copy)]
 pub(super) struct ClientConnection<'a> {
     pub(super) gateway: &'a Arc<Gateway>,
@@ -42,7 +42,7 @@ pub(super) async fn answer(client: ClientConnection<'_>, request: Request<Incomi
     let arrived = Instant::now();
     let id = request_id();
     let (parts, body) = request.into_parts();
-    // Boxed, so that an idle connection does not hold room for a request.
+    // These futures are boxed, so that an idle connection reserves no memory for a request.
     let forwarded = |path| Box::pin(forward(client, &id, arrived, &parts, path));
     let form =
         if client.delivery.lengths().are_ambiguous() { Err(FormError::Ambiguous) } else { route(&parts, client.port) };
@@ -66,7 +66,7 @@ pub(super) async fn answer(client: ClientConnection<'_>, request: Request<Incomi
         Err(failure) => {
             refuse(client, &id, &failure);
             let reply = reply::of_failure(&failure, &id);
-            // What follows a request of bad form may be a part of it.
+            // The bytes after a request of invalid form may belong to it.
             if is_draining || failure.outcome == "bad_request" { reply::closing(reply) } else { reply }
         }
     }
@@ -87,7 +87,7 @@ async fn authenticate(
             Some(read.map_err(|error| LoginFailure::not_verified(chain(&error)))?)
         }
         Credentials::Password { .. } => None,
-        Credentials::Token(_) => return Err(LoginFailure::not_verified("an Anaplan token is no login")),
+        Credentials::Token(_) => return Err(LoginFailure::not_verified("an Anaplan token cannot log in")),
     };
     let requested = LoginRequested { id: id.to_owned(), caller: client.caller, arrived };
     let waiter = login::begin(client.gateway, &requested, (&credentials, body.as_ref()))?;
@@ -96,7 +96,8 @@ async fn authenticate(
     Ok(reply::of_login(&outcome, waiter, client.delivery, id))
 }
 
-/// Forwards a request with an Anaplan token. Its holder could use it at Anaplan directly, so no client is looked for.
+/// Forwards a request with an Anaplan token. It looks for no client: the holder of a token could use it at Anaplan
+/// directly.
 async fn forward(
     client: ClientConnection<'_>,
     id: &str,
@@ -187,7 +188,7 @@ fn refuse(client: ClientConnection<'_>, id: &str, failure: &LoginFailure) {
 /// Eight hexadecimal digits.
 fn request_id() -> String {
     let mut bytes = [0; 4];
-    // An id need not be secret; without a random source the agent signs nothing anyway.
+    // An ID need not be secret. Without a random source, the agent does not sign anyway.
     let _ = getrandom::fill(&mut bytes);
     hex(&bytes)
 }

@@ -1,4 +1,4 @@
-//! Certificate and key of the TLS listener.
+//! The certificate and key of the TLS listener.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use crate::config::{FileRules, Tls};
 use crate::library::{Error, Kind, Result};
 use crate::validity::not_after;
 
-/// TLS 1.2 and 1.3 with these files, and the end of the certificate.
+/// Returns a configuration for TLS 1.2 and 1.3 with these files, and the end of the certificate.
 ///
 /// # Errors
-/// When they cannot be read, or do not belong together.
+/// When the files cannot be read, or do not belong together.
 pub fn server_config(keys: &Tls, files: &mut FileRules) -> Result<(Arc<ServerConfig>, Option<u64>)> {
     let failed = |what: String| {
         Error::new(Kind::Config, format!("cannot use the certificate and key of [tls]: {what}"))
@@ -24,7 +24,7 @@ pub fn server_config(keys: &Tls, files: &mut FileRules) -> Result<(Arc<ServerCon
         CertificateDer::pem_slice_iter(&chain).collect::<Result<_, _>>().map_err(|error| failed(error.to_string()))?;
     let end = chain.first().and_then(|leaf| not_after(leaf));
     let key = files.read_secret(&keys.key)?;
-    // The error of a key is not repeated: it could quote it.
+    // The error of a key is not repeated, because it could quote the key.
     let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| failed("the key cannot be read".into()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider)

@@ -16,23 +16,23 @@ const HEADER: usize = 16;
 const REQUEST: usize = 72;
 const ANSWER: usize = HEADER + 72;
 
-/// A TCP connection from the side of its caller. IPv4-mapped addresses count as IPv4.
+/// A TCP connection, seen from its caller. IPv4-mapped addresses count as IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoopbackConnection {
     caller: SocketAddr,
     server: SocketAddr,
 }
 
-/// Why no user can be named.
+/// The reason why no user can be named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoOwner {
-    /// The kernel knows no such connection.
+    /// The kernel does not know this connection.
     #[error("the kernel does not know this connection (errno {0}); is the caller in another network namespace?")]
     Unknown(i32),
-    /// The answer is not one of sock_diag.
+    /// The answer is not a sock_diag message.
     #[error("the kernel's answer cannot be read")]
     Malformed,
-    /// The answer is another socket, such as a listening one.
+    /// The answer describes another socket, such as a listening one.
     #[error("the kernel names another socket")]
     Other,
     /// The caller has closed its end.
@@ -41,13 +41,13 @@ pub enum NoOwner {
 }
 
 impl LoopbackConnection {
-    /// The connection between a caller and the address at which it was accepted.
+    /// Describes the connection between a caller and the address that accepted it.
     #[must_use]
     pub fn new(caller: SocketAddr, server: SocketAddr) -> Self {
         Self { caller: canonical(caller.ip(), caller.port()), server: canonical(server.ip(), server.port()) }
     }
 
-    /// The request: one exact lookup, no dump.
+    /// Encodes the request: one exact lookup, no dump.
     #[must_use]
     pub fn request(&self) -> [u8; REQUEST] {
         let mut request = [0; REQUEST];
@@ -59,7 +59,7 @@ impl LoopbackConnection {
         put(&72_u32.to_ne_bytes());
         put(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
         put(&NLM_F_REQUEST.to_ne_bytes());
-        // Sequence number and port.
+        // The sequence number and the port.
         put(&[0; 8]);
         let family = if self.caller.is_ipv4() { AF_INET } else { AF_INET6 };
         put(&[family, IPPROTO_TCP, 0, 0]);
@@ -74,7 +74,7 @@ impl LoopbackConnection {
         request
     }
 
-    /// The user whom an answer names.
+    /// Returns the user that an answer names.
     ///
     /// # Errors
     /// See [`NoOwner`].
@@ -137,7 +137,7 @@ mod tests {
         LoopbackConnection::new("127.0.0.1:40000".parse().unwrap(), "127.0.0.1:731".parse().unwrap())
     }
 
-    /// An answer for a connection, with its state, user and inode.
+    /// Encodes an answer for a connection, with its state, user and inode.
     fn answer(family: u8, caller: &str, server: &str, (state, uid, inode): (u8, u32, u32)) -> Vec<u8> {
         let (caller, server): (SocketAddr, SocketAddr) = (caller.parse().unwrap(), server.parse().unwrap());
         let mut out = vec![0; HEADER];
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(owner(AF_INET6, mapped.0, mapped.1, (1, 1000, 7)), Ok(1000));
         assert_eq!(owner(AF_INET, caller, server, (1, 0, 0)), Err(NoOwner::Closed));
         assert_eq!(owner(AF_INET, caller, server, (8, 1000, 7)), Err(NoOwner::Closed));
-        // The kernel falls back to a socket that listens on the port.
+        // The kernel may answer with a socket that listens on the port.
         assert_eq!(owner(AF_INET, "127.0.0.1:40000", "0.0.0.0:0", (10, 0, 7)), Err(NoOwner::Other));
         assert_eq!(owner(AF_INET, "127.0.0.1:40001", server, (1, 1000, 7)), Err(NoOwner::Other));
         assert_eq!(owner(AF_INET, server, caller, (1, 1000, 7)), Err(NoOwner::Other));

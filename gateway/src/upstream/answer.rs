@@ -1,6 +1,6 @@
-//! What of the service's answer goes back to the caller.
+//! Checks the service's answer, and selects what the caller receives.
 //!
-//! PURE. Status, `Content-Type`, `Retry-After` and body, after a check; nothing else of it.
+//! PURE. The caller receives status, `Content-Type`, `Retry-After` and body, after a check, and nothing else.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use hyper::body::Bytes;
 use serde_json::Value;
 
-/// The bounds of `Retry-After`: clients take 0 for "at once", and give up after a while.
+/// The bounds of `Retry-After`, in seconds. Clients treat 0 as "at once", and give up after too long a wait.
 const RETRY: std::ops::RangeInclusive<u64> = 5..=120;
 
 /// An answer of the service.
@@ -20,29 +20,29 @@ pub struct UpstreamAnswer {
     pub status: StatusCode,
     /// Its `Content-Type`.
     pub content_type: Option<HeaderValue>,
-    /// Its `Retry-After` in seconds, unbounded.
+    /// Its `Retry-After` in seconds, without bounds.
     pub retry_after: Option<u64>,
     /// Its body.
     pub body: Bytes,
     is_encoded: bool,
 }
 
-/// Why an answer is not handed on.
+/// The reason why an answer is not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAnswer {
     /// 3xx.
     #[error("the service redirects ({0}); set upstream.auth_url to the service itself")]
     Redirect(u16),
-    /// A status that no service answers with.
+    /// A status that no service sends.
     #[error("the service answers with the status {0}")]
     Status(u16),
-    /// Compressed, though this was not asked for.
+    /// Compressed, although the gateway did not request that.
     #[error("the service's answer is compressed")]
     Encoded,
     /// A success that is not JSON.
     #[error("the service's answer is not JSON; a proxy or login page may have answered")]
     NotJson,
-    /// A login without a token.
+    /// An answer to a login without a token.
     #[error("the service's answer to the login holds no token")]
     NoToken,
 }
@@ -59,7 +59,7 @@ impl UpstreamAnswer {
         }
     }
 
-    /// Checks the answer, of a login where `wants_token`.
+    /// Checks the answer. `wants_token`: it is the answer to a login.
     ///
     /// # Errors
     /// See [`BadAnswer`].
@@ -84,7 +84,7 @@ impl UpstreamAnswer {
         if wants_token && token.is_none() { Err(BadAnswer::NoToken) } else { Ok(()) }
     }
 
-    /// `Retry-After` for the caller: where repeating can help, and within its bounds.
+    /// Returns `Retry-After` for the caller: only if a retry can help, and within its bounds.
     #[must_use]
     pub fn bounded_retry_after(&self) -> Option<Duration> {
         let helps = matches!(self.status.as_u16(), 429 | 502 | 503 | 504);
@@ -93,13 +93,13 @@ impl UpstreamAnswer {
     }
 }
 
-/// A time within the bounds of `Retry-After`.
+/// Limits a time to the bounds of `Retry-After`.
 #[must_use]
 pub fn bounded(wait: Duration) -> Duration {
     wait.clamp(Duration::from_secs(*RETRY.start()), Duration::from_secs(*RETRY.end()))
 }
 
-/// Seconds; a date, which the standard allows too, counts as the least wait.
+/// Returns the seconds of the header. A date, which the standard also allows, counts as the shortest wait.
 fn retry_after(headers: &HeaderMap) -> Option<u64> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     Some(text.parse().unwrap_or(0))

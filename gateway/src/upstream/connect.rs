@@ -12,10 +12,10 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Upstream, proxy};
 
-/// Why the service gave no answer. No variant holds a part of the request.
+/// The reason why the service gave no answer. No variant contains a part of the request.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// TCP.
+    /// TCP failed.
     #[error("cannot connect to {0}")]
     Connect(String, #[source] io::Error),
     /// The proxy refused.
@@ -26,18 +26,18 @@ pub enum UpstreamError {
         /// Its status.
         status: u16,
     },
-    /// TLS.
+    /// TLS failed.
     #[error("TLS with {0} failed")]
     Tls(String, #[source] io::Error),
-    /// HTTP.
+    /// HTTP failed.
     #[error("the exchange with the service failed")]
     Http(#[source] hyper::Error),
-    /// An answer that is too long or breaks off.
+    /// The answer is too long or incomplete.
     #[error("the service's answer is longer than 64 KiB or breaks off")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What a handshake found.
+/// The facts of a handshake.
 #[derive(Debug, Default)]
 pub struct Handshake {
     /// The TLS version.
@@ -46,7 +46,7 @@ pub struct Handshake {
     pub certificates: Vec<CertificateDer<'static>>,
 }
 
-/// A connection in clear (to a loopback address) or over TLS.
+/// A connection in plain text (to a loopback address) or over TLS.
 pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),

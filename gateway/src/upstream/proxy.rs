@@ -1,4 +1,5 @@
-//! A proxy between the gateway and the service: a tunnel by CONNECT (RFC 9110 section 9.3.6), which sees no token.
+//! A proxy between the gateway and the service: a CONNECT tunnel (RFC 9110 section 9.3.6), in which the proxy sees no
+//! token.
 
 use std::path::Path;
 
@@ -12,10 +13,10 @@ use super::connect::{UpstreamError, open};
 use crate::config::{FileRules, UpstreamKeys};
 use crate::library::{Error, Kind, Result};
 
-/// The longest head of a proxy's answer, in bytes.
+/// The maximum length of the head of a proxy's answer, in bytes.
 const HEAD_LIMIT: usize = 16 << 10;
 
-/// Where the proxy is, and how to identify to it.
+/// The address of the proxy, and the credentials for it.
 pub struct Proxy {
     host: String,
     port: u16,
@@ -23,10 +24,10 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// The proxy of the configuration, else that of the environment, unless it excepts the host.
+    /// Returns the proxy of the configuration, otherwise that of the environment, unless `NO_PROXY` names the host.
     ///
     /// # Errors
-    /// When it is no `http://HOST:PORT`, or the file of credentials cannot be read.
+    /// When the value is not `http://HOST:PORT`, or the file of credentials cannot be read.
     pub fn resolve(keys: &UpstreamKeys, host: &str, is_tls: bool, files: &mut FileRules) -> Result<Option<Self>> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let either = |name: &str| variable(name).or_else(|| variable(&name.to_lowercase()));
@@ -43,7 +44,7 @@ impl Proxy {
         Ok(Some(Self { host, port, authorization }))
     }
 
-    /// How logs name it.
+    /// Returns the name of the proxy for logs.
     #[must_use]
     pub fn name(&self) -> String {
         format!("{}:{}", self.host, self.port)
@@ -56,7 +57,7 @@ impl std::fmt::Debug for Proxy {
     }
 }
 
-/// Opens a tunnel to a host.
+/// Opens a tunnel to a host through the proxy.
 pub(super) async fn tunnel(proxy: &Proxy, host: &str, port: u16) -> Result<TcpStream, UpstreamError> {
     let mut stream = open(&proxy.host, proxy.port).await?;
     let target = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
@@ -66,7 +67,7 @@ pub(super) async fn tunnel(proxy: &Proxy, host: &str, port: u16) -> Result<TcpSt
     let failed = |error| UpstreamError::Connect(proxy.name(), error);
     stream.write_all(request.as_bytes()).await.map_err(failed)?;
     let mut head = Vec::new();
-    // Byte by byte: what follows the head belongs to TLS.
+    // It reads byte by byte, because the bytes after the head belong to TLS.
     while !head.ends_with(b"\r\n\r\n") {
         if head.len() >= HEAD_LIMIT {
             return Err(failed(std::io::Error::other("its answer to CONNECT is too long")));
@@ -80,7 +81,7 @@ pub(super) async fn tunnel(proxy: &Proxy, host: &str, port: u16) -> Result<TcpSt
     }
 }
 
-/// The status of an HTTP/1 answer.
+/// Parses the status of an HTTP/1 answer.
 fn status(head: &[u8]) -> Option<u16> {
     let line = std::str::from_utf8(head.split(|byte| *byte == b'\r').next()?).ok()?;
     let mut words = line.split(' ');
@@ -116,7 +117,7 @@ fn credentials(path: &Path, files: &mut FileRules) -> Result<String> {
     Ok(format!("Basic {}", STANDARD.encode(line)))
 }
 
-/// Whether `NO_PROXY` excepts a host: by its name, a domain that it ends in, or `*`.
+/// Whether `NO_PROXY` names a host: its own name, one of its parent domains, or `*`.
 fn is_excepted(host: &str, list: &str) -> bool {
     list.split(',').map(|entry| entry.trim().trim_start_matches('.')).filter(|entry| !entry.is_empty()).any(|entry| {
         entry == "*" || host.eq_ignore_ascii_case(entry) || {

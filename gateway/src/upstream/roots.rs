@@ -1,4 +1,4 @@
-//! Whom the gateway trusts to be Anaplan: the system's root certificates, and those of `upstream.ca_file`.
+//! The root certificates that the gateway trusts for Anaplan: those of the system, and those of `upstream.ca_file`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::config::FileRules;
 use crate::library::{Error, Kind, Result};
 
-/// TLS 1.2 and 1.3 against these roots.
+/// Returns a configuration for TLS 1.2 and 1.3 with these roots.
 pub(super) fn client_config(ca_file: Option<&Path>, files: &mut FileRules) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
