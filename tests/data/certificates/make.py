@@ -306,7 +306,7 @@ def alternative_names(corpus):
     broken = extension("2.5.29.17", utf8("x"))
     corpus.case("san-not-a-sequence", extensions=replaced(old, broken), emails="", says=unread, openssl="any")
     no_octets = extension("2.5.29.17", email(), tag=3)
-    text = "its extension 2.5.29.17 holds no octet string"
+    text = "its extension 2.5.29.17 has no octet string"
     corpus.case("san-no-octet-string", extensions=replaced(old, no_octets), emails="", says=text, openssl="no")
 
 
@@ -371,7 +371,7 @@ def times(corpus):
 
 
 def flags(corpus):
-    odd = "a flag of its extensions is not written as DER wants it"
+    odd = "a flag of its extensions is not encoded in DER"
     one = b"\x01"
     corpus.case("flag-critical-01", extensions=replaced(constraints(), constraints(critical=one)), says=odd)
     corpus.case("flag-not-critical-written-out", extensions=replaced(constraints(), constraints(critical=b"\0")), says=odd)
@@ -391,7 +391,7 @@ def flags(corpus):
 def keys(corpus):
     key = corpus.key
     rsa, pss = "1.2.840.113549.1.1.1", "1.2.840.113549.1.1.10"
-    marked = "its key is marked for RSASSA-PSS alone"
+    marked = "its key is only for RSASSA-PSS"
     corpus.case("key-pss", key_algorithm=sequence(oid(pss)), says=marked)
     sha256 = sequence(oid("2.16.840.1.101.3.4.2.1"), NULL)
     mgf = sequence(oid("1.2.840.113549.1.1.8"), sha256)
@@ -436,7 +436,7 @@ def encodings(corpus):
     usage = extension("2.5.29.37", endless(0x30, CLIENT_AUTH))
     corpus.case("ber-extended-key-usage", extensions=replaced(GOOD[2], usage))
     built = extension("2.5.29.14", tlv(4, b"\x04\x02id"), tag=0x24)
-    corpus.case("ber-built-octet-string", extensions=plus(built), says="holds no octet string", openssl="any")
+    corpus.case("ber-built-octet-string", extensions=plus(built), says="has no octet string", openssl="any")
     built = extension("2.5.29.37", tlv(4, sequence(CLIENT_AUTH)), tag=0x24)
     corpus.case(
         "ber-built-octet-string-in-a-rule",
@@ -453,13 +453,13 @@ def encodings(corpus):
         ("spaces", b"   \t"),
     ]:
         corpus.file("behind-" + name, plain + padding)
-    corpus.file("behind-text", plain + b"hello", reads="no", says="5 bytes of something else follow it")
-    corpus.file("behind-another-certificate", plain + plain, reads="no", says="of something else follow it")
+    corpus.file("behind-text", plain + b"hello", reads="no", says="5 other bytes follow it")
+    corpus.file("behind-another-certificate", plain + plain, reads="no", says="other bytes follow it")
     corpus.file("inside-a-fourth-part", sequence(*parts, NULL), reads="no", openssl="no")
     corpus.case("inside-a-field-behind", more=NULL, reads="no", says="more follows", openssl="no")
     corpus.file("truncated", plain[:-20], reads="no", says="-", openssl="no")
     corpus.file("truncated-body", sequence(body), reads="no", says="-", openssl="no")
-    corpus.file("text", b"hello", reads="no", says="not a certificate in a form that is known here", openssl="no")
+    corpus.file("text", b"hello", reads="no", says="not a certificate in a known form", openssl="no")
 
 
 def names(corpus):
