@@ -26,7 +26,9 @@ pub struct Credential {
     source: Source,
     mark: Option<FileMark>,
     attended: bool,
+    sent: AtomicBool,
     accepted: AtomicBool,
+    refused: AtomicBool,
 }
 
 impl Credential {
@@ -42,7 +44,8 @@ impl Credential {
             ReadPin::Pinpad => (How::Pinpad, None),
             ReadPin::Ask => (How::Pin(deadline.stopped(|| source::ask(token))?), None),
         };
-        Ok(Self { how, source, mark, attended, accepted: AtomicBool::new(false) })
+        let [sent, accepted, refused] = [false; 3].map(AtomicBool::new);
+        Ok(Self { how, source, mark, attended, sent, accepted, refused })
     }
 
     /// The PIN or the PIN pad.
@@ -63,7 +66,15 @@ impl Credential {
         self.mark.is_some()
     }
 
-    /// Records that the token accepted it: the person is not present for the next attempt.
+    /// Records that it is sent now. The person who typed it is present for this attempt only, whatever its end. At a PIN
+    /// pad, each attempt needs a person.
+    pub fn begin_attempt(&self) {
+        if matches!(self.how, How::Pin(_)) {
+            self.sent.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Records that the token accepted it.
     pub fn accept(&self) {
         self.accepted.store(true, Ordering::Relaxed);
     }
@@ -74,11 +85,22 @@ impl Credential {
         self.accepted.load(Ordering::Relaxed)
     }
 
+    /// Records that the token refused it. No worker sends it again.
+    pub fn refuse(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the token refused it.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
     /// How the fuse counts an attempt with it.
     #[must_use]
     pub fn attempt_by(&self) -> AttemptBy {
         match &self.mark {
-            _ if self.attended && !self.is_accepted() => AttemptBy::Person,
+            _ if self.attended && !self.sent.load(Ordering::Relaxed) => AttemptBy::Person,
             Some(mark) => AttemptBy::File(mark.clone()),
             None => AttemptBy::Unattended,
         }
@@ -90,4 +112,29 @@ impl Credential {
 #[must_use]
 pub fn can_be_read_again(source: &Source) -> bool {
     matches!(source, Source::File(_) | Source::Pinpad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(how: How) -> Credential {
+        let [sent, accepted, refused] = [false; 3].map(AtomicBool::new);
+        Credential { how, source: Source::Prompt, mark: None, attended: true, sent, accepted, refused }
+    }
+
+    #[test]
+    fn a_typed_pin_counts_as_a_persons_for_one_attempt_only() {
+        let credential = typed(How::Pin(Pin::from("000000".to_owned())));
+        assert_eq!(credential.attempt_by(), AttemptBy::Person);
+        credential.begin_attempt();
+        assert_eq!(credential.attempt_by(), AttemptBy::Unattended);
+    }
+
+    #[test]
+    fn each_attempt_at_a_pin_pad_needs_a_person() {
+        let credential = typed(How::Pinpad);
+        credential.begin_attempt();
+        assert_eq!(credential.attempt_by(), AttemptBy::Person);
+    }
 }

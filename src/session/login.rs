@@ -150,7 +150,15 @@ impl Login {
         let Some(credential) = self.credential.clone() else {
             return Err(Failure::Other(Error::new(Kind::PinMissing, "there is no PIN")));
         };
+        if credential.is_refused() {
+            // Another worker sent it while this one waited for the token's lock.
+            self.credential = None;
+            let message = format!("{}: the token refused this PIN before, so it is not sent again", reached.name());
+            return Err(Failure::Other(Error::new(Kind::PinIncorrect, message)));
+        }
         let request = request(authentication(credential.how()));
+        let is_login = matches!(request, Request::Login(_));
+        credential.begin_attempt();
         if matches!(credential.how(), How::Pinpad) {
             tracing::info!("enter the PIN at the token itself");
         }
@@ -172,12 +180,8 @@ impl Login {
             How::Pinpad => at_the_keypad(reached, &request),
         };
         let end = match &reply {
-            Ok(Reply::LoggedIn { checked: true } | Reply::ContextAccepted { checked: true }) => {
-                Some(AttemptEnd::Accepted)
-            }
-            Ok(Reply::LoggedIn { checked: false } | Reply::ContextAccepted { checked: false }) => {
-                Some(AttemptEnd::NotTried)
-            }
+            Ok(Reply::LoggedIn { checked }) if is_login => Some(accepted_if(*checked)),
+            Ok(Reply::ContextAccepted { checked }) if !is_login => Some(accepted_if(*checked)),
             Err(HandleError::Fault(fault)) => end_of(fault),
             // The worker ended before it called the module's login.
             Err(HandleError::Died { .. }) if !reached.opened.handle.login_started() => Some(AttemptEnd::NotTried),
@@ -185,19 +189,28 @@ impl Login {
         };
         if end == Some(AttemptEnd::Accepted) {
             credential.accept();
-            if matches!(request, Request::Login(_)) {
+            if is_login {
                 // The worker reads them while the record goes to disk.
                 reached.opened.handle.send(&Request::Objects);
             }
         }
+        if end == Some(AttemptEnd::Refused) {
+            credential.refuse();
+        }
         let mut counted = None;
-        if let Some(attempt) = attempt {
-            let fuse = attempt.settle(end).map_err(|error| Failure::Other(error.into()))?;
-            counted = (end == Some(AttemptEnd::Refused)).then(|| fuse.blown());
-            self.fuse = FuseHold::Locked(Box::new(fuse));
+        match attempt.map(|attempt| attempt.settle(end)) {
+            Some(Ok(fuse)) => {
+                counted = (end == Some(AttemptEnd::Refused)).then(|| fuse.blown());
+                self.fuse = FuseHold::Locked(Box::new(fuse));
+            }
+            // The mark stays on disk and counts as an attempt. The refusal of the PIN is the error to report.
+            Some(Err(error)) if end == Some(AttemptEnd::Refused) => tracing::warn!("{error}"),
+            Some(Err(error)) => return Err(Failure::Other(error.into())),
+            None => {}
         }
         match reply {
-            Ok(Reply::LoggedIn { .. } | Reply::ContextAccepted { .. }) => Ok(()),
+            Ok(Reply::LoggedIn { .. }) if is_login => Ok(()),
+            Ok(Reply::ContextAccepted { .. }) if !is_login => Ok(()),
             Ok(_) => Err(Failure::Worker(reached.opened.handle.protocol_error(Step::LogIn))),
             Err(HandleError::Fault(fault)) if fault.is_login() => {
                 let at_keypad = matches!(credential.how(), How::Pinpad);
@@ -215,9 +228,7 @@ impl Login {
                 }
                 Err(Failure::Other(error))
             }
-            Err(error) if matches!(request, Request::Login(_)) => {
-                Err(Failure::Other(Error::from(error).context(reached.name())))
-            }
+            Err(error) if is_login => Err(Failure::Other(Error::from(error).context(reached.name()))),
             Err(error) => Err(Failure::Worker(error)),
         }
     }
@@ -346,6 +357,11 @@ fn check_keypad(reached: &Reached, is_meant: bool) -> Result<()> {
         return Err(Error::new(Kind::PinSource, message).hint(source::SOURCES));
     }
     Ok(())
+}
+
+/// `checked`: the module passed the PIN to the token, and did not answer from its memory.
+fn accepted_if(checked: bool) -> AttemptEnd {
+    if checked { AttemptEnd::Accepted } else { AttemptEnd::NotTried }
 }
 
 /// The end of the attempt after a fault. `None`: unknown, since the token may have checked the PIN.

@@ -229,8 +229,10 @@ impl WorkerTask {
         let Current { request, permit, began } = current;
         let (ready, made) = self.made(ready, permit, arrival).await;
         let times = (began, began.elapsed());
+        // Before its next request, such a key needs a login, and this reply must not wait for that.
+        let exclusive = ready.session.always_authenticates();
         self.ready = Some(ready);
-        if made.is_ok() {
+        if made.is_ok() && !exclusive {
             let next = self.shared.lock().plan.refill(self.worker);
             if let Some(next) = next {
                 self.take(next).await;
@@ -254,8 +256,15 @@ impl WorkerTask {
 
     /// Checks the worker's result, records it, and answers the request.
     async fn finish(&mut self, request: InFlight, made: Result<Made>, (began, token): (Instant, Duration)) {
-        let Some(Ready { session, .. }) = &mut self.ready else { return };
-        session.release();
+        let Some(Ready { session, .. }) = &mut self.ready else {
+            // Answers the request: it may not be repeated.
+            let _ = request.after_loss(Kind::TokenFailed, false);
+            return;
+        };
+        // A worker that failed ends before the token's lock is free: its module may hang in a login.
+        if made.as_ref().map_or_else(|error| error.kind == Kind::Policy, |_| true) {
+            session.release();
+        }
         let exclusive = session.always_authenticates();
         let made = made.and_then(|made| made.map(|made| accepted(&self.shared, session, made, &request)).transpose());
         let result = made.as_ref().map(Option::as_ref).map_err(|error| error.kind);
@@ -291,7 +300,8 @@ impl WorkerTask {
         }
         tracing::warn!("refused: {}: {}", request.work, error.message);
         request.answer(Err(Refusal { kind: Kind::Policy, retry_after: None }));
-        self.shared.apply(|state, now| state.plan.finished(self.worker, false, false, now));
+        let exclusive = self.ready.as_ref().is_some_and(|ready| ready.session.always_authenticates());
+        self.shared.apply(|state, now| state.plan.finished(self.worker, false, exclusive, now));
     }
 
     /// Returns the record of a request for a payload, if there is an audit log.
