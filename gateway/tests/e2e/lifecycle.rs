@@ -95,7 +95,7 @@ fn a_plain_listener_on_an_outside_address_is_an_error() {
         stand.head = format!("listen = [\"{address}\"]\n");
         let config = stand.configure();
         let run = stand.run(&["serve", "--config", &config]);
-        assert!(run.code == 2 && run.stderr.contains("no loopback address"), "{run:?}");
+        assert!(run.code == 2 && run.stderr.contains("is not a loopback address"), "{run:?}");
     }
     stand.head = "listen = [\"127.0.0.1:0\"]\n".into();
     stand.serve().wait_for_log("`localhost` may lead a tool to the other");
@@ -132,7 +132,7 @@ fn an_inherited_listener_is_served_and_an_outside_one_refused() {
     let outside = TcpListener::bind("0.0.0.0:0").unwrap();
     let output = inherit(&stand, &outside, &config).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(2) && errors.contains("no loopback address"), "{errors}");
+    assert!(output.status.code() == Some(2) && errors.contains("is not a loopback address"), "{errors}");
 }
 
 #[test]
