@@ -41,6 +41,15 @@ fn cannot_write(why: &str) -> Error {
         .hint("redirect stdout: to a file, a pipe, or /dev/null")
 }
 
+fn failed_to_write(error: Errno) -> Error {
+    let why = std::io::Error::from(error).to_string();
+    if matches!(error, Errno::NOSPC | Errno::DQUOT) {
+        let hint = "free space on the file system of stdout, or redirect stdout to a file on another one";
+        return Error::new(Kind::Unexpected, format!("cannot write the result: {why}")).hint(hint);
+    }
+    cannot_write(&why)
+}
+
 /// Writes a result and a newline to stdout.
 ///
 /// # Errors
@@ -79,13 +88,13 @@ pub fn print_bytes(mut bytes: &[u8]) -> Result<()> {
     // std ignores a stdout that cannot be written, so this code does not use it.
     while !bytes.is_empty() {
         match rustix::io::write(stdout(), bytes) {
-            Ok(0) => return Err(cannot_write("stdout takes nothing")),
+            Ok(0) => return Err(cannot_write("stdout accepts no bytes")),
             Ok(written) => bytes = &bytes[written..],
             Err(Errno::INTR) => {}
             // Another process made this open file non-blocking.
             Err(Errno::AGAIN) => _ = poll(&mut [PollFd::from_borrowed_fd(stdout(), PollFlags::OUT)], None),
             Err(Errno::PIPE) => return Err(Error::new(Kind::Unexpected, "")),
-            Err(error) => return Err(cannot_write(&std::io::Error::from(error).to_string())),
+            Err(error) => return Err(failed_to_write(error)),
         }
     }
     Ok(())

@@ -56,7 +56,8 @@ fn a_full_disk_is_an_error_and_a_broken_pipe_is_not() {
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = stand.command(&["list"]).stdout(full).stderr(Stdio::piped()).spawn().unwrap().finish();
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write the result"));
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains("cannot write the result") && errors.contains("hint: free space"), "{errors}");
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let output = stand.command(&["list"]).stdout(writer).stderr(Stdio::piped()).spawn().unwrap().finish();
