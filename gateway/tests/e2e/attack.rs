@@ -2,7 +2,6 @@
 
 use std::io::Write as _;
 use std::net::TcpStream;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -314,9 +313,10 @@ fn identical_copies_share_one_login() {
     stand.service.wait_for(1);
     let mut copy = gateway.connect();
     copy.write_all(request.as_bytes()).unwrap();
-    // The first caller leaves; its login is posted, so it goes on, and the copy gets its answer.
+    gateway.wait_for_connections(2);
+    // The first caller leaves. Its login is already posted, so it continues, and the copy gets the answer.
     drop(first);
-    std::thread::sleep(Duration::from_millis(200));
+    gateway.wait_for_connections(1);
     stand.service.release();
     let reply = read_reply(&mut copy).unwrap();
     assert_eq!(reply.status, 201, "{reply:?}");
@@ -338,7 +338,7 @@ fn the_same_bytes_may_come_again_after_503_and_after_a_lost_connection() {
     lost.write_all(gateway.text(PATH, &[("Authorization", &header)], &body).as_bytes()).unwrap();
     stand.service.wait_for(2);
     drop(lost);
-    std::thread::sleep(Duration::from_millis(200));
+    gateway.wait_for_connections(0);
     stand.service.release();
     gateway.wait_for_log("undelivered");
     stand.service.behave(crate::service::Behaviour::Normal);

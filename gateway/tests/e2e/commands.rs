@@ -214,7 +214,7 @@ fn the_admin_socket_tells_health_metrics_and_clients_to_its_group_alone() {
     assert_eq!(stand.run(&["health", "--live", "--config", &config]).stdout, "alive\n");
     let clients = stand.run(&["clients", "--config", &config]);
     assert!(clients.stdout.contains("finance") && clients.stdout.contains("password  ok (201)"), "{clients:?}");
-    let metrics = curl(&socket, "/metrics");
+    let metrics = gateway.admin("/metrics");
     for wanted in [
         "cba_gateway_logins_total{client=\"finance\",identity=\"password\",outcome=\"ok\"} 1",
         "cba_gateway_ready 1",
@@ -229,12 +229,6 @@ fn the_admin_socket_tells_health_metrics_and_clients_to_its_group_alone() {
     // A socket that was left behind is replaced.
     let gateway = stand.serve();
     assert_eq!(stand.run(&["health", "--live", "--socket", &socket]).code, 0, "{}", gateway.log());
-}
-
-fn curl(socket: &str, path: &str) -> String {
-    let url = format!("http://localhost{path}");
-    let output = Command::new("curl").args(["-sS", "--unix-socket", socket, &url]).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]

@@ -21,13 +21,7 @@ fn no_marker_is_in_log_metrics_or_clients() {
     gateway.login(&header, &body);
     gateway.login("Basic somebody:MARKER-REAL-PASSWORD", "");
     gateway.wait_for_log("v2 in, v2 out, 201");
-    let socket = stand.file("run/admin.sock");
-    let ask = |path: &str| {
-        let url = format!("http://localhost{path}");
-        let output = Command::new("curl").args(["-sS", "--unix-socket", &socket, &url]).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let everything = [gateway.log(), ask("/metrics"), ask("/clients")].join("\n");
+    let everything = [gateway.log(), gateway.admin("/metrics"), gateway.admin("/clients")].join("\n");
     let payload: serde_json::Value = serde_json::from_str(&stand.service.arrived()[0].body).unwrap();
     let local: serde_json::Value = serde_json::from_str(&body).unwrap();
     let mut secrets = vec![token, PASSWORD.to_owned(), "MARKER".to_owned()];

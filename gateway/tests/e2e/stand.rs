@@ -325,6 +325,25 @@ impl Gateway {
         }
     }
 
+    /// Waits until the gateway has this number of open connections on its TCP listeners.
+    #[track_caller]
+    pub(crate) fn wait_for_connections(&self, number: usize) {
+        let wanted = format!("cba_gateway_connections {number}");
+        let give_up = Instant::now() + PATIENCE;
+        while !self.admin("/metrics").lines().any(|line| line == wanted) {
+            assert!(Instant::now() < give_up, "never {wanted}: {}", self.admin("/metrics"));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Asks the admin socket by curl, and returns the body.
+    pub(crate) fn admin(&self, path: &str) -> String {
+        let socket = self.log.with_file_name("run/admin.sock");
+        let url = format!("http://localhost{path}");
+        let output = Command::new("curl").args(["-sS", "--unix-socket"]).arg(socket).arg(&url).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     fn hear_or_log(&mut self, wanted: &str, give_up: Option<Instant>) {
         let give_up = give_up.unwrap_or(Instant::now() + PATIENCE);
         let mut buffer = [0; 4096];
