@@ -3,13 +3,14 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::access::open_to_all;
-use crate::agent::{Agent, Client};
+use crate::agent::{Agent, Client, children};
 use crate::deadline::{Finish as _, until};
-use crate::stand::{Run, Stand, needs_root, tool};
+use crate::stand::{Run, Stand, needs_root, same_environment, tool};
 
 /// A complete request.
 const REQUEST: &str = "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
@@ -150,6 +151,31 @@ fn a_pin_file_that_changes_while_it_is_read_costs_no_wrong_try() {
     assert!(error.contains("in time"), "{error}");
     let state = stand.run(&["pin-fuse"]).ok();
     assert!(!state.contains("blown") && state.contains("refused 0"), "{state}");
+}
+
+#[test]
+fn a_pin_file_that_is_replaced_after_it_was_opened_is_judged_and_read_as_it_was() {
+    needs_root("it looks at the descriptors of a process that forbids it to other users");
+    let stand = Stand::new();
+    let place = stand.write("pin-at-play", stand.pin());
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o600)).unwrap();
+    let other = stand.write("other", "wrong-1");
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).unwrap();
+    let base = stand.command(&["sign", "--pin-source", &format!("file:{place}")]);
+    let mut command = Command::new("strace");
+    // The agent stands still for three seconds after it has opened the file.
+    let pause = ["-P", &place, "-e", "trace=openat", "-e", "inject=openat:delay_exit=3000000:when=1"];
+    command.args(["-qq", "-o", "/dev/null"]).args(pause);
+    command.arg(base.get_program()).args(base.get_args()).current_dir(stand.path());
+    same_environment(&mut command, &base);
+    let strace = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let has_opened = |process: u32| {
+        let descriptors = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten();
+        descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).any(|file| file == Path::new(&place))
+    };
+    until(|| children(strace.id()).into_iter().any(has_opened));
+    fs::rename(&other, &place).unwrap();
+    Run::from_output(strace.finish()).ok();
 }
 
 #[test]
