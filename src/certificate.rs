@@ -21,9 +21,11 @@ pub mod file_format;
 pub mod leaf;
 mod names;
 mod pem;
+mod summary;
 mod time;
 
 pub use ber::BerError;
+pub use summary::CertificateSummary;
 pub use time::utc;
 pub use x509_cert::ext::pkix::KeyUsage;
 

@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use crate::certificate::chain::{self, Roots};
-use crate::certificate::{Certificate, utc};
+use crate::certificate::{Certificate, CertificateSummary, utc};
 use crate::error::Explain as _;
 use crate::facts::{Confinement, Gap, Key, KeyDetail, Library, Mechanism, PinState, Token};
 use crate::policy::{self, Order, Policy, Refused, Subject, Wish};
@@ -211,16 +211,8 @@ struct Usages {
 
 #[derive(Debug, Serialize)]
 struct CertificateReport {
-    subject: String,
-    issuer: String,
-    serial: String,
-    subject_alternative_names: Vec<String>,
-    emails: Vec<String>,
-    key_usage: Option<Vec<&'static str>>,
-    extended_key_usage: Option<Vec<String>>,
-    not_before: String,
-    not_after: String,
-    sha256: String,
+    #[serde(flatten)]
+    summary: CertificateSummary,
     /// `token` or `file`.
     source: &'static str,
     /// The issuers of the certificate in the token, nearest first.
@@ -435,16 +427,7 @@ fn certificate_report(held: &KeyEvidence, now: u64) -> CertificateReport {
         sha256: hex(&found.sha256),
     };
     CertificateReport {
-        subject: certificate.subject.clone(),
-        issuer: certificate.issuer.clone(),
-        serial: certificate.serial.clone(),
-        subject_alternative_names: certificate.alternative_names.clone(),
-        emails: certificate.emails.clone(),
-        key_usage: certificate.key_usage_names(),
-        extended_key_usage: certificate.extended_key_usage_names(),
-        not_before: certificate.valid_from.clone(),
-        not_after: certificate.valid_until.clone(),
-        sha256: hex(&certificate.sha256()),
+        summary: certificate.summary(),
         source: if held.from_file { "file" } else { "token" },
         chain: chain::above(certificate, &held.others(), now).into_iter().map(above).collect(),
         validity: (certificate.not_before, certificate.not_after),

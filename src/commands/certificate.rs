@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{print, print_bytes, print_json, print_report, usage, word};
 use crate::cba::login_request::SCHEME;
-use crate::certificate::{Certificate, utc};
+use crate::certificate::{Certificate, CertificateSummary, utc};
 use crate::cli;
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -111,28 +111,15 @@ fn text(certificate: &Certificate) -> String {
 fn json(certificate: &Certificate) -> Result<String> {
     #[derive(Serialize)]
     struct CertificateJson<'a> {
-        subject: &'a str,
-        issuer: &'a str,
-        serial: &'a str,
-        emails: &'a [String],
-        extended_key_usage: Option<Vec<String>>,
+        #[serde(flatten)]
+        summary: CertificateSummary,
         rsa_bits: usize,
-        not_before: &'a str,
-        not_after: &'a str,
-        sha256: String,
         pem: String,
         deviations: &'a [String],
     }
     let json = CertificateJson {
-        subject: &certificate.subject,
-        issuer: &certificate.issuer,
-        serial: &certificate.serial,
-        emails: &certificate.emails,
-        extended_key_usage: certificate.extended_key_usage_names(),
+        summary: certificate.summary(),
         rsa_bits: certificate.bits(),
-        not_before: &certificate.valid_from,
-        not_after: &certificate.valid_until,
-        sha256: hex(&certificate.sha256()),
         pem: certificate.pem(),
         deviations: &certificate.deviations,
     };

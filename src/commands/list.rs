@@ -204,11 +204,9 @@ fn objects(shown: &ShownSlot, objects: &Objects) -> Vec<Object> {
         let certificate = &one.certificate;
         let until = format!("until {}", certificate.valid_until);
         let details = vec![certificate.subject.clone(), until, format!("sha256 {}", hex(&certificate.sha256()))];
-        let json = json!({
-            "subject": certificate.subject, "issuer": certificate.issuer, "emails": certificate.emails,
-            "not_before": certificate.valid_from, "not_after": certificate.valid_until,
-            "sha256": hex(&certificate.sha256()), "attestation": certificate.is_attestation, "ca": certificate.is_ca,
-        });
+        let mut json = json!(certificate.summary());
+        json["attestation"] = certificate.is_attestation.into();
+        json["ca"] = certificate.is_ca.into();
         let uri = uri(ObjectType::Cert, &one.label, &one.id);
         all.push(Object {
             kind: "certificate",

@@ -6,6 +6,7 @@ use maud::{Markup, html};
 
 use super::sections::{Section, first, others};
 use super::{CertificateReport, Report, RuleVerdict};
+use crate::certificate::CertificateSummary;
 use crate::html_page::Page;
 
 /// The page, ended by a newline.
@@ -93,6 +94,7 @@ fn facts(section: &Section) -> Markup {
 /// The certificate's validity and today on a time line, in days.
 fn time_line(certificate: &CertificateReport, now: u64) -> Markup {
     let (start, end) = certificate.validity;
+    let CertificateSummary { not_before, not_after, .. } = &certificate.summary;
     // A certificate may end before it begins.
     let (first, last) = (start.min(end).min(now), end.max(start).max(now));
     // Keep today's mark away from the ends, so that it is visible.
@@ -114,7 +116,7 @@ fn time_line(certificate: &CertificateReport, now: u64) -> Markup {
         section {
             h2 { "Validity" }
             figure class="time" {
-                svg role="img" aria-label=(format!("valid from {} until {}: {words}", certificate.not_before, certificate.not_after)) {
+                svg role="img" aria-label=(format!("valid from {} until {}: {words}", not_before, not_after)) {
                     line class="axis" x1="0" x2="100%" y1="26" y2="26" {}
                     rect class="valid" x=(percent(from)) width=(percent((to - from).max(0.0))) y="18" height="16" rx="3" {}
                     @if is_inside {
@@ -124,9 +126,9 @@ fn time_line(certificate: &CertificateReport, now: u64) -> Markup {
                     text x=(percent(today)) y="8" text-anchor=(anchor(today)) { "today" }
                 }
                 figcaption {
-                    span { time datetime=(certificate.not_before) { (day(&certificate.not_before)) } }
+                    span { time datetime=(not_before) { (day(not_before)) } }
                     b { (words) }
-                    span { time datetime=(certificate.not_after) { (day(&certificate.not_after)) } }
+                    span { time datetime=(not_after) { (day(not_after)) } }
                 }
             }
         }

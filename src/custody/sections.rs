@@ -159,20 +159,21 @@ fn key_facts(key: &KeyReport) -> Vec<(&'static str, String)> {
 
 fn certificate_facts(certificate: &CertificateReport) -> Vec<(&'static str, String)> {
     let above: Vec<&str> = certificate.chain.iter().map(|above| above.subject.as_str()).collect();
+    let summary = &certificate.summary;
     vec![
-        ("subject", certificate.subject.clone()),
-        ("issuer", certificate.issuer.clone()),
-        ("serial", certificate.serial.clone()),
-        ("alternative names", list(&certificate.subject_alternative_names, "none")),
-        ("e-mail", list(&certificate.emails, "none")),
-        ("key usage", certificate.key_usage.as_ref().map_or("not limited".into(), |all| list(all, "none"))),
+        ("subject", summary.subject.clone()),
+        ("issuer", summary.issuer.clone()),
+        ("serial", summary.serial.clone()),
+        ("alternative names", list(&summary.subject_alternative_names, "none")),
+        ("e-mail", list(&summary.emails, "none")),
+        ("key usage", summary.key_usage.as_ref().map_or("not limited".into(), |all| list(all, "none"))),
         (
             "extended key usage",
-            certificate.extended_key_usage.as_ref().map_or("not limited".into(), |all| list(all, "none")),
+            summary.extended_key_usage.as_ref().map_or("not limited".into(), |all| list(all, "none")),
         ),
-        ("valid from", certificate.not_before.clone()),
-        ("valid until", certificate.not_after.clone()),
-        ("SHA-256", certificate.sha256.clone()),
+        ("valid from", summary.not_before.clone()),
+        ("valid until", summary.not_after.clone()),
+        ("SHA-256", summary.sha256.clone()),
         ("from", certificate.source.into()),
         ("issuers in the token", list(&above, "nothing")),
     ]
