@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definitions_hold_together() {
+    fn the_command_line_is_consistent() {
         command().debug_assert();
     }
 }

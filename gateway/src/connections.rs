@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn where_every_connection_is_busy_another_one_is_refused() {
+    fn a_source_whose_connections_are_all_busy_gets_no_further_one() {
         let all = Arc::new(ConnectionTable::default());
         let held: Vec<(AdmittedConnection, BusyConnection)> = (0..SHARE)
             .map(|_| all.enter(CallerSource::User(1)).unwrap())

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_taken_as_der_and_as_pem_with_anything_around_it() {
+    fn a_certificate_is_read_as_der_and_as_pem_with_other_text_around_it() {
         let crlf = LEAF_PEM.replace('\n', "\r\n");
         let pems = [
             LEAF_PEM.to_owned(),
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_kept_as_its_hash_alone() {
+    fn only_the_hash_of_a_password_is_kept() {
         let Ok(Credentials::Password { name, sha256 }) = read(&format!("bAsIc {}", STANDARD.encode("finance:a:b")))
         else {
             panic!("not read");
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn other_headers_are_refused() {
+    fn invalid_headers_are_refused() {
         for (value, error) in [
             ("", CredentialsError::Scheme),
             ("Bearer x", CredentialsError::Scheme),

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_stop_one_source_under_one_client_alone() {
+    fn failures_block_only_the_pair_of_source_and_client() {
         let rates = SourceRates::default();
         for _ in 0..FAILURES {
             assert!(rates.may_try(CallerSource::User(1), "a"));
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_has_a_rate_that_a_reload_does_not_renew() {
+    fn a_reload_keeps_the_counter_of_an_unchanged_rate() {
         let rate = ClientRate::new(NonZeroU32::new(2).unwrap());
         assert!(rate.count().is_ok() && rate.count().is_ok());
         let again = ClientRate::renewed(Some(&rate), NonZeroU32::new(2).unwrap());

@@ -121,7 +121,7 @@ mod tests {
     const TOKEN: &str = r#"{"tokenInfo":{"tokenValue":"x"}}"#;
 
     #[test]
-    fn only_a_login_with_a_token_in_json_is_handed_on() {
+    fn a_success_needs_a_token_in_json_and_an_error_is_passed_on() {
         let check = |status, headers: &[(&str, &str)], body| answer(status, headers, body).check(true).err();
         assert_eq!(check(201, &[], TOKEN), None);
         assert_eq!(check(307, &[("location", "https://evil.example")], ""), Some(BadAnswer::Redirect(307)));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_bounded_and_stands_where_it_helps() {
+    fn retry_after_is_bounded_and_sent_only_where_a_retry_helps() {
         let wait = |status, headers: &[(&str, &str)]| {
             answer(status, headers, "").bounded_retry_after().map(|wait| wait.as_secs())
         };
