@@ -71,7 +71,7 @@
 //! 3. The parent accepts a result only after [`cba::verify()`] and the policy accepted it
 //!    (`faults::a_corrupted_signature_is_exit_7_and_nothing_on_stdout`), and hands it out only when its record is on disk, where
 //!    records are kept (`audit::a_killed_agent_handed_out_no_payload_without_its_record`).
-//! 4. [`policy::decide`] checks the worker's facts before the worker may sign (`sign::a_refused_policy_signs_nothing`).
+//! 4. [`policy::decide`] checks the worker's facts before the worker may sign (`sign::a_policy_refusal_signs_nothing`).
 //! 5. A refused PIN is not sent again until the fuse clears (`fuse::ten_parallel_runs_with_a_wrong_pin_spend_one_try`).
 //! 6. Only the result is on standard output. No secret is in arguments, logs or errors
 //!    (`pin::a_marker_pin_in_any_wrong_place_is_never_echoed`).

@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kryoptic_warns_before_the_version_that_keeps_sensitive_values() {
+    fn a_kryoptic_version_that_can_return_sensitive_values_gets_a_warning() {
         let library = |manufacturer: &str| Library {
             manufacturer: manufacturer.into(),
             version: "0.0".into(),

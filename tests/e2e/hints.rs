@@ -63,7 +63,7 @@ pub(crate) fn both(run: &Run) -> String {
 }
 
 #[test]
-fn a_pin_file_that_others_can_read_is_closed_by_the_hint() {
+fn the_hint_stops_other_users_from_reading_a_pin_file() {
     let stand = Stand::new();
     let path = stand.write("Jo's \"own\" pin", stand.pin());
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
@@ -124,7 +124,7 @@ fn the_hint_clears_a_blown_fuse_in_the_commands_state_directory() {
 }
 
 #[test]
-fn every_selector_that_a_hint_offers_selects() {
+fn every_selector_that_a_hint_offers_selects_a_token() {
     let stand = Stand::with(&["--label", "Jo's \"first\""]);
     stand.provision(&["--label", "$HOME `id` second"]);
     let said = stand.sign(&[]).failed(3);
@@ -171,7 +171,7 @@ fn commands_that_only_show_something_run_with_the_options_of_the_command_that_fa
 }
 
 #[test]
-fn a_certificate_in_another_form_is_converted_by_the_remedy() {
+fn the_remedy_converts_a_certificate_in_another_format() {
     let stand = Stand::new();
     fs::create_dir(stand.path().join("Jo's files")).unwrap();
     let file = |name: &str| format!("Jo's files/{name}");
@@ -248,7 +248,7 @@ fn a_certificate_in_another_form_is_converted_by_the_remedy() {
 }
 
 #[test]
-fn a_token_is_made_ready_by_the_hints() {
+fn the_hints_prepare_a_new_token() {
     let stand = Stand::empty();
     fs::create_dir(stand.file("tokens")).unwrap();
     stand.write("softhsm2.conf", format!("directories.tokendir = {}\n", stand.file("tokens")));
@@ -288,7 +288,7 @@ fn the_second_command_for_a_new_token_sets_its_pin() {
 }
 
 #[test]
-fn a_pin_is_changed_and_mechanisms_are_shown_by_the_hints() {
+fn the_hint_changes_a_pin_that_must_be_changed() {
     let mut stand = Stand::new();
     stand.faulty("flags+80000");
     let source = stand.pin_source();
@@ -302,7 +302,7 @@ fn a_pin_is_changed_and_mechanisms_are_shown_by_the_hints() {
 }
 
 #[test]
-fn a_certificate_is_written_beside_its_key_by_the_hint() {
+fn the_hint_writes_the_missing_certificate_of_a_key() {
     let stand = Stand::new();
     stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
     let said = stand.sign(&[]).failed(3);

@@ -47,7 +47,7 @@ fn a_v2_request_is_fresh_and_openssl_verifies_it() {
 }
 
 #[test]
-fn two_requests_share_no_random_byte_run() {
+fn two_requests_have_different_random_bytes() {
     let stand = Stand::new();
     let message = || openssl_accepts(&stand, &json(&stand.sign(&[]).ok()));
     let (one, two) = (message(), message());
@@ -89,7 +89,7 @@ fn both_header_encodings_hold_the_same_certificate() {
 }
 
 #[test]
-fn each_format_is_what_the_contract_says() {
+fn each_format_is_as_documented() {
     let stand = Stand::new();
     let body = stand.sign(&["--format", "body"]).ok();
     assert!(body.starts_with(r#"{"encodedDataFormat":"v2","encodedData":"#) && body.ends_with("\"}\n"), "{body}");
@@ -111,7 +111,7 @@ fn each_format_is_what_the_contract_says() {
 }
 
 #[test]
-fn without_the_hashing_mechanism_the_digest_info_is_signed() {
+fn without_the_hashing_mechanism_the_token_signs_the_digest_info() {
     let stand = Stand::new();
     let conf = format!("{}slots.mechanisms = -CKM_SHA512_RSA_PKCS,CKM_SHA512_RSA_PKCS\n", stand.read("softhsm2.conf"));
     stand.write("softhsm2.conf", conf);
@@ -123,7 +123,7 @@ fn without_the_hashing_mechanism_the_digest_info_is_signed() {
 }
 
 #[test]
-fn a_refused_policy_signs_nothing() {
+fn a_policy_refusal_signs_nothing() {
     let mut stand = Stand::new();
     stand.faulty("");
     for (flags, reason, hint) in [
@@ -148,7 +148,7 @@ fn a_refused_policy_signs_nothing() {
 }
 
 #[test]
-fn the_certificate_rules_hold_on_real_certificates() {
+fn each_certificate_rule_refuses_a_real_certificate() {
     let extensions = |changed: &str| EXTENSIONS.replace("extendedKeyUsage=clientAuth,emailProtection", changed);
     for (name, ext, validity, hint) in [
         ("ended", EXTENSIONS.to_owned(), &["-days", "-1"][..], "order a new certificate"),
@@ -175,7 +175,7 @@ fn the_certificate_rules_hold_on_real_certificates() {
 }
 
 #[test]
-fn a_certificate_about_to_end_brings_a_notice() {
+fn a_certificate_that_expires_soon_causes_a_warning() {
     let stand = Stand::with(&["--days", "10"]);
     let run = stand.sign(&[]);
     assert!(run.stderr.contains("warning: the certificate ends in "), "{}", run.stderr);

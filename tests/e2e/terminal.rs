@@ -29,7 +29,7 @@ fn a_prompt_names_the_token_and_echoes_nothing() {
 }
 
 #[test]
-fn a_wrong_pin_at_a_prompt_is_not_asked_for_again() {
+fn the_prompt_does_not_appear_again_after_a_wrong_pin() {
     let mut stand = Stand::new();
     stand.faulty("");
     let run = expect(&stand, "spawn $agent sign\nmust {PIN of}\nsend \"wrong\\r\"");
@@ -39,7 +39,7 @@ fn a_wrong_pin_at_a_prompt_is_not_asked_for_again() {
 }
 
 #[test]
-fn ctrl_c_at_a_prompt_ends_it_and_the_terminal_echoes_again() {
+fn ctrl_c_at_a_prompt_ends_the_program_and_restores_the_echo() {
     let stand = Stand::new();
     let run = expect(
         &stand,
@@ -75,7 +75,7 @@ fn an_invalid_answer_at_the_prompt_is_refused_before_any_login() {
 }
 
 #[test]
-fn the_clock_stops_while_a_person_types() {
+fn the_timeout_does_not_include_typing_at_the_prompt() {
     let stand = Stand::new();
     let pin = stand.pin();
     let run =
@@ -84,7 +84,7 @@ fn the_clock_stops_while_a_person_types() {
 }
 
 #[test]
-fn a_person_may_spend_the_last_try_and_clears_the_fuse() {
+fn a_login_at_a_prompt_may_use_the_last_try_and_clears_the_fuse() {
     let mut stand = Stand::new();
     let pin = stand.pin();
     stand.write("wrong", "not-it");
@@ -110,7 +110,7 @@ fn a_waiting_token_is_announced_only_on_the_terminal() {
 }
 
 #[test]
-fn a_signal_at_a_prompt_gives_the_terminal_back() {
+fn a_signal_at_a_prompt_restores_the_terminal() {
     let stand = Stand::new();
     let run = expect(
         &stand,
@@ -132,7 +132,7 @@ fn a_terminal_as_standard_input_is_refused_as_a_pin_source() {
 }
 
 #[test]
-fn an_agent_that_asked_for_its_pin_handles_its_own_signals() {
+fn an_agent_with_a_typed_pin_handles_sighup_and_sigterm() {
     let stand = Stand::new();
     let script = format!(
         "set id [spawn $agent serve --slot 0 --pin-source prompt --socket {}]\nmust {{PIN of}}\nsend \"{}\\r\"\nmust {{is ready with}}\n\
@@ -159,7 +159,7 @@ fn in_the_background(stand: &Stand, prepare: &str, command: &str) -> Run {
 }
 
 #[test]
-fn a_process_in_the_background_of_its_terminal_asks_nobody_and_is_not_stopped() {
+fn a_background_process_shows_no_prompt_and_is_not_stopped() {
     let mut stand = Stand::new();
     stand.faulty("");
     for (command, code) in [
@@ -184,7 +184,7 @@ fn a_process_in_the_background_of_its_terminal_asks_nobody_and_is_not_stopped() 
 }
 
 #[test]
-fn a_process_in_the_background_reads_no_input_from_its_terminal() {
+fn a_background_process_reads_no_input_from_its_terminal() {
     let stand = Stand::new();
     for command in ["\\$agent verify", "\\$agent audit verify -"] {
         let error = in_the_background(&stand, "", &format!("{command} > out 2> err")).failed(2);
@@ -231,7 +231,7 @@ fn the_readmes_command_for_a_pin_file_echoes_no_pin() {
 }
 
 #[test]
-fn the_hint_for_a_pin_file_writes_it_anew_without_an_echo() {
+fn the_hint_rewrites_a_pin_file_without_an_echo() {
     let stand = Stand::new();
     let (pin, odd) = (stand.pin(), stand.write("Jo's pin", "12\u{200b}34"));
     let source = format!("file:{odd}");

@@ -7,7 +7,7 @@ use crate::stand::{Stand, basic};
 use crate::token::token;
 
 #[test]
-fn enrol_prints_a_table_that_works_and_a_password_that_only_its_owner_reads() {
+fn enrol_prints_a_working_client_table_and_writes_the_password_to_a_private_file() {
     let mut stand = Stand::new();
     let file = stand.file("run/new.password");
     let enrolled = stand.run(&["enrol", "new", "--user", "0", "--from", "10.0.0.0/8", "--password-file", &file]);
@@ -29,7 +29,7 @@ fn enrol_prints_a_table_that_works_and_a_password_that_only_its_owner_reads() {
 }
 
 #[test]
-fn enrol_refuses_a_certificate_that_anaplan_could_accept() {
+fn enrol_needs_transition_for_a_certificate_that_anaplan_may_accept() {
     let stand = Stand::new();
     stand.copy(token().path.join("cert.pem"), "registered.pem");
     let file = stand.file("registered.pem");
@@ -152,7 +152,7 @@ fn files_that_do_not_belong_to_root_are_refused() {
 }
 
 #[test]
-fn a_clients_certificate_is_read_in_each_form_and_never_beside_a_key() {
+fn a_clients_certificate_is_read_in_each_format_but_not_with_a_private_key() {
     let mut stand = Stand::new();
     let pem = std::fs::read_to_string(stand.path().join("tool.pem")).unwrap();
     let key = std::fs::read_to_string(stand.path().join("tool.key")).unwrap();
@@ -200,7 +200,7 @@ fn a_clients_certificate_is_read_in_each_form_and_never_beside_a_key() {
 }
 
 #[test]
-fn the_admin_socket_tells_health_metrics_and_clients_to_its_group_alone() {
+fn the_admin_socket_gives_health_metrics_and_clients_and_has_mode_0660() {
     let stand = Stand::new();
     let gateway = stand.serve();
     assert_eq!(gateway.login(&basic("finance"), "").status, 201);
@@ -287,7 +287,7 @@ fn a_program_with_more_rights_than_its_caller_refuses_every_command() {
 }
 
 #[test]
-fn a_closed_stdout_is_an_error_before_a_password_is_made() {
+fn a_closed_stdout_is_an_error_before_a_password_is_written() {
     let stand = Stand::new();
     let file = stand.file("run/new.password");
     let mut command = Command::new("sh");
