@@ -1,4 +1,4 @@
-//! The open connections: their maximum number, and which idle one is closed to make room.
+//! The open connections of the listeners. At a limit, a new connection replaces an idle one, or is refused.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,14 +39,14 @@ pub struct AdmittedConnection {
     pub leave: Arc<Notify>,
 }
 
-/// A request in flight, until it is dropped.
+/// Marks a connection as busy with a request, until it is dropped.
 #[derive(Debug)]
 pub struct BusyConnection(Arc<ConnectionTable>, u64);
 
 impl ConnectionTable {
-    /// Adds a connection, and may close an idle one. If the source has used its share, this is its oldest idle
-    /// connection. If the table is full, it is the oldest idle one of the source with the most connections. Returns
-    /// `None` if no connection is idle.
+    /// Adds a connection. If the source has reached its limit, its oldest idle connection is closed. If the table is
+    /// full, the oldest idle connection of the source with the most connections is closed. Returns `None` if that source
+    /// has no idle connection.
     #[must_use]
     pub fn enter(self: &Arc<Self>, source: CallerSource) -> Option<AdmittedConnection> {
         let mut open = self.lock();
@@ -129,21 +129,21 @@ mod tests {
     #[test]
     fn a_source_with_its_share_closes_its_own_oldest_idle_connection() {
         let all = Arc::new(ConnectionTable::default());
-        let held: Vec<AdmittedConnection> = (0..SHARE).map(|_| all.enter(CallerSource::User(1)).unwrap()).collect();
-        let busy = held[0].begin();
+        let open: Vec<AdmittedConnection> = (0..SHARE).map(|_| all.enter(CallerSource::User(1)).unwrap()).collect();
+        let busy = open[0].begin();
         let _other = all.enter(CallerSource::User(2)).unwrap();
         let _more = all.enter(CallerSource::User(1)).unwrap();
         assert_eq!(all.count(), SHARE + 1);
-        assert!(all.lock().all.contains_key(&held[0].number) && !all.lock().all.contains_key(&held[1].number));
+        assert!(all.lock().all.contains_key(&open[0].number) && !all.lock().all.contains_key(&open[1].number));
         drop(busy);
-        drop(held);
+        drop(open);
         assert_eq!(all.count(), 2);
     }
 
     #[test]
     fn a_source_whose_connections_are_all_busy_gets_no_further_one() {
         let all = Arc::new(ConnectionTable::default());
-        let held: Vec<(AdmittedConnection, BusyConnection)> = (0..SHARE)
+        let open: Vec<(AdmittedConnection, BusyConnection)> = (0..SHARE)
             .map(|_| all.enter(CallerSource::User(1)).unwrap())
             .map(|connection| {
                 let busy = connection.begin();
@@ -151,6 +151,6 @@ mod tests {
             })
             .collect();
         assert!(all.enter(CallerSource::User(1)).is_none() && all.enter(CallerSource::User(2)).is_some());
-        drop(held);
+        drop(open);
     }
 }

@@ -1,6 +1,6 @@
 //! Parses the `Authorization` header of a request.
 //!
-//! PURE. It decides nothing: `verify` compares the parsed credentials with the clients of the configuration.
+//! PURE. This file only parses: `verify` compares the parsed credentials with the clients of the configuration.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -60,7 +60,7 @@ pub enum CredentialsError {
 }
 
 impl Credentials {
-    /// Parses the value of an `Authorization` header. Upper and lower case of the scheme are equal.
+    /// Parses the value of an `Authorization` header. The scheme is case-insensitive.
     ///
     /// # Errors
     /// See [`CredentialsError`].
@@ -83,8 +83,8 @@ impl Credentials {
 /// Decodes base64 that may contain white space. Java's MIME encoder writes such base64.
 #[must_use]
 pub fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
-    let squeezed: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    BASE64.decode(squeezed).ok()
+    let without_spaces: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    BASE64.decode(without_spaces).ok()
 }
 
 fn basic(text: &[u8]) -> Result<Credentials, CredentialsError> {
@@ -95,9 +95,9 @@ fn basic(text: &[u8]) -> Result<Credentials, CredentialsError> {
 }
 
 fn token(text: &[u8]) -> Result<Credentials, CredentialsError> {
-    let is_plain = !text.is_empty() && text.len() <= TOKEN_LIMIT && text.iter().all(u8::is_ascii_graphic);
+    let is_valid = !text.is_empty() && text.len() <= TOKEN_LIMIT && text.iter().all(u8::is_ascii_graphic);
     let text = std::str::from_utf8(text).map_err(|_| CredentialsError::Token)?;
-    if is_plain { Ok(Credentials::Token(text.to_owned())) } else { Err(CredentialsError::Token) }
+    if is_valid { Ok(Credentials::Token(text.to_owned())) } else { Err(CredentialsError::Token) }
 }
 
 fn certificate(text: &[u8]) -> Result<Vec<u8>, CredentialsError> {
@@ -113,8 +113,8 @@ fn certificate(text: &[u8]) -> Result<Vec<u8>, CredentialsError> {
         return Ok(first.to_vec());
     }
     match file_format::read(&decoded) {
-        Err(what) if what.has_private_key() => Err(CredentialsError::PrivateKey),
-        // A certificate is a SEQUENCE. `verify` compares it byte for byte with the listed ones.
+        Err(error) if error.has_private_key() => Err(CredentialsError::PrivateKey),
+        // DER of a certificate begins with the tag of a SEQUENCE. `verify` compares all bytes with the clients' certificates.
         _ if decoded.first() == Some(&0x30) => Ok(decoded),
         _ => Err(CredentialsError::NoCertificate),
     }

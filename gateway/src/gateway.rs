@@ -54,7 +54,7 @@ pub struct Gateway {
     pub metrics: Arc<GatewayMetrics>,
     /// Open connections.
     pub connections: Arc<ConnectionTable>,
-    /// The users that several other users may share.
+    /// The user IDs that may stand for several users.
     pub shared_users: SharedUsers,
     probed: tokio::sync::Mutex<Option<(Instant, std::result::Result<(), String>)>>,
     is_draining: AtomicBool,

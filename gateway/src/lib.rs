@@ -21,7 +21,7 @@
 //! | `config/*` | the configuration file, and the files that it names |
 //! | `spent_file` | the spent messages on disk |
 //! | `rates`, `pause`, `connections`, `metrics` | limits and counters |
-//! | `sock_diag/*`, `shared_users` | which user owns a loopback connection; user IDs that other users may share |
+//! | `sock_diag/*`, `shared_users` | which user owns a loopback connection; user IDs that may stand for several users |
 //! | `verify`, `credentials`, `login_body`, `request_form`, `replay`, `failure`, `upstream::answer`, `sock_diag::message` | PURE: the parts of requests, their verification, the answers to callers |
 //! | `library` | everything that the gateway uses of the agent's library |
 

@@ -1,4 +1,4 @@
-//! Everything that the gateway uses of the agent's library, in one place.
+//! The items of the agent's library that the gateway uses. Other files import them from here.
 
 pub use cba_agent::cba::received::Received;
 pub use cba_agent::cba::verify::Freshness;

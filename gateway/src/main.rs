@@ -1,4 +1,4 @@
-//! `cba-gateway`: see the library.
+//! The program `cba-gateway`. Everything is in the library: see `lib.rs`.
 
 use std::process::ExitCode;
 

@@ -8,7 +8,7 @@ use clap_mangen::Man;
 use crate::cli;
 use crate::library::EXIT_CODES;
 
-/// Terms with their texts.
+/// The rows of one section: a term and its text.
 type ManualRows = Vec<(String, &'static str)>;
 
 /// Returns the file name and text of each page.
@@ -18,8 +18,8 @@ type ManualRows = Vec<(String, &'static str)>;
 pub(crate) fn manual_pages() -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut root = cli::command();
     root.build();
-    let below = root.get_subcommands().map(|command| (format!("cba-gateway-{}", command.get_name()), command));
-    let all = std::iter::once(("cba-gateway".to_owned(), &root)).chain(below);
+    let subcommands = root.get_subcommands().map(|command| (format!("cba-gateway-{}", command.get_name()), command));
+    let all = std::iter::once(("cba-gateway".to_owned(), &root)).chain(subcommands);
     all.map(|(name, command)| Ok((format!("{name}.1"), page(&name, command)?))).collect()
 }
 
@@ -67,13 +67,14 @@ fn exit_status(command: &str, is_root: bool) -> ManualRows {
     };
     let is_used = |code: u8| matches!(code, 0..=2 | 5 | 8 | 9);
     let shown = EXIT_CODES.iter().filter(|(code, _)| if is_root { is_used(*code) } else { applies(*code) });
-    let own = |code: u8, text: &'static str| match code {
+    // The agent's texts for these codes do not fit the gateway.
+    let text_for_gateway = |code: u8, text: &'static str| match code {
         5 => "The gateway must not run as this user: root, or the user of an agent.",
         8 => "A check found a fault.",
         9 => "The gateway cannot be reached, or is not ready.",
         _ => text,
     };
-    shown.map(|(code, text)| (code.to_string(), own(*code, text))).collect()
+    shown.map(|(code, text)| (code.to_string(), text_for_gateway(*code, text))).collect()
 }
 
 fn environment(command: &str, is_root: bool) -> ManualRows {
@@ -109,10 +110,10 @@ fn files(command: &str, is_root: bool) -> ManualRows {
             rows.push((term.to_owned(), text));
         }
     };
-    let reads = ["serve", "check"].contains(&command);
-    add(reads || ["clients", "health"].contains(&command), "/etc/cba-gateway/config.toml", "The configuration.");
-    add(reads, "/etc/cba-agent/policy.toml", "Root's policy. It applies to each payload of an agent.");
-    add(reads, "/run/cba-agent/agent.sock", "The socket of the packaged agent.");
+    let needs_agent = ["serve", "check"].contains(&command);
+    add(needs_agent || ["clients", "health"].contains(&command), "/etc/cba-gateway/config.toml", "The configuration.");
+    add(needs_agent, "/etc/cba-agent/policy.toml", "Root's policy. It applies to each payload of an agent.");
+    add(needs_agent, "/run/cba-agent/agent.sock", "The socket of the packaged agent.");
     add(
         ["clients", "health"].contains(&command),
         "/run/cba-gateway/admin.sock",

@@ -1,4 +1,6 @@
-//! Counters for Prometheus, and the data of `cba-gateway clients`. No label contains a token, a payload or a password.
+//! Metrics for Prometheus, and the last login of each client for `cba-gateway clients`.
+//!
+//! No label contains a token, a payload or a password.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,7 +20,7 @@ use crate::logins::record::LoginRecord;
 
 const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
 
-/// All counters.
+/// All metrics, and the last login of each client.
 #[derive(Debug)]
 pub struct GatewayMetrics {
     registry: Registry,
@@ -42,7 +44,7 @@ pub struct GatewayMetrics {
 pub struct LastLogin {
     /// Seconds of Unix time.
     pub time: u64,
-    /// `password`, `v1` or `v2`.
+    /// The kind of credentials: `password`, or the payload version `v1` or `v2`.
     pub version_in: String,
     /// One word for the outcome.
     pub outcome: String,
@@ -51,7 +53,7 @@ pub struct LastLogin {
 }
 
 impl GatewayMetrics {
-    /// Creates and registers the counters.
+    /// Creates and registers the metrics.
     ///
     /// # Errors
     /// Never, because the names are constants.
@@ -65,11 +67,11 @@ impl GatewayMetrics {
             let metric = IntGauge::new(name, help)?;
             registry.register(Box::new(metric.clone())).map(|()| metric)
         };
-        let times = |name: &str, help: &str, labels: &[&str]| {
+        let time_gauges = |name: &str, help: &str, labels: &[&str]| {
             let metric = GaugeVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(metric.clone())).map(|()| metric)
         };
-        let seconds = |name: &str, help: &str| {
+        let duration_histogram = |name: &str, help: &str| {
             let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()))?;
             registry.register(Box::new(metric.clone())).map(|()| metric)
         };
@@ -102,17 +104,17 @@ impl GatewayMetrics {
                 "Forwarded refresh, validate and logout requests by status",
                 &["path", "status"],
             )?,
-            whole: seconds("login_duration_seconds", "From a request for a login to its outcome")?,
-            agent: seconds("agent_duration_seconds", "How long the agent took for a payload")?,
-            upstream: seconds("upstream_duration_seconds", "How long Anaplan took for a login")?,
+            whole: duration_histogram("login_duration_seconds", "From a request for a login to its outcome")?,
+            agent: duration_histogram("agent_duration_seconds", "How long the agent took for a payload")?,
+            upstream: duration_histogram("upstream_duration_seconds", "How long Anaplan took for a login")?,
             connections: gauge("connections", "Open connections")?,
             ready: gauge("ready", "1 while an agent is ready and logins are not paused")?,
-            last_login: times(
+            last_login: time_gauges(
                 "client_last_login_timestamp_seconds",
                 "Last successful login, seconds of Unix time; 0 for none since the start",
                 &["client"],
             )?,
-            certificate_end: times(
+            certificate_end: time_gauges(
                 "client_certificate_not_after_timestamp_seconds",
                 "End of a client's certificate, seconds of Unix time",
                 &["client", "file"],
@@ -124,7 +126,8 @@ impl GatewayMetrics {
         })
     }
 
-    /// Sets the metrics of exactly the clients in a configuration.
+    /// Sets the metrics that depend on the configuration. Removes certificates and transitions of clients that are no longer
+    /// configured, but keeps last logins.
     #[allow(clippy::cast_precision_loss)] // Seconds of Unix time are far below the 53 bits that a float holds exactly.
     pub fn show(&self, config: &GatewayConfig, tls_end: Option<u64>) {
         self.transition.reset();
@@ -132,18 +135,18 @@ impl GatewayMetrics {
         for client in &config.clients {
             self.transition.with_label_values(&[&client.name]).set(i64::from(client.transition && !client.disabled));
             self.last_login.with_label_values(&[&client.name]);
-            for one in &client.certificates {
-                let file = one.path.display().to_string();
+            for listed in &client.certificates {
+                let file = listed.path.display().to_string();
                 self.certificate_end
                     .with_label_values(&[client.name.as_str(), &file])
-                    .set(one.certificate.not_after as f64);
+                    .set(listed.certificate.not_after as f64);
             }
         }
         self.tls_end.set(tls_end.unwrap_or_default() as f64);
     }
 
     /// Counts a login.
-    #[allow(clippy::cast_precision_loss)] // As above.
+    #[allow(clippy::cast_precision_loss)] // As in `show`.
     pub fn login(&self, record: &LoginRecord, outcome: &str) {
         self.logins.with_label_values(&[record.client.as_str(), record.version_in(), outcome]).inc();
         self.whole.observe(record.whole.as_secs_f64());
@@ -191,14 +194,13 @@ impl GatewayMetrics {
     }
 }
 
-/// Replaces the metrics file, so that a reader sees the old text or the new one. All users may read it, because the
-/// collector runs as another user.
+/// Replaces the metrics file atomically. All users may read it, because node_exporter runs as another user.
 ///
 /// # Errors
 /// When the directory is not writable.
 pub fn write_file(path: &Path, text: &str) -> Result<(), io::Error> {
     let mut name = path.as_os_str().to_owned();
-    // The collector reads only names that end in .prom.
+    // node_exporter reads only names that end in .prom, so it ignores this one.
     name.push(".new");
     let new = Path::new(&name);
     let _ = fs::remove_file(new);

@@ -1,4 +1,5 @@
-//! Pauses in which no login is posted, because the service refused an earlier one.
+//! The pause after Anaplan refused a login or asked the gateway to wait. During it, the gateway sends Anaplan no login
+//! and reports that it is not ready.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,10 +10,10 @@ use crate::failure::LoginFailure;
 use crate::upstream::UpstreamAnswer;
 use crate::upstream::answer::bounded;
 
-/// The pause after a login that the service refused: the certificate is disabled, or the clock is wrong.
+/// The length of the pause after 401 or 403. A likely cause lasts longer: the certificate is disabled, or the clock is wrong.
 const AFTER_REFUSAL: Duration = Duration::from_secs(60);
 
-/// The current pause.
+/// The current pause, if there is one.
 #[derive(Debug, Default)]
 pub struct Pause(Mutex<Option<(Instant, Reason)>>);
 
@@ -23,7 +24,7 @@ enum Reason {
 }
 
 impl Pause {
-    /// Starts a pause if the service's answer to a login requires it.
+    /// Starts a pause if Anaplan's answer to a login is 401, 403 or 429.
     pub fn learn(&self, answer: &UpstreamAnswer) {
         let next = match answer.status {
             StatusCode::TOO_MANY_REQUESTS => {
@@ -38,13 +39,13 @@ impl Pause {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = next;
     }
 
-    /// Checks that a login may be posted.
+    /// Checks that a login may be sent to Anaplan.
     ///
     /// # Errors
     /// During a pause.
     pub fn check(&self) -> Result<(), LoginFailure> {
-        let held = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((until, reason)) = held else { return Ok(()) };
+        let pause = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((until, reason)) = pause else { return Ok(()) };
         let Some(left) = until.checked_duration_since(Instant::now()) else { return Ok(()) };
         Err(match reason {
             Reason::TooMany => LoginFailure::too_many("Anaplan takes no further logins at the moment", left),

@@ -1,4 +1,4 @@
-//! The rate limits: logins of a client, failures of a source, requests with Anaplan tokens.
+//! The rate limits: logins of a client; failed logins, requests with Anaplan tokens and logged refusals of a source.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -14,13 +14,15 @@ use governor::{Quota, RateLimiter};
 use crate::source::CallerSource;
 use crate::verify::Rates;
 
-/// After this number of failures in [`WINDOW`], a source is not verified any more for this client.
+/// The number of failed logins of one source under one client's name. After it, the gateway refuses this pair without a
+/// verification until [`WINDOW`] is over.
 const FAILURES: u32 = 10;
 
+/// The time from the first counted failure until the count starts again.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// The maximum number of sources whose failures are counted. Beyond it, a source that is not counted yet is not
-/// verified.
+/// The maximum number of pairs of source and client whose failures are counted. If it is reached, the gateway refuses
+/// pairs that are not in the table.
 const SOURCES: usize = 16 << 10;
 
 /// The number of requests with Anaplan tokens that one source may make in a minute.
@@ -32,7 +34,7 @@ const LOGGED_REFUSALS: NonZeroU32 = NonZeroU32::new(30).expect("30 is not 0"); /
 type Middleware = NoOpMiddleware<Instant>;
 type PerSource = RateLimiter<CallerSource, HashMapStateStore<CallerSource>, MonotonicClock, Middleware>;
 
-/// The rate of one client's logins.
+/// Limits the logins of one client per minute. A clone shares the count.
 #[derive(Clone, Debug)]
 pub struct ClientRate {
     per_minute: NonZeroU32,
@@ -40,14 +42,14 @@ pub struct ClientRate {
 }
 
 impl ClientRate {
-    /// Creates a rate whose burst is not used yet.
+    /// Creates a limiter that has counted no login.
     #[must_use]
     pub fn new(per_minute: NonZeroU32) -> Self {
         let limiter = RateLimiter::direct_with_clock(Quota::per_minute(per_minute), MonotonicClock);
         Self { per_minute, limiter: Arc::new(limiter) }
     }
 
-    /// Returns the same counter if the rate is unchanged, otherwise a new one.
+    /// Returns the old limiter with its count if the limit is unchanged, otherwise a new one.
     #[must_use]
     pub fn renewed(old: Option<&Self>, per_minute: NonZeroU32) -> Self {
         old.filter(|old| old.per_minute == per_minute).cloned().unwrap_or_else(|| Self::new(per_minute))
@@ -62,7 +64,7 @@ impl ClientRate {
     }
 }
 
-/// The counters of all sources.
+/// The counters of all sources. A source is a user of this host, or an address.
 pub struct SourceRates {
     failures: Mutex<HashMap<(CallerSource, String), (u32, Instant)>>,
     tokens: PerSource,
@@ -116,6 +118,7 @@ impl Rates for SourceRates {
     }
 }
 
+/// Removes sources that no longer count, so that the table stays small.
 fn forget_old(limiter: &PerSource) {
     if limiter.len() > SOURCES {
         limiter.retain_recent();
@@ -141,8 +144,8 @@ mod tests {
     fn a_reload_keeps_the_counter_of_an_unchanged_rate() {
         let rate = ClientRate::new(NonZeroU32::new(2).unwrap());
         assert!(rate.count().is_ok() && rate.count().is_ok());
-        let again = ClientRate::renewed(Some(&rate), NonZeroU32::new(2).unwrap());
-        assert!(again.count().unwrap_err() > Duration::from_secs(20));
+        let reloaded = ClientRate::renewed(Some(&rate), NonZeroU32::new(2).unwrap());
+        assert!(reloaded.count().unwrap_err() > Duration::from_secs(20));
         assert!(ClientRate::renewed(Some(&rate), NonZeroU32::new(3).unwrap()).count().is_ok());
     }
 }

@@ -16,13 +16,13 @@ use crate::metrics::write_file;
 use crate::server::listener::{self, BoundListener};
 use crate::{admin, agents, connections, server};
 
-/// The period of writing the metrics file.
+/// The time between two writes of the metrics file.
 const METRICS: Duration = Duration::from_secs(15);
 
-/// Open files in addition to connections: sockets to agents and to the service.
+/// Open files in addition to the callers' connections: sockets to agents and to Anaplan, and files.
 const RESERVED: u64 = 1024;
 
-/// Serves until SIGTERM.
+/// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// When the configuration is invalid, or a socket cannot be bound.
@@ -46,7 +46,8 @@ pub fn serve(config: GatewayConfig) -> Result<()> {
     served
 }
 
-/// Root can read every key and every socket of the host, and the gateway parses untrusted bytes.
+/// Refuses to run as root: root can read every key and use every socket of the host, and the gateway parses untrusted
+/// bytes.
 fn refuse_root() -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Err(Error::new(Kind::NotAllowed, "cannot serve as root: the gateway must not run with root's rights")
@@ -59,14 +60,14 @@ fn unexpected(what: &str, error: &std::io::Error) -> Error {
     Error::new(Kind::Unexpected, format!("cannot {what}: {error}"))
 }
 
-/// Each connection is an open file.
+/// Raises the limit of open files to the maximum number of connections: each connection is an open file.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let wanted = u64::try_from(connections::MOST).unwrap_or(0) + RESERVED;
     let wanted = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
     if limit.current.is_some_and(|current| current < wanted) {
-        let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
-        if let Err(error) = raised {
+        let result = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
+        if let Err(error) = result {
             tracing::warn!("cannot raise the number of open files: {error}");
         }
     }
@@ -82,14 +83,14 @@ async fn run(
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
-    let (over, ended) = watch::channel(false);
+    let (shutdown_sender, shutdown) = watch::channel(false);
     let mut servers = tokio::task::JoinSet::new();
-    for one in listening {
-        let (address, kind) = (one.address().map_err(failed)?, one.kind);
-        let listener = one.into_tokio().map_err(failed)?;
-        let how = if kind == server::ListenerKind::Tls { "TLS" } else { "plain HTTP" };
-        tracing::info!("serving {how} on {address}");
-        servers.spawn(server::serve(Arc::clone(gateway), listener, kind, ended.clone()));
+    for bound in listening {
+        let (address, kind) = (bound.address().map_err(failed)?, bound.kind);
+        let listener = bound.into_tokio().map_err(failed)?;
+        let protocol = if kind == server::ListenerKind::Tls { "TLS" } else { "plain HTTP" };
+        tracing::info!("serving {protocol} on {address}");
+        servers.spawn(server::serve(Arc::clone(gateway), listener, kind, shutdown.clone()));
     }
     let background = background(gateway, admin)?;
     tracing::info!("ready: {}", status(gateway));
@@ -111,7 +112,7 @@ async fn run(
     tracing::info!("ending: no further connection is accepted, and logins in flight are answered");
     gateway.drain();
     tell(&[NotifyState::Stopping]);
-    let _ = over.send(true);
+    let _ = shutdown_sender.send(true);
     // A second signal ends the wait at once. The deadline of a login limits the wait. The gateway does not wait for a
     // caller that does not read its answer.
     let patience = gateway.set().config.deadline + Duration::from_secs(5);
@@ -131,25 +132,25 @@ async fn run(
 /// Starts the admin socket, the metrics file and the watchdog.
 fn background(gateway: &Arc<Gateway>, admin: Option<admin::AdminSocket>) -> Result<Background> {
     let mut tasks = Vec::new();
-    let mut own = None;
+    let mut socket = None;
     if let Some(admin) = admin {
         let listener = admin.listener().map_err(|error| unexpected("serve the admin socket", &error))?;
         tasks.push(tokio::spawn(admin::serve(Arc::clone(gateway), listener)));
-        own = Some(admin);
+        socket = Some(admin);
     }
     tasks.push(tokio::spawn(write_metrics(Arc::clone(gateway))));
-    if let Some(whole) = sd_notify::watchdog_enabled() {
+    if let Some(timeout) = sd_notify::watchdog_enabled() {
         tasks.push(tokio::spawn(async move {
             loop {
                 tell(&[NotifyState::Watchdog]);
-                tokio::time::sleep(whole / 2).await;
+                tokio::time::sleep(timeout / 2).await;
             }
         }));
     }
-    Ok(Background { tasks, _admin: own })
+    Ok(Background { tasks, _admin: socket })
 }
 
-/// The tasks beside the listeners. Dropping them removes the path of the admin socket.
+/// The tasks other than the listeners. Dropping this removes the path of the admin socket.
 struct Background {
     tasks: Vec<tokio::task::JoinHandle<()>>,
     _admin: Option<admin::AdminSocket>,
@@ -161,7 +162,8 @@ impl Background {
     }
 }
 
-/// Reads configuration, certificates and key as one set, and installs the whole set or nothing.
+/// Reads the configuration and the files that it names. Installs all of it, or keeps the old configuration if anything is
+/// wrong.
 fn reload(gateway: &Arc<Gateway>, path: &Path) {
     let old = gateway.set();
     let files = FileRules::new(old.config.files.single_user);
@@ -209,7 +211,7 @@ fn status(gateway: &Gateway) -> String {
 }
 
 fn tell(states: &[NotifyState<'_>]) {
-    // A missing service manager is no reason to end.
+    // The gateway also runs without systemd.
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!("systemd cannot be told: {error}");
     }

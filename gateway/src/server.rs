@@ -1,4 +1,6 @@
-//! The listeners: they accept connections, identify the caller, serve HTTP, and shut down in good order.
+//! Serves the listeners: accepts connections, identifies callers, serves HTTP, and shuts down after the last answer.
+//!
+//! `listener` opens the sockets, `routes` answers the requests, and `admin` serves the admin socket.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -50,7 +52,7 @@ pub enum ListenerKind {
     Tls,
 }
 
-/// Serves a listener until `end` is true, and then until its connections are answered.
+/// Accepts connections until `end` is true, then closes the listener and waits until its connections have ended.
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, kind: ListenerKind, mut end: watch::Receiver<bool>) {
     let mut tasks = JoinSet::new();
     let for_connections = end.clone();
@@ -72,7 +74,8 @@ async fn ended(end: &mut watch::Receiver<bool>) {
     let _ = end.wait_for(|ended| *ended).await;
 }
 
-/// The system has no free descriptor, or the client has disconnected already.
+/// Logs why `accept` failed, and waits a moment: without a free file descriptor, it fails again at once. If only the
+/// client disconnected, the next connection can be accepted immediately.
 async fn cannot_accept(error: &std::io::Error) {
     if matches!(error.kind(), std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::Interrupted) {
         return;
@@ -124,7 +127,8 @@ async fn serve_tls(
     }
 }
 
-/// Identifies the caller. On loopback, the kernel names the user: the gateway asks once, immediately.
+/// Returns the caller and the local port. For a loopback connection, asks the kernel once which user owns the other end.
+/// Returns `None` if the user is unknown.
 fn identify(gateway: &Gateway, stream: &TcpStream, kind: ListenerKind) -> Option<(TcpCaller, u16)> {
     let (Ok(address), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return None };
     let mut caller = TcpCaller { address, user: None };

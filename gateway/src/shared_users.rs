@@ -1,5 +1,5 @@
-//! User IDs that other users may share: the overflow user, and subordinate user IDs. The gateway serves them only if a
-//! client lists them.
+//! User IDs that may stand for several users of the host: the overflow user ID, and subordinate user IDs. The gateway
+//! serves such an ID only if a client lists it.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::config::LocalClient;
 use crate::library::{Error, Kind, Result, SUBORDINATE_USERS, SubordinateIds};
 
-/// The default number of the overflow user.
+/// The default overflow user ID of Linux. The kernel shows it in place of an ID that it cannot map.
 const OVERFLOW: u32 = 65_534;
 
 /// The shared users of this host.

@@ -1,4 +1,7 @@
-//! Anaplan's authentication service. Each payload is one POST over TLS, without redirects, retries or compression.
+//! The HTTP client of Anaplan's authentication service. It sends each request once, follows no redirect and requests no
+//! compression.
+//!
+//! The rest of the gateway calls this service "upstream" or "the service".
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,7 +30,7 @@ pub use proxy::Proxy;
 /// The maximum length of an answer, in bytes.
 const ANSWER_LIMIT: usize = 64 << 10;
 
-/// The time for which an idle connection is kept. Services keep theirs longer.
+/// The time for which an idle connection is kept. Servers usually close idle connections later.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// The maximum number of idle connections.
@@ -52,7 +55,7 @@ pub struct Upstream {
 pub struct UpstreamRequest {
     /// The method.
     pub method: Method,
-    /// The path after the base URL.
+    /// The path below the base URL.
     pub path: &'static str,
     /// The value of the `Authorization` header.
     pub authorization: HeaderValue,
@@ -61,7 +64,7 @@ pub struct UpstreamRequest {
 }
 
 impl Upstream {
-    /// Reads the root certificates and the proxy.
+    /// Creates the client: reads the root certificates and the proxy's settings, and does not connect yet.
     ///
     /// # Errors
     /// When a file cannot be read, or there is no root certificate.
@@ -88,18 +91,18 @@ impl Upstream {
         })
     }
 
-    /// Sends one request and reads the whole answer. The caller sets the time limit.
+    /// Sends one request and reads the whole answer. This function has no time limit: the caller sets one.
     ///
     /// # Errors
     /// When the service cannot be reached, or its answer cannot be read. No request is sent twice.
     pub async fn send(&self, request: &UpstreamRequest) -> Result<UpstreamAnswer, UpstreamError> {
-        let mut message = self.message(request);
+        let mut http_request = self.message(request);
         if let Some(mut idle) = self.idle_connection() {
-            match idle.try_send_request(message).await {
+            match idle.try_send_request(http_request).await {
                 Ok(response) => return self.finish(response, idle).await,
-                // The library returned the whole request: the connection ended before any byte of it was written.
+                // hyper returns the request only if it has written no byte of it. So a second try is safe.
                 Err(mut error) => match error.take_message() {
-                    Some(unsent) => message = unsent,
+                    Some(unsent) => http_request = unsent,
                     None => return Err(UpstreamError::Http(error.into_error())),
                 },
             }
@@ -107,11 +110,11 @@ impl Upstream {
         let (stream, _) = connect::connect(self).await?;
         let (mut connection, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(UpstreamError::Http)?;
         tokio::spawn(driver);
-        let response = connection.send_request(message).await.map_err(UpstreamError::Http)?;
+        let response = connection.send_request(http_request).await.map_err(UpstreamError::Http)?;
         self.finish(response, connection).await
     }
 
-    /// Connects and returns the facts of the handshake, for `check`.
+    /// Connects without a request, and returns TLS version and certificates, for `check`.
     ///
     /// # Errors
     /// When the service cannot be reached.

@@ -16,7 +16,7 @@ use crate::validity::issuer;
 /// The time limit of each connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A certificate that expires within this time gets a warning, in seconds.
+/// A certificate that expires within this number of seconds gets a warning.
 const SOON: u64 = 30 * 86_400;
 
 /// The findings of all checks, as lines.
@@ -78,7 +78,7 @@ pub(super) fn run(path: &Path, files: FileRules) -> Result<()> {
     Ok(())
 }
 
-/// Another user could take over a port that every user may bind, while the gateway is down.
+/// Warns about a port that every user may bind: while the gateway is down, another user could listen on it.
 fn ports(set: &Set, findings: &mut CheckFindings) {
     let start = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok();
     let start: u16 = start.and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
@@ -109,12 +109,12 @@ fn clients(set: &Set, findings: &mut CheckFindings) {
     }
     for client in &set.config.clients {
         let versions: Vec<String> = client.versions.iter().map(Version::to_string).collect();
-        let mut what = Vec::new();
+        let mut credentials = Vec::new();
         if !client.passwords.is_empty() {
-            what.push("a password".to_owned());
+            credentials.push("a password".to_owned());
         }
         if !client.certificates.is_empty() {
-            what.push(format!("a certificate with {}", versions.join(" or ")));
+            credentials.push(format!("a certificate with {}", versions.join(" or ")));
         }
         let mut origin = Vec::new();
         if !client.users.is_empty() {
@@ -127,7 +127,7 @@ fn clients(set: &Set, findings: &mut CheckFindings) {
         findings.ok(format!(
             "client {}: {state}sends {}, from {}",
             client.name,
-            what.join(" or "),
+            credentials.join(" or "),
             origin.join(" and ")
         ));
         if client.users.is_empty() && set.config.tls.is_none() {
@@ -136,13 +136,18 @@ fn clients(set: &Set, findings: &mut CheckFindings) {
                 client.name
             ));
         }
-        for one in &client.certificates {
-            let left = one.certificate.not_after.saturating_sub(now());
-            let end = utc(one.certificate.not_after);
+        for listed in &client.certificates {
+            let left = listed.certificate.not_after.saturating_sub(now());
+            let end = utc(listed.certificate.not_after);
             if left < SOON {
-                findings.warn(format!("client {}: {} ends in {} ({end})", client.name, one.path.display(), days(left)));
+                findings.warn(format!(
+                    "client {}: {} ends in {} ({end})",
+                    client.name,
+                    listed.path.display(),
+                    days(left)
+                ));
             } else {
-                findings.ok(format!("client {}: {} ends on {end}", client.name, one.path.display()));
+                findings.ok(format!("client {}: {} ends on {end}", client.name, listed.path.display()));
             }
         }
     }
@@ -170,12 +175,13 @@ async fn check_agents(set: &Set, findings: &mut CheckFindings) {
 
 async fn upstream(set: &Set, findings: &mut CheckFindings) {
     let name = set.upstream.name();
-    let through = set.upstream.proxy().map(|proxy| format!(" through the proxy {}", proxy.name())).unwrap_or_default();
+    let via_proxy =
+        set.upstream.proxy().map(|proxy| format!(" through the proxy {}", proxy.name())).unwrap_or_default();
     match tokio::time::timeout(PATIENCE, set.upstream.handshake()).await {
-        Ok(Ok(found)) => match found.certificates.first() {
+        Ok(Ok(handshake)) => match handshake.certificates.first() {
             Some(leaf) => {
-                let version = found.version.unwrap_or_default();
-                findings.ok(format!("{version} with {name}{through}"));
+                let version = handshake.version.unwrap_or_default();
+                findings.ok(format!("{version} with {name}{via_proxy}"));
                 let issuer = issuer(leaf).unwrap_or_else(|| "unknown".into());
                 findings.ok(format!("its certificate is issued by {issuer}; a proxy that inspects TLS would be named here, and read every token"));
             }
@@ -191,7 +197,7 @@ async fn upstream(set: &Set, findings: &mut CheckFindings) {
         ),
         Ok(Err(error)) => findings.fail(chain(&error), "check upstream.auth_url, DNS, the firewall and upstream.proxy"),
         Err(_) => {
-            findings.fail(format!("{name}{through} did not answer in time"), "check the firewall and upstream.proxy")
+            findings.fail(format!("{name}{via_proxy} did not answer in time"), "check the firewall and upstream.proxy")
         }
     }
 }

@@ -8,6 +8,7 @@ use super::print;
 use crate::admin::ClientStatus;
 use crate::library::{Deadline, Error, Kind, Result, agent_client, utc};
 
+/// Prints the clients as a table, or as the JSON that the gateway sent.
 pub(super) fn run(socket: &Path, as_json: bool) -> Result<()> {
     let deadline = Deadline::after(Duration::from_secs(10));
     let answer = agent_client::get(socket, "/clients", &deadline).map_err(about_gateway)?;

@@ -11,7 +11,7 @@ pub(super) fn run(socket: &Path, live: bool) -> Result<()> {
     print(if live { "alive" } else { "ready" })
 }
 
-/// Corrects the error text: the client code of the agent's library speaks of an agent, but the server is a gateway.
+/// Converts an error of the agent's client library into one about the gateway. The library's texts name an agent.
 pub(super) fn about_gateway(error: agent_client::ClientError) -> Error {
     let error = Error::from(error);
     let message = error

@@ -96,7 +96,8 @@ pub(super) enum UserShape {
     Name(String),
 }
 
-/// Parses the file. A value of the wrong type may be a password, so no message repeats what the parser quotes.
+/// Parses the file. The parser's messages can quote a value, which may be a password. So only messages about keys are
+/// passed on.
 ///
 /// # Errors
 /// When the file is not TOML, or has unknown keys.
@@ -104,10 +105,10 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<FileShape> {
     toml::from_str(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start);
         let line = text.as_bytes().iter().take(start).filter(|byte| **byte == b'\n').count() + 1;
-        let said = error.message();
-        let names_keys_alone =
-            ["unknown field", "missing field", "duplicate"].iter().any(|start| said.starts_with(start));
-        let what = if names_keys_alone { said } else { "this is not TOML, or a value has the wrong type" };
+        let message = error.message();
+        let is_about_keys =
+            ["unknown field", "missing field", "duplicate"].iter().any(|start| message.starts_with(start));
+        let what = if is_about_keys { message } else { "this is not TOML, or a value has the wrong type" };
         refuse(path, format_args!("line {line}: {what}"))
     })
 }

@@ -16,15 +16,21 @@ use crate::library::{AuthUrl, Result, TIMEOUTS, by_name, log, parse_hex};
 /// The default addresses for tools. The port is below 1024, so that ordinary users cannot take it over.
 const LISTEN: [&str; 2] = ["127.0.0.1:731", "[::1]:731"];
 
+/// The default socket: the one of the packaged agent.
 const AGENT_SOCKET: &str = "/run/cba-agent/agent.sock";
 
-/// Clients give up after 15 s.
+/// The default time limit of a login. Tools give up after 15 s.
 const DEADLINE: Duration = Duration::from_secs(14);
 
+/// The default maximum difference between a payload's time and the gateway's clock.
 const MAX_SKEW: Duration = Duration::from_secs(300);
 
+/// Checks all values, fills in the defaults, and reads the files of the clients.
+///
+/// # Errors
+/// When a value is invalid. `path` is the configuration file, for the message.
 pub(super) fn resolve(path: &Path, shape: FileShape, mut files: FileRules) -> Result<GatewayConfig> {
-    let wrong = |what: &str| refuse(path, what);
+    let invalid = |what: &str| refuse(path, what);
     let listen = addresses(path, "listen", &shape.listen.unwrap_or_else(|| LISTEN.map(String::from).into()))?;
     if let Some(outside) = listen.iter().find(|address| !address.ip().is_loopback()) {
         return Err(refuse(
@@ -34,7 +40,7 @@ pub(super) fn resolve(path: &Path, shape: FileShape, mut files: FileRules) -> Re
         .hint("serve other hosts with TLS: [tls] listen"));
     }
     if listen.is_empty() && shape.tls.is_none() {
-        return Err(wrong("listen is empty and there is no [tls] table, so nothing would be served"));
+        return Err(invalid("listen is empty and there is no [tls] table, so nothing would be served"));
     }
     files.warnings.extend(one_family(&listen));
     let clients: Vec<Arc<LocalClient>> = shape
@@ -55,16 +61,16 @@ pub(super) fn resolve(path: &Path, shape: FileShape, mut files: FileRules) -> Re
             .certificate_sha256
             .iter()
             .map(|text| parse_hex(text).filter(|bytes| bytes.len() == 32))
-            .map(|bytes| bytes.ok_or_else(|| wrong("agent.certificate_sha256 must be 64 hexadecimal digits")))
+            .map(|bytes| bytes.ok_or_else(|| invalid("agent.certificate_sha256 must be 64 hexadecimal digits")))
             .collect::<Result<_>>()?,
     };
     if agent.sockets.is_empty() {
-        return Err(wrong("agent.sockets must name at least one socket"));
+        return Err(invalid("agent.sockets must name at least one socket"));
     }
     check_identities(path, &clients, &agent)?;
     let auth_url = shape.upstream.auth_url.map(|text| AuthUrl::parse(&text));
     let auth_url = auth_url.transpose().map_err(|error| refuse(path, format_args!("upstream.auth_url: {error}")))?;
-    let time = |text: Option<String>, key: &str, default| {
+    let duration = |text: Option<String>, key: &str, default| {
         let Some(text) = text else { return Ok(default) };
         TIMEOUTS.parse(&text).map_err(|wanted| refuse(path, format_args!("{key} {wanted}")))
     };
@@ -79,8 +85,8 @@ pub(super) fn resolve(path: &Path, shape: FileShape, mut files: FileRules) -> Re
             ca_file: shape.upstream.ca_file.map(PathBuf::from),
         },
         admin: shape.admin.map(|admin| resolve_admin(path, admin)).transpose()?,
-        deadline: time(shape.deadline, "deadline", DEADLINE)?,
-        max_skew: time(shape.max_skew, "max_skew", MAX_SKEW)?.as_secs(),
+        deadline: duration(shape.deadline, "deadline", DEADLINE)?,
+        max_skew: duration(shape.max_skew, "max_skew", MAX_SKEW)?.as_secs(),
         log: log::LogSettings {
             format: named(path, "log.format", shape.log.format.as_deref(), &log::FORMATS)?.unwrap_or_default(),
             level: named(path, "log.level", shape.log.level.as_deref(), &log::LEVELS)?.unwrap_or(log::DEFAULT_LEVEL),
@@ -93,20 +99,21 @@ pub(super) fn resolve(path: &Path, shape: FileShape, mut files: FileRules) -> Re
     })
 }
 
-/// Checks that each certificate, key or password identifies one client, and that none is the agent's.
+/// Checks that each name, certificate, key and password belongs to one client, and that no client has the agent's
+/// certificate.
 fn check_identities(path: &Path, clients: &[Arc<LocalClient>], agent: &AgentKeys) -> Result<()> {
     let mut owners: HashMap<Vec<u8>, &str> = HashMap::new();
-    for (at, client) in clients.iter().enumerate() {
-        if clients[..at].iter().any(|other| other.name == client.name) {
+    for (index, client) in clients.iter().enumerate() {
+        if clients[..index].iter().any(|other| other.name == client.name) {
             return Err(refuse(path, format_args!("two clients have the name {}", client.name)));
         }
         let mut own: Vec<Vec<u8>> = client.passwords.iter().map(|password| password.to_vec()).collect();
-        for one in &client.certificates {
-            if agent.certificate_sha256.iter().any(|pinned| *pinned == one.certificate.sha256()) {
-                let what = format!("client {}: {} is the agent's own certificate", client.name, one.path.display());
+        for listed in &client.certificates {
+            if agent.certificate_sha256.iter().any(|pinned| *pinned == listed.certificate.sha256()) {
+                let what = format!("client {}: {} is the agent's own certificate", client.name, listed.path.display());
                 return Err(refuse(path, what).hint("make a new key and certificate for the tool: docs/gateway.md"));
             }
-            own.push(one.certificate.modulus.clone());
+            own.push(listed.certificate.modulus.clone());
         }
         for identity in own {
             if let Some(other) = owners.insert(identity, &client.name).filter(|other| *other != client.name) {
@@ -119,9 +126,10 @@ fn check_identities(path: &Path, clients: &[Arc<LocalClient>], agent: &AgentKeys
     Ok(())
 }
 
+/// Returns a warning if `listen` has only IPv4 or only IPv6 addresses.
 fn one_family(listen: &[SocketAddr]) -> Option<String> {
-    let of = |is_v4: bool| listen.iter().any(|address| address.is_ipv4() == is_v4);
-    (!listen.is_empty() && of(true) != of(false)).then(|| {
+    let has_family = |is_v4: bool| listen.iter().any(|address| address.is_ipv4() == is_v4);
+    (!listen.is_empty() && has_family(true) != has_family(false)).then(|| {
         "listen has addresses of one family alone; `localhost` may lead a tool to the other, where anybody can listen".into()
     })
 }
@@ -154,6 +162,7 @@ fn resolve_admin(path: &Path, admin: AdminShape) -> Result<Admin> {
     })
 }
 
+/// Looks up a word in a table of names; `None` if the key is missing.
 fn named<T: Copy>(path: &Path, key: &str, text: Option<&str>, names: &[(&str, T)]) -> Result<Option<T>> {
     let Some(text) = text else { return Ok(None) };
     by_name(text, names).map(Some).map_err(|wanted| refuse(path, format_args!("{key}: {wanted}")))

@@ -1,4 +1,4 @@
-//! The log line of one login.
+//! The record of one login: its log line, and its part in the metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use crate::metrics::GatewayMetrics;
 use crate::source::TcpCaller;
 use crate::verify::CallerIdentity;
 
-/// The facts about a login for the log and the counters.
+/// The facts about a login for the log and the metrics.
 #[derive(Clone, Debug, Default)]
 pub struct LoginRecord {
     /// The ID of the request.
     pub id: String,
-    /// The client.
+    /// The name of the client.
     pub client: String,
     /// The user or address that connected.
     pub caller: Option<TcpCaller>,
-    /// How the caller identified itself.
+    /// The kind of credentials that the caller sent.
     pub identity: Option<CallerIdentity>,
     /// One word for the outcome.
     pub outcome: &'static str,
@@ -31,14 +31,14 @@ pub struct LoginRecord {
     pub upstream: Duration,
     /// The time from the request's arrival to the outcome.
     pub whole: Duration,
-    /// Identifies the payload in the agent's audit log.
+    /// SHA-256 of the message, which identifies the payload in the agent's audit log.
     pub message_sha256: Option<String>,
-    /// The counters.
+    /// The metrics that count this login.
     pub metrics: Option<Arc<GatewayMetrics>>,
 }
 
 impl LoginRecord {
-    /// Writes the line and counts the login.
+    /// Writes the log line and counts the login. A success that did not reach the caller counts as "undelivered".
     pub fn log(self, is_delivered: bool) {
         let outcome = if self.outcome == "ok" && !is_delivered { "undelivered" } else { self.outcome };
         if let Some(metrics) = &self.metrics {
@@ -52,7 +52,7 @@ impl LoginRecord {
         }
     }
 
-    /// Returns the kind of identity that the caller sent, or its version.
+    /// Returns the kind of credentials that the caller sent: `password`, or the version of its payload.
     #[must_use]
     pub fn version_in(&self) -> &'static str {
         match self.identity {

@@ -13,7 +13,7 @@ use crate::library::{Error, Kind, Result, take_descriptor};
 /// The maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// A listening socket.
+/// A listening socket whose connections are not accepted yet.
 #[derive(Debug)]
 pub struct BoundListener {
     /// The socket.
@@ -23,7 +23,7 @@ pub struct BoundListener {
 }
 
 impl BoundListener {
-    /// Returns its address.
+    /// Returns the local address of the socket.
     ///
     /// # Errors
     /// Never, for a bound socket.
@@ -31,7 +31,7 @@ impl BoundListener {
         self.listener.local_addr()
     }
 
-    /// Converts it into a listener of tokio.
+    /// Converts the socket into a listener of tokio.
     ///
     /// # Errors
     /// The error of the kernel.
@@ -41,7 +41,8 @@ impl BoundListener {
     }
 }
 
-/// Returns the sockets that systemd passes, otherwise one for each address of `listen`. Adds those of `[tls]`.
+/// Takes the plain sockets that systemd passes, or binds each address of `listen` if there are none. In both cases, also
+/// binds each address of `[tls] listen`.
 ///
 /// # Errors
 /// When one cannot be bound, or an inherited one is not a loopback listener.

@@ -16,31 +16,32 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 pub(super) type HttpReply = Response<ReplyBody>;
 
-/// Builds the answer to a login. Its delivery is reported to its waiter.
+/// Builds the answer to a login. `waiter` learns from `delivery` when the answer was written to the caller.
 pub(super) fn of_login(outcome: &Arc<LoginEnd>, waiter: Waiter, delivery: &Delivery, id: &str) -> HttpReply {
-    let waiting = Some((waiter, delivery.clone()));
+    let delivery_report = Some((waiter, delivery.clone()));
     match &**outcome {
-        Ok(answer) => of_answer(answer, waiting, id),
-        Err(failure) => of_failure_with(failure, waiting, id),
+        Ok(answer) => of_answer(answer, delivery_report, id),
+        Err(failure) => of_failure_with(failure, delivery_report, id),
     }
 }
 
-/// Builds the answer from Anaplan's answer, after its check.
-pub(super) fn of_answer(answer: &UpstreamAnswer, waiting: Option<(Waiter, Delivery)>, id: &str) -> HttpReply {
-    let kind = answer.content_type.clone().unwrap_or(JSON);
-    let mut reply = reply(answer.status, kind, answer.body.clone(), waiting, id);
+/// Builds the answer from Anaplan's answer, which the caller of this function has checked.
+pub(super) fn of_answer(answer: &UpstreamAnswer, delivery_report: Option<(Waiter, Delivery)>, id: &str) -> HttpReply {
+    let content_type = answer.content_type.clone().unwrap_or(JSON);
+    let mut reply = reply(answer.status, content_type, answer.body.clone(), delivery_report, id);
     if let Some(wait) = answer.bounded_retry_after() {
         reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
     }
     reply
 }
 
+/// Builds the answer to a request that failed without a login.
 pub(super) fn of_failure(failure: &LoginFailure, id: &str) -> HttpReply {
     of_failure_with(failure, None, id)
 }
 
-fn of_failure_with(failure: &LoginFailure, waiting: Option<(Waiter, Delivery)>, id: &str) -> HttpReply {
-    let mut reply = reply(failure.status, JSON, failure.body(id).into(), waiting, id);
+fn of_failure_with(failure: &LoginFailure, delivery_report: Option<(Waiter, Delivery)>, id: &str) -> HttpReply {
+    let mut reply = reply(failure.status, JSON, failure.body(id).into(), delivery_report, id);
     if let Some(wait) = failure.retry_after {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
@@ -53,7 +54,7 @@ pub(super) fn of_text(status: StatusCode, text: &'static str, id: &str) -> HttpR
     reply(status, HeaderValue::from_static("text/plain; charset=utf-8"), text.into(), None, id)
 }
 
-/// Makes the connection close after this answer.
+/// Adds the header that closes the connection after this answer.
 pub(super) fn closing(mut reply: HttpReply) -> HttpReply {
     reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     reply
@@ -63,10 +64,10 @@ fn reply(
     status: StatusCode,
     kind: HeaderValue,
     body: Bytes,
-    waiting: Option<(Waiter, Delivery)>,
+    delivery_report: Option<(Waiter, Delivery)>,
     id: &str,
 ) -> HttpReply {
-    let mut reply = Response::new(ReplyBody::new(body, waiting));
+    let mut reply = Response::new(ReplyBody::new(body, delivery_report));
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, kind);

@@ -1,4 +1,4 @@
-//! Answers each request by its route.
+//! Answers each request: logs in, forwards a request with an Anaplan token, or reports health.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,12 +27,12 @@ const BODY_LIMIT: usize = 16 << 10;
 /// The time limit for a body to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// The connection of a request.
+/// The connection on which a request arrived. Unlike a `LocalClient`, it is not a client of the configuration.
 #[derive(Clone, Copy)]
 pub(super) struct ClientConnection<'a> {
     pub(super) gateway: &'a Arc<Gateway>,
     pub(super) caller: TcpCaller,
-    /// The port of a plain listener.
+    /// The local port of a plain listener, for the check of the `Host` header; `None` over TLS.
     pub(super) port: Option<u16>,
     pub(super) delivery: &'a Delivery,
 }
@@ -72,6 +72,7 @@ pub(super) async fn answer(client: ClientConnection<'_>, request: Request<Incomi
     }
 }
 
+/// Logs in, and waits for Anaplan's answer.
 async fn authenticate(
     client: ClientConnection<'_>,
     id: &str,
@@ -96,8 +97,8 @@ async fn authenticate(
     Ok(reply::of_login(&outcome, waiter, client.delivery, id))
 }
 
-/// Forwards a request with an Anaplan token. It looks for no client: the holder of a token could use it at Anaplan
-/// directly.
+/// Forwards a request with an Anaplan token. It checks that some client may connect from this source, but not which client
+/// sent the request: the holder of a token could use it at Anaplan directly.
 async fn forward(
     client: ClientConnection<'_>,
     id: &str,
@@ -130,8 +131,8 @@ async fn forward(
     authorization.set_sensitive(true);
     let method = if parts.method == Method::GET { Method::GET } else { Method::POST };
     let request = UpstreamRequest { method, path, authorization, body: String::new() };
-    let sent = tokio::time::timeout_at(login::deadline(&set, arrived), set.upstream.send(&request)).await;
-    let answer = sent
+    let result = tokio::time::timeout_at(login::deadline(&set, arrived), set.upstream.send(&request)).await;
+    let answer = result
         .map_err(|_| LoginFailure::timeout("Anaplan"))?
         .map_err(|error| LoginFailure::bad_gateway(chain(&error)))?;
     gateway.metrics.token_request(path, answer.status.as_u16());
@@ -139,6 +140,7 @@ async fn forward(
     Ok(reply::of_answer(&answer, None, id))
 }
 
+/// Parses the `Authorization` header. Raises an alarm if it holds a private key.
 fn credentials(client: ClientConnection<'_>, id: &str, parts: &Parts) -> Result<Credentials, LoginFailure> {
     let value =
         parts.headers.get(AUTHORIZATION).ok_or_else(|| LoginFailure::not_verified("no Authorization header"))?;
@@ -177,6 +179,7 @@ fn form_failure(error: FormError) -> LoginFailure {
     LoginFailure::form(status, error.to_string())
 }
 
+/// Counts and logs a refused request.
 fn refuse(client: ClientConnection<'_>, id: &str, failure: &LoginFailure) {
     client.gateway.metrics.refused(failure.outcome);
     if client.gateway.rates.may_log(client.caller.source()) {
@@ -185,10 +188,10 @@ fn refuse(client: ClientConnection<'_>, id: &str, failure: &LoginFailure) {
     }
 }
 
-/// Eight hexadecimal digits.
+/// Returns a random ID of eight hexadecimal digits.
 fn request_id() -> String {
     let mut bytes = [0; 4];
-    // An ID need not be secret. Without a random source, the agent does not sign anyway.
+    // The ID is not secret, so zeros are acceptable. Without a random source, the agent does not sign.
     let _ = getrandom::fill(&mut bytes);
     hex(&bytes)
 }

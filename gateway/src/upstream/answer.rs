@@ -1,6 +1,6 @@
-//! Checks the service's answer, and selects what the caller receives.
+//! Checks Anaplan's answer, and selects the parts that the caller receives.
 //!
-//! PURE. The caller receives status, `Content-Type`, `Retry-After` and body, after a check, and nothing else.
+//! PURE. The caller receives only status, `Content-Type`, `Retry-After` and body.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use hyper::body::Bytes;
 use serde_json::Value;
 
-/// The bounds of `Retry-After`, in seconds. Clients treat 0 as "at once", and give up after too long a wait.
+/// The bounds of `Retry-After`, in seconds. Clients retry at once after 0, and give up instead of waiting too long.
 const RETRY: std::ops::RangeInclusive<u64> = 5..=120;
 
 /// An answer of the service.
@@ -30,16 +30,16 @@ pub struct UpstreamAnswer {
 /// The reason why an answer is not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAnswer {
-    /// 3xx.
+    /// A redirect (3xx).
     #[error("the service redirects ({0}); set upstream.auth_url to the service itself")]
     Redirect(u16),
-    /// A status that no service sends.
+    /// A status that must not reach the caller: 1xx, 407, 408, or above 599.
     #[error("the service answers with the status {0}")]
     Status(u16),
-    /// Compressed, although the gateway did not request that.
+    /// A compressed answer, although the gateway requests `identity`.
     #[error("the service's answer is compressed")]
     Encoded,
-    /// A success that is not JSON.
+    /// A success (2xx) whose body is not JSON.
     #[error("the service's answer is not JSON; a proxy or login page may have answered")]
     NotJson,
     /// An answer to a login without a token.
@@ -59,7 +59,7 @@ impl UpstreamAnswer {
         }
     }
 
-    /// Checks the answer. `wants_token`: it is the answer to a login.
+    /// Checks the answer. `wants_token` says that it answers a login. An error status needs no JSON.
     ///
     /// # Errors
     /// See [`BadAnswer`].
@@ -84,7 +84,8 @@ impl UpstreamAnswer {
         if wants_token && token.is_none() { Err(BadAnswer::NoToken) } else { Ok(()) }
     }
 
-    /// Returns `Retry-After` for the caller: only if a retry can help, and within its bounds.
+    /// Returns `Retry-After` for the caller, within its bounds: always for 429, 502, 503 and 504, and for another 5xx if
+    /// Anaplan sent one.
     #[must_use]
     pub fn bounded_retry_after(&self) -> Option<Duration> {
         let helps = matches!(self.status.as_u16(), 429 | 502 | 503 | 504);

@@ -1,4 +1,4 @@
-//! The connection to the service: direct or through a proxy, then TLS.
+//! Opens a connection to Anaplan: TCP, directly or through a proxy, and then TLS.
 
 use std::io;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Upstream, proxy};
 
-/// The reason why the service gave no answer. No variant contains a part of the request.
+/// The reason why Anaplan gave no answer. No variant contains a part of the request.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
     /// TCP failed.
@@ -21,9 +21,9 @@ pub enum UpstreamError {
     /// The proxy refused.
     #[error("the proxy {proxy} answers {status} to CONNECT")]
     Proxy {
-        /// Its address.
+        /// The proxy's address.
         proxy: String,
-        /// Its status.
+        /// The status of the proxy's answer.
         status: u16,
     },
     /// TLS failed.
@@ -37,7 +37,7 @@ pub enum UpstreamError {
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The facts of a handshake.
+/// The TLS version and certificates of a connection. Both are empty for HTTP.
 #[derive(Debug, Default)]
 pub struct Handshake {
     /// The TLS version.
@@ -52,6 +52,7 @@ pub(super) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// Connects to Anaplan, and completes the TLS handshake.
 pub(super) async fn connect(upstream: &Upstream) -> Result<(Stream, Handshake), UpstreamError> {
     let tcp = match &upstream.proxy {
         Some(proxy) => proxy::tunnel(proxy, &upstream.host, upstream.port).await?,
@@ -61,16 +62,17 @@ pub(super) async fn connect(upstream: &Upstream) -> Result<(Stream, Handshake), 
     let failed = |error| UpstreamError::Tls(upstream.authority.clone(), error);
     let stream = TlsConnector::from(config.clone()).connect(name.clone(), tcp).await.map_err(failed)?;
     let (_, session) = stream.get_ref();
-    let found = Handshake {
+    let handshake = Handshake {
         version: session.protocol_version().and_then(|version| version.as_str().map(str::to_owned)),
         certificates: session
             .peer_certificates()
-            .map(|all| all.iter().map(|one| one.clone().into_owned()).collect())
+            .map(|chain| chain.iter().map(|certificate| certificate.clone().into_owned()).collect())
             .unwrap_or_default(),
     };
-    Ok((Stream::Tls(Box::new(stream)), found))
+    Ok((Stream::Tls(Box::new(stream)), handshake))
 }
 
+/// Opens a TCP connection.
 pub(super) async fn open(host: &str, port: u16) -> Result<TcpStream, UpstreamError> {
     let failed = |error| UpstreamError::Connect(format!("{host}:{port}"), error);
     let stream = TcpStream::connect((host, port)).await.map_err(failed)?;
