@@ -1,8 +1,8 @@
-//! Every command in a message, pasted into a shell in the situation of that message: it must work, and the situation must be better
-//! afterwards.
+//! Runs the commands that hints and remedies offer. A test creates the fault, pastes the offered command into a shell,
+//! and checks that the fault is fixed.
 //!
-//! A hint is a complete command, or has its commands in backticks. Messages about the host are in `host_hints`. The list of all
-//! messages with a command is in `hint_trials`.
+//! A hint is a complete command, or has its commands in backticks. A remedy is a hint of `doctor`; its line begins with
+//! "fix: ". Messages about the host are in `host_hints`. The list of all messages with a command is in `hint_trials`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +14,7 @@ use crate::deadline::Finish as _;
 use crate::hint_trials::PROGRAMS;
 use crate::stand::{BINARY, Run, Stand, same_environment};
 
-/// The commands in the hints of errors and in the remedies of `doctor`.
+/// Returns all commands in the hints of errors and in the remedies of `doctor`.
 pub(crate) fn offered(said: &str) -> Vec<String> {
     let hint = |line: &str| {
         let text = line.trim_start();
@@ -23,7 +23,7 @@ pub(crate) fn offered(said: &str) -> Vec<String> {
     said.lines().filter_map(hint).flat_map(|hint| commands(&hint)).collect()
 }
 
-/// The commands of one hint.
+/// Returns the commands of one hint.
 fn commands(hint: &str) -> Vec<String> {
     if hint.contains('`') {
         return hint.split('`').skip(1).step_by(2).map(str::to_owned).collect();
@@ -32,7 +32,7 @@ fn commands(hint: &str) -> Vec<String> {
     if PROGRAMS.contains(&first) && hint.contains(' ') { vec![hint.to_owned()] } else { Vec::new() }
 }
 
-/// The one command with this beginning.
+/// Returns the offered command with this beginning. Fails unless there is exactly one.
 #[track_caller]
 pub(crate) fn one(said: &str, beginning: &str) -> String {
     let found: Vec<String> = offered(said).into_iter().filter(|command| command.starts_with(beginning)).collect();
@@ -40,7 +40,7 @@ pub(crate) fn one(said: &str, beginning: &str) -> String {
     found.into_iter().next().unwrap()
 }
 
-/// A pasted command, in the stand's environment and with the binary in the PATH.
+/// Runs a command in a shell, in the stand's environment and with the binary in the PATH.
 pub(crate) fn paste(stand: &Stand, command: &str) -> Run {
     let mut shell = Command::new("bash");
     shell.args(["-c", command]).current_dir(stand.path());
@@ -50,7 +50,7 @@ pub(crate) fn paste(stand: &Stand, command: &str) -> Run {
     Run::from_output((&mut shell).finish())
 }
 
-/// The same; it must succeed.
+/// Runs a command as [`paste`] does, and returns its stdout. Fails if the command fails.
 #[track_caller]
 pub(crate) fn pasted(stand: &Stand, command: &str) -> String {
     let run = paste(stand, command);
@@ -95,7 +95,7 @@ fn the_hint_fixes_a_pin_file_with_control_characters() {
         pasted(&stand, &one(&said, "pin=$("));
         stand.run(&["sign", "--pin-source", &format!("file:{path}")]).ok();
     }
-    // Only the owner knows the PIN in another encoding.
+    // The hint guesses the encoding of bytes that are not UTF-8. This file's PIN is not the token's, so no login follows.
     stand.write("Jo's pin", b"p\xfcn");
     let said = stand.run(&["sign", "--pin-source", &format!("file:{path}")]).failed(4);
     pasted(&stand, &one(&said, "pin=$("));
@@ -131,7 +131,7 @@ fn every_selector_that_a_hint_offers_selects_a_token() {
     let selectors: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("hint: choose with ")).collect();
     assert_eq!(selectors.len(), 2, "{said}");
     for selector in selectors {
-        // A name for people follows.
+        // The names of the key or token follow in parentheses.
         let selector = selector.split("   (").next().unwrap();
         pasted(&stand, &format!("cba-agent sign --pin-source {} {selector}", stand.pin_source()));
     }

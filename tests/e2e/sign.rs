@@ -1,4 +1,4 @@
-//! `sign`: formats, versions, sizes, mechanisms, policy.
+//! `sign`: output formats (also the HTML page), payload versions, key sizes, mechanisms and the policy.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +10,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
-/// Message and certificate of a request, after openssl has verified its signature.
+/// Returns the message of a request, after openssl has verified the signature with the certificate of the request.
 #[track_caller]
 pub(crate) fn openssl_accepts(stand: &Stand, request: &Value) -> Vec<u8> {
     let decode = |value: &Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
@@ -42,17 +42,18 @@ fn a_v2_request_is_fresh_and_openssl_verifies_it() {
     assert_eq!(request["body"]["encodedDataFormat"], "v2");
     let message = openssl_accepts(&stand, &request);
     assert_eq!(message.len(), 100);
-    let made = u64::from_be_bytes(message[..8].try_into().unwrap());
-    assert!(now().abs_diff(made) < 60, "{made}");
+    let time = u64::from_be_bytes(message[..8].try_into().unwrap());
+    assert!(now().abs_diff(time) < 60, "{time}");
 }
 
 #[test]
 fn two_requests_have_different_random_bytes() {
     let stand = Stand::new();
     let message = || openssl_accepts(&stand, &json(&stand.sign(&[]).ok()));
-    let (one, two) = (message(), message());
-    assert_ne!(one[8..24], two[8..24]);
-    assert_ne!(one[84..], two[84..]);
+    let (first, second) = (message(), message());
+    // Bytes 8 to 99 are random: the test compares the beginning and the end.
+    assert_ne!(first[8..24], second[8..24]);
+    assert_ne!(first[84..], second[84..]);
 }
 
 #[test]
@@ -165,7 +166,7 @@ fn each_certificate_rule_refuses_a_real_certificate() {
         stand.issue(name, "pub.pem", &ext, validity);
         stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
         stand.pkcs11_tool(&["--write-object", &stand.file(&format!("{name}.der")), "--type", "cert", "--id", "01"]);
-        // `doctor` and `custody` use the same words.
+        // `doctor` and `custody` give the same hint.
         let of_doctor = stand.run(&["doctor", "--sign", "--pin-source", &stand.pin_source()]);
         let of_custody = stand.run(&["custody", "--pin-source", &stand.pin_source()]).stderr;
         for said in [stand.sign(&[]).failed(5), of_doctor.stdout, of_custody] {
@@ -198,8 +199,8 @@ fn an_imported_extractable_key_is_refused_by_default() {
     stand.import_key();
     let refused = stand.sign(&["--key-id", "02"]).failed(5);
     assert!(refused.contains("can be exported from the token"), "{refused}");
-    let open = stand.sign(&["--key-id", "02", "--policy-require", "sensitive"]);
-    openssl_accepts(&stand, &json(&open.ok()));
+    let allowed = stand.sign(&["--key-id", "02", "--policy-require", "sensitive"]);
+    openssl_accepts(&stand, &json(&allowed.ok()));
 }
 
 #[test]
@@ -208,7 +209,7 @@ fn the_page_copies_exactly_the_other_formats_and_shows_its_age() {
     let html = stand.sign(&["--format", "html"]).ok();
     let page = stand.write("page.html", &html);
     assert!(html.contains("integration@example.com") && html.contains("Content-Security-Policy"), "{html}");
-    // Of this payload, as text.
+    // Returns the content of a copy box of the page, as text.
     let text = |id: &str| {
         let (_, rest) = html.split_once(&format!("<pre id=\"{id}\" tabindex=\"0\">")).unwrap();
         rest.split_once("</pre>").unwrap().0.replace("&quot;", "\"").replace("&amp;", "&")

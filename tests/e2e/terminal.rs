@@ -1,11 +1,12 @@
-//! Output and input at a terminal, controlled by expect.
+//! The agent at a terminal, controlled by expect(1): the PIN prompt, signals, and processes in the background.
 
 use std::process::Command;
 
 use crate::deadline::Finish as _;
 use crate::stand::{BINARY, Run, Stand, same_environment};
 
-/// Runs an expect script in the stand's environment. `$agent` is the binary.
+/// Runs an expect script in the stand's environment. In it, `$agent` is the binary, and `must` waits for output that
+/// matches a regular expression.
 fn expect(stand: &Stand, script: &str) -> Run {
     let head = format!(
         "set timeout 20\nset agent {BINARY}\nproc must {{word}} {{ expect -re $word {{}} timeout {{ exit 99 }} eof {{ exit 98 }} }}\n"
@@ -93,6 +94,7 @@ fn a_login_at_a_prompt_may_use_the_last_try_and_clears_the_fuse() {
         stand.write("wrong", content);
         stand.run(&["sign", "--pin-source", &source]).failed(4);
     }
+    // CKF_USER_PIN_FINAL_TRY
     stand.faulty("flags+20000");
     expect(&stand, &format!("spawn $agent sign\nmust {{PIN of}}\nsend \"{pin}\\r\"")).ok();
     stand.faulty("");
@@ -146,7 +148,7 @@ fn an_agent_with_a_typed_pin_handles_sighup_and_sigterm() {
 }
 
 /// Runs a command line in the background of an interactive shell, with the terminal as its stdin, and waits for its
-/// exit code. A stopped process has none.
+/// exit code. A process that the terminal stops never ends, so the test fails.
 fn in_the_background(stand: &Stand, prepare: &str, command: &str) -> Run {
     let script = format!(
         "spawn bash --norc --noprofile -i\nsend \"PS1=; agent=$agent; {prepare}\\r\"\n\
@@ -177,7 +179,7 @@ fn a_background_process_shows_no_prompt_and_is_not_stopped() {
         let both = format!("{}{}", run.stdout, run.stderr);
         assert!(both.contains("this process is in the background of its terminal"), "{command}: {run:?}");
     }
-    // Without a terminal there is no person either.
+    // A process without a controlling terminal cannot prompt either.
     let run = in_the_background(&stand, "", "setsid -w \\$agent sign > out 2> err");
     assert!(run.failed(4).contains("no terminal to ask at"));
     assert_eq!(stand.calls("C_Login"), 0);
@@ -192,7 +194,7 @@ fn a_background_process_reads_no_input_from_its_terminal() {
     }
     let error = in_the_background(&stand, "", "\\$agent sign --pin-source stdin > out 2> err").failed(4);
     assert!(error.contains("standard input is a terminal"), "{error}");
-    // The same by another name of it.
+    // Other sources that are the same terminal.
     for source in ["fd:0", "fd:3 3< /dev/tty", "file:/dev/tty", "file:/dev/stdin"] {
         let command = format!("\\$agent sign --pin-source {source} > out 2> err");
         let error = in_the_background(&stand, "", &command).failed(4);
@@ -204,7 +206,7 @@ fn a_background_process_reads_no_input_from_its_terminal() {
 #[test]
 fn a_log_on_a_terminal_that_stops_background_output_does_not_stop_the_process() {
     let mut stand = Stand::new();
-    // The notice that the token waits is written to the terminal too.
+    // After a second, a notice that the token waits is also written to the terminal.
     stand.faulty("C_Sign=delay:1100");
     let command = format!("\\$agent sign -vv --pin-source {} > out", stand.pin_source());
     let run = in_the_background(&stand, "stty tostop", &command);
@@ -218,7 +220,7 @@ fn the_readmes_command_for_a_pin_file_echoes_no_pin() {
     let command = readme.lines().find(|line| line.contains("/dev/stdin /etc/cba-agent/pin")).unwrap();
     let command = command.split('#').next().unwrap().replace("/etc/cba-agent/pin", "typed").replace('"', "\\\"");
     let pin = stand.pin();
-    // The prompt appears shortly before the echo is off. No person types that fast.
+    // systemd-ask-password turns the echo off shortly after its prompt, so the script waits for that before it types.
     let script = format!(
         "spawn sh -c \"{command}\"\nset tty $spawn_out(slave,name)\nmust {{PIN}}\nset tries 0\n\
          while {{ ![string match {{* -echo *}} [exec stty -a -F $tty]] }} {{ if {{ [incr tries] > 2000 }} {{ exit 97 }} }}\n\
@@ -233,11 +235,11 @@ fn the_readmes_command_for_a_pin_file_echoes_no_pin() {
 #[test]
 fn the_hint_rewrites_a_pin_file_without_an_echo() {
     let stand = Stand::new();
-    let (pin, odd) = (stand.pin(), stand.write("Jo's pin", "12\u{200b}34"));
-    let source = format!("file:{odd}");
+    let (pin, path) = (stand.pin(), stand.write("Jo's pin", "12\u{200b}34"));
+    let source = format!("file:{path}");
     let command = crate::hints::one(&stand.run(&["sign", "--pin-source", &source]).failed(4), "systemd-ask-password");
     stand.write("paste.sh", command);
-    // The prompt appears shortly before the echo is off. No person types that fast.
+    // As above, the script waits until the echo is off.
     let script = format!(
         "spawn bash paste.sh\nset tty $spawn_out(slave,name)\nmust {{PIN:}}\nset tries 0\n\
          while {{ ![string match {{* -echo *}} [exec stty -a -F $tty]] }} {{ if {{ [incr tries] > 2000 }} {{ exit 97 }} }}\n\

@@ -1,4 +1,4 @@
-//! The commands beside `serve`, and the admin socket.
+//! The commands other than `serve`, and the admin socket.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
@@ -20,12 +20,12 @@ fn enrol_prints_a_working_client_table_and_writes_the_password_to_a_private_file
     let credentials = format!("new:{}", password.trim());
     let header = format!("Basic {}", base64::Engine::encode(&base64::engine::general_purpose::STANDARD, credentials));
     assert_eq!(gateway.login(&header, "").status, 201, "{}", gateway.log());
-    // A file that is there is not overwritten.
+    // An existing file is not overwritten.
     let again = stand.run(&["enrol", "new", "--user", "0", "--password-file", &file]);
     assert!(again.code == 2 && again.stdout.is_empty() && again.stderr.contains("hint: "), "{again:?}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), password);
-    let nowhere = stand.run(&["enrol", "new"]);
-    assert!(nowhere.code == 2 && nowhere.stderr.contains("--user"), "{nowhere:?}");
+    let without_origin = stand.run(&["enrol", "new"]);
+    assert!(without_origin.code == 2 && without_origin.stderr.contains("--user"), "{without_origin:?}");
 }
 
 #[test]
@@ -35,8 +35,8 @@ fn enrol_needs_transition_for_a_certificate_that_anaplan_may_accept() {
     let file = stand.file("registered.pem");
     let refused = stand.run(&["enrol", "old", "--user", "0", "--certificate", &file]);
     assert!(refused.code == 2 && refused.stderr.contains("transition"), "{refused:?}");
-    let taken = stand.run(&["enrol", "old", "--user", "0", "--certificate", &file, "--transition"]);
-    assert!(taken.code == 0 && taken.stdout.contains("transition = true"), "{taken:?}");
+    let accepted = stand.run(&["enrol", "old", "--user", "0", "--certificate", &file, "--transition"]);
+    assert!(accepted.code == 0 && accepted.stdout.contains("transition = true"), "{accepted:?}");
     let own = stand.run(&["enrol", "own", "--user", "0", "--certificate", &stand.file("tool.pem")]);
     assert!(own.code == 0 && own.stdout.contains("payload_versions = [\"v1\", \"v2\"]"), "{own:?}");
 }
@@ -96,7 +96,7 @@ fn invalid_configurations_are_refused_with_a_hint() {
         "/CN=m/emailAddress=a@example.com",
     ]);
     let (small, mail) = (stand.file("small.pem"), stand.file("mail.pem"));
-    for (what, text) in [
+    for (cause, text) in [
         ("unknown field", format!("{good}surprise = 1\n")),
         ("letters, digits", good.replace("name = \"finance\"", "name = \"fi nance\"")),
         ("needs users", good.replace("users =", "# users =").replace("from =", "# from =")),
@@ -121,8 +121,8 @@ fn invalid_configurations_are_refused_with_a_hint() {
     ] {
         let path = stand.write("config.toml", &text);
         let run = stand.run(&["serve", "--config", &path]);
-        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{what} {run:?}");
-        assert!(run.stderr.contains(what) && run.stderr.contains("\nhint: "), "{what}: {run:?}");
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{cause} {run:?}");
+        assert!(run.stderr.contains(cause) && run.stderr.contains("\nhint: "), "{cause}: {run:?}");
         assert!(!run.stderr.contains("MARKER"), "{run:?}");
     }
     let path = stand.write("config.toml", &good);
@@ -204,8 +204,7 @@ fn the_admin_socket_gives_health_metrics_and_clients_and_has_mode_0660() {
     let stand = Stand::new();
     let gateway = stand.serve();
     assert_eq!(gateway.login(&basic("finance"), "").status, 201);
-    let id = "client finance";
-    gateway.wait_for_log(id);
+    gateway.wait_for_log("client finance");
     let config = stand.file("config.toml");
     let socket = stand.file("run/admin.sock");
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
@@ -224,9 +223,9 @@ fn the_admin_socket_gives_health_metrics_and_clients_and_has_mode_0660() {
         assert!(metrics.contains(wanted), "{wanted}: {metrics}");
     }
     drop(gateway);
-    let gone = stand.run(&["health", "--socket", &socket]);
-    assert!(gone.code == 9 && gone.stderr.contains("hint: "), "{gone:?}");
-    // A socket that was left behind is replaced.
+    let stopped = stand.run(&["health", "--socket", &socket]);
+    assert!(stopped.code == 9 && stopped.stderr.contains("hint: "), "{stopped:?}");
+    // `serve` replaces the socket file that a killed gateway left behind.
     let gateway = stand.serve();
     assert_eq!(stand.run(&["health", "--live", "--socket", &socket]).code, 0, "{}", gateway.log());
 }
@@ -237,9 +236,9 @@ fn metrics_are_written_for_node_exporter() {
     stand.tables = "[admin]\nmetrics_file = \"DIR/run/gateway.prom\"\n".into();
     let _gateway = stand.serve();
     let file = stand.path().join("run/gateway.prom");
-    let give_up = std::time::Instant::now() + crate::stand::PATIENCE;
+    let time_limit = std::time::Instant::now() + crate::stand::PATIENCE;
     while !std::fs::read_to_string(&file).unwrap_or_default().contains("cba_gateway_ready 1") {
-        assert!(std::time::Instant::now() < give_up);
+        assert!(std::time::Instant::now() < time_limit);
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
