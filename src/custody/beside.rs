@@ -1,6 +1,8 @@
-//! Checks outside the policy: chains, the attestation, other objects of the token, and the module.
+//! The rows of the custody report that are not rules of the policy: weaker policies, the certificate's chain, the
+//! attestation, other objects of the token, the module and its sandbox.
 //!
-//! PURE. A forged or foreign attestation breaks the verdict. Other findings are warnings.
+//! PURE. An attestation of another device breaks the verdict. So does a certificate or attestation without a chain to the
+//! given roots. Other findings are warnings.
 
 use super::rules::{NOTHING, Row, RuleVerdict};
 use super::{Attestation, Evidence, KeyEvidence, Measure};
@@ -27,12 +29,13 @@ pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, measu
     ]
 }
 
-/// A row that warns if there is a reason.
+/// Builds a row that is a warning if there is a reason, and otherwise holds.
 fn warning(rule: &str, means: &'static str, asks: &str, found: String, reason: Option<String>) -> Row {
     let verdict = if reason.is_some() { RuleVerdict::Warning } else { RuleVerdict::Holds };
     Row { rule: rule.into(), means, asks: format!("{asks} (a warning)"), found, verdict, reason }
 }
 
+/// Marks the row as not seen if the worker read no key.
 fn not_seen(row: Row, held: Option<&KeyEvidence>) -> Row {
     if held.is_some() {
         row
@@ -72,7 +75,7 @@ fn roots(held: Option<&KeyEvidence>, measure: &Measure<'_>) -> Row {
     }
 }
 
-/// The attestation: of this key, of this token, and from a trusted root if roots are given.
+/// Whether an attestation proves that this token holds the key. Its chain is checked only if roots are given.
 fn attested(
     held: Option<&KeyEvidence>,
     attestation: Option<&Attestation>,
@@ -87,22 +90,22 @@ fn attested(
             ("none".into(), RuleVerdict::Broken, Some("no certificate of the token attests this key".to_owned()))
         }
         (Some(_), None) => ("none".into(), RuleVerdict::NotAsked, None),
-        (Some(_), Some(one)) => {
-            let (verdict, reason) = match &one.distrust {
-                _ if one.is_of_another_device() => {
-                    let (device, token) = (one.device(), printable(serial));
+        (Some(_), Some(attestation)) => {
+            let (verdict, reason) = match &attestation.distrust {
+                _ if attestation.is_of_another_device() => {
+                    let (device, token) = (attestation.device(), printable(serial));
                     let what = format!("the attestation is of device {device}, and the token's serial is '{token}'");
                     (RuleVerdict::Broken, Some(what))
                 }
                 _ if !is_asked => (RuleVerdict::NotAsked, None),
                 Some(why) => (RuleVerdict::Broken, Some(format!("the key's attestation is not trusted: {why}"))),
-                None if one.of_this_token.is_none() => {
+                None if attestation.of_this_token.is_none() => {
                     let what = "the attestation or the token names no serial number, so the device is not proven";
                     (RuleVerdict::Broken, Some(what.to_owned()))
                 }
                 None => (RuleVerdict::Holds, None),
             };
-            (one.words(), verdict, reason)
+            (attestation.words(), verdict, reason)
         }
     };
     let asks =
@@ -111,7 +114,7 @@ fn attested(
     Row { rule: "attestation".into(), means, asks: asks.into(), found, verdict, reason }
 }
 
-/// Other objects of the same key: their permissions are permissions of the key.
+/// Copies of the private key in the token: what a copy allows, the key allows.
 fn copies(held: Option<&KeyEvidence>) -> Row {
     let names: Vec<String> = held.iter().flat_map(|held| &held.copies).map(|copy| name(&copy.key)).collect();
     let found = if names.is_empty() { "once".to_owned() } else { format!("also as {}", names.join(", ")) };
@@ -124,16 +127,17 @@ fn copies(held: Option<&KeyEvidence>) -> Row {
 
 /// Operations other than signing that the key and its copies allow.
 fn purpose(held: Option<&KeyEvidence>) -> Row {
-    let both = held.iter().flat_map(|held| {
+    let objects = held.iter().flat_map(|held| {
         let own = std::iter::once((&held.key, &held.detail, String::new()));
         own.chain(held.copies.iter().map(|copy| (&copy.key, &copy.detail, format!(" as {}", name(&copy.key)))))
     });
     let (mut may, mut unknown) = (Vec::new(), Vec::new());
-    for (_, detail, object) in both {
+    for (_, detail, object) in objects {
         for (what, flag) in others(detail) {
             match flag {
                 Some(true) => may.push(format!("{what}{object}")),
-                // RSA keys do not derive, and almost no token reports the recovery of messages.
+                // An unreported "derive" or "sign with recovery" is left out: RSA keys do not derive, and almost no token
+                // reports CKA_SIGN_RECOVER.
                 None if matches!(what, "decrypt" | "unwrap") => unknown.push(format!("{what}{object}")),
                 _ => {}
             }
@@ -157,6 +161,7 @@ fn purpose(held: Option<&KeyEvidence>) -> Row {
     not_seen(warning("key_purpose", "The private key should only sign.", "no other use", found, reason), held)
 }
 
+/// The operations other than signing, and whether the token allows them.
 fn others(detail: &KeyDetail) -> [(&'static str, Option<bool>); 4] {
     [
         ("decrypt", detail.decrypt),
@@ -166,7 +171,7 @@ fn others(detail: &KeyDetail) -> [(&'static str, Option<bool>); 4] {
     ]
 }
 
-/// Objects of other keys with the key's ID, by which other programs select.
+/// Objects of other keys with this key's ID. Programs that select by ID could use them instead.
 fn same_id(held: Option<&KeyEvidence>) -> Row {
     let objects = held.map_or(&[][..], |held| &held.same_id);
     let found = if objects.is_empty() { "none".to_owned() } else { objects.join(", ") };
@@ -184,7 +189,7 @@ fn unreadable(held: Option<&KeyEvidence>) -> Row {
     not_seen(warning("certificates_readable", means, "certificates that can be read", found, reason), held)
 }
 
-/// A user who can change the module can make it report anything.
+/// Warns if other users can change the module: they can make it report anything.
 fn module(evidence: &Evidence) -> Row {
     let reason = evidence.module_open.as_ref().map(|how| printable(how));
     let found = if reason.is_some() { "other users can change it" } else { "only they can change it" };
@@ -214,7 +219,7 @@ fn version(library: &Library, token: Option<&Token>) -> Row {
     warning("module_version", means, "no known weakness", printable(found.trim()), reason)
 }
 
-/// Other things that the module can do.
+/// Warns if no sandbox confines the module, or only a part of it is in force.
 fn sandbox(evidence: &Evidence) -> Row {
     let reason = match &evidence.confinement {
         Some(confinement) if confinement.gaps.is_empty() => None,
@@ -252,7 +257,7 @@ mod tests {
             ("SoftHSM project", "1.3", RuleVerdict::Holds),
         ] {
             let token = Token { manufacturer: manufacturer.into(), firmware: firmware.into(), ..Token::default() };
-            // Through p11-kit, the library is another one.
+            // Through p11-kit, the library's manufacturer is p11-kit, and only the token names kryoptic.
             for library in [library(manufacturer), library("PKCS#11 Kit")] {
                 assert_eq!(version(&library, Some(&token)).verdict, wanted, "{manufacturer} {firmware}");
             }

@@ -1,4 +1,4 @@
-//! The reasons why a worker gave no valid reply, with their hints. Runs in the parent.
+//! The reasons why a request to a worker failed, with their hints. Runs in the parent.
 
 use std::io;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::worker_protocol::WireError;
 use crate::worker_protocol::bounds::BoundsError;
 use crate::worker_protocol::step::Step;
 
-/// The reason why a worker gave no valid reply.
+/// The reason why a request to a worker failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HandleError {
     /// The process could not be started.
@@ -18,7 +18,7 @@ pub enum HandleError {
     /// The socket to the worker failed.
     #[error("cannot talk to the worker process")]
     Socket(#[source] io::Error),
-    /// The module returned an error.
+    /// The worker replied that a call of the module failed.
     #[error(transparent)]
     Fault(#[from] Fault),
     /// The process ended: the module crashed, or somebody killed it.
@@ -26,7 +26,7 @@ pub enum HandleError {
     Died {
         /// The step of the current request.
         step: Step,
-        /// The exit status.
+        /// The exit status or the signal, in words.
         how: String,
     },
     /// No reply arrived in time.
@@ -34,7 +34,7 @@ pub enum HandleError {
     TimedOut {
         /// The step of the current request.
         step: Step,
-        /// The whole time limit.
+        /// The time limit of the request.
         whole: Duration,
     },
     /// The reply is of another kind than expected.
@@ -49,7 +49,7 @@ pub enum HandleError {
     /// A field of the reply is larger than PKCS#11 or this program allows.
     #[error("the worker's answer is out of bounds: {0}")]
     Bounds(#[from] BoundsError),
-    /// The process is another build, or no cba-agent.
+    /// The started process is another build of cba-agent, or another program.
     #[error("the worker is not this program (it was started from /proc/self/exe)")]
     Stranger,
 }
