@@ -18,7 +18,7 @@ use crate::deadline::Deadline;
 use crate::facts::{Token, TokenId};
 use crate::files::wait_for;
 use crate::fuse::record::{FuseRecord, Tries};
-use crate::fuse::record_file::{is_marked, mark, open_lock, read_unmarked, write};
+use crate::fuse::record_file::{clear_mark, is_marked, open_lock, read_unmarked, set_mark, write};
 use crate::pin::{AttemptBy, AttemptEnd};
 use crate::text::printable;
 
@@ -116,7 +116,7 @@ impl HeldRecords {
             earlier.remove()?;
         }
         self.own.record.begin();
-        self.own.mark(true)
+        set_mark(&self.own.lock).map_err(|error| self.own.failed(error))
     }
 
     /// Records the end of the marked attempt.
@@ -124,7 +124,7 @@ impl HeldRecords {
         self.own.record.settle(by, end);
         // In this order: a crash in between counts the attempt again, and never loses it.
         self.own.write_changes()?;
-        self.own.mark(false)
+        clear_mark(&self.own.lock).map_err(|error| self.own.failed(error))
     }
 }
 
@@ -159,13 +159,13 @@ impl HeldRecord {
     }
 
     fn write(&mut self) -> Result<(), FuseError> {
-        write(&self.path, &self.record).map_err(|error| FuseError::State(self.path.clone(), error))?;
+        write(&self.path, &self.record).map_err(|error| self.failed(error))?;
         self.written = Some(self.record.clone());
         Ok(())
     }
 
-    fn mark(&self, attempt_begun: bool) -> Result<(), FuseError> {
-        mark(&self.lock, attempt_begun).map_err(|error| FuseError::State(self.path.clone(), error))
+    fn failed(&self, error: io::Error) -> FuseError {
+        FuseError::State(self.path.clone(), error)
     }
 
     fn remove(self) -> Result<(), FuseError> {
@@ -174,7 +174,7 @@ impl HeldRecord {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
-        mark(&self.lock, false).map_err(failed)
+        clear_mark(&self.lock).map_err(failed)
     }
 }
 

@@ -81,10 +81,15 @@ pub(super) fn is_marked(lock: &File) -> io::Result<bool> {
     Ok(lock.read_at(&mut byte, 0)? > 0 && byte != UNMARKED)
 }
 
-/// Sets or clears the mark, and returns when it is on disk.
-pub(super) fn mark(lock: &File, attempt_begun: bool) -> io::Result<()> {
-    lock.write_all_at(if attempt_begun { &MARKED } else { &UNMARKED }, 0)?;
+/// Sets the mark, and returns when it is on disk.
+pub(super) fn set_mark(lock: &File) -> io::Result<()> {
+    lock.write_all_at(&MARKED, 0)?;
     lock.sync_data()
+}
+
+/// Clears the mark. After a loss of power, the mark may be back: the attempt then counts again, and is never missed.
+pub(super) fn clear_mark(lock: &File) -> io::Result<()> {
+    lock.write_all_at(&UNMARKED, 0)
 }
 
 const MARKED: [u8; 1] = *b"1";

@@ -11,7 +11,7 @@ use crate::deadline::Deadline;
 use crate::facts::TokenId;
 use crate::files::wait_for;
 use crate::fuse::record::{FuseRecord, Tries};
-use crate::fuse::record_file::{mark, open_lock, read};
+use crate::fuse::record_file::{clear_mark, open_lock, read};
 use crate::selector::TokenSelector;
 use crate::text::printable;
 
@@ -84,7 +84,7 @@ impl StoredFuse {
             match fs::remove_file(path) {
                 // Another process merged it into the token's record in between.
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => mark(&lock, false).map_err(failed)?,
+                _ => clear_mark(&lock).map_err(failed)?,
             }
         }
         Ok(())
