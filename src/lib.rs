@@ -94,6 +94,8 @@ pub mod facts;
 pub mod fault;
 pub mod files;
 pub mod fuse;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod html_page;
 pub mod http_api;
 pub mod identity;

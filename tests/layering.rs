@@ -107,7 +107,7 @@ impl Source {
     }
 
     fn is_entry(&self) -> bool {
-        ["lib", "main"].contains(&self.name.as_str())
+        ["lib", "main", "fuzzing"].contains(&self.name.as_str())
     }
 
     fn names(&self, path: &str) -> bool {
