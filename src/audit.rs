@@ -16,8 +16,8 @@ use crate::error::{Explain, Kind};
 use crate::files;
 use crate::text::shell::quoted_path;
 
-pub mod chain;
-pub mod check;
+pub(crate) mod chain;
+pub(crate) mod check;
 
 use chain::{Entry, Event, Head};
 
@@ -33,7 +33,7 @@ const WINDOW: u64 = 128 << 10;
 
 /// The log in one file.
 #[derive(Clone, Debug)]
-pub struct Log {
+pub(crate) struct Log {
     path: PathBuf,
     lock: PathBuf,
     /// The last written head, and the state of the file after it.
@@ -47,7 +47,7 @@ type LogFileState = (u64, u64, u64);
 
 /// The reason why no record can be written, so that no payload is handed out.
 #[derive(Debug, thiserror::Error)]
-pub enum AuditError {
+pub(crate) enum AuditError {
     /// The file system refuses.
     #[error("the audit log {0} cannot be written")]
     Write(PathBuf, #[source] io::Error),
@@ -109,7 +109,7 @@ fn lock_of(path: &Path) -> PathBuf {
 impl Log {
     /// The log at a path. Opens nothing yet.
     #[must_use]
-    pub fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         Self { lock: lock_of(&path), path, written: None, kept: None }
     }
 
@@ -117,7 +117,7 @@ impl Log {
     ///
     /// # Errors
     /// The reason why it cannot.
-    pub fn check(&mut self) -> Result<(), AuditError> {
+    pub(crate) fn check(&mut self) -> Result<(), AuditError> {
         let lock = self.take_lock()?;
         let file = self.open()?;
         self.stand(&file, &lock).map(drop)
@@ -127,7 +127,7 @@ impl Log {
     ///
     /// # Errors
     /// The reason why they are not. The file is then restored, if the file system allows it.
-    pub fn append(&mut self, entries: &[Entry]) -> Result<(), AuditError> {
+    pub(crate) fn append(&mut self, entries: &[Entry]) -> Result<(), AuditError> {
         let lock = self.take_lock()?;
         let file = self.open()?;
         let (before, torn, size) = self.stand(&file, &lock)?;
@@ -271,7 +271,7 @@ fn tail(file: &File, size: u64) -> io::Result<Tail> {
 ///
 /// # Errors
 /// When the file cannot be read, or does not end in a record.
-pub fn head(path: &Path) -> Result<Option<Head>, AuditError> {
+pub(crate) fn head(path: &Path) -> Result<Option<Head>, AuditError> {
     let failed = |error| AuditError::Write(path.to_owned(), error);
     let file = File::open(path).map_err(failed)?;
     let size = file.metadata().map_err(failed)?.len();

@@ -10,9 +10,9 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
 
-pub mod attestation;
+pub(crate) mod attestation;
 mod ber;
-pub mod chain;
+pub(crate) mod chain;
 #[cfg(test)]
 mod corpus;
 mod extensions;
@@ -25,9 +25,9 @@ mod summary;
 mod time;
 
 pub use ber::BerError;
-pub use summary::CertificateSummary;
+pub(crate) use summary::CertificateSummary;
 pub use time::utc;
-pub use x509_cert::ext::pkix::KeyUsage;
+pub(crate) use x509_cert::ext::pkix::KeyUsage;
 
 use extensions::Extensions;
 use fields::Fields;
@@ -174,7 +174,7 @@ impl Certificate {
 
     /// The PEM text (RFC 7468), ended by a newline.
     #[must_use]
-    pub fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         let body = STANDARD.encode(&self.der);
         let lines: Vec<&str> = (0..body.len()).step_by(64).map(|at| &body[at..body.len().min(at + 64)]).collect();
         format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
@@ -182,7 +182,7 @@ impl Certificate {
 
     /// The text after `CACertificate ` in the header.
     #[must_use]
-    pub fn header_value(&self, encoding: HeaderEncoding) -> String {
+    pub(crate) fn header_value(&self, encoding: HeaderEncoding) -> String {
         match encoding {
             HeaderEncoding::Der => STANDARD.encode(&self.der),
             HeaderEncoding::Pem => STANDARD.encode(self.pem()),
@@ -210,19 +210,19 @@ impl Certificate {
 
     /// Whether it is valid at a time in seconds of Unix time.
     #[must_use]
-    pub fn is_valid_at(&self, now: u64) -> bool {
+    pub(crate) fn is_valid_at(&self, now: u64) -> bool {
         (self.not_before..=self.not_after).contains(&now)
     }
 
     /// Its key usages, with the standard's names (RFC 5280 section 4.2.1.3).
     #[must_use]
-    pub fn key_usage_names(&self) -> Option<Vec<&'static str>> {
+    pub(crate) fn key_usage_names(&self) -> Option<Vec<&'static str>> {
         self.key_usage.map(key_usage_names)
     }
 
     /// Its extended key usages, with the names of policies; others as numbers.
     #[must_use]
-    pub fn extended_key_usage_names(&self) -> Option<Vec<String>> {
+    pub(crate) fn extended_key_usage_names(&self) -> Option<Vec<String>> {
         let name = |oid: &String| usage_name(oid).unwrap_or_else(|| oid.clone());
         self.extended_key_usage.as_ref().map(|usages| usages.iter().map(name).collect())
     }
@@ -255,7 +255,7 @@ fn key_usage_names(usage: KeyUsage) -> Vec<&'static str> {
 }
 
 /// Extended key usages with a name (RFC 5280 section 4.2.1.12).
-pub const USAGES: [(&str, ObjectIdentifier); 4] = [
+pub(crate) const USAGES: [(&str, ObjectIdentifier); 4] = [
     ("clientAuth", rfc5280::ID_KP_CLIENT_AUTH),
     ("emailProtection", rfc5280::ID_KP_EMAIL_PROTECTION),
     ("serverAuth", rfc5280::ID_KP_SERVER_AUTH),
@@ -265,7 +265,7 @@ pub const USAGES: [(&str, ObjectIdentifier); 4] = [
 /// The name of an extended key usage, given by name or number, as in [`Certificate::extended_key_usage_names`]; `None`
 /// for other text.
 #[must_use]
-pub fn usage_name(text: &str) -> Option<String> {
+pub(crate) fn usage_name(text: &str) -> Option<String> {
     let oid = || ObjectIdentifier::new(text).ok();
     let known = USAGES.iter().find(|(name, known)| *name == text || oid().is_some_and(|oid| oid == *known));
     known.map(|(name, _)| (*name).to_owned()).or_else(|| oid().map(|oid| oid.to_string()))
@@ -275,7 +275,7 @@ pub fn usage_name(text: &str) -> Option<String> {
 ///
 /// # Errors
 /// When there is none, or a block is broken.
-pub fn pem_certificates(text: &[u8]) -> Result<Vec<Vec<u8>>, CertificateError> {
+pub(crate) fn pem_certificates(text: &[u8]) -> Result<Vec<Vec<u8>>, CertificateError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     let all = all.map_err(|_| CertificateError::NoPem)?;
     if all.is_empty() {
@@ -288,7 +288,7 @@ pub fn pem_certificates(text: &[u8]) -> Result<Vec<Vec<u8>>, CertificateError> {
 ///
 /// # Errors
 /// When the bytes are not a certificate, or other bytes follow it.
-pub fn unpadded(bytes: &[u8]) -> Result<&[u8], CertificateError> {
+pub(crate) fn unpadded(bytes: &[u8]) -> Result<&[u8], CertificateError> {
     let whole = fields::whole(bytes)?.whole;
     let rest = &bytes[whole.len()..];
     let is_padding = |byte: &u8| matches!(byte, 0 | 0xff | b'\n' | b'\r' | b' ' | b'\t');

@@ -12,8 +12,8 @@ mod manual_page;
 mod usage_error;
 mod values;
 
-pub use manual_page::manual_pages;
-pub use usage_error::usage_error;
+pub(crate) use manual_page::manual_pages;
+pub(crate) use usage_error::usage_error;
 
 use Group::{Audit, Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
 
@@ -24,17 +24,17 @@ const PAYLOAD: [Group; 8] = [Token, Identity, Pin, Sign, Socket, Policy, Audit, 
 const AGENT: [Group; 8] = [Token, Identity, Pin, Sign, Serve, Policy, Audit, Log];
 
 /// Options with a value that every command accepts. They and `-v` may also stand before the command.
-pub const GLOBAL: [&str; 3] = ["config", "log-format", "log-level"];
+pub(crate) const GLOBAL: [&str; 3] = ["config", "log-format", "log-level"];
 
 /// The shells of `completions`.
-pub const SHELLS: [&str; 5] = ["bash", "zsh", "fish", "elvish", "powershell"];
+pub(crate) const SHELLS: [&str; 5] = ["bash", "zsh", "fish", "elvish", "powershell"];
 
 /// The option groups of `doctor`. Here `--socket` is the agent that a job asks, not the socket of this host's service.
 const DOCTOR: [Group; 9] = [Token, Identity, Pin, Sign, Serve, Socket, Policy, Audit, Log];
 
 /// The whole command line. clap builds the options of a command only when that command is used.
 #[must_use]
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new("cba-agent")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Anaplan certificate logins, signed inside a PKCS#11 token")
@@ -184,7 +184,7 @@ fn log_file() -> Arg {
 }
 
 /// Returns the values of the given flags of configuration keys.
-pub fn flag_values(matches: &ArgMatches) -> impl Fn(&ConfigKey) -> Option<Vec<String>> {
+pub(crate) fn flag_values(matches: &ArgMatches) -> impl Fn(&ConfigKey) -> Option<Vec<String>> {
     |key| {
         let values = matches.try_get_many::<String>(key.path).ok().flatten()?;
         Some(values.cloned().collect())
@@ -193,13 +193,13 @@ pub fn flag_values(matches: &ArgMatches) -> impl Fn(&ConfigKey) -> Option<Vec<St
 
 /// The value of a command's own flag.
 #[must_use]
-pub fn given<'a>(matches: &'a ArgMatches, flag: &str) -> Option<&'a str> {
+pub(crate) fn given<'a>(matches: &'a ArgMatches, flag: &str) -> Option<&'a str> {
     matches.try_get_one::<String>(flag).ok().flatten().map(String::as_str)
 }
 
 /// The first given flag that selects a token, a key or a PIN.
 #[must_use]
-pub fn token_flag(matches: &ArgMatches) -> Option<&'static str> {
+pub(crate) fn token_flag(matches: &ArgMatches) -> Option<&'static str> {
     let chooses = |key: &&ConfigKey| {
         matches!(key.group, Group::Token | Group::Identity | Group::Pin)
             && !matches!(key.path, "sign.timeout" | "state_dir")
@@ -210,13 +210,13 @@ pub fn token_flag(matches: &ArgMatches) -> Option<&'static str> {
 
 /// Whether the flag of a configuration key was given.
 #[must_use]
-pub fn has_flag(matches: &ArgMatches, path: &str) -> bool {
+pub(crate) fn has_flag(matches: &ArgMatches, path: &str) -> bool {
     matches.try_contains_id(path).unwrap_or(false)
 }
 
 /// Whether a command's own switch was given.
 #[must_use]
-pub fn is_given(matches: &ArgMatches, flag: &str) -> bool {
+pub(crate) fn is_given(matches: &ArgMatches, flag: &str) -> bool {
     matches.try_get_one::<bool>(flag).ok().flatten().copied().unwrap_or(false)
 }
 

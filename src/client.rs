@@ -120,7 +120,12 @@ pub struct AgentReply {
 ///
 /// # Errors
 /// See [`ClientError`].
-pub fn sign(path: &Path, version: Version, job: Option<&str>, deadline: &Deadline) -> Result<AgentReply, ClientError> {
+pub(crate) fn sign(
+    path: &Path,
+    version: Version,
+    job: Option<&str>,
+    deadline: &Deadline,
+) -> Result<AgentReply, ClientError> {
     let mut order = serde_json::Map::from_iter([("payload_version".to_owned(), json!(version.to_string()))]);
     order.extend(job.map(|job| ("job".to_owned(), json!(job))));
     let body = Value::Object(order).to_string();

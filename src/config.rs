@@ -17,23 +17,22 @@ use crate::sandbox_profile;
 use crate::selector::TokenSelector;
 
 mod error;
-pub mod keys;
+pub(crate) mod keys;
 mod origin;
 mod policy;
 mod reader;
 mod resolve;
 mod settings;
 mod toml_file;
-pub mod variables;
+pub(crate) mod variables;
 
 pub use error::ConfigError;
-pub use origin::Origin;
 pub use policy::system_policy;
-pub use settings::{Effective, Settings, may_mention};
+pub(crate) use settings::{Effective, Settings, may_mention};
 
 /// The complete, valid configuration.
 #[derive(Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// `module`: a path or a name. Unset: search.
     pub module: Option<String>,
     /// The flag `--module-debug`: whether vendors' debug variables reach the module.
@@ -72,7 +71,7 @@ pub struct Config {
 
 /// `[sign]`: settings for signing and printing.
 #[derive(Debug)]
-pub struct Sign {
+pub(crate) struct Sign {
     /// The payload version.
     pub version: Version,
     /// Whether the command's flag set the version.
@@ -91,7 +90,7 @@ pub struct Sign {
 
 /// `[serve]`.
 #[derive(Debug)]
-pub struct Serve {
+pub(crate) struct Serve {
     /// The agent's socket. Unset: in `$RUNTIME_DIRECTORY`, or the socket from systemd.
     pub socket: Option<PathBuf>,
     /// The group whose members may connect and ask.
@@ -121,7 +120,7 @@ pub struct Serve {
 impl Config {
     /// The sources of the policy, for a report.
     #[must_use]
-    pub fn policy_sources(&self) -> PolicySources {
+    pub(crate) fn policy_sources(&self) -> PolicySources {
         let keys = self.effective.iter().filter_map(|one| Some((one.key.strip_prefix("policy.")?, one)));
         PolicySources {
             files: self.files.iter().map(|file| file.display().to_string()).collect(),

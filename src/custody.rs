@@ -14,22 +14,22 @@ use crate::text::{hex, printable, printable_bytes};
 
 mod attestation_check;
 mod beside;
-pub mod html;
+pub(crate) mod html;
 mod rules;
 mod sections;
 #[cfg(test)]
 mod tests;
-pub mod text;
+pub(crate) mod text;
 
-pub use attestation_check::Attestation;
-pub use rules::{Row, RuleVerdict};
+pub(crate) use attestation_check::Attestation;
+pub(crate) use rules::{Row, RuleVerdict};
 
 /// The version of the document's format. It changes if a member is removed or changes its meaning.
 const FORM: &str = "cba-agent-custody-1";
 
 /// The facts about a key, its token and its module.
 #[derive(Clone, Debug)]
-pub struct Evidence {
+pub(crate) struct Evidence {
     /// The module's canonical path.
     pub module: String,
     /// The SHA-256 of its file, if it can be read.
@@ -48,7 +48,7 @@ pub struct Evidence {
 
 /// A key, its certificate, and other objects of the token.
 #[derive(Clone, Debug)]
-pub struct KeyEvidence {
+pub(crate) struct KeyEvidence {
     /// The private key.
     pub key: Key,
     /// Further attributes of the key.
@@ -71,7 +71,7 @@ pub struct KeyEvidence {
 
 /// Another private key object of the same key.
 #[derive(Clone, Debug)]
-pub struct KeyCopy {
+pub(crate) struct KeyCopy {
     /// The object.
     pub key: Key,
     /// Further attributes of the object.
@@ -80,7 +80,7 @@ pub struct KeyCopy {
 
 /// The sources of the rules.
 #[derive(Clone, Debug, Default)]
-pub struct PolicySources {
+pub(crate) struct PolicySources {
     /// The files that were read.
     pub files: Vec<String>,
     /// Each key of `[policy]` that is set, with its value and its origin.
@@ -89,7 +89,7 @@ pub struct PolicySources {
 
 /// Trusted roots. `None`: no check.
 #[derive(Debug, Default)]
-pub struct Trust {
+pub(crate) struct Trust {
     /// For the certificate.
     pub roots: Option<Roots>,
     /// For the token's attestation of the key.
@@ -98,7 +98,7 @@ pub struct Trust {
 
 /// The rules and circumstances for the check.
 #[derive(Debug)]
-pub struct Measure<'a> {
+pub(crate) struct Measure<'a> {
     /// The rules.
     pub policy: &'a Policy,
     /// The sources of the rules.
@@ -115,7 +115,7 @@ pub struct Measure<'a> {
 
 /// Evidence and verdict.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     form: &'static str,
     /// `allowed` or `refused`.
     verdict: &'static str,
@@ -244,7 +244,7 @@ struct Run {
 impl Report {
     /// Checks the evidence against the criteria.
     #[must_use]
-    pub fn new(evidence: &Evidence, measure: &Measure<'_>) -> Self {
+    pub(crate) fn new(evidence: &Evidence, measure: &Measure<'_>) -> Self {
         let Evidence { token, held, .. } = evidence;
         let attestation = held.as_ref().and_then(|held| Attestation::find(held, token.as_ref(), measure));
         let rules = rules::rows(evidence, attestation.as_ref(), measure);
@@ -309,13 +309,13 @@ impl Report {
 
     /// The hints for the policy's refusals.
     #[must_use]
-    pub fn hints(&self) -> &[String] {
+    pub(crate) fn hints(&self) -> &[String] {
         &self.hints
     }
 
     /// The reasons of the policy's refusal; empty if it allows.
     #[must_use]
-    pub fn refusals(&self) -> &[String] {
+    pub(crate) fn refusals(&self) -> &[String] {
         &self.refusals
     }
 }

@@ -20,7 +20,7 @@ impl Deadline {
     }
 
     /// Runs a wait for a person. Its time does not count.
-    pub fn stopped<T>(&mut self, wait: impl FnOnce() -> T) -> T {
+    pub(crate) fn stopped<T>(&mut self, wait: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = wait();
         self.at += start.elapsed();
@@ -29,13 +29,13 @@ impl Deadline {
 
     /// The total time, without prompts.
     #[must_use]
-    pub fn whole(&self) -> Duration {
+    pub(crate) fn whole(&self) -> Duration {
         self.whole
     }
 
     /// The remaining time; `None` after the deadline.
     #[must_use]
-    pub fn left(&self) -> Option<Duration> {
+    pub(crate) fn left(&self) -> Option<Duration> {
         self.at.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     }
 }

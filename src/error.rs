@@ -71,7 +71,7 @@ pub enum Kind {
 impl Kind {
     /// The stable name, as in the JSON form.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Unexpected => "unexpected",
             Self::Usage => "usage",
@@ -139,7 +139,7 @@ impl Kind {
 
     /// A default hint for errors without a more specific one.
     #[must_use]
-    pub fn usual_hint(self) -> &'static str {
+    pub(crate) fn usual_hint(self) -> &'static str {
         match self {
             Self::Usage => "`cba-agent help COMMAND` describes each option",
             Self::Config => {
@@ -248,7 +248,7 @@ impl Error {
 
     /// The form for programs: one JSON object in one line.
     #[must_use]
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         #[derive(serde::Serialize)]
         struct ErrorJson<'a> {
             level: &'static str,

@@ -11,13 +11,13 @@ mod mechanism_id;
 mod pin_state;
 mod token_id;
 
-pub use mechanism_id::MechanismId;
-pub use pin_state::{PinRefusal, PinState};
-pub use token_id::{TokenId, stand_in, tells_apart};
+pub(crate) use mechanism_id::MechanismId;
+pub(crate) use pin_state::{PinRefusal, PinState};
+pub(crate) use token_id::{TokenId, stand_in, tells_apart};
 
 /// `C_GetInfo` (PKCS#11 3.0 section 5.4.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Library {
+pub(crate) struct Library {
     /// The Cryptoki version of the module, such as `2.40`.
     pub cryptoki: String,
     /// The manufacturer of the module.
@@ -30,7 +30,7 @@ pub struct Library {
 
 /// The sandbox in which a worker loaded its module.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Confinement {
+pub(crate) struct Confinement {
     /// The profile's name, which is the name of the module.
     pub profile: &'static str,
     /// The version of Landlock's interface that confines files; `None` if the kernel has none.
@@ -44,7 +44,7 @@ pub struct Confinement {
 /// A part of the sandbox that a kernel may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Gap {
+pub(crate) enum Gap {
     /// Access to files: Linux 5.13, with Landlock enabled.
     Files,
     /// System calls: a kernel with seccomp.
@@ -66,7 +66,7 @@ pub enum Gap {
 impl Gap {
     /// The open part, and the kernel that closes it.
     #[must_use]
-    pub fn words(self) -> &'static str {
+    pub(crate) fn words(self) -> &'static str {
         match self {
             Self::Files => "files (Linux 5.13, with Landlock enabled)",
             Self::SystemCalls => "system calls (a kernel with seccomp)",
@@ -83,7 +83,7 @@ impl Gap {
 impl Confinement {
     /// The parts that this kernel does not confine, and the kernels that do, in one line.
     #[must_use]
-    pub fn gaps_in_words(&self) -> String {
+    pub(crate) fn gaps_in_words(&self) -> String {
         self.gaps.iter().map(|gap| gap.words()).collect::<Vec<_>>().join(", ")
     }
 }
@@ -109,7 +109,7 @@ impl fmt::Display for Confinement {
 
 /// A slot with a token, in the module's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Slot {
+pub(crate) struct Slot {
     /// The `CK_SLOT_ID`.
     pub id: u64,
     /// The description of the slot; empty if `C_GetSlotInfo` failed.
@@ -125,7 +125,7 @@ pub struct Slot {
 
 /// `C_GetTokenInfo` (PKCS#11 3.0 section 5.5.3); strings without their padding.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Token {
+pub(crate) struct Token {
     /// The label from the token's initialisation.
     pub label: String,
     /// The manufacturer of the token.
@@ -162,7 +162,7 @@ const SOFTWARE_TOKENS: [(&str, &str, &str); 7] = [
 impl Token {
     /// The name of the program, if the token is a known software token. It protects keys no better than files.
     #[must_use]
-    pub fn software_name(&self) -> Option<&'static str> {
+    pub(crate) fn software_name(&self) -> Option<&'static str> {
         let (manufacturer, model) = (self.manufacturer.to_lowercase(), self.model.to_lowercase());
         let is_it = |(maker, kind, _): &&(&str, &str, &str)| manufacturer.contains(maker) && model.contains(kind);
         SOFTWARE_TOKENS.iter().find(is_it).map(|(_, _, name)| *name)
@@ -171,7 +171,7 @@ impl Token {
 
 /// The two ways to an RSASSA-PKCS1-v1_5 signature with SHA-512.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Mechanism {
+pub(crate) enum Mechanism {
     /// `CKM_SHA512_RSA_PKCS`: the token hashes.
     Sha512RsaPkcs,
     /// `CKM_RSA_PKCS` over the DER `DigestInfo` of the SHA-512 digest (RFC 8017 section 9.2).
@@ -181,7 +181,7 @@ pub enum Mechanism {
 impl Mechanism {
     /// The standard's name.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Sha512RsaPkcs => "CKM_SHA512_RSA_PKCS",
             Self::RsaPkcs => "CKM_RSA_PKCS",
@@ -191,7 +191,7 @@ impl Mechanism {
 
 /// The properties of a session on one slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
+pub(crate) struct Session {
     /// Signature mechanisms from the mechanism list, preferred one first; empty if the list could not be read.
     pub mechanisms: Vec<Mechanism>,
     /// Whether the module could list its mechanisms.
@@ -200,7 +200,7 @@ pub struct Session {
 
 /// The class of a key object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum KeyClass {
+pub(crate) enum KeyClass {
     /// `CKO_PRIVATE_KEY`.
     Private,
     /// `CKO_PUBLIC_KEY`.
@@ -209,7 +209,7 @@ pub enum KeyClass {
 
 /// An RSA key object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Key {
+pub(crate) struct Key {
     /// The worker's number for the object. It is not a handle of the module.
     pub handle: u64,
     /// Private or public.
@@ -241,7 +241,7 @@ pub struct Key {
 
 /// A certificate object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CertificateObject {
+pub(crate) struct CertificateObject {
     /// `CKA_LABEL`.
     #[serde(with = "bytes")]
     pub label: Vec<u8>,
@@ -255,7 +255,7 @@ pub struct CertificateObject {
 
 /// Further attributes of a private key, only for evidence (PKCS#11 3.0 sections 4.9 and 4.14).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyDetail {
+pub(crate) struct KeyDetail {
     /// `CKA_DECRYPT`.
     pub decrypt: Option<bool>,
     /// `CKA_SIGN_RECOVER`.
@@ -278,7 +278,7 @@ pub struct KeyDetail {
 
 /// Evidence about a key, and the certificates in its token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Description {
+pub(crate) struct Description {
     /// The key.
     pub detail: KeyDetail,
     /// All X.509 certificates of the token.
@@ -287,7 +287,7 @@ pub struct Description {
 
 /// The objects that a session sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Objects {
+pub(crate) struct Objects {
     /// RSA keys, private and public.
     pub keys: Vec<Key>,
     /// X.509 certificates.

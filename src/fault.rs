@@ -9,7 +9,7 @@ use crate::error::{Explain, Kind};
 
 /// The reason why the worker could not fulfil a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// A `C_` function returned something other than `CKR_OK`.
     #[error("{call}: {ckr}")]
     Call {
@@ -45,7 +45,7 @@ pub enum Fault {
 
 /// What a failed `C_Login` says about the PIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PinVerdict {
+pub(crate) enum PinVerdict {
     /// A try was spent, or none is left.
     Refused,
     /// The token did not check the PIN: no try was spent.
@@ -56,24 +56,24 @@ pub enum PinVerdict {
 
 impl Fault {
     /// A failed function, by its standard name.
-    pub fn call(call: impl Into<String>, ckr: impl Into<String>) -> Self {
+    pub(crate) fn call(call: impl Into<String>, ckr: impl Into<String>) -> Self {
         Self::Call { call: call.into(), ckr: ckr.into() }
     }
 
     /// An invalid result of a function.
-    pub fn malformed(call: impl Into<String>, what: impl Into<String>) -> Self {
+    pub(crate) fn malformed(call: impl Into<String>, what: impl Into<String>) -> Self {
         Self::Malformed { call: call.into(), what: what.into() }
     }
 
     /// Whether this is exactly this return value of this function.
     #[must_use]
-    pub fn is(&self, function: &str, value: &str) -> bool {
+    pub(crate) fn is(&self, function: &str, value: &str) -> bool {
         matches!(self, Self::Call { call, ckr } if call == function && ckr == value)
     }
 
     /// The name of the return value, if there is one.
     #[must_use]
-    pub fn ckr(&self) -> &str {
+    pub(crate) fn ckr(&self) -> &str {
         match self {
             Self::Call { ckr, .. } => ckr,
             _ => "",
@@ -82,13 +82,13 @@ impl Fault {
 
     /// Whether the fault came from a login, the only call that gets a PIN.
     #[must_use]
-    pub fn is_login(&self) -> bool {
+    pub(crate) fn is_login(&self) -> bool {
         matches!(self, Self::Call { call, .. } | Self::Malformed { call, .. } if call == "C_Login")
     }
 
     /// What a failed `C_Login` says about the sent PIN (PKCS#11 3.0 section 5.6.8).
     #[must_use]
-    pub fn pin_verdict(&self) -> PinVerdict {
+    pub(crate) fn pin_verdict(&self) -> PinVerdict {
         match self.ckr() {
             "CKR_PIN_INCORRECT" | "CKR_PIN_INVALID" | "CKR_PIN_LOCKED" => PinVerdict::Refused,
             "CKR_PIN_LEN_RANGE"

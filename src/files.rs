@@ -18,7 +18,7 @@ use crate::deadline::Deadline;
 ///
 /// # Errors
 /// When it cannot be opened or created, or is not a regular file with one name.
-pub fn open(path: &Path) -> io::Result<File> {
+pub(crate) fn open(path: &Path) -> io::Result<File> {
     let own = || OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(no_follow()).clone();
     match own().create_new(true).open(path) {
         Ok(file) => {
@@ -35,7 +35,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// When the directory cannot be read, or the mode cannot be changed.
-pub fn share_with_group(file: &File, path: &Path) -> io::Result<()> {
+pub(crate) fn share_with_group(file: &File, path: &Path) -> io::Result<()> {
     const SHARED: u32 = 0o2070;
     let Some(directory) = path.parent() else { return Ok(()) };
     if fs::metadata(directory)?.mode() & SHARED != SHARED {
@@ -48,7 +48,7 @@ pub fn share_with_group(file: &File, path: &Path) -> io::Result<()> {
 
 /// Flags for opening without following a link and without blocking on a pipe.
 #[must_use]
-pub fn no_follow() -> i32 {
+pub(crate) fn no_follow() -> i32 {
     i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default()
 }
 
@@ -56,7 +56,7 @@ pub fn no_follow() -> i32 {
 ///
 /// # Errors
 /// For other files.
-pub fn regular(file: File) -> io::Result<File> {
+pub(crate) fn regular(file: File) -> io::Result<File> {
     let metadata = file.metadata()?;
     if metadata.is_file() && metadata.nlink() == 1 { Ok(file) } else { Err(io::Error::other("not a regular file")) }
 }
@@ -66,7 +66,7 @@ pub fn regular(file: File) -> io::Result<File> {
 ///
 /// # Errors
 /// When the directory's owner cannot be read, or the file's owner cannot be changed.
-pub fn give_to_owner(file: &File, path: &Path) -> io::Result<()> {
+pub(crate) fn give_to_owner(file: &File, path: &Path) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
@@ -80,7 +80,7 @@ pub fn give_to_owner(file: &File, path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// When the file system has no locks.
-pub fn wait_for(file: File, deadline: &Deadline) -> io::Result<Option<File>> {
+pub(crate) fn wait_for(file: File, deadline: &Deadline) -> io::Result<Option<File>> {
     const AGAIN: Duration = Duration::from_millis(20);
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -95,7 +95,7 @@ pub fn wait_for(file: File, deadline: &Deadline) -> io::Result<Option<File>> {
 
 /// The name of a file system that is empty after a restart (statfs(2)).
 #[must_use]
-pub fn in_memory(kind: FsWord) -> Option<&'static str> {
+pub(crate) fn in_memory(kind: FsWord) -> Option<&'static str> {
     const TMPFS: FsWord = 0x0102_1994;
     const RAMFS: FsWord = 0x8584_58f6;
     const HUGETLBFS: FsWord = 0x9584_58f6;

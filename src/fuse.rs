@@ -18,19 +18,19 @@ mod error;
 mod held_records;
 mod record;
 mod record_file;
-pub mod remedy;
-pub mod state_directory;
+pub(crate) mod remedy;
+pub(crate) mod state_directory;
 mod stored;
 
-pub use error::FuseError;
-pub use record::{Blown, FuseRecord};
-pub use stored::StoredFuse;
+pub(crate) use error::FuseError;
+pub(crate) use record::Blown;
+pub(crate) use stored::StoredFuse;
 
 use held_records::HeldRecords;
 
 /// The fuses in a state directory.
 #[derive(Clone, Debug)]
-pub struct FuseStore {
+pub(crate) struct FuseStore {
     directory: PathBuf,
 }
 
@@ -39,7 +39,7 @@ impl FuseStore {
     ///
     /// # Errors
     /// When there is none, when it is in memory, or when every user can change it.
-    pub fn open(configured: Option<&Path>) -> Result<Self, FuseError> {
+    pub(crate) fn open(configured: Option<&Path>) -> Result<Self, FuseError> {
         let directory = state_directory::choose(configured)?;
         state_directory::check(&directory)?;
         Ok(Self { directory })
@@ -47,7 +47,7 @@ impl FuseStore {
 
     /// The directory.
     #[must_use]
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
@@ -56,7 +56,7 @@ impl FuseStore {
     /// # Errors
     /// When the directory cannot be used, a record is damaged, or a lock is not free in time. For an unattended login also when the token
     /// may be one whose fuse is blown.
-    pub fn lock(
+    pub(crate) fn lock(
         &self,
         slot: &Slot,
         module: &Path,
@@ -93,20 +93,20 @@ impl FuseStore {
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub fn all(&self) -> Result<Vec<StoredFuse>, FuseError> {
+    pub(crate) fn all(&self) -> Result<Vec<StoredFuse>, FuseError> {
         stored::all(&self.directory)
     }
 
     /// The file of a token's record.
     #[must_use]
-    pub fn path(&self, token: &Token) -> PathBuf {
+    pub(crate) fn path(&self, token: &Token) -> PathBuf {
         self.directory.join(format!("{}.json", file_name(token)))
     }
 }
 
 /// A token's fuse, with its locks held until it is dropped.
 #[derive(Debug)]
-pub struct LockedFuse {
+pub(crate) struct LockedFuse {
     held: HeldRecords,
     by: AttemptBy,
 }
@@ -114,7 +114,7 @@ pub struct LockedFuse {
 /// An attempt whose mark is on disk. The mark stays there unless the attempt is settled.
 #[derive(Debug)]
 #[must_use = "a mark that is not settled counts as a try"]
-pub struct PendingAttempt {
+pub(crate) struct PendingAttempt {
     held: HeldRecords,
     by: AttemptBy,
 }
@@ -124,7 +124,7 @@ impl LockedFuse {
     ///
     /// # Errors
     /// [`FuseError::Blown`], or when the mark cannot be written.
-    pub fn begin(mut self) -> Result<PendingAttempt, FuseError> {
+    pub(crate) fn begin(mut self) -> Result<PendingAttempt, FuseError> {
         self.check()?;
         self.held.mark_attempt()?;
         Ok(PendingAttempt { held: self.held, by: self.by })
@@ -134,14 +134,14 @@ impl LockedFuse {
     ///
     /// # Errors
     /// [`FuseError::Blown`].
-    pub fn check(&self) -> Result<(), FuseError> {
+    pub(crate) fn check(&self) -> Result<(), FuseError> {
         let is_allowed = self.held.tries().allows(&self.by);
         if is_allowed { Ok(()) } else { Err(FuseError::Blown(Box::new(self.held.blown()))) }
     }
 
     /// The counts, in the form of a refusal.
     #[must_use]
-    pub fn blown(&self) -> Blown {
+    pub(crate) fn blown(&self) -> Blown {
         self.held.blown()
     }
 }
@@ -151,7 +151,7 @@ impl PendingAttempt {
     ///
     /// # Errors
     /// When it cannot be written. The attempt then stays pending.
-    pub fn settle(mut self, end: Option<AttemptEnd>) -> Result<LockedFuse, FuseError> {
+    pub(crate) fn settle(mut self, end: Option<AttemptEnd>) -> Result<LockedFuse, FuseError> {
         if let Some(end) = end {
             self.held.settle(&self.by, end)?;
         }
@@ -161,7 +161,7 @@ impl PendingAttempt {
 
 /// The URI that selects one fuse: every field of its record, also empty ones.
 #[must_use]
-pub fn uri_of(token: &Token) -> Uri {
+pub(crate) fn uri_of(token: &Token) -> Uri {
     let field = |text: &str| Some(text.to_owned());
     let token = TokenSelector {
         label: field(&token.label),
@@ -231,7 +231,7 @@ mod tests {
     }
 
     pub(super) fn file(name: &str) -> AttemptBy {
-        AttemptBy::File(crate::pin::FileMark(name.into()))
+        AttemptBy::File(crate::pin::source::FileMark(name.into()))
     }
 
     #[test]

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 /// The parts of a page. Style and script are constants of this program.
 #[derive(Debug)]
-pub struct Page<'a> {
+pub(crate) struct Page<'a> {
     /// The title.
     pub title: &'a str,
     /// Its style, in addition to the common style.
@@ -23,7 +23,7 @@ pub struct Page<'a> {
 impl Page<'_> {
     /// The document, ended by a newline.
     #[must_use]
-    pub fn render(self) -> String {
+    pub(crate) fn render(self) -> String {
         let script =
             self.script.map(|script| format!("; script-src 'sha256-{}'", STANDARD.encode(Sha256::digest(script))));
         let forbidden = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'";

@@ -23,7 +23,7 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Err
 
 /// The request of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SignRequest {
+pub(crate) struct SignRequest {
     /// The payload version, if the client names one.
     pub version: Option<Version>,
     /// The caller's name for its job.
@@ -35,7 +35,7 @@ impl SignRequest {
     ///
     /// # Errors
     /// The expected form.
-    pub fn from_json(body: &[u8]) -> Result<Self, &'static str> {
+    pub(crate) fn from_json(body: &[u8]) -> Result<Self, &'static str> {
         const WANTED: &str =
             "the body must be a JSON object with no members except payload_version (\"v2\" or \"v1\") and job, as {}";
         // The parser would also accept an array.
@@ -58,7 +58,7 @@ impl SignRequest {
 
 /// Whether a job name is valid: 1 to 64 letters, digits and `. _ : / -`.
 #[must_use]
-pub fn is_job(name: &str) -> bool {
+pub(crate) fn is_job(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
     (1..=64).contains(&name.len()) && name.chars().all(plain)
 }

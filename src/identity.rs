@@ -13,15 +13,15 @@ mod neighbours;
 mod renewal;
 mod token_certificates;
 
-pub use error::IdentityError;
-pub use token_certificates::{Stored, Unreadable, certificates};
+pub(crate) use error::IdentityError;
+pub(crate) use token_certificates::{Stored, Unreadable, certificates};
 
 use naming::{selectors, singles};
 use renewal::one_of;
 
 /// The selection of an identity. All given members must match.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// `CKA_LABEL` of the key.
     pub key_label: Option<String>,
     /// `CKA_ID` of the key.
@@ -34,7 +34,7 @@ pub struct Wanted {
 
 /// The selected identity.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The private key.
     pub key: Key,
     /// Its certificate.
@@ -55,7 +55,7 @@ pub struct Identity {
 ///
 /// # Errors
 /// When none or several match, each named as a selector to paste.
-pub fn choose(
+pub(crate) fn choose(
     objects: &Objects,
     wanted: &Wanted,
     file: Option<Certificate>,
@@ -83,7 +83,7 @@ pub fn choose(
 ///
 /// # Errors
 /// As [`choose`].
-pub fn choose_certificate(
+pub(crate) fn choose_certificate(
     objects: &Objects,
     wanted: &Wanted,
     file: Option<Certificate>,

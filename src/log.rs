@@ -102,7 +102,7 @@ pub fn report(error: &Error, format: LogFormat) {
 }
 
 /// Writes the error that ends a worker. It starts no thread, since the sandbox is already active.
-pub fn report_in_worker(error: &Error) {
+pub(crate) fn report_in_worker(error: &Error) {
     let text = text(error, LogFormat::Text);
     write_until(Instant::now() + BEFORE_OUTPUT, rustix::stdio::stderr(), text.as_bytes());
 }
@@ -116,12 +116,12 @@ fn text(error: &Error, format: LogFormat) -> String {
 }
 
 /// Writes text that is not a log line, such as a progress display.
-pub fn show(text: &str) {
+pub(crate) fn show(text: &str) {
     WRITER.push(text.to_owned(), false);
 }
 
 /// Waits briefly until the log is written, before a prompt or a result.
-pub fn flush() {
+pub(crate) fn flush() {
     WRITER.flush(BEFORE_OUTPUT);
 }
 
@@ -139,7 +139,7 @@ pub fn take_over_panics(format: LogFormat) {
 }
 
 /// The same in a worker, without a thread.
-pub fn take_over_panics_in_worker() {
+pub(crate) fn take_over_panics_in_worker() {
     std::panic::set_hook(Box::new(|panic| {
         let text = line(LogFormat::Text, Level::ERROR, &describe(panic));
         write_until(Instant::now() + BEFORE_OUTPUT, rustix::stdio::stderr(), text.as_bytes());

@@ -16,11 +16,11 @@ use crate::text::shell::quoted;
 mod elf;
 mod load_failure;
 
-pub use load_failure::LoadFailure;
+pub(crate) use load_failure::LoadFailure;
 
 /// A module with a known name.
 #[derive(Debug)]
-pub struct Known {
+pub(crate) struct Known {
     /// The name for `--module`.
     pub name: &'static str,
     /// The usual paths of distributions and vendors. `{lib}` stands for each of [`LIBRARY_DIRECTORIES`].
@@ -46,7 +46,7 @@ const LIBRARY_DIRECTORIES: [&str; 6] = [
 ];
 
 /// The table; SECURITY.md and docs/stacks.md say which of them were tested.
-pub static TABLE: [Known; 14] = [
+pub(crate) static TABLE: [Known; 14] = [
     known(
         "softhsm2",
         &["{lib}/softhsm/libsofthsm2.so", "{lib}/pkcs11/libsofthsm2.so", "{lib}/libsofthsm2.so"],
@@ -92,7 +92,7 @@ const fn smart_card(name: &'static str, paths: &'static [&'static str], package:
 
 /// The reason why a module cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ModuleError {
+pub(crate) enum ModuleError {
     /// Neither a path nor a name of the table.
     #[error("'{0}' is neither an absolute path nor a known module name")]
     Unknown(String),
@@ -140,7 +140,7 @@ impl Explain for ModuleError {
 
 /// The names for `--module`.
 #[must_use]
-pub fn names() -> Vec<&'static str> {
+pub(crate) fn names() -> Vec<&'static str> {
     TABLE.iter().map(|known| known.name).collect()
 }
 
@@ -148,7 +148,7 @@ pub fn names() -> Vec<&'static str> {
 ///
 /// # Errors
 /// When the name is unknown or the file does not exist.
-pub fn resolve(module: &str) -> Result<PathBuf, ModuleError> {
+pub(crate) fn resolve(module: &str) -> Result<PathBuf, ModuleError> {
     let path = Path::new(module);
     if path.is_absolute() {
         let failed = |error| ModuleError::File(path.to_owned(), error);
@@ -182,7 +182,7 @@ fn nearest(given: &str) -> Option<&'static str> {
 ///
 /// # Errors
 /// When there is none.
-pub fn search() -> Result<Vec<PathBuf>, ModuleError> {
+pub(crate) fn search() -> Result<Vec<PathBuf>, ModuleError> {
     let mut found: Vec<PathBuf> = Vec::new();
     for path in TABLE.iter().filter(|known| known.searched).filter_map(installed) {
         if !found.contains(&path) {
@@ -194,14 +194,14 @@ pub fn search() -> Result<Vec<PathBuf>, ModuleError> {
 
 /// The text for `--module` for a path: its name, if the name finds this path.
 #[must_use]
-pub fn selector(path: &Path) -> String {
+pub(crate) fn selector(path: &Path) -> String {
     let named = TABLE.iter().find(|known| installed(known).as_deref() == Some(path));
     named.map_or_else(|| path.display().to_string(), |known| known.name.into())
 }
 
 /// The row of the table for a path, by its target or its file name.
 #[must_use]
-pub fn known_by(path: &Path) -> Option<&'static Known> {
+pub(crate) fn known_by(path: &Path) -> Option<&'static Known> {
     let file = path.file_name().unwrap_or_default().as_encoded_bytes();
     // A library's file name has its version after the known name.
     let is_named = |known: &Known| {
@@ -213,13 +213,13 @@ pub fn known_by(path: &Path) -> Option<&'static Known> {
 
 /// Whether a module uses pcscd, according to the table.
 #[must_use]
-pub fn needs_pcscd(path: &Path) -> bool {
+pub(crate) fn needs_pcscd(path: &Path) -> bool {
     known_by(path).is_some_and(|known| known.smart_card)
 }
 
 /// A group that this user must join.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MissingGroup {
+pub(crate) struct MissingGroup {
     /// The group.
     pub group: &'static str,
     /// The user.
@@ -229,7 +229,7 @@ pub struct MissingGroup {
 impl MissingGroup {
     /// The hint.
     #[must_use]
-    pub fn remedy(&self) -> String {
+    pub(crate) fn remedy(&self) -> String {
         let Self { group, user } = self;
         let (name, own) = (quoted(group), quoted(user));
         format!(
@@ -240,7 +240,7 @@ impl MissingGroup {
 
 /// The group that a module's users must be in, if this user is not. Root is exempt.
 #[must_use]
-pub fn missing_group(path: &Path) -> Option<MissingGroup> {
+pub(crate) fn missing_group(path: &Path) -> Option<MissingGroup> {
     let group = known_by(path)?.group?;
     let user = nix::unistd::geteuid();
     let id = nix::unistd::Group::from_name(group).ok().flatten()?.gid;
@@ -253,13 +253,13 @@ pub fn missing_group(path: &Path) -> Option<MissingGroup> {
 
 /// The SHA-256 of a module's file, in hexadecimal; `None` if it cannot be read.
 #[must_use]
-pub fn sha256(path: &Path) -> Option<String> {
+pub(crate) fn sha256(path: &Path) -> Option<String> {
     fs::read(path).ok().map(|bytes| hex(&Sha256::digest(bytes)))
 }
 
 /// The reason why a user other than root and this one could change the module; `None` if nobody can.
 #[must_use]
-pub fn writable_by_others(path: &Path) -> Option<String> {
+pub(crate) fn writable_by_others(path: &Path) -> Option<String> {
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     path.ancestors().find_map(|part| {
         let metadata = fs::metadata(part).ok()?;

@@ -10,14 +10,14 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 use crate::error::{Error, Kind, Result};
 
-pub mod clock;
-pub mod descriptors;
-pub mod environment;
-pub mod memory;
-pub mod peer_groups;
+pub(crate) mod clock;
+pub(crate) mod descriptors;
+pub(crate) mod environment;
+pub(crate) mod memory;
+pub(crate) mod peer_groups;
 mod privileges;
-pub mod standard_streams;
-pub mod subordinate_ids;
+pub(crate) mod standard_streams;
+pub(crate) mod subordinate_ids;
 
 /// Refuses to run with more rights than the caller. Every process does this first.
 ///
@@ -63,7 +63,7 @@ fn failed(what: &'static str) -> impl Fn(io::Error) -> Error {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn harden() -> io::Result<()> {
+pub(crate) fn harden() -> io::Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::thread::set_no_new_privs(true)?;
     Ok(rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?)

@@ -62,7 +62,7 @@ pub fn print(text: &str) -> Result<()> {
 ///
 /// # Errors
 /// As [`print()`].
-pub fn print_report(text: &str) -> Result<()> {
+pub(crate) fn print_report(text: &str) -> Result<()> {
     print(&printable_lines(text))
 }
 
@@ -70,7 +70,7 @@ pub fn print_report(text: &str) -> Result<()> {
 ///
 /// # Errors
 /// As [`print()`].
-pub fn print_json(document: &str) -> Result<()> {
+pub(crate) fn print_json(document: &str) -> Result<()> {
     print(&printable_json(document))
 }
 
@@ -78,7 +78,7 @@ pub fn print_json(document: &str) -> Result<()> {
 ///
 /// # Errors
 /// As [`print()`].
-pub fn print_bytes(mut bytes: &[u8]) -> Result<()> {
+pub(crate) fn print_bytes(mut bytes: &[u8]) -> Result<()> {
     check_stdout()?;
     // If both go to one terminal, the notices come first.
     log::flush();

@@ -85,7 +85,7 @@ pub fn check_received(
 ///
 /// # Errors
 /// The first broken rule.
-pub fn check_result(
+pub(crate) fn check_result(
     version: Version,
     payload: UncheckedPayload,
     certificate: &Certificate,

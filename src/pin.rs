@@ -9,27 +9,27 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::os::memory;
 
 mod attempt_by;
-pub mod credential;
-pub mod error;
+pub(crate) mod credential;
+pub(crate) mod error;
 mod prompt;
 mod read;
-pub mod source;
-pub mod text;
+pub(crate) mod source;
+pub(crate) mod text;
 
-pub use attempt_by::{AttemptBy, AttemptEnd, FileMark};
-pub use credential::{Credential, How};
-pub use error::PinError;
+pub(crate) use attempt_by::{AttemptBy, AttemptEnd};
+pub(crate) use credential::{Credential, How};
+pub(crate) use error::PinError;
 pub(crate) use prompt::is_in_background;
-pub use prompt::leave_signals;
-pub use source::Source;
+pub(crate) use prompt::leave_signals;
+pub(crate) use source::Source;
 
 /// A PIN. Its buffer is locked in memory and wiped when dropped, and nothing prints it.
-pub struct Pin(SecretString);
+pub(crate) struct Pin(SecretString);
 
 impl Pin {
     /// The PIN's bytes, for the only code that sends them to a worker.
     #[must_use]
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 }

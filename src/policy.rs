@@ -10,11 +10,10 @@ mod decision;
 mod permit;
 mod rule;
 
-pub use decision::{
-    Decision, Refused, decide, decide_certificate, decide_order, decide_payload, decide_token, decide_version, left_out,
-};
-pub use permit::{Permit, permit};
-pub use rule::{Breach, Rule};
+pub use decision::{Decision, Refused, decide_payload};
+pub(crate) use decision::{decide, decide_certificate, decide_order, decide_token, decide_version, left_out};
+pub(crate) use permit::{Permit, permit};
+pub(crate) use rule::{Breach, Rule};
 
 /// The smallest RSA key whose signatures the parent can check.
 pub const MIN_RSA_BITS: usize = 2048;
@@ -23,7 +22,7 @@ pub const MAX_RSA_BITS: usize = 8192;
 
 /// A required property of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Requirement {
+pub(crate) enum Requirement {
     /// `CKA_SENSITIVE` is true.
     Sensitive,
     /// `CKA_EXTRACTABLE` is false.
@@ -40,7 +39,7 @@ pub enum Requirement {
 
 impl Requirement {
     /// All of them, with their names in a configuration.
-    pub const NAMES: [(&'static str, Self); 6] = [
+    pub(crate) const NAMES: [(&'static str, Self); 6] = [
         ("sensitive", Self::Sensitive),
         ("non-extractable", Self::NonExtractable),
         ("always-sensitive", Self::AlwaysSensitive),
@@ -51,13 +50,13 @@ impl Requirement {
 
     /// Its name in a configuration.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, requirement)| *requirement == self).map_or("", |(name, _)| name)
     }
 
     /// The PKCS#11 attribute or flag that shows it.
     #[must_use]
-    pub fn attribute(self) -> &'static str {
+    pub(crate) fn attribute(self) -> &'static str {
         match self {
             Self::Sensitive => "CKA_SENSITIVE",
             Self::NonExtractable => "CKA_EXTRACTABLE",
@@ -70,7 +69,7 @@ impl Requirement {
 
     /// Whether the facts prove it; `None` if the token does not report it.
     #[must_use]
-    pub fn holds(self, key: &Key, token: Option<&Token>) -> Option<bool> {
+    pub(crate) fn holds(self, key: &Key, token: Option<&Token>) -> Option<bool> {
         match self {
             Self::Sensitive => key.sensitive,
             Self::NonExtractable => key.extractable.map(|extractable| !extractable),
@@ -88,7 +87,7 @@ impl Requirement {
 
 /// The allowed source of the certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CertificateSource {
+pub(crate) enum CertificateSource {
     /// Only the token.
     #[default]
     Token,
@@ -100,33 +99,33 @@ pub enum CertificateSource {
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// The versions that may be signed. Unset: v2, and v1 if the caller asked for it with the command's flag.
-    pub payload_versions: Option<Vec<Version>>,
+    pub(crate) payload_versions: Option<Vec<Version>>,
     /// The minimum size of the RSA key.
-    pub min_rsa_bits: usize,
+    pub(crate) min_rsa_bits: usize,
     /// The only allowed mechanism, if set.
-    pub mechanism: Option<Mechanism>,
+    pub(crate) mechanism: Option<Mechanism>,
     /// The required properties of the key.
-    pub require: Vec<Requirement>,
+    pub(crate) require: Vec<Requirement>,
     /// The certificate must have one of these extended key usages.
-    pub extended_key_usage: Vec<String>,
+    pub(crate) extended_key_usage: Vec<String>,
     /// Whether a certificate outside its validity is refused, or only gets a warning.
-    pub enforce_validity: bool,
+    pub(crate) enforce_validity: bool,
     /// The allowed source of the certificate.
-    pub certificate_source: CertificateSource,
+    pub(crate) certificate_source: CertificateSource,
     /// The serial numbers of allowed tokens. Unset: any.
-    pub token_serials: Option<Vec<String>>,
+    pub(crate) token_serials: Option<Vec<String>>,
     /// SHA-256 fingerprints of allowed certificates. Unset: any.
     pub certificate_sha256: Option<Vec<Vec<u8>>>,
 }
 
 impl Policy {
     /// The default requirements: the key cannot leave the token in clear text.
-    pub const DEFAULT_REQUIRE: [Requirement; 2] = [Requirement::Sensitive, Requirement::NonExtractable];
+    pub(crate) const DEFAULT_REQUIRE: [Requirement; 2] = [Requirement::Sensitive, Requirement::NonExtractable];
 
     /// What the configured rules accept and the defaults refuse, each with its key. A weaker `require` is judged with the
     /// key; see [`left_out`].
     #[must_use]
-    pub fn weaker_than_default(&self) -> Vec<String> {
+    pub(crate) fn weaker_than_default(&self) -> Vec<String> {
         let default = Self::default();
         let allows_v1 = self.payload_versions.as_ref().is_some_and(|versions| versions.contains(&Version::V1));
         let is_other = |usage: &&String| !default.extended_key_usage.contains(usage);
@@ -169,7 +168,7 @@ pub struct Wish {
 
 /// The facts about a signature before any login.
 #[derive(Clone, Copy, Debug)]
-pub struct Order<'a> {
+pub(crate) struct Order<'a> {
     /// The token; `None` if its information could not be read.
     pub token: Option<&'a Token>,
     /// Whether the certificate is from a file and not from the token.
@@ -184,7 +183,7 @@ pub struct Order<'a> {
 
 /// The facts about a signature after the login.
 #[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
+pub(crate) struct Subject<'a> {
     /// The facts before the login.
     pub order: Order<'a>,
     /// The private key.

@@ -3,12 +3,12 @@
 //! PURE. A path is absolute, `~/` below the user's home, or `$NAME`, the path in a variable. Missing paths are ignored. `docs/sandbox.md`
 //! shows the table to users.
 
-pub mod gaps;
-pub mod paths;
+pub(crate) mod gaps;
+pub(crate) mod paths;
 
 /// `sandbox.mode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// The profile of the module, if it has one.
     #[default]
     Module,
@@ -17,11 +17,11 @@ pub enum Mode {
 }
 
 /// Their names.
-pub const MODES: [(&str, Mode); 2] = [("module", Mode::Module), ("off", Mode::Off)];
+pub(crate) const MODES: [(&str, Mode); 2] = [("module", Mode::Module), ("off", Mode::Off)];
 
 /// The parts of the sandbox that a kernel enforces.
 #[derive(Clone, Copy, Debug)]
-pub struct InForce {
+pub(crate) struct InForce {
     /// The version of Landlock's interface that confines files; `None` if the kernel has none.
     pub landlock_abi: Option<u32>,
     /// Whether system calls are filtered.
@@ -30,7 +30,7 @@ pub struct InForce {
 
 /// The kinds of sockets that a worker may open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SocketFamily {
+pub(crate) enum SocketFamily {
     /// Unix sockets, to a daemon that holds the token.
     Unix,
     /// IPv4 and IPv6.
@@ -41,7 +41,7 @@ pub enum SocketFamily {
 
 /// The configuration that names the directory of a module's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
+pub(crate) enum Store {
     /// None that must be read.
     Fixed,
     /// `directories.tokendir` of softhsm2.conf.
@@ -54,7 +54,7 @@ pub enum Store {
 
 /// The kind of a module's system call filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Calls {
+pub(crate) enum Calls {
     /// Only listed calls are allowed: the module was tested with the list.
     AllowList,
     /// Listed calls are refused: the module was not tested.
@@ -63,7 +63,7 @@ pub enum Calls {
 
 /// The permissions of a module.
 #[derive(Clone, Copy, Debug)]
-pub struct Profile {
+pub(crate) struct Profile {
     /// The module's name in the table of modules.
     pub name: &'static str,
     /// The sockets that it may open.
@@ -89,7 +89,7 @@ pub struct Profile {
 impl Profile {
     /// The profile of a module's name.
     #[must_use]
-    pub fn named(name: &str) -> Option<&'static Self> {
+    pub(crate) fn named(name: &str) -> Option<&'static Self> {
         PROFILES.iter().find(|profile| profile.name == name)
     }
 }
@@ -144,12 +144,12 @@ const NAMES_AND_ROOTS: [&str; 12] = [
 
 /// The additional reads of every profile with network.
 #[must_use]
-pub fn reads_of_the_network(profile: &Profile) -> &'static [&'static str] {
+pub(crate) fn reads_of_the_network(profile: &Profile) -> &'static [&'static str] {
     if profile.families.contains(&SocketFamily::Internet) { &NAMES_AND_ROOTS } else { &[] }
 }
 
 /// The reads of every library: the loader, OpenSSL, the C library.
-pub const EVERY_READ: [&str; 29] = [
+pub(crate) const EVERY_READ: [&str; 29] = [
     "/usr",
     "/lib",
     "/lib32",
@@ -182,10 +182,10 @@ pub const EVERY_READ: [&str; 29] = [
 ];
 
 /// The writes of every library: none.
-pub const EVERY_WRITE: [&str; 1] = ["/dev/null"];
+pub(crate) const EVERY_WRITE: [&str; 1] = ["/dev/null"];
 
 /// All of them.
-pub const PROFILES: [Profile; 14] = [
+pub(crate) const PROFILES: [Profile; 14] = [
     Profile {
         name: "softhsm2",
         reads: &["$SOFTHSM2_CONF", "~/.config/softhsm2", "/etc/softhsm2.conf", "/etc/softhsm"],
@@ -318,6 +318,8 @@ pub const PROFILES: [Profile; 14] = [
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -333,5 +335,21 @@ mod tests {
             assert_eq!(Profile::named(profile.name).unwrap().name, profile.name);
         }
         assert!(reads_of_the_network(&BARE).is_empty() && Profile::named("").is_none());
+    }
+
+    #[test]
+    fn the_guide_to_the_sandbox_shows_every_profile() {
+        let guide = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/sandbox.md")).unwrap();
+        for profile in PROFILES {
+            let row = guide.lines().find(|line| line.starts_with(&format!("| `{}` |", profile.name)));
+            let row = row.unwrap_or_else(|| panic!("no row for {}", profile.name));
+            let places = profile.reads.iter().chain(profile.writes).chain(profile.devices);
+            for place in places {
+                assert!(row.contains(&format!("`{place}`")), "{}: {place}", profile.name);
+            }
+        }
+        for place in EVERY_READ {
+            assert!(guide.contains(&format!("`{place}`")), "{place}");
+        }
     }
 }

@@ -6,13 +6,13 @@ use crate::error::{Explain, Kind};
 use crate::facts::{Library, Slot, Token};
 use crate::text::printable;
 
-pub mod uri;
+pub(crate) mod uri;
 
-pub use uri::{ObjectType, Uri};
+pub(crate) use uri::{ObjectType, Uri};
 
 /// The selection by one source (the flags, or one URI). All given members must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TokenSelector {
+pub(crate) struct TokenSelector {
     /// The index among the slots with an initialised token, from 0, in the module's order.
     pub slot: Option<usize>,
     /// The raw `CK_SLOT_ID`.
@@ -42,19 +42,19 @@ pub struct TokenSelector {
 impl TokenSelector {
     /// Whether the selection is empty.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
     /// Whether the selection is only an index, which is stable only while the set of tokens is.
     #[must_use]
-    pub fn is_index_alone(&self) -> bool {
+    pub(crate) fn is_index_alone(&self) -> bool {
         *self == Self { slot: self.slot, ..Self::default() } && self.slot.is_some()
     }
 
     /// Whether a token matches, without its slot.
     #[must_use]
-    pub fn matches_token(&self, token: &Token) -> bool {
+    pub(crate) fn matches_token(&self, token: &Token) -> bool {
         same(&self.label, &token.label)
             && same(&self.serial, &token.serial)
             && same(&self.manufacturer, &token.manufacturer)
@@ -68,7 +68,7 @@ impl TokenSelector {
 
     /// Whether a module matches.
     #[must_use]
-    pub fn matches_library(&self, library: &Library) -> bool {
+    pub(crate) fn matches_library(&self, library: &Library) -> bool {
         let version = self.library_version.as_deref();
         same(&self.library_manufacturer, &library.manufacturer)
             && same(&self.library_description, &library.description)
@@ -77,7 +77,7 @@ impl TokenSelector {
 
     /// Whether the selection needs a module: it names slots or modules.
     #[must_use]
-    pub fn needs_module(&self) -> bool {
+    pub(crate) fn needs_module(&self) -> bool {
         let slot = self.slot_manufacturer.is_some() || self.slot_description.is_some();
         let library =
             self.library_manufacturer.is_some() || self.library_description.is_some() || self.library_version.is_some();
@@ -108,7 +108,7 @@ fn same(wanted: &Option<String>, found: &str) -> bool {
 }
 
 /// The padding of fields with a fixed length.
-pub const PADDING: [char; 2] = [' ', '\0'];
+pub(crate) const PADDING: [char; 2] = [' ', '\0'];
 
 /// Major and minor number of a version.
 fn numbers(version: &str) -> Option<(u8, u8)> {
@@ -118,7 +118,7 @@ fn numbers(version: &str) -> Option<(u8, u8)> {
 
 /// The reason why no token was selected.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum SelectError {
+pub(crate) enum SelectError {
     /// No slot has an initialised token.
     #[error("no initialised token found")]
     NoToken {
@@ -227,7 +227,11 @@ fn initialise(slot: &str) -> String {
 ///
 /// # Errors
 /// When none or several match, or when the index means a slot that cannot be read.
-pub fn select<'a>(library: &Library, slots: &'a [Slot], selectors: &[TokenSelector]) -> Result<&'a Slot, SelectError> {
+pub(crate) fn select<'a>(
+    library: &Library,
+    slots: &'a [Slot],
+    selectors: &[TokenSelector],
+) -> Result<&'a Slot, SelectError> {
     let blame = |asked: String| SelectError::NoMatch { asked: Some(asked), candidates: candidates(slots) };
     if let Some(name) = selectors.iter().find_map(|selector| selector.unknown.as_ref()) {
         return Err(blame(format!("the attribute '{name}' of the URI is not known, so it matches nothing")));
@@ -305,13 +309,13 @@ fn one_of<'a>(found: &[&'a Slot], slots: &[Slot]) -> Result<&'a Slot, SelectErro
 }
 
 /// The slots that an index counts: those with an initialised token, and unreadable ones, which may have one.
-pub fn indexed(slots: &[Slot]) -> impl Iterator<Item = &Slot> {
+pub(crate) fn indexed(slots: &[Slot]) -> impl Iterator<Item = &Slot> {
     slots.iter().filter(|slot| slot.error.is_some() || slot.token.as_ref().is_some_and(|token| token.initialized))
 }
 
 /// The URI of a slot's token, for [`select`]. It contains the slot ID only if nothing else distinguishes two tokens.
 #[must_use]
-pub fn token_uri(slot: &Slot, slots: &[Slot]) -> Uri {
+pub(crate) fn token_uri(slot: &Slot, slots: &[Slot]) -> Uri {
     let Some(token) = &slot.token else {
         return Uri { token: TokenSelector { slot_id: Some(slot.id), ..TokenSelector::default() }, ..Uri::default() };
     };

@@ -28,7 +28,7 @@ mod http;
 mod listener;
 mod metrics;
 mod pool;
-pub mod socket_file;
+pub(crate) mod socket_file;
 mod systemd;
 
 use access::AccessRules;
@@ -55,7 +55,7 @@ const CONNECTIONS: u64 = 8192;
 ///
 /// # Errors
 /// When there is no PIN, the socket cannot be created, or the system does not know a name. A missing token is not an error.
-pub fn serve(config: Config) -> Result<()> {
+pub(crate) fn serve(config: Config) -> Result<()> {
     // Before any file is opened: the source may be a descriptor.
     let source = config.pin.clone();
     let credential = read_credential(source.clone(), config.state_dir.as_deref())?;

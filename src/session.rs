@@ -22,23 +22,23 @@ use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{Reply, Request};
 
 pub(crate) mod complete_hints;
-pub mod evidence;
+pub(crate) mod evidence;
 mod find_module;
 mod login;
 mod module_hints;
-pub mod signing_session;
+pub(crate) mod signing_session;
 mod token_session;
 mod token_store;
 
-pub use find_module::{check_module, open, open_all, open_with, profile};
-pub use login::{Failure, Login};
-pub use token_session::TokenSession;
+pub(crate) use find_module::{check_module, open, open_all, open_with, profile};
+pub(crate) use login::{Failure, Login};
+pub(crate) use token_session::TokenSession;
 
 use find_module::hint_at_the_sandbox;
 
 /// A module in a worker.
 #[derive(Debug)]
-pub struct Opened {
+pub(crate) struct Opened {
     /// The worker.
     pub handle: Handle,
     /// The module's canonical path.
@@ -53,7 +53,7 @@ pub struct Opened {
 
 /// A session on the selected slot.
 #[derive(Debug)]
-pub struct Reached {
+pub(crate) struct Reached {
     /// The module.
     pub opened: Opened,
     /// The slot.
@@ -75,7 +75,7 @@ impl Opened {
     ///
     /// # Errors
     /// When none or several match, or the session cannot be opened.
-    pub fn reach(mut self, config: &Config, deadline: Deadline) -> Result<Reached> {
+    pub(crate) fn reach(mut self, config: &Config, deadline: Deadline) -> Result<Reached> {
         let none_is_here = self.slots.is_empty();
         let slot = selector::select(&self.library, &self.slots, &config.token).map_err(|error| {
             let error = token_store::hint_at_it(error, &self.module);
@@ -113,7 +113,7 @@ impl Reached {
     ///
     /// # Errors
     /// When the worker does not answer, or another token is in the slot.
-    pub fn read_slot_again(&mut self, may_appear: bool) -> Result<()> {
+    pub(crate) fn read_slot_again(&mut self, may_appear: bool) -> Result<()> {
         let Reply::Slot(slot) = self.ask(&Request::Slot)? else {
             return Err(self.opened.handle.protocol_error(Step::ReadToken).into());
         };
@@ -139,7 +139,7 @@ impl Reached {
     ///
     /// # Errors
     /// The condition that is no longer true.
-    pub fn probed(&mut self) -> Result<()> {
+    pub(crate) fn probed(&mut self) -> Result<()> {
         let Reply::Slot(slot) = self.understood(|handle, deadline| handle.wait_reply(deadline))? else {
             return Err(self.opened.handle.protocol_error(Step::ReadToken).into());
         };
@@ -150,7 +150,7 @@ impl Reached {
     ///
     /// # Errors
     /// The error of the module.
-    pub fn open_session_again(&mut self) -> Result<()> {
+    pub(crate) fn open_session_again(&mut self) -> Result<()> {
         let reply = self.opened.handle.call(&Request::Session { slot_id: self.slot.id }, None, &self.deadline);
         let context = || format!("cannot open a session on {}", self.name());
         match reply.map_err(|error| Error::from(error).context(context()))? {
@@ -163,7 +163,7 @@ impl Reached {
     ///
     /// # Errors
     /// The error of the token.
-    pub fn objects(&mut self) -> Result<Objects> {
+    pub(crate) fn objects(&mut self) -> Result<Objects> {
         // The login may have sent this request already.
         let reply = match self.opened.handle.expects() {
             Some(Step::ReadObjects) => self.understood(|handle, deadline| handle.wait_reply(deadline)),
@@ -177,13 +177,13 @@ impl Reached {
 
     /// Adds this module and slot to the commands of other programs in an error.
     #[must_use]
-    pub fn with_whole_commands(&self, error: Error) -> Error {
+    pub(crate) fn with_whole_commands(&self, error: Error) -> Error {
         complete_hints::completed(error, &self.opened.module, Some(self.slot.id))
     }
 
     /// Adds this module and slot to the commands of other programs in a hint.
     #[must_use]
-    pub fn whole_commands(&self, hint: &str) -> String {
+    pub(crate) fn whole_commands(&self, hint: &str) -> String {
         complete_hints::in_hint(hint, &self.opened.module, Some(self.slot.id))
     }
 
@@ -191,7 +191,7 @@ impl Reached {
     ///
     /// # Errors
     /// When none or several match.
-    pub fn identity(&mut self, config: &Config, file: Option<Certificate>) -> Result<Identity> {
+    pub(crate) fn identity(&mut self, config: &Config, file: Option<Certificate>) -> Result<Identity> {
         let objects = self.objects()?;
         let identity = identity::choose(&objects, &config.identity, file, now()).map_err(|error| {
             let (certificates, _) = identity::certificates(&objects);
@@ -209,7 +209,7 @@ impl Reached {
 
     /// Ends the worker. Normally it logs out, so that a card is logged out too. If the PIN was refused (some modules
     /// would send a cached PIN again) or the module hangs, the worker is killed.
-    pub fn end(self, error: Option<&Error>) {
+    pub(crate) fn end(self, error: Option<&Error>) {
         match error.map(|error| error.kind) {
             Some(kind) if kind.class() == Class::Pin || kind == Kind::TokenTimeout => drop(self.opened.handle),
             _ => self.opened.handle.close(),
@@ -227,19 +227,19 @@ impl Reached {
 
     /// The identity of the token.
     #[must_use]
-    pub fn token_id(&self) -> TokenId {
+    pub(crate) fn token_id(&self) -> TokenId {
         TokenId::of(&self.slot, &self.opened.module)
     }
 
     /// The name of the token in errors and prompts.
     #[must_use]
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         name(&self.slot)
     }
 }
 
 /// Logs the reason for this certificate, and the certificates of the token that cannot be used.
-pub fn report_notices(identity: &Identity) {
+pub(crate) fn report_notices(identity: &Identity) {
     identity.notice.iter().for_each(|notice| tracing::info!("{notice}"));
     for other in &identity.unreadable {
         if other.is_broken() {
@@ -261,7 +261,7 @@ fn name(slot: &Slot) -> String {
 ///
 /// # Errors
 /// When it cannot be read, or does not contain exactly one certificate that is not a CA's.
-pub fn read_certificate(path: &Path) -> Result<Certificate> {
+pub(crate) fn read_certificate(path: &Path) -> Result<Certificate> {
     const LIMIT: u64 = 1 << 20;
     let shown = path.display();
     let failed = |error: std::io::Error| Error::new(Kind::Config, format!("cannot read {shown}: {error}"));
@@ -284,7 +284,7 @@ pub fn read_certificate(path: &Path) -> Result<Certificate> {
 }
 
 /// Warns about a certificate that expires soon.
-pub fn warn_before_end(certificate: &Certificate, warn_before: Duration, now: u64) {
+pub(crate) fn warn_before_end(certificate: &Certificate, warn_before: Duration, now: u64) {
     let left = certificate.not_after.saturating_sub(now);
     if certificate.is_valid_at(now) && left < warn_before.as_secs() {
         let end = crate::certificate::utc(certificate.not_after);

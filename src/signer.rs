@@ -22,7 +22,7 @@ use crate::text::hex;
 ///
 /// # Errors
 /// When the policy refuses, the login fails, or not exactly one identity matches. The worker has ended then.
-pub fn ready(
+pub(crate) fn ready(
     mut session: TokenSession,
     file: Option<Certificate>,
     config: &Config,
@@ -47,12 +47,12 @@ pub fn ready(
 ///
 /// # Errors
 /// When the policy refuses.
-pub fn permit(session: &SigningSession, config: &Config, wish: Wish) -> Result<Permit> {
+pub(crate) fn permit(session: &SigningSession, config: &Config, wish: Wish) -> Result<Permit> {
     decide(session.reached(), session.identity(), config, session.mechanism(), wish)
 }
 
 /// Warns about notable things that the policy allows, and about a certificate that expires soon.
-pub fn warn(session: &SigningSession, config: &Config, permit: &Permit) {
+pub(crate) fn warn(session: &SigningSession, config: &Config, permit: &Permit) {
     permit.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     for weaker in config.policy.weaker_than_default() {
         tracing::debug!("the policy is weaker than the defaults: {weaker}");
@@ -64,7 +64,11 @@ pub fn warn(session: &SigningSession, config: &Config, permit: &Permit) {
 ///
 /// # Errors
 /// As [`recovered`].
-pub fn sign(session: &mut SigningSession, config: &Config, permit: Permit) -> Result<(Permit, UncheckedPayload)> {
+pub(crate) fn sign(
+    session: &mut SigningSession,
+    config: &Config,
+    permit: Permit,
+) -> Result<(Permit, UncheckedPayload)> {
     let result = session.sign(&permit, config);
     recovered(session, config, permit, result)
 }
@@ -73,7 +77,7 @@ pub fn sign(session: &mut SigningSession, config: &Config, permit: Permit) -> Re
 ///
 /// # Errors
 /// When the policy refuses the other mechanism, or the token fails.
-pub fn recovered(
+pub(crate) fn recovered(
     session: &mut SigningSession,
     config: &Config,
     mut permit: Permit,
@@ -99,7 +103,7 @@ pub fn recovered(
 ///
 /// # Errors
 /// When the policy refuses, the token fails, or the result does not pass the checks.
-pub fn sign_once(session: &mut SigningSession, config: &Config, wish: Wish) -> Result<Request> {
+pub(crate) fn sign_once(session: &mut SigningSession, config: &Config, wish: Wish) -> Result<Request> {
     let permit = permit(session, config, wish)?;
     warn(session, config, &permit);
     let (permit, payload) = sign(session, config, permit)?;
@@ -111,7 +115,7 @@ pub fn sign_once(session: &mut SigningSession, config: &Config, wish: Wish) -> R
 ///
 /// # Errors
 /// When the payload is invalid, or the policy no longer allows it.
-pub fn accept(
+pub(crate) fn accept(
     session: &SigningSession,
     config: &Config,
     permit: &Permit,
@@ -131,7 +135,7 @@ pub fn accept(
 
 /// Returns the audit record of a caller's request for a payload.
 #[must_use]
-pub fn record(session: &SigningSession, caller: Caller, wish: Wish, result: Result<&Request, Kind>) -> Entry {
+pub(crate) fn record(session: &SigningSession, caller: Caller, wish: Wish, result: Result<&Request, Kind>) -> Entry {
     let payload = Payload {
         token_serial: session.reached().slot.token.as_ref().map(|token| token.serial.clone()),
         certificate_sha256: Some(hex(&session.identity().certificate.sha256())),
@@ -147,7 +151,7 @@ pub fn record(session: &SigningSession, caller: Caller, wish: Wish, result: Resu
 ///
 /// # Errors
 /// When the token offers neither of the two mechanisms.
-pub fn first_mechanism(reached: &Reached) -> Result<Mechanism> {
+pub(crate) fn first_mechanism(reached: &Reached) -> Result<Mechanism> {
     if !reached.session.mechanisms_known {
         return Ok(Mechanism::Sha512RsaPkcs);
     }

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-pub mod shell;
+pub(crate) mod shell;
 
 /// Replaces every control and direction-changing character by `\u{..}`.
 #[must_use]
@@ -30,7 +30,7 @@ fn moves_text(c: char) -> bool {
 /// Replaces such characters in a JSON document by JSON escapes, so that the values stay the same. Line feeds stay: in a
 /// document they occur only between its members.
 #[must_use]
-pub fn printable_json(document: &str) -> String {
+pub(crate) fn printable_json(document: &str) -> String {
     use std::fmt::Write as _;
     document.chars().fold(String::with_capacity(document.len()), |mut out, c| {
         if c != '\n' && moves_text(c) {
@@ -44,16 +44,16 @@ pub fn printable_json(document: &str) -> String {
 
 /// Text of several lines, each made safe for a terminal.
 #[must_use]
-pub fn printable_lines(text: &str) -> String {
+pub(crate) fn printable_lines(text: &str) -> String {
     text.lines().map(printable).collect::<Vec<_>>().join("\n")
 }
 
 /// The maximum number of bytes of one message.
-pub const MESSAGE: usize = 16 << 10;
+pub(crate) const MESSAGE: usize = 16 << 10;
 
 /// Shortens a message to [`MESSAGE`], and adds the number of removed bytes.
 #[must_use]
-pub fn shortened(message: &str) -> Cow<'_, str> {
+pub(crate) fn shortened(message: &str) -> Cow<'_, str> {
     if message.len() <= MESSAGE {
         return message.into();
     }
@@ -63,7 +63,7 @@ pub fn shortened(message: &str) -> Cow<'_, str> {
 
 /// Bytes that should be UTF-8, made safe for a terminal. Invalid bytes become U+FFFD.
 #[must_use]
-pub fn printable_bytes(bytes: &[u8]) -> String {
+pub(crate) fn printable_bytes(bytes: &[u8]) -> String {
     printable(&String::from_utf8_lossy(bytes))
 }
 

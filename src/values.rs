@@ -4,11 +4,11 @@
 
 use crate::text::parse_hex;
 
-pub mod paths;
-pub mod ranges;
+pub(crate) mod paths;
+pub(crate) mod ranges;
 
 /// A value, or what is wanted instead.
-pub type Parsed<T> = Result<T, String>;
+pub(crate) type Parsed<T> = Result<T, String>;
 
 /// A duration in words, for a notice: whole days.
 #[must_use]

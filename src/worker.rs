@@ -26,14 +26,14 @@ use crate::worker::sandbox::SandboxError;
 use crate::worker_protocol::PIN_LIMIT;
 use crate::worker_protocol::{Authentication, FrameKind, Reply, Request, SandboxReport};
 
-pub mod parent_death;
-pub mod pcsc;
-pub mod pkcs11;
-pub mod sandbox;
+pub(crate) mod parent_death;
+pub(crate) mod pcsc;
+pub(crate) mod pkcs11;
+pub(crate) mod sandbox;
 
 /// The reason why a worker could not start or continue. It ends then, and the parent sees its end.
 #[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
+pub(crate) enum WorkerError {
     /// A person started it.
     #[error("`worker` is started by cba-agent itself, with a socket as its standard input")]
     NotAChild,
@@ -55,7 +55,7 @@ pub enum WorkerError {
 ///
 /// # Errors
 /// When no parent started it, or the parent ends.
-pub fn run() -> Result<(), WorkerError> {
+pub(crate) fn run() -> Result<(), WorkerError> {
     // Before any secret can arrive: exec made the process dumpable again.
     crate::os::harden()?;
     crate::worker::parent_death::follow_the_front().map_err(|_| WorkerError::NotAChild)?;

@@ -23,9 +23,9 @@ mod error;
 mod output;
 mod process;
 
-pub use error::HandleError;
-pub use output::Rest;
-pub use process::{Launch, Spare, withheld};
+pub(crate) use error::HandleError;
+pub(crate) use output::Rest;
+pub(crate) use process::{Launch, Spare, withheld};
 
 use process::{Event, Process};
 
@@ -40,7 +40,7 @@ const TOUCH_NOTICE: Duration = Duration::from_secs(1);
 
 /// How much of a reply has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arrival {
+pub(crate) enum Arrival {
     /// No complete frame yet.
     Pending,
     /// A complete frame: [`Handle::wait_reply`] does not block.
@@ -52,7 +52,7 @@ pub enum Arrival {
 
 /// Copies of the descriptors that become readable when the worker has news. An event loop waits for them.
 #[derive(Debug)]
-pub struct Descriptors {
+pub(crate) struct Descriptors {
     /// The worker's replies.
     pub answers: OwnedFd,
     /// The end of the worker's process; `None` on kernels before 5.3.
@@ -63,7 +63,7 @@ pub struct Descriptors {
 
 /// The module that a worker must load.
 #[derive(Clone, Debug)]
-pub struct Load {
+pub(crate) struct Load {
     /// The module's absolute path.
     pub module: PathBuf,
     /// The sandbox profile for the module, if there is one.
@@ -72,7 +72,7 @@ pub struct Load {
 
 /// A running worker.
 #[derive(Debug)]
-pub struct Handle {
+pub(crate) struct Handle {
     process: Process,
     socket: UnixStream,
     waiting: Option<fn()>,
@@ -95,7 +95,12 @@ impl Handle {
     ///
     /// # Errors
     /// [`HandleError::Spawn`], or [`HandleError::Stranger`] when the started process is not this program.
-    pub fn spawn(launch: &Launch, spare: Option<Spare>, load: Load, deadline: &Deadline) -> Result<Self, HandleError> {
+    pub(crate) fn spawn(
+        launch: &Launch,
+        spare: Option<Spare>,
+        load: Load,
+        deadline: &Deadline,
+    ) -> Result<Self, HandleError> {
         let Load { module, profile } = load;
         match spare {
             Some(spare) => {
@@ -113,7 +118,7 @@ impl Handle {
     ///
     /// # Errors
     /// As [`Handle::spawn`], or when libpcsclite is not installed.
-    pub fn ask_pcscd(launch: &Launch, socket: &Path, deadline: &Deadline) -> Result<u32, HandleError> {
+    pub(crate) fn ask_pcscd(launch: &Launch, socket: &Path, deadline: &Deadline) -> Result<u32, HandleError> {
         let request = Request::AskPcscd { socket: socket.to_owned() };
         let mut handle = Self::begin(launch, Self::process_for(launch)?, &request, deadline)?;
         match handle.wait_reply(deadline)? {
@@ -155,26 +160,26 @@ impl Handle {
     }
 
     /// Sets a function that is called once for each login or signature that takes longer than a second.
-    pub fn when_waiting(&mut self, notice: fn()) {
+    pub(crate) fn when_waiting(&mut self, notice: fn()) {
         self.waiting = Some(notice);
     }
 
     /// The process ID of the worker, for the log.
     #[must_use]
-    pub fn process(&self) -> u32 {
+    pub(crate) fn process(&self) -> u32 {
         self.process.id()
     }
 
     /// Whether the worker announced a login since the last request was sent. If not, a PIN in that request used up no
     /// try.
     #[must_use]
-    pub fn login_started(&self) -> bool {
+    pub(crate) fn login_started(&self) -> bool {
         self.login_started
     }
 
     /// The step of the current request, until its last reply has arrived.
     #[must_use]
-    pub fn expects(&self) -> Option<Step> {
+    pub(crate) fn expects(&self) -> Option<Step> {
         self.expects
     }
 
@@ -182,7 +187,7 @@ impl Handle {
     ///
     /// # Errors
     /// When the process has no free descriptor.
-    pub fn descriptors(&self) -> io::Result<Descriptors> {
+    pub(crate) fn descriptors(&self) -> io::Result<Descriptors> {
         let copy = |descriptor: BorrowedFd<'_>| descriptor.try_clone_to_owned();
         let (end, output) = self.process.descriptors();
         Ok(Descriptors {
@@ -193,7 +198,7 @@ impl Handle {
     }
 
     /// Receives the available part of the reply, and never waits.
-    pub fn poll_reply(&mut self) -> Arrival {
+    pub(crate) fn poll_reply(&mut self) -> Arrival {
         let Some(step) = self.expects else { return Arrival::Broken };
         let mut chunk = [0; CHUNK];
         loop {
@@ -213,12 +218,12 @@ impl Handle {
 
     /// The last lines of the module's output. Call this only before the module receives a PIN.
     #[must_use]
-    pub fn last_lines(&mut self) -> Vec<String> {
+    pub(crate) fn last_lines(&mut self) -> Vec<String> {
         self.process.last_lines()
     }
 
     /// Logs a part of the module's output.
-    pub fn log_output(&mut self) -> Rest {
+    pub(crate) fn log_output(&mut self) -> Rest {
         self.process.log_output()
     }
 
@@ -226,7 +231,12 @@ impl Handle {
     ///
     /// # Errors
     /// The module's error, or the reason why there is no reply.
-    pub fn call(&mut self, request: &Request, pin: Option<&Pin>, deadline: &Deadline) -> Result<Reply, HandleError> {
+    pub(crate) fn call(
+        &mut self,
+        request: &Request,
+        pin: Option<&Pin>,
+        deadline: &Deadline,
+    ) -> Result<Reply, HandleError> {
         self.finish_last(deadline)?;
         self.deliver(request, pin)?;
         self.wait_reply(deadline)
@@ -234,7 +244,7 @@ impl Handle {
 
     /// Sends a request without a PIN, and never waits. If the worker does not take it, [`Handle::wait_reply`] returns
     /// the error.
-    pub fn send(&mut self, request: &Request) {
+    pub(crate) fn send(&mut self, request: &Request) {
         debug_assert!(self.expects.is_none(), "the last request has no reply yet");
         self.expect(request);
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -249,7 +259,7 @@ impl Handle {
     ///
     /// # Errors
     /// As [`Handle::call`].
-    pub fn wait_reply(&mut self, deadline: &Deadline) -> Result<Reply, HandleError> {
+    pub(crate) fn wait_reply(&mut self, deadline: &Deadline) -> Result<Reply, HandleError> {
         let Some(step) = self.expects else { return Err(self.protocol_error(Step::Start)) };
         let reply = self.receive(step, deadline);
         let more_follows = matches!(
@@ -277,7 +287,7 @@ impl Handle {
 
     /// Kills the worker after a reply of the wrong kind, and returns the error.
     #[must_use]
-    pub fn protocol_error(&mut self, step: Step) -> HandleError {
+    pub(crate) fn protocol_error(&mut self, step: Step) -> HandleError {
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
         self.process.kill();
         HandleError::OutOfTurn { step }
@@ -288,7 +298,7 @@ impl Handle {
     ///
     /// # Errors
     /// As [`Handle::call`], or when the worker reports another profile than the requested one.
-    pub fn sandbox(
+    pub(crate) fn sandbox(
         &mut self,
         profile: Option<&str>,
         deadline: &Deadline,
@@ -300,7 +310,7 @@ impl Handle {
     }
 
     /// Tells the worker to log out, finalize and exit, within two seconds in total. Then kills what is left.
-    pub fn close(mut self) {
+    pub(crate) fn close(mut self) {
         let deadline = Deadline::after(END);
         if self.expects != Some(Step::Close) {
             if self.finish_last(&deadline).is_err() {
@@ -314,7 +324,7 @@ impl Handle {
     }
 
     /// Tells the worker to log out and exit, and does not wait. [`Handle::close`] waits for it.
-    pub fn start_close(&mut self) {
+    pub(crate) fn start_close(&mut self) {
         self.send(&self.close_request());
     }
 

@@ -15,22 +15,22 @@ use crate::cba::Version;
 use crate::facts::{Description, Library, Mechanism, Objects, Session, Slot, bytes};
 use crate::fault::Fault;
 
-pub mod bounds;
-pub mod step;
+pub(crate) mod bounds;
+pub(crate) mod step;
 
 /// The longest PIN in bytes; much longer than any token accepts.
-pub const PIN_LIMIT: usize = 1024;
+pub(crate) const PIN_LIMIT: usize = 1024;
 
 /// The longest frame in bytes: enough for hundreds of certificates.
-pub const LIMIT: usize = 4 << 20;
+pub(crate) const LIMIT: usize = 4 << 20;
 
 /// The length of a frame's header, in bytes.
-pub const HEADER: usize = 5;
+pub(crate) const HEADER: usize = 5;
 
 /// The kind of a frame's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum FrameKind {
+pub(crate) enum FrameKind {
     /// The JSON of a [`Request`] or a [`Reply`].
     Message = b'M',
     /// The bytes of a PIN.
@@ -38,11 +38,11 @@ pub enum FrameKind {
 }
 
 /// The worker's first message. A parent of another build sends it no PIN.
-pub const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 8");
+pub(crate) const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 8");
 
 /// The method of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Authentication {
+pub(crate) enum Authentication {
     /// With the PIN in the following frame.
     Pin,
     /// On the token itself.
@@ -51,7 +51,7 @@ pub enum Authentication {
 
 /// A variable of the environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Variable {
+pub(crate) struct Variable {
     /// Its name.
     #[serde(with = "bytes")]
     pub name: Vec<u8>,
@@ -68,7 +68,7 @@ impl From<(OsString, OsString)> for Variable {
 
 /// The worker's sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SandboxReport {
+pub(crate) struct SandboxReport {
     /// The name of the active profile.
     pub profile: String,
     /// The version of Landlock's interface that confines files; `None` if the kernel has none.
@@ -79,7 +79,7 @@ pub struct SandboxReport {
 
 /// A request of the parent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Request {
+pub(crate) enum Request {
     /// Load this module and list its slots. Reply: [`Reply::Confined`], then [`Reply::Opened`].
     Open {
         /// The module's absolute path.
@@ -133,7 +133,7 @@ pub enum Request {
 
 /// A reply of the worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// The first frame, without a request.
     Hello {
         /// The worker's build, which must equal the parent's.
@@ -189,7 +189,7 @@ pub enum Reply {
 
 /// The reason why bytes are not a frame.
 #[derive(Debug, thiserror::Error)]
-pub enum WireError {
+pub(crate) enum WireError {
     /// A PIN instead of a message, a message instead of a PIN, or neither.
     #[error("a frame is of the wrong kind")]
     Kind,
@@ -205,7 +205,7 @@ pub enum WireError {
 ///
 /// # Errors
 /// When the frame would be longer than [`LIMIT`].
-pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
+pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
     let mut frame = vec![0; HEADER];
     serde_json::to_writer(&mut frame, message)?;
     let header = header(FrameKind::Message, frame.len() - HEADER)?;
@@ -217,7 +217,7 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
 ///
 /// # Errors
 /// When the body is longer than [`LIMIT`].
-pub fn header(kind: FrameKind, length: usize) -> Result<[u8; HEADER], WireError> {
+pub(crate) fn header(kind: FrameKind, length: usize) -> Result<[u8; HEADER], WireError> {
     let number = u32::try_from(length).ok().filter(|_| length <= LIMIT).ok_or(WireError::TooLong(length))?;
     let [a, b, c, d] = number.to_be_bytes();
     Ok([kind as u8, a, b, c, d])
@@ -227,7 +227,7 @@ pub fn header(kind: FrameKind, length: usize) -> Result<[u8; HEADER], WireError>
 ///
 /// # Errors
 /// When the length is over `limit`, or the frame is of another kind.
-pub fn length(header: [u8; HEADER], kind: FrameKind, limit: usize) -> Result<usize, WireError> {
+pub(crate) fn length(header: [u8; HEADER], kind: FrameKind, limit: usize) -> Result<usize, WireError> {
     let [found, a, b, c, d] = header;
     if found != kind as u8 {
         return Err(WireError::Kind);
@@ -240,7 +240,7 @@ pub fn length(header: [u8; HEADER], kind: FrameKind, limit: usize) -> Result<usi
 ///
 /// # Errors
 /// When the bytes are not a message.
-pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     Ok(serde_json::from_slice(bytes)?)
 }
 

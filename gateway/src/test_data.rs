@@ -1,6 +1,6 @@
 //! Certificates and keys for the unit tests.
 
-use cba_agent::certificate::Certificate;
+use cba_agent::Certificate;
 
 pub(crate) const LEAF_PEM: &str = include_str!("../../tests/data/leaf.pem");
 

@@ -11,17 +11,15 @@ use sha2::{Digest as _, Sha256};
 use crate::certificate::utc;
 use crate::text::{hex, printable_json};
 
-pub use crate::audit::check::ChainCheck;
-
 /// The longest line that is read, in bytes: much longer than any record.
-pub const LINE_LIMIT: usize = 16 << 10;
+pub(crate) const LINE_LIMIT: usize = 16 << 10;
 
 /// The text between a record's other members and its hash.
 const HASH: &[u8] = b",\"hash\":\"";
 
 /// The end of a chain: the last record's number and hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
+pub(crate) struct Head {
     /// The number of the last record; 0 before the first.
     pub seq: u64,
     /// Its hash in hexadecimal; zeros before the first.
@@ -31,13 +29,13 @@ pub struct Head {
 impl Head {
     /// The head before the first record.
     #[must_use]
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { seq: 0, hash: "0".repeat(64) }
     }
 
     /// Parses `SEQ:HASH`.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (seq, hash) = text.trim_end().split_once(':')?;
         let plain = !seq.is_empty() && seq.bytes().all(|byte| byte.is_ascii_digit());
         (plain && is_hash(hash)).then(|| Some(Self { seq: seq.parse().ok()?, hash: hash.to_owned() }))?
@@ -57,7 +55,7 @@ fn is_hash(text: &str) -> bool {
 
 /// The caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// As the kernel reports it.
     pub uid: u32,
     /// As the kernel reports it.
@@ -70,7 +68,7 @@ pub struct Caller {
 
 /// Facts about a payload. None of them allows a login.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Payload {
+pub(crate) struct Payload {
     /// The token's serial number.
     pub token_serial: Option<String>,
     /// The SHA-256 of the certificate, hexadecimal.
@@ -86,7 +84,7 @@ pub struct Payload {
 /// The event of a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-pub enum Event {
+pub(crate) enum Event {
     /// A caller asked for a payload.
     Sign {
         /// The caller.
@@ -117,7 +115,7 @@ pub enum Event {
 
 /// One record, before it has a place in the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Seconds of Unix time.
     pub time: u64,
     /// The event.
@@ -140,7 +138,7 @@ impl Entry {
     ///
     /// # Errors
     /// Those of the JSON writer, which cannot occur for plain values.
-    pub fn line(&self, head: &Head) -> serde_json::Result<(String, Head)> {
+    pub(crate) fn line(&self, head: &Head) -> serde_json::Result<(String, Head)> {
         #[derive(Serialize)]
         struct Line<'a> {
             seq: u64,
@@ -166,7 +164,7 @@ pub(super) const TORN: &str = "torn";
 
 /// The SHA-256 in hexadecimal.
 #[must_use]
-pub fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
@@ -192,21 +190,21 @@ impl Record {
 
 /// The head after a line, if the line is a complete record with a correct hash.
 #[must_use]
-pub fn head_of(line: &[u8]) -> Option<Head> {
+pub(crate) fn head_of(line: &[u8]) -> Option<Head> {
     let (record, hash) = Record::read(line)?;
     (record.hash == hash).then_some(Head { seq: record.seq, hash })
 }
 
 /// Whether a line is the record that follows `head`.
 #[must_use]
-pub fn follows(line: &[u8], head: &Head) -> bool {
+pub(crate) fn follows(line: &[u8], head: &Head) -> bool {
     Record::read(line)
         .is_some_and(|(record, hash)| record.hash == hash && record.prev == head.hash && record.seq == head.seq + 1)
 }
 
 /// Whether bytes may be an incomplete first record: its beginning, or zeros from unwritten blocks.
 #[must_use]
-pub fn may_be_first(bytes: &[u8]) -> bool {
+pub(crate) fn may_be_first(bytes: &[u8]) -> bool {
     const START: &[u8] = b"{\"seq\":1,";
     let common = bytes.len().min(START.len());
     bytes[..common] == START[..common] || bytes.iter().all(|byte| *byte == 0)
@@ -217,6 +215,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::audit::check::ChainCheck;
 
     fn entry(time: u64) -> Entry {
         let caller = Caller { uid: 1, gid: 2, pid: 3, job: Some("nightly".into()) };

@@ -7,7 +7,7 @@ use crate::text::printable;
 
 /// Checks one line after the other, with constant memory.
 #[derive(Debug, Default)]
-pub struct ChainCheck {
+pub(crate) struct ChainCheck {
     /// The last record, and the hash that a changed line may have had before.
     last: Option<(Head, Option<String>)>,
     first: Option<u64>,
@@ -20,7 +20,7 @@ pub struct ChainCheck {
 
 impl ChainCheck {
     /// Checks the next line, without its newline. `whole` tells whether it had one. Returns the problems.
-    pub fn line(&mut self, line: &[u8], whole: bool, place: &str) -> Vec<String> {
+    pub(crate) fn line(&mut self, line: &[u8], whole: bool, place: &str) -> Vec<String> {
         let Some((record, hash)) = Record::read(line).filter(|_| whole) else {
             let mut wrong = self.settle();
             if whole {
@@ -82,25 +82,25 @@ impl ChainCheck {
     }
 
     /// The problems that remain at the end.
-    pub fn end(&mut self) -> Vec<String> {
+    pub(crate) fn end(&mut self) -> Vec<String> {
         self.settle()
     }
 
     /// The last record.
     #[must_use]
-    pub fn head(&self) -> Option<&Head> {
+    pub(crate) fn head(&self) -> Option<&Head> {
         self.last.as_ref().map(|(head, _)| head)
     }
 
     /// The number of the first record.
     #[must_use]
-    pub fn first(&self) -> Option<u64> {
+    pub(crate) fn first(&self) -> Option<u64> {
         self.first
     }
 
     /// The number of records.
     #[must_use]
-    pub fn records(&self) -> u64 {
+    pub(crate) fn records(&self) -> u64 {
         self.records
     }
 }

@@ -69,7 +69,7 @@ impl AuthUrl {
 
     /// The URL for a login.
     #[must_use]
-    pub fn authenticate(&self) -> String {
+    pub(crate) fn authenticate(&self) -> String {
         format!("{}{PATH}", self.base)
     }
 }

@@ -15,7 +15,7 @@ const STALE_AFTER: u64 = 300;
 ///
 /// # Errors
 /// As [`Request::render`].
-pub fn page(request: &Request, certificate: &Certificate) -> serde_json::Result<String> {
+pub(crate) fn page(request: &Request, certificate: &Certificate) -> serde_json::Result<String> {
     let made = request.is_v2().then(|| message::time_of(&request.message())).flatten();
     let email = certificate.emails.first().map_or("no e-mail address in the certificate", String::as_str);
     let parts = [

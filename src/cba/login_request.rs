@@ -12,7 +12,7 @@ use crate::certificate::{Certificate, HeaderEncoding};
 use crate::text::hex;
 
 /// The scheme of the `Authorization` header.
-pub const SCHEME: &str = "CACertificate";
+pub(crate) const SCHEME: &str = "CACertificate";
 
 /// The form of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl Request {
 
     /// The SHA-256 of the message: it identifies the payload and is not a secret.
     #[must_use]
-    pub fn message_digest(&self) -> [u8; 32] {
+    pub(crate) fn message_digest(&self) -> [u8; 32] {
         Sha256::digest(self.message()).into()
     }
 

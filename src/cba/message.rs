@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// The length of a message in bytes, both versions.
-pub const LEN: usize = 100;
+pub(crate) const LEN: usize = 100;
 
 /// The version of the payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ impl fmt::Display for Version {
 
 /// A new message that may be signed. It cannot be cloned or made from given bytes.
 #[derive(Debug)]
-pub struct Message {
+pub(crate) struct Message {
     bytes: [u8; LEN],
 }
 
@@ -39,7 +39,11 @@ impl Message {
     ///
     /// # Errors
     /// The error of the random source.
-    pub fn new<E>(version: Version, now: u64, random: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Self, E> {
+    pub(crate) fn new<E>(
+        version: Version,
+        now: u64,
+        random: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Self, E> {
         let mut bytes = [0; LEN];
         match version {
             Version::V1 => random(&mut bytes)?,
@@ -54,14 +58,14 @@ impl Message {
 
     /// The bytes to sign.
     #[must_use]
-    pub fn as_bytes(&self) -> &[u8; LEN] {
+    pub(crate) fn as_bytes(&self) -> &[u8; LEN] {
         &self.bytes
     }
 }
 
 /// The time in a v2 message, in seconds of Unix time; `None` if the message is too short.
 #[must_use]
-pub fn time_of(message: &[u8]) -> Option<u64> {
+pub(crate) fn time_of(message: &[u8]) -> Option<u64> {
     message.first_chunk::<8>().map(|time| u64::from_be_bytes(*time))
 }
 

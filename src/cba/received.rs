@@ -29,7 +29,7 @@ pub struct Received {
 impl Received {
     /// The payload, which nobody has checked yet.
     #[must_use]
-    pub fn payload(&self) -> UncheckedPayload {
+    pub(crate) fn payload(&self) -> UncheckedPayload {
         UncheckedPayload { message: self.message.clone(), signature: self.signature.clone() }
     }
 }
@@ -151,7 +151,7 @@ impl Received {
     ///
     /// # Errors
     /// The first problem with its form.
-    pub fn from_agent(text: &[u8]) -> Result<Self, ReceivedError> {
+    pub(crate) fn from_agent(text: &[u8]) -> Result<Self, ReceivedError> {
         let answer: AnswerJson = serde_json::from_slice(text).map_err(ReceivedError::Json)?;
         Self::from_members(answer.into())
     }
@@ -171,7 +171,7 @@ impl Received {
     ///
     /// # Errors
     /// The first problem with their form.
-    pub fn from_parts(header: &str, body: &[u8]) -> Result<Self, ReceivedError> {
+    pub(crate) fn from_parts(header: &str, body: &[u8]) -> Result<Self, ReceivedError> {
         let header = header.trim();
         let named = header.get(..14).is_some_and(|name| name.eq_ignore_ascii_case("authorization:"));
         let value = if named { header[14..].trim_start() } else { header };

@@ -22,7 +22,7 @@ pub struct Freshness {
 
 /// The rule that a message or signature breaks.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Violation {
+pub(crate) enum Violation {
     /// The message has a wrong length.
     #[error("the message has {found} bytes, not {LEN}")]
     Length {
@@ -65,7 +65,7 @@ pub enum Violation {
 
 /// What a worker or an agent returned as a message and its signature. Nothing is checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UncheckedPayload {
+pub(crate) struct UncheckedPayload {
     /// The message.
     pub message: Vec<u8>,
     /// The signature.
@@ -82,19 +82,19 @@ pub struct VerifiedPayload {
 impl VerifiedPayload {
     /// The version that it was accepted as.
     #[must_use]
-    pub fn version(&self) -> Version {
+    pub(crate) fn version(&self) -> Version {
         self.version
     }
 
     /// The message that is signed.
     #[must_use]
-    pub fn message(&self) -> &[u8] {
+    pub(crate) fn message(&self) -> &[u8] {
         &self.payload.message
     }
 
     /// The signature of the message.
     #[must_use]
-    pub fn signature(&self) -> &[u8] {
+    pub(crate) fn signature(&self) -> &[u8] {
         &self.payload.signature
     }
 
@@ -109,7 +109,7 @@ impl VerifiedPayload {
 ///
 /// # Errors
 /// The first broken rule.
-pub fn verify(
+pub(crate) fn verify(
     version: Version,
     payload: UncheckedPayload,
     certificate: &Certificate,
@@ -129,7 +129,7 @@ pub fn verify(
 /// Pads or cuts a signature to the length of the key's modulus. RFC 8017 section 8.2.1 requires this length; some
 /// drivers drop leading zeros, others add one. Other signatures stay unchanged.
 #[must_use]
-pub fn to_key_length(signature: Vec<u8>, length: usize) -> Vec<u8> {
+pub(crate) fn to_key_length(signature: Vec<u8>, length: usize) -> Vec<u8> {
     let zeros = signature.iter().take_while(|byte| **byte == 0).count();
     let number = &signature[zeros..];
     match length.checked_sub(number.len()) {

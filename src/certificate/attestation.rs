@@ -13,7 +13,7 @@ const ARC: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0xc4, 0x0a, 0x03];
 
 /// The device's statements about an attested key. A missing statement is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Statement {
+pub(crate) struct Statement {
     /// The device's firmware, such as `5.4.3`.
     pub firmware: Option<String>,
     /// The device's serial number.
@@ -33,7 +33,7 @@ pub(super) fn is_attestation(oid: &[u8]) -> bool {
 
 /// The statements of an attestation; `None` for other certificates.
 #[must_use]
-pub fn statement(der: &[u8]) -> Option<Statement> {
+pub(crate) fn statement(der: &[u8]) -> Option<Statement> {
     let fields = Fields::read(der).ok()?;
     let value = |number: u8| {
         let wanted = [ARC, &[number]].concat();

@@ -12,14 +12,14 @@ use super::{Certificate, CertificateError, time};
 
 /// The certificates of a `--roots` file: self-issued ones are trusted, others may be intermediates.
 #[derive(Debug)]
-pub struct Roots {
+pub(crate) struct Roots {
     anchors: Vec<Vec<u8>>,
     intermediates: Vec<CertificateDer<'static>>,
 }
 
 /// The reason why a file of roots cannot be used, or a certificate does not chain to it.
 #[derive(Debug, thiserror::Error)]
-pub enum ChainError {
+pub(crate) enum ChainError {
     /// The file holds no certificates.
     #[error("the file is {0}")]
     NoCertificates(FormatError),
@@ -45,7 +45,7 @@ const CONSIDERED: usize = 32;
 impl ChainError {
     /// The hints for a problem with the file of roots at this path.
     #[must_use]
-    pub fn remedy(&self, path: &str) -> Option<String> {
+    pub(crate) fn remedy(&self, path: &str) -> Option<String> {
         let path_in_shell = file_format::quoted(path);
         match self {
             Self::NoCertificates(what) => Some(what.remedy(path)),
@@ -73,7 +73,7 @@ impl Roots {
     ///
     /// # Errors
     /// When it contains no certificate, or no root.
-    pub fn read(bytes: &[u8]) -> Result<(Self, bool), ChainError> {
+    pub(crate) fn read(bytes: &[u8]) -> Result<(Self, bool), ChainError> {
         let mut roots = Self { anchors: Vec::new(), intermediates: Vec::new() };
         let file = file_format::read(bytes).map_err(ChainError::NoCertificates)?;
         for (at, der) in file.certificates.into_iter().enumerate() {
@@ -91,7 +91,7 @@ impl Roots {
     ///
     /// # Errors
     /// [`ChainError::NoChain`] if it does not.
-    pub fn check(&self, leaf: &Certificate, between: &[&[u8]], now: u64) -> Result<(), ChainError> {
+    pub(crate) fn check(&self, leaf: &Certificate, between: &[&[u8]], now: u64) -> Result<(), ChainError> {
         if self.anchors.iter().any(|anchor| anchor == leaf.der()) {
             return Ok(());
         }
@@ -104,7 +104,7 @@ impl Roots {
 
 /// An issuer of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Authority {
+pub(crate) struct Authority {
     /// Its subject, escaped for a terminal.
     pub subject: String,
     /// End of validity as RFC 3339 in UTC.
@@ -116,7 +116,7 @@ pub struct Authority {
 /// The certificates of `others` (DER) that issued a leaf, by their signatures, nearest first. This does not make them
 /// trusted.
 #[must_use]
-pub fn above(leaf: &Certificate, others: &[&[u8]], now: u64) -> Vec<Authority> {
+pub(crate) fn above(leaf: &Certificate, others: &[&[u8]], now: u64) -> Vec<Authority> {
     // An expired leaf still has its issuer.
     let time = now.min(leaf.not_after).max(leaf.not_before);
     let others = candidates(leaf, others);

@@ -8,6 +8,7 @@ use super::{CertificateError, fields, unpadded};
 mod binary;
 mod error;
 
+pub use super::pem::BlockError;
 pub use error::{FormatError, Packing, quoted};
 
 use binary::pkcs7;
@@ -16,18 +17,18 @@ use binary::pkcs7;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct CertificateFile {
     /// The form of the certificates.
-    pub form: Form,
+    pub(crate) form: Form,
     /// Each certificate as DER (or BER, as written), in the file's order.
     pub certificates: Vec<Vec<u8>>,
     /// Differences from OpenSSL's PEM.
-    pub oddities: Vec<Oddity>,
+    pub(crate) oddities: Vec<Oddity>,
     /// Whether a private key is in the file too.
     pub has_private_key: bool,
 }
 
 /// The form of the certificates in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// PEM (RFC 7468).
     #[default]
     Pem,
@@ -45,7 +46,7 @@ pub enum Form {
 
 /// A difference from OpenSSL's PEM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Oddity {
+pub(crate) enum Oddity {
     /// A byte order mark at its beginning.
     ByteOrderMark,
     /// UTF-16, as written by PowerShell and Notepad; with iconv's name.
@@ -63,7 +64,7 @@ pub enum Oddity {
 }
 
 /// The warning about a certificate file with a private key.
-pub const HOLDS_A_PRIVATE_KEY: &str = "holds a private key; do not give this file to anybody";
+pub(crate) const HOLDS_A_PRIVATE_KEY: &str = "holds a private key; do not give this file to anybody";
 
 /// Reads a file's bytes.
 ///

@@ -7,7 +7,7 @@ use crate::text::hex;
 
 /// The members in this order. Each command flattens them into its own object.
 #[derive(Debug, Serialize)]
-pub struct CertificateSummary {
+pub(crate) struct CertificateSummary {
     /// The subject's name (RFC 4514), escaped for a terminal.
     pub subject: String,
     /// The issuer's name (RFC 4514), escaped for a terminal.
@@ -33,7 +33,7 @@ pub struct CertificateSummary {
 impl Certificate {
     /// The facts for a JSON document.
     #[must_use]
-    pub fn summary(&self) -> CertificateSummary {
+    pub(crate) fn summary(&self) -> CertificateSummary {
         CertificateSummary {
             subject: self.subject.clone(),
             issuer: self.issuer.clone(),

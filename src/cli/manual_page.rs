@@ -15,7 +15,7 @@ use crate::error::EXIT_CODES;
 ///
 /// # Errors
 /// When clap_mangen fails, which cannot happen in memory.
-pub fn manual_pages(date: &str) -> io::Result<Vec<(String, String)>> {
+pub(crate) fn manual_pages(date: &str) -> io::Result<Vec<(String, String)>> {
     let mut root = command().disable_help_subcommand(true);
     root.build();
     let mut found = vec![&root];

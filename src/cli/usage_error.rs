@@ -9,7 +9,7 @@ use crate::error::{Error, Kind};
 
 /// Converts a usage error of the parser, and leaves out every text that could be a PIN.
 #[must_use]
-pub fn usage_error(error: &clap::Error) -> Error {
+pub(crate) fn usage_error(error: &clap::Error) -> Error {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),

@@ -4,7 +4,7 @@
 
 /// The commands that accept a key as a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
+pub(crate) enum Group {
     /// Commands that use a token.
     Token,
     /// Commands that select an identity.
@@ -27,7 +27,7 @@ pub enum Group {
 
 /// The type of a value in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub(crate) enum Shape {
     /// A string.
     Text,
     /// A whole number, or a string with one.
@@ -38,7 +38,7 @@ pub enum Shape {
 
 /// A configuration key.
 #[derive(Clone, Copy, Debug)]
-pub struct ConfigKey {
+pub(crate) struct ConfigKey {
     /// The dotted path in the file.
     pub path: &'static str,
     /// The long flag. The variable is `CBA_AGENT_` and this name in capitals, for `[serve]` with `SERVE_` between.
@@ -56,7 +56,7 @@ pub struct ConfigKey {
 impl ConfigKey {
     /// The environment variable.
     #[must_use]
-    pub fn variable(&self) -> String {
+    pub(crate) fn variable(&self) -> String {
         let mut name = String::from(if self.group == Group::Serve { "CBA_AGENT_SERVE_" } else { "CBA_AGENT_" });
         name.extend(self.flag.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_uppercase() }));
         name
@@ -96,7 +96,7 @@ const fn list(
 use Group::{Audit, Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
 
 /// All keys.
-pub const KEYS: [ConfigKey; 43] = [
+pub(crate) const KEYS: [ConfigKey; 43] = [
     text(
         "module",
         "module",
@@ -270,6 +270,8 @@ pub const KEYS: [ConfigKey; 43] = [
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -291,5 +293,33 @@ mod tests {
         assert_eq!(variable("payload-version"), "CBA_AGENT_PAYLOAD_VERSION");
         assert_eq!(variable("socket"), "CBA_AGENT_SOCKET");
         assert_eq!(variable("workers"), "CBA_AGENT_SERVE_WORKERS");
+    }
+
+    /// The rows of the reference, generated from the table of keys.
+    fn rows() -> Vec<String> {
+        let shape = |key: &ConfigKey| match key.shape {
+            Shape::Text => "string",
+            Shape::Number => "number",
+            Shape::List => "list",
+        };
+        let cell = |text: &str| text.replace('|', "\\|");
+        let row = |key: &ConfigKey| {
+            format!(
+                "| `{}` | {} | `--{}` | `{}` | {} |",
+                key.path,
+                shape(key),
+                cell(&format!("{} {}", key.flag, key.value)),
+                key.variable(),
+                cell(key.help)
+            )
+        };
+        KEYS.iter().map(row).collect()
+    }
+
+    #[test]
+    fn the_reference_has_every_key_as_it_is() {
+        let reference = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
+        let written: Vec<&str> = reference.lines().filter(|line| line.starts_with("| `")).collect();
+        assert_eq!(written, rows(), "the rows should be:\n{}", rows().join("\n"));
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 
 /// The source of a value, weakest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// A line of the file.
     File {
         /// The file.
@@ -23,7 +23,7 @@ pub enum Origin {
 impl Origin {
     /// The strength: file, environment, flag. All lines of one file are equal.
     #[must_use]
-    pub fn rank(&self) -> u8 {
+    pub(crate) fn rank(&self) -> u8 {
         match self {
             Self::File { .. } => 0,
             Self::Environment => 1,
@@ -34,7 +34,7 @@ impl Origin {
 
 /// The values of one key.
 #[derive(Clone, Debug)]
-pub struct Setting {
+pub(crate) struct Setting {
     /// One value, or any number for a list.
     pub values: Vec<String>,
     /// The source of the values.

@@ -40,7 +40,7 @@ impl Config {
     ///
     /// # Errors
     /// The first value that its key does not accept.
-    pub fn resolve(settings: &Settings, module_debug: bool) -> Result<Self, ConfigError> {
+    pub(crate) fn resolve(settings: &Settings, module_debug: bool) -> Result<Self, ConfigError> {
         let read = SettingsReader(settings);
         let uri = read.optional("token.uri", |text| Uri::parse(text).map_err(|error| error.to_string()))?;
         let mut pin = read.optional("pin.source", |text| Source::parse(text).ok_or_else(|| not_a_source(text)))?;

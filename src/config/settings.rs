@@ -16,7 +16,7 @@ use super::{toml_file, variables};
 
 /// A key with the value in force.
 #[derive(Clone, Debug)]
-pub struct Effective {
+pub(crate) struct Effective {
     /// Its dotted path.
     pub key: &'static str,
     /// Its values as written.
@@ -27,7 +27,7 @@ pub struct Effective {
 
 /// All keys that are set.
 #[derive(Debug, Default)]
-pub struct Settings {
+pub(crate) struct Settings {
     all: BTreeMap<&'static str, Setting>,
     /// The file that was read, if any.
     file: Option<PathBuf>,
@@ -45,7 +45,7 @@ impl Settings {
     ///
     /// # Errors
     /// When the file cannot be read, is not TOML or has unknown keys, or a variable is not UTF-8.
-    pub fn gather(
+    pub(crate) fn gather(
         config: Option<&OsStr>,
         environment: impl Fn(&str) -> Option<OsString>,
         flags: impl Fn(&ConfigKey) -> Option<Vec<String>>,
@@ -96,7 +96,7 @@ impl Settings {
     ///
     /// # Errors
     /// When it cannot be read, another user could write it, or it has keys outside `[policy]` and `[audit]`.
-    pub fn under_system_policy(mut self) -> Result<Self, ConfigError> {
+    pub(crate) fn under_system_policy(mut self) -> Result<Self, ConfigError> {
         let path = Path::new(SYSTEM_POLICY);
         let (file, text) = match File::open(path) {
             Ok(file) => {
@@ -121,13 +121,13 @@ impl Settings {
 
     /// The files that were read, with the system policy last.
     #[must_use]
-    pub fn files(&self) -> Vec<PathBuf> {
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
         self.file.iter().cloned().chain(self.system.is_some().then(|| SYSTEM_POLICY.into())).collect()
     }
 
     /// Every key that is set, with values and source, and the system policy last.
     #[must_use]
-    pub fn effective(&self) -> Vec<Effective> {
+    pub(crate) fn effective(&self) -> Vec<Effective> {
         let own = self.all.iter().chain(self.system.iter().flat_map(|system| &system.all));
         let effective = |(key, setting): (&&'static str, &Setting)| Effective {
             key,
@@ -155,7 +155,7 @@ impl Settings {
 
     /// The variables that any `pin.source` names, in force or not: no module gets them.
     #[must_use]
-    pub fn pin_variables(&self) -> Vec<OsString> {
+    pub(crate) fn pin_variables(&self) -> Vec<OsString> {
         let in_force = self.get(PIN_SOURCE).into_iter().flat_map(|setting| &setting.values);
         let variable = |source: &String| source.strip_prefix("env:").map(OsString::from);
         self.pin_sources.iter().chain(in_force).filter_map(variable).collect()
@@ -163,13 +163,13 @@ impl Settings {
 
     /// The setting of a key, by its dotted path.
     #[must_use]
-    pub fn get(&self, path: &str) -> Option<&Setting> {
+    pub(crate) fn get(&self, path: &str) -> Option<&Setting> {
         self.all.get(path)
     }
 
     /// The error for a key's value, with its source.
     #[must_use]
-    pub fn refuse(&self, path: &str, mut wanted: String) -> ConfigError {
+    pub(crate) fn refuse(&self, path: &str, mut wanted: String) -> ConfigError {
         let setting = self.get(path);
         let by_flag = setting.is_some_and(|setting| setting.origin == Origin::Flag);
         let mut values = setting.into_iter().flat_map(|setting| &setting.values);
@@ -211,7 +211,7 @@ fn shown(key: &str, values: &[String]) -> String {
 
 /// Whether a configuration file may contain this word: the named file, else the user's, else the system's. Only regular files
 /// are read: reading another one, such as a pipe, would take its content from the real reader.
-pub fn may_mention(config: Option<&OsStr>, environment: impl Fn(&str) -> Option<OsString>, word: &str) -> bool {
+pub(crate) fn may_mention(config: Option<&OsStr>, environment: impl Fn(&str) -> Option<OsString>, word: &str) -> bool {
     let named = named(config, &environment).map(PathBuf::from);
     let files = named.map_or_else(|| usual(&environment), |named| vec![named]);
     files.iter().any(|path| match std::fs::metadata(path) {

@@ -13,7 +13,7 @@ const PREFIX: &str = "CBA_AGENT_";
 
 /// An unknown variable with our prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownVariable {
+pub(crate) struct UnknownVariable {
     /// Its name.
     pub name: String,
     /// The variable that the user probably meant.
@@ -23,13 +23,13 @@ pub struct UnknownVariable {
 impl UnknownVariable {
     /// The warning about it.
     #[must_use]
-    pub fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         format!("the variable {} is unknown, and ignored", crate::text::printable(&self.name))
     }
 
     /// The hint about it.
     #[must_use]
-    pub fn remedy(&self) -> String {
+    pub(crate) fn remedy(&self) -> String {
         match &self.nearest {
             Some(nearest) => format!("did you mean {nearest}?"),
             None => "`cba-agent help sign` and docs/configuration.md list the variables".into(),
@@ -39,7 +39,7 @@ impl UnknownVariable {
 
 /// The unknown names in an environment. Variables that a PIN source names belong to the user.
 #[must_use]
-pub fn unknown(names: impl Iterator<Item = OsString>, pin_variables: &[OsString]) -> Vec<UnknownVariable> {
+pub(crate) fn unknown(names: impl Iterator<Item = OsString>, pin_variables: &[OsString]) -> Vec<UnknownVariable> {
     let ours = names.filter(|name| !pin_variables.contains(name)).filter_map(|name| {
         let name = name.into_string().ok()?;
         let is_ours = name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));

@@ -15,7 +15,7 @@ const CONSIDERED: usize = 16;
 
 /// The device's own statement that it made the key.
 #[derive(Debug, Serialize)]
-pub struct Attestation {
+pub(crate) struct Attestation {
     pub(super) subject: String,
     pub(super) issuer: String,
     pub(super) sha256: String,

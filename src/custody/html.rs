@@ -11,7 +11,7 @@ use crate::html_page::Page;
 
 /// The page, ended by a newline.
 #[must_use]
-pub fn html(report: &Report) -> String {
+pub(crate) fn html(report: &Report) -> String {
     let run = &report.run;
     let title = format!("Key custody of {}: {}", run.host, report.headline());
     let body = html! {

@@ -12,7 +12,7 @@ use crate::text::{hex, printable};
 /// The result of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum RuleVerdict {
+pub(crate) enum RuleVerdict {
     /// The requirement is met.
     Holds,
     /// Allowed, but somebody should look at it.
@@ -28,7 +28,7 @@ pub enum RuleVerdict {
 impl RuleVerdict {
     /// For people.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Holds => "holds",
             Self::Warning => "warning",
@@ -41,7 +41,7 @@ impl RuleVerdict {
 
 /// One rule.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub(crate) struct Row {
     /// Its name: the key of `[policy]`, if there is one; a word of `require` after a dot.
     pub rule: String,
     /// Its meaning, in one sentence.

@@ -9,7 +9,7 @@ use super::sections::{Section, first, others};
 
 /// The document as text, without a newline at its end. `width` in columns; `None` is unlimited.
 #[must_use]
-pub fn text(report: &Report, width: Option<u16>) -> String {
+pub(crate) fn text(report: &Report, width: Option<u16>) -> String {
     let run = &report.run;
     let verdict = if report.refusals.is_empty() { "ALLOWED" } else { "REFUSED" };
     let mut head = vec![format!("Key custody: {verdict}"), report.headline().to_owned()];

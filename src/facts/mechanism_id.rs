@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// A `CK_MECHANISM_TYPE`. Its text is the name in PKCS#11, or `CKM 0x...` for a mechanism that is not for RSA keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MechanismId(pub u64);
+pub(crate) struct MechanismId(pub u64);
 
 /// The mechanisms for RSA keys (PKCS#11 3.1, pkcs11t.h).
 const NAMES: [(u64, &str); 34] = [

@@ -9,7 +9,7 @@ use crate::error::Kind;
 /// `CKF_USER_PIN_*` of a token (PKCS#11 3.0 section 3.2, `CK_TOKEN_INFO`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::struct_excessive_bools)] // five flags of the standard
-pub struct PinState {
+pub(crate) struct PinState {
     /// `CKF_USER_PIN_INITIALIZED`.
     pub initialized: bool,
     /// `CKF_USER_PIN_COUNT_LOW`: a wrong PIN was entered since the last right one.
@@ -24,7 +24,7 @@ pub struct PinState {
 
 /// The reason why the flags forbid a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PinRefusal {
+pub(crate) struct PinRefusal {
     /// Determines the exit code.
     pub kind: Kind,
     /// The cause, with the flag's name.
@@ -36,7 +36,7 @@ pub struct PinRefusal {
 impl PinState {
     /// The refusal by the flags. Only a person may spend the last try.
     #[must_use]
-    pub fn refusal(&self, attended: bool) -> Option<PinRefusal> {
+    pub(crate) fn refusal(&self, attended: bool) -> Option<PinRefusal> {
         let (kind, cause, remedy) = if self.locked {
             (
                 Kind::PinLocked,
@@ -70,12 +70,12 @@ impl PinState {
 
     /// Warnings for a login that may be tried.
     #[must_use]
-    pub fn warning(&self) -> Option<&'static str> {
+    pub(crate) fn warning(&self) -> Option<&'static str> {
         self.count_low.then_some("a wrong PIN was entered at this token before (CKF_USER_PIN_COUNT_LOW)")
     }
 
     /// The state in short words, for a list.
-    pub fn notes(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn notes(&self) -> impl Iterator<Item = &'static str> {
         let notes = [
             (self.count_low, "a wrong PIN was given"),
             (self.final_try, "ONE PIN TRY LEFT"),

@@ -8,7 +8,7 @@ use super::{Slot, Token};
 
 /// The identity of a token. If the token has a serial number, a certificate does not change it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TokenId {
+pub(crate) enum TokenId {
     /// A token with a real serial number.
     Serial {
         /// The manufacturer.
@@ -41,13 +41,13 @@ pub enum TokenId {
 impl TokenId {
     /// The identity of the token in a slot.
     #[must_use]
-    pub fn of(slot: &Slot, module: &Path) -> Self {
+    pub(crate) fn of(slot: &Slot, module: &Path) -> Self {
         slot.token.as_ref().map_or_else(|| Self::Slot { module: module.to_owned(), id: slot.id }, Self::of_token)
     }
 
     /// The identity of a token with readable information.
     #[must_use]
-    pub fn of_token(token: &Token) -> Self {
+    pub(crate) fn of_token(token: &Token) -> Self {
         let field = |text: &str| text.trim_matches([' ', '\0']).to_owned();
         let (manufacturer, model) = (field(&token.manufacturer), field(&token.model));
         let serial = field(&token.serial);
@@ -60,7 +60,7 @@ impl TokenId {
 
     /// The identity of a token, or of a placeholder from [`stand_in`].
     #[must_use]
-    pub fn of_stand_in(token: &Token) -> Self {
+    pub(crate) fn of_stand_in(token: &Token) -> Self {
         let id = token.label.strip_prefix(STAND_IN).and_then(|id| id.parse().ok());
         let module = Path::new(&token.model);
         match id {
@@ -73,7 +73,7 @@ impl TokenId {
 
     /// Whether no other token has this identity, as far as a serial number can show.
     #[must_use]
-    pub fn is_unique(&self) -> bool {
+    pub(crate) fn is_unique(&self) -> bool {
         matches!(self, Self::Serial { .. })
     }
 
@@ -81,7 +81,7 @@ impl TokenId {
     /// certificate. A serial number of zeros does not prove that two tokens differ. Neither does a label, which some
     /// modules take from a certificate. An empty serial number with another label is another token.
     #[must_use]
-    pub fn may_be(&self, other: &Self) -> bool {
+    pub(crate) fn may_be(&self, other: &Self) -> bool {
         if self == other {
             return true;
         }
@@ -119,7 +119,7 @@ const STAND_IN: &str = "slot ID ";
 
 /// The token in a slot. If nothing can be read, a placeholder that names slot and module.
 #[must_use]
-pub fn stand_in(slot: &Slot, module: &Path) -> Token {
+pub(crate) fn stand_in(slot: &Slot, module: &Path) -> Token {
     slot.token.clone().unwrap_or_else(|| Token {
         label: format!("{STAND_IN}{}", slot.id),
         model: module.display().to_string(),
@@ -138,7 +138,7 @@ enum Family {
 
 /// Whether a serial number distinguishes tokens: not if it is empty or all zeros.
 #[must_use]
-pub fn tells_apart(serial: &str) -> bool {
+pub(crate) fn tells_apart(serial: &str) -> bool {
     serial.chars().any(|c| !matches!(c, '0' | ' ' | '\0'))
 }
 

@@ -12,7 +12,7 @@ use crate::text::shell::quoted_path;
 
 /// The reason why no login is tried.
 #[derive(Debug, thiserror::Error)]
-pub enum FuseError {
+pub(crate) enum FuseError {
     /// There is no state directory.
     #[error("no state directory: neither --state-dir nor STATE_DIRECTORY, XDG_STATE_HOME or HOME is an absolute path")]
     NoDirectory,
@@ -101,7 +101,7 @@ impl Explain for FuseError {
 impl Blown {
     /// The reason why another token's fuse counts.
     #[must_use]
-    pub fn other_hint(&self) -> Option<String> {
+    pub(crate) fn other_hint(&self) -> Option<String> {
         let other = self.other.as_ref()?;
         Some(format!(
             "{other} counts too: it may be the same token, through another module or before its certificate was renewed"
@@ -109,7 +109,7 @@ impl Blown {
     }
 
     /// The commands that clear the counted fuses.
-    pub fn reset_hints(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn reset_hints(&self) -> impl Iterator<Item = String> {
         let command =
             |uri: &String| format!("when you are sure that the PIN is right: {}", reset_command(uri, &self.directory));
         self.uris.iter().map(command)

@@ -14,7 +14,7 @@ pub(super) const BOUND: u32 = 2;
 /// The content of one record file, about one token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FuseRecord {
+pub(crate) struct FuseRecord {
     /// The token's manufacturer.
     pub manufacturer: String,
     /// Its model.
@@ -34,7 +34,7 @@ pub struct FuseRecord {
 impl FuseRecord {
     /// The record of a token without any attempt.
     #[must_use]
-    pub fn new(token: &Token) -> Self {
+    pub(crate) fn new(token: &Token) -> Self {
         Self {
             manufacturer: token.manufacturer.clone(),
             model: token.model.clone(),
@@ -46,7 +46,7 @@ impl FuseRecord {
 
     /// The token of this record.
     #[must_use]
-    pub fn token(&self) -> Token {
+    pub(crate) fn token(&self) -> Token {
         Token {
             manufacturer: self.manufacturer.clone(),
             model: self.model.clone(),
@@ -58,20 +58,14 @@ impl FuseRecord {
 
     /// The identity of that token.
     #[must_use]
-    pub fn id(&self) -> TokenId {
+    pub(crate) fn id(&self) -> TokenId {
         TokenId::of_stand_in(&self.token())
     }
 
     /// The number of tries that may have been spent since the last success.
     #[must_use]
-    pub fn spent(&self) -> u32 {
+    pub(crate) fn spent(&self) -> u32 {
         Tries::of([self]).spent()
-    }
-
-    /// Whether an unattended attempt with an unchanged source is refused.
-    #[must_use]
-    pub fn is_blown(&self) -> bool {
-        Tries::of([self]).is_blown()
     }
 
     /// Adds the counts of another record of the same token.
@@ -84,13 +78,13 @@ impl FuseRecord {
     }
 
     /// Marks the start of an attempt.
-    pub fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.pending = self.pending.saturating_add(1);
     }
 
     /// Records the end of the last attempt. If other tokens may have the same identity, an unattended success on one of
     /// them does not clear the refusal of another: only a person does.
-    pub fn settle(&mut self, by: &AttemptBy, end: AttemptEnd) {
+    pub(crate) fn settle(&mut self, by: &AttemptBy, end: AttemptEnd) {
         self.pending = self.pending.saturating_sub(1);
         match end {
             AttemptEnd::Accepted if *by == AttemptBy::Person || self.id().is_unique() => {
@@ -108,7 +102,7 @@ impl FuseRecord {
 
 /// The sum of several records of one token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tries {
+pub(crate) struct Tries {
     /// Refused PINs since the last accepted one.
     pub refused: u32,
     /// Attempts with an unknown end.
@@ -119,7 +113,7 @@ pub struct Tries {
 
 impl Tries {
     /// Adds up records.
-    pub fn of<'a>(records: impl IntoIterator<Item = &'a FuseRecord>) -> Self {
+    pub(crate) fn of<'a>(records: impl IntoIterator<Item = &'a FuseRecord>) -> Self {
         let mut tries = Self { refused: 0, pending: 0, files: Vec::new() };
         for record in records {
             tries.refused = tries.refused.saturating_add(record.refused);
@@ -131,20 +125,20 @@ impl Tries {
 
     /// The number of tries that may have been spent since the last success.
     #[must_use]
-    pub fn spent(&self) -> u32 {
+    pub(crate) fn spent(&self) -> u32 {
         self.refused.saturating_add(self.pending)
     }
 
     /// Whether an unattended attempt with an unchanged source is refused.
     #[must_use]
-    pub fn is_blown(&self) -> bool {
+    pub(crate) fn is_blown(&self) -> bool {
         self.refused > 0 || self.pending >= BOUND
     }
 
     /// Whether this attempt is allowed. A person: always. Others: while nothing was refused; after one refusal, a file
     /// that has changed since; after two, only a person.
     #[must_use]
-    pub fn allows(&self, by: &AttemptBy) -> bool {
+    pub(crate) fn allows(&self, by: &AttemptBy) -> bool {
         match by {
             AttemptBy::Person => true,
             _ if !self.is_blown() => true,
@@ -156,7 +150,7 @@ impl Tries {
 
 /// The counts of a blown fuse.
 #[derive(Clone, Debug)]
-pub struct Blown {
+pub(crate) struct Blown {
     /// All counted tries.
     pub tries: Tries,
     /// The URI of each counted fuse; the token's own first.
@@ -174,7 +168,7 @@ mod tests {
     use super::*;
 
     fn file(name: &str) -> AttemptBy {
-        AttemptBy::File(crate::pin::FileMark(name.into()))
+        AttemptBy::File(crate::pin::source::FileMark(name.into()))
     }
 
     fn after(attempts: &[(AttemptBy, Option<AttemptEnd>)]) -> FuseRecord {
@@ -232,9 +226,9 @@ mod tests {
             ..Token::default()
         };
         let record = FuseRecord::new(&token);
-        assert_eq!((record.token(), record.spent(), record.is_blown()), (token, 0, false));
+        assert_eq!((record.token(), record.spent(), Tries::of([&record]).is_blown()), (token, 0, false));
         let mut one = FuseRecord { refused: 1, pending: 1, ..record.clone() };
-        assert_eq!((one.spent(), one.is_blown()), (2, true));
+        assert_eq!((one.spent(), Tries::of([&one]).is_blown()), (2, true));
         let other = FuseRecord { refused: 2, pending: 3, refused_file: Some("f".into()), ..record.clone() };
         one.add(&other);
         assert_eq!((one.refused, one.pending, one.refused_file.as_deref()), (3, 4, Some("f")));

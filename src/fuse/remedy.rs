@@ -12,19 +12,19 @@ use crate::text::shell::{quoted, quoted_path};
 
 /// The command that clears one fuse.
 #[must_use]
-pub fn reset_command(uri: &str, directory: &Path) -> String {
+pub(crate) fn reset_command(uri: &str, directory: &Path) -> String {
     format!("`cba-agent pin-fuse --reset --uri '{uri}' --state-dir {}`", quoted_path(directory))
 }
 
 /// The command that clears the only fuse of a directory that is not intact.
 #[must_use]
-pub fn reset_any(directory: &Path) -> String {
+pub(crate) fn reset_any(directory: &Path) -> String {
     format!("`cba-agent pin-fuse --reset --state-dir {}`", quoted_path(directory))
 }
 
 /// The place of a login.
 #[derive(Clone, Copy, Debug)]
-pub struct Remedy<'a> {
+pub(crate) struct Remedy<'a> {
     /// The source of the PIN.
     pub source: &'a Source,
     /// Whether that is a file on a disk, whose change is noticed.
@@ -42,7 +42,7 @@ pub struct Remedy<'a> {
 impl Remedy<'_> {
     /// The hints, most likely first.
     #[must_use]
-    pub fn hints(&self, blown: &Blown) -> Vec<String> {
+    pub(crate) fn hints(&self, blown: &Blown) -> Vec<String> {
         let mut hints: Vec<String> = blown.other_hint().into_iter().collect();
         let is_tried = self.is_noticed && blown.tries.spent() < BOUND;
         hints.push(self.correct(is_tried));

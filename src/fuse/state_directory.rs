@@ -16,7 +16,7 @@ use crate::files::in_memory;
 ///
 /// # Errors
 /// [`FuseError::NoDirectory`].
-pub fn choose(configured: Option<&Path>) -> Result<PathBuf, FuseError> {
+pub(crate) fn choose(configured: Option<&Path>) -> Result<PathBuf, FuseError> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let systemd = || {
         let all = variable("STATE_DIRECTORY")?.into_os_string().into_string().ok()?;
@@ -35,7 +35,7 @@ pub fn choose(configured: Option<&Path>) -> Result<PathBuf, FuseError> {
 ///
 /// # Errors
 /// [`FuseError::InMemory`], [`FuseError::OpenToOthers`].
-pub fn check(directory: &Path) -> Result<(), FuseError> {
+pub(crate) fn check(directory: &Path) -> Result<(), FuseError> {
     if let Some(kind) = file_system(directory).and_then(in_memory) {
         return Err(FuseError::InMemory { directory: directory.to_owned(), kind });
     }
@@ -47,7 +47,7 @@ pub fn check(directory: &Path) -> Result<(), FuseError> {
 
 /// Warnings about an accepted directory.
 #[must_use]
-pub fn warning(directory: &Path) -> Option<String> {
+pub(crate) fn warning(directory: &Path) -> Option<String> {
     // linux/magic.h
     const OVERLAY: FsWord = 0x794c_7630;
     let shown = directory.display();

@@ -17,7 +17,7 @@ use crate::text::printable;
 
 /// The records of one token.
 #[derive(Debug)]
-pub struct StoredFuse {
+pub(crate) struct StoredFuse {
     /// Their files.
     pub files: Vec<PathBuf>,
     /// Their content; at least one record. A damaged one is its error.
@@ -27,7 +27,7 @@ pub struct StoredFuse {
 impl StoredFuse {
     /// The token's identity; `None` for a damaged record.
     #[must_use]
-    pub fn id(&self) -> Option<TokenId> {
+    pub(crate) fn id(&self) -> Option<TokenId> {
         Some(self.content.as_ref().ok()?.first()?.id())
     }
 
@@ -37,37 +37,37 @@ impl StoredFuse {
 
     /// The counts.
     #[must_use]
-    pub fn tries(&self) -> Tries {
+    pub(crate) fn tries(&self) -> Tries {
         Tries::of(self.records())
     }
 
     /// Whether an unattended attempt with an unchanged source is refused.
     #[must_use]
-    pub fn is_blown(&self) -> bool {
+    pub(crate) fn is_blown(&self) -> bool {
         self.content.is_err() || self.tries().is_blown()
     }
 
     /// Whether there is nothing to clear.
     #[must_use]
-    pub fn is_intact(&self) -> bool {
+    pub(crate) fn is_intact(&self) -> bool {
         self.content.is_ok() && self.tries().spent() == 0
     }
 
     /// Whether a selection matches this token, with any of its labels.
     #[must_use]
-    pub fn matches(&self, selector: &TokenSelector) -> bool {
+    pub(crate) fn matches(&self, selector: &TokenSelector) -> bool {
         self.records().iter().any(|record| selector.matches_token(&record.token()))
     }
 
     /// The URI that selects it; `None` for a damaged record.
     #[must_use]
-    pub fn uri(&self) -> Option<String> {
+    pub(crate) fn uri(&self) -> Option<String> {
         Some(uri_of(&self.records().first()?.token()).to_string())
     }
 
     /// The counts, in the form of a refusal.
     #[must_use]
-    pub fn blown(&self, directory: &Path) -> Blown {
+    pub(crate) fn blown(&self, directory: &Path) -> Blown {
         let uris = self.uri().into_iter().collect();
         Blown { tries: self.tries(), uris, other: None, directory: directory.to_owned() }
     }
@@ -76,7 +76,7 @@ impl StoredFuse {
     ///
     /// # Errors
     /// When a record cannot be removed, or a lock is not free in time.
-    pub fn reset(&self, deadline: &Deadline) -> Result<(), FuseError> {
+    pub(crate) fn reset(&self, deadline: &Deadline) -> Result<(), FuseError> {
         for path in &self.files {
             let failed = |error| FuseError::State(path.clone(), error);
             let lock = open_lock(&path.with_extension("lock"), deadline).map_err(failed)?;
@@ -92,7 +92,7 @@ impl StoredFuse {
 
     /// One line about it, for people.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let record = match &self.content {
             Ok(records) => records.first(),
             Err(error) => return printable(&format!("{error}: it counts as blown")),

@@ -7,7 +7,7 @@ use crate::error::{Explain, Kind};
 
 /// The reason why there is no identity.
 #[derive(Debug, thiserror::Error)]
-pub enum IdentityError {
+pub(crate) enum IdentityError {
     /// No private key is visible.
     #[error("the token shows no private RSA key")]
     NoKey,

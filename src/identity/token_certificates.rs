@@ -11,7 +11,7 @@ use crate::text::printable;
 
 /// A certificate in the token and its object's attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// The parsed certificate.
     pub certificate: Certificate,
     /// `CKA_ID`.
@@ -22,7 +22,7 @@ pub struct Stored {
 
 /// A certificate object without a usable RSA certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unreadable {
+pub(crate) struct Unreadable {
     /// `CKA_ID`.
     pub id: Vec<u8>,
     /// `CKA_LABEL`.
@@ -35,13 +35,13 @@ impl Unreadable {
     /// Whether the certificate is broken. A certificate with another key type is not broken. An object without a value
     /// (it may contain a URL instead) has no certificate.
     #[must_use]
-    pub fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         !matches!(self.error, None | Some(CertificateError::NotRsa))
     }
 
     /// The reason.
     #[must_use]
-    pub fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         match &self.error {
             None => "it has no value (CKA_VALUE is empty)".into(),
             Some(error) => printable(&error.to_string()),
@@ -58,7 +58,7 @@ impl fmt::Display for Unreadable {
 
 /// The certificates with RSA keys among the objects, and the others.
 #[must_use]
-pub fn certificates(objects: &Objects) -> (Vec<Stored>, Vec<Unreadable>) {
+pub(crate) fn certificates(objects: &Objects) -> (Vec<Stored>, Vec<Unreadable>) {
     let (mut stored, mut unreadable) = (Vec::new(), Vec::new());
     for found in &objects.certificates {
         let (id, label) = (found.id.clone(), found.label.clone());

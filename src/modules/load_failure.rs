@@ -14,7 +14,7 @@ use crate::text::shell::quoted;
 
 /// The reason of the loader's refusal.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum LoadFailure {
+pub(crate) enum LoadFailure {
     /// The file is of another format.
     #[error("it is {0}, not a shared library")]
     NotElf(&'static str),
@@ -72,7 +72,7 @@ impl LoadFailure {
     /// The cause, from the module's file and the loader's message; `None` if the file is good and the loader gave no
     /// message.
     #[must_use]
-    pub fn of(path: &Path, said: Option<&str>) -> Option<Self> {
+    pub(crate) fn of(path: &Path, said: Option<&str>) -> Option<Self> {
         by_file(path).or_else(|| said.map(|said| by_words(path, said)))
     }
 }
@@ -80,7 +80,7 @@ impl LoadFailure {
 impl LoadFailure {
     /// Whether a sandbox may be the cause as well.
     #[must_use]
-    pub fn may_be_the_sandbox(&self) -> bool {
+    pub(crate) fn may_be_the_sandbox(&self) -> bool {
         matches!(self, Self::MissingLibrary(_) | Self::BadLibrary(..) | Self::CodeForbidden(_) | Self::Other(_))
     }
 }

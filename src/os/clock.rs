@@ -11,7 +11,7 @@ use std::mem::zeroed;
 ///
 /// # Errors
 /// The kernel's error; some sandboxes forbid the call.
-pub fn is_synchronised() -> io::Result<bool> {
+pub(crate) fn is_synchronised() -> io::Result<bool> {
     // SAFETY: all zeros is a valid `timex` that changes nothing; the kernel writes within it.
     let (state, clock) = unsafe {
         let mut clock: libc::timex = zeroed();

@@ -21,7 +21,7 @@ static INHERITED: OnceLock<Vec<RawFd>> = OnceLock::new();
 ///
 /// # Errors
 /// When `/proc/self/fd` cannot be read.
-pub fn keep_from_children() -> io::Result<()> {
+pub(crate) fn keep_from_children() -> io::Result<()> {
     let numbers: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|number| *number > 2)

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 
 /// Variables that the loader and the C library read at the start of a program. None of them can be a PIN source.
-pub const LOADER: [&str; 10] = [
+pub(crate) const LOADER: [&str; 10] = [
     "GLIBC_TUNABLES",
     "LD_BIND_NOW",
     "LD_DEBUG",
@@ -22,10 +22,10 @@ pub const LOADER: [&str; 10] = [
 ];
 
 /// Variables that load code into every program. That code may read any other variable at its start.
-pub const INJECTED: [&str; 3] = ["LD_AUDIT", "LD_PRELOAD", "LD_PROFILE"];
+pub(crate) const INJECTED: [&str; 3] = ["LD_AUDIT", "LD_PRELOAD", "LD_PROFILE"];
 
 /// Sets variables, and ignores invalid ones. Call it while no other thread runs.
-pub fn extend(variables: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) {
+pub(crate) fn extend(variables: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) {
     for (name, value) in variables {
         if name.is_empty() || name.contains(&b'=') || name.contains(&0) || value.contains(&0) {
             continue;

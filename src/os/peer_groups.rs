@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd as _};
 ///
 /// # Errors
 /// The kernel's error; `ENOPROTOOPT` on older kernels.
-pub fn of(socket: impl AsFd) -> io::Result<Vec<u32>> {
+pub(crate) fn of(socket: impl AsFd) -> io::Result<Vec<u32>> {
     let descriptor = socket.as_fd().as_raw_fd();
     let mut groups: Vec<libc::gid_t> = vec![0; 64];
     loop {

@@ -30,7 +30,7 @@ extern "C" fn look() {
 
 /// Whether the caller started the program with this descriptor closed.
 #[must_use]
-pub fn was_closed(number: u8) -> bool {
+pub(crate) fn was_closed(number: u8) -> bool {
     CLOSED.load(Ordering::Relaxed) & 1_u8.checked_shl(number.into()).unwrap_or(0) != 0
 }
 

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 pub const USERS: &str = "/etc/subuid";
 
 /// Ranges of group IDs.
-pub const GROUPS: &str = "/etc/subgid";
+pub(crate) const GROUPS: &str = "/etc/subgid";
 
 /// The ranges in one file. They are read again when the file changes.
 #[derive(Debug)]

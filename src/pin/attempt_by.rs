@@ -5,11 +5,11 @@
 /// Identifies the state of a PIN file without any information about the PIN: a digest over path, device, inode, time of
 /// change and size.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileMark(pub String);
+pub(crate) struct FileMark(pub String);
 
 /// The initiator of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AttemptBy {
+pub(crate) enum AttemptBy {
     /// A person, at a prompt or at the token's PIN pad.
     Person,
     /// A persistent file in this state.
@@ -20,7 +20,7 @@ pub enum AttemptBy {
 
 /// The end of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttemptEnd {
+pub(crate) enum AttemptEnd {
     /// `CKR_OK`: the PIN is right.
     Accepted,
     /// A try was spent.

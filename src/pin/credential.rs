@@ -12,7 +12,7 @@ use crate::deadline::Deadline;
 
 /// The method of the login.
 #[derive(Debug)]
-pub enum How {
+pub(crate) enum How {
     /// With a PIN that is sent.
     Pin(Pin),
     /// On the token itself.
@@ -21,7 +21,7 @@ pub enum How {
 
 /// A PIN, or the use of the token's PIN pad.
 #[derive(Debug)]
-pub struct Credential {
+pub(crate) struct Credential {
     how: How,
     source: Source,
     mark: Option<FileMark>,
@@ -36,7 +36,7 @@ impl Credential {
     ///
     /// # Errors
     /// The reason why there is no PIN.
-    pub fn read(prepared: Prepared, token: &str, deadline: &mut Deadline) -> Result<Self, PinError> {
+    pub(crate) fn read(prepared: Prepared, token: &str, deadline: &mut Deadline) -> Result<Self, PinError> {
         let attended = prepared.source.is_attended();
         let source = prepared.source.clone();
         let (how, mark) = match prepared.open(deadline)? {
@@ -50,55 +50,55 @@ impl Credential {
 
     /// The PIN or the PIN pad.
     #[must_use]
-    pub fn how(&self) -> &How {
+    pub(crate) fn how(&self) -> &How {
         &self.how
     }
 
     /// Its source.
     #[must_use]
-    pub fn source(&self) -> &Source {
+    pub(crate) fn source(&self) -> &Source {
         &self.source
     }
 
     /// Whether it came from a file on a disk, so that a change is noticed.
     #[must_use]
-    pub fn is_from_disk(&self) -> bool {
+    pub(crate) fn is_from_disk(&self) -> bool {
         self.mark.is_some()
     }
 
     /// Records that it is sent now. The person who typed it is present for this attempt only, whatever its end. At a PIN
     /// pad, each attempt needs a person.
-    pub fn begin_attempt(&self) {
+    pub(crate) fn begin_attempt(&self) {
         if matches!(self.how, How::Pin(_)) {
             self.sent.store(true, Ordering::Relaxed);
         }
     }
 
     /// Records that the token accepted it.
-    pub fn accept(&self) {
+    pub(crate) fn accept(&self) {
         self.accepted.store(true, Ordering::Relaxed);
     }
 
     /// Whether the token accepted it at least once.
     #[must_use]
-    pub fn is_accepted(&self) -> bool {
+    pub(crate) fn is_accepted(&self) -> bool {
         self.accepted.load(Ordering::Relaxed)
     }
 
     /// Records that the token refused it. No worker sends it again.
-    pub fn refuse(&self) {
+    pub(crate) fn refuse(&self) {
         self.refused.store(true, Ordering::Relaxed);
     }
 
     /// Whether the token refused it.
     #[must_use]
-    pub fn is_refused(&self) -> bool {
+    pub(crate) fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
 
     /// How the fuse counts an attempt with it.
     #[must_use]
-    pub fn attempt_by(&self) -> AttemptBy {
+    pub(crate) fn attempt_by(&self) -> AttemptBy {
         match &self.mark {
             _ if self.attended && !self.sent.load(Ordering::Relaxed) => AttemptBy::Person,
             Some(mark) => AttemptBy::File(mark.clone()),
@@ -110,7 +110,7 @@ impl Credential {
 /// Whether a source can have different content the second time. A PIN pad always; a systemd credential never, since it
 /// is a copy from the start of the service.
 #[must_use]
-pub fn can_be_read_again(source: &Source) -> bool {
+pub(crate) fn can_be_read_again(source: &Source) -> bool {
     matches!(source, Source::File(_) | Source::Pinpad)
 }
 

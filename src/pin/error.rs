@@ -12,12 +12,12 @@ use crate::text::shell::{quoted, unexpanded};
 use crate::worker_protocol::PIN_LIMIT;
 
 /// The forms of all sources, for hints.
-pub const SOURCES: &str =
+pub(crate) const SOURCES: &str =
     "--pin-source takes file:PATH, env:VAR, fd:N, stdin, credential:NAME (systemd), prompt, or pinpad";
 
 /// The reason why there is no PIN. No message contains any part of a PIN.
 #[derive(Debug, thiserror::Error)]
-pub enum PinError {
+pub(crate) enum PinError {
     /// No source is configured, and there is no person to ask.
     #[error("no PIN source is configured and there is no terminal to ask at")]
     NoSource,

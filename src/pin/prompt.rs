@@ -85,7 +85,7 @@ enum TypedLine {
 static LEFT: Mutex<Vec<SigId>> = Mutex::new(Vec::new());
 
 /// Removes the handlers of prompts, for a process that handles its signals itself from now on.
-pub fn leave_signals() {
+pub(crate) fn leave_signals() {
     let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
     for id in left.drain(..) {
         signal_hook::low_level::unregister(id);

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-pub use super::attempt_by::FileMark;
-pub use super::error::SOURCES;
+pub(crate) use super::attempt_by::FileMark;
+pub(crate) use super::error::SOURCES;
 use super::error::{PinError, PinOrigin};
 use super::read::{checked, read_all, read_file, read_line};
 use super::{Pin, prompt};
@@ -20,11 +20,11 @@ use crate::os::environment::LOADER;
 use crate::os::{descriptors, standard_streams};
 
 /// The default credential.
-pub const DEFAULT_CREDENTIAL: &str = "cba-agent-pin";
+pub(crate) const DEFAULT_CREDENTIAL: &str = "cba-agent-pin";
 
 /// A source of a PIN.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// A file, symbolic links followed.
     File(PathBuf),
     /// A variable of the environment.
@@ -44,7 +44,7 @@ pub enum Source {
 impl Source {
     /// Parses the text of `--pin-source`.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
         let name_is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         match (kind, rest) {
@@ -67,7 +67,7 @@ impl Source {
     ///
     /// # Errors
     /// [`PinError::NoSource`].
-    pub fn fallback() -> Result<Self, PinError> {
+    pub(crate) fn fallback() -> Result<Self, PinError> {
         if credential_path(DEFAULT_CREDENTIAL).is_some_and(|path| path.exists()) {
             return Ok(Self::Credential(DEFAULT_CREDENTIAL.into()));
         }
@@ -81,7 +81,7 @@ impl Source {
     /// Whether a person answers, who may then spend the last try of a token. A PIN pad does not prove a person: without
     /// a terminal, there may be a program behind it.
     #[must_use]
-    pub fn is_attended(&self) -> bool {
+    pub(crate) fn is_attended(&self) -> bool {
         match self {
             Self::Prompt => true,
             Self::Pinpad => prompt::terminal().is_ok(),
@@ -91,7 +91,7 @@ impl Source {
 
     /// Takes over descriptors and standard input before the process opens a file or starts a child.
     #[must_use]
-    pub fn prepare(self) -> Prepared {
+    pub(crate) fn prepare(self) -> Prepared {
         let descriptor = if let Self::Fd(number) = self { Some(descriptors::take(number)) } else { None };
         Prepared { source: self, descriptor }
     }
@@ -99,7 +99,7 @@ impl Source {
 
 /// A source before it is read; see [`Source::prepare`].
 #[derive(Debug)]
-pub struct Prepared {
+pub(crate) struct Prepared {
     /// The source.
     pub source: Source,
     descriptor: Option<io::Result<File>>,
@@ -110,7 +110,7 @@ impl Prepared {
     ///
     /// # Errors
     /// The reason why there is no PIN.
-    pub fn open(self, deadline: &Deadline) -> Result<ReadPin, PinError> {
+    pub(crate) fn open(self, deadline: &Deadline) -> Result<ReadPin, PinError> {
         let plain = |pin| ReadPin::Pin(pin, None);
         match &self.source {
             Source::Prompt => prompt::terminal().map(|_| ReadPin::Ask),
@@ -159,7 +159,7 @@ impl Prepared {
 
 /// A usable source.
 #[derive(Debug)]
-pub enum ReadPin {
+pub(crate) enum ReadPin {
     /// The PIN; from a persistent file, with that file's mark.
     Pin(Pin, Option<FileMark>),
     /// A person will be asked as soon as the token is known.
@@ -172,7 +172,7 @@ pub enum ReadPin {
 ///
 /// # Errors
 /// When there is no terminal, or the answer is not a PIN.
-pub fn ask(token: &str) -> Result<Pin, PinError> {
+pub(crate) fn ask(token: &str) -> Result<Pin, PinError> {
     let answer = prompt::ask(&format!("PIN of {token}: "))?;
     checked(answer, PinOrigin::of("the prompt"))
 }

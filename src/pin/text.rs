@@ -5,7 +5,7 @@
 
 /// The reason why bytes cannot be a PIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unfit {
+pub(crate) enum Unfit {
     /// U+FEFF in UTF-8, which Windows programs write before the text.
     ByteOrderMark,
     /// UTF-16 or UTF-32, from its byte order mark or its zero bytes; with iconv's name.

@@ -14,15 +14,15 @@ use crate::text::{hex, printable_bytes};
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Decision {
     /// Broken rules; empty means allowed.
-    pub refusals: Vec<Breach>,
+    pub(crate) refusals: Vec<Breach>,
     /// Warnings about an allowed signature.
-    pub warnings: Vec<Breach>,
+    pub(crate) warnings: Vec<Breach>,
 }
 
 /// The policy refuses, for these reasons.
 #[derive(Debug, thiserror::Error)]
 #[error("refused by policy: {}", reasons(.0).join("; "))]
-pub struct Refused(pub Vec<Breach>);
+pub struct Refused(pub(crate) Vec<Breach>);
 
 impl Explain for Refused {
     fn kind(&self) -> Kind {
@@ -67,7 +67,7 @@ impl Decision {
 }
 
 /// Checks the facts against the policy.
-pub fn decide(policy: &Policy, subject: &Subject<'_>) -> Decision {
+pub(crate) fn decide(policy: &Policy, subject: &Subject<'_>) -> Decision {
     let mut decision = decide_order(policy, &subject.order);
     for requirement in &policy.require {
         let holds = requirement.holds(subject.key, subject.order.token);
@@ -99,7 +99,7 @@ fn name_of(key: &Key) -> String {
 }
 
 /// The default requirements that the configured list leaves out and that the key does not prove.
-pub fn left_out(policy: &Policy, key: &Key, token: Option<&Token>) -> Vec<Breach> {
+pub(crate) fn left_out(policy: &Policy, key: &Key, token: Option<&Token>) -> Vec<Breach> {
     let missing = Policy::DEFAULT_REQUIRE.into_iter().filter(|requirement| !policy.require.contains(requirement));
     missing
         .filter_map(|requirement| match requirement.holds(key, token) {
@@ -110,7 +110,7 @@ pub fn left_out(policy: &Policy, key: &Key, token: Option<&Token>) -> Vec<Breach
 }
 
 /// Checks the facts before a login against the policy.
-pub fn decide_order(policy: &Policy, order: &Order<'_>) -> Decision {
+pub(crate) fn decide_order(policy: &Policy, order: &Order<'_>) -> Decision {
     let mut decision = decide_token(policy, order.token);
     judge_version(policy, Wish { version: order.version, by_flag: order.version_by_flag }, &mut decision);
     let is_other = policy.mechanism.is_some_and(|wanted| wanted != order.mechanism);
@@ -121,7 +121,7 @@ pub fn decide_order(policy: &Policy, order: &Order<'_>) -> Decision {
 }
 
 /// Checks only a version against the policy, before an agent is asked for it.
-pub fn decide_version(policy: &Policy, wish: Wish) -> Decision {
+pub(crate) fn decide_version(policy: &Policy, wish: Wish) -> Decision {
     let mut decision = Decision::default();
     judge_version(policy, wish, &mut decision);
     decision
@@ -136,7 +136,7 @@ pub fn decide_payload(policy: &Policy, wish: Wish, certificate: &Certificate, no
 }
 
 /// Checks only a token against the policy: whether it may get a PIN.
-pub fn decide_token(policy: &Policy, token: Option<&Token>) -> Decision {
+pub(crate) fn decide_token(policy: &Policy, token: Option<&Token>) -> Decision {
     let mut decision = Decision::default();
     if let Some(serials) = &policy.token_serials {
         let serial = token.map(|token| token.serial.as_str());
@@ -147,7 +147,7 @@ pub fn decide_token(policy: &Policy, token: Option<&Token>) -> Decision {
 }
 
 /// Checks only a certificate against the policy's certificate rules, as `verify` does.
-pub fn decide_certificate(policy: &Policy, certificate: &Certificate, now: u64) -> Decision {
+pub(crate) fn decide_certificate(policy: &Policy, certificate: &Certificate, now: u64) -> Decision {
     let mut decision = Decision::default();
     judge_certificate(policy, certificate, now, &mut decision);
     decision

@@ -8,7 +8,7 @@ use crate::facts::Mechanism;
 /// The policy's permission for one signature. It can only be made by [`permit`], from all facts, after the login.
 #[must_use]
 #[derive(Debug)]
-pub struct Permit {
+pub(crate) struct Permit {
     wish: Wish,
     mechanism: Mechanism,
     key: u64,
@@ -20,7 +20,7 @@ pub struct Permit {
 ///
 /// # Errors
 /// All rules that are broken.
-pub fn permit(policy: &Policy, subject: &Subject<'_>) -> Result<Permit, Refused> {
+pub(crate) fn permit(policy: &Policy, subject: &Subject<'_>) -> Result<Permit, Refused> {
     let warnings = decide(policy, subject).allowed()?;
     let order = &subject.order;
     let wish = Wish { version: order.version, by_flag: order.version_by_flag };
@@ -30,31 +30,31 @@ pub fn permit(policy: &Policy, subject: &Subject<'_>) -> Result<Permit, Refused>
 impl Permit {
     /// What may be signed.
     #[must_use]
-    pub fn wish(&self) -> Wish {
+    pub(crate) fn wish(&self) -> Wish {
         self.wish
     }
 
     /// How it may be signed.
     #[must_use]
-    pub fn mechanism(&self) -> Mechanism {
+    pub(crate) fn mechanism(&self) -> Mechanism {
         self.mechanism
     }
 
     /// The worker's number of the key.
     #[must_use]
-    pub fn key(&self) -> u64 {
+    pub(crate) fn key(&self) -> u64 {
         self.key
     }
 
     /// When it was given, in seconds of Unix time. A message that is older was not made for it.
     #[must_use]
-    pub fn given(&self) -> u64 {
+    pub(crate) fn given(&self) -> u64 {
         self.given
     }
 
     /// What the policy allows and warns of.
     #[must_use]
-    pub fn warnings(&self) -> &[String] {
+    pub(crate) fn warnings(&self) -> &[String] {
         &self.warnings
     }
 }

@@ -11,7 +11,7 @@ use super::{MAX_RSA_BITS, Requirement};
 
 /// The rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
+pub(crate) enum Rule {
     /// `token_serials`.
     TokenSerials,
     /// `require`, one of its words.
@@ -44,7 +44,7 @@ pub enum Rule {
 
 impl Rule {
     /// All rules, in the order of the custody report.
-    pub fn all() -> impl Iterator<Item = Self> {
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
         let requirements = Requirement::NAMES.map(|(_, requirement)| Self::Require(requirement));
         [Self::TokenSerials].into_iter().chain(requirements).chain([
             Self::Mechanism,
@@ -64,7 +64,7 @@ impl Rule {
 
     /// The name in reports: the key of `[policy]`, if there is one; a word of `require` follows a dot.
     #[must_use]
-    pub fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         match self {
             Self::Require(requirement) => format!("require.{}", requirement.name()),
             Self::KeyUsage => "key_usage".into(),
@@ -78,7 +78,7 @@ impl Rule {
 
     /// The meaning of the rule, in one sentence.
     #[must_use]
-    pub fn sentence(self) -> &'static str {
+    pub(crate) fn sentence(self) -> &'static str {
         match self {
             Self::TokenSerials => "The token's serial number must be in the list; another token gets no PIN.",
             Self::Require(Requirement::Sensitive) => "The private key must not be readable in clear text.",
@@ -106,7 +106,7 @@ impl Rule {
 
     /// The key of `[policy]` that sets the rule; `None` if the rule always applies.
     #[must_use]
-    pub fn key(self) -> Option<&'static str> {
+    pub(crate) fn key(self) -> Option<&'static str> {
         match self {
             Self::TokenSerials => Some("token_serials"),
             Self::Require(_) => Some("require"),
@@ -124,7 +124,7 @@ impl Rule {
 
 /// The way in which a rule is broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Breach {
+pub(crate) enum Breach {
     /// The serial number is not in the list. `None`: the token does not report one.
     Serial(Option<String>),
     /// The token reports the opposite of the requirement.
@@ -187,7 +187,7 @@ pub enum Breach {
 impl Breach {
     /// The rule that is broken.
     #[must_use]
-    pub fn rule(&self) -> Rule {
+    pub(crate) fn rule(&self) -> Rule {
         match self {
             Self::Serial(_) => Rule::TokenSerials,
             Self::Requirement(requirement) | Self::NotReported(requirement) | Self::LeftOut { requirement, .. } => {
@@ -211,7 +211,7 @@ impl Breach {
 
     /// The problem, in one sentence.
     #[must_use]
-    pub fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         match self {
             Self::Serial(None) => "the token does not report its serial number".into(),
             Self::Serial(Some(serial)) => format!("token serial '{}' is not allowed", printable(serial)),
@@ -261,7 +261,7 @@ impl Breach {
 
     /// The hint, without the rule's key.
     #[must_use]
-    pub fn remedy(&self) -> String {
+    pub(crate) fn remedy(&self) -> String {
         match self {
             Self::Serial(_) => "use an allowed token, or add this token's serial number to the list".into(),
             Self::Requirement(Requirement::HardwareToken) | Self::NotReported(Requirement::HardwareToken) => {
@@ -316,7 +316,7 @@ impl Breach {
 
     /// The hint, with the key of `[policy]`.
     #[must_use]
-    pub fn hint(&self) -> String {
+    pub(crate) fn hint(&self) -> String {
         let remedy = self.remedy();
         match (self.rule(), self.rule().key()) {
             (Rule::Require(requirement), Some(key)) => {

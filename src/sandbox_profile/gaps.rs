@@ -9,7 +9,7 @@ use crate::facts::{Confinement, Gap};
 
 /// The parts that are confined for a profile, and the gaps.
 #[must_use]
-pub fn judge(profile: &Profile, families: &[SocketFamily], in_force: InForce) -> Confinement {
+pub(crate) fn judge(profile: &Profile, families: &[SocketFamily], in_force: InForce) -> Confinement {
     let InForce { landlock_abi: files, system_calls: calls } = in_force;
     let gaps: Vec<Gap> = of(profile, families, in_force);
     Confinement { profile: profile.name, files, calls, gaps }

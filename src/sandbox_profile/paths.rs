@@ -51,7 +51,7 @@ pub(crate) fn stores(profile: &Profile) -> Vec<PathBuf> {
 
 /// The place where a module looks for tokens that are files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenStore {
+pub(crate) struct TokenStore {
     /// The variable for the configuration.
     pub variable: &'static str,
     /// The configuration that the module reads; `None` if there is none.
@@ -64,7 +64,7 @@ pub struct TokenStore {
 
 /// The place where a module of this profile looks for its tokens, if they are files.
 #[must_use]
-pub fn token_store(profile: &Profile) -> Option<TokenStore> {
+pub(crate) fn token_store(profile: &Profile) -> Option<TokenStore> {
     match profile.store {
         Store::SoftHsm => {
             let configuration = paths(&SOFTHSM_CONFIGURATION).into_iter().find(|path| path.exists());

@@ -10,7 +10,7 @@ use super::TokenSelector;
 
 /// A parsed URI.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Uri {
+pub(crate) struct Uri {
     /// Its selection of the token.
     pub token: TokenSelector,
     /// `object`: `CKA_LABEL`.
@@ -25,7 +25,7 @@ pub struct Uri {
 
 /// The object classes that make up an identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ObjectType {
+pub(crate) enum ObjectType {
     /// A private key.
     Private,
     /// A public key.
@@ -46,7 +46,7 @@ impl ObjectType {
 
 /// The reason why a URI cannot be used. No message repeats a value.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum UriError {
+pub(crate) enum UriError {
     /// Another scheme, or none.
     #[error("not a PKCS#11 URI: it must begin with 'pkcs11:'")]
     Scheme,
@@ -69,7 +69,7 @@ impl Uri {
     ///
     /// # Errors
     /// For every doubled, refused or malformed attribute.
-    pub fn parse(text: &str) -> Result<Self, UriError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, UriError> {
         let text = text.trim();
         let scheme = text.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("pkcs11:"));
         let rest = scheme.and_then(|_| text.get(7..)).ok_or(UriError::Scheme)?;

@@ -20,7 +20,7 @@ const WRITE: u32 = 0o2;
 
 /// A user who is allowed, but cannot connect.
 #[derive(Clone, Debug)]
-pub struct LockedOut {
+pub(crate) struct LockedOut {
     /// The user.
     pub user: String,
     /// The obstacle.
@@ -32,7 +32,7 @@ pub struct LockedOut {
 /// All users whom the lists name, directly or as members of a group, and whom modes and groups keep from the socket.
 /// Access lists (acl(5)) are not checked.
 #[must_use]
-pub fn locked_out(serve: &Serve, socket: &Path) -> Vec<LockedOut> {
+pub(crate) fn locked_out(serve: &Serve, socket: &Path) -> Vec<LockedOut> {
     let groups = serve.allow_groups.iter().chain(&serve.monitor_groups);
     let unknown = |what: &str, name: &String| LockedOut {
         user: name.clone(),
@@ -54,7 +54,7 @@ pub fn locked_out(serve: &Serve, socket: &Path) -> Vec<LockedOut> {
 /// A configured group that a user can enter through a user namespace, since its number is a subordinate group ID
 /// (subgid(5)).
 #[derive(Clone, Debug)]
-pub struct SubordinateGroup {
+pub(crate) struct SubordinateGroup {
     /// The group as configured.
     pub group: String,
     /// The owner of the range.
@@ -65,7 +65,7 @@ pub struct SubordinateGroup {
 ///
 /// # Errors
 /// When the file exists and cannot be read.
-pub fn subordinate_groups(serve: &Serve) -> Result<Vec<SubordinateGroup>> {
+pub(crate) fn subordinate_groups(serve: &Serve) -> Result<Vec<SubordinateGroup>> {
     let ids = super::access::subordinate_ids(subordinate_ids::GROUPS)?;
     let names = serve.socket_group.iter().chain(&serve.allow_groups).chain(&serve.monitor_groups);
     let entered = names.filter_map(|name| {
@@ -88,7 +88,7 @@ const GROUP_FOR_CLIENTS: &str =
 
 /// The obstacle between this process and a socket.
 #[derive(Clone, Debug)]
-pub struct Obstacle {
+pub(crate) struct Obstacle {
     /// The obstacle.
     pub why: String,
     /// The remedy.
@@ -98,7 +98,7 @@ pub struct Obstacle {
 /// The obstacle between this process and an existing socket; `None` if none is visible. The kernel decides, so access
 /// lists (acl(5)) count.
 #[must_use]
-pub fn own_obstacle(socket: &Path) -> Option<Obstacle> {
+pub(crate) fn own_obstacle(socket: &Path) -> Option<Obstacle> {
     let may = |path: &Path, what| accessat(CWD, path, what, AtFlags::EACCESS) != Err(Errno::ACCESS);
     let directories: Vec<&Path> = socket.ancestors().skip(1).filter(|part| !part.as_os_str().is_empty()).collect();
     for directory in directories.into_iter().rev() {
@@ -137,7 +137,7 @@ pub fn own_obstacle(socket: &Path) -> Option<Obstacle> {
 
 /// The user and groups of this process, in the form of `id`.
 #[must_use]
-pub fn own_name() -> String {
+pub(crate) fn own_name() -> String {
     let uid = Uid::effective();
     let name = User::from_uid(uid).ok().flatten().map_or_else(|| "without a name".into(), |user| user.name);
     let mut groups = vec![Gid::effective()];

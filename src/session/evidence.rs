@@ -17,7 +17,7 @@ const MAX_COPIES: usize = 8;
 
 /// Further attributes of a key and its copies, and the certificates in the token.
 #[derive(Debug, Default)]
-pub struct Described {
+pub(crate) struct Described {
     key: Description,
     copies: Vec<KeyDetail>,
 }
@@ -25,7 +25,7 @@ pub struct Described {
 impl Reached {
     /// The facts without a login. `module_sha256` is the digest of the module's file.
     #[must_use]
-    pub fn evidence(&self, module_sha256: Option<String>) -> Evidence {
+    pub(crate) fn evidence(&self, module_sha256: Option<String>) -> Evidence {
         let opened = &self.opened;
         Evidence {
             module: opened.module.display().to_string(),
@@ -42,7 +42,7 @@ impl Reached {
     ///
     /// # Errors
     /// The error of the token.
-    pub fn describe(&mut self, identity: &Identity) -> Result<Described> {
+    pub(crate) fn describe(&mut self, identity: &Identity) -> Result<Described> {
         let key = self.description(identity.key.handle)?;
         let copies = identity.copies.iter().take(MAX_COPIES);
         let copies = copies.map(|copy| Ok(self.description(copy.handle)?.detail)).collect::<Result<_>>()?;
@@ -59,7 +59,7 @@ impl Reached {
 
 /// An identity with its description.
 #[must_use]
-pub fn held(identity: &Identity, mechanism: Mechanism, described: Described) -> KeyEvidence {
+pub(crate) fn held(identity: &Identity, mechanism: Mechanism, described: Described) -> KeyEvidence {
     let details = described.copies.into_iter().chain(std::iter::repeat(KeyDetail::default()));
     let copies = identity.copies.iter().cloned().zip(details);
     let certificates = described.key.certificates.iter();

@@ -25,7 +25,7 @@ use crate::worker_protocol::{Reply, SandboxReport};
 ///
 /// # Errors
 /// When no module, or more than one, matches.
-pub fn open(config: &Config, deadline: &Deadline) -> Result<Opened> {
+pub(crate) fn open(config: &Config, deadline: &Deadline) -> Result<Opened> {
     open_with(None, config, deadline)
 }
 
@@ -33,7 +33,7 @@ pub fn open(config: &Config, deadline: &Deadline) -> Result<Opened> {
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_with(spare: Option<Spare>, config: &Config, deadline: &Deadline) -> Result<Opened> {
+pub(crate) fn open_with(spare: Option<Spare>, config: &Config, deadline: &Deadline) -> Result<Opened> {
     if let Some(module) = &config.module {
         let path = modules::resolve(module)?;
         return open_module(spare, config, path, deadline);
@@ -92,7 +92,7 @@ fn several_hold(holding: Vec<Opened>) -> Error {
 }
 
 /// Loads each module in a separate worker, all at once, each with its result. The first one uses the prestarted worker.
-pub fn open_all(
+pub(crate) fn open_all(
     mut spare: Option<Spare>,
     config: &Config,
     paths: Vec<PathBuf>,
@@ -150,7 +150,7 @@ fn loaded_whole(handle: Handle, config: &Config, path: &Path, deadline: &Deadlin
 ///
 /// # Errors
 /// When it is refused.
-pub fn check_module(config: &Config, path: &Path) -> Result<()> {
+pub(crate) fn check_module(config: &Config, path: &Path) -> Result<()> {
     match modules::writable_by_others(path) {
         Some(how) if config.refuse_open_module => {
             let message = format!("the module {} is refused: {how}", path.display());
@@ -200,7 +200,7 @@ pub(super) fn hint_at_the_sandbox(error: Error, config: &Config, path: &Path) ->
 
 /// The sandbox profile of a module, from the configuration and the table of modules.
 #[must_use]
-pub fn profile(config: &Config, path: &Path) -> Option<&'static str> {
+pub(crate) fn profile(config: &Config, path: &Path) -> Option<&'static str> {
     modules::known_by(path).filter(|_| config.sandbox == Mode::Module).map(|known| known.name)
 }
 

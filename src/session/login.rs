@@ -29,7 +29,7 @@ const ONCE: &str = "the PIN was sent once and will not be sent again, since a to
 
 /// The logins of one worker: their credential, and the token's lock during a login.
 #[derive(Debug)]
-pub struct Login {
+pub(crate) struct Login {
     source: PinSource,
     credential: Option<Arc<Credential>>,
     fuse: FuseHold,
@@ -62,7 +62,7 @@ enum FuseHold {
 
 /// The reason why a request with a PIN failed.
 #[derive(Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The worker's error. Its return value is judged later.
     Worker(HandleError),
     /// An error that ends the command.
@@ -81,7 +81,7 @@ impl From<Failure> for Error {
 impl Login {
     /// Takes over the configured source of the PIN. Call it before any child is started.
     #[must_use]
-    pub fn prepare(config: &Config) -> Self {
+    pub(crate) fn prepare(config: &Config) -> Self {
         let configured = config.pin.clone().map(Source::prepare);
         let source = configured.map_or(PinSource::Usual, PinSource::Configured);
         Self { source, credential: None, fuse: FuseHold::Free, time: None, uri_file: None }
@@ -90,7 +90,7 @@ impl Login {
     /// Logs in with a credential that was read before, and never prompts. `time` limits each login after the token's
     /// lock is held. Otherwise, a late lock could make the agent kill a login half-way.
     #[must_use]
-    pub fn with(credential: Option<Arc<Credential>>, time: Duration) -> Self {
+    pub(crate) fn with(credential: Option<Arc<Credential>>, time: Duration) -> Self {
         Self { source: PinSource::None, credential, fuse: FuseHold::Free, time: Some(time), uri_file: None }
     }
 
@@ -98,7 +98,7 @@ impl Login {
     ///
     /// # Errors
     /// When the flags, the fuse or the PIN's source forbid an attempt, or the token refused it.
-    pub fn login(&mut self, reached: &mut Reached, config: &Config) -> Result<()> {
+    pub(crate) fn login(&mut self, reached: &mut Reached, config: &Config) -> Result<()> {
         if reached.slot.token.as_ref().is_some_and(|token| !token.login_required) {
             tracing::debug!("{} needs no login", reached.name());
             return Ok(());
@@ -112,7 +112,7 @@ impl Login {
     ///
     /// # Errors
     /// As [`Login::login`].
-    pub fn again(&mut self, reached: &mut Reached, config: &Config) -> Result<()> {
+    pub(crate) fn again(&mut self, reached: &mut Reached, config: &Config) -> Result<()> {
         self.obtain(reached, config)?;
         Ok(self.authenticate(reached, Request::Login, "login refused")?)
     }
@@ -121,19 +121,19 @@ impl Login {
     ///
     /// # Errors
     /// When there is no PIN, or the flags or the fuse forbid an attempt.
-    pub fn for_context(&mut self, reached: &mut Reached, config: &Config) -> Result<Authentication> {
+    pub(crate) fn for_context(&mut self, reached: &mut Reached, config: &Config) -> Result<Authentication> {
         self.obtain(reached, config)?;
         Ok(self.credential.as_ref().map_or(Authentication::Pinpad, |credential| authentication(credential.how())))
     }
 
     /// Whether a lost login can be repeated without a person.
     #[must_use]
-    pub fn can_repeat(&self) -> bool {
+    pub(crate) fn can_repeat(&self) -> bool {
         self.credential.as_ref().is_some_and(|credential| matches!(credential.how(), How::Pin(_)))
     }
 
     /// Releases the token's lock while the login lasts. The next login takes it again.
-    pub fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.fuse = FuseHold::Free;
     }
 
@@ -141,7 +141,7 @@ impl Login {
     ///
     /// # Errors
     /// When the fuse forbids it or the token refused it. The PIN is then wiped.
-    pub fn authenticate(
+    pub(crate) fn authenticate(
         &mut self,
         reached: &mut Reached,
         request: impl FnOnce(Authentication) -> Request,

@@ -26,7 +26,7 @@ pub(crate) type Signed = Result<UncheckedPayload, Failure>;
 
 /// A logged-in session with a selected identity.
 #[derive(Debug)]
-pub struct SigningSession {
+pub(crate) struct SigningSession {
     session: TokenSession,
     identity: Identity,
     mechanism: Mechanism,
@@ -42,25 +42,25 @@ impl SigningSession {
 
     /// The selected identity.
     #[must_use]
-    pub fn identity(&self) -> &Identity {
+    pub(crate) fn identity(&self) -> &Identity {
         &self.identity
     }
 
     /// The token and its module.
     #[must_use]
-    pub fn reached(&self) -> &Reached {
+    pub(crate) fn reached(&self) -> &Reached {
         &self.session.slot
     }
 
     /// The mechanism that the key signs with.
     #[must_use]
-    pub fn mechanism(&self) -> Mechanism {
+    pub(crate) fn mechanism(&self) -> Mechanism {
         self.mechanism
     }
 
     /// Whether each signature needs a login.
     #[must_use]
-    pub fn always_authenticates(&self) -> bool {
+    pub(crate) fn always_authenticates(&self) -> bool {
         self.context_login
     }
 
@@ -68,19 +68,19 @@ impl SigningSession {
     ///
     /// # Errors
     /// The error of the token.
-    pub fn evidence(&mut self, module_sha256: Option<String>, in_detail: bool) -> Result<Evidence> {
+    pub(crate) fn evidence(&mut self, module_sha256: Option<String>, in_detail: bool) -> Result<Evidence> {
         let described = if in_detail { self.session.slot.describe(&self.identity)? } else { Described::default() };
         let held = evidence::held(&self.identity, self.mechanism, described);
         Ok(Evidence { held: Some(held), ..self.session.slot.evidence(module_sha256) })
     }
 
     /// Releases the token's lock, for a service that stays logged in. Each later login takes the lock again.
-    pub fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.session.release();
     }
 
     /// Sets the deadline of the next calls.
-    pub fn allow(&mut self, deadline: Deadline) {
+    pub(crate) fn allow(&mut self, deadline: Deadline) {
         self.session.slot.deadline = deadline;
     }
 
@@ -88,12 +88,12 @@ impl SigningSession {
     ///
     /// # Errors
     /// When the process has no free descriptor.
-    pub fn descriptors(&self) -> io::Result<Descriptors> {
+    pub(crate) fn descriptors(&self) -> io::Result<Descriptors> {
         self.session.slot.opened.handle.descriptors()
     }
 
     /// Logs a part of the module's output.
-    pub fn log_output(&mut self) -> Rest {
+    pub(crate) fn log_output(&mut self) -> Rest {
         self.session.slot.opened.handle.log_output()
     }
 
@@ -189,12 +189,12 @@ impl SigningSession {
     }
 
     /// Tells the worker to log out while the parent checks its result. Call [`SigningSession::end`] next.
-    pub fn start_close(&mut self) {
+    pub(crate) fn start_close(&mut self) {
         self.session.slot.opened.handle.start_close();
     }
 
     /// Ends the worker, with a logout if the error allows it, and then releases the token's lock.
-    pub fn end(self, error: Option<&Error>) {
+    pub(crate) fn end(self, error: Option<&Error>) {
         self.session.end(error);
     }
 }

@@ -10,7 +10,7 @@ use crate::worker_protocol::{Authentication, Request};
 
 /// A session that can log in.
 #[derive(Debug)]
-pub struct TokenSession {
+pub(crate) struct TokenSession {
     /// The session on the selected slot.
     pub slot: Reached,
     login: Login,
@@ -19,7 +19,7 @@ pub struct TokenSession {
 impl TokenSession {
     /// Combines a session with the source of its PIN.
     #[must_use]
-    pub fn new(slot: Reached, login: Login) -> Self {
+    pub(crate) fn new(slot: Reached, login: Login) -> Self {
         Self { slot, login }
     }
 
@@ -27,7 +27,7 @@ impl TokenSession {
     ///
     /// # Errors
     /// When the flags, the fuse or the PIN's source forbid an attempt, or the token refuses the PIN.
-    pub fn log_in(&mut self, config: &Config) -> Result<()> {
+    pub(crate) fn log_in(&mut self, config: &Config) -> Result<()> {
         self.login.login(&mut self.slot, config)
     }
 
@@ -53,12 +53,12 @@ impl TokenSession {
     }
 
     /// Releases the token's lock, for a service that stays logged in. Each later login takes the lock again.
-    pub fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.login.release();
     }
 
     /// Ends the worker, with a logout if the error allows it, and then releases the token's lock.
-    pub fn end(self, error: Option<&Error>) {
+    pub(crate) fn end(self, error: Option<&Error>) {
         self.slot.end(error);
         drop(self.login);
     }

@@ -10,7 +10,7 @@
 /// assert_eq!(quoted("/my files/Jo's pin"), r"'/my files/Jo'\''s pin'");
 /// ```
 #[must_use]
-pub fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c);
     // A first `=` or `%` is special in zsh and for jobs; a first `-` would be an option.
     let starts_plain = !text.starts_with(['=', '%', '-']);
@@ -22,20 +22,20 @@ pub fn quoted(text: &str) -> String {
 
 /// The same for a path, which must not look like an option.
 #[must_use]
-pub fn quoted_path(path: &std::path::Path) -> String {
+pub(crate) fn quoted_path(path: &std::path::Path) -> String {
     let text = path.display().to_string();
     quoted(&if text.starts_with('-') { format!("./{text}") } else { text })
 }
 
 /// Replaces each command in a hint, which is in backticks, by the result of `complete`.
-pub fn in_commands(hint: &str, complete: impl Fn(&str) -> String) -> String {
+pub(crate) fn in_commands(hint: &str, complete: impl Fn(&str) -> String) -> String {
     let part = |(at, part): (usize, &str)| if at % 2 == 1 { complete(part) } else { part.to_owned() };
     hint.split('`').enumerate().map(part).collect::<Vec<_>>().join("`")
 }
 
 /// The part of a path that a shell or systemd would have expanded: `~`, `$` or `%`.
 #[must_use]
-pub fn unexpanded(text: &str) -> Option<&'static str> {
+pub(crate) fn unexpanded(text: &str) -> Option<&'static str> {
     let bytes = text.as_bytes();
     let begins_a_name = |byte: &u8| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b'{');
     let has_variable = || bytes.windows(2).any(|pair| pair[0] == b'$' && begins_a_name(&pair[1]));

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::text::shell::unexpanded;
 
 /// The longest path of a Unix socket: `sun_path` has 108 bytes, including the final zero (unix(7)).
-pub const LONGEST_SOCKET: usize = 107;
+pub(crate) const LONGEST_SOCKET: usize = 107;
 
 /// An absolute path.
 pub(crate) fn absolute(text: &str) -> Result<PathBuf, String> {

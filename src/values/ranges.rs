@@ -30,7 +30,7 @@ pub const TIMEOUTS: Durations = Durations {
 };
 
 /// Maximum ages of a payload.
-pub const AGES: Durations = Durations {
+pub(crate) const AGES: Durations = Durations {
     least: Duration::ZERO,
     greatest: Duration::from_secs(36_500 * DAY),
     wanted: "must be a duration from 0s to 36500d, such as 300s",
@@ -38,7 +38,7 @@ pub const AGES: Durations = Durations {
 };
 
 /// Notice periods before a certificate expires.
-pub const NOTICE_PERIODS: Durations = Durations {
+pub(crate) const NOTICE_PERIODS: Durations = Durations {
     least: Duration::ZERO,
     greatest: Duration::from_secs(36_500 * DAY),
     wanted: "must be a duration from 0s to 36500d, such as 30d",

@@ -17,7 +17,7 @@ const FRONT_IS_GONE: Signal = Signal::STKFLT;
 ///
 /// # Errors
 /// When this process does not lead its group, which then contains others, or the kernel refuses.
-pub fn follow_the_front() -> io::Result<()> {
+pub(crate) fn follow_the_front() -> io::Result<()> {
     if getpgrp() != getpid() {
         return Err(io::Error::other("not the leader of a process group"));
     }
@@ -31,12 +31,12 @@ pub fn follow_the_front() -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn end_with_the_front() -> io::Result<()> {
+pub(crate) fn end_with_the_front() -> io::Result<()> {
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
 /// Ends this process and its group at once.
-pub fn end_now() {
+pub(crate) fn end_now() {
     let _ = kill_current_process_group(Signal::KILL);
 }
 
@@ -44,7 +44,7 @@ pub fn end_now() {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn stay_open_to_it() -> io::Result<()> {
+pub(crate) fn stay_open_to_it() -> io::Result<()> {
     let mut signals = SigSet::empty();
     signals.add(nix::sys::signal::Signal::SIGSTKFLT);
     Ok(signals.thread_unblock()?)
@@ -55,7 +55,7 @@ pub fn stay_open_to_it() -> io::Result<()> {
 ///
 /// # Errors
 /// When no thread can be started.
-pub fn watch_the_parent(socket: &'static UnixStream) -> io::Result<()> {
+pub(crate) fn watch_the_parent(socket: &'static UnixStream) -> io::Result<()> {
     stay_open_to_it()?;
     std::thread::Builder::new().name("parent-watch".into()).spawn(move || {
         loop {

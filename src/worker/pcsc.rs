@@ -26,7 +26,7 @@ type ReleaseContext = unsafe extern "C" fn(c_long) -> c_long;
 ///
 /// # Errors
 /// When the library cannot be loaded.
-pub fn establish_context() -> Result<u32, Fault> {
+pub(crate) fn establish_context() -> Result<u32, Fault> {
     let failed = |error: libloading::Error| Fault::Load(printable(&error.to_string()));
     let mut context = 0;
     // SAFETY: the functions have these types in PC/SC lite's winscard.h, and the pointer outlives the call.

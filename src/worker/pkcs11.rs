@@ -9,9 +9,9 @@ mod raw;
 mod session;
 mod signing_key;
 
-pub use module::Pkcs11Module;
-pub use session::{LoginOutcome, Pkcs11Session, UserPin};
-pub use signing_key::SigningKey;
+pub(crate) use module::Pkcs11Module;
+pub(crate) use session::{LoginOutcome, Pkcs11Session, UserPin};
+pub(crate) use signing_key::SigningKey;
 
 use cryptoki::error::{Rv, RvError};
 use cryptoki_sys::CK_RV;

@@ -19,7 +19,7 @@ mod seccomp;
 
 /// The reason why a worker could not be confined although the kernel supports it.
 #[derive(Debug, thiserror::Error)]
-pub enum SandboxError {
+pub(crate) enum SandboxError {
     /// The parent named an unknown profile.
     #[error("no sandbox profile '{0}'")]
     Unknown(String),
@@ -38,7 +38,7 @@ pub enum SandboxError {
 ///
 /// # Errors
 /// When a part fails that the kernel supports.
-pub fn confine(profile: &Profile, module: &Path) -> Result<InForce, SandboxError> {
+pub(crate) fn confine(profile: &Profile, module: &Path) -> Result<InForce, SandboxError> {
     let landlock_abi = landlock::confine(profile, module)?;
     let system_calls = seccomp::confine(profile)?;
     Ok(InForce { landlock_abi, system_calls })
@@ -49,6 +49,6 @@ pub fn confine(profile: &Profile, module: &Path) -> Result<InForce, SandboxError
 ///
 /// # Errors
 /// When the kernel refuses a part that it supports.
-pub fn tighten(profile: &Profile) -> Result<(), SandboxError> {
+pub(crate) fn tighten(profile: &Profile) -> Result<(), SandboxError> {
     seccomp::tighten(profile)
 }

@@ -11,7 +11,7 @@ use crate::worker_protocol::step::Step;
 
 /// The reason why a request to a worker failed.
 #[derive(Debug, thiserror::Error)]
-pub enum HandleError {
+pub(crate) enum HandleError {
     /// The process could not be started.
     #[error("cannot start the worker process")]
     Spawn(#[source] io::Error),

@@ -30,7 +30,7 @@ const KEPT: usize = 3;
 
 /// The state of the pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
+pub(crate) enum Rest {
     /// There may be more to read.
     Some,
     /// Nothing at present.

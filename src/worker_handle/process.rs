@@ -47,7 +47,7 @@ const MODULE_DEBUG: [&str; 19] = [
 
 /// Returns the set variables for vendors' debug logs that modules do not get, for a hint.
 #[must_use]
-pub fn withheld() -> Vec<&'static str> {
+pub(crate) fn withheld() -> Vec<&'static str> {
     MODULE_DEBUG.into_iter().filter(|variable| std::env::var_os(variable).is_some()).collect()
 }
 
@@ -57,7 +57,7 @@ const SERVICE: [&str; 6] =
 
 /// How to start a worker.
 #[derive(Clone, Debug, Default)]
-pub struct Launch {
+pub(crate) struct Launch {
     /// Variables with a PIN from the user. The worker does not get them.
     pub pin_variables: Vec<OsString>,
     /// Whether vendors' debug variables reach the module.
@@ -86,7 +86,7 @@ impl Launch {
 /// A worker that is started before its module is known, so that its start takes no time later. It gets only the
 /// variables that the loader reads: it is not known yet which variable contains a PIN.
 #[derive(Debug)]
-pub struct Spare {
+pub(crate) struct Spare {
     pub(super) process: Process,
     pub(super) socket: UnixStream,
 }
@@ -94,7 +94,7 @@ pub struct Spare {
 impl Spare {
     /// Returns `None` if a variable of `INJECTED` is set, or if no worker can be started: the later start reports the error.
     #[must_use]
-    pub fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         if INJECTED.iter().any(|name| std::env::var_os(name).is_some()) {
             return None;
         }

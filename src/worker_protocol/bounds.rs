@@ -42,7 +42,7 @@ const EXPLANATION: usize = 2000;
 
 /// The reason why a reply is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BoundsError {
+pub(crate) enum BoundsError {
     /// Longer than its field.
     #[error("{what} has {found} characters or bytes, at most {most} are possible")]
     TooLong {

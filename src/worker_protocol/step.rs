@@ -11,7 +11,7 @@ const SHORT: usize = 64 << 10;
 
 /// What the parent waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// The worker says which program it is.
     Start,
     /// The worker confines itself and loads the module.
@@ -37,7 +37,7 @@ pub enum Step {
 impl Step {
     /// The step that a request asks for.
     #[must_use]
-    pub fn of(request: &Request) -> Self {
+    pub(crate) fn of(request: &Request) -> Self {
         match request {
             Request::Open { .. } => Self::LoadModule,
             Request::AskPcscd { .. } => Self::AskPcscd,
@@ -53,13 +53,13 @@ impl Step {
 
     /// Whether a person at the token may have to act.
     #[must_use]
-    pub fn waits_for_person(self) -> bool {
+    pub(crate) fn waits_for_person(self) -> bool {
         matches!(self, Self::LogIn | Self::Sign)
     }
 
     /// The longest reply in bytes. A longer one is refused before it is read.
     #[must_use]
-    pub fn reply_limit(self) -> usize {
+    pub(crate) fn reply_limit(self) -> usize {
         match self {
             Self::LoadModule | Self::ReadObjects | Self::ReadKey => LIMIT,
             Self::Start

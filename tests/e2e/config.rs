@@ -1,7 +1,5 @@
 //! File, environment and flags.
 
-use cba_agent::config::keys::{ConfigKey, KEYS, Shape};
-
 use crate::deadline::Finish as _;
 use crate::stand::{Run, Stand};
 
@@ -93,34 +91,6 @@ fn policy_values_that_cannot_work_are_refused() {
     stand.sign(&["--policy-min-rsa-bits", "1024"]).failed(2);
     stand.sign(&["--policy-extended-key-usage", "..."]).failed(2);
     stand.sign(&["--policy-extended-key-usage", "1.3.6.1.5.5.7.3.2"]).ok();
-}
-
-/// The rows of the reference, generated from the table of keys.
-fn rows() -> Vec<String> {
-    let shape = |key: &ConfigKey| match key.shape {
-        Shape::Text => "string",
-        Shape::Number => "number",
-        Shape::List => "list",
-    };
-    let cell = |text: &str| text.replace('|', "\\|");
-    let row = |key: &ConfigKey| {
-        format!(
-            "| `{}` | {} | `--{}` | `{}` | {} |",
-            key.path,
-            shape(key),
-            cell(&format!("{} {}", key.flag, key.value)),
-            key.variable(),
-            cell(key.help)
-        )
-    };
-    KEYS.iter().map(row).collect()
-}
-
-#[test]
-fn the_reference_has_every_key_as_it_is() {
-    let reference = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
-    let written: Vec<&str> = reference.lines().filter(|line| line.starts_with("| `")).collect();
-    assert_eq!(written, rows(), "the rows should be:\n{}", rows().join("\n"));
 }
 
 #[test]

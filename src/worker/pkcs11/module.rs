@@ -16,7 +16,7 @@ use crate::fault::Fault;
 use crate::selector::PADDING;
 
 /// A module after `C_Initialize`.
-pub struct Pkcs11Module {
+pub(crate) struct Pkcs11Module {
     functions: Functions,
 }
 
@@ -25,7 +25,7 @@ impl Pkcs11Module {
     ///
     /// # Errors
     /// [`Fault::Load`], or the error of `C_Initialize`.
-    pub fn load(path: &Path) -> Result<Self, Fault> {
+    pub(crate) fn load(path: &Path) -> Result<Self, Fault> {
         let functions = Functions::load(path)?;
         match functions.initialize(CKF_OS_LOCKING_OK) {
             // A module that cannot lock gets a second call without locks: one thread needs none (section 5.4.1).
@@ -39,7 +39,7 @@ impl Pkcs11Module {
 
     /// The module's information about itself; empty if there is none.
     #[must_use]
-    pub fn library(&self) -> Library {
+    pub(crate) fn library(&self) -> Library {
         let Ok(info) = self.functions.info() else { return Library::default() };
         Library {
             cryptoki: version(info.cryptokiVersion),
@@ -53,7 +53,7 @@ impl Pkcs11Module {
     ///
     /// # Errors
     /// The error of `C_GetSlotList`.
-    pub fn slots(&self) -> Result<Vec<SlotFacts>, Fault> {
+    pub(crate) fn slots(&self) -> Result<Vec<SlotFacts>, Fault> {
         // Some modules also list empty readers.
         let slots = self.functions.slots()?.into_iter().filter(|slot| !is_empty(&self.functions, *slot));
         Ok(slots.map(|slot| read_slot(&self.functions, slot)).collect())
@@ -63,12 +63,12 @@ impl Pkcs11Module {
     ///
     /// # Errors
     /// The error of `C_OpenSession`.
-    pub fn open_session(&self, slot_id: u64) -> Result<Pkcs11Session<'_>, Fault> {
+    pub(crate) fn open_session(&self, slot_id: u64) -> Result<Pkcs11Session<'_>, Fault> {
         Ok(Pkcs11Session::new(&self.functions, slot_id, self.functions.open_session(slot_id)?))
     }
 
     /// Ends the use of the module, and ignores its result.
-    pub fn finalize(&self) {
+    pub(crate) fn finalize(&self) {
         let _ = self.functions.finalize();
     }
 }

@@ -14,7 +14,7 @@ use crate::facts::{Description, Mechanism, Objects, Session as SessionFacts, Slo
 use crate::fault::Fault;
 
 /// A session on one slot, closed when it is dropped.
-pub struct Pkcs11Session<'a> {
+pub(crate) struct Pkcs11Session<'a> {
     pub(super) functions: &'a Functions,
     pub(super) handle: CK_SESSION_HANDLE,
     slot: u64,
@@ -23,7 +23,7 @@ pub struct Pkcs11Session<'a> {
 }
 
 /// The method of a login.
-pub enum UserPin {
+pub(crate) enum UserPin {
     /// With a PIN that is sent.
     Pin(SecretString),
     /// On the token itself (protected authentication path).
@@ -32,7 +32,7 @@ pub enum UserPin {
 
 /// The PIN's check in a successful `C_Login`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoginOutcome {
+pub(crate) enum LoginOutcome {
     /// The token accepted it.
     Accepted,
     /// The token did not check it, since the user is already logged in.
@@ -47,7 +47,7 @@ impl<'a> Pkcs11Session<'a> {
     /// The signature mechanisms in the mechanism list, without those that report that they cannot sign. Some modules
     /// list a mechanism without information about it; it is kept.
     #[must_use]
-    pub fn facts(&self) -> SessionFacts {
+    pub(crate) fn facts(&self) -> SessionFacts {
         let Ok(list) = self.functions.mechanisms(self.slot) else { return SessionFacts::default() };
         let may_sign = |mechanism| {
             let info = self.functions.mechanism_info(self.slot, mechanism);
@@ -60,7 +60,7 @@ impl<'a> Pkcs11Session<'a> {
 
     /// The present information about the slot and its token.
     #[must_use]
-    pub fn slot(&self) -> SlotFacts {
+    pub(crate) fn slot(&self) -> SlotFacts {
         read_slot(self.functions, self.slot)
     }
 
@@ -68,7 +68,7 @@ impl<'a> Pkcs11Session<'a> {
     ///
     /// # Errors
     /// The part that no longer exists.
-    pub fn probe(&self, logged_in: bool) -> Result<SlotFacts, Fault> {
+    pub(crate) fn probe(&self, logged_in: bool) -> Result<SlotFacts, Fault> {
         let info = self.functions.session_info(self.handle)?;
         if logged_in && [CKS_RO_PUBLIC_SESSION, CKS_RW_PUBLIC_SESSION].contains(&info.state) {
             return Err(Fault::call("C_GetSessionInfo", "CKR_USER_NOT_LOGGED_IN"));
@@ -84,7 +84,7 @@ impl<'a> Pkcs11Session<'a> {
     ///
     /// # Errors
     /// The error of `C_Login`, except that the user is already logged in.
-    pub fn login(&self, pin: &UserPin) -> Result<LoginOutcome, Fault> {
+    pub(crate) fn login(&self, pin: &UserPin) -> Result<LoginOutcome, Fault> {
         self.c_login(CKU_USER, pin, &["CKR_USER_ALREADY_LOGGED_IN"])
     }
 
@@ -93,7 +93,7 @@ impl<'a> Pkcs11Session<'a> {
     ///
     /// # Errors
     /// The error of `C_Login`, except those values.
-    pub fn context_login(&self, pin: &UserPin) -> Result<LoginOutcome, Fault> {
+    pub(crate) fn context_login(&self, pin: &UserPin) -> Result<LoginOutcome, Fault> {
         let nothing_to_do = ["CKR_USER_ALREADY_LOGGED_IN", "CKR_USER_TYPE_INVALID", "CKR_OPERATION_NOT_INITIALIZED"];
         self.c_login(CKU_CONTEXT_SPECIFIC, pin, &nothing_to_do)
     }
@@ -114,7 +114,7 @@ impl<'a> Pkcs11Session<'a> {
     ///
     /// # Errors
     /// The error of the search.
-    pub fn objects(&mut self) -> Result<Objects, Fault> {
+    pub(crate) fn objects(&mut self) -> Result<Objects, Fault> {
         let (facts, found) = self.reader().objects()?;
         self.found = found;
         Ok(facts)
@@ -124,7 +124,7 @@ impl<'a> Pkcs11Session<'a> {
     ///
     /// # Errors
     /// When there is no such number.
-    pub fn key(&self, number: u64, mechanism: Mechanism) -> Result<SigningKey<'_>, Fault> {
+    pub(crate) fn key(&self, number: u64, mechanism: Mechanism) -> Result<SigningKey<'_>, Fault> {
         Ok(SigningKey::new(self, self.found(number, "C_SignInit")?, mechanism))
     }
 
@@ -132,7 +132,7 @@ impl<'a> Pkcs11Session<'a> {
     ///
     /// # Errors
     /// The error of the module, or when there is no such number.
-    pub fn describe(&self, number: u64) -> Result<Description, Fault> {
+    pub(crate) fn describe(&self, number: u64) -> Result<Description, Fault> {
         self.reader().describe(self.found(number, "C_GetAttributeValue")?)
     }
 
@@ -146,7 +146,7 @@ impl<'a> Pkcs11Session<'a> {
     }
 
     /// Logs out and closes, and ignores the results.
-    pub fn close(self, logged_in: bool) {
+    pub(crate) fn close(self, logged_in: bool) {
         if logged_in {
             let _ = self.functions.logout(self.handle);
         }

@@ -13,7 +13,7 @@ const SHA512_DIGEST_INFO: [u8; 19] =
     [0x30, 0x51, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x03, 0x05, 0x00, 0x04, 0x40];
 
 /// A private key in a session.
-pub struct SigningKey<'a> {
+pub(crate) struct SigningKey<'a> {
     session: &'a Pkcs11Session<'a>,
     handle: CK_OBJECT_HANDLE,
     mechanism: Mechanism,
@@ -28,7 +28,7 @@ impl<'a> SigningKey<'a> {
     ///
     /// # Errors
     /// The error of the first failed call, or the reason why there is no message.
-    pub fn sign(
+    pub(crate) fn sign(
         &self,
         context: Option<impl FnOnce(&Pkcs11Session<'_>) -> Result<(), Fault>>,
         message: impl FnOnce() -> Result<Message, Fault>,
