@@ -1,20 +1,23 @@
-/* The yardstick: what anybody's program must do to sign in a PKCS#11 token, and nothing else. No check, no wall, no
- * sandbox, no fuse. It signs 100 random bytes with CKM_SHA512_RSA_PKCS.
+/* The reference program: what every program must do to sign in a PKCS#11 token, and nothing else. No check of the result, no second
+ * process, no sandbox, no wrong-PIN fuse. It signs 100 random bytes with CKM_SHA512_RSA_PKCS.
  *
- *   bare sign MODULE LABEL                one signature, from nothing to the end, as a one-shot signer makes it
- *   bare rate MODULE LABEL THREADS MS     signatures in so many milliseconds, each thread with a session of its own
+ *   bare sign MODULE LABEL                one signature, from the start of the program to its end
+ *   bare rate MODULE LABEL THREADS MS     signatures in MS milliseconds, each thread with a separate session
  *   bare latency MODULE LABEL COUNT       nanoseconds of each C_SignInit and C_Sign, one line each
  *
- * And what two processes and their turns cost, when nothing else is done in either:
+ * And what two processes and their messages cost, when neither does anything else:
  *
- *   bare wall MODULE LABEL                the same one signature by a second process, which this one starts, asks and awaits
- *   bare front MODULE LABEL WORKERS SOCKET
- *                                         answers clients as an agent does, from processes that sign: by the same messages, with a
- *                                         fixed text of a payload's length, and without a look at what it is given
+ *   bare two-processes MODULE LABEL [FILE]
+ *                                         one signature by a second process, which this one starts, asks and waits for. With FILE, one
+ *                                         byte is written there and synced to disk before the login
+ *   bare relay MODULE LABEL WORKERS SOCKET
+ *                                         answers clients as an agent does, from processes that sign: by messages of the same number,
+ *                                         with a fixed text of a payload's length, and without a look at the request
  *
  * The PIN is read from standard input. Needs libp11-kit-dev for the standard's header.
  */
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <p11-kit/pkcs11.h>
 #include <pthread.h>
 #include <signal.h>
@@ -117,54 +120,58 @@ static void end(CK_SESSION_HANDLE session) {
     check(p11->C_Finalize(NULL), "C_Finalize");
 }
 
-/* One turn: eight bytes. */
-static void tell(int whom) {
-    long turn = 1;
-    if (write(whom, &turn, sizeof turn) != sizeof turn) exit(1);
+/* A message between two processes: eight bytes. */
+static void send_message(int socket) {
+    long message = 1;
+    if (write(socket, &message, sizeof message) != sizeof message) exit(1);
 }
 
-static int hear(int whom) {
-    long turn;
-    return read(whom, &turn, sizeof turn) == sizeof turn;
+static int receive_message(int socket) {
+    long message;
+    return read(socket, &message, sizeof message) == sizeof message;
 }
 
-/* A module that is loaded, slots, session, flags, login, objects, signature, end. */
-enum { TURNS_OF_ONE = 7 };
+/* Load the module, open a session, read the flags, log in, read the objects, sign, end. */
+enum { REQUESTS_OF_ONE = 7 };
 
 extern char **environ;
 
-static int wall(char **argument) {
+static int two_processes(int count, char **argument) {
     int pair[2], status;
     pid_t worker;
     posix_spawn_file_actions_t actions;
-    char *walled[] = {argument[0], "walled", argument[2], argument[3], NULL};
+    char *second[] = {argument[0], "second-process", argument[2], argument[3], NULL};
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) return 1;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, pair[1], 0);
-    if (posix_spawn(&worker, "/proc/self/exe", &actions, NULL, walled, environ)) return 1;
+    if (posix_spawn(&worker, "/proc/self/exe", &actions, NULL, second, environ)) return 1;
+    if (count == 5) {
+        int file = open(argument[4], O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        if (file < 0 || pwrite(file, "1", 1, 0) != 1 || fdatasync(file)) return 1;
+    }
     if (write(pair[0], pin, sizeof pin) != sizeof pin) return 1;
-    for (int turn = 0; turn < TURNS_OF_ONE; turn++) {
-        tell(pair[0]);
-        if (!hear(pair[0])) return 1;
+    for (int request = 0; request < REQUESTS_OF_ONE; request++) {
+        send_message(pair[0]);
+        if (!receive_message(pair[0])) return 1;
     }
     return waitpid(worker, &status, 0) == worker ? status : 1;
 }
 
-static int walled(char **argument) {
+static int second_process(char **argument) {
     if (recv(0, pin, sizeof pin, MSG_WAITALL) != sizeof pin) return 1;
     CK_SESSION_HANDLE session = begin(argument[2], argument[3]);
-    for (int turn = 0; turn < TURNS_OF_ONE; turn++) {
-        if (!hear(0)) return 1;
-        if (turn == TURNS_OF_ONE - 2) sign(session);
-        if (turn == TURNS_OF_ONE - 1) end(session);
-        tell(0);
+    for (int request = 0; request < REQUESTS_OF_ONE; request++) {
+        if (!receive_message(0)) return 1;
+        if (request == REQUESTS_OF_ONE - 2) sign(session);
+        if (request == REQUESTS_OF_ONE - 1) end(session);
+        send_message(0);
     }
     _exit(0);
 }
 
 enum { WORKERS = 16, DESCRIPTORS = 1024, REQUESTS = 4096 };
 
-/* Whose turn comes next: a ring of descriptors. */
+/* A queue of descriptors. */
 struct ring { int all[REQUESTS], first, past; };
 
 static int length(const struct ring *ring) { return ring->past - ring->first; }
@@ -176,7 +183,7 @@ static int watched(int epoll, int descriptor) {
     return epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor, &event);
 }
 
-static int front(char **argument) {
+static int relay(char **argument) {
     enum { BODY = 1939 };
     static int worker[WORKERS], worker_of[DESCRIPTORS];
     static struct ring waiting, asked[WORKERS];
@@ -193,12 +200,12 @@ static int front(char **argument) {
             for (int other = 0; other < i; other++) close(worker[other]);
             close(pair[0]);
             CK_SESSION_HANDLE session = begin(argument[2], argument[3]);
-            for (tell(pair[1]); hear(pair[1]); tell(pair[1])) sign(session);
+            for (send_message(pair[1]); receive_message(pair[1]); send_message(pair[1])) sign(session);
             _exit(0);
         }
         close(pair[1]);
         worker[i] = pair[0], worker_of[pair[0]] = i;
-        if (!hear(pair[0]) || watched(epoll, pair[0])) return 1;
+        if (!receive_message(pair[0]) || watched(epoll, pair[0])) return 1;
     }
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     strncpy(address.sun_path, argument[5], sizeof address.sun_path - 1);
@@ -213,8 +220,8 @@ static int front(char **argument) {
             if (descriptor == listener) {
                 if (watched(epoll, accept(listener, NULL, NULL))) return 1;
             } else if (worker_of[descriptor] >= 0) {
-                if (!hear(descriptor)) return 1;
-                /* A client that has gone needs none. */
+                if (!receive_message(descriptor)) return 1;
+                /* A client that has left needs no answer. */
                 if (write(take(&asked[worker_of[descriptor]]), answer, head + BODY) < 0) continue;
             } else if (read(descriptor, request, sizeof request) > 0) {
                 put(&waiting, descriptor);
@@ -222,23 +229,23 @@ static int front(char **argument) {
                 close(descriptor);
             }
         }
-        /* Idle ones first; then each is told ahead, so that none waits to be told. */
+        /* Idle workers first. Then each gets its next request early, so that none waits for this process. */
         for (int ahead = 0; ahead < 2; ahead++) {
             for (int i = 0; i < workers && length(&waiting); i++) {
                 if (length(&asked[i]) != ahead) continue;
                 put(&asked[i], take(&waiting));
-                tell(worker[i]);
+                send_message(worker[i]);
             }
         }
     }
 }
 
 int main(int count, char **argument) {
-    if (count == 4 && !strcmp(argument[1], "walled")) return walled(argument);
+    if (count == 4 && !strcmp(argument[1], "second-process")) return second_process(argument);
     if (count < 4 || read(0, pin, sizeof pin - 1) < 1) return 2;
     pin[strcspn(pin, "\n")] = 0;
-    if (!strcmp(argument[1], "wall")) return wall(argument);
-    if (!strcmp(argument[1], "front") && count == 6) return front(argument);
+    if (!strcmp(argument[1], "two-processes")) return two_processes(count, argument);
+    if (!strcmp(argument[1], "relay") && count == 6) return relay(argument);
     CK_SESSION_HANDLE session = begin(argument[2], argument[3]);
     sign(session);
     if (!strcmp(argument[1], "rate") && count == 6) {

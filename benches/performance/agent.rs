@@ -72,15 +72,15 @@ impl Drop for Agent {
 }
 
 /// A parent in C that only passes messages between its clients and its workers.
-pub(crate) struct Turns {
+pub(crate) struct Relay {
     child: Child,
     pub(crate) socket: PathBuf,
 }
 
-impl Turns {
+impl Relay {
     pub(crate) fn start(token: &Token, workers: usize) -> Self {
-        let socket = token.path().join("turns.sock");
-        let mut command = token.bare("front", &[&workers.to_string(), &socket.display().to_string()]);
+        let socket = token.path().join("relay.sock");
+        let mut command = token.bare("relay", &[&workers.to_string(), &socket.display().to_string()]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -89,7 +89,7 @@ impl Turns {
     }
 }
 
-impl Drop for Turns {
+impl Drop for Relay {
     fn drop(&mut self) {
         end(&mut self.child, &self.socket);
     }

@@ -10,7 +10,7 @@ use cba_agent::Certificate;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA512, RsaPublicKeyComponents};
 
 use crate::Token;
-use crate::agent::{Agent, Turns};
+use crate::agent::{Agent, Relay};
 use crate::load;
 use crate::report::{Report, Target, percentile, ratios};
 
@@ -33,9 +33,9 @@ pub(crate) fn throughput(report: &mut Report) {
         }
         let name = format!("one check of a signature / one bare C_Sign, RSA {bits}");
         report.add(&name, checks(&token), Target::None);
-        let turns = Turns::start(&token, 2);
+        let relay = Relay::start(&token, 2);
         let name = format!("the same messages alone, in C / bare C_Sign, RSA {bits}, 2 at once");
-        report.add(&name, against_bare(&token, 2, &turns.socket), Target::None);
+        report.add(&name, against_bare(&token, 2, &relay.socket), Target::None);
         if bits == 2048 {
             let agent = Agent::start(&token, 2, &["--audit-path", &token.file("audit.log")]);
             let with_log = against_bare(&token, 2, &agent.socket);
@@ -100,7 +100,7 @@ pub(crate) fn latency(report: &mut Report) {
         };
         measure(&agent.socket);
         drop(agent);
-        measure(&Turns::start(&token, 2).socket);
+        measure(&Relay::start(&token, 2).socket);
         rounds.push(round);
     }
     let mut add = |what: &str, which, target| {
@@ -160,7 +160,7 @@ pub(crate) fn clients(report: &mut Report) {
         let name = format!("the least served of 256 clients / the most served, {workers} at once");
         report.add(&name, vec![spread], Target::AtLeast(0.8));
     }
-    let rounds = measured(&Turns::start(&token, 2).socket);
+    let rounds = measured(&Relay::start(&token, 2).socket);
     let name = "the same messages alone, in C: 2 clients / 8 clients, 2 at once";
     report.add(name, ratios(&rounds, 1, OF), Target::None);
 }
