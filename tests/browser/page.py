@@ -13,6 +13,7 @@ import sys
 import tempfile
 
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.chrome.service import Service
 
 QUIET = (
@@ -45,6 +46,19 @@ def clean(driver):
     return not driver.get_log("browser")
 
 
+def refuses_requests(driver):
+    """Whether the page's own policy stops an image of another server."""
+    driver.set_script_timeout(10)
+    script = """
+        document.addEventListener("securitypolicyviolation", event => arguments[0](event.effectiveDirective));
+        new Image().src = "http://127.0.0.1:9/";
+    """
+    try:
+        return driver.execute_async_script(script) == "img-src"
+    except TimeoutException:
+        return False
+
+
 def look_at(driver, page, directory):
     address = page.resolve().as_uri()
     for width in (375, 1280):
@@ -64,6 +78,9 @@ def look_at(driver, page, directory):
             clip = {"x": 0, "y": 0, "width": width, "height": size[1], "scale": 1}
             shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
             (directory / f"{page.stem}-{width}-{scheme}.png").write_bytes(base64.b64decode(shot["data"]))
+    assert refuses_requests(driver), f"{page.name} lets its content make requests"
+    # The refusal is in both logs.
+    requests(driver), clean(driver)
     printed = driver.execute_cdp_cmd("Page.printToPDF", {})
     (directory / f"{page.stem}.pdf").write_bytes(base64.b64decode(printed["data"]))
 
