@@ -33,7 +33,7 @@ pub(crate) mod sandbox;
 
 /// The reason why a worker could not start or continue. It ends then, and the parent sees its end.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum WorkerError {
+pub(crate) enum WorkerExit {
     /// A person started it.
     #[error("`worker` is started by cba-agent itself, with a socket as its standard input")]
     NotAChild,
@@ -55,10 +55,10 @@ pub(crate) enum WorkerError {
 ///
 /// # Errors
 /// When no parent started it, or the parent ends.
-pub(crate) fn run() -> Result<(), WorkerError> {
+pub(crate) fn run() -> Result<(), WorkerExit> {
     // Before any secret can arrive: exec made the process dumpable again.
     crate::os::harden()?;
-    crate::worker::parent_death::follow_the_front().map_err(|_| WorkerError::NotAChild)?;
+    crate::worker::parent_death::follow_the_front().map_err(|_| WorkerExit::NotAChild)?;
     let mut link = Link::take_stdin()?;
     link.send(&Reply::Hello { build: crate::worker_protocol::BUILD.into() })?;
     let (module, profile, environment) = match link.receive()? {
@@ -102,7 +102,7 @@ pub(crate) fn run() -> Result<(), WorkerError> {
 }
 
 /// Connects to pcscd through its library, without any module.
-fn ask_pcscd(link: &mut Link, socket: PathBuf) -> Result<(), WorkerError> {
+fn ask_pcscd(link: &mut Link, socket: PathBuf) -> Result<(), WorkerExit> {
     // No other thread runs yet.
     crate::os::environment::extend([(b"PCSCLITE_CSOCK_NAME".to_vec(), socket.into_os_string().into_vec())].into_iter());
     let answer = crate::worker::pcsc::establish_context();
@@ -138,7 +138,7 @@ impl Guards {
 }
 
 /// Answers until the parent asks for another session or for the end, and returns that request.
-fn run_session(link: &mut Link, mut session: Pkcs11Session<'_>, guards: &mut Guards) -> Result<Request, WorkerError> {
+fn run_session(link: &mut Link, mut session: Pkcs11Session<'_>, guards: &mut Guards) -> Result<Request, WorkerExit> {
     link.send(&Reply::Session(session.facts()))?;
     let mut logged_in = false;
     loop {
@@ -187,7 +187,7 @@ fn sign(
     session: &Pkcs11Session<'_>,
     (key, mechanism, version): (u64, Mechanism, Version),
     pin: Option<&UserPin>,
-) -> Result<Result<Reply, Fault>, WorkerError> {
+) -> Result<Result<Reply, Fault>, WorkerExit> {
     let mut sent = Ok(());
     let log_in = pin.map(|pin| {
         |session: &Pkcs11Session<'_>| {
@@ -223,23 +223,23 @@ struct Link {
 
 impl Link {
     /// Takes the socket from standard input and replaces it, so that a module cannot read frames.
-    fn take_stdin() -> Result<Self, WorkerError> {
+    fn take_stdin() -> Result<Self, WorkerExit> {
         let stdin = io::stdin();
-        let parent = rustix::net::sockopt::socket_peercred(&stdin).map_err(|_| WorkerError::NotAChild)?.pid;
+        let parent = rustix::net::sockopt::socket_peercred(&stdin).map_err(|_| WorkerExit::NotAChild)?.pid;
         if rustix::process::getppid() != Some(parent) {
-            return Err(WorkerError::Orphan);
+            return Err(WorkerExit::Orphan);
         }
         let socket = Box::leak(Box::new(UnixStream::from(stdin.as_fd().try_clone_to_owned()?)));
         rustix::stdio::dup2_stdin(File::open("/dev/null")?).map_err(io::Error::from)?;
         Ok(Self { socket })
     }
 
-    fn send(&mut self, reply: &Reply) -> Result<(), WorkerError> {
+    fn send(&mut self, reply: &Reply) -> Result<(), WorkerExit> {
         Ok(self.socket.write_all(&crate::worker_protocol::encode(reply)?)?)
     }
 
     /// Sends the module's result, or a fault if the result is too large for the parent.
-    fn answer(&mut self, result: Result<Reply, Fault>) -> Result<(), WorkerError> {
+    fn answer(&mut self, result: Result<Reply, Fault>) -> Result<(), WorkerExit> {
         let mut reply = result.unwrap_or_else(Reply::Failed);
         let call = match reply {
             Reply::Opened { .. } => "C_GetSlotList",
@@ -256,13 +256,13 @@ impl Link {
         }
     }
 
-    fn receive(&mut self) -> Result<Request, WorkerError> {
+    fn receive(&mut self) -> Result<Request, WorkerExit> {
         crate::worker::parent_death::stay_open_to_it()?;
         let frame = self.frame(FrameKind::Message, crate::worker_protocol::LIMIT)?;
         Ok(crate::worker_protocol::decode(&frame)?)
     }
 
-    fn user_pin(&mut self, how: Authentication) -> Result<UserPin, WorkerError> {
+    fn user_pin(&mut self, how: Authentication) -> Result<UserPin, WorkerExit> {
         if how == Authentication::Pinpad {
             return Ok(UserPin::Pinpad);
         }
@@ -273,7 +273,7 @@ impl Link {
         Ok(UserPin::Pin(pin))
     }
 
-    fn frame(&mut self, kind: FrameKind, limit: usize) -> Result<Zeroizing<Vec<u8>>, WorkerError> {
+    fn frame(&mut self, kind: FrameKind, limit: usize) -> Result<Zeroizing<Vec<u8>>, WorkerExit> {
         let mut header = [0; crate::worker_protocol::HEADER];
         self.socket.read_exact(&mut header)?;
         let mut bytes = Zeroizing::new(vec![0; crate::worker_protocol::length(header, kind, limit)?]);
