@@ -17,7 +17,7 @@ use crate::facts::{Confinement, Library, Objects, Session, Slot, TokenId};
 use crate::identity::{self, Identity};
 use crate::selector;
 use crate::text::printable;
-use crate::worker_handle::{Handle, HandleError};
+use crate::worker_handle::{WorkerError, WorkerHandle};
 use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{Reply, Request};
 
@@ -40,7 +40,7 @@ use find_module::hint_at_the_sandbox;
 #[derive(Debug)]
 pub(crate) struct Opened {
     /// The worker.
-    pub handle: Handle,
+    pub handle: WorkerHandle,
     /// The module's canonical path.
     pub module: PathBuf,
     /// The module's information about itself.
@@ -220,7 +220,10 @@ impl Reached {
         self.understood(|handle, deadline| handle.call(request, None, deadline))
     }
 
-    fn understood(&mut self, ask: impl FnOnce(&mut Handle, &Deadline) -> Result<Reply, HandleError>) -> Result<Reply> {
+    fn understood(
+        &mut self,
+        ask: impl FnOnce(&mut WorkerHandle, &Deadline) -> Result<Reply, WorkerError>,
+    ) -> Result<Reply> {
         let reply = ask(&mut self.opened.handle, &self.deadline);
         reply.map_err(|error| Error::from(error).context(format_args!("cannot read {}", self.name())))
     }

@@ -23,7 +23,7 @@ mod error;
 mod output;
 mod process;
 
-pub(crate) use error::HandleError;
+pub(crate) use error::WorkerError;
 pub(crate) use output::Rest;
 pub(crate) use process::{Launch, Spare, withheld};
 
@@ -43,9 +43,9 @@ const TOUCH_NOTICE: Duration = Duration::from_secs(1);
 pub(crate) enum Arrival {
     /// No complete frame yet.
     Pending,
-    /// A complete frame: [`Handle::wait_reply`] does not block.
+    /// A complete frame: [`WorkerHandle::wait_reply`] does not block.
     Whole,
-    /// The worker ended or broke the protocol. [`Handle::wait_reply`] returns the reason, and may wait for the end of
+    /// The worker ended or broke the protocol. [`WorkerHandle::wait_reply`] returns the reason, and may wait for the end of
     /// the process.
     Broken,
 }
@@ -72,7 +72,7 @@ pub(crate) struct Load {
 
 /// A running worker.
 #[derive(Debug)]
-pub(crate) struct Handle {
+pub(crate) struct WorkerHandle {
     process: Process,
     socket: UnixStream,
     waiting: Option<fn()>,
@@ -88,19 +88,19 @@ pub(crate) struct Handle {
     received: Vec<u8>,
 }
 
-impl Handle {
-    /// Starts a worker or takes a prestarted one, and tells it to load a module. [`Handle::sandbox`] and
-    /// [`Handle::wait_reply`] return its replies. The calling thread must live as long as the worker: a worker dies
+impl WorkerHandle {
+    /// Starts a worker or takes a prestarted one, and tells it to load a module. [`WorkerHandle::sandbox`] and
+    /// [`WorkerHandle::wait_reply`] return its replies. The calling thread must live as long as the worker: a worker dies
     /// with the thread that started it.
     ///
     /// # Errors
-    /// [`HandleError::Spawn`], or [`HandleError::Stranger`] when the started process is not this program.
+    /// [`WorkerError::Spawn`], or [`WorkerError::Stranger`] when the started process is not this program.
     pub(crate) fn spawn(
         launch: &Launch,
         spare: Option<Spare>,
         load: Load,
         deadline: &Deadline,
-    ) -> Result<Self, HandleError> {
+    ) -> Result<Self, WorkerError> {
         let Load { module, profile } = load;
         match spare {
             Some(spare) => {
@@ -117,8 +117,8 @@ impl Handle {
     /// Starts a worker that connects to pcscd at this socket through the installed libpcsclite. The worker then ends.
     ///
     /// # Errors
-    /// As [`Handle::spawn`], or when libpcsclite is not installed.
-    pub(crate) fn ask_pcscd(launch: &Launch, socket: &Path, deadline: &Deadline) -> Result<u32, HandleError> {
+    /// As [`WorkerHandle::spawn`], or when libpcsclite is not installed.
+    pub(crate) fn ask_pcscd(launch: &Launch, socket: &Path, deadline: &Deadline) -> Result<u32, WorkerError> {
         let request = Request::AskPcscd { socket: socket.to_owned() };
         let mut handle = Self::begin(launch, Self::process_for(launch)?, &request, deadline)?;
         match handle.wait_reply(deadline)? {
@@ -127,14 +127,14 @@ impl Handle {
         }
     }
 
-    fn process_for(launch: &Launch) -> Result<Spare, HandleError> {
-        let (socket, theirs) = UnixStream::pair().map_err(HandleError::Spawn)?;
-        let process = Process::start(launch.environment(), theirs).map_err(HandleError::Spawn)?;
+    fn process_for(launch: &Launch) -> Result<Spare, WorkerError> {
+        let (socket, theirs) = UnixStream::pair().map_err(WorkerError::Spawn)?;
+        let process = Process::start(launch.environment(), theirs).map_err(WorkerError::Spawn)?;
         Ok(Spare { process, socket })
     }
 
     /// Sends the first request to a started worker, and checks that the worker is this program.
-    fn begin(launch: &Launch, started: Spare, request: &Request, deadline: &Deadline) -> Result<Self, HandleError> {
+    fn begin(launch: &Launch, started: Spare, request: &Request, deadline: &Deadline) -> Result<Self, WorkerError> {
         let Spare { process, socket } = started;
         let writes_logs = launch.module_debug || tracing::enabled!(tracing::Level::DEBUG);
         let mut handle = Self {
@@ -154,7 +154,7 @@ impl Handle {
                 handle.expects = Some(Step::of(request));
                 Ok(handle)
             }
-            Ok(_) | Err(HandleError::Wire(_)) => Err(HandleError::Stranger),
+            Ok(_) | Err(WorkerError::Wire(_)) => Err(WorkerError::Stranger),
             Err(error) => Err(error),
         }
     }
@@ -236,13 +236,13 @@ impl Handle {
         request: &Request,
         pin: Option<&Pin>,
         deadline: &Deadline,
-    ) -> Result<Reply, HandleError> {
+    ) -> Result<Reply, WorkerError> {
         self.finish_last(deadline)?;
         self.deliver(request, pin)?;
         self.wait_reply(deadline)
     }
 
-    /// Sends a request without a PIN, and never waits. If the worker does not take it, [`Handle::wait_reply`] returns
+    /// Sends a request without a PIN, and never waits. If the worker does not take it, [`WorkerHandle::wait_reply`] returns
     /// the error.
     pub(crate) fn send(&mut self, request: &Request) {
         debug_assert!(self.expects.is_none(), "the last request has no reply yet");
@@ -258,14 +258,14 @@ impl Handle {
     /// Waits for the next reply to the current request.
     ///
     /// # Errors
-    /// As [`Handle::call`].
-    pub(crate) fn wait_reply(&mut self, deadline: &Deadline) -> Result<Reply, HandleError> {
+    /// As [`WorkerHandle::call`].
+    pub(crate) fn wait_reply(&mut self, deadline: &Deadline) -> Result<Reply, WorkerError> {
         let Some(step) = self.expects else { return Err(self.protocol_error(Step::Start)) };
         let reply = self.receive(step, deadline);
         let more_follows = matches!(
             &reply,
             Ok(Reply::Confined(_) | Reply::ContextAccepted { .. })
-                | Err(HandleError::Died { .. } | HandleError::TimedOut { .. } | HandleError::Socket(_))
+                | Err(WorkerError::Died { .. } | WorkerError::TimedOut { .. } | WorkerError::Socket(_))
         );
         self.expects = self.expects.filter(|_| more_follows);
         match reply? {
@@ -275,7 +275,7 @@ impl Handle {
     }
 
     /// Waits for the replies to an earlier request, and drops them.
-    fn finish_last(&mut self, deadline: &Deadline) -> Result<(), HandleError> {
+    fn finish_last(&mut self, deadline: &Deadline) -> Result<(), WorkerError> {
         while self.expects.is_some() {
             match self.wait_reply(deadline) {
                 Err(error) if self.expects.is_some() => return Err(error),
@@ -287,22 +287,22 @@ impl Handle {
 
     /// Kills the worker after a reply of the wrong kind, and returns the error.
     #[must_use]
-    pub(crate) fn protocol_error(&mut self, step: Step) -> HandleError {
+    pub(crate) fn protocol_error(&mut self, step: Step) -> WorkerError {
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
         self.process.kill();
-        HandleError::OutOfTurn { step }
+        WorkerError::OutOfTurn { step }
     }
 
     /// Returns the sandbox that the worker entered before it loaded the module. This is the first reply after
-    /// [`Handle::spawn`].
+    /// [`WorkerHandle::spawn`].
     ///
     /// # Errors
-    /// As [`Handle::call`], or when the worker reports another profile than the requested one.
+    /// As [`WorkerHandle::call`], or when the worker reports another profile than the requested one.
     pub(crate) fn sandbox(
         &mut self,
         profile: Option<&str>,
         deadline: &Deadline,
-    ) -> Result<Option<SandboxReport>, HandleError> {
+    ) -> Result<Option<SandboxReport>, WorkerError> {
         match self.wait_reply(deadline)? {
             Reply::Confined(report) if report.as_ref().map(|report| report.profile.as_str()) == profile => Ok(report),
             _ => Err(self.protocol_error(Step::LoadModule)),
@@ -323,7 +323,7 @@ impl Handle {
         }
     }
 
-    /// Tells the worker to log out and exit, and does not wait. [`Handle::close`] waits for it.
+    /// Tells the worker to log out and exit, and does not wait. [`WorkerHandle::close`] waits for it.
     pub(crate) fn start_close(&mut self) {
         self.send(&self.close_request());
     }
@@ -340,11 +340,11 @@ impl Handle {
         self.login_is_due = matches!(request, Request::Login(_) | Request::Sign { context: Some(_), .. });
     }
 
-    fn deliver(&mut self, request: &Request, pin: Option<&Pin>) -> Result<(), HandleError> {
+    fn deliver(&mut self, request: &Request, pin: Option<&Pin>) -> Result<(), WorkerError> {
         self.expect(request);
         self.write(request, pin).map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => self.died(Step::of(request)),
-            _ => HandleError::Socket(error),
+            _ => WorkerError::Socket(error),
         })
     }
 
@@ -361,7 +361,7 @@ impl Handle {
         if written == whole { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
-    fn receive(&mut self, step: Step, deadline: &Deadline) -> Result<Reply, HandleError> {
+    fn receive(&mut self, step: Step, deadline: &Deadline) -> Result<Reply, WorkerError> {
         loop {
             let end = self.wait_frame(step, deadline)?;
             let frame: Vec<u8> = self.received.drain(..end).skip(HEADER).collect();
@@ -383,7 +383,7 @@ impl Handle {
 
     /// Waits for a complete frame, and returns its end. It reads available data even after the deadline: the parent may
     /// look late at a reply that arrived in time.
-    fn wait_frame(&mut self, step: Step, deadline: &Deadline) -> Result<usize, HandleError> {
+    fn wait_frame(&mut self, step: Step, deadline: &Deadline) -> Result<usize, WorkerError> {
         let mut chunk = [0; CHUNK];
         let mut notice = self.waiting.filter(|_| step.waits_for_person()).map(|notice| (notice, Instant::now()));
         loop {
@@ -393,17 +393,17 @@ impl Handle {
             let left = deadline.left().unwrap_or_default();
             let until_notice = |(_, since): (fn(), Instant)| TOUCH_NOTICE.saturating_sub(since.elapsed());
             let wait = notice.map_or(left, |notice| left.min(until_notice(notice).max(Duration::from_millis(1))));
-            match self.process.wait_for(&self.socket, wait).map_err(HandleError::Socket)? {
+            match self.process.wait_for(&self.socket, wait).map_err(WorkerError::Socket)? {
                 Event::Readable => match self.socket.read(&mut chunk) {
                     Ok(0) => return Err(self.died(step)),
                     Ok(read) => self.received.extend_from_slice(&chunk[..read]),
                     Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(self.died(step)),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(HandleError::Socket(error)),
+                    Err(error) => return Err(WorkerError::Socket(error)),
                 },
                 Event::Ended => return Err(self.died(step)),
                 Event::TimedOut if deadline.left().is_none() => {
-                    return Err(HandleError::TimedOut { step, whole: deadline.whole() });
+                    return Err(WorkerError::TimedOut { step, whole: deadline.whole() });
                 }
                 Event::TimedOut => {
                     if let Some((say, _)) = notice.take_if(|(_, since)| since.elapsed() >= TOUCH_NOTICE) {
@@ -414,7 +414,7 @@ impl Handle {
         }
     }
 
-    fn died(&mut self, step: Step) -> HandleError {
-        HandleError::Died { step, how: self.process.end() }
+    fn died(&mut self, step: Step) -> WorkerError {
+        WorkerError::Died { step, how: self.process.end() }
     }
 }

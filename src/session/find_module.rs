@@ -17,7 +17,7 @@ use crate::sandbox_profile::paths::families;
 use crate::sandbox_profile::{InForce, Mode, Profile};
 use crate::selector::SelectError;
 use crate::text::printable;
-use crate::worker_handle::{Handle, HandleError, Launch, Load, Spare, withheld};
+use crate::worker_handle::{Launch, Load, Spare, WorkerError, WorkerHandle, withheld};
 use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{Reply, SandboxReport};
 
@@ -98,12 +98,12 @@ pub(crate) fn open_all(
     paths: Vec<PathBuf>,
     deadline: &Deadline,
 ) -> Vec<(PathBuf, Result<Opened>)> {
-    let mut started: Vec<(PathBuf, Result<Handle>)> = Vec::new();
+    let mut started: Vec<(PathBuf, Result<WorkerHandle>)> = Vec::new();
     for path in paths {
         let handle = start(spare.take(), config, &path, deadline);
         started.push((path, handle));
     }
-    let finish = |(path, handle): (PathBuf, Result<Handle>)| {
+    let finish = |(path, handle): (PathBuf, Result<WorkerHandle>)| {
         let opened = handle.and_then(|handle| loaded_whole(handle, config, &path, deadline));
         (path, opened)
     };
@@ -127,7 +127,7 @@ fn open_module(spare: Option<Spare>, config: &Config, path: PathBuf, deadline: &
 
 /// Loads the module again, each time in a new worker, while it misses existing tokens. With a missing token, an index
 /// would select another token, and a single token would look like the only one.
-fn loaded_whole(handle: Handle, config: &Config, path: &Path, deadline: &Deadline) -> Result<Opened> {
+fn loaded_whole(handle: WorkerHandle, config: &Config, path: &Path, deadline: &Deadline) -> Result<Opened> {
     const READINGS: usize = 6;
     let mut opened = loaded(handle, config, path.to_owned(), deadline)?;
     for _ in 1..READINGS {
@@ -166,11 +166,11 @@ pub(crate) fn check_module(config: &Config, path: &Path) -> Result<()> {
 }
 
 /// Names the module, and the reason why its file could not be loaded.
-fn not_loaded(error: HandleError, last_words: Vec<String>, config: &Config, path: &Path) -> Error {
+fn not_loaded(error: WorkerError, last_words: Vec<String>, config: &Config, path: &Path) -> Error {
     let failure = match &error {
-        HandleError::Fault(Fault::Load(said)) => LoadFailure::of(path, Some(said)),
+        WorkerError::Fault(Fault::Load(said)) => LoadFailure::of(path, Some(said)),
         // The loader crashes on a truncated file.
-        HandleError::Died { .. } => LoadFailure::of(path, lookup_error(&last_words)),
+        WorkerError::Died { .. } => LoadFailure::of(path, lookup_error(&last_words)),
         _ => None,
     };
     let Some(failure) = failure else {
@@ -205,15 +205,15 @@ pub(crate) fn profile(config: &Config, path: &Path) -> Option<&'static str> {
 }
 
 /// Starts loading a module in a worker, in its sandbox.
-fn start(spare: Option<Spare>, config: &Config, path: &Path, deadline: &Deadline) -> Result<Handle> {
+fn start(spare: Option<Spare>, config: &Config, path: &Path, deadline: &Deadline) -> Result<WorkerHandle> {
     check_module(config, path)?;
     let launch = Launch { pin_variables: config.pin_variables.clone(), module_debug: config.module_debug };
     let load = Load { module: path.to_owned(), profile: profile(config, path).map(str::to_owned) };
-    Ok(Handle::spawn(&launch, spare, load, deadline)?)
+    Ok(WorkerHandle::spawn(&launch, spare, load, deadline)?)
 }
 
 /// Waits until a worker has confined itself and loaded its module.
-fn loaded(mut handle: Handle, config: &Config, module: PathBuf, deadline: &Deadline) -> Result<Opened> {
+fn loaded(mut handle: WorkerHandle, config: &Config, module: PathBuf, deadline: &Deadline) -> Result<Opened> {
     let answered = answers(&mut handle, config, &module, deadline);
     let (report, library, slots) = answered.map_err(|error| not_loaded(error, handle.last_lines(), config, &module))?;
     let profile = report.as_ref().and_then(|report| Profile::named(&report.profile));
@@ -239,11 +239,11 @@ fn loaded(mut handle: Handle, config: &Config, module: PathBuf, deadline: &Deadl
 }
 
 fn answers(
-    handle: &mut Handle,
+    handle: &mut WorkerHandle,
     config: &Config,
     module: &Path,
     deadline: &Deadline,
-) -> Result<(Option<SandboxReport>, Library, Vec<Slot>), HandleError> {
+) -> Result<(Option<SandboxReport>, Library, Vec<Slot>), WorkerError> {
     let report = handle.sandbox(profile(config, module), deadline)?;
     match handle.wait_reply(deadline)? {
         Reply::Opened { library, slots } => Ok((report, library, slots)),

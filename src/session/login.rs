@@ -18,7 +18,7 @@ use crate::modules;
 use crate::pin::source::{self, Prepared};
 use crate::pin::{AttemptBy, AttemptEnd, Credential, How, PinError, Source};
 use crate::selector;
-use crate::worker_handle::HandleError;
+use crate::worker_handle::WorkerError;
 use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{Authentication, Reply, Request};
 
@@ -64,7 +64,7 @@ enum FuseHold {
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The worker's error. Its return value is judged later.
-    Worker(HandleError),
+    Worker(WorkerError),
     /// An error that ends the command.
     Other(Error),
 }
@@ -182,9 +182,9 @@ impl Login {
         let end = match &reply {
             Ok(Reply::LoggedIn { checked }) if is_login => Some(accepted_if(*checked)),
             Ok(Reply::ContextAccepted { checked }) if !is_login => Some(accepted_if(*checked)),
-            Err(HandleError::Fault(fault)) => end_of(fault),
+            Err(WorkerError::Fault(fault)) => end_of(fault),
             // The worker ended before it called the module's login.
-            Err(HandleError::Died { .. }) if !reached.opened.handle.login_started() => Some(AttemptEnd::NotTried),
+            Err(WorkerError::Died { .. }) if !reached.opened.handle.login_started() => Some(AttemptEnd::NotTried),
             _ => None,
         };
         if end == Some(AttemptEnd::Accepted) {
@@ -212,7 +212,7 @@ impl Login {
             Ok(Reply::LoggedIn { .. }) if is_login => Ok(()),
             Ok(Reply::ContextAccepted { .. }) if !is_login => Ok(()),
             Ok(_) => Err(Failure::Worker(reached.opened.handle.protocol_error(Step::LogIn))),
-            Err(HandleError::Fault(fault)) if fault.is_login() => {
+            Err(WorkerError::Fault(fault)) if fault.is_login() => {
                 let at_keypad = matches!(credential.how(), How::Pinpad);
                 self.credential = None;
                 if at_keypad && fault.is("C_Login", "CKR_ARGUMENTS_BAD") {
@@ -378,7 +378,7 @@ fn end_of(fault: &Fault) -> Option<AttemptEnd> {
 }
 
 /// Logs in at the token's PIN pad. This counts as a prompt: the deadline excludes the person's time, up to a limit.
-fn at_the_keypad(reached: &mut Reached, request: &Request) -> std::result::Result<Reply, HandleError> {
+fn at_the_keypad(reached: &mut Reached, request: &Request) -> std::result::Result<Reply, WorkerError> {
     const PATIENCE: Duration = Duration::from_secs(300);
     let deadline = Deadline::after(PATIENCE.max(reached.deadline.whole()));
     let handle = &mut reached.opened.handle;

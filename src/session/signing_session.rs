@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::facts::Mechanism;
 use crate::identity::Identity;
 use crate::policy::Permit;
-use crate::worker_handle::{Arrival, Descriptors, HandleError, Rest};
+use crate::worker_handle::{Arrival, Descriptors, Rest, WorkerError};
 use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{Authentication, Reply, Request};
 
@@ -210,6 +210,6 @@ fn decoded(message: &str, signature: &str) -> Option<UncheckedPayload> {
 
 /// Whether one of these calls returned this value.
 fn is_fault(result: &Signed, calls: &[&str], value: &str) -> bool {
-    let Err(Failure::Worker(HandleError::Fault(fault))) = result else { return false };
+    let Err(Failure::Worker(WorkerError::Fault(fault))) = result else { return false };
     calls.iter().any(|call| fault.is(call, value))
 }

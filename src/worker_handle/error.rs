@@ -11,7 +11,7 @@ use crate::worker_protocol::step::Step;
 
 /// The reason why a request to a worker failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum HandleError {
+pub(crate) enum WorkerError {
     /// The process could not be started.
     #[error("cannot start the worker process")]
     Spawn(#[source] io::Error),
@@ -54,7 +54,7 @@ pub(crate) enum HandleError {
     Stranger,
 }
 
-impl Explain for HandleError {
+impl Explain for WorkerError {
     fn kind(&self) -> Kind {
         match self {
             Self::Fault(fault) => fault.kind(),

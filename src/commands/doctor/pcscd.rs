@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::Findings;
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::worker_handle::{Handle, HandleError, Launch};
+use crate::worker_handle::{Launch, WorkerError, WorkerHandle};
 
 const CHECK: &str = "pcscd";
 
@@ -53,7 +53,7 @@ enum Trouble {
     Refused,
     Silent(io::Error),
     Protocol(Exchange),
-    Library(HandleError),
+    Library(WorkerError),
     Unasked(String),
 }
 
@@ -101,7 +101,7 @@ fn ask(config: &Config) -> Result<Exchange, Trouble> {
     let listener = gate.listener.try_clone().map_err(|error| Trouble::Unasked(error.to_string()))?;
     let relay = thread::spawn(move || relay(&listener, &daemon));
     let launch = Launch { pin_variables: config.pin_variables.clone(), module_debug: false };
-    let asked = Handle::ask_pcscd(&launch, &gate.socket, &Deadline::after(PATIENCE + PATIENCE));
+    let asked = WorkerHandle::ask_pcscd(&launch, &gate.socket, &Deadline::after(PATIENCE + PATIENCE));
     // The library may have ended without a connection.
     drop(UnixStream::connect(&gate.socket));
     let relayed = relay.join().unwrap_or_else(|_| Err(Trouble::Unasked("the relay failed".into())));
