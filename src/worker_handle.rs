@@ -94,7 +94,7 @@ impl WorkerHandle {
     /// with the thread that started it.
     ///
     /// # Errors
-    /// [`WorkerError::Spawn`], or [`WorkerError::Stranger`] when the started process is not this program.
+    /// [`WorkerError::Spawn`], or [`WorkerError::NotThisProgram`] when the started process is not this program.
     pub(crate) fn spawn(
         launch: &Launch,
         spare: Option<Spare>,
@@ -154,7 +154,7 @@ impl WorkerHandle {
                 handle.expects = Some(Step::of(request));
                 Ok(handle)
             }
-            Ok(_) | Err(WorkerError::Wire(_)) => Err(WorkerError::Stranger),
+            Ok(_) | Err(WorkerError::Wire(_)) => Err(WorkerError::NotThisProgram),
             Err(error) => Err(error),
         }
     }
@@ -290,7 +290,7 @@ impl WorkerHandle {
     pub(crate) fn protocol_error(&mut self, step: Step) -> WorkerError {
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
         self.process.kill();
-        WorkerError::OutOfTurn { step }
+        WorkerError::ProtocolError { step }
     }
 
     /// Returns the sandbox that the worker entered before it loaded the module. This is the first reply after

@@ -39,7 +39,7 @@ pub(crate) enum WorkerError {
     },
     /// The reply is of another kind than expected.
     #[error("the worker answered out of turn during {step}")]
-    OutOfTurn {
+    ProtocolError {
         /// The step of the current request.
         step: Step,
     },
@@ -51,16 +51,16 @@ pub(crate) enum WorkerError {
     Bounds(#[from] BoundsError),
     /// The started process is another build of cba-agent, or another program.
     #[error("the worker is not this program (it was started from /proc/self/exe)")]
-    Stranger,
+    NotThisProgram,
 }
 
 impl Explain for WorkerError {
     fn kind(&self) -> Kind {
         match self {
             Self::Fault(fault) => fault.kind(),
-            Self::Spawn(_) | Self::Socket(_) | Self::Stranger => Kind::Unexpected,
+            Self::Spawn(_) | Self::Socket(_) | Self::NotThisProgram => Kind::Unexpected,
             Self::TimedOut { .. } => Kind::TokenTimeout,
-            Self::Died { .. } | Self::OutOfTurn { .. } | Self::Wire(_) | Self::Bounds(_) => Kind::TokenFailed,
+            Self::Died { .. } | Self::ProtocolError { .. } | Self::Wire(_) | Self::Bounds(_) => Kind::TokenFailed,
         }
     }
 
