@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     at: Instant,
-    whole: Duration,
+    timeout: Duration,
 }
 
 impl Deadline {
     /// A deadline after this duration.
     #[must_use]
-    pub fn after(whole: Duration) -> Self {
+    pub fn after(timeout: Duration) -> Self {
         let now = Instant::now();
-        Self { at: now.checked_add(whole).unwrap_or(now + Duration::from_secs(86_400)), whole }
+        Self { at: now.checked_add(timeout).unwrap_or(now + Duration::from_secs(86_400)), timeout }
     }
 
     /// Runs a wait for a person. Its time does not count.
@@ -29,8 +29,8 @@ impl Deadline {
 
     /// The total time, without prompts.
     #[must_use]
-    pub(crate) fn whole(&self) -> Duration {
-        self.whole
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// The remaining time; `None` after the deadline.

@@ -357,8 +357,8 @@ impl WorkerHandle {
         // wakes up once.
         let parts = [&frame[..], &header, pin];
         let written = self.socket.write_vectored(&parts.map(IoSlice::new))?;
-        let whole = parts.iter().map(|part| part.len()).sum::<usize>();
-        if written == whole { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+        let total = parts.iter().map(|part| part.len()).sum::<usize>();
+        if written == total { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
     fn receive(&mut self, step: Step, deadline: &Deadline) -> Result<Reply, WorkerError> {
@@ -403,7 +403,7 @@ impl WorkerHandle {
                 },
                 Event::Ended => return Err(self.died(step)),
                 Event::TimedOut if deadline.left().is_none() => {
-                    return Err(WorkerError::TimedOut { step, whole: deadline.whole() });
+                    return Err(WorkerError::TimedOut { step, timeout: deadline.timeout() });
                 }
                 Event::TimedOut => {
                     if let Some((say, _)) = notice.take_if(|(_, since)| since.elapsed() >= TOUCH_NOTICE) {

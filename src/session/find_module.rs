@@ -39,7 +39,7 @@ pub(crate) fn open_with(spare: Option<Spare>, config: &Config, deadline: &Deadli
         return open_module(spare, config, path, deadline);
     }
     // A hanging module must not use up the time of the one with the token.
-    let found = open_all(spare, config, modules::search()?, &Deadline::after(deadline.whole() / 3));
+    let found = open_all(spare, config, modules::search()?, &Deadline::after(deadline.timeout() / 3));
     let (mut holding, mut unreadable, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     for (path, result) in found {
         match result {

@@ -380,7 +380,7 @@ fn end_of(fault: &Fault) -> Option<AttemptEnd> {
 /// Logs in at the token's PIN pad. This counts as a prompt: the deadline excludes the person's time, up to a limit.
 fn at_the_keypad(reached: &mut Reached, request: &Request) -> std::result::Result<Reply, WorkerError> {
     const PATIENCE: Duration = Duration::from_secs(300);
-    let deadline = Deadline::after(PATIENCE.max(reached.deadline.whole()));
+    let deadline = Deadline::after(PATIENCE.max(reached.deadline.timeout()));
     let handle = &mut reached.opened.handle;
     reached.deadline.stopped(|| handle.call(request, None, &deadline))
 }

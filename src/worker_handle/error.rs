@@ -30,12 +30,12 @@ pub(crate) enum WorkerError {
         how: String,
     },
     /// No reply arrived in time.
-    #[error("the token did not answer within {} during {step}", humantime::format_duration(*.whole))]
+    #[error("the token did not answer within {} during {step}", humantime::format_duration(*.timeout))]
     TimedOut {
         /// The step of the current request.
         step: Step,
         /// The time limit of the request.
-        whole: Duration,
+        timeout: Duration,
     },
     /// The reply is of another kind than expected.
     #[error("the worker answered out of turn during {step}")]
