@@ -40,11 +40,11 @@ const TOUCH_NOTICE: Duration = Duration::from_secs(1);
 
 /// How much of a reply has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Arrival {
+pub(crate) enum ReplyState {
     /// No complete frame yet.
     Pending,
     /// A complete frame: [`WorkerHandle::wait_reply`] does not block.
-    Whole,
+    Complete,
     /// The worker ended or broke the protocol. [`WorkerHandle::wait_reply`] returns the reason, and may wait for the end of
     /// the process.
     Broken,
@@ -198,20 +198,20 @@ impl WorkerHandle {
     }
 
     /// Receives the available part of the reply, and never waits.
-    pub(crate) fn poll_reply(&mut self) -> Arrival {
-        let Some(step) = self.expects else { return Arrival::Broken };
+    pub(crate) fn poll_reply(&mut self) -> ReplyState {
+        let Some(step) = self.expects else { return ReplyState::Broken };
         let mut chunk = [0; CHUNK];
         loop {
             match self.frame_end(step) {
-                Ok(Some(_)) => return Arrival::Whole,
+                Ok(Some(_)) => return ReplyState::Complete,
                 Ok(None) => {}
-                Err(_) => return Arrival::Broken,
+                Err(_) => return ReplyState::Broken,
             }
             match recv(&self.socket, &mut chunk, RecvFlags::DONTWAIT) {
                 Ok((read @ 1.., _)) => self.received.extend_from_slice(&chunk[..read]),
-                Err(Errno::AGAIN) => return Arrival::Pending,
+                Err(Errno::AGAIN) => return ReplyState::Pending,
                 Err(Errno::INTR) => {}
-                _ => return Arrival::Broken,
+                _ => return ReplyState::Broken,
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::facts::Mechanism;
 use crate::identity::Identity;
 use crate::policy::Permit;
-use crate::worker_handle::{Arrival, Descriptors, Rest, WorkerError};
+use crate::worker_handle::{Descriptors, ReplyState, Rest, WorkerError};
 use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{Authentication, Reply, Request};
 
@@ -109,7 +109,7 @@ impl SigningSession {
     }
 
     /// Receives the available part of a reply, and never waits.
-    pub(crate) fn poll_reply(&mut self) -> Arrival {
+    pub(crate) fn poll_reply(&mut self) -> ReplyState {
         self.session.slot.opened.handle.poll_reply()
     }
 

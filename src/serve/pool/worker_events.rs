@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
 use crate::session::signing_session::SigningSession;
-use crate::worker_handle::{Arrival, Descriptors, Rest};
+use crate::worker_handle::{Descriptors, ReplyState, Rest};
 
 /// The worker's descriptors in the event loop.
 #[derive(Debug)]
@@ -35,21 +35,21 @@ impl WorkerEvents {
 
     /// Waits for the reply to the current request, until its deadline. `Whole`: reading the reply does not block.
     /// Otherwise there is no reply, and finding the reason may block. Meanwhile it logs the module's output.
-    pub(super) async fn reply(&mut self, session: &mut SigningSession, deadline: Instant) -> Arrival {
+    pub(super) async fn reply(&mut self, session: &mut SigningSession, deadline: Instant) -> ReplyState {
         let mut is_late = std::pin::pin!(tokio::time::sleep_until(deadline.into()));
         loop {
             let rest = tokio::select! {
                 biased;
                 ready = self.replies.readable() => match (ready, session.poll_reply()) {
-                    (Ok(mut ready), Arrival::Pending) => {
+                    (Ok(mut ready), ReplyState::Pending) => {
                         ready.clear_ready();
                         continue;
                     }
-                    (Err(_), Arrival::Pending) => return Arrival::Broken,
-                    (_, arrival) => return arrival,
+                    (Err(_), ReplyState::Pending) => return ReplyState::Broken,
+                    (_, state) => return state,
                 },
-                () = &mut is_late => return Arrival::Pending,
-                _ = readable(self.end.as_ref()) => return Arrival::Broken,
+                () = &mut is_late => return ReplyState::Pending,
+                _ = readable(self.end.as_ref()) => return ReplyState::Broken,
                 ready = readable(self.output.as_ref()) => log(ready, session),
             };
             self.logged(rest).await;

@@ -23,7 +23,7 @@ use crate::facts::stand_in;
 use crate::pin::{Credential, How};
 use crate::policy::Permit;
 use crate::signer;
-use crate::worker_handle::Arrival;
+use crate::worker_handle::ReplyState;
 
 mod ready;
 
@@ -40,7 +40,7 @@ enum Event {
     Told(Action<InFlight>),
     StartIsDue,
     /// The reply to the current request has arrived, or will not arrive.
-    Replied(Arrival),
+    Replied(ReplyState),
     /// The worker ended although it had no request.
     Ended,
 }
@@ -82,7 +82,7 @@ pub(super) async fn run(
             Event::Told(Action::Close { .. }) => task.close().await,
             Event::Told(Action::Refuse(request, refusal)) => request.answer(Err(refusal)),
             Event::StartIsDue => task.start().await,
-            Event::Replied(arrival) => task.complete(arrival).await,
+            Event::Replied(reply) => task.complete(reply).await,
             Event::Ended => {
                 let error = Error::new(Kind::TokenFailed, "the process that holds the module ended");
                 task.lost(error, None).await;
@@ -224,10 +224,10 @@ impl WorkerTask {
     }
 
     /// Reads the reply to the current request, gives the worker the next one, and then checks the reply.
-    async fn complete(&mut self, arrival: Arrival) {
+    async fn complete(&mut self, reply: ReplyState) {
         let (Some(ready), Some(current)) = (self.ready.take(), self.current.take()) else { return };
         let Current { request, permit, began } = current;
-        let (ready, made) = self.made(ready, permit, arrival).await;
+        let (ready, made) = self.made(ready, permit, reply).await;
         let times = (began, began.elapsed());
         // Before its next request, such a key needs a login, and this reply must not wait for that.
         let exclusive = ready.session.always_authenticates();
@@ -242,8 +242,8 @@ impl WorkerTask {
     }
 
     /// Reads the worker's result: at once if that does not block, otherwise on the thread.
-    async fn made(&self, mut ready: Ready, permit: Option<Permit>, arrival: Arrival) -> (Ready, Result<Made>) {
-        let (shared, is_here) = (Arc::clone(&self.shared), arrival == Arrival::Whole);
+    async fn made(&self, mut ready: Ready, permit: Option<Permit>, reply: ReplyState) -> (Ready, Result<Made>) {
+        let (shared, is_here) = (Arc::clone(&self.shared), reply == ReplyState::Complete);
         let Some(permit) = permit else {
             let probed = move || ready.probed(&shared.config);
             return if is_here { probed() } else { self.thread.run(probed).await };
