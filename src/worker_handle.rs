@@ -52,9 +52,9 @@ pub(crate) enum ReplyState {
 
 /// Copies of the descriptors that become readable when the worker has news. An event loop waits for them.
 #[derive(Debug)]
-pub(crate) struct Descriptors {
+pub(crate) struct WorkerDescriptors {
     /// The worker's replies.
-    pub answers: OwnedFd,
+    pub replies: OwnedFd,
     /// The end of the worker's process; `None` on kernels before 5.3.
     pub end: Option<OwnedFd>,
     /// The output of the module; `None` after its end.
@@ -187,11 +187,11 @@ impl WorkerHandle {
     ///
     /// # Errors
     /// When the process has no free descriptor.
-    pub(crate) fn descriptors(&self) -> io::Result<Descriptors> {
+    pub(crate) fn descriptors(&self) -> io::Result<WorkerDescriptors> {
         let copy = |descriptor: BorrowedFd<'_>| descriptor.try_clone_to_owned();
         let (end, output) = self.process.descriptors();
-        Ok(Descriptors {
-            answers: copy(self.socket.as_fd())?,
+        Ok(WorkerDescriptors {
+            replies: copy(self.socket.as_fd())?,
             end: end.map(copy).transpose()?,
             output: output.map(copy).transpose()?,
         })

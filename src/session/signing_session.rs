@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::facts::Mechanism;
 use crate::identity::Identity;
 use crate::policy::Permit;
-use crate::worker_handle::{Descriptors, ReplyState, Rest, WorkerError};
+use crate::worker_handle::{ReplyState, Rest, WorkerDescriptors, WorkerError};
 use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{Authentication, Reply, Request};
 
@@ -88,7 +88,7 @@ impl SigningSession {
     ///
     /// # Errors
     /// When the process has no free descriptor.
-    pub(crate) fn descriptors(&self) -> io::Result<Descriptors> {
+    pub(crate) fn descriptors(&self) -> io::Result<WorkerDescriptors> {
         self.session.slot.opened.handle.descriptors()
     }
 

@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
 use crate::session::signing_session::SigningSession;
-use crate::worker_handle::{Descriptors, ReplyState, Rest};
+use crate::worker_handle::{ReplyState, Rest, WorkerDescriptors};
 
 /// The worker's descriptors in the event loop.
 #[derive(Debug)]
@@ -26,11 +26,11 @@ impl WorkerEvents {
     /// # Errors
     /// When the process has no free descriptor.
     pub(super) fn of(session: &SigningSession) -> io::Result<Self> {
-        let Descriptors { answers, end, output } = session.descriptors()?;
+        let WorkerDescriptors { replies, end, output } = session.descriptors()?;
         // Deprecated for types whose descriptor may change. These types own their descriptors.
         #[allow(deprecated)]
         let watch = |descriptor| AsyncFd::with_interest(descriptor, Interest::READABLE);
-        Ok(Self { replies: watch(answers)?, end: end.map(watch).transpose()?, output: output.map(watch).transpose()? })
+        Ok(Self { replies: watch(replies)?, end: end.map(watch).transpose()?, output: output.map(watch).transpose()? })
     }
 
     /// Waits for the reply to the current request, until its deadline. `Whole`: reading the reply does not block.
