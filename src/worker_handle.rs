@@ -63,7 +63,7 @@ pub(crate) struct WorkerDescriptors {
 
 /// The module that a worker must load.
 #[derive(Clone, Debug)]
-pub(crate) struct Load {
+pub(crate) struct ModuleToLoad {
     /// The module's absolute path.
     pub module: PathBuf,
     /// The sandbox profile for the module, if there is one.
@@ -98,10 +98,10 @@ impl WorkerHandle {
     pub(crate) fn spawn(
         launch: &Launch,
         spare: Option<Spare>,
-        load: Load,
+        load: ModuleToLoad,
         deadline: &Deadline,
     ) -> Result<Self, WorkerError> {
-        let Load { module, profile } = load;
+        let ModuleToLoad { module, profile } = load;
         match spare {
             Some(spare) => {
                 let environment = launch.environment().into_iter().map(Variable::from).collect();
