@@ -25,7 +25,7 @@ mod process;
 
 pub(crate) use error::WorkerError;
 pub(crate) use output::Rest;
-pub(crate) use process::{Launch, Spare, withheld};
+pub(crate) use process::{Spare, WorkerEnvironment, withheld};
 
 use process::{Event, Process};
 
@@ -96,7 +96,7 @@ impl WorkerHandle {
     /// # Errors
     /// [`WorkerError::Spawn`], or [`WorkerError::NotThisProgram`] when the started process is not this program.
     pub(crate) fn spawn(
-        launch: &Launch,
+        environment: &WorkerEnvironment,
         spare: Option<Spare>,
         load: ModuleToLoad,
         deadline: &Deadline,
@@ -104,12 +104,17 @@ impl WorkerHandle {
         let ModuleToLoad { module, profile } = load;
         match spare {
             Some(spare) => {
-                let environment = launch.environment().into_iter().map(Variable::from).collect();
-                Self::begin(launch, spare, &Request::Open { module, profile, environment: Some(environment) }, deadline)
+                let environment = environment.variables().into_iter().map(Variable::from).collect();
+                Self::begin(
+                    environment,
+                    spare,
+                    &Request::Open { module, profile, environment: Some(environment) },
+                    deadline,
+                )
             }
             None => {
                 let open = Request::Open { module, profile, environment: None };
-                Self::begin(launch, Self::process_for(launch)?, &open, deadline)
+                Self::begin(environment, Self::process_for(environment)?, &open, deadline)
             }
         }
     }
@@ -118,25 +123,34 @@ impl WorkerHandle {
     ///
     /// # Errors
     /// As [`WorkerHandle::spawn`], or when libpcsclite is not installed.
-    pub(crate) fn ask_pcscd(launch: &Launch, socket: &Path, deadline: &Deadline) -> Result<u32, WorkerError> {
+    pub(crate) fn ask_pcscd(
+        environment: &WorkerEnvironment,
+        socket: &Path,
+        deadline: &Deadline,
+    ) -> Result<u32, WorkerError> {
         let request = Request::AskPcscd { socket: socket.to_owned() };
-        let mut handle = Self::begin(launch, Self::process_for(launch)?, &request, deadline)?;
+        let mut handle = Self::begin(environment, Self::process_for(environment)?, &request, deadline)?;
         match handle.wait_reply(deadline)? {
             Reply::PcscdAnswered { code } => Ok(code),
             _ => Err(handle.protocol_error(Step::AskPcscd)),
         }
     }
 
-    fn process_for(launch: &Launch) -> Result<Spare, WorkerError> {
+    fn process_for(environment: &WorkerEnvironment) -> Result<Spare, WorkerError> {
         let (socket, theirs) = UnixStream::pair().map_err(WorkerError::Spawn)?;
-        let process = Process::start(launch.environment(), theirs).map_err(WorkerError::Spawn)?;
+        let process = Process::start(environment.variables(), theirs).map_err(WorkerError::Spawn)?;
         Ok(Spare { process, socket })
     }
 
     /// Sends the first request to a started worker, and checks that the worker is this program.
-    fn begin(launch: &Launch, started: Spare, request: &Request, deadline: &Deadline) -> Result<Self, WorkerError> {
+    fn begin(
+        environment: &WorkerEnvironment,
+        started: Spare,
+        request: &Request,
+        deadline: &Deadline,
+    ) -> Result<Self, WorkerError> {
         let Spare { process, socket } = started;
-        let writes_logs = launch.module_debug || tracing::enabled!(tracing::Level::DEBUG);
+        let writes_logs = environment.module_debug || tracing::enabled!(tracing::Level::DEBUG);
         let mut handle = Self {
             process,
             socket,

@@ -17,7 +17,7 @@ use crate::sandbox_profile::paths::families;
 use crate::sandbox_profile::{InForce, Mode, Profile};
 use crate::selector::SelectError;
 use crate::text::printable;
-use crate::worker_handle::{Launch, ModuleToLoad, Spare, WorkerError, WorkerHandle, withheld};
+use crate::worker_handle::{ModuleToLoad, Spare, WorkerEnvironment, WorkerError, WorkerHandle, withheld};
 use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{Reply, SandboxReport};
 
@@ -207,9 +207,10 @@ pub(crate) fn profile(config: &Config, path: &Path) -> Option<&'static str> {
 /// Starts loading a module in a worker, in its sandbox.
 fn start(spare: Option<Spare>, config: &Config, path: &Path, deadline: &Deadline) -> Result<WorkerHandle> {
     check_module(config, path)?;
-    let launch = Launch { pin_variables: config.pin_variables.clone(), module_debug: config.module_debug };
+    let environment =
+        WorkerEnvironment { pin_variables: config.pin_variables.clone(), module_debug: config.module_debug };
     let load = ModuleToLoad { module: path.to_owned(), profile: profile(config, path).map(str::to_owned) };
-    Ok(WorkerHandle::spawn(&launch, spare, load, deadline)?)
+    Ok(WorkerHandle::spawn(&environment, spare, load, deadline)?)
 }
 
 /// Waits until a worker has confined itself and loaded its module.

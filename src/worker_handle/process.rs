@@ -57,16 +57,16 @@ const SERVICE: [&str; 6] =
 
 /// How to start a worker.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Launch {
+pub(crate) struct WorkerEnvironment {
     /// Variables with a PIN from the user. The worker does not get them.
     pub pin_variables: Vec<OsString>,
     /// Whether vendors' debug variables reach the module.
     pub module_debug: bool,
 }
 
-impl Launch {
+impl WorkerEnvironment {
     /// Returns the environment for the module. A variable with a PIN is left out, and its copy in memory is wiped.
-    pub(super) fn environment(&self) -> Vec<(OsString, OsString)> {
+    pub(super) fn variables(&self) -> Vec<(OsString, OsString)> {
         let is_withheld = |name: &OsStr| {
             SERVICE.iter().any(|other| name == *other)
                 || (!self.module_debug && MODULE_DEBUG.iter().any(|other| name == *other))

@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::Findings;
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::worker_handle::{Launch, WorkerError, WorkerHandle};
+use crate::worker_handle::{WorkerEnvironment, WorkerError, WorkerHandle};
 
 const CHECK: &str = "pcscd";
 
@@ -100,8 +100,8 @@ fn ask(config: &Config) -> Result<Exchange, Trouble> {
     let gate = Gate::open().map_err(|error| Trouble::Unasked(format!("cannot create a socket: {error}")))?;
     let listener = gate.listener.try_clone().map_err(|error| Trouble::Unasked(error.to_string()))?;
     let relay = thread::spawn(move || relay(&listener, &daemon));
-    let launch = Launch { pin_variables: config.pin_variables.clone(), module_debug: false };
-    let asked = WorkerHandle::ask_pcscd(&launch, &gate.socket, &Deadline::after(PATIENCE + PATIENCE));
+    let environment = WorkerEnvironment { pin_variables: config.pin_variables.clone(), module_debug: false };
+    let asked = WorkerHandle::ask_pcscd(&environment, &gate.socket, &Deadline::after(PATIENCE + PATIENCE));
     // The library may have ended without a connection.
     drop(UnixStream::connect(&gate.socket));
     let relayed = relay.join().unwrap_or_else(|_| Err(Trouble::Unasked("the relay failed".into())));
