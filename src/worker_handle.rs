@@ -27,7 +27,7 @@ pub(crate) use error::WorkerError;
 pub(crate) use output::Rest;
 pub(crate) use process::{Spare, WorkerEnvironment, withheld};
 
-use process::{Event, Process};
+use process::{WaitResult, WorkerProcess};
 
 /// The time limit for a worker to log out, finalize and exit.
 const END: Duration = Duration::from_secs(2);
@@ -73,7 +73,7 @@ pub(crate) struct ModuleToLoad {
 /// A running worker.
 #[derive(Debug)]
 pub(crate) struct WorkerHandle {
-    process: Process,
+    process: WorkerProcess,
     socket: UnixStream,
     waiting: Option<fn()>,
     /// The step of the current request, until its last reply has arrived.
@@ -138,7 +138,7 @@ impl WorkerHandle {
 
     fn process_for(environment: &WorkerEnvironment) -> Result<Spare, WorkerError> {
         let (socket, theirs) = UnixStream::pair().map_err(WorkerError::Spawn)?;
-        let process = Process::start(environment.variables(), theirs).map_err(WorkerError::Spawn)?;
+        let process = WorkerProcess::start(environment.variables(), theirs).map_err(WorkerError::Spawn)?;
         Ok(Spare { process, socket })
     }
 
@@ -408,18 +408,18 @@ impl WorkerHandle {
             let until_notice = |(_, since): (fn(), Instant)| TOUCH_NOTICE.saturating_sub(since.elapsed());
             let wait = notice.map_or(left, |notice| left.min(until_notice(notice).max(Duration::from_millis(1))));
             match self.process.wait_for(&self.socket, wait).map_err(WorkerError::Socket)? {
-                Event::Readable => match self.socket.read(&mut chunk) {
+                WaitResult::Readable => match self.socket.read(&mut chunk) {
                     Ok(0) => return Err(self.died(step)),
                     Ok(read) => self.received.extend_from_slice(&chunk[..read]),
                     Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(self.died(step)),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(WorkerError::Socket(error)),
                 },
-                Event::Ended => return Err(self.died(step)),
-                Event::TimedOut if deadline.left().is_none() => {
+                WaitResult::Ended => return Err(self.died(step)),
+                WaitResult::TimedOut if deadline.left().is_none() => {
                     return Err(WorkerError::TimedOut { step, timeout: deadline.timeout() });
                 }
-                Event::TimedOut => {
+                WaitResult::TimedOut => {
                     if let Some((say, _)) = notice.take_if(|(_, since)| since.elapsed() >= TOUCH_NOTICE) {
                         say();
                     }

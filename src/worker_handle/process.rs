@@ -87,7 +87,7 @@ impl WorkerEnvironment {
 /// variables that the loader reads: it is not known yet which variable contains a PIN.
 #[derive(Debug)]
 pub(crate) struct Spare {
-    pub(super) process: Process,
+    pub(super) process: WorkerProcess,
     pub(super) socket: UnixStream,
 }
 
@@ -100,14 +100,14 @@ impl Spare {
         }
         let environment = LOADER.into_iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
         let (socket, theirs) = UnixStream::pair().ok()?;
-        let process = Process::start(environment.collect(), theirs).ok()?;
+        let process = WorkerProcess::start(environment.collect(), theirs).ok()?;
         Some(Self { process, socket })
     }
 }
 
 /// A started process in a separate process group. Dropping it kills the whole group.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct WorkerProcess {
     child: Child,
     /// Readable once the process has ended; `None` on kernels before 5.3.
     ended: Option<OwnedFd>,
@@ -115,9 +115,9 @@ pub(super) struct Process {
     reaped: bool,
 }
 
-/// The first event that [`Process::wait_for`] sees.
+/// The first event that [`WorkerProcess::wait_for`] sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(super) enum WaitResult {
     /// The descriptor is readable.
     Readable,
     /// The process has ended, and there is no more data.
@@ -126,7 +126,7 @@ pub(super) enum Event {
     TimedOut,
 }
 
-impl Process {
+impl WorkerProcess {
     /// Starts this program as a worker, with a socket as its standard input.
     ///
     /// It runs `/proc/self/exe`: after an upgrade, the path on disk is another program or missing.
@@ -163,7 +163,7 @@ impl Process {
     }
 
     /// Waits until the descriptor is readable, the process has ended, or the time is up. Meanwhile it logs the output.
-    pub(super) fn wait_for(&mut self, descriptor: impl AsFd, most: Duration) -> io::Result<Event> {
+    pub(super) fn wait_for(&mut self, descriptor: impl AsFd, most: Duration) -> io::Result<WaitResult> {
         let descriptor = descriptor.as_fd();
         let start = Instant::now();
         loop {
@@ -174,20 +174,20 @@ impl Process {
             let others = watched.len();
             watched.extend(self.ended.as_ref().map(|ended| PollFd::new(ended, PollFlags::IN)));
             match poll(&mut watched, Some(&timeout)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(Event::TimedOut),
+                Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(WaitResult::TimedOut),
                 Err(error) => return Err(error.into()),
                 Ok(_) => {}
             }
             let is_ready = |which: &PollFd<'_>| !which.revents().is_empty();
             // Data that was written before the end can still be read.
             if is_ready(&watched[0]) {
-                return Ok(Event::Readable);
+                return Ok(WaitResult::Readable);
             }
             if watched[others..].iter().any(is_ready) {
-                return Ok(Event::Ended);
+                return Ok(WaitResult::Ended);
             }
             if left.is_zero() {
-                return Ok(Event::TimedOut);
+                return Ok(WaitResult::TimedOut);
             }
             self.output.log();
         }
@@ -250,7 +250,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for WorkerProcess {
     fn drop(&mut self) {
         if !self.reaped {
             self.kill();
