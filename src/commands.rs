@@ -11,7 +11,7 @@ use crate::config::{Config, variables};
 use crate::error::{Error, Kind, Result};
 use crate::values::by_name;
 use crate::worker;
-use crate::worker_handle::Spare;
+use crate::worker_handle::PrestartedWorker;
 use crate::{log, os};
 
 use crate::output::{check_stdout, print, print_bytes, print_json, print_report};
@@ -71,9 +71,9 @@ fn run_command(arguments: &[OsString], format: &mut log::LogFormat) -> Result<()
         os::prepare()?;
     }
     // The worker loads its libraries while the parent reads the command line and the configuration.
-    let spare = if command == "sign" && !may_need_no_worker(arguments) { Spare::start() } else { None };
+    let prestarted = if command == "sign" && !may_need_no_worker(arguments) { PrestartedWorker::start() } else { None };
     match cli::command().try_get_matches_from(arguments) {
-        Ok(matches) => dispatch(&matches, spare, format).map_err(|error| {
+        Ok(matches) => dispatch(&matches, prestarted, format).map_err(|error| {
             let (name, own) = innermost(&matches);
             complete_hints::completed(with_a_hint(error), &name, Some(own))
         }),
@@ -120,7 +120,7 @@ fn end(result: Result<()>, format: log::LogFormat) -> u8 {
 const WITHOUT_RESULT: [&str; 2] = ["man", "serve"];
 
 /// `format` becomes the configured format as soon as it is known.
-fn dispatch(matches: &ArgMatches, spare: Option<Spare>, format: &mut log::LogFormat) -> Result<()> {
+fn dispatch(matches: &ArgMatches, prestarted: Option<PrestartedWorker>, format: &mut log::LogFormat) -> Result<()> {
     let Some((name, matches)) = matches.subcommand() else {
         return Err(Error::new(Kind::Usage, "a command is needed"));
     };
@@ -147,7 +147,7 @@ fn dispatch(matches: &ArgMatches, spare: Option<Spare>, format: &mut log::LogFor
         warn_of_unknown_variables(&config);
     }
     match name {
-        "sign" => sign::run(matches, &config, spare),
+        "sign" => sign::run(matches, &config, prestarted),
         "list" => list::run(matches, &config),
         "certificate" => certificate::run(matches, &config),
         "verify" => verify::run(matches, &config),

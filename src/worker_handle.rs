@@ -25,7 +25,7 @@ mod process;
 
 pub(crate) use error::WorkerError;
 pub(crate) use output::Rest;
-pub(crate) use process::{Spare, WorkerEnvironment, withheld};
+pub(crate) use process::{PrestartedWorker, WorkerEnvironment, withheld};
 
 use process::{WaitResult, WorkerProcess};
 
@@ -97,17 +97,17 @@ impl WorkerHandle {
     /// [`WorkerError::Spawn`], or [`WorkerError::NotThisProgram`] when the started process is not this program.
     pub(crate) fn spawn(
         environment: &WorkerEnvironment,
-        spare: Option<Spare>,
+        prestarted: Option<PrestartedWorker>,
         load: ModuleToLoad,
         deadline: &Deadline,
     ) -> Result<Self, WorkerError> {
         let ModuleToLoad { module, profile } = load;
-        match spare {
-            Some(spare) => {
+        match prestarted {
+            Some(prestarted) => {
                 let environment = environment.variables().into_iter().map(Variable::from).collect();
                 Self::begin(
                     environment,
-                    spare,
+                    prestarted,
                     &Request::Open { module, profile, environment: Some(environment) },
                     deadline,
                 )
@@ -136,20 +136,20 @@ impl WorkerHandle {
         }
     }
 
-    fn process_for(environment: &WorkerEnvironment) -> Result<Spare, WorkerError> {
+    fn process_for(environment: &WorkerEnvironment) -> Result<PrestartedWorker, WorkerError> {
         let (socket, theirs) = UnixStream::pair().map_err(WorkerError::Spawn)?;
         let process = WorkerProcess::start(environment.variables(), theirs).map_err(WorkerError::Spawn)?;
-        Ok(Spare { process, socket })
+        Ok(PrestartedWorker { process, socket })
     }
 
     /// Sends the first request to a started worker, and checks that the worker is this program.
     fn begin(
         environment: &WorkerEnvironment,
-        started: Spare,
+        started: PrestartedWorker,
         request: &Request,
         deadline: &Deadline,
     ) -> Result<Self, WorkerError> {
-        let Spare { process, socket } = started;
+        let PrestartedWorker { process, socket } = started;
         let writes_logs = environment.module_debug || tracing::enabled!(tracing::Level::DEBUG);
         let mut handle = Self {
             process,

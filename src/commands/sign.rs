@@ -24,7 +24,7 @@ use crate::payload_check::{self, CLOCK_TOLERANCE};
 use crate::policy::{self, Wish};
 use crate::session::{self, Login, TokenSession, now, read_certificate, warn_before_end};
 use crate::signer;
-use crate::worker_handle::Spare;
+use crate::worker_handle::PrestartedWorker;
 
 /// The form of the output.
 #[derive(Clone, Copy)]
@@ -44,7 +44,7 @@ const FORMS: [(&str, OutputForm); 6] = [
     ("html", OutputForm::Page),
 ];
 
-pub(super) fn run(matches: &ArgMatches, config: &Config, spare: Option<Spare>) -> Result<()> {
+pub(super) fn run(matches: &ArgMatches, config: &Config, prestarted: Option<PrestartedWorker>) -> Result<()> {
     let form = form(matches)?;
     let job = cli::given(matches, "job");
     if job.is_some_and(|job| !is_job(job)) {
@@ -65,7 +65,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config, spare: Option<Spare>) -
     let login = Login::prepare(config);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
     let deadline = Deadline::after(config.sign.timeout);
-    let reached = session::open_with(spare, config, &deadline)?.reach(config, deadline)?;
+    let reached = session::open_with(prestarted, config, &deadline)?.reach(config, deadline)?;
     let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
     let mut session = signer::ready(TokenSession::new(reached, login), file, config, wish)?;
     let signed = signer::sign_once(&mut session, config, wish);

@@ -17,7 +17,7 @@ use crate::sandbox_profile::paths::families;
 use crate::sandbox_profile::{InForce, Mode, Profile};
 use crate::selector::SelectError;
 use crate::text::printable;
-use crate::worker_handle::{ModuleToLoad, Spare, WorkerEnvironment, WorkerError, WorkerHandle, withheld};
+use crate::worker_handle::{ModuleToLoad, PrestartedWorker, WorkerEnvironment, WorkerError, WorkerHandle, withheld};
 use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{Reply, SandboxReport};
 
@@ -33,13 +33,13 @@ pub(crate) fn open(config: &Config, deadline: &Deadline) -> Result<Opened> {
 ///
 /// # Errors
 /// As [`open`].
-pub(crate) fn open_with(spare: Option<Spare>, config: &Config, deadline: &Deadline) -> Result<Opened> {
+pub(crate) fn open_with(prestarted: Option<PrestartedWorker>, config: &Config, deadline: &Deadline) -> Result<Opened> {
     if let Some(module) = &config.module {
         let path = modules::resolve(module)?;
-        return open_module(spare, config, path, deadline);
+        return open_module(prestarted, config, path, deadline);
     }
     // A hanging module must not use up the time of the one with the token.
-    let found = open_all(spare, config, modules::search()?, &Deadline::after(deadline.timeout() / 3));
+    let found = open_all(prestarted, config, modules::search()?, &Deadline::after(deadline.timeout() / 3));
     let (mut holding, mut unreadable, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     for (path, result) in found {
         match result {
@@ -93,14 +93,14 @@ fn several_hold(holding: Vec<Opened>) -> Error {
 
 /// Loads each module in a separate worker, all at once, each with its result. The first one uses the prestarted worker.
 pub(crate) fn open_all(
-    mut spare: Option<Spare>,
+    mut prestarted: Option<PrestartedWorker>,
     config: &Config,
     paths: Vec<PathBuf>,
     deadline: &Deadline,
 ) -> Vec<(PathBuf, Result<Opened>)> {
     let mut started: Vec<(PathBuf, Result<WorkerHandle>)> = Vec::new();
     for path in paths {
-        let handle = start(spare.take(), config, &path, deadline);
+        let handle = start(prestarted.take(), config, &path, deadline);
         started.push((path, handle));
     }
     let finish = |(path, handle): (PathBuf, Result<WorkerHandle>)| {
@@ -114,8 +114,13 @@ pub(crate) fn open_all(
 ///
 /// # Errors
 /// When it cannot be loaded or initialised, or its slots cannot be listed.
-fn open_module(spare: Option<Spare>, config: &Config, path: PathBuf, deadline: &Deadline) -> Result<Opened> {
-    let handle = start(spare, config, &path, deadline)?;
+fn open_module(
+    prestarted: Option<PrestartedWorker>,
+    config: &Config,
+    path: PathBuf,
+    deadline: &Deadline,
+) -> Result<Opened> {
+    let handle = start(prestarted, config, &path, deadline)?;
     loaded_whole(handle, config, &path, deadline).map_err(|error| {
         let withheld = withheld();
         if withheld.is_empty() || config.module_debug {
@@ -205,12 +210,17 @@ pub(crate) fn profile(config: &Config, path: &Path) -> Option<&'static str> {
 }
 
 /// Starts loading a module in a worker, in its sandbox.
-fn start(spare: Option<Spare>, config: &Config, path: &Path, deadline: &Deadline) -> Result<WorkerHandle> {
+fn start(
+    prestarted: Option<PrestartedWorker>,
+    config: &Config,
+    path: &Path,
+    deadline: &Deadline,
+) -> Result<WorkerHandle> {
     check_module(config, path)?;
     let environment =
         WorkerEnvironment { pin_variables: config.pin_variables.clone(), module_debug: config.module_debug };
     let load = ModuleToLoad { module: path.to_owned(), profile: profile(config, path).map(str::to_owned) };
-    Ok(WorkerHandle::spawn(&environment, spare, load, deadline)?)
+    Ok(WorkerHandle::spawn(&environment, prestarted, load, deadline)?)
 }
 
 /// Waits until a worker has confined itself and loaded its module.

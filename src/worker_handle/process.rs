@@ -86,12 +86,12 @@ impl WorkerEnvironment {
 /// A worker that is started before its module is known, so that its start takes no time later. It gets only the
 /// variables that the loader reads: it is not known yet which variable contains a PIN.
 #[derive(Debug)]
-pub(crate) struct Spare {
+pub(crate) struct PrestartedWorker {
     pub(super) process: WorkerProcess,
     pub(super) socket: UnixStream,
 }
 
-impl Spare {
+impl PrestartedWorker {
     /// Returns `None` if a variable of `INJECTED` is set, or if no worker can be started: the later start reports the error.
     #[must_use]
     pub(crate) fn start() -> Option<Self> {
