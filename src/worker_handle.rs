@@ -24,7 +24,7 @@ mod output;
 mod process;
 
 pub(crate) use error::WorkerError;
-pub(crate) use output::Rest;
+pub(crate) use output::OutputState;
 pub(crate) use process::{PrestartedWorker, WorkerEnvironment, withheld};
 
 use process::{WaitResult, WorkerProcess};
@@ -237,7 +237,7 @@ impl WorkerHandle {
     }
 
     /// Logs a part of the module's output.
-    pub(crate) fn log_output(&mut self) -> Rest {
+    pub(crate) fn log_output(&mut self) -> OutputState {
         self.process.log_output()
     }
 

@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::facts::Mechanism;
 use crate::identity::Identity;
 use crate::policy::Permit;
-use crate::worker_handle::{ReplyState, Rest, WorkerDescriptors, WorkerError};
+use crate::worker_handle::{OutputState, ReplyState, WorkerDescriptors, WorkerError};
 use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{Authentication, Reply, Request};
 
@@ -93,7 +93,7 @@ impl SigningSession {
     }
 
     /// Logs a part of the module's output.
-    pub(crate) fn log_output(&mut self) -> Rest {
+    pub(crate) fn log_output(&mut self) -> OutputState {
         self.session.slot.opened.handle.log_output()
     }
 

@@ -30,11 +30,11 @@ const KEPT: usize = 3;
 
 /// The state of the pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rest {
+pub(crate) enum OutputState {
     /// There may be more to read.
-    Some,
+    MoreMayFollow,
     /// Nothing at present.
-    None,
+    Empty,
     /// The pipe has ended.
     Ended,
 }
@@ -54,19 +54,19 @@ impl Output {
     }
 
     /// Logs the available output, a limited amount at a time.
-    pub(super) fn log(&mut self) -> Rest {
+    pub(super) fn log(&mut self) -> OutputState {
         let mut buffer = [0; 4096];
-        let Some(pipe) = &self.pipe else { return Rest::Ended };
+        let Some(pipe) = &self.pipe else { return OutputState::Ended };
         match rustix::io::read(pipe, &mut buffer) {
             Ok(read @ 1..) => self.take(&buffer[..read]),
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return Rest::None,
+            Err(Errno::AGAIN) => return OutputState::Empty,
             Ok(0) | Err(_) => {
                 self.end();
-                return Rest::Ended;
+                return OutputState::Ended;
             }
         }
-        Rest::Some
+        OutputState::MoreMayFollow
     }
 
     /// Logs the remaining output, to the end of the pipe or until the time limit: an orphaned process may keep the pipe

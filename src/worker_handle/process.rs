@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use zeroize::Zeroizing;
 
-use super::output::{Output, Rest};
+use super::output::{Output, OutputState};
 use crate::deadline::Deadline;
 use crate::os::environment::{INJECTED, LOADER};
 
@@ -153,12 +153,12 @@ impl WorkerProcess {
 
     /// The last lines of the output. Output that is still in the pipe is read first.
     pub(super) fn last_lines(&mut self) -> Vec<String> {
-        while self.output.log() == Rest::Some {}
+        while self.output.log() == OutputState::MoreMayFollow {}
         self.output.last_lines()
     }
 
     /// Logs a part of the output.
-    pub(super) fn log_output(&mut self) -> Rest {
+    pub(super) fn log_output(&mut self) -> OutputState {
         self.output.log()
     }
 

@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
 use crate::session::signing_session::SigningSession;
-use crate::worker_handle::{ReplyState, Rest, WorkerDescriptors};
+use crate::worker_handle::{OutputState, ReplyState, WorkerDescriptors};
 
 /// The worker's descriptors in the event loop.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl WorkerEvents {
     pub(super) async fn reply(&mut self, session: &mut SigningSession, deadline: Instant) -> ReplyState {
         let mut is_late = std::pin::pin!(tokio::time::sleep_until(deadline.into()));
         loop {
-            let rest = tokio::select! {
+            let state = tokio::select! {
                 biased;
                 ready = self.replies.readable() => match (ready, session.poll_reply()) {
                     (Ok(mut ready), ReplyState::Pending) => {
@@ -52,24 +52,24 @@ impl WorkerEvents {
                 _ = readable(self.end.as_ref()) => return ReplyState::Broken,
                 ready = readable(self.output.as_ref()) => log(ready, session),
             };
-            self.logged(rest).await;
+            self.logged(state).await;
         }
     }
 
     /// Waits until an idle worker ends. Meanwhile it logs the module's output.
     pub(super) async fn ended(&mut self, session: &mut SigningSession) {
         loop {
-            let rest = tokio::select! {
+            let state = tokio::select! {
                 _ = readable(self.end.as_ref()) => return,
                 ready = readable(self.output.as_ref()) => log(ready, session),
             };
-            self.logged(rest).await;
+            self.logged(state).await;
         }
     }
 
     /// A module that prints endlessly must not block the other tasks.
-    async fn logged(&mut self, rest: Rest) {
-        self.output.take_if(|_| rest == Rest::Ended);
+    async fn logged(&mut self, state: OutputState) {
+        self.output.take_if(|_| state == OutputState::Ended);
         tokio::task::yield_now().await;
     }
 }
@@ -83,15 +83,15 @@ async fn readable(descriptor: Option<&AsyncFd<OwnedFd>>) -> Readable<'_> {
     }
 }
 
-fn log(ready: Readable<'_>, session: &mut SigningSession) -> Rest {
-    let Ok(mut ready) = ready else { return Rest::Ended };
-    let rest = session.log_output();
-    if rest == Rest::None {
+fn log(ready: Readable<'_>, session: &mut SigningSession) -> OutputState {
+    let Ok(mut ready) = ready else { return OutputState::Ended };
+    let state = session.log_output();
+    if state == OutputState::Empty {
         if ready.ready().is_read_closed() {
             // No more output is expected, even if another process opens the pipe again.
-            return Rest::Ended;
+            return OutputState::Ended;
         }
         ready.clear_ready();
     }
-    rest
+    state
 }
