@@ -58,7 +58,7 @@ pub(crate) enum WorkerExit {
 pub(crate) fn run() -> Result<(), WorkerExit> {
     // Before any secret can arrive: exec made the process dumpable again.
     crate::os::harden()?;
-    crate::worker::parent_death::follow_the_front().map_err(|_| WorkerExit::NotAChild)?;
+    crate::worker::parent_death::end_group_with_parent().map_err(|_| WorkerExit::NotAChild)?;
     let mut link = Link::take_stdin()?;
     link.send(&Reply::Hello { build: crate::worker_protocol::BUILD.into() })?;
     let (module, profile, environment) = match link.receive()? {
@@ -74,7 +74,7 @@ pub(crate) fn run() -> Result<(), WorkerExit> {
         Err(error) => return link.send(&Reply::Failed(Fault::Sandbox(error.to_string()))),
     };
     if !guards.ends_with_its_parent {
-        crate::worker::parent_death::watch_the_parent(link.socket)?;
+        crate::worker::parent_death::watch_parent(link.socket)?;
     }
     // Before the module's first line runs: later, the module could write anything to the socket.
     link.send(&Reply::Confined(report))?;
@@ -115,7 +115,7 @@ fn confine(profile: Option<String>, module: &Path) -> Result<(Guards, Option<San
     let profile = Profile::named(&name).ok_or(SandboxError::Unknown(name))?;
     let InForce { landlock_abi, system_calls } = sandbox::confine(profile, module)?;
     if system_calls {
-        crate::worker::parent_death::end_with_the_front()?;
+        crate::worker::parent_death::be_killed_with_parent()?;
     }
     // With the filter, this process has no children, and the kernel ends it even if the module ignores signals.
     let guards = Guards { to_tighten: system_calls.then_some(profile), ends_with_its_parent: system_calls };
@@ -257,7 +257,7 @@ impl Link {
     }
 
     fn receive(&mut self) -> Result<Request, WorkerExit> {
-        crate::worker::parent_death::stay_open_to_it()?;
+        crate::worker::parent_death::unblock_signal()?;
         let frame = self.frame(FrameKind::Message, crate::worker_protocol::LIMIT)?;
         Ok(crate::worker_protocol::decode(&frame)?)
     }

@@ -11,19 +11,19 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, getpgrp, getpid, kill_current_process_group, set_parent_process_death_signal};
 
 /// Modules and other software on Linux do not use this signal. Its default is to end the process.
-const FRONT_IS_GONE: Signal = Signal::STKFLT;
+const PARENT_ENDED: Signal = Signal::STKFLT;
 
 /// Makes the kernel end this process and its group when the thread that started it ends, for any reason.
 ///
 /// # Errors
 /// When this process does not lead its group, which then contains others, or the kernel refuses.
-pub(crate) fn follow_the_front() -> io::Result<()> {
+pub(crate) fn end_group_with_parent() -> io::Result<()> {
     if getpgrp() != getpid() {
         return Err(io::Error::other("not the leader of a process group"));
     }
     // SAFETY: the action is one system call, which a signal handler may make.
-    unsafe { signal_hook::low_level::register(FRONT_IS_GONE.as_raw(), end_now) }?;
-    Ok(set_parent_process_death_signal(Some(FRONT_IS_GONE))?)
+    unsafe { signal_hook::low_level::register(PARENT_ENDED.as_raw(), end_now) }?;
+    Ok(set_parent_process_death_signal(Some(PARENT_ENDED))?)
 }
 
 /// Makes the kernel kill this process when the thread that started it ends. The process cannot prevent it. For a process that cannot start
@@ -31,7 +31,7 @@ pub(crate) fn follow_the_front() -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's error.
-pub(crate) fn end_with_the_front() -> io::Result<()> {
+pub(crate) fn be_killed_with_parent() -> io::Result<()> {
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn end_now() {
 ///
 /// # Errors
 /// The kernel's error.
-pub(crate) fn stay_open_to_it() -> io::Result<()> {
+pub(crate) fn unblock_signal() -> io::Result<()> {
     let mut signals = SigSet::empty();
     signals.add(nix::sys::signal::Signal::SIGSTKFLT);
     Ok(signals.thread_unblock()?)
@@ -55,8 +55,8 @@ pub(crate) fn stay_open_to_it() -> io::Result<()> {
 ///
 /// # Errors
 /// When no thread can be started.
-pub(crate) fn watch_the_parent(socket: &'static UnixStream) -> io::Result<()> {
-    stay_open_to_it()?;
+pub(crate) fn watch_parent(socket: &'static UnixStream) -> io::Result<()> {
+    unblock_signal()?;
     std::thread::Builder::new().name("parent-watch".into()).spawn(move || {
         loop {
             let mut watched = [PollFd::new(socket, PollFlags::RDHUP)];
