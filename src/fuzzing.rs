@@ -27,7 +27,7 @@ use crate::error::Error;
 use crate::http_api::{SignRequest, is_job};
 use crate::policy::{Policy, decide_certificate};
 use crate::selector::Uri;
-use crate::worker_protocol::{FrameKind, HEADER, LIMIT, Reply, Request, decode, encode, length};
+use crate::worker_protocol::{FrameKind, HEADER, LIMIT, WorkerReply, WorkerRequest, decode, encode, length};
 
 /// Inputs that contain it have it as their PIN: no other text looks like this.
 const MARKER: &str = "QZXPINXZQ";
@@ -137,8 +137,8 @@ pub fn frames(bytes: &[u8]) {
     if let Some((header, _)) = bytes.split_first_chunk::<HEADER>() {
         assert!(length(*header, FrameKind::Message, LIMIT).unwrap_or_default() <= LIMIT);
     }
-    both_ways::<Request>(bytes);
-    both_ways::<Reply>(bytes);
+    both_ways::<WorkerRequest>(bytes);
+    both_ways::<WorkerReply>(bytes);
 }
 
 fn both_ways<T: Serialize + DeserializeOwned + Debug + PartialEq>(bytes: &[u8]) {

@@ -19,7 +19,7 @@ use crate::selector;
 use crate::text::printable;
 use crate::worker_handle::{WorkerError, WorkerHandle};
 use crate::worker_protocol::step::Step;
-use crate::worker_protocol::{Reply, Request};
+use crate::worker_protocol::{WorkerReply, WorkerRequest};
 
 pub(crate) mod complete_hints;
 pub(crate) mod evidence;
@@ -96,10 +96,10 @@ impl Opened {
                 "several tokens are here, and --slot counts them in an order that can change; this is {uri}"
             );
         }
-        let reply = self.handle.call(&Request::Session { slot_id: slot.id }, None, &deadline);
+        let reply = self.handle.call(&WorkerRequest::Session { slot_id: slot.id }, None, &deadline);
         let reply = reply
             .map_err(|error| Error::from(error).context(format_args!("cannot open a session on {}", name(&slot))))?;
-        let Reply::Session(session) = reply else {
+        let WorkerReply::Session(session) = reply else {
             return Err(self.handle.protocol_error(Step::OpenSession).into());
         };
         tracing::debug!("{} in slot ID {}", name(&slot), slot.id);
@@ -114,7 +114,7 @@ impl Reached {
     /// # Errors
     /// When the worker does not answer, or another token is in the slot.
     pub(crate) fn read_slot_again(&mut self, may_appear: bool) -> Result<()> {
-        let Reply::Slot(slot) = self.ask(&Request::Slot)? else {
+        let WorkerReply::Slot(slot) = self.ask(&WorkerRequest::Slot)? else {
             return Err(self.opened.handle.protocol_error(Step::ReadToken).into());
         };
         self.take_slot(slot, may_appear)
@@ -135,12 +135,12 @@ impl Reached {
         Ok(())
     }
 
-    /// Waits for the reply to [`Request::Probe`]: the token is present, unchanged and logged in.
+    /// Waits for the reply to [`WorkerRequest::Probe`]: the token is present, unchanged and logged in.
     ///
     /// # Errors
     /// The condition that is no longer true.
     pub(crate) fn probed(&mut self) -> Result<()> {
-        let Reply::Slot(slot) = self.understood(|handle, deadline| handle.wait_reply(deadline))? else {
+        let WorkerReply::Slot(slot) = self.understood(|handle, deadline| handle.wait_reply(deadline))? else {
             return Err(self.opened.handle.protocol_error(Step::ReadToken).into());
         };
         self.take_slot(slot, false)
@@ -151,10 +151,10 @@ impl Reached {
     /// # Errors
     /// The error of the module.
     pub(crate) fn open_session_again(&mut self) -> Result<()> {
-        let reply = self.opened.handle.call(&Request::Session { slot_id: self.slot.id }, None, &self.deadline);
+        let reply = self.opened.handle.call(&WorkerRequest::Session { slot_id: self.slot.id }, None, &self.deadline);
         let context = || format!("cannot open a session on {}", self.name());
         match reply.map_err(|error| Error::from(error).context(context()))? {
-            Reply::Session(_) => Ok(()),
+            WorkerReply::Session(_) => Ok(()),
             _ => Err(self.opened.handle.protocol_error(Step::OpenSession).into()),
         }
     }
@@ -167,10 +167,10 @@ impl Reached {
         // The login may have sent this request already.
         let reply = match self.opened.handle.expects() {
             Some(Step::ReadObjects) => self.understood(|handle, deadline| handle.wait_reply(deadline)),
-            _ => self.ask(&Request::Objects),
+            _ => self.ask(&WorkerRequest::Objects),
         };
         match reply? {
-            Reply::Objects(objects) => Ok(objects),
+            WorkerReply::Objects(objects) => Ok(objects),
             _ => Err(self.opened.handle.protocol_error(Step::ReadObjects).into()),
         }
     }
@@ -216,14 +216,14 @@ impl Reached {
         }
     }
 
-    fn ask(&mut self, request: &Request) -> Result<Reply> {
+    fn ask(&mut self, request: &WorkerRequest) -> Result<WorkerReply> {
         self.understood(|handle, deadline| handle.call(request, None, deadline))
     }
 
     fn understood(
         &mut self,
-        ask: impl FnOnce(&mut WorkerHandle, &Deadline) -> Result<Reply, WorkerError>,
-    ) -> Result<Reply> {
+        ask: impl FnOnce(&mut WorkerHandle, &Deadline) -> Result<WorkerReply, WorkerError>,
+    ) -> Result<WorkerReply> {
         let reply = ask(&mut self.opened.handle, &self.deadline);
         reply.map_err(|error| Error::from(error).context(format_args!("cannot read {}", self.name())))
     }

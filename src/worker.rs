@@ -24,7 +24,7 @@ use crate::sandbox_profile::{InForce, Profile};
 use crate::worker::pkcs11::{LoginOutcome, Pkcs11Module, Pkcs11Session, UserPin};
 use crate::worker::sandbox::SandboxError;
 use crate::worker_protocol::PIN_LIMIT;
-use crate::worker_protocol::{Authentication, FrameKind, Reply, Request, SandboxReport};
+use crate::worker_protocol::{Authentication, FrameKind, SandboxReport, WorkerReply, WorkerRequest};
 
 pub(crate) mod parent_death;
 pub(crate) mod pcsc;
@@ -60,10 +60,10 @@ pub(crate) fn run() -> Result<(), WorkerExit> {
     crate::os::harden()?;
     crate::worker::parent_death::end_group_with_parent().map_err(|_| WorkerExit::NotAChild)?;
     let mut link = Link::take_stdin()?;
-    link.send(&Reply::Hello { build: crate::worker_protocol::BUILD.into() })?;
+    link.send(&WorkerReply::Hello { build: crate::worker_protocol::BUILD.into() })?;
     let (module, profile, environment) = match link.receive()? {
-        Request::Open { module, profile, environment } => (module, profile, environment),
-        Request::AskPcscd { socket } => return ask_pcscd(&mut link, socket),
+        WorkerRequest::Open { module, profile, environment } => (module, profile, environment),
+        WorkerRequest::AskPcscd { socket } => return ask_pcscd(&mut link, socket),
         _ => return Ok(()),
     };
     let variables = environment.into_iter().flatten().map(|variable| (variable.name, variable.value));
@@ -71,31 +71,31 @@ pub(crate) fn run() -> Result<(), WorkerExit> {
     crate::os::environment::extend(variables);
     let (mut guards, report) = match confine(profile, &module) {
         Ok(confined) => confined,
-        Err(error) => return link.send(&Reply::Failed(Fault::Sandbox(error.to_string()))),
+        Err(error) => return link.send(&WorkerReply::Failed(Fault::Sandbox(error.to_string()))),
     };
     if !guards.ends_with_its_parent {
         crate::worker::parent_death::watch_parent(link.socket)?;
     }
     // Before the module's first line runs: later, the module could write anything to the socket.
-    link.send(&Reply::Confined(report))?;
+    link.send(&WorkerReply::Confined(report))?;
     let module = match Pkcs11Module::load(&module) {
         Ok(module) => module,
-        Err(fault) => return link.send(&Reply::Failed(fault)),
+        Err(fault) => return link.send(&WorkerReply::Failed(fault)),
     };
-    link.answer(module.slots().map(|slots| Reply::Opened { library: module.library(), slots }))?;
+    link.answer(module.slots().map(|slots| WorkerReply::Opened { library: module.library(), slots }))?;
     let mut next = link.receive()?;
-    while let Request::Session { slot_id } = next {
+    while let WorkerRequest::Session { slot_id } = next {
         next = match module.open_session(slot_id) {
             Ok(session) => run_session(&mut link, session, &mut guards)?,
             Err(fault) => {
-                link.send(&Reply::Failed(fault))?;
+                link.send(&WorkerReply::Failed(fault))?;
                 link.receive()?
             }
         };
     }
     module.finalize();
-    link.send(&Reply::Closed)?;
-    if matches!(next, Request::Close { at_once: true }) {
+    link.send(&WorkerReply::Closed)?;
+    if matches!(next, WorkerRequest::Close { at_once: true }) {
         crate::worker::parent_death::end_now();
     }
     Ok(())
@@ -106,7 +106,7 @@ fn ask_pcscd(link: &mut Link, socket: PathBuf) -> Result<(), WorkerExit> {
     // No other thread runs yet.
     crate::os::environment::extend([(b"PCSCLITE_CSOCK_NAME".to_vec(), socket.into_os_string().into_vec())].into_iter());
     let answer = crate::worker::pcsc::establish_context();
-    link.answer(answer.map(|code| Reply::PcscdAnswered { code }))
+    link.answer(answer.map(|code| WorkerReply::PcscdAnswered { code }))
 }
 
 /// Confines this process before the module's first line runs.
@@ -138,42 +138,48 @@ impl Guards {
 }
 
 /// Answers until the parent asks for another session or for the end, and returns that request.
-fn run_session(link: &mut Link, mut session: Pkcs11Session<'_>, guards: &mut Guards) -> Result<Request, WorkerExit> {
-    link.send(&Reply::Session(session.facts()))?;
+fn run_session(
+    link: &mut Link,
+    mut session: Pkcs11Session<'_>,
+    guards: &mut Guards,
+) -> Result<WorkerRequest, WorkerExit> {
+    link.send(&WorkerReply::Session(session.facts()))?;
     let mut logged_in = false;
     loop {
         let request = link.receive()?;
-        if logged_in && request != Request::Objects {
+        if logged_in && request != WorkerRequest::Objects {
             guards.tighten()?;
         }
         match request {
-            Request::Slot => link.send(&Reply::Slot(session.slot()))?,
-            Request::Probe => link.answer(session.probe(logged_in).map(Reply::Slot))?,
-            Request::Login(how) => {
+            WorkerRequest::Slot => link.send(&WorkerReply::Slot(session.slot()))?,
+            WorkerRequest::Probe => link.answer(session.probe(logged_in).map(WorkerReply::Slot))?,
+            WorkerRequest::Login(how) => {
                 let pin = link.user_pin(how)?;
-                link.send(&Reply::LoginBegins)?;
+                link.send(&WorkerReply::LoginBegins)?;
                 let outcome = session.login(&pin);
                 logged_in |= outcome == Ok(LoginOutcome::Accepted);
-                link.answer(outcome.map(|outcome| Reply::LoggedIn { checked: outcome == LoginOutcome::Accepted }))?;
+                link.answer(
+                    outcome.map(|outcome| WorkerReply::LoggedIn { checked: outcome == LoginOutcome::Accepted }),
+                )?;
             }
-            Request::Objects => {
-                link.answer(session.objects().map(Reply::Objects))?;
+            WorkerRequest::Objects => {
+                link.answer(session.objects().map(WorkerReply::Objects))?;
                 // Meanwhile the parent chooses among them.
                 if logged_in {
                     guards.tighten()?;
                 }
             }
-            Request::Describe { key } => link.answer(session.describe(key).map(Reply::Described))?,
-            Request::Sign { key, mechanism, version, context } => {
+            WorkerRequest::Describe { key } => link.answer(session.describe(key).map(WorkerReply::Described))?,
+            WorkerRequest::Sign { key, mechanism, version, context } => {
                 guards.tighten()?;
                 let pin = context.map(|how| link.user_pin(how)).transpose()?;
                 let signed = sign(link, &session, (key, mechanism, version), pin.as_ref())?;
                 link.answer(signed)?;
             }
-            next @ (Request::Open { .. }
-            | Request::AskPcscd { .. }
-            | Request::Session { .. }
-            | Request::Close { .. }) => {
+            next @ (WorkerRequest::Open { .. }
+            | WorkerRequest::AskPcscd { .. }
+            | WorkerRequest::Session { .. }
+            | WorkerRequest::Close { .. }) => {
                 session.close(logged_in);
                 return Ok(next);
             }
@@ -187,23 +193,23 @@ fn sign(
     session: &Pkcs11Session<'_>,
     (key, mechanism, version): (u64, Mechanism, Version),
     pin: Option<&UserPin>,
-) -> Result<Result<Reply, Fault>, WorkerExit> {
+) -> Result<Result<WorkerReply, Fault>, WorkerExit> {
     let mut sent = Ok(());
     let log_in = pin.map(|pin| {
         |session: &Pkcs11Session<'_>| {
-            sent = link.send(&Reply::LoginBegins);
+            sent = link.send(&WorkerReply::LoginBegins);
             if sent.is_err() {
                 return Err(Fault::Message("the parent process is gone".into()));
             }
             let checked = session.context_login(pin)? == LoginOutcome::Accepted;
-            sent = link.send(&Reply::ContextAccepted { checked });
+            sent = link.send(&WorkerReply::ContextAccepted { checked });
             Ok(())
         }
     });
     let key = session.key(key, mechanism);
     let signed = key.and_then(|key| key.sign(log_in, || fresh_message(version)));
     sent?;
-    Ok(signed.map(|(message, signature)| Reply::Signed {
+    Ok(signed.map(|(message, signature)| WorkerReply::Signed {
         message: STANDARD.encode(message.as_bytes()),
         signature: STANDARD.encode(signature),
     }))
@@ -234,19 +240,19 @@ impl Link {
         Ok(Self { socket })
     }
 
-    fn send(&mut self, reply: &Reply) -> Result<(), WorkerExit> {
+    fn send(&mut self, reply: &WorkerReply) -> Result<(), WorkerExit> {
         Ok(self.socket.write_all(&crate::worker_protocol::encode(reply)?)?)
     }
 
     /// Sends the module's result, or a fault if the result is too large for the parent.
-    fn answer(&mut self, result: Result<Reply, Fault>) -> Result<(), WorkerExit> {
-        let mut reply = result.unwrap_or_else(Reply::Failed);
+    fn answer(&mut self, result: Result<WorkerReply, Fault>) -> Result<(), WorkerExit> {
+        let mut reply = result.unwrap_or_else(WorkerReply::Failed);
         let call = match reply {
-            Reply::Opened { .. } => "C_GetSlotList",
-            Reply::Slot(_) => "C_GetTokenInfo",
+            WorkerReply::Opened { .. } => "C_GetSlotList",
+            WorkerReply::Slot(_) => "C_GetTokenInfo",
             _ => "C_FindObjects",
         };
-        let too_much = |what: String| Reply::Failed(Fault::Malformed { call: call.into(), what });
+        let too_much = |what: String| WorkerReply::Failed(Fault::Malformed { call: call.into(), what });
         if let Err(error) = crate::worker_protocol::bounds::check(&mut reply) {
             return self.send(&too_much(error.to_string()));
         }
@@ -256,7 +262,7 @@ impl Link {
         }
     }
 
-    fn receive(&mut self) -> Result<Request, WorkerExit> {
+    fn receive(&mut self) -> Result<WorkerRequest, WorkerExit> {
         crate::worker::parent_death::unblock_signal()?;
         let frame = self.frame(FrameKind::Message, crate::worker_protocol::LIMIT)?;
         Ok(crate::worker_protocol::decode(&frame)?)

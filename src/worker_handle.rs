@@ -17,7 +17,7 @@ use crate::deadline::Deadline;
 use crate::pin::Pin;
 use crate::worker_protocol::bounds;
 use crate::worker_protocol::step::Step;
-use crate::worker_protocol::{self, FrameKind, HEADER, Reply, Request, SandboxReport, Variable, WireError};
+use crate::worker_protocol::{self, FrameKind, HEADER, SandboxReport, Variable, WireError, WorkerReply, WorkerRequest};
 
 mod error;
 mod output;
@@ -104,16 +104,16 @@ impl WorkerHandle {
         let ModuleToLoad { module, profile } = load;
         match prestarted {
             Some(prestarted) => {
-                let environment = environment.variables().into_iter().map(Variable::from).collect();
+                let variables = environment.variables().into_iter().map(Variable::from).collect();
                 Self::begin(
                     environment,
                     prestarted,
-                    &Request::Open { module, profile, environment: Some(environment) },
+                    &WorkerRequest::Open { module, profile, environment: Some(variables) },
                     deadline,
                 )
             }
             None => {
-                let open = Request::Open { module, profile, environment: None };
+                let open = WorkerRequest::Open { module, profile, environment: None };
                 Self::begin(environment, Self::process_for(environment)?, &open, deadline)
             }
         }
@@ -128,10 +128,10 @@ impl WorkerHandle {
         socket: &Path,
         deadline: &Deadline,
     ) -> Result<u32, WorkerError> {
-        let request = Request::AskPcscd { socket: socket.to_owned() };
+        let request = WorkerRequest::AskPcscd { socket: socket.to_owned() };
         let mut handle = Self::begin(environment, Self::process_for(environment)?, &request, deadline)?;
         match handle.wait_reply(deadline)? {
-            Reply::PcscdAnswered { code } => Ok(code),
+            WorkerReply::PcscdAnswered { code } => Ok(code),
             _ => Err(handle.protocol_error(Step::AskPcscd)),
         }
     }
@@ -146,7 +146,7 @@ impl WorkerHandle {
     fn begin(
         environment: &WorkerEnvironment,
         started: PrestartedWorker,
-        request: &Request,
+        request: &WorkerRequest,
         deadline: &Deadline,
     ) -> Result<Self, WorkerError> {
         let PrestartedWorker { process, socket } = started;
@@ -164,7 +164,7 @@ impl WorkerHandle {
         handle.deliver(request, None)?;
         handle.expects = Some(Step::Start);
         match handle.receive(Step::Start, deadline) {
-            Ok(Reply::Hello { build }) if build == worker_protocol::BUILD => {
+            Ok(WorkerReply::Hello { build }) if build == worker_protocol::BUILD => {
                 handle.expects = Some(Step::of(request));
                 Ok(handle)
             }
@@ -247,10 +247,10 @@ impl WorkerHandle {
     /// The module's error, or the reason why there is no reply.
     pub(crate) fn call(
         &mut self,
-        request: &Request,
+        request: &WorkerRequest,
         pin: Option<&Pin>,
         deadline: &Deadline,
-    ) -> Result<Reply, WorkerError> {
+    ) -> Result<WorkerReply, WorkerError> {
         self.finish_last(deadline)?;
         self.deliver(request, pin)?;
         self.wait_reply(deadline)
@@ -258,7 +258,7 @@ impl WorkerHandle {
 
     /// Sends a request without a PIN, and never waits. If the worker does not take it, [`WorkerHandle::wait_reply`] returns
     /// the error.
-    pub(crate) fn send(&mut self, request: &Request) {
+    pub(crate) fn send(&mut self, request: &WorkerRequest) {
         debug_assert!(self.expects.is_none(), "the last request has no reply yet");
         self.expect(request);
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -273,17 +273,17 @@ impl WorkerHandle {
     ///
     /// # Errors
     /// As [`WorkerHandle::call`].
-    pub(crate) fn wait_reply(&mut self, deadline: &Deadline) -> Result<Reply, WorkerError> {
+    pub(crate) fn wait_reply(&mut self, deadline: &Deadline) -> Result<WorkerReply, WorkerError> {
         let Some(step) = self.expects else { return Err(self.protocol_error(Step::Start)) };
         let reply = self.receive(step, deadline);
         let more_follows = matches!(
             &reply,
-            Ok(Reply::Confined(_) | Reply::ContextAccepted { .. })
+            Ok(WorkerReply::Confined(_) | WorkerReply::ContextAccepted { .. })
                 | Err(WorkerError::Died { .. } | WorkerError::TimedOut { .. } | WorkerError::Socket(_))
         );
         self.expects = self.expects.filter(|_| more_follows);
         match reply? {
-            Reply::Failed(fault) => Err(fault.into()),
+            WorkerReply::Failed(fault) => Err(fault.into()),
             reply => Ok(reply),
         }
     }
@@ -318,7 +318,9 @@ impl WorkerHandle {
         deadline: &Deadline,
     ) -> Result<Option<SandboxReport>, WorkerError> {
         match self.wait_reply(deadline)? {
-            Reply::Confined(report) if report.as_ref().map(|report| report.profile.as_str()) == profile => Ok(report),
+            WorkerReply::Confined(report) if report.as_ref().map(|report| report.profile.as_str()) == profile => {
+                Ok(report)
+            }
             _ => Err(self.protocol_error(Step::LoadModule)),
         }
     }
@@ -344,17 +346,17 @@ impl WorkerHandle {
 
     /// After finalization, only the exit handlers of the module's libraries are left, and these may hang or crash. The
     /// worker is ended without them, unless somebody reads the output that they still hold.
-    fn close_request(&self) -> Request {
-        Request::Close { at_once: !self.writes_logs }
+    fn close_request(&self) -> WorkerRequest {
+        WorkerRequest::Close { at_once: !self.writes_logs }
     }
 
-    fn expect(&mut self, request: &Request) {
+    fn expect(&mut self, request: &WorkerRequest) {
         self.expects = Some(Step::of(request));
         self.login_started = false;
-        self.login_is_due = matches!(request, Request::Login(_) | Request::Sign { context: Some(_), .. });
+        self.login_is_due = matches!(request, WorkerRequest::Login(_) | WorkerRequest::Sign { context: Some(_), .. });
     }
 
-    fn deliver(&mut self, request: &Request, pin: Option<&Pin>) -> Result<(), WorkerError> {
+    fn deliver(&mut self, request: &WorkerRequest, pin: Option<&Pin>) -> Result<(), WorkerError> {
         self.expect(request);
         self.write(request, pin).map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => self.died(Step::of(request)),
@@ -362,7 +364,7 @@ impl WorkerHandle {
         })
     }
 
-    fn write(&mut self, request: &Request, pin: Option<&Pin>) -> io::Result<()> {
+    fn write(&mut self, request: &WorkerRequest, pin: Option<&Pin>) -> io::Result<()> {
         let frame = worker_protocol::encode(request).map_err(io::Error::other)?;
         let Some(pin) = pin else { return self.socket.write_all(&frame) };
         let pin = pin.expose().as_bytes();
@@ -375,13 +377,13 @@ impl WorkerHandle {
         if written == total { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
-    fn receive(&mut self, step: Step, deadline: &Deadline) -> Result<Reply, WorkerError> {
+    fn receive(&mut self, step: Step, deadline: &Deadline) -> Result<WorkerReply, WorkerError> {
         loop {
             let end = self.wait_frame(step, deadline)?;
             let frame: Vec<u8> = self.received.drain(..end).skip(HEADER).collect();
             let mut reply = worker_protocol::decode(&frame)?;
             bounds::check(&mut reply)?;
-            if reply != Reply::LoginBegins || !std::mem::take(&mut self.login_is_due) {
+            if reply != WorkerReply::LoginBegins || !std::mem::take(&mut self.login_is_due) {
                 return Ok(reply);
             }
             self.login_started = true;

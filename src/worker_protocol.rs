@@ -31,7 +31,7 @@ pub(crate) const HEADER: usize = 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum FrameKind {
-    /// The JSON of a [`Request`] or a [`Reply`].
+    /// The JSON of a [`WorkerRequest`] or a [`WorkerReply`].
     Message = b'M',
     /// The bytes of a PIN.
     Pin = b'P',
@@ -79,8 +79,8 @@ pub(crate) struct SandboxReport {
 
 /// A request of the parent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Request {
-    /// Load this module and list its slots. Reply: [`Reply::Confined`], then [`Reply::Opened`].
+pub(crate) enum WorkerRequest {
+    /// Load this module and list its slots. Reply: [`WorkerReply::Confined`], then [`WorkerReply::Opened`].
     Open {
         /// The module's absolute path.
         module: PathBuf,
@@ -89,33 +89,33 @@ pub(crate) enum Request {
         /// The module's environment, for a worker that was started without one.
         environment: Option<Vec<Variable>>,
     },
-    /// Load only libpcsclite, and connect to pcscd. Reply: [`Reply::PcscdAnswered`]; then the worker ends.
+    /// Load only libpcsclite, and connect to pcscd. Reply: [`WorkerReply::PcscdAnswered`]; then the worker ends.
     AskPcscd {
         /// The path where the library looks for the daemon.
         socket: PathBuf,
     },
-    /// Open a session. Reply: [`Reply::Session`].
+    /// Open a session. Reply: [`WorkerReply::Session`].
     Session {
         /// The `CK_SLOT_ID`.
         slot_id: u64,
     },
-    /// Read the session's slot and token information again. Reply: [`Reply::Slot`].
+    /// Read the session's slot and token information again. Reply: [`WorkerReply::Slot`].
     Slot,
-    /// Like `Slot`, but only if the session, its login and the token still exist. Reply: [`Reply::Slot`].
+    /// Like `Slot`, but only if the session, its login and the token still exist. Reply: [`WorkerReply::Slot`].
     Probe,
-    /// Log in, once. Reply: [`Reply::LoginBegins`], then [`Reply::LoggedIn`].
+    /// Log in, once. Reply: [`WorkerReply::LoginBegins`], then [`WorkerReply::LoggedIn`].
     Login(Authentication),
-    /// List keys and certificates. Reply: [`Reply::Objects`].
+    /// List keys and certificates. Reply: [`WorkerReply::Objects`].
     Objects,
-    /// Read the evidence about a key. Reply: [`Reply::Described`].
+    /// Read the evidence about a key. Reply: [`WorkerReply::Described`].
     Describe {
-        /// The key's number in [`Reply::Objects`].
+        /// The key's number in [`WorkerReply::Objects`].
         key: u64,
     },
-    /// Make a message and sign it. Reply: [`Reply::LoginBegins`] and [`Reply::ContextAccepted`] with a context login, then
-    /// [`Reply::Signed`].
+    /// Make a message and sign it. Reply: [`WorkerReply::LoginBegins`] and [`WorkerReply::ContextAccepted`] with a context login, then
+    /// [`WorkerReply::Signed`].
     Sign {
-        /// The key's number in [`Reply::Objects`].
+        /// The key's number in [`WorkerReply::Objects`].
         key: u64,
         /// The mechanism.
         mechanism: Mechanism,
@@ -124,7 +124,7 @@ pub(crate) enum Request {
         /// The context-specific login, if the key needs one.
         context: Option<Authentication>,
     },
-    /// Log out, finalise, end. Reply: [`Reply::Closed`].
+    /// Log out, finalise, end. Reply: [`WorkerReply::Closed`].
     Close {
         /// Whether to exit at once, without the exit handlers of the module's libraries.
         at_once: bool,
@@ -133,7 +133,7 @@ pub(crate) enum Request {
 
 /// A reply of the worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Reply {
+pub(crate) enum WorkerReply {
     /// The first frame, without a request.
     Hello {
         /// The worker's build, which must equal the parent's.
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_frame_over_the_limit_is_neither_written_nor_read() {
-        let long = Reply::Hello { build: "x".repeat(LIMIT) };
+        let long = WorkerReply::Hello { build: "x".repeat(LIMIT) };
         assert!(matches!(encode(&long), Err(WireError::TooLong(_))));
         assert!(header(FrameKind::Message, LIMIT).is_ok() && header(FrameKind::Message, LIMIT + 1).is_err());
         let announced = |bytes| length(bytes, FrameKind::Message, LIMIT);
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn no_message_has_a_field_for_a_pin_or_for_bytes_to_sign() {
-        let sign = Request::Sign {
+        let sign = WorkerRequest::Sign {
             key: 1,
             mechanism: Mechanism::Sha512RsaPkcs,
             version: Version::V2,
@@ -280,7 +280,7 @@ mod tests {
         };
         let text = serde_json::to_string(&sign).unwrap();
         assert_eq!(text, r#"{"Sign":{"key":1,"mechanism":"Sha512RsaPkcs","version":"V2","context":"Pin"}}"#);
-        assert_eq!(serde_json::to_string(&Request::Login(Authentication::Pin)).unwrap(), r#"{"Login":"Pin"}"#);
+        assert_eq!(serde_json::to_string(&WorkerRequest::Login(Authentication::Pin)).unwrap(), r#"{"Login":"Pin"}"#);
     }
 
     #[test]
@@ -292,21 +292,21 @@ mod tests {
     proptest! {
         #[test]
         fn written_frames_are_read_back(slot_id: u64, message: String, label: Vec<u8>) {
-            let request = Request::Session { slot_id };
+            let request = WorkerRequest::Session { slot_id };
             prop_assert_eq!(read_back(&request), request.clone());
             let objects = Objects {
                 certificates: vec![crate::facts::CertificateObject { label, id: vec![], value: vec![1] }],
                 ..Objects::default()
             };
-            prop_assert_eq!(read_back(&Reply::Objects(objects.clone())), Reply::Objects(objects));
-            let signed = Reply::Signed { message, signature: String::new() };
+            prop_assert_eq!(read_back(&WorkerReply::Objects(objects.clone())), WorkerReply::Objects(objects));
+            let signed = WorkerReply::Signed { message, signature: String::new() };
             prop_assert_eq!(read_back(&signed), signed.clone());
         }
 
         #[test]
         fn nothing_makes_the_decoder_panic(bytes: Vec<u8>) {
-            let _ = decode::<Reply>(&bytes);
-            let _ = decode::<Request>(&bytes);
+            let _ = decode::<WorkerReply>(&bytes);
+            let _ = decode::<WorkerRequest>(&bytes);
         }
     }
 }

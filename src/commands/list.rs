@@ -19,7 +19,7 @@ use crate::modules;
 use crate::selector::{self, ObjectType, Uri};
 use crate::session::{self, Login, Opened, TokenSession};
 use crate::text::{hex, printable, printable_bytes};
-use crate::worker_protocol::{Reply, Request};
+use crate::worker_protocol::{WorkerReply, WorkerRequest};
 
 /// The content of one module.
 struct Shown {
@@ -122,14 +122,15 @@ fn index_fits(slot: &Slot, slots: &[Slot], config: &Config) -> bool {
 }
 
 fn read_slot(opened: &mut Opened, slot_id: u64, deadline: &Deadline) -> (Vec<&'static str>, Result<Objects, String>) {
-    let mut ask = |request: &Request| opened.handle.call(request, None, deadline).map_err(|error| error.to_string());
-    let mechanisms = match ask(&Request::Session { slot_id }) {
-        Ok(Reply::Session(session)) => session.mechanisms.iter().map(|mechanism| mechanism.name()).collect(),
+    let mut ask =
+        |request: &WorkerRequest| opened.handle.call(request, None, deadline).map_err(|error| error.to_string());
+    let mechanisms = match ask(&WorkerRequest::Session { slot_id }) {
+        Ok(WorkerReply::Session(session)) => session.mechanisms.iter().map(|mechanism| mechanism.name()).collect(),
         Ok(_) => return (Vec::new(), Err("the worker answered out of turn".into())),
         Err(error) => return (Vec::new(), Err(error)),
     };
-    let objects = ask(&Request::Objects).and_then(|reply| match reply {
-        Reply::Objects(objects) => Ok(objects),
+    let objects = ask(&WorkerRequest::Objects).and_then(|reply| match reply {
+        WorkerReply::Objects(objects) => Ok(objects),
         _ => Err("the worker answered out of turn".into()),
     });
     (mechanisms, objects)

@@ -10,7 +10,7 @@ use crate::facts::{Description, KeyDetail, Mechanism};
 use crate::identity::Identity;
 use crate::modules;
 use crate::worker_protocol::step::Step;
-use crate::worker_protocol::{Reply, Request};
+use crate::worker_protocol::{WorkerReply, WorkerRequest};
 
 /// Further copies of the key are judged by the policy, but not described.
 const MAX_COPIES: usize = 8;
@@ -50,8 +50,8 @@ impl Reached {
     }
 
     fn description(&mut self, key: u64) -> Result<Description> {
-        match self.ask(&Request::Describe { key })? {
-            Reply::Described(description) => Ok(description),
+        match self.ask(&WorkerRequest::Describe { key })? {
+            WorkerReply::Described(description) => Ok(description),
             _ => Err(self.opened.handle.protocol_error(Step::ReadKey).into()),
         }
     }

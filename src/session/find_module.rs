@@ -19,7 +19,7 @@ use crate::selector::SelectError;
 use crate::text::printable;
 use crate::worker_handle::{ModuleToLoad, PrestartedWorker, WorkerEnvironment, WorkerError, WorkerHandle, withheld};
 use crate::worker_protocol::step::Step;
-use crate::worker_protocol::{Reply, SandboxReport};
+use crate::worker_protocol::{SandboxReport, WorkerReply};
 
 /// Finds the module and loads it in a worker: the configured one, else the only installed module with an initialised token.
 ///
@@ -257,7 +257,7 @@ fn answers(
 ) -> Result<(Option<SandboxReport>, Library, Vec<Slot>), WorkerError> {
     let report = handle.sandbox(profile(config, module), deadline)?;
     match handle.wait_reply(deadline)? {
-        Reply::Opened { library, slots } => Ok((report, library, slots)),
+        WorkerReply::Opened { library, slots } => Ok((report, library, slots)),
         _ => Err(handle.protocol_error(Step::LoadModule)),
     }
 }

@@ -20,7 +20,7 @@ use crate::pin::{AttemptBy, AttemptEnd, Credential, How, PinError, Source};
 use crate::selector;
 use crate::worker_handle::WorkerError;
 use crate::worker_protocol::step::Step;
-use crate::worker_protocol::{Authentication, Reply, Request};
+use crate::worker_protocol::{Authentication, WorkerReply, WorkerRequest};
 
 use super::Reached;
 
@@ -104,7 +104,7 @@ impl Login {
             return Ok(());
         }
         self.obtain(reached, config).map_err(|error| reached.with_whole_commands(error))?;
-        let logged_in = self.authenticate(reached, Request::Login, "login refused");
+        let logged_in = self.authenticate(reached, WorkerRequest::Login, "login refused");
         logged_in.map_err(|failure| reached.with_whole_commands(failure.into()))
     }
 
@@ -114,7 +114,7 @@ impl Login {
     /// As [`Login::login`].
     pub(crate) fn again(&mut self, reached: &mut Reached, config: &Config) -> Result<()> {
         self.obtain(reached, config)?;
-        Ok(self.authenticate(reached, Request::Login, "login refused")?)
+        Ok(self.authenticate(reached, WorkerRequest::Login, "login refused")?)
     }
 
     /// The method of a context-specific login. Asks for the PIN if the token needed none so far.
@@ -144,7 +144,7 @@ impl Login {
     pub(crate) fn authenticate(
         &mut self,
         reached: &mut Reached,
-        request: impl FnOnce(Authentication) -> Request,
+        request: impl FnOnce(Authentication) -> WorkerRequest,
         context: &str,
     ) -> Result<(), Failure> {
         let Some(credential) = self.credential.clone() else {
@@ -157,7 +157,7 @@ impl Login {
             return Err(Failure::Other(Error::new(Kind::PinIncorrect, message)));
         }
         let request = request(authentication(credential.how()));
-        let is_login = matches!(request, Request::Login(_));
+        let is_login = matches!(request, WorkerRequest::Login(_));
         credential.begin_attempt();
         if matches!(credential.how(), How::Pinpad) {
             tracing::info!("enter the PIN at the token itself");
@@ -180,8 +180,8 @@ impl Login {
             How::Pinpad => at_the_keypad(reached, &request),
         };
         let end = match &reply {
-            Ok(Reply::LoggedIn { checked }) if is_login => Some(accepted_if(*checked)),
-            Ok(Reply::ContextAccepted { checked }) if !is_login => Some(accepted_if(*checked)),
+            Ok(WorkerReply::LoggedIn { checked }) if is_login => Some(accepted_if(*checked)),
+            Ok(WorkerReply::ContextAccepted { checked }) if !is_login => Some(accepted_if(*checked)),
             Err(WorkerError::Fault(fault)) => end_of(fault),
             // The worker ended before it called the module's login.
             Err(WorkerError::Died { .. }) if !reached.opened.handle.login_started() => Some(AttemptEnd::NotTried),
@@ -191,7 +191,7 @@ impl Login {
             credential.accept();
             if is_login {
                 // The worker reads them while the record goes to disk.
-                reached.opened.handle.send(&Request::Objects);
+                reached.opened.handle.send(&WorkerRequest::Objects);
             }
         }
         if end == Some(AttemptEnd::Refused) {
@@ -209,8 +209,8 @@ impl Login {
             None => {}
         }
         match reply {
-            Ok(Reply::LoggedIn { .. }) if is_login => Ok(()),
-            Ok(Reply::ContextAccepted { .. }) if !is_login => Ok(()),
+            Ok(WorkerReply::LoggedIn { .. }) if is_login => Ok(()),
+            Ok(WorkerReply::ContextAccepted { .. }) if !is_login => Ok(()),
             Ok(_) => Err(Failure::Worker(reached.opened.handle.protocol_error(Step::LogIn))),
             Err(WorkerError::Fault(fault)) if fault.is_login() => {
                 let at_keypad = matches!(credential.how(), How::Pinpad);
@@ -378,7 +378,7 @@ fn end_of(fault: &Fault) -> Option<AttemptEnd> {
 }
 
 /// Logs in at the token's PIN pad. This counts as a prompt: the deadline excludes the person's time, up to a limit.
-fn at_the_keypad(reached: &mut Reached, request: &Request) -> std::result::Result<Reply, WorkerError> {
+fn at_the_keypad(reached: &mut Reached, request: &WorkerRequest) -> std::result::Result<WorkerReply, WorkerError> {
     const PATIENCE: Duration = Duration::from_secs(300);
     let deadline = Deadline::after(PATIENCE.max(reached.deadline.timeout()));
     let handle = &mut reached.opened.handle;

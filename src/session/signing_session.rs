@@ -19,7 +19,7 @@ use crate::identity::Identity;
 use crate::policy::Permit;
 use crate::worker_handle::{OutputState, ReplyState, WorkerDescriptors, WorkerError};
 use crate::worker_protocol::step::Step;
-use crate::worker_protocol::{Authentication, Reply, Request};
+use crate::worker_protocol::{Authentication, WorkerReply, WorkerRequest};
 
 /// The payload that a worker made, or the reason why there is none.
 pub(crate) type Signed = Result<UncheckedPayload, Failure>;
@@ -105,7 +105,7 @@ impl SigningSession {
 
     /// Sends the request to check the token, and does not wait for the reply.
     pub(crate) fn send_probe(&mut self) {
-        self.session.slot.opened.handle.send(&Request::Probe);
+        self.session.slot.opened.handle.send(&WorkerRequest::Probe);
     }
 
     /// Receives the available part of a reply, and never waits.
@@ -117,7 +117,7 @@ impl SigningSession {
     pub(crate) fn signed(&mut self) -> Signed {
         let handle = &mut self.session.slot.opened.handle;
         let payload = match handle.wait_reply(&self.session.slot.deadline).map_err(Failure::Worker)? {
-            Reply::Signed { message, signature } => decoded(&message, &signature),
+            WorkerReply::Signed { message, signature } => decoded(&message, &signature),
             _ => None,
         };
         self.has_signed |= payload.is_some();
@@ -199,8 +199,8 @@ impl SigningSession {
     }
 }
 
-fn sign_request(permit: &Permit, context: Option<Authentication>) -> Request {
-    Request::Sign { key: permit.key(), mechanism: permit.mechanism(), version: permit.wish().version, context }
+fn sign_request(permit: &Permit, context: Option<Authentication>) -> WorkerRequest {
+    WorkerRequest::Sign { key: permit.key(), mechanism: permit.mechanism(), version: permit.wish().version, context }
 }
 
 fn decoded(message: &str, signature: &str) -> Option<UncheckedPayload> {

@@ -5,7 +5,7 @@
 
 use crate::facts::{CertificateObject, Description, Key, Library, Slot, Token};
 use crate::fault::Fault;
-use crate::worker_protocol::Reply;
+use crate::worker_protocol::WorkerReply;
 
 /// Slots of a module.
 const SLOTS: usize = 4096;
@@ -72,35 +72,35 @@ pub(crate) enum BoundsError {
 ///
 /// # Errors
 /// The first field beyond its limit.
-pub(crate) fn check(reply: &mut Reply) -> Result<(), BoundsError> {
+pub(crate) fn check(reply: &mut WorkerReply) -> Result<(), BoundsError> {
     match reply {
-        Reply::Hello { build } => text("the build", build, WORD),
-        Reply::Confined(report) => {
+        WorkerReply::Hello { build } => text("the build", build, WORD),
+        WorkerReply::Confined(report) => {
             report.as_ref().map_or(Ok(()), |report| text("the sandbox's profile", &report.profile, WORD))
         }
-        Reply::Opened { library, slots } => {
+        WorkerReply::Opened { library, slots } => {
             check_library(library)?;
             count("slots", slots.len(), SLOTS)?;
             slots.iter_mut().try_for_each(check_slot)
         }
-        Reply::Slot(slot) => check_slot(slot),
-        Reply::Session(session) => count("mechanisms", session.mechanisms.len(), 2),
-        Reply::Objects(objects) => {
+        WorkerReply::Slot(slot) => check_slot(slot),
+        WorkerReply::Session(session) => count("mechanisms", session.mechanisms.len(), 2),
+        WorkerReply::Objects(objects) => {
             count("keys", objects.keys.len(), KEYS)?;
             objects.keys.iter().try_for_each(check_key)?;
             check_certificates(&objects.certificates)
         }
-        Reply::Described(description) => check_description(description),
-        Reply::Signed { message, signature } => {
+        WorkerReply::Described(description) => check_description(description),
+        WorkerReply::Signed { message, signature } => {
             text("the message", message, SIGNED)?;
             text("the signature", signature, SIGNED)
         }
-        Reply::Failed(fault) => check_fault(fault),
-        Reply::LoginBegins
-        | Reply::LoggedIn { .. }
-        | Reply::ContextAccepted { .. }
-        | Reply::Closed
-        | Reply::PcscdAnswered { .. } => Ok(()),
+        WorkerReply::Failed(fault) => check_fault(fault),
+        WorkerReply::LoginBegins
+        | WorkerReply::LoggedIn { .. }
+        | WorkerReply::ContextAccepted { .. }
+        | WorkerReply::Closed
+        | WorkerReply::PcscdAnswered { .. } => Ok(()),
     }
 }
 
@@ -217,10 +217,10 @@ mod tests {
     use super::*;
     use crate::facts::Objects;
 
-    fn token(change: impl FnOnce(&mut Token)) -> Reply {
+    fn token(change: impl FnOnce(&mut Token)) -> WorkerReply {
         let mut token = Token::default();
         change(&mut token);
-        Reply::Slot(Slot { token: Some(token), ..Slot::default() })
+        WorkerReply::Slot(Slot { token: Some(token), ..Slot::default() })
     }
 
     #[test]
@@ -245,19 +245,20 @@ mod tests {
     fn lists_have_a_limit() {
         let certificate = CertificateObject { label: vec![], id: vec![], value: vec![1] };
         let objects = |count| Objects { certificates: vec![certificate.clone(); count], ..Objects::default() };
-        assert_eq!(check(&mut Reply::Objects(objects(CERTIFICATES))), Ok(()));
-        let error = check(&mut Reply::Objects(objects(CERTIFICATES + 1))).unwrap_err();
+        assert_eq!(check(&mut WorkerReply::Objects(objects(CERTIFICATES))), Ok(()));
+        let error = check(&mut WorkerReply::Objects(objects(CERTIFICATES + 1))).unwrap_err();
         assert_eq!(error.to_string(), "there are 2049 certificates, at most 2048 are read");
         let description = Description { certificates: vec![certificate; CERTIFICATES + 1], ..Description::default() };
-        assert!(check(&mut Reply::Described(description)).is_err());
+        assert!(check(&mut WorkerReply::Described(description)).is_err());
         assert!(
-            check(&mut Reply::Opened { library: Library::default(), slots: vec![Slot::default(); SLOTS + 1] }).is_err()
+            check(&mut WorkerReply::Opened { library: Library::default(), slots: vec![Slot::default(); SLOTS + 1] })
+                .is_err()
         );
     }
 
     #[test]
     fn a_function_and_its_return_value_have_the_form_of_pkcs11_names() {
-        let failed = |call: &str, ckr: &str| check(&mut Reply::Failed(Fault::call(call, ckr)));
+        let failed = |call: &str, ckr: &str| check(&mut WorkerReply::Failed(Fault::call(call, ckr)));
         for ckr in ["CKR_OK", "CKR_PIN_LEN_RANGE", "CKR_VENDOR_DEFINED(0x80000001)", "CKR(0xdead)"] {
             assert_eq!(failed("C_GetFunctionList", ckr), Ok(()), "{ckr}");
         }
@@ -271,9 +272,9 @@ mod tests {
 
     #[test]
     fn an_error_text_is_shortened() {
-        let mut reply = Reply::Failed(Fault::Load("ä".repeat(4 << 20)));
+        let mut reply = WorkerReply::Failed(Fault::Load("ä".repeat(4 << 20)));
         assert_eq!(check(&mut reply), Ok(()));
-        let Reply::Failed(Fault::Load(said)) = reply else { unreachable!() };
+        let WorkerReply::Failed(Fault::Load(said)) = reply else { unreachable!() };
         assert_eq!(said.chars().count(), EXPLANATION + 1);
     }
 
@@ -301,25 +302,25 @@ mod tests {
         };
         let library = |values: [usize; 4]| {
             let [cryptoki, manufacturer, description, version] = values.map(x);
-            Reply::Opened { library: Library { cryptoki, manufacturer, description, version }, slots: Vec::new() }
+            WorkerReply::Opened { library: Library { cryptoki, manufacturer, description, version }, slots: Vec::new() }
         };
-        let keys = |keys: Vec<Key>| Reply::Objects(Objects { keys, ..Objects::default() });
-        let certificates = |one| Reply::Objects(Objects { certificates: vec![one], ..Objects::default() });
+        let keys = |keys: Vec<Key>| WorkerReply::Objects(Objects { keys, ..Objects::default() });
+        let certificates = |one| WorkerReply::Objects(Objects { certificates: vec![one], ..Objects::default() });
         let slot = |description: usize, manufacturer: usize| {
-            Reply::Slot(Slot { description: x(description), manufacturer: x(manufacturer), ..Slot::default() })
+            WorkerReply::Slot(Slot { description: x(description), manufacturer: x(manufacturer), ..Slot::default() })
         };
-        let signed = |message, signature| Reply::Signed { message: x(message), signature: x(signature) };
+        let signed = |message, signature| WorkerReply::Signed { message: x(message), signature: x(signature) };
         let mechanisms = |count| {
             let mechanisms = vec![crate::facts::Mechanism::RsaPkcs; count];
-            Reply::Session(crate::facts::Session { mechanisms, mechanisms_known: true })
+            WorkerReply::Session(crate::facts::Session { mechanisms, mechanisms_known: true })
         };
         let allowed = |count| {
             let mut description = Description::default();
             description.detail.allowed_mechanisms = Some(vec![crate::facts::MechanismId(1); count]);
-            Reply::Described(description)
+            WorkerReply::Described(description)
         };
         for (mut fits, wrong) in [
-            (Reply::Hello { build: x(80) }, vec![Reply::Hello { build: x(81) }]),
+            (WorkerReply::Hello { build: x(80) }, vec![WorkerReply::Hello { build: x(81) }]),
             (
                 library([7, 32, 32, 7]),
                 vec![library([8, 0, 0, 0]), library([0, 33, 0, 0]), library([0, 0, 33, 0]), library([0, 0, 0, 8])],
@@ -341,7 +342,7 @@ mod tests {
             (signed(8192, 8192), vec![signed(8193, 0), signed(0, 8193)]),
             (mechanisms(2), vec![mechanisms(3)]),
             (allowed(1024), vec![allowed(1025)]),
-            (Reply::Closed, Vec::new()),
+            (WorkerReply::Closed, Vec::new()),
         ] {
             assert_eq!(check(&mut fits), Ok(()));
             for mut reply in wrong {
@@ -360,14 +361,14 @@ mod tests {
             Fault::NoEntryPoint { library: Some(long()) },
             Fault::malformed("C_Sign", long()),
         ] {
-            let mut reply = Reply::Failed(fault);
+            let mut reply = WorkerReply::Failed(fault);
             assert_eq!(check(&mut reply), Ok(()));
-            let Reply::Failed(fault) = reply else { unreachable!() };
+            let WorkerReply::Failed(fault) = reply else { unreachable!() };
             assert!(fault.to_string().contains(&shortened) && !fault.to_string().contains(&long()), "{fault}");
         }
-        let mut slot = Reply::Slot(Slot { error: Some(long()), ..Slot::default() });
+        let mut slot = WorkerReply::Slot(Slot { error: Some(long()), ..Slot::default() });
         assert_eq!(check(&mut slot), Ok(()));
-        assert!(matches!(slot, Reply::Slot(Slot { error: Some(error), .. }) if error == shortened));
-        assert!(check(&mut Reply::Failed(Fault::malformed("no function", "x"))).is_err());
+        assert!(matches!(slot, WorkerReply::Slot(Slot { error: Some(error), .. }) if error == shortened));
+        assert!(check(&mut WorkerReply::Failed(Fault::malformed("no function", "x"))).is_err());
     }
 }

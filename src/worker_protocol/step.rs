@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::{LIMIT, Request};
+use super::{LIMIT, WorkerRequest};
 
 /// The longest reply, in bytes, of a step that reads neither objects nor slots.
 const SHORT: usize = 64 << 10;
@@ -37,17 +37,17 @@ pub(crate) enum Step {
 impl Step {
     /// The step that a request asks for.
     #[must_use]
-    pub(crate) fn of(request: &Request) -> Self {
+    pub(crate) fn of(request: &WorkerRequest) -> Self {
         match request {
-            Request::Open { .. } => Self::LoadModule,
-            Request::AskPcscd { .. } => Self::AskPcscd,
-            Request::Session { .. } => Self::OpenSession,
-            Request::Slot | Request::Probe => Self::ReadToken,
-            Request::Login(_) => Self::LogIn,
-            Request::Objects => Self::ReadObjects,
-            Request::Describe { .. } => Self::ReadKey,
-            Request::Sign { .. } => Self::Sign,
-            Request::Close { .. } => Self::Close,
+            WorkerRequest::Open { .. } => Self::LoadModule,
+            WorkerRequest::AskPcscd { .. } => Self::AskPcscd,
+            WorkerRequest::Session { .. } => Self::OpenSession,
+            WorkerRequest::Slot | WorkerRequest::Probe => Self::ReadToken,
+            WorkerRequest::Login(_) => Self::LogIn,
+            WorkerRequest::Objects => Self::ReadObjects,
+            WorkerRequest::Describe { .. } => Self::ReadKey,
+            WorkerRequest::Sign { .. } => Self::Sign,
+            WorkerRequest::Close { .. } => Self::Close,
         }
     }
 
