@@ -24,7 +24,7 @@ use crate::sandbox_profile::{InForce, Profile};
 use crate::worker::pkcs11::{LoginOutcome, Pkcs11Module, Pkcs11Session, UserPin};
 use crate::worker::sandbox::SandboxError;
 use crate::worker_protocol::PIN_LIMIT;
-use crate::worker_protocol::{Authentication, FrameKind, SandboxReport, WorkerReply, WorkerRequest};
+use crate::worker_protocol::{FrameKind, LoginMethod, SandboxReport, WorkerReply, WorkerRequest};
 
 pub(crate) mod parent_death;
 pub(crate) mod pcsc;
@@ -268,8 +268,8 @@ impl Link {
         Ok(crate::worker_protocol::decode(&frame)?)
     }
 
-    fn user_pin(&mut self, how: Authentication) -> Result<UserPin, WorkerExit> {
-        if how == Authentication::Pinpad {
+    fn user_pin(&mut self, how: LoginMethod) -> Result<UserPin, WorkerExit> {
+        if how == LoginMethod::Pinpad {
             return Ok(UserPin::Pinpad);
         }
         let bytes = self.frame(FrameKind::Pin, PIN_LIMIT)?;

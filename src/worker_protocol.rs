@@ -42,7 +42,7 @@ pub(crate) const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), 
 
 /// The method of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Authentication {
+pub(crate) enum LoginMethod {
     /// With the PIN in the following frame.
     Pin,
     /// On the token itself.
@@ -104,7 +104,7 @@ pub(crate) enum WorkerRequest {
     /// Like `Slot`, but only if the session, its login and the token still exist. Reply: [`WorkerReply::Slot`].
     Probe,
     /// Log in, once. Reply: [`WorkerReply::LoginBegins`], then [`WorkerReply::LoggedIn`].
-    Login(Authentication),
+    Login(LoginMethod),
     /// List keys and certificates. Reply: [`WorkerReply::Objects`].
     Objects,
     /// Read the evidence about a key. Reply: [`WorkerReply::Described`].
@@ -122,7 +122,7 @@ pub(crate) enum WorkerRequest {
         /// The version of the message.
         version: Version,
         /// The context-specific login, if the key needs one.
-        context: Option<Authentication>,
+        context: Option<LoginMethod>,
     },
     /// Log out, finalise, end. Reply: [`WorkerReply::Closed`].
     Close {
@@ -276,11 +276,11 @@ mod tests {
             key: 1,
             mechanism: Mechanism::Sha512RsaPkcs,
             version: Version::V2,
-            context: Some(Authentication::Pin),
+            context: Some(LoginMethod::Pin),
         };
         let text = serde_json::to_string(&sign).unwrap();
         assert_eq!(text, r#"{"Sign":{"key":1,"mechanism":"Sha512RsaPkcs","version":"V2","context":"Pin"}}"#);
-        assert_eq!(serde_json::to_string(&WorkerRequest::Login(Authentication::Pin)).unwrap(), r#"{"Login":"Pin"}"#);
+        assert_eq!(serde_json::to_string(&WorkerRequest::Login(LoginMethod::Pin)).unwrap(), r#"{"Login":"Pin"}"#);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::pin::{AttemptBy, AttemptEnd, Credential, How, PinError, Source};
 use crate::selector;
 use crate::worker_handle::WorkerError;
 use crate::worker_protocol::step::Step;
-use crate::worker_protocol::{Authentication, WorkerReply, WorkerRequest};
+use crate::worker_protocol::{LoginMethod, WorkerReply, WorkerRequest};
 
 use super::Reached;
 
@@ -121,9 +121,9 @@ impl Login {
     ///
     /// # Errors
     /// When there is no PIN, or the flags or the fuse forbid an attempt.
-    pub(crate) fn for_context(&mut self, reached: &mut Reached, config: &Config) -> Result<Authentication> {
+    pub(crate) fn for_context(&mut self, reached: &mut Reached, config: &Config) -> Result<LoginMethod> {
         self.obtain(reached, config)?;
-        Ok(self.credential.as_ref().map_or(Authentication::Pinpad, |credential| authentication(credential.how())))
+        Ok(self.credential.as_ref().map_or(LoginMethod::Pinpad, |credential| login_method(credential.how())))
     }
 
     /// Whether a lost login can be repeated without a person.
@@ -144,7 +144,7 @@ impl Login {
     pub(crate) fn authenticate(
         &mut self,
         reached: &mut Reached,
-        request: impl FnOnce(Authentication) -> WorkerRequest,
+        request: impl FnOnce(LoginMethod) -> WorkerRequest,
         context: &str,
     ) -> Result<(), Failure> {
         let Some(credential) = self.credential.clone() else {
@@ -156,7 +156,7 @@ impl Login {
             let message = format!("{}: the token refused this PIN before, so it is not sent again", reached.name());
             return Err(Failure::Other(Error::new(Kind::PinIncorrect, message)));
         }
-        let request = request(authentication(credential.how()));
+        let request = request(login_method(credential.how()));
         let is_login = matches!(request, WorkerRequest::Login(_));
         credential.begin_attempt();
         if matches!(credential.how(), How::Pinpad) {
@@ -339,10 +339,10 @@ impl Login {
     }
 }
 
-fn authentication(how: &How) -> Authentication {
+fn login_method(how: &How) -> LoginMethod {
     match how {
-        How::Pin(_) => Authentication::Pin,
-        How::Pinpad => Authentication::Pinpad,
+        How::Pin(_) => LoginMethod::Pin,
+        How::Pinpad => LoginMethod::Pinpad,
     }
 }
 

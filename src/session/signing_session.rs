@@ -19,7 +19,7 @@ use crate::identity::Identity;
 use crate::policy::Permit;
 use crate::worker_handle::{OutputState, ReplyState, WorkerDescriptors, WorkerError};
 use crate::worker_protocol::step::Step;
-use crate::worker_protocol::{Authentication, WorkerReply, WorkerRequest};
+use crate::worker_protocol::{LoginMethod, WorkerReply, WorkerRequest};
 
 /// The payload that a worker made, or the reason why there is none.
 pub(crate) type Signed = Result<UncheckedPayload, Failure>;
@@ -199,7 +199,7 @@ impl SigningSession {
     }
 }
 
-fn sign_request(permit: &Permit, context: Option<Authentication>) -> WorkerRequest {
+fn sign_request(permit: &Permit, context: Option<LoginMethod>) -> WorkerRequest {
     WorkerRequest::Sign { key: permit.key(), mechanism: permit.mechanism(), version: permit.wish().version, context }
 }
 

@@ -6,7 +6,7 @@
 use super::{Failure, Login, Reached};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::worker_protocol::{Authentication, WorkerRequest};
+use crate::worker_protocol::{LoginMethod, WorkerRequest};
 
 /// A session that can log in.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl TokenSession {
     /// Sends a request that needs a separate login, and waits until this login has ended.
     pub(super) fn log_in_for(
         &mut self,
-        request: impl FnOnce(Authentication) -> WorkerRequest,
+        request: impl FnOnce(LoginMethod) -> WorkerRequest,
         config: &Config,
     ) -> Result<(), Failure> {
         self.login.for_context(&mut self.slot, config).map_err(Failure::Other)?;
