@@ -45,7 +45,7 @@ pub(crate) enum WorkerExit {
     Io(#[from] io::Error),
     /// The parent sent an invalid frame.
     #[error(transparent)]
-    Wire(#[from] crate::worker_protocol::WireError),
+    Frame(#[from] crate::worker_protocol::FrameError),
     /// The sandbox could not be tightened.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),

@@ -17,7 +17,9 @@ use crate::deadline::Deadline;
 use crate::pin::Pin;
 use crate::worker_protocol::bounds;
 use crate::worker_protocol::step::Step;
-use crate::worker_protocol::{self, FrameKind, HEADER, SandboxReport, Variable, WireError, WorkerReply, WorkerRequest};
+use crate::worker_protocol::{
+    self, FrameError, FrameKind, HEADER, SandboxReport, Variable, WorkerReply, WorkerRequest,
+};
 
 mod error;
 mod output;
@@ -168,7 +170,7 @@ impl WorkerHandle {
                 handle.expects = Some(Step::of(request));
                 Ok(handle)
             }
-            Ok(_) | Err(WorkerError::Wire(_)) => Err(WorkerError::NotThisProgram),
+            Ok(_) | Err(WorkerError::Frame(_)) => Err(WorkerError::NotThisProgram),
             Err(error) => Err(error),
         }
     }
@@ -391,7 +393,7 @@ impl WorkerHandle {
     }
 
     /// The end of the first received frame; `None` while it is incomplete.
-    fn frame_end(&self, step: Step) -> Result<Option<usize>, WireError> {
+    fn frame_end(&self, step: Step) -> Result<Option<usize>, FrameError> {
         let Some(header) = self.received.first_chunk::<HEADER>() else { return Ok(None) };
         let end = HEADER + worker_protocol::length(*header, FrameKind::Message, step.reply_limit())?;
         Ok(Some(end).filter(|end| self.received.len() >= *end))

@@ -189,7 +189,7 @@ pub(crate) enum WorkerReply {
 
 /// The reason why bytes are not a frame.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum WireError {
+pub(crate) enum FrameError {
     /// A PIN instead of a message, a message instead of a PIN, or neither.
     #[error("a frame is of the wrong kind")]
     Kind,
@@ -205,7 +205,7 @@ pub(crate) enum WireError {
 ///
 /// # Errors
 /// When the frame would be longer than [`LIMIT`].
-pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
+pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
     let mut frame = vec![0; HEADER];
     serde_json::to_writer(&mut frame, message)?;
     let header = header(FrameKind::Message, frame.len() - HEADER)?;
@@ -217,8 +217,8 @@ pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
 ///
 /// # Errors
 /// When the body is longer than [`LIMIT`].
-pub(crate) fn header(kind: FrameKind, length: usize) -> Result<[u8; HEADER], WireError> {
-    let number = u32::try_from(length).ok().filter(|_| length <= LIMIT).ok_or(WireError::TooLong(length))?;
+pub(crate) fn header(kind: FrameKind, length: usize) -> Result<[u8; HEADER], FrameError> {
+    let number = u32::try_from(length).ok().filter(|_| length <= LIMIT).ok_or(FrameError::TooLong(length))?;
     let [a, b, c, d] = number.to_be_bytes();
     Ok([kind as u8, a, b, c, d])
 }
@@ -227,20 +227,20 @@ pub(crate) fn header(kind: FrameKind, length: usize) -> Result<[u8; HEADER], Wir
 ///
 /// # Errors
 /// When the length is over `limit`, or the frame is of another kind.
-pub(crate) fn length(header: [u8; HEADER], kind: FrameKind, limit: usize) -> Result<usize, WireError> {
+pub(crate) fn length(header: [u8; HEADER], kind: FrameKind, limit: usize) -> Result<usize, FrameError> {
     let [found, a, b, c, d] = header;
     if found != kind as u8 {
-        return Err(WireError::Kind);
+        return Err(FrameError::Kind);
     }
     let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-    if length > limit { Err(WireError::TooLong(length)) } else { Ok(length) }
+    if length > limit { Err(FrameError::TooLong(length)) } else { Ok(length) }
 }
 
 /// Decodes a message from the body of a frame.
 ///
 /// # Errors
 /// When the bytes are not a message.
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FrameError> {
     Ok(serde_json::from_slice(bytes)?)
 }
 
@@ -254,20 +254,20 @@ mod tests {
         let frame = encode(message).unwrap();
         let header = *frame.first_chunk::<HEADER>().unwrap();
         assert_eq!(length(header, FrameKind::Message, LIMIT).unwrap(), frame.len() - HEADER);
-        assert!(matches!(length(header, FrameKind::Pin, LIMIT), Err(WireError::Kind)));
+        assert!(matches!(length(header, FrameKind::Pin, LIMIT), Err(FrameError::Kind)));
         decode(&frame[HEADER..]).unwrap()
     }
 
     #[test]
     fn a_frame_over_the_limit_is_neither_written_nor_read() {
         let long = WorkerReply::Hello { build: "x".repeat(LIMIT) };
-        assert!(matches!(encode(&long), Err(WireError::TooLong(_))));
+        assert!(matches!(encode(&long), Err(FrameError::TooLong(_))));
         assert!(header(FrameKind::Message, LIMIT).is_ok() && header(FrameKind::Message, LIMIT + 1).is_err());
         let announced = |bytes| length(bytes, FrameKind::Message, LIMIT);
         assert!(matches!(announced([b'M', 0, 0x40, 0, 0]), Ok(LIMIT)));
-        assert!(matches!(announced([b'M', 0, 0x40, 0, 1]), Err(WireError::TooLong(_))));
-        assert!(matches!(announced([b'M', 0xff, 0xff, 0xff, 0xff]), Err(WireError::TooLong(_))));
-        assert!(matches!(announced([0; HEADER]), Err(WireError::Kind)));
+        assert!(matches!(announced([b'M', 0, 0x40, 0, 1]), Err(FrameError::TooLong(_))));
+        assert!(matches!(announced([b'M', 0xff, 0xff, 0xff, 0xff]), Err(FrameError::TooLong(_))));
+        assert!(matches!(announced([0; HEADER]), Err(FrameError::Kind)));
     }
 
     #[test]
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn a_frame_may_be_as_long_as_its_limit() {
         assert_eq!(length([b'M', 0, 0, 0, 5], FrameKind::Message, 5).unwrap(), 5);
-        assert!(matches!(length([b'M', 0, 0, 0, 6], FrameKind::Message, 5), Err(WireError::TooLong(6))));
+        assert!(matches!(length([b'M', 0, 0, 0, 6], FrameKind::Message, 5), Err(FrameError::TooLong(6))));
     }
 
     proptest! {

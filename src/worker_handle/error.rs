@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::error::{Explain, Kind};
 use crate::fault::Fault;
-use crate::worker_protocol::WireError;
+use crate::worker_protocol::FrameError;
 use crate::worker_protocol::bounds::BoundsError;
 use crate::worker_protocol::step::Step;
 
@@ -45,7 +45,7 @@ pub(crate) enum WorkerError {
     },
     /// The frame cannot be parsed.
     #[error("the worker's answer cannot be read")]
-    Wire(#[from] WireError),
+    Frame(#[from] FrameError),
     /// A field of the reply is larger than PKCS#11 or this program allows.
     #[error("the worker's answer is out of bounds: {0}")]
     Bounds(#[from] BoundsError),
@@ -60,7 +60,7 @@ impl Explain for WorkerError {
             Self::Fault(fault) => fault.kind(),
             Self::Spawn(_) | Self::Socket(_) | Self::NotThisProgram => Kind::Unexpected,
             Self::TimedOut { .. } => Kind::TokenTimeout,
-            Self::Died { .. } | Self::ProtocolError { .. } | Self::Wire(_) | Self::Bounds(_) => Kind::TokenFailed,
+            Self::Died { .. } | Self::ProtocolError { .. } | Self::Frame(_) | Self::Bounds(_) => Kind::TokenFailed,
         }
     }
 
