@@ -59,42 +59,42 @@ pub(crate) fn run() -> Result<(), WorkerExit> {
     // Before any secret can arrive: exec made the process dumpable again.
     crate::os::harden()?;
     crate::worker::parent_death::end_group_with_parent().map_err(|_| WorkerExit::NotAChild)?;
-    let mut link = Link::take_stdin()?;
-    link.send(&WorkerReply::Hello { build: crate::worker_protocol::BUILD.into() })?;
-    let (module, profile, environment) = match link.receive()? {
+    let mut channel = Channel::take_stdin()?;
+    channel.send(&WorkerReply::Hello { build: crate::worker_protocol::BUILD.into() })?;
+    let (module, profile, environment) = match channel.receive()? {
         WorkerRequest::Open { module, profile, environment } => (module, profile, environment),
-        WorkerRequest::AskPcscd { socket } => return ask_pcscd(&mut link, socket),
+        WorkerRequest::AskPcscd { socket } => return ask_pcscd(&mut channel, socket),
         _ => return Ok(()),
     };
     let variables = environment.into_iter().flatten().map(|variable| (variable.name, variable.value));
     // No other thread runs yet.
     crate::os::environment::extend(variables);
-    let (mut guards, report) = match confine(profile, &module) {
+    let (mut sandbox_state, report) = match confine(profile, &module) {
         Ok(confined) => confined,
-        Err(error) => return link.send(&WorkerReply::Failed(Fault::Sandbox(error.to_string()))),
+        Err(error) => return channel.send(&WorkerReply::Failed(Fault::Sandbox(error.to_string()))),
     };
-    if !guards.ends_with_its_parent {
-        crate::worker::parent_death::watch_parent(link.socket)?;
+    if !sandbox_state.ends_with_its_parent {
+        crate::worker::parent_death::watch_parent(channel.socket)?;
     }
     // Before the module's first line runs: later, the module could write anything to the socket.
-    link.send(&WorkerReply::Confined(report))?;
+    channel.send(&WorkerReply::Confined(report))?;
     let module = match Pkcs11Module::load(&module) {
         Ok(module) => module,
-        Err(fault) => return link.send(&WorkerReply::Failed(fault)),
+        Err(fault) => return channel.send(&WorkerReply::Failed(fault)),
     };
-    link.answer(module.slots().map(|slots| WorkerReply::Opened { library: module.library(), slots }))?;
-    let mut next = link.receive()?;
+    channel.answer(module.slots().map(|slots| WorkerReply::Opened { library: module.library(), slots }))?;
+    let mut next = channel.receive()?;
     while let WorkerRequest::Session { slot_id } = next {
         next = match module.open_session(slot_id) {
-            Ok(session) => run_session(&mut link, session, &mut guards)?,
+            Ok(session) => run_session(&mut channel, session, &mut sandbox_state)?,
             Err(fault) => {
-                link.send(&WorkerReply::Failed(fault))?;
-                link.receive()?
+                channel.send(&WorkerReply::Failed(fault))?;
+                channel.receive()?
             }
         };
     }
     module.finalize();
-    link.send(&WorkerReply::Closed)?;
+    channel.send(&WorkerReply::Closed)?;
     if matches!(next, WorkerRequest::Close { at_once: true }) {
         crate::worker::parent_death::end_now();
     }
@@ -102,35 +102,36 @@ pub(crate) fn run() -> Result<(), WorkerExit> {
 }
 
 /// Connects to pcscd through its library, without any module.
-fn ask_pcscd(link: &mut Link, socket: PathBuf) -> Result<(), WorkerExit> {
+fn ask_pcscd(channel: &mut Channel, socket: PathBuf) -> Result<(), WorkerExit> {
     // No other thread runs yet.
     crate::os::environment::extend([(b"PCSCLITE_CSOCK_NAME".to_vec(), socket.into_os_string().into_vec())].into_iter());
     let answer = crate::worker::pcsc::establish_context();
-    link.answer(answer.map(|code| WorkerReply::PcscdAnswered { code }))
+    channel.answer(answer.map(|code| WorkerReply::PcscdAnswered { code }))
 }
 
 /// Confines this process before the module's first line runs.
-fn confine(profile: Option<String>, module: &Path) -> Result<(Guards, Option<SandboxReport>), SandboxError> {
-    let Some(name) = profile else { return Ok((Guards::default(), None)) };
+fn confine(profile: Option<String>, module: &Path) -> Result<(SandboxState, Option<SandboxReport>), SandboxError> {
+    let Some(name) = profile else { return Ok((SandboxState::default(), None)) };
     let profile = Profile::named(&name).ok_or(SandboxError::Unknown(name))?;
     let InForce { landlock_abi, system_calls } = sandbox::confine(profile, module)?;
     if system_calls {
         crate::worker::parent_death::be_killed_with_parent()?;
     }
     // With the filter, this process has no children, and the kernel ends it even if the module ignores signals.
-    let guards = Guards { to_tighten: system_calls.then_some(profile), ends_with_its_parent: system_calls };
-    Ok((guards, Some(SandboxReport { profile: profile.name.into(), landlock_abi, system_calls })))
+    let sandbox_state =
+        SandboxState { to_tighten: system_calls.then_some(profile), ends_with_its_parent: system_calls };
+    Ok((sandbox_state, Some(SandboxReport { profile: profile.name.into(), landlock_abi, system_calls })))
 }
 
 /// The remaining confinement of the module.
 #[derive(Default)]
-struct Guards {
+struct SandboxState {
     to_tighten: Option<&'static Profile>,
     /// Whether the kernel kills this process with its parent in any case.
     ends_with_its_parent: bool,
 }
 
-impl Guards {
+impl SandboxState {
     /// Once: after the login, when the objects were read or at the next request, and before the first use of a key.
     fn tighten(&mut self) -> Result<(), SandboxError> {
         self.to_tighten.take().map_or(Ok(()), sandbox::tighten)
@@ -139,42 +140,42 @@ impl Guards {
 
 /// Answers until the parent asks for another session or for the end, and returns that request.
 fn run_session(
-    link: &mut Link,
+    channel: &mut Channel,
     mut session: Pkcs11Session<'_>,
-    guards: &mut Guards,
+    sandbox_state: &mut SandboxState,
 ) -> Result<WorkerRequest, WorkerExit> {
-    link.send(&WorkerReply::Session(session.facts()))?;
+    channel.send(&WorkerReply::Session(session.facts()))?;
     let mut logged_in = false;
     loop {
-        let request = link.receive()?;
+        let request = channel.receive()?;
         if logged_in && request != WorkerRequest::Objects {
-            guards.tighten()?;
+            sandbox_state.tighten()?;
         }
         match request {
-            WorkerRequest::Slot => link.send(&WorkerReply::Slot(session.slot()))?,
-            WorkerRequest::Probe => link.answer(session.probe(logged_in).map(WorkerReply::Slot))?,
+            WorkerRequest::Slot => channel.send(&WorkerReply::Slot(session.slot()))?,
+            WorkerRequest::Probe => channel.answer(session.probe(logged_in).map(WorkerReply::Slot))?,
             WorkerRequest::Login(how) => {
-                let pin = link.user_pin(how)?;
-                link.send(&WorkerReply::LoginBegins)?;
+                let pin = channel.user_pin(how)?;
+                channel.send(&WorkerReply::LoginBegins)?;
                 let outcome = session.login(&pin);
                 logged_in |= outcome == Ok(LoginOutcome::Accepted);
-                link.answer(
+                channel.answer(
                     outcome.map(|outcome| WorkerReply::LoggedIn { checked: outcome == LoginOutcome::Accepted }),
                 )?;
             }
             WorkerRequest::Objects => {
-                link.answer(session.objects().map(WorkerReply::Objects))?;
+                channel.answer(session.objects().map(WorkerReply::Objects))?;
                 // Meanwhile the parent chooses among them.
                 if logged_in {
-                    guards.tighten()?;
+                    sandbox_state.tighten()?;
                 }
             }
-            WorkerRequest::Describe { key } => link.answer(session.describe(key).map(WorkerReply::Described))?,
+            WorkerRequest::Describe { key } => channel.answer(session.describe(key).map(WorkerReply::Described))?,
             WorkerRequest::Sign { key, mechanism, version, context } => {
-                guards.tighten()?;
-                let pin = context.map(|how| link.user_pin(how)).transpose()?;
-                let signed = sign(link, &session, (key, mechanism, version), pin.as_ref())?;
-                link.answer(signed)?;
+                sandbox_state.tighten()?;
+                let pin = context.map(|how| channel.user_pin(how)).transpose()?;
+                let signed = sign(channel, &session, (key, mechanism, version), pin.as_ref())?;
+                channel.answer(signed)?;
             }
             next @ (WorkerRequest::Open { .. }
             | WorkerRequest::AskPcscd { .. }
@@ -189,7 +190,7 @@ fn run_session(
 
 /// Signs one new message. It reports the end of a context-specific login before it makes the message.
 fn sign(
-    link: &mut Link,
+    channel: &mut Channel,
     session: &Pkcs11Session<'_>,
     (key, mechanism, version): (u64, Mechanism, Version),
     pin: Option<&UserPin>,
@@ -197,12 +198,12 @@ fn sign(
     let mut sent = Ok(());
     let log_in = pin.map(|pin| {
         |session: &Pkcs11Session<'_>| {
-            sent = link.send(&WorkerReply::LoginBegins);
+            sent = channel.send(&WorkerReply::LoginBegins);
             if sent.is_err() {
                 return Err(Fault::Message("the parent process is gone".into()));
             }
             let checked = session.context_login(pin)? == LoginOutcome::Accepted;
-            sent = link.send(&WorkerReply::ContextAccepted { checked });
+            sent = channel.send(&WorkerReply::ContextAccepted { checked });
             Ok(())
         }
     });
@@ -222,12 +223,12 @@ fn fresh_message(version: Version) -> Result<Message, Fault> {
 }
 
 /// The worker's end of the socket.
-struct Link {
+struct Channel {
     /// Open until the process ends, for the thread that watches it.
     socket: &'static UnixStream,
 }
 
-impl Link {
+impl Channel {
     /// Takes the socket from standard input and replaces it, so that a module cannot read frames.
     fn take_stdin() -> Result<Self, WorkerExit> {
         let stdin = io::stdin();
