@@ -6,7 +6,7 @@
 
 use crate::audit::chain::{Caller, Entry, Event, Payload};
 use crate::cba::verify::{Freshness, to_key_length};
-use crate::cba::{Request, UncheckedPayload};
+use crate::cba::{LoginRequest, UncheckedPayload};
 use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -103,7 +103,7 @@ pub(crate) fn recovered(
 ///
 /// # Errors
 /// When the policy refuses, the token fails, or the result does not pass the checks.
-pub(crate) fn sign_once(session: &mut SigningSession, config: &Config, wish: Wish) -> Result<Request> {
+pub(crate) fn sign_once(session: &mut SigningSession, config: &Config, wish: Wish) -> Result<LoginRequest> {
     let permit = permit(session, config, wish)?;
     warn(session, config, &permit);
     let (permit, payload) = sign(session, config, permit)?;
@@ -120,7 +120,7 @@ pub(crate) fn accept(
     config: &Config,
     permit: &Permit,
     payload: UncheckedPayload,
-) -> Result<Request> {
+) -> Result<LoginRequest> {
     let (now, version) = (now(), permit.wish().version);
     let max_age = now.saturating_sub(permit.given()) + CLOCK_TOLERANCE;
     let freshness = Freshness { now, max_age, max_ahead: CLOCK_TOLERANCE };
@@ -130,17 +130,22 @@ pub(crate) fn accept(
     drop(self::permit(session, config, permit.wish())?);
     tracing::debug!("signed by {} and verified", permit.mechanism().name());
     let sign = &config.sign;
-    Ok(Request::new(&sign.auth_url, (certificate, sign.header_encoding), &payload))
+    Ok(LoginRequest::new(&sign.auth_url, (certificate, sign.header_encoding), &payload))
 }
 
 /// Returns the audit record of a caller's request for a payload.
 #[must_use]
-pub(crate) fn record(session: &SigningSession, caller: Caller, wish: Wish, result: Result<&Request, Kind>) -> Entry {
+pub(crate) fn record(
+    session: &SigningSession,
+    caller: Caller,
+    wish: Wish,
+    result: Result<&LoginRequest, Kind>,
+) -> Entry {
     let payload = Payload {
         token_serial: session.reached().slot.token.as_ref().map(|token| token.serial.clone()),
         certificate_sha256: Some(hex(&session.identity().certificate.sha256())),
         payload_version: wish.version.to_string(),
-        message_sha256: result.ok().map(Request::message_sha256),
+        message_sha256: result.ok().map(LoginRequest::message_sha256),
         mechanism: Some(session.mechanism().name()),
     };
     let outcome = result.map_or_else(Kind::name, |_| "ok");

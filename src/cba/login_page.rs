@@ -4,7 +4,7 @@
 
 use maud::{Markup, html};
 
-use super::{Format, Request, message};
+use super::{Format, LoginRequest, message};
 use crate::certificate::{Certificate, utc};
 use crate::html_page::Page;
 
@@ -14,8 +14,8 @@ const STALE_AFTER: u64 = 300;
 /// The page, ended by a newline.
 ///
 /// # Errors
-/// As [`Request::render`].
-pub(crate) fn page(request: &Request, certificate: &Certificate) -> serde_json::Result<String> {
+/// As [`LoginRequest::render`].
+pub(crate) fn page(request: &LoginRequest, certificate: &Certificate) -> serde_json::Result<String> {
     let made = request.is_v2().then(|| message::time_of(&request.message())).flatten();
     let email = certificate.emails.first().map_or("no e-mail address in the certificate", String::as_str);
     let parts = [
@@ -75,7 +75,7 @@ mod tests {
     fn shown(version: Version, certificate: &Certificate) -> String {
         let message = [&1_750_736_826_u64.to_be_bytes()[..], &[7; 92]].concat();
         let sent = VerifiedPayload::of_test(version, &message, &[2; 256]);
-        let request = Request::new(&AuthUrl::default(), (certificate, HeaderEncoding::Der), &sent);
+        let request = LoginRequest::new(&AuthUrl::default(), (certificate, HeaderEncoding::Der), &sent);
         page(&request, certificate).unwrap()
     }
 

@@ -58,13 +58,13 @@ struct Json<'a> {
 
 /// A request to `/token/authenticate`.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct LoginRequest {
     url: String,
     authorization: String,
     body: Body,
 }
 
-impl Request {
+impl LoginRequest {
     /// Makes the request that carries a verified payload.
     #[must_use]
     pub fn new(
@@ -108,7 +108,7 @@ impl Request {
         Sha256::digest(self.message()).into()
     }
 
-    /// [`Request::message_digest`] in hexadecimal.
+    /// [`LoginRequest::message_digest`] in hexadecimal.
     #[must_use]
     pub fn message_sha256(&self) -> String {
         hex(&self.message_digest())
@@ -161,9 +161,9 @@ mod tests {
     use super::*;
     use crate::certificate::tests::leaf;
 
-    fn request(version: Version) -> Request {
+    fn request(version: Version) -> LoginRequest {
         let payload = VerifiedPayload::of_test(version, &[1; 100], &[2; 256]);
-        Request::new(&AuthUrl::default(), (&leaf(), HeaderEncoding::Der), &payload)
+        LoginRequest::new(&AuthUrl::default(), (&leaf(), HeaderEncoding::Der), &payload)
     }
 
     #[test]

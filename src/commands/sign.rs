@@ -12,7 +12,7 @@ use crate::audit::chain::Caller;
 use crate::cba::login_page::page;
 use crate::cba::received::Received;
 use crate::cba::verify::Freshness;
-use crate::cba::{Format, Request, Version};
+use crate::cba::{Format, LoginRequest, Version};
 use crate::certificate::Certificate;
 use crate::cli;
 use crate::client;
@@ -103,7 +103,7 @@ fn caller(job: Option<&str>) -> Caller {
     Caller { uid, gid, pid: rustix::process::getpid().as_raw_nonzero().get(), job: job.map(str::to_owned) }
 }
 
-fn print_request(request: &Request, certificate: &Certificate, form: OutputForm) -> Result<()> {
+fn print_request(request: &LoginRequest, certificate: &Certificate, form: OutputForm) -> Result<()> {
     let text = match form {
         OutputForm::Plain(format) => request.render(format),
         OutputForm::Page => page(request, certificate),
@@ -112,7 +112,7 @@ fn print_request(request: &Request, certificate: &Certificate, form: OutputForm)
 }
 
 /// Asks each agent in order. It asks the next one only if the last was unreachable, busy or without its token.
-fn ask_agents(config: &Config, job: Option<&str>) -> Result<(Request, Certificate)> {
+fn ask_agents(config: &Config, job: Option<&str>) -> Result<(LoginRequest, Certificate)> {
     let mut agents = config.sign.sockets.iter().peekable();
     loop {
         let Some(socket) = agents.next() else { return Err(Error::new(Kind::Usage, "no agent is named")) };
@@ -126,7 +126,7 @@ fn ask_agents(config: &Config, job: Option<&str>) -> Result<(Request, Certificat
 }
 
 /// Returns one agent's payload in the wanted form, after the same checks as for a token's result.
-pub(super) fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<(Request, Certificate)> {
+pub(super) fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<(LoginRequest, Certificate)> {
     let Sign { version, version_by_flag, auth_url, header_encoding, timeout, warn_before, .. } = &config.sign;
     let wish = Wish { version: *version, by_flag: *version_by_flag };
     // Do not request a version that would be discarded.
@@ -148,7 +148,7 @@ pub(super) fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<(
     warn_before_end(&received.certificate, *warn_before, now());
     warn_of_replay(config, &received.certificate);
     let certificate = (&received.certificate, *header_encoding);
-    let request = Request::new(auth_url, certificate, &payload);
+    let request = LoginRequest::new(auth_url, certificate, &payload);
     Ok((request, received.certificate))
 }
 

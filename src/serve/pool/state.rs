@@ -13,7 +13,7 @@ use super::in_flight::InFlight;
 use super::plan::action::Action;
 use super::plan::{Logins, Plan};
 use super::recent_messages::RecentMessages;
-use crate::cba::Request;
+use crate::cba::LoginRequest;
 use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::custody::Evidence;
@@ -70,7 +70,7 @@ impl PoolShared {
     }
 
     /// Whether the message of a payload was never delivered before.
-    pub(super) fn is_new(&self, request: &Request) -> bool {
+    pub(super) fn is_new(&self, request: &LoginRequest) -> bool {
         self.lock().recent.is_new(request.message_digest(), self.began.elapsed())
     }
 

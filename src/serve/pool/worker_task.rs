@@ -15,7 +15,7 @@ use super::state::{PoolShared, ServedIdentity};
 use super::worker_events::WorkerEvents;
 use super::worker_thread::WorkerThread;
 use crate::audit::chain::Entry;
-use crate::cba::Request;
+use crate::cba::LoginRequest;
 use crate::custody::Evidence;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -305,7 +305,7 @@ impl WorkerTask {
     }
 
     /// Returns the record of a request for a payload, if there is an audit log.
-    fn entry(&self, work: &Work, result: Result<&Request, Kind>) -> Option<Entry> {
+    fn entry(&self, work: &Work, result: Result<&LoginRequest, Kind>) -> Option<Entry> {
         match (work, &self.ready) {
             (Work::Sign(wish, caller), Some(ready)) if self.shared.audit_queue.is_some() => {
                 Some(signer::record(&ready.session, caller.clone(), *wish, result))

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cba::{Format, Request, UncheckedPayload};
+use crate::cba::{Format, LoginRequest, UncheckedPayload};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::policy::Permit;
@@ -70,7 +70,7 @@ pub(super) fn accepted(
     session: &SigningSession,
     (permit, payload): (Permit, UncheckedPayload),
     request: &InFlight,
-) -> Result<Request> {
+) -> Result<LoginRequest> {
     let login_request = signer::accept(session, &shared.config, &permit, payload)?;
     if !shared.is_new(&login_request) {
         // This message passes every other check, and still is an alarm.
@@ -83,7 +83,7 @@ pub(super) fn accepted(
 }
 
 /// Returns the login request in the form that a client receives.
-pub(super) fn text_of(request: &Request) -> Result<String> {
+pub(super) fn text_of(request: &LoginRequest) -> Result<String> {
     request.render(Format::Json).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))
 }
 
