@@ -11,6 +11,6 @@ pub(crate) mod received;
 pub(crate) mod verify;
 
 pub(crate) use auth_url::AuthUrl;
-pub(crate) use login_request::{Format, LoginRequest};
+pub(crate) use login_request::{LoginRequest, RequestFormat};
 pub(crate) use message::{Message, Version};
 pub(crate) use verify::{UncheckedPayload, VerifiedPayload, Violation, verify};

@@ -121,7 +121,7 @@ mod worker_protocol;
 // The public interface: everything that cba-gateway uses, beside `client` and `log`, and the types in it. Nothing of it reaches a
 // token, makes a message or starts a worker; only `run`, the whole program, does.
 pub use cba::auth_url::{AuthUrl, AuthUrlError};
-pub use cba::login_request::{Format as RequestFormat, LoginRequest};
+pub use cba::login_request::{LoginRequest, RequestFormat};
 pub use cba::message::Version;
 pub use cba::received::{Received, ReceivedError};
 pub use cba::verify::{Freshness, VerifiedPayload};

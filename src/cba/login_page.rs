@@ -4,7 +4,7 @@
 
 use maud::{Markup, html};
 
-use super::{Format, LoginRequest, message};
+use super::{LoginRequest, RequestFormat, message};
 use crate::certificate::{Certificate, utc};
 use crate::html_page::Page;
 
@@ -19,8 +19,8 @@ pub(crate) fn page(request: &LoginRequest, certificate: &Certificate) -> serde_j
     let made = request.is_v2().then(|| message::time_of(&request.message())).flatten();
     let email = certificate.emails.first().map_or("no e-mail address in the certificate", String::as_str);
     let parts = [
-        ("header", "Header", request.render(Format::Header)?),
-        ("body", "Body", request.render(Format::Body)?),
+        ("header", "Header", request.render(RequestFormat::Header)?),
+        ("body", "Body", request.render(RequestFormat::Body)?),
         ("curl", "curl command", request.curl_command()?),
     ];
     let body = html! {

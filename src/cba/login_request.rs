@@ -16,7 +16,7 @@ pub(crate) const SCHEME: &str = "CACertificate";
 
 /// The form of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub enum RequestFormat {
     /// One line of JSON with method, URL, headers and body.
     #[default]
     Json,
@@ -118,18 +118,18 @@ impl LoginRequest {
     ///
     /// # Errors
     /// Those of the JSON writer, which cannot occur for plain strings.
-    pub fn render(&self, format: Format) -> serde_json::Result<String> {
+    pub fn render(&self, format: RequestFormat) -> serde_json::Result<String> {
         let body = serde_json::to_string(&self.body)?;
         Ok(match format {
-            Format::Json => serde_json::to_string(&Json {
+            RequestFormat::Json => serde_json::to_string(&Json {
                 method: "POST",
                 url: &self.url,
                 headers: Headers { authorization: &self.authorization, content_type: "application/json" },
                 body: &self.body,
             })?,
-            Format::Body => body,
-            Format::Header => format!("Authorization: {}", self.authorization),
-            Format::Curl => [
+            RequestFormat::Body => body,
+            RequestFormat::Header => format!("Authorization: {}", self.authorization),
+            RequestFormat::Curl => [
                 format!("url = {}", curl_quoted(&self.url)),
                 "request = \"POST\"".to_owned(),
                 format!("header = {}", curl_quoted(&format!("Authorization: {}", self.authorization))),
@@ -137,7 +137,7 @@ impl LoginRequest {
                 format!("data = {}", curl_quoted(&body)),
             ]
             .join("\n"),
-            Format::Env => [
+            RequestFormat::Env => [
                 format!("CBA_URL={}", shell_quoted(&self.url)),
                 format!("CBA_AUTHORIZATION={}", shell_quoted(&self.authorization)),
                 format!("CBA_BODY={}", shell_quoted(&body)),
@@ -168,16 +168,16 @@ mod tests {
 
     #[test]
     fn v2_names_its_format_first_and_v1_has_no_such_member() {
-        let v2 = request(Version::V2).render(Format::Body).unwrap();
+        let v2 = request(Version::V2).render(RequestFormat::Body).unwrap();
         assert!(v2.starts_with(r#"{"encodedDataFormat":"v2","encodedData":"AQEB"#), "{v2}");
-        let v1 = request(Version::V1).render(Format::Body).unwrap();
+        let v1 = request(Version::V1).render(RequestFormat::Body).unwrap();
         assert!(v1.starts_with(r#"{"encodedData":"AQEB"#), "{v1}");
         assert!(v1.contains(r#","encodedSignedData":"AgIC"#));
     }
 
     #[test]
     fn json_is_one_line_with_the_documented_members_in_order() {
-        let json = request(Version::V2).render(Format::Json).unwrap();
+        let json = request(Version::V2).render(RequestFormat::Json).unwrap();
         assert!(!json.contains('\n'));
         let start = r#"{"method":"POST","url":"https://auth.anaplan.com/token/authenticate","headers":{"Authorization":"CACertificate MII"#;
         assert!(json.starts_with(start), "{json}");
@@ -188,7 +188,7 @@ mod tests {
     fn quoting_survives_curl_and_shell() {
         assert_eq!(curl_quoted(r#"a"b\c"#), r#""a\"b\\c""#);
         assert_eq!(shell_quoted("it's"), r"'it'\''s'");
-        let curl = request(Version::V2).render(Format::Curl).unwrap();
+        let curl = request(Version::V2).render(RequestFormat::Curl).unwrap();
         assert!(curl.contains(r#"data = "{\"encodedDataFormat\":\"v2\""#), "{curl}");
     }
 
@@ -196,12 +196,12 @@ mod tests {
     fn each_form_holds_url_header_and_body() {
         let request = request(Version::V2);
         let url = "https://auth.anaplan.com/token/authenticate";
-        let body = request.render(Format::Body).unwrap();
+        let body = request.render(RequestFormat::Body).unwrap();
         let authorization = format!("CACertificate {}", leaf().header_value(HeaderEncoding::Der));
         assert_eq!(request.url(), url);
-        assert_eq!(request.render(Format::Header).unwrap(), format!("Authorization: {authorization}"));
+        assert_eq!(request.render(RequestFormat::Header).unwrap(), format!("Authorization: {authorization}"));
         assert_eq!(
-            request.render(Format::Env).unwrap(),
+            request.render(RequestFormat::Env).unwrap(),
             format!("CBA_URL='{url}'\nCBA_AUTHORIZATION='{authorization}'\nCBA_BODY='{body}'")
         );
         assert_eq!(
@@ -210,7 +210,7 @@ mod tests {
                 "curl -X POST -H 'Authorization: {authorization}' -H 'Content-Type: application/json' -d '{body}' '{url}'"
             )
         );
-        let curl = request.render(Format::Curl).unwrap();
+        let curl = request.render(RequestFormat::Curl).unwrap();
         let lines: Vec<&str> = curl.lines().collect();
         assert_eq!((lines[0], lines[1], lines.len()), (format!("url = \"{url}\"").as_str(), "request = \"POST\"", 5));
         assert_eq!(lines[3], "header = \"Content-Type: application/json\"");

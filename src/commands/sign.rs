@@ -12,7 +12,7 @@ use crate::audit::chain::Caller;
 use crate::cba::login_page::page;
 use crate::cba::received::Received;
 use crate::cba::verify::Freshness;
-use crate::cba::{Format, LoginRequest, Version};
+use crate::cba::{LoginRequest, RequestFormat, Version};
 use crate::certificate::Certificate;
 use crate::cli;
 use crate::client;
@@ -30,17 +30,17 @@ use crate::worker_handle::PrestartedWorker;
 #[derive(Clone, Copy)]
 enum OutputForm {
     /// The request, for programs.
-    Plain(Format),
+    Plain(RequestFormat),
     /// An HTML page, for people.
     Page,
 }
 
 const FORMS: [(&str, OutputForm); 6] = [
-    ("json", OutputForm::Plain(Format::Json)),
-    ("body", OutputForm::Plain(Format::Body)),
-    ("header", OutputForm::Plain(Format::Header)),
-    ("curl", OutputForm::Plain(Format::Curl)),
-    ("env", OutputForm::Plain(Format::Env)),
+    ("json", OutputForm::Plain(RequestFormat::Json)),
+    ("body", OutputForm::Plain(RequestFormat::Body)),
+    ("header", OutputForm::Plain(RequestFormat::Header)),
+    ("curl", OutputForm::Plain(RequestFormat::Curl)),
+    ("env", OutputForm::Plain(RequestFormat::Env)),
     ("html", OutputForm::Page),
 ];
 
@@ -94,7 +94,7 @@ fn form(matches: &ArgMatches) -> Result<OutputForm> {
         let is_version = cli::given(matches, "format").is_some_and(|text| matches!(text, "v1" | "v2" | "V1" | "V2"));
         if is_version { error.hint("v1 and v2 are versions of the payload: --payload-version") } else { error }
     });
-    Ok(form?.unwrap_or(OutputForm::Plain(Format::Json)))
+    Ok(form?.unwrap_or(OutputForm::Plain(RequestFormat::Json)))
 }
 
 /// The user of this command, for the audit log.

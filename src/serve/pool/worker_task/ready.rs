@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cba::{Format, LoginRequest, UncheckedPayload};
+use crate::cba::{LoginRequest, RequestFormat, UncheckedPayload};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::policy::Permit;
@@ -84,7 +84,7 @@ pub(super) fn accepted(
 
 /// Returns the login request in the form that a client receives.
 pub(super) fn text_of(request: &LoginRequest) -> Result<String> {
-    request.render(Format::Json).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))
+    request.render(RequestFormat::Json).map_err(|error| Error::new(Kind::Unexpected, error.to_string()))
 }
 
 /// Logs the reason why a worker was lost. The same error again is logged at level debug.
