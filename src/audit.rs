@@ -19,7 +19,7 @@ use crate::text::shell::quoted_path;
 pub(crate) mod chain;
 pub(crate) mod check;
 
-use chain::{Entry, Event, Head};
+use chain::{AuditEvent, Entry, Head};
 
 /// The time for which another process may hold the lock: a few records and two syncs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -241,13 +241,13 @@ enum Torn {
     /// A record without its newline.
     End,
     /// Part of a record.
-    Part(Event),
+    Part(AuditEvent),
 }
 
 fn torn(bytes: &[u8]) -> Torn {
     match bytes.len() {
         0 => Torn::No,
-        torn_bytes => Torn::Part(Event::Torn { torn_bytes, torn_sha256: chain::digest(bytes) }),
+        torn_bytes => Torn::Part(AuditEvent::Torn { torn_bytes, torn_sha256: chain::digest(bytes) }),
     }
 }
 

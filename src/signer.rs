@@ -4,7 +4,7 @@
 //! result becomes a login request only after the check of `verify` and a second decision of the policy. The parent
 //! trusts neither module nor worker. This file contains functions only: the session holds the state.
 
-use crate::audit::chain::{Caller, Entry, Event, Payload};
+use crate::audit::chain::{AuditEvent, Caller, Entry, Payload};
 use crate::cba::verify::{Freshness, to_key_length};
 use crate::cba::{LoginRequest, UncheckedPayload};
 use crate::certificate::Certificate;
@@ -149,7 +149,7 @@ pub(crate) fn record(
         mechanism: Some(session.mechanism().name()),
     };
     let outcome = result.map_or_else(Kind::name, |_| "ok");
-    Entry { time: now(), event: Event::Sign { caller, payload }, outcome }
+    Entry { time: now(), event: AuditEvent::Sign { caller, payload }, outcome }
 }
 
 /// Returns the mechanism to try first, from those that the token offers.

@@ -84,7 +84,7 @@ pub(crate) struct Payload {
 /// The event of a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-pub(crate) enum Event {
+pub(crate) enum AuditEvent {
     /// A caller asked for a payload.
     Sign {
         /// The caller.
@@ -119,7 +119,7 @@ pub(crate) struct Entry {
     /// Seconds of Unix time.
     pub time: u64,
     /// The event.
-    pub event: Event,
+    pub event: AuditEvent,
     /// `ok`, or the stable name of the error.
     pub outcome: &'static str,
 }
@@ -127,10 +127,10 @@ pub(crate) struct Entry {
 impl Entry {
     fn name(&self) -> &'static str {
         match self.event {
-            Event::Sign { .. } => "sign",
-            Event::RefusedPeers { .. } => "refused_peers",
-            Event::Resumed { .. } => "resumed",
-            Event::Torn { .. } => TORN,
+            AuditEvent::Sign { .. } => "sign",
+            AuditEvent::RefusedPeers { .. } => "refused_peers",
+            AuditEvent::Resumed { .. } => "resumed",
+            AuditEvent::Torn { .. } => TORN,
         }
     }
 
@@ -146,7 +146,7 @@ impl Entry {
             event: &'static str,
             outcome: &'static str,
             #[serde(flatten)]
-            rest: &'a Event,
+            rest: &'a AuditEvent,
             prev: &'a str,
         }
         let (seq, time) = (head.seq + 1, utc(self.time));
@@ -220,7 +220,7 @@ mod tests {
     fn entry(time: u64) -> Entry {
         let caller = Caller { uid: 1, gid: 2, pid: 3, job: Some("nightly".into()) };
         let payload = Payload { payload_version: "v2".into(), ..Payload::default() };
-        Entry { time, event: Event::Sign { caller, payload }, outcome: "ok" }
+        Entry { time, event: AuditEvent::Sign { caller, payload }, outcome: "ok" }
     }
 
     fn log(records: u64) -> Vec<String> {
@@ -295,7 +295,7 @@ mod tests {
         let head = head_of(lines[1].as_bytes()).unwrap();
         lines[2].clone_from(&torn);
         assert_eq!(check(&lines), ["line 3: not a record of an audit log"]);
-        let marker = Event::Torn { torn_bytes: 40, torn_sha256: digest(torn.as_bytes()) };
+        let marker = AuditEvent::Torn { torn_bytes: 40, torn_sha256: digest(torn.as_bytes()) };
         let (line, _) = Entry { time: 5, event: marker, outcome: "ok" }.line(&head).unwrap();
         lines.push(line.trim_end().to_owned());
         assert_eq!(check(&lines), [""; 0]);
@@ -329,9 +329,9 @@ mod tests {
     fn each_event_has_its_name_and_members() {
         for (event, name, member) in [
             (entry(1).event, "sign", "\"uid\":1,\"gid\":2,\"pid\":3"),
-            (Event::RefusedPeers { count: 4 }, "refused_peers", "\"count\":4"),
-            (Event::Resumed { count: 5 }, "resumed", "\"count\":5"),
-            (Event::Torn { torn_bytes: 6, torn_sha256: "ab".into() }, "torn", "\"torn_bytes\":6"),
+            (AuditEvent::RefusedPeers { count: 4 }, "refused_peers", "\"count\":4"),
+            (AuditEvent::Resumed { count: 5 }, "resumed", "\"count\":5"),
+            (AuditEvent::Torn { torn_bytes: 6, torn_sha256: "ab".into() }, "torn", "\"torn_bytes\":6"),
         ] {
             let (line, head) = Entry { time: 0, event, outcome: "ok" }.line(&Head::none()).unwrap();
             assert!(line.contains(&format!("\"event\":\"{name}\"")) && line.contains(member), "{line}");

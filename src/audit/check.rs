@@ -111,14 +111,14 @@ fn no_record(place: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::chain::{Entry, Event};
+    use super::super::chain::{AuditEvent, Entry};
     use super::*;
 
     /// Records of a log, from the first on.
     fn log(records: u64) -> Vec<String> {
         let mut head = Head::none();
         let next = |time| {
-            let entry = Entry { time, event: Event::Resumed { count: time }, outcome: "ok" };
+            let entry = Entry { time, event: AuditEvent::Resumed { count: time }, outcome: "ok" };
             let (line, next) = entry.line(&head).unwrap();
             head = next;
             line.trim_end().to_owned()
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn a_log_begins_with_record_1_after_zeros_or_in_the_middle() {
         let record = |seq, hash: String| {
-            let entry = Entry { time: 1, event: Event::Resumed { count: 1 }, outcome: "ok" };
+            let entry = Entry { time: 1, event: AuditEvent::Resumed { count: 1 }, outcome: "ok" };
             entry.line(&Head { seq, hash }).unwrap().0.trim_end().to_owned()
         };
         assert_eq!(checked([&record(0, "0".repeat(64))]).1, [""; 0]);
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(checked(&lines).1, ["line 2: record 2 was changed: its hash differs"]);
         // A record that was changed together with its own hash no longer fits to the next one.
         let head = super::super::chain::head_of(log(1)[0].as_bytes()).unwrap();
-        let other = Entry { time: 7, event: Event::Resumed { count: 7 }, outcome: "ok" }.line(&head).unwrap().0;
+        let other = Entry { time: 7, event: AuditEvent::Resumed { count: 7 }, outcome: "ok" }.line(&head).unwrap().0;
         lines[1] = other.trim_end().to_owned();
         let wrong = ["line 3: record 3 does not follow record 2: one of the two was replaced"];
         assert_eq!(checked(&lines).1, wrong);
@@ -201,7 +201,7 @@ mod tests {
         let head = super::super::chain::head_of(lines[0].as_bytes()).unwrap();
         let torn = "{\"seq\":2,".to_owned();
         for (sha256, explained) in [(digest(torn.as_bytes()), true), (digest(b"other"), false)] {
-            let event = Event::Torn { torn_bytes: torn.len(), torn_sha256: sha256 };
+            let event = AuditEvent::Torn { torn_bytes: torn.len(), torn_sha256: sha256 };
             let marker = Entry { time: 1, event, outcome: "ok" }.line(&head).unwrap().0.trim_end().to_owned();
             let (check, wrong) = checked([&lines[0], &torn, &marker]);
             assert_eq!(check.torn, if explained { vec!["line 2".to_owned()] } else { Vec::new() });

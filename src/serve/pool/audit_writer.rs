@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::in_flight::{InFlight, PayloadAnswer};
 use super::plan::action::Refusal;
 use crate::audit::Log;
-use crate::audit::chain::{Entry, Event};
+use crate::audit::chain::{AuditEvent, Entry};
 use crate::error::{Error, Kind};
 use crate::session::now;
 
@@ -128,10 +128,11 @@ pub(super) fn run(queue: &AuditQueue, mut log: Log, is_signing: impl Fn() -> boo
         let mut entries = Vec::with_capacity(records.len() + 2);
         let own = |event| Entry { time: now(), event, outcome: "ok" };
         if queued.has_failed {
-            entries.push(own(Event::Resumed { count: queued.unrecorded }));
+            entries.push(own(AuditEvent::Resumed { count: queued.unrecorded }));
         }
         if refused > 0 {
-            entries.push(Entry { outcome: Kind::NotAllowed.name(), ..own(Event::RefusedPeers { count: refused }) });
+            entries
+                .push(Entry { outcome: Kind::NotAllowed.name(), ..own(AuditEvent::RefusedPeers { count: refused }) });
         }
         (queued.try_again, queued.since) = (false, Some(Instant::now()));
         drop(queued);
