@@ -19,7 +19,7 @@ use crate::text::shell::quoted_path;
 pub(crate) mod chain;
 pub(crate) mod check;
 
-use chain::{AuditEvent, Entry, Head};
+use chain::{AuditEvent, AuditRecord, Head};
 
 /// The time for which another process may hold the lock: a few records and two syncs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ const WINDOW: u64 = 128 << 10;
 
 /// The log in one file.
 #[derive(Clone, Debug)]
-pub(crate) struct Log {
+pub(crate) struct AuditLog {
     path: PathBuf,
     lock: PathBuf,
     /// The last written head, and the state of the file after it.
@@ -106,7 +106,7 @@ fn lock_of(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-impl Log {
+impl AuditLog {
     /// The log at a path. Opens nothing yet.
     #[must_use]
     pub(crate) fn new(path: PathBuf) -> Self {
@@ -127,7 +127,7 @@ impl Log {
     ///
     /// # Errors
     /// The reason why they are not. The file is then restored, if the file system allows it.
-    pub(crate) fn append(&mut self, entries: &[Entry]) -> Result<(), AuditError> {
+    pub(crate) fn append(&mut self, entries: &[AuditRecord]) -> Result<(), AuditError> {
         let lock = self.take_lock()?;
         let file = self.open()?;
         let (before, torn, size) = self.stand(&file, &lock)?;
@@ -141,7 +141,7 @@ impl Log {
             }
             Torn::Part(event) => {
                 text.push('\n');
-                Some(Entry { time: entries.first().map_or(0, |entry| entry.time), event, outcome: "ok" })
+                Some(AuditRecord { time: entries.first().map_or(0, |entry| entry.time), event, outcome: "ok" })
             }
         };
         for entry in marker.iter().chain(entries) {

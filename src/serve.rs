@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::audit::Log;
+use crate::audit::AuditLog;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -66,7 +66,7 @@ pub(crate) fn serve(config: Config) -> Result<()> {
             tracing::warn!("the module {} runs without a sandbox; `cba-agent doctor` says why", path.display());
         }
     }
-    config.audit.clone().map(Log::new).as_mut().map_or(Ok(()), Log::check)?;
+    config.audit.clone().map(AuditLog::new).as_mut().map_or(Ok(()), AuditLog::check)?;
     let rules = AccessRules::resolve(&config.serve)?;
     for group in socket_file::subordinate_groups(&config.serve)? {
         tracing::warn!("{group}");

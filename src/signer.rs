@@ -4,7 +4,7 @@
 //! result becomes a login request only after the check of `verify` and a second decision of the policy. The parent
 //! trusts neither module nor worker. This file contains functions only: the session holds the state.
 
-use crate::audit::chain::{AuditEvent, Caller, Entry, Payload};
+use crate::audit::chain::{AuditEvent, AuditRecord, Caller, PayloadFacts};
 use crate::cba::verify::{Freshness, to_key_length};
 use crate::cba::{LoginRequest, UncheckedPayload};
 use crate::certificate::Certificate;
@@ -140,8 +140,8 @@ pub(crate) fn record(
     caller: Caller,
     wish: Wish,
     result: Result<&LoginRequest, Kind>,
-) -> Entry {
-    let payload = Payload {
+) -> AuditRecord {
+    let payload = PayloadFacts {
         token_serial: session.reached().slot.token.as_ref().map(|token| token.serial.clone()),
         certificate_sha256: Some(hex(&session.identity().certificate.sha256())),
         payload_version: wish.version.to_string(),
@@ -149,7 +149,7 @@ pub(crate) fn record(
         mechanism: Some(session.mechanism().name()),
     };
     let outcome = result.map_or_else(Kind::name, |_| "ok");
-    Entry { time: now(), event: AuditEvent::Sign { caller, payload }, outcome }
+    AuditRecord { time: now(), event: AuditEvent::Sign { caller, payload }, outcome }
 }
 
 /// Returns the mechanism to try first, from those that the token offers.

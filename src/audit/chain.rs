@@ -68,7 +68,7 @@ pub(crate) struct Caller {
 
 /// Facts about a payload. None of them allows a login.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Payload {
+pub(crate) struct PayloadFacts {
     /// The token's serial number.
     pub token_serial: Option<String>,
     /// The SHA-256 of the certificate, hexadecimal.
@@ -92,7 +92,7 @@ pub(crate) enum AuditEvent {
         caller: Caller,
         /// The payload.
         #[serde(flatten)]
-        payload: Payload,
+        payload: PayloadFacts,
     },
     /// The number of callers that were refused because of their user since the last such record.
     RefusedPeers {
@@ -115,7 +115,7 @@ pub(crate) enum AuditEvent {
 
 /// One record, before it has a place in the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct AuditRecord {
     /// Seconds of Unix time.
     pub time: u64,
     /// The event.
@@ -124,7 +124,7 @@ pub(crate) struct Entry {
     pub outcome: &'static str,
 }
 
-impl Entry {
+impl AuditRecord {
     fn name(&self) -> &'static str {
         match self.event {
             AuditEvent::Sign { .. } => "sign",
@@ -170,7 +170,7 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
 
 /// The members that the check reads.
 #[derive(Debug, Deserialize)]
-pub(super) struct Record {
+pub(super) struct ParsedRecord {
     pub(super) seq: u64,
     pub(super) prev: String,
     pub(super) hash: String,
@@ -178,7 +178,7 @@ pub(super) struct Record {
     pub(super) torn_sha256: Option<String>,
 }
 
-impl Record {
+impl ParsedRecord {
     /// Parses a record and its hash; `None` for other lines. The hash is not checked here.
     pub(super) fn read(line: &[u8]) -> Option<(Self, String)> {
         let record: Self = serde_json::from_slice(line).ok()?;
@@ -191,14 +191,14 @@ impl Record {
 /// The head after a line, if the line is a complete record with a correct hash.
 #[must_use]
 pub(crate) fn head_of(line: &[u8]) -> Option<Head> {
-    let (record, hash) = Record::read(line)?;
+    let (record, hash) = ParsedRecord::read(line)?;
     (record.hash == hash).then_some(Head { seq: record.seq, hash })
 }
 
 /// Whether a line is the record that follows `head`.
 #[must_use]
 pub(crate) fn follows(line: &[u8], head: &Head) -> bool {
-    Record::read(line)
+    ParsedRecord::read(line)
         .is_some_and(|(record, hash)| record.hash == hash && record.prev == head.hash && record.seq == head.seq + 1)
 }
 
@@ -217,10 +217,10 @@ mod tests {
     use super::*;
     use crate::audit::check::ChainCheck;
 
-    fn entry(time: u64) -> Entry {
+    fn entry(time: u64) -> AuditRecord {
         let caller = Caller { uid: 1, gid: 2, pid: 3, job: Some("nightly".into()) };
-        let payload = Payload { payload_version: "v2".into(), ..Payload::default() };
-        Entry { time, event: AuditEvent::Sign { caller, payload }, outcome: "ok" }
+        let payload = PayloadFacts { payload_version: "v2".into(), ..PayloadFacts::default() };
+        AuditRecord { time, event: AuditEvent::Sign { caller, payload }, outcome: "ok" }
     }
 
     fn log(records: u64) -> Vec<String> {
@@ -296,7 +296,7 @@ mod tests {
         lines[2].clone_from(&torn);
         assert_eq!(check(&lines), ["line 3: not a record of an audit log"]);
         let marker = AuditEvent::Torn { torn_bytes: 40, torn_sha256: digest(torn.as_bytes()) };
-        let (line, _) = Entry { time: 5, event: marker, outcome: "ok" }.line(&head).unwrap();
+        let (line, _) = AuditRecord { time: 5, event: marker, outcome: "ok" }.line(&head).unwrap();
         lines.push(line.trim_end().to_owned());
         assert_eq!(check(&lines), [""; 0]);
         lines[2].push('x');
@@ -333,7 +333,7 @@ mod tests {
             (AuditEvent::Resumed { count: 5 }, "resumed", "\"count\":5"),
             (AuditEvent::Torn { torn_bytes: 6, torn_sha256: "ab".into() }, "torn", "\"torn_bytes\":6"),
         ] {
-            let (line, head) = Entry { time: 0, event, outcome: "ok" }.line(&Head::none()).unwrap();
+            let (line, head) = AuditRecord { time: 0, event, outcome: "ok" }.line(&Head::none()).unwrap();
             assert!(line.contains(&format!("\"event\":\"{name}\"")) && line.contains(member), "{line}");
             assert_eq!((head.seq, line.ends_with(&format!(",\"hash\":\"{}\"}}\n", head.hash))), (1, true));
         }

@@ -2,7 +2,7 @@
 //!
 //! PURE.
 
-use super::chain::{Head, Record, TORN, digest};
+use super::chain::{Head, ParsedRecord, TORN, digest};
 use crate::text::printable;
 
 /// Checks one line after the other, with constant memory.
@@ -21,7 +21,7 @@ pub(crate) struct ChainCheck {
 impl ChainCheck {
     /// Checks the next line, without its newline. `whole` tells whether it had one. Returns the problems.
     pub(crate) fn line(&mut self, line: &[u8], whole: bool, place: &str) -> Vec<String> {
-        let Some((record, hash)) = Record::read(line).filter(|_| whole) else {
+        let Some((record, hash)) = ParsedRecord::read(line).filter(|_| whole) else {
             let mut wrong = self.settle();
             if whole {
                 self.broken = Some((place.to_owned(), digest(line)));
@@ -111,14 +111,14 @@ fn no_record(place: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::chain::{AuditEvent, Entry};
+    use super::super::chain::{AuditEvent, AuditRecord};
     use super::*;
 
     /// Records of a log, from the first on.
     fn log(records: u64) -> Vec<String> {
         let mut head = Head::none();
         let next = |time| {
-            let entry = Entry { time, event: AuditEvent::Resumed { count: time }, outcome: "ok" };
+            let entry = AuditRecord { time, event: AuditEvent::Resumed { count: time }, outcome: "ok" };
             let (line, next) = entry.line(&head).unwrap();
             head = next;
             line.trim_end().to_owned()
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn a_log_begins_with_record_1_after_zeros_or_in_the_middle() {
         let record = |seq, hash: String| {
-            let entry = Entry { time: 1, event: AuditEvent::Resumed { count: 1 }, outcome: "ok" };
+            let entry = AuditRecord { time: 1, event: AuditEvent::Resumed { count: 1 }, outcome: "ok" };
             entry.line(&Head { seq, hash }).unwrap().0.trim_end().to_owned()
         };
         assert_eq!(checked([&record(0, "0".repeat(64))]).1, [""; 0]);
@@ -174,7 +174,8 @@ mod tests {
         assert_eq!(checked(&lines).1, ["line 2: record 2 was changed: its hash differs"]);
         // A record that was changed together with its own hash no longer fits to the next one.
         let head = super::super::chain::head_of(log(1)[0].as_bytes()).unwrap();
-        let other = Entry { time: 7, event: AuditEvent::Resumed { count: 7 }, outcome: "ok" }.line(&head).unwrap().0;
+        let other =
+            AuditRecord { time: 7, event: AuditEvent::Resumed { count: 7 }, outcome: "ok" }.line(&head).unwrap().0;
         lines[1] = other.trim_end().to_owned();
         let wrong = ["line 3: record 3 does not follow record 2: one of the two was replaced"];
         assert_eq!(checked(&lines).1, wrong);
@@ -202,7 +203,7 @@ mod tests {
         let torn = "{\"seq\":2,".to_owned();
         for (sha256, explained) in [(digest(torn.as_bytes()), true), (digest(b"other"), false)] {
             let event = AuditEvent::Torn { torn_bytes: torn.len(), torn_sha256: sha256 };
-            let marker = Entry { time: 1, event, outcome: "ok" }.line(&head).unwrap().0.trim_end().to_owned();
+            let marker = AuditRecord { time: 1, event, outcome: "ok" }.line(&head).unwrap().0.trim_end().to_owned();
             let (check, wrong) = checked([&lines[0], &torn, &marker]);
             assert_eq!(check.torn, if explained { vec!["line 2".to_owned()] } else { Vec::new() });
             assert_eq!(wrong.is_empty(), explained, "{wrong:?}");

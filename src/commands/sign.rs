@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::ArgMatches;
 
 use super::{print, usage, word};
-use crate::audit::Log;
+use crate::audit::AuditLog;
 use crate::audit::chain::Caller;
 use crate::cba::login_page::page;
 use crate::cba::received::Received;
@@ -59,9 +59,9 @@ pub(super) fn run(matches: &ArgMatches, config: &Config, prestarted: Option<Pres
         let (request, certificate) = ask_agents(config, job)?;
         return print_request(&request, &certificate, form);
     }
-    let mut log = config.audit.clone().map(Log::new);
+    let mut log = config.audit.clone().map(AuditLog::new);
     // Before any login: an unusable log must not cost a try.
-    log.as_mut().map_or(Ok(()), Log::check)?;
+    log.as_mut().map_or(Ok(()), AuditLog::check)?;
     let login = Login::prepare(config);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
     let deadline = Deadline::after(config.sign.timeout);

@@ -14,7 +14,7 @@ use hyper::body::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::audit::Log;
+use crate::audit::AuditLog;
 use crate::config::Config;
 use crate::custody::{Measure, Report, Trust};
 use crate::pin::Credential;
@@ -101,7 +101,7 @@ impl Pool {
         };
         let (mailboxes, mails): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
         let changed = watch::Sender::new(());
-        let log = config.audit.clone().map(Log::new);
+        let log = config.audit.clone().map(AuditLog::new);
         let (state, audit_queue) = (Mutex::new(state), log.is_some().then(AuditQueue::default));
         let shared = Arc::new(PoolShared { config, began: Instant::now(), mailboxes, state, audit_queue, changed });
         let mut tasks = JoinSet::new();
@@ -113,7 +113,7 @@ impl Pool {
             let shared = Arc::clone(&shared);
             let run = move || {
                 let is_signing = || shared.lock().signing.contains(&true);
-                let write = |queue| audit_writer::run(queue, Log::clone(&log), is_signing, &shared.changed);
+                let write = |queue| audit_writer::run(queue, AuditLog::clone(&log), is_signing, &shared.changed);
                 shared.audit_queue.iter().for_each(write);
             };
             std::thread::Builder::new().name("audit".into()).spawn(run)

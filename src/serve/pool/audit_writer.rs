@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use super::in_flight::{InFlight, PayloadAnswer};
 use super::plan::action::Refusal;
-use crate::audit::Log;
-use crate::audit::chain::{AuditEvent, Entry};
+use crate::audit::AuditLog;
+use crate::audit::chain::{AuditEvent, AuditRecord};
 use crate::error::{Error, Kind};
 use crate::session::now;
 
@@ -33,7 +33,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// A record, and the request that is answered once the record is on disk.
 #[derive(Debug)]
 pub(super) struct PendingRecord {
-    pub(super) entry: Entry,
+    pub(super) record: AuditRecord,
     pub(super) answer: Option<(InFlight, PayloadAnswer)>,
 }
 
@@ -107,7 +107,7 @@ impl AuditQueue {
 /// Writes records until the end, and then the remaining ones.
 ///
 /// `is_signing` says whether more records will come soon. `changed` is notified when the log fails or recovers.
-pub(super) fn run(queue: &AuditQueue, mut log: Log, is_signing: impl Fn() -> bool, changed: &watch::Sender<()>) {
+pub(super) fn run(queue: &AuditQueue, mut log: AuditLog, is_signing: impl Fn() -> bool, changed: &watch::Sender<()>) {
     let mut last: Option<Instant> = None;
     loop {
         let idle = |queued: &mut QueuedRecords| queued.records.is_empty() && !queued.try_again && !queued.ended;
@@ -123,23 +123,25 @@ pub(super) fn run(queue: &AuditQueue, mut log: Log, is_signing: impl Fn() -> boo
             return;
         }
         let ending = queued.records.is_empty() && queued.ended;
-        let records = std::mem::take(&mut queued.records);
+        let pending = std::mem::take(&mut queued.records);
         let refused = std::mem::take(&mut queued.refused);
-        let mut entries = Vec::with_capacity(records.len() + 2);
-        let own = |event| Entry { time: now(), event, outcome: "ok" };
+        let mut records = Vec::with_capacity(pending.len() + 2);
+        let own = |event| AuditRecord { time: now(), event, outcome: "ok" };
         if queued.has_failed {
-            entries.push(own(AuditEvent::Resumed { count: queued.unrecorded }));
+            records.push(own(AuditEvent::Resumed { count: queued.unrecorded }));
         }
         if refused > 0 {
-            entries
-                .push(Entry { outcome: Kind::NotAllowed.name(), ..own(AuditEvent::RefusedPeers { count: refused }) });
+            records.push(AuditRecord {
+                outcome: Kind::NotAllowed.name(),
+                ..own(AuditEvent::RefusedPeers { count: refused })
+            });
         }
         (queued.try_again, queued.since) = (false, Some(Instant::now()));
         drop(queued);
         queue.moved.notify_all();
-        entries.extend(records.iter().map(|record| record.entry.clone()));
-        let result = log.append(&entries).map_err(Error::from);
-        settle(changed, queue, records, refused, result.err());
+        records.extend(pending.iter().map(|pending| pending.record.clone()));
+        let result = log.append(&records).map_err(Error::from);
+        settle(changed, queue, pending, refused, result.err());
         if ending {
             return;
         }
@@ -149,7 +151,7 @@ pub(super) fn run(queue: &AuditQueue, mut log: Log, is_signing: impl Fn() -> boo
 fn settle(
     changed: &watch::Sender<()>,
     queue: &AuditQueue,
-    records: VecDeque<PendingRecord>,
+    pending: VecDeque<PendingRecord>,
     refused: u64,
     error: Option<Error>,
 ) {
@@ -159,7 +161,7 @@ fn settle(
     match &error {
         Some(_) => {
             queued.refused += refused;
-            queued.unrecorded += records.iter().filter(|record| record.answer.is_some()).count() as u64;
+            queued.unrecorded += pending.iter().filter(|pending| pending.answer.is_some()).count() as u64;
         }
         None => queued.unrecorded = 0,
     }
@@ -173,7 +175,7 @@ fn settle(
         _ => {}
     }
     let refusal = Refusal { kind: Kind::AuditUnavailable, retry_after: Some(TRY_AGAIN) };
-    for (request, answer) in records.into_iter().filter_map(|record| record.answer) {
+    for (request, answer) in pending.into_iter().filter_map(|pending| pending.answer) {
         request.answer(if error.is_some() { Err(refusal) } else { Ok(answer) });
     }
     if had_failed != error.is_some() {

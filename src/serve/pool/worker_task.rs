@@ -14,7 +14,7 @@ use super::start_worker::start;
 use super::state::{PoolShared, ServedIdentity};
 use super::worker_events::WorkerEvents;
 use super::worker_thread::WorkerThread;
-use crate::audit::chain::Entry;
+use crate::audit::chain::AuditRecord;
 use crate::cba::LoginRequest;
 use crate::custody::Evidence;
 use crate::deadline::Deadline;
@@ -192,8 +192,8 @@ impl WorkerTask {
             Work::Sign(wish, _) => match signer::permit(&ready.session, &shared.config, *wish) {
                 Ok(permit) => Some(permit),
                 Err(error) => {
-                    let entry = self.entry(&request.work, Err(error.kind));
-                    return self.refuse(request, entry, &error).await;
+                    let record = self.audit_record(&request.work, Err(error.kind));
+                    return self.refuse(request, record, &error).await;
                 }
             },
         };
@@ -268,13 +268,13 @@ impl WorkerTask {
         let exclusive = session.always_authenticates();
         let made = made.and_then(|made| made.map(|made| accepted(&self.shared, session, made, &request)).transpose());
         let result = made.as_ref().map(Option::as_ref).map_err(|error| error.kind);
-        let entry = result.transpose().and_then(|result| self.entry(&request.work, result));
+        let record = result.transpose().and_then(|result| self.audit_record(&request.work, result));
         match made.and_then(|login_request| login_request.as_ref().map(text_of).transpose()) {
             Ok(text) => {
                 let answer = PayloadAnswer { text: text.unwrap_or_default(), queue: began - request.since, token };
-                match entry {
+                match record {
                     // The audit writer answers once the record is on disk. The worker does not wait for that.
-                    Some(entry) => self.record(PendingRecord { entry, answer: Some((request, answer)) }).await,
+                    Some(record) => self.record(PendingRecord { record, answer: Some((request, answer)) }).await,
                     None => request.answer(Ok(answer)),
                 }
                 self.shared.apply(|state, now| {
@@ -282,10 +282,10 @@ impl WorkerTask {
                     state.plan.finished(self.worker, true, exclusive, now)
                 });
             }
-            Err(error) if error.kind == Kind::Policy => self.refuse(request, entry, &error).await,
+            Err(error) if error.kind == Kind::Policy => self.refuse(request, record, &error).await,
             Err(error) => {
-                if let Some(entry) = entry {
-                    self.record(PendingRecord { entry, answer: None }).await;
+                if let Some(record) = record {
+                    self.record(PendingRecord { record, answer: None }).await;
                 }
                 self.lost(error, Some(request)).await;
             }
@@ -294,9 +294,9 @@ impl WorkerTask {
     }
 
     /// Answers a request that the policy refuses.
-    async fn refuse(&self, request: InFlight, entry: Option<Entry>, error: &Error) {
-        if let Some(entry) = entry {
-            self.record(PendingRecord { entry, answer: None }).await;
+    async fn refuse(&self, request: InFlight, record: Option<AuditRecord>, error: &Error) {
+        if let Some(record) = record {
+            self.record(PendingRecord { record, answer: None }).await;
         }
         tracing::warn!("refused: {}: {}", request.work, error.message);
         request.answer(Err(Refusal { kind: Kind::Policy, retry_after: None }));
@@ -305,7 +305,7 @@ impl WorkerTask {
     }
 
     /// Returns the record of a request for a payload, if there is an audit log.
-    fn entry(&self, work: &Work, result: Result<&LoginRequest, Kind>) -> Option<Entry> {
+    fn audit_record(&self, work: &Work, result: Result<&LoginRequest, Kind>) -> Option<AuditRecord> {
         match (work, &self.ready) {
             (Work::Sign(wish, caller), Some(ready)) if self.shared.audit_queue.is_some() => {
                 Some(signer::record(&ready.session, caller.clone(), *wish, result))
@@ -338,13 +338,13 @@ impl WorkerTask {
     async fn lost(&mut self, error: Error, failed: Option<InFlight>) {
         let unfinished = self.current.take();
         // The key may have been used for this request.
-        let entry = unfinished.as_ref().and_then(|current| self.entry(&current.request.work, Err(error.kind)));
+        let record = unfinished.as_ref().and_then(|current| self.audit_record(&current.request.work, Err(error.kind)));
         if let Some(Ready { session, .. }) = self.ready.take() {
             // The worker is killed without a close request: the module failed, and may hang now.
             self.thread.run(move || drop(session)).await;
         }
-        if let Some(entry) = entry {
-            self.record(PendingRecord { entry, answer: None }).await;
+        if let Some(record) = record {
+            self.record(PendingRecord { record, answer: None }).await;
         }
         self.announce_current();
         let (may_repeat, used) = (!self.at_keypad(), self.used.take());
