@@ -36,7 +36,7 @@ const GRACE: Duration = Duration::from_secs(30);
 const KEYPAD: Duration = Duration::from_secs(300);
 
 /// The reason why a task wakes up.
-enum Event {
+enum TaskEvent {
     Told(Action<InFlight>),
     StartIsDue,
     /// The reply to the current request has arrived, or will not arrive.
@@ -46,7 +46,7 @@ enum Event {
 }
 
 /// The current request of the worker.
-struct Current {
+struct CurrentRequest {
     request: InFlight,
     /// `None` for a probe.
     permit: Option<Permit>,
@@ -59,7 +59,7 @@ struct WorkerTask {
     mailbox: UnboundedReceiver<Action<InFlight>>,
     thread: WorkerThread,
     ready: Option<Ready>,
-    current: Option<Current>,
+    current: Option<CurrentRequest>,
     /// The credential of the worker's login or login attempt.
     used: Option<Arc<Credential>>,
     start_at: Option<Instant>,
@@ -77,13 +77,13 @@ pub(super) async fn run(
     let mut task = WorkerTask { shared, worker, mailbox, thread, ready, current, used, start_at, is_over };
     while !task.is_over {
         match task.next_event().await {
-            Event::Told(Action::Start { after, .. }) => task.start_at = Some(Instant::now() + after),
-            Event::Told(Action::Take { request, .. }) => task.take(request).await,
-            Event::Told(Action::Close { .. }) => task.close().await,
-            Event::Told(Action::Refuse(request, refusal)) => request.answer(Err(refusal)),
-            Event::StartIsDue => task.start().await,
-            Event::Replied(reply) => task.complete(reply).await,
-            Event::Ended => {
+            TaskEvent::Told(Action::Start { after, .. }) => task.start_at = Some(Instant::now() + after),
+            TaskEvent::Told(Action::Take { request, .. }) => task.take(request).await,
+            TaskEvent::Told(Action::Close { .. }) => task.close().await,
+            TaskEvent::Told(Action::Refuse(request, refusal)) => request.answer(Err(refusal)),
+            TaskEvent::StartIsDue => task.start().await,
+            TaskEvent::Replied(reply) => task.complete(reply).await,
+            TaskEvent::Ended => {
                 let error = Error::new(Kind::TokenFailed, "the process that holds the module ended");
                 task.lost(error, None).await;
             }
@@ -92,14 +92,14 @@ pub(super) async fn run(
 }
 
 impl WorkerTask {
-    async fn next_event(&mut self) -> Event {
+    async fn next_event(&mut self) -> TaskEvent {
         tokio::select! {
             biased;
             // The task itself holds a sender, so this channel never closes.
-            Some(action) = self.mailbox.recv() => Event::Told(action),
+            Some(action) = self.mailbox.recv() => TaskEvent::Told(action),
             () = sleep_until(self.start_at) => {
                 self.start_at = None;
-                Event::StartIsDue
+                TaskEvent::StartIsDue
             }
             event = worker_event(self.ready.as_mut(), self.current.as_ref(), &self.shared) => event,
         }
@@ -207,11 +207,11 @@ impl WorkerTask {
                     return self.sign_on_thread(request, permit, began).await;
                 }
                 ready.session.send_sign(&permit);
-                self.current = Some(Current { request, permit: Some(permit), began });
+                self.current = Some(CurrentRequest { request, permit: Some(permit), began });
             }
             None => {
                 ready.session.send_probe();
-                self.current = Some(Current { request, permit: None, began });
+                self.current = Some(CurrentRequest { request, permit: None, began });
             }
         }
     }
@@ -226,7 +226,7 @@ impl WorkerTask {
     /// Reads the reply to the current request, gives the worker the next one, and then checks the reply.
     async fn complete(&mut self, reply: ReplyState) {
         let (Some(ready), Some(current)) = (self.ready.take(), self.current.take()) else { return };
-        let Current { request, permit, began } = current;
+        let CurrentRequest { request, permit, began } = current;
         let (ready, made) = self.made(ready, permit, reply).await;
         let times = (began, began.elapsed());
         // Before its next request, such a key needs a login, and this reply must not wait for that.
@@ -388,16 +388,16 @@ async fn sleep_until(time: Option<Instant>) {
 }
 
 /// Waits for the reply to the current request, or for the end of an idle worker.
-async fn worker_event(ready: Option<&mut Ready>, current: Option<&Current>, shared: &PoolShared) -> Event {
+async fn worker_event(ready: Option<&mut Ready>, current: Option<&CurrentRequest>, shared: &PoolShared) -> TaskEvent {
     let Some(Ready { session, events, .. }) = ready else { return std::future::pending().await };
     match current {
         Some(current) => {
             let deadline = current.began + shared.config.serve.call_timeout;
-            Event::Replied(events.reply(session, deadline).await)
+            TaskEvent::Replied(events.reply(session, deadline).await)
         }
         None => {
             events.ended(session).await;
-            Event::Ended
+            TaskEvent::Ended
         }
     }
 }
