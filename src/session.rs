@@ -38,11 +38,11 @@ use find_module::hint_at_the_sandbox;
 
 /// A module in a worker.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub(crate) struct LoadedModule {
     /// The worker.
     pub handle: WorkerHandle,
     /// The module's canonical path.
-    pub module: PathBuf,
+    pub path: PathBuf,
     /// The module's information about itself.
     pub library: Library,
     /// Its slots with tokens.
@@ -55,7 +55,7 @@ pub(crate) struct Opened {
 #[derive(Debug)]
 pub(crate) struct Reached {
     /// The module.
-    pub opened: Opened,
+    pub module: LoadedModule,
     /// The slot.
     pub slot: Slot,
     /// The properties of the session.
@@ -70,7 +70,7 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-impl Opened {
+impl LoadedModule {
     /// Opens a session on the slot that the configuration selects.
     ///
     /// # Errors
@@ -78,10 +78,10 @@ impl Opened {
     pub(crate) fn reach(mut self, config: &Config, deadline: Deadline) -> Result<Reached> {
         let none_is_here = self.slots.is_empty();
         let slot = selector::select(&self.library, &self.slots, &config.token).map_err(|error| {
-            let error = token_store::hint_at_it(error, &self.module);
-            let error = module_hints::of_a_hidden_token(error, &self.library, &self.module);
-            let error = complete_hints::completed(error, &self.module, self.slots.first().map(|slot| slot.id));
-            if none_is_here { hint_at_the_sandbox(error, config, &self.module) } else { error }
+            let error = token_store::hint_at_it(error, &self.path);
+            let error = module_hints::of_a_hidden_token(error, &self.library, &self.path);
+            let error = complete_hints::completed(error, &self.path, self.slots.first().map(|slot| slot.id));
+            if none_is_here { hint_at_the_sandbox(error, config, &self.path) } else { error }
         })?;
         let slot = slot.clone();
         for other in self.slots.iter().filter(|other| other.id != slot.id) {
@@ -103,7 +103,7 @@ impl Opened {
             return Err(self.handle.protocol_error(Step::OpenSession).into());
         };
         tracing::debug!("{} in slot ID {}", name(&slot), slot.id);
-        Ok(Reached { opened: self, slot, session, deadline })
+        Ok(Reached { module: self, slot, session, deadline })
     }
 }
 
@@ -115,7 +115,7 @@ impl Reached {
     /// When the worker does not answer, or another token is in the slot.
     pub(crate) fn read_slot_again(&mut self, may_appear: bool) -> Result<()> {
         let WorkerReply::Slot(slot) = self.ask(&WorkerRequest::Slot)? else {
-            return Err(self.opened.handle.protocol_error(Step::ReadToken).into());
+            return Err(self.module.handle.protocol_error(Step::ReadToken).into());
         };
         self.take_slot(slot, may_appear)
     }
@@ -141,7 +141,7 @@ impl Reached {
     /// The condition that is no longer true.
     pub(crate) fn probed(&mut self) -> Result<()> {
         let WorkerReply::Slot(slot) = self.understood(|handle, deadline| handle.wait_reply(deadline))? else {
-            return Err(self.opened.handle.protocol_error(Step::ReadToken).into());
+            return Err(self.module.handle.protocol_error(Step::ReadToken).into());
         };
         self.take_slot(slot, false)
     }
@@ -151,11 +151,11 @@ impl Reached {
     /// # Errors
     /// The error of the module.
     pub(crate) fn open_session_again(&mut self) -> Result<()> {
-        let reply = self.opened.handle.call(&WorkerRequest::Session { slot_id: self.slot.id }, None, &self.deadline);
+        let reply = self.module.handle.call(&WorkerRequest::Session { slot_id: self.slot.id }, None, &self.deadline);
         let context = || format!("cannot open a session on {}", self.name());
         match reply.map_err(|error| Error::from(error).context(context()))? {
             WorkerReply::Session(_) => Ok(()),
-            _ => Err(self.opened.handle.protocol_error(Step::OpenSession).into()),
+            _ => Err(self.module.handle.protocol_error(Step::OpenSession).into()),
         }
     }
 
@@ -165,26 +165,26 @@ impl Reached {
     /// The error of the token.
     pub(crate) fn objects(&mut self) -> Result<Objects> {
         // The login may have sent this request already.
-        let reply = match self.opened.handle.expects() {
+        let reply = match self.module.handle.expects() {
             Some(Step::ReadObjects) => self.understood(|handle, deadline| handle.wait_reply(deadline)),
             _ => self.ask(&WorkerRequest::Objects),
         };
         match reply? {
             WorkerReply::Objects(objects) => Ok(objects),
-            _ => Err(self.opened.handle.protocol_error(Step::ReadObjects).into()),
+            _ => Err(self.module.handle.protocol_error(Step::ReadObjects).into()),
         }
     }
 
     /// Adds this module and slot to the commands of other programs in an error.
     #[must_use]
     pub(crate) fn with_whole_commands(&self, error: Error) -> Error {
-        complete_hints::completed(error, &self.opened.module, Some(self.slot.id))
+        complete_hints::completed(error, &self.module.path, Some(self.slot.id))
     }
 
     /// Adds this module and slot to the commands of other programs in a hint.
     #[must_use]
     pub(crate) fn whole_commands(&self, hint: &str) -> String {
-        complete_hints::in_hint(hint, &self.opened.module, Some(self.slot.id))
+        complete_hints::in_hint(hint, &self.module.path, Some(self.slot.id))
     }
 
     /// The identity that the configuration selects among the objects after the login.
@@ -204,15 +204,15 @@ impl Reached {
 
     /// Adds the reason why the module may not use a key of this size.
     pub(crate) fn hint_at_the_key(&self, error: Error, bits: usize) -> Error {
-        module_hints::of_a_large_key(error, bits, &self.opened.library, &self.opened.module)
+        module_hints::of_a_large_key(error, bits, &self.module.library, &self.module.path)
     }
 
     /// Ends the worker. Normally it logs out, so that a card is logged out too. If the PIN was refused (some modules
     /// would send a cached PIN again) or the module hangs, the worker is killed.
     pub(crate) fn end(self, error: Option<&Error>) {
         match error.map(|error| error.kind) {
-            Some(kind) if kind.class() == Class::Pin || kind == Kind::TokenTimeout => drop(self.opened.handle),
-            _ => self.opened.handle.close(),
+            Some(kind) if kind.class() == Class::Pin || kind == Kind::TokenTimeout => drop(self.module.handle),
+            _ => self.module.handle.close(),
         }
     }
 
@@ -224,14 +224,14 @@ impl Reached {
         &mut self,
         ask: impl FnOnce(&mut WorkerHandle, &Deadline) -> Result<WorkerReply, WorkerError>,
     ) -> Result<WorkerReply> {
-        let reply = ask(&mut self.opened.handle, &self.deadline);
+        let reply = ask(&mut self.module.handle, &self.deadline);
         reply.map_err(|error| Error::from(error).context(format_args!("cannot read {}", self.name())))
     }
 
     /// The identity of the token.
     #[must_use]
     pub(crate) fn token_id(&self) -> TokenId {
-        TokenId::of(&self.slot, &self.opened.module)
+        TokenId::of(&self.slot, &self.module.path)
     }
 
     /// The name of the token in errors and prompts.

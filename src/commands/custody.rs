@@ -76,7 +76,7 @@ fn collect(config: &Config) -> Result<Evidence> {
 }
 
 fn read(session: &mut TokenSession, file: Option<Certificate>, config: &Config) -> Result<Evidence> {
-    let known = session.slot.evidence(modules::sha256(&session.slot.opened.module));
+    let known = session.slot.evidence(modules::sha256(&session.slot.module.path));
     if policy::decide_token(&config.policy, known.token.as_ref()).allowed().is_err() {
         // The policy does not allow this token, so it gets no PIN.
         return Ok(known);

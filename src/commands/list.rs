@@ -17,7 +17,7 @@ use crate::facts::{KeyClass, Objects, Slot, Token, tells_apart};
 use crate::identity::certificates;
 use crate::modules;
 use crate::selector::{self, ObjectType, Uri};
-use crate::session::{self, Login, Opened, TokenSession};
+use crate::session::{self, LoadedModule, Login, TokenSession};
 use crate::text::{hex, printable, printable_bytes};
 use crate::worker_protocol::{WorkerReply, WorkerRequest};
 
@@ -53,7 +53,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
         for (path, result) in session::open_all(None, config, paths, &deadline) {
             match result {
                 // A separate time limit for each module.
-                Ok(opened) => all.push(read(opened, config, &Deadline::after(config.sign.timeout))),
+                Ok(loaded) => all.push(read(loaded, config, &Deadline::after(config.sign.timeout))),
                 Err(error) if chosen => return Err(error),
                 Err(error) => all.push(failed(&path, &error)),
             }
@@ -77,17 +77,17 @@ fn failed(path: &Path, error: &Error) -> Shown {
 }
 
 /// Reads the selected slots, each in a separate session.
-fn read(mut opened: Opened, config: &Config, deadline: &Deadline) -> Shown {
-    let slots = opened.slots.clone();
+fn read(mut loaded: LoadedModule, config: &Config, deadline: &Deadline) -> Shown {
+    let slots = loaded.slots.clone();
     let indexed: Vec<u64> = selector::indexed(&slots).map(|slot| slot.id).collect();
     let mut shown = Vec::new();
-    let selected: Vec<&Slot> = slots.iter().filter(|slot| is_selected(slot, &opened, config)).collect();
+    let selected: Vec<&Slot> = slots.iter().filter(|slot| is_selected(slot, &loaded, config)).collect();
     for slot in selected {
         let initialised = slot.token.as_ref().is_some_and(|token| token.initialized);
         let (mechanisms, objects) = match &slot.error {
             Some(error) if !initialised => (Vec::new(), Err(error.clone())),
             _ if !initialised => (Vec::new(), Ok(Objects::default())),
-            _ => read_slot(&mut opened, slot.id, deadline),
+            _ => read_slot(&mut loaded, slot.id, deadline),
         };
         let index = indexed.iter().position(|id| *id == slot.id);
         shown.push(ShownSlot {
@@ -98,18 +98,18 @@ fn read(mut opened: Opened, config: &Config, deadline: &Deadline) -> Shown {
             objects,
         });
     }
-    let (module, path) = (modules::selector(&opened.module), opened.module.display().to_string());
-    opened.handle.close();
+    let (module, path) = (modules::selector(&loaded.path), loaded.path.display().to_string());
+    loaded.handle.close();
     Shown { module, path, error: None, slots: shown }
 }
 
-fn is_selected(slot: &Slot, opened: &Opened, config: &Config) -> bool {
+fn is_selected(slot: &Slot, loaded: &LoadedModule, config: &Config) -> bool {
     let by_id = config.token.iter().any(|selector| selector.slot_id == Some(slot.id));
     config.token.is_empty()
         || slot.error.is_some()
         || by_id && !slot.token.as_ref().is_some_and(|token| token.initialized)
-        || selector::select(&opened.library, std::slice::from_ref(slot), &without_index(config)).is_ok()
-            && index_fits(slot, &opened.slots, config)
+        || selector::select(&loaded.library, std::slice::from_ref(slot), &without_index(config)).is_ok()
+            && index_fits(slot, &loaded.slots, config)
 }
 
 fn without_index(config: &Config) -> Vec<selector::TokenSelector> {
@@ -121,9 +121,13 @@ fn index_fits(slot: &Slot, slots: &[Slot], config: &Config) -> bool {
     config.token.iter().all(|selector| selector.slot.is_none() || selector.slot == at)
 }
 
-fn read_slot(opened: &mut Opened, slot_id: u64, deadline: &Deadline) -> (Vec<&'static str>, Result<Objects, String>) {
+fn read_slot(
+    loaded: &mut LoadedModule,
+    slot_id: u64,
+    deadline: &Deadline,
+) -> (Vec<&'static str>, Result<Objects, String>) {
     let mut ask =
-        |request: &WorkerRequest| opened.handle.call(request, None, deadline).map_err(|error| error.to_string());
+        |request: &WorkerRequest| loaded.handle.call(request, None, deadline).map_err(|error| error.to_string());
     let mechanisms = match ask(&WorkerRequest::Session { slot_id }) {
         Ok(WorkerReply::Session(session)) => session.mechanisms.iter().map(|mechanism| mechanism.name()).collect(),
         Ok(_) => return (Vec::new(), Err("the worker answered out of turn".into())),
@@ -141,10 +145,10 @@ fn logged_in(config: &Config, deadline: Deadline) -> Result<Shown> {
     let mut session = TokenSession::new(session::open(config, &deadline)?.reach(config, deadline)?, login);
     let objects = session.log_in(config).and_then(|()| session.slot.objects());
     let reached = &session.slot;
-    let opened = &reached.opened;
-    let (module, path) = (modules::selector(&opened.module), opened.module.display().to_string());
-    let index = selector::indexed(&opened.slots).position(|slot| slot.id == reached.slot.id);
-    let uri = selector::token_uri(&reached.slot, &opened.slots);
+    let loaded = &reached.module;
+    let (module, path) = (modules::selector(&loaded.path), loaded.path.display().to_string());
+    let index = selector::indexed(&loaded.slots).position(|slot| slot.id == reached.slot.id);
+    let uri = selector::token_uri(&reached.slot, &loaded.slots);
     let mechanisms = reached.session.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
     let slot = reached.slot.clone();
     session.end(objects.as_ref().err());

@@ -66,11 +66,11 @@ fn matching(fuses: Vec<StoredFuse>, store: &FuseStore, config: &Config) -> Resul
     let needs_module = config.token.iter().any(TokenSelector::needs_module);
     if needs_module {
         let deadline = Deadline::after(config.sign.timeout);
-        let opened = session::open(config, &deadline)?;
-        let slot = crate::selector::select(&opened.library, &opened.slots, &config.token)?.clone();
-        let id = TokenId::of(&slot, &opened.module);
-        let path = store.path(&stand_in(&slot, &opened.module));
-        opened.handle.close();
+        let loaded = session::open(config, &deadline)?;
+        let slot = crate::selector::select(&loaded.library, &loaded.slots, &config.token)?.clone();
+        let id = TokenId::of(&slot, &loaded.path);
+        let path = store.path(&stand_in(&slot, &loaded.path));
+        loaded.handle.close();
         let is_its = |fuse: &StoredFuse| fuse.id().map_or_else(|| fuse.files.contains(&path), |found| found == id);
         return Ok(fuses.into_iter().filter(is_its).collect());
     }

@@ -26,13 +26,13 @@ impl Reached {
     /// The facts without a login. `module_sha256` is the digest of the module's file.
     #[must_use]
     pub(crate) fn evidence(&self, module_sha256: Option<String>) -> Evidence {
-        let opened = &self.opened;
+        let loaded = &self.module;
         Evidence {
-            module: opened.module.display().to_string(),
+            module: loaded.path.display().to_string(),
             module_sha256,
-            module_open: modules::writable_by_others(&opened.module),
-            library: opened.library.clone(),
-            confinement: opened.confinement.clone(),
+            module_open: modules::writable_by_others(&loaded.path),
+            library: loaded.library.clone(),
+            confinement: loaded.confinement.clone(),
             token: self.slot.token.clone(),
             held: None,
         }
@@ -52,7 +52,7 @@ impl Reached {
     fn description(&mut self, key: u64) -> Result<Description> {
         match self.ask(&WorkerRequest::Describe { key })? {
             WorkerReply::Described(description) => Ok(description),
-            _ => Err(self.opened.handle.protocol_error(Step::ReadKey).into()),
+            _ => Err(self.module.handle.protocol_error(Step::ReadKey).into()),
         }
     }
 }

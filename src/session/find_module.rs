@@ -5,7 +5,7 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use super::{Opened, complete_hints, module_hints, token_store};
+use super::{LoadedModule, complete_hints, module_hints, token_store};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Explain as _, Kind, Result};
@@ -25,7 +25,7 @@ use crate::worker_protocol::{SandboxReport, WorkerReply};
 ///
 /// # Errors
 /// When no module, or more than one, matches.
-pub(crate) fn open(config: &Config, deadline: &Deadline) -> Result<Opened> {
+pub(crate) fn open(config: &Config, deadline: &Deadline) -> Result<LoadedModule> {
     open_with(None, config, deadline)
 }
 
@@ -33,7 +33,11 @@ pub(crate) fn open(config: &Config, deadline: &Deadline) -> Result<Opened> {
 ///
 /// # Errors
 /// As [`open`].
-pub(crate) fn open_with(prestarted: Option<PrestartedWorker>, config: &Config, deadline: &Deadline) -> Result<Opened> {
+pub(crate) fn open_with(
+    prestarted: Option<PrestartedWorker>,
+    config: &Config,
+    deadline: &Deadline,
+) -> Result<LoadedModule> {
     if let Some(module) = &config.module {
         let path = modules::resolve(module)?;
         return open_module(prestarted, config, path, deadline);
@@ -43,12 +47,12 @@ pub(crate) fn open_with(prestarted: Option<PrestartedWorker>, config: &Config, d
     let (mut holding, mut unreadable, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     for (path, result) in found {
         match result {
-            Ok(opened) if opened.slots.iter().any(holds_token) => holding.push(opened),
-            Ok(opened) if opened.slots.iter().any(|slot| slot.error.is_some()) => unreadable.push(opened),
-            Ok(opened) => {
+            Ok(loaded) if loaded.slots.iter().any(holds_token) => holding.push(loaded),
+            Ok(loaded) if loaded.slots.iter().any(|slot| slot.error.is_some()) => unreadable.push(loaded),
+            Ok(loaded) => {
                 let none = format!("{} holds no initialised token", modules::selector(&path));
                 failed.push(Error::new(Kind::NotFound, none));
-                opened.handle.close();
+                loaded.handle.close();
             }
             Err(error) => {
                 tracing::debug!("{}", error.message);
@@ -59,7 +63,7 @@ pub(crate) fn open_with(prestarted: Option<PrestartedWorker>, config: &Config, d
     if holding.is_empty() {
         holding = unreadable;
     } else {
-        unreadable.into_iter().for_each(|opened| opened.handle.close());
+        unreadable.into_iter().for_each(|loaded| loaded.handle.close());
     }
     match holding.len() {
         1 => Ok(holding.remove(0)),
@@ -79,15 +83,15 @@ fn none_holds(failed: Vec<Error>) -> Error {
     Error { kind, message: "no installed module holds an initialised token".into(), hints: hints.collect() }
 }
 
-fn several_hold(holding: Vec<Opened>) -> Error {
-    let choose = |opened: &Opened| {
-        let tokens = opened.slots.iter().filter(|slot| holds_token(slot)).filter_map(|slot| slot.token.as_ref());
+fn several_hold(holding: Vec<LoadedModule>) -> Error {
+    let choose = |loaded: &LoadedModule| {
+        let tokens = loaded.slots.iter().filter(|slot| holds_token(slot)).filter_map(|slot| slot.token.as_ref());
         let labels: Vec<String> = tokens.map(|token| format!("'{}'", token.label)).collect();
-        format!("choose with --module {}   (token {})", modules::selector(&opened.module), labels.join(", "))
+        format!("choose with --module {}   (token {})", modules::selector(&loaded.path), labels.join(", "))
     };
     let message = format!("{} installed modules hold an initialised token", holding.len());
     let hints = holding.iter().map(choose).collect();
-    holding.into_iter().for_each(|opened| opened.handle.close());
+    holding.into_iter().for_each(|loaded| loaded.handle.close());
     Error { kind: Kind::Ambiguous, message, hints }
 }
 
@@ -97,15 +101,15 @@ pub(crate) fn open_all(
     config: &Config,
     paths: Vec<PathBuf>,
     deadline: &Deadline,
-) -> Vec<(PathBuf, Result<Opened>)> {
+) -> Vec<(PathBuf, Result<LoadedModule>)> {
     let mut started: Vec<(PathBuf, Result<WorkerHandle>)> = Vec::new();
     for path in paths {
         let handle = start(prestarted.take(), config, &path, deadline);
         started.push((path, handle));
     }
     let finish = |(path, handle): (PathBuf, Result<WorkerHandle>)| {
-        let opened = handle.and_then(|handle| loaded_whole(handle, config, &path, deadline));
-        (path, opened)
+        let loaded = handle.and_then(|handle| load_completely(handle, config, &path, deadline));
+        (path, loaded)
     };
     started.into_iter().map(finish).collect()
 }
@@ -119,9 +123,9 @@ fn open_module(
     config: &Config,
     path: PathBuf,
     deadline: &Deadline,
-) -> Result<Opened> {
+) -> Result<LoadedModule> {
     let handle = start(prestarted, config, &path, deadline)?;
-    loaded_whole(handle, config, &path, deadline).map_err(|error| {
+    load_completely(handle, config, &path, deadline).map_err(|error| {
         let withheld = withheld();
         if withheld.is_empty() || config.module_debug {
             return error;
@@ -132,23 +136,23 @@ fn open_module(
 
 /// Loads the module again, each time in a new worker, while it misses existing tokens. With a missing token, an index
 /// would select another token, and a single token would look like the only one.
-fn loaded_whole(handle: WorkerHandle, config: &Config, path: &Path, deadline: &Deadline) -> Result<Opened> {
+fn load_completely(handle: WorkerHandle, config: &Config, path: &Path, deadline: &Deadline) -> Result<LoadedModule> {
     const READINGS: usize = 6;
-    let mut opened = loaded(handle, config, path.to_owned(), deadline)?;
+    let mut loaded = load(handle, config, path.to_owned(), deadline)?;
     for _ in 1..READINGS {
-        let hidden = token_store::passed_over(path, &opened.slots);
+        let hidden = token_store::passed_over(path, &loaded.slots);
         if hidden == 0 {
-            return Ok(opened);
+            return Ok(loaded);
         }
         tracing::debug!("the module does not show {hidden} of its tokens; loading it again");
-        opened.handle.close();
-        opened = loaded(start(None, config, path, deadline)?, config, path.to_owned(), deadline)?;
+        loaded.handle.close();
+        loaded = load(start(None, config, path, deadline)?, config, path.to_owned(), deadline)?;
     }
-    let hidden = token_store::passed_over(path, &opened.slots);
+    let hidden = token_store::passed_over(path, &loaded.slots);
     if hidden > 0 {
         tracing::warn!("the module does not show {hidden} of the tokens in its directory; their files may be damaged");
     }
-    Ok(opened)
+    Ok(loaded)
 }
 
 /// Refuses a module that others can change, or warns about it, as configured.
@@ -224,7 +228,7 @@ fn start(
 }
 
 /// Waits until a worker has confined itself and loaded its module.
-fn loaded(mut handle: WorkerHandle, config: &Config, module: PathBuf, deadline: &Deadline) -> Result<Opened> {
+fn load(mut handle: WorkerHandle, config: &Config, module: PathBuf, deadline: &Deadline) -> Result<LoadedModule> {
     let answered = answers(&mut handle, config, &module, deadline);
     let (report, library, slots) = answered.map_err(|error| not_loaded(error, handle.last_lines(), config, &module))?;
     let profile = report.as_ref().and_then(|report| Profile::named(&report.profile));
@@ -246,7 +250,7 @@ fn loaded(mut handle: WorkerHandle, config: &Config, module: PathBuf, deadline: 
     if std::io::stderr().is_terminal() {
         handle.when_waiting(|| tracing::info!("the token waits, perhaps for a touch"));
     }
-    Ok(Opened { handle, module, library, slots, confinement })
+    Ok(LoadedModule { handle, path: module, library, slots, confinement })
 }
 
 fn answers(

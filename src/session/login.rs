@@ -176,7 +176,7 @@ impl Login {
             }
         };
         let reply = match credential.how() {
-            How::Pin(pin) => reached.opened.handle.call(&request, Some(pin), &reached.deadline),
+            How::Pin(pin) => reached.module.handle.call(&request, Some(pin), &reached.deadline),
             How::Pinpad => at_the_keypad(reached, &request),
         };
         let end = match &reply {
@@ -184,14 +184,14 @@ impl Login {
             Ok(WorkerReply::ContextAccepted { checked }) if !is_login => Some(accepted_if(*checked)),
             Err(WorkerError::Fault(fault)) => end_of(fault),
             // The worker ended before it called the module's login.
-            Err(WorkerError::Died { .. }) if !reached.opened.handle.login_started() => Some(AttemptEnd::NotTried),
+            Err(WorkerError::Died { .. }) if !reached.module.handle.login_started() => Some(AttemptEnd::NotTried),
             _ => None,
         };
         if end == Some(AttemptEnd::Accepted) {
             credential.accept();
             if is_login {
                 // The worker reads them while the record goes to disk.
-                reached.opened.handle.send(&WorkerRequest::Objects);
+                reached.module.handle.send(&WorkerRequest::Objects);
             }
         }
         if end == Some(AttemptEnd::Refused) {
@@ -211,7 +211,7 @@ impl Login {
         match reply {
             Ok(WorkerReply::LoggedIn { .. }) if is_login => Ok(()),
             Ok(WorkerReply::ContextAccepted { .. }) if !is_login => Ok(()),
-            Ok(_) => Err(Failure::Worker(reached.opened.handle.protocol_error(Step::LogIn))),
+            Ok(_) => Err(Failure::Worker(reached.module.handle.protocol_error(Step::LogIn))),
             Err(WorkerError::Fault(fault)) if fault.is_login() => {
                 let at_keypad = matches!(credential.how(), How::Pinpad);
                 self.credential = None;
@@ -281,7 +281,7 @@ impl Login {
             if let Some(warning) = state_directory::warning(store.directory()) {
                 tracing::warn!("{warning}");
             }
-            let fuse = store.lock(&reached.slot, &reached.opened.module, by, &reached.deadline)?;
+            let fuse = store.lock(&reached.slot, &reached.module.path, by, &reached.deadline)?;
             fuse.check().map(|()| fuse)
         });
         match locked {
@@ -306,10 +306,10 @@ impl Login {
     }
 
     fn remedies(&self, reached: &Reached, credential: &Credential, blown: &Blown) -> Vec<String> {
-        let token = stand_in(&reached.slot, &reached.opened.module);
+        let token = stand_in(&reached.slot, &reached.module.path);
         let uri = match reached.slot.token {
             Some(_) => fuse::uri_of(&token).to_string(),
-            None => selector::token_uri(&reached.slot, &reached.opened.slots).to_string(),
+            None => selector::token_uri(&reached.slot, &reached.module.slots).to_string(),
         };
         let remedy = Remedy {
             source: credential.source(),
@@ -318,7 +318,7 @@ impl Login {
                 (Source::File(path), Some(hidden)) => path != hidden,
                 _ => true,
             },
-            module: &modules::selector(&reached.opened.module),
+            module: &modules::selector(&reached.module.path),
             uri: &uri,
             // systemd.exec(5)
             as_root: std::env::var_os("INVOCATION_ID").is_some() && !rustix::process::geteuid().is_root(),
@@ -381,7 +381,7 @@ fn end_of(fault: &Fault) -> Option<AttemptEnd> {
 fn at_the_keypad(reached: &mut Reached, request: &WorkerRequest) -> std::result::Result<WorkerReply, WorkerError> {
     const PATIENCE: Duration = Duration::from_secs(300);
     let deadline = Deadline::after(PATIENCE.max(reached.deadline.timeout()));
-    let handle = &mut reached.opened.handle;
+    let handle = &mut reached.module.handle;
     reached.deadline.stopped(|| handle.call(request, None, &deadline))
 }
 

@@ -89,33 +89,33 @@ impl SigningSession {
     /// # Errors
     /// When the process has no free descriptor.
     pub(crate) fn descriptors(&self) -> io::Result<WorkerDescriptors> {
-        self.session.slot.opened.handle.descriptors()
+        self.session.slot.module.handle.descriptors()
     }
 
     /// Logs a part of the module's output.
     pub(crate) fn log_output(&mut self) -> OutputState {
-        self.session.slot.opened.handle.log_output()
+        self.session.slot.module.handle.log_output()
     }
 
     /// Sends the request to sign, and does not wait for the reply. The key must not need a login for it.
     pub(crate) fn send_sign(&mut self, permit: &Permit) {
         let request = sign_request(permit, None);
-        self.session.slot.opened.handle.send(&request);
+        self.session.slot.module.handle.send(&request);
     }
 
     /// Sends the request to check the token, and does not wait for the reply.
     pub(crate) fn send_probe(&mut self) {
-        self.session.slot.opened.handle.send(&WorkerRequest::Probe);
+        self.session.slot.module.handle.send(&WorkerRequest::Probe);
     }
 
     /// Receives the available part of a reply, and never waits.
     pub(crate) fn poll_reply(&mut self) -> ReplyState {
-        self.session.slot.opened.handle.poll_reply()
+        self.session.slot.module.handle.poll_reply()
     }
 
     /// Waits for the reply to [`SigningSession::send_sign`].
     pub(crate) fn signed(&mut self) -> Signed {
-        let handle = &mut self.session.slot.opened.handle;
+        let handle = &mut self.session.slot.module.handle;
         let payload = match handle.wait_reply(&self.session.slot.deadline).map_err(Failure::Worker)? {
             WorkerReply::Signed { message, signature } => decoded(&message, &signature),
             _ => None,
@@ -190,7 +190,7 @@ impl SigningSession {
 
     /// Tells the worker to log out while the parent checks its result. Call [`SigningSession::end`] next.
     pub(crate) fn start_close(&mut self) {
-        self.session.slot.opened.handle.start_close();
+        self.session.slot.module.handle.start_close();
     }
 
     /// Ends the worker, with a logout if the error allows it, and then releases the token's lock.

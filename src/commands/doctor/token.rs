@@ -20,7 +20,7 @@ use crate::pin::source::Prepared;
 use crate::policy::{self, Wish};
 use crate::sandbox_profile::Mode;
 use crate::selector;
-use crate::session::{self, Login, Opened, Reached, TokenSession, now, read_certificate};
+use crate::session::{self, LoadedModule, Login, Reached, TokenSession, now, read_certificate};
 use crate::signer;
 use crate::text::hex;
 
@@ -54,26 +54,26 @@ fn reach(config: &Config, findings: &mut Findings) -> Option<Reached> {
         findings.fail("module's group", found, missing.remedy());
     }
     let deadline = Deadline::after(config.sign.timeout);
-    let opened = match session::open(config, &deadline) {
-        Ok(opened) => opened,
+    let loaded = match session::open(config, &deadline) {
+        Ok(loaded) => loaded,
         Err(error) => {
             readers(&candidates, config, findings);
             return findings.end("module", &error);
         }
     };
-    let path = opened.module.clone();
+    let path = loaded.path.clone();
     let digest = modules::sha256(&path).unwrap_or_else(|| "not readable".into());
-    findings.ok("module", format!("{} (SHA-256 {digest}), {}", path.display(), opened.library.description));
+    findings.ok("module", format!("{} (SHA-256 {digest}), {}", path.display(), loaded.library.description));
     if let Some(how) = modules::writable_by_others(&path) {
         findings.warn("module", how, "`serve` refuses it: let only root write the file and the directories above");
     }
     if modules::known_by(&path).is_some_and(|known| known.name.starts_with("p11-kit")) {
         p11_kit::check(findings);
     }
-    sandbox(&opened, config, findings);
+    sandbox(&loaded, config, findings);
     readers(&[path], config, findings);
-    slots(&opened, findings);
-    match opened.reach(config, deadline) {
+    slots(&loaded, findings);
+    match loaded.reach(config, deadline) {
         Ok(reached) => {
             findings.ok("token", format!("{} in slot ID {}", reached.name(), reached.slot.id));
             Some(reached)
@@ -86,9 +86,9 @@ fn reach(config: &Config, findings: &mut Findings) -> Option<Reached> {
 }
 
 /// Other things that the module can do.
-fn sandbox(opened: &Opened, config: &Config, findings: &mut Findings) {
+fn sandbox(loaded: &LoadedModule, config: &Config, findings: &mut Findings) {
     const CHECK: &str = "sandbox";
-    match &opened.confinement {
+    match &loaded.confinement {
         // Almost no kernel in use confines this last one. The line says so.
         Some(confinement) if confinement.gaps.iter().all(|gap| *gap == Gap::UnixSockets) => {
             findings.ok(CHECK, confinement.to_string());
@@ -112,14 +112,14 @@ fn readers(modules: &[PathBuf], config: &Config, findings: &mut Findings) {
     }
 }
 
-fn slots(opened: &Opened, findings: &mut Findings) {
+fn slots(loaded: &LoadedModule, findings: &mut Findings) {
     const CHECK: &str = "slots";
-    let indexed: Vec<u64> = selector::indexed(&opened.slots).map(|slot| slot.id).collect();
+    let indexed: Vec<u64> = selector::indexed(&loaded.slots).map(|slot| slot.id).collect();
     if indexed.is_empty() {
         // The next check names the remedy.
-        return findings.ok(CHECK, format!("{} with a token, none of them initialised", opened.slots.len()));
+        return findings.ok(CHECK, format!("{} with a token, none of them initialised", loaded.slots.len()));
     }
-    for slot in &opened.slots {
+    for slot in &loaded.slots {
         let place = indexed.iter().position(|id| *id == slot.id);
         let place = place.map_or_else(|| format!("slot ID {}", slot.id), |index| format!("--slot {index}"));
         match (&slot.error, &slot.token) {
@@ -154,7 +154,7 @@ fn fuse(reached: &Reached, config: &Config, findings: &mut Findings) {
     const CHECK: &str = "PIN fuse";
     // Another line reports a directory that cannot be used.
     let Ok(store) = FuseStore::open(config.state_dir.as_deref()) else { return };
-    let (id, path) = (reached.token_id(), store.path(&stand_in(&reached.slot, &reached.opened.module)));
+    let (id, path) = (reached.token_id(), store.path(&stand_in(&reached.slot, &reached.module.path)));
     let counts = |fuse: &StoredFuse| fuse.id().map_or_else(|| fuse.files.contains(&path), |found| found.may_be(&id));
     let fuses: Vec<StoredFuse> = store.all().unwrap_or_default().into_iter().filter(counts).collect();
     if fuses.is_empty() {
@@ -168,7 +168,7 @@ fn fuse(reached: &Reached, config: &Config, findings: &mut Findings) {
                 findings.fail(CHECK, fuse.describe(), format!("correct the PIN, then: {reset}"));
             }
             (None, true) => {
-                let uri = fuse::uri_of(&stand_in(&reached.slot, &reached.opened.module)).to_string();
+                let uri = fuse::uri_of(&stand_in(&reached.slot, &reached.module.path)).to_string();
                 let reset = reset_command(&uri, store.directory());
                 findings.fail(CHECK, fuse.describe(), format!("when you are sure that the PIN is right: {reset}"));
             }
@@ -206,8 +206,8 @@ fn pin_source(config: &Config, is_needed_later: bool, findings: &mut Findings) {
         Source::Credential(name) => format!("credential {name}"),
         Source::Pinpad => "the token's own PIN pad".into(),
     };
-    let opened = Prepared::open(source.prepare(), &Deadline::after(config.sign.timeout));
-    match opened {
+    let loaded = Prepared::open(source.prepare(), &Deadline::after(config.sign.timeout));
+    match loaded {
         Ok(_) => findings.ok(CHECK, found),
         Err(error) => findings.error(CHECK, &error.into()),
     }

@@ -41,7 +41,7 @@ pub(super) fn start(
     }
     let mut session = signer::ready(TokenSession::new(reached, login), file, config, first_wish(config))?;
     session.release();
-    let digest = modules::sha256(&session.reached().opened.module);
+    let digest = modules::sha256(&session.reached().module.path);
     // Attributes that serve only as evidence are left out if an earlier worker was lost while it read them.
     let in_detail = shared.lock().evidence_is_safe;
     let evidence = session.evidence(digest, in_detail).inspect_err(|_| shared.lock().evidence_is_safe = false)?;

@@ -160,11 +160,11 @@ impl WorkerTask {
         let served = ServedIdentity {
             evidence,
             certificate: session.identity().certificate.clone(),
-            token: stand_in(&session.reached().slot, &session.reached().opened.module),
+            token: stand_in(&session.reached().slot, &session.reached().module.path),
         };
         tracing::info!(
             "worker {worker} (process {}) is ready with {}, certificate {} until {}",
-            session.reached().opened.handle.process(),
+            session.reached().module.handle.process(),
             session.reached().name(),
             served.certificate.subject,
             crate::certificate::utc(served.certificate.not_after)
