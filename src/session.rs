@@ -53,7 +53,7 @@ pub(crate) struct LoadedModule {
 
 /// A session on the selected slot.
 #[derive(Debug)]
-pub(crate) struct Reached {
+pub(crate) struct SlotSession {
     /// The module.
     pub module: LoadedModule,
     /// The slot.
@@ -75,7 +75,7 @@ impl LoadedModule {
     ///
     /// # Errors
     /// When none or several match, or the session cannot be opened.
-    pub(crate) fn reach(mut self, config: &Config, deadline: Deadline) -> Result<Reached> {
+    pub(crate) fn open_session(mut self, config: &Config, deadline: Deadline) -> Result<SlotSession> {
         let none_is_here = self.slots.is_empty();
         let slot = selector::select(&self.library, &self.slots, &config.token).map_err(|error| {
             let error = token_store::hint_at_it(error, &self.path);
@@ -103,11 +103,11 @@ impl LoadedModule {
             return Err(self.handle.protocol_error(Step::OpenSession).into());
         };
         tracing::debug!("{} in slot ID {}", name(&slot), slot.id);
-        Ok(Reached { module: self, slot, session, deadline })
+        Ok(SlotSession { module: self, slot, session, deadline })
     }
 }
 
-impl Reached {
+impl SlotSession {
     /// Reads the slot again to get the current state of its PIN. With `may_appear`, a token may show an identity that
     /// it did not show before.
     ///

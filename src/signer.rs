@@ -15,7 +15,7 @@ use crate::identity::Identity;
 use crate::payload_check::{CLOCK_TOLERANCE, check_result};
 use crate::policy::{self, Order, Permit, Subject, Wish};
 use crate::session::signing_session::{Signed, SigningSession};
-use crate::session::{Reached, TokenSession, now, warn_before_end};
+use crate::session::{SlotSession, TokenSession, now, warn_before_end};
 use crate::text::hex;
 
 /// Checks what needs no PIN, logs in, selects the identity, and asks the policy about it.
@@ -48,7 +48,7 @@ pub(crate) fn ready(
 /// # Errors
 /// When the policy refuses.
 pub(crate) fn permit(session: &SigningSession, config: &Config, wish: Wish) -> Result<Permit> {
-    decide(session.reached(), session.identity(), config, session.mechanism(), wish)
+    decide(session.slot_session(), session.identity(), config, session.mechanism(), wish)
 }
 
 /// Warns about notable things that the policy allows, and about a certificate that expires soon.
@@ -142,7 +142,7 @@ pub(crate) fn record(
     result: Result<&LoginRequest, Kind>,
 ) -> AuditRecord {
     let payload = PayloadFacts {
-        token_serial: session.reached().slot.token.as_ref().map(|token| token.serial.clone()),
+        token_serial: session.slot_session().slot.token.as_ref().map(|token| token.serial.clone()),
         certificate_sha256: Some(hex(&session.identity().certificate.sha256())),
         payload_version: wish.version.to_string(),
         message_sha256: result.ok().map(LoginRequest::message_sha256),
@@ -156,32 +156,41 @@ pub(crate) fn record(
 ///
 /// # Errors
 /// When the token offers neither of the two mechanisms.
-pub(crate) fn first_mechanism(reached: &Reached) -> Result<Mechanism> {
-    if !reached.session.mechanisms_known {
+pub(crate) fn first_mechanism(slot_session: &SlotSession) -> Result<Mechanism> {
+    if !slot_session.session.mechanisms_known {
         return Ok(Mechanism::Sha512RsaPkcs);
     }
     let none = || {
-        Error::new(Kind::Unsuitable, format!("{} offers neither CKM_SHA512_RSA_PKCS nor CKM_RSA_PKCS", reached.name()))
-            .hint(reached.whole_commands("`pkcs11-tool --list-mechanisms` shows what it has"))
+        Error::new(
+            Kind::Unsuitable,
+            format!("{} offers neither CKM_SHA512_RSA_PKCS nor CKM_RSA_PKCS", slot_session.name()),
+        )
+        .hint(slot_session.whole_commands("`pkcs11-tool --list-mechanisms` shows what it has"))
     };
-    reached.session.mechanisms.first().copied().ok_or_else(none)
+    slot_session.session.mechanisms.first().copied().ok_or_else(none)
 }
 
 /// Checks before any login what needs no login: version, token, mechanism, and the source of the certificate.
-fn judge_early(reached: &Reached, config: &Config, wish: Wish) -> Result<Mechanism> {
-    let mechanism = first_mechanism(reached)?;
-    let order = order_of(reached, config.certificate_file.is_some(), mechanism, wish);
+fn judge_early(slot_session: &SlotSession, config: &Config, wish: Wish) -> Result<Mechanism> {
+    let mechanism = first_mechanism(slot_session)?;
+    let order = order_of(slot_session, config.certificate_file.is_some(), mechanism, wish);
     policy::decide_order(&config.policy, &order).allowed()?;
     Ok(mechanism)
 }
 
-fn decide(reached: &Reached, identity: &Identity, config: &Config, mechanism: Mechanism, wish: Wish) -> Result<Permit> {
-    let order = order_of(reached, identity.from_file, mechanism, wish);
+fn decide(
+    slot_session: &SlotSession,
+    identity: &Identity,
+    config: &Config,
+    mechanism: Mechanism,
+    wish: Wish,
+) -> Result<Permit> {
+    let order = order_of(slot_session, identity.from_file, mechanism, wish);
     let Identity { key, copies, certificate, .. } = identity;
     Ok(policy::permit(&config.policy, &Subject { order, key, copies, certificate, now: now() })?)
 }
 
-fn order_of(reached: &Reached, certificate_from_file: bool, mechanism: Mechanism, wish: Wish) -> Order<'_> {
+fn order_of(slot_session: &SlotSession, certificate_from_file: bool, mechanism: Mechanism, wish: Wish) -> Order<'_> {
     let (version, version_by_flag) = (wish.version, wish.by_flag);
-    Order { token: reached.slot.token.as_ref(), certificate_from_file, version, version_by_flag, mechanism }
+    Order { token: slot_session.slot.token.as_ref(), certificate_from_file, version, version_by_flag, mechanism }
 }

@@ -71,7 +71,7 @@ fn find(with_login: bool, config: &Config) -> Result<Certificate> {
         return Err(Refused(vec![Breach::FromFile]).into());
     }
     let deadline = Deadline::after(config.sign.timeout);
-    let mut session = TokenSession::new(session::open(config, &deadline)?.reach(config, deadline)?, login);
+    let mut session = TokenSession::new(session::open(config, &deadline)?.open_session(config, deadline)?, login);
     let found = read(&mut session, with_login, file, config);
     session.end(found.as_ref().err());
     found

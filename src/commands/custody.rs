@@ -69,7 +69,7 @@ fn collect(config: &Config) -> Result<Evidence> {
     let login = Login::prepare(config);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
     let deadline = Deadline::after(config.sign.timeout);
-    let mut session = TokenSession::new(session::open(config, &deadline)?.reach(config, deadline)?, login);
+    let mut session = TokenSession::new(session::open(config, &deadline)?.open_session(config, deadline)?, login);
     let collected = read(&mut session, file, config);
     session.end(collected.as_ref().err());
     collected
@@ -83,11 +83,11 @@ fn read(session: &mut TokenSession, file: Option<Certificate>, config: &Config) 
     }
     let mechanism = first_mechanism(&session.slot)?;
     session.log_in(config)?;
-    let reached = &mut session.slot;
-    let identity = reached.identity(config, file)?;
-    let description = reached.describe(&identity)?;
+    let slot_session = &mut session.slot;
+    let identity = slot_session.identity(config, file)?;
+    let description = slot_session.describe(&identity)?;
     let held = evidence::held(&identity, mechanism, description);
     // The PIN's flags after the login.
-    reached.read_slot_again(false)?;
-    Ok(Evidence { token: reached.slot.token.clone(), held: Some(held), ..known })
+    slot_session.read_slot_again(false)?;
+    Ok(Evidence { token: slot_session.slot.token.clone(), held: Some(held), ..known })
 }

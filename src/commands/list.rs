@@ -142,15 +142,15 @@ fn read_slot(
 
 fn logged_in(config: &Config, deadline: Deadline) -> Result<Shown> {
     let login = Login::prepare(config);
-    let mut session = TokenSession::new(session::open(config, &deadline)?.reach(config, deadline)?, login);
+    let mut session = TokenSession::new(session::open(config, &deadline)?.open_session(config, deadline)?, login);
     let objects = session.log_in(config).and_then(|()| session.slot.objects());
-    let reached = &session.slot;
-    let loaded = &reached.module;
+    let slot_session = &session.slot;
+    let loaded = &slot_session.module;
     let (module, path) = (modules::selector(&loaded.path), loaded.path.display().to_string());
-    let index = selector::indexed(&loaded.slots).position(|slot| slot.id == reached.slot.id);
-    let uri = selector::token_uri(&reached.slot, &loaded.slots);
-    let mechanisms = reached.session.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
-    let slot = reached.slot.clone();
+    let index = selector::indexed(&loaded.slots).position(|slot| slot.id == slot_session.slot.id);
+    let uri = selector::token_uri(&slot_session.slot, &loaded.slots);
+    let mechanisms = slot_session.session.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
+    let slot = slot_session.slot.clone();
     session.end(objects.as_ref().err());
     let slots = vec![ShownSlot { index, slot, uri, mechanisms, objects: Ok(objects?) }];
     Ok(Shown { module, path, error: None, slots })

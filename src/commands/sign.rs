@@ -65,9 +65,9 @@ pub(super) fn run(matches: &ArgMatches, config: &Config, prestarted: Option<Pres
     let login = Login::prepare(config);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
     let deadline = Deadline::after(config.sign.timeout);
-    let reached = session::open_with(prestarted, config, &deadline)?.reach(config, deadline)?;
+    let slot_session = session::open_with(prestarted, config, &deadline)?.open_session(config, deadline)?;
     let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
-    let mut session = signer::ready(TokenSession::new(reached, login), file, config, wish)?;
+    let mut session = signer::ready(TokenSession::new(slot_session, login), file, config, wish)?;
     let signed = signer::sign_once(&mut session, config, wish);
     let recorded = log.as_mut().map_or(Ok(()), |log| {
         let result = signed.as_ref().map_err(|error| error.kind);

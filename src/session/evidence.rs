@@ -2,7 +2,7 @@
 //!
 //! Runs in the parent.
 
-use super::Reached;
+use super::SlotSession;
 use crate::certificate::unpadded;
 use crate::custody::{Evidence, KeyCopy, KeyEvidence};
 use crate::error::Result;
@@ -22,7 +22,7 @@ pub(crate) struct Described {
     copies: Vec<KeyDetail>,
 }
 
-impl Reached {
+impl SlotSession {
     /// The facts without a login. `module_sha256` is the digest of the module's file.
     #[must_use]
     pub(crate) fn evidence(&self, module_sha256: Option<String>) -> Evidence {

@@ -22,7 +22,7 @@ use crate::worker_handle::WorkerError;
 use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{LoginMethod, WorkerReply, WorkerRequest};
 
-use super::Reached;
+use super::SlotSession;
 
 /// The statement for every refused PIN.
 const ONCE: &str = "the PIN was sent once and will not be sent again, since a token locks after a few wrong PINs";
@@ -98,31 +98,31 @@ impl Login {
     ///
     /// # Errors
     /// When the flags, the fuse or the PIN's source forbid an attempt, or the token refused it.
-    pub(crate) fn login(&mut self, reached: &mut Reached, config: &Config) -> Result<()> {
-        if reached.slot.token.as_ref().is_some_and(|token| !token.login_required) {
-            tracing::debug!("{} needs no login", reached.name());
+    pub(crate) fn login(&mut self, slot_session: &mut SlotSession, config: &Config) -> Result<()> {
+        if slot_session.slot.token.as_ref().is_some_and(|token| !token.login_required) {
+            tracing::debug!("{} needs no login", slot_session.name());
             return Ok(());
         }
-        self.obtain(reached, config).map_err(|error| reached.with_whole_commands(error))?;
-        let logged_in = self.authenticate(reached, WorkerRequest::Login, "login refused");
-        logged_in.map_err(|failure| reached.with_whole_commands(failure.into()))
+        self.obtain(slot_session, config).map_err(|error| slot_session.with_whole_commands(error))?;
+        let logged_in = self.authenticate(slot_session, WorkerRequest::Login, "login refused");
+        logged_in.map_err(|failure| slot_session.with_whole_commands(failure.into()))
     }
 
     /// Logs in again with the accepted PIN, after the token dropped the login.
     ///
     /// # Errors
     /// As [`Login::login`].
-    pub(crate) fn again(&mut self, reached: &mut Reached, config: &Config) -> Result<()> {
-        self.obtain(reached, config)?;
-        Ok(self.authenticate(reached, WorkerRequest::Login, "login refused")?)
+    pub(crate) fn again(&mut self, slot_session: &mut SlotSession, config: &Config) -> Result<()> {
+        self.obtain(slot_session, config)?;
+        Ok(self.authenticate(slot_session, WorkerRequest::Login, "login refused")?)
     }
 
     /// The method of a context-specific login. Asks for the PIN if the token needed none so far.
     ///
     /// # Errors
     /// When there is no PIN, or the flags or the fuse forbid an attempt.
-    pub(crate) fn for_context(&mut self, reached: &mut Reached, config: &Config) -> Result<LoginMethod> {
-        self.obtain(reached, config)?;
+    pub(crate) fn for_context(&mut self, slot_session: &mut SlotSession, config: &Config) -> Result<LoginMethod> {
+        self.obtain(slot_session, config)?;
         Ok(self.credential.as_ref().map_or(LoginMethod::Pinpad, |credential| login_method(credential.how())))
     }
 
@@ -143,7 +143,7 @@ impl Login {
     /// When the fuse forbids it or the token refused it. The PIN is then wiped.
     pub(crate) fn authenticate(
         &mut self,
-        reached: &mut Reached,
+        slot_session: &mut SlotSession,
         request: impl FnOnce(LoginMethod) -> WorkerRequest,
         context: &str,
     ) -> Result<(), Failure> {
@@ -153,7 +153,8 @@ impl Login {
         if credential.is_refused() {
             // Another worker sent it while this one waited for the token's lock.
             self.credential = None;
-            let message = format!("{}: the token refused this PIN before, so it is not sent again", reached.name());
+            let message =
+                format!("{}: the token refused this PIN before, so it is not sent again", slot_session.name());
             return Err(Failure::Other(Error::new(Kind::PinIncorrect, message)));
         }
         let request = request(login_method(credential.how()));
@@ -165,7 +166,7 @@ impl Login {
         // The mark is on disk before the PIN is sent, and nothing that can fail or wait happens in between.
         let attempt = match std::mem::replace(&mut self.fuse, FuseHold::Free) {
             FuseHold::Locked(fuse) => {
-                Some(fuse.begin().map_err(|error| Failure::Other(self.fuse_error(error, reached, &credential)))?)
+                Some(fuse.begin().map_err(|error| Failure::Other(self.fuse_error(error, slot_session, &credential)))?)
             }
             FuseHold::Without => {
                 self.fuse = FuseHold::Without;
@@ -176,22 +177,22 @@ impl Login {
             }
         };
         let reply = match credential.how() {
-            How::Pin(pin) => reached.module.handle.call(&request, Some(pin), &reached.deadline),
-            How::Pinpad => at_the_keypad(reached, &request),
+            How::Pin(pin) => slot_session.module.handle.call(&request, Some(pin), &slot_session.deadline),
+            How::Pinpad => at_the_keypad(slot_session, &request),
         };
         let end = match &reply {
             Ok(WorkerReply::LoggedIn { checked }) if is_login => Some(accepted_if(*checked)),
             Ok(WorkerReply::ContextAccepted { checked }) if !is_login => Some(accepted_if(*checked)),
             Err(WorkerError::Fault(fault)) => end_of(fault),
             // The worker ended before it called the module's login.
-            Err(WorkerError::Died { .. }) if !reached.module.handle.login_started() => Some(AttemptEnd::NotTried),
+            Err(WorkerError::Died { .. }) if !slot_session.module.handle.login_started() => Some(AttemptEnd::NotTried),
             _ => None,
         };
         if end == Some(AttemptEnd::Accepted) {
             credential.accept();
             if is_login {
                 // The worker reads them while the record goes to disk.
-                reached.module.handle.send(&WorkerRequest::Objects);
+                slot_session.module.handle.send(&WorkerRequest::Objects);
             }
         }
         if end == Some(AttemptEnd::Refused) {
@@ -211,51 +212,52 @@ impl Login {
         match reply {
             Ok(WorkerReply::LoggedIn { .. }) if is_login => Ok(()),
             Ok(WorkerReply::ContextAccepted { .. }) if !is_login => Ok(()),
-            Ok(_) => Err(Failure::Worker(reached.module.handle.protocol_error(Step::LogIn))),
+            Ok(_) => Err(Failure::Worker(slot_session.module.handle.protocol_error(Step::LogIn))),
             Err(WorkerError::Fault(fault)) if fault.is_login() => {
                 let at_keypad = matches!(credential.how(), How::Pinpad);
                 self.credential = None;
                 if at_keypad && fault.is("C_Login", "CKR_ARGUMENTS_BAD") {
-                    let message = format!("{context}: {}: {fault}", reached.name());
+                    let message = format!("{context}: {}: {fault}", slot_session.name());
                     return Err(Failure::Other(Error::new(Kind::PinSource, message).hint(
                         "the module does not accept a login without a PIN, although its flags allow it; use another --pin-source",
                     )));
                 }
-                let mut error = Error::from(fault).context(format_args!("{context}: {}", reached.name()));
+                let mut error = Error::from(fault).context(format_args!("{context}: {}", slot_session.name()));
                 if let (Kind::PinIncorrect, Some(blown)) = (error.kind, counted) {
-                    error.hints =
-                        std::iter::once(ONCE.to_owned()).chain(self.remedies(reached, &credential, &blown)).collect();
+                    error.hints = std::iter::once(ONCE.to_owned())
+                        .chain(self.remedies(slot_session, &credential, &blown))
+                        .collect();
                 }
                 Err(Failure::Other(error))
             }
-            Err(error) if is_login => Err(Failure::Other(Error::from(error).context(reached.name()))),
+            Err(error) if is_login => Err(Failure::Other(Error::from(error).context(slot_session.name()))),
             Err(error) => Err(Failure::Worker(error)),
         }
     }
 
     /// Gets a PIN, and takes the token's lock.
-    fn obtain(&mut self, reached: &mut Reached, config: &Config) -> Result<()> {
+    fn obtain(&mut self, slot_session: &mut SlotSession, config: &Config) -> Result<()> {
         self.uri_file = config.identity.uri.as_ref().and_then(|uri| uri.pin_file.as_ref()).map(PathBuf::from);
         let credential = match &self.credential {
             Some(credential) => Arc::clone(credential),
-            None => self.read(reached)?,
+            None => self.read(slot_session)?,
         };
         if matches!(self.fuse, FuseHold::Free) {
             let by = credential.attempt_by();
             let attended = by == AttemptBy::Person;
-            check_before(reached, &credential)?;
-            if reached.slot.token.is_none() {
+            check_before(slot_session, &credential)?;
+            if slot_session.slot.token.is_none() {
                 // One failed read must not select another fuse than the token's own.
-                reached.read_slot_again(true)?;
+                slot_session.read_slot_again(true)?;
             }
-            self.fuse = self.hold(reached, config, by, &credential)?;
+            self.fuse = self.hold(slot_session, config, by, &credential)?;
             if let Some(time) = self.time {
-                reached.deadline = Deadline::after(time);
+                slot_session.deadline = Deadline::after(time);
             }
             // During the wait for the lock, another login may have left only the last try.
-            reached.read_slot_again(false)?;
-            check_flags(reached, attended)?;
-            if let Some(warning) = reached.slot.token.as_ref().and_then(|token| token.pin.warning()) {
+            slot_session.read_slot_again(false)?;
+            check_flags(slot_session, attended)?;
+            if let Some(warning) = slot_session.slot.token.as_ref().and_then(|token| token.pin.warning()) {
                 tracing::warn!("{warning}");
             }
         }
@@ -264,24 +266,30 @@ impl Login {
     }
 
     /// Reads or asks for the PIN, if the token's state allows its use.
-    fn read(&mut self, reached: &mut Reached) -> Result<Arc<Credential>> {
-        let prepared = self.source(reached.slot.token.as_ref())?;
-        check_flags(reached, prepared.source.is_attended())?;
-        check_keypad(reached, prepared.source == Source::Pinpad)?;
-        let name = reached.name();
+    fn read(&mut self, slot_session: &mut SlotSession) -> Result<Arc<Credential>> {
+        let prepared = self.source(slot_session.slot.token.as_ref())?;
+        check_flags(slot_session, prepared.source.is_attended())?;
+        check_keypad(slot_session, prepared.source == Source::Pinpad)?;
+        let name = slot_session.name();
         // Warnings come before the prompt.
         log::flush();
-        Ok(Arc::new(Credential::read(prepared, &name, &mut reached.deadline)?))
+        Ok(Arc::new(Credential::read(prepared, &name, &mut slot_session.deadline)?))
     }
 
     /// Takes the token's fuse. Only a person at a prompt may continue without a state directory.
-    fn hold(&self, reached: &Reached, config: &Config, by: AttemptBy, credential: &Credential) -> Result<FuseHold> {
+    fn hold(
+        &self,
+        slot_session: &SlotSession,
+        config: &Config,
+        by: AttemptBy,
+        credential: &Credential,
+    ) -> Result<FuseHold> {
         let attended = by == AttemptBy::Person;
         let locked = FuseStore::open(config.state_dir.as_deref()).and_then(|store| {
             if let Some(warning) = state_directory::warning(store.directory()) {
                 tracing::warn!("{warning}");
             }
-            let fuse = store.lock(&reached.slot, &reached.module.path, by, &reached.deadline)?;
+            let fuse = store.lock(&slot_session.slot, &slot_session.module.path, by, &slot_session.deadline)?;
             fuse.check().map(|()| fuse)
         });
         match locked {
@@ -290,14 +298,17 @@ impl Login {
                 tracing::warn!("{error}; this login continues, since a person is present");
                 Ok(FuseHold::Without)
             }
-            Err(error) => Err(self.fuse_error(error, reached, credential)),
+            Err(error) => Err(self.fuse_error(error, slot_session, credential)),
         }
     }
 
     /// Adds hints to an error of the fuse that fit the source of the PIN.
-    fn fuse_error(&self, error: FuseError, reached: &Reached, credential: &Credential) -> Error {
-        let hints =
-            if let FuseError::Blown(blown) = &error { self.remedies(reached, credential, blown) } else { Vec::new() };
+    fn fuse_error(&self, error: FuseError, slot_session: &SlotSession, credential: &Credential) -> Error {
+        let hints = if let FuseError::Blown(blown) = &error {
+            self.remedies(slot_session, credential, blown)
+        } else {
+            Vec::new()
+        };
         let mut error = Error::from(error);
         if !hints.is_empty() {
             error.hints = hints;
@@ -305,11 +316,11 @@ impl Login {
         error
     }
 
-    fn remedies(&self, reached: &Reached, credential: &Credential, blown: &Blown) -> Vec<String> {
-        let token = stand_in(&reached.slot, &reached.module.path);
-        let uri = match reached.slot.token {
+    fn remedies(&self, slot_session: &SlotSession, credential: &Credential, blown: &Blown) -> Vec<String> {
+        let token = stand_in(&slot_session.slot, &slot_session.module.path);
+        let uri = match slot_session.slot.token {
             Some(_) => fuse::uri_of(&token).to_string(),
-            None => selector::token_uri(&reached.slot, &reached.module.slots).to_string(),
+            None => selector::token_uri(&slot_session.slot, &slot_session.module.slots).to_string(),
         };
         let remedy = Remedy {
             source: credential.source(),
@@ -318,7 +329,7 @@ impl Login {
                 (Source::File(path), Some(hidden)) => path != hidden,
                 _ => true,
             },
-            module: &modules::selector(&reached.module.path),
+            module: &modules::selector(&slot_session.module.path),
             uri: &uri,
             // systemd.exec(5)
             as_root: std::env::var_os("INVOCATION_ID").is_some() && !rustix::process::geteuid().is_root(),
@@ -346,14 +357,14 @@ fn login_method(how: &How) -> LoginMethod {
     }
 }
 
-fn check_before(reached: &Reached, credential: &Credential) -> Result<()> {
-    check_flags(reached, credential.attempt_by() == AttemptBy::Person)?;
-    check_keypad(reached, matches!(credential.how(), How::Pinpad))
+fn check_before(slot_session: &SlotSession, credential: &Credential) -> Result<()> {
+    check_flags(slot_session, credential.attempt_by() == AttemptBy::Person)?;
+    check_keypad(slot_session, matches!(credential.how(), How::Pinpad))
 }
 
-fn check_keypad(reached: &Reached, is_meant: bool) -> Result<()> {
-    if is_meant && reached.slot.token.as_ref().is_some_and(|token| !token.pinpad) {
-        let message = format!("{} has no PIN pad", reached.name());
+fn check_keypad(slot_session: &SlotSession, is_meant: bool) -> Result<()> {
+    if is_meant && slot_session.slot.token.as_ref().is_some_and(|token| !token.pinpad) {
+        let message = format!("{} has no PIN pad", slot_session.name());
         return Err(Error::new(Kind::PinSource, message).hint(source::SOURCES));
     }
     Ok(())
@@ -378,17 +389,20 @@ fn end_of(fault: &Fault) -> Option<AttemptEnd> {
 }
 
 /// Logs in at the token's PIN pad. This counts as a prompt: the deadline excludes the person's time, up to a limit.
-fn at_the_keypad(reached: &mut Reached, request: &WorkerRequest) -> std::result::Result<WorkerReply, WorkerError> {
+fn at_the_keypad(
+    slot_session: &mut SlotSession,
+    request: &WorkerRequest,
+) -> std::result::Result<WorkerReply, WorkerError> {
     const PATIENCE: Duration = Duration::from_secs(300);
-    let deadline = Deadline::after(PATIENCE.max(reached.deadline.timeout()));
-    let handle = &mut reached.module.handle;
-    reached.deadline.stopped(|| handle.call(request, None, &deadline))
+    let deadline = Deadline::after(PATIENCE.max(slot_session.deadline.timeout()));
+    let handle = &mut slot_session.module.handle;
+    slot_session.deadline.stopped(|| handle.call(request, None, &deadline))
 }
 
 /// Refuses the login if the token's flags forbid it.
-fn check_flags(reached: &Reached, attended: bool) -> Result<()> {
-    let refusal = reached.slot.token.as_ref().and_then(|token| token.pin.refusal(attended));
+fn check_flags(slot_session: &SlotSession, attended: bool) -> Result<()> {
+    let refusal = slot_session.slot.token.as_ref().and_then(|token| token.pin.refusal(attended));
     refusal.map_or(Ok(()), |PinRefusal { kind, cause, remedy }| {
-        Err(Error::new(kind, format!("{}: {cause}", reached.name())).hint(remedy))
+        Err(Error::new(kind, format!("{}: {cause}", slot_session.name())).hint(remedy))
     })
 }

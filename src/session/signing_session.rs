@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::evidence::{self, Described};
-use super::{Failure, Reached, TokenSession};
+use super::{Failure, SlotSession, TokenSession};
 use crate::cba::UncheckedPayload;
 use crate::config::Config;
 use crate::custody::Evidence;
@@ -48,7 +48,7 @@ impl SigningSession {
 
     /// The token and its module.
     #[must_use]
-    pub(crate) fn reached(&self) -> &Reached {
+    pub(crate) fn slot_session(&self) -> &SlotSession {
         &self.session.slot
     }
 

@@ -3,7 +3,7 @@
 //! Runs in the parent. The worker ends before the token's lock is released: the next login waits for this lock, and
 //! must find the previous user logged out.
 
-use super::{Failure, Login, Reached};
+use super::{Failure, Login, SlotSession};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::worker_protocol::{LoginMethod, WorkerRequest};
@@ -12,14 +12,14 @@ use crate::worker_protocol::{LoginMethod, WorkerRequest};
 #[derive(Debug)]
 pub(crate) struct TokenSession {
     /// The session on the selected slot.
-    pub slot: Reached,
+    pub slot: SlotSession,
     login: Login,
 }
 
 impl TokenSession {
     /// Combines a session with the source of its PIN.
     #[must_use]
-    pub(crate) fn new(slot: Reached, login: Login) -> Self {
+    pub(crate) fn new(slot: SlotSession, login: Login) -> Self {
         Self { slot, login }
     }
 

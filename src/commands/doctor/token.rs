@@ -20,27 +20,27 @@ use crate::pin::source::Prepared;
 use crate::policy::{self, Wish};
 use crate::sandbox_profile::Mode;
 use crate::selector;
-use crate::session::{self, LoadedModule, Login, Reached, TokenSession, now, read_certificate};
+use crate::session::{self, LoadedModule, Login, SlotSession, TokenSession, now, read_certificate};
 use crate::signer;
 use crate::text::hex;
 
 /// Checks everything that a signature needs. With a login it makes one payload, and discards it.
 pub(super) fn check(config: &Config, login: Option<Login>, findings: &mut Findings) {
-    let reached = reach(config, findings);
-    if let Some(reached) = &reached {
-        pin_state(reached, config, findings);
+    let slot_session = reach(config, findings);
+    if let Some(slot_session) = &slot_session {
+        pin_state(slot_session, config, findings);
     }
     pin_source(config, login.is_some(), findings);
-    let Some(mut reached) = reached else { return };
-    identity(&mut reached, config, login.is_some(), findings);
+    let Some(mut slot_session) = slot_session else { return };
+    identity(&mut slot_session, config, login.is_some(), findings);
     match login {
-        None => reached.end(None),
-        Some(login) => trial(reached, login, config, findings),
+        None => slot_session.end(None),
+        Some(login) => trial(slot_session, login, config, findings),
     }
 }
 
 /// The module, its requirements, its slots, and the selected token.
-fn reach(config: &Config, findings: &mut Findings) -> Option<Reached> {
+fn reach(config: &Config, findings: &mut Findings) -> Option<SlotSession> {
     let candidates = match &config.module {
         Some(module) => modules::resolve(module).map(|path| vec![path]),
         None => modules::search(),
@@ -73,10 +73,10 @@ fn reach(config: &Config, findings: &mut Findings) -> Option<Reached> {
     sandbox(&loaded, config, findings);
     readers(&[path], config, findings);
     slots(&loaded, findings);
-    match loaded.reach(config, deadline) {
-        Ok(reached) => {
-            findings.ok("token", format!("{} in slot ID {}", reached.name(), reached.slot.id));
-            Some(reached)
+    match loaded.open_session(config, deadline) {
+        Ok(slot_session) => {
+            findings.ok("token", format!("{} in slot ID {}", slot_session.name(), slot_session.slot.id));
+            Some(slot_session)
         }
         Err(error) => {
             findings.fail("token", error.message, error.hints.join("; "));
@@ -134,27 +134,27 @@ fn slots(loaded: &LoadedModule, findings: &mut Findings) {
     }
 }
 
-fn pin_state(reached: &Reached, config: &Config, findings: &mut Findings) {
+fn pin_state(slot_session: &SlotSession, config: &Config, findings: &mut Findings) {
     const CHECK: &str = "PIN state";
     let by_hand = "log in once by hand with the right PIN: `cba-agent sign --pin-source prompt`";
-    match reached.slot.token.as_ref() {
+    match slot_session.slot.token.as_ref() {
         Some(token) if !token.login_required => findings.ok(CHECK, "the token needs no PIN"),
         Some(token) => match (token.pin.refusal(false), token.pin.warning()) {
-            (Some(refusal), _) => findings.fail(CHECK, refusal.cause, reached.whole_commands(refusal.remedy)),
+            (Some(refusal), _) => findings.fail(CHECK, refusal.cause, slot_session.whole_commands(refusal.remedy)),
             (None, Some(warning)) => findings.warn(CHECK, warning, by_hand),
             (None, None) => findings.ok(CHECK, "no wrong PIN since the last right one"),
         },
         None => findings.warn(CHECK, "the token reports no identity", by_hand),
     }
-    fuse(reached, config, findings);
+    fuse(slot_session, config, findings);
 }
 
 /// The counts of the fuses of this token, and of tokens that could be the same.
-fn fuse(reached: &Reached, config: &Config, findings: &mut Findings) {
+fn fuse(slot_session: &SlotSession, config: &Config, findings: &mut Findings) {
     const CHECK: &str = "PIN fuse";
     // Another line reports a directory that cannot be used.
     let Ok(store) = FuseStore::open(config.state_dir.as_deref()) else { return };
-    let (id, path) = (reached.token_id(), store.path(&stand_in(&reached.slot, &reached.module.path)));
+    let (id, path) = (slot_session.token_id(), store.path(&stand_in(&slot_session.slot, &slot_session.module.path)));
     let counts = |fuse: &StoredFuse| fuse.id().map_or_else(|| fuse.files.contains(&path), |found| found.may_be(&id));
     let fuses: Vec<StoredFuse> = store.all().unwrap_or_default().into_iter().filter(counts).collect();
     if fuses.is_empty() {
@@ -168,7 +168,7 @@ fn fuse(reached: &Reached, config: &Config, findings: &mut Findings) {
                 findings.fail(CHECK, fuse.describe(), format!("correct the PIN, then: {reset}"));
             }
             (None, true) => {
-                let uri = fuse::uri_of(&stand_in(&reached.slot, &reached.module.path)).to_string();
+                let uri = fuse::uri_of(&stand_in(&slot_session.slot, &slot_session.module.path)).to_string();
                 let reset = reset_command(&uri, store.directory());
                 findings.fail(CHECK, fuse.describe(), format!("when you are sure that the PIN is right: {reset}"));
             }
@@ -215,12 +215,12 @@ fn pin_source(config: &Config, is_needed_later: bool, findings: &mut Findings) {
 
 /// The identity as far as it is visible without a login, its mechanism, and the check of its certificate against the
 /// policy.
-fn identity(reached: &mut Reached, config: &Config, logs_in_later: bool, findings: &mut Findings) {
+fn identity(slot_session: &mut SlotSession, config: &Config, logs_in_later: bool, findings: &mut Findings) {
     let file = match config.certificate_file.as_deref().map(read_certificate).transpose() {
         Ok(file) => file,
         Err(error) => return findings.error("identity", &error),
     };
-    let found = reached
+    let found = slot_session
         .objects()
         .and_then(|objects| identity::choose_certificate(&objects, &config.identity, file, now()).map_err(Error::from));
     let identity = match found {
@@ -240,11 +240,11 @@ fn identity(reached: &mut Reached, config: &Config, logs_in_later: bool, finding
         }
     }
     if !logs_in_later {
-        key::check_before_login(identity.as_ref(), reached.slot.token.as_ref(), config, findings);
+        key::check_before_login(identity.as_ref(), slot_session.slot.token.as_ref(), config, findings);
     }
-    match reached.session.mechanisms.first() {
+    match slot_session.session.mechanisms.first() {
         Some(mechanism) => findings.ok("mechanism", mechanism.name()),
-        None if reached.session.mechanisms_known => {
+        None if slot_session.session.mechanisms_known => {
             findings.fail("mechanism", "neither CKM_SHA512_RSA_PKCS nor CKM_RSA_PKCS", "use another token");
         }
         None => {
@@ -278,12 +278,12 @@ pub(super) fn judge(certificate: &Certificate, config: &Config, before_its_end: 
 }
 
 /// Makes one payload and discards it.
-fn trial(reached: Reached, login: Login, config: &Config, findings: &mut Findings) {
+fn trial(slot_session: SlotSession, login: Login, config: &Config, findings: &mut Findings) {
     let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
     let file = config.certificate_file.as_deref().map(read_certificate).transpose();
-    let session = file.and_then(|file| signer::ready(TokenSession::new(reached, login), file, config, wish));
+    let session = file.and_then(|file| signer::ready(TokenSession::new(slot_session, login), file, config, wish));
     let tried = session.and_then(|mut session| {
-        key::check(session.identity(), session.reached().slot.token.as_ref(), config, findings);
+        key::check(session.identity(), session.slot_session().slot.token.as_ref(), config, findings);
         let signed = signer::sign_once(&mut session, config, wish).map(drop);
         session.end(signed.as_ref().err());
         signed

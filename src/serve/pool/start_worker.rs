@@ -31,17 +31,18 @@ pub(super) fn start(
     let time = || Deadline::after(config.serve.call_timeout);
     let login = Login::with(credential, config.serve.call_timeout);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
-    let reached = session::open(config, &time())?.reach(config, time())?;
-    let found = reached.token_id();
+    let slot_session = session::open(config, &time())?.open_session(config, time())?;
+    let found = slot_session.token_id();
     if expected.is_some_and(|expected| *expected != found) {
-        let message = format!("{} is in the place of the one that this agent holds; it gets no PIN", reached.name());
-        reached.end(None);
+        let message =
+            format!("{} is in the place of the one that this agent holds; it gets no PIN", slot_session.name());
+        slot_session.end(None);
         return Err(Error::new(Kind::TokenRemoved, message)
             .hint("put the other one back, or tell the agent to take this one: systemctl reload, or SIGHUP"));
     }
-    let mut session = signer::ready(TokenSession::new(reached, login), file, config, first_wish(config))?;
+    let mut session = signer::ready(TokenSession::new(slot_session, login), file, config, first_wish(config))?;
     session.release();
-    let digest = modules::sha256(&session.reached().module.path);
+    let digest = modules::sha256(&session.slot_session().module.path);
     // Attributes that serve only as evidence are left out if an earlier worker was lost while it read them.
     let in_detail = shared.lock().evidence_is_safe;
     let evidence = session.evidence(digest, in_detail).inspect_err(|_| shared.lock().evidence_is_safe = false)?;

@@ -160,16 +160,16 @@ impl WorkerTask {
         let served = ServedIdentity {
             evidence,
             certificate: session.identity().certificate.clone(),
-            token: stand_in(&session.reached().slot, &session.reached().module.path),
+            token: stand_in(&session.slot_session().slot, &session.slot_session().module.path),
         };
         tracing::info!(
             "worker {worker} (process {}) is ready with {}, certificate {} until {}",
-            session.reached().module.handle.process(),
-            session.reached().name(),
+            session.slot_session().module.handle.process(),
+            session.slot_session().name(),
             served.certificate.subject,
             crate::certificate::utc(served.certificate.not_after)
         );
-        let (exclusive, token_id) = (session.always_authenticates(), session.reached().token_id());
+        let (exclusive, token_id) = (session.always_authenticates(), session.slot_session().token_id());
         self.ready = Some(ready);
         self.shared.apply(|state, now| {
             // A renewal may have happened meanwhile. It replaces what this worker has found.
