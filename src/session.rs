@@ -31,7 +31,7 @@ mod token_session;
 mod token_store;
 
 pub(crate) use find_module::{check_module, open, open_all, open_with, profile};
-pub(crate) use login::{Failure, Login};
+pub(crate) use login::{Login, SignError};
 pub(crate) use token_session::TokenSession;
 
 use find_module::hint_at_the_sandbox;

@@ -62,18 +62,18 @@ enum FuseHold {
 
 /// The reason why a request with a PIN failed.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub(crate) enum SignError {
     /// The worker's error. Its return value is judged later.
     Worker(WorkerError),
     /// An error that ends the command.
     Other(Error),
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
+impl From<SignError> for Error {
+    fn from(failure: SignError) -> Self {
         match failure {
-            Failure::Worker(error) => error.into(),
-            Failure::Other(error) => error,
+            SignError::Worker(error) => error.into(),
+            SignError::Other(error) => error,
         }
     }
 }
@@ -146,16 +146,16 @@ impl Login {
         slot_session: &mut SlotSession,
         request: impl FnOnce(LoginMethod) -> WorkerRequest,
         context: &str,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), SignError> {
         let Some(credential) = self.credential.clone() else {
-            return Err(Failure::Other(Error::new(Kind::PinMissing, "there is no PIN")));
+            return Err(SignError::Other(Error::new(Kind::PinMissing, "there is no PIN")));
         };
         if credential.is_refused() {
             // Another worker sent it while this one waited for the token's lock.
             self.credential = None;
             let message =
                 format!("{}: the token refused this PIN before, so it is not sent again", slot_session.name());
-            return Err(Failure::Other(Error::new(Kind::PinIncorrect, message)));
+            return Err(SignError::Other(Error::new(Kind::PinIncorrect, message)));
         }
         let request = request(login_method(credential.how()));
         let is_login = matches!(request, WorkerRequest::Login(_));
@@ -165,15 +165,15 @@ impl Login {
         }
         // The mark is on disk before the PIN is sent, and nothing that can fail or wait happens in between.
         let attempt = match std::mem::replace(&mut self.fuse, FuseHold::Free) {
-            FuseHold::Locked(fuse) => {
-                Some(fuse.begin().map_err(|error| Failure::Other(self.fuse_error(error, slot_session, &credential)))?)
-            }
+            FuseHold::Locked(fuse) => Some(
+                fuse.begin().map_err(|error| SignError::Other(self.fuse_error(error, slot_session, &credential)))?,
+            ),
             FuseHold::Without => {
                 self.fuse = FuseHold::Without;
                 None
             }
             FuseHold::Free => {
-                return Err(Failure::Other(Error::new(Kind::Unexpected, "no PIN is sent without the fuse")));
+                return Err(SignError::Other(Error::new(Kind::Unexpected, "no PIN is sent without the fuse")));
             }
         };
         let reply = match credential.how() {
@@ -206,19 +206,19 @@ impl Login {
             }
             // The mark stays on disk and counts as an attempt. The refusal of the PIN is the error to report.
             Some(Err(error)) if end == Some(AttemptEnd::Refused) => tracing::warn!("{error}"),
-            Some(Err(error)) => return Err(Failure::Other(error.into())),
+            Some(Err(error)) => return Err(SignError::Other(error.into())),
             None => {}
         }
         match reply {
             Ok(WorkerReply::LoggedIn { .. }) if is_login => Ok(()),
             Ok(WorkerReply::ContextAccepted { .. }) if !is_login => Ok(()),
-            Ok(_) => Err(Failure::Worker(slot_session.module.handle.protocol_error(Step::LogIn))),
+            Ok(_) => Err(SignError::Worker(slot_session.module.handle.protocol_error(Step::LogIn))),
             Err(WorkerError::Fault(fault)) if fault.is_login() => {
                 let at_keypad = matches!(credential.how(), How::Pinpad);
                 self.credential = None;
                 if at_keypad && fault.is("C_Login", "CKR_ARGUMENTS_BAD") {
                     let message = format!("{context}: {}: {fault}", slot_session.name());
-                    return Err(Failure::Other(Error::new(Kind::PinSource, message).hint(
+                    return Err(SignError::Other(Error::new(Kind::PinSource, message).hint(
                         "the module does not accept a login without a PIN, although its flags allow it; use another --pin-source",
                     )));
                 }
@@ -228,10 +228,10 @@ impl Login {
                         .chain(self.remedies(slot_session, &credential, &blown))
                         .collect();
                 }
-                Err(Failure::Other(error))
+                Err(SignError::Other(error))
             }
-            Err(error) if is_login => Err(Failure::Other(Error::from(error).context(slot_session.name()))),
-            Err(error) => Err(Failure::Worker(error)),
+            Err(error) if is_login => Err(SignError::Other(Error::from(error).context(slot_session.name()))),
+            Err(error) => Err(SignError::Worker(error)),
         }
     }
 

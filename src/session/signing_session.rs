@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::evidence::{self, Described};
-use super::{Failure, SlotSession, TokenSession};
+use super::{SignError, SlotSession, TokenSession};
 use crate::cba::UncheckedPayload;
 use crate::config::Config;
 use crate::custody::Evidence;
@@ -22,7 +22,7 @@ use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{LoginMethod, WorkerReply, WorkerRequest};
 
 /// The payload that a worker made, or the reason why there is none.
-pub(crate) type Signed = Result<UncheckedPayload, Failure>;
+pub(crate) type Signed = Result<UncheckedPayload, SignError>;
 
 /// A logged-in session with a selected identity.
 #[derive(Debug)]
@@ -116,12 +116,12 @@ impl SigningSession {
     /// Waits for the reply to [`SigningSession::send_sign`].
     pub(crate) fn signed(&mut self) -> Signed {
         let handle = &mut self.session.slot.module.handle;
-        let payload = match handle.wait_reply(&self.session.slot.deadline).map_err(Failure::Worker)? {
+        let payload = match handle.wait_reply(&self.session.slot.deadline).map_err(SignError::Worker)? {
             WorkerReply::Signed { message, signature } => decoded(&message, &signature),
             _ => None,
         };
         self.has_signed |= payload.is_some();
-        payload.ok_or_else(|| Failure::Worker(handle.protocol_error(Step::Sign)))
+        payload.ok_or_else(|| SignError::Worker(handle.protocol_error(Step::Sign)))
     }
 
     /// Waits for the reply to [`SigningSession::send_probe`].
@@ -178,13 +178,13 @@ impl SigningSession {
     }
 
     /// Turns a failed signature into an error with hints.
-    pub(crate) fn explain(&self, failure: Failure) -> Error {
+    pub(crate) fn explain(&self, failure: SignError) -> Error {
         match failure {
-            Failure::Worker(error) => {
+            SignError::Worker(error) => {
                 let error = Error::from(error).context(format_args!("cannot sign with {}", self.session.slot.name()));
                 self.session.slot.hint_at_the_key(error, self.identity.certificate.bits())
             }
-            Failure::Other(error) => error,
+            SignError::Other(error) => error,
         }
     }
 
@@ -210,6 +210,6 @@ fn decoded(message: &str, signature: &str) -> Option<UncheckedPayload> {
 
 /// Whether one of these calls returned this value.
 fn is_fault(result: &Signed, calls: &[&str], value: &str) -> bool {
-    let Err(Failure::Worker(WorkerError::Fault(fault))) = result else { return false };
+    let Err(SignError::Worker(WorkerError::Fault(fault))) = result else { return false };
     calls.iter().any(|call| fault.is(call, value))
 }

@@ -3,7 +3,7 @@
 //! Runs in the parent. The worker ends before the token's lock is released: the next login waits for this lock, and
 //! must find the previous user logged out.
 
-use super::{Failure, Login, SlotSession};
+use super::{Login, SignError, SlotSession};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::worker_protocol::{LoginMethod, WorkerRequest};
@@ -42,8 +42,8 @@ impl TokenSession {
         &mut self,
         request: impl FnOnce(LoginMethod) -> WorkerRequest,
         config: &Config,
-    ) -> Result<(), Failure> {
-        self.login.for_context(&mut self.slot, config).map_err(Failure::Other)?;
+    ) -> Result<(), SignError> {
+        self.login.for_context(&mut self.slot, config).map_err(SignError::Other)?;
         self.login.authenticate(&mut self.slot, request, "login for the signature refused")
     }
 
