@@ -30,7 +30,7 @@ const ONCE: &str = "the PIN was sent once and will not be sent again, since a to
 /// The logins of one worker: their credential, and the token's lock during a login.
 #[derive(Debug)]
 pub(crate) struct Login {
-    source: PinSource,
+    source: PinSupply,
     credential: Option<Arc<Credential>>,
     fuse: FuseHold,
     /// The time limit of a login after the token's lock is held; unset: the rest of the total time.
@@ -41,7 +41,7 @@ pub(crate) struct Login {
 
 /// The source of the PIN, until it is read.
 #[derive(Debug)]
-enum PinSource {
+enum PinSupply {
     /// The configured one.
     Configured(Prepared),
     /// A systemd credential, or the person at the terminal.
@@ -83,7 +83,7 @@ impl Login {
     #[must_use]
     pub(crate) fn prepare(config: &Config) -> Self {
         let configured = config.pin.clone().map(Source::prepare);
-        let source = configured.map_or(PinSource::Usual, PinSource::Configured);
+        let source = configured.map_or(PinSupply::Usual, PinSupply::Configured);
         Self { source, credential: None, fuse: FuseHold::Free, time: None, uri_file: None }
     }
 
@@ -91,7 +91,7 @@ impl Login {
     /// lock is held. Otherwise, a late lock could make the agent kill a login half-way.
     #[must_use]
     pub(crate) fn with(credential: Option<Arc<Credential>>, time: Duration) -> Self {
-        Self { source: PinSource::None, credential, fuse: FuseHold::Free, time: Some(time), uri_file: None }
+        Self { source: PinSupply::None, credential, fuse: FuseHold::Free, time: Some(time), uri_file: None }
     }
 
     /// Logs in, if the token requires it.
@@ -338,14 +338,14 @@ impl Login {
     }
 
     fn source(&mut self, token: Option<&Token>) -> Result<Prepared, PinError> {
-        match std::mem::replace(&mut self.source, PinSource::None) {
-            PinSource::Configured(prepared) => Ok(prepared),
+        match std::mem::replace(&mut self.source, PinSupply::None) {
+            PinSupply::Configured(prepared) => Ok(prepared),
             // A token with a PIN pad asks for the PIN itself if no source is configured.
-            PinSource::Usual => match Source::fallback() {
+            PinSupply::Usual => match Source::fallback() {
                 Ok(Source::Prompt) if token.is_some_and(|token| token.pinpad) => Ok(Source::Pinpad.prepare()),
                 fallback => fallback.map(Source::prepare),
             },
-            PinSource::None => Err(PinError::NoSource),
+            PinSupply::None => Err(PinError::NoSource),
         }
     }
 }
