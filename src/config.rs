@@ -11,7 +11,7 @@ use crate::certificate::HeaderEncoding;
 use crate::custody::PolicySources;
 use crate::identity::Wanted;
 use crate::log;
-use crate::pin::Source;
+use crate::pin::PinSource;
 use crate::policy::Policy;
 use crate::sandbox_profile;
 use crate::selector::TokenSelector;
@@ -43,8 +43,8 @@ pub(crate) struct Config {
     pub identity: Wanted,
     /// `identity.certificate_file`.
     pub certificate_file: Option<PathBuf>,
-    /// `pin.source`. Unset: [`Source::fallback`].
-    pub pin: Option<Source>,
+    /// `pin.source`. Unset: [`PinSource::fallback`].
+    pub pin: Option<PinSource>,
     /// Variables that contain a PIN.
     pub pin_variables: Vec<std::ffi::OsString>,
     /// `state_dir`. Unset: see [`crate::fuse`].

@@ -21,7 +21,7 @@ pub(crate) use credential::{Credential, How};
 pub(crate) use error::PinError;
 pub(crate) use prompt::is_in_background;
 pub(crate) use prompt::leave_signals;
-pub(crate) use source::Source;
+pub(crate) use source::PinSource;
 
 /// A PIN. Its buffer is locked in memory and wiped when dropped, and nothing prints it.
 pub(crate) struct Pin(SecretString);

@@ -20,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fuse::FuseStore;
 use crate::fuse::{remedy, state_directory};
 use crate::pin::credential::can_be_read_again;
-use crate::pin::{Credential, PinError, Source, leave_signals};
+use crate::pin::{Credential, PinError, PinSource, leave_signals};
 use crate::session;
 
 mod access;
@@ -98,9 +98,9 @@ fn unexpected(what: &str, error: &std::io::Error) -> Error {
 /// Reads the PIN once, before there is a token. Without a source and a person there is no PIN, which is enough for a token without login.
 ///
 /// A service logs in again without a person, so its state directory must be persistent.
-fn read_credential(source: Option<Source>, state_dir: Option<&Path>) -> Result<Option<Credential>> {
+fn read_credential(source: Option<PinSource>, state_dir: Option<&Path>) -> Result<Option<Credential>> {
     const PATIENCE: Duration = Duration::from_secs(30);
-    let source = match source.map_or_else(Source::fallback, Ok) {
+    let source = match source.map_or_else(PinSource::fallback, Ok) {
         Ok(source) => source,
         Err(error) => {
             tracing::warn!("{error}; only a token that wants no login can be used");
@@ -147,7 +147,7 @@ fn listen(config: &Config, rules: &AccessRules) -> Result<Listening> {
     Ok(listening)
 }
 
-async fn run(agent: &Arc<Agent>, listening: &Listening, source: Option<Source>, reset: String) -> Result<()> {
+async fn run(agent: &Arc<Agent>, listening: &Listening, source: Option<PinSource>, reset: String) -> Result<()> {
     let failed = |error: std::io::Error| unexpected("serve the socket", &error);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -195,8 +195,8 @@ async fn run(agent: &Arc<Agent>, listening: &Listening, source: Option<Source>, 
 }
 
 /// SIGHUP: reads the PIN's source again, and replaces every worker.
-fn renew(agent: &Arc<Agent>, source: Option<&Source>, reset: &str) {
-    let again = source.cloned().or_else(|| Source::fallback().ok()).filter(can_be_read_again);
+fn renew(agent: &Arc<Agent>, source: Option<&PinSource>, reset: &str) {
+    let again = source.cloned().or_else(|| PinSource::fallback().ok()).filter(can_be_read_again);
     match again.map(|source| Credential::read(source.prepare(), "the agent's token", &mut Deadline::after(READ_AGAIN)))
     {
         Some(Ok(credential)) => {

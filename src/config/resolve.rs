@@ -15,7 +15,7 @@ use crate::cba::AuthUrl;
 use crate::certificate::HeaderEncoding;
 use crate::identity::Wanted;
 use crate::log;
-use crate::pin::Source;
+use crate::pin::PinSource;
 use crate::sandbox_profile;
 use crate::selector::{TokenSelector, Uri};
 use crate::values::paths::{absolute, own_socket, path, socket};
@@ -28,7 +28,7 @@ fn not_a_source(text: &str) -> String {
     let is_in_capitals = kind != text && kind.chars().any(|c| c.is_ascii_uppercase());
     if text.starts_with('/') && text.len() > 1 {
         "not a PIN source; before a path stands file:".into()
-    } else if is_in_capitals && Source::parse(&text.replacen(kind, &kind.to_ascii_lowercase(), 1)).is_some() {
+    } else if is_in_capitals && PinSource::parse(&text.replacen(kind, &kind.to_ascii_lowercase(), 1)).is_some() {
         "not a PIN source; its kind is written in small letters".into()
     } else {
         "not a PIN source".into()
@@ -43,11 +43,11 @@ impl Config {
     pub(crate) fn resolve(settings: &Settings, module_debug: bool) -> Result<Self, ConfigError> {
         let read = SettingsReader(settings);
         let uri = read.optional("token.uri", |text| Uri::parse(text).map_err(|error| error.to_string()))?;
-        let mut pin = read.optional("pin.source", |text| Source::parse(text).ok_or_else(|| not_a_source(text)))?;
+        let mut pin = read.optional("pin.source", |text| PinSource::parse(text).ok_or_else(|| not_a_source(text)))?;
         let rank = |key| settings.get(key).map(|setting| setting.origin.rank());
         if let Some(file) = uri.as_ref().and_then(|uri| uri.pin_file.as_ref()) {
             if pin.is_none() || rank("token.uri") > rank("pin.source") {
-                pin = Some(Source::File(file.into()));
+                pin = Some(PinSource::File(file.into()));
             }
         }
         Ok(Self {
@@ -254,8 +254,8 @@ mod tests {
     fn the_uris_pin_file_is_used_where_it_takes_precedence() {
         let uri = "pkcs11:token=a?pin-source=file:/etc/pin";
         let config = resolve(&[("uri", uri)], &[("CBA_AGENT_PIN_SOURCE", "prompt")]).unwrap();
-        assert_eq!(config.pin, Some(Source::File("/etc/pin".into())));
+        assert_eq!(config.pin, Some(PinSource::File("/etc/pin".into())));
         let config = resolve(&[("uri", uri), ("pin-source", "prompt")], &[]).unwrap();
-        assert_eq!(config.pin, Some(Source::Prompt));
+        assert_eq!(config.pin, Some(PinSource::Prompt));
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::Blown;
 use crate::fuse::record::BOUND;
-use crate::pin::source::Source;
+use crate::pin::source::PinSource;
 use crate::text::shell::{quoted, quoted_path};
 
 /// The command that clears one fuse.
@@ -26,7 +26,7 @@ pub(crate) fn reset_any(directory: &Path) -> String {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Remedy<'a> {
     /// The source of the PIN.
-    pub source: &'a Source,
+    pub source: &'a PinSource,
     /// Whether that is a file on a disk, whose change is noticed.
     pub is_noticed: bool,
     /// Whether the path of that file may be printed.
@@ -51,7 +51,7 @@ impl Remedy<'_> {
         hints.extend(
             blown.reset_hints().map(|reset| format!("or, {}{}", if self.as_root { "as root, " } else { "" }, reset)),
         );
-        if matches!(self.source, Source::Credential(_)) {
+        if matches!(self.source, PinSource::Credential(_)) {
             hints.push("a service reads its credential only at its start: restart it after that".into());
         }
         hints
@@ -65,20 +65,20 @@ impl Remedy<'_> {
             "and clear the fuse, since a changed source gets no unattended try"
         };
         match self.source {
-            Source::File(path) if self.is_noticed => {
+            PinSource::File(path) if self.is_noticed => {
                 format!("correct the PIN in {}, {then}", self.shown(path))
             }
-            Source::File(path) => format!(
+            PinSource::File(path) => format!(
                 "correct the PIN in {} and clear the fuse, since a file in memory or a pipe does not prove a change",
                 self.shown(path)
             ),
-            Source::Credential(_) => {
+            PinSource::Credential(_) => {
                 "correct the PIN in the file that LoadCredential= names, and clear the fuse".into()
             }
-            Source::Env(_) => "correct the PIN in its variable, and clear the fuse".into(),
-            Source::Fd(_) => "correct the PIN on its descriptor, and clear the fuse".into(),
-            Source::Stdin => "correct the PIN on standard input, and clear the fuse".into(),
-            Source::Prompt | Source::Pinpad => {
+            PinSource::Env(_) => "correct the PIN in its variable, and clear the fuse".into(),
+            PinSource::Fd(_) => "correct the PIN on its descriptor, and clear the fuse".into(),
+            PinSource::Stdin => "correct the PIN on standard input, and clear the fuse".into(),
+            PinSource::Prompt | PinSource::Pinpad => {
                 "make sure that the PIN is right before you type it again: a token locks after a few wrong ones".into()
             }
         }
@@ -90,7 +90,7 @@ impl Remedy<'_> {
 
     /// The command for a login that needs neither key nor certificate.
     fn by_hand(&self, directory: &Path) -> String {
-        let source = if *self.source == Source::Pinpad { "pinpad" } else { "prompt" };
+        let source = if *self.source == PinSource::Pinpad { "pinpad" } else { "prompt" };
         let (module, directory) = (quoted(self.module), quoted_path(directory));
         let uri = self.uri;
         format!(
@@ -106,21 +106,21 @@ mod tests {
 
     #[test]
     fn the_hint_fits_each_pin_source() {
-        let file = || Source::File("/etc/pin file".into());
+        let file = || PinSource::File("/etc/pin file".into());
         // Source, whether its change is noticed, spent tries; whether a correction alone is enough.
         for (source, is_noticed, spent, is_enough) in [
             (file(), true, 1, true),
             (file(), true, 2, false),
             (file(), false, 1, false),
             (file(), false, 2, false),
-            (Source::Credential("pin".into()), false, 1, false),
-            (Source::Credential("pin".into()), false, 2, false),
-            (Source::Env("SECRET".into()), false, 1, false),
-            (Source::Env("SECRET".into()), false, 2, false),
-            (Source::Fd(7), false, 1, false),
-            (Source::Stdin, false, 1, false),
-            (Source::Prompt, false, 1, false),
-            (Source::Pinpad, false, 1, false),
+            (PinSource::Credential("pin".into()), false, 1, false),
+            (PinSource::Credential("pin".into()), false, 2, false),
+            (PinSource::Env("SECRET".into()), false, 1, false),
+            (PinSource::Env("SECRET".into()), false, 2, false),
+            (PinSource::Fd(7), false, 1, false),
+            (PinSource::Stdin, false, 1, false),
+            (PinSource::Prompt, false, 1, false),
+            (PinSource::Pinpad, false, 1, false),
         ] {
             let record = FuseRecord { refused: spent, ..FuseRecord::default() };
             let blown = Blown {
@@ -142,16 +142,16 @@ mod tests {
             assert_eq!(text.contains("then tried once"), is_enough, "{source:?} {spent}: {text}");
             assert!(!text.contains("SECRET"), "{text}");
             let place = match source {
-                Source::File(_) => "correct the PIN in '/etc/pin file'",
-                Source::Credential(_) => "the file that LoadCredential= names",
-                Source::Env(_) => "in its variable",
-                Source::Fd(_) => "on its descriptor",
-                Source::Stdin => "on standard input",
-                Source::Prompt | Source::Pinpad => "before you type it again",
+                PinSource::File(_) => "correct the PIN in '/etc/pin file'",
+                PinSource::Credential(_) => "the file that LoadCredential= names",
+                PinSource::Env(_) => "in its variable",
+                PinSource::Fd(_) => "on its descriptor",
+                PinSource::Stdin => "on standard input",
+                PinSource::Prompt | PinSource::Pinpad => "before you type it again",
             };
             assert!(text.contains(place), "{source:?}: {text}");
-            assert_eq!(text.contains("restart"), matches!(source, Source::Credential(_)), "{text}");
-            let keypad = source == Source::Pinpad;
+            assert_eq!(text.contains("restart"), matches!(source, PinSource::Credential(_)), "{text}");
+            let keypad = source == PinSource::Pinpad;
             let by_hand = "`cba-agent list --login --module opensc --uri 'pkcs11:token=a' --state-dir '/var/lib/the state' --pin-source";
             let by_hand = format!("{by_hand} {}`", if keypad { "pinpad" } else { "prompt" });
             assert!(text.contains(&by_hand), "{text}");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::Pin;
 use super::attempt_by::{AttemptBy, FileMark};
 use super::error::PinError;
-use super::source::{self, Prepared, ReadPin, Source};
+use super::source::{self, PinSource, PreparedSource, ReadPin};
 use crate::deadline::Deadline;
 
 /// The method of the login.
@@ -23,7 +23,7 @@ pub(crate) enum How {
 #[derive(Debug)]
 pub(crate) struct Credential {
     how: How,
-    source: Source,
+    source: PinSource,
     mark: Option<FileMark>,
     attended: bool,
     sent: AtomicBool,
@@ -36,7 +36,7 @@ impl Credential {
     ///
     /// # Errors
     /// The reason why there is no PIN.
-    pub(crate) fn read(prepared: Prepared, token: &str, deadline: &mut Deadline) -> Result<Self, PinError> {
+    pub(crate) fn read(prepared: PreparedSource, token: &str, deadline: &mut Deadline) -> Result<Self, PinError> {
         let attended = prepared.source.is_attended();
         let source = prepared.source.clone();
         let (how, mark) = match prepared.open(deadline)? {
@@ -56,7 +56,7 @@ impl Credential {
 
     /// Its source.
     #[must_use]
-    pub(crate) fn source(&self) -> &Source {
+    pub(crate) fn source(&self) -> &PinSource {
         &self.source
     }
 
@@ -110,8 +110,8 @@ impl Credential {
 /// Whether a source can have different content the second time. A PIN pad always; a systemd credential never, since it
 /// is a copy from the start of the service.
 #[must_use]
-pub(crate) fn can_be_read_again(source: &Source) -> bool {
-    matches!(source, Source::File(_) | Source::Pinpad)
+pub(crate) fn can_be_read_again(source: &PinSource) -> bool {
+    matches!(source, PinSource::File(_) | PinSource::Pinpad)
 }
 
 #[cfg(test)]
@@ -120,7 +120,7 @@ mod tests {
 
     fn typed(how: How) -> Credential {
         let [sent, accepted, refused] = [false; 3].map(AtomicBool::new);
-        Credential { how, source: Source::Prompt, mark: None, attended: true, sent, accepted, refused }
+        Credential { how, source: PinSource::Prompt, mark: None, attended: true, sent, accepted, refused }
     }
 
     #[test]

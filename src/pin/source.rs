@@ -24,7 +24,7 @@ pub(crate) const DEFAULT_CREDENTIAL: &str = "cba-agent-pin";
 
 /// A source of a PIN.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum PinSource {
     /// A file, symbolic links followed.
     File(PathBuf),
     /// A variable of the environment.
@@ -41,7 +41,7 @@ pub(crate) enum Source {
     Pinpad,
 }
 
-impl Source {
+impl PinSource {
     /// Parses the text of `--pin-source`.
     #[must_use]
     pub(crate) fn parse(text: &str) -> Option<Self> {
@@ -91,21 +91,21 @@ impl Source {
 
     /// Takes over descriptors and standard input before the process opens a file or starts a child.
     #[must_use]
-    pub(crate) fn prepare(self) -> Prepared {
+    pub(crate) fn prepare(self) -> PreparedSource {
         let descriptor = if let Self::Fd(number) = self { Some(descriptors::take(number)) } else { None };
-        Prepared { source: self, descriptor }
+        PreparedSource { source: self, descriptor }
     }
 }
 
-/// A source before it is read; see [`Source::prepare`].
+/// A source before it is read; see [`PinSource::prepare`].
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct PreparedSource {
     /// The source.
-    pub source: Source,
+    pub source: PinSource,
     descriptor: Option<io::Result<File>>,
 }
 
-impl Prepared {
+impl PreparedSource {
     /// Reads the PIN, once, or checks that a person can be asked for it.
     ///
     /// # Errors
@@ -113,16 +113,16 @@ impl Prepared {
     pub(crate) fn open(self, deadline: &Deadline) -> Result<ReadPin, PinError> {
         let plain = |pin| ReadPin::Pin(pin, None);
         match &self.source {
-            Source::Prompt => prompt::terminal().map(|_| ReadPin::Ask),
-            Source::Pinpad => Ok(ReadPin::Pinpad),
-            Source::File(path) => read_file(path, deadline).map(|(pin, origin)| ReadPin::Pin(pin, origin)),
-            Source::Credential(name) => {
+            PinSource::Prompt => prompt::terminal().map(|_| ReadPin::Ask),
+            PinSource::Pinpad => Ok(ReadPin::Pinpad),
+            PinSource::File(path) => read_file(path, deadline).map(|(pin, origin)| ReadPin::Pin(pin, origin)),
+            PinSource::Credential(name) => {
                 let path = credential_path(name).ok_or(PinError::NoCredential(None))?;
                 let file = File::open(path).map_err(|error| PinError::NoCredential(Some(error)))?;
                 let read = read_all(file).map_err(|error| PinError::NoCredential(Some(error)))?;
                 checked(read, PinOrigin::of("the credential")).map(plain)
             }
-            Source::Env(name) => {
+            PinSource::Env(name) => {
                 use std::os::unix::ffi::OsStringExt as _;
                 let value = Zeroizing::new(std::env::var_os(name).ok_or(PinError::NoVariable)?.into_vec());
                 let is_quoted = |quote| value.len() > 1 && value.starts_with(&[quote]) && value.ends_with(&[quote]);
@@ -131,7 +131,7 @@ impl Prepared {
                 }
                 checked(value, PinOrigin::of("the environment")).map(plain)
             }
-            Source::Fd(_) => {
+            PinSource::Fd(_) => {
                 let what = "the file descriptor";
                 let file = self.descriptor.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
                 let file = file.map_err(|error| PinError::Stream(what, error))?;
@@ -140,7 +140,7 @@ impl Prepared {
                 }
                 checked(read_line(file, what, deadline)?, PinOrigin::of(what)).map(plain)
             }
-            Source::Stdin => {
+            PinSource::Stdin => {
                 let what = "standard input";
                 if standard_streams::was_closed(0) {
                     return Err(PinError::Stream(what, io::Error::other("it is closed")));
@@ -187,11 +187,11 @@ mod tests {
 
     #[test]
     fn sources_are_parsed_strictly() {
-        assert_eq!(Source::parse("file:/etc/pin"), Some(Source::File("/etc/pin".into())));
-        assert_eq!(Source::parse("env:PIN"), Some(Source::Env("PIN".into())));
-        assert_eq!(Source::parse("fd:3"), Some(Source::Fd(3)));
-        assert_eq!(Source::parse("credential:cba-agent-pin"), Some(Source::Credential("cba-agent-pin".into())));
-        assert_eq!(Source::parse("prompt"), Some(Source::Prompt));
+        assert_eq!(PinSource::parse("file:/etc/pin"), Some(PinSource::File("/etc/pin".into())));
+        assert_eq!(PinSource::parse("env:PIN"), Some(PinSource::Env("PIN".into())));
+        assert_eq!(PinSource::parse("fd:3"), Some(PinSource::Fd(3)));
+        assert_eq!(PinSource::parse("credential:cba-agent-pin"), Some(PinSource::Credential("cba-agent-pin".into())));
+        assert_eq!(PinSource::parse("prompt"), Some(PinSource::Prompt));
         for text in [
             "",
             "123456",
@@ -206,7 +206,7 @@ mod tests {
             "prompt:x",
             "FILE:x",
         ] {
-            assert_eq!(Source::parse(text), None, "{text}");
+            assert_eq!(PinSource::parse(text), None, "{text}");
         }
     }
 

@@ -15,8 +15,8 @@ use crate::fuse::remedy::Remedy;
 use crate::fuse::{self, Blown, FuseError, FuseStore, LockedFuse, state_directory};
 use crate::log;
 use crate::modules;
-use crate::pin::source::{self, Prepared};
-use crate::pin::{AttemptBy, AttemptEnd, Credential, How, PinError, Source};
+use crate::pin::source::{self, PreparedSource};
+use crate::pin::{AttemptBy, AttemptEnd, Credential, How, PinError, PinSource};
 use crate::selector;
 use crate::worker_handle::WorkerError;
 use crate::worker_protocol::step::Step;
@@ -43,7 +43,7 @@ pub(crate) struct Login {
 #[derive(Debug)]
 enum PinSupply {
     /// The configured one.
-    Configured(Prepared),
+    Configured(PreparedSource),
     /// A systemd credential, or the person at the terminal.
     Usual,
     /// No source is left: the program must not ask again.
@@ -82,7 +82,7 @@ impl Login {
     /// Takes over the configured source of the PIN. Call it before any child is started.
     #[must_use]
     pub(crate) fn prepare(config: &Config) -> Self {
-        let configured = config.pin.clone().map(Source::prepare);
+        let configured = config.pin.clone().map(PinSource::prepare);
         let source = configured.map_or(PinSupply::Usual, PinSupply::Configured);
         Self { source, credential: None, fuse: FuseHold::Free, time: None, uri_file: None }
     }
@@ -269,7 +269,7 @@ impl Login {
     fn read(&mut self, slot_session: &mut SlotSession) -> Result<Arc<Credential>> {
         let prepared = self.source(slot_session.slot.token.as_ref())?;
         check_flags(slot_session, prepared.source.is_attended())?;
-        check_keypad(slot_session, prepared.source == Source::Pinpad)?;
+        check_keypad(slot_session, prepared.source == PinSource::Pinpad)?;
         let name = slot_session.name();
         // Warnings come before the prompt.
         log::flush();
@@ -326,7 +326,7 @@ impl Login {
             source: credential.source(),
             is_noticed: credential.is_from_disk(),
             is_path_shown: match (credential.source(), &self.uri_file) {
-                (Source::File(path), Some(hidden)) => path != hidden,
+                (PinSource::File(path), Some(hidden)) => path != hidden,
                 _ => true,
             },
             module: &modules::selector(&slot_session.module.path),
@@ -337,13 +337,13 @@ impl Login {
         remedy.hints(blown)
     }
 
-    fn source(&mut self, token: Option<&Token>) -> Result<Prepared, PinError> {
+    fn source(&mut self, token: Option<&Token>) -> Result<PreparedSource, PinError> {
         match std::mem::replace(&mut self.source, PinSupply::None) {
             PinSupply::Configured(prepared) => Ok(prepared),
             // A token with a PIN pad asks for the PIN itself if no source is configured.
-            PinSupply::Usual => match Source::fallback() {
-                Ok(Source::Prompt) if token.is_some_and(|token| token.pinpad) => Ok(Source::Pinpad.prepare()),
-                fallback => fallback.map(Source::prepare),
+            PinSupply::Usual => match PinSource::fallback() {
+                Ok(PinSource::Prompt) if token.is_some_and(|token| token.pinpad) => Ok(PinSource::Pinpad.prepare()),
+                fallback => fallback.map(PinSource::prepare),
             },
             PinSupply::None => Err(PinError::NoSource),
         }

@@ -15,8 +15,8 @@ use crate::fuse::remedy::reset_command;
 use crate::fuse::{self, StoredFuse};
 use crate::identity;
 use crate::modules;
-use crate::pin::Source;
-use crate::pin::source::Prepared;
+use crate::pin::PinSource;
+use crate::pin::source::PreparedSource;
 use crate::policy::{self, Wish};
 use crate::sandbox_profile::Mode;
 use crate::selector;
@@ -179,7 +179,7 @@ fn fuse(slot_session: &SlotSession, config: &Config, findings: &mut Findings) {
 /// Whether a PIN is available. It reads a PIN only where this costs nothing, and sends it nowhere.
 fn pin_source(config: &Config, is_needed_later: bool, findings: &mut Findings) {
     const CHECK: &str = "PIN source";
-    let source = match config.pin.clone().map_or_else(Source::fallback, Ok) {
+    let source = match config.pin.clone().map_or_else(PinSource::fallback, Ok) {
         Ok(source) => source,
         Err(error) => return findings.error(CHECK, &error.into()),
     };
@@ -191,22 +191,22 @@ fn pin_source(config: &Config, is_needed_later: bool, findings: &mut Findings) {
     };
     let is_file = |path: &Path| std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
     let found = match &source {
-        Source::Fd(_) | Source::Stdin => {
+        PinSource::Fd(_) | PinSource::Stdin => {
             let when = if is_needed_later { "read for the trial payload" } else { "read when it is needed" };
             return findings.ok(CHECK, format!("a stream, {when}"));
         }
-        Source::File(path) if path.exists() && !is_file(path) => {
+        PinSource::File(path) if path.exists() && !is_file(path) => {
             return findings.ok(CHECK, format!("{}, read when it is needed", named(path)));
         }
-        Source::Prompt => {
+        PinSource::Prompt => {
             return findings.warn(CHECK, "a prompt: a person must be present", "set pin.source for unattended use");
         }
-        Source::File(path) => named(path),
-        Source::Env(_) => "a variable".into(),
-        Source::Credential(name) => format!("credential {name}"),
-        Source::Pinpad => "the token's own PIN pad".into(),
+        PinSource::File(path) => named(path),
+        PinSource::Env(_) => "a variable".into(),
+        PinSource::Credential(name) => format!("credential {name}"),
+        PinSource::Pinpad => "the token's own PIN pad".into(),
     };
-    let loaded = Prepared::open(source.prepare(), &Deadline::after(config.sign.timeout));
+    let loaded = PreparedSource::open(source.prepare(), &Deadline::after(config.sign.timeout));
     match loaded {
         Ok(_) => findings.ok(CHECK, found),
         Err(error) => findings.error(CHECK, &error.into()),
