@@ -17,7 +17,7 @@ pub(crate) mod source;
 pub(crate) mod text;
 
 pub(crate) use attempt_by::{AttemptBy, AttemptEnd};
-pub(crate) use credential::{Credential, How};
+pub(crate) use credential::{Credential, PinEntry};
 pub(crate) use error::PinError;
 pub(crate) use prompt::is_in_background;
 pub(crate) use prompt::leave_signals;

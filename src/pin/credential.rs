@@ -12,7 +12,7 @@ use crate::deadline::Deadline;
 
 /// The method of the login.
 #[derive(Debug)]
-pub(crate) enum How {
+pub(crate) enum PinEntry {
     /// With a PIN that is sent.
     Pin(Pin),
     /// On the token itself.
@@ -22,7 +22,7 @@ pub(crate) enum How {
 /// A PIN, or the use of the token's PIN pad.
 #[derive(Debug)]
 pub(crate) struct Credential {
-    how: How,
+    entry: PinEntry,
     source: PinSource,
     mark: Option<FileMark>,
     attended: bool,
@@ -39,19 +39,19 @@ impl Credential {
     pub(crate) fn read(prepared: PreparedSource, token: &str, deadline: &mut Deadline) -> Result<Self, PinError> {
         let attended = prepared.source.is_attended();
         let source = prepared.source.clone();
-        let (how, mark) = match prepared.open(deadline)? {
-            ReadPin::Pin(pin, mark) => (How::Pin(pin), mark),
-            ReadPin::Pinpad => (How::Pinpad, None),
-            ReadPin::Ask => (How::Pin(deadline.stopped(|| source::ask(token))?), None),
+        let (entry, mark) = match prepared.open(deadline)? {
+            ReadPin::Pin(pin, mark) => (PinEntry::Pin(pin), mark),
+            ReadPin::Pinpad => (PinEntry::Pinpad, None),
+            ReadPin::Ask => (PinEntry::Pin(deadline.stopped(|| source::ask(token))?), None),
         };
         let [sent, accepted, refused] = [false; 3].map(AtomicBool::new);
-        Ok(Self { how, source, mark, attended, sent, accepted, refused })
+        Ok(Self { entry, source, mark, attended, sent, accepted, refused })
     }
 
     /// The PIN or the PIN pad.
     #[must_use]
-    pub(crate) fn how(&self) -> &How {
-        &self.how
+    pub(crate) fn entry(&self) -> &PinEntry {
+        &self.entry
     }
 
     /// Its source.
@@ -69,7 +69,7 @@ impl Credential {
     /// Records that it is sent now. The person who typed it is present for this attempt only, whatever its end. At a PIN
     /// pad, each attempt needs a person.
     pub(crate) fn begin_attempt(&self) {
-        if matches!(self.how, How::Pin(_)) {
+        if matches!(self.entry, PinEntry::Pin(_)) {
             self.sent.store(true, Ordering::Relaxed);
         }
     }
@@ -118,14 +118,14 @@ pub(crate) fn can_be_read_again(source: &PinSource) -> bool {
 mod tests {
     use super::*;
 
-    fn typed(how: How) -> Credential {
+    fn typed(entry: PinEntry) -> Credential {
         let [sent, accepted, refused] = [false; 3].map(AtomicBool::new);
-        Credential { how, source: PinSource::Prompt, mark: None, attended: true, sent, accepted, refused }
+        Credential { entry, source: PinSource::Prompt, mark: None, attended: true, sent, accepted, refused }
     }
 
     #[test]
     fn a_typed_pin_counts_as_a_persons_for_one_attempt_only() {
-        let credential = typed(How::Pin(Pin::from("000000".to_owned())));
+        let credential = typed(PinEntry::Pin(Pin::from("000000".to_owned())));
         assert_eq!(credential.attempt_by(), AttemptBy::Person);
         credential.begin_attempt();
         assert_eq!(credential.attempt_by(), AttemptBy::Unattended);
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn each_attempt_at_a_pin_pad_needs_a_person() {
-        let credential = typed(How::Pinpad);
+        let credential = typed(PinEntry::Pinpad);
         credential.begin_attempt();
         assert_eq!(credential.attempt_by(), AttemptBy::Person);
     }

@@ -16,7 +16,7 @@ use crate::fuse::{self, Blown, FuseError, FuseStore, LockedFuse, state_directory
 use crate::log;
 use crate::modules;
 use crate::pin::source::{self, PreparedSource};
-use crate::pin::{AttemptBy, AttemptEnd, Credential, How, PinError, PinSource};
+use crate::pin::{AttemptBy, AttemptEnd, Credential, PinEntry, PinError, PinSource};
 use crate::selector;
 use crate::worker_handle::WorkerError;
 use crate::worker_protocol::step::Step;
@@ -123,13 +123,13 @@ impl Login {
     /// When there is no PIN, or the flags or the fuse forbid an attempt.
     pub(crate) fn for_context(&mut self, slot_session: &mut SlotSession, config: &Config) -> Result<LoginMethod> {
         self.obtain(slot_session, config)?;
-        Ok(self.credential.as_ref().map_or(LoginMethod::Pinpad, |credential| login_method(credential.how())))
+        Ok(self.credential.as_ref().map_or(LoginMethod::Pinpad, |credential| login_method(credential.entry())))
     }
 
     /// Whether a lost login can be repeated without a person.
     #[must_use]
     pub(crate) fn can_repeat(&self) -> bool {
-        self.credential.as_ref().is_some_and(|credential| matches!(credential.how(), How::Pin(_)))
+        self.credential.as_ref().is_some_and(|credential| matches!(credential.entry(), PinEntry::Pin(_)))
     }
 
     /// Releases the token's lock while the login lasts. The next login takes it again.
@@ -157,10 +157,10 @@ impl Login {
                 format!("{}: the token refused this PIN before, so it is not sent again", slot_session.name());
             return Err(SignError::Other(Error::new(Kind::PinIncorrect, message)));
         }
-        let request = request(login_method(credential.how()));
+        let request = request(login_method(credential.entry()));
         let is_login = matches!(request, WorkerRequest::Login(_));
         credential.begin_attempt();
-        if matches!(credential.how(), How::Pinpad) {
+        if matches!(credential.entry(), PinEntry::Pinpad) {
             tracing::info!("enter the PIN at the token itself");
         }
         // The mark is on disk before the PIN is sent, and nothing that can fail or wait happens in between.
@@ -176,9 +176,9 @@ impl Login {
                 return Err(SignError::Other(Error::new(Kind::Unexpected, "no PIN is sent without the fuse")));
             }
         };
-        let reply = match credential.how() {
-            How::Pin(pin) => slot_session.module.handle.call(&request, Some(pin), &slot_session.deadline),
-            How::Pinpad => at_the_keypad(slot_session, &request),
+        let reply = match credential.entry() {
+            PinEntry::Pin(pin) => slot_session.module.handle.call(&request, Some(pin), &slot_session.deadline),
+            PinEntry::Pinpad => at_the_keypad(slot_session, &request),
         };
         let end = match &reply {
             Ok(WorkerReply::LoggedIn { checked }) if is_login => Some(accepted_if(*checked)),
@@ -214,7 +214,7 @@ impl Login {
             Ok(WorkerReply::ContextAccepted { .. }) if !is_login => Ok(()),
             Ok(_) => Err(SignError::Worker(slot_session.module.handle.protocol_error(Step::LogIn))),
             Err(WorkerError::Fault(fault)) if fault.is_login() => {
-                let at_keypad = matches!(credential.how(), How::Pinpad);
+                let at_keypad = matches!(credential.entry(), PinEntry::Pinpad);
                 self.credential = None;
                 if at_keypad && fault.is("C_Login", "CKR_ARGUMENTS_BAD") {
                     let message = format!("{context}: {}: {fault}", slot_session.name());
@@ -350,16 +350,16 @@ impl Login {
     }
 }
 
-fn login_method(how: &How) -> LoginMethod {
-    match how {
-        How::Pin(_) => LoginMethod::Pin,
-        How::Pinpad => LoginMethod::Pinpad,
+fn login_method(entry: &PinEntry) -> LoginMethod {
+    match entry {
+        PinEntry::Pin(_) => LoginMethod::Pin,
+        PinEntry::Pinpad => LoginMethod::Pinpad,
     }
 }
 
 fn check_before(slot_session: &SlotSession, credential: &Credential) -> Result<()> {
     check_flags(slot_session, credential.attempt_by() == AttemptBy::Person)?;
-    check_keypad(slot_session, matches!(credential.how(), How::Pinpad))
+    check_keypad(slot_session, matches!(credential.entry(), PinEntry::Pinpad))
 }
 
 fn check_keypad(slot_session: &SlotSession, is_meant: bool) -> Result<()> {

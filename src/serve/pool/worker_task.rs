@@ -20,7 +20,7 @@ use crate::custody::Evidence;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::facts::stand_in;
-use crate::pin::{Credential, How};
+use crate::pin::{Credential, PinEntry};
 use crate::policy::Permit;
 use crate::signer;
 use crate::worker_handle::ReplyState;
@@ -125,7 +125,7 @@ impl WorkerTask {
     }
 
     fn at_keypad(&self) -> bool {
-        self.used.as_ref().is_some_and(|credential| matches!(credential.how(), How::Pinpad))
+        self.used.as_ref().is_some_and(|credential| matches!(credential.entry(), PinEntry::Pinpad))
     }
 
     async fn start(&mut self) {
