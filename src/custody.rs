@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::certificate::chain::{self, Roots};
 use crate::certificate::{Certificate, CertificateSummary, utc};
 use crate::error::Explain as _;
-use crate::facts::{Confinement, Gap, Key, KeyDetail, Library, Mechanism, PinState, Token};
+use crate::facts::{Confinement, Gap, KeyDetail, KeyObject, Library, Mechanism, PinState, Token};
 use crate::policy::{self, Order, Policy, Refused, Subject, Wish};
 use crate::text::{hex, printable, printable_bytes};
 
@@ -50,7 +50,7 @@ pub(crate) struct Evidence {
 #[derive(Clone, Debug)]
 pub(crate) struct KeyEvidence {
     /// The private key.
-    pub key: Key,
+    pub key: KeyObject,
     /// Further attributes of the key.
     pub detail: KeyDetail,
     /// Other private key objects of the same key.
@@ -73,7 +73,7 @@ pub(crate) struct KeyEvidence {
 #[derive(Clone, Debug)]
 pub(crate) struct KeyCopy {
     /// The object.
-    pub key: Key,
+    pub key: KeyObject,
     /// Further attributes of the object.
     pub detail: KeyDetail,
 }
@@ -333,7 +333,8 @@ fn decide(evidence: &Evidence, measure: &Measure<'_>) -> policy::Decision {
         version_by_flag: wish.by_flag,
         mechanism: *mechanism,
     };
-    let copies: Vec<Key> = evidence.held.iter().flat_map(|held| &held.copies).map(|copy| copy.key.clone()).collect();
+    let copies: Vec<KeyObject> =
+        evidence.held.iter().flat_map(|held| &held.copies).map(|copy| copy.key.clone()).collect();
     policy::decide(policy, &Subject { order, key, copies: &copies, certificate, now: *now })
 }
 
@@ -409,7 +410,7 @@ fn copy_report(copy: &KeyCopy) -> CopyReport {
     }
 }
 
-fn usages(key: &Key, detail: &KeyDetail) -> Usages {
+fn usages(key: &KeyObject, detail: &KeyDetail) -> Usages {
     Usages {
         sign: key.sign,
         sign_recover: detail.sign_recover,

@@ -209,7 +209,7 @@ pub(crate) enum KeyClass {
 
 /// An RSA key object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Key {
+pub(crate) struct KeyObject {
     /// The worker's number for the object. It is not a handle of the module.
     pub handle: u64,
     /// Private or public.
@@ -289,7 +289,7 @@ pub(crate) struct Description {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Objects {
     /// RSA keys, private and public.
-    pub keys: Vec<Key>,
+    pub keys: Vec<KeyObject>,
     /// X.509 certificates.
     pub certificates: Vec<CertificateObject>,
 }

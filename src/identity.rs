@@ -4,7 +4,7 @@
 //! certificates for one key, the first pinned one is used, else the older one.
 
 use crate::certificate::Certificate;
-use crate::facts::{Key, KeyClass, Objects};
+use crate::facts::{KeyClass, KeyObject, Objects};
 use crate::selector::{ObjectType, Uri};
 
 mod error;
@@ -36,7 +36,7 @@ pub(crate) struct Wanted {
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     /// The private key.
-    pub key: Key,
+    pub key: KeyObject,
     /// Its certificate.
     pub certificate: Certificate,
     /// Whether the certificate is from a file.
@@ -46,7 +46,7 @@ pub(crate) struct Identity {
     /// Certificates of the token that could not be used.
     pub unreadable: Vec<Unreadable>,
     /// Other private key objects of the same key.
-    pub copies: Vec<Key>,
+    pub copies: Vec<KeyObject>,
     /// Keys and certificates under the key's ID that belong to another key, by kind and name.
     pub same_id: Vec<String>,
 }
@@ -104,7 +104,7 @@ pub(crate) fn choose_certificate(
     if stored.is_empty() {
         return Err(IdentityError::NoCertificate.with(unreadable));
     }
-    let mut keys: Vec<Key> = Vec::new();
+    let mut keys: Vec<KeyObject> = Vec::new();
     for key in stored.iter().filter(|stored| !stored.certificate.is_ca).filter_map(public) {
         if keys.iter().all(|known| known.modulus != key.modulus) {
             keys.push(key);
@@ -139,8 +139,8 @@ fn leaves(stored: Vec<Stored>) -> (Vec<Stored>, Vec<Stored>) {
     stored.into_iter().partition(|stored| !stored.certificate.is_attestation)
 }
 
-fn stand_in(stored: &Stored) -> Key {
-    Key {
+fn stand_in(stored: &Stored) -> KeyObject {
+    KeyObject {
         handle: u64::MAX,
         class: KeyClass::Public,
         label: stored.label.clone(),
@@ -157,17 +157,18 @@ fn stand_in(stored: &Stored) -> Key {
 }
 
 fn pair(
-    privates: &[Key],
+    privates: &[KeyObject],
     objects: &Objects,
     (stored, from_file): (&[Stored], bool),
     wanted: &Wanted,
     now: u64,
 ) -> Result<Identity, IdentityError> {
-    let pairs: Vec<(&Key, Vec<&Stored>)> = privates.iter().map(|key| (key, partners(key, objects, stored))).collect();
+    let pairs: Vec<(&KeyObject, Vec<&Stored>)> =
+        privates.iter().map(|key| (key, partners(key, objects, stored))).collect();
     if pairs.iter().all(|(_, partners)| partners.is_empty()) {
         return Err(IdentityError::NoPair(singles(privates, stored, from_file)));
     }
-    let mut matching: Vec<(&Key, Vec<&Stored>)> = pairs
+    let mut matching: Vec<(&KeyObject, Vec<&Stored>)> = pairs
         .iter()
         .map(|(key, partners)| {
             let fits = |stored: &&Stored| wanted.fits(key, stored, objects);
@@ -176,7 +177,7 @@ fn pair(
         .filter(|(_, partners)| !partners.is_empty())
         .collect();
     // A CA certificate cannot log in; it counts only if there is no other (a YubiKey shows its attestation key).
-    let is_leaf = |(_, partners): &(&Key, Vec<&Stored>)| partners.iter().any(|stored| !stored.certificate.is_ca);
+    let is_leaf = |(_, partners): &(&KeyObject, Vec<&Stored>)| partners.iter().any(|stored| !stored.certificate.is_ca);
     if matching.iter().any(is_leaf) {
         matching.retain(is_leaf);
     }
@@ -199,32 +200,32 @@ fn pair(
 }
 
 /// Private RSA keys that may sign. `CKA_SIGN` counts as true if the token does not report it.
-fn private_keys(objects: &Objects) -> Vec<Key> {
-    let usable = |key: &&Key| key.class == KeyClass::Private && key.sign != Some(false);
+fn private_keys(objects: &Objects) -> Vec<KeyObject> {
+    let usable = |key: &&KeyObject| key.class == KeyClass::Private && key.sign != Some(false);
     objects.keys.iter().filter(usable).cloned().collect()
 }
 
 /// The modulus of a private key: its own, else that of the only public key with the same ID.
-fn modulus_of<'a>(key: &'a Key, objects: &'a Objects) -> Option<&'a [u8]> {
+fn modulus_of<'a>(key: &'a KeyObject, objects: &'a Objects) -> Option<&'a [u8]> {
     if !key.modulus.is_empty() {
         return Some(&key.modulus);
     }
     if key.id.is_empty() {
         return None;
     }
-    let same = |other: &&Key| other.class == KeyClass::Public && other.id == key.id && !other.modulus.is_empty();
+    let same = |other: &&KeyObject| other.class == KeyClass::Public && other.id == key.id && !other.modulus.is_empty();
     let mut publics = objects.keys.iter().filter(same);
     let first = publics.next()?;
     publics.all(|other| other.modulus == first.modulus).then_some(&first.modulus)
 }
 
-fn partners<'a>(key: &Key, objects: &Objects, stored: &'a [Stored]) -> Vec<&'a Stored> {
+fn partners<'a>(key: &KeyObject, objects: &Objects, stored: &'a [Stored]) -> Vec<&'a Stored> {
     let modulus = modulus_of(key, objects);
     stored.iter().filter(|stored| modulus == Some(&stored.certificate.modulus)).collect()
 }
 
 impl Wanted {
-    fn fits(&self, key: &Key, stored: &Stored, objects: &Objects) -> bool {
+    fn fits(&self, key: &KeyObject, stored: &Stored, objects: &Objects) -> bool {
         let fingerprint = stored.certificate.sha256();
         let pinned =
             self.certificate_sha256.is_empty() || self.certificate_sha256.iter().any(|pin| pin[..] == fingerprint);
@@ -235,14 +236,14 @@ impl Wanted {
 }
 
 /// Whether one object of the URI's type (or of any type) has both the URI's ID and label.
-fn uri_fits(uri: &Uri, key: &Key, stored: &Stored, objects: &Objects) -> bool {
+fn uri_fits(uri: &Uri, key: &KeyObject, stored: &Stored, objects: &Objects) -> bool {
     let object = |id: &[u8], label: &[u8]| {
         uri.id.as_deref().is_none_or(|wanted| wanted == id)
             && uri.object.as_deref().is_none_or(|wanted| wanted == label)
     };
     let certificate = || object(&stored.id, &stored.label);
     let public = || {
-        let same = |other: &&Key| other.class == KeyClass::Public && other.modulus == stored.certificate.modulus;
+        let same = |other: &&KeyObject| other.class == KeyClass::Public && other.modulus == stored.certificate.modulus;
         objects.keys.iter().filter(same).any(|other| object(&other.id, &other.label))
     };
     match uri.object_type {

@@ -4,7 +4,7 @@
 
 use crate::cba::Version;
 use crate::certificate::Certificate;
-use crate::facts::{Key, Mechanism, Token};
+use crate::facts::{KeyObject, Mechanism, Token};
 
 mod decision;
 mod permit;
@@ -69,7 +69,7 @@ impl Requirement {
 
     /// Whether the facts prove it; `None` if the token does not report it.
     #[must_use]
-    pub(crate) fn holds(self, key: &Key, token: Option<&Token>) -> Option<bool> {
+    pub(crate) fn holds(self, key: &KeyObject, token: Option<&Token>) -> Option<bool> {
         match self {
             Self::Sensitive => key.sensitive,
             Self::NonExtractable => key.extractable.map(|extractable| !extractable),
@@ -187,9 +187,9 @@ pub(crate) struct Subject<'a> {
     /// The facts before the login.
     pub order: Order<'a>,
     /// The private key.
-    pub key: &'a Key,
+    pub key: &'a KeyObject,
     /// Other private key objects of the same key.
-    pub copies: &'a [Key],
+    pub copies: &'a [KeyObject],
     /// The certificate that goes into the header.
     pub certificate: &'a Certificate,
     /// Seconds of Unix time.

@@ -6,7 +6,7 @@
 
 use super::rules::{NOTHING, Row, RuleVerdict};
 use super::{Attestation, Evidence, KeyEvidence, Measure};
-use crate::facts::{Key, KeyDetail, Library, Token};
+use crate::facts::{KeyDetail, KeyObject, Library, Token};
 use crate::text::{hex, printable, printable_bytes};
 
 /// The first version of kryoptic that never returns the value of a sensitive key (kryoptic's pull request 373).
@@ -231,7 +231,7 @@ fn sandbox(evidence: &Evidence) -> Row {
     warning("sandbox", means, "files and system calls confined to what the module needs", found, reason)
 }
 
-fn name(key: &Key) -> String {
+fn name(key: &KeyObject) -> String {
     let id = if key.id.is_empty() { "none".into() } else { hex(&key.id) };
     format!("'{}' (ID {id})", printable_bytes(&key.label))
 }

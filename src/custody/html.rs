@@ -160,11 +160,11 @@ mod tests {
     use super::*;
     use crate::cba::Version;
     use crate::certificate::{Certificate, tests::leaf};
-    use crate::facts::{Key, KeyClass, KeyDetail, Library, Mechanism};
+    use crate::facts::{KeyClass, KeyDetail, KeyObject, Library, Mechanism};
     use crate::policy::{Policy, Wish};
 
     fn page(certificate: Certificate, label: &str, now: u64) -> String {
-        let key = Key {
+        let key = KeyObject {
             handle: 0,
             class: KeyClass::Private,
             label: label.into(),

@@ -16,8 +16,8 @@ use crate::policy::{CertificateSource, Requirement};
 const CA_PEM: &[u8] = include_bytes!("../../tests/data/ca.pem");
 const OTHER_CA_PEM: &[u8] = include_bytes!("../../tests/data/other-ca.pem");
 
-fn key(label: &str, id: &[u8]) -> Key {
-    Key {
+fn key(label: &str, id: &[u8]) -> KeyObject {
+    KeyObject {
         handle: 1,
         class: KeyClass::Private,
         label: label.into(),
@@ -106,7 +106,7 @@ fn strict() -> Policy {
 fn odd() -> Evidence {
     let mut evidence = good();
     let held = evidence.held.as_mut().unwrap();
-    held.key = Key { extractable: Some(true), local: None, sensitive: None, ..key("", &[]) };
+    held.key = KeyObject { extractable: Some(true), local: None, sensitive: None, ..key("", &[]) };
     held.key.always_authenticate = Some(true);
     held.detail = KeyDetail {
         decrypt: Some(true),

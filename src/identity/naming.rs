@@ -3,10 +3,10 @@
 //! PURE.
 
 use super::Stored;
-use crate::facts::Key;
+use crate::facts::KeyObject;
 use crate::text::{hex, printable_bytes};
 
-pub(super) fn singles(keys: &[Key], stored: &[Stored], from_file: bool) -> Vec<String> {
+pub(super) fn singles(keys: &[KeyObject], stored: &[Stored], from_file: bool) -> Vec<String> {
     let keys = keys.iter().map(|key| format!("key {} has no certificate", name(&key.label, &key.id)));
     let certificates = stored.iter().map(|stored| {
         let what = if from_file { "of the file".into() } else { name(&stored.label, &stored.id) };
@@ -17,9 +17,9 @@ pub(super) fn singles(keys: &[Key], stored: &[Stored], from_file: bool) -> Vec<S
 
 /// Every key and certificate as a selector. If a fingerprint alone would match several keys, with an addition that
 /// distinguishes them.
-pub(super) fn selectors(pairs: &[(&Key, Vec<&Stored>)]) -> Vec<String> {
+pub(super) fn selectors(pairs: &[(&KeyObject, Vec<&Stored>)]) -> Vec<String> {
     let all = || pairs.iter().flat_map(|(key, partners)| partners.iter().map(move |stored| (*key, *stored)));
-    let describe = |(key, stored): (&Key, &Stored)| {
+    let describe = |(key, stored): (&KeyObject, &Stored)| {
         let twins = all().filter(|(_, other)| other.certificate == stored.certificate).count();
         let id = (twins > 1 && !key.id.is_empty()).then(|| format!(" --key-id {}", hex(&key.id)));
         let (selector, id) = (fingerprint_selector(stored), id.unwrap_or_default());
@@ -42,8 +42,8 @@ mod tests {
     use crate::certificate::tests::leaf;
     use crate::facts::KeyClass;
 
-    fn key(id: &[u8]) -> Key {
-        Key {
+    fn key(id: &[u8]) -> KeyObject {
+        KeyObject {
             handle: 1,
             class: KeyClass::Private,
             label: b"cba".to_vec(),

@@ -4,12 +4,12 @@
 
 use super::naming::name;
 use super::{Identity, Stored, modulus_of};
-use crate::facts::{Key, KeyClass, Objects};
+use crate::facts::{KeyClass, KeyObject, Objects};
 
 /// Other private key objects of the same key, by the modulus.
-pub(super) fn copies(objects: &Objects, identity: &Identity) -> Vec<Key> {
+pub(super) fn copies(objects: &Objects, identity: &Identity) -> Vec<KeyObject> {
     let modulus = Some(identity.certificate.modulus.as_slice());
-    let is_copy = |key: &&Key| {
+    let is_copy = |key: &&KeyObject| {
         key.class == KeyClass::Private && key.handle != identity.key.handle && modulus_of(key, objects) == modulus
     };
     objects.keys.iter().filter(is_copy).cloned().collect()
@@ -25,7 +25,7 @@ pub(super) fn same_id<'a>(
     if id.is_empty() {
         return Vec::new();
     }
-    let is_other = |other: &Key| {
+    let is_other = |other: &KeyObject| {
         other.handle != identity.key.handle && other.id == *id && !other.modulus.is_empty() && other.modulus != *modulus
     };
     let keys = objects.keys.iter().filter(|other| is_other(other)).map(|other| {

@@ -7,16 +7,16 @@ use crate::certificate::tests::leaf;
 use crate::error::{Explain as _, Kind};
 use crate::facts;
 
-fn key(handle: u64, modulus: &[u8], id: u8) -> Key {
+fn key(handle: u64, modulus: &[u8], id: u8) -> KeyObject {
     let stored = Stored { certificate: leaf(), id: vec![id], label: b"cba".to_vec() };
-    Key { handle, class: KeyClass::Private, modulus: modulus.to_vec(), ..stand_in(&stored) }
+    KeyObject { handle, class: KeyClass::Private, modulus: modulus.to_vec(), ..stand_in(&stored) }
 }
 
 fn certificate(id: u8) -> facts::CertificateObject {
     facts::CertificateObject { label: b"cert".to_vec(), id: vec![id], value: leaf().der().to_vec() }
 }
 
-fn objects(keys: Vec<Key>, certificates: Vec<facts::CertificateObject>) -> Objects {
+fn objects(keys: Vec<KeyObject>, certificates: Vec<facts::CertificateObject>) -> Objects {
     Objects { keys, certificates }
 }
 
@@ -80,8 +80,8 @@ fn a_pin_that_fits_nothing_is_refused() {
     assert!(error.hints()[0].contains("--certificate-sha256"), "{:?}", error.hints());
 }
 
-fn public(modulus: &[u8], id: u8) -> Key {
-    Key { class: KeyClass::Public, ..key(9, modulus, id) }
+fn public(modulus: &[u8], id: u8) -> KeyObject {
+    KeyObject { class: KeyClass::Public, ..key(9, modulus, id) }
 }
 
 fn certificate_alone(
@@ -121,7 +121,7 @@ fn a_certificate_whose_id_belongs_to_another_visible_key_does_not_stand_for_itse
     }
     let mut nameless = certificate(1);
     nameless.id.clear();
-    let key = Key { id: Vec::new(), ..public(&[7; 256], 1) };
+    let key = KeyObject { id: Vec::new(), ..public(&[7; 256], 1) };
     assert!(certificate_alone(&objects(vec![key], vec![nameless]), None).is_ok(), "no ID is no shared ID");
 }
 
@@ -159,7 +159,7 @@ fn a_certificate_from_a_file_is_proven_by_a_private_or_a_public_key() {
 
 #[test]
 fn a_private_key_without_an_id_is_not_known_by_a_public_key_without_one() {
-    let nameless = |key: Key| Key { id: Vec::new(), ..key };
+    let nameless = |key: KeyObject| KeyObject { id: Vec::new(), ..key };
     let keys = vec![nameless(key(1, &[], 1)), nameless(public(&leaf().modulus, 1))];
     let error = choose(&objects(keys, vec![certificate(1)]), &Wanted::default(), None, now());
     assert!(matches!(error, Err(IdentityError::NoPair(_))));
@@ -229,6 +229,6 @@ fn copies_and_objects_of_other_keys_stand_beside_the_identity() {
     let same_modulus = certificates(&all).0[1].certificate.modulus == modulus;
     assert_eq!(identity.same_id, beside[..if same_modulus { 2 } else { 3 }]);
     let nameless =
-        objects(vec![Key { id: Vec::new(), ..key(1, &modulus, 1) }, public(&[8; 256], 1)], vec![certificate(1)]);
+        objects(vec![KeyObject { id: Vec::new(), ..key(1, &modulus, 1) }, public(&[8; 256], 1)], vec![certificate(1)]);
     assert_eq!(choose(&nameless, &Wanted::default(), None, now()).unwrap().same_id, [""; 0]);
 }

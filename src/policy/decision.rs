@@ -6,7 +6,7 @@ use super::{Breach, CertificateSource, MAX_RSA_BITS, Order, Policy, Requirement,
 use crate::cba::Version;
 use crate::certificate::Certificate;
 use crate::error::{Explain, Kind};
-use crate::facts::{Key, Token};
+use crate::facts::{KeyObject, Token};
 use crate::text::{hex, printable_bytes};
 
 /// The policy's decision.
@@ -94,12 +94,12 @@ fn of_requirement(requirement: Requirement, holds: Option<bool>) -> Breach {
     if holds.is_some() { Breach::Requirement(requirement) } else { Breach::NotReported(requirement) }
 }
 
-fn name_of(key: &Key) -> String {
+fn name_of(key: &KeyObject) -> String {
     format!("'{}' (ID {})", printable_bytes(&key.label), if key.id.is_empty() { "none".into() } else { hex(&key.id) })
 }
 
 /// The default requirements that the configured list leaves out and that the key does not prove.
-pub(crate) fn left_out(policy: &Policy, key: &Key, token: Option<&Token>) -> Vec<Breach> {
+pub(crate) fn left_out(policy: &Policy, key: &KeyObject, token: Option<&Token>) -> Vec<Breach> {
     let missing = Policy::DEFAULT_REQUIRE.into_iter().filter(|requirement| !policy.require.contains(requirement));
     missing
         .filter_map(|requirement| match requirement.holds(key, token) {
@@ -209,8 +209,8 @@ mod tests {
     use crate::certificate::tests::leaf;
     use crate::facts::{KeyClass, Mechanism};
 
-    fn key() -> Key {
-        Key {
+    fn key() -> KeyObject {
+        KeyObject {
             handle: 1,
             class: KeyClass::Private,
             label: vec![],
@@ -228,8 +228,8 @@ mod tests {
 
     /// All facts of a decision, so that a test can change one part.
     struct Case {
-        key: Key,
-        copies: Vec<Key>,
+        key: KeyObject,
+        copies: Vec<KeyObject>,
         token: Option<Token>,
         from_file: bool,
         version: Version,
@@ -297,12 +297,12 @@ mod tests {
 
     #[test]
     fn the_requirements_apply_to_a_copy_of_the_key() {
-        let exportable = Key { extractable: Some(true), label: b"copy".to_vec(), id: vec![2], ..key() };
+        let exportable = KeyObject { extractable: Some(true), label: b"copy".to_vec(), id: vec![2], ..key() };
         let decision = decide_with(&Policy::default(), |case| case.copies = vec![key(), exportable.clone()]);
         let reasons: Vec<String> = decision.refusals.iter().map(Breach::reason).collect();
         assert_eq!(reasons.len(), 1);
         assert!(reasons[0].contains("'copy' (ID 02)") && reasons[0].contains("can be exported"), "{reasons:?}");
-        let silent = Key { sensitive: None, ..key() };
+        let silent = KeyObject { sensitive: None, ..key() };
         assert_eq!(decide_with(&Policy::default(), |case| case.copies = vec![silent]).refusals.len(), 1);
         let lax = Policy { require: vec![Requirement::Sensitive], ..Policy::default() };
         let decision = decide_with(&lax, |case| case.copies = vec![exportable]);
@@ -312,12 +312,12 @@ mod tests {
     #[test]
     fn a_list_that_leaves_a_default_out_warns_where_the_key_needs_it() {
         let policy = Policy { require: vec![Requirement::Local], ..Policy::default() };
-        let local = Key { local: Some(true), ..key() };
+        let local = KeyObject { local: Some(true), ..key() };
         assert_eq!(decide_with(&policy, |case| case.key = local.clone()), Decision::default());
         for (change, words) in [
-            (Key { extractable: Some(true), ..local.clone() }, "can be exported"),
-            (Key { extractable: None, ..local.clone() }, "does not report whether the key is non-extractable"),
-            (Key { sensitive: Some(false), ..local }, "in clear text"),
+            (KeyObject { extractable: Some(true), ..local.clone() }, "can be exported"),
+            (KeyObject { extractable: None, ..local.clone() }, "does not report whether the key is non-extractable"),
+            (KeyObject { sensitive: Some(false), ..local }, "in clear text"),
         ] {
             let decision = decide_with(&policy, |case| case.key = change);
             assert_eq!((decision.refusals.len(), decision.warnings.len()), (0, 1));

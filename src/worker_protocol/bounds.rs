@@ -3,7 +3,7 @@
 //! PURE. A module can write to the parent's socket itself, so no reply is trusted. A reply beyond a limit ends its worker. Free text, which
 //! only explains an error, is shortened instead.
 
-use crate::facts::{CertificateObject, Description, Key, Library, Slot, Token};
+use crate::facts::{CertificateObject, Description, KeyObject, Library, Slot, Token};
 use crate::fault::Fault;
 use crate::worker_protocol::WorkerReply;
 
@@ -128,7 +128,7 @@ fn check_token(token: &Token) -> Result<(), BoundsError> {
     text("the token's firmware version", &token.firmware, VERSION)
 }
 
-fn check_key(key: &Key) -> Result<(), BoundsError> {
+fn check_key(key: &KeyObject) -> Result<(), BoundsError> {
     bytes("a key's label", &key.label, NAME)?;
     bytes("a key's ID", &key.id, NAME)?;
     bytes("a key's modulus", &key.modulus, MODULUS)
@@ -286,7 +286,7 @@ mod tests {
             id: vec![7; id],
             value: vec![7; value],
         };
-        let rsa = |label: usize, id: usize, modulus: usize| Key {
+        let rsa = |label: usize, id: usize, modulus: usize| KeyObject {
             handle: 0,
             class: crate::facts::KeyClass::Public,
             label: vec![7; label],
@@ -304,7 +304,7 @@ mod tests {
             let [cryptoki, manufacturer, description, version] = values.map(x);
             WorkerReply::Opened { library: Library { cryptoki, manufacturer, description, version }, slots: Vec::new() }
         };
-        let keys = |keys: Vec<Key>| WorkerReply::Objects(Objects { keys, ..Objects::default() });
+        let keys = |keys: Vec<KeyObject>| WorkerReply::Objects(Objects { keys, ..Objects::default() });
         let certificates = |one| WorkerReply::Objects(Objects { certificates: vec![one], ..Objects::default() });
         let slot = |description: usize, manufacturer: usize| {
             WorkerReply::Slot(Slot { description: x(description), manufacturer: x(manufacturer), ..Slot::default() })

@@ -7,7 +7,7 @@
 use cryptoki_sys::*;
 
 use super::raw::Functions;
-use crate::facts::{CertificateObject, Description, Key, KeyClass, KeyDetail, MechanismId, Objects};
+use crate::facts::{CertificateObject, Description, KeyClass, KeyDetail, KeyObject, MechanismId, Objects};
 use crate::fault::Fault;
 
 /// Reads the objects of one session.
@@ -96,7 +96,7 @@ impl Reader<'_> {
     }
 
     /// `None` for a key that is not RSA.
-    fn key(&self, handle: CK_OBJECT_HANDLE, class: KeyClass, number: u64) -> Result<Option<Key>, Fault> {
+    fn key(&self, handle: CK_OBJECT_HANDLE, class: KeyClass, number: u64) -> Result<Option<KeyObject>, Fault> {
         let of_a_private_key = if class == KeyClass::Private { &OF_A_PRIVATE_KEY[..] } else { &[] };
         let reported = self.reported(handle, &[&OF_A_KEY, of_a_private_key].concat())?;
         if reported.number(CKA_KEY_TYPE).is_some_and(|kind| kind != CKK_RSA) {
@@ -105,7 +105,7 @@ impl Reader<'_> {
         let (flag, bytes) = (|kind| reported.flag(kind), |kind| reported.bytes(kind));
         let modulus = bytes(CKA_MODULUS);
         let leading = modulus.iter().take_while(|byte| **byte == 0).count();
-        Ok(Some(Key {
+        Ok(Some(KeyObject {
             handle: number,
             class,
             label: bytes(CKA_LABEL),
