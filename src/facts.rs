@@ -287,7 +287,7 @@ pub(crate) struct Description {
 
 /// The objects that a session sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Objects {
+pub(crate) struct TokenObjects {
     /// RSA keys, private and public.
     pub keys: Vec<KeyObject>,
     /// X.509 certificates.

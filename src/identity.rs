@@ -4,7 +4,7 @@
 //! certificates for one key, the first pinned one is used, else the older one.
 
 use crate::certificate::Certificate;
-use crate::facts::{KeyClass, KeyObject, Objects};
+use crate::facts::{KeyClass, KeyObject, TokenObjects};
 use crate::selector::{ObjectType, Uri};
 
 mod error;
@@ -56,7 +56,7 @@ pub(crate) struct Identity {
 /// # Errors
 /// When none or several match, each named as a selector to paste.
 pub(crate) fn choose(
-    objects: &Objects,
+    objects: &TokenObjects,
     wanted: &Wanted,
     file: Option<Certificate>,
     now: u64,
@@ -84,7 +84,7 @@ pub(crate) fn choose(
 /// # Errors
 /// As [`choose`].
 pub(crate) fn choose_certificate(
-    objects: &Objects,
+    objects: &TokenObjects,
     wanted: &Wanted,
     file: Option<Certificate>,
     now: u64,
@@ -126,7 +126,7 @@ fn paired_with(
 }
 
 /// For a certificate from a file, a visible public key proves the match as well as a private key.
-fn with_public_as_private(objects: &Objects, file: bool) -> Objects {
+fn with_public_as_private(objects: &TokenObjects, file: bool) -> TokenObjects {
     let mut objects = objects.clone();
     if file && objects.keys.iter().all(|key| key.class == KeyClass::Public) {
         objects.keys.iter_mut().for_each(|key| key.class = KeyClass::Private);
@@ -158,7 +158,7 @@ fn stand_in(stored: &Stored) -> KeyObject {
 
 fn pair(
     privates: &[KeyObject],
-    objects: &Objects,
+    objects: &TokenObjects,
     (stored, from_file): (&[Stored], bool),
     wanted: &Wanted,
     now: u64,
@@ -200,13 +200,13 @@ fn pair(
 }
 
 /// Private RSA keys that may sign. `CKA_SIGN` counts as true if the token does not report it.
-fn private_keys(objects: &Objects) -> Vec<KeyObject> {
+fn private_keys(objects: &TokenObjects) -> Vec<KeyObject> {
     let usable = |key: &&KeyObject| key.class == KeyClass::Private && key.sign != Some(false);
     objects.keys.iter().filter(usable).cloned().collect()
 }
 
 /// The modulus of a private key: its own, else that of the only public key with the same ID.
-fn modulus_of<'a>(key: &'a KeyObject, objects: &'a Objects) -> Option<&'a [u8]> {
+fn modulus_of<'a>(key: &'a KeyObject, objects: &'a TokenObjects) -> Option<&'a [u8]> {
     if !key.modulus.is_empty() {
         return Some(&key.modulus);
     }
@@ -219,13 +219,13 @@ fn modulus_of<'a>(key: &'a KeyObject, objects: &'a Objects) -> Option<&'a [u8]> 
     publics.all(|other| other.modulus == first.modulus).then_some(&first.modulus)
 }
 
-fn partners<'a>(key: &KeyObject, objects: &Objects, stored: &'a [Stored]) -> Vec<&'a Stored> {
+fn partners<'a>(key: &KeyObject, objects: &TokenObjects, stored: &'a [Stored]) -> Vec<&'a Stored> {
     let modulus = modulus_of(key, objects);
     stored.iter().filter(|stored| modulus == Some(&stored.certificate.modulus)).collect()
 }
 
 impl Wanted {
-    fn fits(&self, key: &KeyObject, stored: &Stored, objects: &Objects) -> bool {
+    fn fits(&self, key: &KeyObject, stored: &Stored, objects: &TokenObjects) -> bool {
         let fingerprint = stored.certificate.sha256();
         let pinned =
             self.certificate_sha256.is_empty() || self.certificate_sha256.iter().any(|pin| pin[..] == fingerprint);
@@ -236,7 +236,7 @@ impl Wanted {
 }
 
 /// Whether one object of the URI's type (or of any type) has both the URI's ID and label.
-fn uri_fits(uri: &Uri, key: &KeyObject, stored: &Stored, objects: &Objects) -> bool {
+fn uri_fits(uri: &Uri, key: &KeyObject, stored: &Stored, objects: &TokenObjects) -> bool {
     let object = |id: &[u8], label: &[u8]| {
         uri.id.as_deref().is_none_or(|wanted| wanted == id)
             && uri.object.as_deref().is_none_or(|wanted| wanted == label)

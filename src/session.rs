@@ -13,7 +13,7 @@ use crate::certificate::{Certificate, leaf};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Class, Error, Kind, Result};
-use crate::facts::{Confinement, Library, Objects, Session, Slot, TokenId};
+use crate::facts::{Confinement, Library, Session, Slot, TokenId, TokenObjects};
 use crate::identity::{self, Identity};
 use crate::selector;
 use crate::text::printable;
@@ -163,7 +163,7 @@ impl SlotSession {
     ///
     /// # Errors
     /// The error of the token.
-    pub(crate) fn objects(&mut self) -> Result<Objects> {
+    pub(crate) fn objects(&mut self) -> Result<TokenObjects> {
         // The login may have sent this request already.
         let reply = match self.module.handle.expects() {
             Some(Step::ReadObjects) => self.understood(|handle, deadline| handle.wait_reply(deadline)),

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cba::Version;
-use crate::facts::{Description, Library, Mechanism, Objects, Session, Slot, bytes};
+use crate::facts::{Description, Library, Mechanism, Session, Slot, TokenObjects, bytes};
 use crate::fault::Fault;
 
 pub(crate) mod bounds;
@@ -166,7 +166,7 @@ pub(crate) enum WorkerReply {
         checked: bool,
     },
     /// The objects.
-    Objects(Objects),
+    Objects(TokenObjects),
     /// The evidence.
     Described(Description),
     /// The context login is done; the signature follows.
@@ -294,9 +294,9 @@ mod tests {
         fn written_frames_are_read_back(slot_id: u64, message: String, label: Vec<u8>) {
             let request = WorkerRequest::Session { slot_id };
             prop_assert_eq!(read_back(&request), request.clone());
-            let objects = Objects {
+            let objects = TokenObjects {
                 certificates: vec![crate::facts::CertificateObject { label, id: vec![], value: vec![1] }],
-                ..Objects::default()
+                ..TokenObjects::default()
             };
             prop_assert_eq!(read_back(&WorkerReply::Objects(objects.clone())), WorkerReply::Objects(objects));
             let signed = WorkerReply::Signed { message, signature: String::new() };

@@ -13,7 +13,7 @@ use crate::cli;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::facts::{KeyClass, Objects, Slot, Token, tells_apart};
+use crate::facts::{KeyClass, Slot, Token, TokenObjects, tells_apart};
 use crate::identity::certificates;
 use crate::modules;
 use crate::selector::{self, ObjectType, Uri};
@@ -36,7 +36,7 @@ struct ShownSlot {
     slot: Slot,
     uri: Uri,
     mechanisms: Vec<&'static str>,
-    objects: Result<Objects, String>,
+    objects: Result<TokenObjects, String>,
 }
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
@@ -86,7 +86,7 @@ fn read(mut loaded: LoadedModule, config: &Config, deadline: &Deadline) -> Shown
         let initialised = slot.token.as_ref().is_some_and(|token| token.initialized);
         let (mechanisms, objects) = match &slot.error {
             Some(error) if !initialised => (Vec::new(), Err(error.clone())),
-            _ if !initialised => (Vec::new(), Ok(Objects::default())),
+            _ if !initialised => (Vec::new(), Ok(TokenObjects::default())),
             _ => read_slot(&mut loaded, slot.id, deadline),
         };
         let index = indexed.iter().position(|id| *id == slot.id);
@@ -125,7 +125,7 @@ fn read_slot(
     loaded: &mut LoadedModule,
     slot_id: u64,
     deadline: &Deadline,
-) -> (Vec<&'static str>, Result<Objects, String>) {
+) -> (Vec<&'static str>, Result<TokenObjects, String>) {
     let mut ask =
         |request: &WorkerRequest| loaded.handle.call(request, None, deadline).map_err(|error| error.to_string());
     let mechanisms = match ask(&WorkerRequest::Session { slot_id }) {
@@ -166,7 +166,7 @@ struct Object {
     json: Value,
 }
 
-fn objects(shown: &ShownSlot, objects: &Objects) -> Vec<Object> {
+fn objects(shown: &ShownSlot, objects: &TokenObjects) -> Vec<Object> {
     let mut all = Vec::new();
     let uri = |object_type, label: &[u8], id: &[u8]| Uri {
         object: (!label.is_empty()).then(|| label.to_vec()),

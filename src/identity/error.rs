@@ -91,12 +91,12 @@ impl Explain for IdentityError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::{CertificateObject, Objects};
+    use crate::facts::{CertificateObject, TokenObjects};
     use crate::identity::certificates;
 
     fn unreadable(value: &[u8]) -> Vec<Unreadable> {
         let found = CertificateObject { label: b"x".to_vec(), id: vec![1], value: value.to_vec() };
-        certificates(&Objects { certificates: vec![found], ..Objects::default() }).1
+        certificates(&TokenObjects { certificates: vec![found], ..TokenObjects::default() }).1
     }
 
     #[test]

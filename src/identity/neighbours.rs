@@ -4,10 +4,10 @@
 
 use super::naming::name;
 use super::{Identity, Stored, modulus_of};
-use crate::facts::{KeyClass, KeyObject, Objects};
+use crate::facts::{KeyClass, KeyObject, TokenObjects};
 
 /// Other private key objects of the same key, by the modulus.
-pub(super) fn copies(objects: &Objects, identity: &Identity) -> Vec<KeyObject> {
+pub(super) fn copies(objects: &TokenObjects, identity: &Identity) -> Vec<KeyObject> {
     let modulus = Some(identity.certificate.modulus.as_slice());
     let is_copy = |key: &&KeyObject| {
         key.class == KeyClass::Private && key.handle != identity.key.handle && modulus_of(key, objects) == modulus
@@ -17,7 +17,7 @@ pub(super) fn copies(objects: &Objects, identity: &Identity) -> Vec<KeyObject> {
 
 /// Public keys and certificates with the key's ID that belong to another key.
 pub(super) fn same_id<'a>(
-    objects: &Objects,
+    objects: &TokenObjects,
     stored: impl Iterator<Item = &'a Stored>,
     identity: &Identity,
 ) -> Vec<String> {

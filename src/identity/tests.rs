@@ -16,8 +16,8 @@ fn certificate(id: u8) -> facts::CertificateObject {
     facts::CertificateObject { label: b"cert".to_vec(), id: vec![id], value: leaf().der().to_vec() }
 }
 
-fn objects(keys: Vec<KeyObject>, certificates: Vec<facts::CertificateObject>) -> Objects {
-    Objects { keys, certificates }
+fn objects(keys: Vec<KeyObject>, certificates: Vec<facts::CertificateObject>) -> TokenObjects {
+    TokenObjects { keys, certificates }
 }
 
 fn now() -> u64 {
@@ -85,7 +85,7 @@ fn public(modulus: &[u8], id: u8) -> KeyObject {
 }
 
 fn certificate_alone(
-    objects: &Objects,
+    objects: &TokenObjects,
     file: Option<crate::certificate::Certificate>,
 ) -> Result<Identity, IdentityError> {
     choose_certificate(objects, &Wanted::default(), file, now())
@@ -152,7 +152,7 @@ fn a_certificate_from_a_file_is_proven_by_a_private_or_a_public_key() {
     // A visible private key is not outvoted by a public one.
     let mixed = objects(vec![key(1, &[7; 256], 1), public(&leaf().modulus, 2)], Vec::new());
     assert!(certificate_alone(&mixed, Some(leaf())).is_err());
-    assert!(matches!(certificate_alone(&Objects::default(), Some(leaf())), Err(IdentityError::NoKey)));
+    assert!(matches!(certificate_alone(&TokenObjects::default(), Some(leaf())), Err(IdentityError::NoKey)));
     let private = objects(vec![key(1, &leaf().modulus, 1)], vec![certificate(1)]);
     assert_eq!(certificate_alone(&private, None).unwrap().key.handle, 1);
 }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::naming::name;
 use crate::certificate::{Certificate, CertificateError};
-use crate::facts::Objects;
+use crate::facts::TokenObjects;
 use crate::text::printable;
 
 /// A certificate in the token and its object's attributes.
@@ -58,7 +58,7 @@ impl fmt::Display for Unreadable {
 
 /// The certificates with RSA keys among the objects, and the others.
 #[must_use]
-pub(crate) fn certificates(objects: &Objects) -> (Vec<Stored>, Vec<Unreadable>) {
+pub(crate) fn certificates(objects: &TokenObjects) -> (Vec<Stored>, Vec<Unreadable>) {
     let (mut stored, mut unreadable) = (Vec::new(), Vec::new());
     for found in &objects.certificates {
         let (id, label) = (found.id.clone(), found.label.clone());
@@ -84,7 +84,8 @@ mod tests {
             id: vec![1],
             value: value.to_vec(),
         });
-        let (stored, unreadable) = certificates(&Objects { certificates: found.to_vec(), ..Objects::default() });
+        let (stored, unreadable) =
+            certificates(&TokenObjects { certificates: found.to_vec(), ..TokenObjects::default() });
         assert_eq!(stored, [Stored { certificate: leaf(), id: vec![1], label: b"x".to_vec() }]);
         let words: Vec<String> = unreadable.iter().map(ToString::to_string).collect();
         for (words, reason) in

@@ -215,7 +215,7 @@ fn shorten(text: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::Objects;
+    use crate::facts::TokenObjects;
 
     fn token(change: impl FnOnce(&mut Token)) -> WorkerReply {
         let mut token = Token::default();
@@ -244,7 +244,8 @@ mod tests {
     #[test]
     fn lists_have_a_limit() {
         let certificate = CertificateObject { label: vec![], id: vec![], value: vec![1] };
-        let objects = |count| Objects { certificates: vec![certificate.clone(); count], ..Objects::default() };
+        let objects =
+            |count| TokenObjects { certificates: vec![certificate.clone(); count], ..TokenObjects::default() };
         assert_eq!(check(&mut WorkerReply::Objects(objects(CERTIFICATES))), Ok(()));
         let error = check(&mut WorkerReply::Objects(objects(CERTIFICATES + 1))).unwrap_err();
         assert_eq!(error.to_string(), "there are 2049 certificates, at most 2048 are read");
@@ -304,8 +305,9 @@ mod tests {
             let [cryptoki, manufacturer, description, version] = values.map(x);
             WorkerReply::Opened { library: Library { cryptoki, manufacturer, description, version }, slots: Vec::new() }
         };
-        let keys = |keys: Vec<KeyObject>| WorkerReply::Objects(Objects { keys, ..Objects::default() });
-        let certificates = |one| WorkerReply::Objects(Objects { certificates: vec![one], ..Objects::default() });
+        let keys = |keys: Vec<KeyObject>| WorkerReply::Objects(TokenObjects { keys, ..TokenObjects::default() });
+        let certificates =
+            |one| WorkerReply::Objects(TokenObjects { certificates: vec![one], ..TokenObjects::default() });
         let slot = |description: usize, manufacturer: usize| {
             WorkerReply::Slot(Slot { description: x(description), manufacturer: x(manufacturer), ..Slot::default() })
         };

@@ -7,7 +7,7 @@
 use cryptoki_sys::*;
 
 use super::raw::Functions;
-use crate::facts::{CertificateObject, Description, KeyClass, KeyDetail, KeyObject, MechanismId, Objects};
+use crate::facts::{CertificateObject, Description, KeyClass, KeyDetail, KeyObject, MechanismId, TokenObjects};
 use crate::fault::Fault;
 
 /// Reads the objects of one session.
@@ -48,8 +48,8 @@ const NOT_REPORTED: [&str; 5] = [
 
 impl Reader<'_> {
     /// The objects, and their handles in the order of the numbers in the facts.
-    pub(super) fn objects(&self) -> Result<(Objects, Vec<CK_OBJECT_HANDLE>), Fault> {
-        let mut objects = Objects::default();
+    pub(super) fn objects(&self) -> Result<(TokenObjects, Vec<CK_OBJECT_HANDLE>), Fault> {
+        let mut objects = TokenObjects::default();
         let mut handles = Vec::new();
         for (class, of) in [(CKO_PRIVATE_KEY, KeyClass::Private), (CKO_PUBLIC_KEY, KeyClass::Public)] {
             for handle in self.functions.find(self.session, class)? {

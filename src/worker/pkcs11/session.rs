@@ -10,7 +10,7 @@ use super::SigningKey;
 use super::module::read_slot;
 use super::objects::Reader;
 use super::raw::Functions;
-use crate::facts::{Description, Mechanism, Objects, Session as SessionFacts, Slot as SlotFacts};
+use crate::facts::{Description, Mechanism, Session as SessionFacts, Slot as SlotFacts, TokenObjects};
 use crate::fault::Fault;
 
 /// A session on one slot, closed when it is dropped.
@@ -114,7 +114,7 @@ impl<'a> Pkcs11Session<'a> {
     ///
     /// # Errors
     /// The error of the search.
-    pub(crate) fn objects(&mut self) -> Result<Objects, Fault> {
+    pub(crate) fn objects(&mut self) -> Result<TokenObjects, Fault> {
         let (facts, found) = self.reader().objects()?;
         self.found = found;
         Ok(facts)
