@@ -189,13 +189,13 @@ impl Mechanism {
     }
 }
 
-/// The properties of a session on one slot.
+/// The signature mechanisms of a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Session {
+pub(crate) struct Mechanisms {
     /// Signature mechanisms from the mechanism list, preferred one first; empty if the list could not be read.
-    pub mechanisms: Vec<Mechanism>,
+    pub usable: Vec<Mechanism>,
     /// Whether the module could list its mechanisms.
-    pub mechanisms_known: bool,
+    pub known: bool,
 }
 
 /// The class of a key object.

@@ -13,7 +13,7 @@ use crate::certificate::{Certificate, leaf};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Class, Error, Kind, Result};
-use crate::facts::{Confinement, Library, Session, Slot, TokenId, TokenObjects};
+use crate::facts::{Confinement, Library, Mechanisms, Slot, TokenId, TokenObjects};
 use crate::identity::{self, Identity};
 use crate::selector;
 use crate::text::printable;
@@ -58,8 +58,8 @@ pub(crate) struct SlotSession {
     pub module: LoadedModule,
     /// The slot.
     pub slot: Slot,
-    /// The properties of the session.
-    pub session: Session,
+    /// The signature mechanisms of the slot.
+    pub mechanisms: Mechanisms,
     /// The time limit.
     pub deadline: Deadline,
 }
@@ -99,11 +99,11 @@ impl LoadedModule {
         let reply = self.handle.call(&WorkerRequest::Session { slot_id: slot.id }, None, &deadline);
         let reply = reply
             .map_err(|error| Error::from(error).context(format_args!("cannot open a session on {}", name(&slot))))?;
-        let WorkerReply::Session(session) = reply else {
+        let WorkerReply::Session(mechanisms) = reply else {
             return Err(self.handle.protocol_error(Step::OpenSession).into());
         };
         tracing::debug!("{} in slot ID {}", name(&slot), slot.id);
-        Ok(SlotSession { module: self, slot, session, deadline })
+        Ok(SlotSession { module: self, slot, mechanisms, deadline })
     }
 }
 

@@ -157,7 +157,7 @@ pub(crate) fn record(
 /// # Errors
 /// When the token offers neither of the two mechanisms.
 pub(crate) fn first_mechanism(slot_session: &SlotSession) -> Result<Mechanism> {
-    if !slot_session.session.mechanisms_known {
+    if !slot_session.mechanisms.known {
         return Ok(Mechanism::Sha512RsaPkcs);
     }
     let none = || {
@@ -167,7 +167,7 @@ pub(crate) fn first_mechanism(slot_session: &SlotSession) -> Result<Mechanism> {
         )
         .hint(slot_session.whole_commands("`pkcs11-tool --list-mechanisms` shows what it has"))
     };
-    slot_session.session.mechanisms.first().copied().ok_or_else(none)
+    slot_session.mechanisms.usable.first().copied().ok_or_else(none)
 }
 
 /// Checks before any login what needs no login: version, token, mechanism, and the source of the certificate.

@@ -144,7 +144,7 @@ fn run_session(
     mut session: Pkcs11Session<'_>,
     sandbox_state: &mut SandboxState,
 ) -> Result<WorkerRequest, WorkerExit> {
-    channel.send(&WorkerReply::Session(session.facts()))?;
+    channel.send(&WorkerReply::Session(session.mechanisms()))?;
     let mut logged_in = false;
     loop {
         let request = channel.receive()?;

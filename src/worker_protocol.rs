@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cba::Version;
-use crate::facts::{Description, Library, Mechanism, Session, Slot, TokenObjects, bytes};
+use crate::facts::{Description, Library, Mechanism, Mechanisms, Slot, TokenObjects, bytes};
 use crate::fault::Fault;
 
 pub(crate) mod bounds;
@@ -38,7 +38,7 @@ pub(crate) enum FrameKind {
 }
 
 /// The worker's first message. A parent of another build sends it no PIN.
-pub(crate) const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 8");
+pub(crate) const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 9");
 
 /// The method of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,7 +155,7 @@ pub(crate) enum WorkerReply {
         code: u32,
     },
     /// The session is open.
-    Session(Session),
+    Session(Mechanisms),
     /// The slot's present state.
     Slot(Slot),
     /// The module's login is called now. A worker that ends without this message has spent no try.

@@ -129,7 +129,7 @@ fn read_slot(
     let mut ask =
         |request: &WorkerRequest| loaded.handle.call(request, None, deadline).map_err(|error| error.to_string());
     let mechanisms = match ask(&WorkerRequest::Session { slot_id }) {
-        Ok(WorkerReply::Session(session)) => session.mechanisms.iter().map(|mechanism| mechanism.name()).collect(),
+        Ok(WorkerReply::Session(mechanisms)) => mechanisms.usable.iter().map(|mechanism| mechanism.name()).collect(),
         Ok(_) => return (Vec::new(), Err("the worker answered out of turn".into())),
         Err(error) => return (Vec::new(), Err(error)),
     };
@@ -149,7 +149,7 @@ fn logged_in(config: &Config, deadline: Deadline) -> Result<Shown> {
     let (module, path) = (modules::selector(&loaded.path), loaded.path.display().to_string());
     let index = selector::indexed(&loaded.slots).position(|slot| slot.id == slot_session.slot.id);
     let uri = selector::token_uri(&slot_session.slot, &loaded.slots);
-    let mechanisms = slot_session.session.mechanisms.iter().map(|mechanism| mechanism.name()).collect();
+    let mechanisms = slot_session.mechanisms.usable.iter().map(|mechanism| mechanism.name()).collect();
     let slot = slot_session.slot.clone();
     session.end(objects.as_ref().err());
     let slots = vec![ShownSlot { index, slot, uri, mechanisms, objects: Ok(objects?) }];

@@ -84,7 +84,7 @@ pub(crate) fn check(reply: &mut WorkerReply) -> Result<(), BoundsError> {
             slots.iter_mut().try_for_each(check_slot)
         }
         WorkerReply::Slot(slot) => check_slot(slot),
-        WorkerReply::Session(session) => count("mechanisms", session.mechanisms.len(), 2),
+        WorkerReply::Session(mechanisms) => count("mechanisms", mechanisms.usable.len(), 2),
         WorkerReply::Objects(objects) => {
             count("keys", objects.keys.len(), KEYS)?;
             objects.keys.iter().try_for_each(check_key)?;
@@ -313,8 +313,8 @@ mod tests {
         };
         let signed = |message, signature| WorkerReply::Signed { message: x(message), signature: x(signature) };
         let mechanisms = |count| {
-            let mechanisms = vec![crate::facts::Mechanism::RsaPkcs; count];
-            WorkerReply::Session(crate::facts::Session { mechanisms, mechanisms_known: true })
+            let usable = vec![crate::facts::Mechanism::RsaPkcs; count];
+            WorkerReply::Session(crate::facts::Mechanisms { usable, known: true })
         };
         let allowed = |count| {
             let mut description = Description::default();

@@ -61,7 +61,7 @@ fn conversation(stand: &Stand, token: &Value, description: Value) -> Vec<Value> 
     let certificate = json!({ "label": label, "id": "AQ==", "value": certificate });
     vec![
         opened(token),
-        json!({ "Session": { "mechanisms": ["Sha512RsaPkcs"], "mechanisms_known": true } }),
+        json!({ "Session": { "usable": ["Sha512RsaPkcs"], "known": true } }),
         json!({ "Objects": { "keys": [key], "certificates": [certificate] } }),
         json!({ "Described": description }),
     ]
@@ -144,7 +144,7 @@ fn no_text_of_a_module_reaches_a_terminal_with_escape_sequences() {
             assert_eq!(run.stdout.contains("CKM_RSA_PKCS"), is_number, "{run:?}");
         }
     }
-    let session = json!({ "Session": { "mechanisms": ["Sha512RsaPkcs"], "mechanisms_known": true } });
+    let session = json!({ "Session": { "usable": ["Sha512RsaPkcs"], "known": true } });
     let objects = conversation(&stand, &strange, honest()).remove(2);
     set_frames(&mut stand, &[opened(&strange), session.clone(), objects.clone(), objects, session]);
     for arguments in [

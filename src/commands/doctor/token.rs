@@ -242,9 +242,9 @@ fn identity(slot_session: &mut SlotSession, config: &Config, logs_in_later: bool
     if !logs_in_later {
         key::check_before_login(identity.as_ref(), slot_session.slot.token.as_ref(), config, findings);
     }
-    match slot_session.session.mechanisms.first() {
+    match slot_session.mechanisms.usable.first() {
         Some(mechanism) => findings.ok("mechanism", mechanism.name()),
-        None if slot_session.session.mechanisms_known => {
+        None if slot_session.mechanisms.known => {
             findings.fail("mechanism", "neither CKM_SHA512_RSA_PKCS nor CKM_RSA_PKCS", "use another token");
         }
         None => {

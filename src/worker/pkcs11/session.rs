@@ -10,7 +10,7 @@ use super::SigningKey;
 use super::module::read_slot;
 use super::objects::Reader;
 use super::raw::Functions;
-use crate::facts::{Description, Mechanism, Session as SessionFacts, Slot as SlotFacts, TokenObjects};
+use crate::facts::{Description, Mechanism, Mechanisms, Slot as SlotFacts, TokenObjects};
 use crate::fault::Fault;
 
 /// A session on one slot, closed when it is dropped.
@@ -47,15 +47,15 @@ impl<'a> Pkcs11Session<'a> {
     /// The signature mechanisms in the mechanism list, without those that report that they cannot sign. Some modules
     /// list a mechanism without information about it; it is kept.
     #[must_use]
-    pub(crate) fn facts(&self) -> SessionFacts {
-        let Ok(list) = self.functions.mechanisms(self.slot) else { return SessionFacts::default() };
+    pub(crate) fn mechanisms(&self) -> Mechanisms {
+        let Ok(list) = self.functions.mechanisms(self.slot) else { return Mechanisms::default() };
         let may_sign = |mechanism| {
             let info = self.functions.mechanism_info(self.slot, mechanism);
             info.map_or(true, |info| info.flags & CKF_SIGN != 0)
         };
         let both = [(CKM_SHA512_RSA_PKCS, Mechanism::Sha512RsaPkcs), (CKM_RSA_PKCS, Mechanism::RsaPkcs)];
         let offered = both.into_iter().filter(|(kind, _)| list.contains(kind) && may_sign(*kind));
-        SessionFacts { mechanisms: offered.map(|(_, mechanism)| mechanism).collect(), mechanisms_known: true }
+        Mechanisms { usable: offered.map(|(_, mechanism)| mechanism).collect(), known: true }
     }
 
     /// The present information about the slot and its token.
@@ -115,9 +115,9 @@ impl<'a> Pkcs11Session<'a> {
     /// # Errors
     /// The error of the search.
     pub(crate) fn objects(&mut self) -> Result<TokenObjects, Fault> {
-        let (facts, found) = self.reader().objects()?;
+        let (mechanisms, found) = self.reader().objects()?;
         self.found = found;
-        Ok(facts)
+        Ok(mechanisms)
     }
 
     /// A key, by its number from [`Pkcs11Session::objects`].
