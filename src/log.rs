@@ -14,20 +14,9 @@ use crate::error::Error;
 mod line;
 mod writer;
 
+pub use line::LogFormat;
 use line::{Lines, line};
 use writer::{Notice, Writer, write_until};
-
-/// The form of notices and errors.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// `warning: ...`, for people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-    /// Text with a priority prefix, as in sd-daemon(3).
-    Journald,
-}
 
 /// `[log]`.
 #[derive(Clone, Copy, Debug)]

@@ -10,8 +10,19 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::LogFormat;
 use crate::text::{printable, printable_json, shortened};
+
+/// The form of notices and errors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `warning: ...`, for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// Text with a priority prefix, as in sd-daemon(3).
+    Journald,
+}
 
 /// One line with its newline.
 pub(super) fn line(format: LogFormat, level: Level, message: &str) -> String {
