@@ -21,7 +21,7 @@ use crate::cba::{Message, Version};
 use crate::facts::Mechanism;
 use crate::fault::Fault;
 use crate::sandbox_profile::{InForce, Profile};
-use crate::worker::pkcs11::{LoginOutcome, Pkcs11Module, Pkcs11Session, UserPin};
+use crate::worker::pkcs11::{LoginOutcome, Pkcs11Module, Pkcs11Session, SigningKey, UserPin};
 use crate::worker::sandbox::SandboxError;
 use crate::worker_protocol::PIN_LIMIT;
 use crate::worker_protocol::{FrameKind, LoginMethod, SandboxReport, WorkerReply, WorkerRequest};
@@ -207,7 +207,7 @@ fn sign(
             Ok(())
         }
     });
-    let key = session.key(key, mechanism);
+    let key = SigningKey::find(session, key, mechanism);
     let signed = key.and_then(|key| key.sign(log_in, || fresh_message(version)));
     sent?;
     Ok(signed.map(|(message, signature)| WorkerReply::Signed {

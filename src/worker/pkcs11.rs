@@ -8,6 +8,7 @@ mod objects;
 mod raw;
 mod session;
 mod signing_key;
+mod slot_info;
 
 pub(crate) use module::Pkcs11Module;
 pub(crate) use session::{LoginOutcome, Pkcs11Session, UserPin};

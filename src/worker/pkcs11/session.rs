@@ -6,10 +6,9 @@ use cryptoki_sys::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::SigningKey;
-use super::module::read_slot;
 use super::objects::Reader;
 use super::raw::Functions;
+use super::slot_info::read_slot;
 use crate::facts::{Description, Mechanism, Mechanisms, Slot as SlotFacts, TokenObjects};
 use crate::fault::Fault;
 
@@ -120,15 +119,7 @@ impl<'a> Pkcs11Session<'a> {
         Ok(mechanisms)
     }
 
-    /// A key, by its number from [`Pkcs11Session::objects`].
-    ///
-    /// # Errors
-    /// When there is no such number.
-    pub(crate) fn key(&self, number: u64, mechanism: Mechanism) -> Result<SigningKey<'_>, Fault> {
-        Ok(SigningKey::new(self, self.found(number, "C_SignInit")?, mechanism))
-    }
-
-    /// The evidence about a key, by its number as in [`Pkcs11Session::key`].
+    /// The evidence about a key, by its number from [`Pkcs11Session::objects`].
     ///
     /// # Errors
     /// The error of the module, or when there is no such number.
@@ -140,7 +131,8 @@ impl<'a> Pkcs11Session<'a> {
         Reader { functions: self.functions, session: self.handle }
     }
 
-    fn found(&self, number: u64, call: &str) -> Result<CK_OBJECT_HANDLE, Fault> {
+    /// The handle of an object, by its number from [`Pkcs11Session::objects`].
+    pub(super) fn found(&self, number: u64, call: &str) -> Result<CK_OBJECT_HANDLE, Fault> {
         let found = usize::try_from(number).ok().and_then(|number| self.found.get(number));
         found.copied().ok_or_else(|| Fault::malformed(call, "no such object"))
     }

@@ -20,8 +20,12 @@ pub(crate) struct SigningKey<'a> {
 }
 
 impl<'a> SigningKey<'a> {
-    pub(super) fn new(session: &'a Pkcs11Session<'a>, handle: CK_OBJECT_HANDLE, mechanism: Mechanism) -> Self {
-        Self { session, handle, mechanism }
+    /// A key of the session, by its number from [`Pkcs11Session::objects`].
+    ///
+    /// # Errors
+    /// When there is no such number.
+    pub(crate) fn find(session: &'a Pkcs11Session<'a>, number: u64, mechanism: Mechanism) -> Result<Self, Fault> {
+        Ok(Self { session, handle: session.found(number, "C_SignInit")?, mechanism })
     }
 
     /// Calls `C_SignInit`, then the context-specific login if given, and only then makes and signs the message.
