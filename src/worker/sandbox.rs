@@ -9,6 +9,7 @@ use std::path::Path;
 
 use crate::sandbox_profile::{InForce, Profile};
 
+mod error;
 mod landlock;
 // Filters exist for the architectures that the library supports.
 #[cfg_attr(
@@ -17,22 +18,7 @@ mod landlock;
 )]
 mod seccomp;
 
-/// The reason why a worker could not be confined although the kernel supports it.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SandboxError {
-    /// The parent named an unknown profile.
-    #[error("no sandbox profile '{0}'")]
-    Unknown(String),
-    /// The kernel refused the rules for files.
-    #[error("the sandbox for files failed: {0}")]
-    Files(#[from] ::landlock::RulesetError),
-    /// The kernel refused the filter of system calls.
-    #[error("the sandbox for system calls failed: {0}")]
-    Calls(String),
-    /// The kernel refused the parent-death signal.
-    #[error("the worker cannot be made to end with its parent: {0}")]
-    ParentDeath(#[from] std::io::Error),
-}
+pub(crate) use error::SandboxError;
 
 /// Confines this process to a profile for its whole life. Its only thread calls it.
 ///
