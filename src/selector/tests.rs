@@ -3,6 +3,8 @@
 //! PURE.
 
 use super::*;
+use crate::error::{Explain as _, Kind};
+use crate::facts::Token;
 
 fn slot(id: u64, label: &str, serial: &str) -> Slot {
     let token = Token { label: label.into(), serial: serial.into(), initialized: true, ..Token::default() };

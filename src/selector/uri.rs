@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::TokenSelector;
+use super::token_selector::TokenSelector;
 
 /// A parsed URI.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
