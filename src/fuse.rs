@@ -6,27 +6,26 @@
 
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
-
 use crate::deadline::Deadline;
 use crate::facts::{Slot, Token, TokenId, stand_in};
 use crate::pin::{AttemptBy, AttemptEnd};
-use crate::selector::{TokenSelector, Uri};
-use crate::text::hex;
 
 mod error;
 mod held_records;
 mod record;
 mod record_file;
+mod record_name;
 pub(crate) mod remedy;
 pub(crate) mod state_directory;
 mod stored;
 
 pub(crate) use error::FuseError;
 pub(crate) use record::Blown;
+pub(crate) use record_name::uri_of;
 pub(crate) use stored::StoredFuse;
 
 use held_records::HeldRecords;
+use record_name::file_name;
 
 /// The fuses in a state directory.
 #[derive(Clone, Debug)]
@@ -157,28 +156,6 @@ impl PendingAttempt {
         }
         Ok(LockedFuse { held: self.held, by: self.by })
     }
-}
-
-/// The URI that selects one fuse: every field of its record, also empty ones.
-#[must_use]
-pub(crate) fn uri_of(token: &Token) -> Uri {
-    let field = |text: &str| Some(text.to_owned());
-    let token = TokenSelector {
-        label: field(&token.label),
-        serial: field(&token.serial),
-        manufacturer: field(&token.manufacturer),
-        model: field(&token.model),
-        ..TokenSelector::default()
-    };
-    Uri { token, ..Uri::default() }
-}
-
-/// The file name of a token's record. It contains the label, as in every version so far, so that all versions find it.
-/// The content decides which records belong to one token.
-fn file_name(token: &Token) -> String {
-    let parts = [&token.manufacturer, &token.model, &token.serial, &token.label];
-    let digest = parts.iter().fold(Sha256::new(), |digest, part| digest.chain_update(part).chain_update([0]));
-    hex(&digest.finalize()[..16])
 }
 
 #[cfg(test)]

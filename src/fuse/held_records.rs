@@ -13,7 +13,8 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Blown, FuseError, file_name, stored, uri_of};
+use super::record_name::{file_name, uri_of};
+use super::{Blown, FuseError, stored};
 use crate::deadline::Deadline;
 use crate::facts::{Token, TokenId};
 use crate::files::wait_for;

@@ -6,7 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Blown, FuseError, uri_of};
+use super::record_name::uri_of;
+use super::{Blown, FuseError};
 use crate::deadline::Deadline;
 use crate::facts::TokenId;
 use crate::files::wait_for;
