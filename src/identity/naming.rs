@@ -3,13 +3,13 @@
 //! PURE.
 
 use super::Stored;
-use crate::facts::KeyObject;
-use crate::text::{hex, printable_bytes};
+use crate::facts::{KeyObject, object_name};
+use crate::text::hex;
 
 pub(super) fn singles(keys: &[KeyObject], stored: &[Stored], from_file: bool) -> Vec<String> {
-    let keys = keys.iter().map(|key| format!("key {} has no certificate", name(&key.label, &key.id)));
+    let keys = keys.iter().map(|key| format!("key {} has no certificate", object_name(&key.label, &key.id)));
     let certificates = stored.iter().map(|stored| {
-        let what = if from_file { "of the file".into() } else { name(&stored.label, &stored.id) };
+        let what = if from_file { "of the file".into() } else { object_name(&stored.label, &stored.id) };
         format!("certificate {what} has no private key ({})", stored.certificate.subject)
     });
     keys.chain(certificates).collect()
@@ -23,17 +23,13 @@ pub(super) fn selectors(pairs: &[(&KeyObject, Vec<&Stored>)]) -> Vec<String> {
         let twins = all().filter(|(_, other)| other.certificate == stored.certificate).count();
         let id = (twins > 1 && !key.id.is_empty()).then(|| format!(" --key-id {}", hex(&key.id)));
         let (selector, id) = (fingerprint_selector(stored), id.unwrap_or_default());
-        format!("{selector}{id}   (key {}, {})", name(&key.label, &key.id), stored.certificate.subject)
+        format!("{selector}{id}   (key {}, {})", object_name(&key.label, &key.id), stored.certificate.subject)
     };
     all().map(describe).collect()
 }
 
 pub(super) fn fingerprint_selector(stored: &Stored) -> String {
     format!("--certificate-sha256 {}", hex(&stored.certificate.sha256()))
-}
-
-pub(super) fn name(label: &[u8], id: &[u8]) -> String {
-    format!("'{}' (ID {})", printable_bytes(label), if id.is_empty() { "none".into() } else { hex(id) })
 }
 
 #[cfg(test)]

@@ -2,9 +2,8 @@
 //!
 //! PURE. An exportable copy makes the key exportable, even if the selected object says that it is not.
 
-use super::naming::name;
 use super::{Identity, Stored, modulus_of};
-use crate::facts::{KeyClass, KeyObject, TokenObjects};
+use crate::facts::{KeyClass, KeyObject, TokenObjects, object_name};
 
 /// Other private key objects of the same key, by the modulus.
 pub(super) fn copies(objects: &TokenObjects, identity: &Identity) -> Vec<KeyObject> {
@@ -30,12 +29,12 @@ pub(super) fn same_id<'a>(
     };
     let keys = objects.keys.iter().filter(|other| is_other(other)).map(|other| {
         let kind = if other.class == KeyClass::Private { "private" } else { "public" };
-        format!("{kind} key {}", name(&other.label, &other.id))
+        format!("{kind} key {}", object_name(&other.label, &other.id))
     });
     let others = stored.filter(|other| other.id == *id && other.certificate.modulus != *modulus);
     let certificates = others.map(|other| {
         let kind = if other.certificate.is_attestation { "attestation" } else { "certificate" };
-        format!("{kind} {}", name(&other.label, &other.id))
+        format!("{kind} {}", object_name(&other.label, &other.id))
     });
     keys.chain(certificates).collect()
 }

@@ -4,9 +4,8 @@
 
 use std::fmt;
 
-use super::naming::name;
 use crate::certificate::{Certificate, CertificateError};
-use crate::facts::TokenObjects;
+use crate::facts::{TokenObjects, object_name};
 use crate::text::printable;
 
 /// A certificate in the token and its object's attributes.
@@ -52,7 +51,7 @@ impl Unreadable {
 /// Label, ID and reason.
 impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "certificate {} cannot be used: {}", name(&self.label, &self.id), self.reason())
+        write!(f, "certificate {} cannot be used: {}", object_name(&self.label, &self.id), self.reason())
     }
 }
 
