@@ -4,8 +4,6 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use const_oid::ObjectIdentifier;
-use const_oid::db::rfc5280;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
@@ -15,6 +13,7 @@ mod ber;
 pub(crate) mod chain;
 #[cfg(test)]
 mod corpus;
+mod error;
 mod extensions;
 mod fields;
 pub mod file_format;
@@ -23,14 +22,18 @@ mod names;
 mod pem;
 mod summary;
 mod time;
+mod usages;
 
 pub use ber::BerError;
+pub use error::CertificateError;
 pub(crate) use summary::CertificateSummary;
 pub use time::utc;
+pub(crate) use usages::{USAGES, usage_name};
 pub(crate) use x509_cert::ext::pkix::KeyUsage;
 
 use extensions::Extensions;
 use fields::Fields;
+use usages::key_usage_names;
 
 /// The form of the base64 after `CACertificate`. Both are in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,37 +86,6 @@ pub struct Certificate {
     pub says_where_it_is_revoked: bool,
     /// Violations of RFC 5280 that did not prevent parsing, such as `its serial number is negative`.
     pub deviations: Vec<String>,
-}
-
-/// The reason why bytes are not a usable certificate.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CertificateError {
-    /// Not X.509.
-    #[error("it is not an X.509 certificate: {0}")]
-    NotX509(BerError),
-    /// A field that a rule reads is broken.
-    #[error("its {field} cannot be read: {reason}")]
-    Field {
-        /// The field's name.
-        field: &'static str,
-        /// The problem.
-        reason: BerError,
-    },
-    /// An extension that a rule reads occurs twice.
-    #[error("it has more than one {0} extension")]
-    Twice(&'static str),
-    /// Bytes other than padding follow it.
-    #[error("{0} other bytes follow it")]
-    Trailing(usize),
-    /// The key is not RSA.
-    #[error("its key is not RSA")]
-    NotRsa,
-    /// There is no PEM block of a certificate.
-    #[error("no PEM certificate found")]
-    NoPem,
-    /// There are several where one is needed.
-    #[error("{0} certificates found where one is needed")]
-    Several(usize),
 }
 
 impl Certificate {
@@ -236,39 +208,6 @@ fn limited(mut deviations: Vec<String>) -> Vec<String> {
         deviations.push(format!("{more} more deviations"));
     }
     deviations
-}
-
-/// The standard's names of key usages.
-fn key_usage_names(usage: KeyUsage) -> Vec<&'static str> {
-    let all = [
-        ("digitalSignature", usage.digital_signature()),
-        ("nonRepudiation", usage.non_repudiation()),
-        ("keyEncipherment", usage.key_encipherment()),
-        ("dataEncipherment", usage.data_encipherment()),
-        ("keyAgreement", usage.key_agreement()),
-        ("keyCertSign", usage.key_cert_sign()),
-        ("cRLSign", usage.crl_sign()),
-        ("encipherOnly", usage.encipher_only()),
-        ("decipherOnly", usage.decipher_only()),
-    ];
-    all.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
-}
-
-/// Extended key usages with a name (RFC 5280 section 4.2.1.12).
-pub(crate) const USAGES: [(&str, ObjectIdentifier); 4] = [
-    ("clientAuth", rfc5280::ID_KP_CLIENT_AUTH),
-    ("emailProtection", rfc5280::ID_KP_EMAIL_PROTECTION),
-    ("serverAuth", rfc5280::ID_KP_SERVER_AUTH),
-    ("codeSigning", rfc5280::ID_KP_CODE_SIGNING),
-];
-
-/// The name of an extended key usage, given by name or number, as in [`Certificate::extended_key_usage_names`]; `None`
-/// for other text.
-#[must_use]
-pub(crate) fn usage_name(text: &str) -> Option<String> {
-    let oid = || ObjectIdentifier::new(text).ok();
-    let known = USAGES.iter().find(|(name, known)| *name == text || oid().is_some_and(|oid| oid == *known));
-    known.map(|(name, _)| (*name).to_owned()).or_else(|| oid().map(|oid| oid.to_string()))
 }
 
 /// The DER of every certificate in a PEM text.

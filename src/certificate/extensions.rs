@@ -90,7 +90,7 @@ fn key_usage(value: &[u8]) -> Result<KeyUsage, BerError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::key_usage_names;
+    use super::super::usages::key_usage_names;
     use super::*;
 
     #[test]
