@@ -3,68 +3,23 @@
 //! PURE.
 
 use super::pem::{self, Block};
-use super::{CertificateError, fields, unpadded};
+use super::{fields, unpadded};
 
 mod binary;
+mod contents;
 mod error;
+mod private_key;
 
 pub use super::pem::BlockError;
+pub use contents::CertificateFile;
+pub(crate) use contents::{Form, Oddity};
 pub use error::{FormatError, Packing, quoted};
 
+pub(crate) use private_key::HOLDS_A_PRIVATE_KEY;
+
 use binary::pkcs7;
-
-/// The certificates of a file, and other observations.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct CertificateFile {
-    /// The form of the certificates.
-    pub(crate) form: Form,
-    /// Each certificate as DER (or BER, as written), in the file's order.
-    pub certificates: Vec<Vec<u8>>,
-    /// Differences from OpenSSL's PEM.
-    pub(crate) oddities: Vec<Oddity>,
-    /// Whether a private key is in the file too.
-    pub has_private_key: bool,
-}
-
-/// The form of the certificates in a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// PEM (RFC 7468).
-    #[default]
-    Pem,
-    /// One certificate as DER.
-    Der,
-    /// PKCS#7 (`.p7b`) with PEM lines.
-    Pkcs7Pem,
-    /// PKCS#7 (`.p7b`) in binary form.
-    Pkcs7Der,
-    /// One certificate as base64 without PEM lines.
-    Base64,
-    /// PKCS#7 as base64 without PEM lines.
-    Pkcs7Base64,
-}
-
-/// A difference from OpenSSL's PEM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Oddity {
-    /// A byte order mark at its beginning.
-    ByteOrderMark,
-    /// UTF-16, as written by PowerShell and Notepad; with iconv's name.
-    Utf16(&'static str),
-    /// Text around the blocks, such as "Bag Attributes".
-    OtherText,
-    /// `TRUSTED CERTIFICATE`: a certificate followed by OpenSSL's trust settings.
-    Trusted,
-    /// `X509 CERTIFICATE`, an old label.
-    OldLabel,
-    /// Line breaks are missing or written as `\n`, or lines are indented.
-    NoLines,
-    /// The base64 of a whole PEM file.
-    Encoded,
-}
-
-/// The warning about a certificate file with a private key.
-pub(crate) const HOLDS_A_PRIVATE_KEY: &str = "holds a private key; do not give this file to anybody";
+use error::in_words;
+use private_key::mentions_private_key;
 
 /// Reads a file's bytes.
 ///
@@ -94,17 +49,6 @@ pub fn read(bytes: &[u8]) -> Result<CertificateFile, FormatError> {
     }
     file.has_private_key |= has_private_key;
     Ok(file)
-}
-
-/// Whether a text contains the mark of a private key: PEM, SSH and PGP with any dashes, PuTTY, JWK (RFC 7517), or
-/// XML of .NET. A damaged key counts, too.
-fn mentions_private_key(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    let is_begin_line = |line: &str| line.split_once("begin ").is_some_and(|(_, label)| label.contains("private key"));
-    text.split(['\n', '\r']).any(is_begin_line)
-        || text.contains("putty-user-key-file")
-        || (text.contains("\"kty\"") && text.contains("\"d\""))
-        || (text.contains("<rsakeyvalue") && text.contains("<d>"))
 }
 
 /// The text of the bytes, and the peculiarities of its encoding.
@@ -215,10 +159,6 @@ fn without_pem(bytes: &[u8], text: &str, has_private_key: bool) -> Result<Certif
         Err(_) if has_private_key => Err(FormatError::PrivateKey),
         read => read,
     }
-}
-
-fn in_words(error: CertificateError) -> FormatError {
-    FormatError::Certificate(error.to_string())
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 //!
 //! PURE.
 
-use super::error::Packing;
-use super::{CertificateFile, Form, FormatError, in_words};
+use super::contents::{CertificateFile, Form};
+use super::error::{FormatError, Packing, in_words};
+use super::private_key::mentions_private_key;
 use crate::certificate::ber::{
     self, BerReader, Element, GENERALIZED_TIME, INTEGER, OBJECT_IDENTIFIER, SEQUENCE, SET, UTC_TIME,
 };
@@ -22,7 +23,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<CertificateFile, FormatError> {
         Err(error @ CertificateError::Trailing(_)) => {
             let certificate = fields::whole(bytes).map_err(in_words)?.whole;
             let rest = &bytes[certificate.len()..];
-            let has_private_key = super::mentions_private_key(&String::from_utf8_lossy(rest))
+            let has_private_key = mentions_private_key(&String::from_utf8_lossy(rest))
                 || other_binary(rest) == Some(FormatError::PrivateKey);
             let file = CertificateFile { form: Form::Der, has_private_key, ..CertificateFile::default() };
             return if has_private_key {

@@ -2,6 +2,7 @@
 //!
 //! PURE.
 
+use crate::certificate::CertificateError;
 use crate::certificate::pem::BlockError;
 
 /// The reason why a file contains no readable certificate.
@@ -145,4 +146,8 @@ impl FormatError {
 #[must_use]
 pub fn quoted(path: &str) -> String {
     format!("'{}'", path.replace('\'', "'\\''"))
+}
+
+pub(super) fn in_words(error: CertificateError) -> FormatError {
+    FormatError::Certificate(error.to_string())
 }
