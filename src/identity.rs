@@ -5,32 +5,21 @@
 
 use crate::certificate::Certificate;
 use crate::facts::{KeyClass, KeyObject, TokenObjects};
-use crate::selector::{ObjectType, Uri};
 
+mod candidates;
 mod error;
 mod naming;
 mod neighbours;
 mod renewal;
 mod token_certificates;
 
+pub(crate) use candidates::Wanted;
 pub(crate) use error::IdentityError;
 pub(crate) use token_certificates::{Stored, Unreadable, certificates};
 
+use candidates::{partners, private_keys};
 use naming::{selectors, singles};
 use renewal::one_of;
-
-/// The selection of an identity. All given members must match.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Wanted {
-    /// `CKA_LABEL` of the key.
-    pub key_label: Option<String>,
-    /// `CKA_ID` of the key.
-    pub key_id: Option<Vec<u8>>,
-    /// SHA-256 fingerprints of certificates, in order of preference; empty: any.
-    pub certificate_sha256: Vec<Vec<u8>>,
-    /// The object part of a URI.
-    pub uri: Option<Uri>,
-}
 
 /// The selected identity.
 #[derive(Clone, Debug)]
@@ -73,8 +62,9 @@ pub(crate) fn choose(
     }
     let paired = pair(&privates, objects, (&stored, from_file), wanted, now);
     let identity = paired_with(paired, unreadable)?;
-    let copies = neighbours::copies(objects, &identity);
-    let same_id = neighbours::same_id(objects, stored.iter().chain(&attestations), &identity);
+    let copies = neighbours::copies(objects, &identity.key, &identity.certificate);
+    let same_id =
+        neighbours::same_id(objects, stored.iter().chain(&attestations), &identity.key, &identity.certificate);
     Ok(Identity { copies, same_id, ..identity })
 }
 
@@ -196,61 +186,6 @@ fn pair(
         }
         [] => Err(IdentityError::NoMatch { candidates: selectors(&pairs) }),
         several => Err(IdentityError::Ambiguous(selectors(several))),
-    }
-}
-
-/// Private RSA keys that may sign. `CKA_SIGN` counts as true if the token does not report it.
-fn private_keys(objects: &TokenObjects) -> Vec<KeyObject> {
-    let usable = |key: &&KeyObject| key.class == KeyClass::Private && key.sign != Some(false);
-    objects.keys.iter().filter(usable).cloned().collect()
-}
-
-/// The modulus of a private key: its own, else that of the only public key with the same ID.
-fn modulus_of<'a>(key: &'a KeyObject, objects: &'a TokenObjects) -> Option<&'a [u8]> {
-    if !key.modulus.is_empty() {
-        return Some(&key.modulus);
-    }
-    if key.id.is_empty() {
-        return None;
-    }
-    let same = |other: &&KeyObject| other.class == KeyClass::Public && other.id == key.id && !other.modulus.is_empty();
-    let mut publics = objects.keys.iter().filter(same);
-    let first = publics.next()?;
-    publics.all(|other| other.modulus == first.modulus).then_some(&first.modulus)
-}
-
-fn partners<'a>(key: &KeyObject, objects: &TokenObjects, stored: &'a [Stored]) -> Vec<&'a Stored> {
-    let modulus = modulus_of(key, objects);
-    stored.iter().filter(|stored| modulus == Some(&stored.certificate.modulus)).collect()
-}
-
-impl Wanted {
-    fn fits(&self, key: &KeyObject, stored: &Stored, objects: &TokenObjects) -> bool {
-        let fingerprint = stored.certificate.sha256();
-        let pinned =
-            self.certificate_sha256.is_empty() || self.certificate_sha256.iter().any(|pin| pin[..] == fingerprint);
-        let label_fits = self.key_label.as_deref().is_none_or(|label| label.as_bytes() == key.label);
-        let id_fits = self.key_id.as_deref().is_none_or(|id| id == key.id);
-        pinned && label_fits && id_fits && self.uri.as_ref().is_none_or(|uri| uri_fits(uri, key, stored, objects))
-    }
-}
-
-/// Whether one object of the URI's type (or of any type) has both the URI's ID and label.
-fn uri_fits(uri: &Uri, key: &KeyObject, stored: &Stored, objects: &TokenObjects) -> bool {
-    let object = |id: &[u8], label: &[u8]| {
-        uri.id.as_deref().is_none_or(|wanted| wanted == id)
-            && uri.object.as_deref().is_none_or(|wanted| wanted == label)
-    };
-    let certificate = || object(&stored.id, &stored.label);
-    let public = || {
-        let same = |other: &&KeyObject| other.class == KeyClass::Public && other.modulus == stored.certificate.modulus;
-        objects.keys.iter().filter(same).any(|other| object(&other.id, &other.label))
-    };
-    match uri.object_type {
-        Some(ObjectType::Private) => object(&key.id, &key.label),
-        Some(ObjectType::Cert) => certificate(),
-        Some(ObjectType::Public) => public(),
-        None => object(&key.id, &key.label) || certificate(),
     }
 }
 

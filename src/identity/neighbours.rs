@@ -2,14 +2,16 @@
 //!
 //! PURE. An exportable copy makes the key exportable, even if the selected object says that it is not.
 
-use super::{Identity, Stored, modulus_of};
+use super::Stored;
+use super::candidates::modulus_of;
+use crate::certificate::Certificate;
 use crate::facts::{KeyClass, KeyObject, TokenObjects, object_name};
 
 /// Other private key objects of the same key, by the modulus.
-pub(super) fn copies(objects: &TokenObjects, identity: &Identity) -> Vec<KeyObject> {
-    let modulus = Some(identity.certificate.modulus.as_slice());
+pub(super) fn copies(objects: &TokenObjects, own: &KeyObject, certificate: &Certificate) -> Vec<KeyObject> {
+    let modulus = Some(certificate.modulus.as_slice());
     let is_copy = |key: &&KeyObject| {
-        key.class == KeyClass::Private && key.handle != identity.key.handle && modulus_of(key, objects) == modulus
+        key.class == KeyClass::Private && key.handle != own.handle && modulus_of(key, objects) == modulus
     };
     objects.keys.iter().filter(is_copy).cloned().collect()
 }
@@ -18,14 +20,15 @@ pub(super) fn copies(objects: &TokenObjects, identity: &Identity) -> Vec<KeyObje
 pub(super) fn same_id<'a>(
     objects: &TokenObjects,
     stored: impl Iterator<Item = &'a Stored>,
-    identity: &Identity,
+    own: &KeyObject,
+    certificate: &Certificate,
 ) -> Vec<String> {
-    let (id, modulus) = (&identity.key.id, &identity.certificate.modulus);
+    let (id, modulus) = (&own.id, &certificate.modulus);
     if id.is_empty() {
         return Vec::new();
     }
     let is_other = |other: &KeyObject| {
-        other.handle != identity.key.handle && other.id == *id && !other.modulus.is_empty() && other.modulus != *modulus
+        other.handle != own.handle && other.id == *id && !other.modulus.is_empty() && other.modulus != *modulus
     };
     let keys = objects.keys.iter().filter(|other| is_other(other)).map(|other| {
         let kind = if other.class == KeyClass::Private { "private" } else { "public" };

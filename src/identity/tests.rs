@@ -6,6 +6,7 @@ use super::*;
 use crate::certificate::tests::leaf;
 use crate::error::{Explain as _, Kind};
 use crate::facts;
+use crate::selector::Uri;
 
 fn key(handle: u64, modulus: &[u8], id: u8) -> KeyObject {
     let stored = Stored { certificate: leaf(), id: vec![id], label: b"cba".to_vec() };
