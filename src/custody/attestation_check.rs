@@ -4,7 +4,8 @@
 
 use serde::Serialize;
 
-use super::{KeyEvidence, Measure};
+use super::criteria::Measure;
+use super::evidence::KeyEvidence;
 use crate::certificate::Certificate;
 use crate::certificate::attestation::{Statement, statement};
 use crate::facts::Token;

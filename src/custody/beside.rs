@@ -4,8 +4,10 @@
 //! PURE. An attestation of another device breaks the verdict. So does a certificate or attestation without a chain to the
 //! given roots. Other findings are warnings.
 
-use super::rules::{NOTHING, Row, RuleVerdict};
-use super::{Attestation, Evidence, KeyEvidence, Measure};
+use super::attestation_check::Attestation;
+use super::criteria::Measure;
+use super::evidence::{Evidence, KeyEvidence};
+use super::row::{NOTHING, Row, RuleVerdict};
 use crate::facts::{KeyDetail, KeyObject, Library, Token};
 use crate::text::{hex, printable, printable_bytes};
 

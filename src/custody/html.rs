@@ -4,8 +4,9 @@
 
 use maud::{Markup, html};
 
+use super::report::{CertificateReport, Report};
+use super::row::RuleVerdict;
 use super::sections::{Section, first, others};
-use super::{CertificateReport, Report, RuleVerdict};
 use crate::certificate::CertificateSummary;
 use crate::html_page::Page;
 

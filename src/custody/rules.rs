@@ -2,60 +2,14 @@
 //!
 //! PURE. [`crate::policy`] decides; this file has the texts of the findings.
 
-use serde::Serialize;
-
-use super::{Attestation, Evidence, KeyEvidence, Measure, beside, decide};
+use super::attestation_check::Attestation;
+use super::beside;
+use super::criteria::{Measure, decide};
+use super::evidence::{Evidence, KeyEvidence};
+use super::row::{NOTHING, Row, RuleVerdict};
 use crate::cba::Version;
 use crate::policy::{Breach, CertificateSource, Decision, MAX_RSA_BITS, Policy, Requirement, Rule};
 use crate::text::{hex, printable};
-
-/// The result of a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum RuleVerdict {
-    /// The requirement is met.
-    Holds,
-    /// Allowed, but somebody should look at it.
-    Warning,
-    /// The requirement is not met, or the value is not reported, which counts as not proven.
-    Broken,
-    /// The policy has no requirement. The report shows the value.
-    NotAsked,
-    /// The policy does not allow the token, so it got no PIN, and no key is visible.
-    NotSeen,
-}
-
-impl RuleVerdict {
-    /// For people.
-    #[must_use]
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Holds => "holds",
-            Self::Warning => "warning",
-            Self::Broken => "broken",
-            Self::NotAsked => "not asked",
-            Self::NotSeen => "not seen",
-        }
-    }
-}
-
-/// One rule.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Row {
-    /// Its name: the key of `[policy]`, if there is one; a word of `require` after a dot.
-    pub rule: String,
-    /// Its meaning, in one sentence.
-    pub means: &'static str,
-    /// Its requirement.
-    pub asks: String,
-    /// The value.
-    pub found: String,
-    /// The result.
-    pub verdict: RuleVerdict,
-    /// The problem, if there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
 
 /// All rules, in a fixed order.
 pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, measure: &Measure<'_>) -> Vec<Row> {
@@ -87,9 +41,6 @@ fn row(rule: Rule, decision: &Decision, evidence: &Evidence, measure: &Measure<'
         reason,
     }
 }
-
-/// The requirement of a rule that is not configured.
-pub(super) const NOTHING: &str = "any";
 
 /// `None` if the policy has no requirement.
 fn asks(rule: Rule, policy: &Policy) -> Option<String> {

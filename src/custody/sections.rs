@@ -2,7 +2,7 @@
 //!
 //! PURE.
 
-use super::{CertificateReport, CopyReport, KeyReport, Report, TokenReport, Usages};
+use super::report::{CertificateReport, CopyReport, KeyReport, Report, TokenReport, Usages};
 
 /// A titled list.
 pub(super) struct Section {

@@ -5,13 +5,18 @@
 
 #![cfg(test)]
 
+use super::attestation_check::Attestation;
+use super::row::{Row, RuleVerdict};
 use super::*;
 use crate::cba::Version;
 use crate::certificate::attestation::tests::of_leaf;
+use crate::certificate::chain::Roots;
 use crate::certificate::pem_certificates;
 use crate::certificate::tests::leaf;
-use crate::facts::{KeyClass, MechanismId};
-use crate::policy::{CertificateSource, Requirement};
+use crate::facts::{
+    Confinement, Gap, KeyClass, KeyDetail, KeyObject, Library, Mechanism, MechanismId, PinState, Token,
+};
+use crate::policy::{CertificateSource, Policy, Requirement, Wish};
 
 const CA_PEM: &[u8] = include_bytes!("../../tests/data/ca.pem");
 const OTHER_CA_PEM: &[u8] = include_bytes!("../../tests/data/other-ca.pem");

@@ -4,7 +4,7 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::Report;
+use super::report::Report;
 use super::sections::{Section, first, others};
 
 /// The document as text, without a newline at its end. `width` in columns; `None` is unlimited.

@@ -1,0 +1,61 @@
+//! The criteria of a report, and the policy's decision about the evidence.
+//!
+//! PURE.
+
+use super::evidence::{Evidence, KeyEvidence};
+use crate::certificate::chain::Roots;
+use crate::facts::KeyObject;
+use crate::policy::{self, Order, Policy, Subject, Wish};
+
+/// The sources of the rules.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PolicySources {
+    /// The files that were read.
+    pub files: Vec<String>,
+    /// Each key of `[policy]` that is set, with its value and its origin.
+    pub settings: Vec<String>,
+}
+
+/// Trusted roots. `None`: no check.
+#[derive(Debug, Default)]
+pub(crate) struct Trust {
+    /// For the certificate.
+    pub roots: Option<Roots>,
+    /// For the token's attestation of the key.
+    pub attestation_roots: Option<Roots>,
+}
+
+/// The rules and circumstances for the check.
+#[derive(Debug)]
+pub(crate) struct Measure<'a> {
+    /// The rules.
+    pub policy: &'a Policy,
+    /// The sources of the rules.
+    pub sources: PolicySources,
+    /// The payload to sign.
+    pub wish: Wish,
+    /// The trusted roots.
+    pub trust: &'a Trust,
+    /// Seconds of Unix time.
+    pub now: u64,
+    /// The host's name.
+    pub host: String,
+}
+
+/// The policy's decision about the evidence; about the token only, if it must not get a PIN.
+pub(super) fn decide(evidence: &Evidence, measure: &Measure<'_>) -> policy::Decision {
+    let (Measure { policy, wish, now, .. }, token) = (measure, evidence.token.as_ref());
+    let Some(KeyEvidence { key, certificate, from_file, mechanism, .. }) = &evidence.held else {
+        return policy::decide_token(policy, token);
+    };
+    let order = Order {
+        token,
+        certificate_from_file: *from_file,
+        version: wish.version,
+        version_by_flag: wish.by_flag,
+        mechanism: *mechanism,
+    };
+    let copies: Vec<KeyObject> =
+        evidence.held.iter().flat_map(|held| &held.copies).map(|copy| copy.key.clone()).collect();
+    policy::decide(policy, &Subject { order, key, copies: &copies, certificate, now: *now })
+}
