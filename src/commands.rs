@@ -1,26 +1,26 @@
 //! The subcommands, one file each, and the way from the command line to them. Runs in the parent, except for
 //! [`crate::worker`], which is started here.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 
 use clap::ArgMatches;
 
 use crate::cli;
-use crate::config::Settings;
-use crate::config::{Config, variables};
 use crate::error::{Error, Kind, Result};
-use crate::values::by_name;
+use crate::output::{check_stdout, print};
 use crate::worker;
 use crate::worker_handle::PrestartedWorker;
 use crate::{log, os};
 
-use crate::output::{check_stdout, print, print_bytes, print_json, print_report};
+use configure::{configure, warn_of_unknown_variables};
 use early_arguments::{in_order, may_need_no_worker, refuse_pin};
 
+mod arguments;
 mod audit;
 mod certificate;
 mod complete_hints;
 mod completions;
+mod configure;
 mod custody;
 mod doctor;
 mod early_arguments;
@@ -157,35 +157,4 @@ fn dispatch(matches: &ArgMatches, prestarted: Option<PrestartedWorker>, format: 
         "health" => health::run(matches, &config),
         _ => pin_fuse::run(matches, &config),
     }
-}
-
-/// Reads the configuration and starts the log.
-fn configure(matches: &ArgMatches) -> Result<Config> {
-    let file = cli::given(matches, "config").map(OsStr::new);
-    let settings = Settings::gather(file, |name| std::env::var_os(name), cli::flag_values(matches))?;
-    let settings = settings.under_system_policy()?;
-    let config = Config::resolve(&settings, cli::is_given(matches, "module-debug"))?;
-    log::start(config.log, matches.get_count("verbose"));
-    if config.module_debug {
-        tracing::warn!("--module-debug: the module may write the PIN into its debug log; delete that log afterwards");
-    }
-    Ok(config)
-}
-
-/// Warns about variables with our prefix that do not exist: their values have no effect.
-fn warn_of_unknown_variables(config: &Config) {
-    for unknown in variables::unknown(std::env::vars_os().map(|(name, _)| name), &config.pin_variables) {
-        tracing::warn!("{}; {}", unknown.reason(), unknown.remedy());
-    }
-}
-
-/// A usage error about a flag of the command.
-fn usage(flag: &str, wanted: &str) -> Error {
-    Error::new(Kind::Usage, format!("--{flag}: {wanted}")).hint("`cba-agent help COMMAND` describes each option")
-}
-
-/// A flag of the command with one of several words as its value.
-fn word<T: Copy>(matches: &ArgMatches, flag: &str, names: &[(&str, T)]) -> Result<Option<T>> {
-    let Some(text) = cli::given(matches, flag) else { return Ok(None) };
-    by_name(text, names).map(Some).map_err(|wanted| usage(flag, &wanted))
 }

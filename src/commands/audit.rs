@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
 
+use super::arguments::usage;
+use super::configure::{configure, warn_of_unknown_variables};
 use super::input::{STDIN, empty_stdin, stdin};
-use super::{configure, print, print_report, usage, warn_of_unknown_variables};
 use crate::audit;
 use crate::audit::chain::{Head, LINE_LIMIT, head_of};
 use crate::audit::check::ChainCheck;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::log;
+use crate::output::{print, print_report};
 use crate::text::printable;
 use crate::text::shell::quoted;
 

@@ -5,7 +5,7 @@
 use clap::ArgMatches;
 use serde::Serialize;
 
-use super::{print, print_bytes, print_json, print_report, usage, word};
+use super::arguments::{usage, word};
 use crate::cba::login_request::SCHEME;
 use crate::certificate::{Certificate, CertificateSummary, utc};
 use crate::cli;
@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::identity::choose_certificate;
+use crate::output::{print, print_bytes, print_json, print_report};
 use crate::policy::{Breach, CertificateSource, Refused};
 use crate::session::{self, Login, TokenSession, now, read_certificate, report_notices};
 use crate::text::hex;

@@ -5,9 +5,9 @@
 
 use clap_complete::Shell;
 
-use super::print_bytes;
 use crate::cli;
 use crate::error::{Error, Kind, Result};
+use crate::output::print_bytes;
 
 pub(super) fn run(shell: &str) -> Result<()> {
     let shell: Shell = shell.parse().map_err(|_| {

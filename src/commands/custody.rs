@@ -6,8 +6,8 @@ use std::io::{IsTerminal as _, stdout};
 
 use clap::ArgMatches;
 
+use super::arguments::word;
 use super::input::read_roots;
-use super::{print, print_json, print_report, word};
 use crate::certificate::Certificate;
 use crate::certificate::chain::Roots;
 use crate::cli;
@@ -16,6 +16,7 @@ use crate::custody::{Evidence, Measure, Report, Trust, html, text};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::modules;
+use crate::output::{print, print_json, print_report};
 use crate::policy::{self, Wish};
 use crate::session::{self, Login, TokenSession, evidence, now, read_certificate};
 use crate::signer::first_mechanism;

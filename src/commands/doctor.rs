@@ -5,11 +5,12 @@
 use clap::ArgMatches;
 use serde::Serialize;
 
+use super::complete_hints;
 use super::sign::two_tokens;
-use super::{complete_hints, print_json, print_report};
 use crate::cli;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::output::{print_json, print_report};
 use crate::session::Login;
 use crate::text::printable;
 

@@ -4,12 +4,12 @@
 
 use clap::ArgMatches;
 
-use super::print;
 use crate::cli;
 use crate::client;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::output::print;
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let own = config.serve.socket.as_slice();

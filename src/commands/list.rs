@@ -8,7 +8,6 @@ use clap::ArgMatches;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
-use super::{print_json, print_report};
 use crate::cli;
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -16,6 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::facts::{KeyClass, Slot, Token, TokenObjects, tells_apart};
 use crate::identity::certificates;
 use crate::modules;
+use crate::output::{print_json, print_report};
 use crate::selector::{self, ObjectType, Uri};
 use crate::session::{self, LoadedModule, Login, TokenSession};
 use crate::text::{hex, printable, printable_bytes};

@@ -4,7 +4,6 @@
 
 use clap::ArgMatches;
 
-use super::{print, print_report};
 use crate::cli;
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -13,6 +12,7 @@ use crate::facts::{Token, TokenId, stand_in};
 use crate::fuse::FuseStore;
 use crate::fuse::StoredFuse;
 use crate::fuse::remedy::reset_command;
+use crate::output::{print, print_report};
 use crate::selector::TokenSelector;
 use crate::session;
 use crate::text::shell::quoted_path;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use clap::ArgMatches;
 
-use super::{print, usage, word};
+use super::arguments::{usage, word};
 use crate::audit::AuditLog;
 use crate::audit::chain::Caller;
 use crate::cba::login_page::page;
@@ -20,6 +20,7 @@ use crate::config::{Config, Sign};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::http_api::is_job;
+use crate::output::print;
 use crate::payload_check::{self, CLOCK_TOLERANCE};
 use crate::policy::{self, Wish};
 use crate::session::{self, Login, TokenSession, now, read_certificate, warn_before_end};

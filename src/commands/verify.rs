@@ -4,8 +4,8 @@
 
 use clap::ArgMatches;
 
+use super::arguments::usage;
 use super::input::{STDIN, empty_stdin, plain_text, read, read_file, read_roots, stdin};
-use super::{print_report, usage};
 use crate::cba::received::Received;
 use crate::cba::verify::Freshness;
 use crate::cba::{self, Version, message};
@@ -14,6 +14,7 @@ use crate::certificate::{HeaderEncoding, utc};
 use crate::cli;
 use crate::config::Config;
 use crate::error::{Error, Explain as _, Kind, Result};
+use crate::output::print_report;
 use crate::policy::{self, Breach, Refused, Wish};
 use crate::session::now;
 use crate::text::hex;
