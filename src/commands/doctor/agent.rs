@@ -4,8 +4,9 @@
 
 use std::path::Path;
 
+use super::findings::Findings;
+use super::host;
 use super::token::judge;
-use super::{Findings, host};
 use crate::certificate::Certificate;
 use crate::client::{self, ClientError};
 use crate::commands::sign::ask;

@@ -2,7 +2,7 @@
 //!
 //! Runs in the parent.
 
-use super::Findings;
+use super::findings::Findings;
 use crate::certificate::file_format::{self, CertificateFile, Form, HOLDS_A_PRIVATE_KEY, Oddity, quoted};
 use crate::certificate::leaf::{self, Leaf, LeafError};
 use crate::certificate::{Certificate, CertificateError};

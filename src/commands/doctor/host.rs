@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::Findings;
+use super::findings::Findings;
 use crate::audit::{self, AuditError};
 use crate::certificate::utc;
 use crate::client;

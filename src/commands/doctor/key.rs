@@ -2,7 +2,7 @@
 //!
 //! Runs in the parent.
 
-use super::Findings;
+use super::findings::Findings;
 use crate::config::Config;
 use crate::facts::{KeyClass, Token};
 use crate::identity::Identity;

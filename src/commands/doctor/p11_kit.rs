@@ -5,7 +5,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use super::Findings;
+use super::findings::Findings;
 
 const CHECK: &str = "p11-kit";
 

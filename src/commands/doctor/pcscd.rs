@@ -14,7 +14,7 @@ use std::{env, fs, process, thread};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::Findings;
+use super::findings::Findings;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::worker_handle::{WorkerEnvironment, WorkerError, WorkerHandle};

@@ -4,7 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Findings, key, p11_kit, pcscd};
+use super::findings::Findings;
+use super::{key, p11_kit, pcscd};
 use crate::certificate::{Certificate, utc};
 use crate::config::Config;
 use crate::deadline::Deadline;
