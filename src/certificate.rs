@@ -53,19 +53,19 @@ const MAX_DEVIATIONS: usize = 16;
 pub struct Certificate {
     der: Vec<u8>,
     /// The subject's name (RFC 4514), escaped for a terminal.
-    pub subject: String,
+    pub(crate) subject: String,
     /// The issuer's name (RFC 4514), escaped for a terminal.
-    pub issuer: String,
+    pub(crate) issuer: String,
     /// The serial number in hexadecimal; negative ones begin with a minus sign.
-    pub serial: String,
+    pub(crate) serial: String,
     /// Start of validity, seconds of Unix time; 0 for all times before 1970.
-    pub not_before: u64,
+    pub(crate) not_before: u64,
     /// End of validity, seconds of Unix time, inclusive (RFC 5280 section 4.1.2.5); 0 for all times before 1970.
     pub not_after: u64,
     /// Start of validity as RFC 3339 in UTC.
-    pub valid_from: String,
+    pub(crate) valid_from: String,
     /// End of validity as RFC 3339 in UTC.
-    pub valid_until: String,
+    pub(crate) valid_until: String,
     /// E-mail addresses, those of the subject alternative name first.
     pub emails: Vec<String>,
     /// The RSA modulus, big-endian without leading zeros.
@@ -73,19 +73,19 @@ pub struct Certificate {
     /// The RSA public exponent, big-endian without leading zeros.
     pub exponent: Vec<u8>,
     /// All entries of the subject alternative name, each with its kind, such as `email:a@example.com`.
-    pub alternative_names: Vec<String>,
+    pub(crate) alternative_names: Vec<String>,
     /// The key usage; `None` without this extension.
-    pub key_usage: Option<KeyUsage>,
+    pub(crate) key_usage: Option<KeyUsage>,
     /// The extended key usages, as dotted numbers; `None` without this extension.
-    pub extended_key_usage: Option<Vec<String>>,
+    pub(crate) extended_key_usage: Option<Vec<String>>,
     /// Whether the basic constraints say that it is a CA.
-    pub is_ca: bool,
+    pub(crate) is_ca: bool,
     /// Whether it is a YubiKey's attestation of a key. It has the key's modulus and ID, but cannot log in.
-    pub is_attestation: bool,
+    pub(crate) is_attestation: bool,
     /// Whether it names a CRL or an OCSP responder.
-    pub says_where_it_is_revoked: bool,
+    pub(crate) says_where_it_is_revoked: bool,
     /// Violations of RFC 5280 that did not prevent parsing, such as `its serial number is negative`.
-    pub deviations: Vec<String>,
+    pub(crate) deviations: Vec<String>,
 }
 
 impl Certificate {

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::certificate::file_format::{self, HOLDS_A_PRIVATE_KEY};
 use crate::certificate::{Certificate, leaf};
@@ -15,6 +15,7 @@ use crate::deadline::Deadline;
 use crate::error::{Class, Error, Kind, Result};
 use crate::facts::{Confinement, Library, Mechanisms, Slot, TokenId, TokenObjects};
 use crate::identity::{self, Identity};
+use crate::os::clock::now;
 use crate::selector;
 use crate::text::printable;
 use crate::worker_handle::{WorkerError, WorkerHandle};
@@ -62,12 +63,6 @@ pub(crate) struct SlotSession {
     pub mechanisms: Mechanisms,
     /// The time limit.
     pub deadline: Deadline,
-}
-
-/// The time of this host's clock, in seconds of Unix time.
-#[must_use]
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 impl LoadedModule {

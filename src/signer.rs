@@ -12,10 +12,11 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::facts::Mechanism;
 use crate::identity::Identity;
+use crate::os::clock::now;
 use crate::payload_check::{CLOCK_TOLERANCE, check_result};
 use crate::policy::{self, Order, Permit, Subject, Wish};
 use crate::session::signing_session::{Signed, SigningSession};
-use crate::session::{SlotSession, TokenSession, now, warn_before_end};
+use crate::session::{SlotSession, TokenSession, warn_before_end};
 use crate::text::hex;
 
 /// Checks what needs no PIN, logs in, selects the identity, and asks the policy about it.

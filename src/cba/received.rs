@@ -15,15 +15,15 @@ use crate::error::{Explain, Kind};
 #[derive(Debug)]
 pub struct Received {
     /// v2 if `encodedDataFormat` is present.
-    pub version: Version,
+    pub(crate) version: Version,
     /// The decoded `encodedData`.
-    pub message: Vec<u8>,
+    pub(crate) message: Vec<u8>,
     /// The decoded `encodedSignedData`.
-    pub signature: Vec<u8>,
+    pub(crate) signature: Vec<u8>,
     /// The certificate of the header.
     pub certificate: Certificate,
     /// The form of the certificate in the header.
-    pub encoding: HeaderEncoding,
+    pub(crate) encoding: HeaderEncoding,
 }
 
 impl Received {

@@ -10,7 +10,7 @@ pub struct Leaf {
     /// The certificate.
     pub certificate: Certificate,
     /// Its position in the file, from 1.
-    pub number: usize,
+    pub(crate) number: usize,
 }
 
 /// The reason why no single certificate is selected.

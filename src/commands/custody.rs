@@ -16,9 +16,10 @@ use crate::custody::{Evidence, Measure, Report, Trust, html, text};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::modules;
+use crate::os::clock::now;
 use crate::output::{print, print_json, print_report};
 use crate::policy::{self, Wish};
-use crate::session::{self, Login, TokenSession, evidence, now, read_certificate};
+use crate::session::{self, Login, TokenSession, evidence, read_certificate};
 use crate::signer::first_mechanism;
 
 #[derive(Clone, Copy, Default)]

@@ -20,10 +20,11 @@ use crate::config::{Config, Sign};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::http_api::is_job;
+use crate::os::clock::now;
 use crate::output::print;
 use crate::payload_check::{self, CLOCK_TOLERANCE};
 use crate::policy::{self, Wish};
-use crate::session::{self, Login, TokenSession, now, read_certificate, warn_before_end};
+use crate::session::{self, Login, TokenSession, read_certificate, warn_before_end};
 use crate::signer;
 use crate::worker_handle::PrestartedWorker;
 

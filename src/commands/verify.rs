@@ -14,9 +14,9 @@ use crate::certificate::{HeaderEncoding, utc};
 use crate::cli;
 use crate::config::Config;
 use crate::error::{Error, Explain as _, Kind, Result};
+use crate::os::clock::now;
 use crate::output::print_report;
 use crate::policy::{self, Breach, Refused, Wish};
-use crate::session::now;
 use crate::text::hex;
 use crate::values::ranges::AGES;
 

@@ -1,4 +1,4 @@
-//! Unsafe code for the clock: the system call that reports whether the clock is synchronised.
+//! The clock of this host: the time, and unsafe code for the system call that reports whether the clock is synchronised.
 //!
 //! Runs in both processes.
 
@@ -6,6 +6,13 @@
 
 use std::io;
 use std::mem::zeroed;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The time of this host's clock, in seconds of Unix time.
+#[must_use]
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
 
 /// Whether the kernel's clock is synchronised, by adjtimex(2).
 ///

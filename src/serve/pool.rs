@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 use crate::audit::AuditLog;
 use crate::config::Config;
 use crate::custody::{Measure, Report, Trust};
+use crate::os::clock::now;
 use crate::pin::Credential;
-use crate::session::now;
 use crate::text::printable_json;
 
 mod audit_writer;

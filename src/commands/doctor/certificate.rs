@@ -9,8 +9,8 @@ use crate::certificate::{Certificate, CertificateError};
 use crate::commands::input::read_file;
 use crate::config::Config;
 use crate::error::Result;
+use crate::os::clock::now;
 use crate::policy::{self, Breach, Rule};
-use crate::session::now;
 
 const FILE: &str = "file";
 const PRIVATE_KEY: &str = "private key";

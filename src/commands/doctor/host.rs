@@ -15,8 +15,8 @@ use crate::deadline::Deadline;
 use crate::fuse::FuseStore;
 use crate::fuse::state_directory;
 use crate::os::clock;
+use crate::os::clock::now;
 use crate::serve::socket_file;
-use crate::session::now;
 use crate::text::shell::quoted_path;
 
 /// The source of each value.

@@ -16,12 +16,13 @@ use crate::fuse::remedy::reset_command;
 use crate::fuse::{self, StoredFuse};
 use crate::identity;
 use crate::modules;
+use crate::os::clock::now;
 use crate::pin::PinSource;
 use crate::pin::source::PreparedSource;
 use crate::policy::{self, Wish};
 use crate::sandbox_profile::Mode;
 use crate::selector;
-use crate::session::{self, LoadedModule, Login, SlotSession, TokenSession, now, read_certificate};
+use crate::session::{self, LoadedModule, Login, SlotSession, TokenSession, read_certificate};
 use crate::signer;
 use crate::text::hex;
 

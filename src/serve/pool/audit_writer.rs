@@ -14,7 +14,7 @@ use super::plan::action::Refusal;
 use crate::audit::AuditLog;
 use crate::audit::chain::{AuditEvent, AuditRecord};
 use crate::error::{Error, Kind};
-use crate::session::now;
+use crate::os::clock::now;
 
 /// The maximum number of waiting records. Beyond it, workers wait for room, and new requests wait in the bounded queue
 /// of the pool.
