@@ -48,13 +48,10 @@ type LogFileState = (u64, u64, u64);
 /// The reason why no record can be written, so that no payload is handed out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AuditError {
-    /// The file system refuses.
     #[error("the audit log {0} cannot be written")]
     Write(PathBuf, #[source] io::Error),
-    /// Another process holds the lock.
     #[error("the audit log {0} is held by another process")]
     Held(PathBuf),
-    /// The end of the chain cannot be found.
     #[error("the audit log {0} does not end in a record")]
     Damaged(PathBuf),
 }
@@ -114,9 +111,6 @@ impl AuditLog {
     }
 
     /// Checks that the log can be opened, locked and continued, before anything is signed.
-    ///
-    /// # Errors
-    /// The reason why it cannot.
     pub(crate) fn check(&mut self) -> Result<(), AuditError> {
         let lock = self.take_lock()?;
         let file = self.open()?;

@@ -117,9 +117,6 @@ pub struct AgentReply {
 }
 
 /// Asks an agent for one payload. The answer's body is the `json` form of a request.
-///
-/// # Errors
-/// See [`ClientError`].
 pub(crate) fn sign(
     path: &Path,
     version: Version,

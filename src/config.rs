@@ -72,7 +72,6 @@ pub(crate) struct Config {
 /// `[sign]`: settings for signing and printing.
 #[derive(Debug)]
 pub(crate) struct Sign {
-    /// The payload version.
     pub version: Version,
     /// Whether the command's flag set the version.
     pub version_by_flag: bool,

@@ -24,9 +24,7 @@ pub(crate) use token_id::{TokenId, stand_in, tells_apart};
 pub(crate) struct Library {
     /// The Cryptoki version of the module, such as `2.40`.
     pub cryptoki: String,
-    /// The manufacturer of the module.
     pub manufacturer: String,
-    /// The description of the module.
     pub description: String,
     /// The module's own version, such as `2.6`.
     pub version: String,
@@ -132,9 +130,7 @@ pub(crate) struct Slot {
 pub(crate) struct Token {
     /// The label from the token's initialisation.
     pub label: String,
-    /// The manufacturer of the token.
     pub manufacturer: String,
-    /// The token's model.
     pub model: String,
     /// The serial number. It may be empty, all zeros, or shared by all tokens of one model.
     pub serial: String,

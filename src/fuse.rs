@@ -44,7 +44,6 @@ impl FuseStore {
         Ok(Self { directory })
     }
 
-    /// The directory.
     #[must_use]
     pub(crate) fn directory(&self) -> &Path {
         &self.directory

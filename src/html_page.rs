@@ -10,13 +10,11 @@ use sha2::{Digest as _, Sha256};
 /// The parts of a page. Style and script are constants of this program.
 #[derive(Debug)]
 pub(crate) struct Page<'a> {
-    /// The title.
     pub title: &'a str,
     /// Its style, in addition to the common style.
     pub style: &'static str,
     /// The only allowed script.
     pub script: Option<&'static str>,
-    /// The content.
     pub body: Markup,
 }
 

@@ -6,7 +6,6 @@ use serde::{Deserialize, Deserializer};
 
 use crate::cba::Version;
 
-/// The body.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SignRequestBody {
@@ -21,7 +20,6 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Err
     String::deserialize(value).map(Some)
 }
 
-/// The request of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SignRequest {
     /// The payload version, if the client names one.

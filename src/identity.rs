@@ -26,7 +26,6 @@ use renewal::one_of;
 pub(crate) struct Identity {
     /// The private key.
     pub key: KeyObject,
-    /// Its certificate.
     pub certificate: Certificate,
     /// Whether the certificate is from a file.
     pub from_file: bool,
@@ -70,9 +69,6 @@ pub(crate) fn choose(
 
 /// Selects only the certificate, as far as possible without a login. Private keys may be invisible, so each certificate counts, except one
 /// whose ID belongs to a visible key with another modulus.
-///
-/// # Errors
-/// As [`choose`].
 pub(crate) fn choose_certificate(
     objects: &TokenObjects,
     wanted: &Wanted,

@@ -93,19 +93,15 @@ const fn smart_card(name: &'static str, paths: &'static [&'static str], package:
 /// The reason why a module cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ModuleError {
-    /// Neither a path nor a name of the table.
     #[error("'{0}' is neither an absolute path nor a known module name")]
     Unknown(String),
-    /// The name is known, but none of its paths exists.
     #[error("module {0} is not installed")]
     NotInstalled(&'static str),
-    /// The file does not exist.
     #[error("cannot open the module {}", .0.display())]
     File(PathBuf, #[source] std::io::Error),
     /// A directory, a pipe or a device.
     #[error("cannot load the module {}: it is {}, not a shared library", .0.display(), .1)]
     NotAFile(PathBuf, &'static str),
-    /// No module of the table is installed.
     #[error("no PKCS#11 module is installed in the usual places")]
     None,
 }
@@ -179,9 +175,6 @@ fn nearest(given: &str) -> Option<&'static str> {
 }
 
 /// Every installed module of the table that is tried without configuration, each once.
-///
-/// # Errors
-/// When there is none.
 pub(crate) fn search() -> Result<Vec<PathBuf>, ModuleError> {
     let mut found: Vec<PathBuf> = Vec::new();
     for path in TABLE.iter().filter(|known| known.searched).filter_map(installed) {
@@ -220,9 +213,7 @@ pub(crate) fn needs_pcscd(path: &Path) -> bool {
 /// A group that this user must join.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MissingGroup {
-    /// The group.
     pub group: &'static str,
-    /// The user.
     pub user: String,
 }
 

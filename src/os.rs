@@ -60,9 +60,6 @@ fn failed(what: &'static str) -> impl Fn(io::Error) -> Error {
 }
 
 /// Makes the process not dumpable, with a core size of 0, since it holds a PIN. Programs that it starts can gain no rights.
-///
-/// # Errors
-/// The kernel's error.
 pub(crate) fn harden() -> io::Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::thread::set_no_new_privs(true)?;

@@ -59,25 +59,16 @@ pub fn print(text: &str) -> Result<()> {
 }
 
 /// The same for a report: escapes control characters, which a token or certificate may have put into it.
-///
-/// # Errors
-/// As [`print()`].
 pub(crate) fn print_report(text: &str) -> Result<()> {
     print(&printable_lines(text))
 }
 
 /// The same for a JSON document.
-///
-/// # Errors
-/// As [`print()`].
 pub(crate) fn print_json(document: &str) -> Result<()> {
     print(&printable_json(document))
 }
 
 /// The same for bytes, unchanged.
-///
-/// # Errors
-/// As [`print()`].
 pub(crate) fn print_bytes(mut bytes: &[u8]) -> Result<()> {
     check_stdout()?;
     // If both go to one terminal, the notices come first.

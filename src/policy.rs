@@ -110,7 +110,6 @@ pub struct Policy {
     pub(crate) extended_key_usage: Vec<String>,
     /// Whether a certificate outside its validity is refused, or only gets a warning.
     pub(crate) enforce_validity: bool,
-    /// The allowed source of the certificate.
     pub(crate) certificate_source: CertificateSource,
     /// The serial numbers of allowed tokens. Unset: any.
     pub(crate) token_serials: Option<Vec<String>>,
@@ -177,7 +176,6 @@ pub(crate) struct Order<'a> {
     pub version: Version,
     /// Whether the command's flag set the version.
     pub version_by_flag: bool,
-    /// The mechanism of the signature.
     pub mechanism: Mechanism,
 }
 

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Class, Kind};
 
-/// The media type.
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 
 /// The body of an answer that is not a success.
@@ -17,7 +16,6 @@ pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 pub(super) struct Problem {
     /// One sentence, the same for each code.
     pub(super) title: String,
-    /// The HTTP status.
     pub(super) status: u16,
     /// The stable name.
     pub(super) code: String,
@@ -49,7 +47,6 @@ const CODES: [(&str, u16, &str, Kind); 15] = [
 ];
 
 impl Problem {
-    /// The problem of this code.
     pub(super) fn new(code: &str) -> Self {
         let known = CODES.iter().find(|(name, ..)| *name == code);
         let (code, status, title, _) =
@@ -57,7 +54,6 @@ impl Problem {
         Self { title: title.into(), status, code: code.into(), detail: None, retry_after: None }
     }
 
-    /// The problem for an error of this kind.
     pub(super) fn of(kind: Kind, retry_after: Option<Duration>) -> Self {
         let code = match kind {
             Kind::AgentBusy => "busy",
@@ -92,7 +88,6 @@ impl Problem {
         self
     }
 
-    /// The HTTP status.
     pub(super) fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }

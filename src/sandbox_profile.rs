@@ -184,7 +184,6 @@ pub(crate) const EVERY_READ: [&str; 29] = [
 /// The writes of every library: none.
 pub(crate) const EVERY_WRITE: [&str; 1] = ["/dev/null"];
 
-/// All of them.
 pub(crate) const PROFILES: [Profile; 14] = [
     Profile {
         name: "softhsm2",

@@ -40,7 +40,6 @@ use find_module::hint_at_the_sandbox;
 /// A module in a worker.
 #[derive(Debug)]
 pub(crate) struct LoadedModule {
-    /// The worker.
     pub handle: WorkerHandle,
     /// The module's canonical path.
     pub path: PathBuf,
@@ -57,7 +56,6 @@ pub(crate) struct LoadedModule {
 pub(crate) struct SlotSession {
     /// The module.
     pub module: LoadedModule,
-    /// The slot.
     pub slot: Slot,
     /// The signature mechanisms of the slot.
     pub mechanisms: Mechanisms,
@@ -131,9 +129,6 @@ impl SlotSession {
     }
 
     /// Waits for the reply to [`WorkerRequest::Probe`]: the token is present, unchanged and logged in.
-    ///
-    /// # Errors
-    /// The condition that is no longer true.
     pub(crate) fn probed(&mut self) -> Result<()> {
         let WorkerReply::Slot(slot) = self.understood(|handle, deadline| handle.wait_reply(deadline))? else {
             return Err(self.module.handle.protocol_error(Step::ReadToken).into());
@@ -142,9 +137,6 @@ impl SlotSession {
     }
 
     /// Closes the session and opens another on the same slot.
-    ///
-    /// # Errors
-    /// The error of the module.
     pub(crate) fn open_session_again(&mut self) -> Result<()> {
         let reply = self.module.handle.call(&WorkerRequest::Session { slot_id: self.slot.id }, None, &self.deadline);
         let context = || format!("cannot open a session on {}", self.name());
@@ -155,9 +147,6 @@ impl SlotSession {
     }
 
     /// The keys and certificates that the session sees.
-    ///
-    /// # Errors
-    /// The error of the token.
     pub(crate) fn objects(&mut self) -> Result<TokenObjects> {
         // The login may have sent this request already.
         let reply = match self.module.handle.expects() {
@@ -223,7 +212,6 @@ impl SlotSession {
         reply.map_err(|error| Error::from(error).context(format_args!("cannot read {}", self.name())))
     }
 
-    /// The identity of the token.
     #[must_use]
     pub(crate) fn token_id(&self) -> TokenId {
         TokenId::of(&self.slot, &self.module.path)

@@ -45,9 +45,6 @@ pub(crate) fn ready(
 }
 
 /// Asks the policy whether the session may sign now with this choice of payload.
-///
-/// # Errors
-/// When the policy refuses.
 pub(crate) fn permit(session: &SigningSession, config: &Config, wish: Wish) -> Result<Permit> {
     decide(session.slot_session(), session.identity(), config, session.mechanism(), wish)
 }
@@ -62,9 +59,6 @@ pub(crate) fn warn(session: &SigningSession, config: &Config, permit: &Permit) {
 }
 
 /// Makes the session sign, and waits for the result.
-///
-/// # Errors
-/// As [`recovered`].
 pub(crate) fn sign(
     session: &mut SigningSession,
     config: &Config,

@@ -37,7 +37,6 @@ pub(crate) enum WorkerExit {
     /// A person started it.
     #[error("`worker` is started by cba-agent itself, with a socket as its standard input")]
     NotAChild,
-    /// The parent has ended.
     #[error("the parent process is gone")]
     Orphan,
     /// The socket or a process attribute failed.

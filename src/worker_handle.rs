@@ -72,7 +72,6 @@ pub(crate) struct ModuleToLoad {
     pub profile: Option<String>,
 }
 
-/// A running worker.
 #[derive(Debug)]
 pub(crate) struct WorkerHandle {
     process: WorkerProcess,
@@ -272,9 +271,6 @@ impl WorkerHandle {
     }
 
     /// Waits for the next reply to the current request.
-    ///
-    /// # Errors
-    /// As [`WorkerHandle::call`].
     pub(crate) fn wait_reply(&mut self, deadline: &Deadline) -> Result<WorkerReply, WorkerError> {
         let Some(step) = self.expects else { return Err(self.protocol_error(Step::Start)) };
         let reply = self.receive(step, deadline);

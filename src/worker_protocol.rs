@@ -52,10 +52,8 @@ pub(crate) enum LoginMethod {
 /// A variable of the environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Variable {
-    /// Its name.
     #[serde(with = "bytes")]
     pub name: Vec<u8>,
-    /// Its value.
     #[serde(with = "bytes")]
     pub value: Vec<u8>,
 }
@@ -66,7 +64,6 @@ impl From<(OsString, OsString)> for Variable {
     }
 }
 
-/// The worker's sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SandboxReport {
     /// The name of the active profile.
@@ -117,9 +114,7 @@ pub(crate) enum WorkerRequest {
     Sign {
         /// The key's number in [`WorkerReply::Objects`].
         key: u64,
-        /// The mechanism.
         mechanism: Mechanism,
-        /// The version of the message.
         version: Version,
         /// The context-specific login, if the key needs one.
         context: Option<LoginMethod>,
@@ -154,7 +149,6 @@ pub(crate) enum WorkerReply {
         /// 0, or a code of winscard.h.
         code: u32,
     },
-    /// The session is open.
     Session(Mechanisms),
     /// The slot's present state.
     Slot(Slot),
@@ -165,7 +159,6 @@ pub(crate) enum WorkerReply {
         /// Whether the token checked the PIN.
         checked: bool,
     },
-    /// The objects.
     Objects(TokenObjects),
     /// The evidence.
     Described(Description),
@@ -183,7 +176,6 @@ pub(crate) enum WorkerReply {
     },
     /// The worker ends now.
     Closed,
-    /// The request failed.
     Failed(Fault),
 }
 
@@ -196,7 +188,6 @@ pub(crate) enum FrameError {
     /// Longer than [`LIMIT`].
     #[error("a message of {0} bytes is longer than the limit")]
     TooLong(usize),
-    /// Not the JSON of a message.
     #[error("a frame does not parse")]
     Json(#[from] serde_json::Error),
 }
@@ -237,9 +228,6 @@ pub(crate) fn length(header: [u8; HEADER], kind: FrameKind, limit: usize) -> Res
 }
 
 /// Decodes a message from the body of a frame.
-///
-/// # Errors
-/// When the bytes are not a message.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FrameError> {
     Ok(serde_json::from_slice(bytes)?)
 }

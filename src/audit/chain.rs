@@ -53,7 +53,6 @@ fn is_hash(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Caller {
     /// As the kernel reports it.
@@ -77,36 +76,25 @@ pub(crate) struct PayloadFacts {
     pub payload_version: String,
     /// The SHA-256 of the message, hexadecimal; `None` if nothing was signed.
     pub message_sha256: Option<String>,
-    /// The mechanism of the signature.
     pub mechanism: Option<&'static str>,
 }
 
-/// The event of a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum AuditEvent {
     /// A caller asked for a payload.
     Sign {
-        /// The caller.
         #[serde(flatten)]
         caller: Caller,
-        /// The payload.
         #[serde(flatten)]
         payload: PayloadFacts,
     },
     /// The number of callers that were refused because of their user since the last such record.
-    RefusedPeers {
-        /// The number.
-        count: u64,
-    },
+    RefusedPeers { count: u64 },
     /// The number of payloads that were withheld because the log could not be written.
-    Resumed {
-        /// The number.
-        count: u64,
-    },
+    Resumed { count: u64 },
     /// The line before is an incomplete record from a crash.
     Torn {
-        /// Its length.
         torn_bytes: usize,
         /// Its SHA-256.
         torn_sha256: String,
@@ -118,7 +106,6 @@ pub(crate) enum AuditEvent {
 pub(crate) struct AuditRecord {
     /// Seconds of Unix time.
     pub time: u64,
-    /// The event.
     pub event: AuditEvent,
     /// `ok`, or the stable name of the error.
     pub outcome: &'static str,

@@ -98,7 +98,6 @@ impl ChainCheck {
         self.first
     }
 
-    /// The number of records.
     #[must_use]
     pub(crate) fn records(&self) -> u64 {
         self.records

@@ -12,9 +12,6 @@ use crate::html_page::Page;
 const STALE_AFTER: u64 = 300;
 
 /// The page, ended by a newline.
-///
-/// # Errors
-/// As [`LoginRequest::render`].
 pub(crate) fn page(request: &LoginRequest, certificate: &Certificate) -> serde_json::Result<String> {
     let made = request.is_v2().then(|| message::time_of(&request.message())).flatten();
     let email = certificate.emails.first().map_or("no e-mail address in the certificate", String::as_str);

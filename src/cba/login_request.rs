@@ -81,7 +81,6 @@ impl LoginRequest {
         Self { url: url.authenticate(), authorization, body }
     }
 
-    /// The URL of the request.
     pub(super) fn url(&self) -> &str {
         &self.url
     }

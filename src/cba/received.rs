@@ -148,9 +148,6 @@ impl Received {
     }
 
     /// Parses an agent's answer. Unknown members are ignored and not passed on.
-    ///
-    /// # Errors
-    /// The first problem with its form.
     pub(crate) fn from_agent(text: &[u8]) -> Result<Self, ReceivedError> {
         let answer: AnswerJson = serde_json::from_slice(text).map_err(ReceivedError::Json)?;
         Self::from_members(answer.into())
@@ -168,9 +165,6 @@ impl Received {
     }
 
     /// Parses a header, with or without its name, and a body.
-    ///
-    /// # Errors
-    /// The first problem with their form.
     pub(crate) fn from_parts(header: &str, body: &[u8]) -> Result<Self, ReceivedError> {
         let header = header.trim();
         let named = header.get(..14).is_some_and(|name| name.eq_ignore_ascii_case("authorization:"));

@@ -23,16 +23,13 @@ pub struct Freshness {
 /// The rule that a message or signature breaks.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum Violation {
-    /// The message has a wrong length.
     #[error("the message has {found} bytes, not {LEN}")]
     Length {
         /// Its length in bytes.
         found: usize,
     },
-    /// The time is in milliseconds.
     #[error("the time in the message is in milliseconds, not seconds")]
     Milliseconds,
-    /// The time is too old.
     #[error("the message is {age} s old, more than {max_age} s (made {made})")]
     Stale {
         /// Its age in seconds.
@@ -42,7 +39,6 @@ pub(crate) enum Violation {
         /// Its time in UTC.
         made: String,
     },
-    /// The time is in the future.
     #[error("the time in the message is {ahead} s ahead of this clock ({made})")]
     Ahead {
         /// The difference, in seconds.
@@ -50,7 +46,6 @@ pub(crate) enum Violation {
         /// Its time in UTC.
         made: String,
     },
-    /// The length of the signature differs from the modulus.
     #[error("the signature has {found} bytes, but the certificate's key needs {expected}")]
     SignatureLength {
         /// Its length in bytes.
@@ -66,9 +61,7 @@ pub(crate) enum Violation {
 /// What a worker or an agent returned as a message and its signature. Nothing is checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UncheckedPayload {
-    /// The message.
     pub message: Vec<u8>,
-    /// The signature.
     pub signature: Vec<u8>,
 }
 
@@ -86,13 +79,11 @@ impl VerifiedPayload {
         self.version
     }
 
-    /// The message that is signed.
     #[must_use]
     pub(crate) fn message(&self) -> &[u8] {
         &self.payload.message
     }
 
-    /// The signature of the message.
     #[must_use]
     pub(crate) fn signature(&self) -> &[u8] {
         &self.payload.signature

@@ -20,21 +20,16 @@ pub(crate) struct Roots {
 /// The reason why a file of roots cannot be used, or a certificate does not chain to it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChainError {
-    /// The file holds no certificates.
     #[error("the file is {0}")]
     NoCertificates(FormatError),
-    /// One of its certificates cannot be read.
     #[error("certificate {number} of the file cannot be used: {reason}")]
     Broken {
         /// Its number, from 1.
         number: usize,
-        /// The problem.
         reason: CertificateError,
     },
-    /// It contains no root.
     #[error("none of the certificates is self-issued, so none is a root")]
     NoRoot,
-    /// There is no chain.
     #[error("the certificate does not chain to the roots: {0:?}")]
     NoChain(webpki::Error),
 }

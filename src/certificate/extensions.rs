@@ -18,7 +18,6 @@ use super::fields::{Fields, in_field};
 use super::names::{AlternativeNames, oids};
 use super::{CertificateError, attestation};
 
-/// The content of the extensions.
 #[derive(Debug, Default)]
 pub(super) struct Extensions {
     pub(super) alternative_names: AlternativeNames,

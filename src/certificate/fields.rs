@@ -36,7 +36,6 @@ pub(super) struct Fields<'a> {
     pub(super) deviations: Vec<String>,
 }
 
-/// One extension.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extension<'a> {
     /// The object identifier, in DER without tag and length.

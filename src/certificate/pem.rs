@@ -14,7 +14,6 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// One block.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Block<'a> {
     /// The words after `BEGIN`.

@@ -50,7 +50,6 @@ pub(super) fn read_stdin() -> Result<Vec<u8>> {
     if bytes.trim_ascii().is_empty() { Err(empty_stdin(Kind::Config)) } else { Ok(bytes) }
 }
 
-/// The error of an empty standard input.
 pub(super) fn empty_stdin(kind: Kind) -> Error {
     Error::new(kind, "standard input (stdin) was empty")
         .hint("in a pipe, the command before `|` printed nothing: check its error")

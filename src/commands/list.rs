@@ -29,7 +29,6 @@ struct Shown {
     slots: Vec<ShownSlot>,
 }
 
-/// The content of one slot.
 struct ShownSlot {
     /// The index that `--slot` takes.
     index: Option<usize>,

@@ -28,7 +28,6 @@ use crate::session::{self, Login, TokenSession, read_certificate, warn_before_en
 use crate::signer;
 use crate::worker_handle::PrestartedWorker;
 
-/// The form of the output.
 #[derive(Clone, Copy)]
 enum OutputForm {
     /// The request, for programs.

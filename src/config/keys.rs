@@ -36,7 +36,6 @@ pub(crate) enum Shape {
     List,
 }
 
-/// A configuration key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConfigKey {
     /// The dotted path in the file.
@@ -95,7 +94,6 @@ const fn list(
 
 use Group::{Audit, Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
 
-/// All keys.
 pub(crate) const KEYS: [ConfigKey; 43] = [
     text(
         "module",

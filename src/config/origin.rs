@@ -9,7 +9,6 @@ use std::fmt;
 pub(crate) enum Origin {
     /// A line of the file.
     File {
-        /// The file.
         path: String,
         /// The line, from 1.
         line: usize,

@@ -141,7 +141,6 @@ impl Settings {
         own.map(effective).collect()
     }
 
-    /// The settings of the system policy.
     pub(super) fn system_policy(&self) -> Option<&Self> {
         self.system.as_deref()
     }

@@ -10,7 +10,6 @@ use super::error::ConfigError;
 use super::keys::{KEYS, Shape};
 use super::origin::{Origin, Setting};
 
-/// Parses a file's text.
 pub(crate) fn parse(path: &str, text: &str) -> Result<BTreeMap<&'static str, Setting>, ConfigError> {
     let place = |offset: usize| text.get(..offset).unwrap_or(text).matches('\n').count() + 1;
     let table = DeTable::parse(text).map_err(|error| ConfigError::Syntax {

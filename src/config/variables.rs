@@ -14,7 +14,6 @@ const PREFIX: &str = "CBA_AGENT_";
 /// An unknown variable with our prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UnknownVariable {
-    /// Its name.
     pub name: String,
     /// The variable that the user probably meant.
     pub nearest: Option<String>,

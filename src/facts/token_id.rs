@@ -10,23 +10,13 @@ use super::{Slot, Token};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TokenId {
     /// A token with a real serial number.
-    Serial {
-        /// The manufacturer.
-        manufacturer: String,
-        /// The token's model.
-        model: String,
-        /// The serial number.
-        serial: String,
-    },
+    Serial { manufacturer: String, model: String, serial: String },
     /// A token whose serial number is empty or all zeros: its label counts too.
     Label {
-        /// The manufacturer.
         manufacturer: String,
-        /// The token's model.
         model: String,
         /// The serial number, which is empty or all zeros.
         serial: String,
-        /// The label.
         label: String,
     },
     /// A token whose information cannot be read: its place in its module.

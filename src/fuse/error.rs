@@ -13,13 +13,11 @@ use crate::text::shell::quoted_path;
 /// The reason why no login is tried.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FuseError {
-    /// There is no state directory.
     #[error("no state directory: neither --state-dir nor STATE_DIRECTORY, XDG_STATE_HOME or HOME is an absolute path")]
     NoDirectory,
     /// A restart would delete it.
     #[error("the state directory {} is in memory ({kind}), and a restart would forget refused PINs", .directory.display())]
     InMemory {
-        /// The directory.
         directory: PathBuf,
         /// The file system, with mount(8)'s name.
         kind: &'static str,
@@ -30,7 +28,6 @@ pub(crate) enum FuseError {
     /// The token cannot be distinguished from others, and one of them has a blown fuse.
     #[error("no login is tried: the token's information cannot be read, and the fuse of a token here is blown")]
     Unknown,
-    /// The record cannot be read or written.
     #[error("the wrong-PIN fuse in {} cannot be stored", .0.display())]
     State(PathBuf, #[source] io::Error),
     /// A record is damaged. It may be this token's.
@@ -41,10 +38,8 @@ pub(crate) enum FuseError {
     DamagedOf {
         /// The token's URI.
         uri: String,
-        /// The state directory.
         directory: PathBuf,
     },
-    /// Another process holds the token.
     #[error("another cba-agent holds the token")]
     Held,
     /// The fuse is blown.

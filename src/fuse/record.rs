@@ -15,13 +15,9 @@ pub(super) const BOUND: u32 = 2;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FuseRecord {
-    /// The token's manufacturer.
     pub manufacturer: String,
-    /// Its model.
     pub model: String,
-    /// Its serial number.
     pub serial: String,
-    /// Its label.
     pub label: String,
     /// Refused PINs since the last accepted one.
     pub refused: u32,
@@ -44,7 +40,6 @@ impl FuseRecord {
         }
     }
 
-    /// The token of this record.
     #[must_use]
     pub(crate) fn token(&self) -> Token {
         Token {
@@ -56,7 +51,6 @@ impl FuseRecord {
         }
     }
 
-    /// The identity of that token.
     #[must_use]
     pub(crate) fn id(&self) -> TokenId {
         TokenId::of_stand_in(&self.token())

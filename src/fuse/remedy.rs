@@ -25,7 +25,6 @@ pub(crate) fn reset_any(directory: &Path) -> String {
 /// The place of a login.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Remedy<'a> {
-    /// The source of the PIN.
     pub source: &'a PinSource,
     /// Whether that is a file on a disk, whose change is noticed.
     pub is_noticed: bool,

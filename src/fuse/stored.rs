@@ -19,7 +19,6 @@ use crate::text::printable;
 /// The records of one token.
 #[derive(Debug)]
 pub(crate) struct StoredFuse {
-    /// Their files.
     pub files: Vec<PathBuf>,
     /// Their content; at least one record. A damaged one is its error.
     pub content: Result<Vec<FuseRecord>, FuseError>,

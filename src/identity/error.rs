@@ -8,25 +8,20 @@ use crate::error::{Explain, Kind};
 /// The reason why there is no identity.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IdentityError {
-    /// No private key is visible.
     #[error("the token shows no private RSA key")]
     NoKey,
-    /// No certificate is visible.
     #[error("the token shows no certificate")]
     NoCertificate,
-    /// The selection matches no key and certificate.
     #[error("no key with its certificate matches the selection")]
     NoMatch {
         /// The existing ones, each as a selector.
         candidates: Vec<String>,
     },
-    /// No key and certificate match.
     #[error("no private key has a certificate: {}", .0.join("; "))]
     NoPair(Vec<String>),
     /// More than one.
     #[error("{} identities match", .0.len())]
     Ambiguous(Vec<String>),
-    /// Certificates are visible, but none with an RSA key.
     #[error("the token shows no certificate with an RSA key: {}", .0.join("; "))]
     NoRsaCertificate(Vec<String>),
     /// No certificate fits, and some cannot be read: one of them may be the right one.

@@ -11,7 +11,6 @@ use crate::text::printable;
 /// A certificate in the token and its object's attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stored {
-    /// The parsed certificate.
     pub certificate: Certificate,
     /// `CKA_ID`.
     pub id: Vec<u8>,
@@ -38,7 +37,6 @@ impl Unreadable {
         !matches!(self.error, None | Some(CertificateError::NotRsa))
     }
 
-    /// The reason.
     #[must_use]
     pub(crate) fn reason(&self) -> String {
         match &self.error {

@@ -5,10 +5,8 @@
 /// The number of bytes that [`FileKind::of`] needs.
 pub(super) const HEAD: usize = 1 << 16;
 
-/// The kind of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FileKind {
-    /// An ELF file.
     Elf(Elf),
     /// A linker script, with the library that it names.
     LinkerScript(Option<String>),
@@ -21,7 +19,6 @@ pub(super) enum FileKind {
 pub(super) struct Elf {
     /// Its word size in bits.
     pub(super) bits: u8,
-    /// Whether it is little-endian.
     pub(super) little_endian: bool,
     /// `e_type`: 1 object file, 2 program, 3 shared library or position-independent program.
     pub(super) kind: u16,

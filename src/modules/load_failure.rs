@@ -15,52 +15,40 @@ use crate::text::shell::quoted;
 /// The reason of the loader's refusal.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum LoadFailure {
-    /// The file is of another format.
     #[error("it is {0}, not a shared library")]
     NotElf(&'static str),
-    /// The file is a linker script.
     #[error("it is a linker script, not a shared library")]
     LinkerScript(Option<String>),
-    /// The file is for another architecture.
     #[error("it is built for {0}, and this program for {1}")]
     Architecture(String, String),
-    /// The file is a program or an object file.
     #[error("it is {0}, not a shared library")]
     NotLibrary(&'static str),
-    /// The file is truncated.
     #[error("the file is truncated: it has {found} bytes and needs {needed}")]
     Truncated {
-        /// Its length.
         found: u64,
         /// The length according to its headers.
         needed: u64,
     },
-    /// The file cannot be read.
     #[error("it cannot be read: {0}")]
     Unreadable(io::ErrorKind),
-    /// The file system is mounted noexec.
     #[error("{} lies on a file system that is mounted noexec", .0.display())]
     NoExec(PathBuf),
     /// The host forbids execution for another reason.
     #[error("the host forbids to run code from {}", .0.display())]
     CodeForbidden(PathBuf),
-    /// A required library is missing.
     #[error("it needs the library {0}, which is missing")]
     MissingLibrary(String),
     /// A required library exists but cannot be used.
     #[error("it needs the library {0}, which cannot be used: {1}")]
     BadLibrary(String, String),
-    /// A required library is too old.
     #[error("{user} needs {version}, and {library} of this host does not have it")]
     OldLibrary {
-        /// The library.
         library: String,
         /// The version of its symbols.
         version: String,
         /// The file that needs it.
         user: String,
     },
-    /// A symbol that no library defines.
     #[error("it needs the symbol {0}, which no library defines")]
     MissingSymbol(String),
     /// The loader's message.

@@ -18,7 +18,6 @@ pub(crate) enum AttemptBy {
     Unattended,
 }
 
-/// The end of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AttemptEnd {
     /// `CKR_OK`: the PIN is right.

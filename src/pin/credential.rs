@@ -33,9 +33,6 @@ pub(crate) struct Credential {
 
 impl Credential {
     /// Reads a PIN from its source, or asks the person at the terminal. The time of a person does not count.
-    ///
-    /// # Errors
-    /// The reason why there is no PIN.
     pub(crate) fn read(prepared: PreparedSource, token: &str, deadline: &mut Deadline) -> Result<Self, PinError> {
         let attended = prepared.source.is_attended();
         let source = prepared.source.clone();
@@ -54,7 +51,6 @@ impl Credential {
         &self.entry
     }
 
-    /// Its source.
     #[must_use]
     pub(crate) fn source(&self) -> &PinSource {
         &self.source

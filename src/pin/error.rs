@@ -18,31 +18,24 @@ pub(crate) const SOURCES: &str =
 /// The reason why there is no PIN. No message contains any part of a PIN.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PinError {
-    /// No source is configured, and there is no person to ask.
     #[error("no PIN source is configured and there is no terminal to ask at")]
     NoSource,
-    /// The file does not exist.
     #[error("the PIN file {} does not exist", shown(.0))]
     NoFile(PathBuf),
-    /// The file exists, but cannot be read.
     #[error("cannot read the PIN file {0}")]
     File(String, #[source] io::Error),
-    /// Every user can read or change the file.
     #[error("the PIN file {0} is open to every user of this host")]
     WorldAccessible(String),
     /// A variable that is not set.
     #[error("the variable of the PIN source is not set")]
     NoVariable,
-    /// There is no such systemd credential.
     #[error("there is no credential of that name")]
     NoCredential(#[source] Option<io::Error>),
     /// A descriptor or standard input that cannot be read.
     #[error("cannot read the PIN from {0}")]
     Stream(&'static str, #[source] io::Error),
-    /// No PIN arrived in time.
     #[error("no PIN came from {0} in time")]
     TimedOut(&'static str),
-    /// The source is a terminal, which would show the PIN.
     #[error("{0} is a terminal, which would show the PIN")]
     Visible(&'static str),
     /// A device, such as `/dev/null`: it contains no PIN, and the system sets its mode.
@@ -54,7 +47,6 @@ pub(crate) enum PinError {
     /// Another job has the terminal: a prompt would stop the process for ever.
     #[error("nobody can be asked for the PIN, since this process is in the background of its terminal")]
     Background,
-    /// The source is empty.
     #[error("the PIN from {0} is empty")]
     Empty(&'static str),
     /// Longer than any PIN.
@@ -66,11 +58,9 @@ pub(crate) enum PinError {
     /// Bytes that no keyboard types.
     #[error("the PIN from {from} {}", describe(*.why))]
     Unfit {
-        /// The source.
         from: &'static str,
         /// The file, if it is one.
         path: Option<String>,
-        /// The problem.
         why: Unfit,
     },
 }

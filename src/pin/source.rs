@@ -19,10 +19,8 @@ use crate::deadline::Deadline;
 use crate::os::environment::LOADER;
 use crate::os::{descriptors, standard_streams};
 
-/// The default credential.
 pub(crate) const DEFAULT_CREDENTIAL: &str = "cba-agent-pin";
 
-/// A source of a PIN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PinSource {
     /// A file, symbolic links followed.
@@ -100,16 +98,12 @@ impl PinSource {
 /// A source before it is read; see [`PinSource::prepare`].
 #[derive(Debug)]
 pub(crate) struct PreparedSource {
-    /// The source.
     pub source: PinSource,
     descriptor: Option<io::Result<File>>,
 }
 
 impl PreparedSource {
     /// Reads the PIN, once, or checks that a person can be asked for it.
-    ///
-    /// # Errors
-    /// The reason why there is no PIN.
     pub(crate) fn open(self, deadline: &Deadline) -> Result<ReadPin, PinError> {
         let plain = |pin| ReadPin::Pin(pin, None);
         match &self.source {

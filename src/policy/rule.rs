@@ -9,7 +9,6 @@ use crate::text::{hex, printable};
 
 use super::{MAX_RSA_BITS, Requirement};
 
-/// The rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
     /// `token_serials`.
@@ -166,12 +165,7 @@ pub(crate) enum Breach {
     /// The key usage does not allow signatures.
     KeyUsage,
     /// The certificate has these extended key usages, and none of the allowed ones.
-    ExtendedKeyUsage {
-        /// Its usages.
-        has: Vec<String>,
-        /// The allowed ones.
-        allowed: Vec<String>,
-    },
+    ExtendedKeyUsage { has: Vec<String>, allowed: Vec<String> },
     /// There is no extended key usage.
     NoExtendedKeyUsage,
     /// It is a CA's certificate.
@@ -185,7 +179,6 @@ pub(crate) enum Breach {
 }
 
 impl Breach {
-    /// The rule that is broken.
     #[must_use]
     pub(crate) fn rule(&self) -> Rule {
         match self {

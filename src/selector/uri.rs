@@ -8,7 +8,6 @@ use std::fmt;
 
 use super::token_selector::TokenSelector;
 
-/// A parsed URI.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Uri {
     /// Its selection of the token.
@@ -50,16 +49,13 @@ pub(crate) enum UriError {
     /// Another scheme, or none.
     #[error("not a PKCS#11 URI: it must begin with 'pkcs11:'")]
     Scheme,
-    /// An attribute without `=`.
     #[error("attribute {0} of the URI has no '='")]
     NoValue(usize),
     /// An attribute that is refused for its own reason.
     #[error("attribute '{0}' is not accepted in a URI: {1}")]
     Refused(String, &'static str),
-    /// The same attribute twice.
     #[error("attribute '{0}' is given twice")]
     Twice(String),
-    /// A value that cannot be decoded.
     #[error("the value of '{0}' is not valid: {1}")]
     Value(String, &'static str),
 }

@@ -172,7 +172,6 @@ impl Agent {
         Problem::of(refusal.kind, refusal.retry_after).unavailable()
     }
 
-    /// The present metrics.
     pub(super) async fn metrics_text(&self) -> prometheus::Result<Vec<u8>> {
         let ready = self.probe().await.is_ok();
         self.metrics.text(&self.pool.view(), ready, !self.pool.audit_has_failed())

@@ -23,7 +23,6 @@ use crate::values::paths::LONGEST_SOCKET;
 /// The maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// A listening socket.
 #[derive(Debug)]
 pub(super) struct Listening {
     pub(super) listener: UnixListener,

@@ -50,7 +50,6 @@ const CLOCK_STEPS: Duration = Duration::from_secs(60);
 /// The time for which an answer proves that the token is present.
 const PROOF_HOLDS: Duration = Duration::from_secs(5);
 
-/// The pool.
 #[derive(Debug)]
 pub(super) struct Pool {
     shared: Arc<PoolShared>,

@@ -21,11 +21,9 @@ const WRITE: u32 = 0o2;
 /// A user who is allowed, but cannot connect.
 #[derive(Clone, Debug)]
 pub(crate) struct LockedOut {
-    /// The user.
     pub user: String,
     /// The obstacle.
     pub why: String,
-    /// The remedy.
     pub remedy: String,
 }
 
@@ -91,7 +89,6 @@ const GROUP_FOR_CLIENTS: &str =
 pub(crate) struct Obstacle {
     /// The obstacle.
     pub why: String,
-    /// The remedy.
     pub remedy: String,
 }
 

@@ -39,9 +39,6 @@ impl SlotSession {
     }
 
     /// Reads further attributes of the key and its copies.
-    ///
-    /// # Errors
-    /// The error of the token.
     pub(crate) fn describe(&mut self, identity: &Identity) -> Result<Described> {
         let key = self.description(identity.key.handle)?;
         let copies = identity.copies.iter().take(MAX_COPIES);

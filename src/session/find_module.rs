@@ -30,9 +30,6 @@ pub(crate) fn open(config: &Config, deadline: &Deadline) -> Result<LoadedModule>
 }
 
 /// Like [`open`], with a prestarted worker.
-///
-/// # Errors
-/// As [`open`].
 pub(crate) fn open_with(
     prestarted: Option<PrestartedWorker>,
     config: &Config,
@@ -156,9 +153,6 @@ fn load_completely(handle: WorkerHandle, config: &Config, path: &Path, deadline:
 }
 
 /// Refuses a module that others can change, or warns about it, as configured.
-///
-/// # Errors
-/// When it is refused.
 pub(crate) fn check_module(config: &Config, path: &Path) -> Result<()> {
     match modules::writable_by_others(path) {
         Some(how) if config.refuse_open_module => {

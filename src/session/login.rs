@@ -109,9 +109,6 @@ impl Login {
     }
 
     /// Logs in again with the accepted PIN, after the token dropped the login.
-    ///
-    /// # Errors
-    /// As [`Login::login`].
     pub(crate) fn again(&mut self, slot_session: &mut SlotSession, config: &Config) -> Result<()> {
         self.obtain(slot_session, config)?;
         Ok(self.authenticate(slot_session, WorkerRequest::Login, "login refused")?)

@@ -40,7 +40,6 @@ impl SigningSession {
         Self { session, identity, mechanism, context_login, has_signed: false }
     }
 
-    /// The selected identity.
     #[must_use]
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
@@ -65,9 +64,6 @@ impl SigningSession {
     }
 
     /// Reads the evidence about the key and its token. `in_detail` also reads attributes that serve only as evidence.
-    ///
-    /// # Errors
-    /// The error of the token.
     pub(crate) fn evidence(&mut self, module_sha256: Option<String>, in_detail: bool) -> Result<Evidence> {
         let described = if in_detail { self.session.slot.describe(&self.identity)? } else { Described::default() };
         let held = evidence::held(&self.identity, self.mechanism, described);

@@ -28,9 +28,6 @@ pub(crate) fn end_group_with_parent() -> io::Result<()> {
 
 /// Makes the kernel kill this process when the thread that started it ends. The process cannot prevent it. For a process that cannot start
 /// others: their group is not killed.
-///
-/// # Errors
-/// The kernel's error.
 pub(crate) fn be_killed_with_parent() -> io::Result<()> {
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
@@ -41,9 +38,6 @@ pub(crate) fn end_now() {
 }
 
 /// Unblocks the signal in this thread again, since a module may have blocked it.
-///
-/// # Errors
-/// The kernel's error.
 pub(crate) fn unblock_signal() -> io::Result<()> {
     let mut signals = SigSet::empty();
     signals.add(nix::sys::signal::Signal::SIGSTKFLT);

@@ -12,10 +12,8 @@ use crate::worker_protocol::step::Step;
 /// The reason why a request to a worker failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkerError {
-    /// The process could not be started.
     #[error("cannot start the worker process")]
     Spawn(#[source] io::Error),
-    /// The socket to the worker failed.
     #[error("cannot talk to the worker process")]
     Socket(#[source] io::Error),
     /// The worker replied that a call of the module failed.
@@ -29,7 +27,6 @@ pub(crate) enum WorkerError {
         /// The exit status or the signal, in words.
         how: String,
     },
-    /// No reply arrived in time.
     #[error("the token did not answer within {} during {step}", humantime::format_duration(*.timeout))]
     TimedOut {
         /// The step of the current request.
@@ -43,7 +40,6 @@ pub(crate) enum WorkerError {
         /// The step of the current request.
         step: Step,
     },
-    /// The frame cannot be parsed.
     #[error("the worker's answer cannot be read")]
     Frame(#[from] FrameError),
     /// A field of the reply is larger than PKCS#11 or this program allows.

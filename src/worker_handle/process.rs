@@ -118,11 +118,9 @@ pub(super) struct WorkerProcess {
 /// The first event that [`WorkerProcess::wait_for`] sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WaitResult {
-    /// The descriptor is readable.
     Readable,
     /// The process has ended, and there is no more data.
     Ended,
-    /// The time is up.
     TimedOut,
 }
 

@@ -45,22 +45,12 @@ const EXPLANATION: usize = 2000;
 pub(crate) enum BoundsError {
     /// Longer than its field.
     #[error("{what} has {found} characters or bytes, at most {most} are possible")]
-    TooLong {
-        /// The field.
-        what: &'static str,
-        /// Its length.
-        found: usize,
-        /// The limit.
-        most: usize,
-    },
-    /// More entries than allowed.
+    TooLong { what: &'static str, found: usize, most: usize },
     #[error("there are {found} {what}, at most {most} are read")]
     TooMany {
         /// The kind of the entries.
         what: &'static str,
-        /// Their number.
         found: usize,
-        /// The limit.
         most: usize,
     },
     /// A name with characters outside the standard's names.

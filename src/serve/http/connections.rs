@@ -20,7 +20,6 @@ const FRESH: Duration = Duration::from_millis(100);
 /// The number of connections that a user may have without making room among their own.
 const SHARE: usize = 1024;
 
-/// All connections.
 #[derive(Debug)]
 pub(super) struct Connections {
     most: usize,

@@ -32,7 +32,6 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type HttpReply = Response<Full<Bytes>>;
 
-/// Answers one request.
 pub(super) async fn answer(
     agent: &Arc<Agent>,
     (peer, access): (&Peer, Access),
@@ -143,7 +142,6 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Reads the request.
 async fn read(agent: &Arc<Agent>, request: Request<Incoming>) -> Result<(Wish, Option<String>), Problem> {
     let bad = |detail: &str| Problem::new("bad_request").detail(detail);
     let announced = request.body().size_hint().lower();

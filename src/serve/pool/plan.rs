@@ -62,7 +62,6 @@ pub(crate) enum Logins {
     Stopped(Kind),
 }
 
-/// The state of the pool.
 #[derive(Debug)]
 pub(crate) struct Plan<R> {
     workers: Workers,

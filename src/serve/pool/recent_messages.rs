@@ -9,7 +9,6 @@ use std::time::Duration;
 /// At least this number of messages is remembered, at any age: a v1 message never becomes too old.
 const AT_LEAST: usize = 4096;
 
-/// Digests of messages.
 #[derive(Debug)]
 pub(super) struct RecentMessages {
     /// The oldest first, each with the time of its delivery.

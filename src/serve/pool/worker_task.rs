@@ -45,7 +45,6 @@ enum TaskEvent {
     Ended,
 }
 
-/// The current request of the worker.
 struct CurrentRequest {
     request: InFlight,
     /// `None` for a probe.

@@ -17,10 +17,6 @@ pub(super) struct WorkerThread {
 }
 
 impl WorkerThread {
-    /// Starts a thread.
-    ///
-    /// # Errors
-    /// When the system cannot start another thread.
     pub(super) fn start(name: &str) -> io::Result<Self> {
         let (jobs, received) = mpsc::channel::<Job>();
         let run = move || received.into_iter().for_each(|job| job());

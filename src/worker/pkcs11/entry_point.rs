@@ -37,7 +37,6 @@ enum Symbol<T> {
     Own(T),
     /// A symbol of a linked library.
     OfLibrary(PathBuf),
-    /// No symbol.
     None,
 }
 

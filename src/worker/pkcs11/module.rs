@@ -45,9 +45,6 @@ impl Pkcs11Module {
     }
 
     /// The slots with a token, in the module's order, each with the readable information.
-    ///
-    /// # Errors
-    /// The error of `C_GetSlotList`.
     pub(crate) fn slots(&self) -> Result<Vec<SlotFacts>, Fault> {
         // Some modules also list empty readers.
         let slots = self.functions.slots()?.into_iter().filter(|slot| !is_empty(&self.functions, *slot));
@@ -55,9 +52,6 @@ impl Pkcs11Module {
     }
 
     /// Opens a read-only session.
-    ///
-    /// # Errors
-    /// The error of `C_OpenSession`.
     pub(crate) fn open_session(&self, slot_id: u64) -> Result<Pkcs11Session<'_>, Fault> {
         Ok(Pkcs11Session::new(&self.functions, slot_id, self.functions.open_session(slot_id)?))
     }

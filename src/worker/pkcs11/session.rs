@@ -110,9 +110,6 @@ impl<'a> Pkcs11Session<'a> {
     }
 
     /// RSA keys and certificates that the session sees.
-    ///
-    /// # Errors
-    /// The error of the search.
     pub(crate) fn objects(&mut self) -> Result<TokenObjects, Fault> {
         let (mechanisms, found) = self.reader().objects()?;
         self.found = found;

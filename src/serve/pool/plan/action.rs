@@ -10,11 +10,18 @@ use crate::error::Kind;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Action<R> {
     /// Start this worker after this time, unless [`super::Plan::may_start`] refuses then.
-    Start { worker: usize, after: Duration },
-    /// Give this worker a request.
-    Take { worker: usize, request: R },
+    Start {
+        worker: usize,
+        after: Duration,
+    },
+    Take {
+        worker: usize,
+        request: R,
+    },
     /// End this worker: log out, finalize.
-    Close { worker: usize },
+    Close {
+        worker: usize,
+    },
     /// Answer a request with a refusal.
     Refuse(R, Refusal),
 }

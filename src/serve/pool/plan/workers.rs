@@ -39,7 +39,6 @@ impl Phase {
     }
 }
 
-/// The state of one worker.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WorkerState {
     pub(super) phase: Phase,

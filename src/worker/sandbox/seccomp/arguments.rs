@@ -16,13 +16,10 @@ pub(super) type ArgumentRules = BTreeMap<i64, Vec<SeccompRule>>;
 /// The process for the rules.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Own {
-    /// Its process ID.
     pub(super) process: u32,
-    /// Its effective user.
     pub(super) user: u32,
 }
 
-/// The rules from the start.
 pub(super) fn from_the_start(profile: &Profile, families: &[SocketFamily], own: Own) -> ArgumentRules {
     let mut rules = ArgumentRules::new();
     processes(&mut rules, u64::from(own.process));
