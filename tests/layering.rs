@@ -56,6 +56,8 @@ struct Source {
     /// Names that it re-exports alone.
     exports: BTreeMap<String, Vec<String>>,
     types: Vec<String>,
+    /// Whether it has a function of the public interface.
+    is_public: bool,
     is_unsafe: bool,
 }
 
@@ -114,6 +116,9 @@ impl Visit<'_> for Source {
         if is_test(attributes_of(item)) {
             return;
         }
+        if let Item::Fn(syn::ItemFn { vis: syn::Visibility::Public(_), .. }) = item {
+            self.is_public = true;
+        }
         match item {
             Item::Enum(item) => self.types.push(item.ident.to_string()),
             Item::Struct(item) => self.types.push(item.ident.to_string()),
@@ -136,6 +141,7 @@ impl Visit<'_> for Source {
 
     fn visit_impl_item_fn(&mut self, function: &syn::ImplItemFn) {
         if !is_test(&function.attrs) {
+            self.is_public |= matches!(function.vis, syn::Visibility::Public(_));
             visit::visit_impl_item_fn(self, function);
         }
     }
@@ -265,6 +271,19 @@ fn arrows(files: &BTreeMap<String, Source>) -> BTreeMap<String, BTreeSet<String>
     files.values().filter(|source| !source.is_entry()).map(|source| (source.name.clone(), targets(source))).collect()
 }
 
+/// Every file that a file uses, directly or through others.
+fn reached<'a>(arrows: &'a BTreeMap<String, BTreeSet<String>>, from: &'a String) -> BTreeSet<&'a String> {
+    let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
+    while let Some(next) = open.pop() {
+        for to in arrows.get(next).into_iter().flatten() {
+            if seen.insert(to) {
+                open.push(to);
+            }
+        }
+    }
+    seen
+}
+
 /// The table of `src/lib.rs`: room and process, from top to bottom.
 fn rooms() -> Vec<(String, String)> {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
@@ -300,18 +319,8 @@ fn every_file_is_in_a_room_and_every_arrow_points_down() {
 #[test]
 fn files_form_no_circle() {
     let arrows = arrows(&SOURCES);
-    let reached = |from: &String| {
-        let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
-        while let Some(next) = open.pop() {
-            for to in arrows.get(next).into_iter().flatten() {
-                if seen.insert(to) {
-                    open.push(to);
-                }
-            }
-        }
-        seen
-    };
-    let reached: BTreeMap<&String, BTreeSet<&String>> = arrows.keys().map(|file| (file, reached(file))).collect();
+    let reached: BTreeMap<&String, BTreeSet<&String>> =
+        arrows.keys().map(|file| (file, reached(&arrows, file))).collect();
     let circle = |file: &&String| -> Vec<&str> {
         let both = |to: &&&String| reached.get(**to).is_some_and(|back| back.contains(file));
         reached[file].iter().filter(both).map(|name| name.as_str()).collect()
@@ -351,6 +360,21 @@ fn parent_and_worker_meet_only_at_the_process_boundary() {
                 _ => false,
             };
             assert!(!crosses || is_start, "{file} uses {to}, which runs in another process");
+        }
+    }
+}
+
+#[test]
+fn no_public_function_but_run_reaches_a_token() {
+    let arrows = arrows(&SOURCES);
+    let public = SOURCES.values().filter(|source| source.is_public && !source.is_entry());
+    let (run, others): (Vec<&Source>, Vec<&Source>) = public.partition(|source| source.name == "commands");
+    assert!(run.len() == 1 && others.len() > 10);
+    for source in others {
+        for file in reached(&arrows, &source.name).into_iter().chain([&source.name]) {
+            let room = file.split('/').next().unwrap();
+            let is_near = ["commands", "serve", "signer", "session", "worker_handle", "worker"].contains(&room);
+            assert!(!is_near, "{} has a public function, and uses {file}", source.name);
         }
     }
 }
