@@ -3,7 +3,7 @@
 //! Every key has all three forms, from one table in [`keys`]. No error repeats a value, since it could be a misplaced PIN.
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cba::{AuthUrl, Version};
@@ -11,6 +11,7 @@ use crate::certificate::HeaderEncoding;
 use crate::custody::PolicySources;
 use crate::identity::Wanted;
 use crate::log;
+use crate::modules;
 use crate::pin::PinSource;
 use crate::policy::Policy;
 use crate::sandbox_profile;
@@ -117,6 +118,12 @@ pub(crate) struct Serve {
 }
 
 impl Config {
+    /// The sandbox profile of a module, from the table of modules; `None` if it runs without a sandbox.
+    #[must_use]
+    pub(crate) fn sandbox_profile(&self, module: &Path) -> Option<&'static str> {
+        modules::known_by(module).filter(|_| self.sandbox == sandbox_profile::Mode::Module).map(|known| known.name)
+    }
+
     /// The sources of the policy, for a report.
     #[must_use]
     pub(crate) fn policy_sources(&self) -> PolicySources {

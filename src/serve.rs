@@ -62,7 +62,7 @@ pub(crate) fn serve(config: Config) -> Result<()> {
     if let Some(module) = &config.module {
         let path = crate::modules::resolve(module)?;
         session::check_module(&config, &path)?;
-        if session::profile(&config, &path).is_none() {
+        if config.sandbox_profile(&path).is_none() {
             tracing::warn!("the module {} runs without a sandbox; `cba-agent doctor` says why", path.display());
         }
     }

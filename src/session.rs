@@ -31,11 +31,9 @@ pub(crate) mod signing_session;
 mod token_session;
 mod token_store;
 
-pub(crate) use find_module::{check_module, open, open_all, open_with, profile};
+pub(crate) use find_module::{check_module, open, open_all, open_with};
 pub(crate) use login::{Login, SignError};
 pub(crate) use token_session::TokenSession;
-
-use find_module::hint_at_the_sandbox;
 
 /// A module in a worker.
 #[derive(Debug)]
@@ -74,7 +72,7 @@ impl LoadedModule {
             let error = token_store::hint_at_it(error, &self.path);
             let error = module_hints::of_a_hidden_token(error, &self.library, &self.path);
             let error = complete_hints::completed(error, &self.path, self.slots.first().map(|slot| slot.id));
-            if none_is_here { hint_at_the_sandbox(error, config, &self.path) } else { error }
+            if none_is_here { module_hints::of_the_sandbox(error, config, &self.path) } else { error }
         })?;
         let slot = slot.clone();
         for other in self.slots.iter().filter(|other| other.id != slot.id) {

@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::modules::{self, LoadFailure};
 use crate::sandbox_profile::gaps::judge;
 use crate::sandbox_profile::paths::families;
-use crate::sandbox_profile::{InForce, Mode, Profile};
+use crate::sandbox_profile::{InForce, Profile};
 use crate::selector::SelectError;
 use crate::text::printable;
 use crate::worker_handle::{ModuleToLoad, PrestartedWorker, WorkerEnvironment, WorkerError, WorkerHandle, withheld};
@@ -179,32 +179,17 @@ fn not_loaded(error: WorkerError, last_words: Vec<String>, config: &Config, path
     let Some(failure) = failure else {
         let error = Error::from(error).context(format_args!("cannot use the module {}", path.display()));
         let error = module_hints::of_a_start(error, last_words, config, path);
-        return hint_at_the_sandbox(error, config, path);
+        return module_hints::of_the_sandbox(error, config, path);
     };
     let may_be_the_sandbox = failure.may_be_the_sandbox();
     let error = Error::from(failure).context(format_args!("cannot load the module {}", path.display()));
     let error = complete_hints::completed(error, path, None);
-    if may_be_the_sandbox { hint_at_the_sandbox(error, config, path) } else { error }
+    if may_be_the_sandbox { module_hints::of_the_sandbox(error, config, path) } else { error }
 }
 
 /// The loader's message before it ends a process because of a missing function.
 fn lookup_error(last_words: &[String]) -> Option<&str> {
     last_words.iter().find_map(|line| line.split_once("symbol lookup error: ").map(|(_, said)| said))
-}
-
-/// A module that needs more than its profile allows fails with its own error.
-pub(super) fn hint_at_the_sandbox(error: Error, config: &Config, path: &Path) -> Error {
-    match profile(config, path) {
-        Some(name) => error
-            .hint(format!("it runs in the sandbox profile {name}; try --sandbox off to see whether that is the cause")),
-        None => error,
-    }
-}
-
-/// The sandbox profile of a module, from the configuration and the table of modules.
-#[must_use]
-pub(crate) fn profile(config: &Config, path: &Path) -> Option<&'static str> {
-    modules::known_by(path).filter(|_| config.sandbox == Mode::Module).map(|known| known.name)
 }
 
 /// Starts loading a module in a worker, in its sandbox.
@@ -217,7 +202,7 @@ fn start(
     check_module(config, path)?;
     let environment =
         WorkerEnvironment { pin_variables: config.pin_variables.clone(), module_debug: config.module_debug };
-    let load = ModuleToLoad { module: path.to_owned(), profile: profile(config, path).map(str::to_owned) };
+    let load = ModuleToLoad { module: path.to_owned(), profile: config.sandbox_profile(path).map(str::to_owned) };
     Ok(WorkerHandle::spawn(&environment, prestarted, load, deadline)?)
 }
 
@@ -253,7 +238,7 @@ fn answers(
     module: &Path,
     deadline: &Deadline,
 ) -> Result<(Option<SandboxReport>, Library, Vec<Slot>), WorkerError> {
-    let report = handle.sandbox(profile(config, module), deadline)?;
+    let report = handle.sandbox(config.sandbox_profile(module), deadline)?;
     match handle.wait_reply(deadline)? {
         WorkerReply::Opened { library, slots } => Ok((report, library, slots)),
         _ => Err(handle.protocol_error(Step::LoadModule)),

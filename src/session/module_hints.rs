@@ -5,7 +5,6 @@
 use std::env;
 use std::path::Path;
 
-use super::find_module::profile;
 use super::token_store;
 use crate::config::Config;
 use crate::error::Error;
@@ -20,7 +19,7 @@ pub(super) fn of_a_start(mut error: Error, last_words: Vec<String>, config: &Con
     let mut hints = Vec::new();
     hints.extend(modules::missing_group(path).map(|missing| missing.remedy()));
     if name_of(path) == Some("tpm2") {
-        hints.extend(tcti(profile(config, path).is_some()));
+        hints.extend(tcti(config.sandbox_profile(path).is_some()));
         hints.extend(sql_lock());
     }
     hints.extend(token_store::obstacles_of(path));
@@ -50,6 +49,15 @@ pub(super) fn of_a_large_key(error: Error, bits: usize, library: &Library, path:
             shown(version)
         )),
         _ => error,
+    }
+}
+
+/// A module that needs more than its profile allows fails with its own error.
+pub(super) fn of_the_sandbox(error: Error, config: &Config, path: &Path) -> Error {
+    match config.sandbox_profile(path) {
+        Some(name) => error
+            .hint(format!("it runs in the sandbox profile {name}; try --sandbox off to see whether that is the cause")),
+        None => error,
     }
 }
 
