@@ -13,9 +13,6 @@ use std::sync::LazyLock;
 use syn::visit::{self, Visit};
 use syn::{Attribute, File, Item, UseTree};
 
-/// Groups of files that still use each other in a circle. The list may only shrink.
-const CIRCLES: [&[&str]; 1] = [&["serve/http", "serve/http/routes"]];
-
 /// The only place where the parent's code starts the worker's.
 const START_OF_THE_WORKER: (&str, &str) = ("commands", "worker");
 
@@ -326,7 +323,7 @@ fn files_form_no_circle() {
     };
     let circles: BTreeSet<Vec<&str>> =
         arrows.keys().map(|file| circle(&file)).filter(|circle| !circle.is_empty()).collect();
-    assert_eq!(circles, CIRCLES.iter().map(|circle| circle.to_vec()).collect());
+    assert!(circles.is_empty(), "{circles:#?}");
 }
 
 #[test]

@@ -1,12 +1,9 @@
-//! The server on the socket: accepts connections, checks their users, and ends on request.
+//! The service behind the socket: everything that an answer needs, the rate limits, and the readiness.
 //!
 //! Runs in the parent.
 
-use std::convert::Infallible;
-use std::io;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,19 +13,10 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{NotUntil, Quota, RateLimiter};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Mutex, watch};
-use tokio::task::JoinSet;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::access::{Access, AccessRules, Peer, Strangers};
-use super::http::client_stream::ClientStream;
-use super::http::connections::{Connection, Connections};
-use super::http::custody_report::CustodyReport;
-use super::listener::Listening;
+use super::access::{AccessRules, Peer, Strangers};
 use super::metrics::Metrics;
 use super::pool::plan::action::Refusal;
 use super::pool::{Pool, Work};
@@ -42,24 +30,18 @@ mod client_stream;
 mod connections;
 mod custody_report;
 mod routes;
+mod server;
 
-/// The time limit of a request's header, and of an idle connection.
-const HEADER_TIME: Duration = Duration::from_secs(15);
+pub(super) use server::run;
 
-/// The longest header of a request, in bytes.
-const HEADER_LIMIT: usize = 16 << 10;
+use connections::Connections;
+use custody_report::CustodyReport;
 
 /// The time limit for a check that the token is present.
 const PROBE_TIME: Duration = Duration::from_secs(5);
 
 /// The time for which the result of that check is valid.
 const PROBE_HOLDS: Duration = Duration::from_secs(5);
-
-/// The time for requests that were sent before the end, and are not read yet.
-const LINGER: Duration = Duration::from_millis(100);
-
-/// The time for the last bytes of an answer to a slow client.
-const FLUSH: Duration = Duration::from_secs(1);
 
 /// Everything that the answers need.
 #[derive(Debug)]
@@ -203,114 +185,4 @@ impl Agent {
         *probed = Some((Instant::now(), refusal));
         refusal.map_or(Ok(()), Err)
     }
-}
-
-/// Serves until `end`, and then until every request in progress is answered.
-pub(super) async fn run(agent: &Arc<Agent>, listening: &Listening, mut end: watch::Receiver<bool>) -> io::Result<()> {
-    let listener = listening.listener.try_clone()?;
-    listener.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(listener)?;
-    let mut tasks = JoinSet::new();
-    let ended = end.clone();
-    loop {
-        let take_one = async {
-            agent.connections.room().await;
-            listener.accept().await
-        };
-        tokio::select! {
-            taken = take_one => match taken {
-                Ok((stream, _)) => take(agent, stream, &mut tasks, &ended),
-                Err(error) => cannot_take(&error).await,
-            },
-            Some(_) = tasks.join_next() => {}
-            _ = end.wait_for(|ended| *ended) => break,
-        }
-    }
-    agent.draining.store(true, Ordering::Relaxed);
-    let listener = listener.into_std()?;
-    // Our path is removed by now. Earlier connections are in the kernel's queue, and are served. A socket from systemd
-    // stays, and its queue is the next agent's.
-    while let (true, Ok((stream, _))) = (listening.is_own(), listener.accept()) {
-        stream.set_nonblocking(true)?;
-        take(agent, UnixStream::from_std(stream)?, &mut tasks, &ended);
-    }
-    drop(listener);
-    while tasks.join_next().await.is_some() {}
-    Ok(())
-}
-
-/// The system has no free descriptor, or the client has already closed. Against the former, only waiting helps.
-async fn cannot_take(error: &io::Error) {
-    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
-        return;
-    }
-    tracing::warn!("cannot take a connection: {error}");
-    tokio::time::sleep(Duration::from_millis(50)).await;
-}
-
-fn take(agent: &Arc<Agent>, stream: UnixStream, tasks: &mut JoinSet<()>, end: &watch::Receiver<bool>) {
-    let peer = match Peer::of(&stream) {
-        Ok(peer) => peer,
-        Err(error) => {
-            agent.metrics.refused("unknown");
-            tracing::warn!("refused: the kernel does not say who connects: {error}");
-            return;
-        }
-    };
-    let access = agent.rules.judge(&peer);
-    let connection = agent.connections.enter(peer.uid, access);
-    agent.metrics.connections(agent.connections.count());
-    let (agent, end) = (Arc::clone(agent), end.clone());
-    tasks.spawn(async move {
-        let metrics = Arc::clone(&agent);
-        serve(agent, peer, access, stream, connection, end).await;
-        metrics.metrics.connections(metrics.connections.count());
-    });
-}
-
-/// The connection of a request.
-#[derive(Clone, Copy)]
-pub(super) struct Client<'a> {
-    connection: &'a Connection,
-    stream: &'a ClientStream,
-}
-
-async fn serve(
-    agent: Arc<Agent>,
-    peer: Peer,
-    access: Access,
-    stream: UnixStream,
-    connection: Connection,
-    mut end: watch::Receiver<bool>,
-) {
-    let stream = ClientStream::new(stream);
-    let service = service_fn(|request| {
-        let (agent, peer, client) = (&agent, &peer, Client { connection: &connection, stream: &stream });
-        async move { Ok::<_, Infallible>(routes::answer(agent, (peer, access), client, request).await) }
-    });
-    let mut http = http1::Builder::new();
-    // A client may close its sending side, as `nc -N` does, and wait for its answer.
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEADER_LIMIT).half_close(true);
-    let mut served = pin!(http.serve_connection(TokioIo::new(stream.clone()), service));
-    tokio::select! {
-        _ = served.as_mut() => return,
-        () = connection.leave.notified() => return,
-        _ = end.wait_for(|ended| *ended) => {}
-    }
-    if !connection.is_busy() {
-        // Requests that were sent before the end are read and answered now. The answer closes the connection.
-        tokio::select! {
-            biased;
-            _ = served.as_mut() => return,
-            () = tokio::time::sleep(LINGER) => {}
-        }
-    }
-    served.as_mut().graceful_shutdown();
-    tokio::select! {
-        biased;
-        _ = served.as_mut() => return,
-        () = connection.idle() => {}
-    }
-    // Answered, or never complete: the end does not wait for clients that do not read or do not continue.
-    let _ = tokio::time::timeout(FLUSH, served).await;
 }

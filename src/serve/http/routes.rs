@@ -10,7 +10,9 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
 
-use super::{Agent, Client};
+use super::Agent;
+use super::client_stream::ClientStream;
+use super::connections::Connection;
 use crate::audit::chain::Caller;
 use crate::error::Kind;
 use crate::http_api::SignRequest;
@@ -31,6 +33,13 @@ const PEM: &str = "application/x-pem-file";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type HttpReply = Response<Full<Bytes>>;
+
+/// The connection of a request.
+#[derive(Clone, Copy)]
+pub(super) struct Client<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) stream: &'a ClientStream,
+}
 
 pub(super) async fn answer(
     agent: &Arc<Agent>,
