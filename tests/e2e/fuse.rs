@@ -413,6 +413,7 @@ fn as_user(stand: &Stand, user: &str, pin: &str) -> Run {
 
 #[test]
 fn two_users_of_one_token_share_its_fuse_in_a_directory_of_their_group() {
+    needs_root("it plays other users of the host");
     let stand = shared_by_users("2770", "root");
     as_user(&stand, "20001", "not-the-pin").failed(4);
     // A file other than the refused one gets one try, for any user.
@@ -426,6 +427,7 @@ fn two_users_of_one_token_share_its_fuse_in_a_directory_of_their_group() {
 
 #[test]
 fn many_users_at_once_with_a_wrong_pin_spend_two_tries_at_most() {
+    needs_root("it plays other users of the host");
     let stand = shared_by_users("2770", "root");
     std::thread::scope(|scope| {
         for user in 20001..20009 {
@@ -442,6 +444,7 @@ fn many_users_at_once_with_a_wrong_pin_spend_two_tries_at_most() {
 
 #[test]
 fn a_state_directory_of_another_user_gets_a_warning() {
+    needs_root("it plays other users of the host");
     let stand = shared_by_users("2770", "20009");
     let run = as_user(&stand, "20001", &stand.pin());
     assert!(run.stderr.contains("belongs to another user"), "{run:?}");
@@ -509,6 +512,7 @@ fn a_state_directory_that_every_user_can_change_is_refused() {
 
 #[test]
 fn a_container_that_would_forget_the_fuse_gets_a_warning() {
+    needs_root("it makes a mount namespace");
     let stand = Stand::new();
     for layer in ["lower", "upper", "work", "merged"] {
         fs::create_dir(stand.file(layer)).unwrap();

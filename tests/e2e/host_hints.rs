@@ -150,6 +150,7 @@ fn an_audit_log_is_checked_by_the_command_that_a_message_offers() {
 
 #[test]
 fn every_package_that_a_hint_offers_exists() {
+    needs_root("it makes a mount namespace");
     let stand = Stand::new();
     let mut offered_names = 0;
     for name in ["softhsm2", "opensc", "ykcs11", "tpm2", "opencryptoki", "p11-kit", "p11-kit-client"] {

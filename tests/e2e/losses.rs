@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::agent::{Agent, Judge};
 use crate::deadline::until;
 use crate::load::{Seed, Tally, kill_workers, load};
-use crate::stand::Stand;
+use crate::stand::{Stand, needs_root};
 
 fn move_tokens(stand: &Stand, from: &str, to: &str) {
     fs::rename(stand.file(from), stand.file(to)).unwrap();
@@ -15,6 +15,7 @@ fn move_tokens(stand: &Stand, from: &str, to: &str) {
 
 #[test]
 fn ten_thousand_requests_while_workers_die_and_the_token_comes_and_goes() {
+    needs_root("it counts the descriptors of a process that forbids it to other users");
     let mut stand = Stand::new();
     stand.faulty("");
     stand.set("FAULTY_GONE", stand.file("gone"));

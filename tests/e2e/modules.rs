@@ -1,6 +1,6 @@
 //! Modules as found on hosts: unusual entry points, libraries beside them, and files that are not modules.
 
-use crate::stand::{Run, Stand, faulty_module, softhsm_module};
+use crate::stand::{Run, Stand, faulty_module, needs_root, softhsm_module};
 
 /// A module over the one in `SHIM_MODULE`. It exports only `C_GetFunctionList`.
 const SHIM: &str = r#"
@@ -174,6 +174,7 @@ fn missing_libraries_and_symbols_of_a_module_are_named() {
 
 #[test]
 fn a_module_on_a_noexec_file_system_is_named() {
+    needs_root("it makes a mount namespace");
     let stand = Stand::new();
     std::fs::create_dir(stand.file("noexec")).unwrap();
     let script = format!(

@@ -142,11 +142,13 @@ fn a_compromised_module_is_blocked_and_signing_continues() {
 
 #[test]
 fn a_confined_module_ends_with_its_parent_despite_ignored_signals() {
+    needs_root("it plays other users of the host");
     ends_with_its_parent(&faulty_as("libsofthsm2.so", "C_Initialize=outlive;C_SignInit=outlive;C_Sign=hang"), &[]);
 }
 
 #[test]
 fn a_module_without_a_sandbox_ends_with_its_parent_though_it_ignores_and_blocks_the_signal() {
+    needs_root("it plays other users of the host");
     for (file, more) in [("unknown.so", &[][..]), ("libsofthsm2.so", &["--sandbox", "off"])] {
         ends_with_its_parent(&faulty_as(file, "C_Initialize=outlive;C_SignInit=outlive;C_Sign=hang"), more);
     }
@@ -278,6 +280,7 @@ fn landlock_abi(version: u32) -> String {
 
 #[test]
 fn an_older_landlock_confines_a_local_module_as_well() {
+    needs_root("it plays other users of the host");
     for version in [1, 3] {
         let stand = attacker("libsofthsm2.so");
         let arguments = ["sign", "-v", "--slot", "0", "--pin-source", &stand.pin_source()];
@@ -296,6 +299,7 @@ fn an_older_landlock_confines_a_local_module_as_well() {
 
 #[test]
 fn the_gaps_of_an_older_kernel_are_named() {
+    needs_root("it plays other users of the host");
     let stand = attacker("p11-kit-proxy.so");
     let of_each_version = [
         (2, &["tcp-ports", "device-commands", "abstract-sockets", "unix-sockets"][..], "TCP ports (Linux 6.7)"),

@@ -1,7 +1,7 @@
 //! The selection of module, token and identity, and the errors for none or several.
 
 use crate::deadline::Finish as _;
-use crate::stand::{EXTENSIONS, Run, Stand};
+use crate::stand::{EXTENSIONS, Run, Stand, needs_root};
 
 /// Two tokens, `cba` and `two`.
 fn two_tokens() -> Stand {
@@ -227,6 +227,7 @@ fn a_missing_configured_token_is_named_with_the_directory_of_the_module() {
 
 #[test]
 fn a_token_directory_that_cannot_be_read_is_named_with_its_owner() {
+    needs_root("it plays other users of the host");
     use std::os::unix::fs::PermissionsExt as _;
     let stand = Stand::new();
     let mode = |name: &str, mode: u32| {

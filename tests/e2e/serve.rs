@@ -25,7 +25,7 @@ fn curl_gets_a_payload_that_verifies() {
     assert!(said.starts_with("valid: v2"), "{said}");
     let labelled = curl(&agent, &["http://localhost/sign", "-d", r#"{"payload_version":"v2","job":"etl/nightly"}"#]);
     assert_ne!(request, labelled);
-    assert!(agent.log().contains("job etl/nightly"), "{}", agent.log());
+    agent.logged(|log| log.contains("job etl/nightly"));
     let (status, _) = agent.end("-TERM");
     assert_eq!(status.code(), Some(0));
     assert!(!stand.path().join("agent.sock").exists());
