@@ -25,7 +25,9 @@ use crate::worker_protocol::{WorkerReply, WorkerRequest};
 struct Shown {
     module: String,
     path: String,
+    /// Why the module cannot be used, and what helps.
     error: Option<String>,
+    hint: Option<String>,
     slots: Vec<ShownSlot>,
 }
 
@@ -72,7 +74,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
 
 fn failed(path: &Path, error: &Error) -> Shown {
     let (module, path) = (modules::selector(path), path.display().to_string());
-    Shown { module, path, error: Some(error.message.clone()), slots: Vec::new() }
+    Shown { module, path, error: Some(error.message.clone()), hint: error.hints.first().cloned(), slots: Vec::new() }
 }
 
 /// Reads the selected slots, each in a separate session.
@@ -99,7 +101,7 @@ fn read(mut loaded: LoadedModule, config: &Config, deadline: &Deadline) -> Shown
     }
     let (module, path) = (modules::selector(&loaded.path), loaded.path.display().to_string());
     loaded.handle.close();
-    Shown { module, path, error: None, slots: shown }
+    Shown { module, path, error: None, hint: None, slots: shown }
 }
 
 fn is_selected(slot: &Slot, loaded: &LoadedModule, config: &Config) -> bool {
@@ -152,7 +154,7 @@ fn logged_in(config: &Config, deadline: Deadline) -> Result<Shown> {
     let slot = slot_session.slot.clone();
     session.end(objects.as_ref().err());
     let slots = vec![ShownSlot { index, slot, uri, mechanisms, objects: Ok(objects?) }];
-    Ok(Shown { module, path, error: None, slots })
+    Ok(Shown { module, path, error: None, hint: None, slots })
 }
 
 /// A line of the table of objects, and a member of the JSON.
@@ -246,6 +248,7 @@ fn state(token: &Token) -> Vec<&'static str> {
 fn module_text(shown: &Shown) -> String {
     let mut lines = vec![format!("module {} ({})", shown.module, shown.path)];
     lines.extend(shown.error.iter().map(|error| format!("  cannot be used: {error}")));
+    lines.extend(shown.hint.iter().map(|hint| format!("  hint: {hint}")));
     if shown.error.is_none() && shown.slots.is_empty() {
         lines.push("  no slot has a selected token".into());
     }
@@ -327,7 +330,7 @@ fn snippet(shown: &Shown, slot: &ShownSlot) -> String {
 
 fn module_json(shown: &Shown) -> Value {
     let slots: Vec<Value> = shown.slots.iter().map(slot_json).collect();
-    json!({ "module": shown.module, "path": shown.path, "error": shown.error, "slots": slots })
+    json!({ "module": shown.module, "path": shown.path, "error": shown.error, "hint": shown.hint, "slots": slots })
 }
 
 fn slot_json(shown: &ShownSlot) -> Value {

@@ -65,10 +65,15 @@ fn holds_token(slot: &Slot) -> bool {
     slot.token.as_ref().is_some_and(|token| token.initialized)
 }
 
-/// A failed module may be the one with the token, so its failure decides whether a retry makes sense.
+/// A failed module may be the one with the token, so its failure decides whether a retry makes sense, and its first hint
+/// follows its message.
 fn none_holds(failed: Vec<Error>) -> Error {
     let kind = failed.iter().map(|error| error.kind).find(|kind| kind.retryable()).unwrap_or(Kind::NotFound);
-    let hints = failed.into_iter().map(|error| error.message).chain(SelectError::NoToken { uninitialised: 0 }.hints());
+    let reason = |error: Error| match error.hints.first() {
+        Some(hint) => format!("{}: {hint}", error.message),
+        None => error.message,
+    };
+    let hints = failed.into_iter().map(reason).chain(SelectError::NoToken { uninitialised: 0 }.hints());
     Error { kind, message: "no installed module holds an initialised token".into(), hints: hints.collect() }
 }
 

@@ -313,8 +313,8 @@ fn a_closed_configuration_of_softhsm2_is_named_with_the_group_that_may_read_it()
     // As Debian has it, with an /etc of its own.
     let script = "cp -a /etc etc && rm -rf etc/softhsm && mv etc-softhsm etc/softhsm && chgrp -R games etc/softhsm tokens && chmod 640 etc/softhsm/* && \
                   chmod 2770 tokens && chmod -R g+rwX tokens && mount --bind etc /etc && eval \"$1\" && shift && exec \"$@\"";
-    let run = |before: &str| {
-        let own = stand.command(&["list"]);
+    let run = |before: &str, module: &str, arguments: &[&str]| {
+        let own = stand.command(arguments);
         let mut command = Command::new("unshare");
         let script =
             if before.is_empty() { script } else { "mount --bind etc /etc && eval \"$1\" && shift && exec \"$@\"" };
@@ -322,11 +322,17 @@ fn a_closed_configuration_of_softhsm2_is_named_with_the_group_that_may_read_it()
         command.args(["setpriv", "--reuid=daemon", "--regid=daemon", "--init-groups", "--"]);
         command.arg(own.get_program()).args(own.get_args()).current_dir(stand.path());
         same_environment(&mut command, &own);
-        command.env("HOME", "/nonexistent").env_remove("SOFTHSM2_CONF");
+        command.env("HOME", "/nonexistent").env_remove("SOFTHSM2_CONF").env("CBA_AGENT_MODULE", module);
         Run::from_output(command.finish())
     };
-    let said = run("");
-    assert!(both(&said).contains("/etc/softhsm belongs to user root and group games (mode 0750)"), "{said:?}");
+    let said = run("", "softhsm2", &["list"]);
+    let cause = "/etc/softhsm belongs to user root and group games (mode 0750)";
+    assert!(both(&said).contains(cause), "{said:?}");
     let join = one(&said.stderr, "usermod -aG games daemon");
-    assert!(run(&join).ok().contains("token 'cba'"));
+    // Where no module is chosen, the module that fails is one of several. An empty variable chooses none.
+    for command in ["list", "sign", "doctor"] {
+        let said = run(":", "", &[command]);
+        assert!(both(&said).contains(cause) && both(&said).contains(&join), "{command}: {said:?}");
+    }
+    assert!(run(&join, "softhsm2", &["list"]).ok().contains("token 'cba'"));
 }

@@ -104,6 +104,26 @@ fn cba_agent_is_found_outside_crons_path() {
 }
 
 #[test]
+fn a_missing_curl_is_named_before_a_payload_is_made() {
+    let stand = Stand::new();
+    let service = service(&stand);
+    // A PATH with the shell's tools and without curl.
+    fs::create_dir(stand.file("tools")).unwrap();
+    for tool in ["dash", "sh", "cat", "date", "find", "id", "rm", "sed", "tr", "wc", "dirname", "readlink", "mktemp"] {
+        std::os::unix::fs::symlink(format!("/usr/bin/{tool}"), stand.file(&format!("tools/{tool}"))).unwrap();
+    }
+    for (name, client) in CLIENTS.into_iter().filter(|(name, _)| name.starts_with("anaplan-")) {
+        let run = run(&stand, &service, client, |command| {
+            command.env("PATH", stand.file("tools")).env("CBA_AGENT", BINARY);
+            // This would fail with another exit code.
+            command.env("CBA_AGENT_TOKEN_LABEL", "absent");
+        });
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{name}: {run:?}");
+        assert!(run.stderr.contains("cannot find curl: install it"), "{name}: {run:?}");
+    }
+}
+
+#[test]
 fn a_refused_login_says_how_this_hosts_clock_compares_with_the_services() {
     let stand = Stand::new();
     let service = service(&stand);
