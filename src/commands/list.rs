@@ -42,6 +42,9 @@ struct ShownSlot {
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let deadline = Deadline::after(config.sign.timeout);
+    // A selection of the file or of a variable hides no slot: a wrong one is corrected with the list of all slots.
+    let selectors = ["token.slot", "token.slot_id", "token.label", "token.serial", "token.uri"];
+    let is_filtered = selectors.iter().any(|path| cli::has_flag(matches, path));
     let shown = if cli::is_given(matches, "login") {
         vec![logged_in(config, deadline)?]
     } else {
@@ -54,14 +57,16 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
         for (path, result) in session::open_all(None, config, paths, &deadline) {
             match result {
                 // A separate time limit for each module.
-                Ok(loaded) => all.push(read(loaded, config, &Deadline::after(config.sign.timeout))),
+                Ok(loaded) => {
+                    all.push(read(loaded, config, is_filtered, &Deadline::after(config.sign.timeout)));
+                }
                 Err(error) if chosen => return Err(error),
                 Err(error) => all.push(failed(&path, &error)),
             }
         }
         all
     };
-    if !config.token.is_empty() && shown.iter().all(|module| module.slots.is_empty() && module.error.is_none()) {
+    if is_filtered && shown.iter().all(|module| module.slots.is_empty() && module.error.is_none()) {
         return Err(Error::new(Kind::NotFound, "no slot matches the selection").hint("`cba-agent list` shows all"));
     }
     if cli::is_given(matches, "json") {
@@ -77,12 +82,12 @@ fn failed(path: &Path, error: &Error) -> Shown {
     Shown { module, path, error: Some(error.message.clone()), hint: error.hints.first().cloned(), slots: Vec::new() }
 }
 
-/// Reads the selected slots, each in a separate session.
-fn read(mut loaded: LoadedModule, config: &Config, deadline: &Deadline) -> Shown {
+/// Reads all slots, or the selected ones, each in a separate session.
+fn read(mut loaded: LoadedModule, config: &Config, is_filtered: bool, deadline: &Deadline) -> Shown {
     let slots = loaded.slots.clone();
     let indexed: Vec<u64> = selector::indexed(&slots).map(|slot| slot.id).collect();
     let mut shown = Vec::new();
-    let selected: Vec<&Slot> = slots.iter().filter(|slot| is_selected(slot, &loaded, config)).collect();
+    let selected: Vec<&Slot> = slots.iter().filter(|slot| !is_filtered || is_selected(slot, &loaded, config)).collect();
     for slot in selected {
         let initialised = slot.token.as_ref().is_some_and(|token| token.initialized);
         let (mechanisms, objects) = match &slot.error {
@@ -106,8 +111,7 @@ fn read(mut loaded: LoadedModule, config: &Config, deadline: &Deadline) -> Shown
 
 fn is_selected(slot: &Slot, loaded: &LoadedModule, config: &Config) -> bool {
     let by_id = config.token.iter().any(|selector| selector.slot_id == Some(slot.id));
-    config.token.is_empty()
-        || slot.error.is_some()
+    slot.error.is_some()
         || by_id && !slot.token.as_ref().is_some_and(|token| token.initialized)
         || selector::select(&loaded.library, std::slice::from_ref(slot), &without_index(config)).is_ok()
             && index_fits(slot, &loaded.slots, config)

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::stand::Stand;
+use crate::deadline::Finish as _;
+use crate::stand::{Run, Stand};
 
 fn objects(stand: &Stand, arguments: &[&str]) -> Vec<Value> {
     let all: Vec<&str> = ["list", "--json"].into_iter().chain(arguments.iter().copied()).collect();
@@ -73,6 +74,22 @@ fn a_slot_that_cannot_be_read_is_listed_and_usable_by_its_id_alone() {
     let text = stand.run(&["list"]).ok();
     assert!(text.contains("C_GetTokenInfo: CKR_DEVICE_ERROR"), "{text}");
     stand.sign(&["--slot-id", &id]).ok();
+}
+
+#[test]
+fn a_selection_without_an_option_hides_no_token() {
+    let stand = Stand::new();
+    let config = stand.write("wrong.toml", "[token]\nserial = \"wrong\"\n");
+    let error = stand.run(&["sign", "--config", &config, "--pin-source", &stand.pin_source()]).failed(3);
+    assert!(error.contains("the token with serial wrong was not found"), "{error}");
+    assert!(stand.run(&["list", "--config", &config]).ok().contains("token 'cba'"));
+    let mut command = stand.command(&["list"]);
+    command.env("CBA_AGENT_TOKEN_LABEL", "wrong");
+    assert!(Run::from_output(command.finish()).ok().contains("token 'cba'"));
+    // An option selects.
+    let error = stand.run(&["list", "--config", &config, "--token-label", "cba"]).failed(3);
+    assert!(error.contains("no slot matches the selection"), "{error}");
+    assert!(stand.run(&["list", "--token-label", "cba"]).ok().contains("token 'cba'"));
 }
 
 #[test]

@@ -193,3 +193,12 @@ fn a_module_on_a_noexec_file_system_is_named() {
     assert!(error.contains("noexec/m.so lies on a file system that is mounted noexec"), "{error}");
     assert!(error.contains("hint: move it to a file system without noexec"), "{error}");
 }
+
+#[test]
+fn the_readme_lists_the_name_of_every_known_module() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let row = readme.lines().find(|line| line.starts_with("| `--module ")).unwrap();
+    let error = Stand::empty().run(&["list", "--module", "no-such-module"]).failed(3);
+    let names = error.lines().find_map(|line| line.split_once("or one of: ")).unwrap().1;
+    assert!(row.contains(&format!(" `{}`.", names.replace(", ", " "))), "{names} / {row}");
+}
