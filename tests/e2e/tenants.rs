@@ -125,6 +125,8 @@ fn a_tenant_rotates_its_own_log_and_the_check_continues() {
     stand.tool(
         "env",
         &[
+            // As systemd sets it: an ordinary user's path may lack the directory of logrotate.
+            "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
             &format!("CBA_AGENT_AUDIT_PATH={path}"),
             &format!("STATE_DIRECTORY={}", stand.path().display()),
             "sh",
