@@ -8,7 +8,7 @@ use crate::cba::verify::Freshness;
 use crate::cba::{self, UncheckedPayload, VerifiedPayload, Version, Violation, message};
 use crate::certificate::Certificate;
 use crate::error::{Explain, Kind};
-use crate::policy::{self, Policy, Refused, Wish};
+use crate::policy::{self, PayloadChoice, Policy, Refused};
 
 /// Clock corrections during a token's work, in seconds.
 pub const CLOCK_TOLERANCE: u64 = 5;
@@ -65,19 +65,19 @@ impl Explain for BadResult {
 /// Checks an agent's payload like a result of the own token. Returns it with the policy's warnings.
 ///
 /// # Errors
-/// When its version differs from `wish`, it does not verify, or the policy refuses its version or certificate.
+/// When its version differs from `choice`, it does not verify, or the policy refuses its version or certificate.
 pub fn check_received(
     received: &Received,
-    wish: Wish,
+    choice: PayloadChoice,
     policy: &Policy,
     freshness: Freshness,
 ) -> Result<(VerifiedPayload, Vec<String>), PayloadError> {
     let Received { version, certificate, .. } = received;
-    if *version != wish.version {
+    if *version != choice.version {
         return Err(PayloadError::Version(*version));
     }
-    let payload = check_result(wish.version, received.payload(), certificate, freshness)?;
-    let decision = policy::decide_payload(policy, wish, certificate, freshness.now);
+    let payload = check_result(choice.version, received.payload(), certificate, freshness)?;
+    let decision = policy::decide_payload(policy, choice, certificate, freshness.now);
     Ok((payload, decision.allowed().map_err(PayloadError::Policy)?))
 }
 
@@ -162,7 +162,7 @@ mod tests {
             encoding: crate::certificate::HeaderEncoding::Der,
         };
         let check = |received: &Received, version, policy: &Policy| {
-            check_received(received, Wish { version, by_flag: true }, policy, FRESHNESS)
+            check_received(received, PayloadChoice { version, by_flag: true }, policy, FRESHNESS)
         };
         let good = received(Version::V2, SIGNATURE);
         assert_eq!(check(&good, Version::V2, &Policy::default()).unwrap().1, [""; 0]);

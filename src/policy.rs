@@ -158,7 +158,7 @@ impl Default for Policy {
 
 /// A caller's choice about a payload; a caller has no other choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct PayloadChoice {
     /// The payload's version.
     pub version: Version,
     /// Whether the command's flag set the version. v1 needs this unless the policy allows v1.

@@ -14,7 +14,7 @@ use crate::facts::Mechanism;
 use crate::identity::Identity;
 use crate::os::clock::now;
 use crate::payload_check::{CLOCK_TOLERANCE, check_result};
-use crate::policy::{self, Order, Permit, Subject, Wish};
+use crate::policy::{self, Order, PayloadChoice, Permit, Subject};
 use crate::session::signing_session::{Signed, SigningSession};
 use crate::session::{SlotSession, TokenSession, warn_before_end};
 use crate::text::hex;
@@ -27,12 +27,12 @@ pub(crate) fn ready(
     mut session: TokenSession,
     file: Option<Certificate>,
     config: &Config,
-    wish: Wish,
+    choice: PayloadChoice,
 ) -> Result<SigningSession> {
-    let prepared = judge_early(&session.slot, config, wish).and_then(|mechanism| {
+    let prepared = judge_early(&session.slot, config, choice).and_then(|mechanism| {
         session.log_in(config)?;
         let identity = session.slot.identity(config, file)?;
-        drop(decide(&session.slot, &identity, config, mechanism, wish)?);
+        drop(decide(&session.slot, &identity, config, mechanism, choice)?);
         Ok((mechanism, identity))
     });
     match prepared {
@@ -45,8 +45,8 @@ pub(crate) fn ready(
 }
 
 /// Asks the policy whether the session may sign now with this choice of payload.
-pub(crate) fn permit(session: &SigningSession, config: &Config, wish: Wish) -> Result<Permit> {
-    decide(session.slot_session(), session.identity(), config, session.mechanism(), wish)
+pub(crate) fn permit(session: &SigningSession, config: &Config, choice: PayloadChoice) -> Result<Permit> {
+    decide(session.slot_session(), session.identity(), config, session.mechanism(), choice)
 }
 
 /// Warns about notable things that the policy allows, and about a certificate that expires soon.
@@ -79,12 +79,12 @@ pub(crate) fn recovered(
     mut result: Signed,
 ) -> Result<(Permit, UncheckedPayload)> {
     if session.uses_other_mechanism(&result) {
-        permit = self::permit(session, config, permit.wish())?;
+        permit = self::permit(session, config, permit.choice())?;
         result = session.sign(&permit, config);
     }
     if session.wants_context_login(&result) {
         session.start_over(config)?;
-        permit = self::permit(session, config, permit.wish())?;
+        permit = self::permit(session, config, permit.choice())?;
         result = session.sign(&permit, config);
     }
     match result {
@@ -98,8 +98,8 @@ pub(crate) fn recovered(
 ///
 /// # Errors
 /// When the policy refuses, the token fails, or the result does not pass the checks.
-pub(crate) fn sign_once(session: &mut SigningSession, config: &Config, wish: Wish) -> Result<LoginRequest> {
-    let permit = permit(session, config, wish)?;
+pub(crate) fn sign_once(session: &mut SigningSession, config: &Config, choice: PayloadChoice) -> Result<LoginRequest> {
+    let permit = permit(session, config, choice)?;
     warn(session, config, &permit);
     let (permit, payload) = sign(session, config, permit)?;
     session.start_close();
@@ -116,13 +116,13 @@ pub(crate) fn accept(
     permit: &Permit,
     payload: UncheckedPayload,
 ) -> Result<LoginRequest> {
-    let (now, version) = (now(), permit.wish().version);
+    let (now, version) = (now(), permit.choice().version);
     let max_age = now.saturating_sub(permit.given()) + CLOCK_TOLERANCE;
     let freshness = Freshness { now, max_age, max_ahead: CLOCK_TOLERANCE };
     let certificate = &session.identity().certificate;
     let signature = to_key_length(payload.signature, certificate.modulus.len());
     let payload = check_result(version, UncheckedPayload { signature, ..payload }, certificate, freshness)?;
-    drop(self::permit(session, config, permit.wish())?);
+    drop(self::permit(session, config, permit.choice())?);
     tracing::debug!("signed by {} and verified", permit.mechanism().name());
     let sign = &config.sign;
     Ok(LoginRequest::new(&sign.auth_url, (certificate, sign.header_encoding), &payload))
@@ -133,13 +133,13 @@ pub(crate) fn accept(
 pub(crate) fn record(
     session: &SigningSession,
     caller: Caller,
-    wish: Wish,
+    choice: PayloadChoice,
     result: Result<&LoginRequest, Kind>,
 ) -> AuditRecord {
     let payload = PayloadFacts {
         token_serial: session.slot_session().slot.token.as_ref().map(|token| token.serial.clone()),
         certificate_sha256: Some(hex(&session.identity().certificate.sha256())),
-        payload_version: wish.version.to_string(),
+        payload_version: choice.version.to_string(),
         message_sha256: result.ok().map(LoginRequest::message_sha256),
         mechanism: Some(session.mechanism().name()),
     };
@@ -166,9 +166,9 @@ pub(crate) fn first_mechanism(slot_session: &SlotSession) -> Result<Mechanism> {
 }
 
 /// Checks before any login what needs no login: version, token, mechanism, and the source of the certificate.
-fn judge_early(slot_session: &SlotSession, config: &Config, wish: Wish) -> Result<Mechanism> {
+fn judge_early(slot_session: &SlotSession, config: &Config, choice: PayloadChoice) -> Result<Mechanism> {
     let mechanism = first_mechanism(slot_session)?;
-    let order = order_of(slot_session, config.certificate_file.is_some(), mechanism, wish);
+    let order = order_of(slot_session, config.certificate_file.is_some(), mechanism, choice);
     policy::decide_order(&config.policy, &order).allowed()?;
     Ok(mechanism)
 }
@@ -178,14 +178,19 @@ fn decide(
     identity: &Identity,
     config: &Config,
     mechanism: Mechanism,
-    wish: Wish,
+    choice: PayloadChoice,
 ) -> Result<Permit> {
-    let order = order_of(slot_session, identity.from_file, mechanism, wish);
+    let order = order_of(slot_session, identity.from_file, mechanism, choice);
     let Identity { key, copies, certificate, .. } = identity;
     Ok(policy::permit(&config.policy, &Subject { order, key, copies, certificate, now: now() })?)
 }
 
-fn order_of(slot_session: &SlotSession, certificate_from_file: bool, mechanism: Mechanism, wish: Wish) -> Order<'_> {
-    let (version, version_by_flag) = (wish.version, wish.by_flag);
+fn order_of(
+    slot_session: &SlotSession,
+    certificate_from_file: bool,
+    mechanism: Mechanism,
+    choice: PayloadChoice,
+) -> Order<'_> {
+    let (version, version_by_flag) = (choice.version, choice.by_flag);
     Order { token: slot_session.slot.token.as_ref(), certificate_from_file, version, version_by_flag, mechanism }
 }

@@ -19,10 +19,10 @@ use cba_agent::log::{self, LogFormat, LogSettings};
 use cba_agent::{
     AuthUrl, AuthUrlError, BadResult, BerError, CLOCK_TOLERANCE, Certificate, CertificateError, Class, ConfigError,
     Deadline, Decision, Durations, EXIT_CODES, Error, Explain, Freshness, HeaderEncoding, Kind, LoginRequest,
-    MAX_RSA_BITS, MIN_RSA_BITS, PayloadError, Policy, Received, ReceivedError, Refused, RequestFormat, Result,
-    SUBORDINATE_USERS, SubordinateIds, TIMEOUTS, VerifiedPayload, Version, Wish, by_name, check_received, check_stdout,
-    days, decide_payload, hex, now, parse_hex, prepare, print, printable, refuse_privileges, run, survive_file_limits,
-    system_policy, take_descriptor, utc,
+    MAX_RSA_BITS, MIN_RSA_BITS, PayloadChoice, PayloadError, Policy, Received, ReceivedError, Refused, RequestFormat,
+    Result, SUBORDINATE_USERS, SubordinateIds, TIMEOUTS, VerifiedPayload, Version, by_name, check_received,
+    check_stdout, days, decide_payload, hex, now, parse_hex, prepare, print, printable, refuse_privileges, run,
+    survive_file_limits, system_policy, take_descriptor, utc,
 };
 use syn::{ImplItem, Item, Type, Visibility};
 
@@ -146,9 +146,9 @@ fn a_payload_is_checked_and_becomes_a_login_request() {
     let certificate: &Certificate = &received.certificate;
     let now = certificate.not_after - 1;
     let freshness = Freshness { now, max_age: now, max_ahead: CLOCK_TOLERANCE };
-    let wish = Wish { version: Version::V2, by_flag: false };
+    let choice = PayloadChoice { version: Version::V2, by_flag: false };
     let checked: Result<(VerifiedPayload, Vec<String>), PayloadError> =
-        check_received(&received, wish, &Policy::default(), freshness);
+        check_received(&received, choice, &Policy::default(), freshness);
     let (payload, _) = checked.unwrap();
     let url: Result<AuthUrl, AuthUrlError> = AuthUrl::parse("https://auth.example.com");
     let request = LoginRequest::new(&url.unwrap(), (certificate, HeaderEncoding::Der), &payload);
@@ -156,7 +156,7 @@ fn a_payload_is_checked_and_becomes_a_login_request() {
     assert_eq!(request.message_sha256().len(), 64);
 
     let stale = Freshness { max_age: 0, ..freshness };
-    let error: BadResult = match check_received(&received, wish, &Policy::default(), stale) {
+    let error: BadResult = match check_received(&received, choice, &Policy::default(), stale) {
         Err(PayloadError::Result(error)) => error,
         other => panic!("{other:?}"),
     };
@@ -169,8 +169,8 @@ fn the_policy_of_root_refuses_a_payload() {
     let mut policy = policy.unwrap_or_default();
     policy.certificate_sha256 = Some(vec![vec![0; 32]]);
     let certificate = request().certificate;
-    let wish = Wish { version: Version::V2, by_flag: false };
-    let decision: Decision = decide_payload(&policy, wish, &certificate, certificate.not_after - 1);
+    let choice = PayloadChoice { version: Version::V2, by_flag: false };
+    let decision: Decision = decide_payload(&policy, choice, &certificate, certificate.not_after - 1);
     let refused: Refused = decision.allowed().unwrap_err();
     assert_eq!(refused.kind(), Kind::Policy);
     const { assert!(MIN_RSA_BITS < MAX_RSA_BITS) };

@@ -14,7 +14,7 @@ use crate::config::{GatewayConfig, LocalClient, is_own_user};
 use crate::failure::LoginFailure;
 use crate::library::{
     CLOCK_TOLERANCE, Certificate, ClientError, Deadline, Error, Format, Freshness, HeaderEncoding, Kind, LoginRequest,
-    Received, Result, Version, Wish, agent_client, check_received, now,
+    PayloadChoice, Received, Result, Version, agent_client, check_received, now,
 };
 
 /// Longer than any answer of an agent, in bytes.
@@ -98,8 +98,8 @@ fn check(config: &GatewayConfig, answer: &[u8], since: u64) -> Result<AgentPaylo
     let certificate = &received.certificate;
     let max_age = now().saturating_sub(since) + CLOCK_TOLERANCE;
     let freshness = Freshness { now: now(), max_age, max_ahead: CLOCK_TOLERANCE };
-    let wish = Wish { version: Version::V2, by_flag: false };
-    let (payload, _) = check_received(&received, wish, &config.payload_policy, freshness)?;
+    let choice = PayloadChoice { version: Version::V2, by_flag: false };
+    let (payload, _) = check_received(&received, choice, &config.payload_policy, freshness)?;
     if let Some(client) = client_with_key(&config.clients, certificate) {
         let what = format!("the client {} has the agent's own key", client.name);
         return Err(Error::new(Kind::Policy, what).hint("give the tool its own key"));

@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::modules;
 use crate::os::clock::now;
 use crate::output::{print, print_json, print_report};
-use crate::policy::{self, Wish};
+use crate::policy::{self, PayloadChoice};
 use crate::session::{self, Login, TokenSession, evidence, read_certificate};
 use crate::signer::first_mechanism;
 
@@ -38,10 +38,10 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let roots = |flag| -> Result<Option<Roots>> { cli::given(matches, flag).map(read_roots).transpose() };
     let trust = Trust { roots: roots("roots")?, attestation_roots: roots("attestation-roots")? };
     let evidence = collect(config)?;
-    let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
+    let choice = PayloadChoice { version: config.sign.version, by_flag: config.sign.version_by_flag };
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let measure =
-        Measure { policy: &config.policy, sources: config.policy_sources(), wish, trust: &trust, now: now(), host };
+        Measure { policy: &config.policy, sources: config.policy_sources(), choice, trust: &trust, now: now(), host };
     let report = Report::new(&evidence, &measure);
     match format {
         ReportFormat::Text => print_report(&text::text(&report, width()))?,

@@ -23,7 +23,7 @@ use crate::http_api::is_job;
 use crate::os::clock::now;
 use crate::output::print;
 use crate::payload_check::{self, CLOCK_TOLERANCE};
-use crate::policy::{self, Wish};
+use crate::policy::{self, PayloadChoice};
 use crate::session::{self, Login, TokenSession, read_certificate, warn_before_end};
 use crate::signer;
 use crate::worker_handle::PrestartedWorker;
@@ -67,12 +67,12 @@ pub(super) fn run(matches: &ArgMatches, config: &Config, prestarted: Option<Pres
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
     let deadline = Deadline::after(config.sign.timeout);
     let slot_session = session::open_with(prestarted, config, &deadline)?.open_session(config, deadline)?;
-    let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
-    let mut session = signer::ready(TokenSession::new(slot_session, login), file, config, wish)?;
-    let signed = signer::sign_once(&mut session, config, wish);
+    let choice = PayloadChoice { version: config.sign.version, by_flag: config.sign.version_by_flag };
+    let mut session = signer::ready(TokenSession::new(slot_session, login), file, config, choice)?;
+    let signed = signer::sign_once(&mut session, config, choice);
     let recorded = log.as_mut().map_or(Ok(()), |log| {
         let result = signed.as_ref().map_err(|error| error.kind);
-        log.append(&[signer::record(&session, caller(job), wish, result)])
+        log.append(&[signer::record(&session, caller(job), choice, result)])
     });
     let printed = signed.and_then(|request| {
         recorded?;
@@ -129,9 +129,9 @@ fn ask_agents(config: &Config, job: Option<&str>) -> Result<(LoginRequest, Certi
 /// Returns one agent's payload in the wanted form, after the same checks as for a token's result.
 pub(super) fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<(LoginRequest, Certificate)> {
     let Sign { version, version_by_flag, auth_url, header_encoding, timeout, warn_before, .. } = &config.sign;
-    let wish = Wish { version: *version, by_flag: *version_by_flag };
+    let choice = PayloadChoice { version: *version, by_flag: *version_by_flag };
     // Do not request a version that would be discarded.
-    policy::decide_version(&config.policy, wish).allowed()?;
+    policy::decide_version(&config.policy, choice).allowed()?;
     let start = now();
     let answer = client::sign(socket, *version, job, &Deadline::after(*timeout))?;
     let received = Received::from_agent(&answer.body).map_err(|error| {
@@ -142,7 +142,7 @@ pub(super) fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<(
     })?;
     let max_age = now().saturating_sub(start) + CLOCK_TOLERANCE;
     let freshness = Freshness { now: now(), max_age, max_ahead: CLOCK_TOLERANCE };
-    let (payload, warnings) = payload_check::check_received(&received, wish, &config.policy, freshness)
+    let (payload, warnings) = payload_check::check_received(&received, choice, &config.policy, freshness)
         .map_err(|error| Error::from(error).context(socket.display()))?;
     tracing::debug!("the agent at {} returned a payload, which verifies", socket.display());
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));

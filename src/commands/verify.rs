@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::error::{Error, Explain as _, Kind, Result};
 use crate::os::clock::now;
 use crate::output::print_report;
-use crate::policy::{self, Breach, Refused, Wish};
+use crate::policy::{self, Breach, PayloadChoice, Refused};
 use crate::text::hex;
 use crate::values::ranges::AGES;
 
@@ -35,8 +35,8 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
 fn check(received: &Received, freshness: Freshness, roots: Option<&Roots>, config: &Config) -> Result<()> {
     let Received { version, certificate, .. } = received;
     // An existing request needs no option of `sign` for v1.
-    let wish = Wish { version: *version, by_flag: true };
-    policy::decide_version(&config.policy, wish).allowed().map_err(refused)?;
+    let choice = PayloadChoice { version: *version, by_flag: true };
+    policy::decide_version(&config.policy, choice).allowed().map_err(refused)?;
     cba::verify(*version, received.payload(), certificate, freshness)
         .map_err(|violation| invalid(violation.to_string()))?;
     let decision = policy::decide_certificate(&config.policy, certificate, freshness.now);

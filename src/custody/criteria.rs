@@ -5,7 +5,7 @@
 use super::evidence::{Evidence, KeyEvidence};
 use crate::certificate::chain::Roots;
 use crate::facts::KeyObject;
-use crate::policy::{self, Order, Policy, Subject, Wish};
+use crate::policy::{self, Order, PayloadChoice, Policy, Subject};
 
 /// The sources of the rules.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +33,7 @@ pub(crate) struct Measure<'a> {
     /// The sources of the rules.
     pub sources: PolicySources,
     /// The payload to sign.
-    pub wish: Wish,
+    pub choice: PayloadChoice,
     /// The trusted roots.
     pub trust: &'a Trust,
     /// Seconds of Unix time.
@@ -44,15 +44,15 @@ pub(crate) struct Measure<'a> {
 
 /// The policy's decision about the evidence; about the token only, if it must not get a PIN.
 pub(super) fn decide(evidence: &Evidence, measure: &Measure<'_>) -> policy::Decision {
-    let (Measure { policy, wish, now, .. }, token) = (measure, evidence.token.as_ref());
+    let (Measure { policy, choice, now, .. }, token) = (measure, evidence.token.as_ref());
     let Some(KeyEvidence { key, certificate, from_file, mechanism, .. }) = &evidence.held else {
         return policy::decide_token(policy, token);
     };
     let order = Order {
         token,
         certificate_from_file: *from_file,
-        version: wish.version,
-        version_by_flag: wish.by_flag,
+        version: choice.version,
+        version_by_flag: choice.by_flag,
         mechanism: *mechanism,
     };
     let copies: Vec<KeyObject> =

@@ -162,7 +162,7 @@ mod tests {
     use crate::cba::Version;
     use crate::certificate::{Certificate, tests::leaf};
     use crate::facts::{KeyClass, KeyDetail, KeyObject, Library, Mechanism};
-    use crate::policy::{Policy, Wish};
+    use crate::policy::{PayloadChoice, Policy};
 
     fn page(certificate: Certificate, label: &str, now: u64) -> String {
         let key = KeyObject {
@@ -200,9 +200,9 @@ mod tests {
             held: Some(held),
         };
         let (policy, trust) = (Policy::default(), Trust::default());
-        let wish = Wish { version: Version::V2, by_flag: false };
+        let choice = PayloadChoice { version: Version::V2, by_flag: false };
         let sources = PolicySources::default();
-        let measure = Measure { policy: &policy, sources, wish, trust: &trust, now, host: "h".into() };
+        let measure = Measure { policy: &policy, sources, choice, trust: &trust, now, host: "h".into() };
         html(&Report::new(&evidence, &measure))
     }
 

@@ -92,7 +92,7 @@ fn found(rule: Rule, evidence: &Evidence, measure: &Measure<'_>) -> Option<Strin
         Rule::TokenSerials => return None,
         Rule::Require(requirement) => reported(requirement.holds(key, token)),
         Rule::Mechanism => mechanism.name().into(),
-        Rule::PayloadVersions => measure.wish.version.to_string(),
+        Rule::PayloadVersions => measure.choice.version.to_string(),
         Rule::CertificateSource => if *from_file { "a file" } else { "the token" }.into(),
         Rule::CertificateSha256 => hex(&certificate.sha256()),
         Rule::CertificateValidity => {

@@ -16,7 +16,7 @@ use crate::certificate::tests::leaf;
 use crate::facts::{
     Confinement, Gap, KeyClass, KeyDetail, KeyObject, Library, Mechanism, MechanismId, PinState, Token,
 };
-use crate::policy::{CertificateSource, Policy, Requirement, Wish};
+use crate::policy::{CertificateSource, PayloadChoice, Policy, Requirement};
 
 const CA_PEM: &[u8] = include_bytes!("../../tests/data/ca.pem");
 const OTHER_CA_PEM: &[u8] = include_bytes!("../../tests/data/other-ca.pem");
@@ -173,8 +173,8 @@ fn report_at(
     version: Version,
     sources: PolicySources,
 ) -> Report {
-    let wish = Wish { version, by_flag: true };
-    Report::new(evidence, &Measure { policy, sources, wish, trust, now, host: "host".into() })
+    let choice = PayloadChoice { version, by_flag: true };
+    Report::new(evidence, &Measure { policy, sources, choice, trust, now, host: "host".into() })
 }
 
 fn roots(pem: &[u8]) -> Option<Roots> {

@@ -2,7 +2,7 @@
 //!
 //! PURE.
 
-use super::{Breach, CertificateSource, MAX_RSA_BITS, Order, Policy, Requirement, Subject, Wish};
+use super::{Breach, CertificateSource, MAX_RSA_BITS, Order, PayloadChoice, Policy, Requirement, Subject};
 use crate::cba::Version;
 use crate::certificate::Certificate;
 use crate::error::{Explain, Kind};
@@ -112,7 +112,7 @@ pub(crate) fn left_out(policy: &Policy, key: &KeyObject, token: Option<&Token>) 
 /// Checks the facts before a login against the policy.
 pub(crate) fn decide_order(policy: &Policy, order: &Order<'_>) -> Decision {
     let mut decision = decide_token(policy, order.token);
-    judge_version(policy, Wish { version: order.version, by_flag: order.version_by_flag }, &mut decision);
+    judge_version(policy, PayloadChoice { version: order.version, by_flag: order.version_by_flag }, &mut decision);
     let is_other = policy.mechanism.is_some_and(|wanted| wanted != order.mechanism);
     decision.refuse_if(is_other, || Breach::Mechanism(order.mechanism));
     let from_file = order.certificate_from_file && policy.certificate_source == CertificateSource::Token;
@@ -121,16 +121,16 @@ pub(crate) fn decide_order(policy: &Policy, order: &Order<'_>) -> Decision {
 }
 
 /// Checks only a version against the policy, before an agent is asked for it.
-pub(crate) fn decide_version(policy: &Policy, wish: Wish) -> Decision {
+pub(crate) fn decide_version(policy: &Policy, choice: PayloadChoice) -> Decision {
     let mut decision = Decision::default();
-    judge_version(policy, wish, &mut decision);
+    judge_version(policy, choice, &mut decision);
     decision
 }
 
 /// Checks version and certificate of another process's payload against the policy. A payload does not show the facts of
 /// token and key.
-pub fn decide_payload(policy: &Policy, wish: Wish, certificate: &Certificate, now: u64) -> Decision {
-    let mut decision = decide_version(policy, wish);
+pub fn decide_payload(policy: &Policy, choice: PayloadChoice, certificate: &Certificate, now: u64) -> Decision {
+    let mut decision = decide_version(policy, choice);
     judge_pinned_certificate(policy, certificate, now, &mut decision);
     decision
 }
@@ -153,12 +153,11 @@ pub(crate) fn decide_certificate(policy: &Policy, certificate: &Certificate, now
     decision
 }
 
-fn judge_version(policy: &Policy, wish: Wish, decision: &mut Decision) {
+fn judge_version(policy: &Policy, choice: PayloadChoice, decision: &mut Decision) {
     match &policy.payload_versions {
-        Some(versions) => {
-            decision.refuse_if(!versions.contains(&wish.version), || Breach::Version(wish.version, versions.clone()))
-        }
-        None => decision.refuse_if(wish.version == Version::V1 && !wish.by_flag, || Breach::V1WithoutFlag),
+        Some(versions) => decision
+            .refuse_if(!versions.contains(&choice.version), || Breach::Version(choice.version, versions.clone())),
+        None => decision.refuse_if(choice.version == Version::V1 && !choice.by_flag, || Breach::V1WithoutFlag),
     }
 }
 
@@ -395,7 +394,10 @@ mod tests {
 
     #[test]
     fn each_part_is_judged_alone() {
-        let (v1, v2) = (Wish { version: Version::V1, by_flag: false }, Wish { version: Version::V2, by_flag: false });
+        let (v1, v2) = (
+            PayloadChoice { version: Version::V1, by_flag: false },
+            PayloadChoice { version: Version::V2, by_flag: false },
+        );
         let policy = Policy { certificate_sha256: Some(vec![vec![0; 32]]), ..Policy::default() };
         let leaf = leaf();
         assert_eq!(decide_version(&policy, v1).refusals, [Breach::V1WithoutFlag]);

@@ -2,14 +2,14 @@
 //!
 //! PURE.
 
-use super::{Policy, Refused, Subject, Wish, decide};
+use super::{PayloadChoice, Policy, Refused, Subject, decide};
 use crate::facts::Mechanism;
 
 /// The policy's permission for one signature. It can only be made by [`permit`], from all facts, after the login.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Permit {
-    wish: Wish,
+    choice: PayloadChoice,
     mechanism: Mechanism,
     key: u64,
     given: u64,
@@ -23,15 +23,15 @@ pub(crate) struct Permit {
 pub(crate) fn permit(policy: &Policy, subject: &Subject<'_>) -> Result<Permit, Refused> {
     let warnings = decide(policy, subject).allowed()?;
     let order = &subject.order;
-    let wish = Wish { version: order.version, by_flag: order.version_by_flag };
-    Ok(Permit { wish, mechanism: order.mechanism, key: subject.key.handle, given: subject.now, warnings })
+    let choice = PayloadChoice { version: order.version, by_flag: order.version_by_flag };
+    Ok(Permit { choice, mechanism: order.mechanism, key: subject.key.handle, given: subject.now, warnings })
 }
 
 impl Permit {
     /// What may be signed.
     #[must_use]
-    pub(crate) fn wish(&self) -> Wish {
-        self.wish
+    pub(crate) fn choice(&self) -> PayloadChoice {
+        self.choice
     }
 
     /// How it may be signed.

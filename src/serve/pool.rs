@@ -187,8 +187,9 @@ impl Pool {
         move || {
             let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
             let config = &shared.config;
-            let (policy, sources, wish) = (&config.policy, config.policy_sources(), start_worker::first_wish(config));
-            let measure = Measure { policy, sources, wish, trust: &Trust::default(), now: now(), host };
+            let (policy, sources, choice) =
+                (&config.policy, config.policy_sources(), start_worker::first_choice(config));
+            let measure = Measure { policy, sources, choice, trust: &Trust::default(), now: now(), host };
             let report = serde_json::to_string(&Report::new(&served.evidence, &measure)).ok()?;
             Some(format!("{}\n", printable_json(&report)).into())
         }

@@ -196,7 +196,7 @@ impl SigningSession {
 }
 
 fn sign_request(permit: &Permit, context: Option<LoginMethod>) -> WorkerRequest {
-    WorkerRequest::Sign { key: permit.key(), mechanism: permit.mechanism(), version: permit.wish().version, context }
+    WorkerRequest::Sign { key: permit.key(), mechanism: permit.mechanism(), version: permit.choice().version, context }
 }
 
 fn decoded(message: &str, signature: &str) -> Option<UncheckedPayload> {

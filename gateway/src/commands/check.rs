@@ -8,7 +8,9 @@ use super::print;
 use crate::agents;
 use crate::config::{FileRules, GatewayConfig};
 use crate::gateway::Set;
-use crate::library::{Certificate, Error, Kind, Result, Version, Wish, days, decide_payload, now, printable, utc};
+use crate::library::{
+    Certificate, Error, Kind, PayloadChoice, Result, Version, days, decide_payload, now, printable, utc,
+};
 use crate::login::chain;
 use crate::upstream::UpstreamError;
 use crate::validity::issuer;
@@ -165,8 +167,8 @@ async fn check_agents(set: &Set, findings: &mut CheckFindings) {
         let end = utc(certificate.not_after);
         findings.ok(format!("the certificate of the agent at {shown} ends on {end}"));
         let policy = &set.config.payload_policy;
-        let wish = Wish { version: Version::V2, by_flag: false };
-        if let Err(refused) = decide_payload(policy, wish, &certificate, now()).allowed() {
+        let choice = PayloadChoice { version: Version::V2, by_flag: false };
+        if let Err(refused) = decide_payload(policy, choice, &certificate, now()).allowed() {
             findings
                 .error(&Error::from(refused).context(format_args!("the payloads of the agent at {shown} are refused")));
         }

@@ -19,7 +19,7 @@ use crate::modules;
 use crate::os::clock::now;
 use crate::pin::PinSource;
 use crate::pin::source::PreparedSource;
-use crate::policy::{self, Wish};
+use crate::policy::{self, PayloadChoice};
 use crate::sandbox_profile::Mode;
 use crate::selector;
 use crate::session::{self, LoadedModule, Login, SlotSession, TokenSession, read_certificate};
@@ -281,12 +281,12 @@ pub(super) fn judge(certificate: &Certificate, config: &Config, before_its_end: 
 
 /// Makes one payload and discards it.
 fn trial(slot_session: SlotSession, login: Login, config: &Config, findings: &mut Findings) {
-    let wish = Wish { version: config.sign.version, by_flag: config.sign.version_by_flag };
+    let choice = PayloadChoice { version: config.sign.version, by_flag: config.sign.version_by_flag };
     let file = config.certificate_file.as_deref().map(read_certificate).transpose();
-    let session = file.and_then(|file| signer::ready(TokenSession::new(slot_session, login), file, config, wish));
+    let session = file.and_then(|file| signer::ready(TokenSession::new(slot_session, login), file, config, choice));
     let tried = session.and_then(|mut session| {
         key::check(session.identity(), session.slot_session().slot.token.as_ref(), config, findings);
-        let signed = signer::sign_once(&mut session, config, wish).map(drop);
+        let signed = signer::sign_once(&mut session, config, choice).map(drop);
         session.end(signed.as_ref().err());
         signed
     });

@@ -16,7 +16,7 @@ use super::connections::Connection;
 use crate::audit::chain::Caller;
 use crate::error::Kind;
 use crate::http_api::SignRequest;
-use crate::policy::{self, Wish};
+use crate::policy::{self, PayloadChoice};
 use crate::problem::{self, Problem};
 use crate::serve::access::{Access, Peer};
 use crate::serve::pool::Work;
@@ -101,7 +101,7 @@ async fn sign(agent: &Arc<Agent>, peer: &Peer, client: Client<'_>, request: Requ
     if let Err(problem) = agent.limit(peer.uid, true) {
         return failure(&problem);
     }
-    let (wish, job) = match read(agent, request).await {
+    let (choice, job) = match read(agent, request).await {
         Ok(order) => order,
         Err(problem) => {
             agent.metrics.payload("unknown", &problem.code, start.elapsed());
@@ -109,12 +109,12 @@ async fn sign(agent: &Arc<Agent>, peer: &Peer, client: Client<'_>, request: Requ
         }
     };
     let _busy = client.connection.begin();
-    let version = wish.version.to_string();
+    let version = choice.version.to_string();
     // Counts as abandoned if the client leaves and this future is dropped.
     let mut counted = Counted { agent, version: &version, outcome: "abandoned".into(), start };
     let caller = Caller { uid: peer.uid, gid: peer.gid, pid: peer.pid, job };
     let outcome = tokio::select! {
-        outcome = agent.pool.submit(Work::Sign(wish, caller)).wait(deadline) => outcome,
+        outcome = agent.pool.submit(Work::Sign(choice, caller)).wait(deadline) => outcome,
         // The client has left: do not start a payload for it.
         () = client.stream.is_gone() => return failure(&Problem::new("request_timeout")),
     };
@@ -127,9 +127,9 @@ async fn sign(agent: &Arc<Agent>, peer: &Peer, client: Client<'_>, request: Requ
         Err(refusal) => {
             let mut problem = Problem::of(refusal.kind, refusal.retry_after);
             // The client selects the version. All other refusals of the policy concern the agent's side.
-            let is_version = policy::decide_version(&agent.config.policy, wish).allowed().is_err();
+            let is_version = policy::decide_version(&agent.config.policy, choice).allowed().is_err();
             if refusal.kind == Kind::Policy && is_version {
-                problem = problem.detail(format!("payload version {} is not allowed", wish.version));
+                problem = problem.detail(format!("payload version {} is not allowed", choice.version));
             }
             counted.outcome.clone_from(&problem.code);
             failure(&problem)
@@ -151,7 +151,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-async fn read(agent: &Arc<Agent>, request: Request<Incoming>) -> Result<(Wish, Option<String>), Problem> {
+async fn read(agent: &Arc<Agent>, request: Request<Incoming>) -> Result<(PayloadChoice, Option<String>), Problem> {
     let bad = |detail: &str| Problem::new("bad_request").detail(detail);
     let announced = request.body().size_hint().lower();
     if announced > u64::try_from(BODY_LIMIT).unwrap_or(u64::MAX) {
@@ -165,7 +165,7 @@ async fn read(agent: &Arc<Agent>, request: Request<Incoming>) -> Result<(Wish, O
         Ok(Ok(body)) => body.to_bytes(),
     };
     let asked = SignRequest::from_json(&body).map_err(bad)?;
-    Ok((Wish { version: asked.version.unwrap_or(agent.config.version), by_flag: false }, asked.job))
+    Ok((PayloadChoice { version: asked.version.unwrap_or(agent.config.version), by_flag: false }, asked.job))
 }
 
 fn refuse(agent: &Arc<Agent>, peer: &Peer) -> HttpReply {

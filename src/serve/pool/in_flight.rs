@@ -12,13 +12,13 @@ use super::plan::action::{Abandon, Refusal};
 use super::plan::retry::FIRST_PAUSE;
 use crate::audit::chain::Caller;
 use crate::error::Kind;
-use crate::policy::Wish;
+use crate::policy::PayloadChoice;
 
 /// The job for a worker.
 #[derive(Debug)]
 pub(crate) enum Work {
     /// Make a payload for this caller.
-    Sign(Wish, Caller),
+    Sign(PayloadChoice, Caller),
     /// Check that the token is present.
     Probe,
 }
@@ -28,9 +28,9 @@ impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Probe => f.write_str("a probe"),
-            Self::Sign(wish, Caller { uid, gid, pid, job }) => {
+            Self::Sign(choice, Caller { uid, gid, pid, job }) => {
                 let job = job.as_deref().unwrap_or("-");
-                write!(f, "payload {} for user {uid} group {gid} (process {pid}, job {job})", wish.version)
+                write!(f, "payload {} for user {uid} group {gid} (process {pid}, job {job})", choice.version)
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::facts::TokenId;
 use crate::modules;
 use crate::pin::Credential;
-use crate::policy::Wish;
+use crate::policy::PayloadChoice;
 use crate::session::signing_session::SigningSession;
 use crate::session::{self, Login, TokenSession, read_certificate};
 use crate::signer;
@@ -40,7 +40,7 @@ pub(super) fn start(
         return Err(Error::new(Kind::TokenRemoved, message)
             .hint("put the other one back, or tell the agent to take this one: systemctl reload, or SIGHUP"));
     }
-    let mut session = signer::ready(TokenSession::new(slot_session, login), file, config, first_wish(config))?;
+    let mut session = signer::ready(TokenSession::new(slot_session, login), file, config, first_choice(config))?;
     session.release();
     let digest = modules::sha256(&session.slot_session().module.path);
     // Attributes that serve only as evidence are left out if an earlier worker was lost while it read them.
@@ -51,7 +51,7 @@ pub(super) fn start(
 
 /// The choice of payload that a worker is checked with before it gets the PIN. Each request is checked with its own
 /// choice.
-pub(super) fn first_wish(config: &Config) -> Wish {
+pub(super) fn first_choice(config: &Config) -> PayloadChoice {
     let allowed = config.policy.payload_versions.as_ref().and_then(|versions| versions.first().copied());
-    Wish { version: allowed.unwrap_or(Version::V2), by_flag: false }
+    PayloadChoice { version: allowed.unwrap_or(Version::V2), by_flag: false }
 }

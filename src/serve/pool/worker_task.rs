@@ -188,7 +188,7 @@ impl WorkerTask {
         let Some(ready) = &mut self.ready else { return };
         let permit = match &request.work {
             Work::Probe => None,
-            Work::Sign(wish, _) => match signer::permit(&ready.session, &shared.config, *wish) {
+            Work::Sign(choice, _) => match signer::permit(&ready.session, &shared.config, *choice) {
                 Ok(permit) => Some(permit),
                 Err(error) => {
                     let record = self.audit_record(&request.work, Err(error.kind));
@@ -306,8 +306,8 @@ impl WorkerTask {
     /// Returns the record of a request for a payload, if there is an audit log.
     fn audit_record(&self, work: &Work, result: Result<&LoginRequest, Kind>) -> Option<AuditRecord> {
         match (work, &self.ready) {
-            (Work::Sign(wish, caller), Some(ready)) if self.shared.audit_queue.is_some() => {
-                Some(signer::record(&ready.session, caller.clone(), *wish, result))
+            (Work::Sign(choice, caller), Some(ready)) if self.shared.audit_queue.is_some() => {
+                Some(signer::record(&ready.session, caller.clone(), *choice, result))
             }
             _ => None,
         }

@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::policy::Permit;
 use crate::serve::pool::in_flight::InFlight;
 use crate::serve::pool::plan::retry::stops_logins;
-use crate::serve::pool::start_worker::first_wish;
+use crate::serve::pool::start_worker::first_choice;
 use crate::serve::pool::state::PoolShared;
 use crate::serve::pool::worker_events::WorkerEvents;
 use crate::session::signing_session::{Signed, SigningSession};
@@ -59,7 +59,7 @@ impl Ready {
     /// Reads the reply to a probe, and asks the policy whether the token may sign.
     pub(super) fn probed(mut self, config: &Config) -> (Self, Result<Made>) {
         let probed = self.session.probed();
-        let made = probed.and_then(|()| signer::permit(&self.session, config, first_wish(config))).map(|_| None);
+        let made = probed.and_then(|()| signer::permit(&self.session, config, first_choice(config))).map(|_| None);
         (self, made)
     }
 }
