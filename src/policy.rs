@@ -11,7 +11,7 @@ mod permit;
 mod rule;
 
 pub use decision::{Decision, Refused, decide_payload};
-pub(crate) use decision::{decide, decide_certificate, decide_order, decide_token, decide_version, left_out};
+pub(crate) use decision::{decide, decide_before_login, decide_certificate, decide_token, decide_version, left_out};
 pub(crate) use permit::{Permit, permit};
 pub(crate) use rule::{Breach, Rule};
 
@@ -167,7 +167,7 @@ pub struct PayloadChoice {
 
 /// The facts about a signature before any login.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Order<'a> {
+pub(crate) struct PreLoginFacts<'a> {
     /// The token; `None` if its information could not be read.
     pub token: Option<&'a Token>,
     /// Whether the certificate is from a file and not from the token.
@@ -181,9 +181,9 @@ pub(crate) struct Order<'a> {
 
 /// The facts about a signature after the login.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Subject<'a> {
+pub(crate) struct SigningFacts<'a> {
     /// The facts before the login.
-    pub order: Order<'a>,
+    pub before_login: PreLoginFacts<'a>,
     /// The private key.
     pub key: &'a KeyObject,
     /// Other private key objects of the same key.

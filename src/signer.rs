@@ -14,7 +14,7 @@ use crate::facts::Mechanism;
 use crate::identity::Identity;
 use crate::os::clock::now;
 use crate::payload_check::{CLOCK_TOLERANCE, check_result};
-use crate::policy::{self, Order, PayloadChoice, Permit, Subject};
+use crate::policy::{self, PayloadChoice, Permit, PreLoginFacts, SigningFacts};
 use crate::session::signing_session::{Signed, SigningSession};
 use crate::session::{SlotSession, TokenSession, warn_before_end};
 use crate::text::hex;
@@ -168,8 +168,8 @@ pub(crate) fn first_mechanism(slot_session: &SlotSession) -> Result<Mechanism> {
 /// Checks before any login what needs no login: version, token, mechanism, and the source of the certificate.
 fn judge_early(slot_session: &SlotSession, config: &Config, choice: PayloadChoice) -> Result<Mechanism> {
     let mechanism = first_mechanism(slot_session)?;
-    let order = order_of(slot_session, config.certificate_file.is_some(), mechanism, choice);
-    policy::decide_order(&config.policy, &order).allowed()?;
+    let before_login = pre_login_facts(slot_session, config.certificate_file.is_some(), mechanism, choice);
+    policy::decide_before_login(&config.policy, &before_login).allowed()?;
     Ok(mechanism)
 }
 
@@ -180,17 +180,23 @@ fn decide(
     mechanism: Mechanism,
     choice: PayloadChoice,
 ) -> Result<Permit> {
-    let order = order_of(slot_session, identity.from_file, mechanism, choice);
+    let before_login = pre_login_facts(slot_session, identity.from_file, mechanism, choice);
     let Identity { key, copies, certificate, .. } = identity;
-    Ok(policy::permit(&config.policy, &Subject { order, key, copies, certificate, now: now() })?)
+    Ok(policy::permit(&config.policy, &SigningFacts { before_login, key, copies, certificate, now: now() })?)
 }
 
-fn order_of(
+fn pre_login_facts(
     slot_session: &SlotSession,
     certificate_from_file: bool,
     mechanism: Mechanism,
     choice: PayloadChoice,
-) -> Order<'_> {
+) -> PreLoginFacts<'_> {
     let (version, version_by_flag) = (choice.version, choice.by_flag);
-    Order { token: slot_session.slot.token.as_ref(), certificate_from_file, version, version_by_flag, mechanism }
+    PreLoginFacts {
+        token: slot_session.slot.token.as_ref(),
+        certificate_from_file,
+        version,
+        version_by_flag,
+        mechanism,
+    }
 }

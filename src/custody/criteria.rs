@@ -5,7 +5,7 @@
 use super::evidence::{Evidence, KeyEvidence};
 use crate::certificate::chain::Roots;
 use crate::facts::KeyObject;
-use crate::policy::{self, Order, PayloadChoice, Policy, Subject};
+use crate::policy::{self, PayloadChoice, Policy, PreLoginFacts, SigningFacts};
 
 /// The sources of the rules.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +48,7 @@ pub(super) fn decide(evidence: &Evidence, measure: &Measure<'_>) -> policy::Deci
     let Some(KeyEvidence { key, certificate, from_file, mechanism, .. }) = &evidence.held else {
         return policy::decide_token(policy, token);
     };
-    let order = Order {
+    let before_login = PreLoginFacts {
         token,
         certificate_from_file: *from_file,
         version: choice.version,
@@ -57,5 +57,5 @@ pub(super) fn decide(evidence: &Evidence, measure: &Measure<'_>) -> policy::Deci
     };
     let copies: Vec<KeyObject> =
         evidence.held.iter().flat_map(|held| &held.copies).map(|copy| copy.key.clone()).collect();
-    policy::decide(policy, &Subject { order, key, copies: &copies, certificate, now: *now })
+    policy::decide(policy, &SigningFacts { before_login, key, copies: &copies, certificate, now: *now })
 }

@@ -2,7 +2,7 @@
 //!
 //! PURE.
 
-use super::{Breach, CertificateSource, MAX_RSA_BITS, Order, PayloadChoice, Policy, Requirement, Subject};
+use super::{Breach, CertificateSource, MAX_RSA_BITS, PayloadChoice, Policy, PreLoginFacts, Requirement, SigningFacts};
 use crate::cba::Version;
 use crate::certificate::Certificate;
 use crate::error::{Explain, Kind};
@@ -67,26 +67,26 @@ impl Decision {
 }
 
 /// Checks the facts against the policy.
-pub(crate) fn decide(policy: &Policy, subject: &Subject<'_>) -> Decision {
-    let mut decision = decide_order(policy, &subject.order);
+pub(crate) fn decide(policy: &Policy, facts: &SigningFacts<'_>) -> Decision {
+    let mut decision = decide_before_login(policy, &facts.before_login);
     for requirement in &policy.require {
-        let holds = requirement.holds(subject.key, subject.order.token);
+        let holds = requirement.holds(facts.key, facts.before_login.token);
         decision.refuse_if(holds != Some(true), || of_requirement(*requirement, holds));
     }
-    for copy in subject.copies {
+    for copy in facts.copies {
         for requirement in &policy.require {
-            let holds = requirement.holds(copy, subject.order.token);
+            let holds = requirement.holds(copy, facts.before_login.token);
             let is_broken = holds != Some(true) && *requirement != Requirement::HardwareToken;
             decision
                 .refuse_if(is_broken, || Breach::Copy(name_of(copy), Box::new(of_requirement(*requirement, holds))));
         }
     }
-    decision.warnings.extend(left_out(policy, subject.key, subject.order.token));
-    for copy in subject.copies {
-        let breaches = left_out(policy, copy, subject.order.token).into_iter();
+    decision.warnings.extend(left_out(policy, facts.key, facts.before_login.token));
+    for copy in facts.copies {
+        let breaches = left_out(policy, copy, facts.before_login.token).into_iter();
         decision.warnings.extend(breaches.map(|breach| Breach::Copy(name_of(copy), Box::new(breach))));
     }
-    judge_pinned_certificate(policy, subject.certificate, subject.now, &mut decision);
+    judge_pinned_certificate(policy, facts.certificate, facts.now, &mut decision);
     decision
 }
 
@@ -110,12 +110,16 @@ pub(crate) fn left_out(policy: &Policy, key: &KeyObject, token: Option<&Token>) 
 }
 
 /// Checks the facts before a login against the policy.
-pub(crate) fn decide_order(policy: &Policy, order: &Order<'_>) -> Decision {
-    let mut decision = decide_token(policy, order.token);
-    judge_version(policy, PayloadChoice { version: order.version, by_flag: order.version_by_flag }, &mut decision);
-    let is_other = policy.mechanism.is_some_and(|wanted| wanted != order.mechanism);
-    decision.refuse_if(is_other, || Breach::Mechanism(order.mechanism));
-    let from_file = order.certificate_from_file && policy.certificate_source == CertificateSource::Token;
+pub(crate) fn decide_before_login(policy: &Policy, before_login: &PreLoginFacts<'_>) -> Decision {
+    let mut decision = decide_token(policy, before_login.token);
+    judge_version(
+        policy,
+        PayloadChoice { version: before_login.version, by_flag: before_login.version_by_flag },
+        &mut decision,
+    );
+    let is_other = policy.mechanism.is_some_and(|wanted| wanted != before_login.mechanism);
+    decision.refuse_if(is_other, || Breach::Mechanism(before_login.mechanism));
+    let from_file = before_login.certificate_from_file && policy.certificate_source == CertificateSource::Token;
     decision.refuse_if(from_file, || Breach::FromFile);
     decision
 }
@@ -243,15 +247,21 @@ mod tests {
         let (copies, version) = (Vec::new(), Version::V2);
         let mut case = Case { key: key(), copies, token, from_file: false, version, by_flag: false, now };
         change(&mut case);
-        let order = Order {
+        let before_login = PreLoginFacts {
             token: case.token.as_ref(),
             certificate_from_file: case.from_file,
             version: case.version,
             version_by_flag: case.by_flag,
             mechanism: Mechanism::Sha512RsaPkcs,
         };
-        let subject = Subject { order, key: &case.key, copies: &case.copies, certificate: &certificate, now: case.now };
-        decide(policy, &subject)
+        let facts = SigningFacts {
+            before_login,
+            key: &case.key,
+            copies: &case.copies,
+            certificate: &certificate,
+            now: case.now,
+        };
+        decide(policy, &facts)
     }
 
     fn refusals(policy: Policy) -> usize {

@@ -2,7 +2,7 @@
 //!
 //! PURE.
 
-use super::{PayloadChoice, Policy, Refused, Subject, decide};
+use super::{PayloadChoice, Policy, Refused, SigningFacts, decide};
 use crate::facts::Mechanism;
 
 /// The policy's permission for one signature. It can only be made by [`permit`], from all facts, after the login.
@@ -20,11 +20,11 @@ pub(crate) struct Permit {
 ///
 /// # Errors
 /// All rules that are broken.
-pub(crate) fn permit(policy: &Policy, subject: &Subject<'_>) -> Result<Permit, Refused> {
-    let warnings = decide(policy, subject).allowed()?;
-    let order = &subject.order;
-    let choice = PayloadChoice { version: order.version, by_flag: order.version_by_flag };
-    Ok(Permit { choice, mechanism: order.mechanism, key: subject.key.handle, given: subject.now, warnings })
+pub(crate) fn permit(policy: &Policy, facts: &SigningFacts<'_>) -> Result<Permit, Refused> {
+    let warnings = decide(policy, facts).allowed()?;
+    let before_login = &facts.before_login;
+    let choice = PayloadChoice { version: before_login.version, by_flag: before_login.version_by_flag };
+    Ok(Permit { choice, mechanism: before_login.mechanism, key: facts.key.handle, given: facts.now, warnings })
 }
 
 impl Permit {
