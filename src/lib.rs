@@ -136,7 +136,7 @@ pub use os::subordinate_ids::{SubordinateIds, USERS as SUBORDINATE_USERS};
 pub use os::{prepare, refuse_privileges, survive_file_limits};
 pub use output::{check_stdout, print};
 pub use payload_check::{BadResult, CLOCK_TOLERANCE, PayloadError, check_received};
-pub use policy::{Decision, MAX_RSA_BITS, MIN_RSA_BITS, PayloadChoice, Policy, Refused, decide_payload};
+pub use policy::{Decision, MAX_RSA_BITS, MIN_RSA_BITS, PayloadChoice, Policy, PolicyRefusal, decide_payload};
 pub use text::{hex, parse_hex, printable};
 pub use values::ranges::{Durations, TIMEOUTS};
 pub use values::{by_name, days};

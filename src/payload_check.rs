@@ -8,7 +8,7 @@ use crate::cba::verify::Freshness;
 use crate::cba::{self, UncheckedPayload, VerifiedPayload, Version, Violation, message};
 use crate::certificate::Certificate;
 use crate::error::{Explain, Kind};
-use crate::policy::{self, PayloadChoice, Policy, Refused};
+use crate::policy::{self, PayloadChoice, Policy, PolicyRefusal};
 
 /// Clock corrections during a token's work, in seconds.
 pub const CLOCK_TOLERANCE: u64 = 5;
@@ -24,7 +24,7 @@ pub enum PayloadError {
     Result(#[from] BadResult),
     /// The client's policy refuses the payload.
     #[error("the agent's payload was discarded")]
-    Policy(#[source] Refused),
+    Policy(#[source] PolicyRefusal),
 }
 
 /// The result differs from the request.
@@ -146,9 +146,9 @@ mod tests {
         let version = PayloadError::Version(Version::V1);
         assert_eq!(version.kind(), Kind::SignatureInvalid);
         assert!(version.hints()[0].contains("this socket"), "{:?}", version.hints());
-        let refused = PayloadError::Policy(Refused(vec![Breach::FromFile]));
+        let refused = PayloadError::Policy(PolicyRefusal(vec![Breach::FromFile]));
         assert_eq!(refused.kind(), Kind::Policy);
-        assert_eq!(refused.hints(), Refused(vec![Breach::FromFile]).hints());
+        assert_eq!(refused.hints(), PolicyRefusal(vec![Breach::FromFile]).hints());
         assert!(!refused.hints().is_empty());
     }
 

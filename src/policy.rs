@@ -10,7 +10,7 @@ mod decision;
 mod permit;
 mod rule;
 
-pub use decision::{Decision, Refused, decide_payload};
+pub use decision::{Decision, PolicyRefusal, decide_payload};
 pub(crate) use decision::{decide, decide_before_login, decide_certificate, decide_token, decide_version, left_out};
 pub(crate) use permit::{Permit, permit};
 pub(crate) use rule::{Breach, Rule};

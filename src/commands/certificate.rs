@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::identity::choose_certificate;
 use crate::os::clock::now;
 use crate::output::{print, print_bytes, print_json, print_report};
-use crate::policy::{Breach, CertificateSource, Refused};
+use crate::policy::{Breach, CertificateSource, PolicyRefusal};
 use crate::session::{self, Login, TokenSession, read_certificate, report_notices};
 use crate::text::hex;
 use crate::values::days;
@@ -70,7 +70,7 @@ fn find(with_login: bool, config: &Config) -> Result<Certificate> {
     let login = Login::prepare(config);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
     if file.is_some() && config.policy.certificate_source == CertificateSource::Token {
-        return Err(Refused(vec![Breach::FromFile]).into());
+        return Err(PolicyRefusal(vec![Breach::FromFile]).into());
     }
     let deadline = Deadline::after(config.sign.timeout);
     let mut session = TokenSession::new(session::open(config, &deadline)?.open_session(config, deadline)?, login);

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::error::{Error, Explain as _, Kind, Result};
 use crate::os::clock::now;
 use crate::output::print_report;
-use crate::policy::{self, Breach, PayloadChoice, Refused};
+use crate::policy::{self, Breach, PayloadChoice, PolicyRefusal};
 use crate::text::hex;
 use crate::values::ranges::AGES;
 
@@ -64,7 +64,7 @@ fn check(received: &Received, freshness: Freshness, roots: Option<&Roots>, confi
     )
 }
 
-fn refused(refused: Refused) -> Error {
+fn refused(refused: PolicyRefusal) -> Error {
     let reasons: Vec<String> = refused.0.iter().map(Breach::reason).collect();
     refused.hints().into_iter().fold(invalid(reasons.join("; ")), Error::hint)
 }

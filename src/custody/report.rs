@@ -12,7 +12,7 @@ use super::rules;
 use crate::certificate::{CertificateSummary, chain, utc};
 use crate::error::Explain as _;
 use crate::facts::{Confinement, Gap, KeyDetail, KeyObject, Library, PinState, Token};
-use crate::policy::Refused;
+use crate::policy::PolicyRefusal;
 use crate::text::{hex, printable, printable_bytes};
 
 /// The version of the document's format. It changes if a member is removed or changes its meaning.
@@ -183,7 +183,7 @@ impl Report {
                 policy_settings: measure.sources.settings.iter().map(|setting| printable(setting)).collect(),
                 now: measure.now,
             },
-            hints: Refused(decide(evidence, measure).refusals).hints(),
+            hints: PolicyRefusal(decide(evidence, measure).refusals).hints(),
             rules,
         }
     }

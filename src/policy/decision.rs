@@ -22,9 +22,9 @@ pub struct Decision {
 /// The policy refuses, for these reasons.
 #[derive(Debug, thiserror::Error)]
 #[error("refused by policy: {}", reasons(.0).join("; "))]
-pub struct Refused(pub(crate) Vec<Breach>);
+pub struct PolicyRefusal(pub(crate) Vec<Breach>);
 
-impl Explain for Refused {
+impl Explain for PolicyRefusal {
     fn kind(&self) -> Kind {
         Kind::Policy
     }
@@ -49,8 +49,8 @@ impl Decision {
     ///
     /// # Errors
     /// All breaches, if it is refused.
-    pub fn allowed(self) -> Result<Vec<String>, Refused> {
-        if self.refusals.is_empty() { Ok(reasons(&self.warnings)) } else { Err(Refused(self.refusals)) }
+    pub fn allowed(self) -> Result<Vec<String>, PolicyRefusal> {
+        if self.refusals.is_empty() { Ok(reasons(&self.warnings)) } else { Err(PolicyRefusal(self.refusals)) }
     }
 
     fn refuse_if(&mut self, broken: bool, breach: impl FnOnce() -> Breach) {

@@ -2,7 +2,7 @@
 //!
 //! PURE.
 
-use super::{PayloadChoice, Policy, Refused, SigningFacts, decide};
+use super::{PayloadChoice, Policy, PolicyRefusal, SigningFacts, decide};
 use crate::facts::Mechanism;
 
 /// The policy's permission for one signature. It can only be made by [`permit`], from all facts, after the login.
@@ -20,7 +20,7 @@ pub(crate) struct Permit {
 ///
 /// # Errors
 /// All rules that are broken.
-pub(crate) fn permit(policy: &Policy, facts: &SigningFacts<'_>) -> Result<Permit, Refused> {
+pub(crate) fn permit(policy: &Policy, facts: &SigningFacts<'_>) -> Result<Permit, PolicyRefusal> {
     let warnings = decide(policy, facts).allowed()?;
     let before_login = &facts.before_login;
     let choice = PayloadChoice { version: before_login.version, by_flag: before_login.version_by_flag };
