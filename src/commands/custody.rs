@@ -12,7 +12,7 @@ use crate::certificate::Certificate;
 use crate::certificate::chain::Roots;
 use crate::cli;
 use crate::config::Config;
-use crate::custody::{Evidence, Measure, Report, Trust, html, text};
+use crate::custody::{Criteria, Evidence, Report, Trust, html, text};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::modules;
@@ -40,9 +40,9 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let evidence = collect(config)?;
     let choice = PayloadChoice { version: config.sign.version, by_flag: config.sign.version_by_flag };
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let measure =
-        Measure { policy: &config.policy, sources: config.policy_sources(), choice, trust: &trust, now: now(), host };
-    let report = Report::new(&evidence, &measure);
+    let criteria =
+        Criteria { policy: &config.policy, sources: config.policy_sources(), choice, trust: &trust, now: now(), host };
+    let report = Report::new(&evidence, &criteria);
     match format {
         ReportFormat::Text => print_report(&text::text(&report, width()))?,
         ReportFormat::Json => {

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::criteria::Measure;
+use super::criteria::Criteria;
 use super::evidence::KeyEvidence;
 use crate::certificate::Certificate;
 use crate::certificate::attestation::{Statement, statement};
@@ -33,7 +33,7 @@ pub(crate) struct Attestation {
 impl Attestation {
     /// The attestation of the key. Of several, a possibly genuine one of another device comes first, since then the key
     /// is also elsewhere. Next comes a trusted one of this token.
-    pub(super) fn find(held: &KeyEvidence, token: Option<&Token>, measure: &Measure<'_>) -> Option<Self> {
+    pub(super) fn find(held: &KeyEvidence, token: Option<&Token>, criteria: &Criteria<'_>) -> Option<Self> {
         let of_key = |der: &&Vec<u8>| {
             let certificate = Certificate::from_der(der).ok()?;
             let of_key = certificate.modulus == held.certificate.modulus;
@@ -41,7 +41,7 @@ impl Attestation {
         };
         let all = held.others.iter().filter_map(|der| of_key(&der)).take(CONSIDERED);
         let mut all: Vec<Self> =
-            all.map(|(one, statement)| Self::judge(&one, statement, held, token, measure)).collect();
+            all.map(|(one, statement)| Self::judge(&one, statement, held, token, criteria)).collect();
         all.sort_by_key(|one| match one {
             one if one.is_of_another_device() => 0,
             Self { trusted: Some(true), of_this_token: Some(true), .. } => 1,
@@ -56,10 +56,10 @@ impl Attestation {
         statement: Statement,
         held: &KeyEvidence,
         token: Option<&Token>,
-        measure: &Measure<'_>,
+        criteria: &Criteria<'_>,
     ) -> Self {
-        let roots = measure.trust.attestation_roots.as_ref();
-        let checked = roots.map(|roots| roots.check(certificate, &held.others(), measure.now));
+        let roots = criteria.trust.attestation_roots.as_ref();
+        let checked = roots.map(|roots| roots.check(certificate, &held.others(), criteria.now));
         let number = |serial: &str| serial.trim_start_matches('0').to_owned();
         let named = token.map(|token| token.serial.trim()).filter(|serial| !serial.is_empty());
         Self {

@@ -5,7 +5,7 @@
 //! given roots. Other findings are warnings.
 
 use super::attestation_check::Attestation;
-use super::criteria::Measure;
+use super::criteria::Criteria;
 use super::evidence::{Evidence, KeyEvidence};
 use super::row::{NOTHING, Row, RuleVerdict};
 use crate::facts::{KeyDetail, KeyObject, Library, Token};
@@ -15,12 +15,12 @@ use crate::text::{hex, printable, printable_bytes};
 const SAFE_KRYOPTIC: (u32, u32) = (1, 4);
 
 /// The rows, in a fixed order.
-pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, measure: &Measure<'_>) -> [Row; 10] {
+pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, criteria: &Criteria<'_>) -> [Row; 10] {
     let held = evidence.held.as_ref();
     [
-        policy_defaults(measure),
-        roots(held, measure),
-        attested(held, attestation, evidence, measure),
+        policy_defaults(criteria),
+        roots(held, criteria),
+        attested(held, attestation, evidence, criteria),
         copies(held),
         purpose(held),
         same_id(held),
@@ -47,8 +47,8 @@ fn not_seen(row: Row, held: Option<&KeyEvidence>) -> Row {
 }
 
 /// The configured rules that accept more than the defaults.
-fn policy_defaults(measure: &Measure<'_>) -> Row {
-    let weaker = measure.policy.weaker_than_default();
+fn policy_defaults(criteria: &Criteria<'_>) -> Row {
+    let weaker = criteria.policy.weaker_than_default();
     let found = if weaker.is_empty() { "none".to_owned() } else { weaker.join("; ") };
     let reason = (!weaker.is_empty()).then(|| format!("the policy is weaker than the defaults: {found}"));
     let means = "The policy should refuse everything that the defaults refuse.";
@@ -56,7 +56,7 @@ fn policy_defaults(measure: &Measure<'_>) -> Row {
 }
 
 /// The certificate's chain, if roots are given.
-fn roots(held: Option<&KeyEvidence>, measure: &Measure<'_>) -> Row {
+fn roots(held: Option<&KeyEvidence>, criteria: &Criteria<'_>) -> Row {
     let row = |asks: &str, found: String, verdict, reason| Row {
         rule: "roots".into(),
         means: "The certificate must have been issued under the roots that were given.",
@@ -65,13 +65,13 @@ fn roots(held: Option<&KeyEvidence>, measure: &Measure<'_>) -> Row {
         verdict,
         reason,
     };
-    let Some(roots) = &measure.trust.roots else {
+    let Some(roots) = &criteria.trust.roots else {
         let found = held.map_or("not seen".into(), |held| format!("issued by {}", held.certificate.issuer));
         return row(NOTHING, found, RuleVerdict::NotAsked, None);
     };
     let asks = "a chain to --roots";
     let Some(held) = held else { return row(asks, "not seen".into(), RuleVerdict::NotSeen, None) };
-    match roots.check(&held.certificate, &held.others(), measure.now) {
+    match roots.check(&held.certificate, &held.others(), criteria.now) {
         Ok(()) => row(asks, "a chain".into(), RuleVerdict::Holds, None),
         Err(error) => row(asks, "none".into(), RuleVerdict::Broken, Some(error.to_string())),
     }
@@ -82,9 +82,9 @@ fn attested(
     held: Option<&KeyEvidence>,
     attestation: Option<&Attestation>,
     evidence: &Evidence,
-    measure: &Measure<'_>,
+    criteria: &Criteria<'_>,
 ) -> Row {
-    let is_asked = measure.trust.attestation_roots.is_some();
+    let is_asked = criteria.trust.attestation_roots.is_some();
     let serial = evidence.token.as_ref().map_or("", |token| token.serial.as_str());
     let (found, verdict, reason) = match (held, attestation) {
         (None, _) => ("not seen".to_owned(), if is_asked { RuleVerdict::NotSeen } else { RuleVerdict::NotAsked }, None),

@@ -27,7 +27,7 @@ pub(crate) struct Trust {
 
 /// The rules and circumstances for the check.
 #[derive(Debug)]
-pub(crate) struct Measure<'a> {
+pub(crate) struct Criteria<'a> {
     /// The rules.
     pub policy: &'a Policy,
     /// The sources of the rules.
@@ -43,8 +43,8 @@ pub(crate) struct Measure<'a> {
 }
 
 /// The policy's decision about the evidence; about the token only, if it must not get a PIN.
-pub(super) fn decide(evidence: &Evidence, measure: &Measure<'_>) -> policy::Decision {
-    let (Measure { policy, choice, now, .. }, token) = (measure, evidence.token.as_ref());
+pub(super) fn decide(evidence: &Evidence, criteria: &Criteria<'_>) -> policy::Decision {
+    let (Criteria { policy, choice, now, .. }, token) = (criteria, evidence.token.as_ref());
     let Some(KeyEvidence { key, certificate, from_file, mechanism, .. }) = &evidence.held else {
         return policy::decide_token(policy, token);
     };

@@ -157,7 +157,7 @@ fn share(part: u64, whole: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Evidence, KeyEvidence, Measure, PolicySources, Trust};
+    use super::super::{Criteria, Evidence, KeyEvidence, PolicySources, Trust};
     use super::*;
     use crate::cba::Version;
     use crate::certificate::{Certificate, tests::leaf};
@@ -202,8 +202,8 @@ mod tests {
         let (policy, trust) = (Policy::default(), Trust::default());
         let choice = PayloadChoice { version: Version::V2, by_flag: false };
         let sources = PolicySources::default();
-        let measure = Measure { policy: &policy, sources, choice, trust: &trust, now, host: "h".into() };
-        html(&Report::new(&evidence, &measure))
+        let criteria = Criteria { policy: &policy, sources, choice, trust: &trust, now, host: "h".into() };
+        html(&Report::new(&evidence, &criteria))
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use serde::Serialize;
 
 use super::attestation_check::Attestation;
-use super::criteria::{Measure, decide};
+use super::criteria::{Criteria, decide};
 use super::evidence::{Evidence, KeyCopy, KeyEvidence};
 use super::row::{Row, RuleVerdict};
 use super::rules;
@@ -149,10 +149,10 @@ pub(super) struct Run {
 impl Report {
     /// Checks the evidence against the criteria.
     #[must_use]
-    pub(crate) fn new(evidence: &Evidence, measure: &Measure<'_>) -> Self {
+    pub(crate) fn new(evidence: &Evidence, criteria: &Criteria<'_>) -> Self {
         let Evidence { token, held, .. } = evidence;
-        let attestation = held.as_ref().and_then(|held| Attestation::find(held, token.as_ref(), measure));
-        let rules = rules::rows(evidence, attestation.as_ref(), measure);
+        let attestation = held.as_ref().and_then(|held| Attestation::find(held, token.as_ref(), criteria));
+        let rules = rules::rows(evidence, attestation.as_ref(), criteria);
         let reasons = |verdict| {
             let of = rules.iter().filter(move |row: &&Row| row.verdict == verdict);
             of.filter_map(|row| row.reason.clone()).collect::<Vec<_>>()
@@ -171,19 +171,19 @@ impl Report {
             },
             token: token.as_ref().map(token_report),
             key: held.as_ref().map(key_report),
-            certificate: held.as_ref().map(|held| certificate_report(held, measure.now)),
+            certificate: held.as_ref().map(|held| certificate_report(held, criteria.now)),
             attestation,
             copies: held.iter().flat_map(|held| held.copies.iter().map(copy_report)).collect(),
             run: Run {
-                time: utc(measure.now),
-                host: printable(&measure.host),
+                time: utc(criteria.now),
+                host: printable(&criteria.host),
                 agent: env!("CARGO_PKG_VERSION"),
                 pin: token.as_ref().map(|token| token.pin),
-                policy_files: measure.sources.files.iter().map(|file| printable(file)).collect(),
-                policy_settings: measure.sources.settings.iter().map(|setting| printable(setting)).collect(),
-                now: measure.now,
+                policy_files: criteria.sources.files.iter().map(|file| printable(file)).collect(),
+                policy_settings: criteria.sources.settings.iter().map(|setting| printable(setting)).collect(),
+                now: criteria.now,
             },
-            hints: PolicyRefusal(decide(evidence, measure).refusals).hints(),
+            hints: PolicyRefusal(decide(evidence, criteria).refusals).hints(),
             rules,
         }
     }

@@ -4,7 +4,7 @@
 
 use super::attestation_check::Attestation;
 use super::beside;
-use super::criteria::{Measure, decide};
+use super::criteria::{Criteria, decide};
 use super::evidence::{Evidence, KeyEvidence};
 use super::row::{NOTHING, Row, RuleVerdict};
 use crate::cba::Version;
@@ -12,15 +12,15 @@ use crate::policy::{Breach, CertificateSource, Decision, MAX_RSA_BITS, Policy, R
 use crate::text::{hex, printable};
 
 /// All rules, in a fixed order.
-pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, measure: &Measure<'_>) -> Vec<Row> {
-    let decision = decide(evidence, measure);
-    let mut rows: Vec<Row> = Rule::all().map(|rule| row(rule, &decision, evidence, measure)).collect();
-    rows.extend(beside::rows(evidence, attestation, measure));
+pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, criteria: &Criteria<'_>) -> Vec<Row> {
+    let decision = decide(evidence, criteria);
+    let mut rows: Vec<Row> = Rule::all().map(|rule| row(rule, &decision, evidence, criteria)).collect();
+    rows.extend(beside::rows(evidence, attestation, criteria));
     rows
 }
 
-fn row(rule: Rule, decision: &Decision, evidence: &Evidence, measure: &Measure<'_>) -> Row {
-    let asks = asks(rule, measure.policy);
+fn row(rule: Rule, decision: &Decision, evidence: &Evidence, criteria: &Criteria<'_>) -> Row {
+    let asks = asks(rule, criteria.policy);
     let reason = |from: &[Breach]| {
         let of: Vec<String> = from.iter().filter(|breach| breach.rule() == rule).map(Breach::reason).collect();
         (!of.is_empty()).then(|| of.join("; "))
@@ -36,7 +36,7 @@ fn row(rule: Rule, decision: &Decision, evidence: &Evidence, measure: &Measure<'
         rule: rule.name(),
         means: rule.sentence(),
         asks: asks.unwrap_or_else(|| NOTHING.into()),
-        found: found(rule, evidence, measure).unwrap_or_else(|| "not seen".into()),
+        found: found(rule, evidence, criteria).unwrap_or_else(|| "not seen".into()),
         verdict,
         reason,
     }
@@ -74,7 +74,7 @@ fn asks(rule: Rule, policy: &Policy) -> Option<String> {
 }
 
 /// `None` if the value was not seen.
-fn found(rule: Rule, evidence: &Evidence, measure: &Measure<'_>) -> Option<String> {
+fn found(rule: Rule, evidence: &Evidence, criteria: &Criteria<'_>) -> Option<String> {
     let reported = |value: Option<bool>| match value {
         Some(true) => "yes".to_owned(),
         Some(false) => "no".to_owned(),
@@ -92,7 +92,7 @@ fn found(rule: Rule, evidence: &Evidence, measure: &Measure<'_>) -> Option<Strin
         Rule::TokenSerials => return None,
         Rule::Require(requirement) => reported(requirement.holds(key, token)),
         Rule::Mechanism => mechanism.name().into(),
-        Rule::PayloadVersions => measure.choice.version.to_string(),
+        Rule::PayloadVersions => criteria.choice.version.to_string(),
         Rule::CertificateSource => if *from_file { "a file" } else { "the token" }.into(),
         Rule::CertificateSha256 => hex(&certificate.sha256()),
         Rule::CertificateValidity => {

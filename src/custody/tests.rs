@@ -174,7 +174,7 @@ fn report_at(
     sources: PolicySources,
 ) -> Report {
     let choice = PayloadChoice { version, by_flag: true };
-    Report::new(evidence, &Measure { policy, sources, choice, trust, now, host: "host".into() })
+    Report::new(evidence, &Criteria { policy, sources, choice, trust, now, host: "host".into() })
 }
 
 fn roots(pem: &[u8]) -> Option<Roots> {
