@@ -16,6 +16,6 @@ mod sections;
 mod tests;
 pub(crate) mod text;
 
-pub(crate) use criteria::{Criteria, PolicySources, Trust};
+pub(crate) use criteria::{Criteria, PolicySources, TrustedRoots};
 pub(crate) use evidence::{Evidence, KeyCopy, KeyEvidence};
 pub(crate) use report::Report;

@@ -12,7 +12,7 @@ use crate::certificate::Certificate;
 use crate::certificate::chain::Roots;
 use crate::cli;
 use crate::config::Config;
-use crate::custody::{Criteria, Evidence, Report, Trust, html, text};
+use crate::custody::{Criteria, Evidence, Report, TrustedRoots, html, text};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::modules;
@@ -36,12 +36,18 @@ const FORMATS: [(&str, ReportFormat); 3] =
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let format = word(matches, "format", &FORMATS)?.unwrap_or_default();
     let roots = |flag| -> Result<Option<Roots>> { cli::given(matches, flag).map(read_roots).transpose() };
-    let trust = Trust { roots: roots("roots")?, attestation_roots: roots("attestation-roots")? };
+    let trusted_roots = TrustedRoots { roots: roots("roots")?, attestation_roots: roots("attestation-roots")? };
     let evidence = collect(config)?;
     let choice = PayloadChoice { version: config.sign.version, by_flag: config.sign.version_by_flag };
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let criteria =
-        Criteria { policy: &config.policy, sources: config.policy_sources(), choice, trust: &trust, now: now(), host };
+    let criteria = Criteria {
+        policy: &config.policy,
+        sources: config.policy_sources(),
+        choice,
+        trusted_roots: &trusted_roots,
+        now: now(),
+        host,
+    };
     let report = Report::new(&evidence, &criteria);
     match format {
         ReportFormat::Text => print_report(&text::text(&report, width()))?,

@@ -58,7 +58,7 @@ impl Attestation {
         token: Option<&Token>,
         criteria: &Criteria<'_>,
     ) -> Self {
-        let roots = criteria.trust.attestation_roots.as_ref();
+        let roots = criteria.trusted_roots.attestation_roots.as_ref();
         let checked = roots.map(|roots| roots.check(certificate, &held.others(), criteria.now));
         let number = |serial: &str| serial.trim_start_matches('0').to_owned();
         let named = token.map(|token| token.serial.trim()).filter(|serial| !serial.is_empty());

@@ -65,7 +65,7 @@ fn roots(held: Option<&KeyEvidence>, criteria: &Criteria<'_>) -> Row {
         verdict,
         reason,
     };
-    let Some(roots) = &criteria.trust.roots else {
+    let Some(roots) = &criteria.trusted_roots.roots else {
         let found = held.map_or("not seen".into(), |held| format!("issued by {}", held.certificate.issuer));
         return row(NOTHING, found, RuleVerdict::NotAsked, None);
     };
@@ -84,7 +84,7 @@ fn attested(
     evidence: &Evidence,
     criteria: &Criteria<'_>,
 ) -> Row {
-    let is_asked = criteria.trust.attestation_roots.is_some();
+    let is_asked = criteria.trusted_roots.attestation_roots.is_some();
     let serial = evidence.token.as_ref().map_or("", |token| token.serial.as_str());
     let (found, verdict, reason) = match (held, attestation) {
         (None, _) => ("not seen".to_owned(), if is_asked { RuleVerdict::NotSeen } else { RuleVerdict::NotAsked }, None),

@@ -18,7 +18,7 @@ pub(crate) struct PolicySources {
 
 /// Trusted roots. `None`: no check.
 #[derive(Debug, Default)]
-pub(crate) struct Trust {
+pub(crate) struct TrustedRoots {
     /// For the certificate.
     pub roots: Option<Roots>,
     /// For the token's attestation of the key.
@@ -35,7 +35,7 @@ pub(crate) struct Criteria<'a> {
     /// The payload to sign.
     pub choice: PayloadChoice,
     /// The trusted roots.
-    pub trust: &'a Trust,
+    pub trusted_roots: &'a TrustedRoots,
     /// Seconds of Unix time.
     pub now: u64,
     /// The host's name.

@@ -157,7 +157,7 @@ fn share(part: u64, whole: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Criteria, Evidence, KeyEvidence, PolicySources, Trust};
+    use super::super::{Criteria, Evidence, KeyEvidence, PolicySources, TrustedRoots};
     use super::*;
     use crate::cba::Version;
     use crate::certificate::{Certificate, tests::leaf};
@@ -199,10 +199,11 @@ mod tests {
             token: None,
             held: Some(held),
         };
-        let (policy, trust) = (Policy::default(), Trust::default());
+        let (policy, trusted_roots) = (Policy::default(), TrustedRoots::default());
         let choice = PayloadChoice { version: Version::V2, by_flag: false };
         let sources = PolicySources::default();
-        let criteria = Criteria { policy: &policy, sources, choice, trust: &trust, now, host: "h".into() };
+        let criteria =
+            Criteria { policy: &policy, sources, choice, trusted_roots: &trusted_roots, now, host: "h".into() };
         html(&Report::new(&evidence, &criteria))
     }
 

@@ -161,20 +161,26 @@ fn odd() -> Evidence {
     evidence
 }
 
-fn report(evidence: &Evidence, policy: &Policy, trust: &Trust, version: Version, sources: PolicySources) -> Report {
-    report_at(leaf().not_before + 60, evidence, policy, trust, version, sources)
+fn report(
+    evidence: &Evidence,
+    policy: &Policy,
+    trusted_roots: &TrustedRoots,
+    version: Version,
+    sources: PolicySources,
+) -> Report {
+    report_at(leaf().not_before + 60, evidence, policy, trusted_roots, version, sources)
 }
 
 fn report_at(
     now: u64,
     evidence: &Evidence,
     policy: &Policy,
-    trust: &Trust,
+    trusted_roots: &TrustedRoots,
     version: Version,
     sources: PolicySources,
 ) -> Report {
     let choice = PayloadChoice { version, by_flag: true };
-    Report::new(evidence, &Criteria { policy, sources, choice, trust, now, host: "host".into() })
+    Report::new(evidence, &Criteria { policy, sources, choice, trusted_roots, now, host: "host".into() })
 }
 
 fn roots(pem: &[u8]) -> Option<Roots> {
@@ -198,17 +204,17 @@ fn compare(name: &str, report: &Report) {
 
 #[test]
 fn a_key_that_holds_every_rule_is_reported_whole() {
-    let trust = Trust { roots: roots(CA_PEM), attestation_roots: None };
+    let trusted_roots = TrustedRoots { roots: roots(CA_PEM), attestation_roots: None };
     let files = vec!["/etc/cba-agent/policy.toml".into(), "/etc/cba-agent/config.toml".into()];
     let sources = PolicySources { files, settings: vec!["policy.min_rsa_bits = 2048".into(), "b = 2".into()] };
-    let report = report(&good(), &strict(), &trust, Version::V2, sources);
+    let report = report(&good(), &strict(), &trusted_roots, Version::V2, sources);
     assert!(report.refusals().is_empty());
     compare("holds", &report);
 }
 
 #[test]
 fn each_broken_rule_and_each_oddity_is_reported() {
-    let trust = Trust { roots: roots(OTHER_CA_PEM), attestation_roots: roots(CA_PEM) };
+    let trusted_roots = TrustedRoots { roots: roots(OTHER_CA_PEM), attestation_roots: roots(CA_PEM) };
     let policy = Policy {
         payload_versions: Some(vec![Version::V2]),
         min_rsa_bits: 4096,
@@ -217,7 +223,7 @@ fn each_broken_rule_and_each_oddity_is_reported() {
         ..strict()
     };
     let now = leaf().not_after - 3 * 86_400;
-    let report = report_at(now, &odd(), &policy, &trust, Version::V1, PolicySources::default());
+    let report = report_at(now, &odd(), &policy, &trusted_roots, Version::V1, PolicySources::default());
     assert!(report.refusals().len() > 8);
     compare("breaks", &report);
 }
@@ -230,20 +236,20 @@ fn the_defaults_ask_for_little() {
     let silent = KeyDetail { decrypt: None, unwrap: None, sign_recover: None, derive: None, ..detail() };
     held.detail = KeyDetail { allowed_mechanisms: Some(Vec::new()), ..silent };
     let sources = PolicySources { files: vec!["/etc/cba-agent/config.toml".into()], settings: Vec::new() };
-    let (policy, trust) = (Policy::default(), Trust::default());
+    let (policy, trusted_roots) = (Policy::default(), TrustedRoots::default());
     let middle = leaf().not_before.midpoint(leaf().not_after);
-    compare("defaults", &report_at(middle, &evidence, &policy, &trust, Version::V2, sources));
+    compare("defaults", &report_at(middle, &evidence, &policy, &trusted_roots, Version::V2, sources));
 }
 
 #[test]
 fn a_token_that_got_no_pin_shows_no_key() {
     let evidence = Evidence { held: None, token: None, ..good() };
-    let trust = Trust { roots: roots(CA_PEM), attestation_roots: roots(CA_PEM) };
-    compare("no-pin", &report(&evidence, &strict(), &trust, Version::V2, PolicySources::default()));
+    let trusted_roots = TrustedRoots { roots: roots(CA_PEM), attestation_roots: roots(CA_PEM) };
+    compare("no-pin", &report(&evidence, &strict(), &trusted_roots, Version::V2, PolicySources::default()));
     let evidence = Evidence { held: None, ..good() };
     compare(
         "no-pin-defaults",
-        &report(&evidence, &Policy::default(), &Trust::default(), Version::V2, PolicySources::default()),
+        &report(&evidence, &Policy::default(), &TrustedRoots::default(), Version::V2, PolicySources::default()),
     );
 }
 
@@ -285,8 +291,8 @@ fn attested(serials: &[Option<u8>], token_serial: &str, trusted: Trusted) -> (Op
         Trusted::Last => bundle(&attestations[attestations.len() - 1..]),
         Trusted::Nothing => roots(OTHER_CA_PEM),
     };
-    let trust = Trust { roots: None, attestation_roots };
-    let mut report = report(&evidence, &Policy::default(), &trust, Version::V2, PolicySources::default());
+    let trusted_roots = TrustedRoots { roots: None, attestation_roots };
+    let mut report = report(&evidence, &Policy::default(), &trusted_roots, Version::V2, PolicySources::default());
     let at = report.rules.iter().position(|row| row.rule == "attestation").unwrap();
     (report.attestation.as_ref().map(Attestation::words), report.rules.remove(at))
 }
@@ -341,6 +347,6 @@ fn an_attestation_of_another_key_is_none() {
     let held = evidence.held.as_mut().unwrap();
     held.others.push(of_leaf(&[(3, &[5, 4, 3])]));
     held.certificate.modulus[9] ^= 1;
-    let report = report(&evidence, &Policy::default(), &Trust::default(), Version::V2, PolicySources::default());
+    let report = report(&evidence, &Policy::default(), &TrustedRoots::default(), Version::V2, PolicySources::default());
     assert!(report.attestation.is_none());
 }

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::audit::AuditLog;
 use crate::config::Config;
-use crate::custody::{Criteria, Report, Trust};
+use crate::custody::{Criteria, Report, TrustedRoots};
 use crate::os::clock::now;
 use crate::pin::Credential;
 use crate::text::printable_json;
@@ -189,7 +189,8 @@ impl Pool {
             let config = &shared.config;
             let (policy, sources, choice) =
                 (&config.policy, config.policy_sources(), start_worker::first_choice(config));
-            let criteria = Criteria { policy, sources, choice, trust: &Trust::default(), now: now(), host };
+            let criteria =
+                Criteria { policy, sources, choice, trusted_roots: &TrustedRoots::default(), now: now(), host };
             let report = serde_json::to_string(&Report::new(&served.evidence, &criteria)).ok()?;
             Some(format!("{}\n", printable_json(&report)).into())
         }
