@@ -9,7 +9,7 @@ mod criteria;
 mod evidence;
 pub(crate) mod html;
 mod report;
-mod row;
+mod rule_result;
 mod rules;
 mod sections;
 #[cfg(test)]

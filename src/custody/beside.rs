@@ -7,7 +7,7 @@
 use super::attestation_check::Attestation;
 use super::criteria::Criteria;
 use super::evidence::{Evidence, KeyEvidence};
-use super::row::{NOTHING, Row, RuleVerdict};
+use super::rule_result::{NOTHING, RuleResult, RuleVerdict};
 use crate::facts::{KeyDetail, KeyObject, Library, Token};
 use crate::text::{hex, printable, printable_bytes};
 
@@ -15,7 +15,11 @@ use crate::text::{hex, printable, printable_bytes};
 const SAFE_KRYOPTIC: (u32, u32) = (1, 4);
 
 /// The rows, in a fixed order.
-pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, criteria: &Criteria<'_>) -> [Row; 10] {
+pub(super) fn rows(
+    evidence: &Evidence,
+    attestation: Option<&Attestation>,
+    criteria: &Criteria<'_>,
+) -> [RuleResult; 10] {
     let held = evidence.held.as_ref();
     [
         policy_defaults(criteria),
@@ -32,22 +36,22 @@ pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, crite
 }
 
 /// Builds a row that is a warning if there is a reason, and otherwise holds.
-fn warning(rule: &str, means: &'static str, asks: &str, found: String, reason: Option<String>) -> Row {
+fn warning(rule: &str, means: &'static str, requires: &str, found: String, reason: Option<String>) -> RuleResult {
     let verdict = if reason.is_some() { RuleVerdict::Warning } else { RuleVerdict::Holds };
-    Row { rule: rule.into(), means, asks: format!("{asks} (a warning)"), found, verdict, reason }
+    RuleResult { rule: rule.into(), means, requires: format!("{requires} (a warning)"), found, verdict, reason }
 }
 
 /// Marks the row as not seen if the worker read no key.
-fn not_seen(row: Row, held: Option<&KeyEvidence>) -> Row {
+fn unless_read(row: RuleResult, held: Option<&KeyEvidence>) -> RuleResult {
     if held.is_some() {
         row
     } else {
-        Row { verdict: RuleVerdict::NotSeen, found: "not seen".into(), reason: None, ..row }
+        RuleResult { verdict: RuleVerdict::NotRead, found: "not seen".into(), reason: None, ..row }
     }
 }
 
 /// The configured rules that accept more than the defaults.
-fn policy_defaults(criteria: &Criteria<'_>) -> Row {
+fn policy_defaults(criteria: &Criteria<'_>) -> RuleResult {
     let weaker = criteria.policy.weaker_than_default();
     let found = if weaker.is_empty() { "none".to_owned() } else { weaker.join("; ") };
     let reason = (!weaker.is_empty()).then(|| format!("the policy is weaker than the defaults: {found}"));
@@ -56,24 +60,24 @@ fn policy_defaults(criteria: &Criteria<'_>) -> Row {
 }
 
 /// The certificate's chain, if roots are given.
-fn roots(held: Option<&KeyEvidence>, criteria: &Criteria<'_>) -> Row {
-    let row = |asks: &str, found: String, verdict, reason| Row {
+fn roots(held: Option<&KeyEvidence>, criteria: &Criteria<'_>) -> RuleResult {
+    let row = |requires: &str, found: String, verdict, reason| RuleResult {
         rule: "roots".into(),
         means: "The certificate must have been issued under the roots that were given.",
-        asks: asks.into(),
+        requires: requires.into(),
         found,
         verdict,
         reason,
     };
     let Some(roots) = &criteria.trusted_roots.roots else {
         let found = held.map_or("not seen".into(), |held| format!("issued by {}", held.certificate.issuer));
-        return row(NOTHING, found, RuleVerdict::NotAsked, None);
+        return row(NOTHING, found, RuleVerdict::NotRequired, None);
     };
-    let asks = "a chain to --roots";
-    let Some(held) = held else { return row(asks, "not seen".into(), RuleVerdict::NotSeen, None) };
+    let requires = "a chain to --roots";
+    let Some(held) = held else { return row(requires, "not seen".into(), RuleVerdict::NotRead, None) };
     match roots.check(&held.certificate, &held.others(), criteria.now) {
-        Ok(()) => row(asks, "a chain".into(), RuleVerdict::Holds, None),
-        Err(error) => row(asks, "none".into(), RuleVerdict::Broken, Some(error.to_string())),
+        Ok(()) => row(requires, "a chain".into(), RuleVerdict::Holds, None),
+        Err(error) => row(requires, "none".into(), RuleVerdict::Broken, Some(error.to_string())),
     }
 }
 
@@ -83,15 +87,17 @@ fn attested(
     attestation: Option<&Attestation>,
     evidence: &Evidence,
     criteria: &Criteria<'_>,
-) -> Row {
-    let is_asked = criteria.trusted_roots.attestation_roots.is_some();
+) -> RuleResult {
+    let is_required = criteria.trusted_roots.attestation_roots.is_some();
     let serial = evidence.token.as_ref().map_or("", |token| token.serial.as_str());
     let (found, verdict, reason) = match (held, attestation) {
-        (None, _) => ("not seen".to_owned(), if is_asked { RuleVerdict::NotSeen } else { RuleVerdict::NotAsked }, None),
-        (Some(_), None) if is_asked => {
+        (None, _) => {
+            ("not seen".to_owned(), if is_required { RuleVerdict::NotRead } else { RuleVerdict::NotRequired }, None)
+        }
+        (Some(_), None) if is_required => {
             ("none".into(), RuleVerdict::Broken, Some("no certificate of the token attests this key".to_owned()))
         }
-        (Some(_), None) => ("none".into(), RuleVerdict::NotAsked, None),
+        (Some(_), None) => ("none".into(), RuleVerdict::NotRequired, None),
         (Some(_), Some(attestation)) => {
             let (verdict, reason) = match &attestation.distrust {
                 _ if attestation.is_of_another_device() => {
@@ -99,7 +105,7 @@ fn attested(
                     let what = format!("the attestation is of device {device}, and the token's serial is '{token}'");
                     (RuleVerdict::Broken, Some(what))
                 }
-                _ if !is_asked => (RuleVerdict::NotAsked, None),
+                _ if !is_required => (RuleVerdict::NotRequired, None),
                 Some(why) => (RuleVerdict::Broken, Some(format!("the key's attestation is not trusted: {why}"))),
                 None if attestation.of_this_token.is_none() => {
                     let what = "the attestation or the token names no serial number, so the device is not proven";
@@ -110,25 +116,25 @@ fn attested(
             (attestation.words(), verdict, reason)
         }
     };
-    let asks =
-        if is_asked { "of this key and this token's serial, with a chain to --attestation-roots" } else { NOTHING };
+    let requires =
+        if is_required { "of this key and this token's serial, with a chain to --attestation-roots" } else { NOTHING };
     let means = "The device itself must state that it holds this key.";
-    Row { rule: "attestation".into(), means, asks: asks.into(), found, verdict, reason }
+    RuleResult { rule: "attestation".into(), means, requires: requires.into(), found, verdict, reason }
 }
 
 /// Copies of the private key in the token: what a copy allows, the key allows.
-fn copies(held: Option<&KeyEvidence>) -> Row {
+fn copies(held: Option<&KeyEvidence>) -> RuleResult {
     let names: Vec<String> = held.iter().flat_map(|held| &held.copies).map(|copy| name(&copy.key)).collect();
     let found = if names.is_empty() { "once".to_owned() } else { format!("also as {}", names.join(", ")) };
     let reason = (!names.is_empty()).then(|| format!("the token holds the key {} times: {found}", names.len() + 1));
-    not_seen(
+    unless_read(
         warning("key_copies", "The token should hold the private key once.", "one object of the key", found, reason),
         held,
     )
 }
 
 /// Operations other than signing that the key and its copies allow.
-fn purpose(held: Option<&KeyEvidence>) -> Row {
+fn purpose(held: Option<&KeyEvidence>) -> RuleResult {
     let objects = held.iter().flat_map(|held| {
         let own = std::iter::once((&held.key, &held.detail, String::new()));
         own.chain(held.copies.iter().map(|copy| (&copy.key, &copy.detail, format!(" as {}", name(&copy.key)))))
@@ -160,7 +166,7 @@ fn purpose(held: Option<&KeyEvidence>) -> Row {
     } else {
         None
     };
-    not_seen(warning("key_purpose", "The private key should only sign.", "no other use", found, reason), held)
+    unless_read(warning("key_purpose", "The private key should only sign.", "no other use", found, reason), held)
 }
 
 /// The operations other than signing, and whether the token allows them.
@@ -174,25 +180,25 @@ fn others(detail: &KeyDetail) -> [(&'static str, Option<bool>); 4] {
 }
 
 /// Objects of other keys with this key's ID. Programs that select by ID could use them instead.
-fn same_id(held: Option<&KeyEvidence>) -> Row {
+fn same_id(held: Option<&KeyEvidence>) -> RuleResult {
     let objects = held.map_or(&[][..], |held| &held.same_id);
     let found = if objects.is_empty() { "none".to_owned() } else { objects.join(", ") };
     let reason = (!objects.is_empty()).then(|| format!("objects of another key have the key's ID: {found}"));
     let means = "No object of another key should have this key's ID.";
-    not_seen(warning("same_id", means, "no object of another key with the key's ID", found, reason), held)
+    unless_read(warning("same_id", means, "no object of another key with the key's ID", found, reason), held)
 }
 
 /// Certificates of the token that cannot be read.
-fn unreadable(held: Option<&KeyEvidence>) -> Row {
+fn unreadable(held: Option<&KeyEvidence>) -> RuleResult {
     let broken = held.map_or(&[][..], |held| &held.unreadable);
     let found = if broken.is_empty() { "all".to_owned() } else { broken.join("; ") };
     let reason = (!broken.is_empty()).then(|| found.clone());
     let means = "Every certificate of the token should be readable.";
-    not_seen(warning("certificates_readable", means, "certificates that can be read", found, reason), held)
+    unless_read(warning("certificates_readable", means, "certificates that can be read", found, reason), held)
 }
 
 /// Warns if other users can change the module: they can make it report anything.
-fn module(evidence: &Evidence) -> Row {
+fn module(evidence: &Evidence) -> RuleResult {
     let reason = evidence.module_open.as_ref().map(|how| printable(how));
     let found = if reason.is_some() { "other users can change it" } else { "only they can change it" };
     let means = "Only root or the agent's user should be able to change the module.";
@@ -200,7 +206,7 @@ fn module(evidence: &Evidence) -> Row {
 }
 
 /// Versions of modules with a weakness for custody.
-fn version(library: &Library, token: Option<&Token>) -> Row {
+fn version(library: &Library, token: Option<&Token>) -> RuleResult {
     let is_kryoptic = |text: &str| text.to_lowercase().contains("kryoptic");
     let is_its_token = token.is_some_and(|token| is_kryoptic(&token.manufacturer));
     let name = if library.description.is_empty() { &library.manufacturer } else { &library.description };
@@ -222,7 +228,7 @@ fn version(library: &Library, token: Option<&Token>) -> Row {
 }
 
 /// Warns if no sandbox confines the module, or only a part of it is in force.
-fn sandbox(evidence: &Evidence) -> Row {
+fn sandbox(evidence: &Evidence) -> RuleResult {
     let reason = match &evidence.confinement {
         Some(confinement) if confinement.gaps.is_empty() => None,
         Some(confinement) => Some(format!("this kernel does not confine {}", confinement.gaps_in_words())),

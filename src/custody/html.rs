@@ -5,7 +5,7 @@
 use maud::{Markup, html};
 
 use super::report::{CertificateReport, Report};
-use super::row::RuleVerdict;
+use super::rule_result::RuleVerdict;
 use super::sections::{Section, first, others};
 use crate::certificate::CertificateSummary;
 use crate::html_page::Page;
@@ -57,7 +57,7 @@ fn rules(report: &Report) -> Markup {
         RuleVerdict::Holds => "holds",
         RuleVerdict::Warning => "warning",
         RuleVerdict::Broken => "broken",
-        RuleVerdict::NotAsked | RuleVerdict::NotSeen => "quiet",
+        RuleVerdict::NotRequired | RuleVerdict::NotRead => "quiet",
     };
     html! {
         section {
@@ -69,7 +69,7 @@ fn rules(report: &Report) -> Markup {
                         tr class=(class(row.verdict)) {
                             th scope="row" { (row.means) br; code { (row.rule) } }
                             td { span class="verdict" { (row.verdict.word()) } }
-                            td data-name="asks for" { (row.asks) }
+                            td data-name="asks for" { (row.requires) }
                             td data-name="found" { (row.found) }
                         }
                     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::attestation_check::Attestation;
 use super::criteria::{Criteria, decide};
 use super::evidence::{Evidence, KeyCopy, KeyEvidence};
-use super::row::{Row, RuleVerdict};
+use super::rule_result::{RuleResult, RuleVerdict};
 use super::rules;
 use crate::certificate::{CertificateSummary, chain, utc};
 use crate::error::Explain as _;
@@ -26,7 +26,7 @@ pub(crate) struct Report {
     pub(super) verdict: &'static str,
     pub(super) refusals: Vec<String>,
     pub(super) warnings: Vec<String>,
-    pub(super) rules: Vec<Row>,
+    pub(super) rules: Vec<RuleResult>,
     pub(super) module: ModuleReport,
     pub(super) token: Option<TokenReport>,
     pub(super) key: Option<KeyReport>,
@@ -154,7 +154,7 @@ impl Report {
         let attestation = held.as_ref().and_then(|held| Attestation::find(held, token.as_ref(), criteria));
         let rules = rules::rows(evidence, attestation.as_ref(), criteria);
         let reasons = |verdict| {
-            let of = rules.iter().filter(move |row: &&Row| row.verdict == verdict);
+            let of = rules.iter().filter(move |row: &&RuleResult| row.verdict == verdict);
             of.filter_map(|row| row.reason.clone()).collect::<Vec<_>>()
         };
         let refusals = reasons(RuleVerdict::Broken);

@@ -6,21 +6,21 @@ use super::attestation_check::Attestation;
 use super::beside;
 use super::criteria::{Criteria, decide};
 use super::evidence::{Evidence, KeyEvidence};
-use super::row::{NOTHING, Row, RuleVerdict};
+use super::rule_result::{NOTHING, RuleResult, RuleVerdict};
 use crate::cba::Version;
 use crate::policy::{Breach, CertificateSource, Decision, MAX_RSA_BITS, Policy, Requirement, Rule};
 use crate::text::{hex, printable};
 
 /// All rules, in a fixed order.
-pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, criteria: &Criteria<'_>) -> Vec<Row> {
+pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, criteria: &Criteria<'_>) -> Vec<RuleResult> {
     let decision = decide(evidence, criteria);
-    let mut rows: Vec<Row> = Rule::all().map(|rule| row(rule, &decision, evidence, criteria)).collect();
+    let mut rows: Vec<RuleResult> = Rule::all().map(|rule| row(rule, &decision, evidence, criteria)).collect();
     rows.extend(beside::rows(evidence, attestation, criteria));
     rows
 }
 
-fn row(rule: Rule, decision: &Decision, evidence: &Evidence, criteria: &Criteria<'_>) -> Row {
-    let asks = asks(rule, criteria.policy);
+fn row(rule: Rule, decision: &Decision, evidence: &Evidence, criteria: &Criteria<'_>) -> RuleResult {
+    let requires = requires(rule, criteria.policy);
     let reason = |from: &[Breach]| {
         let of: Vec<String> = from.iter().filter(|breach| breach.rule() == rule).map(Breach::reason).collect();
         (!of.is_empty()).then(|| of.join("; "))
@@ -28,14 +28,14 @@ fn row(rule: Rule, decision: &Decision, evidence: &Evidence, criteria: &Criteria
     let (verdict, reason) = match (reason(&decision.refusals), reason(&decision.warnings)) {
         (Some(reason), _) => (RuleVerdict::Broken, Some(reason)),
         (None, Some(reason)) => (RuleVerdict::Warning, Some(reason)),
-        _ if evidence.held.is_none() && rule != Rule::TokenSerials => (RuleVerdict::NotSeen, None),
-        _ if asks.is_none() => (RuleVerdict::NotAsked, None),
+        _ if evidence.held.is_none() && rule != Rule::TokenSerials => (RuleVerdict::NotRead, None),
+        _ if requires.is_none() => (RuleVerdict::NotRequired, None),
         _ => (RuleVerdict::Holds, None),
     };
-    Row {
+    RuleResult {
         rule: rule.name(),
         means: rule.sentence(),
-        asks: asks.unwrap_or_else(|| NOTHING.into()),
+        requires: requires.unwrap_or_else(|| NOTHING.into()),
         found: found(rule, evidence, criteria).unwrap_or_else(|| "not seen".into()),
         verdict,
         reason,
@@ -43,7 +43,7 @@ fn row(rule: Rule, decision: &Decision, evidence: &Evidence, criteria: &Criteria
 }
 
 /// `None` if the policy has no requirement.
-fn asks(rule: Rule, policy: &Policy) -> Option<String> {
+fn requires(rule: Rule, policy: &Policy) -> Option<String> {
     let versions = |versions: &Vec<Version>| versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
     match rule {
         Rule::TokenSerials => policy.token_serials.as_ref().map(|serials| printable(&serials.join(" or "))),

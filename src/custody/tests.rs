@@ -6,7 +6,7 @@
 #![cfg(test)]
 
 use super::attestation_check::Attestation;
-use super::row::{Row, RuleVerdict};
+use super::rule_result::{RuleResult, RuleVerdict};
 use super::*;
 use crate::cba::Version;
 use crate::certificate::attestation::tests::of_leaf;
@@ -256,7 +256,7 @@ fn a_token_that_got_no_pin_shows_no_key() {
 /// Whom the roots for attestations trust.
 #[derive(Clone, Copy, Debug)]
 enum Trusted {
-    NotAsked,
+    NotRequired,
     Everything,
     /// The last attestation alone.
     Last,
@@ -264,7 +264,7 @@ enum Trusted {
 }
 
 /// The report's attestation and its row, for attestations with these serial numbers.
-fn attested(serials: &[Option<u8>], token_serial: &str, trusted: Trusted) -> (Option<String>, Row) {
+fn attested(serials: &[Option<u8>], token_serial: &str, trusted: Trusted) -> (Option<String>, RuleResult) {
     let attestations = serials.iter().enumerate().map(|(number, serial)| {
         // The firmware tells two attestations apart.
         let firmware = [5, 4, u8::try_from(number).unwrap()];
@@ -286,7 +286,7 @@ fn attested(serials: &[Option<u8>], token_serial: &str, trusted: Trusted) -> (Op
         roots(all.iter().map(pem).collect::<String>().as_bytes())
     };
     let attestation_roots = match trusted {
-        Trusted::NotAsked => None,
+        Trusted::NotRequired => None,
         Trusted::Everything => bundle(&attestations),
         Trusted::Last => bundle(&attestations[attestations.len() - 1..]),
         Trusted::Nothing => roots(OTHER_CA_PEM),
@@ -299,12 +299,12 @@ fn attested(serials: &[Option<u8>], token_serial: &str, trusted: Trusted) -> (Op
 
 #[test]
 fn an_attestation_is_judged_by_its_device_and_its_roots() {
-    use Trusted::{Everything, NotAsked, Nothing};
+    use Trusted::{Everything, NotRequired, Nothing};
     for (serial, token_serial, trusted, verdict, reason) in [
-        (Some(42), "0042", NotAsked, RuleVerdict::NotAsked, ""),
-        (Some(42), "", NotAsked, RuleVerdict::NotAsked, ""),
-        (Some(41), "0042", NotAsked, RuleVerdict::Broken, "is of device 41, and the token's serial is '0042'"),
-        (None, "0042", NotAsked, RuleVerdict::NotAsked, ""),
+        (Some(42), "0042", NotRequired, RuleVerdict::NotRequired, ""),
+        (Some(42), "", NotRequired, RuleVerdict::NotRequired, ""),
+        (Some(41), "0042", NotRequired, RuleVerdict::Broken, "is of device 41, and the token's serial is '0042'"),
+        (None, "0042", NotRequired, RuleVerdict::NotRequired, ""),
         (Some(42), "42 ", Everything, RuleVerdict::Holds, ""),
         (Some(41), "42", Everything, RuleVerdict::Broken, "is of device 41"),
         (None, "42", Everything, RuleVerdict::Broken, "names no serial number"),
@@ -319,22 +319,22 @@ fn an_attestation_is_judged_by_its_device_and_its_roots() {
         let device = serial.map_or(String::new(), |serial| format!("device {serial}, "));
         assert_eq!(words, Some(format!("{device}firmware 5.4.0")), "{case}");
         assert_eq!(row.found, words.unwrap(), "{case}");
-        assert_eq!(row.asks == "any", matches!(trusted, NotAsked), "{case}");
+        assert_eq!(row.requires == "any", matches!(trusted, NotRequired), "{case}");
     }
     let (none, row) = attested(&[], "42", Nothing);
     assert!(none.is_none() && row.verdict == RuleVerdict::Broken && row.found == "none", "{row:?}");
-    assert_eq!(attested(&[], "42", NotAsked).1.verdict, RuleVerdict::NotAsked);
+    assert_eq!(attested(&[], "42", NotRequired).1.verdict, RuleVerdict::NotRequired);
 }
 
 #[test]
 fn of_several_attestations_the_one_that_says_most_is_shown() {
-    use Trusted::{Everything, Last, NotAsked};
+    use Trusted::{Everything, Last, NotRequired};
     for (serials, trusted, shown) in [
         // One of another device comes first: the key is elsewhere too.
         (&[Some(42), Some(41)][..], Everything, "device 41, firmware 5.4.1"),
-        (&[Some(42), Some(41)], NotAsked, "device 41, firmware 5.4.1"),
+        (&[Some(42), Some(41)], NotRequired, "device 41, firmware 5.4.1"),
         (&[None, Some(42)], Everything, "device 42, firmware 5.4.1"),
-        (&[None, Some(42)], NotAsked, "firmware 5.4.0"),
+        (&[None, Some(42)], NotRequired, "firmware 5.4.0"),
         (&[None, None], Last, "firmware 5.4.1"),
     ] {
         assert_eq!(attested(serials, "42", trusted).0.as_deref(), Some(shown), "{serials:?} {trusted:?}");

@@ -26,7 +26,7 @@ pub(crate) fn text(report: &Report, width: Option<u16>) -> String {
     let mut rules = table(width);
     rules.set_header(["Rule", "Verdict", "What it means, what it asks for, and what was found"]);
     for row in &report.rules {
-        let said = format!("{}\nasks for: {}; found: {}", row.means, row.asks, row.found);
+        let said = format!("{}\nasks for: {}; found: {}", row.means, row.requires, row.found);
         rules.add_row([row.rule.as_str(), row.verdict.word(), &said]);
     }
     parts.push(trimmed(&rules));

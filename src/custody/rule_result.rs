@@ -15,9 +15,11 @@ pub(crate) enum RuleVerdict {
     /// The requirement is not met, or the value is not reported, which counts as not proven.
     Broken,
     /// The policy has no requirement. The report shows the value.
-    NotAsked,
+    #[serde(rename = "not-asked")]
+    NotRequired,
     /// The policy does not allow the token, so it got no PIN, and no key is visible.
-    NotSeen,
+    #[serde(rename = "not-seen")]
+    NotRead,
 }
 
 impl RuleVerdict {
@@ -28,21 +30,22 @@ impl RuleVerdict {
             Self::Holds => "holds",
             Self::Warning => "warning",
             Self::Broken => "broken",
-            Self::NotAsked => "not asked",
-            Self::NotSeen => "not seen",
+            Self::NotRequired => "not asked",
+            Self::NotRead => "not seen",
         }
     }
 }
 
 /// One rule.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Row {
+pub(crate) struct RuleResult {
     /// Its name: the key of `[policy]`, if there is one; a word of `require` after a dot.
     pub rule: String,
     /// Its meaning, in one sentence.
     pub means: &'static str,
     /// Its requirement.
-    pub asks: String,
+    #[serde(rename = "asks")]
+    pub requires: String,
     /// The value.
     pub found: String,
     /// The result.
