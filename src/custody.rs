@@ -4,10 +4,10 @@
 //! `docs/custody.schema.json`. [`text`] and [`html`] show the same document to people.
 
 mod attestation_check;
-mod beside;
 mod criteria;
 mod evidence;
 pub(crate) mod html;
+mod other_checks;
 mod report;
 mod rule_result;
 mod rules;

@@ -3,9 +3,9 @@
 //! PURE. [`crate::policy`] decides; this file has the texts of the findings.
 
 use super::attestation_check::Attestation;
-use super::beside;
 use super::criteria::{Criteria, decide};
 use super::evidence::{Evidence, KeyEvidence};
+use super::other_checks;
 use super::rule_result::{NOTHING, RuleResult, RuleVerdict};
 use crate::cba::Version;
 use crate::policy::{Breach, CertificateSource, Decision, MAX_RSA_BITS, Policy, Requirement, Rule};
@@ -15,7 +15,7 @@ use crate::text::{hex, printable};
 pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, criteria: &Criteria<'_>) -> Vec<RuleResult> {
     let decision = decide(evidence, criteria);
     let mut rows: Vec<RuleResult> = Rule::all().map(|rule| row(rule, &decision, evidence, criteria)).collect();
-    rows.extend(beside::rows(evidence, attestation, criteria));
+    rows.extend(other_checks::rows(evidence, attestation, criteria));
     rows
 }
 
