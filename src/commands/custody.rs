@@ -94,8 +94,8 @@ fn read(session: &mut TokenSession, file: Option<Certificate>, config: &Config) 
     let slot_session = &mut session.slot;
     let identity = slot_session.identity(config, file)?;
     let description = slot_session.describe(&identity)?;
-    let held = evidence::held(&identity, mechanism, description);
+    let key_evidence = evidence::key_evidence(&identity, mechanism, description);
     // The PIN's flags after the login.
     slot_session.read_slot_again(false)?;
-    Ok(Evidence { token: slot_session.slot.token.clone(), held: Some(held), ..known })
+    Ok(Evidence { token: slot_session.slot.token.clone(), key: Some(key_evidence), ..known })
 }

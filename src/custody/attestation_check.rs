@@ -33,15 +33,15 @@ pub(crate) struct Attestation {
 impl Attestation {
     /// The attestation of the key. Of several, a possibly genuine one of another device comes first, since then the key
     /// is also elsewhere. Next comes a trusted one of this token.
-    pub(super) fn find(held: &KeyEvidence, token: Option<&Token>, criteria: &Criteria<'_>) -> Option<Self> {
+    pub(super) fn find(key_evidence: &KeyEvidence, token: Option<&Token>, criteria: &Criteria<'_>) -> Option<Self> {
         let of_key = |der: &&Vec<u8>| {
             let certificate = Certificate::from_der(der).ok()?;
-            let of_key = certificate.modulus == held.certificate.modulus;
+            let of_key = certificate.modulus == key_evidence.certificate.modulus;
             of_key.then(|| statement(der)).flatten().map(|statement| (certificate, statement))
         };
-        let all = held.others.iter().filter_map(|der| of_key(&der)).take(CONSIDERED);
+        let all = key_evidence.others.iter().filter_map(|der| of_key(&der)).take(CONSIDERED);
         let mut all: Vec<Self> =
-            all.map(|(one, statement)| Self::judge(&one, statement, held, token, criteria)).collect();
+            all.map(|(one, statement)| Self::judge(&one, statement, key_evidence, token, criteria)).collect();
         all.sort_by_key(|one| match one {
             one if one.is_of_another_device() => 0,
             Self { trusted: Some(true), of_this_token: Some(true), .. } => 1,
@@ -54,12 +54,12 @@ impl Attestation {
     fn judge(
         certificate: &Certificate,
         statement: Statement,
-        held: &KeyEvidence,
+        key_evidence: &KeyEvidence,
         token: Option<&Token>,
         criteria: &Criteria<'_>,
     ) -> Self {
         let roots = criteria.trusted_roots.attestation_roots.as_ref();
-        let checked = roots.map(|roots| roots.check(certificate, &held.others(), criteria.now));
+        let checked = roots.map(|roots| roots.check(certificate, &key_evidence.others(), criteria.now));
         let number = |serial: &str| serial.trim_start_matches('0').to_owned();
         let named = token.map(|token| token.serial.trim()).filter(|serial| !serial.is_empty());
         Self {

@@ -45,7 +45,7 @@ pub(crate) struct Criteria<'a> {
 /// The policy's decision about the evidence; about the token only, if it must not get a PIN.
 pub(super) fn decide(evidence: &Evidence, criteria: &Criteria<'_>) -> policy::Decision {
     let (Criteria { policy, choice, now, .. }, token) = (criteria, evidence.token.as_ref());
-    let Some(KeyEvidence { key, certificate, from_file, mechanism, .. }) = &evidence.held else {
+    let Some(KeyEvidence { key, certificate, from_file, mechanism, .. }) = &evidence.key else {
         return policy::decide_token(policy, token);
     };
     let before_login = PreLoginFacts {
@@ -56,6 +56,6 @@ pub(super) fn decide(evidence: &Evidence, criteria: &Criteria<'_>) -> policy::De
         mechanism: *mechanism,
     };
     let copies: Vec<KeyObject> =
-        evidence.held.iter().flat_map(|held| &held.copies).map(|copy| copy.key.clone()).collect();
+        evidence.key.iter().flat_map(|key_evidence| &key_evidence.copies).map(|copy| copy.key.clone()).collect();
     policy::decide(policy, &SigningFacts { before_login, key, copies: &copies, certificate, now: *now })
 }

@@ -21,7 +21,7 @@ pub(crate) struct Evidence {
     /// The token, if it reports anything.
     pub token: Option<Token>,
     /// The content of the token; `None` if the policy forbids to send it a PIN.
-    pub held: Option<KeyEvidence>,
+    pub key: Option<KeyEvidence>,
 }
 
 /// A key, its certificate, and other objects of the token.

@@ -179,7 +179,7 @@ mod tests {
             never_extractable: None,
             local: None,
         };
-        let held = KeyEvidence {
+        let key_evidence = KeyEvidence {
             key,
             detail: KeyDetail::default(),
             copies: Vec::new(),
@@ -197,7 +197,7 @@ mod tests {
             confinement: None,
             library: Library::default(),
             token: None,
-            held: Some(held),
+            key: Some(key_evidence),
         };
         let (policy, trusted_roots) = (Policy::default(), TrustedRoots::default());
         let choice = PayloadChoice { version: Version::V2, by_flag: false };

@@ -20,15 +20,15 @@ pub(super) fn rows(
     attestation: Option<&Attestation>,
     criteria: &Criteria<'_>,
 ) -> [RuleResult; 10] {
-    let held = evidence.held.as_ref();
+    let key_evidence = evidence.key.as_ref();
     [
         policy_defaults(criteria),
-        roots(held, criteria),
-        attested(held, attestation, evidence, criteria),
-        copies(held),
-        purpose(held),
-        same_id(held),
-        unreadable(held),
+        roots(key_evidence, criteria),
+        attested(key_evidence, attestation, evidence, criteria),
+        copies(key_evidence),
+        purpose(key_evidence),
+        same_id(key_evidence),
+        unreadable(key_evidence),
         module(evidence),
         version(&evidence.library, evidence.token.as_ref()),
         sandbox(evidence),
@@ -42,8 +42,8 @@ fn warning(rule: &str, means: &'static str, requires: &str, found: String, reaso
 }
 
 /// Marks the row as not seen if the worker read no key.
-fn unless_read(row: RuleResult, held: Option<&KeyEvidence>) -> RuleResult {
-    if held.is_some() {
+fn unless_read(row: RuleResult, key_evidence: Option<&KeyEvidence>) -> RuleResult {
+    if key_evidence.is_some() {
         row
     } else {
         RuleResult { verdict: RuleVerdict::NotRead, found: "not seen".into(), reason: None, ..row }
@@ -60,7 +60,7 @@ fn policy_defaults(criteria: &Criteria<'_>) -> RuleResult {
 }
 
 /// The certificate's chain, if roots are given.
-fn roots(held: Option<&KeyEvidence>, criteria: &Criteria<'_>) -> RuleResult {
+fn roots(key_evidence: Option<&KeyEvidence>, criteria: &Criteria<'_>) -> RuleResult {
     let row = |requires: &str, found: String, verdict, reason| RuleResult {
         rule: "roots".into(),
         means: "The certificate must have been issued under the roots that were given.",
@@ -70,12 +70,13 @@ fn roots(held: Option<&KeyEvidence>, criteria: &Criteria<'_>) -> RuleResult {
         reason,
     };
     let Some(roots) = &criteria.trusted_roots.roots else {
-        let found = held.map_or("not seen".into(), |held| format!("issued by {}", held.certificate.issuer));
+        let found = key_evidence
+            .map_or("not seen".into(), |key_evidence| format!("issued by {}", key_evidence.certificate.issuer));
         return row(NOTHING, found, RuleVerdict::NotRequired, None);
     };
     let requires = "a chain to --roots";
-    let Some(held) = held else { return row(requires, "not seen".into(), RuleVerdict::NotRead, None) };
-    match roots.check(&held.certificate, &held.others(), criteria.now) {
+    let Some(key_evidence) = key_evidence else { return row(requires, "not seen".into(), RuleVerdict::NotRead, None) };
+    match roots.check(&key_evidence.certificate, &key_evidence.others(), criteria.now) {
         Ok(()) => row(requires, "a chain".into(), RuleVerdict::Holds, None),
         Err(error) => row(requires, "none".into(), RuleVerdict::Broken, Some(error.to_string())),
     }
@@ -83,14 +84,14 @@ fn roots(held: Option<&KeyEvidence>, criteria: &Criteria<'_>) -> RuleResult {
 
 /// Whether an attestation proves that this token holds the key. Its chain is checked only if roots are given.
 fn attested(
-    held: Option<&KeyEvidence>,
+    key_evidence: Option<&KeyEvidence>,
     attestation: Option<&Attestation>,
     evidence: &Evidence,
     criteria: &Criteria<'_>,
 ) -> RuleResult {
     let is_required = criteria.trusted_roots.attestation_roots.is_some();
     let serial = evidence.token.as_ref().map_or("", |token| token.serial.as_str());
-    let (found, verdict, reason) = match (held, attestation) {
+    let (found, verdict, reason) = match (key_evidence, attestation) {
         (None, _) => {
             ("not seen".to_owned(), if is_required { RuleVerdict::NotRead } else { RuleVerdict::NotRequired }, None)
         }
@@ -123,21 +124,22 @@ fn attested(
 }
 
 /// Copies of the private key in the token: what a copy allows, the key allows.
-fn copies(held: Option<&KeyEvidence>) -> RuleResult {
-    let names: Vec<String> = held.iter().flat_map(|held| &held.copies).map(|copy| name(&copy.key)).collect();
+fn copies(key_evidence: Option<&KeyEvidence>) -> RuleResult {
+    let names: Vec<String> =
+        key_evidence.iter().flat_map(|key_evidence| &key_evidence.copies).map(|copy| name(&copy.key)).collect();
     let found = if names.is_empty() { "once".to_owned() } else { format!("also as {}", names.join(", ")) };
     let reason = (!names.is_empty()).then(|| format!("the token holds the key {} times: {found}", names.len() + 1));
     unless_read(
         warning("key_copies", "The token should hold the private key once.", "one object of the key", found, reason),
-        held,
+        key_evidence,
     )
 }
 
 /// Operations other than signing that the key and its copies allow.
-fn purpose(held: Option<&KeyEvidence>) -> RuleResult {
-    let objects = held.iter().flat_map(|held| {
-        let own = std::iter::once((&held.key, &held.detail, String::new()));
-        own.chain(held.copies.iter().map(|copy| (&copy.key, &copy.detail, format!(" as {}", name(&copy.key)))))
+fn purpose(key_evidence: Option<&KeyEvidence>) -> RuleResult {
+    let objects = key_evidence.iter().flat_map(|key_evidence| {
+        let own = std::iter::once((&key_evidence.key, &key_evidence.detail, String::new()));
+        own.chain(key_evidence.copies.iter().map(|copy| (&copy.key, &copy.detail, format!(" as {}", name(&copy.key)))))
     });
     let (mut may, mut unknown) = (Vec::new(), Vec::new());
     for (_, detail, object) in objects {
@@ -166,7 +168,10 @@ fn purpose(held: Option<&KeyEvidence>) -> RuleResult {
     } else {
         None
     };
-    unless_read(warning("key_purpose", "The private key should only sign.", "no other use", found, reason), held)
+    unless_read(
+        warning("key_purpose", "The private key should only sign.", "no other use", found, reason),
+        key_evidence,
+    )
 }
 
 /// The operations other than signing, and whether the token allows them.
@@ -180,21 +185,21 @@ fn others(detail: &KeyDetail) -> [(&'static str, Option<bool>); 4] {
 }
 
 /// Objects of other keys with this key's ID. Programs that select by ID could use them instead.
-fn same_id(held: Option<&KeyEvidence>) -> RuleResult {
-    let objects = held.map_or(&[][..], |held| &held.same_id);
+fn same_id(key_evidence: Option<&KeyEvidence>) -> RuleResult {
+    let objects = key_evidence.map_or(&[][..], |key_evidence| &key_evidence.same_id);
     let found = if objects.is_empty() { "none".to_owned() } else { objects.join(", ") };
     let reason = (!objects.is_empty()).then(|| format!("objects of another key have the key's ID: {found}"));
     let means = "No object of another key should have this key's ID.";
-    unless_read(warning("same_id", means, "no object of another key with the key's ID", found, reason), held)
+    unless_read(warning("same_id", means, "no object of another key with the key's ID", found, reason), key_evidence)
 }
 
 /// Certificates of the token that cannot be read.
-fn unreadable(held: Option<&KeyEvidence>) -> RuleResult {
-    let broken = held.map_or(&[][..], |held| &held.unreadable);
+fn unreadable(key_evidence: Option<&KeyEvidence>) -> RuleResult {
+    let broken = key_evidence.map_or(&[][..], |key_evidence| &key_evidence.unreadable);
     let found = if broken.is_empty() { "all".to_owned() } else { broken.join("; ") };
     let reason = (!broken.is_empty()).then(|| found.clone());
     let means = "Every certificate of the token should be readable.";
-    unless_read(warning("certificates_readable", means, "certificates that can be read", found, reason), held)
+    unless_read(warning("certificates_readable", means, "certificates that can be read", found, reason), key_evidence)
 }
 
 /// Warns if other users can change the module: they can make it report anything.

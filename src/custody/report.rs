@@ -150,8 +150,9 @@ impl Report {
     /// Checks the evidence against the criteria.
     #[must_use]
     pub(crate) fn new(evidence: &Evidence, criteria: &Criteria<'_>) -> Self {
-        let Evidence { token, held, .. } = evidence;
-        let attestation = held.as_ref().and_then(|held| Attestation::find(held, token.as_ref(), criteria));
+        let Evidence { token, key: key_evidence, .. } = evidence;
+        let attestation =
+            key_evidence.as_ref().and_then(|key_evidence| Attestation::find(key_evidence, token.as_ref(), criteria));
         let rules = rules::rows(evidence, attestation.as_ref(), criteria);
         let reasons = |verdict| {
             let of = rules.iter().filter(move |row: &&RuleResult| row.verdict == verdict);
@@ -170,10 +171,10 @@ impl Report {
                 sandbox: evidence.confinement.as_ref().map(sandbox),
             },
             token: token.as_ref().map(token_report),
-            key: held.as_ref().map(key_report),
-            certificate: held.as_ref().map(|held| certificate_report(held, criteria.now)),
+            key: key_evidence.as_ref().map(key_report),
+            certificate: key_evidence.as_ref().map(|key_evidence| certificate_report(key_evidence, criteria.now)),
             attestation,
-            copies: held.iter().flat_map(|held| held.copies.iter().map(copy_report)).collect(),
+            copies: key_evidence.iter().flat_map(|key_evidence| key_evidence.copies.iter().map(copy_report)).collect(),
             run: Run {
                 time: utc(criteria.now),
                 host: printable(&criteria.host),
@@ -259,8 +260,8 @@ fn token_report(token: &Token) -> TokenReport {
     }
 }
 
-fn key_report(held: &KeyEvidence) -> KeyReport {
-    let KeyEvidence { key, detail, certificate, mechanism, .. } = held;
+fn key_report(key_evidence: &KeyEvidence) -> KeyReport {
+    let KeyEvidence { key, detail, certificate, mechanism, .. } = key_evidence;
     let allowed = detail.allowed_mechanisms.as_ref();
     KeyReport {
         label: printable_bytes(&key.label),
@@ -307,8 +308,8 @@ fn usages(key: &KeyObject, detail: &KeyDetail) -> Usages {
     }
 }
 
-fn certificate_report(held: &KeyEvidence, now: u64) -> CertificateReport {
-    let certificate = &held.certificate;
+fn certificate_report(key_evidence: &KeyEvidence, now: u64) -> CertificateReport {
+    let certificate = &key_evidence.certificate;
     let above = |found: chain::Authority| Above {
         subject: found.subject,
         not_after: found.valid_until,
@@ -316,8 +317,8 @@ fn certificate_report(held: &KeyEvidence, now: u64) -> CertificateReport {
     };
     CertificateReport {
         summary: certificate.summary(),
-        source: if held.from_file { "file" } else { "token" },
-        chain: chain::above(certificate, &held.others(), now).into_iter().map(above).collect(),
+        source: if key_evidence.from_file { "file" } else { "token" },
+        chain: chain::above(certificate, &key_evidence.others(), now).into_iter().map(above).collect(),
         validity: (certificate.not_before, certificate.not_after),
     }
 }

@@ -28,7 +28,7 @@ fn row(rule: Rule, decision: &Decision, evidence: &Evidence, criteria: &Criteria
     let (verdict, reason) = match (reason(&decision.refusals), reason(&decision.warnings)) {
         (Some(reason), _) => (RuleVerdict::Broken, Some(reason)),
         (None, Some(reason)) => (RuleVerdict::Warning, Some(reason)),
-        _ if evidence.held.is_none() && rule != Rule::TokenSerials => (RuleVerdict::NotRead, None),
+        _ if evidence.key.is_none() && rule != Rule::TokenSerials => (RuleVerdict::NotRead, None),
         _ if requires.is_none() => (RuleVerdict::NotRequired, None),
         _ => (RuleVerdict::Holds, None),
     };
@@ -86,7 +86,7 @@ fn found(rule: Rule, evidence: &Evidence, criteria: &Criteria<'_>) -> Option<Str
         Rule::Require(Requirement::HardwareToken) => return Some(reported(token.and_then(|token| token.hardware))),
         _ => {}
     }
-    let KeyEvidence { key, certificate, from_file, mechanism, .. } = evidence.held.as_ref()?;
+    let KeyEvidence { key, certificate, from_file, mechanism, .. } = evidence.key.as_ref()?;
     let list = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     Some(match rule {
         Rule::TokenSerials => return None,

@@ -80,7 +80,7 @@ fn good() -> Evidence {
         },
         confinement: Some(Confinement { profile: "softhsm2", files: Some(6), calls: true, gaps: Vec::new() }),
         token: Some(token()),
-        held: Some(KeyEvidence {
+        key: Some(KeyEvidence {
             key: key("cba", &[1]),
             detail: detail(),
             copies: Vec::new(),
@@ -110,10 +110,10 @@ fn strict() -> Policy {
 /// What is odd, foreign, open or silent in a token, as far as one report can hold it.
 fn odd() -> Evidence {
     let mut evidence = good();
-    let held = evidence.held.as_mut().unwrap();
-    held.key = KeyObject { extractable: Some(true), local: None, sensitive: None, ..key("", &[]) };
-    held.key.always_authenticate = Some(true);
-    held.detail = KeyDetail {
+    let key_evidence = evidence.key.as_mut().unwrap();
+    key_evidence.key = KeyObject { extractable: Some(true), local: None, sensitive: None, ..key("", &[]) };
+    key_evidence.key.always_authenticate = Some(true);
+    key_evidence.detail = KeyDetail {
         decrypt: Some(true),
         unwrap: None,
         sign_recover: Some(true),
@@ -125,18 +125,18 @@ fn odd() -> Evidence {
         allowed_mechanisms: None,
     };
     let copies = [("copy", &[2][..]), ("", &[])];
-    held.copies = copies.map(|(label, id)| KeyCopy { key: key(label, id), detail: detail() }).to_vec();
-    held.certificate.is_ca = true;
-    held.certificate.emails.clear();
-    held.certificate.key_usage = None;
-    held.certificate.extended_key_usage = None;
-    held.certificate.alternative_names.clear();
-    held.certificate.deviations = vec!["its serial number is 0".into(), "it is not encoded in DER".into()];
-    held.from_file = true;
-    held.mechanism = Mechanism::RsaPkcs;
-    held.others.clear();
-    held.same_id = vec!["public key 'x' (ID 01)".into(), "attestation 'y' (ID 01)".into()];
-    held.unreadable = vec!["certificate 'z' (ID 02) cannot be used".into()];
+    key_evidence.copies = copies.map(|(label, id)| KeyCopy { key: key(label, id), detail: detail() }).to_vec();
+    key_evidence.certificate.is_ca = true;
+    key_evidence.certificate.emails.clear();
+    key_evidence.certificate.key_usage = None;
+    key_evidence.certificate.extended_key_usage = None;
+    key_evidence.certificate.alternative_names.clear();
+    key_evidence.certificate.deviations = vec!["its serial number is 0".into(), "it is not encoded in DER".into()];
+    key_evidence.from_file = true;
+    key_evidence.mechanism = Mechanism::RsaPkcs;
+    key_evidence.others.clear();
+    key_evidence.same_id = vec!["public key 'x' (ID 01)".into(), "attestation 'y' (ID 01)".into()];
+    key_evidence.unreadable = vec!["certificate 'z' (ID 02) cannot be used".into()];
     evidence.module_sha256 = None;
     evidence.module_open = Some("everybody may write it".into());
     evidence.library = Library::default();
@@ -232,9 +232,9 @@ fn each_broken_rule_and_each_oddity_is_reported() {
 fn the_defaults_ask_for_little() {
     let mut evidence = good();
     evidence.confinement = None;
-    let held = evidence.held.as_mut().unwrap();
+    let key_evidence = evidence.key.as_mut().unwrap();
     let silent = KeyDetail { decrypt: None, unwrap: None, sign_recover: None, derive: None, ..detail() };
-    held.detail = KeyDetail { allowed_mechanisms: Some(Vec::new()), ..silent };
+    key_evidence.detail = KeyDetail { allowed_mechanisms: Some(Vec::new()), ..silent };
     let sources = PolicySources { files: vec!["/etc/cba-agent/config.toml".into()], settings: Vec::new() };
     let (policy, trusted_roots) = (Policy::default(), TrustedRoots::default());
     let middle = leaf().not_before.midpoint(leaf().not_after);
@@ -243,10 +243,10 @@ fn the_defaults_ask_for_little() {
 
 #[test]
 fn a_token_that_got_no_pin_shows_no_key() {
-    let evidence = Evidence { held: None, token: None, ..good() };
+    let evidence = Evidence { key: None, token: None, ..good() };
     let trusted_roots = TrustedRoots { roots: roots(CA_PEM), attestation_roots: roots(CA_PEM) };
     compare("no-pin", &report(&evidence, &strict(), &trusted_roots, Version::V2, PolicySources::default()));
-    let evidence = Evidence { held: None, ..good() };
+    let evidence = Evidence { key: None, ..good() };
     compare(
         "no-pin-defaults",
         &report(&evidence, &Policy::default(), &TrustedRoots::default(), Version::V2, PolicySources::default()),
@@ -276,7 +276,7 @@ fn attested(serials: &[Option<u8>], token_serial: &str, trusted: Trusted) -> (Op
     let attestations: Vec<Vec<u8>> = attestations.collect();
     let mut evidence = good();
     evidence.token.as_mut().unwrap().serial = token_serial.into();
-    evidence.held.as_mut().unwrap().others.extend(attestations.clone());
+    evidence.key.as_mut().unwrap().others.extend(attestations.clone());
     let bundle = |all: &[Vec<u8>]| {
         let pem = |der: &Vec<u8>| {
             use base64::Engine as _;
@@ -344,9 +344,9 @@ fn of_several_attestations_the_one_that_says_most_is_shown() {
 #[test]
 fn an_attestation_of_another_key_is_none() {
     let mut evidence = good();
-    let held = evidence.held.as_mut().unwrap();
-    held.others.push(of_leaf(&[(3, &[5, 4, 3])]));
-    held.certificate.modulus[9] ^= 1;
+    let key_evidence = evidence.key.as_mut().unwrap();
+    key_evidence.others.push(of_leaf(&[(3, &[5, 4, 3])]));
+    key_evidence.certificate.modulus[9] ^= 1;
     let report = report(&evidence, &Policy::default(), &TrustedRoots::default(), Version::V2, PolicySources::default());
     assert!(report.attestation.is_none());
 }

@@ -34,7 +34,7 @@ impl SlotSession {
             library: loaded.library.clone(),
             confinement: loaded.confinement.clone(),
             token: self.slot.token.clone(),
-            held: None,
+            key: None,
         }
     }
 
@@ -56,7 +56,7 @@ impl SlotSession {
 
 /// An identity with its description.
 #[must_use]
-pub(crate) fn held(identity: &Identity, mechanism: Mechanism, described: Described) -> KeyEvidence {
+pub(crate) fn key_evidence(identity: &Identity, mechanism: Mechanism, described: Described) -> KeyEvidence {
     let details = described.copies.into_iter().chain(std::iter::repeat(KeyDetail::default()));
     let copies = identity.copies.iter().cloned().zip(details);
     let certificates = described.key.certificates.iter();

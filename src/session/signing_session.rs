@@ -66,8 +66,8 @@ impl SigningSession {
     /// Reads the evidence about the key and its token. `in_detail` also reads attributes that serve only as evidence.
     pub(crate) fn evidence(&mut self, module_sha256: Option<String>, in_detail: bool) -> Result<Evidence> {
         let described = if in_detail { self.session.slot.describe(&self.identity)? } else { Described::default() };
-        let held = evidence::held(&self.identity, self.mechanism, described);
-        Ok(Evidence { held: Some(held), ..self.session.slot.evidence(module_sha256) })
+        let key_evidence = evidence::key_evidence(&self.identity, self.mechanism, described);
+        Ok(Evidence { key: Some(key_evidence), ..self.session.slot.evidence(module_sha256) })
     }
 
     /// Releases the token's lock, for a service that stays logged in. Each later login takes the lock again.
