@@ -24,21 +24,21 @@ const SHARE: usize = 1024;
 pub(super) struct Connections {
     most: usize,
     fresh: Duration,
-    open: Mutex<Open>,
+    open: Mutex<OpenConnections>,
     /// Notified when a connection closes or has been answered.
     eased: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenConnections {
     next: u64,
-    users: HashMap<User, BTreeMap<u64, ConnectionState>>,
+    users: HashMap<ConnectionOwner, BTreeMap<u64, ConnectionState>>,
 }
 
 /// The owner of a connection. All refused peers share one entry: one user can have thousands of user IDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum User {
-    Stranger,
+enum ConnectionOwner {
+    Refused,
     Served(u32),
 }
 
@@ -65,10 +65,10 @@ pub(super) struct Connection {
 
 /// A request in progress, until dropped.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<Connections>, ConnectionKey);
+pub(super) struct RequestGuard(Arc<Connections>, ConnectionKey);
 
 /// Where a connection is among all.
-type ConnectionKey = (User, u64);
+type ConnectionKey = (ConnectionOwner, u64);
 
 impl Connections {
     pub(super) fn new(most: usize) -> Arc<Self> {
@@ -86,7 +86,7 @@ impl Connections {
     /// Adds a connection.
     pub(super) fn enter(self: &Arc<Self>, uid: u32, access: Access) -> Connection {
         let mut open = self.lock();
-        let user = if access == Access::None { User::Stranger } else { User::Served(uid) };
+        let user = if access == Access::None { ConnectionOwner::Refused } else { ConnectionOwner::Served(uid) };
         if open.users.get(&user).is_some_and(|own| own.len() >= SHARE) {
             open.dismiss(user, Duration::ZERO);
         }
@@ -108,12 +108,12 @@ impl Connections {
         self.lock().count()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, OpenConnections> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Open {
+impl OpenConnections {
     fn count(&self) -> usize {
         self.users.values().map(BTreeMap::len).sum()
     }
@@ -133,14 +133,15 @@ impl Open {
 
     /// Closes one connection.
     fn make_room(&mut self, fresh: Duration) -> bool {
-        let mut users: Vec<(User, usize)> = self.users.iter().map(|(user, own)| (*user, own.len())).collect();
-        users.sort_by_key(|(user, count)| (*user != User::Stranger, usize::MAX - count));
+        let mut users: Vec<(ConnectionOwner, usize)> =
+            self.users.iter().map(|(user, own)| (*user, own.len())).collect();
+        users.sort_by_key(|(user, count)| (*user != ConnectionOwner::Refused, usize::MAX - count));
         users.into_iter().any(|(user, _)| self.dismiss(user, fresh))
     }
 
     /// Closes a user's oldest connection that is neither busy nor fresh. It is removed at once, though its task needs a
     /// moment to end.
-    fn dismiss(&mut self, user: User, fresh: Duration) -> bool {
+    fn dismiss(&mut self, user: ConnectionOwner, fresh: Duration) -> bool {
         let Some(own) = self.users.get(&user) else { return false };
         let now = Instant::now();
         let idle = own.iter().filter(|(_, entry)| entry.busy == 0 && now.duration_since(entry.touched) >= fresh);
@@ -154,11 +155,11 @@ impl Open {
 
 impl Connection {
     /// Marks a request as arrived. It is in progress until the result is dropped.
-    pub(super) fn begin(&self) -> Busy {
+    pub(super) fn begin(&self) -> RequestGuard {
         if let Some(entry) = self.all.lock().entry(self.place) {
             entry.busy += 1;
         }
-        Busy(Arc::clone(&self.all), self.place)
+        RequestGuard(Arc::clone(&self.all), self.place)
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -180,7 +181,7 @@ impl Drop for Connection {
     }
 }
 
-impl Drop for Busy {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         let mut open = self.0.lock();
         if let Some(entry) = open.entry(self.1) {
