@@ -32,7 +32,7 @@ pub(crate) mod socket_file;
 mod systemd;
 
 use access::AccessRules;
-use http::{Agent, Answers};
+use http::{Service, ServiceSettings};
 use listener::Listening;
 use metrics::Metrics;
 use pool::plan::Logins;
@@ -78,11 +78,11 @@ pub(crate) fn serve(config: Config) -> Result<()> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("start the loop"))?;
     let reset = state_directory::choose(config.state_dir.as_deref())
         .map_or_else(|_| String::new(), |directory| remedy::reset_any(&directory));
-    let answers = Answers::of(&config);
+    let answers = ServiceSettings::of(&config);
     let metrics = Metrics::new().map_err(|error| Error::new(Kind::Unexpected, format!("metrics: {error}")))?;
     let served = runtime.block_on(async {
         let pool = Pool::start(config, credential).map_err(failed("start a worker's thread"))?;
-        let agent = Agent::new(pool, metrics, rules, answers, connections);
+        let agent = Service::new(pool, metrics, rules, answers, connections);
         let served = run(&agent, &listening, source, reset).await;
         agent.pool.end().await;
         served
@@ -147,7 +147,7 @@ fn listen(config: &Config, rules: &AccessRules) -> Result<Listening> {
     Ok(listening)
 }
 
-async fn run(agent: &Arc<Agent>, listening: &Listening, source: Option<PinSource>, reset: String) -> Result<()> {
+async fn run(agent: &Arc<Service>, listening: &Listening, source: Option<PinSource>, reset: String) -> Result<()> {
     let failed = |error: std::io::Error| unexpected("serve the socket", &error);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -195,7 +195,7 @@ async fn run(agent: &Arc<Agent>, listening: &Listening, source: Option<PinSource
 }
 
 /// SIGHUP: reads the PIN's source again, and replaces every worker.
-fn renew(agent: &Arc<Agent>, source: Option<&PinSource>, reset: &str) {
+fn renew(agent: &Arc<Service>, source: Option<&PinSource>, reset: &str) {
     let again = source.cloned().or_else(|| PinSource::fallback().ok()).filter(can_be_read_again);
     match again.map(|source| Credential::read(source.prepare(), "the agent's token", &mut Deadline::after(READ_AGAIN)))
     {
@@ -221,7 +221,7 @@ fn renew(agent: &Arc<Agent>, source: Option<&PinSource>, reset: &str) {
 }
 
 /// Reports the state to systemd, and that parent and pool make progress.
-async fn tell(agent: Arc<Agent>, systemd: Systemd) {
+async fn tell(agent: Arc<Service>, systemd: Systemd) {
     let mut changed = agent.pool.watch();
     let mut watchdog = systemd::watchdog().map(every);
     let mut last = String::new();
@@ -263,7 +263,7 @@ async fn tick(interval: Option<&mut tokio::time::Interval>) {
 }
 
 /// Writes the metrics file periodically, if one is configured.
-async fn write_metrics(agent: Arc<Agent>) {
+async fn write_metrics(agent: Arc<Service>) {
     let Some(path) = &agent.config.metrics_file else { return };
     let mut often = every(METRICS_EVERY);
     loop {

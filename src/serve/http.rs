@@ -45,11 +45,11 @@ const PROBE_HOLDS: Duration = Duration::from_secs(5);
 
 /// Everything that the answers need.
 #[derive(Debug)]
-pub(super) struct Agent {
+pub(super) struct Service {
     pub(super) pool: Pool,
     pub(super) metrics: Metrics,
     pub(super) strangers: Strangers,
-    pub(super) config: Answers,
+    pub(super) config: ServiceSettings,
     rules: AccessRules,
     limiter: Limiter,
     total_limiter: TotalLimiter,
@@ -62,7 +62,7 @@ pub(super) struct Agent {
 
 /// The settings that the answers depend on.
 #[derive(Clone, Debug)]
-pub(super) struct Answers {
+pub(super) struct ServiceSettings {
     /// The default version.
     pub(super) version: Version,
     pub(super) request_timeout: Duration,
@@ -72,7 +72,7 @@ pub(super) struct Answers {
     rates: (NonZeroU32, NonZeroU32),
 }
 
-impl Answers {
+impl ServiceSettings {
     pub(super) fn of(config: &Config) -> Self {
         Self {
             version: config.sign.version,
@@ -91,12 +91,12 @@ type TotalLimiter = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMid
 /// The number of users whose last requests are remembered, before old ones are removed.
 const USERS: usize = 1024;
 
-impl Agent {
+impl Service {
     pub(super) fn new(
         pool: Pool,
         metrics: Metrics,
         rules: AccessRules,
-        config: Answers,
+        config: ServiceSettings,
         connections: usize,
     ) -> Arc<Self> {
         let (each, total) = (Quota::per_second(config.rates.0), Quota::per_second(config.rates.1));

@@ -10,7 +10,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
 
-use super::Agent;
+use super::Service;
 use super::client_stream::ClientStream;
 use super::connections::Connection;
 use crate::audit::chain::Caller;
@@ -42,7 +42,7 @@ pub(super) struct Client<'a> {
 }
 
 pub(super) async fn answer(
-    agent: &Arc<Agent>,
+    agent: &Arc<Service>,
     (peer, access): (&Peer, Access),
     client: Client<'_>,
     request: Request<Incoming>,
@@ -71,7 +71,7 @@ pub(super) async fn answer(
     reply
 }
 
-async fn look(agent: &Arc<Agent>, peer: &Peer, path: &str) -> HttpReply {
+async fn look(agent: &Arc<Service>, peer: &Peer, path: &str) -> HttpReply {
     if let Err(problem) = agent.limit(peer.uid, false) {
         return failure(&problem);
     }
@@ -95,7 +95,7 @@ async fn look(agent: &Arc<Agent>, peer: &Peer, path: &str) -> HttpReply {
     }
 }
 
-async fn sign(agent: &Arc<Agent>, peer: &Peer, client: Client<'_>, request: Request<Incoming>) -> HttpReply {
+async fn sign(agent: &Arc<Service>, peer: &Peer, client: Client<'_>, request: Request<Incoming>) -> HttpReply {
     let start = Instant::now();
     let deadline = tokio::time::Instant::from_std(start + agent.config.request_timeout);
     if let Err(problem) = agent.limit(peer.uid, true) {
@@ -139,7 +139,7 @@ async fn sign(agent: &Arc<Agent>, peer: &Peer, client: Client<'_>, request: Requ
 
 /// A request for a payload, counted when it ends.
 struct Counted<'a> {
-    agent: &'a Agent,
+    agent: &'a Service,
     version: &'a str,
     outcome: String,
     start: Instant,
@@ -151,7 +151,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-async fn read(agent: &Arc<Agent>, request: Request<Incoming>) -> Result<(PayloadChoice, Option<String>), Problem> {
+async fn read(agent: &Arc<Service>, request: Request<Incoming>) -> Result<(PayloadChoice, Option<String>), Problem> {
     let bad = |detail: &str| Problem::new("bad_request").detail(detail);
     let announced = request.body().size_hint().lower();
     if announced > u64::try_from(BODY_LIMIT).unwrap_or(u64::MAX) {
@@ -168,7 +168,7 @@ async fn read(agent: &Arc<Agent>, request: Request<Incoming>) -> Result<(Payload
     Ok((PayloadChoice { version: asked.version.unwrap_or(agent.config.version), by_flag: false }, asked.job))
 }
 
-fn refuse(agent: &Arc<Agent>, peer: &Peer) -> HttpReply {
+fn refuse(agent: &Arc<Service>, peer: &Peer) -> HttpReply {
     agent.metrics.refused("not_allowed");
     agent.pool.refused();
     agent.strangers.note(peer, || agent.why_refused(peer));

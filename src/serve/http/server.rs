@@ -16,7 +16,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::Agent;
+use super::Service;
 use super::client_stream::ClientStream;
 use super::connections::Connection;
 use super::routes::{self, Client};
@@ -37,7 +37,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 
 /// Serves until `end`, and then until every request in progress is answered.
 pub(in crate::serve) async fn run(
-    agent: &Arc<Agent>,
+    agent: &Arc<Service>,
     listening: &Listening,
     mut end: watch::Receiver<bool>,
 ) -> io::Result<()> {
@@ -82,7 +82,7 @@ async fn cannot_take(error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-fn take(agent: &Arc<Agent>, stream: UnixStream, tasks: &mut JoinSet<()>, end: &watch::Receiver<bool>) {
+fn take(agent: &Arc<Service>, stream: UnixStream, tasks: &mut JoinSet<()>, end: &watch::Receiver<bool>) {
     let peer = match Peer::of(&stream) {
         Ok(peer) => peer,
         Err(error) => {
@@ -103,7 +103,7 @@ fn take(agent: &Arc<Agent>, stream: UnixStream, tasks: &mut JoinSet<()>, end: &w
 }
 
 async fn serve(
-    agent: Arc<Agent>,
+    agent: Arc<Service>,
     peer: Peer,
     access: Access,
     stream: UnixStream,
