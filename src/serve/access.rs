@@ -213,9 +213,9 @@ fn unknown(what: &str, name: &str) -> Error {
 
 /// Logs refused users, each at most once a minute, so that they cannot fill the log.
 #[derive(Debug, Default)]
-pub(super) struct Strangers(Mutex<HashMap<u32, (Instant, u64)>>);
+pub(super) struct RefusalLog(Mutex<HashMap<u32, (Instant, u64)>>);
 
-impl Strangers {
+impl RefusalLog {
     pub(super) fn note(&self, peer: &Peer, why: impl FnOnce() -> String) {
         let Ok(mut seen) = self.0.lock() else { return };
         if seen.len() >= REMEMBERED {

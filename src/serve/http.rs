@@ -16,7 +16,7 @@ use governor::{NotUntil, Quota, RateLimiter};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::access::{AccessRules, Peer, Strangers};
+use super::access::{AccessRules, Peer, RefusalLog};
 use super::metrics::Metrics;
 use super::pool::plan::action::Refusal;
 use super::pool::{Pool, Work};
@@ -48,7 +48,7 @@ const PROBE_HOLDS: Duration = Duration::from_secs(5);
 pub(super) struct Service {
     pub(super) pool: Pool,
     pub(super) metrics: Metrics,
-    pub(super) strangers: Strangers,
+    pub(super) refusal_log: RefusalLog,
     pub(super) config: ServiceSettings,
     rules: AccessRules,
     limiter: Limiter,
@@ -108,7 +108,7 @@ impl Service {
             config,
             limiter,
             total_limiter: RateLimiter::direct_with_clock(total, MonotonicClock),
-            strangers: Strangers::default(),
+            refusal_log: RefusalLog::default(),
             probed: Mutex::new(None),
             custody: CustodyReport::default(),
             connections: Connections::new(connections),

@@ -243,10 +243,10 @@ mod tests {
     fn all_refused_user_ids_have_one_share_together() {
         let all = Connections::new(SHARE * 4);
         let served = all.enter(1, Access::Look);
-        let strangers: Vec<Connection> =
+        let refusal_log: Vec<Connection> =
             (0..u32::try_from(SHARE).unwrap() + 10).map(|at| all.enter(100_000 + at, Access::None)).collect();
         assert_eq!(all.count(), SHARE + 1);
-        assert!(strangers[..10].iter().all(|connection| all.lock().entry(connection.place).is_none()));
+        assert!(refusal_log[..10].iter().all(|connection| all.lock().entry(connection.place).is_none()));
         assert!(all.lock().entry(served.place).is_some());
     }
 }

@@ -171,7 +171,7 @@ async fn read(agent: &Arc<Service>, request: Request<Incoming>) -> Result<(Paylo
 fn refuse(agent: &Arc<Service>, peer: &Peer) -> HttpReply {
     agent.metrics.refused("not_allowed");
     agent.pool.refused();
-    agent.strangers.note(peer, || agent.why_refused(peer));
+    agent.refusal_log.note(peer, || agent.why_refused(peer));
     failure(&Problem::new("not_allowed"))
 }
 
