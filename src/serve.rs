@@ -33,7 +33,7 @@ mod systemd;
 
 use access::AccessRules;
 use http::{Service, ServiceSettings};
-use listener::Listening;
+use listener::ListeningSocket;
 use metrics::Metrics;
 use pool::plan::Logins;
 use pool::{Pool, View};
@@ -72,7 +72,7 @@ pub(crate) fn serve(config: Config) -> Result<()> {
         tracing::warn!("{group}");
     }
     let connections = room_for_connections(config.serve.workers)?;
-    let listening = listen(&config, &rules)?;
+    let listening_socket = listen(&config, &rules)?;
     let failed = |what: &'static str| move |error: std::io::Error| unexpected(what, &error);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("start the loop"))?;
@@ -83,7 +83,7 @@ pub(crate) fn serve(config: Config) -> Result<()> {
     let served = runtime.block_on(async {
         let pool = Pool::start(config, credential).map_err(failed("start a worker's thread"))?;
         let agent = Service::new(pool, metrics, rules, answers, connections);
-        let served = run(&agent, &listening, source, reset).await;
+        let served = run(&agent, &listening_socket, source, reset).await;
         agent.pool.end().await;
         served
     });
@@ -126,8 +126,8 @@ fn room_for_connections(workers: usize) -> Result<usize> {
     Ok(usize::try_from(wanted.saturating_sub(taken).clamp(16, CONNECTIONS)).unwrap_or(16))
 }
 
-fn listen(config: &Config, rules: &AccessRules) -> Result<Listening> {
-    if let Some(activated) = Listening::activated()? {
+fn listen(config: &Config, rules: &AccessRules) -> Result<ListeningSocket> {
+    if let Some(activated) = ListeningSocket::activated()? {
         tracing::info!("serving on the socket that systemd handed over");
         return Ok(activated);
     }
@@ -142,12 +142,17 @@ fn listen(config: &Config, rules: &AccessRules) -> Result<Listening> {
     };
     let path = config.serve.socket.clone().or_else(usual).ok_or_else(none)?;
     rules.warn();
-    let listening = Listening::bind(&path, rules.socket_group)?;
+    let listening_socket = ListeningSocket::bind(&path, rules.socket_group)?;
     tracing::info!("serving on {}", path.display());
-    Ok(listening)
+    Ok(listening_socket)
 }
 
-async fn run(agent: &Arc<Service>, listening: &Listening, source: Option<PinSource>, reset: String) -> Result<()> {
+async fn run(
+    agent: &Arc<Service>,
+    listening_socket: &ListeningSocket,
+    source: Option<PinSource>,
+    reset: String,
+) -> Result<()> {
     let failed = |error: std::io::Error| unexpected("serve the socket", &error);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -157,7 +162,7 @@ async fn run(agent: &Arc<Service>, listening: &Listening, source: Option<PinSour
     let systemd = Systemd::start().map_err(failed)?;
     let watching =
         [tokio::spawn(tell(Arc::clone(agent), systemd.clone())), tokio::spawn(write_metrics(Arc::clone(agent)))];
-    let mut serving = std::pin::pin!(http::run(agent, listening, ended));
+    let mut serving = std::pin::pin!(http::run(agent, listening_socket, ended));
     systemd.ready();
     let mut changed = agent.pool.watch();
     loop {
@@ -180,7 +185,7 @@ async fn run(agent: &Arc<Service>, listening: &Listening, source: Option<PinSour
     }
     tracing::info!("ending: no further connection is taken, and what is in hand is answered");
     systemd.stopping();
-    listening.close_door();
+    listening_socket.close_door();
     let _ = over.send(true);
     let result = tokio::select! {
         result = serving => result.map_err(failed),

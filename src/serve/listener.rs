@@ -24,7 +24,7 @@ use crate::values::paths::LONGEST_SOCKET;
 const BACKLOG: i32 = 1024;
 
 #[derive(Debug)]
-pub(super) struct Listening {
+pub(super) struct ListeningSocket {
     pub(super) listener: UnixListener,
     /// `None` for a socket from systemd.
     own: Option<OwnSocket>,
@@ -39,7 +39,7 @@ struct OwnSocket {
     _lock: File,
 }
 
-impl Listening {
+impl ListeningSocket {
     /// Takes over the socket from systemd (sd_listen_fds(3)); `None` if there is none.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use super::client_stream::ClientStream;
 use super::connections::Connection;
 use super::routes::{self, Client};
 use crate::serve::access::{Access, Peer};
-use crate::serve::listener::Listening;
+use crate::serve::listener::ListeningSocket;
 
 /// The time limit of a request's header, and of an idle connection.
 const HEADER_TIME: Duration = Duration::from_secs(15);
@@ -38,10 +38,10 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// Serves until `end`, and then until every request in progress is answered.
 pub(in crate::serve) async fn run(
     agent: &Arc<Service>,
-    listening: &Listening,
+    listening_socket: &ListeningSocket,
     mut end: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let listener = listening.listener.try_clone()?;
+    let listener = listening_socket.listener.try_clone()?;
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
     let mut tasks = JoinSet::new();
@@ -64,7 +64,7 @@ pub(in crate::serve) async fn run(
     let listener = listener.into_std()?;
     // Our path is removed by now. Earlier connections are in the kernel's queue, and are served. A socket from systemd
     // stays, and its queue is the next agent's.
-    while let (true, Ok((stream, _))) = (listening.is_own(), listener.accept()) {
+    while let (true, Ok((stream, _))) = (listening_socket.is_own(), listener.accept()) {
         stream.set_nonblocking(true)?;
         take(agent, UnixStream::from_std(stream)?, &mut tasks, &ended);
     }
