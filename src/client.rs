@@ -46,7 +46,7 @@ pub enum ClientError {
     TimedOut(String),
     /// The process that answers is not an agent.
     #[error("the process that answers at {path} is not a cba-agent: {what}")]
-    Stranger {
+    NotAnAgent {
         /// The socket.
         path: String,
         /// The problem with its answer.
@@ -73,7 +73,7 @@ pub enum ClientError {
 impl Explain for ClientError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Unreachable { .. } | Self::Stranger { .. } => Kind::AgentUnreachable,
+            Self::Unreachable { .. } | Self::NotAnAgent { .. } => Kind::AgentUnreachable,
             Self::NoSocket { .. } => Kind::Config,
             Self::TimedOut(_) => Kind::AgentBusy,
             Self::Refused { kind, .. } => *kind,
@@ -90,7 +90,7 @@ impl Explain for ClientError {
                 format!("is it running? `systemctl status cba-agent`, or `cba-agent health --socket {}`", quoted(path))
             }
             Self::TimedOut(_) => "allow more time with --timeout; the token may wait for a touch".into(),
-            Self::Stranger { .. } | Self::NoSocket { .. } => "check the path: it must be the socket of `cba-agent serve`".into(),
+            Self::NotAnAgent { .. } | Self::NoSocket { .. } => "check the path: it must be the socket of `cba-agent serve`".into(),
             Self::Refused { retry_after: Some(seconds), .. } => format!("try again in {seconds} s"),
             Self::Refused { kind: Kind::NotAllowed, .. } => {
                 "the agent's socket_group, allow_users and allow_groups say whom it serves; its own user must be in allow_users"
@@ -224,13 +224,15 @@ fn receive(stream: &mut UnixStream, deadline: &Deadline) -> io::Result<Vec<u8>> 
 /// # Errors
 /// When it is not an agent's answer, or a refusal.
 pub fn read(path: &str, received: &[u8]) -> Result<AgentReply, ClientError> {
-    let stranger = |what: &str| ClientError::Stranger { path: path.to_owned(), what: what.to_owned() };
+    let not_an_agent = |what: &str| ClientError::NotAnAgent { path: path.to_owned(), what: what.to_owned() };
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
     let start = match response.parse(received) {
         Ok(httparse::Status::Complete(start)) => start,
-        Ok(httparse::Status::Partial) if received.is_empty() => return Err(stranger("it closed without an answer")),
-        _ => return Err(stranger("its answer is not HTTP")),
+        Ok(httparse::Status::Partial) if received.is_empty() => {
+            return Err(not_an_agent("it closed without an answer"));
+        }
+        _ => return Err(not_an_agent("its answer is not HTTP")),
     };
     let header = |name: &str| {
         let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
@@ -239,7 +241,7 @@ pub fn read(path: &str, received: &[u8]) -> Result<AgentReply, ClientError> {
     let length: Option<usize> = header("Content-Length").and_then(|text| text.parse().ok());
     let body = &received[start..];
     if length != Some(body.len()) {
-        return Err(stranger("its answer is cut off"));
+        return Err(not_an_agent("its answer is cut off"));
     }
     let status = response.code.unwrap_or_default();
     if (200..300).contains(&status) {
@@ -247,7 +249,7 @@ pub fn read(path: &str, received: &[u8]) -> Result<AgentReply, ClientError> {
     }
     let problem: Option<Problem> =
         header("Content-Type").filter(|kind| *kind == MEDIA_TYPE).and_then(|_| serde_json::from_slice(body).ok());
-    let Some(problem) = problem else { return Err(stranger(&format!("status {status} and no problem document"))) };
+    let Some(problem) = problem else { return Err(not_an_agent(&format!("status {status} and no problem document"))) };
     Err(ClientError::Refused {
         path: path.to_owned(),
         kind: problem.kind().unwrap_or_else(|| kind_of(status)),
