@@ -20,7 +20,7 @@ const WRITE: u32 = 0o2;
 
 /// A user who is allowed, but cannot connect.
 #[derive(Clone, Debug)]
-pub(crate) struct LockedOut {
+pub(crate) struct LockedOutUser {
     pub user: String,
     /// The obstacle.
     pub why: String,
@@ -30,9 +30,9 @@ pub(crate) struct LockedOut {
 /// All users whom the lists name, directly or as members of a group, and whom modes and groups keep from the socket.
 /// Access lists (acl(5)) are not checked.
 #[must_use]
-pub(crate) fn locked_out(serve: &Serve, socket: &Path) -> Vec<LockedOut> {
+pub(crate) fn locked_out(serve: &Serve, socket: &Path) -> Vec<LockedOutUser> {
     let groups = serve.allow_groups.iter().chain(&serve.monitor_groups);
-    let unknown = |what: &str, name: &String| LockedOut {
+    let unknown = |what: &str, name: &String| LockedOutUser {
         user: name.clone(),
         why: format!("there is no such {what} on this host"),
         remedy: "correct the name, or make it: useradd, groupadd".into(),
@@ -158,13 +158,13 @@ fn find_group(name: &str) -> Option<Group> {
     by_number.or_else(|| Group::from_name(name).ok().flatten())
 }
 
-fn in_the_way(user: &User, door: Option<&Group>, socket: &Path) -> Option<LockedOut> {
+fn in_the_way(user: &User, door: Option<&Group>, socket: &Path) -> Option<LockedOutUser> {
     if user.uid.is_root() {
         return None;
     }
     let name = CString::new(user.name.clone()).unwrap_or_default();
     let groups: Vec<u32> = getgrouplist(&name, user.gid).unwrap_or_default().iter().map(|gid| gid.as_raw()).collect();
-    let locked = |why: String, remedy: String| Some(LockedOut { user: user.name.clone(), why, remedy });
+    let locked = |why: String, remedy: String| Some(LockedOutUser { user: user.name.clone(), why, remedy });
     if let Some(door) = door.filter(|door| !groups.contains(&door.gid.as_raw())) {
         let why = format!("not in the socket's group {}", door.name);
         if door.gid.as_raw() == 0 {

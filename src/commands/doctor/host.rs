@@ -203,7 +203,7 @@ fn who_may_ask(config: &Config, findings: &mut Findings) {
     if locked_out.is_empty() {
         findings.ok("who may ask", "every listed user can reach the socket");
     }
-    for socket_file::LockedOut { user, why, remedy } in locked_out {
+    for socket_file::LockedOutUser { user, why, remedy } in locked_out {
         findings.fail("who may ask", format!("{user} is allowed, but cannot reach the socket: {why}"), remedy);
     }
 }
