@@ -36,7 +36,7 @@ use http::{Service, ServiceSettings};
 use listener::ListeningSocket;
 use metrics::Metrics;
 use pool::plan::Logins;
-use pool::{Pool, View};
+use pool::{Pool, PoolView};
 use systemd::Systemd;
 
 /// The period of writing the metrics file.
@@ -281,7 +281,7 @@ async fn write_metrics(agent: Arc<Service>) {
 }
 
 /// One line for `systemctl status`.
-fn describe(view: &View) -> String {
+fn describe(view: &PoolView) -> String {
     match (&view.served, view.is_up, view.logins) {
         (Some(served), true, _) => format!(
             "ready: token '{}' (serial {}), certificate until {}",

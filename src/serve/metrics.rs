@@ -12,7 +12,7 @@ use prometheus::{
     Encoder as _, Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::pool::View;
+use super::pool::PoolView;
 use super::pool::plan::{Logins, Phase};
 
 /// In seconds. A software token takes about one millisecond, a YubiKey a quarter of a second, a touch many seconds.
@@ -125,7 +125,7 @@ impl Metrics {
     ///
     /// # Errors
     /// None that can occur: it is written to memory.
-    pub(super) fn text(&self, view: &View, ready: bool, audit: bool) -> prometheus::Result<Vec<u8>> {
+    pub(super) fn text(&self, view: &PoolView, ready: bool, audit: bool) -> prometheus::Result<Vec<u8>> {
         self.queue_depth.set(i64::try_from(view.waiting).unwrap_or(i64::MAX));
         for state in STATES {
             let count = view.phases.iter().filter(|phase| state_of(phase) == state).count();

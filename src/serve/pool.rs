@@ -40,7 +40,7 @@ use plan::action::Refusal;
 use plan::{Logins, Phase, Plan};
 use recent_messages::RecentMessages;
 pub(super) use state::ServedIdentity;
-use state::{PoolShared, State};
+use state::{PoolShared, PoolState};
 use worker_thread::WorkerThread;
 
 /// The time for which a message counts as fresh, in addition to two calls of the module. It covers corrections of the
@@ -53,19 +53,19 @@ const PROOF_HOLDS: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Pool {
     shared: Arc<PoolShared>,
-    running: Mutex<Running>,
+    running: Mutex<PoolTasks>,
 }
 
 /// The tasks and the thread that the pool waits for at its end.
 #[derive(Debug, Default)]
-struct Running {
+struct PoolTasks {
     tasks: JoinSet<()>,
     audit_writer: Option<std::thread::JoinHandle<()>>,
 }
 
 /// The state of the pool, for the rest of the agent.
 #[derive(Clone, Debug)]
-pub(super) struct View {
+pub(super) struct PoolView {
     pub(super) waiting: usize,
     pub(super) phases: Vec<Phase>,
     pub(super) logins: Logins,
@@ -85,7 +85,7 @@ impl Pool {
     /// When the system cannot start another thread.
     pub(super) fn start(config: Config, credential: Option<Credential>) -> io::Result<Self> {
         let workers = config.serve.workers;
-        let state = State {
+        let state = PoolState {
             plan: Plan::new(workers, config.serve.queue.saturating_mul(workers)),
             due: vec![None; workers],
             signing: vec![false; workers],
@@ -119,7 +119,7 @@ impl Pool {
         };
         let audit_writer = log.map(write).transpose()?;
         shared.apply(|state, now| state.plan.launch(now));
-        Ok(Self { shared, running: Mutex::new(Running { tasks, audit_writer }) })
+        Ok(Self { shared, running: Mutex::new(PoolTasks { tasks, audit_writer }) })
     }
 
     /// Adds a request to the queue, and returns its pending answer.
@@ -160,10 +160,10 @@ impl Pool {
     }
 
     /// Returns the current state.
-    pub(super) fn view(&self) -> View {
+    pub(super) fn view(&self) -> PoolView {
         let state = self.shared.lock();
         let now = self.shared.began.elapsed();
-        View {
+        PoolView {
             waiting: state.plan.waiting(),
             phases: state.plan.phases().collect(),
             logins: state.plan.logins(),
@@ -224,7 +224,7 @@ impl Pool {
             state.credential = None;
             state.plan.close(now)
         });
-        let Running { mut tasks, audit_writer } =
+        let PoolTasks { mut tasks, audit_writer } =
             std::mem::take(&mut *self.running.lock().unwrap_or_else(PoisonError::into_inner));
         while tasks.join_next().await.is_some() {}
         // The audit writer ends last, because the workers' tasks add no more records now.

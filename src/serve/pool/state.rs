@@ -26,7 +26,7 @@ pub(super) struct PoolShared {
     pub(super) began: Instant,
     /// By the number of the worker.
     pub(super) mailboxes: Vec<mpsc::UnboundedSender<Action<InFlight>>>,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<PoolState>,
     /// The queue of payloads that wait for their records, if there is an audit log.
     pub(super) audit_queue: Option<AuditQueue>,
     /// Notified when a worker starts or ends.
@@ -43,7 +43,7 @@ pub(crate) struct ServedIdentity {
 }
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct PoolState {
     pub(super) plan: Plan<InFlight>,
     /// The time limit of each worker's current work.
     pub(super) due: Vec<Option<Instant>>,
@@ -64,7 +64,7 @@ pub(super) struct State {
 }
 
 impl PoolShared {
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, PoolState> {
         // A panic ends the process, so no other thread sees a half-changed state.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,7 +75,7 @@ impl PoolShared {
     }
 
     /// Changes the state, and then carries out the actions of the plan.
-    pub(super) fn apply(&self, change: impl FnOnce(&mut State, Duration) -> Vec<Action<InFlight>>) {
+    pub(super) fn apply(&self, change: impl FnOnce(&mut PoolState, Duration) -> Vec<Action<InFlight>>) {
         let mut state = self.lock();
         let before = state.summary();
         let actions = change(&mut state, self.began.elapsed());
@@ -96,7 +96,7 @@ impl PoolShared {
     }
 }
 
-impl State {
+impl PoolState {
     /// The values whose changes are reported to watchers.
     fn summary(&self) -> (bool, Logins, u64) {
         (self.plan.is_up(), self.plan.logins(), self.restarts.values().sum())

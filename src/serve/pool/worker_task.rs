@@ -27,7 +27,7 @@ use crate::worker_handle::ReplyState;
 
 mod ready;
 
-use ready::{Made, Ready, accepted, report, text_of};
+use ready::{ReadyWorker, WorkerResult, accepted, report, text_of};
 
 /// The time limit for ending a worker and writing its record, in addition to the deadlines of its calls.
 const GRACE: Duration = Duration::from_secs(30);
@@ -57,7 +57,7 @@ struct WorkerTask {
     worker: usize,
     mailbox: UnboundedReceiver<Action<InFlight>>,
     thread: WorkerThread,
-    ready: Option<Ready>,
+    ready: Option<ReadyWorker>,
     current: Option<CurrentRequest>,
     /// The credential of the worker's login or login attempt.
     used: Option<Arc<Credential>>,
@@ -142,7 +142,7 @@ impl WorkerTask {
         let error = match started.map(|(session, evidence)| (WorkerEvents::of(&session), session, evidence)) {
             Ok((Ok(events), session, evidence)) => {
                 self.announce_current();
-                return self.started(Ready::new(session, events), evidence);
+                return self.started(ReadyWorker::new(session, events), evidence);
             }
             Ok((Err(error), session, _)) => {
                 self.thread.run(move || drop(session)).await;
@@ -154,7 +154,7 @@ impl WorkerTask {
         self.lost(error, None).await;
     }
 
-    fn started(&mut self, ready: Ready, evidence: Evidence) {
+    fn started(&mut self, ready: ReadyWorker, evidence: Evidence) {
         let (worker, session) = (self.worker, &ready.session);
         let served = ServedIdentity {
             evidence,
@@ -217,31 +217,36 @@ impl WorkerTask {
 
     async fn sign_on_thread(&mut self, request: InFlight, permit: Permit, began: Instant) {
         let (Some(ready), shared) = (self.ready.take(), Arc::clone(&self.shared)) else { return };
-        let (ready, made) = self.thread.run(move || ready.sign(&shared.config, permit)).await;
+        let (ready, result) = self.thread.run(move || ready.sign(&shared.config, permit)).await;
         self.ready = Some(ready);
-        self.finish(request, made, (began, began.elapsed())).await;
+        self.finish(request, result, (began, began.elapsed())).await;
     }
 
     /// Reads the reply to the current request, gives the worker the next one, and then checks the reply.
     async fn complete(&mut self, reply: ReplyState) {
         let (Some(ready), Some(current)) = (self.ready.take(), self.current.take()) else { return };
         let CurrentRequest { request, permit, began } = current;
-        let (ready, made) = self.made(ready, permit, reply).await;
+        let (ready, result) = self.worker_result(ready, permit, reply).await;
         let times = (began, began.elapsed());
         // Before its next request, such a key needs a login, and this reply must not wait for that.
         let exclusive = ready.session.always_authenticates();
         self.ready = Some(ready);
-        if made.is_ok() && !exclusive {
+        if result.is_ok() && !exclusive {
             let next = self.shared.lock().plan.refill(self.worker);
             if let Some(next) = next {
                 self.take(next).await;
             }
         }
-        self.finish(request, made, times).await;
+        self.finish(request, result, times).await;
     }
 
     /// Reads the worker's result: at once if that does not block, otherwise on the thread.
-    async fn made(&self, mut ready: Ready, permit: Option<Permit>, reply: ReplyState) -> (Ready, Result<Made>) {
+    async fn worker_result(
+        &self,
+        mut ready: ReadyWorker,
+        permit: Option<Permit>,
+        reply: ReplyState,
+    ) -> (ReadyWorker, Result<WorkerResult>) {
         let (shared, is_here) = (Arc::clone(&self.shared), reply == ReplyState::Complete);
         let Some(permit) = permit else {
             let probed = move || ready.probed(&shared.config);
@@ -254,21 +259,22 @@ impl WorkerTask {
     }
 
     /// Checks the worker's result, records it, and answers the request.
-    async fn finish(&mut self, request: InFlight, made: Result<Made>, (began, token): (Instant, Duration)) {
-        let Some(Ready { session, .. }) = &mut self.ready else {
+    async fn finish(&mut self, request: InFlight, result: Result<WorkerResult>, (began, token): (Instant, Duration)) {
+        let Some(ReadyWorker { session, .. }) = &mut self.ready else {
             // Answers the request: it may not be repeated.
             let _ = request.after_loss(Kind::TokenFailed, false);
             return;
         };
         // A worker that failed ends before the token's lock is free: its module may hang in a login.
-        if made.as_ref().map_or_else(|error| error.kind == Kind::Policy, |_| true) {
+        if result.as_ref().map_or_else(|error| error.kind == Kind::Policy, |_| true) {
             session.release();
         }
         let exclusive = session.always_authenticates();
-        let made = made.and_then(|made| made.map(|made| accepted(&self.shared, session, made, &request)).transpose());
-        let result = made.as_ref().map(Option::as_ref).map_err(|error| error.kind);
-        let record = result.transpose().and_then(|result| self.audit_record(&request.work, result));
-        match made.and_then(|login_request| login_request.as_ref().map(text_of).transpose()) {
+        let result = result
+            .and_then(|result| result.map(|result| accepted(&self.shared, session, result, &request)).transpose());
+        let outcome = result.as_ref().map(Option::as_ref).map_err(|error| error.kind);
+        let record = outcome.transpose().and_then(|result| self.audit_record(&request.work, result));
+        match result.and_then(|login_request| login_request.as_ref().map(text_of).transpose()) {
             Ok(text) => {
                 let answer = PayloadAnswer { text: text.unwrap_or_default(), queue: began - request.since, token };
                 match record {
@@ -323,7 +329,7 @@ impl WorkerTask {
 
     async fn close(&mut self) {
         self.announce(None);
-        if let Some(Ready { session, .. }) = self.ready.take() {
+        if let Some(ReadyWorker { session, .. }) = self.ready.take() {
             self.thread.run(move || session.end(None)).await;
         }
         self.announce_current();
@@ -338,7 +344,7 @@ impl WorkerTask {
         let unfinished = self.current.take();
         // The key may have been used for this request.
         let record = unfinished.as_ref().and_then(|current| self.audit_record(&current.request.work, Err(error.kind)));
-        if let Some(Ready { session, .. }) = self.ready.take() {
+        if let Some(ReadyWorker { session, .. }) = self.ready.take() {
             // The worker is killed without a close request: the module failed, and may hang now.
             self.thread.run(move || drop(session)).await;
         }
@@ -387,8 +393,12 @@ async fn sleep_until(time: Option<Instant>) {
 }
 
 /// Waits for the reply to the current request, or for the end of an idle worker.
-async fn worker_event(ready: Option<&mut Ready>, current: Option<&CurrentRequest>, shared: &PoolShared) -> TaskEvent {
-    let Some(Ready { session, events, .. }) = ready else { return std::future::pending().await };
+async fn worker_event(
+    ready: Option<&mut ReadyWorker>,
+    current: Option<&CurrentRequest>,
+    shared: &PoolShared,
+) -> TaskEvent {
+    let Some(ReadyWorker { session, events, .. }) = ready else { return std::future::pending().await };
     match current {
         Some(current) => {
             let deadline = current.began + shared.config.serve.call_timeout;

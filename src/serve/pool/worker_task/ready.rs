@@ -20,16 +20,16 @@ use crate::signer;
 const WARN_AGAIN: Duration = Duration::from_secs(86_400);
 
 /// The result of a worker; `None` for a probe.
-pub(super) type Made = Option<(Permit, UncheckedPayload)>;
+pub(super) type WorkerResult = Option<(Permit, UncheckedPayload)>;
 
 /// A worker that is logged in.
-pub(super) struct Ready {
+pub(super) struct ReadyWorker {
     pub(super) session: SigningSession,
     pub(super) events: WorkerEvents,
     warned: Option<Instant>,
 }
 
-impl Ready {
+impl ReadyWorker {
     pub(super) fn new(session: SigningSession, events: WorkerEvents) -> Self {
         Self { session, events, warned: None }
     }
@@ -43,24 +43,29 @@ impl Ready {
     }
 
     /// Signs, and logs in first if the key needs a login for each signature. It may block.
-    pub(super) fn sign(mut self, config: &Config, permit: Permit) -> (Self, Result<Made>) {
-        let made = signer::sign(&mut self.session, config, permit).map(Some);
-        (self, made)
+    pub(super) fn sign(mut self, config: &Config, permit: Permit) -> (Self, Result<WorkerResult>) {
+        let result = signer::sign(&mut self.session, config, permit).map(Some);
+        (self, result)
     }
 
     /// Reads the reply to a request for a signature, unless this has happened already. Signs again if a first signature
     /// failed because of a missing login or mechanism. It may block.
-    pub(super) fn recovered(mut self, config: &Config, permit: Permit, signed: Option<Signed>) -> (Self, Result<Made>) {
+    pub(super) fn recovered(
+        mut self,
+        config: &Config,
+        permit: Permit,
+        signed: Option<Signed>,
+    ) -> (Self, Result<WorkerResult>) {
         let signed = signed.unwrap_or_else(|| self.session.signed());
-        let made = signer::recovered(&mut self.session, config, permit, signed).map(Some);
-        (self, made)
+        let result = signer::recovered(&mut self.session, config, permit, signed).map(Some);
+        (self, result)
     }
 
     /// Reads the reply to a probe, and asks the policy whether the token may sign.
-    pub(super) fn probed(mut self, config: &Config) -> (Self, Result<Made>) {
+    pub(super) fn probed(mut self, config: &Config) -> (Self, Result<WorkerResult>) {
         let probed = self.session.probed();
-        let made = probed.and_then(|()| signer::permit(&self.session, config, first_choice(config))).map(|_| None);
-        (self, made)
+        let result = probed.and_then(|()| signer::permit(&self.session, config, first_choice(config))).map(|_| None);
+        (self, result)
     }
 }
 
