@@ -10,11 +10,11 @@ use sd_notify::NotifyState;
 /// The connection to systemd. A separate thread writes the messages, since a manager that does not read must not block
 /// the event loop.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Systemd(Arc<(Mutex<Said>, Condvar)>);
+pub(super) struct Systemd(Arc<(Mutex<UnsentMessages>, Condvar)>);
 
 /// The unwritten messages. A newer status or watchdog message replaces the older one.
 #[derive(Debug, Default)]
-struct Said {
+struct UnsentMessages {
     states: VecDeque<ServiceState>,
     status: Option<String>,
     alive: bool,
@@ -66,7 +66,7 @@ impl Systemd {
         self.say(|said| said.alive = true);
     }
 
-    fn say(&self, what: impl FnOnce(&mut Said)) {
+    fn say(&self, what: impl FnOnce(&mut UnsentMessages)) {
         let (said, more) = &*self.0;
         let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
         // Nothing reads the messages, or has not for a long time.

@@ -16,10 +16,10 @@ const HOLDS: Duration = Duration::from_secs(5);
 
 /// The last report.
 #[derive(Debug, Default)]
-pub(super) struct CustodyReport(Arc<Mutex<Option<Last>>>);
+pub(super) struct CustodyReport(Arc<Mutex<Option<CachedReport>>>);
 
 #[derive(Debug)]
-struct Last {
+struct CachedReport {
     built: Instant,
     /// The identity of the report. Another identity or login needs a new report.
     served: Arc<ServedIdentity>,
@@ -41,7 +41,7 @@ impl CustodyReport {
         let build = pool.report_of(Arc::clone(&served));
         let build = move || {
             let text = build();
-            *last = text.clone().map(|text| Last { built: Instant::now(), served, text });
+            *last = text.clone().map(|text| CachedReport { built: Instant::now(), served, text });
             text
         };
         tokio::task::spawn_blocking(build).await.ok().flatten()
