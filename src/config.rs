@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::cba::{AuthUrl, Version};
 use crate::certificate::HeaderEncoding;
 use crate::custody::PolicySources;
-use crate::identity::Wanted;
+use crate::identity::IdentitySelector;
 use crate::log;
 use crate::modules;
 use crate::pin::PinSource;
@@ -41,7 +41,7 @@ pub(crate) struct Config {
     /// `[token]`: the selectors from the keys and from the URI.
     pub token: Vec<TokenSelector>,
     /// `[identity]`.
-    pub identity: Wanted,
+    pub identity: IdentitySelector,
     /// `identity.certificate_file`.
     pub certificate_file: Option<PathBuf>,
     /// `pin.source`. Unset: [`PinSource::fallback`].

@@ -13,7 +13,7 @@ mod neighbours;
 mod renewal;
 mod token_certificates;
 
-pub(crate) use candidates::Wanted;
+pub(crate) use candidates::IdentitySelector;
 pub(crate) use error::IdentityError;
 pub(crate) use token_certificates::{Stored, Unreadable, certificates};
 
@@ -45,7 +45,7 @@ pub(crate) struct Identity {
 /// When none or several match, each named as a selector to paste.
 pub(crate) fn choose(
     objects: &TokenObjects,
-    wanted: &Wanted,
+    selector: &IdentitySelector,
     file: Option<Certificate>,
     now: u64,
 ) -> Result<Identity, IdentityError> {
@@ -59,7 +59,7 @@ pub(crate) fn choose(
     if privates.is_empty() {
         return Err(IdentityError::NoKey);
     }
-    let paired = pair(&privates, objects, (&stored, from_file), wanted, now);
+    let paired = pair(&privates, objects, (&stored, from_file), selector, now);
     let identity = paired_with(paired, unreadable)?;
     let copies = neighbours::copies(objects, &identity.key, &identity.certificate);
     let same_id =
@@ -71,12 +71,12 @@ pub(crate) fn choose(
 /// whose ID belongs to a visible key with another modulus.
 pub(crate) fn choose_certificate(
     objects: &TokenObjects,
-    wanted: &Wanted,
+    selector: &IdentitySelector,
     file: Option<Certificate>,
     now: u64,
 ) -> Result<Identity, IdentityError> {
     if file.is_some() || objects.keys.iter().any(|key| key.class == KeyClass::Private) {
-        return choose(&with_public_as_private(objects, file.is_some()), wanted, file, now);
+        return choose(&with_public_as_private(objects, file.is_some()), selector, file, now);
     }
     let public = |stored: &Stored| {
         let keys = objects.keys.iter().filter(|key| !key.modulus.is_empty());
@@ -96,7 +96,7 @@ pub(crate) fn choose_certificate(
             keys.push(key);
         }
     }
-    let paired = pair(&keys, objects, (&stored, false), wanted, now);
+    let paired = pair(&keys, objects, (&stored, false), selector, now);
     paired_with(paired, unreadable)
 }
 
@@ -146,7 +146,7 @@ fn pair(
     privates: &[KeyObject],
     objects: &TokenObjects,
     (stored, from_file): (&[Stored], bool),
-    wanted: &Wanted,
+    selector: &IdentitySelector,
     now: u64,
 ) -> Result<Identity, IdentityError> {
     let pairs: Vec<(&KeyObject, Vec<&Stored>)> =
@@ -157,7 +157,7 @@ fn pair(
     let mut matching: Vec<(&KeyObject, Vec<&Stored>)> = pairs
         .iter()
         .map(|(key, partners)| {
-            let fits = |stored: &&Stored| wanted.fits(key, stored, objects);
+            let fits = |stored: &&Stored| selector.fits(key, stored, objects);
             (*key, partners.iter().copied().filter(fits).collect::<Vec<_>>())
         })
         .filter(|(_, partners)| !partners.is_empty())
@@ -169,7 +169,7 @@ fn pair(
     }
     match matching.as_slice() {
         [(key, partners)] => {
-            let (stored, notice) = one_of(partners, &wanted.certificate_sha256, now)?;
+            let (stored, notice) = one_of(partners, &selector.certificate_sha256, now)?;
             Ok(Identity {
                 key: (*key).clone(),
                 certificate: stored.certificate.clone(),

@@ -13,7 +13,7 @@ use super::settings::Settings;
 use super::{Config, Serve, Sign, policy};
 use crate::cba::AuthUrl;
 use crate::certificate::HeaderEncoding;
-use crate::identity::Wanted;
+use crate::identity::IdentitySelector;
 use crate::log;
 use crate::pin::PinSource;
 use crate::sandbox_profile;
@@ -55,7 +55,7 @@ impl Config {
             module: read.optional("module", |text| not_empty(text).map(str::to_owned))?,
             module_debug,
             token: read.token(uri.as_ref())?,
-            identity: Wanted {
+            identity: IdentitySelector {
                 key_label: read.optional("identity.key_label", |text| Ok(text.to_owned()))?,
                 key_id: read.optional("identity.key_id", |text| hexadecimal(text, None))?,
                 certificate_sha256: read.list("identity.certificate_sha256", fingerprint)?.unwrap_or_default(),

@@ -8,7 +8,7 @@ use crate::selector::{ObjectType, Uri};
 
 /// The selection of an identity. All given members must match.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Wanted {
+pub(crate) struct IdentitySelector {
     /// `CKA_LABEL` of the key.
     pub key_label: Option<String>,
     /// `CKA_ID` of the key.
@@ -44,7 +44,7 @@ pub(super) fn partners<'a>(key: &KeyObject, objects: &TokenObjects, stored: &'a 
     stored.iter().filter(|stored| modulus == Some(&stored.certificate.modulus)).collect()
 }
 
-impl Wanted {
+impl IdentitySelector {
     pub(super) fn fits(&self, key: &KeyObject, stored: &Stored, objects: &TokenObjects) -> bool {
         let fingerprint = stored.certificate.sha256();
         let pinned =
@@ -58,8 +58,8 @@ impl Wanted {
 /// Whether one object of the URI's type (or of any type) has both the URI's ID and label.
 fn uri_fits(uri: &Uri, key: &KeyObject, stored: &Stored, objects: &TokenObjects) -> bool {
     let object = |id: &[u8], label: &[u8]| {
-        uri.id.as_deref().is_none_or(|wanted| wanted == id)
-            && uri.object.as_deref().is_none_or(|wanted| wanted == label)
+        uri.id.as_deref().is_none_or(|selector| selector == id)
+            && uri.object.as_deref().is_none_or(|selector| selector == label)
     };
     let certificate = || object(&stored.id, &stored.label);
     let public = || {

@@ -28,7 +28,7 @@ fn now() -> u64 {
 #[test]
 fn the_modulus_decides_and_a_shared_id_proves_nothing() {
     let objects = objects(vec![key(1, &[7; 256], 1), key(2, &leaf().modulus, 2)], vec![certificate(1)]);
-    let identity = choose(&objects, &Wanted::default(), None, now()).unwrap();
+    let identity = choose(&objects, &IdentitySelector::default(), None, now()).unwrap();
     assert_eq!(identity.key.handle, 2);
 }
 
@@ -37,10 +37,10 @@ fn a_private_key_without_modulus_is_known_by_its_public_key() {
     let mut public = key(3, &leaf().modulus, 1);
     public.class = KeyClass::Public;
     let with_public = objects(vec![key(1, &[], 1), public.clone()], vec![certificate(9)]);
-    assert_eq!(choose(&with_public, &Wanted::default(), None, now()).unwrap().key.handle, 1);
+    assert_eq!(choose(&with_public, &IdentitySelector::default(), None, now()).unwrap().key.handle, 1);
     public.id = vec![2];
     let without = objects(vec![key(1, &[], 1), public], vec![certificate(1)]);
-    let error = choose(&without, &Wanted::default(), None, now()).unwrap_err();
+    let error = choose(&without, &IdentitySelector::default(), None, now()).unwrap_err();
     assert!(matches!(error, IdentityError::NoPair(_)));
     assert!(error.to_string().contains("has no private key") && error.to_string().contains("has no certificate"));
 }
@@ -50,7 +50,7 @@ fn a_key_that_may_not_sign_is_not_an_identity() {
     let mut no_sign = key(1, &leaf().modulus, 1);
     no_sign.sign = Some(false);
     assert!(matches!(
-        choose(&objects(vec![no_sign], vec![certificate(1)]), &Wanted::default(), None, now()),
+        choose(&objects(vec![no_sign], vec![certificate(1)]), &IdentitySelector::default(), None, now()),
         Err(IdentityError::NoKey)
     ));
 }
@@ -58,26 +58,26 @@ fn a_key_that_may_not_sign_is_not_an_identity() {
 #[test]
 fn two_identities_are_refused_with_selectors() {
     let both = objects(vec![key(1, &leaf().modulus, 1), key(2, &leaf().modulus, 2)], vec![certificate(1)]);
-    let error = choose(&both, &Wanted::default(), None, now()).unwrap_err();
+    let error = choose(&both, &IdentitySelector::default(), None, now()).unwrap_err();
     assert_eq!(error.kind(), Kind::Ambiguous);
-    let by_id = Wanted { key_id: Some(vec![2]), ..Wanted::default() };
+    let by_id = IdentitySelector { key_id: Some(vec![2]), ..IdentitySelector::default() };
     assert_eq!(choose(&both, &by_id, None, now()).unwrap().key.handle, 2);
     let uri = Uri::parse("pkcs11:id=%02;type=private").unwrap();
-    let by_uri = Wanted { uri: Some(uri), ..Wanted::default() };
+    let by_uri = IdentitySelector { uri: Some(uri), ..IdentitySelector::default() };
     assert_eq!(choose(&both, &by_uri, None, now()).unwrap().key.handle, 2);
 }
 
 #[test]
 fn the_same_certificate_stored_twice_is_one() {
     let twice = objects(vec![key(1, &leaf().modulus, 1)], vec![certificate(1), certificate(2)]);
-    assert!(choose(&twice, &Wanted::default(), None, now()).unwrap().notice.is_none());
+    assert!(choose(&twice, &IdentitySelector::default(), None, now()).unwrap().notice.is_none());
 }
 
 #[test]
 fn a_pin_that_fits_nothing_is_refused() {
     let one = objects(vec![key(1, &leaf().modulus, 1)], vec![certificate(1)]);
-    let wanted = Wanted { certificate_sha256: vec![vec![0; 32]], ..Wanted::default() };
-    let error = choose(&one, &wanted, None, now()).unwrap_err();
+    let selector = IdentitySelector { certificate_sha256: vec![vec![0; 32]], ..IdentitySelector::default() };
+    let error = choose(&one, &selector, None, now()).unwrap_err();
     assert!(error.hints()[0].contains("--certificate-sha256"), "{:?}", error.hints());
 }
 
@@ -89,7 +89,7 @@ fn certificate_alone(
     objects: &TokenObjects,
     file: Option<crate::certificate::Certificate>,
 ) -> Result<Identity, IdentityError> {
-    choose_certificate(objects, &Wanted::default(), file, now())
+    choose_certificate(objects, &IdentitySelector::default(), file, now())
 }
 
 /// The corpus has a certificate of a CA, with another key.
@@ -137,9 +137,9 @@ fn a_ca_counts_only_where_nothing_else_is_there() {
     let ca = certificates(&objects(Vec::new(), vec![authority(2)])).0.remove(0).certificate;
     let keys = vec![key(1, &leaf().modulus, 1), key(2, &ca.modulus, 2)];
     let with_keys = objects(keys.clone(), vec![authority(2), certificate(1)]);
-    assert_eq!(choose(&with_keys, &Wanted::default(), None, now()).unwrap().key.handle, 1);
+    assert_eq!(choose(&with_keys, &IdentitySelector::default(), None, now()).unwrap().key.handle, 1);
     let only_ca = objects(keys, vec![authority(2)]);
-    assert_eq!(choose(&only_ca, &Wanted::default(), None, now()).unwrap().key.handle, 2);
+    assert_eq!(choose(&only_ca, &IdentitySelector::default(), None, now()).unwrap().key.handle, 2);
 }
 
 #[test]
@@ -162,13 +162,13 @@ fn a_certificate_from_a_file_is_proven_by_a_private_or_a_public_key() {
 fn a_private_key_without_an_id_is_not_known_by_a_public_key_without_one() {
     let nameless = |key: KeyObject| KeyObject { id: Vec::new(), ..key };
     let keys = vec![nameless(key(1, &[], 1)), nameless(public(&leaf().modulus, 1))];
-    let error = choose(&objects(keys, vec![certificate(1)]), &Wanted::default(), None, now());
+    let error = choose(&objects(keys, vec![certificate(1)]), &IdentitySelector::default(), None, now());
     assert!(matches!(error, Err(IdentityError::NoPair(_))));
     // Two public keys of one ID say nothing.
     let keys = vec![key(1, &[], 1), public(&leaf().modulus, 1), public(&[7; 256], 1)];
-    assert!(choose(&objects(keys, vec![certificate(1)]), &Wanted::default(), None, now()).is_err());
+    assert!(choose(&objects(keys, vec![certificate(1)]), &IdentitySelector::default(), None, now()).is_err());
     let keys = vec![key(1, &[], 1), public(&leaf().modulus, 1), public(&leaf().modulus, 1)];
-    assert!(choose(&objects(keys, vec![certificate(1)]), &Wanted::default(), None, now()).is_ok());
+    assert!(choose(&objects(keys, vec![certificate(1)]), &IdentitySelector::default(), None, now()).is_ok());
 }
 
 #[test]
@@ -176,9 +176,10 @@ fn each_member_of_the_selection_must_fit() {
     let mut labelled = key(1, &leaf().modulus, 1);
     labelled.label = b"key".to_vec();
     let all = objects(vec![labelled, public(&leaf().modulus, 3)], vec![certificate(2)]);
-    let chosen = |wanted: Wanted| choose(&all, &wanted, None, now()).is_ok();
-    let by_uri = |uri: &str| chosen(Wanted { uri: Some(Uri::parse(uri).unwrap()), ..Wanted::default() });
-    for (label, id, pin, wanted) in [
+    let chosen = |selector: IdentitySelector| choose(&all, &selector, None, now()).is_ok();
+    let by_uri =
+        |uri: &str| chosen(IdentitySelector { uri: Some(Uri::parse(uri).unwrap()), ..IdentitySelector::default() });
+    for (label, id, pin, selector) in [
         (Some("key"), Some(1), None, true),
         (Some("cert"), Some(1), None, false),
         (Some("key"), Some(2), None, false),
@@ -187,15 +188,15 @@ fn each_member_of_the_selection_must_fit() {
         (Some("cert"), None, Some(leaf().sha256().to_vec()), false),
     ] {
         let key_id = id.map(|id| vec![id]);
-        let wish = Wanted {
+        let wish = IdentitySelector {
             key_label: label.map(str::to_owned),
             key_id,
             certificate_sha256: pin.into_iter().collect(),
             uri: None,
         };
-        assert_eq!(chosen(wish), wanted, "{label:?} {id:?}");
+        assert_eq!(chosen(wish), selector, "{label:?} {id:?}");
     }
-    for (uri, wanted) in [
+    for (uri, selector) in [
         ("pkcs11:object=key;id=%01;type=private", true),
         ("pkcs11:object=key;id=%02;type=private", false),
         ("pkcs11:object=cert;id=%02;type=cert", true),
@@ -207,12 +208,13 @@ fn each_member_of_the_selection_must_fit() {
         ("pkcs11:object=key;id=%02", false),
         ("pkcs11:id=%09", false),
     ] {
-        assert_eq!(by_uri(uri), wanted, "{uri}");
+        assert_eq!(by_uri(uri), selector, "{uri}");
     }
     // A public key of another modulus is not the identity's.
     let other = objects(vec![key(1, &leaf().modulus, 1), public(&[7; 256], 3)], vec![certificate(2)]);
-    let wanted = Wanted { uri: Some(Uri::parse("pkcs11:id=%03;type=public").unwrap()), ..Wanted::default() };
-    assert!(choose(&other, &wanted, None, now()).is_err());
+    let selector =
+        IdentitySelector { uri: Some(Uri::parse("pkcs11:id=%03;type=public").unwrap()), ..IdentitySelector::default() };
+    assert!(choose(&other, &selector, None, now()).is_err());
 }
 
 #[test]
@@ -222,8 +224,8 @@ fn copies_and_objects_of_other_keys_stand_beside_the_identity() {
     other_label.label = b"other".to_vec();
     let keys = vec![key(1, &modulus, 1), key(2, &modulus, 5), other_label, public(&[8; 256], 1), public(&[], 1)];
     let all = objects(keys, vec![certificate(1), authority(1)]);
-    let wanted = Wanted { key_id: Some(vec![1]), ..Wanted::default() };
-    let identity = choose(&all, &wanted, None, now()).unwrap();
+    let selector = IdentitySelector { key_id: Some(vec![1]), ..IdentitySelector::default() };
+    let identity = choose(&all, &selector, None, now()).unwrap();
     assert_eq!(identity.key.handle, 1);
     assert_eq!(identity.copies.iter().map(|copy| copy.handle).collect::<Vec<_>>(), [2]);
     let beside = ["private key 'other' (ID 01)", "public key 'cba' (ID 01)", "certificate 'ca' (ID 01)"];
@@ -231,5 +233,5 @@ fn copies_and_objects_of_other_keys_stand_beside_the_identity() {
     assert_eq!(identity.same_id, beside[..if same_modulus { 2 } else { 3 }]);
     let nameless =
         objects(vec![KeyObject { id: Vec::new(), ..key(1, &modulus, 1) }, public(&[8; 256], 1)], vec![certificate(1)]);
-    assert_eq!(choose(&nameless, &Wanted::default(), None, now()).unwrap().same_id, [""; 0]);
+    assert_eq!(choose(&nameless, &IdentitySelector::default(), None, now()).unwrap().same_id, [""; 0]);
 }
