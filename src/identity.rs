@@ -15,7 +15,7 @@ mod token_certificates;
 
 pub(crate) use candidates::IdentitySelector;
 pub(crate) use error::IdentityError;
-pub(crate) use token_certificates::{Stored, Unreadable, certificates};
+pub(crate) use token_certificates::{TokenCertificate, UnreadableCertificate, certificates};
 
 use candidates::{partners, private_keys};
 use naming::{selectors, singles};
@@ -32,7 +32,7 @@ pub(crate) struct Identity {
     /// Other valid certificates for the same key, with the reason for this one.
     pub notice: Option<String>,
     /// Certificates of the token that could not be used.
-    pub unreadable: Vec<Unreadable>,
+    pub unreadable: Vec<UnreadableCertificate>,
     /// Other private key objects of the same key.
     pub copies: Vec<KeyObject>,
     /// Keys and certificates under the key's ID that belong to another key, by kind and name.
@@ -51,7 +51,7 @@ pub(crate) fn choose(
 ) -> Result<Identity, IdentityError> {
     let from_file = file.is_some();
     let (stored, unreadable) = match file {
-        Some(certificate) => (vec![Stored { certificate, id: Vec::new(), label: Vec::new() }], Vec::new()),
+        Some(certificate) => (vec![TokenCertificate { certificate, id: Vec::new(), label: Vec::new() }], Vec::new()),
         None => certificates(objects),
     };
     let (stored, attestations) = leaves(stored);
@@ -78,7 +78,7 @@ pub(crate) fn choose_certificate(
     if file.is_some() || objects.keys.iter().any(|key| key.class == KeyClass::Private) {
         return choose(&with_public_as_private(objects, file.is_some()), selector, file, now);
     }
-    let public = |stored: &Stored| {
+    let public = |stored: &TokenCertificate| {
         let keys = objects.keys.iter().filter(|key| !key.modulus.is_empty());
         keys.clone().find(|key| key.modulus == stored.certificate.modulus).cloned().or_else(|| {
             let taken = keys.clone().any(|key| key.id == stored.id && !stored.id.is_empty());
@@ -103,7 +103,7 @@ pub(crate) fn choose_certificate(
 /// Adds the certificates that could not be used to the result or to the error.
 fn paired_with(
     paired: Result<Identity, IdentityError>,
-    unreadable: Vec<Unreadable>,
+    unreadable: Vec<UnreadableCertificate>,
 ) -> Result<Identity, IdentityError> {
     match paired {
         Ok(identity) => Ok(Identity { unreadable, ..identity }),
@@ -121,11 +121,11 @@ fn with_public_as_private(objects: &TokenObjects, file: bool) -> TokenObjects {
 }
 
 /// Certificates that can log in, and attestations, which cannot.
-fn leaves(stored: Vec<Stored>) -> (Vec<Stored>, Vec<Stored>) {
+fn leaves(stored: Vec<TokenCertificate>) -> (Vec<TokenCertificate>, Vec<TokenCertificate>) {
     stored.into_iter().partition(|stored| !stored.certificate.is_attestation)
 }
 
-fn stand_in(stored: &Stored) -> KeyObject {
+fn stand_in(stored: &TokenCertificate) -> KeyObject {
     KeyObject {
         handle: u64::MAX,
         class: KeyClass::Public,
@@ -145,25 +145,26 @@ fn stand_in(stored: &Stored) -> KeyObject {
 fn pair(
     privates: &[KeyObject],
     objects: &TokenObjects,
-    (stored, from_file): (&[Stored], bool),
+    (stored, from_file): (&[TokenCertificate], bool),
     selector: &IdentitySelector,
     now: u64,
 ) -> Result<Identity, IdentityError> {
-    let pairs: Vec<(&KeyObject, Vec<&Stored>)> =
+    let pairs: Vec<(&KeyObject, Vec<&TokenCertificate>)> =
         privates.iter().map(|key| (key, partners(key, objects, stored))).collect();
     if pairs.iter().all(|(_, partners)| partners.is_empty()) {
         return Err(IdentityError::NoPair(singles(privates, stored, from_file)));
     }
-    let mut matching: Vec<(&KeyObject, Vec<&Stored>)> = pairs
+    let mut matching: Vec<(&KeyObject, Vec<&TokenCertificate>)> = pairs
         .iter()
         .map(|(key, partners)| {
-            let fits = |stored: &&Stored| selector.fits(key, stored, objects);
+            let fits = |stored: &&TokenCertificate| selector.fits(key, stored, objects);
             (*key, partners.iter().copied().filter(fits).collect::<Vec<_>>())
         })
         .filter(|(_, partners)| !partners.is_empty())
         .collect();
     // A CA certificate cannot log in; it counts only if there is no other (a YubiKey shows its attestation key).
-    let is_leaf = |(_, partners): &(&KeyObject, Vec<&Stored>)| partners.iter().any(|stored| !stored.certificate.is_ca);
+    let is_leaf =
+        |(_, partners): &(&KeyObject, Vec<&TokenCertificate>)| partners.iter().any(|stored| !stored.certificate.is_ca);
     if matching.iter().any(is_leaf) {
         matching.retain(is_leaf);
     }

@@ -2,7 +2,7 @@
 //!
 //! PURE. An equal `CKA_ID` is not enough: the modulus decides.
 
-use super::Stored;
+use super::TokenCertificate;
 use crate::facts::{KeyClass, KeyObject, TokenObjects};
 use crate::selector::{ObjectType, Uri};
 
@@ -39,13 +39,17 @@ pub(super) fn modulus_of<'a>(key: &'a KeyObject, objects: &'a TokenObjects) -> O
     publics.all(|other| other.modulus == first.modulus).then_some(&first.modulus)
 }
 
-pub(super) fn partners<'a>(key: &KeyObject, objects: &TokenObjects, stored: &'a [Stored]) -> Vec<&'a Stored> {
+pub(super) fn partners<'a>(
+    key: &KeyObject,
+    objects: &TokenObjects,
+    stored: &'a [TokenCertificate],
+) -> Vec<&'a TokenCertificate> {
     let modulus = modulus_of(key, objects);
     stored.iter().filter(|stored| modulus == Some(&stored.certificate.modulus)).collect()
 }
 
 impl IdentitySelector {
-    pub(super) fn fits(&self, key: &KeyObject, stored: &Stored, objects: &TokenObjects) -> bool {
+    pub(super) fn fits(&self, key: &KeyObject, stored: &TokenCertificate, objects: &TokenObjects) -> bool {
         let fingerprint = stored.certificate.sha256();
         let pinned =
             self.certificate_sha256.is_empty() || self.certificate_sha256.iter().any(|pin| pin[..] == fingerprint);
@@ -56,7 +60,7 @@ impl IdentitySelector {
 }
 
 /// Whether one object of the URI's type (or of any type) has both the URI's ID and label.
-fn uri_fits(uri: &Uri, key: &KeyObject, stored: &Stored, objects: &TokenObjects) -> bool {
+fn uri_fits(uri: &Uri, key: &KeyObject, stored: &TokenCertificate, objects: &TokenObjects) -> bool {
     let object = |id: &[u8], label: &[u8]| {
         uri.id.as_deref().is_none_or(|selector| selector == id)
             && uri.object.as_deref().is_none_or(|selector| selector == label)

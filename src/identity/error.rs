@@ -2,7 +2,7 @@
 //!
 //! PURE.
 
-use super::Unreadable;
+use super::UnreadableCertificate;
 use crate::error::{Explain, Kind};
 
 /// The reason why there is no identity.
@@ -34,11 +34,11 @@ pub(crate) enum IdentityError {
 
 impl IdentityError {
     /// Adds the certificates that could not be used.
-    pub(super) fn with(self, unreadable: Vec<Unreadable>) -> Self {
+    pub(super) fn with(self, unreadable: Vec<UnreadableCertificate>) -> Self {
         if unreadable.is_empty() {
             return self;
         }
-        let is_broken = unreadable.iter().any(Unreadable::is_broken);
+        let is_broken = unreadable.iter().any(UnreadableCertificate::is_broken);
         let names = unreadable.iter().map(ToString::to_string);
         match self {
             Self::NoPair(others) if is_broken => Self::Broken(names.chain(others).collect()),
@@ -89,7 +89,7 @@ mod tests {
     use crate::facts::{CertificateObject, TokenObjects};
     use crate::identity::certificates;
 
-    fn unreadable(value: &[u8]) -> Vec<Unreadable> {
+    fn unreadable(value: &[u8]) -> Vec<UnreadableCertificate> {
         let found = CertificateObject { label: b"x".to_vec(), id: vec![1], value: value.to_vec() };
         certificates(&TokenObjects { certificates: vec![found], ..TokenObjects::default() }).1
     }

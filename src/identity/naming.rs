@@ -2,11 +2,11 @@
 //!
 //! PURE.
 
-use super::Stored;
+use super::TokenCertificate;
 use crate::facts::{KeyObject, object_name};
 use crate::text::hex;
 
-pub(super) fn singles(keys: &[KeyObject], stored: &[Stored], from_file: bool) -> Vec<String> {
+pub(super) fn singles(keys: &[KeyObject], stored: &[TokenCertificate], from_file: bool) -> Vec<String> {
     let keys = keys.iter().map(|key| format!("key {} has no certificate", object_name(&key.label, &key.id)));
     let certificates = stored.iter().map(|stored| {
         let what = if from_file { "of the file".into() } else { object_name(&stored.label, &stored.id) };
@@ -17,9 +17,9 @@ pub(super) fn singles(keys: &[KeyObject], stored: &[Stored], from_file: bool) ->
 
 /// Every key and certificate as a selector. If a fingerprint alone would match several keys, with an addition that
 /// distinguishes them.
-pub(super) fn selectors(pairs: &[(&KeyObject, Vec<&Stored>)]) -> Vec<String> {
+pub(super) fn selectors(pairs: &[(&KeyObject, Vec<&TokenCertificate>)]) -> Vec<String> {
     let all = || pairs.iter().flat_map(|(key, partners)| partners.iter().map(move |stored| (*key, *stored)));
-    let describe = |(key, stored): (&KeyObject, &Stored)| {
+    let describe = |(key, stored): (&KeyObject, &TokenCertificate)| {
         let twins = all().filter(|(_, other)| other.certificate == stored.certificate).count();
         let id = (twins > 1 && !key.id.is_empty()).then(|| format!(" --key-id {}", hex(&key.id)));
         let (selector, id) = (fingerprint_selector(stored), id.unwrap_or_default());
@@ -28,7 +28,7 @@ pub(super) fn selectors(pairs: &[(&KeyObject, Vec<&Stored>)]) -> Vec<String> {
     all().map(describe).collect()
 }
 
-pub(super) fn fingerprint_selector(stored: &Stored) -> String {
+pub(super) fn fingerprint_selector(stored: &TokenCertificate) -> String {
     format!("--certificate-sha256 {}", hex(&stored.certificate.sha256()))
 }
 
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_selector_names_the_key_only_where_a_certificate_has_several() {
-        let stored = Stored { certificate: leaf(), id: vec![9], label: Vec::new() };
+        let stored = TokenCertificate { certificate: leaf(), id: vec![9], label: Vec::new() };
         let mut other = stored.clone();
         other.certificate.serial.push('0');
         let (one, two, nameless) = (key(&[1]), key(&[2]), key(&[]));
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn what_stands_alone_is_named() {
-        let stored = Stored { certificate: leaf(), id: vec![9], label: b"x".to_vec() };
+        let stored = TokenCertificate { certificate: leaf(), id: vec![9], label: b"x".to_vec() };
         let of = |what: &str| format!("certificate {what} has no private key ({})", leaf().subject);
         let key_alone = "key 'cba' (ID 01) has no certificate".to_owned();
         let all = std::slice::from_ref(&stored);

@@ -2,7 +2,7 @@
 //!
 //! PURE. An exportable copy makes the key exportable, even if the selected object says that it is not.
 
-use super::Stored;
+use super::TokenCertificate;
 use super::candidates::modulus_of;
 use crate::certificate::Certificate;
 use crate::facts::{KeyClass, KeyObject, TokenObjects, object_name};
@@ -19,7 +19,7 @@ pub(super) fn copies(objects: &TokenObjects, own: &KeyObject, certificate: &Cert
 /// Public keys and certificates with the key's ID that belong to another key.
 pub(super) fn same_id<'a>(
     objects: &TokenObjects,
-    stored: impl Iterator<Item = &'a Stored>,
+    stored: impl Iterator<Item = &'a TokenCertificate>,
     own: &KeyObject,
     certificate: &Certificate,
 ) -> Vec<String> {

@@ -3,22 +3,23 @@
 //! PURE.
 
 use super::naming::fingerprint_selector;
-use super::{IdentityError, Stored};
+use super::{IdentityError, TokenCertificate};
 use crate::certificate::utc;
 use crate::text::hex;
 
 /// Of the certificates for one key: the first valid one in the order of the pins, else the older valid one.
 pub(super) fn one_of<'a>(
-    partners: &[&'a Stored],
+    partners: &[&'a TokenCertificate],
     pins: &[Vec<u8>],
     now: u64,
-) -> Result<(&'a Stored, Option<String>), IdentityError> {
-    let mut valid: Vec<&Stored> = partners.iter().copied().filter(|s| s.certificate.is_valid_at(now)).collect();
+) -> Result<(&'a TokenCertificate, Option<String>), IdentityError> {
+    let mut valid: Vec<&TokenCertificate> =
+        partners.iter().copied().filter(|s| s.certificate.is_valid_at(now)).collect();
     valid.dedup_by(|a, b| a.certificate == b.certificate);
     let mut pool = if valid.is_empty() { partners.to_vec() } else { valid };
-    let place = |stored: &Stored| pins.iter().position(|pin| pin[..] == stored.certificate.sha256());
+    let place = |stored: &TokenCertificate| pins.iter().position(|pin| pin[..] == stored.certificate.sha256());
     // If none is valid, the one that expired last gives the best error.
-    let age = |s: &Stored| {
+    let age = |s: &TokenCertificate| {
         if s.certificate.is_valid_at(now) { s.certificate.not_before } else { u64::MAX - s.certificate.not_after }
     };
     pool.sort_by_key(|stored| (place(stored), age(stored)));
@@ -49,7 +50,7 @@ mod tests {
     use crate::certificate::tests::leaf;
 
     /// A certificate that is valid in these seconds; the number makes its fingerprint another one.
-    fn stored(number: u8, not_before: u64, not_after: u64) -> Stored {
+    fn stored(number: u8, not_before: u64, not_after: u64) -> TokenCertificate {
         let base = leaf();
         let mut der = base.der().to_vec();
         // A byte of the serial number.
@@ -57,10 +58,10 @@ mod tests {
         der[serial] = number;
         let mut certificate = crate::certificate::Certificate::from_der(&der).unwrap();
         (certificate.not_before, certificate.not_after) = (not_before, not_after);
-        Stored { certificate, id: vec![number], label: Vec::new() }
+        TokenCertificate { certificate, id: vec![number], label: Vec::new() }
     }
 
-    fn chosen(all: &[Stored], pins: &[&Stored], now: u64) -> (u8, Option<String>) {
+    fn chosen(all: &[TokenCertificate], pins: &[&TokenCertificate], now: u64) -> (u8, Option<String>) {
         let pins: Vec<Vec<u8>> = pins.iter().map(|stored| stored.certificate.sha256().to_vec()).collect();
         let (stored, notice) = one_of(&all.iter().collect::<Vec<_>>(), &pins, now).unwrap();
         (stored.id[0], notice)

@@ -9,7 +9,7 @@ use crate::facts;
 use crate::selector::Uri;
 
 fn key(handle: u64, modulus: &[u8], id: u8) -> KeyObject {
-    let stored = Stored { certificate: leaf(), id: vec![id], label: b"cba".to_vec() };
+    let stored = TokenCertificate { certificate: leaf(), id: vec![id], label: b"cba".to_vec() };
     KeyObject { handle, class: KeyClass::Private, modulus: modulus.to_vec(), ..stand_in(&stored) }
 }
 

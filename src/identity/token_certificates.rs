@@ -10,7 +10,7 @@ use crate::text::printable;
 
 /// A certificate in the token and its object's attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stored {
+pub(crate) struct TokenCertificate {
     pub certificate: Certificate,
     /// `CKA_ID`.
     pub id: Vec<u8>,
@@ -20,7 +20,7 @@ pub(crate) struct Stored {
 
 /// A certificate object without a usable RSA certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Unreadable {
+pub(crate) struct UnreadableCertificate {
     /// `CKA_ID`.
     pub id: Vec<u8>,
     /// `CKA_LABEL`.
@@ -29,7 +29,7 @@ pub(crate) struct Unreadable {
     error: Option<CertificateError>,
 }
 
-impl Unreadable {
+impl UnreadableCertificate {
     /// Whether the certificate is broken. A certificate with another key type is not broken. An object without a value
     /// (it may contain a URL instead) has no certificate.
     #[must_use]
@@ -47,7 +47,7 @@ impl Unreadable {
 }
 
 /// Label, ID and reason.
-impl fmt::Display for Unreadable {
+impl fmt::Display for UnreadableCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "certificate {} cannot be used: {}", object_name(&self.label, &self.id), self.reason())
     }
@@ -55,13 +55,15 @@ impl fmt::Display for Unreadable {
 
 /// The certificates with RSA keys among the objects, and the others.
 #[must_use]
-pub(crate) fn certificates(objects: &TokenObjects) -> (Vec<Stored>, Vec<Unreadable>) {
+pub(crate) fn certificates(objects: &TokenObjects) -> (Vec<TokenCertificate>, Vec<UnreadableCertificate>) {
     let (mut stored, mut unreadable) = (Vec::new(), Vec::new());
     for found in &objects.certificates {
         let (id, label) = (found.id.clone(), found.label.clone());
         match Certificate::from_der(&found.value) {
-            Ok(certificate) => stored.push(Stored { certificate, id, label }),
-            Err(error) => unreadable.push(Unreadable { id, label, error: (!found.value.is_empty()).then_some(error) }),
+            Ok(certificate) => stored.push(TokenCertificate { certificate, id, label }),
+            Err(error) => {
+                unreadable.push(UnreadableCertificate { id, label, error: (!found.value.is_empty()).then_some(error) })
+            }
         }
     }
     (stored, unreadable)
@@ -83,13 +85,13 @@ mod tests {
         });
         let (stored, unreadable) =
             certificates(&TokenObjects { certificates: found.to_vec(), ..TokenObjects::default() });
-        assert_eq!(stored, [Stored { certificate: leaf(), id: vec![1], label: b"x".to_vec() }]);
+        assert_eq!(stored, [TokenCertificate { certificate: leaf(), id: vec![1], label: b"x".to_vec() }]);
         let words: Vec<String> = unreadable.iter().map(ToString::to_string).collect();
         for (words, reason) in
             words.iter().zip(["it is not an X.509 certificate", "its key is not RSA", "it has no value"])
         {
             assert!(words.starts_with(&format!("certificate 'x' (ID 01) cannot be used: {reason}")), "{words}");
         }
-        assert_eq!(unreadable.iter().map(Unreadable::is_broken).collect::<Vec<_>>(), [true, false, false]);
+        assert_eq!(unreadable.iter().map(UnreadableCertificate::is_broken).collect::<Vec<_>>(), [true, false, false]);
     }
 }
