@@ -20,7 +20,7 @@ pub(crate) use load_failure::LoadFailure;
 
 /// A module with a known name.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct KnownModule {
     /// The name for `--module`.
     pub name: &'static str,
     /// The usual paths of distributions and vendors. `{lib}` stands for each of [`LIBRARY_DIRECTORIES`].
@@ -46,7 +46,7 @@ const LIBRARY_DIRECTORIES: [&str; 6] = [
 ];
 
 /// The table; SECURITY.md and docs/stacks.md say which of them were tested.
-pub(crate) static TABLE: [Known; 14] = [
+pub(crate) static TABLE: [KnownModule; 14] = [
     known(
         "softhsm2",
         &["{lib}/softhsm/libsofthsm2.so", "{lib}/pkcs11/libsofthsm2.so", "{lib}/libsofthsm2.so"],
@@ -59,7 +59,7 @@ pub(crate) static TABLE: [Known; 14] = [
         &["{lib}/libtpm2_pkcs11.so.1", "{lib}/libtpm2_pkcs11.so", "{lib}/pkcs11/libtpm2_pkcs11.so"],
         Some("libtpm2-pkcs11-1"),
     ),
-    Known {
+    KnownModule {
         group: Some("pkcs11"),
         ..known(
             "opencryptoki",
@@ -78,16 +78,19 @@ pub(crate) static TABLE: [Known; 14] = [
     known("ncipher", &["/opt/nfast/toolkits/pkcs11/libcknfast.so"], None),
     known("utimaco", &["/opt/utimaco/lib/libcs_pkcs11_R3.so", "{lib}/libcs_pkcs11_R3.so"], None),
     known("gcp-kms", &["{lib}/libkmsp11.so"], None),
-    Known { searched: false, ..known("p11-kit", &["{lib}/p11-kit-proxy.so"], Some("p11-kit-modules")) },
-    Known { searched: false, ..known("p11-kit-client", &["{lib}/pkcs11/p11-kit-client.so"], Some("p11-kit-modules")) },
+    KnownModule { searched: false, ..known("p11-kit", &["{lib}/p11-kit-proxy.so"], Some("p11-kit-modules")) },
+    KnownModule {
+        searched: false,
+        ..known("p11-kit-client", &["{lib}/pkcs11/p11-kit-client.so"], Some("p11-kit-modules"))
+    },
 ];
 
-const fn known(name: &'static str, paths: &'static [&'static str], package: Option<&'static str>) -> Known {
-    Known { name, paths, searched: true, package, smart_card: false, group: None }
+const fn known(name: &'static str, paths: &'static [&'static str], package: Option<&'static str>) -> KnownModule {
+    KnownModule { name, paths, searched: true, package, smart_card: false, group: None }
 }
 
-const fn smart_card(name: &'static str, paths: &'static [&'static str], package: &'static str) -> Known {
-    Known { smart_card: true, ..known(name, paths, Some(package)) }
+const fn smart_card(name: &'static str, paths: &'static [&'static str], package: &'static str) -> KnownModule {
+    KnownModule { smart_card: true, ..known(name, paths, Some(package)) }
 }
 
 /// The reason why a module cannot be used.
@@ -170,7 +173,7 @@ fn nearest(given: &str) -> Option<&'static str> {
     let by_file = TABLE
         .iter()
         .find(|known| known.paths.iter().any(|path| path.rsplit('/').next().is_some_and(|file| file == given)));
-    let distance = |known: &&Known| strsim::damerau_levenshtein(known.name, &given);
+    let distance = |known: &&KnownModule| strsim::damerau_levenshtein(known.name, &given);
     by_file.or_else(|| TABLE.iter().filter(|known| distance(known) <= 2).min_by_key(distance)).map(|known| known.name)
 }
 
@@ -194,10 +197,10 @@ pub(crate) fn selector(path: &Path) -> String {
 
 /// The row of the table for a path, by its target or its file name.
 #[must_use]
-pub(crate) fn known_by(path: &Path) -> Option<&'static Known> {
+pub(crate) fn known_by(path: &Path) -> Option<&'static KnownModule> {
     let file = path.file_name().unwrap_or_default().as_encoded_bytes();
     // A library's file name has its version after the known name.
-    let is_named = |known: &Known| {
+    let is_named = |known: &KnownModule| {
         let mut names = known.paths.iter().filter_map(|path| Path::new(path).file_name());
         names.any(|name| file.starts_with(name.as_encoded_bytes()))
     };
@@ -263,7 +266,7 @@ pub(crate) fn writable_by_others(path: &Path) -> Option<String> {
     })
 }
 
-fn installed(known: &Known) -> Option<PathBuf> {
+fn installed(known: &KnownModule) -> Option<PathBuf> {
     let expand = |path: &&str| -> Vec<String> {
         if path.contains("{lib}") {
             LIBRARY_DIRECTORIES.iter().map(|lib| path.replace("{lib}", lib)).collect()
