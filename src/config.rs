@@ -51,7 +51,7 @@ pub(crate) struct Config {
     /// `state_dir`. Unset: see [`crate::fuse`].
     pub state_dir: Option<PathBuf>,
     /// `[sandbox]`.
-    pub sandbox: sandbox_profile::Mode,
+    pub sandbox: sandbox_profile::SandboxMode,
     /// `[sign]`.
     pub sign: Sign,
     /// `[serve]`.
@@ -121,7 +121,9 @@ impl Config {
     /// The sandbox profile of a module, from the table of modules; `None` if it runs without a sandbox.
     #[must_use]
     pub(crate) fn sandbox_profile(&self, module: &Path) -> Option<&'static str> {
-        modules::known_by(module).filter(|_| self.sandbox == sandbox_profile::Mode::Module).map(|known| known.name)
+        modules::known_by(module)
+            .filter(|_| self.sandbox == sandbox_profile::SandboxMode::Module)
+            .map(|known| known.name)
     }
 
     /// The sources of the policy, for a report.

@@ -8,7 +8,7 @@ pub(crate) mod paths;
 
 /// `sandbox.mode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub(crate) enum SandboxMode {
     /// The profile of the module, if it has one.
     #[default]
     Module,
@@ -17,11 +17,11 @@ pub(crate) enum Mode {
 }
 
 /// Their names.
-pub(crate) const MODES: [(&str, Mode); 2] = [("module", Mode::Module), ("off", Mode::Off)];
+pub(crate) const MODES: [(&str, SandboxMode); 2] = [("module", SandboxMode::Module), ("off", SandboxMode::Off)];
 
 /// The parts of the sandbox that a kernel enforces.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct InForce {
+pub(crate) struct EnforcedSandbox {
     /// The version of Landlock's interface that confines files; `None` if the kernel has none.
     pub landlock_abi: Option<u32>,
     /// Whether system calls are filtered.
@@ -41,7 +41,7 @@ pub(crate) enum SocketFamily {
 
 /// The configuration that names the directory of a module's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Store {
+pub(crate) enum TokenStoreKind {
     /// None that must be read.
     Fixed,
     /// `directories.tokendir` of softhsm2.conf.
@@ -54,7 +54,7 @@ pub(crate) enum Store {
 
 /// The kind of a module's system call filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Calls {
+pub(crate) enum CallFilter {
     /// Only listed calls are allowed: the module was tested with the list.
     AllowList,
     /// Listed calls are refused: the module was not tested.
@@ -71,7 +71,7 @@ pub(crate) struct Profile {
     /// Whether it may open more of them after the login, to connect to a server again.
     pub sockets_after_login: bool,
     /// Its system calls.
-    pub calls: Calls,
+    pub calls: CallFilter,
     /// Whether it sets group and mode of open files, within limits.
     pub sets_modes: bool,
     /// Files and directories to read.
@@ -83,7 +83,7 @@ pub(crate) struct Profile {
     /// The paths of its daemons' sockets, for kernels with this rule (Landlock ABI 9).
     pub sockets: &'static [&'static str],
     /// Further paths of its tokens.
-    pub store: Store,
+    pub store: TokenStoreKind,
 }
 
 impl Profile {
@@ -99,13 +99,13 @@ const BARE: Profile = Profile {
     name: "",
     families: &[],
     sockets_after_login: false,
-    calls: Calls::AllowList,
+    calls: CallFilter::AllowList,
     sets_modes: false,
     reads: &[],
     writes: &[],
     devices: &[],
     sockets: &[],
-    store: Store::Fixed,
+    store: TokenStoreKind::Fixed,
 };
 
 /// Uses readers through pcscd.
@@ -120,7 +120,7 @@ const SMART_CARD: Profile = Profile {
 const NETWORK: Profile = Profile {
     families: &[SocketFamily::Unix, SocketFamily::Internet, SocketFamily::Netlink],
     sockets_after_login: true,
-    calls: Calls::DenyList,
+    calls: CallFilter::DenyList,
     sets_modes: true,
     sockets: &["/run"],
     ..BARE
@@ -188,7 +188,7 @@ pub(crate) const PROFILES: [Profile; 14] = [
     Profile {
         name: "softhsm2",
         reads: &["$SOFTHSM2_CONF", "~/.config/softhsm2", "/etc/softhsm2.conf", "/etc/softhsm"],
-        store: Store::SoftHsm,
+        store: TokenStoreKind::SoftHsm,
         ..BARE
     },
     Profile {
@@ -202,7 +202,7 @@ pub(crate) const PROFILES: [Profile; 14] = [
         name: "tpm2",
         families: &[SocketFamily::Unix],
         sockets_after_login: true,
-        calls: Calls::AllowList,
+        calls: CallFilter::AllowList,
         sets_modes: false,
         reads: &["/etc/tpm2-tss", "/sys/kernel/security", "$TSS2_FAPICONF"],
         writes: &[
@@ -218,13 +218,13 @@ pub(crate) const PROFILES: [Profile; 14] = [
         ],
         devices: &["/dev/tpm0", "/dev/tpmrm0"],
         sockets: &["/run/dbus"],
-        store: Store::Tpm,
+        store: TokenStoreKind::Tpm,
     },
     Profile {
         name: "opencryptoki",
         families: &[SocketFamily::Unix],
         sockets_after_login: true,
-        calls: Calls::DenyList,
+        calls: CallFilter::DenyList,
         sets_modes: true,
         reads: &["/etc/opencryptoki"],
         writes: &[
@@ -242,7 +242,7 @@ pub(crate) const PROFILES: [Profile; 14] = [
     Profile {
         name: "kryoptic",
         reads: &["$KRYOPTIC_CONF", "$XDG_CONFIG_HOME/kryoptic", "~/.config/kryoptic", "/etc/kryoptic"],
-        store: Store::Kryoptic,
+        store: TokenStoreKind::Kryoptic,
         ..BARE
     },
     Profile {
@@ -310,7 +310,7 @@ pub(crate) const PROFILES: [Profile; 14] = [
         writes: &["~/.cache/opensc", "$TPM2_PKCS11_STORE", "~/.tpm2_pkcs11", "/etc/tpm2_pkcs11"],
         devices: &["/dev/tpm0", "/dev/tpmrm0"],
         sockets: &["/run", "/tmp", "~/", "$PCSCLITE_CSOCK_NAME"],
-        store: Store::SoftHsm,
+        store: TokenStoreKind::SoftHsm,
         ..NETWORK
     },
 ];

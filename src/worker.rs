@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use crate::cba::{Message, Version};
 use crate::facts::Mechanism;
 use crate::fault::Fault;
-use crate::sandbox_profile::{InForce, Profile};
+use crate::sandbox_profile::{EnforcedSandbox, Profile};
 use crate::worker::pkcs11::{LoginOutcome, Pkcs11Module, Pkcs11Session, SigningKey, UserPin};
 use crate::worker::sandbox::SandboxError;
 use crate::worker_protocol::PIN_LIMIT;
@@ -112,7 +112,7 @@ fn ask_pcscd(channel: &mut Channel, socket: PathBuf) -> Result<(), WorkerExit> {
 fn confine(profile: Option<String>, module: &Path) -> Result<(SandboxState, Option<SandboxReport>), SandboxError> {
     let Some(name) = profile else { return Ok((SandboxState::default(), None)) };
     let profile = Profile::named(&name).ok_or(SandboxError::Unknown(name))?;
-    let InForce { landlock_abi, system_calls } = sandbox::confine(profile, module)?;
+    let EnforcedSandbox { landlock_abi, system_calls } = sandbox::confine(profile, module)?;
     if system_calls {
         crate::worker::parent_death::be_killed_with_parent()?;
     }

@@ -3,21 +3,21 @@
 //! PURE. Landlock grew over the years. The system call filter replaces some rules that an older one lacks. Everything that neither of them
 //! confines is a gap.
 
-use super::InForce;
-use super::{Calls, Profile, SocketFamily};
+use super::EnforcedSandbox;
+use super::{CallFilter, Profile, SocketFamily};
 use crate::facts::{Confinement, Gap};
 
 /// The parts that are confined for a profile, and the gaps.
 #[must_use]
-pub(crate) fn judge(profile: &Profile, families: &[SocketFamily], in_force: InForce) -> Confinement {
-    let InForce { landlock_abi: files, system_calls: calls } = in_force;
+pub(crate) fn judge(profile: &Profile, families: &[SocketFamily], in_force: EnforcedSandbox) -> Confinement {
+    let EnforcedSandbox { landlock_abi: files, system_calls: calls } = in_force;
     let gaps: Vec<Gap> = of(profile, families, in_force);
     Confinement { profile: profile.name, files, calls, gaps }
 }
 
 /// The gaps of a profile with these families of sockets.
-fn of(profile: &Profile, families: &[SocketFamily], in_force: InForce) -> Vec<Gap> {
-    let InForce { landlock_abi, system_calls } = in_force;
+fn of(profile: &Profile, families: &[SocketFamily], in_force: EnforcedSandbox) -> Vec<Gap> {
+    let EnforcedSandbox { landlock_abi, system_calls } = in_force;
     let is_before = |abi| landlock_abi.is_none_or(|own| own < abi);
     let has = |family| !system_calls || families.contains(&family);
     let gaps = [
@@ -27,7 +27,7 @@ fn of(profile: &Profile, families: &[SocketFamily], in_force: InForce) -> Vec<Ga
         (is_before(3) && !system_calls, Gap::Truncation),
         (is_before(4) && has(SocketFamily::Internet), Gap::TcpPorts),
         // An allow list of system calls also limits commands to devices.
-        (is_before(5) && (!system_calls || profile.calls == Calls::DenyList), Gap::DeviceCommands),
+        (is_before(5) && (!system_calls || profile.calls == CallFilter::DenyList), Gap::DeviceCommands),
         (is_before(6) && !system_calls, Gap::Signals),
         (is_before(6) && has(SocketFamily::Unix), Gap::AbstractSockets),
         (is_before(9) && has(SocketFamily::Unix), Gap::UnixSockets),
@@ -41,7 +41,7 @@ mod tests {
 
     fn gaps(name: &str, landlock_abi: Option<u32>, system_calls: bool) -> Vec<Gap> {
         let profile = Profile::named(name).unwrap();
-        of(profile, profile.families, InForce { landlock_abi, system_calls })
+        of(profile, profile.families, EnforcedSandbox { landlock_abi, system_calls })
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Profile, SocketFamily, Store};
+use super::{Profile, SocketFamily, TokenStoreKind};
 
 /// SoftHSM2's token directories if its configuration names none.
 const SOFTHSM_TOKENS: [&str; 2] = ["/var/lib/softhsm", "/usr/local/var/lib/softhsm"];
@@ -43,9 +43,9 @@ pub(crate) fn library_directories() -> Vec<PathBuf> {
 /// The directories of the tokens from the module's configuration, for reading and writing.
 pub(crate) fn stores(profile: &Profile) -> Vec<PathBuf> {
     match profile.store {
-        Store::Fixed | Store::Tpm => Vec::new(),
-        Store::SoftHsm => softhsm(),
-        Store::Kryoptic => kryoptic(),
+        TokenStoreKind::Fixed | TokenStoreKind::Tpm => Vec::new(),
+        TokenStoreKind::SoftHsm => softhsm(),
+        TokenStoreKind::Kryoptic => kryoptic(),
     }
 }
 
@@ -66,17 +66,17 @@ pub(crate) struct TokenStore {
 #[must_use]
 pub(crate) fn token_store(profile: &Profile) -> Option<TokenStore> {
     match profile.store {
-        Store::SoftHsm => {
+        TokenStoreKind::SoftHsm => {
             let configuration = paths(&SOFTHSM_CONFIGURATION).into_iter().find(|path| path.exists());
             let unreadable = unreadable(&SOFTHSM_CONFIGURATION);
             Some(TokenStore { variable: "SOFTHSM2_CONF", configuration, unreadable, directories: softhsm() })
         }
-        Store::Kryoptic => {
+        TokenStoreKind::Kryoptic => {
             let configuration = paths(&KRYOPTIC_CONFIGURATION).into_iter().find(|path| path.exists());
             let unreadable = unreadable(&KRYOPTIC_CONFIGURATION);
             Some(TokenStore { variable: "KRYOPTIC_CONF", configuration, unreadable, directories: kryoptic() })
         }
-        Store::Tpm => {
+        TokenStoreKind::Tpm => {
             let named = paths(&["$TPM2_PKCS11_STORE"]);
             let usual = paths(&[
                 "/etc/tpm2_pkcs11",
@@ -90,14 +90,14 @@ pub(crate) fn token_store(profile: &Profile) -> Option<TokenStore> {
             let directories = first.unwrap_or_default();
             Some(TokenStore { variable: "TPM2_PKCS11_STORE", configuration: None, unreadable: None, directories })
         }
-        Store::Fixed => None,
+        TokenStoreKind::Fixed => None,
     }
 }
 
 /// The log file from the module's configuration. It is created if it is missing, since a sandbox rule needs an existing
 /// file.
 pub(crate) fn logs(profile: &Profile) -> Vec<PathBuf> {
-    if profile.store != Store::SoftHsm {
+    if profile.store != TokenStoreKind::SoftHsm {
         return Vec::new();
     }
     let log = configuration(&SOFTHSM_CONFIGURATION).and_then(|text| setting(&text, "log.file"));
@@ -113,7 +113,8 @@ pub(crate) fn families(profile: &Profile) -> Vec<SocketFamily> {
     let simulator =
         |variable: &str| env::var(variable).is_ok_and(|tcti| ["swtpm", "mssim"].iter().any(|name| tcti.contains(name)));
     let mut families = profile.families.to_vec();
-    if profile.store == Store::Tpm && ["TPM2_PKCS11_TCTI", "TPM2TOOLS_TCTI", "TCTI"].into_iter().any(simulator) {
+    if profile.store == TokenStoreKind::Tpm && ["TPM2_PKCS11_TCTI", "TPM2TOOLS_TCTI", "TCTI"].into_iter().any(simulator)
+    {
         families.extend([SocketFamily::Internet, SocketFamily::Netlink]);
     }
     families

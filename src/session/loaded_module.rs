@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::modules::{self, LoadFailure};
 use crate::sandbox_profile::gaps::judge;
 use crate::sandbox_profile::paths::families;
-use crate::sandbox_profile::{InForce, Profile};
+use crate::sandbox_profile::{EnforcedSandbox, Profile};
 use crate::text::printable;
 use crate::worker_handle::{ModuleToLoad, PrestartedWorker, WorkerEnvironment, WorkerError, WorkerHandle, withheld};
 use crate::worker_protocol::step::Step;
@@ -101,7 +101,7 @@ fn load(mut handle: WorkerHandle, config: &Config, module: PathBuf, deadline: &D
     let profile = report.as_ref().and_then(|report| Profile::named(&report.profile));
     let confinement = report.zip(profile).map(|(report, profile)| {
         let SandboxReport { landlock_abi, system_calls, .. } = report;
-        judge(profile, &families(profile), InForce { landlock_abi, system_calls })
+        judge(profile, &families(profile), EnforcedSandbox { landlock_abi, system_calls })
     });
     let digest = || modules::sha256(&module).unwrap_or_else(|| "not readable".into());
     if tracing::enabled!(tracing::Level::DEBUG) {

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use crate::sandbox_profile::{InForce, Profile};
+use crate::sandbox_profile::{EnforcedSandbox, Profile};
 
 mod error;
 mod landlock;
@@ -24,10 +24,10 @@ pub(crate) use error::SandboxError;
 ///
 /// # Errors
 /// When a part fails that the kernel supports.
-pub(crate) fn confine(profile: &Profile, module: &Path) -> Result<InForce, SandboxError> {
+pub(crate) fn confine(profile: &Profile, module: &Path) -> Result<EnforcedSandbox, SandboxError> {
     let landlock_abi = landlock::confine(profile, module)?;
     let system_calls = seccomp::confine(profile)?;
-    Ok(InForce { landlock_abi, system_calls })
+    Ok(EnforcedSandbox { landlock_abi, system_calls })
 }
 
 /// Takes from all threads what is not needed after the login: new code, new processes, and new sockets if the profile needs no more of

@@ -20,7 +20,7 @@ use crate::os::clock::now;
 use crate::pin::PinSource;
 use crate::pin::source::PreparedSource;
 use crate::policy::{self, PayloadChoice};
-use crate::sandbox_profile::Mode;
+use crate::sandbox_profile::SandboxMode;
 use crate::selector;
 use crate::session::{self, LoadedModule, Login, SlotSession, TokenSession, read_certificate};
 use crate::signer;
@@ -98,7 +98,9 @@ fn sandbox(loaded: &LoadedModule, config: &Config, findings: &mut Findings) {
         Some(confinement) => {
             findings.warn(CHECK, confinement.to_string(), "a newer kernel confines it; docs/sandbox.md has the table")
         }
-        None if config.sandbox == Mode::Off => findings.warn(CHECK, "off", "unset sandbox.mode, or set it to module"),
+        None if config.sandbox == SandboxMode::Off => {
+            findings.warn(CHECK, "off", "unset sandbox.mode, or set it to module")
+        }
         None => findings.warn(
             CHECK,
             "none: the needs of this module are not known",

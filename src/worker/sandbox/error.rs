@@ -11,7 +11,7 @@ pub(crate) enum SandboxError {
     Files(#[from] ::landlock::RulesetError),
     /// The kernel refused the filter of system calls.
     #[error("the sandbox for system calls failed: {0}")]
-    Calls(String),
+    CallFilter(String),
     /// The kernel refused the parent-death signal.
     #[error("the worker cannot be made to end with its parent: {0}")]
     ParentDeath(#[from] std::io::Error),

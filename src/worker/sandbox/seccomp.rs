@@ -10,7 +10,7 @@ use seccompiler::{TargetArch, apply_filter_all_threads};
 
 use super::SandboxError;
 use crate::sandbox_profile::paths::families;
-use crate::sandbox_profile::{Calls, Profile, SocketFamily};
+use crate::sandbox_profile::{CallFilter, Profile, SocketFamily};
 
 mod arguments;
 mod bpf;
@@ -40,7 +40,7 @@ pub(super) fn tighten(profile: &Profile) -> Result<(), SandboxError> {
 fn table(profile: &Profile, families: &[SocketFamily], rules: &ArgumentRules) -> Table {
     let mut named = BTreeMap::new();
     let mut insert = |list, answer| named.extend(numbers(list).map(|call| (call, answer)));
-    let is_listed = profile.calls == Calls::AllowList;
+    let is_listed = profile.calls == CallFilter::AllowList;
     if is_listed {
         insert(lists::ALLOWED, CallAnswer::Allow);
         insert(lists::ALLOWED_HERE, CallAnswer::Allow);
@@ -69,7 +69,7 @@ fn insert_rules(named: &mut BTreeMap<u32, CallAnswer>, rules: &ArgumentRules) {
 /// Installs a filter on all threads. Returns `false` if the kernel has none.
 fn install(table: &Table, rules: ArgumentRules) -> Result<bool, SandboxError> {
     let Ok(architecture) = TargetArch::try_from(ARCH) else { return Ok(false) };
-    let failed = |error: seccompiler::Error| SandboxError::Calls(error.to_string());
+    let failed = |error: seccompiler::Error| SandboxError::CallFilter(error.to_string());
     let program =
         bpf::compile(table, rules, architecture).map_err(|error| failed(seccompiler::Error::Backend(error)))?;
     match apply_filter_all_threads(&program) {
@@ -121,7 +121,7 @@ mod tests {
                 assert_eq!(answer(call), refused(libc::ENOSYS), "{}: {call}", profile.name);
             }
             let unlisted = u32::try_from(libc::SYS_inotify_init1).unwrap();
-            let expected = if profile.calls == Calls::AllowList { refused(libc::ENOSYS) } else { ALLOWED };
+            let expected = if profile.calls == CallFilter::AllowList { refused(libc::ENOSYS) } else { ALLOWED };
             assert_eq!(answer(unlisted), expected, "{}", profile.name);
             let read = u32::try_from(libc::SYS_read).unwrap();
             assert_eq!(answer(read), ALLOWED);

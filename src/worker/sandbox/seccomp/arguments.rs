@@ -8,7 +8,7 @@ use libc::{c_int, c_long};
 use seccompiler::{SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompRule};
 
 use super::lists::{SCHEDULING, SOCKETS};
-use crate::sandbox_profile::{Calls, Profile, SocketFamily};
+use crate::sandbox_profile::{CallFilter, Profile, SocketFamily};
 
 /// The rules for each call. The call is refused if one rule matches.
 pub(super) type ArgumentRules = BTreeMap<i64, Vec<SeccompRule>>;
@@ -27,7 +27,7 @@ pub(super) fn from_the_start(profile: &Profile, families: &[SocketFamily], own: 
     opening(&mut rules);
     descriptors(&mut rules, profile, families);
     sockets(&mut rules, families);
-    if profile.calls == Calls::DenyList {
+    if profile.calls == CallFilter::DenyList {
         scheduling(&mut rules, u64::from(own.process));
     }
     if profile.sets_modes {
@@ -140,12 +140,12 @@ fn descriptors(rules: &mut ArgumentRules, profile: &Profile, families: &[SocketF
     let refused = [libc::F_SETOWN, F_SETSIG, F_SETOWN_EX, libc::F_SETLEASE, libc::F_NOTIFY, F_SETDELEG];
     rules.insert(libc::SYS_fcntl, refused.map(|command| all(&[(1, Op::Eq, unsigned(command))])).into());
     let commands = match profile.calls {
-        Calls::AllowList => {
+        CallFilter::AllowList => {
             let interfaces = if families.contains(&SocketFamily::Internet) { INTERFACES } else { &[] };
             let allowed = HARMLESS_COMMANDS.iter().chain(interfaces);
             vec![all(&allowed.map(|command| (1, Op::Ne, *command)).collect::<Vec<_>>())]
         }
-        Calls::DenyList => REFUSED_COMMANDS.iter().map(|command| all(&[(1, Op::Eq, *command)])).collect(),
+        CallFilter::DenyList => REFUSED_COMMANDS.iter().map(|command| all(&[(1, Op::Eq, *command)])).collect(),
     };
     rules.insert(libc::SYS_ioctl, commands);
 }
