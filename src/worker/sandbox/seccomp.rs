@@ -16,14 +16,14 @@ mod arguments;
 mod bpf;
 mod lists;
 
-use arguments::{ArgumentRules, Own, numbers};
+use arguments::{ArgumentRules, WorkerIds, numbers};
 use bpf::{CallAnswer, Table};
 
 /// Filters the system calls of this process from now on. Returns `false` if the kernel has no filters.
 pub(super) fn confine(profile: &Profile) -> Result<bool, SandboxError> {
     let families = families(profile);
     let user = rustix::process::geteuid().as_raw();
-    let rules = arguments::from_the_start(profile, &families, Own { process: std::process::id(), user });
+    let rules = arguments::from_the_start(profile, &families, WorkerIds { process: std::process::id(), user });
     install(&table(profile, &families, &rules), rules)
 }
 
@@ -94,7 +94,7 @@ mod tests {
 
     fn program(name: &str) -> Vec<seccompiler::sock_filter> {
         let profile = Profile::named(name).unwrap();
-        let own = Own { process: std::process::id(), user: 7 };
+        let own = WorkerIds { process: std::process::id(), user: 7 };
         let rules = arguments::from_the_start(profile, profile.families, own);
         let table = table(profile, profile.families, &rules);
         bpf::compile(&table, rules, TargetArch::try_from(ARCH).unwrap()).unwrap()

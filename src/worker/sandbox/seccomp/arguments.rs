@@ -15,12 +15,12 @@ pub(super) type ArgumentRules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// The process for the rules.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Own {
+pub(super) struct WorkerIds {
     pub(super) process: u32,
     pub(super) user: u32,
 }
 
-pub(super) fn from_the_start(profile: &Profile, families: &[SocketFamily], own: Own) -> ArgumentRules {
+pub(super) fn from_the_start(profile: &Profile, families: &[SocketFamily], own: WorkerIds) -> ArgumentRules {
     let mut rules = ArgumentRules::new();
     processes(&mut rules, u64::from(own.process));
     attributes(&mut rules);
