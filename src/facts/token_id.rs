@@ -76,7 +76,7 @@ impl TokenId {
             return true;
         }
         match (self.family(), other.family()) {
-            (Some(Family::PivByOpensc), Some(_)) | (Some(_), Some(Family::PivByOpensc)) => true,
+            (Some(PivModule::PivByOpensc), Some(_)) | (Some(_), Some(PivModule::PivByOpensc)) => true,
             _ => match (self, other) {
                 (
                     Self::Label { manufacturer, model, serial, .. },
@@ -91,14 +91,14 @@ impl TokenId {
         }
     }
 
-    fn family(&self) -> Option<Family> {
+    fn family(&self) -> Option<PivModule> {
         let (Self::Serial { manufacturer, model, .. } | Self::Label { manufacturer, model, .. }) = self else {
             return None;
         };
         if manufacturer == "piv_II" {
-            Some(Family::PivByOpensc)
+            Some(PivModule::PivByOpensc)
         } else if manufacturer.starts_with("Yubico") && model.starts_with("YubiKey") {
-            Some(Family::PivByYkcs11)
+            Some(PivModule::PivByYkcs11)
         } else {
             None
         }
@@ -118,7 +118,7 @@ pub(crate) fn stand_in(slot: &Slot, module: &Path) -> Token {
 }
 
 /// Modules that show PIV cards.
-enum Family {
+enum PivModule {
     /// OpenSC takes the serial number from the card holder's identifier (CHUID), which ykman changes with each
     /// certificate (OpenSC issue 3460), and the label from the certificate.
     PivByOpensc,

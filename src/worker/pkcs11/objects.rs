@@ -11,13 +11,13 @@ use crate::facts::{CertificateObject, Description, KeyClass, KeyDetail, KeyObjec
 use crate::fault::Fault;
 
 /// Reads the objects of one session.
-pub(super) struct Reader<'a> {
+pub(super) struct ObjectReader<'a> {
     pub(super) functions: &'a Functions,
     pub(super) session: CK_SESSION_HANDLE,
 }
 
 /// The attributes that an object reports.
-struct Reported(Vec<(CK_ATTRIBUTE_TYPE, Vec<u8>)>);
+struct ReportedAttributes(Vec<(CK_ATTRIBUTE_TYPE, Vec<u8>)>);
 
 const OF_A_KEY: [CK_ATTRIBUTE_TYPE; 5] = [CKA_KEY_TYPE, CKA_LABEL, CKA_ID, CKA_MODULUS, CKA_LOCAL];
 
@@ -46,7 +46,7 @@ const NOT_REPORTED: [&str; 5] = [
     "CKR_FUNCTION_NOT_SUPPORTED",
 ];
 
-impl Reader<'_> {
+impl ObjectReader<'_> {
     /// The objects, and their handles in the order of the numbers in the facts.
     pub(super) fn objects(&self) -> Result<(TokenObjects, Vec<CK_OBJECT_HANDLE>), Fault> {
         let mut objects = TokenObjects::default();
@@ -133,15 +133,15 @@ impl Reader<'_> {
     }
 
     /// All attributes in one call, or else one by one.
-    fn reported(&self, handle: CK_OBJECT_HANDLE, kinds: &[CK_ATTRIBUTE_TYPE]) -> Result<Reported, Fault> {
+    fn reported(&self, handle: CK_OBJECT_HANDLE, kinds: &[CK_ATTRIBUTE_TYPE]) -> Result<ReportedAttributes, Fault> {
         if let Some(all) = self.functions.attributes(self.session, handle, kinds) {
-            return Ok(Reported(kinds.iter().copied().zip(all).collect()));
+            return Ok(ReportedAttributes(kinds.iter().copied().zip(all).collect()));
         }
         let one = |kind: &CK_ATTRIBUTE_TYPE| {
             let value = self.attribute(handle, *kind).transpose()?;
             Some(value.map(|value| (*kind, value)))
         };
-        kinds.iter().filter_map(one).collect::<Result<_, _>>().map(Reported)
+        kinds.iter().filter_map(one).collect::<Result<_, _>>().map(ReportedAttributes)
     }
 
     /// One attribute; `None` if the token does not report it, or reports an invalid value.
@@ -155,7 +155,7 @@ impl Reader<'_> {
     }
 }
 
-impl Reported {
+impl ReportedAttributes {
     fn bytes(&self, kind: CK_ATTRIBUTE_TYPE) -> Vec<u8> {
         self.one(kind).unwrap_or_default().to_vec()
     }

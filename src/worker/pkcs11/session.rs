@@ -6,7 +6,7 @@ use cryptoki_sys::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::objects::Reader;
+use super::objects::ObjectReader;
 use super::raw::Functions;
 use super::slot_info::read_slot;
 use crate::facts::{Description, Mechanism, Mechanisms, Slot as SlotFacts, TokenObjects};
@@ -124,8 +124,8 @@ impl<'a> Pkcs11Session<'a> {
         self.reader().describe(self.found(number, "C_GetAttributeValue")?)
     }
 
-    fn reader(&self) -> Reader<'_> {
-        Reader { functions: self.functions, session: self.handle }
+    fn reader(&self) -> ObjectReader<'_> {
+        ObjectReader { functions: self.functions, session: self.handle }
     }
 
     /// The handle of an object, by its number from [`Pkcs11Session::objects`].
