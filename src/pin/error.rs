@@ -5,7 +5,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::text::Unfit;
+use super::text::PinTextError;
 use crate::error::{Explain, Kind};
 use crate::text::printable;
 use crate::text::shell::{quoted, unexpanded};
@@ -57,11 +57,11 @@ pub(crate) enum PinError {
     Quoted,
     /// Bytes that no keyboard types.
     #[error("the PIN from {from} {}", describe(*.why))]
-    Unfit {
+    PinTextError {
         from: &'static str,
         /// The file, if it is one.
         path: Option<String>,
-        why: Unfit,
+        why: PinTextError,
     },
 }
 
@@ -79,47 +79,53 @@ impl PinOrigin<'_> {
     }
 }
 
-fn describe(why: Unfit) -> String {
+fn describe(why: PinTextError) -> String {
     match why {
-        Unfit::ByteOrderMark => "begins with a byte order mark (EF BB BF)".into(),
-        Unfit::Wide(encoding) => format!("is {encoding} text, and a PIN is UTF-8"),
-        Unfit::Nul => "holds a control character: a zero byte (NUL)".into(),
-        Unfit::CarriageReturn => "holds a control character: the carriage return of a Windows line end".into(),
-        Unfit::Lines => "holds a line break: it has more than one line".into(),
-        Unfit::Control => "holds a control character".into(),
-        Unfit::Invisible => "holds an invisible character that no keyboard types".into(),
-        Unfit::OuterSpace => {
+        PinTextError::ByteOrderMark => "begins with a byte order mark (EF BB BF)".into(),
+        PinTextError::Wide(encoding) => format!("is {encoding} text, and a PIN is UTF-8"),
+        PinTextError::Nul => "holds a control character: a zero byte (NUL)".into(),
+        PinTextError::CarriageReturn => "holds a control character: the carriage return of a Windows line end".into(),
+        PinTextError::Lines => "holds a line break: it has more than one line".into(),
+        PinTextError::Control => "holds a control character".into(),
+        PinTextError::Invisible => "holds an invisible character that no keyboard types".into(),
+        PinTextError::OuterSpace => {
             "begins or ends with white space from copied text, such as a no-break space (U+00A0)".into()
         }
-        Unfit::NotUtf8(_) => "is not UTF-8; it may be Latin-1 (ISO 8859-1) or Windows-1252".into(),
-        Unfit::Reserved => "is VERIFY_NONE or VERIFY_BIO, which ykcs11 treats as a command instead of a PIN".into(),
+        PinTextError::NotUtf8(_) => "is not UTF-8; it may be Latin-1 (ISO 8859-1) or Windows-1252".into(),
+        PinTextError::Reserved => {
+            "is VERIFY_NONE or VERIFY_BIO, which ykcs11 treats as a command instead of a PIN".into()
+        }
     }
 }
 
 /// The hint for bytes that cannot be a PIN. Its commands keep the mode of the file, and do not show the PIN.
-fn unfit_hint(from: &str, path: Option<&str>, why: Unfit) -> String {
+fn unfit_hint(from: &str, path: Option<&str>, why: PinTextError) -> String {
     const BEFORE: &str = "no login was tried; ";
-    if why == Unfit::Reserved {
+    if why == PinTextError::Reserved {
         return format!(
             "{BEFORE}give the token's real PIN; where the token verifies by itself, use --pin-source pinpad"
         );
     }
     let Some(path) = path else {
         return match (from, why) {
-            ("the prompt", Unfit::NotUtf8(_)) => format!("{BEFORE}set the terminal to UTF-8, and type it again"),
+            ("the prompt", PinTextError::NotUtf8(_)) => format!("{BEFORE}set the terminal to UTF-8, and type it again"),
             ("the prompt", _) => format!("{BEFORE}type it again without control keys"),
-            (_, Unfit::NotUtf8(encoding)) => format!("{BEFORE}`iconv -f {encoding} -t UTF-8` converts it"),
+            (_, PinTextError::NotUtf8(encoding)) => format!("{BEFORE}`iconv -f {encoding} -t UTF-8` converts it"),
             _ => format!("{BEFORE}{from} must hold the PIN alone, as UTF-8 text of one line without a byte order mark"),
         };
     };
     let path = quoted(path);
     let filter = match why {
-        Unfit::ByteOrderMark => format!(r"LC_ALL=C sed '1s/^\xef\xbb\xbf//' {path} | tr -d '\r'"),
-        Unfit::Wide(encoding) => format!(r"iconv -f {encoding} -t UTF-8 {path} | tr -d '\r'"),
-        Unfit::CarriageReturn => format!(r"tr -d '\r' < {path}"),
-        Unfit::Nul => format!(r"tr -d '\0' < {path}"),
-        Unfit::NotUtf8(encoding) => format!("iconv -f {encoding} -t UTF-8 {path}"),
-        Unfit::Lines | Unfit::Control | Unfit::Invisible | Unfit::OuterSpace | Unfit::Reserved => {
+        PinTextError::ByteOrderMark => format!(r"LC_ALL=C sed '1s/^\xef\xbb\xbf//' {path} | tr -d '\r'"),
+        PinTextError::Wide(encoding) => format!(r"iconv -f {encoding} -t UTF-8 {path} | tr -d '\r'"),
+        PinTextError::CarriageReturn => format!(r"tr -d '\r' < {path}"),
+        PinTextError::Nul => format!(r"tr -d '\0' < {path}"),
+        PinTextError::NotUtf8(encoding) => format!("iconv -f {encoding} -t UTF-8 {path}"),
+        PinTextError::Lines
+        | PinTextError::Control
+        | PinTextError::Invisible
+        | PinTextError::OuterSpace
+        | PinTextError::Reserved => {
             return format!(
                 "{BEFORE}the file must hold the PIN alone, with at most one newline at its end: \
                  `systemd-ask-password PIN: > {path}` writes it again without showing it"
@@ -145,7 +151,7 @@ impl Explain for PinError {
                 "no login was tried; name the file that holds the PIN, or use --pin-source prompt".to_owned()
             }
             Self::WorldAccessible(path) => format!("chmod o-rwx {}", quoted(path)),
-            Self::Unfit { from, path, why } => unfit_hint(from, path.as_deref(), *why),
+            Self::PinTextError { from, path, why } => unfit_hint(from, path.as_deref(), *why),
             Self::NoFile(path) if unexpanded(&path.to_string_lossy()).is_some() => {
                 let sign = unexpanded(&path.to_string_lossy()).unwrap_or_default();
                 format!("file:PATH does not expand {sign}; write the full path, such as file:/etc/cba-agent/pin")

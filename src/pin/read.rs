@@ -128,7 +128,7 @@ pub(super) fn checked(mut bytes: Zeroizing<Vec<u8>>, origin: PinOrigin<'_>) -> R
         return Err(PinError::TooLong(origin.name));
     }
     let path = origin.path.map(str::to_owned);
-    let text = text::text(&bytes).map_err(|why| PinError::Unfit { from: origin.name, path, why })?;
+    let text = text::text(&bytes).map_err(|why| PinError::PinTextError { from: origin.name, path, why })?;
     // The capacity is exact, so that the conversion does not move the bytes.
     Ok(Pin::from(String::from(text)))
 }

@@ -5,7 +5,7 @@
 
 /// The reason why bytes cannot be a PIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unfit {
+pub(crate) enum PinTextError {
     /// U+FEFF in UTF-8, which Windows programs write before the text.
     ByteOrderMark,
     /// UTF-16 or UTF-32, from its byte order mark or its zero bytes; with iconv's name.
@@ -32,30 +32,30 @@ pub(crate) enum Unfit {
 const RESERVED: [&str; 2] = ["VERIFY_NONE", "VERIFY_BIO"];
 
 /// The PIN in these bytes. One newline at the end was removed before.
-pub(super) fn text(bytes: &[u8]) -> Result<&str, Unfit> {
+pub(super) fn text(bytes: &[u8]) -> Result<&str, PinTextError> {
     if let Some(encoding) = wide(bytes) {
-        return Err(Unfit::Wide(encoding));
+        return Err(PinTextError::Wide(encoding));
     }
     if bytes.starts_with("\u{feff}".as_bytes()) {
-        return Err(Unfit::ByteOrderMark);
+        return Err(PinTextError::ByteOrderMark);
     }
     if bytes.contains(&0) {
-        return Err(Unfit::Nul);
+        return Err(PinTextError::Nul);
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| Unfit::NotUtf8(single_byte_encoding(bytes)))?;
+    let text = std::str::from_utf8(bytes).map_err(|_| PinTextError::NotUtf8(single_byte_encoding(bytes)))?;
     for c in text.chars() {
         match c {
-            '\r' => return Err(Unfit::CarriageReturn),
-            '\n' => return Err(Unfit::Lines),
-            c if c.is_control() => return Err(Unfit::Control),
-            c if is_invisible(c) => return Err(Unfit::Invisible),
+            '\r' => return Err(PinTextError::CarriageReturn),
+            '\n' => return Err(PinTextError::Lines),
+            c if c.is_control() => return Err(PinTextError::Control),
+            c if is_invisible(c) => return Err(PinTextError::Invisible),
             _ => {}
         }
     }
     if text.starts_with(is_odd_space) || text.ends_with(is_odd_space) {
-        return Err(Unfit::OuterSpace);
+        return Err(PinTextError::OuterSpace);
     }
-    if RESERVED.contains(&text) { Err(Unfit::Reserved) } else { Ok(text) }
+    if RESERVED.contains(&text) { Err(PinTextError::Reserved) } else { Ok(text) }
 }
 
 /// The likely encoding of bytes that are not UTF-8. Latin-1 has control characters where Windows-1252 has letters,
@@ -140,42 +140,42 @@ mod tests {
         let big = |text: &str| utf_16(text, u16::to_be_bytes);
         let utf_32 = |text: &str| text.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect::<Vec<u8>>();
         for (bytes, why) in [
-            (b"\xef\xbb\xbf1234".to_vec(), Unfit::ByteOrderMark),
-            (b"\xef\xbb\xbf".to_vec(), Unfit::ByteOrderMark),
-            (little("\u{feff}1234\r\n"), Unfit::Wide("UTF-16")),
-            (big("\u{feff}1234\r\n"), Unfit::Wide("UTF-16")),
-            (little("1234"), Unfit::Wide("UTF-16LE")),
-            (big("1234"), Unfit::Wide("UTF-16BE")),
+            (b"\xef\xbb\xbf1234".to_vec(), PinTextError::ByteOrderMark),
+            (b"\xef\xbb\xbf".to_vec(), PinTextError::ByteOrderMark),
+            (little("\u{feff}1234\r\n"), PinTextError::Wide("UTF-16")),
+            (big("\u{feff}1234\r\n"), PinTextError::Wide("UTF-16")),
+            (little("1234"), PinTextError::Wide("UTF-16LE")),
+            (big("1234"), PinTextError::Wide("UTF-16BE")),
             // A line of a stream ends inside its newline.
-            (little("1234\n")[..9].to_vec(), Unfit::Wide("UTF-16LE")),
-            (utf_32("\u{feff}12"), Unfit::Wide("UTF-32")),
-            (utf_32("12"), Unfit::Wide("UTF-32LE")),
-            (vec![0, 0, 0, 0x31, 0, 0, 0, 0x32], Unfit::Wide("UTF-32BE")),
-            (b"1234\0".to_vec(), Unfit::Nul),
-            (b"\x001234".to_vec(), Unfit::Nul),
-            (vec![0], Unfit::Nul),
-            (b"1234\r".to_vec(), Unfit::CarriageReturn),
-            (b"1234\n".to_vec(), Unfit::Lines),
-            (b"12\x1b[A34".to_vec(), Unfit::Control),
-            (b"12\x7f34".to_vec(), Unfit::Control),
-            ("12\u{85}34".as_bytes().to_vec(), Unfit::Control),
-            ("12\u{200b}34".as_bytes().to_vec(), Unfit::Invisible),
-            ("1234\u{feff}".as_bytes().to_vec(), Unfit::Invisible),
-            ("p\u{fffd}n".as_bytes().to_vec(), Unfit::Invisible),
-            ("1234\u{a0}".as_bytes().to_vec(), Unfit::OuterSpace),
-            ("\u{a0}1234".as_bytes().to_vec(), Unfit::OuterSpace),
-            ("1234\u{2007}".as_bytes().to_vec(), Unfit::OuterSpace),
-            ("\u{3000}1234".as_bytes().to_vec(), Unfit::OuterSpace),
-            ("1234\u{200d}".as_bytes().to_vec(), Unfit::OuterSpace),
-            ("12\u{3164}34".as_bytes().to_vec(), Unfit::Invisible),
-            ("1234\u{2800}".as_bytes().to_vec(), Unfit::Invisible),
-            (b"p\xfcn4".to_vec(), Unfit::NotUtf8("ISO-8859-1")),
-            (b"1234\xff".to_vec(), Unfit::NotUtf8("ISO-8859-1")),
-            (b"\x931234\x94".to_vec(), Unfit::NotUtf8("WINDOWS-1252")),
-            (b"1234\x80".to_vec(), Unfit::NotUtf8("WINDOWS-1252")),
-            (b"12\x81\x8034".to_vec(), Unfit::NotUtf8("ISO-8859-1")),
-            (b"VERIFY_NONE".to_vec(), Unfit::Reserved),
-            (b"VERIFY_BIO".to_vec(), Unfit::Reserved),
+            (little("1234\n")[..9].to_vec(), PinTextError::Wide("UTF-16LE")),
+            (utf_32("\u{feff}12"), PinTextError::Wide("UTF-32")),
+            (utf_32("12"), PinTextError::Wide("UTF-32LE")),
+            (vec![0, 0, 0, 0x31, 0, 0, 0, 0x32], PinTextError::Wide("UTF-32BE")),
+            (b"1234\0".to_vec(), PinTextError::Nul),
+            (b"\x001234".to_vec(), PinTextError::Nul),
+            (vec![0], PinTextError::Nul),
+            (b"1234\r".to_vec(), PinTextError::CarriageReturn),
+            (b"1234\n".to_vec(), PinTextError::Lines),
+            (b"12\x1b[A34".to_vec(), PinTextError::Control),
+            (b"12\x7f34".to_vec(), PinTextError::Control),
+            ("12\u{85}34".as_bytes().to_vec(), PinTextError::Control),
+            ("12\u{200b}34".as_bytes().to_vec(), PinTextError::Invisible),
+            ("1234\u{feff}".as_bytes().to_vec(), PinTextError::Invisible),
+            ("p\u{fffd}n".as_bytes().to_vec(), PinTextError::Invisible),
+            ("1234\u{a0}".as_bytes().to_vec(), PinTextError::OuterSpace),
+            ("\u{a0}1234".as_bytes().to_vec(), PinTextError::OuterSpace),
+            ("1234\u{2007}".as_bytes().to_vec(), PinTextError::OuterSpace),
+            ("\u{3000}1234".as_bytes().to_vec(), PinTextError::OuterSpace),
+            ("1234\u{200d}".as_bytes().to_vec(), PinTextError::OuterSpace),
+            ("12\u{3164}34".as_bytes().to_vec(), PinTextError::Invisible),
+            ("1234\u{2800}".as_bytes().to_vec(), PinTextError::Invisible),
+            (b"p\xfcn4".to_vec(), PinTextError::NotUtf8("ISO-8859-1")),
+            (b"1234\xff".to_vec(), PinTextError::NotUtf8("ISO-8859-1")),
+            (b"\x931234\x94".to_vec(), PinTextError::NotUtf8("WINDOWS-1252")),
+            (b"1234\x80".to_vec(), PinTextError::NotUtf8("WINDOWS-1252")),
+            (b"12\x81\x8034".to_vec(), PinTextError::NotUtf8("ISO-8859-1")),
+            (b"VERIFY_NONE".to_vec(), PinTextError::Reserved),
+            (b"VERIFY_BIO".to_vec(), PinTextError::Reserved),
         ] {
             assert_eq!(text(&bytes), Err(why), "{bytes:?}");
         }
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn noncharacters_at_the_end_of_each_plane_are_invisible() {
         for c in ['\u{fffe}', '\u{ffff}', '\u{1fffe}', '\u{10ffff}'] {
-            assert_eq!(text(format!("1{c}2").as_bytes()), Err(Unfit::Invisible), "{c:?}");
+            assert_eq!(text(format!("1{c}2").as_bytes()), Err(PinTextError::Invisible), "{c:?}");
         }
         assert_eq!(text("1\u{1fffd}2".as_bytes()), Ok("1\u{1fffd}2"));
     }
