@@ -38,7 +38,7 @@ type PcscdVersion = (u32, u32);
 
 /// One exchange of versions.
 #[derive(Debug)]
-struct Exchange {
+struct VersionExchange {
     client: PcscdVersion,
     daemon: PcscdVersion,
     /// 0, or the reason of the daemon's refusal (a code of winscard.h).
@@ -47,12 +47,12 @@ struct Exchange {
 
 /// A problem that prevents access to a smart card.
 #[derive(Debug)]
-enum Trouble {
+enum PcscdProblem {
     Absent(PathBuf),
     Unreachable(PathBuf, io::Error),
     Refused,
     Silent(io::Error),
-    Protocol(Exchange),
+    Protocol(VersionExchange),
     Library(WorkerError),
     Unasked(String),
 }
@@ -61,24 +61,24 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
     let user = rustix::process::geteuid().as_raw();
     let restart = "as root: `systemctl restart pcscd.socket pcscd.service`";
     match ask(config) {
-        Ok(Exchange { daemon: (major, minor), .. }) => {
+        Ok(VersionExchange { daemon: (major, minor), .. }) => {
             findings.ok(CHECK, format!("answers user {user} (protocol {major}.{minor})"));
         }
-        Err(Trouble::Absent(path)) => findings.fail(
+        Err(PcscdProblem::Absent(path)) => findings.fail(
             CHECK,
             format!("{} does not exist: pcscd does not run", path.display()),
             "as root: `apt-get install pcscd && systemctl enable --now pcscd.socket`",
         ),
-        Err(Trouble::Unreachable(path, error)) => {
+        Err(PcscdProblem::Unreachable(path, error)) => {
             findings.fail(CHECK, format!("{} cannot be reached: {error}", path.display()), restart);
         }
-        Err(Trouble::Refused) => findings.fail(
+        Err(PcscdProblem::Refused) => findings.fail(
             CHECK,
             format!("refuses user {user} (polkit, org.debian.pcsc-lite.access_pcsc)"),
             "allow the user with a rule as in deploy/systemd/polkit/, or run as a user with such a rule",
         ),
-        Err(Trouble::Silent(error)) => findings.fail(CHECK, format!("does not answer: {error}"), restart),
-        Err(Trouble::Protocol(Exchange { client, daemon, code })) => findings.fail(
+        Err(PcscdProblem::Silent(error)) => findings.fail(CHECK, format!("does not answer: {error}"), restart),
+        Err(PcscdProblem::Protocol(VersionExchange { client, daemon, code })) => findings.fail(
             CHECK,
             format!(
                 "refuses the protocol of this host's libpcsclite: the daemon speaks {}.{}, the library {}.{} ({code:#010x})",
@@ -87,37 +87,38 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
             "use pcscd and libpcsclite of one release, as root: `apt-get install --only-upgrade pcscd libpcsclite1 && \
              systemctl restart pcscd`; in a container, install the libpcsclite of the host's release",
         ),
-        Err(Trouble::Library(error)) => {
+        Err(PcscdProblem::Library(error)) => {
             findings.fail(CHECK, format!("libpcsclite cannot ask it: {error}"), "as root: `apt-get install libpcsclite1`");
         }
-        Err(Trouble::Unasked(why)) => findings.warn(CHECK, format!("was not asked: {why}"), restart),
+        Err(PcscdProblem::Unasked(why)) => findings.warn(CHECK, format!("was not asked: {why}"), restart),
     }
 }
 
 /// Makes libpcsclite connect to the daemon through a socket of this process.
-fn ask(config: &Config) -> Result<Exchange, Trouble> {
+fn ask(config: &Config) -> Result<VersionExchange, PcscdProblem> {
     let daemon = env::var_os(SOCKET_VARIABLE).map_or_else(|| SOCKET.into(), PathBuf::from);
-    let gate = Gate::open().map_err(|error| Trouble::Unasked(format!("cannot create a socket: {error}")))?;
-    let listener = gate.listener.try_clone().map_err(|error| Trouble::Unasked(error.to_string()))?;
+    let socket =
+        PrivateSocket::open().map_err(|error| PcscdProblem::Unasked(format!("cannot create a socket: {error}")))?;
+    let listener = socket.listener.try_clone().map_err(|error| PcscdProblem::Unasked(error.to_string()))?;
     let relay = thread::spawn(move || relay(&listener, &daemon));
     let environment = WorkerEnvironment { pin_variables: config.pin_variables.clone(), module_debug: false };
-    let asked = WorkerHandle::ask_pcscd(&environment, &gate.socket, &Deadline::after(PATIENCE + PATIENCE));
+    let asked = WorkerHandle::ask_pcscd(&environment, &socket.socket, &Deadline::after(PATIENCE + PATIENCE));
     // The library may have ended without a connection.
-    drop(UnixStream::connect(&gate.socket));
-    let relayed = relay.join().unwrap_or_else(|_| Err(Trouble::Unasked("the relay failed".into())));
+    drop(UnixStream::connect(&socket.socket));
+    let relayed = relay.join().unwrap_or_else(|_| Err(PcscdProblem::Unasked("the relay failed".into())));
     match (relayed, asked) {
-        (Err(Trouble::Unasked(_)), Err(error)) => Err(Trouble::Library(error)),
-        (Err(Trouble::Unasked(_)), Ok(code)) => {
-            Err(Trouble::Unasked(format!("SCardEstablishContext returned {code:#010x} without a connection")))
+        (Err(PcscdProblem::Unasked(_)), Err(error)) => Err(PcscdProblem::Library(error)),
+        (Err(PcscdProblem::Unasked(_)), Ok(code)) => {
+            Err(PcscdProblem::Unasked(format!("SCardEstablishContext returned {code:#010x} without a connection")))
         }
-        (Ok(exchange), _) if exchange.code != 0 => Err(Trouble::Protocol(exchange)),
+        (Ok(exchange), _) if exchange.code != 0 => Err(PcscdProblem::Protocol(exchange)),
         (relayed, _) => relayed,
     }
 }
 
 /// Forwards exchanges of versions, and returns the last: a library may offer an older version after a refusal.
-fn relay(listener: &UnixListener, path: &Path) -> Result<Exchange, Trouble> {
-    let unasked = |error: io::Error| Trouble::Unasked(error.to_string());
+fn relay(listener: &UnixListener, path: &Path) -> Result<VersionExchange, PcscdProblem> {
+    let unasked = |error: io::Error| PcscdProblem::Unasked(error.to_string());
     wait_for(listener).map_err(unasked)?;
     let (mut client, _) = listener.accept().map_err(unasked)?;
     client.set_read_timeout(Some(PATIENCE)).map_err(unasked)?;
@@ -126,7 +127,7 @@ fn relay(listener: &UnixListener, path: &Path) -> Result<Exchange, Trouble> {
     loop {
         let mut request = [0; REQUEST];
         if client.read_exact(&mut request).is_err() || word(&request, 4) != CMD_VERSION {
-            return last.ok_or_else(|| Trouble::Unasked("nothing was asked".into()));
+            return last.ok_or_else(|| PcscdProblem::Unasked("nothing was asked".into()));
         }
         let daemon = match &mut daemon {
             Some(daemon) => daemon,
@@ -135,24 +136,24 @@ fn relay(listener: &UnixListener, path: &Path) -> Result<Exchange, Trouble> {
         let mut answer = [0; ANSWER];
         daemon.write_all(&request).and_then(|()| daemon.read_exact(&mut answer)).map_err(|error| {
             match error.kind() {
-                ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Trouble::Refused,
-                _ => Trouble::Silent(error),
+                ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => PcscdProblem::Refused,
+                _ => PcscdProblem::Silent(error),
             }
         })?;
         let client_version = (word(&request, 8), word(&request, 12));
         let daemon_version = (word(&answer, 0), word(&answer, 4));
-        last = Some(Exchange { client: client_version, daemon: daemon_version, code: word(&answer, 8) });
+        last = Some(VersionExchange { client: client_version, daemon: daemon_version, code: word(&answer, 8) });
         client.write_all(&answer).map_err(unasked)?;
     }
 }
 
-fn connect(path: &Path) -> Result<UnixStream, Trouble> {
+fn connect(path: &Path) -> Result<UnixStream, PcscdProblem> {
     let daemon = UnixStream::connect(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Trouble::Absent(path.to_owned()),
-        _ => Trouble::Unreachable(path.to_owned(), error),
+        ErrorKind::NotFound => PcscdProblem::Absent(path.to_owned()),
+        _ => PcscdProblem::Unreachable(path.to_owned(), error),
     })?;
     let limits = daemon.set_read_timeout(Some(PATIENCE)).and_then(|()| daemon.set_write_timeout(Some(PATIENCE)));
-    limits.map(|()| daemon).map_err(Trouble::Silent)
+    limits.map(|()| daemon).map_err(PcscdProblem::Silent)
 }
 
 fn wait_for(listener: &UnixListener) -> io::Result<()> {
@@ -168,13 +169,13 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// A socket in a private directory of this user. Dropping it removes both.
-struct Gate {
+struct PrivateSocket {
     directory: PathBuf,
     socket: PathBuf,
     listener: UnixListener,
 }
 
-impl Gate {
+impl PrivateSocket {
     fn open() -> io::Result<Self> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
@@ -192,7 +193,7 @@ impl Gate {
     }
 }
 
-impl Drop for Gate {
+impl Drop for PrivateSocket {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.socket);
         let _ = fs::remove_dir(&self.directory);
