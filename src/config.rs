@@ -29,7 +29,7 @@ pub(crate) mod variables;
 
 pub use error::ConfigError;
 pub use policy::system_policy;
-pub(crate) use settings::{Effective, Settings, may_mention};
+pub(crate) use settings::{EffectiveSetting, Settings, may_mention};
 
 /// The complete, valid configuration.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ pub(crate) struct Config {
     /// The configuration files that were read.
     pub files: Vec<PathBuf>,
     /// Every key that was set, with its source.
-    pub effective: Vec<Effective>,
+    pub effective: Vec<EffectiveSetting>,
     /// `[log]`.
     pub log: log::LogSettings,
 }

@@ -25,7 +25,7 @@ const SOURCES: [(&str, CertificateSource); 2] =
     [("token", CertificateSource::Token), ("token-or-file", CertificateSource::TokenOrFile)];
 
 /// The policy keys of one source.
-struct Keys {
+struct PolicyKeys {
     payload_versions: Option<Vec<Version>>,
     min_rsa_bits: Option<usize>,
     mechanism: Option<Mechanism>,
@@ -48,8 +48,8 @@ pub fn system_policy() -> Result<Policy, ConfigError> {
 
 /// The policy in force.
 pub(super) fn resolve(settings: &Settings) -> Result<Policy, ConfigError> {
-    let own = Keys::read(settings)?;
-    let system = settings.system_policy().map(Keys::read).transpose()?;
+    let own = PolicyKeys::read(settings)?;
+    let system = settings.system_policy().map(PolicyKeys::read).transpose()?;
     let keys = match system {
         Some(system) => own.narrowed(system, settings)?,
         None => own,
@@ -94,7 +94,7 @@ fn log_path(text: &str) -> Result<PathBuf, String> {
     absolute(&text.replace(USER, &user.map_or_else(|| uid.to_string(), |user| user.name)))
 }
 
-impl Keys {
+impl PolicyKeys {
     fn read(settings: &Settings) -> Result<Self, ConfigError> {
         let read = SettingsReader(settings);
         let known_usage = |text: &str| {

@@ -16,7 +16,7 @@ use super::{toml_file, variables};
 
 /// A key with the value in force.
 #[derive(Clone, Debug)]
-pub(crate) struct Effective {
+pub(crate) struct EffectiveSetting {
     /// Its dotted path.
     pub key: &'static str,
     /// Its values as written.
@@ -127,9 +127,9 @@ impl Settings {
 
     /// Every key that is set, with values and source, and the system policy last.
     #[must_use]
-    pub(crate) fn effective(&self) -> Vec<Effective> {
+    pub(crate) fn effective(&self) -> Vec<EffectiveSetting> {
         let own = self.all.iter().chain(self.system.iter().flat_map(|system| &system.all));
-        let effective = |(key, setting): (&&'static str, &Setting)| Effective {
+        let effective = |(key, setting): (&&'static str, &Setting)| EffectiveSetting {
             key,
             value: shown(key, &setting.values),
             origin: match (&setting.origin, KEYS.iter().find(|known| known.path == *key)) {

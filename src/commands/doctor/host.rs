@@ -9,7 +9,7 @@ use super::findings::Findings;
 use crate::audit::{self, AuditError};
 use crate::certificate::utc;
 use crate::client;
-use crate::config::Effective;
+use crate::config::EffectiveSetting;
 use crate::config::{Config, variables};
 use crate::deadline::Deadline;
 use crate::fuse::FuseStore;
@@ -28,7 +28,7 @@ pub(super) fn configuration(config: &Config, findings: &mut Findings) {
         }
         files => files.iter().for_each(|file| findings.ok(CHECK, format!("read from {}", file.display()))),
     }
-    for Effective { key, value, origin } in &config.effective {
+    for EffectiveSetting { key, value, origin } in &config.effective {
         findings.ok(CHECK, format!("{key} = {value} ({origin})"));
     }
     for weaker in config.policy.weaker_than_default() {
