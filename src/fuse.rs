@@ -20,7 +20,7 @@ pub(crate) mod state_directory;
 mod stored;
 
 pub(crate) use error::FuseError;
-pub(crate) use record::Blown;
+pub(crate) use record::BlownFuse;
 pub(crate) use record_name::uri_of;
 pub(crate) use stored::StoredFuse;
 
@@ -139,7 +139,7 @@ impl LockedFuse {
 
     /// The counts, in the form of a refusal.
     #[must_use]
-    pub(crate) fn blown(&self) -> Blown {
+    pub(crate) fn blown(&self) -> BlownFuse {
         self.held.blown()
     }
 }

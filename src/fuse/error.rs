@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::remedy::reset_command;
 use crate::error::{Explain, Kind};
-use crate::fuse::record::Blown;
+use crate::fuse::record::BlownFuse;
 use crate::text::shell::quoted_path;
 
 /// The reason why no login is tried.
@@ -47,7 +47,7 @@ pub(crate) enum FuseError {
         "no login is tried: the token refused {} PIN(s) and {} attempt(s) ended unknown since the last success",
         .0.tries.refused, .0.tries.pending
     )]
-    Blown(Box<Blown>),
+    Blown(Box<BlownFuse>),
 }
 
 impl Explain for FuseError {
@@ -93,7 +93,7 @@ impl Explain for FuseError {
     }
 }
 
-impl Blown {
+impl BlownFuse {
     /// The reason why another token's fuse counts.
     #[must_use]
     pub(crate) fn other_hint(&self) -> Option<String> {

@@ -14,7 +14,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::record_name::{file_name, uri_of};
-use super::{Blown, FuseError, stored};
+use super::{BlownFuse, FuseError, stored};
 use crate::deadline::Deadline;
 use crate::facts::{Token, TokenId};
 use crate::files::wait_for;
@@ -87,7 +87,7 @@ impl HeldRecords {
     }
 
     /// The sum in the form of a refusal, with each fuse that counted something.
-    pub(super) fn blown(&self) -> Blown {
+    pub(super) fn blown(&self) -> BlownFuse {
         let counts = |held: &&HeldRecord| held.record.spent() > 0;
         let uri = |held: &HeldRecord| uri_of(&held.record.token()).to_string();
         // The records of one token are cleared together.
@@ -102,7 +102,7 @@ impl HeldRecords {
                 printable(&record.manufacturer)
             )
         });
-        Blown { tries: self.tries(), uris, other, directory: self.directory.clone() }
+        BlownFuse { tries: self.tries(), uris, other, directory: self.directory.clone() }
     }
 
     /// Marks the start of an attempt, and returns when the mark is on disk.

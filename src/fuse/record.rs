@@ -144,7 +144,7 @@ impl Tries {
 
 /// The counts of a blown fuse.
 #[derive(Clone, Debug)]
-pub(crate) struct Blown {
+pub(crate) struct BlownFuse {
     /// All counted tries.
     pub tries: Tries,
     /// The URI of each counted fuse; the token's own first.

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::Blown;
+use super::BlownFuse;
 use crate::fuse::record::BOUND;
 use crate::pin::source::PinSource;
 use crate::text::shell::{quoted, quoted_path};
@@ -41,7 +41,7 @@ pub(crate) struct Remedy<'a> {
 impl Remedy<'_> {
     /// The hints, most likely first.
     #[must_use]
-    pub(crate) fn hints(&self, blown: &Blown) -> Vec<String> {
+    pub(crate) fn hints(&self, blown: &BlownFuse) -> Vec<String> {
         let mut hints: Vec<String> = blown.other_hint().into_iter().collect();
         let is_tried = self.is_noticed && blown.tries.spent() < BOUND;
         hints.push(self.correct(is_tried));
@@ -122,7 +122,7 @@ mod tests {
             (PinSource::Pinpad, false, 1, false),
         ] {
             let record = FuseRecord { refused: spent, ..FuseRecord::default() };
-            let blown = Blown {
+            let blown = BlownFuse {
                 tries: Tries::of([&record]),
                 uris: vec!["pkcs11:token=a".into()],
                 other: None,

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::record_name::uri_of;
-use super::{Blown, FuseError};
+use super::{BlownFuse, FuseError};
 use crate::deadline::Deadline;
 use crate::facts::TokenId;
 use crate::files::wait_for;
@@ -67,9 +67,9 @@ impl StoredFuse {
 
     /// The counts, in the form of a refusal.
     #[must_use]
-    pub(crate) fn blown(&self, directory: &Path) -> Blown {
+    pub(crate) fn blown(&self, directory: &Path) -> BlownFuse {
         let uris = self.uri().into_iter().collect();
-        Blown { tries: self.tries(), uris, other: None, directory: directory.to_owned() }
+        BlownFuse { tries: self.tries(), uris, other: None, directory: directory.to_owned() }
     }
 
     /// Clears it, under the locks of its records.

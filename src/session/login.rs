@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::facts::{PinRefusal, Token, stand_in};
 use crate::fault::{Fault, PinVerdict};
 use crate::fuse::remedy::Remedy;
-use crate::fuse::{self, Blown, FuseError, FuseStore, LockedFuse, state_directory};
+use crate::fuse::{self, BlownFuse, FuseError, FuseStore, LockedFuse, state_directory};
 use crate::log;
 use crate::modules;
 use crate::pin::source::{self, PreparedSource};
@@ -313,7 +313,7 @@ impl Login {
         error
     }
 
-    fn remedies(&self, slot_session: &SlotSession, credential: &Credential, blown: &Blown) -> Vec<String> {
+    fn remedies(&self, slot_session: &SlotSession, credential: &Credential, blown: &BlownFuse) -> Vec<String> {
         let token = stand_in(&slot_session.slot, &slot_session.module.path);
         let uri = match slot_session.slot.token {
             Some(_) => fuse::uri_of(&token).to_string(),
