@@ -22,16 +22,16 @@ use crate::text::{hex, printable, printable_bytes};
 use crate::worker_protocol::{WorkerReply, WorkerRequest};
 
 /// The content of one module.
-struct Shown {
+struct ModuleContent {
     module: String,
     path: String,
     /// Why the module cannot be used, and what helps.
     error: Option<String>,
     hint: Option<String>,
-    slots: Vec<ShownSlot>,
+    slots: Vec<SlotContent>,
 }
 
-struct ShownSlot {
+struct SlotContent {
     /// The index that `--slot` takes.
     index: Option<usize>,
     slot: Slot,
@@ -77,13 +77,19 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     print_report(&text)
 }
 
-fn failed(path: &Path, error: &Error) -> Shown {
+fn failed(path: &Path, error: &Error) -> ModuleContent {
     let (module, path) = (modules::selector(path), path.display().to_string());
-    Shown { module, path, error: Some(error.message.clone()), hint: error.hints.first().cloned(), slots: Vec::new() }
+    ModuleContent {
+        module,
+        path,
+        error: Some(error.message.clone()),
+        hint: error.hints.first().cloned(),
+        slots: Vec::new(),
+    }
 }
 
 /// Reads all slots, or the selected ones, each in a separate session.
-fn read(mut loaded: LoadedModule, config: &Config, is_filtered: bool, deadline: &Deadline) -> Shown {
+fn read(mut loaded: LoadedModule, config: &Config, is_filtered: bool, deadline: &Deadline) -> ModuleContent {
     let slots = loaded.slots.clone();
     let indexed: Vec<u64> = selector::indexed(&slots).map(|slot| slot.id).collect();
     let mut shown = Vec::new();
@@ -96,7 +102,7 @@ fn read(mut loaded: LoadedModule, config: &Config, is_filtered: bool, deadline: 
             _ => read_slot(&mut loaded, slot.id, deadline),
         };
         let index = indexed.iter().position(|id| *id == slot.id);
-        shown.push(ShownSlot {
+        shown.push(SlotContent {
             index,
             slot: slot.clone(),
             uri: selector::token_uri(slot, &slots),
@@ -106,7 +112,7 @@ fn read(mut loaded: LoadedModule, config: &Config, is_filtered: bool, deadline: 
     }
     let (module, path) = (modules::selector(&loaded.path), loaded.path.display().to_string());
     loaded.handle.close();
-    Shown { module, path, error: None, hint: None, slots: shown }
+    ModuleContent { module, path, error: None, hint: None, slots: shown }
 }
 
 fn is_selected(slot: &Slot, loaded: &LoadedModule, config: &Config) -> bool {
@@ -145,7 +151,7 @@ fn read_slot(
     (mechanisms, objects)
 }
 
-fn logged_in(config: &Config, deadline: Deadline) -> Result<Shown> {
+fn logged_in(config: &Config, deadline: Deadline) -> Result<ModuleContent> {
     let login = Login::prepare(config);
     let mut session = TokenSession::new(session::open(config, &deadline)?.open_session(config, deadline)?, login);
     let objects = session.log_in(config).and_then(|()| session.slot.objects());
@@ -157,12 +163,12 @@ fn logged_in(config: &Config, deadline: Deadline) -> Result<Shown> {
     let mechanisms = slot_session.mechanisms.usable.iter().map(|mechanism| mechanism.name()).collect();
     let slot = slot_session.slot.clone();
     session.end(objects.as_ref().err());
-    let slots = vec![ShownSlot { index, slot, uri, mechanisms, objects: Ok(objects?) }];
-    Ok(Shown { module, path, error: None, hint: None, slots })
+    let slots = vec![SlotContent { index, slot, uri, mechanisms, objects: Ok(objects?) }];
+    Ok(ModuleContent { module, path, error: None, hint: None, slots })
 }
 
 /// A line of the table of objects, and a member of the JSON.
-struct Object {
+struct ListedObject {
     kind: &'static str,
     label: String,
     id: String,
@@ -171,7 +177,7 @@ struct Object {
     json: Value,
 }
 
-fn objects(shown: &ShownSlot, objects: &TokenObjects) -> Vec<Object> {
+fn objects(shown: &SlotContent, objects: &TokenObjects) -> Vec<ListedObject> {
     let mut all = Vec::new();
     let uri = |object_type, label: &[u8], id: &[u8]| Uri {
         object: (!label.is_empty()).then(|| label.to_vec()),
@@ -207,7 +213,7 @@ fn objects(shown: &ShownSlot, objects: &TokenObjects) -> Vec<Object> {
             "never_extractable": key.never_extractable, "local": key.local, "rsa_bits": bits,
         });
         let uri = uri(object_type, &key.label, &key.id);
-        all.push(Object { kind, label: printable_bytes(&key.label), id: hex(&key.id), details, uri, json });
+        all.push(ListedObject { kind, label: printable_bytes(&key.label), id: hex(&key.id), details, uri, json });
     }
     let (stored, broken) = certificates(objects);
     for one in &stored {
@@ -218,7 +224,7 @@ fn objects(shown: &ShownSlot, objects: &TokenObjects) -> Vec<Object> {
         json["attestation"] = certificate.is_attestation.into();
         json["ca"] = certificate.is_ca.into();
         let uri = uri(ObjectType::Cert, &one.label, &one.id);
-        all.push(Object {
+        all.push(ListedObject {
             kind: "certificate",
             label: printable_bytes(&one.label),
             id: hex(&one.id),
@@ -229,7 +235,7 @@ fn objects(shown: &ShownSlot, objects: &TokenObjects) -> Vec<Object> {
     }
     for one in broken {
         let reason = one.reason();
-        all.push(Object {
+        all.push(ListedObject {
             kind: "other certificate",
             label: printable_bytes(&one.label),
             id: hex(&one.id),
@@ -249,7 +255,7 @@ fn state(token: &Token) -> Vec<&'static str> {
     login.into_iter().chain(pin.into_iter().flatten()).chain(keypad).collect()
 }
 
-fn module_text(shown: &Shown) -> String {
+fn module_text(shown: &ModuleContent) -> String {
     let mut lines = vec![format!("module {} ({})", shown.module, shown.path)];
     lines.extend(shown.error.iter().map(|error| format!("  cannot be used: {error}")));
     lines.extend(shown.hint.iter().map(|hint| format!("  hint: {hint}")));
@@ -267,7 +273,7 @@ fn module_text(shown: &Shown) -> String {
     lines.join("\n")
 }
 
-fn slot_text(shown: &ShownSlot) -> String {
+fn slot_text(shown: &SlotContent) -> String {
     let index = shown.index.map_or("-".into(), |index| index.to_string());
     let mut lines = Vec::new();
     match &shown.slot.token {
@@ -321,7 +327,7 @@ fn slot_text(shown: &ShownSlot) -> String {
 }
 
 /// The configuration for the first usable token.
-fn snippet(shown: &Shown, slot: &ShownSlot) -> String {
+fn snippet(shown: &ModuleContent, slot: &SlotContent) -> String {
     let quoted = |text: &str| Value::from(text).to_string();
     let token = slot.slot.token.as_ref();
     let (key, value) = match token {
@@ -332,14 +338,14 @@ fn snippet(shown: &Shown, slot: &ShownSlot) -> String {
     format!("\n  # for the configuration file:\n  module = {module}\n  [token]\n  {key} = {value}")
 }
 
-fn module_json(shown: &Shown) -> Value {
+fn module_json(shown: &ModuleContent) -> Value {
     let slots: Vec<Value> = shown.slots.iter().map(slot_json).collect();
     json!({ "module": shown.module, "path": shown.path, "error": shown.error, "hint": shown.hint, "slots": slots })
 }
 
-fn slot_json(shown: &ShownSlot) -> Value {
+fn slot_json(shown: &SlotContent) -> Value {
     let found = shown.objects.as_ref().ok().map(|found| objects(shown, found)).unwrap_or_default();
-    let object = |object: &Object| {
+    let object = |object: &ListedObject| {
         let mut json = object.json.clone();
         json["kind"] = object.kind.into();
         json["label"] = object.label.clone().into();
