@@ -89,7 +89,7 @@ impl Explain for AuditError {
 const NOTHING: &str = "no payload was handed out, since each one needs a record";
 
 /// The end of a file.
-struct Tail {
+struct LogTail {
     head: Option<Head>,
     /// The bytes after the last newline.
     torn: Vec<u8>,
@@ -128,12 +128,12 @@ impl AuditLog {
         let mut head = before.clone();
         let mut text = String::new();
         let marker = match torn {
-            Torn::No => None,
-            Torn::End => {
+            TornRecord::No => None,
+            TornRecord::End => {
                 text.push('\n');
                 None
             }
-            Torn::Part(event) => {
+            TornRecord::Part(event) => {
                 text.push('\n');
                 Some(AuditRecord { time: entries.first().map_or(0, |entry| entry.time), event, outcome: "ok" })
             }
@@ -186,10 +186,10 @@ impl AuditLog {
     }
 
     /// The head of the chain, the incomplete record after it, and the length of the file.
-    fn stand(&self, file: &File, lock: &File) -> Result<(Head, Torn, u64), AuditError> {
+    fn stand(&self, file: &File, lock: &File) -> Result<(Head, TornRecord, u64), AuditError> {
         let now = state(file).map_err(|error| self.failed(error))?;
         if let Some((_, head)) = self.written.as_ref().filter(|(then, _)| *then == now) {
-            return Ok((head.clone(), Torn::No, now.2));
+            return Ok((head.clone(), TornRecord::No, now.2));
         }
         let size = now.2;
         let tail = tail(file, size).map_err(|error| self.failed(error))?;
@@ -207,10 +207,10 @@ impl AuditLog {
         };
         if chain::follows(&tail.torn, &head) {
             // Complete except for its newline.
-            return Ok((chain::head_of(&tail.torn).unwrap_or(head), Torn::End, size));
+            return Ok((chain::head_of(&tail.torn).unwrap_or(head), TornRecord::End, size));
         }
         if chain::head_of(&tail.torn).as_ref() == Some(&head) {
-            return Ok((head, Torn::End, size));
+            return Ok((head, TornRecord::End, size));
         }
         Ok((head, torn(&tail.torn), size))
     }
@@ -230,7 +230,7 @@ fn kept_form(head: &Head) -> String {
 }
 
 /// The bytes after the last newline.
-enum Torn {
+enum TornRecord {
     No,
     /// A record without its newline.
     End,
@@ -238,10 +238,10 @@ enum Torn {
     Part(AuditEvent),
 }
 
-fn torn(bytes: &[u8]) -> Torn {
+fn torn(bytes: &[u8]) -> TornRecord {
     match bytes.len() {
-        0 => Torn::No,
-        torn_bytes => Torn::Part(AuditEvent::Torn { torn_bytes, torn_sha256: chain::digest(bytes) }),
+        0 => TornRecord::No,
+        torn_bytes => TornRecord::Part(AuditEvent::Torn { torn_bytes, torn_sha256: chain::digest(bytes) }),
     }
 }
 
@@ -250,7 +250,7 @@ fn state(file: &File) -> io::Result<LogFileState> {
     Ok((metadata.dev(), metadata.ino(), metadata.len()))
 }
 
-fn tail(file: &File, size: u64) -> io::Result<Tail> {
+fn tail(file: &File, size: u64) -> io::Result<LogTail> {
     let from = size.saturating_sub(WINDOW);
     let mut bytes = vec![0; usize::try_from(size - from).unwrap_or_default()];
     file.read_exact_at(&mut bytes, from)?;
@@ -258,7 +258,7 @@ fn tail(file: &File, size: u64) -> io::Result<Tail> {
     let torn = lines.next().unwrap_or_default().to_vec();
     // A line from a crash, and the record that would have marked it, if the next crash came first.
     let head = lines.take(2).find_map(chain::head_of);
-    Ok(Tail { head, torn })
+    Ok(LogTail { head, torn })
 }
 
 /// The head of a log, for a copy that is kept elsewhere; `None` for a log without records.
