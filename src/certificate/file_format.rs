@@ -2,7 +2,7 @@
 //!
 //! PURE.
 
-use super::pem::{self, Block};
+use super::pem::{self, PemBlock};
 use super::{fields, unpadded};
 
 mod binary;
@@ -10,9 +10,9 @@ mod contents;
 mod error;
 mod private_key;
 
-pub use super::pem::BlockError;
+pub use super::pem::PemBlockError;
 pub use contents::CertificateFile;
-pub(crate) use contents::{Form, Oddity};
+pub(crate) use contents::{FileForm, Oddity};
 pub use error::{FormatError, Packing, quoted};
 
 pub(crate) use private_key::HOLDS_A_PRIVATE_KEY;
@@ -44,7 +44,7 @@ pub fn read(bytes: &[u8]) -> Result<CertificateFile, FormatError> {
             from_blocks(blocks, has_private_key)?
         }
     };
-    if !matches!(file.form, Form::Der | Form::Pkcs7Der) {
+    if !matches!(file.form, FileForm::Der | FileForm::Pkcs7Der) {
         file.oddities.extend(oddities);
     }
     file.has_private_key |= has_private_key;
@@ -84,10 +84,10 @@ fn by_first_words(text: &str) -> Option<FormatError> {
     }
 }
 
-fn from_blocks(blocks: Vec<Block<'_>>, has_private_key: bool) -> Result<CertificateFile, FormatError> {
+fn from_blocks(blocks: Vec<PemBlock<'_>>, has_private_key: bool) -> Result<CertificateFile, FormatError> {
     let mut file = CertificateFile::default();
     let (mut other_labels, mut has_empty_pkcs7) = (Vec::new(), false);
-    for Block { label, content } in blocks {
+    for PemBlock { label, content } in blocks {
         let is_pkcs7 = matches!(label, "PKCS7" | "CMS" | "PKCS #7 SIGNED DATA");
         let oddity = match label {
             "CERTIFICATE" => None,
@@ -102,7 +102,7 @@ fn from_blocks(blocks: Vec<Block<'_>>, has_private_key: bool) -> Result<Certific
         let content = content.map_err(|reason| FormatError::Block { label: label.to_owned(), reason })?;
         // Windows also writes PKCS#7 with the label of a certificate.
         if let Some(found) = pkcs7(&content) {
-            file.form = Form::Pkcs7Pem;
+            file.form = FileForm::Pkcs7Pem;
             has_empty_pkcs7 |= found.is_empty();
             file.certificates.extend(found);
             continue;
@@ -137,8 +137,10 @@ fn without_pem(bytes: &[u8], text: &str, has_private_key: bool) -> Result<Certif
     if let Some(decoded) = pem::base64(text) {
         let inner = binary::read(&decoded);
         match inner {
-            Ok(CertificateFile { form: Form::Der, certificates, .. }) => return Ok(one(Form::Base64, certificates)),
-            Ok(CertificateFile { certificates, .. }) => return Ok(one(Form::Pkcs7Base64, certificates)),
+            Ok(CertificateFile { form: FileForm::Der, certificates, .. }) => {
+                return Ok(one(FileForm::Base64, certificates));
+            }
+            Ok(CertificateFile { certificates, .. }) => return Ok(one(FileForm::Pkcs7Base64, certificates)),
             // The base64 of a whole PEM file, as in secrets of Kubernetes and CI systems.
             Err(_) if decoded.starts_with(b"-----BEGIN ") => {
                 let mut file = read(&decoded)?;
@@ -167,11 +169,11 @@ mod tests {
     use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
 
-    use super::super::pem::BlockError;
+    use super::super::pem::PemBlockError;
     use super::super::tests::{LEAF_PEM, leaf};
     use super::*;
 
-    fn found(bytes: &[u8]) -> (Form, usize, Vec<Oddity>) {
+    fn found(bytes: &[u8]) -> (FileForm, usize, Vec<Oddity>) {
         let file = read(bytes).unwrap();
         assert_eq!(file.certificates[0], leaf().der());
         (file.form, file.certificates.len(), file.oddities)
@@ -188,32 +190,32 @@ mod tests {
         let trusted = STANDARD.encode([&der[..], &[0x30, 0]].concat());
         let trusted = format!("-----BEGIN TRUSTED CERTIFICATE-----\n{trusted}\n-----END TRUSTED CERTIFICATE-----\n");
         for (bytes, form, count, oddities) in [
-            (LEAF_PEM.to_vec(), Form::Pem, 1, vec![]),
-            (text.replace('\n', "\r\n").into_bytes(), Form::Pem, 1, vec![]),
-            (LEAF_PEM.repeat(2), Form::Pem, 2, vec![]),
-            ([b"\xef\xbb\xbf", LEAF_PEM].concat(), Form::Pem, 1, vec![Oddity::ByteOrderMark]),
+            (LEAF_PEM.to_vec(), FileForm::Pem, 1, vec![]),
+            (text.replace('\n', "\r\n").into_bytes(), FileForm::Pem, 1, vec![]),
+            (LEAF_PEM.repeat(2), FileForm::Pem, 2, vec![]),
+            ([b"\xef\xbb\xbf", LEAF_PEM].concat(), FileForm::Pem, 1, vec![Oddity::ByteOrderMark]),
             (
                 [&[0xff, 0xfe], &wide(LEAF_PEM, u16::to_le_bytes)[..]].concat(),
-                Form::Pem,
+                FileForm::Pem,
                 1,
                 vec![Oddity::Utf16("UTF-16")],
             ),
             (
                 [&[0xfe, 0xff], &wide(LEAF_PEM, u16::to_be_bytes)[..]].concat(),
-                Form::Pem,
+                FileForm::Pem,
                 1,
                 vec![Oddity::Utf16("UTF-16")],
             ),
-            (wide(LEAF_PEM, u16::to_le_bytes), Form::Pem, 1, vec![Oddity::Utf16("UTF-16LE")]),
-            (wide(LEAF_PEM, u16::to_be_bytes), Form::Pem, 1, vec![Oddity::Utf16("UTF-16BE")]),
-            ([b"Bag Attributes\n", LEAF_PEM].concat(), Form::Pem, 1, vec![Oddity::OtherText]),
-            (label("X509 CERTIFICATE"), Form::Pem, 1, vec![Oddity::OldLabel]),
-            (trusted.into_bytes(), Form::Pem, 1, vec![Oddity::Trusted]),
-            (text.replace('\n', "\\n").into_bytes(), Form::Pem, 1, vec![Oddity::OtherText, Oddity::NoLines]),
-            (der.clone(), Form::Der, 1, vec![]),
-            ([&der[..], b"\r\n"].concat(), Form::Der, 1, vec![]),
-            (STANDARD.encode(&der).into_bytes(), Form::Base64, 1, vec![]),
-            (STANDARD.encode(LEAF_PEM).into_bytes(), Form::Pem, 1, vec![Oddity::Encoded]),
+            (wide(LEAF_PEM, u16::to_le_bytes), FileForm::Pem, 1, vec![Oddity::Utf16("UTF-16LE")]),
+            (wide(LEAF_PEM, u16::to_be_bytes), FileForm::Pem, 1, vec![Oddity::Utf16("UTF-16BE")]),
+            ([b"Bag Attributes\n", LEAF_PEM].concat(), FileForm::Pem, 1, vec![Oddity::OtherText]),
+            (label("X509 CERTIFICATE"), FileForm::Pem, 1, vec![Oddity::OldLabel]),
+            (trusted.into_bytes(), FileForm::Pem, 1, vec![Oddity::Trusted]),
+            (text.replace('\n', "\\n").into_bytes(), FileForm::Pem, 1, vec![Oddity::OtherText, Oddity::NoLines]),
+            (der.clone(), FileForm::Der, 1, vec![]),
+            ([&der[..], b"\r\n"].concat(), FileForm::Der, 1, vec![]),
+            (STANDARD.encode(&der).into_bytes(), FileForm::Base64, 1, vec![]),
+            (STANDARD.encode(LEAF_PEM).into_bytes(), FileForm::Pem, 1, vec![Oddity::Encoded]),
         ] {
             assert_eq!(found(&bytes), (form, count, oddities), "{}", String::from_utf8_lossy(&bytes));
         }
@@ -232,12 +234,12 @@ mod tests {
         for wrap in [&tlv as &dyn Fn(u8, &[u8]) -> Vec<u8>, &endless] {
             let data = wrap(0x30, &[&content[..], &wrap(0xa0, &der), &[0x31, 0]].concat());
             let whole = wrap(0x30, &[&oid(2)[..], &wrap(0xa0, &data)].concat());
-            assert_eq!(found(&whole), (Form::Pkcs7Der, 1, vec![]));
-            assert_eq!(found(STANDARD.encode(&whole).as_bytes()), (Form::Pkcs7Base64, 1, vec![]));
+            assert_eq!(found(&whole), (FileForm::Pkcs7Der, 1, vec![]));
+            assert_eq!(found(STANDARD.encode(&whole).as_bytes()), (FileForm::Pkcs7Base64, 1, vec![]));
             for label in ["PKCS7", "CERTIFICATE", "PKCS #7 SIGNED DATA"] {
                 let body = STANDARD.encode(&whole);
                 let text = format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n");
-                assert_eq!(found(text.as_bytes()), (Form::Pkcs7Pem, 1, vec![]), "{label}");
+                assert_eq!(found(text.as_bytes()), (FileForm::Pkcs7Pem, 1, vec![]), "{label}");
             }
             let empty = wrap(0x30, &[&oid(2)[..], &wrap(0xa0, &wrap(0x30, &content))].concat());
             assert_eq!(read(&empty), Err(FormatError::NoneInPkcs7));
@@ -271,8 +273,8 @@ mod tests {
             (b"\x1f\x8b\x08\0", FormatError::Packed(Packing::Gzip)),
             (b"\n<!DOCTYPE html><html>", FormatError::Html),
             (b"hello", FormatError::Unknown),
-            (broken.as_bytes(), FormatError::Block { label: "CERTIFICATE".into(), reason: BlockError::Base64 }),
-            (&LEAF_PEM[..200], FormatError::Block { label: "CERTIFICATE".into(), reason: BlockError::NoEnd }),
+            (broken.as_bytes(), FormatError::Block { label: "CERTIFICATE".into(), reason: PemBlockError::Base64 }),
+            (&LEAF_PEM[..200], FormatError::Block { label: "CERTIFICATE".into(), reason: PemBlockError::NoEnd }),
         ] {
             assert_eq!(read(bytes), Err(wanted), "{}", String::from_utf8_lossy(bytes));
         }

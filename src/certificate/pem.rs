@@ -15,16 +15,16 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Block<'a> {
+pub(super) struct PemBlock<'a> {
     /// The words after `BEGIN`.
     pub(super) label: &'a str,
     /// The bytes, or the reason why they cannot be read.
-    pub(super) content: Result<Vec<u8>, BlockError>,
+    pub(super) content: Result<Vec<u8>, PemBlockError>,
 }
 
 /// The reason why a block cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BlockError {
+pub enum PemBlockError {
     /// The file ends before the block does.
     #[error("its END line is missing")]
     NoEnd,
@@ -37,22 +37,22 @@ pub enum BlockError {
 }
 
 /// The blocks of a text, and whether there is other text around them.
-pub(super) fn blocks(text: &str) -> (Vec<Block<'_>>, bool) {
+pub(super) fn blocks(text: &str) -> (Vec<PemBlock<'_>>, bool) {
     let (mut found, mut has_other_text) = (Vec::new(), false);
     let mut rest = text;
     while let Some((before, label, body)) = begin(rest) {
         has_other_text |= !before.trim().is_empty();
         let (content, after) = match body.find("-----END ") {
-            None => (Err(BlockError::NoEnd), ""),
+            None => (Err(PemBlockError::NoEnd), ""),
             Some(at) => {
                 let end = &body[at + "-----END ".len()..];
                 match end.strip_prefix(label).and_then(|end| end.strip_prefix("-----")) {
                     Some(after) => (decode(&body[..at]), after),
-                    None => (Err(BlockError::OtherEnd), end),
+                    None => (Err(PemBlockError::OtherEnd), end),
                 }
             }
         };
-        found.push(Block { label, content });
+        found.push(PemBlock { label, content });
         rest = after;
     }
     has_other_text |= !rest.trim().is_empty();
@@ -82,12 +82,12 @@ fn begin(text: &str) -> Option<(&str, &str, &str)> {
     None
 }
 
-fn decode(body: &str) -> Result<Vec<u8>, BlockError> {
+fn decode(body: &str) -> Result<Vec<u8>, PemBlockError> {
     // In text copied from a variable or a JSON string, a line break is two characters.
     let body = body.replace("\\r", "").replace("\\n", "\n");
     let is_header = |line: &&str| line.contains(':');
     let lines: String = body.lines().filter(|line| !is_header(line)).collect::<Vec<_>>().join("\n");
-    base64(&lines).ok_or(BlockError::Base64)
+    base64(&lines).ok_or(PemBlockError::Base64)
 }
 
 #[cfg(test)]
@@ -96,7 +96,7 @@ mod tests {
 
     use super::*;
 
-    fn content(text: &str) -> Vec<Result<Vec<u8>, BlockError>> {
+    fn content(text: &str) -> Vec<Result<Vec<u8>, PemBlockError>> {
         blocks(text).0.into_iter().map(|block| block.content).collect()
     }
 
@@ -118,10 +118,10 @@ mod tests {
 
     #[test]
     fn a_broken_block_says_what_is_wrong_with_it() {
-        assert_eq!(content("-----BEGIN X-----\nAAEC\n"), [Err(BlockError::NoEnd)]);
-        assert_eq!(content("-----BEGIN X-----\nAAEC\n-----END Y-----\n"), [Err(BlockError::OtherEnd)]);
-        assert_eq!(content("-----BEGIN X-----\n<html>\n-----END X-----\n"), [Err(BlockError::Base64)]);
-        assert_eq!(content("-----BEGIN X-----\n-----END X-----\n"), [Err(BlockError::Base64)]);
+        assert_eq!(content("-----BEGIN X-----\nAAEC\n"), [Err(PemBlockError::NoEnd)]);
+        assert_eq!(content("-----BEGIN X-----\nAAEC\n-----END Y-----\n"), [Err(PemBlockError::OtherEnd)]);
+        assert_eq!(content("-----BEGIN X-----\n<html>\n-----END X-----\n"), [Err(PemBlockError::Base64)]);
+        assert_eq!(content("-----BEGIN X-----\n-----END X-----\n"), [Err(PemBlockError::Base64)]);
         assert_eq!(content("-----BEGIN X\n-----BEGIN Y-----\nAAEC\n-----END Y-----"), [Ok(vec![0, 1, 2])]);
     }
 

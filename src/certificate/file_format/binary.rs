@@ -2,7 +2,7 @@
 //!
 //! PURE.
 
-use super::contents::{CertificateFile, Form};
+use super::contents::{CertificateFile, FileForm};
 use super::error::{FormatError, Packing, in_words};
 use super::private_key::mentions_private_key;
 use crate::certificate::ber::{
@@ -17,7 +17,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<CertificateFile, FormatError> {
         return Err(other);
     }
     match unpadded(bytes) {
-        Ok(certificate) => return one(Form::Der, vec![certificate.to_vec()]),
+        Ok(certificate) => return one(FileForm::Der, vec![certificate.to_vec()]),
         Err(CertificateError::NotX509(_)) => {}
         // A private key may follow, which is reported separately.
         Err(error @ CertificateError::Trailing(_)) => {
@@ -25,7 +25,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<CertificateFile, FormatError> {
             let rest = &bytes[certificate.len()..];
             let has_private_key = mentions_private_key(&String::from_utf8_lossy(rest))
                 || other_binary(rest) == Some(FormatError::PrivateKey);
-            let file = CertificateFile { form: Form::Der, has_private_key, ..CertificateFile::default() };
+            let file = CertificateFile { form: FileForm::Der, has_private_key, ..CertificateFile::default() };
             return if has_private_key {
                 Ok(CertificateFile { certificates: vec![certificate.to_vec()], ..file })
             } else {
@@ -36,7 +36,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<CertificateFile, FormatError> {
     }
     match pkcs7(bytes) {
         Some(found) if found.is_empty() => return Err(FormatError::NoneInPkcs7),
-        Some(found) => return one(Form::Pkcs7Der, found),
+        Some(found) => return one(FileForm::Pkcs7Der, found),
         None => {}
     }
     Err(by_first_bytes(bytes).or_else(|| other_binary(bytes)).unwrap_or(FormatError::Unknown))

@@ -6,7 +6,7 @@
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct CertificateFile {
     /// The form of the certificates.
-    pub(crate) form: Form,
+    pub(crate) form: FileForm,
     /// Each certificate as DER (or BER, as written), in the file's order.
     pub certificates: Vec<Vec<u8>>,
     /// Differences from OpenSSL's PEM.
@@ -17,7 +17,7 @@ pub struct CertificateFile {
 
 /// The form of the certificates in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum FileForm {
     /// PEM (RFC 7468).
     #[default]
     Pem,

@@ -3,7 +3,7 @@
 //! PURE.
 
 use crate::certificate::CertificateError;
-use crate::certificate::pem::BlockError;
+use crate::certificate::pem::PemBlockError;
 
 /// The reason why a file contains no readable certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +47,7 @@ pub enum FormatError {
         /// Its label.
         label: String,
         /// The problem.
-        reason: BlockError,
+        reason: PemBlockError,
     },
     /// PEM blocks without a certificate.
     #[error("a PEM file without a certificate; it holds: {0}")]

@@ -3,7 +3,7 @@
 //! Runs in the parent.
 
 use super::findings::Findings;
-use crate::certificate::file_format::{self, CertificateFile, Form, HOLDS_A_PRIVATE_KEY, Oddity, quoted};
+use crate::certificate::file_format::{self, CertificateFile, FileForm, HOLDS_A_PRIVATE_KEY, Oddity, quoted};
 use crate::certificate::leaf::{self, Leaf, LeafError};
 use crate::certificate::{Certificate, CertificateError};
 use crate::commands::input::read_file;
@@ -53,14 +53,14 @@ fn form(file: &CertificateFile, leaf_number: usize, path: &str, findings: &mut F
         findings.fail(PRIVATE_KEY, HOLDS_A_PRIVATE_KEY, format!("use leaf.pem, made by: {convert}"));
     }
     let form = match file.form {
-        Form::Pem => "PEM",
-        Form::Der => "DER; Anaplan registers PEM",
-        Form::Base64 => "base64 without PEM lines; Anaplan registers PEM",
-        Form::Pkcs7Pem | Form::Pkcs7Der | Form::Pkcs7Base64 => "PKCS#7 (.p7b); Anaplan registers PEM",
+        FileForm::Pem => "PEM",
+        FileForm::Der => "DER; Anaplan registers PEM",
+        FileForm::Base64 => "base64 without PEM lines; Anaplan registers PEM",
+        FileForm::Pkcs7Pem | FileForm::Pkcs7Der | FileForm::Pkcs7Base64 => "PKCS#7 (.p7b); Anaplan registers PEM",
     };
     let odd: Vec<&str> = file.oddities.iter().map(|oddity| words(*oddity)).collect();
     let form = [vec![form], odd].concat().join("; ");
-    if file.form == Form::Pem && file.oddities.is_empty() {
+    if file.form == FileForm::Pem && file.oddities.is_empty() {
         findings.ok(FILE, form);
     } else {
         findings.warn(FILE, form, convert.clone());
@@ -106,15 +106,15 @@ fn conversion(file: &CertificateFile, leaf_number: usize, path: &str) -> String 
     };
     let has_no_lines = odd(|oddity| *oddity == Oddity::NoLines).is_some();
     let certificates = match file.form {
-        Form::Pem if has_no_lines => return format!("{} | openssl x509 -inform DER -out leaf.pem", block()),
-        Form::Base64 => format!("{} | openssl x509 -inform DER", binary()),
-        Form::Der => return format!("openssl x509 -inform DER -in {path} -out leaf.pem"),
-        Form::Pkcs7Pem | Form::Pkcs7Base64 => format!("{} | openssl pkcs7 -inform DER -print_certs", binary()),
-        Form::Pkcs7Der => format!("openssl pkcs7 -inform DER -in {path} -print_certs"),
-        Form::Pem if leaf_number == 1 && read.starts_with("cat ") => {
+        FileForm::Pem if has_no_lines => return format!("{} | openssl x509 -inform DER -out leaf.pem", block()),
+        FileForm::Base64 => format!("{} | openssl x509 -inform DER", binary()),
+        FileForm::Der => return format!("openssl x509 -inform DER -in {path} -out leaf.pem"),
+        FileForm::Pkcs7Pem | FileForm::Pkcs7Base64 => format!("{} | openssl pkcs7 -inform DER -print_certs", binary()),
+        FileForm::Pkcs7Der => format!("openssl pkcs7 -inform DER -in {path} -print_certs"),
+        FileForm::Pem if leaf_number == 1 && read.starts_with("cat ") => {
             return format!("openssl x509 -in {path} -out leaf.pem");
         }
-        Form::Pem => read,
+        FileForm::Pem => read,
     };
     match leaf_number {
         1 => format!("{certificates} | openssl x509 -out leaf.pem"),
