@@ -13,16 +13,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use cba_agent::client::{self, AgentReply, ClientError};
-use cba_agent::file_format::{self, BlockError, CertificateFile, FormatError, Packing};
+use cba_agent::file_format::{self, CertificateFile, FormatError, Packing, PemBlockError};
 use cba_agent::leaf::{self, Leaf, LeafError};
 use cba_agent::log::{self, LogFormat, LogSettings};
 use cba_agent::{
     AuthUrl, AuthUrlError, BadResult, BerError, CLOCK_TOLERANCE, Certificate, CertificateError, Class, ConfigError,
     Deadline, Decision, Durations, EXIT_CODES, Error, Explain, Freshness, HeaderEncoding, Kind, LoginRequest,
-    MAX_RSA_BITS, MIN_RSA_BITS, PayloadChoice, PayloadError, Policy, Received, ReceivedError, Refused, RequestFormat,
-    Result, SUBORDINATE_USERS, SubordinateIds, TIMEOUTS, VerifiedPayload, Version, by_name, check_received,
-    check_stdout, days, decide_payload, hex, now, parse_hex, prepare, print, printable, refuse_privileges, run,
-    survive_file_limits, system_policy, take_descriptor, utc,
+    MAX_RSA_BITS, MIN_RSA_BITS, PayloadChoice, PayloadError, Policy, PolicyRefusal, Received, ReceivedError,
+    RequestFormat, Result, SUBORDINATE_USERS, SubordinateIds, TIMEOUTS, VerifiedPayload, Version, by_name,
+    check_received, check_stdout, days, decide_payload, hex, now, parse_hex, prepare, print, printable,
+    refuse_privileges, run, survive_file_limits, system_policy, take_descriptor, utc,
 };
 use syn::{ImplItem, Item, Type, Visibility};
 
@@ -42,7 +42,7 @@ const INTERFACE: [(&str, &str); 14] = [
          Certificate::bits Certificate::is_self_issued CertificateError HeaderEncoding BerError \
          CertificateFile CertificateFile.certificates CertificateFile.has_private_key read FormatError \
          FormatError::has_private_key FormatError::remedy Packing quoted Leaf Leaf.certificate \
-         LeafError find BlockError utc",
+         LeafError find PemBlockError utc",
     ),
     ("client", "AgentReply AgentReply.body ClientError get health read"),
     ("commands", "run"),
@@ -67,8 +67,8 @@ const INTERFACE: [(&str, &str); 14] = [
     ("payload_check", "BadResult CLOCK_TOLERANCE PayloadError check_received"),
     (
         "policy",
-        "MAX_RSA_BITS MIN_RSA_BITS Policy Policy.certificate_sha256 Wish Wish.version Wish.by_flag \
-         Decision Decision::allowed Refused decide_payload",
+        "MAX_RSA_BITS MIN_RSA_BITS Policy Policy.certificate_sha256 PayloadChoice PayloadChoice.version PayloadChoice.by_flag \
+         Decision Decision::allowed PolicyRefusal decide_payload",
     ),
     ("text", "hex parse_hex printable"),
     ("values", "by_name days Durations Durations::parse TIMEOUTS"),
@@ -171,7 +171,7 @@ fn the_policy_of_root_refuses_a_payload() {
     let certificate = request().certificate;
     let choice = PayloadChoice { version: Version::V2, by_flag: false };
     let decision: Decision = decide_payload(&policy, choice, &certificate, certificate.not_after - 1);
-    let refused: Refused = decision.allowed().unwrap_err();
+    let refused: PolicyRefusal = decision.allowed().unwrap_err();
     assert_eq!(refused.kind(), Kind::Policy);
     const { assert!(MIN_RSA_BITS < MAX_RSA_BITS) };
 }
@@ -193,7 +193,7 @@ fn certificates_and_their_files_are_read() {
     let leaf: Result<Leaf, LeafError> = leaf::find(&file.certificates);
     assert_eq!(leaf.unwrap().certificate, certificate);
     let unfinished = file_format::read(b"-----BEGIN CERTIFICATE-----\nAAAA\n");
-    assert!(matches!(unfinished, Err(FormatError::Block { reason: BlockError::NoEnd, .. })), "{unfinished:?}");
+    assert!(matches!(unfinished, Err(FormatError::Block { reason: PemBlockError::NoEnd, .. })), "{unfinished:?}");
     let _: fn(Packing) -> FormatError = FormatError::Packed;
     let error = file_format::read(include_bytes!("../fuzz/seeds/certificate/c.p12")).unwrap_err();
     assert!(!error.remedy(&file_format::quoted("c.p12")).is_empty() && error.has_private_key());
