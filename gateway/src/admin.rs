@@ -31,7 +31,7 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The listening socket. Dropping it removes its path.
 #[derive(Debug)]
-pub struct AdminSocket {
+pub(crate) struct AdminSocket {
     listener: StdListener,
     path: PathBuf,
     inode: u64,
@@ -39,7 +39,7 @@ pub struct AdminSocket {
 
 /// A client as `cba-gateway clients` shows it.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct ClientStatus {
+pub(crate) struct ClientStatus {
     /// Its name.
     pub name: String,
     /// Whether it is disabled.
@@ -55,7 +55,7 @@ impl AdminSocket {
     ///
     /// # Errors
     /// The error of the kernel.
-    pub fn listener(&self) -> io::Result<UnixListener> {
+    pub(crate) fn listener(&self) -> io::Result<UnixListener> {
         let listener = self.listener.try_clone()?;
         listener.set_nonblocking(true)?;
         UnixListener::from_std(listener)
@@ -74,7 +74,7 @@ impl Drop for AdminSocket {
 ///
 /// # Errors
 /// When its directory is not writable, or its path is in use by something else.
-pub fn open(admin: &Admin) -> Result<Option<AdminSocket>> {
+pub(crate) fn open(admin: &Admin) -> Result<Option<AdminSocket>> {
     let Some(path) = &admin.socket else { return Ok(None) };
     let failed = |error: io::Error| {
         Error::new(Kind::Config, format!("cannot make the admin socket {}: {error}", path.display()))
@@ -121,7 +121,7 @@ fn bind_closed(path: &Path, group: Option<u32>) -> io::Result<StdListener> {
 }
 
 /// Serves the socket until the task is aborted.
-pub async fn serve(gateway: Arc<Gateway>, listener: UnixListener) {
+pub(crate) async fn serve(gateway: Arc<Gateway>, listener: UnixListener) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -24,7 +24,7 @@ const ANSWER_LIMIT: u64 = 1 << 20;
 const CERTIFICATE_TIME: Duration = Duration::from_secs(2);
 
 /// A checked v2 payload.
-pub struct AgentPayload {
+pub(crate) struct AgentPayload {
     /// The value of the `Authorization` header.
     pub authorization: HeaderValue,
     /// The JSON body.
@@ -38,7 +38,11 @@ pub struct AgentPayload {
 ///
 /// # Errors
 /// The failure of the last agent.
-pub async fn payload(config: &GatewayConfig, job: &str, deadline: Instant) -> Result<AgentPayload, LoginFailure> {
+pub(crate) async fn payload(
+    config: &GatewayConfig,
+    job: &str,
+    deadline: Instant,
+) -> Result<AgentPayload, LoginFailure> {
     let mut sockets = config.agent.sockets.iter().peekable();
     let mut failure = LoginFailure::agent(Kind::AgentUnreachable, "no agent is configured", None);
     while let Some(socket) = sockets.next() {
@@ -115,7 +119,10 @@ fn check(config: &GatewayConfig, answer: &[u8], since: u64) -> Result<AgentPaylo
 
 /// Returns the client that has the key of this certificate.
 #[must_use]
-pub fn client_with_key<'a>(clients: &'a [Arc<LocalClient>], certificate: &Certificate) -> Option<&'a Arc<LocalClient>> {
+pub(crate) fn client_with_key<'a>(
+    clients: &'a [Arc<LocalClient>],
+    certificate: &Certificate,
+) -> Option<&'a Arc<LocalClient>> {
     let has_it = |client: &&Arc<LocalClient>| {
         client.certificates.iter().any(|one| one.certificate.modulus == certificate.modulus)
     };
@@ -127,7 +134,7 @@ pub fn client_with_key<'a>(clients: &'a [Arc<LocalClient>], certificate: &Certif
 ///
 /// # Errors
 /// When an agent breaks one of these rules.
-pub fn check_separation(config: &GatewayConfig) -> Result<()> {
+pub(crate) fn check_separation(config: &GatewayConfig) -> Result<()> {
     for socket in &config.agent.sockets {
         let owner = std::fs::metadata(socket).ok().map(|found| found.uid());
         if !config.files.single_user && owner.is_some_and(is_own_user) {
@@ -159,7 +166,7 @@ fn runs_as_own_user(socket: &Path) -> Error {
 ///
 /// # Errors
 /// The reason why it is not ready.
-pub async fn ready(socket: &Path, within: Duration) -> Result<()> {
+pub(crate) async fn ready(socket: &Path, within: Duration) -> Result<()> {
     match tokio::time::timeout(within, ask_for(socket, "/readyz")).await {
         Ok(result) => Ok(result.map(drop)?),
         Err(_) => Err(ClientError::TimedOut(socket.display().to_string()).into()),
@@ -170,7 +177,7 @@ pub async fn ready(socket: &Path, within: Duration) -> Result<()> {
 ///
 /// # Errors
 /// The reason why there is no certificate.
-pub async fn certificate(socket: &Path, within: Duration) -> Result<Vec<u8>> {
+pub(crate) async fn certificate(socket: &Path, within: Duration) -> Result<Vec<u8>> {
     match tokio::time::timeout(within, ask_for(socket, "/certificate")).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(ClientError::TimedOut(socket.display().to_string()).into()),

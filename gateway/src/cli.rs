@@ -7,7 +7,7 @@ use crate::config::USUAL_PATH;
 
 /// Defines the whole command line.
 #[must_use]
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     Command::new("cba-gateway")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Lets unmodified Anaplan tools log in through cba-agent, with the key in the PKCS#11 token")
@@ -105,13 +105,13 @@ fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
 
 /// Returns the value of an option, if it is given or has a default.
 #[must_use]
-pub fn given<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
+pub(crate) fn given<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
     matches.try_get_one::<String>(name).ok().flatten().map(String::as_str)
 }
 
 /// Returns all values of an option that can be given several times.
 #[must_use]
-pub fn all(matches: &ArgMatches, name: &str) -> Vec<String> {
+pub(crate) fn all(matches: &ArgMatches, name: &str) -> Vec<String> {
     matches.try_get_many::<String>(name).ok().flatten().map(|values| values.cloned().collect()).unwrap_or_default()
 }
 

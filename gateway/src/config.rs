@@ -12,15 +12,17 @@ mod file;
 mod owned_file;
 mod resolve;
 
-pub use client::{ClientCertificate, LocalClient, client_certificate, is_name};
-pub use owned_file::{FileRules, is_own_user};
+#[cfg(test)]
+pub(crate) use client::ClientCertificate;
+pub(crate) use client::{LocalClient, client_certificate, is_name};
+pub(crate) use owned_file::{FileRules, is_own_user};
 
 /// The default path of the configuration.
-pub const USUAL_PATH: &str = "/etc/cba-gateway/config.toml";
+pub(crate) const USUAL_PATH: &str = "/etc/cba-gateway/config.toml";
 
 /// The whole configuration, checked.
 #[derive(Debug)]
-pub struct GatewayConfig {
+pub(crate) struct GatewayConfig {
     /// The path that it was read from.
     pub path: PathBuf,
     /// Addresses of the plain listeners.
@@ -51,7 +53,7 @@ pub struct GatewayConfig {
 
 /// `[tls]`: the listener for other hosts.
 #[derive(Debug)]
-pub struct Tls {
+pub(crate) struct Tls {
     /// Its addresses.
     pub listen: Vec<SocketAddr>,
     /// The certificate chain, PEM.
@@ -62,7 +64,7 @@ pub struct Tls {
 
 /// `[upstream]`: Anaplan's authentication service.
 #[derive(Debug)]
-pub struct UpstreamKeys {
+pub(crate) struct UpstreamKeys {
     /// Its base URL.
     pub auth_url: AuthUrl,
     /// `http://HOST:PORT` of a proxy that supports CONNECT.
@@ -75,7 +77,7 @@ pub struct UpstreamKeys {
 
 /// `[agent]`: the agents that make the payloads.
 #[derive(Debug)]
-pub struct AgentKeys {
+pub(crate) struct AgentKeys {
     /// The paths of their sockets, in the order in which they are tried.
     pub sockets: Vec<PathBuf>,
     /// The certificates that a payload may have; empty: all.
@@ -84,7 +86,7 @@ pub struct AgentKeys {
 
 /// `[admin]`: health, metrics and the list of clients.
 #[derive(Debug)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// The Unix socket; unset: only the metrics file.
     pub socket: Option<PathBuf>,
     /// The group that may connect.
@@ -98,7 +100,7 @@ impl GatewayConfig {
     ///
     /// # Errors
     /// The first error that is found. No message repeats a value that could be a secret.
-    pub fn read(path: &Path, mut files: FileRules) -> Result<Self> {
+    pub(crate) fn read(path: &Path, mut files: FileRules) -> Result<Self> {
         let bytes = files.read(path)?;
         let text = String::from_utf8(bytes).map_err(|_| refuse(path, "is not UTF-8"))?;
         let shape = file::parse(path, &text)?;
@@ -108,7 +110,7 @@ impl GatewayConfig {
     /// Returns the file that keeps the spent messages over a restart: in the state directory, otherwise next to the
     /// admin socket.
     #[must_use]
-    pub fn spent_path(&self) -> Option<PathBuf> {
+    pub(crate) fn spent_path(&self) -> Option<PathBuf> {
         let of_systemd = || std::env::var_os("STATE_DIRECTORY").filter(|value| !value.is_empty()).map(PathBuf::from);
         let directory = self.state_dir.clone().or_else(of_systemd);
         let beside = || {
@@ -121,7 +123,7 @@ impl GatewayConfig {
 
     /// Returns the client with this name.
     #[must_use]
-    pub fn client(&self, name: &str) -> Option<&Arc<LocalClient>> {
+    pub(crate) fn client(&self, name: &str) -> Option<&Arc<LocalClient>> {
         self.clients.iter().find(|client| client.name == name)
     }
 }

@@ -8,14 +8,14 @@ use tokio::sync::Notify;
 use crate::source::CallerSource;
 
 /// The maximum number of all connections.
-pub const MOST: usize = 4096;
+pub(crate) const MOST: usize = 4096;
 
 /// The maximum number of connections from one source.
 const SHARE: usize = 1024;
 
 /// The connections that are open now.
 #[derive(Debug, Default)]
-pub struct ConnectionTable(Mutex<ConnectionList>);
+pub(crate) struct ConnectionTable(Mutex<ConnectionList>);
 
 #[derive(Debug, Default)]
 struct ConnectionList {
@@ -32,7 +32,7 @@ struct ConnectionEntry {
 
 /// One open connection. Dropping it removes it from the table.
 #[derive(Debug)]
-pub struct AdmittedConnection {
+pub(crate) struct AdmittedConnection {
     all: Arc<ConnectionTable>,
     number: u64,
     /// Notified when the connection must close.
@@ -41,14 +41,14 @@ pub struct AdmittedConnection {
 
 /// Marks a connection as busy with a request, until it is dropped.
 #[derive(Debug)]
-pub struct BusyConnection(Arc<ConnectionTable>, u64);
+pub(crate) struct BusyConnection(Arc<ConnectionTable>, u64);
 
 impl ConnectionTable {
     /// Adds a connection. If the source has reached its limit, its oldest idle connection is closed. If the table is
     /// full, the oldest idle connection of the source with the most connections is closed. Returns `None` if that source
     /// has no idle connection.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, source: CallerSource) -> Option<AdmittedConnection> {
+    pub(crate) fn enter(self: &Arc<Self>, source: CallerSource) -> Option<AdmittedConnection> {
         let mut open = self.lock();
         let own = open.all.values().filter(|entry| entry.source == source).count();
         if own >= SHARE && !open.close_idle(source) {
@@ -69,7 +69,7 @@ impl ConnectionTable {
 
     /// The number of open connections.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.lock().all.len()
     }
 
@@ -104,7 +104,7 @@ impl ConnectionList {
 impl AdmittedConnection {
     /// Marks the connection as busy until the result is dropped.
     #[must_use]
-    pub fn begin(&self) -> BusyConnection {
+    pub(crate) fn begin(&self) -> BusyConnection {
         self.all.set_busy(self.number, true);
         BusyConnection(Arc::clone(&self.all), self.number)
     }

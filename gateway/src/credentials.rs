@@ -22,7 +22,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// The credentials of a caller.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Credentials {
+pub(crate) enum Credentials {
     /// A user name and the SHA-256 of a password. The password itself is not kept.
     Password {
         /// The user name.
@@ -38,7 +38,7 @@ pub enum Credentials {
 
 /// The reason why a header contains no valid credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CredentialsError {
+pub(crate) enum CredentialsError {
     /// A scheme other than `CACertificate`, `Basic` and `AnaplanAuthToken`.
     #[error("the Authorization header has an unknown scheme")]
     Scheme,
@@ -64,7 +64,7 @@ impl Credentials {
     ///
     /// # Errors
     /// See [`CredentialsError`].
-    pub fn read(value: &[u8]) -> Result<Self, CredentialsError> {
+    pub(crate) fn read(value: &[u8]) -> Result<Self, CredentialsError> {
         let value = value.trim_ascii();
         let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());
         let (scheme, rest) = (&value[..end], value[end..].trim_ascii());
@@ -82,7 +82,7 @@ impl Credentials {
 
 /// Decodes base64 that may contain white space. Java's MIME encoder writes such base64.
 #[must_use]
-pub fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     let without_spaces: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     BASE64.decode(without_spaces).ok()
 }

@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(5);
 
 /// The reason why there is no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoginFailure {
+pub(crate) struct LoginFailure {
     /// The HTTP status.
     pub status: StatusCode,
     /// One word for metrics and logs.
@@ -35,57 +35,57 @@ impl LoginFailure {
 
     /// Returns the one answer for every invalid identity. The detail is only for the log.
     #[must_use]
-    pub fn not_verified(detail: impl Into<String>) -> Self {
+    pub(crate) fn not_verified(detail: impl Into<String>) -> Self {
         let message = "the login is refused; the gateway's log names the reason under this id";
         Self::new(StatusCode::UNAUTHORIZED, "not_verified", message).detail(detail)
     }
 
     /// A fault of a caller whose identity is valid.
     #[must_use]
-    pub fn caller(outcome: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn caller(outcome: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, outcome, message)
     }
 
     /// A request whose form is not supported.
     #[must_use]
-    pub fn form(status: StatusCode, message: impl Into<String>) -> Self {
+    pub(crate) fn form(status: StatusCode, message: impl Into<String>) -> Self {
         Self::new(status, "bad_request", message)
     }
 
     /// A rate limit is reached.
     #[must_use]
-    pub fn too_many(message: impl Into<String>, wait: Duration) -> Self {
+    pub(crate) fn too_many(message: impl Into<String>, wait: Duration) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message).after(wait)
     }
 
     /// Somebody must repair something before a login can succeed.
     #[must_use]
-    pub fn until_repaired(outcome: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn until_repaired(outcome: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, outcome, message)
     }
 
     /// Something is temporarily unavailable.
     #[must_use]
-    pub fn for_a_while(outcome: &'static str, message: impl Into<String>, wait: Option<Duration>) -> Self {
+    pub(crate) fn for_a_while(outcome: &'static str, message: impl Into<String>, wait: Option<Duration>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, outcome, message).after(wait.unwrap_or(SOON))
     }
 
     /// The time limit for agent and service is over.
     #[must_use]
-    pub fn timeout(who: &str) -> Self {
+    pub(crate) fn timeout(who: &str) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", format!("{who} did not answer in time")).after(SOON)
     }
 
     /// The service cannot be reached, or its answer cannot be passed on.
     #[must_use]
-    pub fn bad_gateway(detail: impl Into<String>) -> Self {
+    pub(crate) fn bad_gateway(detail: impl Into<String>) -> Self {
         let message = "Anaplan's service could not be reached or gave no usable answer; the gateway's log says why";
         Self::new(StatusCode::BAD_GATEWAY, "bad_gateway", message).detail(detail).after(SOON)
     }
 
     /// Converts an error of an agent, by its kind.
     #[must_use]
-    pub fn agent(kind: Kind, detail: impl Into<String>, retry_after: Option<u64>) -> Self {
+    pub(crate) fn agent(kind: Kind, detail: impl Into<String>, retry_after: Option<u64>) -> Self {
         let wait = retry_after.map(Duration::from_secs);
         let failure = match (kind, kind.class()) {
             (Kind::TokenTimeout, _) => Self::timeout("the token"),
@@ -107,7 +107,7 @@ impl LoginFailure {
 
     /// Adds a detail for the log.
     #[must_use]
-    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+    pub(crate) fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
@@ -119,7 +119,7 @@ impl LoginFailure {
 
     /// Returns the body of the answer, in Anaplan's form.
     #[must_use]
-    pub fn body(&self, id: &str) -> String {
+    pub(crate) fn body(&self, id: &str) -> String {
         let status = match self.status.as_u16() {
             401 => "FAILURE_BAD_CREDENTIAL",
             429 => "FAILURE_TOO_MANY_REQUESTS",

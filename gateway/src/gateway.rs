@@ -29,7 +29,7 @@ const PROBE_HOLDS: Duration = Duration::from_secs(5);
 
 /// One configuration with everything that belongs to it.
 #[derive(Debug)]
-pub struct Set {
+pub(crate) struct Set {
     /// The configuration.
     pub config: GatewayConfig,
     /// The client of Anaplan's service.
@@ -42,7 +42,7 @@ pub struct Set {
 }
 
 /// The state of the gateway.
-pub struct Gateway {
+pub(crate) struct Gateway {
     set: RwLock<Arc<Set>>,
     /// The logins in flight, and the spent messages.
     pub logins: Arc<RunningLogins>,
@@ -65,7 +65,7 @@ impl Set {
     ///
     /// # Errors
     /// The first error that is found.
-    pub fn read(mut config: GatewayConfig) -> Result<Self> {
+    pub(crate) fn read(mut config: GatewayConfig) -> Result<Self> {
         let upstream = Upstream::new(&config.upstream, &mut config.files)?;
         let (tls, tls_end) = match &config.tls {
             Some(keys) => tls::server_config(keys, &mut config.files).map(|(tls, end)| (Some(tls), end))?,
@@ -77,7 +77,7 @@ impl Set {
 
     /// Returns the rate of a client.
     #[must_use]
-    pub fn rate(&self, client: &str) -> Option<&ClientRate> {
+    pub(crate) fn rate(&self, client: &str) -> Option<&ClientRate> {
         self.rates.get(client)
     }
 }
@@ -87,7 +87,7 @@ impl Gateway {
     ///
     /// # Errors
     /// When the spent messages or the subordinate user IDs of the host cannot be read.
-    pub fn new(set: Set) -> Result<Arc<Self>> {
+    pub(crate) fn new(set: Set) -> Result<Arc<Self>> {
         let metrics =
             GatewayMetrics::new().map_err(|error| Error::new(Kind::Unexpected, format!("cannot count: {error}")))?;
         metrics.show(&set.config, set.tls_end);
@@ -115,12 +115,12 @@ impl Gateway {
 
     /// Returns the current set. Every request is judged by it.
     #[must_use]
-    pub fn set(&self) -> Arc<Set> {
+    pub(crate) fn set(&self) -> Arc<Set> {
         Arc::clone(&self.set.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Installs a new set. Unchanged rates keep their counts.
-    pub fn swap(&self, mut next: Set) {
+    pub(crate) fn swap(&self, mut next: Set) {
         let old = self.set();
         for client in &next.config.clients {
             let rate = ClientRate::renewed(old.rates.get(&client.name), client.rate_per_minute);
@@ -135,7 +135,7 @@ impl Gateway {
     ///
     /// # Errors
     /// The reason why the gateway is not ready.
-    pub async fn ready(&self) -> std::result::Result<(), String> {
+    pub(crate) async fn ready(&self) -> std::result::Result<(), String> {
         self.pause.check().map_err(|failure| failure.message)?;
         // One caller asks the agents. Callers that arrive meanwhile get the same result.
         let mut probed = self.probed.lock().await;
@@ -157,12 +157,12 @@ impl Gateway {
 
     /// Whether the shutdown has begun.
     #[must_use]
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
     }
 
     /// Begins the shutdown: from now on, each answer closes its connection.
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
     }
 }

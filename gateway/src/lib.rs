@@ -25,37 +25,37 @@
 //! | `verify`, `credentials`, `login_body`, `request_form`, `replay`, `failure`, `upstream::answer`, `sock_diag::message` | PURE: the parts of requests, their verification, the answers to callers |
 //! | `library` | everything that the gateway uses of the agent's library |
 
-pub mod admin;
-pub mod agents;
-pub mod cli;
-pub mod commands;
-pub mod config;
-pub mod connections;
-pub mod credentials;
-pub mod failure;
+mod admin;
+mod agents;
+mod cli;
+mod commands;
+mod config;
+mod connections;
+mod credentials;
+mod failure;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-pub mod gateway;
-pub mod library;
-pub mod login;
-pub mod login_body;
-pub mod logins;
+mod gateway;
+mod library;
+mod login;
+mod login_body;
+mod logins;
 mod manual_page;
-pub mod metrics;
-pub mod pause;
-pub mod rates;
-pub mod replay;
-pub mod request_form;
-pub mod serve;
-pub mod server;
-pub mod shared_users;
-pub mod sock_diag;
-pub mod source;
-pub mod spent_file;
+mod metrics;
+mod pause;
+mod rates;
+mod replay;
+mod request_form;
+mod serve;
+mod server;
+mod shared_users;
+mod sock_diag;
+mod source;
+mod spent_file;
 #[cfg(test)]
 mod test_data;
-pub mod upstream;
-pub mod validity;
-pub mod verify;
+mod upstream;
+mod validity;
+mod verify;
 
 pub use commands::run;

@@ -1,8 +1,8 @@
 //! The items of the agent's library that the gateway uses. Other files import them from here.
 
-pub use cba_agent::{
-    AuthUrl, CLOCK_TOLERANCE, Certificate, Class, Deadline, EXIT_CODES, Error, Explain, Freshness, HeaderEncoding,
-    Kind, LoginRequest, MAX_RSA_BITS, MIN_RSA_BITS, PayloadChoice, Policy, Received, RequestFormat as Format, Result,
+pub(crate) use cba_agent::{
+    AuthUrl, CLOCK_TOLERANCE, Certificate, Class, Deadline, EXIT_CODES, Error, Freshness, HeaderEncoding, Kind,
+    LoginRequest, MAX_RSA_BITS, MIN_RSA_BITS, PayloadChoice, Policy, Received, RequestFormat as Format, Result,
     SUBORDINATE_USERS, SubordinateIds, TIMEOUTS, Version, by_name, check_received, check_stdout,
     client as agent_client, client::ClientError, days, decide_payload, file_format, hex, leaf, log, now, parse_hex,
     prepare, print, printable, refuse_privileges, survive_file_limits, system_policy, take_descriptor, utc,

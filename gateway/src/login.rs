@@ -21,7 +21,7 @@ use crate::verify::{CallerIdentity, Verified, verify};
 
 /// A request to log in.
 #[derive(Clone)]
-pub struct LoginRequested {
+pub(crate) struct LoginRequested {
     /// The ID of the request.
     pub id: String,
     /// The user or address that connected.
@@ -34,7 +34,7 @@ pub struct LoginRequested {
 ///
 /// # Errors
 /// The reason why there is no login.
-pub fn begin(
+pub(crate) fn begin(
     gateway: &Arc<Gateway>,
     request: &LoginRequested,
     (credentials, body): (&Credentials, Option<&LoginBody>),
@@ -157,7 +157,7 @@ async fn attempt(
 }
 
 /// Formats an error with its causes.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -169,6 +169,6 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 /// Returns the deadline of a forwarded request.
 #[must_use]
-pub fn deadline(set: &Set, arrived: Instant) -> tokio::time::Instant {
+pub(crate) fn deadline(set: &Set, arrived: Instant) -> tokio::time::Instant {
     (arrived + set.config.deadline.max(Duration::from_millis(1))).into()
 }

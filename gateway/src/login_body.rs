@@ -18,7 +18,7 @@ const MILLISECONDS: u64 = 100_000_000_000;
 
 /// The payload that a caller sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoginBody {
+pub(crate) struct LoginBody {
     /// From `encodedDataFormat`; v1 if it is absent.
     pub version: Version,
     /// The decoded `encodedData`.
@@ -29,7 +29,7 @@ pub struct LoginBody {
 
 /// The reason why a body is not a payload.
 #[derive(Debug, thiserror::Error)]
-pub enum BodyError {
+pub(crate) enum BodyError {
     /// Not a JSON object with the members of a payload.
     #[error("the body is not a payload in JSON")]
     Json(#[source] serde_json::Error),
@@ -63,7 +63,7 @@ impl LoginBody {
     ///
     /// # Errors
     /// See [`BodyError`].
-    pub fn read(body: &[u8]) -> Result<Self, BodyError> {
+    pub(crate) fn read(body: &[u8]) -> Result<Self, BodyError> {
         let members: Members = if body.trim_ascii_start().starts_with(b"\"") {
             let inner: String = serde_json::from_slice(body).map_err(BodyError::Json)?;
             serde_json::from_str(&inner).map_err(BodyError::Json)?
@@ -86,7 +86,7 @@ impl LoginBody {
 
     /// Returns the time in a v2 message, in seconds of Unix time. Some clients write milliseconds.
     #[must_use]
-    pub fn claimed_time(&self) -> Option<u64> {
+    pub(crate) fn claimed_time(&self) -> Option<u64> {
         let bytes = self.message.first_chunk().filter(|_| self.version == Version::V2)?;
         let time = u64::from_be_bytes(*bytes);
         Some(if time > MILLISECONDS { time / 1000 } else { time })

@@ -14,16 +14,16 @@ use crate::replay::{MessageId, Spent, SpentMessages};
 use crate::spent_file::SpentFile;
 use crate::upstream::UpstreamAnswer;
 
-pub mod record;
+pub(crate) mod record;
 
 use record::LoginRecord;
 
 /// The outcome of a login.
-pub type LoginEnd = Result<UpstreamAnswer, LoginFailure>;
+pub(crate) type LoginEnd = Result<UpstreamAnswer, LoginFailure>;
 
 /// A v2 message of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct MessageKey {
+pub(crate) struct MessageKey {
     /// The client.
     pub client: String,
     /// The message.
@@ -32,7 +32,7 @@ pub struct MessageKey {
 
 /// How long a message is remembered, and how many messages of one client.
 #[derive(Clone, Copy, Debug)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// This host's time, in seconds of Unix time.
     pub now: u64,
     /// The last second in which the message's time could be accepted.
@@ -43,7 +43,7 @@ pub struct Memory {
 
 /// All logins in flight, and the spent messages.
 #[derive(Debug, Default)]
-pub struct RunningLogins {
+pub(crate) struct RunningLogins {
     state: Mutex<LoginsState>,
     /// Notified when a login ends.
     ended: Notify,
@@ -60,7 +60,7 @@ struct LoginsState {
 
 /// One login.
 #[derive(Debug)]
-pub struct RunningLogin {
+pub(crate) struct RunningLogin {
     key: Option<(MessageKey, u64)>,
     outcome: watch::Sender<Option<Arc<LoginEnd>>>,
     progress: Mutex<LoginProgress>,
@@ -80,7 +80,7 @@ struct LoginProgress {
 
 /// A caller that waits for a login's answer. Dropping it without [`Waiter::delivered`] means that the caller has left.
 #[derive(Debug)]
-pub struct Waiter {
+pub(crate) struct Waiter {
     logins: Arc<RunningLogins>,
     login: Arc<RunningLogin>,
     is_delivered: bool,
@@ -89,7 +89,7 @@ pub struct Waiter {
 impl RunningLogins {
     /// Creates the table without logins, and with the messages that were spent before the start.
     #[must_use]
-    pub fn new(file: SpentFile, spent: SpentMessages) -> Self {
+    pub(crate) fn new(file: SpentFile, spent: SpentMessages) -> Self {
         let state = LoginsState { spent, file: Some(file), ..LoginsState::default() };
         Self { state: Mutex::new(state), ended: Notify::new() }
     }
@@ -98,7 +98,7 @@ impl RunningLogins {
     ///
     /// # Errors
     /// When the message was used, or no more messages can be remembered.
-    pub fn enter(
+    pub(crate) fn enter(
         self: &Arc<Self>,
         key: Option<(MessageKey, Memory)>,
         start: impl FnOnce(Arc<RunningLogin>),
@@ -127,7 +127,7 @@ impl RunningLogins {
     }
 
     /// Stores a login's outcome and gives it to all its waiters.
-    pub fn finish(&self, login: &Arc<RunningLogin>, record: LoginRecord, outcome: LoginEnd) {
+    pub(crate) fn finish(&self, login: &Arc<RunningLogin>, record: LoginRecord, outcome: LoginEnd) {
         let is_awaited = {
             let mut progress = login.lock();
             progress.record = Some(record);
@@ -142,7 +142,7 @@ impl RunningLogins {
     }
 
     /// Waits until no login is in flight.
-    pub async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         loop {
             let ended = self.ended.notified();
             if self.lock().open == 0 {
@@ -224,14 +224,14 @@ impl RunningLogin {
     /// Marks the payload as posted. From then on, the login is finished even if all callers leave. Returns `false` if
     /// all callers have left already: the payload must not be posted then.
     #[must_use]
-    pub fn begin_post(&self) -> bool {
+    pub(crate) fn begin_post(&self) -> bool {
         let mut progress = self.lock();
         progress.is_posted = progress.waiters > 0;
         progress.is_posted
     }
 
     /// Waits until every caller has left while the payload was not posted.
-    pub async fn abandoned(&self) {
+    pub(crate) async fn abandoned(&self) {
         self.abandoned.notified().await;
     }
 
@@ -242,18 +242,18 @@ impl RunningLogin {
 
 impl Waiter {
     /// Waits for the outcome of the login.
-    pub async fn outcome(&self) -> Option<Arc<LoginEnd>> {
+    pub(crate) async fn outcome(&self) -> Option<Arc<LoginEnd>> {
         let mut outcome = self.login.outcome.subscribe();
         outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())
     }
 
     /// Marks the answer as being written to the caller.
-    pub fn begin_write(&self) {
+    pub(crate) fn begin_write(&self) {
         self.logins.begin_write(&self.login);
     }
 
     /// Marks the answer as written to the caller.
-    pub fn delivered(mut self) {
+    pub(crate) fn delivered(mut self) {
         self.is_delivered = true;
         self.logins.settle(&self.login, true);
     }

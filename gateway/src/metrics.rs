@@ -22,7 +22,7 @@ const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 
 /// All metrics, and the last login of each client.
 #[derive(Debug)]
-pub struct GatewayMetrics {
+pub(crate) struct GatewayMetrics {
     registry: Registry,
     logins: IntCounterVec,
     refused: IntCounterVec,
@@ -41,7 +41,7 @@ pub struct GatewayMetrics {
 
 /// The last login of a client.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LastLogin {
+pub(crate) struct LastLogin {
     /// Seconds of Unix time.
     pub time: u64,
     /// The kind of credentials: `password`, or the payload version `v1` or `v2`.
@@ -57,7 +57,7 @@ impl GatewayMetrics {
     ///
     /// # Errors
     /// Never, because the names are constants.
-    pub fn new() -> prometheus::Result<Self> {
+    pub(crate) fn new() -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some("cba_gateway".into()), None)?;
         let counters = |name: &str, help: &str, labels: &[&str]| {
             let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
@@ -129,7 +129,7 @@ impl GatewayMetrics {
     /// Sets the metrics that depend on the configuration. Removes certificates and transitions of clients that are no longer
     /// configured, but keeps last logins.
     #[allow(clippy::cast_precision_loss)] // Seconds of Unix time are far below the 53 bits that a float holds exactly.
-    pub fn show(&self, config: &GatewayConfig, tls_end: Option<u64>) {
+    pub(crate) fn show(&self, config: &GatewayConfig, tls_end: Option<u64>) {
         self.transition.reset();
         self.certificate_end.reset();
         for client in &config.clients {
@@ -147,7 +147,7 @@ impl GatewayMetrics {
 
     /// Counts a login.
     #[allow(clippy::cast_precision_loss)] // As in `show`.
-    pub fn login(&self, record: &LoginRecord, outcome: &str) {
+    pub(crate) fn login(&self, record: &LoginRecord, outcome: &str) {
         self.logins.with_label_values(&[record.client.as_str(), record.version_in(), outcome]).inc();
         self.whole.observe(record.whole.as_secs_f64());
         self.agent.observe(record.agent.as_secs_f64());
@@ -168,18 +168,18 @@ impl GatewayMetrics {
     }
 
     /// Counts a refused connection or request.
-    pub fn refused(&self, reason: &str) {
+    pub(crate) fn refused(&self, reason: &str) {
         self.refused.with_label_values(&[reason]).inc();
     }
 
     /// Counts a forwarded request with an Anaplan token.
-    pub fn token_request(&self, path: &str, status: u16) {
+    pub(crate) fn token_request(&self, path: &str, status: u16) {
         self.token_requests.with_label_values(&[path, &status.to_string()]).inc();
     }
 
     /// Returns the last login of each client since the start.
     #[must_use]
-    pub fn last_logins(&self) -> BTreeMap<String, LastLogin> {
+    pub(crate) fn last_logins(&self) -> BTreeMap<String, LastLogin> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -187,7 +187,7 @@ impl GatewayMetrics {
     ///
     /// # Errors
     /// Never, because it is written to memory.
-    pub fn text(&self, connections: usize, is_ready: bool) -> prometheus::Result<String> {
+    pub(crate) fn text(&self, connections: usize, is_ready: bool) -> prometheus::Result<String> {
         self.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
         self.ready.set(i64::from(is_ready));
         TextEncoder::new().encode_to_string(&self.registry.gather())
@@ -198,7 +198,7 @@ impl GatewayMetrics {
 ///
 /// # Errors
 /// When the directory is not writable.
-pub fn write_file(path: &Path, text: &str) -> Result<(), io::Error> {
+pub(crate) fn write_file(path: &Path, text: &str) -> Result<(), io::Error> {
     let mut name = path.as_os_str().to_owned();
     // node_exporter reads only names that end in .prom, so it ignores this one.
     name.push(".new");

@@ -15,7 +15,7 @@ const AFTER_REFUSAL: Duration = Duration::from_secs(60);
 
 /// The current pause, if there is one.
 #[derive(Debug, Default)]
-pub struct Pause(Mutex<Option<(Instant, Reason)>>);
+pub(crate) struct Pause(Mutex<Option<(Instant, Reason)>>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
@@ -25,7 +25,7 @@ enum Reason {
 
 impl Pause {
     /// Starts a pause if Anaplan's answer to a login is 401, 403 or 429.
-    pub fn learn(&self, answer: &UpstreamAnswer) {
+    pub(crate) fn learn(&self, answer: &UpstreamAnswer) {
         let next = match answer.status {
             StatusCode::TOO_MANY_REQUESTS => {
                 let wait = bounded(Duration::from_secs(answer.retry_after.unwrap_or(0)));
@@ -43,7 +43,7 @@ impl Pause {
     ///
     /// # Errors
     /// During a pause.
-    pub fn check(&self) -> Result<(), LoginFailure> {
+    pub(crate) fn check(&self) -> Result<(), LoginFailure> {
         let pause = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((until, reason)) = pause else { return Ok(()) };
         let Some(left) = until.checked_duration_since(Instant::now()) else { return Ok(()) };
@@ -59,7 +59,7 @@ impl Pause {
     }
 
     /// Ends the pause. A reload does this.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

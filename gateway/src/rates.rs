@@ -36,7 +36,7 @@ type PerSource = RateLimiter<CallerSource, HashMapStateStore<CallerSource>, Mono
 
 /// Limits the logins of one client per minute. A clone shares the count.
 #[derive(Clone, Debug)]
-pub struct ClientRate {
+pub(crate) struct ClientRate {
     per_minute: NonZeroU32,
     limiter: Arc<RateLimiter<NotKeyed, InMemoryState, MonotonicClock, Middleware>>,
 }
@@ -44,14 +44,14 @@ pub struct ClientRate {
 impl ClientRate {
     /// Creates a limiter that has counted no login.
     #[must_use]
-    pub fn new(per_minute: NonZeroU32) -> Self {
+    pub(crate) fn new(per_minute: NonZeroU32) -> Self {
         let limiter = RateLimiter::direct_with_clock(Quota::per_minute(per_minute), MonotonicClock);
         Self { per_minute, limiter: Arc::new(limiter) }
     }
 
     /// Returns the old limiter with its count if the limit is unchanged, otherwise a new one.
     #[must_use]
-    pub fn renewed(old: Option<&Self>, per_minute: NonZeroU32) -> Self {
+    pub(crate) fn renewed(old: Option<&Self>, per_minute: NonZeroU32) -> Self {
         old.filter(|old| old.per_minute == per_minute).cloned().unwrap_or_else(|| Self::new(per_minute))
     }
 
@@ -59,13 +59,13 @@ impl ClientRate {
     ///
     /// # Errors
     /// The time to wait.
-    pub fn count(&self) -> Result<(), Duration> {
+    pub(crate) fn count(&self) -> Result<(), Duration> {
         self.limiter.check().map_err(|wait| wait.wait_time_from(MonotonicClock.now()))
     }
 }
 
 /// The counters of all sources. A source is a user of this host, or an address.
-pub struct SourceRates {
+pub(crate) struct SourceRates {
     failures: Mutex<HashMap<(CallerSource, String), (u32, Instant)>>,
     tokens: PerSource,
     logged: PerSource,
@@ -83,14 +83,14 @@ impl SourceRates {
     ///
     /// # Errors
     /// The time to wait.
-    pub fn count_token_request(&self, source: CallerSource) -> Result<(), Duration> {
+    pub(crate) fn count_token_request(&self, source: CallerSource) -> Result<(), Duration> {
         forget_old(&self.tokens);
         self.tokens.check_key(&source).map_err(|wait| wait.wait_time_from(MonotonicClock.now()))
     }
 
     /// Whether one more refusal of this source may be logged.
     #[must_use]
-    pub fn may_log(&self, source: CallerSource) -> bool {
+    pub(crate) fn may_log(&self, source: CallerSource) -> bool {
         forget_old(&self.logged);
         self.logged.check_key(&source).is_ok()
     }

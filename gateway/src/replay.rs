@@ -6,17 +6,17 @@
 use std::collections::HashMap;
 
 /// The SHA-256 of a message.
-pub type MessageId = [u8; 32];
+pub(crate) type MessageId = [u8; 32];
 
 /// The messages that each client has used.
 #[derive(Debug, Default)]
-pub struct SpentMessages {
+pub(crate) struct SpentMessages {
     by_client: HashMap<String, HashMap<MessageId, u64>>,
 }
 
 /// The reason why a message is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spent {
+pub(crate) enum Spent {
     /// The message was used before.
     Used,
     /// The client has reached its maximum number of messages.
@@ -28,7 +28,7 @@ impl SpentMessages {
     ///
     /// # Errors
     /// When the message was used, or no more messages can be remembered.
-    pub fn check(&mut self, client: &str, message: &MessageId, now: u64, capacity: usize) -> Result<(), Spent> {
+    pub(crate) fn check(&mut self, client: &str, message: &MessageId, now: u64, capacity: usize) -> Result<(), Spent> {
         let Some(own) = self.by_client.get_mut(client) else { return Ok(()) };
         if own.get(message).is_some_and(|until| *until >= now) {
             return Err(Spent::Used);
@@ -40,12 +40,12 @@ impl SpentMessages {
     }
 
     /// Remembers a message up to and including this time.
-    pub fn spend(&mut self, client: &str, message: MessageId, until: u64) {
+    pub(crate) fn spend(&mut self, client: &str, message: MessageId, until: u64) {
         self.by_client.entry(client.to_owned()).or_default().insert(message, until);
     }
 
     /// Drops the messages whose time is over.
-    pub fn drop_old(&mut self, now: u64) {
+    pub(crate) fn drop_old(&mut self, now: u64) {
         for own in self.by_client.values_mut() {
             own.retain(|_, until| *until >= now);
         }
@@ -53,18 +53,18 @@ impl SpentMessages {
     }
 
     /// Returns each client with its messages, and the last second for which each is remembered.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &MessageId, u64)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &MessageId, u64)> {
         self.by_client.iter().flat_map(|(client, own)| own.iter().map(move |(id, until)| (client.as_str(), id, *until)))
     }
 
     /// The number of remembered messages.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.by_client.values().map(HashMap::len).sum()
     }
 
     /// Forgets a message whose answer did not arrive.
-    pub fn forget(&mut self, client: &str, message: &MessageId) {
+    pub(crate) fn forget(&mut self, client: &str, message: &MessageId) {
         if let Some(own) = self.by_client.get_mut(client) {
             own.remove(message);
         }
@@ -73,7 +73,7 @@ impl SpentMessages {
 
 /// The maximum number of remembered messages of one client: what its rate allows while a message is remembered.
 #[must_use]
-pub fn capacity(rate_per_minute: u32, max_skew: u64) -> usize {
+pub(crate) fn capacity(rate_per_minute: u32, max_skew: u64) -> usize {
     let kept = 2 * max_skew / 60 + 2;
     usize::try_from(u64::from(rate_per_minute) * kept).unwrap_or(usize::MAX)
 }

@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, Version};
 
 /// The resource that a request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
+pub(crate) enum Route {
     /// `POST /token/authenticate`.
     Authenticate,
     /// `POST /token/refresh`.
@@ -25,7 +25,7 @@ pub enum Route {
 
 /// The reason why a request is refused because of its form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FormError {
+pub(crate) enum FormError {
     /// Another method or path.
     #[error("there is no such resource; the gateway serves /token/authenticate, refresh, validate and logout")]
     NotFound,
@@ -53,7 +53,7 @@ pub enum FormError {
 ///
 /// # Errors
 /// See [`FormError`].
-pub fn route(parts: &Parts, port: Option<u16>) -> Result<Route, FormError> {
+pub(crate) fn route(parts: &Parts, port: Option<u16>) -> Result<Route, FormError> {
     if parts.method == Method::CONNECT || parts.uri.scheme().is_some() || parts.uri.authority().is_some() {
         return Err(FormError::Proxied);
     }

@@ -26,7 +26,7 @@ const RESERVED: u64 = 1024;
 ///
 /// # Errors
 /// When the configuration is invalid, or a socket cannot be bound.
-pub fn serve(config: GatewayConfig) -> Result<()> {
+pub(crate) fn serve(config: GatewayConfig) -> Result<()> {
     refuse_root()?;
     let path = config.path.clone();
     let set = Set::read(config)?;

@@ -21,12 +21,12 @@ use crate::gateway::Gateway;
 use crate::sock_diag;
 use crate::source::TcpCaller;
 
-pub mod delivery;
-pub mod head_lengths;
-pub mod listener;
+pub(crate) mod delivery;
+pub(crate) mod head_lengths;
+pub(crate) mod listener;
 mod reply;
 mod routes;
-pub mod tls;
+pub(crate) mod tls;
 
 use delivery::{Delivery, Tracked};
 use routes::ClientConnection;
@@ -45,7 +45,7 @@ const LINGER: Duration = Duration::from_millis(100);
 
 /// The kind of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListenerKind {
+pub(crate) enum ListenerKind {
     /// Plain HTTP on a loopback address.
     Plain,
     /// TLS.
@@ -53,7 +53,12 @@ pub enum ListenerKind {
 }
 
 /// Accepts connections until `end` is true, then closes the listener and waits until its connections have ended.
-pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, kind: ListenerKind, mut end: watch::Receiver<bool>) {
+pub(crate) async fn serve(
+    gateway: Arc<Gateway>,
+    listener: TcpListener,
+    kind: ListenerKind,
+    mut end: watch::Receiver<bool>,
+) {
     let mut tasks = JoinSet::new();
     let for_connections = end.clone();
     loop {

@@ -12,7 +12,7 @@ const OVERFLOW: u32 = 65_534;
 
 /// The shared users of this host.
 #[derive(Debug)]
-pub struct SharedUsers {
+pub(crate) struct SharedUsers {
     overflow: u32,
     subordinate: SubordinateIds,
 }
@@ -22,7 +22,7 @@ impl SharedUsers {
     ///
     /// # Errors
     /// When the file of subordinate user IDs exists and cannot be read.
-    pub fn read() -> Result<Self> {
+    pub(crate) fn read() -> Result<Self> {
         let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
         let file = SUBORDINATE_USERS;
         let subordinate = SubordinateIds::read(Path::new(file)).map_err(|error| {
@@ -34,7 +34,7 @@ impl SharedUsers {
 
     /// Whether a user is shared and no active client lists it.
     #[must_use]
-    pub fn refuses<'a>(&self, user: u32, clients: impl IntoIterator<Item = &'a LocalClient>) -> bool {
+    pub(crate) fn refuses<'a>(&self, user: u32, clients: impl IntoIterator<Item = &'a LocalClient>) -> bool {
         let is_shared =
             user == OVERFLOW || user == self.overflow || user != 0 && self.subordinate.owner(user).is_some();
         is_shared && !clients.into_iter().any(|client| !client.disabled && client.users.contains(&user))

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 
-pub mod message;
+pub(crate) mod message;
 
 use message::{LoopbackConnection, NoOwner};
 
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When the kernel does not answer, or its answer is not this connection in the state "established".
-pub fn owner(peer: SocketAddr, local: SocketAddr) -> io::Result<Result<u32, NoOwner>> {
+pub(crate) fn owner(peer: SocketAddr, local: SocketAddr) -> io::Result<Result<u32, NoOwner>> {
     let connection = LoopbackConnection::new(peer, local);
     let socket =
         net::socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;

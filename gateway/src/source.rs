@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// The caller of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TcpCaller {
+pub(crate) struct TcpCaller {
     /// The address of the other end.
     pub address: SocketAddr,
     /// The user on a plain listener; `None` on a TLS listener.
@@ -14,7 +14,7 @@ pub struct TcpCaller {
 
 /// The key of the rates: the user on loopback, otherwise the address (for IPv6, its 64-bit network).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum CallerSource {
+pub(crate) enum CallerSource {
     /// A user of this host.
     User(u32),
     /// A host or network.
@@ -24,7 +24,7 @@ pub enum CallerSource {
 impl TcpCaller {
     /// Returns the source for the rates.
     #[must_use]
-    pub fn source(&self) -> CallerSource {
+    pub(crate) fn source(&self) -> CallerSource {
         match (self.user, self.ip()) {
             (Some(user), _) => CallerSource::User(user),
             (None, IpAddr::V6(ip)) => CallerSource::Address(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into()),
@@ -34,7 +34,7 @@ impl TcpCaller {
 
     /// Returns the address of the other end; an IPv4-mapped address as IPv4.
     #[must_use]
-    pub fn ip(&self) -> IpAddr {
+    pub(crate) fn ip(&self) -> IpAddr {
         self.address.ip().to_canonical()
     }
 }

@@ -18,7 +18,7 @@ use crate::replay::{MessageId, SpentMessages};
 const SPARE_LINES: usize = 1024;
 
 /// The open file.
-pub struct SpentFile {
+pub(crate) struct SpentFile {
     path: PathBuf,
     file: File,
     /// Locked while the file is in use. Its path stays the same when the file is rewritten.
@@ -31,7 +31,7 @@ impl SpentFile {
     ///
     /// # Errors
     /// When the file cannot be read or written, or another gateway uses it.
-    pub fn open(path: &Path, now: u64) -> io::Result<(Self, SpentMessages)> {
+    pub(crate) fn open(path: &Path, now: u64) -> io::Result<(Self, SpentMessages)> {
         let lock = private().truncate(false).create(true).open(beside(path, ".lock"))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| io::Error::other("another gateway uses it"))?;
@@ -48,12 +48,12 @@ impl SpentFile {
     }
 
     /// Adds a spent message. `all` contains the remembered messages, including this one.
-    pub fn spend(&mut self, (client, message, until): (&str, &MessageId, u64), all: &SpentMessages) {
+    pub(crate) fn spend(&mut self, (client, message, until): (&str, &MessageId, u64), all: &SpentMessages) {
         self.append(&format!("+ {until} {client} {}\n", hex(message)), all);
     }
 
     /// Removes a message that may come again.
-    pub fn forget(&mut self, client: &str, message: &MessageId, all: &SpentMessages) {
+    pub(crate) fn forget(&mut self, client: &str, message: &MessageId, all: &SpentMessages) {
         self.append(&format!("- {client} {}\n", hex(message)), all);
     }
 

@@ -18,14 +18,14 @@ use rustls::pki_types::ServerName;
 use crate::config::{FileRules, UpstreamKeys};
 use crate::library::{Error, Kind, Result};
 
-pub mod answer;
+pub(crate) mod answer;
 mod connect;
 mod proxy;
 mod roots;
 
-pub use answer::UpstreamAnswer;
-pub use connect::{Handshake, UpstreamError};
-pub use proxy::Proxy;
+pub(crate) use answer::UpstreamAnswer;
+pub(crate) use connect::{Handshake, UpstreamError};
+pub(crate) use proxy::Proxy;
 
 /// The maximum length of an answer, in bytes.
 const ANSWER_LIMIT: usize = 64 << 10;
@@ -39,7 +39,7 @@ const IDLE_CONNECTIONS: usize = 16;
 const AGENT_NAME: &str = concat!("cba-gateway/", env!("CARGO_PKG_VERSION"));
 
 /// The service and the connections to it.
-pub struct Upstream {
+pub(crate) struct Upstream {
     host: String,
     port: u16,
     authority: String,
@@ -52,7 +52,7 @@ pub struct Upstream {
 
 /// A request to the service.
 #[derive(Clone)]
-pub struct UpstreamRequest {
+pub(crate) struct UpstreamRequest {
     /// The method.
     pub method: Method,
     /// The path below the base URL.
@@ -68,7 +68,7 @@ impl Upstream {
     ///
     /// # Errors
     /// When a file cannot be read, or there is no root certificate.
-    pub fn new(keys: &UpstreamKeys, files: &mut FileRules) -> Result<Self> {
+    pub(crate) fn new(keys: &UpstreamKeys, files: &mut FileRules) -> Result<Self> {
         let url = keys.auth_url.to_string();
         let failed = |what: String| Error::new(Kind::Config, format!("cannot use upstream.auth_url: {what}"));
         let uri: Uri = url.parse().map_err(|_| failed("not a URL".into()))?;
@@ -95,7 +95,7 @@ impl Upstream {
     ///
     /// # Errors
     /// When the service cannot be reached, or its answer cannot be read. No request is sent twice.
-    pub async fn send(&self, request: &UpstreamRequest) -> Result<UpstreamAnswer, UpstreamError> {
+    pub(crate) async fn send(&self, request: &UpstreamRequest) -> Result<UpstreamAnswer, UpstreamError> {
         let mut http_request = self.message(request);
         if let Some(mut idle) = self.idle_connection() {
             match idle.try_send_request(http_request).await {
@@ -118,19 +118,19 @@ impl Upstream {
     ///
     /// # Errors
     /// When the service cannot be reached.
-    pub async fn handshake(&self) -> Result<Handshake, UpstreamError> {
+    pub(crate) async fn handshake(&self) -> Result<Handshake, UpstreamError> {
         connect::connect(self).await.map(|(_, found)| found)
     }
 
     /// Returns the name of the service for logs.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.authority
     }
 
     /// Returns the proxy, if one is used.
     #[must_use]
-    pub fn proxy(&self) -> Option<&Proxy> {
+    pub(crate) fn proxy(&self) -> Option<&Proxy> {
         self.proxy.as_ref()
     }
 

@@ -6,14 +6,14 @@ use x509_cert::der::Decode as _;
 
 /// Returns the end of a certificate's validity, in seconds of Unix time.
 #[must_use]
-pub fn not_after(der: &[u8]) -> Option<u64> {
+pub(crate) fn not_after(der: &[u8]) -> Option<u64> {
     let parsed = x509_cert::Certificate::from_der(der).ok()?;
     Some(parsed.tbs_certificate().validity().not_after.to_unix_duration().as_secs())
 }
 
 /// Returns the issuer's name (RFC 4514).
 #[must_use]
-pub fn issuer(der: &[u8]) -> Option<String> {
+pub(crate) fn issuer(der: &[u8]) -> Option<String> {
     let parsed = x509_cert::Certificate::from_der(der).ok()?;
     Some(parsed.tbs_certificate().issuer().to_string())
 }

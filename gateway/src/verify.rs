@@ -15,7 +15,7 @@ use crate::source::{CallerSource, TcpCaller};
 
 /// The method by which a caller identified itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallerIdentity {
+pub(crate) enum CallerIdentity {
     /// By a password.
     Password,
     /// By a certificate and a payload of this version.
@@ -24,7 +24,7 @@ pub enum CallerIdentity {
 
 /// A caller whose identity is verified.
 #[derive(Clone, Debug)]
-pub struct Verified {
+pub(crate) struct Verified {
     /// The client.
     pub client: Arc<LocalClient>,
     /// The method by which it identified itself.
@@ -33,7 +33,7 @@ pub struct Verified {
 
 /// The reason why an identity is not valid. The caller does not learn it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotVerified {
+pub(crate) enum NotVerified {
     /// No client has this certificate or name.
     #[error("no client has this certificate or user name")]
     Unknown,
@@ -55,7 +55,7 @@ pub enum NotVerified {
 }
 
 /// The counters that a verification uses.
-pub trait Rates {
+pub(crate) trait Rates {
     /// Whether this source may try this client again.
     fn may_try(&self, source: CallerSource, client: &str) -> bool;
     /// Counts a failure.
@@ -66,7 +66,7 @@ pub trait Rates {
 ///
 /// # Errors
 /// The first step that fails, with the client if one matched.
-pub fn verify(
+pub(crate) fn verify(
     clients: &[Arc<LocalClient>],
     caller: &TcpCaller,
     (credentials, body): (&Credentials, Option<&LoginBody>),

@@ -18,7 +18,7 @@ const RATE: NonZeroU32 = NonZeroU32::new(30).expect("30 is not 0"); // invariant
 
 /// A client, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalClient {
+pub(crate) struct LocalClient {
     /// The name. It is also the user name of the passwords.
     pub name: String,
     /// The SHA-256 of each password.
@@ -41,7 +41,7 @@ pub struct LocalClient {
 
 /// A certificate of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientCertificate {
+pub(crate) struct ClientCertificate {
     /// The path that it was read from.
     pub path: PathBuf,
     /// The parsed certificate.
@@ -51,7 +51,7 @@ pub struct ClientCertificate {
 impl LocalClient {
     /// Whether the client may connect from this network address.
     #[must_use]
-    pub fn admits_address(&self, ip: IpAddr) -> bool {
+    pub(crate) fn admits_address(&self, ip: IpAddr) -> bool {
         self.from.iter().any(|network| network.contains(&ip))
     }
 
@@ -120,7 +120,7 @@ impl LocalClient {
 
 /// Whether a text is a valid client name. The name is part of the agent's audit job.
 #[must_use]
-pub fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     (1..=40).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
@@ -129,7 +129,7 @@ pub fn is_name(text: &str) -> bool {
 ///
 /// # Errors
 /// When the certificate cannot be used, or the file also contains a private key.
-pub fn client_certificate(path: &Path, bytes: &[u8], transition: bool) -> Result<Certificate> {
+pub(crate) fn client_certificate(path: &Path, bytes: &[u8], transition: bool) -> Result<Certificate> {
     let shown = path.display();
     let wrong = |what: String| Error::new(Kind::Config, format!("cannot use the certificate {shown}: {what}"));
     let file = file_format::read(bytes).map_err(|what| {

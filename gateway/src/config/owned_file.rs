@@ -12,7 +12,7 @@ const LIMIT: u64 = 1 << 20;
 
 /// The rules for owners of a configuration's files, and the warnings from reading them.
 #[derive(Debug, Default)]
-pub struct FileRules {
+pub(crate) struct FileRules {
     /// `--single-user`: files of the user who runs the gateway are accepted with a warning.
     pub single_user: bool,
     /// Facts that the administrator should know, but that are not errors.
@@ -22,12 +22,12 @@ pub struct FileRules {
 impl FileRules {
     /// Creates the rules, without warnings.
     #[must_use]
-    pub fn new(single_user: bool) -> Self {
+    pub(crate) fn new(single_user: bool) -> Self {
         Self { single_user, warnings: Vec::new() }
     }
 
     /// Adds a warning.
-    pub fn warn(&mut self, warning: impl Into<String>) {
+    pub(crate) fn warn(&mut self, warning: impl Into<String>) {
         self.warnings.push(warning.into());
     }
 
@@ -35,7 +35,7 @@ impl FileRules {
     ///
     /// # Errors
     /// When the file cannot be read, or other users could have written it.
-    pub fn read(&mut self, path: &Path) -> Result<Vec<u8>> {
+    pub(crate) fn read(&mut self, path: &Path) -> Result<Vec<u8>> {
         let shown = path.display();
         let failed = |error: std::io::Error| {
             Error::new(Kind::Config, format!("cannot read {shown}: {error}"))
@@ -68,7 +68,7 @@ impl FileRules {
     ///
     /// # Errors
     /// As [`FileRules::read`].
-    pub fn read_secret(&mut self, path: &Path) -> Result<Vec<u8>> {
+    pub(crate) fn read_secret(&mut self, path: &Path) -> Result<Vec<u8>> {
         let bytes = self.read(path)?;
         if std::fs::metadata(path).is_ok_and(|found| found.mode() & 0o004 != 0) {
             let shown = path.display();
@@ -82,6 +82,6 @@ impl FileRules {
 
 /// Whether this user runs the gateway and is not root.
 #[must_use]
-pub fn is_own_user(uid: u32) -> bool {
+pub(crate) fn is_own_user(uid: u32) -> bool {
     uid != 0 && uid == rustix::process::geteuid().as_raw()
 }

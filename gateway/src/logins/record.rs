@@ -10,7 +10,7 @@ use crate::verify::CallerIdentity;
 
 /// The facts about a login for the log and the metrics.
 #[derive(Clone, Debug, Default)]
-pub struct LoginRecord {
+pub(crate) struct LoginRecord {
     /// The ID of the request.
     pub id: String,
     /// The name of the client.
@@ -39,7 +39,7 @@ pub struct LoginRecord {
 
 impl LoginRecord {
     /// Writes the log line and counts the login. A success that did not reach the caller counts as "undelivered".
-    pub fn log(self, is_delivered: bool) {
+    pub(crate) fn log(self, is_delivered: bool) {
         let outcome = if self.outcome == "ok" && !is_delivered { "undelivered" } else { self.outcome };
         if let Some(metrics) = &self.metrics {
             metrics.login(&self, outcome);
@@ -54,7 +54,7 @@ impl LoginRecord {
 
     /// Returns the kind of credentials that the caller sent: `password`, or the version of its payload.
     #[must_use]
-    pub fn version_in(&self) -> &'static str {
+    pub(crate) fn version_in(&self) -> &'static str {
         match self.identity {
             Some(CallerIdentity::Password) => "password",
             Some(CallerIdentity::Payload(Version::V1)) => "v1",

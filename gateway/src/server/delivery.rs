@@ -14,7 +14,7 @@ use crate::logins::Waiter;
 
 /// The state of one connection: the answers that wait for their flush, and the lengths in the arriving head.
 #[derive(Clone, Debug, Default)]
-pub struct Delivery {
+pub(crate) struct Delivery {
     waiters: Arc<Mutex<Vec<Waiter>>>,
     lengths: Arc<Mutex<HeadLengths>>,
 }
@@ -37,7 +37,7 @@ impl Delivery {
 }
 
 /// The body of an answer. After the server has taken it, the next flush delivers it.
-pub struct ReplyBody {
+pub(crate) struct ReplyBody {
     data: Option<Bytes>,
     waiter: Option<(Waiter, Delivery)>,
 }
@@ -45,7 +45,7 @@ pub struct ReplyBody {
 impl ReplyBody {
     /// Creates a body, with a waiter if it answers a login.
     #[must_use]
-    pub fn new(data: Bytes, waiter: Option<(Waiter, Delivery)>) -> Self {
+    pub(crate) fn new(data: Bytes, waiter: Option<(Waiter, Delivery)>) -> Self {
         // The server would not poll an empty body for its data.
         Self { data: Some(data), waiter }
     }

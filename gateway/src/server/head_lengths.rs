@@ -9,7 +9,7 @@ const NAME: usize = "transfer-encoding:".len();
 
 /// The lengths in the arriving head.
 #[derive(Debug, Default)]
-pub struct HeadLengths {
+pub(crate) struct HeadLengths {
     /// The first bytes of the current line.
     line: Vec<u8>,
     has_lines: bool,
@@ -19,7 +19,7 @@ pub struct HeadLengths {
 
 impl HeadLengths {
     /// Reads the next bytes of the connection.
-    pub fn read(&mut self, bytes: &[u8]) {
+    pub(crate) fn read(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if self.is_complete {
                 return;
@@ -46,12 +46,12 @@ impl HeadLengths {
 
     /// Whether the head names more than one length.
     #[must_use]
-    pub fn are_ambiguous(&self) -> bool {
+    pub(crate) fn are_ambiguous(&self) -> bool {
         self.lengths > 1
     }
 
     /// Forgets this head. The next bytes belong to the next head.
-    pub fn begin_next(&mut self) {
+    pub(crate) fn begin_next(&mut self) {
         *self = Self::default();
     }
 }

@@ -15,7 +15,7 @@ const BACKLOG: i32 = 1024;
 
 /// A listening socket whose connections are not accepted yet.
 #[derive(Debug)]
-pub struct BoundListener {
+pub(crate) struct BoundListener {
     /// The socket.
     pub listener: StdListener,
     /// The kind of the listener.
@@ -27,7 +27,7 @@ impl BoundListener {
     ///
     /// # Errors
     /// Never, for a bound socket.
-    pub fn address(&self) -> std::io::Result<SocketAddr> {
+    pub(crate) fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
@@ -35,7 +35,7 @@ impl BoundListener {
     ///
     /// # Errors
     /// The error of the kernel.
-    pub fn into_tokio(self) -> std::io::Result<TcpListener> {
+    pub(crate) fn into_tokio(self) -> std::io::Result<TcpListener> {
         self.listener.set_nonblocking(true)?;
         TcpListener::from_std(self.listener)
     }
@@ -46,7 +46,7 @@ impl BoundListener {
 ///
 /// # Errors
 /// When one cannot be bound, or an inherited one is not a loopback listener.
-pub fn open(config: &GatewayConfig) -> Result<Vec<BoundListener>> {
+pub(crate) fn open(config: &GatewayConfig) -> Result<Vec<BoundListener>> {
     let mut all = inherited()?;
     if all.is_empty() {
         for address in &config.listen {

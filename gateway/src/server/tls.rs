@@ -14,7 +14,7 @@ use crate::validity::not_after;
 ///
 /// # Errors
 /// When the files cannot be read, or do not belong together.
-pub fn server_config(keys: &Tls, files: &mut FileRules) -> Result<(Arc<ServerConfig>, Option<u64>)> {
+pub(crate) fn server_config(keys: &Tls, files: &mut FileRules) -> Result<(Arc<ServerConfig>, Option<u64>)> {
     let failed = |what: String| {
         Error::new(Kind::Config, format!("cannot use the certificate and key of [tls]: {what}"))
             .hint("both are PEM files; the key belongs to the first certificate")

@@ -18,14 +18,14 @@ const ANSWER: usize = HEADER + 72;
 
 /// A TCP connection, seen from its caller. IPv4-mapped addresses count as IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LoopbackConnection {
+pub(crate) struct LoopbackConnection {
     caller: SocketAddr,
     server: SocketAddr,
 }
 
 /// The reason why no user can be named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoOwner {
+pub(crate) enum NoOwner {
     /// The kernel does not know this connection.
     #[error("the kernel does not know this connection (errno {0}); is the caller in another network namespace?")]
     Unknown(i32),
@@ -43,13 +43,13 @@ pub enum NoOwner {
 impl LoopbackConnection {
     /// Describes the connection between a caller and the address that accepted it.
     #[must_use]
-    pub fn new(caller: SocketAddr, server: SocketAddr) -> Self {
+    pub(crate) fn new(caller: SocketAddr, server: SocketAddr) -> Self {
         Self { caller: canonical(caller.ip(), caller.port()), server: canonical(server.ip(), server.port()) }
     }
 
     /// Encodes the request: one exact lookup, no dump.
     #[must_use]
-    pub fn request(&self) -> [u8; REQUEST] {
+    pub(crate) fn request(&self) -> [u8; REQUEST] {
         let mut request = [0; REQUEST];
         let mut at = 0;
         let mut put = |bytes: &[u8]| {
@@ -78,7 +78,7 @@ impl LoopbackConnection {
     ///
     /// # Errors
     /// See [`NoOwner`].
-    pub fn owner(&self, answer: &[u8]) -> Result<u32, NoOwner> {
+    pub(crate) fn owner(&self, answer: &[u8]) -> Result<u32, NoOwner> {
         let number = |at: usize| answer.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
         let kind = answer.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes);
         if kind == Some(NLMSG_ERROR) {

@@ -15,7 +15,7 @@ const RETRY: std::ops::RangeInclusive<u64> = 5..=120;
 
 /// An answer of the service.
 #[derive(Clone, Debug)]
-pub struct UpstreamAnswer {
+pub(crate) struct UpstreamAnswer {
     /// Its status.
     pub status: StatusCode,
     /// Its `Content-Type`.
@@ -29,7 +29,7 @@ pub struct UpstreamAnswer {
 
 /// The reason why an answer is not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadAnswer {
+pub(crate) enum BadAnswer {
     /// A redirect (3xx).
     #[error("the service redirects ({0}); set upstream.auth_url to the service itself")]
     Redirect(u16),
@@ -63,7 +63,7 @@ impl UpstreamAnswer {
     ///
     /// # Errors
     /// See [`BadAnswer`].
-    pub fn check(&self, wants_token: bool) -> Result<(), BadAnswer> {
+    pub(crate) fn check(&self, wants_token: bool) -> Result<(), BadAnswer> {
         match self.status.as_u16() {
             300..=399 => return Err(BadAnswer::Redirect(self.status.as_u16())),
             407 | 408 => return Err(BadAnswer::Status(self.status.as_u16())),
@@ -87,7 +87,7 @@ impl UpstreamAnswer {
     /// Returns `Retry-After` for the caller, within its bounds: always for 429, 502, 503 and 504, and for another 5xx if
     /// Anaplan sent one.
     #[must_use]
-    pub fn bounded_retry_after(&self) -> Option<Duration> {
+    pub(crate) fn bounded_retry_after(&self) -> Option<Duration> {
         let helps = matches!(self.status.as_u16(), 429 | 502 | 503 | 504);
         let given = self.retry_after.filter(|_| helps || self.status.is_server_error());
         given.or(helps.then_some(0)).map(|seconds| bounded(Duration::from_secs(seconds)))
@@ -96,7 +96,7 @@ impl UpstreamAnswer {
 
 /// Limits a time to the bounds of `Retry-After`.
 #[must_use]
-pub fn bounded(wait: Duration) -> Duration {
+pub(crate) fn bounded(wait: Duration) -> Duration {
     wait.clamp(Duration::from_secs(*RETRY.start()), Duration::from_secs(*RETRY.end()))
 }
 

@@ -14,7 +14,7 @@ use super::{Upstream, proxy};
 
 /// The reason why Anaplan gave no answer. No variant contains a part of the request.
 #[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
+pub(crate) enum UpstreamError {
     /// TCP failed.
     #[error("cannot connect to {0}")]
     Connect(String, #[source] io::Error),
@@ -39,7 +39,7 @@ pub enum UpstreamError {
 
 /// The TLS version and certificates of a connection. Both are empty for HTTP.
 #[derive(Debug, Default)]
-pub struct Handshake {
+pub(crate) struct Handshake {
     /// The TLS version.
     pub version: Option<String>,
     /// The service's certificates, the leaf first.

@@ -17,7 +17,7 @@ use crate::library::{Error, Kind, Result};
 const HEAD_LIMIT: usize = 16 << 10;
 
 /// The address of the proxy, and the credentials for it.
-pub struct Proxy {
+pub(crate) struct Proxy {
     host: String,
     port: u16,
     authorization: Option<String>,
@@ -28,7 +28,12 @@ impl Proxy {
     ///
     /// # Errors
     /// When the value is not `http://HOST:PORT`, or the file of credentials cannot be read.
-    pub fn resolve(keys: &UpstreamKeys, host: &str, is_tls: bool, files: &mut FileRules) -> Result<Option<Self>> {
+    pub(crate) fn resolve(
+        keys: &UpstreamKeys,
+        host: &str,
+        is_tls: bool,
+        files: &mut FileRules,
+    ) -> Result<Option<Self>> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let either = |name: &str| variable(name).or_else(|| variable(&name.to_lowercase()));
         let from_environment = || {
@@ -46,7 +51,7 @@ impl Proxy {
 
     /// Returns the name of the proxy for logs.
     #[must_use]
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
 }
