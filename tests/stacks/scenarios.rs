@@ -261,6 +261,8 @@ pub(crate) fn asks_the_module_nothing_but_reading_login_and_signing(stack: &mut 
         (flags(&[], &["list", "--login", "--pin-source", &source]), true),
         (flags(&key, &["certificate"]), false),
         (flags(&[], &["pin-fuse", "--slot", "0"]), false),
+        (flags(&[], &["doctor"]), false),
+        (flags(&key, &["custody", "--pin-source", &source]), true),
         (flags(&key, &["sign", "--pin-source", &source]), true),
         (flags(&always, &["sign", "--pin-source", &source]), true),
     ] {

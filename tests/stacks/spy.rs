@@ -57,7 +57,8 @@ pub(crate) fn record(stack: &mut dyn Stack, arguments: &[&str]) -> String {
         .env("PKCS11SPY_OUTPUT", &log);
     let run = Run::from_output(command.finish());
     assert!(run.stderr.contains("warning: --module-debug"), "{}", run.stderr);
-    run.ok();
+    // Some tokens do not meet the custody rules, and some hosts lack what doctor looks for.
+    assert!(run.code == 0 || run.code == 8 && ["custody", "doctor"].contains(&arguments[0]), "{run:?}");
     let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap()).into_owned();
     std::fs::remove_file(log).unwrap();
     text
