@@ -11,7 +11,9 @@ mod permit;
 mod rule;
 
 pub use decision::{Decision, PolicyRefusal, decide_payload};
-pub(crate) use decision::{decide, decide_before_login, decide_certificate, decide_token, decide_version, left_out};
+pub(crate) use decision::{
+    decide, decide_before_login, decide_certificate, decide_token, decide_version, decide_without_login, left_out,
+};
 pub(crate) use permit::{Permit, permit};
 pub(crate) use rule::{Breach, Rule};
 
@@ -76,12 +78,16 @@ impl Requirement {
             Self::AlwaysSensitive => key.always_sensitive,
             Self::NeverExtractable => key.never_extractable,
             Self::Local => key.local,
-            // Some programs set the hardware flag.
-            Self::HardwareToken => match token {
-                Some(token) if token.software_name().is_some() => Some(false),
-                token => token.and_then(|token| token.hardware),
-            },
+            Self::HardwareToken => is_hardware(token),
         }
+    }
+}
+
+/// Whether a token is a hardware device; `None` if it does not report it. Some programs set the hardware flag.
+fn is_hardware(token: Option<&Token>) -> Option<bool> {
+    match token {
+        Some(token) if token.software_name().is_some() => Some(false),
+        token => token.and_then(|token| token.hardware),
     }
 }
 

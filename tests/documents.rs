@@ -84,7 +84,8 @@ fn anchor(heading: &str) -> String {
 #[test]
 fn every_link_of_the_documents_leads_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut documents: Vec<PathBuf> = ["README.md", "SECURITY.md", "CHANGELOG.md"].map(|name| root.join(name)).into();
+    let mut documents: Vec<PathBuf> =
+        ["README.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(|name| root.join(name)).into();
     let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
     documents.extend(docs.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
     let mut links = 0;

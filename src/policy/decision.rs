@@ -2,7 +2,7 @@
 //!
 //! PURE.
 
-use super::{Breach, CertificateSource, MAX_RSA_BITS, PayloadChoice, Policy, PreLoginFacts, Requirement, SigningFacts};
+use super::{Breach, CertificateSource, MAX_RSA_BITS, PayloadChoice, Policy, PreLoginFacts, Requirement, SigningFacts, is_hardware};
 use crate::cba::Version;
 use crate::certificate::Certificate;
 use crate::error::{Explain, Kind};
@@ -124,6 +124,24 @@ pub(crate) fn decide_before_login(policy: &Policy, before_login: &PreLoginFacts<
     decision
 }
 
+/// Checks everything against the policy that is known before a login, except the certificate's own rules, for `doctor`.
+pub(crate) fn decide_without_login(
+    policy: &Policy,
+    facts: &PreLoginFacts<'_>,
+    certificate: Option<&Certificate>,
+) -> Decision {
+    const HARDWARE: Requirement = Requirement::HardwareToken;
+    let mut decision = decide_before_login(policy, facts);
+    if policy.require.contains(&HARDWARE) {
+        let holds = is_hardware(facts.token);
+        decision.refuse_if(holds != Some(true), || of_requirement(HARDWARE, holds));
+    }
+    if let Some(certificate) = certificate {
+        judge_pins(policy, certificate, &mut decision);
+    }
+    decision
+}
+
 /// Checks only a version against the policy, before an agent is asked for it.
 pub(crate) fn decide_version(policy: &Policy, choice: PayloadChoice) -> Decision {
     let mut decision = Decision::default();
@@ -166,11 +184,15 @@ fn judge_version(policy: &Policy, choice: PayloadChoice, decision: &mut Decision
 }
 
 fn judge_pinned_certificate(policy: &Policy, certificate: &Certificate, now: u64, decision: &mut Decision) {
+    judge_pins(policy, certificate, decision);
+    judge_certificate(policy, certificate, now, decision);
+}
+
+fn judge_pins(policy: &Policy, certificate: &Certificate, decision: &mut Decision) {
     if let Some(pins) = &policy.certificate_sha256 {
         let fingerprint = certificate.sha256();
         decision.refuse_if(pins.iter().all(|pin| pin[..] != fingerprint), || Breach::NotPinned(fingerprint));
     }
-    judge_certificate(policy, certificate, now, decision);
 }
 
 fn judge_certificate(policy: &Policy, certificate: &Certificate, now: u64, decision: &mut Decision) {
@@ -284,6 +306,27 @@ mod tests {
         assert_eq!(v1(&only(vec![Version::V2]), true), 1);
         assert_eq!(v1(&only(vec![Version::V1]), false), 0);
         assert_eq!(refusals(only(vec![Version::V1])), 1, "v2 where only v1 is allowed");
+    }
+
+    #[test]
+    fn what_is_known_before_a_login_is_refused_before_a_login() {
+        let token = Token { serial: "12".into(), hardware: Some(false), ..Token::default() };
+        let certificate = leaf();
+        let facts = PreLoginFacts {
+            token: Some(&token),
+            certificate_from_file: false,
+            version: Version::V2,
+            version_by_flag: false,
+            mechanism: Mechanism::Sha512RsaPkcs,
+        };
+        let refused = |policy: Policy| decide_without_login(&policy, &facts, Some(&certificate)).refusals;
+        assert_eq!(refused(Policy::default()), []);
+        let serials = Policy { token_serials: Some(vec!["13".into()]), ..Policy::default() };
+        assert_eq!(refused(serials), [Breach::Serial(Some("12".into()))]);
+        let hardware = Policy { require: vec![Requirement::HardwareToken, Requirement::Local], ..Policy::default() };
+        assert_eq!(refused(hardware), [Breach::Requirement(Requirement::HardwareToken)]);
+        let pins = Policy { certificate_sha256: Some(vec![vec![7; 32]]), ..Policy::default() };
+        assert_eq!(refused(pins), [Breach::NotPinned(certificate.sha256())]);
     }
 
     #[test]

@@ -87,6 +87,24 @@ fn each_failed_check_names_its_remedy() {
 }
 
 #[test]
+fn what_the_policy_refuses_is_a_failure_before_any_login() {
+    let stand = Stand::new();
+    let source = stand.pin_source();
+    let other = "07".repeat(32);
+    for (rule, value, found) in [
+        ("token-serials", "99", "token serial '"),
+        ("require", "hardware-token", "CKF_HW_SLOT"),
+        ("certificate-sha256", other.as_str(), "certificate "),
+        ("mechanism", "rsa-pkcs", "the token would sign with CKM_SHA512_RSA_PKCS"),
+    ] {
+        let flag = format!("--policy-{rule}");
+        let line = failing(stand.run(&["doctor", "--pin-source", &source, &flag, value]), "policy");
+        assert!(line.contains(found), "{rule}: {line}");
+        assert_eq!(stand.sign(&[&flag, value]).code, 5, "{rule}: `sign` agrees");
+    }
+}
+
+#[test]
 fn the_source_of_each_value_and_variables_of_the_loader_are_shown() {
     let mut stand = Stand::new();
     let config = stand.write("config.toml", "[token]\nslot = 0\n\n[policy]\nmin_rsa_bits = 2048\n");

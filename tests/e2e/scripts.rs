@@ -59,3 +59,21 @@ fn no_script_assumes_cargos_target_directory() {
         assert_eq!(named, None, "{script}");
     }
 }
+
+#[test]
+fn a_cargo_that_is_too_old_is_named_before_the_build() {
+    let stand = Stand::empty();
+    let script = format!("cd {ROOT} && . softhsm/packages && need_cargo");
+    let oldest = env!("CARGO_PKG_RUST_VERSION");
+    let exact = format!("{oldest}.0");
+    for (version, builds) in [("0.66.0", false), ("1.9.0", false), (exact.as_str(), true), ("1.1000.0-nightly", true)] {
+        let cargo = stand.write("cargo", format!("#!/bin/sh\necho 'cargo {version}'\n"));
+        fs::set_permissions(&cargo, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let path = format!("{}:/usr/bin:/bin", stand.path().display());
+        let output = Command::new("sh").args(["-euc", &script]).env("PATH", path).finish();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), builds, "{version}: {said}");
+        let words = format!("needs cargo {oldest} or newer, and this host has {version}");
+        assert!(builds || said.contains(&words), "{version}: {said}");
+    }
+}

@@ -14,12 +14,12 @@ use crate::facts::{Gap, stand_in};
 use crate::fuse::FuseStore;
 use crate::fuse::remedy::reset_command;
 use crate::fuse::{self, StoredFuse};
-use crate::identity;
+use crate::identity::{self, Identity};
 use crate::modules;
 use crate::os::clock::now;
 use crate::pin::PinSource;
 use crate::pin::source::PreparedSource;
-use crate::policy::{self, PayloadChoice};
+use crate::policy::{self, PayloadChoice, PreLoginFacts};
 use crate::sandbox_profile::SandboxMode;
 use crate::selector;
 use crate::session::{self, LoadedModule, Login, SlotSession, TokenSession, read_certificate};
@@ -244,6 +244,8 @@ fn identity(slot_session: &mut SlotSession, config: &Config, logs_in_later: bool
         }
     }
     if !logs_in_later {
+        let from_file = config.certificate_file.is_some();
+        policy_before_login(slot_session, identity.as_ref(), from_file, config, findings);
         key::check_before_login(identity.as_ref(), slot_session.slot.token.as_ref(), config, findings);
     }
     match slot_session.mechanisms.usable.first() {
@@ -258,6 +260,29 @@ fn identity(slot_session: &mut SlotSession, config: &Config, logs_in_later: bool
     if let Some(identity) = &identity {
         let remedy = "before that, write a new one into the token and register it";
         judge(&identity.certificate, config, remedy, findings);
+    }
+}
+
+/// Checks the facts that are known without a login against the policy. With a login, the trial payload shows all of them.
+fn policy_before_login(
+    slot_session: &SlotSession,
+    identity: Option<&Identity>,
+    certificate_from_file: bool,
+    config: &Config,
+    findings: &mut Findings,
+) {
+    let (token, mechanism) = (slot_session.slot.token.as_ref(), slot_session.mechanisms.usable.first());
+    let certificate = identity.map(|identity| &identity.certificate);
+    let decision = match mechanism {
+        Some(&mechanism) => {
+            let (version, version_by_flag) = (config.sign.version, config.sign.version_by_flag);
+            let facts = PreLoginFacts { token, certificate_from_file, version, version_by_flag, mechanism };
+            policy::decide_without_login(&config.policy, &facts, certificate)
+        }
+        None => policy::decide_token(&config.policy, token),
+    };
+    for breach in &decision.refusals {
+        findings.fail("policy", breach.reason(), breach.hint());
     }
 }
 
