@@ -2,7 +2,10 @@
 //!
 //! PURE.
 
-use super::{Breach, CertificateSource, MAX_RSA_BITS, PayloadChoice, Policy, PreLoginFacts, Requirement, SigningFacts, is_hardware};
+use super::{
+    Breach, CertificateSource, MAX_RSA_BITS, PayloadChoice, Policy, PreLoginFacts, Requirement, SigningFacts,
+    is_hardware,
+};
 use crate::cba::Version;
 use crate::certificate::Certificate;
 use crate::error::{Explain, Kind};

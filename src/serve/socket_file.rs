@@ -28,9 +28,9 @@ pub(crate) struct LockedOutUser {
 }
 
 /// All users whom the lists name, directly or as members of a group, and whom modes and groups keep from the socket.
-/// Access lists (acl(5)) are not checked.
+/// Access lists (acl(5)) are not checked. Without the path of the socket, only its group is.
 #[must_use]
-pub(crate) fn locked_out(serve: &Serve, socket: &Path) -> Vec<LockedOutUser> {
+pub(crate) fn locked_out(serve: &Serve, socket: Option<&Path>) -> Vec<LockedOutUser> {
     let groups = serve.allow_groups.iter().chain(&serve.monitor_groups);
     let unknown = |what: &str, name: &String| LockedOutUser {
         user: name.clone(),
@@ -158,7 +158,7 @@ fn find_group(name: &str) -> Option<Group> {
     by_number.or_else(|| Group::from_name(name).ok().flatten())
 }
 
-fn in_the_way(user: &User, door: Option<&Group>, socket: &Path) -> Option<LockedOutUser> {
+fn in_the_way(user: &User, door: Option<&Group>, socket: Option<&Path>) -> Option<LockedOutUser> {
     if user.uid.is_root() {
         return None;
     }
@@ -180,6 +180,7 @@ fn in_the_way(user: &User, door: Option<&Group>, socket: &Path) -> Option<Locked
             ),
         );
     }
+    let socket = socket?;
     let may = |metadata: &Metadata, bit| allows(metadata, user.uid.as_raw(), &groups, bit);
     let directories: Vec<&Path> = socket.ancestors().skip(1).collect();
     for directory in directories.into_iter().rev() {

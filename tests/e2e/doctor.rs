@@ -157,6 +157,11 @@ fn an_allowed_user_who_cannot_reach_the_socket_is_named() {
     let line = failing(doctor(&["--allow-users", "nosuchuser"]), "who may ask");
     assert!(line.contains("there is no such user"), "{line}");
     doctor(&["--socket-group", "games", "--allow-users", "root"]).ok();
+    // The packaged configuration does not name the socket.
+    stand.set("CBA_AGENT_SERVE_SOCKET", "");
+    let unnamed = ["doctor", "--pin-source", &source, "--socket-group", "games", "--allow-users", "daemon"];
+    let line = failing(stand.run(&unnamed), "who may ask");
+    assert!(line.contains("daemon is allowed") && line.contains("usermod -aG games daemon"), "{line}");
 }
 
 #[test]

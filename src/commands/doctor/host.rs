@@ -198,9 +198,10 @@ fn who_may_ask(config: &Config, findings: &mut Findings) {
         }),
         Err(error) => findings.error("who may ask", &error),
     }
-    let Some(socket) = &config.serve.socket else { return };
+    // systemd names the socket of a packaged service, so its path may be unknown here.
+    let socket = config.serve.socket.as_deref();
     let locked_out = socket_file::locked_out(&config.serve, socket);
-    if locked_out.is_empty() {
+    if locked_out.is_empty() && socket.is_some() {
         findings.ok("who may ask", "every listed user can reach the socket");
     }
     for socket_file::LockedOutUser { user, why, remedy } in locked_out {
