@@ -188,7 +188,6 @@ pub(crate) struct PreLoginFacts<'a> {
 /// The facts about a signature after the login.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SigningFacts<'a> {
-    /// The facts before the login.
     pub before_login: PreLoginFacts<'a>,
     /// The private key.
     pub key: &'a KeyObject,

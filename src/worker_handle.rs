@@ -55,7 +55,6 @@ pub(crate) enum ReplyState {
 /// Copies of the descriptors that become readable when the worker has news. An event loop waits for them.
 #[derive(Debug)]
 pub(crate) struct WorkerDescriptors {
-    /// The worker's replies.
     pub replies: OwnedFd,
     /// The end of the worker's process; `None` on kernels before 5.3.
     pub end: Option<OwnedFd>,
@@ -63,7 +62,6 @@ pub(crate) struct WorkerDescriptors {
     pub output: Option<OwnedFd>,
 }
 
-/// The module that a worker must load.
 #[derive(Clone, Debug)]
 pub(crate) struct ModuleToLoad {
     /// The module's absolute path.

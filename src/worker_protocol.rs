@@ -40,7 +40,6 @@ pub(crate) enum FrameKind {
 /// The worker's first message. A parent of another build sends it no PIN.
 pub(crate) const BUILD: &str = concat!("cba-agent ", env!("CARGO_PKG_VERSION"), " wire 9");
 
-/// The method of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum LoginMethod {
     /// With the PIN in the following frame.

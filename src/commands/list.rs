@@ -21,7 +21,6 @@ use crate::session::{self, LoadedModule, Login, TokenSession};
 use crate::text::{hex, printable, printable_bytes};
 use crate::worker_protocol::{WorkerReply, WorkerRequest};
 
-/// The content of one module.
 struct ModuleContent {
     module: String,
     path: String,

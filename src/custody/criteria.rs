@@ -7,7 +7,6 @@ use crate::certificate::chain::Roots;
 use crate::facts::KeyObject;
 use crate::policy::{self, PayloadChoice, Policy, PreLoginFacts, SigningFacts};
 
-/// The sources of the rules.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PolicySources {
     /// The files that were read.
@@ -28,13 +27,10 @@ pub(crate) struct TrustedRoots {
 /// The rules and circumstances for the check.
 #[derive(Debug)]
 pub(crate) struct Criteria<'a> {
-    /// The rules.
     pub policy: &'a Policy,
-    /// The sources of the rules.
     pub sources: PolicySources,
     /// The payload to sign.
     pub choice: PayloadChoice,
-    /// The trusted roots.
     pub trusted_roots: &'a TrustedRoots,
     /// Seconds of Unix time.
     pub now: u64,

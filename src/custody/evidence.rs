@@ -33,11 +33,9 @@ pub(crate) struct KeyEvidence {
     pub detail: KeyDetail,
     /// Other private key objects of the same key.
     pub copies: Vec<KeyCopy>,
-    /// Its certificate.
     pub certificate: Certificate,
     /// Whether the certificate is from a file and not from the token.
     pub from_file: bool,
-    /// The mechanism of signatures.
     pub mechanism: Mechanism,
     /// All certificates of the token, DER without padding.
     pub others: Vec<Vec<u8>>,

@@ -200,7 +200,6 @@ impl Report {
         Some(format!("software token: no hardware protection ({name})"))
     }
 
-    /// The sources of the rules.
     pub(super) fn sources(&self) -> String {
         let Run { policy_files, policy_settings, .. } = &self.run;
         let files = match policy_files.as_slice() {

@@ -4,7 +4,6 @@
 
 use serde::Serialize;
 
-/// The result of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum RuleVerdict {
@@ -36,19 +35,16 @@ impl RuleVerdict {
     }
 }
 
-/// One rule.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct RuleResult {
     /// Its name: the key of `[policy]`, if there is one; a word of `require` after a dot.
     pub rule: String,
-    /// Its meaning, in one sentence.
     pub means: &'static str,
     /// Its requirement.
     #[serde(rename = "asks")]
     pub requires: String,
     /// The value.
     pub found: String,
-    /// The result.
     pub verdict: RuleVerdict,
     /// The problem, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]

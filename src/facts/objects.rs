@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::MechanismId;
 use crate::text::{hex, printable_bytes};
 
-/// The class of a key object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum KeyClass {
     /// `CKO_PRIVATE_KEY`.
@@ -48,7 +47,6 @@ pub(crate) struct KeyObject {
     pub local: Option<bool>,
 }
 
-/// A certificate object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CertificateObject {
     /// `CKA_LABEL`.
@@ -88,7 +86,6 @@ pub(crate) struct KeyDetail {
 /// Evidence about a key, and the certificates in its token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Description {
-    /// The key.
     pub detail: KeyDetail,
     /// All X.509 certificates of the token.
     pub certificates: Vec<CertificateObject>,

@@ -26,7 +26,6 @@ pub(crate) enum PinError {
     File(String, #[source] io::Error),
     #[error("the PIN file {0} is open to every user of this host")]
     WorldAccessible(String),
-    /// A variable that is not set.
     #[error("the variable of the PIN source is not set")]
     NoVariable,
     #[error("there is no credential of that name")]

@@ -7,7 +7,6 @@ use crate::error::{Explain, Kind};
 /// The reason why no token was selected.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum SelectError {
-    /// No slot has an initialised token.
     #[error("no initialised token found")]
     NoToken {
         /// Slots with an uninitialised token.
@@ -21,7 +20,6 @@ pub(crate) enum SelectError {
         /// The existing tokens, each as a selector.
         candidates: Vec<String>,
     },
-    /// None of the tokens matches.
     #[error("no token matches the selection{}", .asked.as_deref().map(|a| format!(" ({a})")).unwrap_or_default())]
     NoMatch {
         /// The part of the selection that does not match, if known.
@@ -29,7 +27,6 @@ pub(crate) enum SelectError {
         /// The existing tokens, each as a selector.
         candidates: Vec<String>,
     },
-    /// More than one matches.
     #[error("{} tokens match the selection", .candidates.len())]
     Ambiguous {
         /// Each as a selector.
@@ -53,10 +50,8 @@ pub(crate) enum SelectError {
         /// The readable one, as a selector.
         readable: String,
     },
-    /// The slot of the index cannot be read.
     #[error("slot {index} (slot ID {id}) cannot be read: {cause}")]
     Unreadable {
-        /// The selected index.
         index: usize,
         /// Its slot ID.
         id: u64,

@@ -12,21 +12,14 @@ pub(crate) struct TokenSelector {
     pub slot: Option<usize>,
     /// The raw `CK_SLOT_ID`.
     pub slot_id: Option<u64>,
-    /// The token's label.
     pub label: Option<String>,
     /// The token's serial number.
     pub serial: Option<String>,
-    /// The token's manufacturer.
     pub manufacturer: Option<String>,
-    /// The token's model.
     pub model: Option<String>,
-    /// The manufacturer of the slot.
     pub slot_manufacturer: Option<String>,
-    /// The description of the slot.
     pub slot_description: Option<String>,
-    /// The manufacturer of the module.
     pub library_manufacturer: Option<String>,
-    /// The description of the module.
     pub library_description: Option<String>,
     /// The module's version; a missing minor number is 0.
     pub library_version: Option<String>,
@@ -35,7 +28,6 @@ pub(crate) struct TokenSelector {
 }
 
 impl TokenSelector {
-    /// Whether the selection is empty.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -61,7 +53,6 @@ impl TokenSelector {
         same(&self.slot_manufacturer, &slot.manufacturer) && same(&self.slot_description, &slot.description)
     }
 
-    /// Whether a module matches.
     #[must_use]
     pub(crate) fn matches_library(&self, library: &Library) -> bool {
         let version = self.library_version.as_deref();

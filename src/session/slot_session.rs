@@ -20,10 +20,8 @@ use crate::worker_protocol::{WorkerReply, WorkerRequest};
 /// A session on the selected slot.
 #[derive(Debug)]
 pub(crate) struct SlotSession {
-    /// The module.
     pub module: LoadedModule,
     pub slot: Slot,
-    /// The signature mechanisms of the slot.
     pub mechanisms: Mechanisms,
     /// The time limit.
     pub deadline: Deadline,

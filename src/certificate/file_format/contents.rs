@@ -5,7 +5,6 @@
 /// The certificates of a file, and other observations.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct CertificateFile {
-    /// The form of the certificates.
     pub(crate) form: FileForm,
     /// Each certificate as DER (or BER, as written), in the file's order.
     pub certificates: Vec<Vec<u8>>,

@@ -3,16 +3,12 @@
 /// The reason why a worker could not be confined although the kernel supports it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SandboxError {
-    /// The parent named an unknown profile.
     #[error("no sandbox profile '{0}'")]
     Unknown(String),
-    /// The kernel refused the rules for files.
     #[error("the sandbox for files failed: {0}")]
     Files(#[from] ::landlock::RulesetError),
-    /// The kernel refused the filter of system calls.
     #[error("the sandbox for system calls failed: {0}")]
     CallFilter(String),
-    /// The kernel refused the parent-death signal.
     #[error("the worker cannot be made to end with its parent: {0}")]
     ParentDeath(#[from] std::io::Error),
 }
