@@ -40,11 +40,8 @@ pub(crate) struct AdminSocket {
 /// A client as `cba-gateway clients` shows it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ClientStatus {
-    /// Its name.
     pub name: String,
-    /// Whether it is disabled.
     pub disabled: bool,
-    /// Whether it is in transition.
     pub transition: bool,
     /// Its last login since the start of the gateway.
     pub last: Option<LastLogin>,
@@ -52,9 +49,6 @@ pub(crate) struct ClientStatus {
 
 impl AdminSocket {
     /// Converts the socket into a listener for tokio.
-    ///
-    /// # Errors
-    /// The error of the kernel.
     pub(crate) fn listener(&self) -> io::Result<UnixListener> {
         let listener = self.listener.try_clone()?;
         listener.set_nonblocking(true)?;

@@ -163,9 +163,6 @@ fn runs_as_own_user(socket: &Path) -> Error {
 }
 
 /// Checks that an agent is ready.
-///
-/// # Errors
-/// The reason why it is not ready.
 pub(crate) async fn ready(socket: &Path, within: Duration) -> Result<()> {
     match tokio::time::timeout(within, ask_for(socket, "/readyz")).await {
         Ok(result) => Ok(result.map(drop)?),
@@ -174,9 +171,6 @@ pub(crate) async fn ready(socket: &Path, within: Duration) -> Result<()> {
 }
 
 /// Returns the certificate of an agent, as PEM.
-///
-/// # Errors
-/// The reason why there is no certificate.
 pub(crate) async fn certificate(socket: &Path, within: Duration) -> Result<Vec<u8>> {
     match tokio::time::timeout(within, ask_for(socket, "/certificate")).await {
         Ok(result) => Ok(result?),

@@ -54,7 +54,6 @@ pub(crate) struct GatewayConfig {
 /// `[tls]`: the listener for other hosts.
 #[derive(Debug)]
 pub(crate) struct Tls {
-    /// Its addresses.
     pub listen: Vec<SocketAddr>,
     /// The certificate chain, PEM.
     pub certificate: PathBuf,
@@ -91,7 +90,6 @@ pub(crate) struct Admin {
     pub socket: Option<PathBuf>,
     /// The group that may connect.
     pub group: Option<u32>,
-    /// The path of the metrics file.
     pub metrics_file: Option<PathBuf>,
 }
 

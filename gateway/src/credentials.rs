@@ -20,7 +20,6 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The credentials of a caller.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Credentials {
     /// A user name and the SHA-256 of a password. The password itself is not kept.
@@ -61,9 +60,6 @@ pub(crate) enum CredentialsError {
 
 impl Credentials {
     /// Parses the value of an `Authorization` header. The scheme is case-insensitive.
-    ///
-    /// # Errors
-    /// See [`CredentialsError`].
     pub(crate) fn read(value: &[u8]) -> Result<Self, CredentialsError> {
         let value = value.trim_ascii();
         let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());

@@ -16,7 +16,6 @@ const SOON: Duration = Duration::from_secs(5);
 /// The reason why there is no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LoginFailure {
-    /// The HTTP status.
     pub status: StatusCode,
     /// One word for metrics and logs.
     pub outcome: &'static str,

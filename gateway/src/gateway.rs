@@ -30,7 +30,6 @@ const PROBE_HOLDS: Duration = Duration::from_secs(5);
 /// One configuration with everything that belongs to it.
 #[derive(Debug)]
 pub(crate) struct Set {
-    /// The configuration.
     pub config: GatewayConfig,
     /// The client of Anaplan's service.
     pub upstream: Upstream,
@@ -41,18 +40,14 @@ pub(crate) struct Set {
     rates: HashMap<String, ClientRate>,
 }
 
-/// The state of the gateway.
 pub(crate) struct Gateway {
     set: RwLock<Arc<Set>>,
     /// The logins in flight, and the spent messages.
     pub logins: Arc<RunningLogins>,
-    /// The rates by source.
     pub rates: SourceRates,
     /// The pauses in which no login is posted.
     pub pause: Pause,
-    /// Counters.
     pub metrics: Arc<GatewayMetrics>,
-    /// Open connections.
     pub connections: Arc<ConnectionTable>,
     /// The user IDs that may stand for several users.
     pub shared_users: SharedUsers,
@@ -132,9 +127,6 @@ impl Gateway {
     }
 
     /// Checks that an agent is ready and logins are not paused.
-    ///
-    /// # Errors
-    /// The reason why the gateway is not ready.
     pub(crate) async fn ready(&self) -> std::result::Result<(), String> {
         self.pause.check().map_err(|failure| failure.message)?;
         // One caller asks the agents. Callers that arrive meanwhile get the same result.

@@ -19,10 +19,8 @@ use crate::source::TcpCaller;
 use crate::upstream::UpstreamRequest;
 use crate::verify::{CallerIdentity, Verified, verify};
 
-/// A request to log in.
 #[derive(Clone)]
 pub(crate) struct LoginRequested {
-    /// The ID of the request.
     pub id: String,
     /// The user or address that connected.
     pub caller: TcpCaller,
@@ -31,9 +29,6 @@ pub(crate) struct LoginRequested {
 }
 
 /// Verifies a caller and begins its login, or joins the login with the same message.
-///
-/// # Errors
-/// The reason why there is no login.
 pub(crate) fn begin(
     gateway: &Arc<Gateway>,
     request: &LoginRequested,

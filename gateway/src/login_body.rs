@@ -39,14 +39,8 @@ pub(crate) enum BodyError {
     /// A member that is not base64.
     #[error("{0} is not base64")]
     Base64(&'static str),
-    /// A message or signature of another length.
     #[error("the message has {message} bytes and the signature {signature}")]
-    Length {
-        /// Length of the message.
-        message: usize,
-        /// Length of the signature.
-        signature: usize,
-    },
+    Length { message: usize, signature: usize },
 }
 
 #[derive(Deserialize)]
@@ -60,9 +54,6 @@ struct Members {
 
 impl LoginBody {
     /// Parses a body: a JSON object, or a JSON string that contains one.
-    ///
-    /// # Errors
-    /// See [`BodyError`].
     pub(crate) fn read(body: &[u8]) -> Result<Self, BodyError> {
         let members: Members = if body.trim_ascii_start().starts_with(b"\"") {
             let inner: String = serde_json::from_slice(body).map_err(BodyError::Json)?;

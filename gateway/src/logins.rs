@@ -18,15 +18,12 @@ pub(crate) mod record;
 
 use record::LoginRecord;
 
-/// The outcome of a login.
 pub(crate) type LoginEnd = Result<UpstreamAnswer, LoginFailure>;
 
 /// A v2 message of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct MessageKey {
-    /// The client.
     pub client: String,
-    /// The message.
     pub message: MessageId,
 }
 
@@ -58,7 +55,6 @@ struct LoginsState {
     open: usize,
 }
 
-/// One login.
 #[derive(Debug)]
 pub(crate) struct RunningLogin {
     key: Option<(MessageKey, u64)>,

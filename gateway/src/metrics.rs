@@ -39,7 +39,6 @@ pub(crate) struct GatewayMetrics {
     last: Mutex<BTreeMap<String, LastLogin>>,
 }
 
-/// The last login of a client.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct LastLogin {
     /// Seconds of Unix time.

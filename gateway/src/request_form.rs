@@ -50,9 +50,6 @@ pub(crate) enum FormError {
 }
 
 /// Returns the resource that a request names. `port` is the port of a plain listener, and `None` on a TLS listener.
-///
-/// # Errors
-/// See [`FormError`].
 pub(crate) fn route(parts: &Parts, port: Option<u16>) -> Result<Route, FormError> {
     if parts.method == Method::CONNECT || parts.uri.scheme().is_some() || parts.uri.authority().is_some() {
         return Err(FormError::Proxied);

@@ -43,12 +43,10 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// The extra time for requests that were sent before the client could know of the shutdown.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// The kind of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ListenerKind {
     /// Plain HTTP on a loopback address.
     Plain,
-    /// TLS.
     Tls,
 }
 

@@ -10,7 +10,6 @@ use crate::library::{Error, Kind, Result, SUBORDINATE_USERS, SubordinateIds};
 /// The default overflow user ID of Linux. The kernel shows it in place of an ID that it cannot map.
 const OVERFLOW: u32 = 65_534;
 
-/// The shared users of this host.
 #[derive(Debug)]
 pub(crate) struct SharedUsers {
     overflow: u32,

@@ -50,10 +50,8 @@ pub(crate) struct Upstream {
     idle: Mutex<Vec<(SendRequest<Full<Bytes>>, Instant)>>,
 }
 
-/// A request to the service.
 #[derive(Clone)]
 pub(crate) struct UpstreamRequest {
-    /// The method.
     pub method: Method,
     /// The path below the base URL.
     pub path: &'static str,

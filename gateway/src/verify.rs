@@ -25,7 +25,6 @@ pub(crate) enum CallerIdentity {
 /// A caller whose identity is verified.
 #[derive(Clone, Debug)]
 pub(crate) struct Verified {
-    /// The client.
     pub client: Arc<LocalClient>,
     /// The method by which it identified itself.
     pub identity: CallerIdentity,
@@ -34,19 +33,15 @@ pub(crate) struct Verified {
 /// The reason why an identity is not valid. The caller does not learn it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotVerified {
-    /// No client has this certificate or name.
     #[error("no client has this certificate or user name")]
     Unknown,
-    /// The client is disabled.
     #[error("the client is disabled")]
     Disabled,
     /// The client may not connect from this source.
     #[error("the client is not served from this user or address")]
     Origin,
-    /// Too many failures came from this source.
     #[error("too many failed logins came from this user or address")]
     TooManyFailures,
-    /// The password is wrong.
     #[error("wrong password")]
     Password,
     /// The signature does not match the certificate's key.

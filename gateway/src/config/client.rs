@@ -23,7 +23,6 @@ pub(crate) struct LocalClient {
     pub name: String,
     /// The SHA-256 of each password.
     pub passwords: Vec<[u8; 32]>,
-    /// The certificates of the client.
     pub certificates: Vec<ClientCertificate>,
     /// The payload versions that the client may send.
     pub versions: Vec<Version>,
@@ -39,12 +38,10 @@ pub(crate) struct LocalClient {
     pub transition: bool,
 }
 
-/// A certificate of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClientCertificate {
     /// The path that it was read from.
     pub path: PathBuf,
-    /// The parsed certificate.
     pub certificate: Certificate,
 }
 

@@ -26,7 +26,6 @@ impl FileRules {
         Self { single_user, warnings: Vec::new() }
     }
 
-    /// Adds a warning.
     pub(crate) fn warn(&mut self, warning: impl Into<String>) {
         self.warnings.push(warning.into());
     }
@@ -65,9 +64,6 @@ impl FileRules {
     }
 
     /// Reads a file with a secret, and warns if every user may read it.
-    ///
-    /// # Errors
-    /// As [`FileRules::read`].
     pub(crate) fn read_secret(&mut self, path: &Path) -> Result<Vec<u8>> {
         let bytes = self.read(path)?;
         if std::fs::metadata(path).is_ok_and(|found| found.mode() & 0o004 != 0) {

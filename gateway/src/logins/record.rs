@@ -11,9 +11,7 @@ use crate::verify::CallerIdentity;
 /// The facts about a login for the log and the metrics.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LoginRecord {
-    /// The ID of the request.
     pub id: String,
-    /// The name of the client.
     pub client: String,
     /// The user or address that connected.
     pub caller: Option<TcpCaller>,

@@ -16,9 +16,7 @@ const BACKLOG: i32 = 1024;
 /// A listening socket whose connections are not accepted yet.
 #[derive(Debug)]
 pub(crate) struct BoundListener {
-    /// The socket.
     pub listener: StdListener,
-    /// The kind of the listener.
     pub kind: ListenerKind,
 }
 
@@ -32,9 +30,6 @@ impl BoundListener {
     }
 
     /// Converts the socket into a listener of tokio.
-    ///
-    /// # Errors
-    /// The error of the kernel.
     pub(crate) fn into_tokio(self) -> std::io::Result<TcpListener> {
         self.listener.set_nonblocking(true)?;
         TcpListener::from_std(self.listener)

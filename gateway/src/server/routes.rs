@@ -37,7 +37,6 @@ pub(super) struct ClientConnection<'a> {
     pub(super) delivery: &'a Delivery,
 }
 
-/// Answers one request.
 pub(super) async fn answer(client: ClientConnection<'_>, request: Request<Incoming>) -> HttpReply {
     let arrived = Instant::now();
     let id = request_id();

@@ -26,16 +26,13 @@ pub(crate) struct LoopbackConnection {
 /// The reason why no user can be named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoOwner {
-    /// The kernel does not know this connection.
     #[error("the kernel does not know this connection (errno {0}); is the caller in another network namespace?")]
     Unknown(i32),
-    /// The answer is not a sock_diag message.
     #[error("the kernel's answer cannot be read")]
     Malformed,
     /// The answer describes another socket, such as a listening one.
     #[error("the kernel names another socket")]
     Other,
-    /// The caller has closed its end.
     #[error("the caller has closed its end")]
     Closed,
 }
@@ -75,9 +72,6 @@ impl LoopbackConnection {
     }
 
     /// Returns the user that an answer names.
-    ///
-    /// # Errors
-    /// See [`NoOwner`].
     pub(crate) fn owner(&self, answer: &[u8]) -> Result<u32, NoOwner> {
         let number = |at: usize| answer.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
         let kind = answer.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes);

@@ -13,16 +13,13 @@ use serde_json::Value;
 /// The bounds of `Retry-After`, in seconds. Clients retry at once after 0, and give up instead of waiting too long.
 const RETRY: std::ops::RangeInclusive<u64> = 5..=120;
 
-/// An answer of the service.
 #[derive(Clone, Debug)]
 pub(crate) struct UpstreamAnswer {
-    /// Its status.
     pub status: StatusCode,
     /// Its `Content-Type`.
     pub content_type: Option<HeaderValue>,
     /// Its `Retry-After` in seconds, without bounds.
     pub retry_after: Option<u64>,
-    /// Its body.
     pub body: Bytes,
     is_encoded: bool,
 }
@@ -60,9 +57,6 @@ impl UpstreamAnswer {
     }
 
     /// Checks the answer. `wants_token` says that it answers a login. An error status needs no JSON.
-    ///
-    /// # Errors
-    /// See [`BadAnswer`].
     pub(crate) fn check(&self, wants_token: bool) -> Result<(), BadAnswer> {
         match self.status.as_u16() {
             300..=399 => return Err(BadAnswer::Redirect(self.status.as_u16())),

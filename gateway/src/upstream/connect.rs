@@ -18,7 +18,6 @@ pub(crate) enum UpstreamError {
     /// TCP failed.
     #[error("cannot connect to {0}")]
     Connect(String, #[source] io::Error),
-    /// The proxy refused.
     #[error("the proxy {proxy} answers {status} to CONNECT")]
     Proxy {
         /// The proxy's address.
@@ -26,10 +25,8 @@ pub(crate) enum UpstreamError {
         /// The status of the proxy's answer.
         status: u16,
     },
-    /// TLS failed.
     #[error("TLS with {0} failed")]
     Tls(String, #[source] io::Error),
-    /// HTTP failed.
     #[error("the exchange with the service failed")]
     Http(#[source] hyper::Error),
     /// The answer is too long or incomplete.
@@ -72,7 +69,6 @@ pub(super) async fn connect(upstream: &Upstream) -> Result<(Stream, Handshake), 
     Ok((Stream::Tls(Box::new(stream)), handshake))
 }
 
-/// Opens a TCP connection.
 pub(super) async fn open(host: &str, port: u16) -> Result<TcpStream, UpstreamError> {
     let failed = |error| UpstreamError::Connect(format!("{host}:{port}"), error);
     let stream = TcpStream::connect((host, port)).await.map_err(failed)?;
