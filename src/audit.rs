@@ -18,8 +18,10 @@ use crate::text::shell::quoted_path;
 
 pub(crate) mod chain;
 pub(crate) mod check;
+pub(crate) mod record;
 
-use chain::{AuditEvent, AuditRecord, Head};
+use chain::Head;
+use record::{AuditEvent, AuditRecord};
 
 /// The time for which another process may hold the lock: a few records and two syncs.
 const PATIENCE: Duration = Duration::from_secs(10);

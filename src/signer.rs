@@ -4,7 +4,7 @@
 //! result becomes a login request only after the check of `verify` and a second decision of the policy. The parent
 //! trusts neither module nor worker. This file contains functions only: the session holds the state.
 
-use crate::audit::chain::{AuditEvent, AuditRecord, Caller, PayloadFacts};
+use crate::audit::record::{AuditEvent, AuditRecord, Caller, PayloadFacts};
 use crate::cba::verify::{Freshness, to_key_length};
 use crate::cba::{LoginRequest, UncheckedPayload};
 use crate::certificate::Certificate;

@@ -1,15 +1,14 @@
-//! Records of the audit log, and the hash chain that connects them. [`super::check`] checks a whole log.
+//! The hash chain that connects the records of the audit log. [`super::check`] checks a whole log.
 //!
 //! PURE. A record is one line of JSON. Its last member is `hash`, the SHA-256 of the line's bytes before `,"hash":`. `prev`
 //! is the hash of the record before. The chain has no key: it shows changes to a reader who knows a later hash.
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::certificate::utc;
-use crate::text::{hex, printable_json};
+use crate::text::hex;
 
 /// The longest line that is read, in bytes: much longer than any record.
 pub(crate) const LINE_LIMIT: usize = 16 << 10;
@@ -52,102 +51,6 @@ impl fmt::Display for Head {
 fn is_hash(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Caller {
-    /// As the kernel reports it.
-    pub uid: u32,
-    /// As the kernel reports it.
-    pub gid: u32,
-    /// The process at the time of the connection. Another process may have this number by now.
-    pub pid: i32,
-    /// The label that the caller sent.
-    pub job: Option<String>,
-}
-
-/// Facts about a payload. None of them allows a login.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct PayloadFacts {
-    /// The token's serial number.
-    pub token_serial: Option<String>,
-    /// The SHA-256 of the certificate, hexadecimal.
-    pub certificate_sha256: Option<String>,
-    /// `v1` or `v2`.
-    pub payload_version: String,
-    /// The SHA-256 of the message, hexadecimal; `None` if nothing was signed.
-    pub message_sha256: Option<String>,
-    pub mechanism: Option<&'static str>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub(crate) enum AuditEvent {
-    /// A caller asked for a payload.
-    Sign {
-        #[serde(flatten)]
-        caller: Caller,
-        #[serde(flatten)]
-        payload: PayloadFacts,
-    },
-    /// The number of callers that were refused because of their user since the last such record.
-    RefusedPeers { count: u64 },
-    /// The number of payloads that were withheld because the log could not be written.
-    Resumed { count: u64 },
-    /// The line before is an incomplete record from a crash.
-    Torn {
-        torn_bytes: usize,
-        /// Its SHA-256.
-        torn_sha256: String,
-    },
-}
-
-/// One record, before it has a place in the chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct AuditRecord {
-    /// Seconds of Unix time.
-    pub time: u64,
-    pub event: AuditEvent,
-    /// `ok`, or the stable name of the error.
-    pub outcome: &'static str,
-}
-
-impl AuditRecord {
-    fn name(&self) -> &'static str {
-        match self.event {
-            AuditEvent::Sign { .. } => "sign",
-            AuditEvent::RefusedPeers { .. } => "refused_peers",
-            AuditEvent::Resumed { .. } => "resumed",
-            AuditEvent::Torn { .. } => TORN,
-        }
-    }
-
-    /// The line after `head`, with its newline, and the new head.
-    ///
-    /// # Errors
-    /// Those of the JSON writer, which cannot occur for plain values.
-    pub(crate) fn line(&self, head: &Head) -> serde_json::Result<(String, Head)> {
-        #[derive(Serialize)]
-        struct Line<'a> {
-            seq: u64,
-            time: String,
-            event: &'static str,
-            outcome: &'static str,
-            #[serde(flatten)]
-            rest: &'a AuditEvent,
-            prev: &'a str,
-        }
-        let (seq, time) = (head.seq + 1, utc(self.time));
-        let line = Line { seq, time, event: self.name(), outcome: self.outcome, rest: &self.event, prev: &head.hash };
-        // A token's text must not put control characters on a terminal that shows the file.
-        let mut text = printable_json(&serde_json::to_string(&line)?);
-        text.pop();
-        let hash = digest(text.as_bytes());
-        text.push_str(&format!(",\"hash\":\"{hash}\"}}\n"));
-        Ok((text, Head { seq, hash }))
-    }
-}
-
-pub(super) const TORN: &str = "torn";
 
 /// The SHA-256 in hexadecimal.
 #[must_use]
@@ -203,6 +106,7 @@ mod tests {
 
     use super::*;
     use crate::audit::check::ChainCheck;
+    use crate::audit::record::{AuditEvent, AuditRecord, Caller, PayloadFacts};
 
     fn entry(time: u64) -> AuditRecord {
         let caller = Caller { uid: 1, gid: 2, pid: 3, job: Some("nightly".into()) };

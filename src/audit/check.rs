@@ -2,7 +2,8 @@
 //!
 //! PURE.
 
-use super::chain::{Head, ParsedRecord, TORN, digest};
+use super::chain::{Head, ParsedRecord, digest};
+use super::record::TORN;
 use crate::text::printable;
 
 /// Checks one line after the other, with constant memory.
@@ -110,7 +111,7 @@ fn no_record(place: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::chain::{AuditEvent, AuditRecord};
+    use super::super::record::{AuditEvent, AuditRecord};
     use super::*;
 
     /// Records of a log, from the first on.

@@ -8,7 +8,7 @@ use clap::ArgMatches;
 
 use super::arguments::{usage, word};
 use crate::audit::AuditLog;
-use crate::audit::chain::Caller;
+use crate::audit::record::Caller;
 use crate::cba::login_page::page;
 use crate::cba::received::Received;
 use crate::cba::verify::Freshness;

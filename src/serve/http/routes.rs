@@ -13,7 +13,7 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use super::Service;
 use super::client_stream::ClientStream;
 use super::connections::Connection;
-use crate::audit::chain::Caller;
+use crate::audit::record::Caller;
 use crate::error::Kind;
 use crate::http_api::SignRequest;
 use crate::policy::{self, PayloadChoice};

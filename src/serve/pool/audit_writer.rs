@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::in_flight::{InFlight, PayloadAnswer};
 use super::plan::action::Refusal;
 use crate::audit::AuditLog;
-use crate::audit::chain::{AuditEvent, AuditRecord};
+use crate::audit::record::{AuditEvent, AuditRecord};
 use crate::error::{Error, Kind};
 use crate::os::clock::now;
 

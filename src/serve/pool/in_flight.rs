@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::plan::action::{Abandon, Refusal};
 use super::plan::retry::FIRST_PAUSE;
-use crate::audit::chain::Caller;
+use crate::audit::record::Caller;
 use crate::error::Kind;
 use crate::policy::PayloadChoice;
 

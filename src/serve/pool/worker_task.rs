@@ -14,7 +14,7 @@ use super::start_worker::start;
 use super::state::{PoolShared, ServedIdentity};
 use super::worker_events::WorkerEvents;
 use super::worker_thread::WorkerThread;
-use crate::audit::chain::AuditRecord;
+use crate::audit::record::AuditRecord;
 use crate::cba::LoginRequest;
 use crate::custody::Evidence;
 use crate::deadline::Deadline;
