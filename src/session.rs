@@ -19,6 +19,7 @@ mod find_module;
 mod loaded_module;
 mod login;
 mod module_hints;
+mod pin_attempt;
 pub(crate) mod signing_session;
 mod slot_session;
 mod token_session;
@@ -26,7 +27,8 @@ mod token_store;
 
 pub(crate) use find_module::{open, open_all, open_with};
 pub(crate) use loaded_module::{LoadedModule, check_module};
-pub(crate) use login::{Login, SignError};
+pub(crate) use login::Login;
+pub(crate) use pin_attempt::SignError;
 pub(crate) use slot_session::SlotSession;
 pub(crate) use token_session::TokenSession;
 

@@ -9,13 +9,12 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::facts::{PinRefusal, Token, stand_in};
-use crate::fault::{Fault, PinVerdict};
+use crate::facts::{Token, stand_in};
 use crate::fuse::remedy::Remedy;
 use crate::fuse::{self, BlownFuse, FuseError, FuseStore, LockedFuse, state_directory};
 use crate::log;
 use crate::modules;
-use crate::pin::source::{self, PreparedSource};
+use crate::pin::source::PreparedSource;
 use crate::pin::{AttemptBy, AttemptEnd, Credential, PinEntry, PinError, PinSource};
 use crate::selector;
 use crate::worker_handle::WorkerError;
@@ -23,6 +22,9 @@ use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{LoginMethod, WorkerReply, WorkerRequest};
 
 use super::SlotSession;
+use super::pin_attempt::{
+    SignError, accepted_if, at_the_keypad, check_before, check_flags, check_keypad, end_of, login_method,
+};
 
 /// The statement for every refused PIN.
 const ONCE: &str = "the PIN was sent once and will not be sent again, since a token locks after a few wrong PINs";
@@ -58,24 +60,6 @@ enum FuseHold {
     Locked(Box<LockedFuse>),
     /// There is no state directory, and the person at the prompt accepts the risk.
     Without,
-}
-
-/// The reason why a request with a PIN failed.
-#[derive(Debug)]
-pub(crate) enum SignError {
-    /// The worker's error. Its return value is judged later.
-    Worker(WorkerError),
-    /// An error that ends the command.
-    Other(Error),
-}
-
-impl From<SignError> for Error {
-    fn from(failure: SignError) -> Self {
-        match failure {
-            SignError::Worker(error) => error.into(),
-            SignError::Other(error) => error,
-        }
-    }
 }
 
 impl Login {
@@ -345,61 +329,4 @@ impl Login {
             PinSupply::None => Err(PinError::NoSource),
         }
     }
-}
-
-fn login_method(entry: &PinEntry) -> LoginMethod {
-    match entry {
-        PinEntry::Pin(_) => LoginMethod::Pin,
-        PinEntry::Pinpad => LoginMethod::Pinpad,
-    }
-}
-
-fn check_before(slot_session: &SlotSession, credential: &Credential) -> Result<()> {
-    check_flags(slot_session, credential.attempt_by() == AttemptBy::Person)?;
-    check_keypad(slot_session, matches!(credential.entry(), PinEntry::Pinpad))
-}
-
-fn check_keypad(slot_session: &SlotSession, is_meant: bool) -> Result<()> {
-    if is_meant && slot_session.slot.token.as_ref().is_some_and(|token| !token.pinpad) {
-        let message = format!("{} has no PIN pad", slot_session.name());
-        return Err(Error::new(Kind::PinSource, message).hint(source::SOURCES));
-    }
-    Ok(())
-}
-
-/// `checked`: the module passed the PIN to the token, and did not answer from its memory.
-fn accepted_if(checked: bool) -> AttemptEnd {
-    if checked { AttemptEnd::Accepted } else { AttemptEnd::NotTried }
-}
-
-/// The end of the attempt after a fault. `None`: unknown, since the token may have checked the PIN.
-fn end_of(fault: &Fault) -> Option<AttemptEnd> {
-    if !fault.is_login() {
-        // Another call failed before the login.
-        return Some(AttemptEnd::NotTried);
-    }
-    match fault.pin_verdict() {
-        PinVerdict::Refused => Some(AttemptEnd::Refused),
-        PinVerdict::NotTried => Some(AttemptEnd::NotTried),
-        PinVerdict::Unknown => None,
-    }
-}
-
-/// Logs in at the token's PIN pad. This counts as a prompt: the deadline excludes the person's time, up to a limit.
-fn at_the_keypad(
-    slot_session: &mut SlotSession,
-    request: &WorkerRequest,
-) -> std::result::Result<WorkerReply, WorkerError> {
-    const PATIENCE: Duration = Duration::from_secs(300);
-    let deadline = Deadline::after(PATIENCE.max(slot_session.deadline.timeout()));
-    let handle = &mut slot_session.module.handle;
-    slot_session.deadline.stopped(|| handle.call(request, None, &deadline))
-}
-
-/// Refuses the login if the token's flags forbid it.
-fn check_flags(slot_session: &SlotSession, attended: bool) -> Result<()> {
-    let refusal = slot_session.slot.token.as_ref().and_then(|token| token.pin.refusal(attended));
-    refusal.map_or(Ok(()), |PinRefusal { kind, cause, remedy }| {
-        Err(Error::new(kind, format!("{}: {cause}", slot_session.name())).hint(remedy))
-    })
 }
