@@ -417,7 +417,7 @@ fn a_message_is_created_in_one_place() {
     let files = &*SOURCES;
     let creates = |source: &&Source| source.paths.iter().any(|path| path.ends_with(&["Message".into(), "new".into()]));
     let creators: Vec<&str> = files.values().filter(creates).map(|source| source.name.as_str()).collect();
-    assert_eq!(creators, ["worker"]);
+    assert_eq!(creators, ["worker/session_loop"]);
 }
 
 #[test]
