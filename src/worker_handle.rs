@@ -7,7 +7,6 @@
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -17,17 +16,19 @@ use crate::deadline::Deadline;
 use crate::pin::Pin;
 use crate::worker_protocol::bounds;
 use crate::worker_protocol::step::Step;
-use crate::worker_protocol::{
-    self, FrameError, FrameKind, HEADER, SandboxReport, Variable, WorkerReply, WorkerRequest,
-};
+use crate::worker_protocol::{self, FrameError, FrameKind, HEADER, WorkerReply, WorkerRequest};
 
+mod environment;
 mod error;
 mod output;
 mod process;
+mod start;
 
+pub(crate) use environment::{WorkerEnvironment, withheld};
 pub(crate) use error::WorkerError;
 pub(crate) use output::OutputState;
-pub(crate) use process::{PrestartedWorker, WorkerEnvironment, withheld};
+pub(crate) use process::PrestartedWorker;
+pub(crate) use start::ModuleToLoad;
 
 use process::{WaitResult, WorkerProcess};
 
@@ -62,14 +63,6 @@ pub(crate) struct WorkerDescriptors {
     pub output: Option<OwnedFd>,
 }
 
-#[derive(Clone, Debug)]
-pub(crate) struct ModuleToLoad {
-    /// The module's absolute path.
-    pub module: PathBuf,
-    /// The sandbox profile for the module, if there is one.
-    pub profile: Option<String>,
-}
-
 #[derive(Debug)]
 pub(crate) struct WorkerHandle {
     process: WorkerProcess,
@@ -88,90 +81,6 @@ pub(crate) struct WorkerHandle {
 }
 
 impl WorkerHandle {
-    /// Starts a worker or takes a prestarted one, and tells it to load a module. [`WorkerHandle::sandbox`] and
-    /// [`WorkerHandle::wait_reply`] return its replies. The calling thread must live as long as the worker: a worker dies
-    /// with the thread that started it.
-    ///
-    /// # Errors
-    /// [`WorkerError::Spawn`], or [`WorkerError::NotThisProgram`] when the started process is not this program.
-    pub(crate) fn spawn(
-        environment: &WorkerEnvironment,
-        prestarted: Option<PrestartedWorker>,
-        load: ModuleToLoad,
-        deadline: &Deadline,
-    ) -> Result<Self, WorkerError> {
-        let ModuleToLoad { module, profile } = load;
-        match prestarted {
-            Some(prestarted) => {
-                let variables = environment.variables().into_iter().map(Variable::from).collect();
-                Self::begin(
-                    environment,
-                    prestarted,
-                    &WorkerRequest::Open { module, profile, environment: Some(variables) },
-                    deadline,
-                )
-            }
-            None => {
-                let open = WorkerRequest::Open { module, profile, environment: None };
-                Self::begin(environment, Self::process_for(environment)?, &open, deadline)
-            }
-        }
-    }
-
-    /// Starts a worker that connects to pcscd at this socket through the installed libpcsclite. The worker then ends.
-    ///
-    /// # Errors
-    /// As [`WorkerHandle::spawn`], or when libpcsclite is not installed.
-    pub(crate) fn ask_pcscd(
-        environment: &WorkerEnvironment,
-        socket: &Path,
-        deadline: &Deadline,
-    ) -> Result<u32, WorkerError> {
-        let request = WorkerRequest::AskPcscd { socket: socket.to_owned() };
-        let mut handle = Self::begin(environment, Self::process_for(environment)?, &request, deadline)?;
-        match handle.wait_reply(deadline)? {
-            WorkerReply::PcscdAnswered { code } => Ok(code),
-            _ => Err(handle.protocol_error(Step::AskPcscd)),
-        }
-    }
-
-    fn process_for(environment: &WorkerEnvironment) -> Result<PrestartedWorker, WorkerError> {
-        let (socket, theirs) = UnixStream::pair().map_err(WorkerError::Spawn)?;
-        let process = WorkerProcess::start(environment.variables(), theirs).map_err(WorkerError::Spawn)?;
-        Ok(PrestartedWorker { process, socket })
-    }
-
-    /// Sends the first request to a started worker, and checks that the worker is this program.
-    fn begin(
-        environment: &WorkerEnvironment,
-        started: PrestartedWorker,
-        request: &WorkerRequest,
-        deadline: &Deadline,
-    ) -> Result<Self, WorkerError> {
-        let PrestartedWorker { process, socket } = started;
-        let writes_logs = environment.module_debug || tracing::enabled!(tracing::Level::DEBUG);
-        let mut handle = Self {
-            process,
-            socket,
-            waiting: None,
-            expects: None,
-            login_is_due: false,
-            login_started: false,
-            writes_logs,
-            received: Vec::new(),
-        };
-        handle.deliver(request, None)?;
-        handle.expects = Some(Step::Start);
-        match handle.receive(Step::Start, deadline) {
-            Ok(WorkerReply::Hello { build }) if build == worker_protocol::BUILD => {
-                handle.expects = Some(Step::of(request));
-                Ok(handle)
-            }
-            Ok(_) | Err(WorkerError::Frame(_)) => Err(WorkerError::NotThisProgram),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Sets a function that is called once for each login or signature that takes longer than a second.
     pub(crate) fn when_waiting(&mut self, notice: fn()) {
         self.waiting = Some(notice);
@@ -301,24 +210,6 @@ impl WorkerHandle {
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
         self.process.kill();
         WorkerError::ProtocolError { step }
-    }
-
-    /// Returns the sandbox that the worker entered before it loaded the module. This is the first reply after
-    /// [`WorkerHandle::spawn`].
-    ///
-    /// # Errors
-    /// As [`WorkerHandle::call`], or when the worker reports another profile than the requested one.
-    pub(crate) fn sandbox(
-        &mut self,
-        profile: Option<&str>,
-        deadline: &Deadline,
-    ) -> Result<Option<SandboxReport>, WorkerError> {
-        match self.wait_reply(deadline)? {
-            WorkerReply::Confined(report) if report.as_ref().map(|report| report.profile.as_str()) == profile => {
-                Ok(report)
-            }
-            _ => Err(self.protocol_error(Step::LoadModule)),
-        }
     }
 
     /// Tells the worker to log out, finalize and exit, within two seconds in total. Then kills what is left.

@@ -1,0 +1,125 @@
+//! Starts a worker, checks that it is this program, and tells it what to load.
+//!
+//! Runs in the parent.
+
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use super::environment::WorkerEnvironment;
+use super::process::{PrestartedWorker, WorkerProcess};
+use super::{WorkerError, WorkerHandle};
+use crate::deadline::Deadline;
+use crate::worker_protocol::step::Step;
+use crate::worker_protocol::{self, SandboxReport, Variable, WorkerReply, WorkerRequest};
+
+#[derive(Clone, Debug)]
+pub(crate) struct ModuleToLoad {
+    /// The module's absolute path.
+    pub module: PathBuf,
+    /// The sandbox profile for the module, if there is one.
+    pub profile: Option<String>,
+}
+
+impl WorkerHandle {
+    /// Starts a worker or takes a prestarted one, and tells it to load a module. [`WorkerHandle::sandbox`] and
+    /// [`WorkerHandle::wait_reply`] return its replies. The calling thread must live as long as the worker: a worker dies
+    /// with the thread that started it.
+    ///
+    /// # Errors
+    /// [`WorkerError::Spawn`], or [`WorkerError::NotThisProgram`] when the started process is not this program.
+    pub(crate) fn spawn(
+        environment: &WorkerEnvironment,
+        prestarted: Option<PrestartedWorker>,
+        load: ModuleToLoad,
+        deadline: &Deadline,
+    ) -> Result<Self, WorkerError> {
+        let ModuleToLoad { module, profile } = load;
+        match prestarted {
+            Some(prestarted) => {
+                let variables = environment.variables().into_iter().map(Variable::from).collect();
+                Self::begin(
+                    environment,
+                    prestarted,
+                    &WorkerRequest::Open { module, profile, environment: Some(variables) },
+                    deadline,
+                )
+            }
+            None => {
+                let open = WorkerRequest::Open { module, profile, environment: None };
+                Self::begin(environment, Self::process_for(environment)?, &open, deadline)
+            }
+        }
+    }
+
+    /// Starts a worker that connects to pcscd at this socket through the installed libpcsclite. The worker then ends.
+    ///
+    /// # Errors
+    /// As [`WorkerHandle::spawn`], or when libpcsclite is not installed.
+    pub(crate) fn ask_pcscd(
+        environment: &WorkerEnvironment,
+        socket: &Path,
+        deadline: &Deadline,
+    ) -> Result<u32, WorkerError> {
+        let request = WorkerRequest::AskPcscd { socket: socket.to_owned() };
+        let mut handle = Self::begin(environment, Self::process_for(environment)?, &request, deadline)?;
+        match handle.wait_reply(deadline)? {
+            WorkerReply::PcscdAnswered { code } => Ok(code),
+            _ => Err(handle.protocol_error(Step::AskPcscd)),
+        }
+    }
+
+    fn process_for(environment: &WorkerEnvironment) -> Result<PrestartedWorker, WorkerError> {
+        let (socket, theirs) = UnixStream::pair().map_err(WorkerError::Spawn)?;
+        let process = WorkerProcess::start(environment.variables(), theirs).map_err(WorkerError::Spawn)?;
+        Ok(PrestartedWorker { process, socket })
+    }
+
+    /// Sends the first request to a started worker, and checks that the worker is this program.
+    fn begin(
+        environment: &WorkerEnvironment,
+        started: PrestartedWorker,
+        request: &WorkerRequest,
+        deadline: &Deadline,
+    ) -> Result<Self, WorkerError> {
+        let PrestartedWorker { process, socket } = started;
+        let writes_logs = environment.module_debug || tracing::enabled!(tracing::Level::DEBUG);
+        let mut handle = Self {
+            process,
+            socket,
+            waiting: None,
+            expects: None,
+            login_is_due: false,
+            login_started: false,
+            writes_logs,
+            received: Vec::new(),
+        };
+        handle.deliver(request, None)?;
+        handle.expects = Some(Step::Start);
+        match handle.receive(Step::Start, deadline) {
+            Ok(WorkerReply::Hello { build }) if build == worker_protocol::BUILD => {
+                handle.expects = Some(Step::of(request));
+                Ok(handle)
+            }
+            Ok(_) | Err(WorkerError::Frame(_)) => Err(WorkerError::NotThisProgram),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the sandbox that the worker entered before it loaded the module. This is the first reply after
+    /// [`WorkerHandle::spawn`].
+    ///
+    /// # Errors
+    /// As [`WorkerHandle::call`], or when the worker reports another profile than the requested one.
+    pub(crate) fn sandbox(
+        &mut self,
+        profile: Option<&str>,
+        deadline: &Deadline,
+    ) -> Result<Option<SandboxReport>, WorkerError> {
+        match self.wait_reply(deadline)? {
+            WorkerReply::Confined(report) if report.as_ref().map(|report| report.profile.as_str()) == profile => {
+                Ok(report)
+            }
+            _ => Err(self.protocol_error(Step::LoadModule)),
+        }
+    }
+}
