@@ -26,31 +26,16 @@ use crate::signer;
 use crate::worker_handle::ReplyState;
 
 mod ready;
+mod task_event;
 
 use ready::{ReadyWorker, WorkerResult, accepted, report, text_of};
+use task_event::{CurrentRequest, TaskEvent, sleep_until, worker_event};
 
 /// The time limit for ending a worker and writing its record, in addition to the deadlines of its calls.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// The time for a person at the token's keypad.
 const KEYPAD: Duration = Duration::from_secs(300);
-
-/// The reason why a task wakes up.
-enum TaskEvent {
-    Told(Action<InFlight>),
-    StartIsDue,
-    /// The reply to the current request has arrived, or will not arrive.
-    Replied(ReplyState),
-    /// The worker ended although it had no request.
-    Ended,
-}
-
-struct CurrentRequest {
-    request: InFlight,
-    /// `None` for a probe.
-    permit: Option<Permit>,
-    began: Instant,
-}
 
 struct WorkerTask {
     shared: Arc<PoolShared>,
@@ -382,31 +367,5 @@ impl WorkerTask {
             self.is_over = state.plan.is_closing();
             state.plan.lost(self.worker, kind, returned, now, random)
         });
-    }
-}
-
-async fn sleep_until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for the reply to the current request, or for the end of an idle worker.
-async fn worker_event(
-    ready: Option<&mut ReadyWorker>,
-    current: Option<&CurrentRequest>,
-    shared: &PoolShared,
-) -> TaskEvent {
-    let Some(ReadyWorker { session, events, .. }) = ready else { return std::future::pending().await };
-    match current {
-        Some(current) => {
-            let deadline = current.began + shared.config.serve.call_timeout;
-            TaskEvent::Replied(events.reply(session, deadline).await)
-        }
-        None => {
-            events.ended(session).await;
-            TaskEvent::Ended
-        }
     }
 }
