@@ -1,0 +1,105 @@
+//! The life of the service: signals, a reload, and an orderly end.
+//!
+//! Runs in the parent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::http;
+use super::http::Service;
+use super::listener::ListeningSocket;
+use super::pool::plan::Logins;
+use super::status::{tell, write_metrics};
+use super::systemd::Systemd;
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, Result};
+use crate::pin::credential::can_be_read_again;
+use crate::pin::{Credential, PinError, PinSource, leave_signals};
+
+/// The time limit for reading the PIN's source again. The event loop waits for it.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(
+    agent: &Arc<Service>,
+    listening_socket: &ListeningSocket,
+    source: Option<PinSource>,
+    reset: String,
+) -> Result<()> {
+    let failed = |error: std::io::Error| unexpected("serve the socket", &error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    leave_signals();
+    let (over, ended) = watch::channel(false);
+    let systemd = Systemd::start().map_err(failed)?;
+    let watching =
+        [tokio::spawn(tell(Arc::clone(agent), systemd.clone())), tokio::spawn(write_metrics(Arc::clone(agent)))];
+    let mut serving = std::pin::pin!(http::run(agent, listening_socket, ended));
+    systemd.ready();
+    let mut changed = agent.pool.watch();
+    loop {
+        tokio::select! {
+            _ = changed.changed() => {
+                if agent.pool.view().logins == Logins::Stopped(Kind::PinMissing) && !agent.pool.has_credential() {
+                    // Only a restart can provide one.
+                    return Err(PinError::NoSource.into());
+                }
+            }
+            result = serving.as_mut() => return result.map_err(failed),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                systemd.reloading();
+                renew(agent, source.as_ref(), &reset);
+                systemd.ready();
+            }
+        }
+    }
+    tracing::info!("ending: no further connection is taken, and what is in hand is answered");
+    systemd.stopping();
+    listening_socket.close_door();
+    let _ = over.send(true);
+    let result = tokio::select! {
+        result = serving => result.map_err(failed),
+        // A second Ctrl-C ends at once.
+        _ = interrupt.recv() => Ok(()),
+    };
+    for task in watching {
+        task.abort();
+        let _ = task.await;
+    }
+    result
+}
+
+/// SIGHUP: reads the PIN's source again, and replaces every worker.
+fn renew(agent: &Arc<Service>, source: Option<&PinSource>, reset: &str) {
+    let again = source.cloned().or_else(|| PinSource::fallback().ok()).filter(can_be_read_again);
+    match again.map(|source| Credential::read(source.prepare(), "the agent's token", &mut Deadline::after(READ_AGAIN)))
+    {
+        Some(Ok(credential)) => {
+            tracing::info!("renewing all workers, with the PIN that is in its source now");
+            agent.pool.renew(Some(credential));
+        }
+        Some(Err(error)) => {
+            tracing::error!(
+                "nothing is renewed, since the PIN's source cannot be used: {}",
+                Error::from(error).message
+            );
+        }
+        None if agent.pool.has_credential() || source.is_none() => {
+            tracing::info!("renewing all workers, with the same PIN: its source holds nothing new");
+            agent.pool.renew(None);
+        }
+        None => {
+            tracing::error!("the PIN was refused, and its source holds nothing new before the agent is started again");
+            tracing::error!("hint: correct the PIN, clear the fuse, and start the agent again: {reset}");
+        }
+    }
+}
+
+pub(super) fn unexpected(what: &str, error: &std::io::Error) -> Error {
+    Error::new(Kind::Unexpected, format!("cannot {what}: {error}"))
+}
