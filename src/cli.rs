@@ -77,7 +77,7 @@ pub(crate) fn command() -> Command {
             }),
         )
         .subcommand(
-            later("doctor", "Check this host, and name what helps; send no PIN", |command| {
+            later("doctor", "Check this host, and name a remedy for each problem; send no PIN", |command| {
                 keyed(command, &DOCTOR)
                     .arg(switch("json", "One JSON document for programs"))
                     .arg(switch("sign", "Log in, make one payload and discard it; with --socket, ask an agent for it"))
@@ -122,7 +122,7 @@ pub(crate) fn command() -> Command {
                 keyed(command, &[Policy, Log])
                     .arg(value("header", "FILE", "The Authorization header; together with --body"))
                     .arg(value("body", "FILE", "The body; together with --header"))
-                    .arg(value("max-age", "DURATION", "How old a v2 message may be [default: 300s]"))
+                    .arg(value("max-age", "DURATION", "Maximum age of a v2 message [default: 300s]"))
                     .arg(value("roots", "FILE", "PEM of the roots that the certificate must chain to"))
                     .after_help("Examples:\n  cba-agent sign --slot 0 | cba-agent verify\n  cba-agent verify --header h --body b --roots ca.pem")
             }),

@@ -175,7 +175,7 @@ impl Explain for Fault {
             (_, "CKR_MECHANISM_INVALID") => "the token offers neither CKM_SHA512_RSA_PKCS nor CKM_RSA_PKCS for this \
                  key; `pkcs11-tool --list-mechanisms` shows what it has"
                 .into(),
-            (_, "CKR_KEY_FUNCTION_NOT_PERMITTED") => "the key may not sign; choose one made for signing".into(),
+            (_, "CKR_KEY_FUNCTION_NOT_PERMITTED") => "the key may not sign; choose a key with CKA_SIGN".into(),
             (_, "CKR_GENERAL_ERROR") if matches!(self, Self::Call { call, .. } if call == "C_Initialize") => {
                 "the module could not start; check its configuration, and whether its daemon runs (smart cards: pcscd); -v \
                  shows what the module itself says"

@@ -27,7 +27,7 @@ pub fn refuse_privileges() -> Result<()> {
     if privileges::exceed_the_callers() {
         let message = "refused to run set-user-ID, set-group-ID or with file capabilities (AT_SECURE)";
         return Err(Error::new(Kind::Unexpected, message)
-            .hint("take the rights from the file; give the user that runs it access to the token"));
+            .hint("remove these rights from the file, and give the user that runs it access to the token"));
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ pub(crate) fn serve(config: Config) -> Result<()> {
     let listening_socket = listen(&config, &rules)?;
     let failed = |what: &'static str| move |error: std::io::Error| unexpected(what, &error);
     let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("start the loop"))?;
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("start the event loop"))?;
     let reset = state_directory::choose(config.state_dir.as_deref())
         .map_or_else(|_| String::new(), |directory| remedy::reset_any(&directory));
     let answers = ServiceSettings::of(&config);
@@ -89,7 +89,7 @@ fn read_credential(source: Option<PinSource>, state_dir: Option<&Path>) -> Resul
     let source = match source.map_or_else(PinSource::fallback, Ok) {
         Ok(source) => source,
         Err(error) => {
-            tracing::warn!("{error}; only a token that wants no login can be used");
+            tracing::warn!("{error}; only a token that requires no login can be used");
             return Ok(None);
         }
     };
@@ -114,7 +114,7 @@ fn room_for_connections(workers: usize) -> Result<usize> {
 
 fn listen(config: &Config, rules: &AccessRules) -> Result<ListeningSocket> {
     if let Some(activated) = ListeningSocket::activated()? {
-        tracing::info!("serving on the socket that systemd handed over");
+        tracing::info!("serving on the socket from systemd");
         return Ok(activated);
     }
     let usual = || {

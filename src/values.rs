@@ -28,7 +28,7 @@ pub fn by_name<T: Copy>(text: &str, names: &[(&str, T)]) -> Result<T, String> {
     let found = names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
     found.ok_or_else(|| {
         let letters =
-            if names.iter().any(|(name, _)| name.eq_ignore_ascii_case(text)) { " (in small letters)" } else { "" };
+            if names.iter().any(|(name, _)| name.eq_ignore_ascii_case(text)) { " (in lower case)" } else { "" };
         let names: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
         format!("must be one of: {}{letters}", names.join(", "))
     })
@@ -77,7 +77,7 @@ mod tests {
         let names = [("one", 1), ("two", 2)];
         assert_eq!((by_name("one", &names), by_name("two", &names)), (Ok(1), Ok(2)));
         assert_eq!(by_name("three", &names), Err("must be one of: one, two".into()));
-        assert_eq!(by_name("TWO", &names), Err("must be one of: one, two (in small letters)".into()));
+        assert_eq!(by_name("TWO", &names), Err("must be one of: one, two (in lower case)".into()));
         assert_eq!(hexadecimal("0a:0b", None), Ok(vec![10, 11]));
         assert_eq!(hexadecimal("0a0b", Some(2)), Ok(vec![10, 11]));
         assert_eq!(hexadecimal("0a0b", Some(3)), Err("must be 3 bytes in hexadecimal".into()));

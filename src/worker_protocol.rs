@@ -182,12 +182,12 @@ pub(crate) enum WorkerReply {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FrameError {
     /// A PIN instead of a message, a message instead of a PIN, or neither.
-    #[error("a frame is of the wrong kind")]
+    #[error("the frame has the wrong kind")]
     Kind,
     /// Longer than [`LIMIT`].
     #[error("a message of {0} bytes is longer than the limit")]
     TooLong(usize),
-    #[error("a frame does not parse")]
+    #[error("the frame cannot be parsed")]
     Json(#[from] serde_json::Error),
 }
 

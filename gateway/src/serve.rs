@@ -213,6 +213,6 @@ fn status(gateway: &Gateway) -> String {
 fn tell(states: &[NotifyState<'_>]) {
     // The gateway also runs without systemd.
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!("systemd cannot be told: {error}");
+        tracing::debug!("cannot notify systemd: {error}");
     }
 }

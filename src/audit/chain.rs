@@ -167,7 +167,7 @@ mod tests {
         );
         let mut doubled = lines.clone();
         doubled.insert(5, lines[4].clone());
-        assert_eq!(check(&doubled), ["line 6: record 5 is there twice, after record 5"]);
+        assert_eq!(check(&doubled), ["line 6: record 5 occurs twice, after record 5"]);
         let mut inserted = lines.clone();
         inserted.insert(5, entry(77).line(&Head { seq: 4, hash: "0".repeat(64) }).unwrap().0.trim_end().to_owned());
         assert_eq!(check(&inserted), ["line 6: record 5 is inserted or out of order, after record 5"]);

@@ -55,7 +55,7 @@ impl ChainCheck {
             }
             None => {}
             Some((last, _)) if record.seq <= last.seq => {
-                let how = if record.hash == last.hash { "is there twice" } else { "is inserted or out of order" };
+                let how = if record.hash == last.hash { "occurs twice" } else { "is inserted or out of order" };
                 wrong.push(format!("{place}: record {} {how}, after record {}", record.seq, last.seq));
                 // The next line belongs to the record before this one.
                 return wrong;

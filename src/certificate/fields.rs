@@ -205,7 +205,7 @@ fn extensions<'a>(body: &mut BerReader<'a>, deviations: &mut Vec<String>) -> Res
             deviations.push(format!("its extension {} is critical and unknown here", shown(oid)));
         }
         if !seen.insert(oid) && repeated.insert(oid) {
-            deviations.push(format!("its extension {} is there twice", shown(oid)));
+            deviations.push(format!("its extension {} occurs twice", shown(oid)));
         }
         found.push(one);
     }

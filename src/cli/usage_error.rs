@@ -43,7 +43,7 @@ pub(crate) fn usage_error(error: &clap::Error) -> Error {
         (_, Some(flag)) if before_the_command => {
             out = out.hint(format!("put the command first, as in `cba-agent sign --{flag}`"));
         }
-        _ if is_version => out = out.hint("`cba-agent --version` stands alone"),
+        _ if is_version => out = out.hint("use `cba-agent --version` without other arguments"),
         (Some(suggestion), _) => out = out.hint(format!("did you mean {suggestion}?")),
         _ => {}
     }

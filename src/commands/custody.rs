@@ -62,7 +62,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
         refusals => {
             let error = Error::new(Kind::Invalid, format!("custody refused: {}", refusals.join("; ")));
             let error = report.hints().iter().fold(error, Error::hint);
-            Err(error.hint("the report names each rule with what it asks for; the [policy] table sets them"))
+            Err(error.hint("the report shows the requirement of each rule; the [policy] table sets them"))
         }
     }
 }

@@ -140,12 +140,12 @@ fn read_slot(
         |request: &WorkerRequest| loaded.handle.call(request, None, deadline).map_err(|error| error.to_string());
     let mechanisms = match ask(&WorkerRequest::Session { slot_id }) {
         Ok(WorkerReply::Session(mechanisms)) => mechanisms.usable.iter().map(|mechanism| mechanism.name()).collect(),
-        Ok(_) => return (Vec::new(), Err("the worker answered out of turn".into())),
+        Ok(_) => return (Vec::new(), Err("the worker sent an unexpected reply".into())),
         Err(error) => return (Vec::new(), Err(error)),
     };
     let objects = ask(&WorkerRequest::Objects).and_then(|reply| match reply {
         WorkerReply::Objects(objects) => Ok(objects),
-        _ => Err("the worker answered out of turn".into()),
+        _ => Err("the worker sent an unexpected reply".into()),
     });
     (mechanisms, objects)
 }

@@ -254,7 +254,7 @@ pub(crate) const KEYS: [ConfigKey; 43] = [
         Audit,
         "Audit log: one record on disk before each payload is handed out; {user} is the name of the user",
     ),
-    text("log.format", "log-format", "text|json|journald", Log, "Form of notices and errors on standard error"),
+    text("log.format", "log-format", "text|json|journald", Log, "Format of log lines and errors on standard error"),
     text("log.level", "log-level", "LEVEL", Log, "error, warn, info, debug or trace; -v is debug, -vv trace"),
     text(
         "sandbox.mode",

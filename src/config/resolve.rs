@@ -27,9 +27,9 @@ fn not_a_source(text: &str) -> String {
     let kind = text.split(':').next().unwrap_or_default();
     let is_in_capitals = kind != text && kind.chars().any(|c| c.is_ascii_uppercase());
     if text.starts_with('/') && text.len() > 1 {
-        "not a PIN source; before a path stands file:".into()
+        "not a PIN source; write file: before a path".into()
     } else if is_in_capitals && PinSource::parse(&text.replacen(kind, &kind.to_ascii_lowercase(), 1)).is_some() {
-        "not a PIN source; its kind is written in small letters".into()
+        "not a PIN source; write its kind in lower case".into()
     } else {
         "not a PIN source".into()
     }

@@ -15,7 +15,7 @@ pub(crate) fn parse(path: &str, text: &str) -> Result<BTreeMap<&'static str, Set
     let table = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
         path: path.to_owned(),
         line: place(error.span().map_or(0, |span| span.start)),
-        what: "this is not TOML (strings need quotes; a key stands once)".into(),
+        what: "this is not TOML (strings need quotes; each key may appear only once)".into(),
     })?;
     let mut file = File { path, place: &place, settings: BTreeMap::new() };
     file.table("", table.get_ref())?;

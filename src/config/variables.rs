@@ -92,10 +92,10 @@ pub(crate) fn leftover(value: &OsStr) -> Option<&'static str> {
     } else if bytes.iter().any(u8::is_ascii_control) {
         Some("holds a line break or another control character")
     } else if bytes.starts_with(b" ") || bytes.ends_with(b" ") {
-        Some("begins or ends with a space: write the value without")
+        Some("begins or ends with a space: remove it")
     } else if is_quoted(b'"') || is_quoted(b'\'') {
         Some(
-            "begins and ends with a quotation mark; only a shell takes them away (docker --env-file does not): write the value without",
+            "begins and ends with a quotation mark; only a shell removes them (docker --env-file does not): write the value without quotation marks",
         )
     } else {
         None

@@ -63,13 +63,13 @@ fn rules(report: &Report) -> Markup {
         section {
             h2 { "Rules" }
             table {
-                thead { tr { th scope="col" { "Rule" } th scope="col" { "Verdict" } th scope="col" { "Asks for" } th scope="col" { "Found" } } }
+                thead { tr { th scope="col" { "Rule" } th scope="col" { "Verdict" } th scope="col" { "Requires" } th scope="col" { "Found" } } }
                 tbody {
                     @for row in &report.rules {
                         tr class=(class(row.verdict)) {
                             th scope="row" { (row.means) br; code { (row.rule) } }
                             td { span class="verdict" { (row.verdict.word()) } }
-                            td data-name="asks for" { (row.requires) }
+                            td data-name="requires" { (row.requires) }
                             td data-name="found" { (row.found) }
                         }
                     }

@@ -41,12 +41,12 @@ fn warning(rule: &str, means: &'static str, requires: &str, found: String, reaso
     RuleResult { rule: rule.into(), means, requires: format!("{requires} (a warning)"), found, verdict, reason }
 }
 
-/// Marks the row as not seen if the worker read no key.
+/// Marks the row as not read if the worker read no key.
 fn unless_read(row: RuleResult, key_evidence: Option<&KeyEvidence>) -> RuleResult {
     if key_evidence.is_some() {
         row
     } else {
-        RuleResult { verdict: RuleVerdict::NotRead, found: "not seen".into(), reason: None, ..row }
+        RuleResult { verdict: RuleVerdict::NotRead, found: "not read".into(), reason: None, ..row }
     }
 }
 
@@ -71,11 +71,11 @@ fn roots(key_evidence: Option<&KeyEvidence>, criteria: &Criteria<'_>) -> RuleRes
     };
     let Some(roots) = &criteria.trusted_roots.roots else {
         let found = key_evidence
-            .map_or("not seen".into(), |key_evidence| format!("issued by {}", key_evidence.certificate.issuer));
+            .map_or("not read".into(), |key_evidence| format!("issued by {}", key_evidence.certificate.issuer));
         return row(NOTHING, found, RuleVerdict::NotRequired, None);
     };
     let requires = "a chain to --roots";
-    let Some(key_evidence) = key_evidence else { return row(requires, "not seen".into(), RuleVerdict::NotRead, None) };
+    let Some(key_evidence) = key_evidence else { return row(requires, "not read".into(), RuleVerdict::NotRead, None) };
     match roots.check(&key_evidence.certificate, &key_evidence.others(), criteria.now) {
         Ok(()) => row(requires, "a chain".into(), RuleVerdict::Holds, None),
         Err(error) => row(requires, "none".into(), RuleVerdict::Broken, Some(error.to_string())),
@@ -93,7 +93,7 @@ fn attested(
     let serial = evidence.token.as_ref().map_or("", |token| token.serial.as_str());
     let (found, verdict, reason) = match (key_evidence, attestation) {
         (None, _) => {
-            ("not seen".to_owned(), if is_required { RuleVerdict::NotRead } else { RuleVerdict::NotRequired }, None)
+            ("not read".to_owned(), if is_required { RuleVerdict::NotRead } else { RuleVerdict::NotRequired }, None)
         }
         (Some(_), None) if is_required => {
             ("none".into(), RuleVerdict::Broken, Some("no certificate of the token attests this key".to_owned()))
@@ -205,7 +205,8 @@ fn unreadable(key_evidence: Option<&KeyEvidence>) -> RuleResult {
 /// Warns if other users can change the module: they can make it report anything.
 fn module(evidence: &Evidence) -> RuleResult {
     let reason = evidence.module_open.as_ref().map(|how| printable(how));
-    let found = if reason.is_some() { "other users can change it" } else { "only they can change it" };
+    let found =
+        if reason.is_some() { "other users can change it" } else { "only root and the agent's user can change it" };
     let means = "Only root or the agent's user should be able to change the module.";
     warning("module", means, "only root or the agent's user can change it", found.into(), reason)
 }

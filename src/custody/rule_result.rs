@@ -29,8 +29,8 @@ impl RuleVerdict {
             Self::Holds => "holds",
             Self::Warning => "warning",
             Self::Broken => "broken",
-            Self::NotRequired => "not asked",
-            Self::NotRead => "not seen",
+            Self::NotRequired => "not required",
+            Self::NotRead => "not read",
         }
     }
 }

@@ -36,7 +36,7 @@ fn row(rule: Rule, decision: &Decision, evidence: &Evidence, criteria: &Criteria
         rule: rule.name(),
         means: rule.sentence(),
         requires: requires.unwrap_or_else(|| NOTHING.into()),
-        found: found(rule, evidence, criteria).unwrap_or_else(|| "not seen".into()),
+        found: found(rule, evidence, criteria).unwrap_or_else(|| "not read".into()),
         verdict,
         reason,
     }
@@ -50,7 +50,7 @@ fn requires(rule: Rule, policy: &Policy) -> Option<String> {
         Rule::Require(requirement) => policy.require.contains(&requirement).then(|| "required".into()),
         Rule::Mechanism => policy.mechanism.map(|mechanism| mechanism.name().into()),
         Rule::PayloadVersions => {
-            Some(policy.payload_versions.as_ref().map_or("v2; v1 only with its flag".into(), versions))
+            Some(policy.payload_versions.as_ref().map_or("v2; v1 only with --payload-version v1".into(), versions))
         }
         Rule::CertificateSource => Some(match policy.certificate_source {
             CertificateSource::Token => "the token".into(),
@@ -61,19 +61,19 @@ fn requires(rule: Rule, policy: &Policy) -> Option<String> {
             .as_ref()
             .map(|all| all.iter().map(|one| hex(one)).collect::<Vec<_>>().join(" or ")),
         Rule::CertificateValidity => {
-            Some(if policy.enforce_validity { "now within it" } else { "now within it (a warning)" }.into())
+            Some(if policy.enforce_validity { "valid now" } else { "valid now (a warning)" }.into())
         }
         Rule::MinRsaBits => Some(format!("{} to {MAX_RSA_BITS} bits", policy.min_rsa_bits)),
         Rule::KeyUsage => Some("digitalSignature".into()),
         Rule::ExtendedKeyUsage => Some(policy.extended_key_usage.join(" or ")),
         Rule::NoCa => Some("not a CA's".into()),
-        Rule::Email => Some("an address (a warning)".into()),
-        Rule::Issuer => Some("another issuer (a warning)".into()),
+        Rule::Email => Some("an e-mail address (a warning)".into()),
+        Rule::Issuer => Some("another issuer than itself (a warning)".into()),
         Rule::Form => Some("the form of RFC 5280 (a warning)".into()),
     }
 }
 
-/// `None` if the value was not seen.
+/// `None` if the value was not read.
 fn found(rule: Rule, evidence: &Evidence, criteria: &Criteria<'_>) -> Option<String> {
     let reported = |value: Option<bool>| match value {
         Some(true) => "yes".to_owned(),

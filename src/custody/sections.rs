@@ -40,7 +40,7 @@ pub(super) fn others(report: &Report) -> Vec<Section> {
             ("issuer", attestation.issuer.clone()),
             ("SHA-256", attestation.sha256.clone()),
             ("chains to the roots", flag(attestation.trusted, "no roots given")),
-            ("of this token", flag(attestation.of_this_token, "no serial number to compare")),
+            ("matches this token's serial", flag(attestation.of_this_token, "no serial number to compare")),
         ],
     }));
     all.push(Section { title: "Module", facts: module(report) });
@@ -74,7 +74,7 @@ fn module(report: &Report) -> Vec<(&'static str, String)> {
         ("path", module.path.clone()),
         ("SHA-256", module.sha256.clone().unwrap_or_else(|| "not readable".into())),
         ("library", or_not_reported(&library.description)),
-        ("maker", or_not_reported(&library.manufacturer)),
+        ("manufacturer", or_not_reported(&library.manufacturer)),
         ("version", or_not_reported(&library.version)),
         ("PKCS#11", or_not_reported(&library.cryptoki)),
         ("sandbox", module.sandbox.as_ref().map_or("none".into(), |sandbox| sandbox.words.clone())),
@@ -84,12 +84,12 @@ fn module(report: &Report) -> Vec<(&'static str, String)> {
 fn token_facts(token: &TokenReport) -> Vec<(&'static str, String)> {
     vec![
         ("label", or_not_reported(&token.label)),
-        ("maker", or_not_reported(&token.manufacturer)),
+        ("manufacturer", or_not_reported(&token.manufacturer)),
         ("model", or_not_reported(&token.model)),
         ("serial", or_not_reported(&token.serial)),
         ("firmware", or_not_reported(&token.firmware)),
         ("hardware", yes(token.hardware)),
-        ("software", token.software.map_or("not known to be".into(), |name| format!("yes: {name}"))),
+        ("software", token.software.map_or("no known software token".into(), |name| format!("yes: {name}"))),
         ("login required", yes(Some(token.login_required))),
         ("own PIN pad", yes(Some(token.pinpad))),
     ]
@@ -101,8 +101,8 @@ fn pin(report: &Report) -> Vec<(&'static str, String)> {
         (!pin.initialized, "never set"),
         (pin.locked, "locked"),
         (pin.final_try, "one try left"),
-        (pin.count_low, "a wrong one was given"),
-        (pin.to_be_changed, "to be changed"),
+        (pin.count_low, "a wrong PIN was entered"),
+        (pin.to_be_changed, "must be changed"),
     ];
     let state: Vec<&str> = state.into_iter().filter(|(is_so, _)| *is_so).map(|(_, what)| what).collect();
     vec![("user PIN", list(&state, "in order"))]
@@ -143,7 +143,7 @@ fn key_facts(key: &KeyReport) -> Vec<(&'static str, String)> {
         ("always sensitive", yes(key.always_sensitive)),
         ("never extractable", yes(key.never_extractable)),
         ("generated in the token", yes(key.local)),
-        ("made by", key.generation_mechanism.clone().unwrap_or_else(|| NOT_REPORTED.into())),
+        ("generation mechanism", key.generation_mechanism.clone().unwrap_or_else(|| NOT_REPORTED.into())),
         ("PIN for each use", yes(key.always_authenticate)),
         ("hidden before login", yes(key.private)),
         ("modifiable", yes(key.modifiable)),

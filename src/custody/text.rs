@@ -24,9 +24,9 @@ pub(crate) fn text(report: &Report, width: Option<u16>) -> String {
     }
     parts.extend(first(report).iter().map(|section| facts(section, width)));
     let mut rules = table(width);
-    rules.set_header(["Rule", "Verdict", "What it means, what it asks for, and what was found"]);
+    rules.set_header(["Rule", "Verdict", "Meaning, requirement and finding"]);
     for row in &report.rules {
-        let said = format!("{}\nasks for: {}; found: {}", row.means, row.requires, row.found);
+        let said = format!("{}\nrequires: {}; found: {}", row.means, row.requires, row.found);
         rules.add_row([row.rule.as_str(), row.verdict.word(), &said]);
     }
     parts.push(trimmed(&rules));

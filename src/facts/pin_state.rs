@@ -77,7 +77,7 @@ impl PinState {
     /// The state in short words, for a list.
     pub(crate) fn notes(&self) -> impl Iterator<Item = &'static str> {
         let notes = [
-            (self.count_low, "a wrong PIN was given"),
+            (self.count_low, "a wrong PIN was entered"),
             (self.final_try, "ONE PIN TRY LEFT"),
             (self.locked, "PIN LOCKED"),
             (self.to_be_changed, "PIN must be changed"),

@@ -44,7 +44,7 @@ pub(crate) enum FuseError {
     Held,
     /// The fuse is blown.
     #[error(
-        "no login is tried: the token refused {} PIN(s) and {} attempt(s) ended unknown since the last success",
+        "no login is tried: since the last success, the token refused {} PIN(s), and {} attempt(s) ended with an unknown result",
         .0.tries.refused, .0.tries.pending
     )]
     Blown(Box<BlownFuse>),

@@ -101,9 +101,9 @@ impl StoredFuse {
         let tries = self.tries();
         let state = match (tries.is_blown(), tries.spent()) {
             (false, 0) => "intact",
-            (false, _) => "intact; one attempt ended unknown",
-            (true, spent) if spent < 2 => "blown: takes one attempt with a changed PIN file, or a prompt",
-            (true, _) => "blown: takes a prompt, or --reset",
+            (false, _) => "intact; one attempt ended with an unknown result",
+            (true, spent) if spent < 2 => "blown: allows one attempt with a changed PIN file, or a login at a prompt",
+            (true, _) => "blown: needs a login at a prompt, or --reset",
         };
         format!(
             "token '{}' serial '{}' ({} {}): {state} (refused {}, unknown {})",

@@ -31,10 +31,10 @@ pub(crate) enum LoadFailure {
     },
     #[error("it cannot be read: {0}")]
     Unreadable(io::ErrorKind),
-    #[error("{} lies on a file system that is mounted noexec", .0.display())]
+    #[error("{} is on a file system that is mounted noexec", .0.display())]
     NoExec(PathBuf),
     /// The host forbids execution for another reason.
-    #[error("the host forbids to run code from {}", .0.display())]
+    #[error("the host does not allow programs to run code from {}", .0.display())]
     CodeForbidden(PathBuf),
     #[error("it needs the library {0}, which is missing")]
     MissingLibrary(String),

@@ -18,7 +18,7 @@ pub(crate) const SOURCES: &str =
 /// The reason why there is no PIN. No message contains any part of a PIN.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PinError {
-    #[error("no PIN source is configured and there is no terminal to ask at")]
+    #[error("no PIN source is configured and there is no terminal for a prompt")]
     NoSource,
     #[error("the PIN file {} does not exist", shown(.0))]
     NoFile(PathBuf),
@@ -33,7 +33,7 @@ pub(crate) enum PinError {
     /// A descriptor or standard input that cannot be read.
     #[error("cannot read the PIN from {0}")]
     Stream(&'static str, #[source] io::Error),
-    #[error("no PIN came from {0} in time")]
+    #[error("no PIN arrived from {0} in time")]
     TimedOut(&'static str),
     #[error("{0} is a terminal, which would show the PIN")]
     Visible(&'static str),
@@ -44,7 +44,7 @@ pub(crate) enum PinError {
     #[error("no PIN was entered at the terminal")]
     Prompt(#[source] io::Error),
     /// Another job has the terminal: a prompt would stop the process for ever.
-    #[error("nobody can be asked for the PIN, since this process is in the background of its terminal")]
+    #[error("cannot ask for the PIN: this process is in the background of its terminal")]
     Background,
     #[error("the PIN from {0} is empty")]
     Empty(&'static str),
@@ -157,7 +157,7 @@ impl Explain for PinError {
             }
             Self::NoFile(path) if outer_character(path).is_some() => {
                 let what = outer_character(path).unwrap_or_default();
-                format!("no login was tried; the path begins or ends with {what}: write file:PATH without")
+                format!("no login was tried; the path begins or ends with {what}: write file:PATH without it")
             }
             Self::NoFile(path) if path.is_relative() => {
                 "no login was tried; write the full path, such as file:/etc/cba-agent/pin".to_owned()
@@ -166,9 +166,9 @@ impl Explain for PinError {
                 "no login was tried; check the path and that this user may read it".to_owned()
             }
             Self::NoVariable => "no login was tried; set it for this process, or name another source".to_owned(),
-            Self::Empty(_) => "no login was tried; put the PIN there".to_owned(),
+            Self::Empty(_) => "no login was tried; write the PIN there".to_owned(),
             Self::Quoted => {
-                "no login was tried; docker --env-file keeps quotation marks: write the value without. If they are \
+                "no login was tried; docker --env-file keeps quotation marks: write the value without them. If they are \
                  part of the PIN, use file:PATH"
                     .to_owned()
             }

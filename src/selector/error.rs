@@ -41,7 +41,7 @@ pub(crate) enum SelectError {
         cause: String,
     },
     /// One token matches, but an unreadable slot might match too.
-    #[error("one token is here, and slot ID {id}, which may hold another, cannot be read: {cause}")]
+    #[error("one token is present, and slot ID {id}, which may hold another, cannot be read: {cause}")]
     BesideUnreadable {
         /// Its slot ID.
         id: u64,

@@ -58,7 +58,7 @@ pub(super) async fn run(
             }
         }
     }
-    tracing::info!("ending: no further connection is taken, and what is in hand is answered");
+    tracing::info!("stopping: no new connections are accepted, and requests in progress are answered");
     systemd.stopping();
     listening_socket.close_door();
     let _ = over.send(true);
@@ -80,21 +80,21 @@ fn renew(agent: &Arc<Service>, source: Option<&PinSource>, reset: &str) {
     match again.map(|source| Credential::read(source.prepare(), "the agent's token", &mut Deadline::after(READ_AGAIN)))
     {
         Some(Ok(credential)) => {
-            tracing::info!("renewing all workers, with the PIN that is in its source now");
+            tracing::info!("restarting all workers with the PIN that its source contains now");
             agent.pool.renew(Some(credential));
         }
         Some(Err(error)) => {
             tracing::error!(
-                "nothing is renewed, since the PIN's source cannot be used: {}",
+                "no worker is restarted, since the PIN cannot be read from its source: {}",
                 Error::from(error).message
             );
         }
         None if agent.pool.has_credential() || source.is_none() => {
-            tracing::info!("renewing all workers, with the same PIN: its source holds nothing new");
+            tracing::info!("restarting all workers with the same PIN: its source is read only when the agent starts");
             agent.pool.renew(None);
         }
         None => {
-            tracing::error!("the PIN was refused, and its source holds nothing new before the agent is started again");
+            tracing::error!("the PIN was refused, and its source is read only when the agent starts");
             tracing::error!("hint: correct the PIN, clear the fuse, and start the agent again: {reset}");
         }
     }

@@ -65,7 +65,7 @@ impl Metrics {
         };
         let not_after = Gauge::new(
             "certificate_not_after_timestamp_seconds",
-            "End of the certificate in use, seconds of Unix time; 0 while none was seen",
+            "End of the certificate in use, seconds of Unix time; 0 while it is unknown",
         )?;
         registry.register(Box::new(not_after.clone()))?;
         let build = gauges("build_info", "Always 1; the version is a label", &["version"])?;
@@ -86,8 +86,12 @@ impl Metrics {
                 "Workers that were lost or could not start, by reason",
                 &["reason"],
             )?,
-            refused: counters("refused_peers_total", "Connections and requests refused by who made them", &["reason"])?,
-            pin: gauges("pin_state", "1 for the state that the PIN is in", &["state"])?,
+            refused: counters(
+                "refused_peers_total",
+                "Refused connections and requests of users who are not served",
+                &["reason"],
+            )?,
+            pin: gauges("pin_state", "1 for the current state of the PIN", &["state"])?,
             audit: gauge("audit_writable", "0 while the audit log cannot be written, and so no payload is handed out")?,
             ready: gauge("ready", "1 while a worker is logged in with a valid certificate and the token answers")?,
             connections: gauge("connections", "Open connections")?,

@@ -37,7 +37,7 @@ pub(super) async fn tell(agent: Arc<Service>, systemd: Systemd) {
                 if agent.pool.makes_progress() {
                     systemd.alive();
                 } else {
-                    tracing::error!("a worker's thread is stuck; systemd is not told that all is well");
+                    tracing::error!("a worker's thread is stuck; systemd's watchdog is not notified");
                 }
             }
         }

@@ -98,7 +98,7 @@ impl Systemd {
             states.extend(alive.then_some(NotifyState::Watchdog));
             // A manager that has ended is no reason to end.
             if let Err(error) = sd_notify::notify(&states) {
-                tracing::debug!("systemd cannot be told: {error}");
+                tracing::debug!("cannot notify systemd: {error}");
             }
         }
     }

@@ -167,7 +167,7 @@ impl SigningSession {
         let file = self.identity.from_file.then(|| self.identity.certificate.clone());
         let identity = self.session.slot.identity(config, file)?;
         if identity.certificate != self.identity.certificate {
-            return Err(Error::new(Kind::TokenFailed, "the token shows another identity than a moment ago"));
+            return Err(Error::new(Kind::TokenFailed, "the token shows another identity than at the last login"));
         }
         self.identity = identity;
         Ok(())

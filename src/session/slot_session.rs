@@ -50,7 +50,7 @@ impl LoadedModule {
         if only_index && !config.token.is_empty() && selector::indexed(&self.slots).count() > 1 {
             let uri = selector::token_uri(&slot, &self.slots);
             tracing::warn!(
-                "several tokens are here, and --slot counts them in an order that can change; this is {uri}"
+                "several tokens are present, and --slot counts them in an order that can change; the selected one is {uri}"
             );
         }
         let reply = self.handle.call(&WorkerRequest::Session { slot_id: slot.id }, None, &deadline);

@@ -14,7 +14,7 @@ use crate::worker_protocol::step::Step;
 pub(crate) enum WorkerError {
     #[error("cannot start the worker process")]
     Spawn(#[source] io::Error),
-    #[error("cannot talk to the worker process")]
+    #[error("cannot communicate with the worker process")]
     Socket(#[source] io::Error),
     /// The worker replied that a call of the module failed.
     #[error(transparent)]
@@ -35,15 +35,15 @@ pub(crate) enum WorkerError {
         timeout: Duration,
     },
     /// The reply is of another kind than expected.
-    #[error("the worker answered out of turn during {step}")]
+    #[error("the worker sent an unexpected reply during {step}")]
     ProtocolError {
         /// The step of the current request.
         step: Step,
     },
-    #[error("the worker's answer cannot be read")]
+    #[error("cannot parse the worker's reply")]
     Frame(#[from] FrameError),
     /// A field of the reply is larger than PKCS#11 or this program allows.
-    #[error("the worker's answer is out of bounds: {0}")]
+    #[error("the worker's reply exceeds a limit: {0}")]
     Bounds(#[from] BoundsError),
     /// The started process is another build of cba-agent, or another program.
     #[error("the worker is not this program (it was started from /proc/self/exe)")]
@@ -73,10 +73,10 @@ impl Explain for WorkerError {
                     .into(),
             ],
             Self::Died { step: Step::LogIn, .. } => {
-                vec!["the PIN may have been tried: look with `cba-agent pin-fuse`; run with -v to see what the module says".into()]
+                vec!["the PIN may have been tried: `cba-agent pin-fuse` shows it; run with -v to see what the module says".into()]
             }
             Self::Died { .. } => vec!["run with -v to see what the module itself says".into()],
-            Self::Spawn(_) => vec!["/proc must be mounted, and another process must be allowed to start".into()],
+            Self::Spawn(_) => vec!["check that /proc is mounted, and that the limits (`ulimit -u`, TasksMax= in the unit) allow another process".into()],
             _ => Vec::new(),
         }
     }

@@ -44,9 +44,9 @@ const EXPLANATION: usize = 2000;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BoundsError {
     /// Longer than its field.
-    #[error("{what} has {found} characters or bytes, at most {most} are possible")]
+    #[error("{what} has {found} characters or bytes; at most {most} are allowed")]
     TooLong { what: &'static str, found: usize, most: usize },
-    #[error("there are {found} {what}, at most {most} are read")]
+    #[error("there are {found} {what}; at most {most} are allowed")]
     TooMany {
         /// The kind of the entries.
         what: &'static str,
@@ -238,7 +238,7 @@ mod tests {
             |count| TokenObjects { certificates: vec![certificate.clone(); count], ..TokenObjects::default() };
         assert_eq!(check(&mut WorkerReply::Objects(objects(CERTIFICATES))), Ok(()));
         let error = check(&mut WorkerReply::Objects(objects(CERTIFICATES + 1))).unwrap_err();
-        assert_eq!(error.to_string(), "there are 2049 certificates, at most 2048 are read");
+        assert_eq!(error.to_string(), "there are 2049 certificates; at most 2048 are allowed");
         let description = Description { certificates: vec![certificate; CERTIFICATES + 1], ..Description::default() };
         assert!(check(&mut WorkerReply::Described(description)).is_err());
         assert!(

@@ -106,7 +106,7 @@ fn every_change_of_the_log_is_named_by_its_line() {
     changed("removed", &|lines| drop(lines.remove(4)), "line 5: record 5 is missing before it");
     changed("two", &|lines| drop(lines.drain(4..6)), "line 5: records 5 to 6 are missing before it");
     changed("swapped", &|lines| lines.swap(4, 5), "line 6: record 5 is inserted or out of order");
-    changed("doubled", &|lines| lines.insert(5, lines[4].clone()), "line 6: record 5 is there twice");
+    changed("doubled", &|lines| lines.insert(5, lines[4].clone()), "line 6: record 5 occurs twice");
     changed("text", &|lines| lines.insert(5, "\n".into()), "line 6: not a record");
     changed("cut", &|lines| drop(lines[8].split_off(30)), "line 9: 30 bytes without an end");
     // A chain alone cannot show that its end is missing.

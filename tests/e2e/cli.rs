@@ -89,9 +89,9 @@ fn common_typing_errors_get_a_hint() {
     let stand = Stand::new();
     for (arguments, hint) in [
         (&["sign", "--format", "v2"][..], "--payload-version"),
-        (&["sign", "--payload-version", "V2"], "(in small letters)"),
+        (&["sign", "--payload-version", "V2"], "(in lower case)"),
         (&["sign", "--slot", "0x1f"], "--slot-id"),
-        (&["sign", "--format", "JSON"], "(in small letters)"),
+        (&["sign", "--format", "JSON"], "(in lower case)"),
         (&["sing"], "did you mean sign?"),
     ] {
         let error = stand.run(arguments).failed(2);
@@ -150,7 +150,9 @@ fn options_of_every_command_may_stand_before_the_command() {
     // An option of one command only, and an option that is allowed on both sides.
     let error = stand.run(&["--slot", "0", "sign"]).failed(2);
     assert!(error.contains("put the command first, as in `cba-agent sign --slot`"), "{error}");
-    assert!(stand.run(&["sign", "--version"]).failed(2).contains("hint: `cba-agent --version` stands alone"));
+    assert!(
+        stand.run(&["sign", "--version"]).failed(2).contains("hint: use `cba-agent --version` without other arguments")
+    );
     let error = stand.run(&["--format", "json", "sign"]).failed(2);
     assert!(error.contains("put the command first, as in `cba-agent sign --format`"), "{error}");
     assert!(stand.run(&["--config", &config, "sign", "--config", &config]).failed(2).contains("given twice"));

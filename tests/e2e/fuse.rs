@@ -119,7 +119,7 @@ fn a_worker_killed_inside_the_login_leaves_a_mark_and_the_second_ends_attempts()
     }
     assert!(shown(&stand).contains("refused 0, unknown 2"), "{}", shown(&stand));
     stand.faulty("");
-    assert!(stand.sign(&[]).failed(4).contains("2 attempt(s) ended unknown"));
+    assert!(stand.sign(&[]).failed(4).contains("2 attempt(s) ended with an unknown result"));
     assert_eq!(stand.calls("C_Login"), 0);
 }
 

@@ -174,7 +174,7 @@ fn another_token_in_its_place_gets_no_pin() {
     let worker = agent.workers()[0];
     agent.kill_worker(worker);
     let why = agent.hear("STATUS=not ready: token 'impostor'");
-    assert!(why.contains("gets no PIN"), "{why}");
+    assert!(why.contains("no PIN is sent to it"), "{why}");
     assert_eq!(agent.ask("POST", "/sign", "{}").problem(503), "token_unavailable");
     assert_eq!(stand.calls("C_Login"), logins);
     // A reload says that this token is meant.

@@ -190,7 +190,7 @@ fn a_module_on_a_noexec_file_system_is_named() {
     command.args(["--mount", "sh", "-c", &script, "sh"]).arg(sign.get_program()).args(sign.get_args());
     command.env_clear().envs(sign.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let error = Run::from_output(command.output().unwrap()).failed(3);
-    assert!(error.contains("noexec/m.so lies on a file system that is mounted noexec"), "{error}");
+    assert!(error.contains("noexec/m.so is on a file system that is mounted noexec"), "{error}");
     assert!(error.contains("hint: move it to a file system without noexec"), "{error}");
 }
 

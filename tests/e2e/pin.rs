@@ -459,9 +459,9 @@ fn an_own_descriptor_of_the_agent_is_not_a_pin_source() {
 fn a_pin_source_without_its_kind_is_explained_and_never_shown() {
     let stand = Stand::new();
     for (source, said) in [
-        (format!("/{MARKER}"), "before a path stands file:"),
-        (format!("FILE:/{MARKER}"), "its kind is written in small letters"),
-        (format!("Env:{MARKER}"), "its kind is written in small letters"),
+        (format!("/{MARKER}"), "write file: before a path"),
+        (format!("FILE:/{MARKER}"), "write its kind in lower case"),
+        (format!("Env:{MARKER}"), "write its kind in lower case"),
         (MARKER.to_owned(), "not a PIN source\n"),
     ] {
         let error = sign_with(&stand, &source).failed(2);

@@ -259,7 +259,10 @@ fn doctor_custody_and_the_agent_name_a_module_without_a_sandbox() {
     assert!(report.contains("\"sandbox\": null") && report.contains("runs without a sandbox"), "{report}");
     stand.faulty("");
     let unknown = stand.run(&["doctor", state, &pin]).stdout;
-    assert!(unknown.contains("warning  sandbox          none: the needs of this module are not known"), "{unknown}");
+    assert!(
+        unknown.contains("warning  sandbox          none: there is no sandbox profile for this module"),
+        "{unknown}"
+    );
 }
 
 /// A run where strace changes the first answer of the kernel's interface in each process.

@@ -106,7 +106,7 @@ fn a_waiting_token_is_announced_only_on_the_terminal() {
     let mut stand = Stand::new();
     stand.faulty("C_Sign=delay:1600");
     let source = stand.pin_source();
-    let run = expect(&stand, &format!("spawn $agent sign --pin-source {source}\nmust {{waits, perhaps for a touch}}"));
+    let run = expect(&stand, &format!("spawn $agent sign --pin-source {source}\nmust {{it may wait for a touch}}"));
     run.ok();
     assert_eq!(stand.sign(&[]).stderr, "");
 }
@@ -138,7 +138,7 @@ fn an_agent_with_a_typed_pin_handles_sighup_and_sigterm() {
     let stand = Stand::new();
     let script = format!(
         "set id [spawn $agent serve --slot 0 --pin-source prompt --socket {}]\nmust {{PIN of}}\nsend \"{}\\r\"\nmust {{is ready with}}\n\
-         exec kill -HUP $id\nmust {{renewing all workers}}\nmust {{is ready with}}\nexec kill -TERM $id\nmust {{note: ended}}",
+         exec kill -HUP $id\nmust {{restarting all workers}}\nmust {{is ready with}}\nexec kill -TERM $id\nmust {{note: ended}}",
         stand.file("agent.sock"),
         stand.pin(),
     );
@@ -181,7 +181,7 @@ fn a_background_process_shows_no_prompt_and_is_not_stopped() {
     }
     // A process without a controlling terminal cannot prompt either.
     let run = in_the_background(&stand, "", "setsid -w \\$agent sign > out 2> err");
-    assert!(run.failed(4).contains("no terminal to ask at"));
+    assert!(run.failed(4).contains("no terminal for a prompt"));
     assert_eq!(stand.calls("C_Login"), 0);
 }
 

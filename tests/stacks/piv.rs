@@ -335,7 +335,7 @@ fn an_agent_takes_its_card_back_after_a_renewal_and_no_other_card() {
     until(|| agent.ask("POST", "/sign", "{}").status == 200);
     // A card with another serial number may be another card.
     renew(&mut piv, "another", true);
-    until(|| agent.ask("GET", "/readyz", "").status == 503 && agent.log().contains("it gets no PIN"));
+    until(|| agent.ask("GET", "/readyz", "").status == 503 && agent.log().contains("no PIN is sent to it"));
     assert_eq!(piv.card.tries_left(), 3);
     agent.signal("-HUP");
     until(|| agent.ask("POST", "/sign", "{}").status == 200);

@@ -53,7 +53,7 @@ pub(super) fn environment(findings: &mut Findings) {
     if names.is_empty() {
         findings.ok("environment", "no variable changes which libraries are loaded");
     } else {
-        let found = format!("{} can change which libraries are loaded beside the PIN", names.join(", "));
+        let found = format!("{} can load other libraries into the process that handles the PIN", names.join(", "));
         findings.warn("environment", found, format!("unset {}", names.join(" ")));
     }
 }
@@ -122,7 +122,7 @@ fn own_directory(directory: &Path, mode: u32, setting: &str) -> String {
             install(&own)
         );
     }
-    format!("make it for this user, as root: {}", install(directory))
+    format!("create it for this user, as root: {}", install(directory))
 }
 
 /// Whether a directory contains files other than the agent's.

@@ -88,9 +88,9 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
              systemctl restart pcscd`; in a container, install the libpcsclite of the host's release",
         ),
         Err(PcscdProblem::Library(error)) => {
-            findings.fail(CHECK, format!("libpcsclite cannot ask it: {error}"), "as root: `apt-get install libpcsclite1`");
+            findings.fail(CHECK, format!("libpcsclite cannot connect to it: {error}"), "as root: `apt-get install libpcsclite1`");
         }
-        Err(PcscdProblem::Unasked(why)) => findings.warn(CHECK, format!("was not asked: {why}"), restart),
+        Err(PcscdProblem::Unasked(why)) => findings.warn(CHECK, format!("was not checked: {why}"), restart),
     }
 }
 
@@ -127,7 +127,7 @@ fn relay(listener: &UnixListener, path: &Path) -> Result<VersionExchange, PcscdP
     loop {
         let mut request = [0; REQUEST];
         if client.read_exact(&mut request).is_err() || word(&request, 4) != CMD_VERSION {
-            return last.ok_or_else(|| PcscdProblem::Unasked("nothing was asked".into()));
+            return last.ok_or_else(|| PcscdProblem::Unasked("libpcsclite sent no request".into()));
         }
         let daemon = match &mut daemon {
             Some(daemon) => daemon,

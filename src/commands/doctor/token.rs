@@ -103,7 +103,7 @@ fn sandbox(loaded: &LoadedModule, config: &Config, findings: &mut Findings) {
         }
         None => findings.warn(
             CHECK,
-            "none: the needs of this module are not known",
+            "none: there is no sandbox profile for this module",
             "modules with a known name have one; confine this one with the unit file",
         ),
     }
@@ -146,7 +146,7 @@ fn pin_state(slot_session: &SlotSession, config: &Config, findings: &mut Finding
         Some(token) => match (token.pin.refusal(false), token.pin.warning()) {
             (Some(refusal), _) => findings.fail(CHECK, refusal.cause, slot_session.whole_commands(refusal.remedy)),
             (None, Some(warning)) => findings.warn(CHECK, warning, by_hand),
-            (None, None) => findings.ok(CHECK, "no wrong PIN since the last right one"),
+            (None, None) => findings.ok(CHECK, "no wrong PIN since the last correct one"),
         },
         None => findings.warn(CHECK, "the token reports no identity", by_hand),
     }
@@ -258,7 +258,7 @@ fn identity(slot_session: &mut SlotSession, config: &Config, logs_in_later: bool
         }
     }
     if let Some(identity) = &identity {
-        let remedy = "before that, write a new one into the token and register it";
+        let remedy = "write a new one into the token, and register it before that time";
         judge(&identity.certificate, config, remedy, findings);
     }
 }

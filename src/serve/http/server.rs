@@ -78,7 +78,7 @@ async fn cannot_take(error: &io::Error) {
     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
         return;
     }
-    tracing::warn!("cannot take a connection: {error}");
+    tracing::warn!("cannot accept a connection: {error}");
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
@@ -87,7 +87,7 @@ fn take(agent: &Arc<Service>, stream: UnixStream, tasks: &mut JoinSet<()>, end: 
         Ok(peer) => peer,
         Err(error) => {
             agent.metrics.refused("unknown");
-            tracing::warn!("refused: the kernel does not say who connects: {error}");
+            tracing::warn!("refused: cannot read the user of a connection: {error}");
             return;
         }
     };

@@ -34,11 +34,11 @@ pub(super) fn start(
     let slot_session = session::open(config, &time())?.open_session(config, time())?;
     let found = slot_session.token_id();
     if expected.is_some_and(|expected| *expected != found) {
-        let message =
-            format!("{} is in the place of the one that this agent holds; it gets no PIN", slot_session.name());
+        let message = format!("{} is not the token that this agent uses; no PIN is sent to it", slot_session.name());
         slot_session.end(None);
-        return Err(Error::new(Kind::TokenRemoved, message)
-            .hint("put the other one back, or tell the agent to take this one: systemctl reload, or SIGHUP"));
+        return Err(Error::new(Kind::TokenRemoved, message).hint(
+            "insert the other token again, or make the agent use this one: `systemctl reload cba-agent`, or SIGHUP",
+        ));
     }
     let mut session = signer::ready(TokenSession::new(slot_session, login), file, config, first_choice(config))?;
     session.release();

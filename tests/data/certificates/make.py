@@ -300,9 +300,9 @@ def alternative_names(corpus):
     case("truncated", email(), b"\x82\x7fx", says=unread, openssl="any")
     corpus.case("san-critical", extensions=replaced(old, san(email(), critical=TRUE)))
     twice = [san(tlv(0x82, b"a.example")), old]
-    corpus.case("san-twice", extensions=replaced(old, *twice), says="its extension 2.5.29.17 is there twice")
+    corpus.case("san-twice", extensions=replaced(old, *twice), says="its extension 2.5.29.17 occurs twice")
     both = replaced(old, san(email("b@example.com")), old)
-    corpus.case("san-twice-with-emails", extensions=both, emails="b@example.com " + ADDRESS, says="is there twice")
+    corpus.case("san-twice-with-emails", extensions=both, emails="b@example.com " + ADDRESS, says="occurs twice")
     broken = extension("2.5.29.17", utf8("x"))
     corpus.case("san-not-a-sequence", extensions=replaced(old, broken), emails="", says=unread, openssl="any")
     no_octets = extension("2.5.29.17", email(), tag=3)
@@ -519,9 +519,9 @@ def other_extensions(corpus):
     garbage = [extension("2.5.29.%d" % number, b"\x04\x7f") for number in (14, 30, 31, 32, 35, 36, 54)]
     corpus.case("extensions-of-garbage", extensions=plus(*garbage), openssl="any")
     twice = extension("1.2.3.4", b"\x01")
-    corpus.case("extension-twice", extensions=plus(twice, twice), says="its extension 1.2.3.4 is there twice")
+    corpus.case("extension-twice", extensions=plus(twice, twice), says="its extension 1.2.3.4 occurs twice")
     identifier = extension("2.5.29.14", tlv(4, b"id"))
-    corpus.case("extension-identifier-twice", extensions=plus(identifier, identifier), says="2.5.29.14 is there twice")
+    corpus.case("extension-identifier-twice", extensions=plus(identifier, identifier), says="2.5.29.14 occurs twice")
     for name_, part, text in [
         ("key-usage", GOOD[1], "key usage"),
         ("extended-key-usage", GOOD[2], "extended key usage"),
