@@ -129,7 +129,7 @@ impl Config {
     /// The sources of the policy, for a report.
     #[must_use]
     pub(crate) fn policy_sources(&self) -> PolicySources {
-        let keys = self.effective.iter().filter_map(|one| Some((one.key.strip_prefix("policy.")?, one)));
+        let keys = self.effective.iter().filter_map(|setting| Some((setting.key.strip_prefix("policy.")?, setting)));
         PolicySources {
             files: self.files.iter().map(|file| file.display().to_string()).collect(),
             settings: keys.map(|(key, one)| format!("{key} = {} ({})", one.value, one.origin)).collect(),

@@ -19,13 +19,13 @@ use crate::deadline::Deadline;
 /// # Errors
 /// When it cannot be opened or created, or is not a regular file with one name.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
-    let own = || OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(no_follow()).clone();
-    match own().create_new(true).open(path) {
+    let options = || OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(no_follow()).clone();
+    match options().create_new(true).open(path) {
         Ok(file) => {
             give_to_owner(&file, path)?;
             Ok(file)
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => regular(own().open(path)?),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => regular(options().open(path)?),
         Err(error) => Err(error),
     }
 }

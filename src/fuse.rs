@@ -68,8 +68,8 @@ impl FuseStore {
                 Some(_) => self.check_stand_in(&TokenId::Slot { module: module.to_owned(), id: slot.id })?,
             }
         }
-        let held = HeldRecords::lock(&self.directory, &token, deadline)?;
-        Ok(LockedFuse { held, by })
+        let records = HeldRecords::lock(&self.directory, &token, deadline)?;
+        Ok(LockedFuse { records, by })
     }
 
     /// Refuses a token without identity while any fuse is blown: it may be that token.
@@ -105,7 +105,7 @@ impl FuseStore {
 /// A token's fuse, with its locks held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct LockedFuse {
-    held: HeldRecords,
+    records: HeldRecords,
     by: AttemptBy,
 }
 
@@ -113,7 +113,7 @@ pub(crate) struct LockedFuse {
 #[derive(Debug)]
 #[must_use = "a mark that is not settled counts as a try"]
 pub(crate) struct PendingAttempt {
-    held: HeldRecords,
+    records: HeldRecords,
     by: AttemptBy,
 }
 
@@ -124,8 +124,8 @@ impl LockedFuse {
     /// [`FuseError::Blown`], or when the mark cannot be written.
     pub(crate) fn begin(mut self) -> Result<PendingAttempt, FuseError> {
         self.check()?;
-        self.held.mark_attempt()?;
-        Ok(PendingAttempt { held: self.held, by: self.by })
+        self.records.mark_attempt()?;
+        Ok(PendingAttempt { records: self.records, by: self.by })
     }
 
     /// Whether an attempt may be made.
@@ -133,14 +133,14 @@ impl LockedFuse {
     /// # Errors
     /// [`FuseError::Blown`].
     pub(crate) fn check(&self) -> Result<(), FuseError> {
-        let is_allowed = self.held.tries().allows(&self.by);
-        if is_allowed { Ok(()) } else { Err(FuseError::Blown(Box::new(self.held.blown()))) }
+        let is_allowed = self.records.tries().allows(&self.by);
+        if is_allowed { Ok(()) } else { Err(FuseError::Blown(Box::new(self.records.blown()))) }
     }
 
     /// The counts, in the form of a refusal.
     #[must_use]
     pub(crate) fn blown(&self) -> BlownFuse {
-        self.held.blown()
+        self.records.blown()
     }
 }
 
@@ -151,9 +151,9 @@ impl PendingAttempt {
     /// When it cannot be written. The attempt then stays pending.
     pub(crate) fn settle(mut self, end: Option<AttemptEnd>) -> Result<LockedFuse, FuseError> {
         if let Some(end) = end {
-            self.held.settle(&self.by, end)?;
+            self.records.settle(&self.by, end)?;
         }
-        Ok(LockedFuse { held: self.held, by: self.by })
+        Ok(LockedFuse { records: self.records, by: self.by })
     }
 }
 

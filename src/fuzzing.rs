@@ -63,14 +63,14 @@ pub fn asked(body: &[u8]) {
 /// Checks an audit log: a chain that passes the check was written completely.
 pub fn audit(bytes: &[u8]) {
     let mut check = ChainCheck::default();
-    let mut wrong = Vec::new();
+    let mut problems = Vec::new();
     let mut before: Option<Head> = None;
     for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let whole = line.ends_with(b"\n");
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let line = &line[..line.len().min(LINE_LIMIT)];
         let _ = (may_be_first(line), digest(line));
-        wrong.extend(check.line(line, whole, &format!("line {}", number + 1)));
+        problems.extend(check.line(line, whole, &format!("line {}", number + 1)));
         if let (Some(head), Some(before)) = (head_of(line), &before) {
             assert!(!follows(line, before) || head.seq == before.seq + 1, "{head}");
         }
@@ -78,9 +78,9 @@ pub fn audit(bytes: &[u8]) {
         let named = before.as_ref().map(ToString::to_string);
         assert_eq!(named.as_deref().and_then(Head::parse), before);
     }
-    wrong.extend(check.end());
-    assert!(wrong.iter().all(|line| !line.chars().any(char::is_control)), "{wrong:?}");
-    if wrong.is_empty() {
+    problems.extend(check.end());
+    assert!(problems.iter().all(|line| !line.chars().any(char::is_control)), "{problems:?}");
+    if problems.is_empty() {
         assert!(check.head().is_none_or(|head| Some(head) == before.as_ref()), "the head is not of the last record");
     }
 }

@@ -240,7 +240,7 @@ pub(crate) fn missing_group(path: &Path) -> Option<MissingGroup> {
     let id = nix::unistd::Group::from_name(group).ok().flatten()?.gid;
     let is_in = user.is_root()
         || nix::unistd::getegid() == id
-        || rustix::process::getgroups().is_ok_and(|groups| groups.iter().any(|own| own.as_raw() == id.as_raw()));
+        || rustix::process::getgroups().is_ok_and(|groups| groups.iter().any(|group| group.as_raw() == id.as_raw()));
     let name = nix::unistd::User::from_uid(user).ok().flatten().map_or_else(|| user.to_string(), |user| user.name);
     (!is_in).then_some(MissingGroup { group, user: name })
 }

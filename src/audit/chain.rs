@@ -126,13 +126,13 @@ mod tests {
 
     fn check(lines: &[String]) -> Vec<String> {
         let mut check = ChainCheck::default();
-        let mut wrong: Vec<String> = lines
+        let mut problems: Vec<String> = lines
             .iter()
             .enumerate()
             .flat_map(|(at, line)| check.line(line.as_bytes(), true, &format!("line {}", at + 1)))
             .collect();
-        wrong.extend(check.end());
-        wrong
+        problems.extend(check.end());
+        problems
     }
 
     #[test]
@@ -283,11 +283,11 @@ mod tests {
             prop_assume!(lines[line][at] != byte && byte != b'\n');
             lines[line][at] = byte;
             let mut check = ChainCheck::default();
-            let mut wrong = 0;
+            let mut problems = 0;
             for line in &lines {
-                wrong += check.line(line, true, "x").len();
+                problems += check.line(line, true, "x").len();
             }
-            prop_assert!(wrong + check.end().len() > 0);
+            prop_assert!(problems + check.end().len() > 0);
         }
 
         #[test]

@@ -23,51 +23,51 @@ impl ChainCheck {
     /// Checks the next line, without its newline. `whole` tells whether it had one. Returns the problems.
     pub(crate) fn line(&mut self, line: &[u8], whole: bool, place: &str) -> Vec<String> {
         let Some((record, hash)) = ParsedRecord::read(line).filter(|_| whole) else {
-            let mut wrong = self.settle();
+            let mut problems = self.settle();
             if whole {
                 self.broken = Some((place.to_owned(), digest(line)));
             } else {
-                wrong.push(format!(
+                problems.push(format!(
                     "{place}: {} bytes without an end: cut off, or being written; after a crash the next record marks it",
                     line.len()
                 ));
             }
-            return wrong;
+            return problems;
         };
-        let mut wrong = Vec::new();
+        let mut problems = Vec::new();
         match self.broken.take() {
             Some((torn, digest)) if record.event == TORN && record.torn_sha256.as_ref() == Some(&digest) => {
                 self.torn.push(torn);
             }
-            Some((place, _)) => wrong.push(no_record(&place)),
+            Some((place, _)) => problems.push(no_record(&place)),
             None => {}
         }
         self.records += 1;
         self.first.get_or_insert(record.seq);
         let edited = record.hash != hash;
         if edited {
-            wrong.push(format!("{place}: record {} was changed: its hash differs", record.seq));
+            problems.push(format!("{place}: record {} was changed: its hash differs", record.seq));
         }
         let other = edited.then_some(hash);
         match &self.last {
             None if record.seq <= 1 && (record.seq, record.prev.as_str()) != (1, Head::none().hash.as_str()) => {
-                wrong.push(format!("{place}: record {} is not the first record of a log", record.seq));
+                problems.push(format!("{place}: record {} is not the first record of a log", record.seq));
             }
             None => {}
             Some((last, _)) if record.seq <= last.seq => {
                 let how = if record.hash == last.hash { "occurs twice" } else { "is inserted or out of order" };
-                wrong.push(format!("{place}: record {} {how}, after record {}", record.seq, last.seq));
+                problems.push(format!("{place}: record {} {how}, after record {}", record.seq, last.seq));
                 // The next line belongs to the record before this one.
-                return wrong;
+                return problems;
             }
             Some((last, _)) if record.seq > last.seq + 1 => {
-                wrong.push(match record.seq - last.seq {
+                problems.push(match record.seq - last.seq {
                     2 => format!("{place}: record {} is missing before it", last.seq + 1),
                     _ => format!("{place}: records {} to {} are missing before it", last.seq + 1, record.seq - 1),
                 });
             }
             Some((last, other)) if record.prev != last.hash && other.as_ref() != Some(&record.prev) => {
-                wrong.push(format!(
+                problems.push(format!(
                     "{place}: record {} does not follow record {}: one of the two was replaced",
                     record.seq, last.seq
                 ));
@@ -75,7 +75,7 @@ impl ChainCheck {
             Some(_) => {}
         }
         self.last = Some((Head { seq: record.seq, hash: record.hash }, other));
-        wrong
+        problems
     }
 
     fn settle(&mut self) -> Vec<String> {
@@ -128,18 +128,18 @@ mod tests {
 
     fn checked<'a>(lines: impl IntoIterator<Item = &'a String>) -> (ChainCheck, Vec<String>) {
         let mut check = ChainCheck::default();
-        let mut wrong = Vec::new();
+        let mut problems = Vec::new();
         for (at, line) in lines.into_iter().enumerate() {
-            wrong.extend(check.line(line.as_bytes(), true, &format!("line {}", at + 1)));
+            problems.extend(check.line(line.as_bytes(), true, &format!("line {}", at + 1)));
         }
-        (check, wrong)
+        (check, problems)
     }
 
     #[test]
     fn a_check_counts_records_and_knows_the_first_and_the_last() {
         let lines = log(7);
-        let (check, wrong) = checked(&lines[2..]);
-        assert_eq!((wrong, check.records(), check.first()), (Vec::new(), 5, Some(3)));
+        let (check, problems) = checked(&lines[2..]);
+        assert_eq!((problems, check.records(), check.first()), (Vec::new(), 5, Some(3)));
         assert_eq!(check.head(), super::super::chain::head_of(lines[6].as_bytes()).as_ref());
         let empty = ChainCheck::default();
         assert_eq!((empty.records(), empty.first(), empty.head()), (0, None, None));
@@ -148,12 +148,12 @@ mod tests {
     #[test]
     fn a_gap_names_each_missing_record() {
         let lines = log(9);
-        let (_, wrong) = checked(lines[..3].iter().chain(&lines[4..]));
-        assert_eq!(wrong, ["line 4: record 4 is missing before it"]);
-        let (_, wrong) = checked(lines[..3].iter().chain(&lines[5..]));
-        assert_eq!(wrong, ["line 4: records 4 to 5 are missing before it"]);
-        let (_, wrong) = checked(lines[..3].iter().chain(&lines[8..]));
-        assert_eq!(wrong, ["line 4: records 4 to 8 are missing before it"]);
+        let (_, problems) = checked(lines[..3].iter().chain(&lines[4..]));
+        assert_eq!(problems, ["line 4: record 4 is missing before it"]);
+        let (_, problems) = checked(lines[..3].iter().chain(&lines[5..]));
+        assert_eq!(problems, ["line 4: records 4 to 5 are missing before it"]);
+        let (_, problems) = checked(lines[..3].iter().chain(&lines[8..]));
+        assert_eq!(problems, ["line 4: records 4 to 8 are missing before it"]);
     }
 
     #[test]
@@ -177,18 +177,18 @@ mod tests {
         let other =
             AuditRecord { time: 7, event: AuditEvent::Resumed { count: 7 }, outcome: "ok" }.line(&head).unwrap().0;
         lines[1] = other.trim_end().to_owned();
-        let wrong = ["line 3: record 3 does not follow record 2: one of the two was replaced"];
-        assert_eq!(checked(&lines).1, wrong);
+        let problems = ["line 3: record 3 does not follow record 2: one of the two was replaced"];
+        assert_eq!(checked(&lines).1, problems);
     }
 
     #[test]
     fn a_line_without_an_end_is_cut_off_and_counts_for_nothing() {
         let lines = log(2);
         let (mut check, _) = checked(&lines[..1]);
-        let wrong = check.line(lines[1].as_bytes(), false, "line 2");
+        let problems = check.line(lines[1].as_bytes(), false, "line 2");
         let length = lines[1].len();
-        assert_eq!(wrong.len(), 1);
-        assert!(wrong[0].starts_with(&format!("line 2: {length} bytes without an end")), "{wrong:?}");
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].starts_with(&format!("line 2: {length} bytes without an end")), "{problems:?}");
         assert_eq!((check.records(), check.end()), (1, Vec::new()));
         assert_eq!(check.line(b"text", true, "line 3"), [""; 0]);
         assert_eq!(check.line(b"more text", true, "line 4"), ["line 3: not a record of an audit log"]);
@@ -204,12 +204,12 @@ mod tests {
         for (sha256, explained) in [(digest(torn.as_bytes()), true), (digest(b"other"), false)] {
             let event = AuditEvent::Torn { torn_bytes: torn.len(), torn_sha256: sha256 };
             let marker = AuditRecord { time: 1, event, outcome: "ok" }.line(&head).unwrap().0.trim_end().to_owned();
-            let (check, wrong) = checked([&lines[0], &torn, &marker]);
+            let (check, problems) = checked([&lines[0], &torn, &marker]);
             assert_eq!(check.torn, if explained { vec!["line 2".to_owned()] } else { Vec::new() });
-            assert_eq!(wrong.is_empty(), explained, "{wrong:?}");
+            assert_eq!(problems.is_empty(), explained, "{problems:?}");
         }
         // A record that is not a marker explains nothing.
-        let (check, wrong) = checked([&torn, &lines[0]]);
-        assert_eq!((check.torn.len(), wrong), (0, vec!["line 1: not a record of an audit log".to_owned()]));
+        let (check, problems) = checked([&torn, &lines[0]]);
+        assert_eq!((check.torn.len(), problems), (0, vec!["line 1: not a record of an audit log".to_owned()]));
     }
 }

@@ -39,7 +39,7 @@ pub(crate) fn statement(der: &[u8]) -> Option<Statement> {
         let wanted = [ARC, &[number]].concat();
         fields.values(&wanted).next().and_then(Result::ok)
     };
-    fields.extensions.iter().any(|one| is_attestation(one.oid)).then(|| Statement {
+    fields.extensions.iter().any(|extension| is_attestation(extension.oid)).then(|| Statement {
         firmware: value(3).and_then(|bytes| <[u8; 3]>::try_from(bytes).ok()).map(|[a, b, c]| format!("{a}.{b}.{c}")),
         serial: value(7).and_then(|bytes| u64::from_der(bytes).ok()).map(|serial| serial.to_string()),
         pin_policy: value(8).and_then(|bytes| policy(bytes.first()?, ["never", "once", "always"])),

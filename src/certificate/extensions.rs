@@ -34,7 +34,7 @@ impl Extensions {
         let mut read = Self {
             key_usage: one(fields, ID_CE_KEY_USAGE, "key usage", key_usage)?,
             extended_key_usage: one(fields, ID_CE_EXT_KEY_USAGE, "extended key usage", oids)?,
-            is_attestation: fields.extensions.iter().any(|one| attestation::is_attestation(one.oid)),
+            is_attestation: fields.extensions.iter().any(|extension| attestation::is_attestation(extension.oid)),
             ..Self::default()
         };
         read.is_ca = one(fields, ID_CE_BASIC_CONSTRAINTS, "basic constraints", is_ca)?.unwrap_or(false);

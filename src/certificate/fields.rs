@@ -86,7 +86,7 @@ impl<'a> Fields<'a> {
 
     /// The values of all extensions of one kind.
     pub(super) fn values(&self, oid: &[u8]) -> impl Iterator<Item = Result<&'a [u8], BerError>> {
-        self.extensions.iter().filter(move |one| one.oid == oid).map(|one| one.value)
+        self.extensions.iter().filter(move |extension| extension.oid == oid).map(|extension| extension.value)
     }
 }
 
@@ -197,8 +197,8 @@ fn extensions<'a>(body: &mut BerReader<'a>, deviations: &mut Vec<String>) -> Res
         let value = parts.next()?;
         parts.finish()?;
         let is_critical = critical.is_some_and(|flag| flag.iter().any(|byte| *byte != 0));
-        let one = Extension { oid, value: value.of(OCTET_STRING).map(|value| value.content) };
-        if one.value.is_err() {
+        let extension = Extension { oid, value: value.of(OCTET_STRING).map(|value| value.content) };
+        if extension.value.is_err() {
             deviations.push(format!("its extension {} has no octet string", shown(oid)));
         }
         if is_critical && !is_standard(oid) {
@@ -207,7 +207,7 @@ fn extensions<'a>(body: &mut BerReader<'a>, deviations: &mut Vec<String>) -> Res
         if !seen.insert(oid) && repeated.insert(oid) {
             deviations.push(format!("its extension {} occurs twice", shown(oid)));
         }
-        found.push(one);
+        found.push(extension);
     }
     if has_odd_booleans {
         deviations.push("a flag of its extensions is not encoded in DER".to_owned());

@@ -133,14 +133,14 @@ fn from_blocks(blocks: Vec<PemBlock<'_>>, has_private_key: bool) -> Result<Certi
 
 /// Binary forms, and base64 without PEM lines.
 fn without_pem(bytes: &[u8], text: &str, has_private_key: bool) -> Result<CertificateFile, FormatError> {
-    let one = |form, certificates| CertificateFile { form, certificates, ..CertificateFile::default() };
+    let file_of = |form, certificates| CertificateFile { form, certificates, ..CertificateFile::default() };
     if let Some(decoded) = pem::base64(text) {
         let inner = binary::read(&decoded);
         match inner {
             Ok(CertificateFile { form: FileForm::Der, certificates, .. }) => {
-                return Ok(one(FileForm::Base64, certificates));
+                return Ok(file_of(FileForm::Base64, certificates));
             }
-            Ok(CertificateFile { certificates, .. }) => return Ok(one(FileForm::Pkcs7Base64, certificates)),
+            Ok(CertificateFile { certificates, .. }) => return Ok(file_of(FileForm::Pkcs7Base64, certificates)),
             // The base64 of a whole PEM file, as in secrets of Kubernetes and CI systems.
             Err(_) if decoded.starts_with(b"-----BEGIN ") => {
                 let mut file = read(&decoded)?;

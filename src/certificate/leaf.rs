@@ -17,12 +17,12 @@ pub struct Leaf {
 #[derive(Debug, thiserror::Error)]
 pub enum LeafError {
     /// A certificate that cannot be used, and no other one fits.
-    #[error("{}{reason}", place(*.number, *.of))]
+    #[error("{}{reason}", place(*.number, *.total))]
     Broken {
         /// Its position in the file, from 1.
         number: usize,
         /// The number of certificates in the file.
-        of: usize,
+        total: usize,
         /// The problem.
         reason: CertificateError,
     },
@@ -34,11 +34,11 @@ pub enum LeafError {
     NoCertificate,
 }
 
-fn place(number: usize, of: usize) -> String {
-    if of == 1 {
+fn place(number: usize, total: usize) -> String {
+    if total == 1 {
         "its certificate cannot be used: ".into()
     } else {
-        format!("its certificate {number} of {of} cannot be used: ")
+        format!("its certificate {number} of {total} cannot be used: ")
     }
 }
 
@@ -47,19 +47,19 @@ fn place(number: usize, of: usize) -> String {
 /// # Errors
 /// When there is none, or more than one.
 pub fn find(certificates: &[Vec<u8>]) -> Result<Leaf, LeafError> {
-    let of = certificates.len();
-    let (mut own, mut authorities, mut broken) = (Vec::new(), Vec::new(), None);
+    let total = certificates.len();
+    let (mut leaves, mut authorities, mut broken) = (Vec::new(), Vec::new(), None);
     for (at, der) in certificates.iter().enumerate() {
         let number = at + 1;
         match Certificate::from_der(der) {
             Ok(certificate) if certificate.is_ca => authorities.push(Leaf { certificate, number }),
-            Ok(certificate) => own.push(Leaf { certificate, number }),
-            Err(reason) => broken = broken.or(Some(LeafError::Broken { number, of, reason })),
+            Ok(certificate) => leaves.push(Leaf { certificate, number }),
+            Err(reason) => broken = broken.or(Some(LeafError::Broken { number, total, reason })),
         }
     }
-    let several = own.len();
-    own.dedup_by(|a, b| a.certificate == b.certificate);
-    match (own.pop(), own.is_empty(), broken) {
+    let several = leaves.len();
+    leaves.dedup_by(|a, b| a.certificate == b.certificate);
+    match (leaves.pop(), leaves.is_empty(), broken) {
         (Some(leaf), true, _) => Ok(leaf),
         (Some(_), false, _) => Err(LeafError::Several(several)),
         (None, _, Some(broken)) => Err(broken),

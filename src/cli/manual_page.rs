@@ -160,10 +160,10 @@ fn help_and_examples(command: &Command) -> (String, String) {
 }
 
 fn see_also(command: &Command) -> String {
-    let own = name(command);
+    let page_name = name(command);
     let mut pages: Vec<String> = vec!["cba-agent".into()];
     pages.extend(["cba-agent-doctor", "cba-agent-serve", "cba-agent-sign"].map(str::to_owned));
-    let pages = pages.into_iter().filter(|page| *page != own);
+    let pages = pages.into_iter().filter(|page| *page != page_name);
     let pages: Vec<String> = pages.map(|page| format!("\\fB{}\\fR(1)", escaped(&page))).collect();
     format!(".SH SEE ALSO\n{}\n.PP\nThe guides in /usr/share/doc/cba\\-agent.\n", pages.join(",\n"))
 }

@@ -79,17 +79,17 @@ struct AuditFindings {
     check: ChainCheck,
     /// The first problem.
     first: Option<String>,
-    wrong: usize,
+    problems: usize,
     expected: Vec<(Head, bool)>,
 }
 
 impl AuditFindings {
-    fn say(&mut self, wrong: Vec<String>) {
-        for wrong in wrong {
-            self.wrong += 1;
-            match self.wrong {
-                1 => self.first = Some(wrong),
-                2..=SHOWN => tracing::warn!("{wrong}"),
+    fn say(&mut self, problems: Vec<String>) {
+        for problem in problems {
+            self.problems += 1;
+            match self.problems {
+                1 => self.first = Some(problem),
+                2..=SHOWN => tracing::warn!("{problem}"),
                 _ => {}
             }
         }
@@ -115,8 +115,8 @@ fn verify(files: &[&str], matches: &ArgMatches) -> Result<()> {
         }
     }
     progress.end();
-    let wrong = findings.check.end();
-    findings.say(wrong);
+    let problems = findings.check.end();
+    findings.say(problems);
     let anchors = missing_heads(&findings);
     findings.say(anchors);
     report(&findings)
@@ -129,9 +129,9 @@ fn report(findings: &AuditFindings) -> Result<()> {
         );
     }
     if let Some(first) = &findings.first {
-        let more = match findings.wrong {
+        let more = match findings.problems {
             1 => String::new(),
-            wrong => format!(" (and {} findings more)", wrong - 1),
+            problems => format!(" (and {} findings more)", problems - 1),
         };
         return Err(Error::new(Kind::Invalid, format!("the audit log is not intact: {first}{more}"))
             .hint("keep the files as they are, and compare them with copies and heads that were kept elsewhere"));
@@ -207,8 +207,8 @@ fn read(
     }
     while let Some((line, whole)) = line(&mut source).map_err(|error| cannot_read(name, &error))? {
         number += 1;
-        let wrong = findings.check.line(&line, whole, &format!("{} line {number}", printable(name)));
-        findings.say(wrong);
+        let problems = findings.check.line(&line, whole, &format!("{} line {number}", printable(name)));
+        findings.say(problems);
         for (expected, found) in &mut findings.expected {
             *found |= findings.check.head() == Some(expected);
         }

@@ -12,8 +12,8 @@ use crate::error::{Error, Kind, Result};
 use crate::output::print;
 
 pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
-    let own = config.serve.socket.as_slice();
-    let sockets = if config.sign.sockets.is_empty() { own } else { &config.sign.sockets };
+    let configured = config.serve.socket.as_slice();
+    let sockets = if config.sign.sockets.is_empty() { configured } else { &config.sign.sockets };
     let [socket] = sockets else {
         return Err(Error::new(Kind::Usage, "only one socket is allowed").hint("--socket PATH"));
     };

@@ -215,32 +215,32 @@ fn objects(shown: &SlotContent, objects: &TokenObjects) -> Vec<ListedObject> {
         all.push(ListedObject { kind, label: printable_bytes(&key.label), id: hex(&key.id), details, uri, json });
     }
     let (stored, broken) = certificates(objects);
-    for one in &stored {
-        let certificate = &one.certificate;
+    for object in &stored {
+        let certificate = &object.certificate;
         let until = format!("until {}", certificate.valid_until);
         let details = vec![certificate.subject.clone(), until, format!("sha256 {}", hex(&certificate.sha256()))];
         let mut json = json!(certificate.summary());
         json["attestation"] = certificate.is_attestation.into();
         json["ca"] = certificate.is_ca.into();
-        let uri = uri(ObjectType::Cert, &one.label, &one.id);
+        let uri = uri(ObjectType::Cert, &object.label, &object.id);
         all.push(ListedObject {
             kind: "certificate",
-            label: printable_bytes(&one.label),
-            id: hex(&one.id),
+            label: printable_bytes(&object.label),
+            id: hex(&object.id),
             details,
             uri,
             json,
         });
     }
-    for one in broken {
-        let reason = one.reason();
+    for object in broken {
+        let reason = object.reason();
         all.push(ListedObject {
             kind: "other certificate",
-            label: printable_bytes(&one.label),
-            id: hex(&one.id),
+            label: printable_bytes(&object.label),
+            id: hex(&object.id),
             json: json!({ "error": reason }),
             details: vec![reason],
-            uri: uri(ObjectType::Cert, &one.label, &one.id),
+            uri: uri(ObjectType::Cert, &object.label, &object.id),
         });
     }
     all

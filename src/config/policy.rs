@@ -48,11 +48,11 @@ pub fn system_policy() -> Result<Policy, ConfigError> {
 
 /// The policy in force.
 pub(super) fn resolve(settings: &Settings) -> Result<Policy, ConfigError> {
-    let own = PolicyKeys::read(settings)?;
+    let configured = PolicyKeys::read(settings)?;
     let system = settings.system_policy().map(PolicyKeys::read).transpose()?;
     let keys = match system {
-        Some(system) => own.narrowed(system, settings)?,
-        None => own,
+        Some(system) => configured.narrowed(system, settings)?,
+        None => configured,
     };
     let default = Policy::default();
     Ok(Policy {
@@ -71,14 +71,14 @@ pub(super) fn resolve(settings: &Settings) -> Result<Policy, ConfigError> {
 /// The path of the audit log. A user can neither switch off nor move a log that root names.
 pub(super) fn audit(settings: &Settings) -> Result<Option<PathBuf>, ConfigError> {
     const KEY: &str = "audit.path";
-    let own = SettingsReader(settings).optional(KEY, log_path)?;
+    let configured = SettingsReader(settings).optional(KEY, log_path)?;
     let system =
         settings.system_policy().map(|system| SettingsReader(system).optional(KEY, log_path)).transpose()?.flatten();
-    match (own, system) {
-        (Some(own), Some(system)) if own != system => {
+    match (configured, system) {
+        (Some(configured), Some(system)) if configured != system => {
             Err(settings.refuse(KEY, format!("{SYSTEM_POLICY} names another")))
         }
-        (own, system) => Ok(system.or(own)),
+        (configured, system) => Ok(system.or(configured)),
     }
 }
 
@@ -154,12 +154,12 @@ impl PolicyKeys {
 }
 
 /// The values in both lists, or the only list. `None` if both lists exist and have no common value.
-fn common<T: PartialEq>(own: Option<Vec<T>>, system: Option<Vec<T>>) -> Option<Option<Vec<T>>> {
-    match (own, system) {
-        (Some(own), Some(system)) => {
-            let both: Vec<T> = own.into_iter().filter(|item| system.contains(item)).collect();
+fn common<T: PartialEq>(configured: Option<Vec<T>>, system: Option<Vec<T>>) -> Option<Option<Vec<T>>> {
+    match (configured, system) {
+        (Some(configured), Some(system)) => {
+            let both: Vec<T> = configured.into_iter().filter(|item| system.contains(item)).collect();
             (!both.is_empty()).then_some(Some(both))
         }
-        (own, system) => Some(own.or(system)),
+        (configured, system) => Some(configured.or(system)),
     }
 }

@@ -46,7 +46,7 @@ fn reasons(title: &str, all: &[String], class: &str) -> Markup {
         @if !all.is_empty() {
             section class=(format!("reasons {class}")) {
                 h2 { (title) }
-                ul { @for one in all { li { (one) } } }
+                ul { @for reason in all { li { (reason) } } }
             }
         }
     }

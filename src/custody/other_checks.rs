@@ -103,14 +103,14 @@ fn attested(
             let (verdict, reason) = match &attestation.distrust {
                 _ if attestation.is_of_another_device() => {
                     let (device, token) = (attestation.device(), printable(serial));
-                    let what = format!("the attestation is of device {device}, and the token's serial is '{token}'");
-                    (RuleVerdict::Broken, Some(what))
+                    let reason = format!("the attestation is of device {device}, and the token's serial is '{token}'");
+                    (RuleVerdict::Broken, Some(reason))
                 }
                 _ if !is_required => (RuleVerdict::NotRequired, None),
                 Some(why) => (RuleVerdict::Broken, Some(format!("the key's attestation is not trusted: {why}"))),
                 None if attestation.of_this_token.is_none() => {
-                    let what = "the attestation or the token names no serial number, so the device is not proven";
-                    (RuleVerdict::Broken, Some(what.to_owned()))
+                    let reason = "the attestation or the token names no serial number, so the device is not proven";
+                    (RuleVerdict::Broken, Some(reason.to_owned()))
                 }
                 None => (RuleVerdict::Holds, None),
             };
@@ -138,8 +138,9 @@ fn copies(key_evidence: Option<&KeyEvidence>) -> RuleResult {
 /// Operations other than signing that the key and its copies allow.
 fn purpose(key_evidence: Option<&KeyEvidence>) -> RuleResult {
     let objects = key_evidence.iter().flat_map(|key_evidence| {
-        let own = std::iter::once((&key_evidence.key, &key_evidence.detail, String::new()));
-        own.chain(key_evidence.copies.iter().map(|copy| (&copy.key, &copy.detail, format!(" as {}", name(&copy.key)))))
+        let selected = std::iter::once((&key_evidence.key, &key_evidence.detail, String::new()));
+        selected
+            .chain(key_evidence.copies.iter().map(|copy| (&copy.key, &copy.detail, format!(" as {}", name(&copy.key)))))
     });
     let (mut may, mut unknown) = (Vec::new(), Vec::new());
     for (_, detail, object) in objects {
@@ -225,8 +226,8 @@ fn version(library: &Library, token: Option<&Token>) -> RuleResult {
         let (major, minor) = SAFE_KRYOPTIC;
         found = format!("kryoptic {firmware}");
         reason = (version < SAFE_KRYOPTIC).then(|| {
-            let what = "could return the values of sensitive keys; update it, and make new keys";
-            format!("kryoptic before {major}.{minor} {what}")
+            let weakness = "could return the values of sensitive keys; update it, and make new keys";
+            format!("kryoptic before {major}.{minor} {weakness}")
         });
     }
     let means = "The module's version should have no known weakness.";

@@ -155,8 +155,8 @@ impl Report {
             key_evidence.as_ref().and_then(|key_evidence| Attestation::find(key_evidence, token.as_ref(), criteria));
         let rules = rules::rows(evidence, attestation.as_ref(), criteria);
         let reasons = |verdict| {
-            let of = rules.iter().filter(move |row: &&RuleResult| row.verdict == verdict);
-            of.filter_map(|row| row.reason.clone()).collect::<Vec<_>>()
+            let results = rules.iter().filter(move |row: &&RuleResult| row.verdict == verdict);
+            results.filter_map(|row| row.reason.clone()).collect::<Vec<_>>()
         };
         let refusals = reasons(RuleVerdict::Broken);
         Self {

@@ -22,8 +22,8 @@ pub(super) fn rows(evidence: &Evidence, attestation: Option<&Attestation>, crite
 fn row(rule: Rule, decision: &Decision, evidence: &Evidence, criteria: &Criteria<'_>) -> RuleResult {
     let requires = requires(rule, criteria.policy);
     let reason = |from: &[Breach]| {
-        let of: Vec<String> = from.iter().filter(|breach| breach.rule() == rule).map(Breach::reason).collect();
-        (!of.is_empty()).then(|| of.join("; "))
+        let reasons: Vec<String> = from.iter().filter(|breach| breach.rule() == rule).map(Breach::reason).collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
     };
     let (verdict, reason) = match (reason(&decision.refusals), reason(&decision.warnings)) {
         (Some(reason), _) => (RuleVerdict::Broken, Some(reason)),
@@ -59,7 +59,7 @@ fn requires(rule: Rule, policy: &Policy) -> Option<String> {
         Rule::CertificateSha256 => policy
             .certificate_sha256
             .as_ref()
-            .map(|all| all.iter().map(|one| hex(one)).collect::<Vec<_>>().join(" or ")),
+            .map(|all| all.iter().map(|fingerprint| hex(fingerprint)).collect::<Vec<_>>().join(" or ")),
         Rule::CertificateValidity => {
             Some(if policy.enforce_validity { "valid now" } else { "valid now (a warning)" }.into())
         }

@@ -21,7 +21,7 @@ pub(super) fn first(report: &Report) -> Vec<Section> {
             .map_or_else(|| vec![("token", NOT_REPORTED.into())], |token| [token_facts(token), pin(report)].concat()),
     }];
     let certificate = report.certificate.as_ref();
-    all.extend(certificate.map(|one| Section { title: "Certificate", facts: certificate_facts(one) }));
+    all.extend(certificate.map(|certificate| Section { title: "Certificate", facts: certificate_facts(certificate) }));
     all
 }
 

@@ -17,7 +17,7 @@ pub(crate) fn text(report: &Report, width: Option<u16>) -> String {
     head.push(format!("policy: {}", report.sources()));
     head.push(format!("{} on {}, cba-agent {}", run.time, run.host, run.agent));
     let mut parts = vec![head.join("\n")];
-    let reasons = |word: &str, all: &[String]| all.iter().map(|one| format!("{word}: {one}")).collect::<Vec<_>>();
+    let reasons = |word: &str, all: &[String]| all.iter().map(|reason| format!("{word}: {reason}")).collect::<Vec<_>>();
     let reasons = [reasons("refused", &report.refusals), reasons("warning", &report.warnings)].concat();
     if !reasons.is_empty() {
         parts.push(reasons.join("\n"));

@@ -8,10 +8,10 @@ use crate::certificate::Certificate;
 use crate::facts::{KeyClass, KeyObject, TokenObjects, object_name};
 
 /// Other private key objects of the same key, by the modulus.
-pub(super) fn copies(objects: &TokenObjects, own: &KeyObject, certificate: &Certificate) -> Vec<KeyObject> {
+pub(super) fn copies(objects: &TokenObjects, selected: &KeyObject, certificate: &Certificate) -> Vec<KeyObject> {
     let modulus = Some(certificate.modulus.as_slice());
     let is_copy = |key: &&KeyObject| {
-        key.class == KeyClass::Private && key.handle != own.handle && modulus_of(key, objects) == modulus
+        key.class == KeyClass::Private && key.handle != selected.handle && modulus_of(key, objects) == modulus
     };
     objects.keys.iter().filter(is_copy).cloned().collect()
 }
@@ -20,15 +20,15 @@ pub(super) fn copies(objects: &TokenObjects, own: &KeyObject, certificate: &Cert
 pub(super) fn same_id<'a>(
     objects: &TokenObjects,
     stored: impl Iterator<Item = &'a TokenCertificate>,
-    own: &KeyObject,
+    selected: &KeyObject,
     certificate: &Certificate,
 ) -> Vec<String> {
-    let (id, modulus) = (&own.id, &certificate.modulus);
+    let (id, modulus) = (&selected.id, &certificate.modulus);
     if id.is_empty() {
         return Vec::new();
     }
     let is_other = |other: &KeyObject| {
-        other.handle != own.handle && other.id == *id && !other.modulus.is_empty() && other.modulus != *modulus
+        other.handle != selected.handle && other.id == *id && !other.modulus.is_empty() && other.modulus != *modulus
     };
     let keys = objects.keys.iter().filter(|other| is_other(other)).map(|other| {
         let kind = if other.class == KeyClass::Private { "private" } else { "public" };

@@ -127,8 +127,8 @@ fn by_file(path: &Path) -> Option<LoadFailure> {
         FileKind::LinkerScript(library) => return Some(LoadFailure::LinkerScript(library)),
         FileKind::Other(what) => return Some(LoadFailure::NotElf(what)),
     };
-    if let Some(own) = own_architecture().filter(|own| !fits(&elf, own)) {
-        return Some(LoadFailure::Architecture(elf.architecture(), own.architecture()));
+    if let Some(program) = own_architecture().filter(|program| !fits(&elf, program)) {
+        return Some(LoadFailure::Architecture(elf.architecture(), program.architecture()));
     }
     match elf.kind {
         1 => return Some(LoadFailure::NotLibrary("an object file")),

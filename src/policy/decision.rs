@@ -62,8 +62,8 @@ impl Decision {
         }
     }
 
-    fn warn_if(&mut self, odd: bool, breach: impl FnOnce() -> Breach) {
-        if odd {
+    fn warn_if(&mut self, is_doubtful: bool, breach: impl FnOnce() -> Breach) {
+        if is_doubtful {
             self.warnings.push(breach());
         }
     }

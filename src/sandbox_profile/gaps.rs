@@ -18,7 +18,7 @@ pub(crate) fn judge(profile: &Profile, families: &[SocketFamily], in_force: Enfo
 /// The gaps of a profile with these families of sockets.
 fn of(profile: &Profile, families: &[SocketFamily], in_force: EnforcedSandbox) -> Vec<Gap> {
     let EnforcedSandbox { landlock_abi, system_calls } = in_force;
-    let is_before = |abi| landlock_abi.is_none_or(|own| own < abi);
+    let is_before = |abi| landlock_abi.is_none_or(|version| version < abi);
     let has = |family| !system_calls || families.contains(&family);
     let gaps = [
         (landlock_abi.is_none(), Gap::Files),

@@ -49,7 +49,7 @@ pub(super) enum Access {
 /// The rules, with names resolved to numbers.
 #[derive(Clone, Debug)]
 pub(super) struct AccessRules {
-    own: u32,
+    own_user: u32,
     overflow: u32,
     pub(super) socket_group: Option<u32>,
     allow_users: Vec<u32>,
@@ -87,7 +87,7 @@ impl AccessRules {
         let groups = |names: &[String]| names.iter().map(|name| group(name)).collect::<Result<Vec<_>>>();
         let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
         Ok(Self {
-            own: rustix::process::geteuid().as_raw(),
+            own_user: rustix::process::geteuid().as_raw(),
             overflow: overflow.and_then(|text| text.trim().parse().ok()).unwrap_or(OVERFLOW),
             socket_group: serve.socket_group.as_deref().map(group).transpose()?,
             allow_users: serve.allow_users.iter().map(|name| user(name)).collect::<Result<_>>()?,
@@ -99,7 +99,7 @@ impl AccessRules {
 
     /// Warns about rules that cannot work on our own socket, which only its group can reach.
     pub(super) fn warn(&self) {
-        let names_others = self.allow_users.iter().any(|user| *user != self.own && *user != 0)
+        let names_others = self.allow_users.iter().any(|user| *user != self.own_user && *user != 0)
             || !self.allow_groups.is_empty()
             || !self.monitor_groups.is_empty();
         if self.socket_group.is_none() && names_others {
@@ -107,7 +107,7 @@ impl AccessRules {
                 "without socket_group only root and the agent's own user can connect, even if the lists name others"
             );
         }
-        if self.own == OVERFLOW {
+        if self.own_user == OVERFLOW {
             tracing::warn!("the agent runs as the overflow user, which is never served");
         }
     }
@@ -124,7 +124,8 @@ impl AccessRules {
         }
         // An unmapped group gives no information about its members.
         let is_in = |group: &u32| *group != OVERFLOW && peer.is_in(*group);
-        let (is_own, is_root, is_named) = (peer.uid == self.own, peer.uid == 0, self.allow_users.contains(&peer.uid));
+        let (is_own, is_root, is_named) =
+            (peer.uid == self.own_user, peer.uid == 0, self.allow_users.contains(&peer.uid));
         let is_at_home = is_own || is_root;
         if !is_at_home && !is_named && self.subordinate_users.owner(peer.uid).is_some() {
             return Access::None;
@@ -152,7 +153,7 @@ impl AccessRules {
         if peer.uid == OVERFLOW || peer.uid == self.overflow {
             return "the overflow user is never served".into();
         }
-        if peer.uid == self.own {
+        if peer.uid == self.own_user {
             return "the agent's own user may read the state, and may ask only if allow_users names it".into();
         }
         if let Some(owner) = self.subordinate_users.owner(peer.uid).filter(|_| peer.uid != 0) {
@@ -244,7 +245,7 @@ mod tests {
 
     fn rules() -> AccessRules {
         AccessRules {
-            own: 500,
+            own_user: 500,
             overflow: OVERFLOW,
             socket_group: Some(7),
             allow_users: vec![],
@@ -268,13 +269,13 @@ mod tests {
     #[test]
     fn the_agents_own_user_reads_state_and_asks_only_if_named() {
         let rules = rules();
-        for own in [500, 0] {
-            let rules = AccessRules { own, ..rules.clone() };
-            assert_eq!(rules.judge(&peer(own, &[7])), Access::Look);
+        for own_user in [500, 0] {
+            let rules = AccessRules { own_user, ..rules.clone() };
+            assert_eq!(rules.judge(&peer(own_user, &[7])), Access::Look);
             let by_group = AccessRules { allow_groups: vec![8], ..rules.clone() };
-            assert_eq!(by_group.judge(&peer(own, &[7, 8])), Access::Look);
-            let named = AccessRules { allow_users: vec![own], ..rules };
-            assert_eq!(named.judge(&peer(own, &[])), Access::Ask);
+            assert_eq!(by_group.judge(&peer(own_user, &[7, 8])), Access::Look);
+            let named = AccessRules { allow_users: vec![own_user], ..rules };
+            assert_eq!(named.judge(&peer(own_user, &[])), Access::Ask);
         }
     }
 
@@ -311,8 +312,12 @@ mod tests {
 
     #[test]
     fn the_overflow_user_is_refused_with_any_configuration() {
-        let all =
-            AccessRules { own: OVERFLOW, allow_users: vec![OVERFLOW, 77], allow_groups: vec![OVERFLOW], ..rules() };
+        let all = AccessRules {
+            own_user: OVERFLOW,
+            allow_users: vec![OVERFLOW, 77],
+            allow_groups: vec![OVERFLOW],
+            ..rules()
+        };
         assert_eq!(all.judge(&peer(OVERFLOW, &[7, 9])), Access::None);
         assert_eq!(all.judge(&Peer { gid: OVERFLOW, ..peer(3, &[]) }), Access::None);
         let elsewhere = AccessRules { overflow: 77, ..all };

@@ -33,11 +33,11 @@ pub(super) async fn run(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     leave_signals();
-    let (over, ended) = watch::channel(false);
+    let (stop, stopped) = watch::channel(false);
     let systemd = Systemd::start().map_err(failed)?;
     let watching =
         [tokio::spawn(tell(Arc::clone(agent), systemd.clone())), tokio::spawn(write_metrics(Arc::clone(agent)))];
-    let mut serving = std::pin::pin!(http::run(agent, listening_socket, ended));
+    let mut serving = std::pin::pin!(http::run(agent, listening_socket, stopped));
     systemd.ready();
     let mut changed = agent.pool.watch();
     loop {
@@ -61,7 +61,7 @@ pub(super) async fn run(
     tracing::info!("stopping: no new connections are accepted, and requests in progress are answered");
     systemd.stopping();
     listening_socket.close_door();
-    let _ = over.send(true);
+    let _ = stop.send(true);
     let result = tokio::select! {
         result = serving => result.map_err(failed),
         // A second Ctrl-C ends at once.

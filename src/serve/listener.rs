@@ -27,7 +27,7 @@ const BACKLOG: i32 = 1024;
 pub(super) struct ListeningSocket {
     pub(super) listener: UnixListener,
     /// `None` for a socket from systemd.
-    own: Option<OwnSocket>,
+    own_socket: Option<OwnSocket>,
 }
 
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl ListeningSocket {
             return Err(refuse("the descriptor from systemd is not a listening Unix socket".into())
                 .hint("ListenStream= must name a path; Accept= must be no"));
         }
-        Ok(Some(Self { listener: UnixListener::from(std::os::fd::OwnedFd::from(file)), own: None }))
+        Ok(Some(Self { listener: UnixListener::from(std::os::fd::OwnedFd::from(file)), own_socket: None }))
     }
 
     /// Creates the socket at its path, with mode 0660 and its group. Other users can never connect in between.
@@ -93,20 +93,24 @@ impl ListeningSocket {
             failed("cannot make the socket", error).hint(hint)
         })?;
         let made = fs::symlink_metadata(path).map_err(|error| failed("cannot look at", error))?;
-        Ok(Self { listener, own: Some(OwnSocket { path: path.to_owned(), identity: identity(&made), _lock: lock }) })
+        Ok(Self {
+            listener,
+            own_socket: Some(OwnSocket { path: path.to_owned(), identity: identity(&made), _lock: lock }),
+        })
     }
 
     /// Whether the path is our own, and not systemd's.
     pub(super) fn is_own(&self) -> bool {
-        self.own.is_some()
+        self.own_socket.is_some()
     }
 
     /// Removes the path, so that nobody can connect any more. Earlier connections can still be accepted.
     pub(super) fn close_door(&self) {
-        if let Some(own) = &self.own {
-            let is_ours = fs::symlink_metadata(&own.path).is_ok_and(|found| identity(&found) == own.identity);
+        if let Some(own_socket) = &self.own_socket {
+            let is_ours =
+                fs::symlink_metadata(&own_socket.path).is_ok_and(|found| identity(&found) == own_socket.identity);
             if is_ours {
-                let _ = fs::remove_file(&own.path);
+                let _ = fs::remove_file(&own_socket.path);
             }
         }
     }

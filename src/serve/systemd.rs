@@ -35,8 +35,8 @@ impl Systemd {
     pub(super) fn start() -> std::io::Result<Self> {
         let systemd = Self::default();
         if std::env::var_os("NOTIFY_SOCKET").is_some() {
-            let own = systemd.clone();
-            std::thread::Builder::new().name("systemd".into()).spawn(move || own.write())?;
+            let writer = systemd.clone();
+            std::thread::Builder::new().name("systemd".into()).spawn(move || writer.write())?;
         }
         Ok(systemd)
     }

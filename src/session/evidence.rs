@@ -69,6 +69,11 @@ pub(crate) fn key_evidence(identity: &Identity, mechanism: Mechanism, described:
         mechanism,
         others: certificates.filter_map(|stored| Some(unpadded(&stored.value).ok()?.to_vec())).collect(),
         same_id: identity.same_id.clone(),
-        unreadable: identity.unreadable.iter().filter(|one| one.is_broken()).map(ToString::to_string).collect(),
+        unreadable: identity
+            .unreadable
+            .iter()
+            .filter(|certificate| certificate.is_broken())
+            .map(ToString::to_string)
+            .collect(),
     }
 }

@@ -296,8 +296,9 @@ mod tests {
             WorkerReply::Opened { library: Library { cryptoki, manufacturer, description, version }, slots: Vec::new() }
         };
         let keys = |keys: Vec<KeyObject>| WorkerReply::Objects(TokenObjects { keys, ..TokenObjects::default() });
-        let certificates =
-            |one| WorkerReply::Objects(TokenObjects { certificates: vec![one], ..TokenObjects::default() });
+        let certificates = |certificate| {
+            WorkerReply::Objects(TokenObjects { certificates: vec![certificate], ..TokenObjects::default() })
+        };
         let slot = |description: usize, manufacturer: usize| {
             WorkerReply::Slot(Slot { description: x(description), manufacturer: x(manufacturer), ..Slot::default() })
         };

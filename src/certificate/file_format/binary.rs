@@ -12,12 +12,12 @@ use crate::certificate::{CertificateError, fields, unpadded};
 
 /// Reads a certificate, or certificates in PKCS#7.
 pub(super) fn read(bytes: &[u8]) -> Result<CertificateFile, FormatError> {
-    let one = |form, certificates| Ok(CertificateFile { form, certificates, ..CertificateFile::default() });
+    let file_of = |form, certificates| Ok(CertificateFile { form, certificates, ..CertificateFile::default() });
     if let Some(other) = request_or_list(bytes) {
         return Err(other);
     }
     match unpadded(bytes) {
-        Ok(certificate) => return one(FileForm::Der, vec![certificate.to_vec()]),
+        Ok(certificate) => return file_of(FileForm::Der, vec![certificate.to_vec()]),
         Err(CertificateError::NotX509(_)) => {}
         // A private key may follow, which is reported separately.
         Err(error @ CertificateError::Trailing(_)) => {
@@ -36,7 +36,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<CertificateFile, FormatError> {
     }
     match pkcs7(bytes) {
         Some(found) if found.is_empty() => return Err(FormatError::NoneInPkcs7),
-        Some(found) => return one(FileForm::Pkcs7Der, found),
+        Some(found) => return file_of(FileForm::Pkcs7Der, found),
         None => {}
     }
     Err(by_first_bytes(bytes).or_else(|| other_binary(bytes)).unwrap_or(FormatError::Unknown))
@@ -118,9 +118,9 @@ pub(super) fn pkcs7(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
 fn certificates(mut all: BerReader<'_>) -> Option<Vec<Vec<u8>>> {
     let mut found = Vec::new();
     while !all.is_finished() {
-        let one = all.next().ok()?;
-        if one.tag == SEQUENCE {
-            found.push(one.whole.to_vec());
+        let choice = all.next().ok()?;
+        if choice.tag == SEQUENCE {
+            found.push(choice.whole.to_vec());
         }
     }
     Some(found)

@@ -58,8 +58,8 @@ fn form(file: &CertificateFile, leaf_number: usize, path: &str, findings: &mut F
         FileForm::Base64 => "base64 without PEM lines; Anaplan registers PEM",
         FileForm::Pkcs7Pem | FileForm::Pkcs7Der | FileForm::Pkcs7Base64 => "PKCS#7 (.p7b); Anaplan registers PEM",
     };
-    let odd: Vec<&str> = file.oddities.iter().map(|oddity| words(*oddity)).collect();
-    let form = [vec![form], odd].concat().join("; ");
+    let oddities: Vec<&str> = file.oddities.iter().map(|oddity| words(*oddity)).collect();
+    let form = [vec![form], oddities].concat().join("; ");
     if file.form == FileForm::Pem && file.oddities.is_empty() {
         findings.ok(FILE, form);
     } else {
@@ -85,12 +85,12 @@ fn words(oddity: Oddity) -> &'static str {
 
 /// The command that writes the leaf of a file as PEM to `leaf.pem`.
 fn conversion(file: &CertificateFile, leaf_number: usize, path: &str) -> String {
-    let odd = |wanted: fn(&Oddity) -> bool| file.oddities.iter().copied().find(wanted);
+    let find_oddity = |wanted: fn(&Oddity) -> bool| file.oddities.iter().copied().find(wanted);
     let mut read = format!("cat {path}");
-    if odd(|oddity| *oddity == Oddity::Encoded).is_some() {
+    if find_oddity(|oddity| *oddity == Oddity::Encoded).is_some() {
         read = format!("base64 -di {path}");
     }
-    match odd(|oddity| matches!(oddity, Oddity::ByteOrderMark | Oddity::Utf16(_))) {
+    match find_oddity(|oddity| matches!(oddity, Oddity::ByteOrderMark | Oddity::Utf16(_))) {
         Some(Oddity::ByteOrderMark) => read = format!("tail -c +4 {path}"),
         Some(Oddity::Utf16(name)) => read = format!("iconv -f {name} -t UTF-8 {path}"),
         _ => {}
@@ -104,7 +104,7 @@ fn conversion(file: &CertificateFile, leaf_number: usize, path: &str) -> String 
              sed -n '{leaf_number}s/^.*-//p' | base64 -di"
         )
     };
-    let has_no_lines = odd(|oddity| *oddity == Oddity::NoLines).is_some();
+    let has_no_lines = find_oddity(|oddity| *oddity == Oddity::NoLines).is_some();
     let certificates = match file.form {
         FileForm::Pem if has_no_lines => return format!("{} | openssl x509 -inform DER -out leaf.pem", block()),
         FileForm::Base64 => format!("{} | openssl x509 -inform DER", binary()),
@@ -142,11 +142,11 @@ fn rules(leaf: &Certificate, config: &Config, findings: &mut Findings) {
         (Rule::Form, "form", "follows RFC 5280".into()),
     ];
     for (rule, check, found) in rows {
-        let of = |breaches: &[Breach]| {
+        let breach_of_rule = |breaches: &[Breach]| {
             let breach = breaches.iter().find(|breach| breach.rule() == rule);
             breach.map(|breach| (breach.reason(), breach.remedy()))
         };
-        match (of(&decision.refusals), of(&decision.warnings)) {
+        match (breach_of_rule(&decision.refusals), breach_of_rule(&decision.warnings)) {
             (Some((reason, remedy)), _) => findings.fail(check, reason, remedy),
             // Anaplan finds no user without an address, and accepts no self-signed certificate: the owner should know
             // before the purchase.

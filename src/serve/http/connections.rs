@@ -87,7 +87,7 @@ impl Connections {
     pub(super) fn enter(self: &Arc<Self>, uid: u32, access: Access) -> Connection {
         let mut open = self.lock();
         let user = if access == Access::None { ConnectionOwner::Refused } else { ConnectionOwner::Served(uid) };
-        if open.users.get(&user).is_some_and(|own| own.len() >= SHARE) {
+        if open.users.get(&user).is_some_and(|connections| connections.len() >= SHARE) {
             open.dismiss(user, Duration::ZERO);
         }
         open.next += 1;
@@ -123,9 +123,9 @@ impl OpenConnections {
     }
 
     fn forget(&mut self, (user, number): ConnectionKey) -> Option<ConnectionState> {
-        let own = self.users.get_mut(&user)?;
-        let entry = own.remove(&number);
-        if own.is_empty() {
+        let connections = self.users.get_mut(&user)?;
+        let entry = connections.remove(&number);
+        if connections.is_empty() {
             self.users.remove(&user);
         }
         entry
@@ -134,7 +134,7 @@ impl OpenConnections {
     /// Closes one connection.
     fn make_room(&mut self, fresh: Duration) -> bool {
         let mut users: Vec<(ConnectionOwner, usize)> =
-            self.users.iter().map(|(user, own)| (*user, own.len())).collect();
+            self.users.iter().map(|(user, connections)| (*user, connections.len())).collect();
         users.sort_by_key(|(user, count)| (*user != ConnectionOwner::Refused, usize::MAX - count));
         users.into_iter().any(|(user, _)| self.dismiss(user, fresh))
     }
@@ -142,9 +142,10 @@ impl OpenConnections {
     /// Closes a user's oldest connection that is neither busy nor fresh. It is removed at once, though its task needs a
     /// moment to end.
     fn dismiss(&mut self, user: ConnectionOwner, fresh: Duration) -> bool {
-        let Some(own) = self.users.get(&user) else { return false };
+        let Some(connections) = self.users.get(&user) else { return false };
         let now = Instant::now();
-        let idle = own.iter().filter(|(_, entry)| entry.busy == 0 && now.duration_since(entry.touched) >= fresh);
+        let idle =
+            connections.iter().filter(|(_, entry)| entry.busy == 0 && now.duration_since(entry.touched) >= fresh);
         let Some(number) = idle.min_by_key(|(_, entry)| entry.touched).map(|(number, _)| *number) else { return false };
         if let Some(entry) = self.forget((user, number)) {
             entry.leave.notify_one();
@@ -206,9 +207,9 @@ mod tests {
     #[test]
     fn refused_users_connections_close_first_then_the_oldest_of_the_busiest_user() {
         let all = connections(4);
-        let held = [(1, Access::Ask), (2, Access::Ask), (2, Access::Ask), (9, Access::None)]
+        let connections_held = [(1, Access::Ask), (2, Access::Ask), (2, Access::Ask), (9, Access::None)]
             .map(|(uid, access)| all.enter(uid, access));
-        let left = |number: usize| all.lock().entry(held[number].place).is_none();
+        let left = |number: usize| all.lock().entry(connections_held[number].place).is_none();
         assert!(all.make_room() && left(3));
         let _one = all.enter(1, Access::Ask);
         let _two = all.enter(2, Access::Ask);
@@ -231,11 +232,11 @@ mod tests {
     #[test]
     fn a_user_with_a_full_share_makes_room_among_their_own() {
         let all = Connections::new(SHARE * 4);
-        let held: Vec<Connection> = (0..SHARE + 10).map(|_| all.enter(1, Access::Ask)).collect();
+        let connections_held: Vec<Connection> = (0..SHARE + 10).map(|_| all.enter(1, Access::Ask)).collect();
         let _other = all.enter(2, Access::Ask);
         assert_eq!(all.count(), SHARE + 1);
-        assert!(held[..10].iter().all(|connection| all.lock().entry(connection.place).is_none()));
-        drop(held);
+        assert!(connections_held[..10].iter().all(|connection| all.lock().entry(connection.place).is_none()));
+        drop(connections_held);
         assert_eq!((all.count(), all.lock().users.len()), (1, 1));
     }
 

@@ -126,14 +126,14 @@ pub(super) fn run(queue: &AuditQueue, mut log: AuditLog, is_signing: impl Fn() -
         let pending = std::mem::take(&mut queued.records);
         let refused = std::mem::take(&mut queued.refused);
         let mut records = Vec::with_capacity(pending.len() + 2);
-        let own = |event| AuditRecord { time: now(), event, outcome: "ok" };
+        let record_now = |event| AuditRecord { time: now(), event, outcome: "ok" };
         if queued.has_failed {
-            records.push(own(AuditEvent::Resumed { count: queued.unrecorded }));
+            records.push(record_now(AuditEvent::Resumed { count: queued.unrecorded }));
         }
         if refused > 0 {
             records.push(AuditRecord {
                 outcome: Kind::NotAllowed.name(),
-                ..own(AuditEvent::RefusedPeers { count: refused })
+                ..record_now(AuditEvent::RefusedPeers { count: refused })
             });
         }
         (queued.try_again, queued.since) = (false, Some(Instant::now()));

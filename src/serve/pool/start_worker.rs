@@ -32,8 +32,8 @@ pub(super) fn start(
     let login = Login::with(credential, config.serve.call_timeout);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
     let slot_session = session::open(config, &time())?.open_session(config, time())?;
-    let found = slot_session.token_id();
-    if expected.is_some_and(|expected| *expected != found) {
+    let token_id = slot_session.token_id();
+    if expected.is_some_and(|expected| *expected != token_id) {
         let message = format!("{} is not the token that this agent uses; no PIN is sent to it", slot_session.name());
         slot_session.end(None);
         return Err(Error::new(Kind::TokenRemoved, message).hint(

@@ -137,11 +137,11 @@ impl ObjectReader<'_> {
         if let Some(all) = self.functions.attributes(self.session, handle, kinds) {
             return Ok(ReportedAttributes(kinds.iter().copied().zip(all).collect()));
         }
-        let one = |kind: &CK_ATTRIBUTE_TYPE| {
+        let read_one = |kind: &CK_ATTRIBUTE_TYPE| {
             let value = self.attribute(handle, *kind).transpose()?;
             Some(value.map(|value| (*kind, value)))
         };
-        kinds.iter().filter_map(one).collect::<Result<_, _>>().map(ReportedAttributes)
+        kinds.iter().filter_map(read_one).collect::<Result<_, _>>().map(ReportedAttributes)
     }
 
     /// One attribute; `None` if the token does not report it, or reports an invalid value.

@@ -25,10 +25,10 @@ pub(super) fn read_slot(functions: &Functions, slot: u64) -> SlotFacts {
     let (token, error) = match whole_token_info(functions, slot) {
         Ok(info) => {
             // The library's parser checks the fields that are not needed here, such as the clock.
-            let odd = TokenInfo::try_from(info).err();
+            let parse_error = TokenInfo::try_from(info).err();
             (
                 Some(token(&info, hardware)),
-                odd.map(|error| format!("C_GetTokenInfo: the answer does not parse: {error}")),
+                parse_error.map(|error| format!("C_GetTokenInfo: the answer does not parse: {error}")),
             )
         }
         Err(fault) => (None, Some(fault.to_string())),

@@ -20,18 +20,18 @@ pub(super) struct WorkerIds {
     pub(super) user: u32,
 }
 
-pub(super) fn from_the_start(profile: &Profile, families: &[SocketFamily], own: WorkerIds) -> ArgumentRules {
+pub(super) fn from_the_start(profile: &Profile, families: &[SocketFamily], ids: WorkerIds) -> ArgumentRules {
     let mut rules = ArgumentRules::new();
-    processes(&mut rules, u64::from(own.process));
+    processes(&mut rules, u64::from(ids.process));
     attributes(&mut rules);
     opening(&mut rules);
     descriptors(&mut rules, profile, families);
     sockets(&mut rules, families);
     if profile.calls == CallFilter::DenyList {
-        scheduling(&mut rules, u64::from(own.process));
+        scheduling(&mut rules, u64::from(ids.process));
     }
     if profile.sets_modes {
-        modes(&mut rules, u64::from(own.user));
+        modes(&mut rules, u64::from(ids.user));
     }
     rules
 }
@@ -54,7 +54,7 @@ pub(super) fn after_the_login(profile: &Profile) -> ArgumentRules {
 }
 
 /// Other processes: none is started, signalled, or limited.
-fn processes(rules: &mut ArgumentRules, own: u64) {
+fn processes(rules: &mut ArgumentRules, worker: u64) {
     let thread = unsigned(libc::CLONE_THREAD);
     let namespaces = [
         libc::CLONE_NEWNS,
@@ -69,11 +69,11 @@ fn processes(rules: &mut ArgumentRules, own: u64) {
     let each = namespaces.map(unsigned).map(|flag| all(&[(0, Op::MaskedEq(flag), flag)]));
     rules.insert(libc::SYS_clone, std::iter::once(no_thread).chain(each).collect());
     // Zero means the group, which contains only this process.
-    rules.insert(libc::SYS_kill, vec![all(&[(0, Op::Ne, own), (0, Op::Ne, 0)])]);
+    rules.insert(libc::SYS_kill, vec![all(&[(0, Op::Ne, worker), (0, Op::Ne, 0)])]);
     for call in [libc::SYS_tgkill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo] {
-        rules.insert(call, vec![all(&[(0, Op::Ne, own)])]);
+        rules.insert(call, vec![all(&[(0, Op::Ne, worker)])]);
     }
-    rules.insert(libc::SYS_prlimit64, vec![all(&[(0, Op::Ne, own), (0, Op::Ne, 0)])]);
+    rules.insert(libc::SYS_prlimit64, vec![all(&[(0, Op::Ne, worker), (0, Op::Ne, 0)])]);
 }
 
 /// The worker's own settings stay: no core, no debugger, the end with its parent.
@@ -216,11 +216,11 @@ fn sockets(rules: &mut ArgumentRules, families: &[SocketFamily]) {
 }
 
 /// Other processes, and all processes of a group or user.
-fn scheduling(rules: &mut ArgumentRules, own: u64) {
+fn scheduling(rules: &mut ArgumentRules, worker: u64) {
     for call in SCHEDULING {
-        rules.insert(*call, vec![all(&[(0, Op::Ne, own), (0, Op::Ne, 0)])]);
+        rules.insert(*call, vec![all(&[(0, Op::Ne, worker), (0, Op::Ne, 0)])]);
     }
-    let others = all(&[(1, Op::Ne, own), (1, Op::Ne, 0)]);
+    let others = all(&[(1, Op::Ne, worker), (1, Op::Ne, 0)]);
     rules.insert(libc::SYS_setpriority, vec![all(&[(0, Op::Ne, u64::from(libc::PRIO_PROCESS))]), others]);
 }
 
@@ -236,7 +236,7 @@ fn modes(rules: &mut ArgumentRules, user: u64) {
 fn to_an_address() -> SeccompRule {
     // invariant: there are six arguments, and the list is not empty
     #[allow(clippy::unwrap_used)]
-    SeccompCondition::new(4, Len::Qword, Op::Ne, 0).and_then(|one| SeccompRule::new(vec![one])).unwrap()
+    SeccompCondition::new(4, Len::Qword, Op::Ne, 0).and_then(|condition| SeccompRule::new(vec![condition])).unwrap()
 }
 
 /// All of these conditions together, on arguments that the kernel reads as 32 bits.
