@@ -22,7 +22,7 @@ fn stand() -> Stand {
 }
 
 /// The words that a shell offers for the last word of each line.
-fn offered(stand: &Stand, shell: &str, lines: &[&str]) -> Vec<BTreeSet<String>> {
+fn commands_in(stand: &Stand, shell: &str, lines: &[&str]) -> Vec<BTreeSet<String>> {
     for needed in [shell, "expect"] {
         let found = Command::new(needed).arg("-c").arg("exit").output();
         assert!(found.is_ok(), "{needed} is not installed: apt-get install {needed}");
@@ -88,7 +88,7 @@ fn every_shell_offers_every_command_and_every_option_of_it() {
     let lines: Vec<&str> =
         ["cba-agent ", "cba-agent audit "].into_iter().chain(lines.iter().map(String::as_str)).collect();
     for shell in SHELLS {
-        let answers = offered(&stand, shell, &lines);
+        let answers = commands_in(&stand, shell, &lines);
         assert!(answers[0].is_superset(&set(commands)), "{shell}: {:?}", answers[0]);
         assert!(answers[1].is_superset(&set("verify head")), "{shell}: {:?}", answers[1]);
         for (command, answer) in with_options.iter().zip(&answers[2..]) {
@@ -138,7 +138,7 @@ fn every_shell_offers_the_values_of_an_option() {
     ];
     let lines = cases.map(|(line, _)| line);
     for shell in SHELLS {
-        for ((line, wanted), answer) in cases.into_iter().zip(offered(&stand, shell, &lines)) {
+        for ((line, wanted), answer) in cases.into_iter().zip(commands_in(&stand, shell, &lines)) {
             // A line without completions stays the same. Directories end in a slash if the shell writes one.
             let typed = line.rsplit(' ').next().unwrap();
             let plain = |word: &str| word.trim_end_matches('/').to_owned();
@@ -157,16 +157,16 @@ fn every_shell_offers_the_values_of_an_option() {
                 assert!(answer.is_superset(&wanted), "{shell}: {line}: {answer:?}");
             }
         }
-        let names = offered(&stand, shell, &["cba-agent sign --module "]).remove(0);
+        let names = commands_in(&stand, shell, &["cba-agent sign --module "]).remove(0);
         assert!(names.is_superset(&set(modules)), "{shell}: {names:?}");
     }
     // Readline splits a word at `=` and `:`.
     let lines =
         ["cba-agent sign --format=j", "cba-agent sign --format=", "cba-agent sign --pin-source file:./request."];
-    let answers = offered(&stand, "bash", &lines);
+    let answers = commands_in(&stand, "bash", &lines);
     assert_eq!(answers[0], set("--format=json"));
     assert_eq!(answers[1], set("--format=json body header curl env html"));
     assert_eq!(answers[2], set("file:./request.json"));
-    let answers = offered(&stand, "zsh", &lines);
+    let answers = commands_in(&stand, "zsh", &lines);
     assert_eq!((&answers[0], &answers[2]), (&set("--format=json"), &set("file:./request.json")));
 }

@@ -86,13 +86,15 @@ fn a_generated_key_meets_all_rules_but_hardware_and_an_imported_key_few() {
 #[test]
 fn a_property_that_a_token_does_not_report_is_not_proven() {
     let mut stand = Stand::new();
-    for (attribute, word) in [("103", "sensitive"), ("162", "non-extractable"), ("163", "local")] {
+    for (attribute, word) in
+        [("CKA_SENSITIVE", "sensitive"), ("CKA_EXTRACTABLE", "non-extractable"), ("CKA_LOCAL", "local")]
+    {
         stand.faulty(&format!("attr:{attribute}=missing"));
         let report = report(&stand, &["--policy-require", word]);
         assert_eq!(verdict(&report, &format!("require.{word}")), "broken");
         assert!(report["refusals"][0].as_str().unwrap().contains("does not report"), "{report}");
     }
-    stand.faulty("attr:103=0");
+    stand.faulty("attr:CKA_SENSITIVE=0");
     assert_eq!(verdict(&report(&stand, &[]), "require.sensitive"), "broken");
     assert_eq!(stand.calls("C_SignInit"), 0);
 }
@@ -389,12 +391,24 @@ fn a_certificate_of_the_token_that_cannot_be_read_is_named() {
 fn a_key_that_may_do_more_than_sign_has_a_verdict_of_its_own() {
     let mut stand = Stand::new();
     for (rules, wanted, words) in [
-        ("attr:105=0;attr:107=0;attr:109=0", "holds", ""),
-        ("attr:105=1;attr:107=0;attr:109=0", "warning", "the key may also decrypt: "),
-        ("attr:105=0;attr:107=1;attr:109=0", "warning", "the key may also unwrap: "),
-        ("attr:105=0;attr:107=0;attr:109=1", "warning", "the key may also sign with recovery: "),
-        ("attr:105=0;attr:107=0;attr:109=0;attr:10c=1", "warning", "the key may also derive: "),
-        ("attr:105=missing;attr:107=0;attr:109=0", "warning", "does not report whether the key may also decrypt"),
+        ("attr:CKA_DECRYPT=0;attr:CKA_UNWRAP=0;attr:CKA_SIGN_RECOVER=0", "holds", ""),
+        ("attr:CKA_DECRYPT=1;attr:CKA_UNWRAP=0;attr:CKA_SIGN_RECOVER=0", "warning", "the key may also decrypt: "),
+        ("attr:CKA_DECRYPT=0;attr:CKA_UNWRAP=1;attr:CKA_SIGN_RECOVER=0", "warning", "the key may also unwrap: "),
+        (
+            "attr:CKA_DECRYPT=0;attr:CKA_UNWRAP=0;attr:CKA_SIGN_RECOVER=1",
+            "warning",
+            "the key may also sign with recovery: ",
+        ),
+        (
+            "attr:CKA_DECRYPT=0;attr:CKA_UNWRAP=0;attr:CKA_SIGN_RECOVER=0;attr:CKA_DERIVE=1",
+            "warning",
+            "the key may also derive: ",
+        ),
+        (
+            "attr:CKA_DECRYPT=missing;attr:CKA_UNWRAP=0;attr:CKA_SIGN_RECOVER=0",
+            "warning",
+            "does not report whether the key may also decrypt",
+        ),
     ] {
         stand.faulty(rules);
         let found = report(&stand, &[]);
@@ -451,7 +465,7 @@ fn the_agents_report_is_the_same_document_without_its_pin() {
 #[test]
 fn an_attribute_that_crashes_the_module_costs_only_that_evidence() {
     let mut stand = Stand::new();
-    stand.faulty("attr:40000600=abort");
+    stand.faulty("attr:CKA_ALLOWED_MECHANISMS=abort");
     let agent = Agent::ready(&stand, &[]);
     let served: Value = serde_json::from_str(&agent.ask("GET", "/custody", "").body).unwrap();
     assert_eq!((&served["verdict"], &served["key"]["allowed_mechanisms"]), (&"allowed".into(), &Value::Null));

@@ -80,9 +80,9 @@ fn each_failed_check_names_its_remedy() {
     assert!(failing(stand.run(&["doctor", "--pin-source", "env:NOT_THERE"]), "PIN source").contains("not set"));
     let gone = failing(stand.run(&["doctor", "--socket", "/nonexistent/s"]), "agent");
     assert!(gone.contains("systemctl status cba-agent"), "{gone}");
-    stand.faulty("flags+40000");
+    stand.faulty("flags+CKF_USER_PIN_LOCKED");
     assert!(failing(doctor(&stand, &[]), "PIN state").contains("unblock"));
-    stand.faulty("flags+20000");
+    stand.faulty("flags+CKF_USER_PIN_FINAL_TRY");
     assert!(failing(doctor(&stand, &[]), "PIN state").contains("one try is left"));
 }
 

@@ -102,7 +102,7 @@ fn a_mechanism_without_information_is_tried() {
 fn a_token_without_login_signs_without_a_pin_source() {
     let mut stand = Stand::new();
     // The module logs in by itself, like a token that needs no PIN.
-    stand.faulty("flags-4;autologin");
+    stand.faulty("flags-CKF_LOGIN_REQUIRED;autologin");
     stand.set("FAULTY_PIN", stand.pin());
     accepted(&stand, stand.run(&["sign"]));
     let socket = stand.file("agent.sock");
@@ -197,7 +197,7 @@ fn a_user_outside_the_group_of_opencryptoki_sees_its_name() {
     assert!(report.stdout.contains("usermod -aG pkcs11 nobody"), "{report:?}");
     let error = in_the_group(&["sign"]).failed(6);
     assert!(error.contains("hint: the module serves only members of group pkcs11"), "{error}");
-    let join = crate::hints::one(&error, "usermod -aG pkcs11");
+    let join = crate::hints::one_command(&error, "usermod -aG pkcs11");
     let report = run(&format!("{join} &&"), &["doctor"]);
     assert!(!report.stdout.contains("is not in group pkcs11"), "{report:?}");
 }

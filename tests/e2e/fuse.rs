@@ -218,10 +218,10 @@ fn a_second_run_waits_for_the_tokens_lock_and_says_so_when_it_is_too_long() {
 fn flags_are_read_before_a_login() {
     let mut stand = stand();
     for (flag, word) in [
-        ("flags+40000", "CKF_USER_PIN_LOCKED"),
-        ("flags+20000", "CKF_USER_PIN_FINAL_TRY"),
-        ("flags+80000", "CKF_USER_PIN_TO_BE_CHANGED"),
-        ("flags-8", "CKF_USER_PIN_INITIALIZED"),
+        ("flags+CKF_USER_PIN_LOCKED", "CKF_USER_PIN_LOCKED"),
+        ("flags+CKF_USER_PIN_FINAL_TRY", "CKF_USER_PIN_FINAL_TRY"),
+        ("flags+CKF_USER_PIN_TO_BE_CHANGED", "CKF_USER_PIN_TO_BE_CHANGED"),
+        ("flags-CKF_USER_PIN_INITIALIZED", "CKF_USER_PIN_INITIALIZED"),
     ] {
         stand.faulty(flag);
         let error = stand.sign(&[]).failed(4);
@@ -251,9 +251,9 @@ fn a_pin_pad_without_a_person_obeys_the_fuse_and_keeps_the_last_try() {
         same_environment(&mut command, &base);
         Run::from_output(command.finish())
     };
-    stand.faulty("flags+20100");
+    stand.faulty("flags+CKF_USER_PIN_FINAL_TRY;flags+CKF_PROTECTED_AUTHENTICATION_PATH");
     assert!(alone(&stand).failed(4).contains("CKF_USER_PIN_FINAL_TRY"));
-    stand.faulty("flags+100;C_Login=0xa0");
+    stand.faulty("flags+CKF_PROTECTED_AUTHENTICATION_PATH;C_Login=0xa0");
     for _ in 0..4 {
         alone(&stand).failed(4);
     }
@@ -263,7 +263,7 @@ fn a_pin_pad_without_a_person_obeys_the_fuse_and_keeps_the_last_try() {
 #[test]
 fn flags_are_read_again_under_the_lock() {
     let mut stand = stand();
-    stand.faulty("late+20000");
+    stand.faulty("late+CKF_USER_PIN_FINAL_TRY");
     assert!(stand.sign(&[]).failed(4).contains("CKF_USER_PIN_FINAL_TRY"));
     assert_eq!(stand.calls("C_Login"), 0);
 }
@@ -297,7 +297,7 @@ fn the_hint_removes_a_damaged_record_of_an_unknown_token() {
     fs::write(state.join("0123.json"), "{").unwrap();
     let error = stand.sign(&[]).failed(4);
     assert!(error.contains("0123.json is damaged") && stand.calls("C_Login") == 0, "{error}");
-    stand.tool("sh", &["-c", &crate::hints::one(&error, "rm ")]);
+    stand.tool("sh", &["-c", &crate::hints::one_command(&error, "rm ")]);
     stand.sign(&[]).ok();
 }
 
@@ -503,7 +503,7 @@ fn a_state_directory_that_every_user_can_change_is_refused() {
         assert_eq!(run.stderr.contains("every user can replace"), mode == 0o777 || mode == 0o702, "{mode:o}: {run:?}");
         run.ok();
         assert_eq!(fs::metadata(&inside).unwrap().permissions().mode() & 0o777, 0o700);
-        let chmod = crate::hints::one(&error, "chmod ");
+        let chmod = crate::hints::one_command(&error, "chmod ");
         stand.tool("sh", &["-c", &chmod]);
         stand.sign(&["--state-dir", &state]).ok();
         fs::remove_file(stand.file("calls")).unwrap();
@@ -535,7 +535,7 @@ fn a_container_that_would_forget_the_fuse_gets_a_warning() {
 }
 
 /// Pastes a command from a hint into the shell of a user without configuration, and types the answer to its question.
-fn paste(stand: &Stand, command: &str, answer: &str) -> Run {
+fn run_in_shell(stand: &Stand, command: &str, answer: &str) -> Run {
     let _ = std::os::unix::fs::symlink(crate::stand::BINARY, stand.file("cba-agent"));
     let command = stand.write("pasted", command);
     let script = stand.write(
@@ -616,8 +616,8 @@ fn hints_of_a_refusal_fit_the_pin_source_and_work_when_pasted() {
             };
             assert_eq!(refusals, if source == on_disk { 3 } else { 2 }, "{source}");
             let wanted = if by_hand { "cba-agent list" } else { "cba-agent pin-fuse" };
-            let command = crate::hints::one(&error, wanted);
-            let run = paste(&stand, &command, &pin);
+            let command = crate::hints::one_command(&error, wanted);
+            let run = run_in_shell(&stand, &command, &pin);
             assert_eq!(run.code, 0, "{command}: {run:?}");
             set(&pin);
             sign(source, &pin).ok();

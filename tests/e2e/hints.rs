@@ -15,7 +15,7 @@ use crate::hint_trials::PROGRAMS;
 use crate::stand::{BINARY, Run, Stand, same_environment};
 
 /// Returns all commands in the hints of errors and in the remedies of `doctor`.
-pub(crate) fn offered(said: &str) -> Vec<String> {
+pub(crate) fn commands_in(said: &str) -> Vec<String> {
     let hint = |line: &str| {
         let text = line.trim_start();
         text.strip_prefix("hint: ").or_else(|| text.strip_prefix("fix: ")).map(str::to_owned)
@@ -34,14 +34,14 @@ fn commands(hint: &str) -> Vec<String> {
 
 /// Returns the offered command with this beginning. Fails unless there is exactly one.
 #[track_caller]
-pub(crate) fn one(said: &str, beginning: &str) -> String {
-    let found: Vec<String> = offered(said).into_iter().filter(|command| command.starts_with(beginning)).collect();
+pub(crate) fn one_command(said: &str, beginning: &str) -> String {
+    let found: Vec<String> = commands_in(said).into_iter().filter(|command| command.starts_with(beginning)).collect();
     assert_eq!(found.len(), 1, "{beginning}: {said}");
     found.into_iter().next().unwrap()
 }
 
 /// Runs a command in a shell, in the stand's environment and with the binary in the PATH.
-pub(crate) fn paste(stand: &Stand, command: &str) -> Run {
+pub(crate) fn run_in_shell(stand: &Stand, command: &str) -> Run {
     let mut shell = Command::new("bash");
     shell.args(["-c", command]).current_dir(stand.path());
     same_environment(&mut shell, &stand.command(&[]));
@@ -50,15 +50,15 @@ pub(crate) fn paste(stand: &Stand, command: &str) -> Run {
     Run::from_output((&mut shell).finish())
 }
 
-/// Runs a command as [`paste`] does, and returns its stdout. Fails if the command fails.
+/// Runs a command as [`run_in_shell`] does, and returns its stdout. Fails if the command fails.
 #[track_caller]
-pub(crate) fn pasted(stand: &Stand, command: &str) -> String {
-    let run = paste(stand, command);
+pub(crate) fn succeeds(stand: &Stand, command: &str) -> String {
+    let run = run_in_shell(stand, command);
     assert_eq!(run.code, 0, "{command}: {run:?}");
     run.stdout
 }
 
-pub(crate) fn both(run: &Run) -> String {
+pub(crate) fn output_of(run: &Run) -> String {
     format!("{}\n{}", run.stdout, run.stderr)
 }
 
@@ -72,7 +72,7 @@ fn the_hint_stops_other_users_from_reading_a_pin_file() {
         [stand.run(&["sign", "--pin-source", &source]).stderr, stand.run(&["doctor", "--pin-source", &source]).stdout]
     {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        pasted(&stand, &one(&said, "chmod "));
+        succeeds(&stand, &one_command(&said, "chmod "));
         stand.run(&["sign", "--pin-source", &source]).ok();
     }
 }
@@ -92,13 +92,13 @@ fn the_hint_fixes_a_pin_file_with_control_characters() {
     ] {
         stand.write("Jo's pin", &content);
         let said = stand.run(&["sign", "--pin-source", &format!("file:{path}")]).failed(4);
-        pasted(&stand, &one(&said, "pin=$("));
+        succeeds(&stand, &one_command(&said, "pin=$("));
         stand.run(&["sign", "--pin-source", &format!("file:{path}")]).ok();
     }
     // The hint guesses the encoding of bytes that are not UTF-8. This file's PIN is not the token's, so no login follows.
     stand.write("Jo's pin", b"p\xfcn");
     let said = stand.run(&["sign", "--pin-source", &format!("file:{path}")]).failed(4);
-    pasted(&stand, &one(&said, "pin=$("));
+    succeeds(&stand, &one_command(&said, "pin=$("));
     assert_eq!(stand.read("Jo's pin"), "p\u{fc}n");
 }
 
@@ -115,10 +115,10 @@ fn the_hint_clears_a_blown_fuse_in_the_commands_state_directory() {
     };
     let doctor = || stand.run(&["doctor", "--state-dir", &state, "--pin-source", &stand.pin_source()]).stdout;
     let said = blow();
-    pasted(&stand, &one(&said, "cba-agent pin-fuse --reset"));
+    succeeds(&stand, &one_command(&said, "cba-agent pin-fuse --reset"));
     sign(&stand.file("pin")).ok();
     blow();
-    pasted(&stand, &one(&doctor(), "cba-agent pin-fuse --reset"));
+    succeeds(&stand, &one_command(&doctor(), "cba-agent pin-fuse --reset"));
     sign(&stand.file("pin")).ok();
     assert!(doctor().contains("ok       PIN fuse"), "{}", doctor());
 }
@@ -133,12 +133,12 @@ fn every_selector_that_a_hint_offers_selects_a_token() {
     for selector in selectors {
         // The names of the key or token follow in parentheses.
         let selector = selector.split("   (").next().unwrap();
-        pasted(&stand, &format!("cba-agent sign --pin-source {} {selector}", stand.pin_source()));
+        succeeds(&stand, &format!("cba-agent sign --pin-source {} {selector}", stand.pin_source()));
     }
     let said = stand.sign(&["--slot", "7"]).failed(3);
     for selector in said.lines().filter_map(|line| line.strip_prefix("hint: there is ")) {
         let selector = selector.split("   (").next().unwrap();
-        pasted(&stand, &format!("cba-agent sign --pin-source {} {selector}", stand.pin_source()));
+        succeeds(&stand, &format!("cba-agent sign --pin-source {} {selector}", stand.pin_source()));
     }
 }
 
@@ -155,19 +155,19 @@ fn commands_that_only_show_something_run_with_the_options_of_the_command_that_fa
         (&["sign", "--config", &config, "--key-id", "77"], "cba-agent list"),
         (&["sign", "--pin-source", &source, "--key-id", "77"], "cba-agent list"),
     ] {
-        let said = both(&stand.run(arguments));
-        for command in offered(&said).iter().filter(|command| command.starts_with(beginning)) {
-            pasted(&stand, command);
+        let said = output_of(&stand.run(arguments));
+        for command in commands_in(&said).iter().filter(|command| command.starts_with(beginning)) {
+            succeeds(&stand, command);
         }
         assert!(arguments.contains(&"--key-id") || said.contains(beginning), "{arguments:?}: {said}");
     }
     // Another agent is already running.
     let agent = Agent::ready(&stand, &["--socket", &stand.file("a b.sock")]);
     let said = stand.run(&["serve", "--pin-source", &source, "--socket", &agent.socket]).stderr;
-    assert_eq!(pasted(&stand, &one(&said, "cba-agent health")).trim(), "ready");
+    assert_eq!(succeeds(&stand, &one_command(&said, "cba-agent health")).trim(), "ready");
     drop(agent);
     let said = stand.run(&["serve", "--pin-source", &source, "--socket-group", "no-such-group"]).stderr;
-    pasted(&stand, &one(&said, "getent "));
+    succeeds(&stand, &one_command(&said, "getent "));
 }
 
 #[test]
@@ -199,24 +199,24 @@ fn the_remedy_converts_a_certificate_in_another_format() {
     for name in ["good.der", "bag.pem", "bare.txt", "all.p7b", "all.der", "own.p12", "utf16.pem", "bom.pem"] {
         let _ = fs::remove_file(stand.file("leaf.pem"));
         let said = doctor(&file(name)).stdout;
-        let command = offered(&said)
+        let command = commands_in(&said)
             .into_iter()
             .find(|command| command.ends_with("leaf.pem"))
             .unwrap_or_else(|| panic!("{said}"));
         if name == "own.p12" {
-            pasted(&stand, &command.replacen("-clcerts", "-clcerts -passin file:password", 1));
+            succeeds(&stand, &command.replacen("-clcerts", "-clcerts -passin file:password", 1));
             assert!(doctor("leaf.pem").stdout.contains("CN=own"));
             continue;
         }
-        pasted(&stand, &command);
+        succeeds(&stand, &command);
         assert_eq!(doctor("leaf.pem").stdout, plain, "{name}: {command}");
     }
     stand.write(&file("broken.pem"), "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n");
-    pasted(&stand, &one(&doctor(&file("broken.pem")).stdout, "openssl asn1parse"));
+    succeeds(&stand, &one_command(&doctor(&file("broken.pem")).stdout, "openssl asn1parse"));
     let request = stand.sign(&[]).ok();
     stand.write(&file("roots.pem"), stand.read("good.pem"));
     let said = stand.run_with_input(&["verify", "--roots", &file("roots.pem")], request).stderr;
-    assert!(pasted(&stand, &one(&said, "openssl crl2pkcs7")).contains("good"));
+    assert!(succeeds(&stand, &one_command(&said, "openssl crl2pkcs7")).contains("good"));
     stand.tool(
         "keytool",
         &[
@@ -241,8 +241,8 @@ fn the_remedy_converts_a_certificate_in_another_format() {
     );
     let said = doctor(&file("own.jks")).stdout;
     let _ = fs::remove_file(stand.file("leaf.pem"));
-    for command in offered(&said) {
-        pasted(&stand, &format!("{command} -storepass secret"));
+    for command in commands_in(&said) {
+        succeeds(&stand, &format!("{command} -storepass secret"));
     }
     assert!(doctor("leaf.pem").stdout.contains("CN=x"));
 }
@@ -257,18 +257,18 @@ fn the_hints_prepare_a_new_token() {
     // The PINs that pkcs11-tool would ask for.
     let pins = " --so-pin 12345678 --new-pin 123456";
     let said = sign();
-    pasted(
+    succeeds(
         &stand,
         &format!(
             "{} --so-pin 12345678",
-            offered(&said).into_iter().find(|command| command.contains("--init-token")).unwrap()
+            commands_in(&said).into_iter().find(|command| command.contains("--init-token")).unwrap()
         ),
     );
     let said = stand.run(&["sign", "--pin-source", &source]).failed(4);
     assert!(said.contains("no user PIN was ever set"), "{said}");
     let from_doctor = stand.run(&["doctor", "--pin-source", &source]).stdout;
-    assert_eq!(one(&said, "pkcs11-tool "), one(&from_doctor, "pkcs11-tool "));
-    pasted(&stand, &format!("{}{pins}", one(&said, "pkcs11-tool ")));
+    assert_eq!(one_command(&said, "pkcs11-tool "), one_command(&from_doctor, "pkcs11-tool "));
+    succeeds(&stand, &format!("{}{pins}", one_command(&said, "pkcs11-tool ")));
     assert!(!sign().contains("PIN"), "{}", sign());
 }
 
@@ -279,10 +279,11 @@ fn the_second_command_for_a_new_token_sets_its_pin() {
     stand.write("softhsm2.conf", format!("directories.tokendir = {}\n", stand.file("tokens")));
     let source = format!("file:{}", stand.write("pin", "123456"));
     let said = stand.run(&["sign", "--pin-source", &source]).failed(3);
-    let both: Vec<String> = offered(&said).into_iter().filter(|command| command.starts_with("pkcs11-tool ")).collect();
+    let both: Vec<String> =
+        commands_in(&said).into_iter().filter(|command| command.starts_with("pkcs11-tool ")).collect();
     assert_eq!(both.len(), 2, "{said}");
-    pasted(&stand, &format!("{} --so-pin 12345678", both[0]));
-    pasted(&stand, &format!("{} --so-pin 12345678 --new-pin 123456", both[1]));
+    succeeds(&stand, &format!("{} --so-pin 12345678", both[0]));
+    succeeds(&stand, &format!("{} --so-pin 12345678 --new-pin 123456", both[1]));
     let said = stand.run(&["sign", "--pin-source", &source]).failed(3);
     assert!(!said.contains("PIN") && !said.contains("initialise"), "{said}");
 }
@@ -290,13 +291,13 @@ fn the_second_command_for_a_new_token_sets_its_pin() {
 #[test]
 fn the_hint_changes_a_pin_that_must_be_changed() {
     let mut stand = Stand::new();
-    stand.faulty("flags+80000");
+    stand.faulty("flags+CKF_USER_PIN_TO_BE_CHANGED");
     let source = stand.pin_source();
     let said = stand.run(&["sign", "--pin-source", &source]).failed(4);
     assert!(said.contains("CKF_USER_PIN_TO_BE_CHANGED"), "{said}");
-    let command = format!("{} --pin {} --new-pin 87654321", one(&said, "pkcs11-tool "), stand.pin());
+    let command = format!("{} --pin {} --new-pin 87654321", one_command(&said, "pkcs11-tool "), stand.pin());
     stand.faulty("");
-    pasted(&stand, &command);
+    succeeds(&stand, &command);
     stand.write("pin", "87654321");
     stand.sign(&[]).ok();
 }
@@ -306,7 +307,7 @@ fn the_hint_writes_the_missing_certificate_of_a_key() {
     let stand = Stand::new();
     stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
     let said = stand.sign(&[]).failed(3);
-    let command = one(&said, "pkcs11-tool ").replace("--id ID", "--id 01");
-    pasted(&stand, &format!("{command} --pin {}", stand.pin()));
+    let command = one_command(&said, "pkcs11-tool ").replace("--id ID", "--id 01");
+    succeeds(&stand, &format!("{command} --pin {}", stand.pin()));
     stand.sign(&[]).ok();
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::access::open_to_all;
 use crate::agent::Agent;
 use crate::deadline::Finish as _;
-use crate::hints::{both, offered, one, paste, pasted};
+use crate::hints::{commands_in, one_command, output_of, run_in_shell, succeeds};
 use crate::stand::{BINARY, Run, Stand, needs_root, same_environment};
 
 #[test]
@@ -15,7 +15,7 @@ fn the_hint_gives_the_policy_file_back_to_root() {
     needs_root("it plays other owners of a policy");
     let stand = Stand::new();
     let run = crate::system_policy::run_under(&stand, "[policy]\n", (1000, "646"), &["list"]);
-    let command = one(&run.failed(2), "chown ");
+    let command = one_command(&run.failed(2), "chown ");
     let script = format!("mount --bind etc /etc && {command} && exec \"$@\"");
     let mut again = Command::new("unshare");
     again.args(["--mount", "sh", "-c", &script, "sh", BINARY, "list"]);
@@ -46,7 +46,7 @@ fn directories_that_a_user_cannot_write_are_made_by_the_remedy() {
     for what in ["absent", "other"] {
         let said = doctor(&["--state-dir", &state]);
         assert!(line(&said, " state directory ").starts_with("failed"), "{what}: {said}");
-        pasted(&stand, &one(&said, "install -d -m 700 -o daemon"));
+        succeeds(&stand, &one_command(&said, "install -d -m 700 -o daemon"));
         assert!(line(&doctor(&["--state-dir", &state]), " state directory ").starts_with("ok"), "{what}");
         fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
         std::os::unix::fs::chown(&state, Some(0), Some(0)).unwrap();
@@ -55,7 +55,7 @@ fn directories_that_a_user_cannot_write_are_made_by_the_remedy() {
     fs::create_dir(stand.file("shared")).unwrap();
     stand.write("shared/somebodys", "");
     let said = doctor(&["--state-dir", &stand.file("shared")]);
-    pasted(&stand, &one(&said, "install -d -m 700 -o daemon"));
+    succeeds(&stand, &one_command(&said, "install -d -m 700 -o daemon"));
     assert!(line(&doctor(&["--state-dir", &stand.file("shared/cba-agent")]), " state directory ").starts_with("ok"));
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(stand.file("shared")).unwrap()), 0);
     // The log of another user, in a separate directory.
@@ -63,10 +63,10 @@ fn directories_that_a_user_cannot_write_are_made_by_the_remedy() {
     let log = stand.file("log of mine/audit.jsonl");
     let doctor = |log: &str| doctor(&["--state-dir", &state, "--audit-path", log]);
     stand.write("log of mine/audit.jsonl", "");
-    pasted(&stand, &one(&doctor(&log), "chown daemon"));
+    succeeds(&stand, &one_command(&doctor(&log), "chown daemon"));
     assert!(line(&doctor(&log), " audit log ").starts_with("ok"), "{}", doctor(&log));
     let absent = stand.file("another log/audit.jsonl");
-    pasted(&stand, &one(&doctor(&absent), "install -d -m 750 -o daemon"));
+    succeeds(&stand, &one_command(&doctor(&absent), "install -d -m 750 -o daemon"));
     assert!(line(&doctor(&absent), " audit log ").starts_with("ok"), "{}", doctor(&absent));
 }
 
@@ -75,10 +75,10 @@ fn the_directory_of_a_socket_is_made_by_the_hint() {
     let stand = Stand::new();
     let socket = stand.file("not there/not yet/agent.sock");
     let said = stand.run(&["serve", "--pin-source", &stand.pin_source(), "--socket", &socket]).failed(2);
-    pasted(&stand, &one(&said, "mkdir -p"));
+    succeeds(&stand, &one_command(&said, "mkdir -p"));
     drop(Agent::ready(&stand, &["--socket", &socket]));
     let pages = stand.file("the pages");
-    pasted(&stand, &one(&stand.run(&["man", &pages]).failed(2), "mkdir -p"));
+    succeeds(&stand, &one_command(&stand.run(&["man", &pages]).failed(2), "mkdir -p"));
     stand.run(&["man", &pages]).ok();
 }
 
@@ -103,9 +103,9 @@ fn an_allowed_user_reaches_the_socket_after_the_remedy() {
         same_environment(&mut command, &stand.command(&[]));
         Run::from_output(command.current_dir(stand.path()).finish()).stdout
     };
-    let group = one(&doctor(""), "usermod -aG games daemon");
+    let group = one_command(&doctor(""), "usermod -aG games daemon");
     let said = doctor(&format!("{group};"));
-    let door = one(&said, "chmod o+x");
+    let door = one_command(&said, "chmod o+x");
     let said = doctor(&format!("{door};"));
     assert!(said.contains("ok       who may ask"), "{said}");
     drop(agent);
@@ -117,8 +117,8 @@ fn a_variable_of_the_loader_is_gone_after_the_remedy() {
     stand.set("LD_BIND_NOT", "1");
     stand.set("OPENSSL_CONF", "/dev/null");
     let said = stand.run(&["doctor", "--pin-source", &stand.pin_source()]).stdout;
-    let command = format!("{}; cba-agent doctor --pin-source {}", one(&said, "unset "), stand.pin_source());
-    assert!(paste(&stand, &command).stdout.contains("no variable changes which libraries are loaded"));
+    let command = format!("{}; cba-agent doctor --pin-source {}", one_command(&said, "unset "), stand.pin_source());
+    assert!(run_in_shell(&stand, &command).stdout.contains("no variable changes which libraries are loaded"));
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn an_audit_log_is_checked_by_the_command_that_a_message_offers() {
     let head = stand.run(&["audit", "head", &log]).ok();
     fs::rename(format!("{log}.gz"), format!("{log}.1.gz")).unwrap();
     let said = stand.run(&["audit", "verify", &format!("{log}.1.gz"), "--expect-head", head.trim()]).failed(2);
-    assert!(pasted(&stand, &one(&said, "zcat ")).starts_with("valid: 3 records"));
+    assert!(succeeds(&stand, &one_command(&said, "zcat ")).starts_with("valid: 3 records"));
     // A hint names the place of the damage.
     let log = stand.write("a damaged log", "no record\n");
     for said in [
@@ -140,11 +140,11 @@ fn an_audit_log_is_checked_by_the_command_that_a_message_offers() {
         stand.sign(&["--audit-path", &log]).stderr,
         stand.run(&["doctor", "--audit-path", &log, "--pin-source", &stand.pin_source()]).stdout,
     ] {
-        let checked = paste(&stand, &one(&said, "cba-agent audit verify"));
+        let checked = run_in_shell(&stand, &one_command(&said, "cba-agent audit verify"));
         assert!(checked.code == 8 && checked.stderr.contains("line 1"), "{checked:?}");
     }
     let unwritable = stand.sign(&["--audit-path", "/proc/audit.jsonl"]).stderr;
-    let shown = paste(&stand, &one(&unwritable, "ls -ld"));
+    let shown = run_in_shell(&stand, &one_command(&unwritable, "ls -ld"));
     assert!(shown.stdout.contains("/proc"), "{shown:?}");
 }
 
@@ -163,8 +163,8 @@ fn every_package_that_a_hint_offers_exists() {
         command.args(["--mount", "sh", "-c", hide, "sh", BINARY, "list", "--module", name]);
         same_environment(&mut command, &stand.command(&[]));
         let said = Run::from_output(command.finish()).stderr;
-        for install in offered(&said).iter().filter(|command| command.starts_with("apt-get ")) {
-            pasted(&stand, &format!("{install} --simulate"));
+        for install in commands_in(&said).iter().filter(|command| command.starts_with("apt-get ")) {
+            succeeds(&stand, &format!("{install} --simulate"));
             offered_names += 1;
         }
     }
@@ -179,8 +179,8 @@ fn the_hint_inspects_a_module_that_the_host_cannot_load() {
     stand.tool("cc", &["-shared", "-fPIC", "-o", "my lib/m.so", "m.c"]);
     let module = stand.file("my lib/m.so");
     stand.use_module(Some(&module));
-    let looked = paste(&stand, &one(&stand.sign(&[]).failed(3), "ldd -r"));
-    assert!(both(&looked).contains("missing"), "{looked:?}");
+    let looked = run_in_shell(&stand, &one_command(&stand.sign(&[]).failed(3), "ldd -r"));
+    assert!(output_of(&looked).contains("missing"), "{looked:?}");
 }
 
 #[test]
@@ -225,8 +225,8 @@ fn commands_that_show_the_cause_run_and_show_it() {
     let held = fs::File::open(&lock).unwrap();
     rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let said = stand.sign(&["--audit-path", &log, "--timeout", "2s"]).failed(1);
-    let shown = paste(&stand, &one(&said, "fuser -v"));
-    assert!(both(&shown).contains(&std::process::id().to_string()), "{shown:?}");
+    let shown = run_in_shell(&stand, &one_command(&said, "fuser -v"));
+    assert!(output_of(&shown).contains(&std::process::id().to_string()), "{shown:?}");
     drop(held);
     // A library that is no library.
     stand.write("user.c", "int x(void); int C_GetFunctionList(void) { return x(); }");
@@ -236,9 +236,9 @@ fn commands_that_show_the_cause_run_and_show_it() {
     stand.write("libused.so", "no library");
     let module = stand.file("user.so");
     stand.use_module(Some(&module));
-    assert!(pasted(&stand, &one(&stand.sign(&[]).failed(3), "ls -lL")).contains("10 ")); // its ten bytes
-    pasted(&stand, "ulimit -n");
-    assert!(pasted(&stand, "dpkg-query -W libp11-kit0").starts_with("libp11-kit0"));
+    assert!(succeeds(&stand, &one_command(&stand.sign(&[]).failed(3), "ls -lL")).contains("10 ")); // its ten bytes
+    succeeds(&stand, "ulimit -n");
+    assert!(succeeds(&stand, "dpkg-query -W libp11-kit0").starts_with("libp11-kit0"));
 }
 
 #[test]
@@ -246,12 +246,12 @@ fn packages_that_doctor_offers_for_card_readers_exist() {
     let mut stand = Stand::new();
     stand.use_module(Some("opensc"));
     stand.set("PCSCLITE_CSOCK_NAME", stand.file("none"));
-    let install = one(&stand.run(&["doctor"]).stdout, "apt-get install pcscd");
-    pasted(&stand, &install.replace("&& systemctl", "--simulate && : systemctl"));
+    let install = one_command(&stand.run(&["doctor"]).stdout, "apt-get install pcscd");
+    succeeds(&stand, &install.replace("&& systemctl", "--simulate && : systemctl"));
     // Other commands lead there: the module itself only shows no token, or returns CKR_DEVICE_ERROR.
     for (module, code) in [("opensc", 3), ("ykcs11", 6)] {
         stand.use_module(Some(module));
-        let run = paste(&stand, &one(&stand.run(&["certificate"]).failed(code), "cba-agent doctor"));
+        let run = run_in_shell(&stand, &one_command(&stand.run(&["certificate"]).failed(code), "cba-agent doctor"));
         assert!(run.stdout.contains("pcscd does not run"), "{module}: {run:?}");
     }
 }
@@ -279,8 +279,8 @@ fn a_module_path_that_is_not_a_file_is_named_and_the_hint_shows_the_others() {
             let said = run.failed(3);
             assert!(said.contains(what) && !said.contains("chmod"), "{said}");
             let all: Vec<String> =
-                offered(&said).into_iter().filter(|command| command.contains("cba-agent list")).collect();
-            assert!(pasted(&stand, &all[0]).contains("token 'cba'"), "{all:?}");
+                commands_in(&said).into_iter().filter(|command| command.contains("cba-agent list")).collect();
+            assert!(succeeds(&stand, &all[0]).contains("token 'cba'"), "{all:?}");
         }
     }
     for (name, meant) in
@@ -327,12 +327,12 @@ fn a_closed_configuration_of_softhsm2_is_named_with_the_group_that_may_read_it()
     };
     let said = run("", "softhsm2", &["list"]);
     let cause = "/etc/softhsm belongs to user root and group games (mode 0750)";
-    assert!(both(&said).contains(cause), "{said:?}");
-    let join = one(&said.stderr, "usermod -aG games daemon");
+    assert!(output_of(&said).contains(cause), "{said:?}");
+    let join = one_command(&said.stderr, "usermod -aG games daemon");
     // Where no module is chosen, the module that fails is one of several. An empty variable chooses none.
     for command in ["list", "sign", "doctor"] {
         let said = run(":", "", &[command]);
-        assert!(both(&said).contains(cause) && both(&said).contains(&join), "{command}: {said:?}");
+        assert!(output_of(&said).contains(cause) && output_of(&said).contains(&join), "{command}: {said:?}");
     }
     assert!(run(&join, "softhsm2", &["list"]).ok().contains("token 'cba'"));
 }

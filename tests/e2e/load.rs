@@ -64,7 +64,7 @@ pub(crate) fn load(
                 scope.spawn(|| {
                     let mut client = None;
                     while next.fetch_add(1, Ordering::SeqCst) < requests {
-                        one(&agent.socket, &mut client, judge, &tally);
+                        one_command(&agent.socket, &mut client, judge, &tally);
                         tally.done.fetch_add(1, Ordering::SeqCst);
                     }
                 })
@@ -81,7 +81,7 @@ pub(crate) fn load(
     tally
 }
 
-fn one(socket: &str, client: &mut Option<Client>, judge: &Judge, tally: &Tally) {
+fn one_command(socket: &str, client: &mut Option<Client>, judge: &Judge, tally: &Tally) {
     let mut connection = match client.take() {
         Some(connection) => connection,
         None => match Client::try_connect(socket) {

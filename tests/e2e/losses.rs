@@ -277,7 +277,7 @@ fn a_key_with_a_login_for_each_signature_has_one_worker() {
 fn a_payload_is_not_lost_if_the_login_for_the_next_one_fails() {
     let mut stand = Stand::with(&["--always-auth"]);
     // Only its first signature shows that the key needs a login for each. The fourth login is the one for the second payload.
-    stand.faulty("attr:202=missing;C_Sign=delay:400;C_Login#4=0x30");
+    stand.faulty("attr:CKA_ALWAYS_AUTHENTICATE=missing;C_Sign=delay:400;C_Login#4=0x30");
     let agent = Agent::ready(&stand, &["--workers", "1"]);
     let statuses = std::thread::scope(|scope| {
         let ask = || agent.ask("POST", "/sign", "{}").status;

@@ -23,7 +23,11 @@ fn an_always_authenticate_key_gets_its_context_login_with_either_mechanism() {
 #[test]
 fn an_attribute_that_is_stored_but_not_enforced_does_not_prevent_a_signature() {
     let mut stand = Stand::new();
-    for rules in ["attr:202=1;unenforced", "attr:202=1", "attr:202=1;C_Login#2=0x100"] {
+    for rules in [
+        "attr:CKA_ALWAYS_AUTHENTICATE=1;unenforced",
+        "attr:CKA_ALWAYS_AUTHENTICATE=1",
+        "attr:CKA_ALWAYS_AUTHENTICATE=1;C_Login#2=0x100",
+    ] {
         stand.faulty(rules);
         accepted(&stand, stand.sign(&[]));
     }
@@ -32,12 +36,16 @@ fn an_attribute_that_is_stored_but_not_enforced_does_not_prevent_a_signature() {
 #[test]
 fn a_key_that_demands_a_login_against_its_attribute_gets_it_once() {
     let mut stand = Stand::with(&["--always-auth"]);
-    for rules in ["attr:202=0", "attr:202=missing", "attr:202=0;nomech:42"] {
+    for rules in [
+        "attr:CKA_ALWAYS_AUTHENTICATE=0",
+        "attr:CKA_ALWAYS_AUTHENTICATE=missing",
+        "attr:CKA_ALWAYS_AUTHENTICATE=0;nomech:42",
+    ] {
         stand.faulty(rules);
         accepted(&stand, stand.sign(&[]));
         assert_eq!(stand.calls("C_Sign"), 2, "{rules}");
     }
-    stand.faulty("attr:202=0;C_Sign=0x101");
+    stand.faulty("attr:CKA_ALWAYS_AUTHENTICATE=0;C_Sign=0x101");
     let error = stand.sign(&[]).failed(6);
     assert!(error.contains("C_Sign: CKR_USER_NOT_LOGGED_IN"), "{error}");
     assert_eq!(stand.calls("C_Sign"), 2, "once more, and no more");
@@ -64,7 +72,11 @@ fn a_module_that_needs_the_exact_buffer_length_gets_it() {
 #[test]
 fn private_keys_without_modulus_or_sign_are_matched_by_their_public_key() {
     let mut stand = Stand::new();
-    for rules in ["attr:120=missing", "attr:108=missing", "attr:120=missing;attr:108=missing;attr:202=missing"] {
+    for rules in [
+        "attr:CKA_MODULUS=missing",
+        "attr:CKA_SIGN=missing",
+        "attr:CKA_MODULUS=missing;attr:CKA_SIGN=missing;attr:CKA_ALWAYS_AUTHENTICATE=missing",
+    ] {
         stand.faulty(rules);
         accepted(&stand, stand.sign(&[]));
     }
@@ -91,7 +103,7 @@ fn the_attributes_of_an_object_are_read_in_one_call() {
 #[test]
 fn an_attribute_that_is_not_reported_is_not_proven() {
     let mut stand = Stand::new();
-    stand.faulty("attr:103=missing");
+    stand.faulty("attr:CKA_SENSITIVE=missing");
     let error = stand.sign(&[]).failed(5);
     assert!(error.contains("does not report whether the key is sensitive"), "{error}");
     accepted(&stand, stand.sign(&["--policy-require", "non-extractable"]));
@@ -122,7 +134,7 @@ fn an_unreadable_mechanism_list_does_not_prevent_a_signature() {
 #[test]
 fn a_token_without_login_asks_for_no_pin() {
     let mut stand = Stand::new();
-    stand.faulty("flags-4");
+    stand.faulty("flags-CKF_LOGIN_REQUIRED");
     // SoftHSM2 hides the key, so this ends at the identity and not at a PIN.
     let error = stand.run(&["sign"]).failed(3);
     assert!(error.contains("no private RSA key"), "{error}");
@@ -132,7 +144,7 @@ fn a_token_without_login_asks_for_no_pin() {
 #[test]
 fn a_token_with_a_pin_pad_asks_for_the_pin_itself() {
     let mut stand = Stand::new();
-    stand.faulty("flags+100");
+    stand.faulty("flags+CKF_PROTECTED_AUTHENTICATION_PATH");
     // SoftHSM2 has no PIN pad: it refuses the missing PIN, and no try is spent.
     let error = stand.run(&["sign", "--pin-source", "pinpad"]).failed(4);
     assert!(error.contains("C_Login: CKR_ARGUMENTS_BAD"), "{error}");

@@ -68,7 +68,7 @@ fn a_payload_is_printed_even_if_the_log_fails() {
 #[test]
 fn the_right_pin_on_a_token_that_warns_never_marks_the_fuse() {
     let mut stand = Stand::new();
-    stand.faulty("flags+10000");
+    stand.faulty("flags+CKF_USER_PIN_COUNT_LOW");
     let source = stand.pin_source();
     for arguments in [&["sign", "--pin-source", &source][..], &["sign", "-vv", "--pin-source", &source]] {
         with_each(&stand, arguments, |run, stderr| assert_eq!(run.code, 0, "{stderr}: {run:?}"));
@@ -81,7 +81,7 @@ fn the_right_pin_on_a_token_that_warns_never_marks_the_fuse() {
 #[test]
 fn the_pin_directly_follows_the_mark_of_an_attempt() {
     let mut stand = Stand::new();
-    stand.faulty("flags+10000");
+    stand.faulty("flags+CKF_USER_PIN_COUNT_LOW");
     let trace = stand.file("trace");
     let base = stand.command(&[]);
     let mut command = Command::new("strace");

@@ -72,7 +72,7 @@ fn roots_requirements_are_added_and_remove_no_default() {
     let policy = "[policy]\nrequire = [\"local\"]\n";
     sign_under(&stand, policy, ROOTS, &[]).ok();
     // A key that was generated in the token and is extractable.
-    stand.faulty("attr:162=1");
+    stand.faulty("attr:CKA_EXTRACTABLE=1");
     let refused = "the key can be exported from the token (CKA_EXTRACTABLE is true)";
     assert!(sign_under(&stand, policy, ROOTS, &[]).failed(5).contains(refused));
     let source = stand.pin_source();
@@ -92,7 +92,7 @@ fn roots_requirements_are_added_and_remove_no_default() {
     let run = run_under(&stand, policy, ROOTS, &[&["doctor"][..], &own].concat());
     assert!(run.stdout.contains("the list `require` leaves out \"non-extractable\""), "{run:?}");
     // Root's list applies beside the user's.
-    stand.faulty("attr:162=1;attr:163=0");
+    stand.faulty("attr:CKA_EXTRACTABLE=1;attr:CKA_LOCAL=0");
     let error = sign_under(&stand, policy, ROOTS, &own).failed(5);
     assert!(error.contains("was not generated in the token"), "{error}");
     // A key that needs no warning gets none.

@@ -95,7 +95,7 @@ fn a_login_at_a_prompt_may_use_the_last_try_and_clears_the_fuse() {
         stand.run(&["sign", "--pin-source", &source]).failed(4);
     }
     // CKF_USER_PIN_FINAL_TRY
-    stand.faulty("flags+20000");
+    stand.faulty("flags+CKF_USER_PIN_FINAL_TRY");
     expect(&stand, &format!("spawn $agent sign\nmust {{PIN of}}\nsend \"{pin}\\r\"")).ok();
     stand.faulty("");
     stand.sign(&[]).ok();
@@ -237,7 +237,8 @@ fn the_hint_rewrites_a_pin_file_without_an_echo() {
     let stand = Stand::new();
     let (pin, path) = (stand.pin(), stand.write("Jo's pin", "12\u{200b}34"));
     let source = format!("file:{path}");
-    let command = crate::hints::one(&stand.run(&["sign", "--pin-source", &source]).failed(4), "systemd-ask-password");
+    let command =
+        crate::hints::one_command(&stand.run(&["sign", "--pin-source", &source]).failed(4), "systemd-ask-password");
     stand.write("paste.sh", command);
     // As above, the script waits until the echo is off.
     let script = format!(

@@ -20,8 +20,8 @@
 //! C_Sign=repeat:all    the same, and the first one of all processes with the same FAULTY_LOG
 //! C_Login=outlive      start a process, and have both ignore and block what ends them with the parent
 //! exit=abort           when the process ends        exit=hang
-//! flags+40000          set token flags              flags-4            clear them
-//! late+20000           set them from the second reading on
+//! flags+CKF_NAME       set a token flag             flags-CKF_NAME     clear it
+//! late+CKF_NAME        set it from the second reading on
 //! blank:2              no serial number in the first readings, as while another process writes
 //! clock                a clock field that does not parse
 //! autologin            each session logs in by itself, with the PIN in FAULTY_PIN
@@ -30,7 +30,7 @@
 //! other-key            from the second C_SignInit on, another private key signs
 //! pad:nul              a token's fields padded with NUL     latin1   a label that is not UTF-8
 //! serial=0000          another serial number        label=x            another label
-//! attr:202=01          an attribute's value         attr:120=missing   CKR_ATTRIBUTE_TYPE_INVALID
+//! attr:CKA_NAME=1      an attribute's value         attr:CKA_NAME=missing   CKR_ATTRIBUTE_TYPE_INVALID
 //! few                  of several attributes the first is answered, and CKR_OK
 //! certificate:FILE     the value of every certificate is this file's
 //! pad                  zeros behind certificates    nomech:42          a mechanism taken away

@@ -5,6 +5,40 @@ use cryptoki_sys::*;
 
 use crate::{PLAN, REAL, fill};
 
+/// The token flag with this name.
+fn token_flag(name: &str) -> CK_FLAGS {
+    match name {
+        "CKF_LOGIN_REQUIRED" => CKF_LOGIN_REQUIRED,
+        "CKF_PROTECTED_AUTHENTICATION_PATH" => CKF_PROTECTED_AUTHENTICATION_PATH,
+        "CKF_USER_PIN_COUNT_LOW" => CKF_USER_PIN_COUNT_LOW,
+        "CKF_USER_PIN_FINAL_TRY" => CKF_USER_PIN_FINAL_TRY,
+        "CKF_USER_PIN_INITIALIZED" => CKF_USER_PIN_INITIALIZED,
+        "CKF_USER_PIN_LOCKED" => CKF_USER_PIN_LOCKED,
+        "CKF_USER_PIN_TO_BE_CHANGED" => CKF_USER_PIN_TO_BE_CHANGED,
+        _ => panic!("no flag {name}"),
+    }
+}
+
+/// The attribute with this name.
+fn attribute_type(name: &str) -> CK_ATTRIBUTE_TYPE {
+    match name {
+        "CKA_ALLOWED_MECHANISMS" => CKA_ALLOWED_MECHANISMS,
+        "CKA_ALWAYS_AUTHENTICATE" => CKA_ALWAYS_AUTHENTICATE,
+        "CKA_ALWAYS_SENSITIVE" => CKA_ALWAYS_SENSITIVE,
+        "CKA_DECRYPT" => CKA_DECRYPT,
+        "CKA_DERIVE" => CKA_DERIVE,
+        "CKA_EXTRACTABLE" => CKA_EXTRACTABLE,
+        "CKA_LOCAL" => CKA_LOCAL,
+        "CKA_MODULUS" => CKA_MODULUS,
+        "CKA_NEVER_EXTRACTABLE" => CKA_NEVER_EXTRACTABLE,
+        "CKA_SENSITIVE" => CKA_SENSITIVE,
+        "CKA_SIGN" => CKA_SIGN,
+        "CKA_SIGN_RECOVER" => CKA_SIGN_RECOVER,
+        "CKA_UNWRAP" => CKA_UNWRAP,
+        _ => panic!("no attribute {name}"),
+    }
+}
+
 /// `C_GetTokenInfo` with the flags, serial, label and clock of the rules.
 pub(crate) unsafe extern "C" fn token_info(slot: CK_SLOT_ID, info: CK_TOKEN_INFO_PTR) -> CK_RV {
     if let Some(value) = PLAN.enter("C_GetTokenInfo").and_then(|fault| fault.before()) {
@@ -19,12 +53,11 @@ pub(crate) unsafe extern "C" fn token_info(slot: CK_SLOT_ID, info: CK_TOKEN_INFO
         if value != CKR_OK || (*info).flags & CKF_TOKEN_INITIALIZED == 0 {
             return value;
         }
-        let flags = |text: &str| CK_FLAGS::from_str_radix(text, 16).expect("flags in hexadecimal");
-        PLAN.values("flags+").for_each(|text| (*info).flags |= flags(text));
+        PLAN.values("flags+").for_each(|text| (*info).flags |= token_flag(text));
         if PLAN.calls.lock().unwrap().get("C_GetTokenInfo").is_some_and(|count| *count > 1) {
-            PLAN.values("late+").for_each(|text| (*info).flags |= flags(text));
+            PLAN.values("late+").for_each(|text| (*info).flags |= token_flag(text));
         }
-        PLAN.values("flags-").for_each(|text| (*info).flags &= !flags(text));
+        PLAN.values("flags-").for_each(|text| (*info).flags &= !token_flag(text));
         PLAN.values("serial=").for_each(|text| fill(&mut (*info).serialNumber, text));
         let readings = PLAN.calls.lock().unwrap().get("C_GetTokenInfo").copied().unwrap_or(0);
         if PLAN.values("blank:").any(|text| readings <= text.parse().expect("a number")) {
@@ -172,7 +205,7 @@ pub(crate) unsafe extern "C" fn attribute_value(
             }
             for rule in PLAN.values("attr:") {
                 let (kind, new) = rule.split_once('=').expect("attr:KIND=VALUE");
-                if CK_ATTRIBUTE_TYPE::from_str_radix(kind, 16).expect("hexadecimal") != one.type_ {
+                if attribute_type(kind) != one.type_ {
                     continue;
                 }
                 if new == "missing" {
