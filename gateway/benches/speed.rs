@@ -8,6 +8,8 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+#[path = "../tests/e2e/gateway_process.rs"]
+mod gateway_process;
 #[path = "../tests/e2e/service.rs"]
 mod service;
 #[path = "../tests/e2e/stand.rs"]
@@ -15,7 +17,8 @@ mod stand;
 #[path = "../tests/e2e/token.rs"]
 mod token;
 
-use stand::{Gateway, Stand, basic, read_reply};
+use gateway_process::{Gateway, read_reply};
+use stand::{Stand, basic};
 
 fn main() {
     let mut stand = Stand::new();
@@ -43,7 +46,7 @@ fn main() {
 
 /// Logs in one after the other on one connection.
 fn logins(gateway: &Gateway, count: usize) -> Vec<Duration> {
-    let request = gateway.text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
+    let request = gateway.request_text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
     let mut stream = gateway.connect();
     stream.set_nodelay(true).unwrap();
     (0..count)

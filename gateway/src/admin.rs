@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
-use crate::config::Admin;
+use crate::config::AdminConfig;
 use crate::gateway::Gateway;
 use crate::library::{Error, Kind, Result};
 use crate::metrics::LastLogin;
@@ -27,7 +27,7 @@ use crate::metrics::LastLogin;
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 const TEXT: &str = "text/plain; charset=utf-8";
-const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The listening socket. Dropping it removes its path.
 #[derive(Debug)]
@@ -68,37 +68,37 @@ impl Drop for AdminSocket {
 ///
 /// # Errors
 /// When its directory is not writable, or its path is in use by something else.
-pub(crate) fn open(admin: &Admin) -> Result<Option<AdminSocket>> {
+pub(crate) fn open(admin: &AdminConfig) -> Result<Option<AdminSocket>> {
     let Some(path) = &admin.socket else { return Ok(None) };
     let failed = |error: io::Error| {
-        Error::new(Kind::Config, format!("cannot make the admin socket {}: {error}", path.display()))
+        Error::new(Kind::Config, format!("cannot create the admin socket {}: {error}", path.display()))
             .hint("the gateway's user must be able to write its directory, and be a member of admin.group")
     };
-    make_room(path).map_err(failed)?;
-    let listener = bind_closed(path, admin.group).map_err(failed)?;
+    remove_stale_socket(path).map_err(failed)?;
+    let listener = bind_private(path, admin.group).map_err(failed)?;
     let inode = fs::symlink_metadata(path).map_err(failed)?.ino();
     Ok(Some(AdminSocket { listener, path: path.clone(), inode }))
 }
 
-/// Removes a socket on which no process answers.
-fn make_room(path: &Path) -> io::Result<()> {
+/// Removes the socket of a gateway that has ended.
+fn remove_stale_socket(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
-        Ok(found) if !found.file_type().is_socket() => Err(io::Error::other("another file is there")),
-        Ok(_) if UnixStream::connect(path).is_ok() => Err(io::Error::other("another gateway serves it")),
+        Ok(found) if !found.file_type().is_socket() => Err(io::Error::other("another kind of file has this path")),
+        Ok(_) if UnixStream::connect(path).is_ok() => Err(io::Error::other("another gateway serves this socket")),
         Ok(_) => fs::remove_file(path),
     }
 }
 
-/// Binds the socket in a directory that others cannot enter, sets mode and group there, and moves the socket out.
-fn bind_closed(path: &Path, group: Option<u32>) -> io::Result<StdListener> {
+/// Binds the socket in a directory that other users cannot enter, sets mode and group there, and moves it to its path.
+fn bind_private(path: &Path, group: Option<u32>) -> io::Result<StdListener> {
     let directory = path.parent().ok_or_else(|| io::Error::other("the path has no directory"))?;
-    let closed = directory.join(format!(".cba-gateway.{}", std::process::id()));
-    let inside = closed.join("s");
+    let private = directory.join(format!(".cba-gateway.{}", std::process::id()));
+    let inside = private.join("s");
     let _ = fs::remove_file(&inside);
-    let _ = fs::remove_dir(&closed);
-    DirBuilder::new().mode(0o700).create(&closed)?;
+    let _ = fs::remove_dir(&private);
+    DirBuilder::new().mode(0o700).create(&private)?;
     let bound = || -> io::Result<StdListener> {
         let listener = StdListener::bind(&inside)?;
         if group.is_some() {
@@ -110,7 +110,7 @@ fn bind_closed(path: &Path, group: Option<u32>) -> io::Result<StdListener> {
     };
     let listener = bound();
     let _ = fs::remove_file(&inside);
-    fs::remove_dir(&closed)?;
+    fs::remove_dir(&private)?;
     listener
 }
 
@@ -125,7 +125,7 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, listener: UnixListener) {
         tokio::spawn(async move {
             let service = service_fn(|request| {
                 let gateway = &gateway;
-                async move { Ok::<_, Infallible>(answer(gateway, &request).await) }
+                async move { Ok::<_, Infallible>(reply_to(gateway, &request).await) }
             });
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(15)).max_buf_size(16 << 10);
@@ -134,33 +134,33 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, listener: UnixListener) {
     }
 }
 
-async fn answer(gateway: &Arc<Gateway>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn reply_to(gateway: &Arc<Gateway>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "only GET is served");
     }
     match request.uri().path() {
         "/healthz" => reply(StatusCode::OK, TEXT, "alive\n".into()),
-        "/readyz" => match gateway.ready().await {
+        "/readyz" => match gateway.check_ready().await {
             Ok(()) => reply(StatusCode::OK, TEXT, "ready\n".into()),
             Err(why) => problem(StatusCode::SERVICE_UNAVAILABLE, "busy", &format!("the gateway is not ready: {why}")),
         },
         "/metrics" => {
-            let is_ready = gateway.ready().await.is_ok();
+            let is_ready = gateway.check_ready().await.is_ok();
             let text = gateway.metrics.text(gateway.connections.count(), is_ready).unwrap_or_default();
-            reply(StatusCode::OK, METRICS, text)
+            reply(StatusCode::OK, PROMETHEUS_TEXT, text)
         }
         "/clients" => {
             // invariant: strings and numbers always serialise
-            reply(StatusCode::OK, JSON, serde_json::to_string(&clients(gateway)).unwrap_or_default())
+            reply(StatusCode::OK, JSON, serde_json::to_string(&client_statuses(gateway)).unwrap_or_default())
         }
         _ => problem(StatusCode::NOT_FOUND, "not_found", "there is no such resource"),
     }
 }
 
-fn clients(gateway: &Gateway) -> Vec<ClientStatus> {
+fn client_statuses(gateway: &Gateway) -> Vec<ClientStatus> {
     let mut last = gateway.metrics.last_logins();
-    let set = gateway.set();
-    let clients = set.config.clients.iter().map(|client| ClientStatus {
+    let active = gateway.active();
+    let clients = active.config.clients.iter().map(|client| ClientStatus {
         last: last.remove(&client.name),
         name: client.name.clone(),
         disabled: client.disabled,

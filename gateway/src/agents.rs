@@ -21,7 +21,7 @@ use crate::library::{
 const ANSWER_LIMIT: u64 = 1 << 20;
 
 /// The time limit for an agent's certificate when the gateway starts or reloads.
-const CERTIFICATE_TIME: Duration = Duration::from_secs(2);
+const CERTIFICATE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A checked v2 payload.
 pub(crate) struct AgentPayload {
@@ -33,70 +33,71 @@ pub(crate) struct AgentPayload {
     pub message_sha256: String,
 }
 
-/// Requests a payload from each agent in turn. The next agent is tried only if the last one was unavailable, busy or
-/// without its token.
+/// Requests a payload from the first agent. It tries the next agent only if the last one was unavailable, busy or without
+/// its token.
 ///
 /// # Errors
 /// The failure of the last agent.
-pub(crate) async fn payload(
+pub(crate) async fn request_payload(
     config: &GatewayConfig,
     job: &str,
     deadline: Instant,
 ) -> Result<AgentPayload, LoginFailure> {
     let mut sockets = config.agent.sockets.iter().peekable();
-    let mut failure = LoginFailure::agent(Kind::AgentUnreachable, "no agent is configured", None);
+    let mut failure = LoginFailure::from_agent(Kind::AgentUnreachable, "no agent is configured", None);
     while let Some(socket) = sockets.next() {
         let is_last = sockets.peek().is_none();
         let left = deadline.saturating_duration_since(Instant::now());
         // If this agent does not answer, time is left for the next one.
-        let share = if is_last { left } else { left / 2 };
-        match tokio::time::timeout(share, ask(config, socket, job)).await {
+        let time_limit = if is_last { left } else { left / 2 };
+        match tokio::time::timeout(time_limit, request_from(config, socket, job)).await {
             Ok(Ok(payload)) => return Ok(payload),
             Ok(Err((error, retry_after))) => {
-                let goes_on = error.kind.retryable() && !is_last;
-                if goes_on {
-                    tracing::warn!("{}; asking the next agent", error.message);
+                let tries_next = error.kind.retryable() && !is_last;
+                if tries_next {
+                    tracing::warn!("{}; trying the next agent", error.message);
                 }
-                failure = LoginFailure::agent(error.kind, error.message, retry_after);
-                if !goes_on {
+                failure = LoginFailure::from_agent(error.kind, error.message, retry_after);
+                if !tries_next {
                     break;
                 }
             }
             Err(_) => {
                 let detail = format!("the agent at {} did not answer in time", socket.display());
-                failure = LoginFailure::timeout("the agent").detail(detail);
+                failure = LoginFailure::timeout("the agent").with_detail(detail);
             }
         }
     }
     Err(failure)
 }
 
+/// An error of an agent, and its `Retry-After` in seconds.
 type AgentError = (Error, Option<u64>);
 
-async fn ask(config: &GatewayConfig, socket: &Path, job: &str) -> Result<AgentPayload, AgentError> {
+async fn request_from(config: &GatewayConfig, socket: &Path, job: &str) -> Result<AgentPayload, AgentError> {
     let since = now();
     let body = serde_json::json!({ "payload_version": "v2", "job": job }).to_string();
     let head = format!("POST /sign HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", body.len());
-    let told = |error: ClientError| {
+    let agent_error = |error: ClientError| {
         let retry_after = match &error {
             ClientError::Refused { retry_after, .. } => *retry_after,
             _ => None,
         };
         (Error::from(error), retry_after)
     };
-    let stream = connect(socket).await.map_err(told)?;
+    let stream = connect(socket).await.map_err(agent_error)?;
     let is_own = stream.peer_cred().is_ok_and(|peer| is_own_user(peer.uid()));
     if is_own && !config.files.single_user {
         return Err((runs_as_own_user(socket), None));
     }
-    let answer = exchange(stream, socket, &head, &body).await.map_err(told)?;
-    check(config, &answer, since).map_err(|error| {
+    let answer = exchange(stream, socket, &head, &body).await.map_err(agent_error)?;
+    check_payload(config, &answer, since).map_err(|error| {
         (error.context(format_args!("cannot use the payload of the agent at {}", socket.display())), None)
     })
 }
 
 /// Checks a payload as the agent's own client does, and checks that its certificate is an expected one.
-fn check(config: &GatewayConfig, answer: &[u8], since: u64) -> Result<AgentPayload> {
+fn check_payload(config: &GatewayConfig, answer: &[u8], since: u64) -> Result<AgentPayload> {
     let forged = |what: &str| Error::new(Kind::SignatureInvalid, what);
     let received = Received::from_json(answer).map_err(|error| forged(&error.to_string()))?;
     let certificate = &received.certificate;
@@ -106,7 +107,7 @@ fn check(config: &GatewayConfig, answer: &[u8], since: u64) -> Result<AgentPaylo
     let (payload, _) = check_received(&received, choice, &config.payload_policy, freshness)?;
     if let Some(client) = client_with_key(&config.clients, certificate) {
         let what = format!("the client {} has the agent's own key", client.name);
-        return Err(Error::new(Kind::Policy, what).hint("give the tool its own key"));
+        return Err(Error::new(Kind::Policy, what).hint("give the tool its own key: docs/gateway.md"));
     }
     let request = LoginRequest::new(&config.upstream.auth_url, (certificate, HeaderEncoding::Der), &payload);
     let render = |format| request.render(format).map_err(|error| Error::new(Kind::Unexpected, error.to_string()));
@@ -123,14 +124,14 @@ pub(crate) fn client_with_key<'a>(
     clients: &'a [Arc<LocalClient>],
     certificate: &Certificate,
 ) -> Option<&'a Arc<LocalClient>> {
-    let has_it = |client: &&Arc<LocalClient>| {
-        client.certificates.iter().any(|one| one.certificate.modulus == certificate.modulus)
+    let has_key = |client: &&Arc<LocalClient>| {
+        client.certificates.iter().any(|listed| listed.certificate.modulus == certificate.modulus)
     };
-    clients.iter().find(has_it)
+    clients.iter().find(has_key)
 }
 
-/// Checks the available agents: none may run as the gateway's user, and none may have the key of a client. An
-/// unavailable agent is checked later, with each of its payloads.
+/// Checks the available agents: none may run as the gateway's user, and none may have the key of a client. For an
+/// unavailable agent, each of its payloads is checked later.
 ///
 /// # Errors
 /// When an agent breaks one of these rules.
@@ -140,7 +141,7 @@ pub(crate) fn check_separation(config: &GatewayConfig) -> Result<()> {
         if !config.files.single_user && owner.is_some_and(is_own_user) {
             return Err(runs_as_own_user(socket));
         }
-        let Ok(answer) = agent_client::get(socket, "/certificate", &Deadline::after(CERTIFICATE_TIME)) else {
+        let Ok(answer) = agent_client::get(socket, "/certificate", &Deadline::after(CERTIFICATE_TIMEOUT)) else {
             continue;
         };
         let Ok(certificate) = Certificate::from_pem(&answer.body) else { continue };
@@ -163,22 +164,22 @@ fn runs_as_own_user(socket: &Path) -> Error {
 }
 
 /// Checks that an agent is ready.
-pub(crate) async fn ready(socket: &Path, within: Duration) -> Result<()> {
-    match tokio::time::timeout(within, ask_for(socket, "/readyz")).await {
+pub(crate) async fn check_ready(socket: &Path, time_limit: Duration) -> Result<()> {
+    match tokio::time::timeout(time_limit, get(socket, "/readyz")).await {
         Ok(result) => Ok(result.map(drop)?),
         Err(_) => Err(ClientError::TimedOut(socket.display().to_string()).into()),
     }
 }
 
 /// Returns the certificate of an agent, as PEM.
-pub(crate) async fn certificate(socket: &Path, within: Duration) -> Result<Vec<u8>> {
-    match tokio::time::timeout(within, ask_for(socket, "/certificate")).await {
+pub(crate) async fn get_certificate(socket: &Path, time_limit: Duration) -> Result<Vec<u8>> {
+    match tokio::time::timeout(time_limit, get(socket, "/certificate")).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(ClientError::TimedOut(socket.display().to_string()).into()),
     }
 }
 
-async fn ask_for(path: &Path, resource: &str) -> Result<Vec<u8>, ClientError> {
+async fn get(path: &Path, resource: &str) -> Result<Vec<u8>, ClientError> {
     exchange(connect(path).await?, path, &format!("GET {resource} HTTP/1.1\r\n"), "").await
 }
 
@@ -190,8 +191,8 @@ fn unreachable(path: &Path, source: std::io::Error) -> ClientError {
     ClientError::Unreachable { path: path.display().to_string(), source }
 }
 
-/// Sends one request on a separate connection. Dropping the future closes the connection, so that the agent does not
-/// sign without a client.
+/// Sends one request, and reads the answer to its end. Dropping the future closes the connection, so that the agent does
+/// not sign for a caller that has left.
 async fn exchange(mut stream: UnixStream, path: &Path, head: &str, body: &str) -> Result<Vec<u8>, ClientError> {
     let failed = |source| unreachable(path, source);
     let request = format!("{head}Host: localhost\r\nConnection: close\r\n\r\n{body}");

@@ -40,7 +40,7 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
 
 fn with_hint(error: Error) -> Error {
     if error.hints.is_empty() {
-        error.hint("`cba-gateway check` tests the configuration and each connection; -v says more")
+        error.hint("`cba-gateway check` tests the configuration and each connection; -v logs more")
     } else {
         error
     }
@@ -56,20 +56,20 @@ fn run_command(arguments: Vec<OsString>, format: &mut log::LogFormat) -> Result<
     let Some((name, matches)) = matches.subcommand() else {
         return Err(Error::new(Kind::Usage, "a command is needed"));
     };
-    // This comes before the program creates a file or prompts.
+    // This comes before the program creates a file.
     if !["man", "serve"].contains(&name) {
         check_stdout()?;
     }
     match name {
-        "completions" => return shell::completions(cli::given(matches, "shell").unwrap_or_default()),
-        "man" => return shell::man(cli::given(matches, "dir").unwrap_or_default()),
+        "completions" => return shell::completions(cli::value(matches, "shell").unwrap_or_default()),
+        "man" => return shell::man(cli::value(matches, "dir").unwrap_or_default()),
         "enrol" => return enrol::run(matches),
         "serve" => prepare()?,
         _ => {}
     }
-    let path = Path::new(cli::given(matches, "config").unwrap_or_default());
+    let path = Path::new(cli::value(matches, "config").unwrap_or_default());
     // A health check needs no configuration if the option names the socket.
-    if let (true, Some(socket)) = (matches!(name, "health" | "clients"), cli::given(matches, "socket")) {
+    if let (true, Some(socket)) = (matches!(name, "health" | "clients"), cli::value(matches, "socket")) {
         return admin_command(name, matches, Path::new(socket));
     }
     let files = FileRules::new(matches.try_get_one("single-user").ok().flatten().copied().unwrap_or(false));
@@ -84,7 +84,7 @@ fn run_command(arguments: Vec<OsString>, format: &mut log::LogFormat) -> Result<
         _ => {
             let socket = config.admin.as_ref().and_then(|admin| admin.socket.as_deref());
             let none = || {
-                Error::new(Kind::Config, "cannot ask the gateway: the configuration has no admin socket")
+                Error::new(Kind::Config, "cannot connect to the gateway: the configuration has no admin socket")
                     .hint("set [admin] socket, or give --socket PATH")
             };
             admin_command(name, matches, socket.ok_or_else(none)?)
@@ -95,20 +95,20 @@ fn run_command(arguments: Vec<OsString>, format: &mut log::LogFormat) -> Result<
 fn admin_command(name: &str, matches: &ArgMatches, socket: &Path) -> Result<()> {
     match name {
         "health" => health::run(socket, matches.get_flag("live")),
-        _ => clients::run(socket, cli::given(matches, "format") == Some("json")),
+        _ => clients::run(socket, cli::value(matches, "format") == Some("json")),
     }
 }
 
-/// Starts the log. The option for its form takes precedence over the configuration.
+/// Starts the log. `--log-format` overrides the configuration.
 fn start_log(settings: log::LogSettings, matches: &ArgMatches, format: &mut log::LogFormat) -> Result<()> {
-    let named = cli::given(matches, "log-format").map(|name| by_name(name, &log::FORMATS));
+    let named = cli::value(matches, "log-format").map(|name| by_name(name, &log::FORMATS));
     let named = named.transpose().map_err(|wanted| Error::new(Kind::Usage, format!("--log-format: {wanted}")))?;
     *format = named.unwrap_or(settings.format);
     log::start(log::LogSettings { format: *format, ..settings }, matches.get_count("verbose"));
     Ok(())
 }
 
-/// The form of errors before the command line is parsed.
+/// Returns the log format for errors that occur before the command line is parsed.
 fn early_format(arguments: &[OsString]) -> log::LogFormat {
     let texts: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
     let after = texts.windows(2).find(|pair| pair[0] == "--log-format").map(|pair| pair[1]);
@@ -129,9 +129,7 @@ fn usage_error(error: &clap::Error) -> Error {
         ErrorKind::UnknownArgument if is_option => {
             format!("there is no option {}", argument.split('=').next().unwrap_or_default())
         }
-        ErrorKind::UnknownArgument => {
-            "an argument is not understood (it is not shown, since it may be a password)".into()
-        }
+        ErrorKind::UnknownArgument => "an argument is unknown (it is not shown, since it may be a password)".into(),
         ErrorKind::InvalidSubcommand => "there is no such command".into(),
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             "a command is needed".into()
@@ -144,10 +142,10 @@ fn usage_error(error: &clap::Error) -> Error {
             Some(values) if !values.is_empty() => format!("{argument} must be one of {values}"),
             _ => format!("{argument} needs a value"),
         },
-        _ => "the command line is not understood".into(),
+        _ => "the command line is invalid".into(),
     };
     let suggestion = text(ContextKind::SuggestedArg).or_else(|| text(ContextKind::SuggestedSubcommand));
     let error = Error::new(Kind::Usage, message);
     let error = suggestion.into_iter().fold(error, |error, word| error.hint(format!("did you mean {word}?")));
-    error.hint("`cba-gateway --help` lists the commands, `cba-gateway COMMAND --help` the options of one")
+    error.hint("`cba-gateway --help` lists the commands, `cba-gateway COMMAND --help` lists the options of one")
 }

@@ -14,27 +14,27 @@ mod resolve;
 
 #[cfg(test)]
 pub(crate) use client::ClientCertificate;
-pub(crate) use client::{LocalClient, client_certificate, is_name};
+pub(crate) use client::{LocalClient, is_client_name, read_client_certificate};
 pub(crate) use owned_file::{FileRules, is_own_user};
 
 /// The default path of the configuration.
-pub(crate) const USUAL_PATH: &str = "/etc/cba-gateway/config.toml";
+pub(crate) const DEFAULT_PATH: &str = "/etc/cba-gateway/config.toml";
 
 /// The whole configuration, checked.
 #[derive(Debug)]
 pub(crate) struct GatewayConfig {
     /// The path that it was read from.
     pub path: PathBuf,
-    /// Addresses of the plain listeners.
+    /// The addresses of the plain listeners.
     pub listen: Vec<SocketAddr>,
     /// `[tls]`.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsConfig>,
     /// `[upstream]`.
-    pub upstream: UpstreamKeys,
+    pub upstream: UpstreamConfig,
     /// `[agent]`.
-    pub agent: AgentKeys,
+    pub agent: AgentConfig,
     /// `[admin]`; unset: no admin socket.
-    pub admin: Option<Admin>,
+    pub admin: Option<AdminConfig>,
     /// `state_dir`; unset: `$STATE_DIRECTORY`, which systemd sets.
     pub state_dir: Option<PathBuf>,
     /// `[[client]]`.
@@ -53,7 +53,7 @@ pub(crate) struct GatewayConfig {
 
 /// `[tls]`: the listener for other hosts.
 #[derive(Debug)]
-pub(crate) struct Tls {
+pub(crate) struct TlsConfig {
     pub listen: Vec<SocketAddr>,
     /// The certificate chain, PEM.
     pub certificate: PathBuf,
@@ -63,8 +63,8 @@ pub(crate) struct Tls {
 
 /// `[upstream]`: Anaplan's authentication service.
 #[derive(Debug)]
-pub(crate) struct UpstreamKeys {
-    /// Its base URL.
+pub(crate) struct UpstreamConfig {
+    /// The base URL.
     pub auth_url: AuthUrl,
     /// `http://HOST:PORT` of a proxy that supports CONNECT.
     pub proxy: Option<String>,
@@ -74,9 +74,9 @@ pub(crate) struct UpstreamKeys {
     pub ca_file: Option<PathBuf>,
 }
 
-/// `[agent]`: the agents that make the payloads.
+/// `[agent]`: the agents that sign the payloads.
 #[derive(Debug)]
-pub(crate) struct AgentKeys {
+pub(crate) struct AgentConfig {
     /// The paths of their sockets, in the order in which they are tried.
     pub sockets: Vec<PathBuf>,
     /// The certificates that a payload may have; empty: all.
@@ -85,7 +85,7 @@ pub(crate) struct AgentKeys {
 
 /// `[admin]`: health, metrics and the list of clients.
 #[derive(Debug)]
-pub(crate) struct Admin {
+pub(crate) struct AdminConfig {
     /// The Unix socket; unset: only the metrics file.
     pub socket: Option<PathBuf>,
     /// The group that may connect.
@@ -100,23 +100,23 @@ impl GatewayConfig {
     /// The first error that is found. No message repeats a value that could be a secret.
     pub(crate) fn read(path: &Path, mut files: FileRules) -> Result<Self> {
         let bytes = files.read(path)?;
-        let text = String::from_utf8(bytes).map_err(|_| refuse(path, "is not UTF-8"))?;
-        let shape = file::parse(path, &text)?;
-        resolve::resolve(path, shape, files)
+        let text = String::from_utf8(bytes).map_err(|_| config_error(path, "is not UTF-8"))?;
+        let raw = file::parse(path, &text)?;
+        resolve::resolve(path, raw, files)
     }
 
-    /// Returns the file that keeps the spent messages over a restart: in the state directory, otherwise next to the
-    /// admin socket.
+    /// Returns the path of the file that remembers the spent messages across restarts: in the state directory, otherwise
+    /// next to the admin socket.
     #[must_use]
     pub(crate) fn spent_path(&self) -> Option<PathBuf> {
-        let of_systemd = || std::env::var_os("STATE_DIRECTORY").filter(|value| !value.is_empty()).map(PathBuf::from);
-        let directory = self.state_dir.clone().or_else(of_systemd);
-        let beside = || {
+        let from_systemd = || std::env::var_os("STATE_DIRECTORY").filter(|value| !value.is_empty()).map(PathBuf::from);
+        let directory = self.state_dir.clone().or_else(from_systemd);
+        let beside_admin_socket = || {
             let mut path = self.admin.as_ref()?.socket.clone()?.into_os_string();
             path.push(".spent");
             Some(PathBuf::from(path))
         };
-        directory.map(|directory| directory.join("spent")).or_else(beside)
+        directory.map(|directory| directory.join("spent")).or_else(beside_admin_socket)
     }
 
     /// Returns the client with this name.
@@ -133,7 +133,7 @@ fn payload_policy(path: &Path, pins: &[Vec<u8>]) -> Result<Policy> {
         let allowed = |pin: &&Vec<u8>| policy.certificate_sha256.as_ref().is_none_or(|roots| roots.contains(pin));
         let common: Vec<Vec<u8>> = pins.iter().filter(allowed).cloned().collect();
         if common.is_empty() {
-            return Err(refuse(
+            return Err(config_error(
                 path,
                 "agent.certificate_sha256 has no certificate that /etc/cba-agent/policy.toml allows",
             ));
@@ -143,8 +143,8 @@ fn payload_policy(path: &Path, pins: &[Vec<u8>]) -> Result<Policy> {
     Ok(policy)
 }
 
-/// Makes an error of the configuration file.
-fn refuse(path: &Path, what: impl std::fmt::Display) -> Error {
+/// Creates an error about the configuration file.
+fn config_error(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::new(Kind::Config, format!("cannot use the configuration {}: {what}", path.display()))
         .hint(format!("edit the file, then run `cba-gateway check --config {}`", path.display()))
 }

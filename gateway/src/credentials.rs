@@ -45,10 +45,10 @@ pub(crate) enum CredentialsError {
     #[error("the Authorization header is not base64")]
     Base64,
     /// Base64 of something other than a certificate.
-    #[error("the Authorization header holds no certificate")]
+    #[error("the Authorization header contains no certificate")]
     NoCertificate,
     /// A private key or a keystore.
-    #[error("the Authorization header holds a private key")]
+    #[error("the Authorization header contains a private key")]
     PrivateKey,
     /// Basic credentials without a colon.
     #[error("the Basic credentials have no colon")]

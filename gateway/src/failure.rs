@@ -1,4 +1,4 @@
-//! The answers to callers whose login does not succeed.
+//! The reasons why a login fails, and the replies to their callers.
 //!
 //! PURE. The status 401 means a fault of the caller only. `Retry-After` is set only if a retry can help: clients always
 //! follow it.
@@ -10,10 +10,10 @@ use http::StatusCode;
 use crate::library::{Class, Kind};
 use crate::upstream::answer::bounded;
 
-/// The shortest time that callers are told to wait.
-const SOON: Duration = Duration::from_secs(5);
+/// The wait before a retry, where nothing else says how long.
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// The reason why there is no token.
+/// The reason why a login or a forwarded request fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LoginFailure {
     pub status: StatusCode,
@@ -23,7 +23,7 @@ pub(crate) struct LoginFailure {
     pub message: String,
     /// More text for the log only.
     pub detail: Option<String>,
-    /// The time after which a retry can help.
+    /// The time after which a retry can help; `None` if a retry cannot help.
     pub retry_after: Option<Duration>,
 }
 
@@ -32,91 +32,96 @@ impl LoginFailure {
         Self { status, outcome, message: message.into(), detail: None, retry_after: None }
     }
 
-    /// Returns the one answer for every invalid identity. The detail is only for the log.
+    /// Returns the failure for an invalid local identity. All of them get the same reply: the detail is only for the log.
     #[must_use]
     pub(crate) fn not_verified(detail: impl Into<String>) -> Self {
         let message = "the login is refused; the gateway's log names the reason under this id";
-        Self::new(StatusCode::UNAUTHORIZED, "not_verified", message).detail(detail)
+        Self::new(StatusCode::UNAUTHORIZED, "not_verified", message).with_detail(detail)
     }
 
-    /// A fault of a caller whose identity is valid.
+    /// A fault of a caller whose local identity is valid.
     #[must_use]
-    pub(crate) fn caller(outcome: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn caller_fault(outcome: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, outcome, message)
     }
 
     /// A request whose form is not supported.
     #[must_use]
-    pub(crate) fn form(status: StatusCode, message: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(status: StatusCode, message: impl Into<String>) -> Self {
         Self::new(status, "bad_request", message)
     }
 
     /// A rate limit is reached.
     #[must_use]
-    pub(crate) fn too_many(message: impl Into<String>, wait: Duration) -> Self {
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message).after(wait)
+    pub(crate) fn rate_limited(message: impl Into<String>, wait: Duration) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message).with_retry_after(wait)
     }
 
-    /// Somebody must repair something before a login can succeed.
+    /// Somebody must act before a login can succeed, so a retry does not help.
     #[must_use]
     pub(crate) fn until_repaired(outcome: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, outcome, message)
     }
 
-    /// Something is temporarily unavailable.
+    /// Something is temporarily unavailable, so a retry helps after `wait`.
     #[must_use]
-    pub(crate) fn for_a_while(outcome: &'static str, message: impl Into<String>, wait: Option<Duration>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, outcome, message).after(wait.unwrap_or(SOON))
+    pub(crate) fn temporary(outcome: &'static str, message: impl Into<String>, wait: Option<Duration>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, outcome, message)
+            .with_retry_after(wait.unwrap_or(DEFAULT_RETRY_AFTER))
     }
 
-    /// The time limit for agent and service is over.
+    /// The time limit for agent and Anaplan is over.
     #[must_use]
     pub(crate) fn timeout(who: &str) -> Self {
-        Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", format!("{who} did not answer in time")).after(SOON)
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", format!("{who} did not answer in time"))
+            .with_retry_after(DEFAULT_RETRY_AFTER)
     }
 
-    /// The service cannot be reached, or its answer cannot be passed on.
+    /// Anaplan cannot be reached, or its answer cannot be passed on.
     #[must_use]
     pub(crate) fn bad_gateway(detail: impl Into<String>) -> Self {
-        let message = "Anaplan's service could not be reached or gave no usable answer; the gateway's log says why";
-        Self::new(StatusCode::BAD_GATEWAY, "bad_gateway", message).detail(detail).after(SOON)
+        let message =
+            "Anaplan could not be reached or gave no usable answer; the gateway's log names the reason under this id";
+        Self::new(StatusCode::BAD_GATEWAY, "bad_gateway", message)
+            .with_detail(detail)
+            .with_retry_after(DEFAULT_RETRY_AFTER)
     }
 
     /// Converts an error of an agent, by its kind.
     #[must_use]
-    pub(crate) fn agent(kind: Kind, detail: impl Into<String>, retry_after: Option<u64>) -> Self {
+    pub(crate) fn from_agent(kind: Kind, detail: impl Into<String>, retry_after: Option<u64>) -> Self {
         let wait = retry_after.map(Duration::from_secs);
         let failure = match (kind, kind.class()) {
             (Kind::TokenTimeout, _) => Self::timeout("the token"),
             (Kind::SignatureInvalid, _) => Self::until_repaired(
                 "agent_forged",
-                "the agent's payload was refused; the administrator has been alarmed",
+                "the agent's payload is invalid; the gateway's log and metrics report it",
             ),
             (_, Class::Pin) => {
-                Self::until_repaired("agent_pin", "the agent cannot log in to its token until somebody acts")
+                Self::until_repaired("agent_pin", "the agent cannot log in to its token until its administrator acts")
             }
             (_, Class::Refused) => Self::until_repaired("agent_refused", "the agent's policy refuses this login"),
             (_, Class::Token | Class::Agent) => {
-                Self::for_a_while("agent_unavailable", "the agent cannot sign at the moment", wait)
+                Self::temporary("agent_unavailable", "the agent cannot sign at the moment", wait)
             }
-            _ => Self::until_repaired("agent_failed", "the agent cannot sign until somebody acts"),
+            _ => Self::until_repaired("agent_failed", "the agent cannot sign until its administrator acts"),
         };
-        failure.detail(detail)
+        failure.with_detail(detail)
     }
 
     /// Adds a detail for the log.
     #[must_use]
-    pub(crate) fn detail(mut self, detail: impl Into<String>) -> Self {
+    pub(crate) fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
-    fn after(mut self, wait: Duration) -> Self {
+    fn with_retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(bounded(wait));
         self
     }
 
-    /// Returns the body of the answer, in Anaplan's form.
+    /// Returns the body of the reply, in Anaplan's form.
     #[must_use]
     pub(crate) fn body(&self, id: &str) -> String {
         let status = match self.status.as_u16() {
@@ -135,8 +140,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_repetition_is_asked_for_only_where_it_can_help() {
-        for (kind, status, repeats) in [
+    fn retry_after_is_set_only_where_a_retry_can_help() {
+        for (kind, status, helps) in [
             (Kind::PinIncorrect, 503, false),
             (Kind::PinFuse, 503, false),
             (Kind::Policy, 503, false),
@@ -148,15 +153,15 @@ mod tests {
             (Kind::AgentUnreachable, 503, true),
             (Kind::TokenTimeout, 504, true),
         ] {
-            let failure = LoginFailure::agent(kind, "", Some(0));
-            assert_eq!((failure.status.as_u16(), failure.retry_after.is_some()), (status, repeats), "{kind:?}");
+            let failure = LoginFailure::from_agent(kind, "", Some(0));
+            assert_eq!((failure.status.as_u16(), failure.retry_after.is_some()), (status, helps), "{kind:?}");
             assert!(failure.retry_after.is_none_or(|wait| wait.as_secs() == 5));
         }
         assert_eq!(LoginFailure::not_verified("x").retry_after, None);
     }
 
     #[test]
-    fn the_detail_is_not_in_the_answer() {
+    fn the_detail_is_not_in_the_reply() {
         let body = LoginFailure::not_verified("wrong password").body("1a2b3c4d");
         assert!(body.contains("(id 1a2b3c4d)") && !body.contains("wrong password"), "{body}");
     }

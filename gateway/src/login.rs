@@ -1,4 +1,4 @@
-//! One login, from its request to Anaplan's answer.
+//! One login, from the caller's request to Anaplan's answer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,98 +9,108 @@ use sha2::{Digest as _, Sha256};
 use crate::agents;
 use crate::credentials::Credentials;
 use crate::failure::LoginFailure;
-use crate::gateway::{Gateway, Set};
+use crate::gateway::{ActiveConfig, Gateway};
 use crate::library::{Version, now};
 use crate::login_body::LoginBody;
 use crate::logins::record::LoginRecord;
-use crate::logins::{LoginEnd, Memory, MessageKey, RunningLogin, Waiter};
-use crate::replay::{Spent, capacity};
+use crate::logins::{LoginResult, MessageKey, MessageRetention, RunningLogin, Waiter};
+use crate::replay::{ReplayError, capacity};
 use crate::source::TcpCaller;
 use crate::upstream::UpstreamRequest;
-use crate::verify::{CallerIdentity, Verified, verify};
+use crate::verify::{CredentialsKind, Verified, verify};
 
+/// A request to log in, without its credentials.
 #[derive(Clone)]
-pub(crate) struct LoginRequested {
+pub(crate) struct IncomingLogin {
     pub id: String,
     /// The user or address that connected.
     pub caller: TcpCaller,
-    /// The time of its arrival.
+    /// The time of the request's arrival.
     pub arrived: Instant,
 }
 
 /// Verifies a caller and begins its login, or joins the login with the same message.
 pub(crate) fn begin(
     gateway: &Arc<Gateway>,
-    request: &LoginRequested,
+    request: &IncomingLogin,
     (credentials, body): (&Credentials, Option<&LoginBody>),
 ) -> Result<Waiter, LoginFailure> {
-    let set = gateway.set();
-    let verified = verify(&set.config.clients, &request.caller, (credentials, body), &gateway.rates);
-    let Verified { client, identity } = verified.map_err(|(why, client)| {
+    let active = gateway.active();
+    let verified = verify(&active.config.clients, &request.caller, (credentials, body), &gateway.rates);
+    let Verified { client, credentials_kind } = verified.map_err(|(reason, client)| {
         let name = client.map_or_else(String::new, |client| format!("client {}: ", client.name));
-        LoginFailure::not_verified(format!("{name}{why}"))
+        LoginFailure::not_verified(format!("{name}{reason}"))
     })?;
-    if let CallerIdentity::Payload(version) = identity {
+    if let CredentialsKind::Payload(version) = credentials_kind {
         if !client.versions.contains(&version) {
-            let message =
-                format!("the client {} may not send {version}; its payload_versions say what it may", client.name);
-            return Err(LoginFailure::caller("version", message));
+            let message = format!(
+                "the client {} may not send {version}: payload_versions of the gateway does not list it",
+                client.name
+            );
+            return Err(LoginFailure::caller_fault("version", message));
         }
     }
-    if let Some(Err(wait)) = set.rate(&client.name).map(crate::rates::ClientRate::count) {
-        return Err(LoginFailure::too_many(format!("the client {} logs in too often", client.name), wait));
+    if let Some(Err(wait)) = active.rate(&client.name).map(crate::rates::ClientRate::count) {
+        return Err(LoginFailure::rate_limited(format!("the client {} logs in too often", client.name), wait));
     }
-    let key = body.filter(|body| identity == CallerIdentity::Payload(Version::V2) && body.claimed_time().is_some());
-    let key = key.map(|body| message_key(&set, &client.name, body)).transpose()?;
+    let key =
+        body.filter(|body| credentials_kind == CredentialsKind::Payload(Version::V2) && body.claimed_time().is_some());
+    let key = key.map(|body| message_key(&active, &client.name, body)).transpose()?;
     gateway.pause.check()?;
     let record = LoginRecord {
         id: request.id.clone(),
         client: client.name.clone(),
         caller: Some(request.caller),
-        identity: Some(identity),
+        credentials_kind: Some(credentials_kind),
         metrics: Some(Arc::clone(&gateway.metrics)),
         ..LoginRecord::default()
     };
-    let entered = gateway.logins.enter(key, |login| {
+    let joined = gateway.logins.join_or_start(key, |login| {
         let (gateway, arrived) = (Arc::clone(gateway), request.arrived);
-        tokio::spawn(async move { run(gateway, set, login, record, arrived).await });
+        tokio::spawn(async move { run(gateway, active, login, record, arrived).await });
     });
-    entered.map_err(|spent| match spent {
-        Spent::Used => LoginFailure::caller("replayed", "this payload was used before; make a new one for each login"),
-        Spent::Full => {
-            LoginFailure::for_a_while("replay_memory", "too many payloads of this client are remembered", None)
+    joined.map_err(|error| match error {
+        ReplayError::Used => {
+            LoginFailure::caller_fault("replayed", "this payload was used before; make a new one for each login")
+        }
+        ReplayError::Full => {
+            LoginFailure::temporary("replay_memory", "too many payloads of this client are remembered", None)
         }
     })
 }
 
 /// Checks the time of a v2 message, and returns its key.
-fn message_key(set: &Set, client: &str, body: &LoginBody) -> Result<(MessageKey, Memory), LoginFailure> {
+fn message_key(
+    active: &ActiveConfig,
+    client: &str,
+    body: &LoginBody,
+) -> Result<(MessageKey, MessageRetention), LoginFailure> {
     let (now, time) = (now(), body.claimed_time().unwrap_or_default());
-    let max_skew = set.config.max_skew;
+    let max_skew = active.config.max_skew;
     if now.abs_diff(time) > max_skew {
         let (seconds, how) = (now.abs_diff(time), if time < now { "behind" } else { "ahead of" });
         let message = format!(
             "the payload's time is {seconds} s {how} the gateway's clock; synchronise the clock of the tool's host"
         );
-        return Err(LoginFailure::caller("skew", message));
+        return Err(LoginFailure::caller_fault("skew", message));
     }
-    let rate = set.config.client(client).map_or(0, |client| client.rate_per_minute.get());
-    let memory = Memory { now, until: time + max_skew, capacity: capacity(rate, max_skew) };
-    Ok((MessageKey { client: client.to_owned(), message: Sha256::digest(&body.message).into() }, memory))
+    let rate = active.config.client(client).map_or(0, |client| client.rate_per_minute.get());
+    let retention = MessageRetention { now, until: time + max_skew, capacity: capacity(rate, max_skew) };
+    Ok((MessageKey { client: client.to_owned(), message: Sha256::digest(&body.message).into() }, retention))
 }
 
-/// Runs a login to its end, and gives the outcome to all its waiters.
+/// Runs a login to its end, and gives the result to all its waiters.
 async fn run(
     gateway: Arc<Gateway>,
-    set: Arc<Set>,
+    active: Arc<ActiveConfig>,
     login: Arc<RunningLogin>,
     mut record: LoginRecord,
     arrived: Instant,
 ) {
-    let deadline = arrived + set.config.deadline;
-    let outcome = attempt(&gateway, &set, &login, &mut record, deadline).await;
-    record.whole = arrived.elapsed();
-    match &outcome {
+    let deadline = arrived + active.config.deadline;
+    let result = post_payload(&gateway, &active, &login, &mut record, deadline).await;
+    record.total_time = arrived.elapsed();
+    match &result {
         Ok(answer) if answer.status.is_success() => record.outcome = "ok",
         Ok(_) => record.outcome = "upstream_refused",
         Err(failure) => {
@@ -108,25 +118,26 @@ async fn run(
             record.detail = Some(failure.detail.clone().unwrap_or_else(|| failure.message.clone()));
         }
     }
-    gateway.logins.finish(&login, record, outcome);
+    gateway.logins.finish(&login, record, result);
 }
 
-async fn attempt(
+/// Requests a payload from the agents and posts it to Anaplan.
+async fn post_payload(
     gateway: &Gateway,
-    set: &Set,
+    active: &ActiveConfig,
     login: &RunningLogin,
     record: &mut LoginRecord,
     deadline: Instant,
-) -> LoginEnd {
-    let abandoned = || LoginFailure::for_a_while("abandoned", "the caller has left", None);
+) -> LoginResult {
+    let abandoned = || LoginFailure::temporary("abandoned", "the caller has left", None);
     let start = Instant::now();
     let job = format!("gateway/{}/{}", record.client, record.id);
-    let asked = tokio::time::timeout_at(deadline.into(), agents::payload(&set.config, &job, deadline));
+    let requested = tokio::time::timeout_at(deadline.into(), agents::request_payload(&active.config, &job, deadline));
     let payload = tokio::select! {
-        asked = asked => asked.map_err(|_| LoginFailure::timeout("the agent"))?,
-        () = login.abandoned() => return Err(abandoned()),
+        requested = requested => requested.map_err(|_| LoginFailure::timeout("the agent"))?,
+        () = login.wait_until_abandoned() => return Err(abandoned()),
     };
-    record.agent = start.elapsed();
+    record.agent_time = start.elapsed();
     let payload = payload?;
     record.message_sha256 = Some(payload.message_sha256);
     gateway.pause.check()?;
@@ -140,19 +151,19 @@ async fn attempt(
         authorization: payload.authorization,
         body: payload.body,
     };
-    let sent = tokio::time::timeout_at(deadline.into(), set.upstream.send(&request)).await;
-    record.upstream = start.elapsed();
-    let answer = sent
+    let answered = tokio::time::timeout_at(deadline.into(), active.upstream.send(&request)).await;
+    record.upstream_time = start.elapsed();
+    let answer = answered
         .map_err(|_| LoginFailure::timeout("Anaplan"))?
-        .map_err(|error| LoginFailure::bad_gateway(chain(&error)))?;
+        .map_err(|error| LoginFailure::bad_gateway(with_causes(&error)))?;
     record.upstream_status = answer.status.as_u16();
-    gateway.pause.learn(&answer);
+    gateway.pause.observe(&answer);
     answer.check(true).map_err(|bad| LoginFailure::bad_gateway(bad.to_string()))?;
     Ok(answer)
 }
 
 /// Formats an error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -164,6 +175,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 /// Returns the deadline of a forwarded request.
 #[must_use]
-pub(crate) fn deadline(set: &Set, arrived: Instant) -> tokio::time::Instant {
-    (arrived + set.config.deadline.max(Duration::from_millis(1))).into()
+pub(crate) fn forward_deadline(active: &ActiveConfig, arrived: Instant) -> tokio::time::Instant {
+    (arrived + active.config.deadline.max(Duration::from_millis(1))).into()
 }

@@ -8,13 +8,13 @@ use crate::credentials::decode_base64;
 use crate::library::Version;
 
 /// The allowed length of a message, in bytes.
-const MESSAGE: std::ops::RangeInclusive<usize> = 100..=1024;
+const MESSAGE_LENGTHS: std::ops::RangeInclusive<usize> = 100..=1024;
 
 /// The length of a signature with the largest accepted RSA key, in bytes.
 const SIGNATURE_LIMIT: usize = 1024;
 
-/// A time above this is in milliseconds (in seconds it would be after the year 5000).
-const MILLISECONDS: u64 = 100_000_000_000;
+/// A larger time is in milliseconds: in seconds it would be after the year 5000.
+const MAX_SECONDS: u64 = 100_000_000_000;
 
 /// The payload that a caller sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl LoginBody {
         let decode = |text: &str, name| decode_base64(text.as_bytes()).ok_or(BodyError::Base64(name));
         let message = decode(&members.encoded_data, "encodedData")?;
         let signature = decode(&members.encoded_signed_data, "encodedSignedData")?;
-        if !MESSAGE.contains(&message.len()) || signature.len() > SIGNATURE_LIMIT {
+        if !MESSAGE_LENGTHS.contains(&message.len()) || signature.len() > SIGNATURE_LIMIT {
             return Err(BodyError::Length { message: message.len(), signature: signature.len() });
         }
         Ok(Self { version, message, signature })
@@ -80,7 +80,7 @@ impl LoginBody {
     pub(crate) fn claimed_time(&self) -> Option<u64> {
         let bytes = self.message.first_chunk().filter(|_| self.version == Version::V2)?;
         let time = u64::from_be_bytes(*bytes);
-        Some(if time > MILLISECONDS { time / 1000 } else { time })
+        Some(if time > MAX_SECONDS { time / 1000 } else { time })
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_payload_is_refused() {
+    fn invalid_payloads_are_refused() {
         for text in [
             String::new(),
             "[]".into(),

@@ -1,8 +1,8 @@
 //! The logins in flight. Each has one task, which outlives its callers once the payload is posted.
 //!
-//! A copy of a v2 message that arrives meanwhile waits for the same answer. A message is spent from the first byte of
-//! its answer, so that no reader of the answer can be faster with a copy. If the connection is lost before the last
-//! byte, the message is not spent any more.
+//! A copy of a v2 message that arrives meanwhile waits for the same result. A message is spent from the first byte of
+//! its reply: a reader of the reply cannot log in with a copy. If the connection is lost before the last byte, the
+//! message may come again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, watch};
 
 use crate::failure::LoginFailure;
-use crate::replay::{MessageId, Spent, SpentMessages};
+use crate::replay::{MessageId, ReplayError, SpentMessages};
 use crate::spent_file::SpentFile;
 use crate::upstream::UpstreamAnswer;
 
@@ -18,18 +18,19 @@ pub(crate) mod record;
 
 use record::LoginRecord;
 
-pub(crate) type LoginEnd = Result<UpstreamAnswer, LoginFailure>;
+pub(crate) type LoginResult = Result<UpstreamAnswer, LoginFailure>;
 
 /// A v2 message of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct MessageKey {
     pub client: String,
+    /// The SHA-256 of the message.
     pub message: MessageId,
 }
 
-/// How long a message is remembered, and how many messages of one client.
+/// How long a spent message is remembered, and how many messages of one client.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Memory {
+pub(crate) struct MessageRetention {
     /// This host's time, in seconds of Unix time.
     pub now: u64,
     /// The last second in which the message's time could be accepted.
@@ -52,13 +53,14 @@ struct LoginsState {
     spent: SpentMessages,
     /// The file of the spent messages; `None` if the gateway has no state directory.
     file: Option<SpentFile>,
-    open: usize,
+    in_flight: usize,
 }
 
 #[derive(Debug)]
 pub(crate) struct RunningLogin {
+    /// A v2 message, and the last second for which it is remembered once it is spent.
     key: Option<(MessageKey, u64)>,
-    outcome: watch::Sender<Option<Arc<LoginEnd>>>,
+    result: watch::Sender<Option<Arc<LoginResult>>>,
     progress: Mutex<LoginProgress>,
     abandoned: Notify,
 }
@@ -67,14 +69,14 @@ pub(crate) struct RunningLogin {
 struct LoginProgress {
     waiters: usize,
     is_posted: bool,
-    /// Whether an answer is being written, so that the message counts as spent.
-    is_written: bool,
-    /// Whether an answer was written completely.
+    /// Whether the write of a reply has begun. The message counts as spent from then on.
+    write_has_begun: bool,
+    /// Whether a reply was written completely.
     is_delivered: bool,
     record: Option<LoginRecord>,
 }
 
-/// A caller that waits for a login's answer. Dropping it without [`Waiter::delivered`] means that the caller has left.
+/// A caller that waits for a login's result. Dropping it without [`Waiter::delivered`] means that the caller has left.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     logins: Arc<RunningLogins>,
@@ -94,73 +96,73 @@ impl RunningLogins {
     ///
     /// # Errors
     /// When the message was used, or no more messages can be remembered.
-    pub(crate) fn enter(
+    pub(crate) fn join_or_start(
         self: &Arc<Self>,
-        key: Option<(MessageKey, Memory)>,
+        key: Option<(MessageKey, MessageRetention)>,
         start: impl FnOnce(Arc<RunningLogin>),
-    ) -> Result<Waiter, Spent> {
+    ) -> Result<Waiter, ReplayError> {
         let mut state = self.lock();
-        if let Some((key, memory)) = &key {
+        if let Some((key, retention)) = &key {
             if let Some(login) = state.running.get(key).cloned() {
                 login.lock().waiters += 1;
                 return Ok(Waiter { logins: Arc::clone(self), login, is_delivered: false });
             }
-            state.spent.check(&key.client, &key.message, memory.now, memory.capacity)?;
+            state.spent.check(&key.client, &key.message, retention.now, retention.capacity)?;
         }
         let login = Arc::new(RunningLogin {
-            key: key.map(|(key, memory)| (key, memory.until)),
-            outcome: watch::Sender::new(None),
+            key: key.map(|(key, retention)| (key, retention.until)),
+            result: watch::Sender::new(None),
             progress: Mutex::new(LoginProgress { waiters: 1, ..LoginProgress::default() }),
             abandoned: Notify::new(),
         });
         if let Some((key, _)) = &login.key {
             state.running.insert(key.clone(), Arc::clone(&login));
         }
-        state.open += 1;
+        state.in_flight += 1;
         drop(state);
         start(Arc::clone(&login));
         Ok(Waiter { logins: Arc::clone(self), login, is_delivered: false })
     }
 
-    /// Stores a login's outcome and gives it to all its waiters.
-    pub(crate) fn finish(&self, login: &Arc<RunningLogin>, record: LoginRecord, outcome: LoginEnd) {
+    /// Stores a login's result and gives it to all its waiters.
+    pub(crate) fn finish(&self, login: &Arc<RunningLogin>, record: LoginRecord, result: LoginResult) {
         let is_awaited = {
             let mut progress = login.lock();
             progress.record = Some(record);
             progress.waiters > 0
         };
-        login.outcome.send_replace(Some(Arc::new(outcome)));
+        login.result.send_replace(Some(Arc::new(result)));
         if !is_awaited {
             self.settle(login, false);
         }
-        self.lock().open -= 1;
+        self.lock().in_flight -= 1;
         self.ended.notify_waiters();
     }
 
     /// Waits until no login is in flight.
-    pub(crate) async fn ended(&self) {
+    pub(crate) async fn all_ended(&self) {
         loop {
             let ended = self.ended.notified();
-            if self.lock().open == 0 {
+            if self.lock().in_flight == 0 {
                 return;
             }
             ended.await;
         }
     }
 
-    /// Marks the message as spent before its answer is written, unless it may come again.
+    /// Marks the message as spent before the reply is written, unless its result allows a retry.
     fn begin_write(&self, login: &Arc<RunningLogin>) {
         let Some((key, until)) = &login.key else { return };
-        if login.may_come_again() {
+        if login.allows_retry() {
             return;
         }
         let mut state = self.lock();
-        login.lock().is_written = true;
+        login.lock().write_has_begun = true;
         state.remove(key, login);
         state.spend(key, *until);
     }
 
-    /// Logs the login once, and forgets its message if no answer was delivered.
+    /// Logs the login once, and forgets its message if no reply was delivered.
     fn settle(&self, login: &Arc<RunningLogin>, is_delivered: bool) {
         let mut state = self.lock();
         let mut progress = login.lock();
@@ -168,7 +170,7 @@ impl RunningLogins {
         let record = progress.record.take();
         if let Some((key, _)) = &login.key {
             state.remove(key, login);
-            if progress.is_written && !progress.is_delivered {
+            if progress.write_has_begun && !progress.is_delivered {
                 state.forget(key);
             }
         }
@@ -207,10 +209,10 @@ impl LoginsState {
 }
 
 impl RunningLogin {
-    /// The same message may come again after 429 and 5xx.
-    fn may_come_again(&self) -> bool {
-        let outcome = self.outcome.borrow().clone();
-        let status = outcome.as_deref().map(|outcome| match outcome {
+    /// Whether the same message may log in again: after 429 and 5xx.
+    fn allows_retry(&self) -> bool {
+        let result = self.result.borrow().clone();
+        let status = result.as_deref().map(|result| match result {
             Ok(answer) => answer.status,
             Err(failure) => failure.status,
         });
@@ -227,7 +229,7 @@ impl RunningLogin {
     }
 
     /// Waits until every caller has left while the payload was not posted.
-    pub(crate) async fn abandoned(&self) {
+    pub(crate) async fn wait_until_abandoned(&self) {
         self.abandoned.notified().await;
     }
 
@@ -237,18 +239,18 @@ impl RunningLogin {
 }
 
 impl Waiter {
-    /// Waits for the outcome of the login.
-    pub(crate) async fn outcome(&self) -> Option<Arc<LoginEnd>> {
-        let mut outcome = self.login.outcome.subscribe();
-        outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())
+    /// Waits for the result of the login. Returns `None` if its task ended without one.
+    pub(crate) async fn result(&self) -> Option<Arc<LoginResult>> {
+        let mut result = self.login.result.subscribe();
+        result.wait_for(Option::is_some).await.ok().and_then(|result| result.clone())
     }
 
-    /// Marks the answer as being written to the caller.
+    /// Records that the write of the reply begins.
     pub(crate) fn begin_write(&self) {
         self.logins.begin_write(&self.login);
     }
 
-    /// Marks the answer as written to the caller.
+    /// Records that the reply was written to the caller.
     pub(crate) fn delivered(mut self) {
         self.is_delivered = true;
         self.logins.settle(&self.login, true);
@@ -257,14 +259,14 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        // This is the lock order of `enter`, which may join this login at the same time.
+        // This is the lock order of `join_or_start`, which may join this login at the same time.
         let mut state = self.logins.lock();
         let mut progress = self.login.lock();
         progress.waiters -= 1;
         if self.is_delivered || progress.waiters > 0 {
             return;
         }
-        let is_finished = self.login.outcome.borrow().is_some();
+        let is_finished = self.login.result.borrow().is_some();
         let is_posted = progress.is_posted;
         drop(progress);
         if let (Some((key, _)), false, false) = (&self.login.key, is_finished, is_posted) {
@@ -285,75 +287,78 @@ mod tests {
 
     use super::*;
 
-    fn key(message: u8) -> Option<(MessageKey, Memory)> {
-        let memory = Memory { now: 100, until: 400, capacity: 9 };
-        Some((MessageKey { client: "a".into(), message: [message; 32] }, memory))
+    fn key(message: u8) -> Option<(MessageKey, MessageRetention)> {
+        let retention = MessageRetention { now: 100, until: 400, capacity: 9 };
+        Some((MessageKey { client: "a".into(), message: [message; 32] }, retention))
     }
 
-    fn enter(logins: &Arc<RunningLogins>, message: u8) -> Result<(Waiter, Option<Arc<RunningLogin>>), Spent> {
+    fn join_or_start(
+        logins: &Arc<RunningLogins>,
+        message: u8,
+    ) -> Result<(Waiter, Option<Arc<RunningLogin>>), ReplayError> {
         let mut started = None;
-        let waiter = logins.enter(key(message), |login| started = Some(login))?;
+        let waiter = logins.join_or_start(key(message), |login| started = Some(login))?;
         Ok((waiter, started))
     }
 
-    fn refused(status: StatusCode) -> LoginEnd {
+    fn failed(status: StatusCode) -> LoginResult {
         Err(LoginFailure { status, ..LoginFailure::not_verified("") })
     }
 
     fn finish(logins: &RunningLogins, login: &Arc<RunningLogin>, status: StatusCode) {
-        logins.finish(login, LoginRecord::default(), refused(status));
+        logins.finish(login, LoginRecord::default(), failed(status));
     }
 
     #[test]
-    fn a_copy_joins_the_login_and_is_refused_once_the_answer_was_written() {
+    fn a_copy_joins_the_login_and_is_refused_once_the_reply_was_written() {
         let logins = Arc::new(RunningLogins::default());
-        let (first, login) = enter(&logins, 1).unwrap();
+        let (first, login) = join_or_start(&logins, 1).unwrap();
         let login = login.unwrap();
-        let (copy, started) = enter(&logins, 1).unwrap();
+        let (copy, started) = join_or_start(&logins, 1).unwrap();
         assert!(started.is_none() && login.begin_post());
         finish(&logins, &login, StatusCode::UNAUTHORIZED);
-        // The message is spent from the first byte, so a reader of the answer cannot be faster with a copy.
+        // The message is spent from the first byte, so a reader of the reply cannot log in with a copy.
         first.begin_write();
-        assert_eq!(enter(&logins, 1).err(), Some(Spent::Used));
+        assert_eq!(join_or_start(&logins, 1).err(), Some(ReplayError::Used));
         first.delivered();
-        assert_eq!(enter(&logins, 1).err(), Some(Spent::Used));
+        assert_eq!(join_or_start(&logins, 1).err(), Some(ReplayError::Used));
         copy.delivered();
-        assert_eq!(enter(&logins, 1).err(), Some(Spent::Used));
+        assert_eq!(join_or_start(&logins, 1).err(), Some(ReplayError::Used));
     }
 
     #[test]
     fn after_a_server_error_or_a_lost_connection_a_message_may_come_again() {
         let logins = Arc::new(RunningLogins::default());
-        for (status, is_written) in [(StatusCode::BAD_GATEWAY, true), (StatusCode::UNAUTHORIZED, false)] {
-            let (waiter, login) = enter(&logins, 1).unwrap();
+        for (status, is_delivered) in [(StatusCode::BAD_GATEWAY, true), (StatusCode::UNAUTHORIZED, false)] {
+            let (waiter, login) = join_or_start(&logins, 1).unwrap();
             let login = login.unwrap();
             assert!(login.begin_post());
             finish(&logins, &login, status);
             waiter.begin_write();
-            if is_written {
+            if is_delivered {
                 waiter.delivered();
             } else {
                 drop(waiter);
             }
         }
-        assert!(enter(&logins, 1).unwrap().1.is_some());
+        assert!(join_or_start(&logins, 1).unwrap().1.is_some());
     }
 
     #[test]
     fn nothing_is_posted_for_callers_that_have_left() {
         let logins = Arc::new(RunningLogins::default());
-        let (waiter, login) = enter(&logins, 1).unwrap();
+        let (waiter, login) = join_or_start(&logins, 1).unwrap();
         drop(waiter);
         assert!(!login.unwrap().begin_post());
-        assert!(enter(&logins, 1).unwrap().1.is_some());
+        assert!(join_or_start(&logins, 1).unwrap().1.is_some());
     }
 
     #[test]
     fn a_copy_joins_a_posted_login_whose_caller_has_left() {
         let logins = Arc::new(RunningLogins::default());
-        let (waiter, login) = enter(&logins, 1).unwrap();
+        let (waiter, login) = join_or_start(&logins, 1).unwrap();
         assert!(login.as_ref().unwrap().begin_post());
         drop(waiter);
-        assert!(enter(&logins, 1).unwrap().1.is_none());
+        assert!(join_or_start(&logins, 1).unwrap().1.is_none());
     }
 }

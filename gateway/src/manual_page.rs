@@ -69,7 +69,7 @@ fn exit_status(command: &str, is_root: bool) -> ManualRows {
     let shown = EXIT_CODES.iter().filter(|(code, _)| if is_root { is_used(*code) } else { applies(*code) });
     // The agent's texts for these codes do not fit the gateway.
     let text_for_gateway = |code: u8, text: &'static str| match code {
-        5 => "The gateway must not run as this user: root, or the user of an agent.",
+        5 => "The gateway must not run as this user: it is root or the user of an agent.",
         8 => "A check found a fault.",
         9 => "The gateway cannot be reached, or is not ready.",
         _ => text,
@@ -88,12 +88,12 @@ fn environment(command: &str, is_root: bool) -> ManualRows {
     add(
         connects,
         "HTTPS_PROXY, NO_PROXY",
-        "The proxy to Anaplan where the configuration names none, and the hosts that are reached without it.",
+        "The proxy to Anaplan if the configuration names none, and the hosts that need no proxy.",
     );
     add(
         command == "serve",
         "STATE_DIRECTORY",
-        "Where used payloads are kept over a restart, without state_dir. systemd sets it.",
+        "The directory that remembers used payloads across restarts, if state_dir is not set. systemd sets it.",
     );
     add(
         command == "serve",
@@ -119,7 +119,7 @@ fn files(command: &str, is_root: bool) -> ManualRows {
         "/run/cba-gateway/admin.sock",
         "The admin socket of the packaged configuration.",
     );
-    add(command == "serve", "/var/lib/cba-gateway", "Which v2 payloads of tools were used.");
+    add(command == "serve", "/var/lib/cba-gateway", "The v2 payloads that tools have used.");
     rows
 }
 

@@ -18,7 +18,8 @@ use crate::config::GatewayConfig;
 use crate::library::{Result, now};
 use crate::logins::record::LoginRecord;
 
-const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
+/// The upper bounds of the buckets, in seconds.
+const DURATION_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
 
 /// All metrics, and the last login of each client.
 #[derive(Debug)]
@@ -27,16 +28,16 @@ pub(crate) struct GatewayMetrics {
     logins: IntCounterVec,
     refused: IntCounterVec,
     token_requests: IntCounterVec,
-    whole: Histogram,
-    agent: Histogram,
-    upstream: Histogram,
+    login_duration: Histogram,
+    agent_duration: Histogram,
+    upstream_duration: Histogram,
     connections: IntGauge,
     ready: IntGauge,
     transition: IntGaugeVec,
     last_login: GaugeVec,
-    certificate_end: GaugeVec,
-    tls_end: Gauge,
-    last: Mutex<BTreeMap<String, LastLogin>>,
+    certificate_not_after: GaugeVec,
+    tls_not_after: Gauge,
+    last_logins: Mutex<BTreeMap<String, LastLogin>>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,7 +45,8 @@ pub(crate) struct LastLogin {
     /// Seconds of Unix time.
     pub time: u64,
     /// The kind of credentials: `password`, or the payload version `v1` or `v2`.
-    pub version_in: String,
+    #[serde(rename = "version_in")]
+    pub credentials: String,
     /// One word for the outcome.
     pub outcome: String,
     /// The status of Anaplan's answer; 0 without an answer.
@@ -71,7 +73,7 @@ impl GatewayMetrics {
             registry.register(Box::new(metric.clone())).map(|()| metric)
         };
         let duration_histogram = |name: &str, help: &str| {
-            let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()))?;
+            let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(DURATION_BUCKETS.to_vec()))?;
             registry.register(Box::new(metric.clone())).map(|()| metric)
         };
         let transition = IntGaugeVec::new(
@@ -79,11 +81,11 @@ impl GatewayMetrics {
             &["client"],
         )?;
         registry.register(Box::new(transition.clone()))?;
-        let tls_end = Gauge::new(
+        let tls_not_after = Gauge::new(
             "tls_certificate_not_after_timestamp_seconds",
             "End of the TLS listener's certificate, seconds of Unix time; 0 without one",
         )?;
-        registry.register(Box::new(tls_end.clone()))?;
+        registry.register(Box::new(tls_not_after.clone()))?;
         let build = IntGaugeVec::new(Opts::new("build_info", "Always 1; the version is a label"), &["version"])?;
         registry.register(Box::new(build.clone()))?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -103,9 +105,9 @@ impl GatewayMetrics {
                 "Forwarded refresh, validate and logout requests by status",
                 &["path", "status"],
             )?,
-            whole: duration_histogram("login_duration_seconds", "From a request for a login to its outcome")?,
-            agent: duration_histogram("agent_duration_seconds", "How long the agent took for a payload")?,
-            upstream: duration_histogram("upstream_duration_seconds", "How long Anaplan took for a login")?,
+            login_duration: duration_histogram("login_duration_seconds", "From a request for a login to its result")?,
+            agent_duration: duration_histogram("agent_duration_seconds", "How long the agent took for a payload")?,
+            upstream_duration: duration_histogram("upstream_duration_seconds", "How long Anaplan took for a login")?,
             connections: gauge("connections", "Open connections")?,
             ready: gauge("ready", "1 while an agent is ready and logins are not paused")?,
             last_login: time_gauges(
@@ -113,14 +115,14 @@ impl GatewayMetrics {
                 "Last successful login, seconds of Unix time; 0 for none since the start",
                 &["client"],
             )?,
-            certificate_end: time_gauges(
+            certificate_not_after: time_gauges(
                 "client_certificate_not_after_timestamp_seconds",
                 "End of a client's certificate, seconds of Unix time",
                 &["client", "file"],
             )?,
             transition,
-            tls_end,
-            last: Mutex::default(),
+            tls_not_after,
+            last_logins: Mutex::default(),
             registry,
         })
     }
@@ -128,30 +130,30 @@ impl GatewayMetrics {
     /// Sets the metrics that depend on the configuration. Removes certificates and transitions of clients that are no longer
     /// configured, but keeps last logins.
     #[allow(clippy::cast_precision_loss)] // Seconds of Unix time are far below the 53 bits that a float holds exactly.
-    pub(crate) fn show(&self, config: &GatewayConfig, tls_end: Option<u64>) {
+    pub(crate) fn set_configuration(&self, config: &GatewayConfig, tls_not_after: Option<u64>) {
         self.transition.reset();
-        self.certificate_end.reset();
+        self.certificate_not_after.reset();
         for client in &config.clients {
             self.transition.with_label_values(&[&client.name]).set(i64::from(client.transition && !client.disabled));
             self.last_login.with_label_values(&[&client.name]);
             for listed in &client.certificates {
                 let file = listed.path.display().to_string();
-                self.certificate_end
+                self.certificate_not_after
                     .with_label_values(&[client.name.as_str(), &file])
                     .set(listed.certificate.not_after as f64);
             }
         }
-        self.tls_end.set(tls_end.unwrap_or_default() as f64);
+        self.tls_not_after.set(tls_not_after.unwrap_or_default() as f64);
     }
 
     /// Counts a login.
-    #[allow(clippy::cast_precision_loss)] // As in `show`.
-    pub(crate) fn login(&self, record: &LoginRecord, outcome: &str) {
-        self.logins.with_label_values(&[record.client.as_str(), record.version_in(), outcome]).inc();
-        self.whole.observe(record.whole.as_secs_f64());
-        self.agent.observe(record.agent.as_secs_f64());
+    #[allow(clippy::cast_precision_loss)] // As in `set_configuration`.
+    pub(crate) fn count_login(&self, record: &LoginRecord, outcome: &str) {
+        self.logins.with_label_values(&[record.client.as_str(), record.credentials_label(), outcome]).inc();
+        self.login_duration.observe(record.total_time.as_secs_f64());
+        self.agent_duration.observe(record.agent_time.as_secs_f64());
         if record.upstream_status != 0 {
-            self.upstream.observe(record.upstream.as_secs_f64());
+            self.upstream_duration.observe(record.upstream_time.as_secs_f64());
         }
         let time = now();
         if outcome == "ok" {
@@ -159,27 +161,27 @@ impl GatewayMetrics {
         }
         let last = LastLogin {
             time,
-            version_in: record.version_in().into(),
+            credentials: record.credentials_label().into(),
             outcome: outcome.into(),
             upstream_status: record.upstream_status,
         };
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).insert(record.client.clone(), last);
+        self.last_logins.lock().unwrap_or_else(PoisonError::into_inner).insert(record.client.clone(), last);
     }
 
     /// Counts a refused connection or request.
-    pub(crate) fn refused(&self, reason: &str) {
+    pub(crate) fn count_refusal(&self, reason: &str) {
         self.refused.with_label_values(&[reason]).inc();
     }
 
     /// Counts a forwarded request with an Anaplan token.
-    pub(crate) fn token_request(&self, path: &str, status: u16) {
+    pub(crate) fn count_token_request(&self, path: &str, status: u16) {
         self.token_requests.with_label_values(&[path, &status.to_string()]).inc();
     }
 
     /// Returns the last login of each client since the start.
     #[must_use]
     pub(crate) fn last_logins(&self) -> BTreeMap<String, LastLogin> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last_logins.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns the text for Prometheus.

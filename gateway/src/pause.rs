@@ -15,24 +15,24 @@ const AFTER_REFUSAL: Duration = Duration::from_secs(60);
 
 /// The current pause, if there is one.
 #[derive(Debug, Default)]
-pub(crate) struct Pause(Mutex<Option<(Instant, Reason)>>);
+pub(crate) struct Pause(Mutex<Option<(Instant, PauseReason)>>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
-    TooMany,
+enum PauseReason {
+    RateLimited,
     Refused(u16),
 }
 
 impl Pause {
     /// Starts a pause if Anaplan's answer to a login is 401, 403 or 429.
-    pub(crate) fn learn(&self, answer: &UpstreamAnswer) {
+    pub(crate) fn observe(&self, answer: &UpstreamAnswer) {
         let next = match answer.status {
             StatusCode::TOO_MANY_REQUESTS => {
                 let wait = bounded(Duration::from_secs(answer.retry_after.unwrap_or(0)));
-                Some((Instant::now() + wait, Reason::TooMany))
+                Some((Instant::now() + wait, PauseReason::RateLimited))
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Some((Instant::now() + AFTER_REFUSAL, Reason::Refused(answer.status.as_u16())))
+                Some((Instant::now() + AFTER_REFUSAL, PauseReason::Refused(answer.status.as_u16())))
             }
             _ => return,
         };
@@ -48,11 +48,11 @@ impl Pause {
         let Some((until, reason)) = pause else { return Ok(()) };
         let Some(left) = until.checked_duration_since(Instant::now()) else { return Ok(()) };
         Err(match reason {
-            Reason::TooMany => LoginFailure::too_many("Anaplan takes no further logins at the moment", left),
-            Reason::Refused(status) => LoginFailure::until_repaired(
+            PauseReason::RateLimited => LoginFailure::rate_limited("Anaplan limits logins at the moment", left),
+            PauseReason::Refused(status) => LoginFailure::until_repaired(
                 "paused",
                 format!(
-                    "Anaplan refused the last login ({status}); logins stop for a minute. Check the certificate in Anaplan and this host's clock"
+                    "Anaplan refused the last login ({status}), so the gateway sends none for a minute; check the certificate in Anaplan and the clock of the gateway's host"
                 ),
             ),
         })

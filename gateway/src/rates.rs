@@ -12,24 +12,24 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
 use crate::source::CallerSource;
-use crate::verify::Rates;
+use crate::verify::FailureLimit;
 
-/// The number of failed logins of one source under one client's name. After it, the gateway refuses this pair without a
-/// verification until [`WINDOW`] is over.
-const FAILURES: u32 = 10;
+/// The maximum number of failed logins of one source under one client's name. After it, the gateway refuses this pair
+/// without a verification until [`FAILURE_WINDOW`] is over.
+const MAX_FAILURES: u32 = 10;
 
 /// The time from the first counted failure until the count starts again.
-const WINDOW: Duration = Duration::from_secs(60);
+const FAILURE_WINDOW: Duration = Duration::from_secs(60);
 
-/// The maximum number of pairs of source and client whose failures are counted. If it is reached, the gateway refuses
-/// pairs that are not in the table.
-const SOURCES: usize = 16 << 10;
+/// The maximum number of entries in a table. If the table of failures has no free entry, the gateway refuses pairs of source
+/// and client that are not in it.
+const MAX_TABLE_ENTRIES: usize = 16 << 10;
 
 /// The number of requests with Anaplan tokens that one source may make in a minute.
-const TOKEN_REQUESTS: NonZeroU32 = NonZeroU32::new(600).expect("600 is not 0"); // invariant: 600 is not 0
+const TOKEN_REQUESTS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(600).expect("600 is not 0"); // invariant: 600 is not 0
 
 /// The number of refusals of one source that are logged in a minute.
-const LOGGED_REFUSALS: NonZeroU32 = NonZeroU32::new(30).expect("30 is not 0"); // invariant: 30 is not 0
+const LOGGED_REFUSALS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("30 is not 0"); // invariant: 30 is not 0
 
 type Middleware = NoOpMiddleware<Instant>;
 type PerSource = RateLimiter<CallerSource, HashMapStateStore<CallerSource>, MonotonicClock, Middleware>;
@@ -51,7 +51,7 @@ impl ClientRate {
 
     /// Returns the old limiter with its count if the limit is unchanged, otherwise a new one.
     #[must_use]
-    pub(crate) fn renewed(old: Option<&Self>, per_minute: NonZeroU32) -> Self {
+    pub(crate) fn for_reload(old: Option<&Self>, per_minute: NonZeroU32) -> Self {
         old.filter(|old| old.per_minute == per_minute).cloned().unwrap_or_else(|| Self::new(per_minute))
     }
 
@@ -74,7 +74,11 @@ pub(crate) struct SourceRates {
 impl Default for SourceRates {
     fn default() -> Self {
         let per_source = |rate| RateLimiter::new(Quota::per_minute(rate), HashMapStateStore::default(), MonotonicClock);
-        Self { failures: Mutex::default(), tokens: per_source(TOKEN_REQUESTS), logged: per_source(LOGGED_REFUSALS) }
+        Self {
+            failures: Mutex::default(),
+            tokens: per_source(TOKEN_REQUESTS_PER_MINUTE),
+            logged: per_source(LOGGED_REFUSALS_PER_MINUTE),
+        }
     }
 }
 
@@ -84,43 +88,43 @@ impl SourceRates {
     /// # Errors
     /// The time to wait.
     pub(crate) fn count_token_request(&self, source: CallerSource) -> Result<(), Duration> {
-        forget_old(&self.tokens);
+        drop_inactive_sources(&self.tokens);
         self.tokens.check_key(&source).map_err(|wait| wait.wait_time_from(MonotonicClock.now()))
     }
 
-    /// Whether one more refusal of this source may be logged.
+    /// Counts a refusal of this source, and returns whether it may be logged.
     #[must_use]
     pub(crate) fn may_log(&self, source: CallerSource) -> bool {
-        forget_old(&self.logged);
+        drop_inactive_sources(&self.logged);
         self.logged.check_key(&source).is_ok()
     }
 }
 
-impl Rates for SourceRates {
+impl FailureLimit for SourceRates {
     fn may_try(&self, source: CallerSource, client: &str) -> bool {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() >= SOURCES {
-            failures.retain(|_, (_, since)| since.elapsed() < WINDOW);
+        if failures.len() >= MAX_TABLE_ENTRIES {
+            failures.retain(|_, (_, since)| since.elapsed() < FAILURE_WINDOW);
         }
         match failures.get(&(source, client.to_owned())) {
-            Some((count, since)) => *count < FAILURES || since.elapsed() >= WINDOW,
-            None => failures.len() < SOURCES,
+            Some((count, since)) => *count < MAX_FAILURES || since.elapsed() >= FAILURE_WINDOW,
+            None => failures.len() < MAX_TABLE_ENTRIES,
         }
     }
 
-    fn failed(&self, source: CallerSource, client: &str) {
+    fn count_failure(&self, source: CallerSource, client: &str) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = failures.entry((source, client.to_owned())).or_insert((0, Instant::now()));
-        if entry.1.elapsed() >= WINDOW {
+        if entry.1.elapsed() >= FAILURE_WINDOW {
             *entry = (0, Instant::now());
         }
         entry.0 = entry.0.saturating_add(1);
     }
 }
 
-/// Removes sources that no longer count, so that the table stays small.
-fn forget_old(limiter: &PerSource) {
-    if limiter.len() > SOURCES {
+/// Removes sources without a recent request, so that the table stays small.
+fn drop_inactive_sources(limiter: &PerSource) {
+    if limiter.len() > MAX_TABLE_ENTRIES {
         limiter.retain_recent();
     }
 }
@@ -132,9 +136,9 @@ mod tests {
     #[test]
     fn failures_block_only_the_pair_of_source_and_client() {
         let rates = SourceRates::default();
-        for _ in 0..FAILURES {
+        for _ in 0..MAX_FAILURES {
             assert!(rates.may_try(CallerSource::User(1), "a"));
-            rates.failed(CallerSource::User(1), "a");
+            rates.count_failure(CallerSource::User(1), "a");
         }
         assert!(!rates.may_try(CallerSource::User(1), "a"));
         assert!(rates.may_try(CallerSource::User(1), "b") && rates.may_try(CallerSource::User(2), "a"));
@@ -144,8 +148,8 @@ mod tests {
     fn a_reload_keeps_the_counter_of_an_unchanged_rate() {
         let rate = ClientRate::new(NonZeroU32::new(2).unwrap());
         assert!(rate.count().is_ok() && rate.count().is_ok());
-        let reloaded = ClientRate::renewed(Some(&rate), NonZeroU32::new(2).unwrap());
+        let reloaded = ClientRate::for_reload(Some(&rate), NonZeroU32::new(2).unwrap());
         assert!(reloaded.count().unwrap_err() > Duration::from_secs(20));
-        assert!(ClientRate::renewed(Some(&rate), NonZeroU32::new(3).unwrap()).count().is_ok());
+        assert!(ClientRate::for_reload(Some(&rate), NonZeroU32::new(3).unwrap()).count().is_ok());
     }
 }

@@ -1,7 +1,7 @@
 //! The spent v2 messages, so that each message logs in only once.
 //!
-//! PURE. A message is remembered until its own time can no longer be accepted. It is never evicted earlier: a client
-//! whose share is full must wait.
+//! PURE. A message is remembered until its own time can no longer be accepted. It is never evicted earlier: a client that
+//! has reached its maximum must wait.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ pub(crate) struct SpentMessages {
 
 /// The reason why a message is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spent {
+pub(crate) enum ReplayError {
     /// The message was used before.
     Used,
     /// The client has reached its maximum number of messages.
@@ -28,15 +28,21 @@ impl SpentMessages {
     ///
     /// # Errors
     /// When the message was used, or no more messages can be remembered.
-    pub(crate) fn check(&mut self, client: &str, message: &MessageId, now: u64, capacity: usize) -> Result<(), Spent> {
+    pub(crate) fn check(
+        &mut self,
+        client: &str,
+        message: &MessageId,
+        now: u64,
+        capacity: usize,
+    ) -> Result<(), ReplayError> {
         let Some(own) = self.by_client.get_mut(client) else { return Ok(()) };
         if own.get(message).is_some_and(|until| *until >= now) {
-            return Err(Spent::Used);
+            return Err(ReplayError::Used);
         }
         if own.len() >= capacity {
             own.retain(|_, until| *until >= now);
         }
-        if own.len() >= capacity { Err(Spent::Full) } else { Ok(()) }
+        if own.len() >= capacity { Err(ReplayError::Full) } else { Ok(()) }
     }
 
     /// Remembers a message up to and including this time.
@@ -63,7 +69,7 @@ impl SpentMessages {
         self.by_client.values().map(HashMap::len).sum()
     }
 
-    /// Forgets a message whose answer did not arrive.
+    /// Forgets a message whose reply was not delivered.
     pub(crate) fn forget(&mut self, client: &str, message: &MessageId) {
         if let Some(own) = self.by_client.get_mut(client) {
             own.remove(message);
@@ -74,8 +80,8 @@ impl SpentMessages {
 /// The maximum number of remembered messages of one client: what its rate allows while a message is remembered.
 #[must_use]
 pub(crate) fn capacity(rate_per_minute: u32, max_skew: u64) -> usize {
-    let kept = 2 * max_skew / 60 + 2;
-    usize::try_from(u64::from(rate_per_minute) * kept).unwrap_or(usize::MAX)
+    let minutes = 2 * max_skew / 60 + 2;
+    usize::try_from(u64::from(rate_per_minute) * minutes).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -87,18 +93,18 @@ mod tests {
         let mut spent = SpentMessages::default();
         assert_eq!(spent.check("a", &[1; 32], 100, 4), Ok(()));
         spent.spend("a", [1; 32], 400);
-        assert_eq!(spent.check("a", &[1; 32], 400, 4), Err(Spent::Used));
+        assert_eq!(spent.check("a", &[1; 32], 400, 4), Err(ReplayError::Used));
         assert_eq!(spent.check("b", &[1; 32], 400, 4), Ok(()));
         assert_eq!(spent.check("a", &[1; 32], 401, 4), Ok(()));
     }
 
     #[test]
-    fn a_full_share_waits_and_evicts_nothing() {
+    fn a_client_at_its_maximum_waits_and_no_message_is_evicted() {
         let mut spent = SpentMessages::default();
         spent.spend("a", [1; 32], 400);
         spent.spend("a", [2; 32], 500);
-        assert_eq!(spent.check("a", &[3; 32], 300, 2), Err(Spent::Full));
-        assert_eq!(spent.check("a", &[1; 32], 300, 2), Err(Spent::Used));
+        assert_eq!(spent.check("a", &[3; 32], 300, 2), Err(ReplayError::Full));
+        assert_eq!(spent.check("a", &[1; 32], 300, 2), Err(ReplayError::Used));
         assert_eq!(spent.check("a", &[3; 32], 450, 2), Ok(()));
         assert_eq!(capacity(30, 300), 360);
     }

@@ -30,22 +30,22 @@ pub(crate) enum FormError {
     #[error("there is no such resource; the gateway serves /token/authenticate, refresh, validate and logout")]
     NotFound,
     /// A target with scheme and host, or CONNECT.
-    #[error("the request came through a proxy; except this host from proxying (NO_PROXY)")]
+    #[error("the request came through a proxy; exclude this host from the tool's proxy (NO_PROXY)")]
     Proxied,
     /// A request from a browser.
-    #[error("requests of browsers are not served")]
+    #[error("the gateway does not serve browsers")]
     Browser,
     /// Another `Host`.
     #[error("the Host header does not name this listener")]
     Host,
     /// `Upgrade` to anything but HTTP/2, which is ignored.
-    #[error("the Upgrade header is not served")]
+    #[error("the Upgrade header is not supported")]
     Upgrade,
     /// A transfer coding other than `chunked`.
     #[error("the transfer coding is not supported; send a Content-Length, or chunked")]
     Coding,
-    /// Two `Authorization` headers, or two lengths.
-    #[error("the request can be read in two ways")]
+    /// Two `Authorization` or `Host` headers, or two lengths.
+    #[error("the request is ambiguous: it has two Authorization or Host headers, or two lengths")]
     Ambiguous,
 }
 
@@ -58,16 +58,21 @@ pub(crate) fn route(parts: &Parts, port: Option<u16>) -> Result<Route, FormError
     if parts.method == Method::OPTIONS || headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
         return Err(FormError::Browser);
     }
-    // Java's own client offers HTTP/2 in this way on every plain connection. The standard says to ignore it.
+    // Java's HTTP client offers HTTP/2 in this way on every plain connection. A server may ignore it (RFC 9110 section 7.8).
     if headers.get_all(UPGRADE).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"h2c")) {
         return Err(FormError::Upgrade);
     }
-    let several = |name| headers.get_all(name).iter().nth(1).is_some();
+    let is_repeated = |name| headers.get_all(name).iter().nth(1).is_some();
     // Another coding would need decoding.
     let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
     let other_coding = headers.get(TRANSFER_ENCODING).is_some_and(|value| !is_chunked(value));
     let two_lengths = headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH);
-    if several(AUTHORIZATION) || several(HOST) || several(TRANSFER_ENCODING) || several(CONTENT_LENGTH) || two_lengths {
+    if is_repeated(AUTHORIZATION)
+        || is_repeated(HOST)
+        || is_repeated(TRANSFER_ENCODING)
+        || is_repeated(CONTENT_LENGTH)
+        || two_lengths
+    {
         return Err(FormError::Ambiguous);
     }
     if other_coding {
@@ -76,8 +81,8 @@ pub(crate) fn route(parts: &Parts, port: Option<u16>) -> Result<Route, FormError
     if let Some(port) = port {
         let host = headers.get(HOST).map(|host| host.as_bytes().to_ascii_lowercase());
         // HTTP/1.0 has no Host header, and no browser sends that version.
-        let fits = host.map_or(parts.version == Version::HTTP_10, |host| is_loopback_host(&host, port));
-        if !fits {
+        let names_listener = host.map_or(parts.version == Version::HTTP_10, |host| is_loopback_host(&host, port));
+        if !names_listener {
             return Err(FormError::Host);
         }
     }
@@ -168,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_can_be_read_in_two_ways_is_refused() {
+    fn an_ambiguous_request_is_refused() {
         for twice in [
             &[("authorization", "a"), ("authorization", "b")][..],
             &[("host", "localhost:731")],

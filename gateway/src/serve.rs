@@ -10,17 +10,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::{FileRules, GatewayConfig};
-use crate::gateway::{Gateway, Set};
+use crate::gateway::{ActiveConfig, Gateway};
 use crate::library::{Error, Kind, Result};
 use crate::metrics::write_file;
 use crate::server::listener::{self, BoundListener};
 use crate::{admin, agents, connections, server};
 
 /// The time between two writes of the metrics file.
-const METRICS: Duration = Duration::from_secs(15);
+const METRICS_PERIOD: Duration = Duration::from_secs(15);
 
-/// Open files in addition to the callers' connections: sockets to agents and to Anaplan, and files.
-const RESERVED: u64 = 1024;
+/// The number of open files in addition to the callers' connections: sockets to agents and to Anaplan, and files.
+const RESERVED_FILES: u64 = 1024;
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -29,20 +29,20 @@ const RESERVED: u64 = 1024;
 pub(crate) fn serve(config: GatewayConfig) -> Result<()> {
     refuse_root()?;
     let path = config.path.clone();
-    let set = Set::read(config)?;
-    agents::check_separation(&set.config)?;
-    set.config.files.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let listening = listener::open(&set.config)?;
+    let active = ActiveConfig::read(config)?;
+    agents::check_separation(&active.config)?;
+    active.config.files.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let listening = listener::open(&active.config)?;
     raise_open_files();
-    let admin = set.config.admin.as_ref().map(admin::open).transpose()?.flatten();
-    let gateway = Gateway::new(set)?;
+    let admin = active.config.admin.as_ref().map(admin::open).transpose()?.flatten();
+    let gateway = Gateway::new(active)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| unexpected("start the threads", &error))?;
     let served = runtime.block_on(run(&gateway, listening, admin, &path));
-    tracing::info!("ended");
+    tracing::info!("stopped");
     served
 }
 
@@ -63,12 +63,12 @@ fn unexpected(what: &str, error: &std::io::Error) -> Error {
 /// Raises the limit of open files to the maximum number of connections: each connection is an open file.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = u64::try_from(connections::MOST).unwrap_or(0) + RESERVED;
+    let wanted = u64::try_from(connections::MAX_CONNECTIONS).unwrap_or(0) + RESERVED_FILES;
     let wanted = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
     if limit.current.is_some_and(|current| current < wanted) {
         let result = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
         if let Err(error) = result {
-            tracing::warn!("cannot raise the number of open files: {error}");
+            tracing::warn!("cannot raise the limit of open files: {error}");
         }
     }
 }
@@ -92,9 +92,9 @@ async fn run(
         tracing::info!("serving {protocol} on {address}");
         servers.spawn(server::serve(Arc::clone(gateway), listener, kind, shutdown.clone()));
     }
-    let background = background(gateway, admin)?;
+    let background = start_background(gateway, admin)?;
     tracing::info!("ready: {}", status(gateway));
-    tell(&[NotifyState::Ready, NotifyState::Status(&status(gateway))]);
+    notify_systemd(&[NotifyState::Ready, NotifyState::Status(&status(gateway))]);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -103,34 +103,34 @@ async fn run(
                 let monotonic = NotifyState::monotonic_usec_now();
                 let mut states = vec![NotifyState::Reloading];
                 states.extend(monotonic);
-                tell(&states);
+                notify_systemd(&states);
                 reload(gateway, path);
-                tell(&[NotifyState::Ready, NotifyState::Status(&status(gateway))]);
+                notify_systemd(&[NotifyState::Ready, NotifyState::Status(&status(gateway))]);
             }
         }
     }
-    tracing::info!("ending: no further connection is accepted, and logins in flight are answered");
+    tracing::info!("stopping: the gateway accepts no further connections, and answers the logins in flight");
     gateway.drain();
-    tell(&[NotifyState::Stopping]);
+    notify_systemd(&[NotifyState::Stopping]);
     let _ = shutdown_sender.send(true);
     // A second signal ends the wait at once. The deadline of a login limits the wait. The gateway does not wait for a
-    // caller that does not read its answer.
-    let patience = gateway.set().config.deadline + Duration::from_secs(5);
+    // caller that does not read its reply.
+    let time_limit = gateway.active().config.deadline + Duration::from_secs(5);
     let drained = async {
         while servers.join_next().await.is_some() {}
-        gateway.logins.ended().await;
+        gateway.logins.all_ended().await;
     };
     tokio::select! {
-        _ = tokio::time::timeout(patience, drained) => {}
+        _ = tokio::time::timeout(time_limit, drained) => {}
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    background.abort_all_now();
+    background.abort_all();
     Ok(())
 }
 
 /// Starts the admin socket, the metrics file and the watchdog.
-fn background(gateway: &Arc<Gateway>, admin: Option<admin::AdminSocket>) -> Result<Background> {
+fn start_background(gateway: &Arc<Gateway>, admin: Option<admin::AdminSocket>) -> Result<Background> {
     let mut tasks = Vec::new();
     let mut socket = None;
     if let Some(admin) = admin {
@@ -142,7 +142,7 @@ fn background(gateway: &Arc<Gateway>, admin: Option<admin::AdminSocket>) -> Resu
     if let Some(timeout) = sd_notify::watchdog_enabled() {
         tasks.push(tokio::spawn(async move {
             loop {
-                tell(&[NotifyState::Watchdog]);
+                notify_systemd(&[NotifyState::Watchdog]);
                 tokio::time::sleep(timeout / 2).await;
             }
         }));
@@ -150,14 +150,14 @@ fn background(gateway: &Arc<Gateway>, admin: Option<admin::AdminSocket>) -> Resu
     Ok(Background { tasks, _admin: socket })
 }
 
-/// The tasks other than the listeners. Dropping this removes the path of the admin socket.
+/// The tasks other than the listeners. Dropping this removes the admin socket.
 struct Background {
     tasks: Vec<tokio::task::JoinHandle<()>>,
     _admin: Option<admin::AdminSocket>,
 }
 
 impl Background {
-    fn abort_all_now(self) {
+    fn abort_all(self) {
         self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
@@ -165,20 +165,20 @@ impl Background {
 /// Reads the configuration and the files that it names. Installs all of it, or keeps the old configuration if anything is
 /// wrong.
 fn reload(gateway: &Arc<Gateway>, path: &Path) {
-    let old = gateway.set();
+    let old = gateway.active();
     let files = FileRules::new(old.config.files.single_user);
-    let next = GatewayConfig::read(path, files).and_then(Set::read);
+    let next = GatewayConfig::read(path, files).and_then(ActiveConfig::read);
     match next.and_then(|next| agents::check_separation(&next.config).map(|()| next)) {
         Ok(next) => {
             if !same_listeners(&old.config, &next.config) {
-                tracing::warn!("listen, [tls] listen or [admin] socket changed: that needs a restart");
+                tracing::warn!("listen, [tls] listen or [admin] socket changed: restart the gateway to apply it");
             }
             next.config.files.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             gateway.swap(next);
-            tracing::info!("the configuration was read again and is in force: {}", status(gateway));
+            tracing::info!("the new configuration is active: {}", status(gateway));
         }
         Err(error) => {
-            tracing::error!("the new configuration does not hold, the old one stays in force: {}", error.message);
+            tracing::error!("the new configuration is invalid; the gateway keeps the old one: {}", error.message);
             error.hints.iter().for_each(|hint| tracing::error!("hint: {hint}"));
         }
     }
@@ -192,25 +192,25 @@ fn same_listeners(old: &GatewayConfig, new: &GatewayConfig) -> bool {
 
 async fn write_metrics(gateway: Arc<Gateway>) {
     loop {
-        let set = gateway.set();
-        if let Some(file) = set.config.admin.as_ref().and_then(|admin| admin.metrics_file.as_ref()) {
-            let is_ready = gateway.ready().await.is_ok();
+        let active = gateway.active();
+        if let Some(file) = active.config.admin.as_ref().and_then(|admin| admin.metrics_file.as_ref()) {
+            let is_ready = gateway.check_ready().await.is_ok();
             let text = gateway.metrics.text(gateway.connections.count(), is_ready).unwrap_or_default();
             if let Err(error) = write_file(file, &text) {
                 tracing::warn!("cannot write the metrics to {}: {error}", file.display());
             }
         }
-        tokio::time::sleep(METRICS).await;
+        tokio::time::sleep(METRICS_PERIOD).await;
     }
 }
 
 fn status(gateway: &Gateway) -> String {
-    let set = gateway.set();
-    let active = set.config.clients.iter().filter(|client| !client.disabled).count();
-    format!("{active} clients, upstream {}", set.upstream.name())
+    let active = gateway.active();
+    let enabled = active.config.clients.iter().filter(|client| !client.disabled).count();
+    format!("{enabled} clients, Anaplan at {}", active.upstream.name())
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn notify_systemd(states: &[NotifyState<'_>]) {
     // The gateway also runs without systemd.
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!("cannot notify systemd: {error}");

@@ -1,6 +1,6 @@
-//! Serves the listeners: accepts connections, identifies callers, serves HTTP, and shuts down after the last answer.
+//! Serves the listeners: accepts connections, identifies callers, serves HTTP, and shuts down after the last reply.
 //!
-//! `listener` opens the sockets, `routes` answers the requests, and `admin` serves the admin socket.
+//! `listener` opens the sockets, `routes` replies to the requests, and `admin` serves the admin socket.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -28,20 +28,21 @@ mod reply;
 mod routes;
 pub(crate) mod tls;
 
-use delivery::{Delivery, Tracked};
-use routes::ClientConnection;
+use delivery::{Delivery, TrackedStream};
+use routes::RequestConnection;
 
 /// The time limit for the head of a request, and for an idle connection.
-const HEAD_TIME: Duration = Duration::from_secs(15);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The maximum length of a head, in bytes.
 const HEAD_LIMIT: usize = 16 << 10;
 
 /// The time limit for a TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The extra time for requests that were sent before the client could know of the shutdown.
-const LINGER: Duration = Duration::from_millis(100);
+/// The time after the start of a shutdown in which the gateway still reads requests. Their callers could not know of the
+/// shutdown when they sent them.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ListenerKind {
@@ -50,36 +51,36 @@ pub(crate) enum ListenerKind {
     Tls,
 }
 
-/// Accepts connections until `end` is true, then closes the listener and waits until its connections have ended.
+/// Accepts connections until `shutdown` is true, then closes the listener and waits until its connections have ended.
 pub(crate) async fn serve(
     gateway: Arc<Gateway>,
     listener: TcpListener,
     kind: ListenerKind,
-    mut end: watch::Receiver<bool>,
+    mut shutdown: watch::Receiver<bool>,
 ) {
     let mut tasks = JoinSet::new();
-    let for_connections = end.clone();
+    let for_connections = shutdown.clone();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => take(&gateway, stream, kind, &mut tasks, &for_connections),
-                Err(error) => cannot_accept(&error).await,
+                Ok((stream, _)) => admit(&gateway, stream, kind, &mut tasks, &for_connections),
+                Err(error) => log_accept_error(&error).await,
             },
             Some(_) = tasks.join_next() => {}
-            () = ended(&mut end) => break,
+            () = wait_for_shutdown(&mut shutdown) => break,
         }
     }
     drop(listener);
     while tasks.join_next().await.is_some() {}
 }
 
-async fn ended(end: &mut watch::Receiver<bool>) {
-    let _ = end.wait_for(|ended| *ended).await;
+async fn wait_for_shutdown(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|has_begun| *has_begun).await;
 }
 
 /// Logs why `accept` failed, and waits a moment: without a free file descriptor, it fails again at once. If only the
-/// client disconnected, the next connection can be accepted immediately.
-async fn cannot_accept(error: &std::io::Error) {
+/// caller disconnected, the next connection can be accepted immediately.
+async fn log_accept_error(error: &std::io::Error) {
     if matches!(error.kind(), std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::Interrupted) {
         return;
     }
@@ -87,23 +88,23 @@ async fn cannot_accept(error: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-fn take(
+fn admit(
     gateway: &Arc<Gateway>,
     stream: TcpStream,
     kind: ListenerKind,
     tasks: &mut JoinSet<()>,
-    end: &watch::Receiver<bool>,
+    shutdown: &watch::Receiver<bool>,
 ) {
     let Some((caller, port)) = identify(gateway, &stream, kind) else { return };
-    let Some(connection) = gateway.connections.enter(caller.source()) else {
-        gateway.metrics.refused("connections");
+    let Some(connection) = gateway.connections.admit(caller.source()) else {
+        gateway.metrics.count_refusal("connections");
         return;
     };
     let _ = stream.set_nodelay(true);
-    let (gateway, end) = (Arc::clone(gateway), end.clone());
+    let (gateway, shutdown) = (Arc::clone(gateway), shutdown.clone());
     match kind {
-        ListenerKind::Plain => tasks.spawn(serve_connection(gateway, caller, Some(port), stream, connection, end)),
-        ListenerKind::Tls => tasks.spawn(serve_tls(gateway, caller, stream, connection, end)),
+        ListenerKind::Plain => tasks.spawn(serve_connection(gateway, caller, Some(port), stream, connection, shutdown)),
+        ListenerKind::Tls => tasks.spawn(serve_tls(gateway, caller, stream, connection, shutdown)),
     };
 }
 
@@ -112,21 +113,21 @@ async fn serve_tls(
     caller: TcpCaller,
     stream: TcpStream,
     connection: AdmittedConnection,
-    end: watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
 ) {
-    let Some(config) = gateway.set().tls.clone() else { return };
+    let Some(config) = gateway.active().tls.clone() else { return };
     let handshake = TlsAcceptor::from(config).accept(stream);
     let accepted = tokio::select! {
-        accepted = tokio::time::timeout(HANDSHAKE, handshake) => accepted,
-        () = connection.leave.notified() => return,
+        accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => accepted,
+        () = connection.must_close.notified() => return,
     };
     match accepted {
-        Ok(Ok(stream)) => serve_connection(gateway, caller, None, stream, connection, end).await,
+        Ok(Ok(stream)) => serve_connection(gateway, caller, None, stream, connection, shutdown).await,
         Ok(Err(error)) => {
-            gateway.metrics.refused("tls");
+            gateway.metrics.count_refusal("tls");
             tracing::debug!("TLS with {caller} failed: {error}");
         }
-        Err(_) => gateway.metrics.refused("tls"),
+        Err(_) => gateway.metrics.count_refusal("tls"),
     }
 }
 
@@ -140,18 +141,17 @@ fn identify(gateway: &Gateway, stream: &TcpStream, kind: ListenerKind) -> Option
         if !caller.ip().is_loopback() {
             return None;
         }
-        let found = sock_diag::owner(address, local);
-        let why = match found {
+        let reason = match sock_diag::owner(address, local) {
             Ok(Ok(user)) => {
                 caller.user = Some(user);
                 return Some((caller, local.port()));
             }
-            Ok(Err(why)) => why.to_string(),
+            Ok(Err(no_owner)) => no_owner.to_string(),
             Err(error) => error.to_string(),
         };
-        gateway.metrics.refused("no_user");
+        gateway.metrics.count_refusal("no_user");
         if gateway.rates.may_log(caller.source()) {
-            tracing::warn!("refused the connection from {caller}: cannot tell whose it is: {why}");
+            tracing::warn!("refused the connection from {caller}: cannot determine the user who owns it: {reason}");
         }
         return None;
     }
@@ -164,33 +164,32 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
     port: Option<u16>,
     stream: S,
     connection: AdmittedConnection,
-    mut end: watch::Receiver<bool>,
+    mut shutdown: watch::Receiver<bool>,
 ) {
     let delivery = Delivery::default();
     let service = service_fn(|request| {
-        let client = ClientConnection { gateway: &gateway, caller, port, delivery: &delivery };
-        let busy = connection.begin();
+        let request_connection = RequestConnection { gateway: &gateway, caller, port, delivery: &delivery };
+        let busy = connection.mark_busy();
         async move {
-            let reply = routes::answer(client, request).await;
+            let reply = routes::reply_to(request_connection, request).await;
             drop(busy);
             Ok::<_, Infallible>(reply)
         }
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_LIMIT).max_headers(100);
-    let stream = Tracked::new(stream, delivery.clone());
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_LIMIT).max_headers(100);
+    let stream = TrackedStream::new(stream, delivery.clone());
     let mut served = pin!(http.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         _ = served.as_mut() => return,
-        () = connection.leave.notified() => return,
-        () = ended(&mut end) => {}
+        () = connection.must_close.notified() => return,
+        () = wait_for_shutdown(&mut shutdown) => {}
     }
-    // Requests that were sent before the client could know of the shutdown are read and answered. The answer closes the
-    // connection.
+    // These requests are read and answered. Each reply closes its connection.
     tokio::select! {
         biased;
         _ = served.as_mut() => return,
-        () = tokio::time::sleep(LINGER) => {}
+        () = tokio::time::sleep(SHUTDOWN_GRACE) => {}
     }
     served.as_mut().graceful_shutdown();
     let _ = served.await;

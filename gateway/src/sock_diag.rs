@@ -14,8 +14,8 @@ pub(crate) mod message;
 
 use message::{LoopbackConnection, NoOwner};
 
-/// The kernel answers while the request is sent. This limit only matters after a kernel fault.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The time limit for the kernel. It answers while the request is sent, so this limit only matters after a kernel fault.
+const KERNEL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Returns the user who owns the socket at `peer` of the connection between `peer` and `local`.
 ///
@@ -25,7 +25,7 @@ pub(crate) fn owner(peer: SocketAddr, local: SocketAddr) -> io::Result<Result<u3
     let connection = LoopbackConnection::new(peer, local);
     let socket =
         net::socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(KERNEL_TIMEOUT))?;
     net::connect(&socket, &netlink::SocketAddrNetlink::new(0, 0))?;
     net::send(&socket, &connection.request(), SendFlags::empty())?;
     let mut answer = [0; 8 << 10];
@@ -39,10 +39,10 @@ mod tests {
 
     use super::*;
 
-    fn owner_of(client: &TcpStream, server: &TcpListener) -> Result<u32, NoOwner> {
+    fn owner_of(caller: &TcpStream, server: &TcpListener) -> Result<u32, NoOwner> {
         let (accepted, _) = server.accept().unwrap();
         let found = owner(accepted.peer_addr().unwrap(), accepted.local_addr().unwrap()).unwrap();
-        assert_eq!(accepted.peer_addr().unwrap().port(), client.local_addr().unwrap().port());
+        assert_eq!(accepted.peer_addr().unwrap().port(), caller.local_addr().unwrap().port());
         found
     }
 
@@ -50,8 +50,8 @@ mod tests {
     fn the_owner_of_a_loopback_connection_is_this_user() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let server = TcpListener::bind(address).unwrap();
-            let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
-            assert_eq!(owner_of(&client, &server), Ok(rustix::process::getuid().as_raw()));
+            let caller = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+            assert_eq!(owner_of(&caller, &server), Ok(rustix::process::getuid().as_raw()));
         }
     }
 
@@ -59,8 +59,8 @@ mod tests {
     fn a_dual_stack_socket_has_the_same_owner() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = server.local_addr().unwrap().port();
-        let client = TcpStream::connect(format!("[::ffff:127.0.0.1]:{port}")).unwrap();
-        assert_eq!(owner_of(&client, &server), Ok(rustix::process::getuid().as_raw()));
+        let caller = TcpStream::connect(format!("[::ffff:127.0.0.1]:{port}")).unwrap();
+        assert_eq!(owner_of(&caller, &server), Ok(rustix::process::getuid().as_raw()));
     }
 
     #[test]
@@ -68,8 +68,8 @@ mod tests {
         let server = TcpListener::bind("[::]:0").unwrap();
         let port = server.local_addr().unwrap().port();
         for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}"), format!("[::ffff:127.0.0.1]:{port}")] {
-            let client = TcpStream::connect(&address).unwrap();
-            assert_eq!(owner_of(&client, &server), Ok(rustix::process::getuid().as_raw()), "{address}");
+            let caller = TcpStream::connect(&address).unwrap();
+            assert_eq!(owner_of(&caller, &server), Ok(rustix::process::getuid().as_raw()), "{address}");
             let gone = TcpStream::connect(&address).unwrap();
             let (accepted, peer) = server.accept().unwrap();
             drop(gone);
@@ -80,9 +80,9 @@ mod tests {
     #[test]
     fn a_connection_that_its_owner_closed_has_no_owner() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        let caller = TcpStream::connect(server.local_addr().unwrap()).unwrap();
         let (accepted, peer) = server.accept().unwrap();
-        drop(client);
+        drop(caller);
         assert!(owner(peer, accepted.local_addr().unwrap()).unwrap().is_err());
     }
 }

@@ -12,7 +12,7 @@ pub(crate) struct TcpCaller {
     pub user: Option<u32>,
 }
 
-/// The key of the rates: the user on loopback, otherwise the address (for IPv6, its 64-bit network).
+/// The key for the limits: the user on loopback, otherwise the address (for IPv6, its 64-bit network).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum CallerSource {
     /// A user of this host.
@@ -22,7 +22,7 @@ pub(crate) enum CallerSource {
 }
 
 impl TcpCaller {
-    /// Returns the source for the rates.
+    /// Returns the source for the limits.
     #[must_use]
     pub(crate) fn source(&self) -> CallerSource {
         match (self.user, self.ip()) {

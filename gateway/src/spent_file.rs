@@ -32,7 +32,7 @@ impl SpentFile {
     /// # Errors
     /// When the file cannot be read or written, or another gateway uses it.
     pub(crate) fn open(path: &Path, now: u64) -> io::Result<(Self, SpentMessages)> {
-        let lock = private().truncate(false).create(true).open(beside(path, ".lock"))?;
+        let lock = private_options().truncate(false).create(true).open(with_suffix(path, ".lock"))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| io::Error::other("another gateway uses it"))?;
         let text = match fs::read(path) {
@@ -41,9 +41,11 @@ impl SpentFile {
             Err(error) => return Err(error),
         };
         let mut spent = SpentMessages::default();
-        text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).for_each(|line| apply(&mut spent, line));
+        text.split_inclusive('\n')
+            .filter_map(|line| line.strip_suffix('\n'))
+            .for_each(|line| apply_line(&mut spent, line));
         spent.drop_old(now);
-        let file = write_anew(path, &spent)?;
+        let file = write_new_file(path, &spent)?;
         Ok((Self { path: path.to_owned(), file, _lock: lock, lines: spent.count() }, spent))
     }
 
@@ -62,7 +64,7 @@ impl SpentFile {
         self.lines += 1;
         let mut written = self.file.write_all(line.as_bytes());
         if written.is_ok() && self.lines > 2 * all.count() + SPARE_LINES {
-            written = write_anew(&self.path, all).map(|file| self.file = file);
+            written = write_new_file(&self.path, all).map(|file| self.file = file);
             self.lines = all.count();
         }
         if let Err(error) = written {
@@ -80,22 +82,22 @@ impl fmt::Debug for SpentFile {
     }
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-fn private() -> OpenOptions {
+fn private_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true).mode(0o600);
     options
 }
 
-/// Writes a new file and moves it into place. Returns it, open at its end.
-fn write_anew(path: &Path, spent: &SpentMessages) -> io::Result<File> {
-    let new = beside(path, ".new");
-    let mut file = private().create(true).truncate(true).open(&new)?;
+/// Writes a new file and moves it into place. Returns it, open for more lines.
+fn write_new_file(path: &Path, spent: &SpentMessages) -> io::Result<File> {
+    let new = with_suffix(path, ".new");
+    let mut file = private_options().create(true).truncate(true).open(&new)?;
     let mut text = String::new();
     for (client, message, until) in spent.iter() {
         text.push_str(&format!("+ {until} {client} {}\n", hex(message)));
@@ -105,7 +107,7 @@ fn write_anew(path: &Path, spent: &SpentMessages) -> io::Result<File> {
     Ok(file)
 }
 
-fn apply(spent: &mut SpentMessages, line: &str) {
+fn apply_line(spent: &mut SpentMessages, line: &str) {
     let id = |text: &str| parse_hex(text).and_then(|bytes| MessageId::try_from(bytes).ok());
     match line.split(' ').collect::<Vec<_>>().as_slice() {
         ["+", until, client, message] => {
@@ -125,7 +127,7 @@ fn apply(spent: &mut SpentMessages, line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::Spent;
+    use crate::replay::ReplayError;
 
     #[test]
     fn a_restart_knows_what_was_spent_and_what_was_forgotten() {
@@ -145,7 +147,7 @@ mod tests {
         let (file, mut spent) = SpentFile::open(&path, 401).unwrap();
         let mut check = |number| spent.check("a", &[number; 32], 401, 9);
         // The time of the first message is over.
-        assert_eq!([check(0), check(1), check(2)], [Ok(()), Ok(()), Err(Spent::Used)]);
+        assert_eq!([check(0), check(1), check(2)], [Ok(()), Ok(()), Err(ReplayError::Used)]);
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
         drop(file);
     }

@@ -1,6 +1,6 @@
-//! Verifies that the caller is the client that it claims to be. The file lists the steps in their order.
+//! Verifies that the caller is the client that it claims to be.
 //!
-//! PURE, except for the rates, which [`Rates`] counts.
+//! PURE, except for the failures, which [`FailureLimit`] counts.
 
 use std::sync::Arc;
 
@@ -13,24 +13,24 @@ use crate::library::Version;
 use crate::login_body::LoginBody;
 use crate::source::{CallerSource, TcpCaller};
 
-/// The method by which a caller identified itself.
+/// The kind of credentials by which a caller identified itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CallerIdentity {
-    /// By a password.
+pub(crate) enum CredentialsKind {
+    /// A password.
     Password,
-    /// By a certificate and a payload of this version.
+    /// A certificate, and a payload of this version.
     Payload(Version),
 }
 
-/// A caller whose identity is verified.
+/// A caller whose local identity is verified.
 #[derive(Clone, Debug)]
 pub(crate) struct Verified {
     pub client: Arc<LocalClient>,
-    /// The method by which it identified itself.
-    pub identity: CallerIdentity,
+    /// The kind of credentials by which it identified itself.
+    pub credentials_kind: CredentialsKind,
 }
 
-/// The reason why an identity is not valid. The caller does not learn it.
+/// The reason why a local identity is not valid. The caller does not learn it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotVerified {
     #[error("no client has this certificate or user name")]
@@ -45,16 +45,16 @@ pub(crate) enum NotVerified {
     #[error("wrong password")]
     Password,
     /// The signature does not match the certificate's key.
-    #[error("the signature does not verify")]
+    #[error("the signature does not match the certificate's key")]
     Signature,
 }
 
-/// The counters that a verification uses.
-pub(crate) trait Rates {
+/// Limits the failures of each pair of source and client.
+pub(crate) trait FailureLimit {
     /// Whether this source may try this client again.
     fn may_try(&self, source: CallerSource, client: &str) -> bool;
     /// Counts a failure.
-    fn failed(&self, source: CallerSource, client: &str);
+    fn count_failure(&self, source: CallerSource, client: &str);
 }
 
 /// Verifies the credentials: match, origin, failure rate, proof. For a certificate, the proof is the payload.
@@ -65,38 +65,38 @@ pub(crate) fn verify(
     clients: &[Arc<LocalClient>],
     caller: &TcpCaller,
     (credentials, body): (&Credentials, Option<&LoginBody>),
-    rates: &impl Rates,
+    rates: &impl FailureLimit,
 ) -> Result<Verified, (NotVerified, Option<Arc<LocalClient>>)> {
     let client = find(clients, credentials).ok_or((NotVerified::Unknown, None))?;
-    let refuse = |why| Err((why, Some(Arc::clone(client))));
+    let not_verified = |reason| Err((reason, Some(Arc::clone(client))));
     if client.disabled {
-        return refuse(NotVerified::Disabled);
+        return not_verified(NotVerified::Disabled);
     }
     if !is_admitted(client, caller) {
-        return refuse(NotVerified::Origin);
+        return not_verified(NotVerified::Origin);
     }
     if !rates.may_try(caller.source(), &client.name) {
-        return refuse(NotVerified::TooManyFailures);
+        return not_verified(NotVerified::TooManyFailures);
     }
-    let (identity, proof) = match (credentials, body) {
-        (Credentials::Password { sha256, .. }, _) => (CallerIdentity::Password, has_password(client, sha256)),
+    let (credentials_kind, is_proven) = match (credentials, body) {
+        (Credentials::Password { sha256, .. }, _) => (CredentialsKind::Password, has_password(client, sha256)),
         (Credentials::Certificate(der), Some(body)) => {
-            (CallerIdentity::Payload(body.version), is_signed(client, der, body))
+            (CredentialsKind::Payload(body.version), is_signed(client, der, body))
         }
-        _ => return refuse(NotVerified::Unknown),
+        _ => return not_verified(NotVerified::Unknown),
     };
-    if !proof {
-        rates.failed(caller.source(), &client.name);
-        let by_password = identity == CallerIdentity::Password;
-        return refuse(if by_password { NotVerified::Password } else { NotVerified::Signature });
+    if !is_proven {
+        rates.count_failure(caller.source(), &client.name);
+        let by_password = credentials_kind == CredentialsKind::Password;
+        return not_verified(if by_password { NotVerified::Password } else { NotVerified::Signature });
     }
-    Ok(Verified { client: Arc::clone(client), identity })
+    Ok(Verified { client: Arc::clone(client), credentials_kind })
 }
 
 fn find<'a>(clients: &'a [Arc<LocalClient>], credentials: &Credentials) -> Option<&'a Arc<LocalClient>> {
     clients.iter().find(|client| match credentials {
         Credentials::Password { name, .. } => client.name == *name && !client.passwords.is_empty(),
-        Credentials::Certificate(der) => client.certificates.iter().any(|one| one.certificate.der() == der),
+        Credentials::Certificate(der) => client.certificates.iter().any(|listed| listed.certificate.der() == der),
         Credentials::Token(_) => false,
     })
 }
@@ -108,7 +108,7 @@ fn is_admitted(client: &LocalClient, caller: &TcpCaller) -> bool {
     }
 }
 
-/// Compares the password with every listed one, in constant time.
+/// Compares the password with each listed one, in constant time.
 fn has_password(client: &LocalClient, sha256: &[u8; 32]) -> bool {
     let mut found = subtle::Choice::from(0);
     for password in &client.passwords {
@@ -118,8 +118,8 @@ fn has_password(client: &LocalClient, sha256: &[u8; 32]) -> bool {
 }
 
 fn is_signed(client: &LocalClient, der: &[u8], body: &LoginBody) -> bool {
-    let Some(one) = client.certificates.iter().find(|one| one.certificate.der() == der) else { return false };
-    let key = RsaPublicKeyComponents { n: &one.certificate.modulus, e: &one.certificate.exponent };
+    let Some(listed) = client.certificates.iter().find(|listed| listed.certificate.der() == der) else { return false };
+    let key = RsaPublicKeyComponents { n: &listed.certificate.modulus, e: &listed.certificate.exponent };
     key.verify(&RSA_PKCS1_2048_8192_SHA512, &body.message, &body.signature).is_ok()
 }
 
@@ -136,12 +136,12 @@ mod tests {
 
     struct CountedFailures(bool, Cell<usize>);
 
-    impl Rates for CountedFailures {
+    impl FailureLimit for CountedFailures {
         fn may_try(&self, _: CallerSource, _: &str) -> bool {
             self.0
         }
 
-        fn failed(&self, _: CallerSource, _: &str) {
+        fn count_failure(&self, _: CallerSource, _: &str) {
             self.1.set(self.1.get() + 1);
         }
     }

@@ -7,19 +7,19 @@ use std::time::Duration;
 use super::print;
 use crate::agents;
 use crate::config::{FileRules, GatewayConfig};
-use crate::gateway::Set;
+use crate::gateway::ActiveConfig;
 use crate::library::{
     Certificate, Error, Kind, PayloadChoice, Result, Version, days, decide_payload, now, printable, utc,
 };
-use crate::login::chain;
+use crate::login::with_causes;
 use crate::upstream::UpstreamError;
 use crate::validity::issuer;
 
 /// The time limit of each connection.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A certificate that expires within this number of seconds gets a warning.
-const SOON: u64 = 30 * 86_400;
+/// The time before the end of a certificate in which `check` warns, in seconds.
+const EXPIRY_WARNING: u64 = 30 * 86_400;
 
 /// The findings of all checks, as lines.
 #[derive(Default)]
@@ -50,66 +50,65 @@ impl CheckFindings {
 
 pub(super) fn run(path: &Path, files: FileRules) -> Result<()> {
     let mut findings = CheckFindings::default();
-    match GatewayConfig::read(path, files).and_then(Set::read) {
-        Ok(set) => {
+    match GatewayConfig::read(path, files).and_then(ActiveConfig::read) {
+        Ok(loaded) => {
             findings.ok(format!("configuration {}", path.display()));
-            set.config.files.warnings.iter().for_each(|warning| findings.warn(warning));
+            loaded.config.files.warnings.iter().for_each(|warning| findings.warn(warning));
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
-                .map_err(|error| Error::new(Kind::Unexpected, format!("cannot start: {error}")))?;
-            if let Err(error) = agents::check_separation(&set.config) {
+                .map_err(|error| Error::new(Kind::Unexpected, format!("cannot start the checks: {error}")))?;
+            if let Err(error) = agents::check_separation(&loaded.config) {
                 findings.error(&error);
             }
-            ports(&set, &mut findings);
-            tls(&set, &mut findings);
-            clients(&set, &mut findings);
+            check_ports(&loaded, &mut findings);
+            check_tls(&loaded, &mut findings);
+            check_clients(&loaded, &mut findings);
             runtime.block_on(async {
-                check_agents(&set, &mut findings).await;
-                upstream(&set, &mut findings).await;
+                check_agents(&loaded, &mut findings).await;
+                check_upstream(&loaded, &mut findings).await;
             });
         }
         Err(error) => findings.error(&error),
     }
     print(&findings.lines.join("\n"))?;
     if findings.failed {
-        return Err(
-            Error::new(Kind::Invalid, "the check found a fault").hint("the lines that begin with FAIL say what to do")
-        );
+        return Err(Error::new(Kind::Invalid, "the check found a fault")
+            .hint("follow the hints below the lines that begin with FAIL"));
     }
     Ok(())
 }
 
-/// Warns about a port that every user may bind: while the gateway is down, another user could listen on it.
-fn ports(set: &Set, findings: &mut CheckFindings) {
+/// Warns about a port that every user can bind: while the gateway is down, another user could listen on it.
+fn check_ports(loaded: &ActiveConfig, findings: &mut CheckFindings) {
     let start = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok();
     let start: u16 = start.and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
-    for address in &set.config.listen {
+    for address in &loaded.config.listen {
         if (1..start).contains(&address.port()) {
-            findings.ok(format!("{address} is a port that only root can take"));
+            findings.ok(format!("{address}: only root can bind this port"));
         } else {
             findings.warn(format!(
-                "{address}: every user may bind this port (ip_unprivileged_port_start is {start}) and collect what tools send while the gateway is down"
+                "{address}: every user can bind this port while the gateway is down, and receive what tools send (ip_unprivileged_port_start is {start})"
             ));
         }
     }
 }
 
-fn tls(set: &Set, findings: &mut CheckFindings) {
-    let Some(tls) = &set.config.tls else { return };
+fn check_tls(loaded: &ActiveConfig, findings: &mut CheckFindings) {
+    let Some(tls) = &loaded.config.tls else { return };
     let shown = tls.certificate.display();
-    match set.tls_end {
-        Some(end) if end < now() + SOON => findings.warn(format!("{shown}, for [tls], ends on {}", utc(end))),
+    match loaded.tls_not_after {
+        Some(end) if end < now() + EXPIRY_WARNING => findings.warn(format!("{shown}, for [tls], ends on {}", utc(end))),
         Some(end) => findings.ok(format!("{shown}, for [tls], ends on {}", utc(end))),
-        None => findings.warn(format!("{shown}, for [tls]: its end cannot be read")),
+        None => findings.warn(format!("{shown}, for [tls]: the end of its validity cannot be read")),
     }
 }
 
-fn clients(set: &Set, findings: &mut CheckFindings) {
-    if set.config.clients.is_empty() {
-        findings.warn("no client is configured; `cba-gateway enrol NAME` makes one");
+fn check_clients(loaded: &ActiveConfig, findings: &mut CheckFindings) {
+    if loaded.config.clients.is_empty() {
+        findings.warn("no client is configured; `cba-gateway enrol NAME` prints the table for one");
     }
-    for client in &set.config.clients {
+    for client in &loaded.config.clients {
         let versions: Vec<String> = client.versions.iter().map(Version::to_string).collect();
         let mut credentials = Vec::new();
         if !client.passwords.is_empty() {
@@ -132,7 +131,7 @@ fn clients(set: &Set, findings: &mut CheckFindings) {
             credentials.join(" or "),
             origin.join(" and ")
         ));
-        if client.users.is_empty() && set.config.tls.is_none() {
+        if client.users.is_empty() && loaded.config.tls.is_none() {
             findings.warn(format!(
                 "client {}: it is not served, since it has no users and there is no [tls] listener",
                 client.name
@@ -141,7 +140,7 @@ fn clients(set: &Set, findings: &mut CheckFindings) {
         for listed in &client.certificates {
             let left = listed.certificate.not_after.saturating_sub(now());
             let end = utc(listed.certificate.not_after);
-            if left < SOON {
+            if left < EXPIRY_WARNING {
                 findings.warn(format!(
                     "client {}: {} ends in {} ({end})",
                     client.name,
@@ -155,18 +154,18 @@ fn clients(set: &Set, findings: &mut CheckFindings) {
     }
 }
 
-async fn check_agents(set: &Set, findings: &mut CheckFindings) {
-    for socket in &set.config.agent.sockets {
+async fn check_agents(loaded: &ActiveConfig, findings: &mut CheckFindings) {
+    for socket in &loaded.config.agent.sockets {
         let shown = socket.display();
-        match agents::ready(socket, PATIENCE).await {
+        match agents::check_ready(socket, CHECK_TIMEOUT).await {
             Ok(()) => findings.ok(format!("the agent at {shown} is ready")),
             Err(error) => findings.error(&error),
         }
-        let Ok(pem) = agents::certificate(socket, PATIENCE).await else { continue };
+        let Ok(pem) = agents::get_certificate(socket, CHECK_TIMEOUT).await else { continue };
         let Ok(certificate) = Certificate::from_pem(&pem) else { continue };
         let end = utc(certificate.not_after);
         findings.ok(format!("the certificate of the agent at {shown} ends on {end}"));
-        let policy = &set.config.payload_policy;
+        let policy = &loaded.config.payload_policy;
         let choice = PayloadChoice { version: Version::V2, by_flag: false };
         if let Err(refused) = decide_payload(policy, choice, &certificate, now()).allowed() {
             findings
@@ -175,29 +174,31 @@ async fn check_agents(set: &Set, findings: &mut CheckFindings) {
     }
 }
 
-async fn upstream(set: &Set, findings: &mut CheckFindings) {
-    let name = set.upstream.name();
+async fn check_upstream(loaded: &ActiveConfig, findings: &mut CheckFindings) {
+    let name = loaded.upstream.name();
     let via_proxy =
-        set.upstream.proxy().map(|proxy| format!(" through the proxy {}", proxy.name())).unwrap_or_default();
-    match tokio::time::timeout(PATIENCE, set.upstream.handshake()).await {
+        loaded.upstream.proxy().map(|proxy| format!(" through the proxy {}", proxy.name())).unwrap_or_default();
+    match tokio::time::timeout(CHECK_TIMEOUT, loaded.upstream.handshake()).await {
         Ok(Ok(handshake)) => match handshake.certificates.first() {
             Some(leaf) => {
                 let version = handshake.version.unwrap_or_default();
                 findings.ok(format!("{version} with {name}{via_proxy}"));
                 let issuer = issuer(leaf).unwrap_or_else(|| "unknown".into());
-                findings.ok(format!("its certificate is issued by {issuer}; a proxy that inspects TLS would be named here, and read every token"));
+                findings.ok(format!("its certificate is issued by {issuer}; if this names your proxy, the proxy inspects TLS and can read every token"));
             }
-            None => findings.warn(format!("{name} is reached without TLS")),
+            None => findings.warn(format!("the connection to {name} does not use TLS")),
         },
         Ok(Err(UpstreamError::Proxy { proxy, status: 407 })) => findings.fail(
-            format!("the proxy {proxy} wants credentials (407)"),
+            format!("the proxy {proxy} requires credentials (407)"),
             "write user:password into a file and name it in upstream.proxy_credentials_file",
         ),
         Ok(Err(error @ UpstreamError::Tls(..))) => findings.fail(
-            chain(&error),
-            "if a proxy of yours inspects TLS, add its root certificate to the system's store or to upstream.ca_file",
+            with_causes(&error),
+            "if your proxy inspects TLS, add its root certificate to the system's store or to upstream.ca_file",
         ),
-        Ok(Err(error)) => findings.fail(chain(&error), "check upstream.auth_url, DNS, the firewall and upstream.proxy"),
+        Ok(Err(error)) => {
+            findings.fail(with_causes(&error), "check upstream.auth_url, DNS, the firewall and upstream.proxy")
+        }
         Err(_) => {
             findings.fail(format!("{name}{via_proxy} did not answer in time"), "check the firewall and upstream.proxy")
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::health::about_gateway;
+use super::health::gateway_error;
 use super::print;
 use crate::admin::ClientStatus;
 use crate::library::{Deadline, Error, Kind, Result, agent_client, utc};
@@ -11,13 +11,13 @@ use crate::library::{Deadline, Error, Kind, Result, agent_client, utc};
 /// Prints the clients as a table, or as the JSON that the gateway sent.
 pub(super) fn run(socket: &Path, as_json: bool) -> Result<()> {
     let deadline = Deadline::after(Duration::from_secs(10));
-    let answer = agent_client::get(socket, "/clients", &deadline).map_err(about_gateway)?;
+    let answer = agent_client::get(socket, "/clients", &deadline).map_err(gateway_error)?;
     if as_json {
         return print(&String::from_utf8_lossy(&answer.body));
     }
     let clients: Vec<ClientStatus> = serde_json::from_slice(&answer.body)
         .map_err(|error| Error::new(Kind::Unexpected, format!("cannot read the gateway's answer: {error}")))?;
-    let mut lines = vec![row(["CLIENT", "STATE", "LAST LOGIN", "IN", "OUTCOME"].map(str::to_owned))];
+    let mut lines = vec![row(["CLIENT", "STATE", "LAST LOGIN", "CREDENTIALS", "OUTCOME"].map(str::to_owned))];
     for client in clients {
         let state = match (client.disabled, client.transition) {
             (true, _) => "disabled",
@@ -28,7 +28,7 @@ pub(super) fn run(socket: &Path, as_json: bool) -> Result<()> {
             Some(last) => {
                 let status =
                     if last.upstream_status == 0 { String::new() } else { format!(" ({})", last.upstream_status) };
-                [client.name, state.into(), utc(last.time), last.version_in, format!("{}{status}", last.outcome)]
+                [client.name, state.into(), utc(last.time), last.credentials, format!("{}{status}", last.outcome)]
             }
             None => [client.name, state.into(), "none since the start".into(), "-".into(), "-".into()],
         };
@@ -37,6 +37,6 @@ pub(super) fn run(socket: &Path, as_json: bool) -> Result<()> {
     print(&lines.join("\n"))
 }
 
-fn row([name, state, last, version, outcome]: [String; 5]) -> String {
-    format!("{name:<20} {state:<11} {last:<21} {version:<9} {outcome}").trim_end().to_owned()
+fn row([name, state, last, credentials, outcome]: [String; 5]) -> String {
+    format!("{name:<20} {state:<11} {last:<21} {credentials:<11} {outcome}").trim_end().to_owned()
 }

@@ -13,39 +13,39 @@ use sha2::{Digest as _, Sha256};
 
 use super::print;
 use crate::cli;
-use crate::config::{client_certificate, is_name};
+use crate::config::{is_client_name, read_client_certificate};
 use crate::library::{Error, Kind, Result, hex};
 
 /// Longer than any file of certificates, in bytes.
 const FILE_LIMIT: u64 = 1 << 20;
 
 pub(super) fn run(matches: &ArgMatches) -> Result<()> {
-    let name = cli::given(matches, "name").unwrap_or_default();
-    if !is_name(name) {
+    let name = cli::value(matches, "name").unwrap_or_default();
+    if !is_client_name(name) {
         return Err(Error::new(Kind::Usage, "cannot enrol the client: a name has 1 to 40 letters, digits and . _ -")
             .hint("cba-gateway enrol finance --user etl"));
     }
-    let (users, from) = (cli::all(matches, "user"), cli::all(matches, "from"));
+    let (users, from) = (cli::values(matches, "user"), cli::values(matches, "from"));
     if users.is_empty() && from.is_empty() {
-        return Err(Error::new(Kind::Usage, "cannot enrol the client: nothing says from where it may log in")
-            .hint("--user USER for a tool on this host, --from NET for one that comes over TLS"));
+        return Err(Error::new(Kind::Usage, "cannot enrol the client: it needs --user, --from, or both")
+            .hint("--user USER for a tool on this host, --from NET for one that connects over TLS"));
     }
     if from.iter().any(|network| network.parse::<IpNet>().is_err() && network.parse::<std::net::IpAddr>().is_err()) {
         return Err(
-            Error::new(Kind::Usage, "cannot enrol the client: --from wants a network").hint("--from 10.1.2.0/24")
+            Error::new(Kind::Usage, "cannot enrol the client: --from needs a network").hint("--from 10.1.2.0/24")
         );
     }
     let origin = ClientOrigin {
-        keys: [list("users", &users), list("from", &from)].concat(),
+        keys: [key_line("users", &users), key_line("from", &from)].concat(),
         url: if users.is_empty() { "https://GATEWAY:8743" } else { "http://localhost:731" },
     };
-    match cli::given(matches, "certificate") {
-        Some(file) => certificate(name, file, matches.get_flag("transition"), &origin),
-        None => password(name, cli::given(matches, "password-file"), &origin),
+    match cli::value(matches, "certificate") {
+        Some(file) => enrol_certificate(name, file, matches.get_flag("transition"), &origin),
+        None => enrol_password(name, cli::value(matches, "password-file"), &origin),
     }
 }
 
-/// The place from which a client logs in.
+/// From where a client logs in.
 struct ClientOrigin {
     /// The keys `users` and `from`.
     keys: String,
@@ -53,10 +53,11 @@ struct ClientOrigin {
     url: &'static str,
 }
 
-fn password(name: &str, file: Option<&str>, ClientOrigin { keys, url }: &ClientOrigin) -> Result<()> {
+fn enrol_password(name: &str, file: Option<&str>, ClientOrigin { keys, url }: &ClientOrigin) -> Result<()> {
     let file = file.map_or_else(|| PathBuf::from(format!("{name}.password")), PathBuf::from);
     let mut bytes = [0; 32];
-    let no_random = |error: getrandom::Error| Error::new(Kind::Unexpected, format!("cannot make a password: {error}"));
+    let no_random =
+        |error: getrandom::Error| Error::new(Kind::Unexpected, format!("cannot generate a password: {error}"));
     getrandom::fill(&mut bytes).map_err(no_random)?;
     let password = URL_SAFE_NO_PAD.encode(bytes);
     write_secret(&file, &password)?;
@@ -78,13 +79,15 @@ password_sha256 = [\"{sha256}\"]
     ))
 }
 
-/// It creates a new file, so that no other process has it open.
+/// Writes the password into a new file. It never opens an existing one, which another process could have open.
 fn write_secret(path: &Path, password: &str) -> Result<()> {
     let failed = |error: std::io::Error| {
         let shown = path.display();
         let hint = match error.kind() {
-            std::io::ErrorKind::AlreadyExists => format!("move {shown} away, or name another with --password-file"),
-            _ => "name a file in a directory of yours with --password-file".into(),
+            std::io::ErrorKind::AlreadyExists => {
+                format!("move {shown} away, or name another file with --password-file")
+            }
+            _ => "with --password-file, name a file in a directory that you can write".into(),
         };
         Error::new(Kind::Usage, format!("cannot write the password to {shown}: {error}")).hint(hint)
     };
@@ -92,7 +95,12 @@ fn write_secret(path: &Path, password: &str) -> Result<()> {
     file.write_all(format!("{password}\n").as_bytes()).map_err(failed)
 }
 
-fn certificate(name: &str, file: &str, transition: bool, ClientOrigin { keys, url }: &ClientOrigin) -> Result<()> {
+fn enrol_certificate(
+    name: &str,
+    file: &str,
+    transition: bool,
+    ClientOrigin { keys, url }: &ClientOrigin,
+) -> Result<()> {
     let path = std::path::absolute(file)
         .map_err(|error| Error::new(Kind::Usage, format!("cannot find {file}: {error}")).hint("give a path"))?;
     let unreadable = |error: std::io::Error| {
@@ -105,7 +113,7 @@ fn certificate(name: &str, file: &str, transition: bool, ClientOrigin { keys, ur
             file.take(FILE_LIMIT).read_to_end(&mut bytes).map(|_| bytes)
         })
         .map_err(unreadable)?;
-    client_certificate(&path, &bytes, transition)?;
+    read_client_certificate(&path, &bytes, transition)?;
     let path = path.display();
     let transition = if transition {
         "# Anaplan still accepts this certificate: a copy of its key logs in without the gateway. When the last job has moved,\n\
@@ -129,7 +137,7 @@ payload_versions = [\"v1\", \"v2\"]
     ))
 }
 
-fn list(key: &str, values: &[String]) -> String {
+fn key_line(key: &str, values: &[String]) -> String {
     if values.is_empty() {
         return String::new();
     }

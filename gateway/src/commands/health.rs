@@ -7,12 +7,12 @@ use super::print;
 use crate::library::{Deadline, Error, Result, agent_client};
 
 pub(super) fn run(socket: &Path, live: bool) -> Result<()> {
-    agent_client::health(socket, live, &Deadline::after(Duration::from_secs(10))).map_err(about_gateway)?;
+    agent_client::health(socket, live, &Deadline::after(Duration::from_secs(10))).map_err(gateway_error)?;
     print(if live { "alive" } else { "ready" })
 }
 
-/// Converts an error of the agent's client library into one about the gateway. The library's texts name an agent.
-pub(super) fn about_gateway(error: agent_client::ClientError) -> Error {
+/// Converts an error of the agent's library, whose texts name an agent, into an error that names the gateway.
+pub(super) fn gateway_error(error: agent_client::ClientError) -> Error {
     let error = Error::from(error);
     let message = error
         .message

@@ -1,4 +1,4 @@
-//! `[[client]]`: a local identity, its allowed payload versions, and its allowed origins.
+//! `[[client]]`: a local identity, its allowed payload versions, and the users and networks that may use it.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use nix::unistd::User;
 
-use super::file::{ClientShape, UserShape};
-use super::{FileRules, refuse};
+use super::file::{RawClient, RawUser};
+use super::{FileRules, config_error};
 use crate::library::{
     Certificate, Error, Kind, MAX_RSA_BITS, MIN_RSA_BITS, Result, Version, file_format, leaf, now, parse_hex, utc,
 };
 
 /// The default number of logins that a client may make in a minute.
-const RATE: NonZeroU32 = NonZeroU32::new(30).expect("30 is not 0"); // invariant: 30 is not 0
+const DEFAULT_RATE: NonZeroU32 = NonZeroU32::new(30).expect("30 is not 0"); // invariant: 30 is not 0
 
 /// A client, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,19 +52,19 @@ impl LocalClient {
         self.from.iter().any(|network| network.contains(&ip))
     }
 
-    pub(super) fn resolve(file: &Path, shape: ClientShape, files: &mut FileRules) -> Result<Self> {
-        let name = shape.name;
-        if !is_name(&name) {
-            return Err(refuse(file, "a client's name must be 1 to 40 letters, digits and . _ -"));
+    pub(super) fn resolve(file: &Path, raw: RawClient, files: &mut FileRules) -> Result<Self> {
+        let name = raw.name;
+        if !is_client_name(&name) {
+            return Err(config_error(file, "a client's name must be 1 to 40 letters, digits and . _ -"));
         }
-        let wrong = |what: String| refuse(file, format_args!("client {name}: {what}"));
+        let invalid = |what: String| config_error(file, format_args!("client {name}: {what}"));
         let mut certificates = Vec::new();
-        for path in shape.certificates.iter().map(PathBuf::from) {
-            let certificate = client_certificate(&path, &files.read(&path)?, shape.transition)?;
+        for path in raw.certificates.iter().map(PathBuf::from) {
+            let certificate = read_client_certificate(&path, &files.read(&path)?, raw.transition)?;
             if now() > certificate.not_after {
                 files.warn(format!("the certificate {} ended on {}", path.display(), utc(certificate.not_after)));
             }
-            if shape.transition && !shape.disabled {
+            if raw.transition && !raw.disabled {
                 files.warn(format!(
                     "client {name} is in transition: a copy of the key of {} logs in at Anaplan without this gateway; \
                      disable that certificate in Anaplan and give the tool a new local identity",
@@ -73,42 +73,42 @@ impl LocalClient {
             }
             certificates.push(ClientCertificate { path, certificate });
         }
-        let passwords = shape.password_sha256.iter().map(|text| {
+        let passwords = raw.password_sha256.iter().map(|text| {
             let bytes = parse_hex(text).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
             bytes.ok_or_else(|| {
-                wrong("password_sha256 must be 64 hexadecimal digits".into())
-                    .hint("`cba-gateway enrol` makes a password")
+                invalid("password_sha256 must be 64 hexadecimal digits".into())
+                    .hint("`cba-gateway enrol` generates a password and prints its SHA-256")
             })
         });
         let passwords = passwords.collect::<Result<Vec<_>>>()?;
         if passwords.is_empty() && certificates.is_empty() {
-            return Err(wrong("it needs password_sha256 or certificates".into()));
+            return Err(invalid("it needs password_sha256 or certificates".into()));
         }
-        if shape.users.is_empty() && shape.from.is_empty() {
-            return Err(wrong("it needs users (to be served on loopback) or from (to be served over TLS)".into()));
+        if raw.users.is_empty() && raw.from.is_empty() {
+            return Err(invalid("it needs users (to be served on loopback) or from (to be served over TLS)".into()));
         }
-        let versions = shape.payload_versions.unwrap_or_else(|| vec!["v2".into()]);
+        let versions = raw.payload_versions.unwrap_or_else(|| vec!["v2".into()]);
         if versions.is_empty() {
-            return Err(wrong("payload_versions is empty; it must name v1, v2 or both".into()));
+            return Err(invalid("payload_versions is empty; it must contain v1, v2 or both".into()));
         }
         let versions = versions.iter().map(|text| match text.as_str() {
             "v1" => Ok(Version::V1),
             "v2" => Ok(Version::V2),
-            _ => Err(wrong("payload_versions may name v1 and v2".into())),
+            _ => Err(invalid("payload_versions must contain only v1 and v2".into())),
         });
-        let networks = shape.from.iter().map(|text| {
+        let networks = raw.from.iter().map(|text| {
             let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            network.map_err(|_| wrong(format!("from: '{text}' is not a network such as 10.1.2.0/24")))
+            network.map_err(|_| invalid(format!("from: '{text}' is not a network such as 10.1.2.0/24")))
         });
-        let rate = shape.rate_limit_per_minute.map_or(Some(RATE), NonZeroU32::new);
+        let rate = raw.rate_limit_per_minute.map_or(Some(DEFAULT_RATE), NonZeroU32::new);
         Ok(Self {
             passwords,
             versions: versions.collect::<Result<_>>()?,
-            users: shape.users.iter().map(user).collect::<Result<_>>()?,
+            users: raw.users.iter().map(user_id).collect::<Result<_>>()?,
             from: networks.collect::<Result<_>>()?,
-            rate_per_minute: rate.ok_or_else(|| wrong("rate_limit_per_minute must be at least 1".into()))?,
-            disabled: shape.disabled,
-            transition: shape.transition,
+            rate_per_minute: rate.ok_or_else(|| invalid("rate_limit_per_minute must be at least 1".into()))?,
+            disabled: raw.disabled,
+            transition: raw.transition,
             certificates,
             name,
         })
@@ -117,7 +117,7 @@ impl LocalClient {
 
 /// Whether a text is a valid client name. The name is part of the agent's audit job.
 #[must_use]
-pub(crate) fn is_name(text: &str) -> bool {
+pub(crate) fn is_client_name(text: &str) -> bool {
     (1..=40).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
@@ -126,9 +126,9 @@ pub(crate) fn is_name(text: &str) -> bool {
 ///
 /// # Errors
 /// When the certificate cannot be used, or the file also contains a private key.
-pub(crate) fn client_certificate(path: &Path, bytes: &[u8], transition: bool) -> Result<Certificate> {
+pub(crate) fn read_client_certificate(path: &Path, bytes: &[u8], transition: bool) -> Result<Certificate> {
     let shown = path.display();
-    let wrong = |what: String| Error::new(Kind::Config, format!("cannot use the certificate {shown}: {what}"));
+    let invalid = |what: String| Error::new(Kind::Config, format!("cannot use the certificate {shown}: {what}"));
     let file = file_format::read(bytes).map_err(|what| {
         use file_format::FormatError::{OtherBlocks, PrivateKey, PublicKey, Request};
         let remedy = match what {
@@ -138,43 +138,44 @@ pub(crate) fn client_certificate(path: &Path, bytes: &[u8], transition: bool) ->
             }
             _ => what.remedy(&shown.to_string()),
         };
-        wrong(format!("it is {what}")).hint(remedy)
+        invalid(format!("it is {what}")).hint(remedy)
     })?;
     if file.has_private_key {
         let only_certificate = format!("openssl x509 -in {} -out tool.pem", file_format::quoted(&shown.to_string()));
-        return Err(wrong("it holds a private key, which the gateway must not have".into())
-            .hint(format!("name a file with the certificate alone: `{only_certificate}`")));
+        return Err(invalid("it contains a private key, which the gateway must not have".into())
+            .hint(format!("name a file that contains only the certificate: `{only_certificate}`")));
     }
     let leaf = leaf::find(&file.certificates).map_err(|error| {
-        wrong(error.to_string()).hint("name a file that holds the tool's certificate alone, as PEM or DER")
+        invalid(error.to_string()).hint("name a file that contains only the tool's certificate, as PEM or DER")
     })?;
     let certificate = leaf.certificate;
     let bits = certificate.bits();
     if !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
-        let hint = format!("make one with an RSA key of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits");
-        return Err(wrong(format!("its RSA key has {bits} bits")).hint(hint));
+        let hint = format!("make a certificate with an RSA key of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits");
+        return Err(invalid(format!("its RSA key has {bits} bits")).hint(hint));
     }
     let may_be_accepted = !certificate.emails.is_empty() || !certificate.is_self_issued();
     if may_be_accepted && !transition {
         let why = if certificate.emails.is_empty() { "an issuer other than itself" } else { "an e-mail address" };
-        return Err(wrong(format!("it has {why}, so Anaplan may accept it")).hint(
+        return Err(invalid(format!("it has {why}, so Anaplan may accept it")).hint(
             "use a self-signed certificate without an e-mail address, or set transition = true while you migrate",
         ));
     }
     Ok(certificate)
 }
 
-/// Returns a user's number. A number is allowed even if the system does not know this user.
-fn user(shape: &UserShape) -> Result<u32> {
-    let name = match shape {
-        UserShape::Number(number) => return Ok(*number),
-        UserShape::Name(name) => name,
+/// Returns the ID of a user. An ID is allowed even if this host has no such user.
+fn user_id(raw: &RawUser) -> Result<u32> {
+    let name = match raw {
+        RawUser::Number(number) => return Ok(*number),
+        RawUser::Name(name) => name,
     };
     if let Ok(number) = name.parse() {
         return Ok(number);
     }
     let unknown = |what: String| {
-        Error::new(Kind::Config, what).hint(format!("`getent passwd {name}` must show the user; numbers are taken too"))
+        Error::new(Kind::Config, what)
+            .hint(format!("`getent passwd {name}` must show the user; a number is also accepted"))
     };
     match User::from_name(name) {
         Ok(Some(user)) => Ok(user.uid.as_raw()),

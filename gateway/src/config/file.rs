@@ -4,32 +4,32 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::refuse;
+use super::config_error;
 use crate::library::Result;
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct FileShape {
+pub(super) struct RawConfig {
     pub(super) listen: Option<Vec<String>>,
     pub(super) deadline: Option<String>,
     pub(super) max_skew: Option<String>,
     pub(super) state_dir: Option<String>,
-    pub(super) tls: Option<TlsShape>,
+    pub(super) tls: Option<RawTls>,
     #[serde(default)]
-    pub(super) upstream: UpstreamShape,
+    pub(super) upstream: RawUpstream,
     #[serde(default)]
-    pub(super) agent: AgentShape,
-    pub(super) admin: Option<AdminShape>,
+    pub(super) agent: RawAgent,
+    pub(super) admin: Option<RawAdmin>,
     #[serde(default)]
-    pub(super) log: LogShape,
+    pub(super) log: RawLog,
     #[serde(default)]
-    pub(super) client: Vec<ClientShape>,
+    pub(super) client: Vec<RawClient>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct TlsShape {
+pub(super) struct RawTls {
     pub(super) listen: Vec<String>,
     pub(super) certificate: String,
     pub(super) key: String,
@@ -37,7 +37,7 @@ pub(super) struct TlsShape {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct UpstreamShape {
+pub(super) struct RawUpstream {
     pub(super) auth_url: Option<String>,
     pub(super) proxy: Option<String>,
     pub(super) proxy_credentials_file: Option<String>,
@@ -46,7 +46,7 @@ pub(super) struct UpstreamShape {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AgentShape {
+pub(super) struct RawAgent {
     pub(super) sockets: Option<Vec<String>>,
     #[serde(default)]
     pub(super) certificate_sha256: Vec<String>,
@@ -54,7 +54,7 @@ pub(super) struct AgentShape {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AdminShape {
+pub(super) struct RawAdmin {
     pub(super) socket: Option<String>,
     pub(super) group: Option<String>,
     pub(super) metrics_file: Option<String>,
@@ -62,7 +62,7 @@ pub(super) struct AdminShape {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct LogShape {
+pub(super) struct RawLog {
     pub(super) format: Option<String>,
     pub(super) level: Option<String>,
 }
@@ -70,7 +70,7 @@ pub(super) struct LogShape {
 /// `[[client]]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ClientShape {
+pub(super) struct RawClient {
     pub(super) name: String,
     #[serde(default)]
     pub(super) password_sha256: Vec<String>,
@@ -78,7 +78,7 @@ pub(super) struct ClientShape {
     pub(super) certificates: Vec<String>,
     pub(super) payload_versions: Option<Vec<String>>,
     #[serde(default)]
-    pub(super) users: Vec<UserShape>,
+    pub(super) users: Vec<RawUser>,
     #[serde(default)]
     pub(super) from: Vec<String>,
     pub(super) rate_limit_per_minute: Option<u32>,
@@ -91,7 +91,7 @@ pub(super) struct ClientShape {
 /// A user by name or number.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-pub(super) enum UserShape {
+pub(super) enum RawUser {
     Number(u32),
     Name(String),
 }
@@ -101,7 +101,7 @@ pub(super) enum UserShape {
 ///
 /// # Errors
 /// When the file is not TOML, or has unknown keys.
-pub(super) fn parse(path: &Path, text: &str) -> Result<FileShape> {
+pub(super) fn parse(path: &Path, text: &str) -> Result<RawConfig> {
     toml::from_str(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start);
         let line = text.as_bytes().iter().take(start).filter(|byte| **byte == b'\n').count() + 1;
@@ -109,6 +109,6 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<FileShape> {
         let is_about_keys =
             ["unknown field", "missing field", "duplicate"].iter().any(|start| message.starts_with(start));
         let what = if is_about_keys { message } else { "this is not TOML, or a value has the wrong type" };
-        refuse(path, format_args!("line {line}: {what}"))
+        config_error(path, format_args!("line {line}: {what}"))
     })
 }

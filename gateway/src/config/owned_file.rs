@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crate::library::{Error, Kind, Result};
 
-/// Longer than any of these files, in bytes.
-const LIMIT: u64 = 1 << 20;
+/// The maximum length that is read, in bytes. Each of these files is shorter.
+const FILE_LIMIT: u64 = 1 << 20;
 
 /// The rules for owners of a configuration's files, and the warnings from reading them.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ impl FileRules {
     /// Reads a file that belongs to root and that other users cannot write.
     ///
     /// # Errors
-    /// When the file cannot be read, or other users could have written it.
+    /// When the file cannot be read, or users other than root can change it.
     pub(crate) fn read(&mut self, path: &Path) -> Result<Vec<u8>> {
         let shown = path.display();
         let failed = |error: std::io::Error| {
@@ -48,7 +48,7 @@ impl FileRules {
         let is_own = is_own_user(metadata.uid());
         let may_own = metadata.uid() == 0 || is_own && self.single_user;
         if !may_own || metadata.mode() & 0o022 != 0 {
-            let error = Error::new(Kind::Config, format!("cannot use {shown}: others than root could have written it"))
+            let error = Error::new(Kind::Config, format!("cannot use {shown}: users other than root can change it"))
                 .hint(format!("chown root {shown} && chmod go-w {shown}"));
             let may_relax = is_own && metadata.mode() & 0o022 == 0;
             return Err(if may_relax { error.hint("--single-user accepts it, for a demonstration") } else { error });
@@ -59,7 +59,7 @@ impl FileRules {
             ));
         }
         let mut bytes = Vec::new();
-        file.take(LIMIT).read_to_end(&mut bytes).map_err(failed)?;
+        file.take(FILE_LIMIT).read_to_end(&mut bytes).map_err(failed)?;
         Ok(bytes)
     }
 

@@ -1,4 +1,4 @@
-//! Turns the text values of the file into a checked configuration.
+//! Converts the values of the file into a checked configuration.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,54 +9,56 @@ use std::time::Duration;
 use nix::unistd::Group;
 
 use super::client::LocalClient;
-use super::file::{AdminShape, FileShape, TlsShape};
-use super::{Admin, AgentKeys, FileRules, GatewayConfig, Tls, UpstreamKeys, payload_policy, refuse};
+use super::file::{RawAdmin, RawConfig, RawTls};
+use super::{
+    AdminConfig, AgentConfig, FileRules, GatewayConfig, TlsConfig, UpstreamConfig, config_error, payload_policy,
+};
 use crate::library::{AuthUrl, Result, TIMEOUTS, by_name, log, parse_hex};
 
 /// The default addresses for tools. The port is below 1024, so that ordinary users cannot take it over.
-const LISTEN: [&str; 2] = ["127.0.0.1:731", "[::1]:731"];
+const DEFAULT_LISTEN: [&str; 2] = ["127.0.0.1:731", "[::1]:731"];
 
 /// The default socket: the one of the packaged agent.
-const AGENT_SOCKET: &str = "/run/cba-agent/agent.sock";
+const DEFAULT_AGENT_SOCKET: &str = "/run/cba-agent/agent.sock";
 
 /// The default time limit of a login. Tools give up after 15 s.
-const DEADLINE: Duration = Duration::from_secs(14);
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(14);
 
 /// The default maximum difference between a payload's time and the gateway's clock.
-const MAX_SKEW: Duration = Duration::from_secs(300);
+const DEFAULT_MAX_SKEW: Duration = Duration::from_secs(300);
 
 /// Checks all values, fills in the defaults, and reads the files of the clients.
 ///
 /// # Errors
 /// When a value is invalid. `path` is the configuration file, for the message.
-pub(super) fn resolve(path: &Path, shape: FileShape, mut files: FileRules) -> Result<GatewayConfig> {
-    let invalid = |what: &str| refuse(path, what);
-    let listen = addresses(path, "listen", &shape.listen.unwrap_or_else(|| LISTEN.map(String::from).into()))?;
+pub(super) fn resolve(path: &Path, raw: RawConfig, mut files: FileRules) -> Result<GatewayConfig> {
+    let invalid = |what: &str| config_error(path, what);
+    let listen = addresses(path, "listen", &raw.listen.unwrap_or_else(|| DEFAULT_LISTEN.map(String::from).into()))?;
     if let Some(outside) = listen.iter().find(|address| !address.ip().is_loopback()) {
-        return Err(refuse(
+        return Err(config_error(
             path,
             format_args!("listen: {outside} is not a loopback address; plain HTTP is for this host only"),
         )
         .hint("serve other hosts with TLS: [tls] listen"));
     }
-    if listen.is_empty() && shape.tls.is_none() {
+    if listen.is_empty() && raw.tls.is_none() {
         return Err(invalid("listen is empty and there is no [tls] table, so nothing would be served"));
     }
-    files.warnings.extend(one_family(&listen));
-    let clients: Vec<Arc<LocalClient>> = shape
+    files.warnings.extend(address_family_warning(&listen));
+    let clients: Vec<Arc<LocalClient>> = raw
         .client
         .into_iter()
         .map(|client| LocalClient::resolve(path, client, &mut files).map(Arc::new))
         .collect::<Result<_>>()?;
-    let agent = AgentKeys {
-        sockets: shape
+    let agent = AgentConfig {
+        sockets: raw
             .agent
             .sockets
-            .unwrap_or_else(|| vec![AGENT_SOCKET.into()])
+            .unwrap_or_else(|| vec![DEFAULT_AGENT_SOCKET.into()])
             .into_iter()
             .map(PathBuf::from)
             .collect(),
-        certificate_sha256: shape
+        certificate_sha256: raw
             .agent
             .certificate_sha256
             .iter()
@@ -68,30 +70,32 @@ pub(super) fn resolve(path: &Path, shape: FileShape, mut files: FileRules) -> Re
         return Err(invalid("agent.sockets must name at least one socket"));
     }
     check_identities(path, &clients, &agent)?;
-    let auth_url = shape.upstream.auth_url.map(|text| AuthUrl::parse(&text));
-    let auth_url = auth_url.transpose().map_err(|error| refuse(path, format_args!("upstream.auth_url: {error}")))?;
+    let auth_url = raw.upstream.auth_url.map(|text| AuthUrl::parse(&text));
+    let auth_url =
+        auth_url.transpose().map_err(|error| config_error(path, format_args!("upstream.auth_url: {error}")))?;
     let duration = |text: Option<String>, key: &str, default| {
         let Some(text) = text else { return Ok(default) };
-        TIMEOUTS.parse(&text).map_err(|wanted| refuse(path, format_args!("{key} {wanted}")))
+        TIMEOUTS.parse(&text).map_err(|wanted| config_error(path, format_args!("{key} {wanted}")))
     };
     Ok(GatewayConfig {
         path: path.to_owned(),
         payload_policy: payload_policy(path, &agent.certificate_sha256)?,
-        tls: shape.tls.map(|tls| resolve_tls(path, tls)).transpose()?,
-        upstream: UpstreamKeys {
+        tls: raw.tls.map(|tls| resolve_tls(path, tls)).transpose()?,
+        upstream: UpstreamConfig {
             auth_url: auth_url.unwrap_or_default(),
-            proxy: shape.upstream.proxy,
-            proxy_credentials_file: shape.upstream.proxy_credentials_file.map(PathBuf::from),
-            ca_file: shape.upstream.ca_file.map(PathBuf::from),
+            proxy: raw.upstream.proxy,
+            proxy_credentials_file: raw.upstream.proxy_credentials_file.map(PathBuf::from),
+            ca_file: raw.upstream.ca_file.map(PathBuf::from),
         },
-        admin: shape.admin.map(|admin| resolve_admin(path, admin)).transpose()?,
-        deadline: duration(shape.deadline, "deadline", DEADLINE)?,
-        max_skew: duration(shape.max_skew, "max_skew", MAX_SKEW)?.as_secs(),
+        admin: raw.admin.map(|admin| resolve_admin(path, admin)).transpose()?,
+        deadline: duration(raw.deadline, "deadline", DEFAULT_DEADLINE)?,
+        max_skew: duration(raw.max_skew, "max_skew", DEFAULT_MAX_SKEW)?.as_secs(),
         log: log::LogSettings {
-            format: named(path, "log.format", shape.log.format.as_deref(), &log::FORMATS)?.unwrap_or_default(),
-            level: named(path, "log.level", shape.log.level.as_deref(), &log::LEVELS)?.unwrap_or(log::DEFAULT_LEVEL),
+            format: lookup_word(path, "log.format", raw.log.format.as_deref(), &log::FORMATS)?.unwrap_or_default(),
+            level: lookup_word(path, "log.level", raw.log.level.as_deref(), &log::LEVELS)?
+                .unwrap_or(log::DEFAULT_LEVEL),
         },
-        state_dir: shape.state_dir.map(PathBuf::from),
+        state_dir: raw.state_dir.map(PathBuf::from),
         listen,
         agent,
         clients,
@@ -101,17 +105,19 @@ pub(super) fn resolve(path: &Path, shape: FileShape, mut files: FileRules) -> Re
 
 /// Checks that each name, certificate, key and password belongs to one client, and that no client has the agent's
 /// certificate.
-fn check_identities(path: &Path, clients: &[Arc<LocalClient>], agent: &AgentKeys) -> Result<()> {
+fn check_identities(path: &Path, clients: &[Arc<LocalClient>], agent: &AgentConfig) -> Result<()> {
     let mut owners: HashMap<Vec<u8>, &str> = HashMap::new();
     for (index, client) in clients.iter().enumerate() {
         if clients[..index].iter().any(|other| other.name == client.name) {
-            return Err(refuse(path, format_args!("two clients have the name {}", client.name)));
+            return Err(config_error(path, format_args!("two clients have the name {}", client.name)));
         }
         let mut own: Vec<Vec<u8>> = client.passwords.iter().map(|password| password.to_vec()).collect();
         for listed in &client.certificates {
             if agent.certificate_sha256.iter().any(|pinned| *pinned == listed.certificate.sha256()) {
                 let what = format!("client {}: {} is the agent's own certificate", client.name, listed.path.display());
-                return Err(refuse(path, what).hint("make a new key and certificate for the tool: docs/gateway.md"));
+                return Err(
+                    config_error(path, what).hint("make a new key and certificate for the tool: docs/gateway.md")
+                );
             }
             own.push(listed.certificate.modulus.clone());
         }
@@ -119,7 +125,7 @@ fn check_identities(path: &Path, clients: &[Arc<LocalClient>], agent: &AgentKeys
             if let Some(other) = owners.insert(identity, &client.name).filter(|other| *other != client.name) {
                 let what =
                     format!("the clients {other} and {} have the same certificate, key or password", client.name);
-                return Err(refuse(path, what).hint("give each tool its own identity: `cba-gateway enrol NAME`"));
+                return Err(config_error(path, what).hint("give each tool its own identity: `cba-gateway enrol NAME`"));
             }
         }
     }
@@ -127,43 +133,43 @@ fn check_identities(path: &Path, clients: &[Arc<LocalClient>], agent: &AgentKeys
 }
 
 /// Returns a warning if `listen` has only IPv4 or only IPv6 addresses.
-fn one_family(listen: &[SocketAddr]) -> Option<String> {
+fn address_family_warning(listen: &[SocketAddr]) -> Option<String> {
     let has_family = |is_v4: bool| listen.iter().any(|address| address.is_ipv4() == is_v4);
     (!listen.is_empty() && has_family(true) != has_family(false)).then(|| {
-        "listen has addresses of one family alone; `localhost` may lead a tool to the other, where anybody can listen".into()
+        "listen has only IPv4 or only IPv6 addresses; `localhost` may resolve to the other, where another user can listen".into()
     })
 }
 
 fn addresses(path: &Path, key: &str, texts: &[String]) -> Result<Vec<SocketAddr>> {
     let parse = |text: &String| {
-        text.parse().map_err(|_| refuse(path, format_args!("{key}: '{text}' must be an address and a port")))
+        text.parse().map_err(|_| config_error(path, format_args!("{key}: '{text}' must be an address and a port")))
     };
     texts.iter().map(parse).collect()
 }
 
-fn resolve_tls(path: &Path, tls: TlsShape) -> Result<Tls> {
+fn resolve_tls(path: &Path, tls: RawTls) -> Result<TlsConfig> {
     let listen = addresses(path, "tls.listen", &tls.listen)?;
     if listen.is_empty() {
-        return Err(refuse(path, "tls.listen must name at least one address"));
+        return Err(config_error(path, "tls.listen must name at least one address"));
     }
-    Ok(Tls { listen, certificate: tls.certificate.into(), key: tls.key.into() })
+    Ok(TlsConfig { listen, certificate: tls.certificate.into(), key: tls.key.into() })
 }
 
-fn resolve_admin(path: &Path, admin: AdminShape) -> Result<Admin> {
+fn resolve_admin(path: &Path, admin: RawAdmin) -> Result<AdminConfig> {
     let group = admin.group.map(|name| match (name.parse(), Group::from_name(&name)) {
         (Ok(number), _) => Ok(number),
         (_, Ok(Some(group))) => Ok(group.gid.as_raw()),
-        _ => Err(refuse(path, format_args!("admin.group: this host has no group '{name}'"))),
+        _ => Err(config_error(path, format_args!("admin.group: this host has no group '{name}'"))),
     });
-    Ok(Admin {
+    Ok(AdminConfig {
         socket: admin.socket.map(PathBuf::from),
         group: group.transpose()?,
         metrics_file: admin.metrics_file.map(PathBuf::from),
     })
 }
 
-/// Looks up a word in a table of names; `None` if the key is missing.
-fn named<T: Copy>(path: &Path, key: &str, text: Option<&str>, names: &[(&str, T)]) -> Result<Option<T>> {
+/// Looks up the word of a key in a table of words. Returns `None` if the file does not have the key.
+fn lookup_word<T: Copy>(path: &Path, key: &str, text: Option<&str>, names: &[(&str, T)]) -> Result<Option<T>> {
     let Some(text) = text else { return Ok(None) };
-    by_name(text, names).map(Some).map_err(|wanted| refuse(path, format_args!("{key}: {wanted}")))
+    by_name(text, names).map(Some).map_err(|wanted| config_error(path, format_args!("{key}: {wanted}")))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::library::{Version, printable};
 use crate::metrics::GatewayMetrics;
 use crate::source::TcpCaller;
-use crate::verify::CallerIdentity;
+use crate::verify::CredentialsKind;
 
 /// The facts about a login for the log and the metrics.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +16,7 @@ pub(crate) struct LoginRecord {
     /// The user or address that connected.
     pub caller: Option<TcpCaller>,
     /// The kind of credentials that the caller sent.
-    pub identity: Option<CallerIdentity>,
+    pub credentials_kind: Option<CredentialsKind>,
     /// One word for the outcome.
     pub outcome: &'static str,
     /// The reason for a failure.
@@ -24,11 +24,11 @@ pub(crate) struct LoginRecord {
     /// The status of Anaplan's answer; 0 without an answer.
     pub upstream_status: u16,
     /// The time that the agent took.
-    pub agent: Duration,
-    /// The time that the service took.
-    pub upstream: Duration,
-    /// The time from the request's arrival to the outcome.
-    pub whole: Duration,
+    pub agent_time: Duration,
+    /// The time that Anaplan took.
+    pub upstream_time: Duration,
+    /// The time from the request's arrival to the result.
+    pub total_time: Duration,
     /// SHA-256 of the message, which identifies the payload in the agent's audit log.
     pub message_sha256: Option<String>,
     /// The metrics that count this login.
@@ -40,7 +40,7 @@ impl LoginRecord {
     pub(crate) fn log(self, is_delivered: bool) {
         let outcome = if self.outcome == "ok" && !is_delivered { "undelivered" } else { self.outcome };
         if let Some(metrics) = &self.metrics {
-            metrics.login(&self, outcome);
+            metrics.count_login(&self, outcome);
         }
         let line = self.line(outcome);
         if outcome == "ok" {
@@ -52,11 +52,11 @@ impl LoginRecord {
 
     /// Returns the kind of credentials that the caller sent: `password`, or the version of its payload.
     #[must_use]
-    pub(crate) fn version_in(&self) -> &'static str {
-        match self.identity {
-            Some(CallerIdentity::Password) => "password",
-            Some(CallerIdentity::Payload(Version::V1)) => "v1",
-            Some(CallerIdentity::Payload(Version::V2)) => "v2",
+    pub(crate) fn credentials_label(&self) -> &'static str {
+        match self.credentials_kind {
+            Some(CredentialsKind::Password) => "password",
+            Some(CredentialsKind::Payload(Version::V1)) => "v1",
+            Some(CredentialsKind::Payload(Version::V2)) => "v2",
             None => "none",
         }
     }
@@ -66,12 +66,16 @@ impl LoginRecord {
         if let Some(caller) = &self.caller {
             line.push_str(&format!("{caller}, "));
         }
-        line.push_str(&format!("{} in, ", self.version_in()));
+        line.push_str(&format!("{} in, ", self.credentials_label()));
         match self.upstream_status {
             0 => line.push_str(outcome),
             status => line.push_str(&format!("v2 out, {status}, {outcome}")),
         }
-        line.push_str(&format!(", agent {} ms, upstream {} ms", self.agent.as_millis(), self.upstream.as_millis()));
+        line.push_str(&format!(
+            ", agent {} ms, upstream {} ms",
+            self.agent_time.as_millis(),
+            self.upstream_time.as_millis()
+        ));
         if let Some(message) = &self.message_sha256 {
             line.push_str(&format!(", message_sha256 {message}"));
         }

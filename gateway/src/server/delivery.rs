@@ -1,5 +1,5 @@
-//! Watches the bytes of a connection. It reports when an answer was written (at the flush after it), and how many
-//! lengths a head names.
+//! Watches the bytes of a connection. It reports when a reply was written (at the flush after it), and how many lengths a
+//! head names.
 
 use std::io;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::head_lengths::HeadLengths;
 use crate::logins::Waiter;
 
-/// The state of one connection: the answers that wait for their flush, and the lengths in the arriving head.
+/// The state of one connection: the logins whose replies wait for a flush, and the lengths in the arriving head.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Delivery {
     waiters: Arc<Mutex<Vec<Waiter>>>,
@@ -20,7 +20,7 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    fn expect(&self, waiter: Waiter) {
+    fn begin_write(&self, waiter: Waiter) {
         waiter.begin_write();
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner).push(waiter);
     }
@@ -36,14 +36,14 @@ impl Delivery {
     }
 }
 
-/// The body of an answer. After the server has taken it, the next flush delivers it.
+/// The body of a reply. After the server has taken it, the next flush delivers it.
 pub(crate) struct ReplyBody {
     data: Option<Bytes>,
     waiter: Option<(Waiter, Delivery)>,
 }
 
 impl ReplyBody {
-    /// Creates a body, with a waiter if it answers a login.
+    /// Creates a body, with a waiter if it replies to a login.
     #[must_use]
     pub(crate) fn new(data: Bytes, waiter: Option<(Waiter, Delivery)>) -> Self {
         // The server would not poll an empty body for its data.
@@ -60,7 +60,7 @@ impl Body for ReplyBody {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         if let Some((waiter, delivery)) = self.waiter.take() {
-            delivery.expect(waiter);
+            delivery.begin_write(waiter);
         }
         Poll::Ready(self.data.take().map(|data| Ok(Frame::data(data))))
     }
@@ -74,19 +74,19 @@ impl Body for ReplyBody {
     }
 }
 
-/// A stream whose flushes deliver answers and whose heads are watched.
-pub(super) struct Tracked<S> {
+/// A stream whose flushes deliver replies and whose heads are watched.
+pub(super) struct TrackedStream<S> {
     inner: S,
     delivery: Delivery,
 }
 
-impl<S> Tracked<S> {
+impl<S> TrackedStream<S> {
     pub(super) fn new(inner: S, delivery: Delivery) -> Self {
         Self { inner, delivery }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Tracked<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TrackedStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
@@ -96,7 +96,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tracked<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Tracked<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
     }

@@ -1,11 +1,11 @@
 //! Counts the lengths that the head of a request names: `Content-Length` and `Transfer-Encoding`.
 //!
 //! PURE. The HTTP library drops a second length before the routes see it, so this file watches the bytes of the
-//! connection. It does not watch a head that arrives before the answer to the last request. The library reads that head
+//! connection. It does not watch a head that arrives before the reply to the last request. The library reads that head
 //! by RFC 9112 section 6.3.
 
 /// The longest of these names with its colon, in bytes.
-const NAME: usize = "transfer-encoding:".len();
+const LONGEST_NAME: usize = "transfer-encoding:".len();
 
 /// The lengths in the arriving head.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ impl HeadLengths {
             match byte {
                 b'\n' => self.end_line(),
                 b'\r' => {}
-                byte if self.line.len() < NAME => self.line.push(byte.to_ascii_lowercase()),
+                byte if self.line.len() < LONGEST_NAME => self.line.push(byte.to_ascii_lowercase()),
                 _ => {}
             }
         }

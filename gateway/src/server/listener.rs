@@ -40,7 +40,7 @@ impl BoundListener {
 /// binds each address of `[tls] listen`.
 ///
 /// # Errors
-/// When one cannot be bound, or an inherited one is not a loopback listener.
+/// When an address cannot be bound, or an inherited socket is not a loopback listener.
 pub(crate) fn open(config: &GatewayConfig) -> Result<Vec<BoundListener>> {
     let mut all = inherited()?;
     if all.is_empty() {
@@ -55,27 +55,26 @@ pub(crate) fn open(config: &GatewayConfig) -> Result<Vec<BoundListener>> {
 }
 
 fn inherited() -> Result<Vec<BoundListener>> {
-    let refuse = |what: String| Error::new(Kind::Config, format!("cannot use the socket of systemd: {what}"));
-    let numbers = sd_notify::listen_fds().map_err(|error| refuse(error.to_string()))?;
+    let socket_error = |what: String| Error::new(Kind::Config, format!("cannot use the socket of systemd: {what}"));
+    let numbers = sd_notify::listen_fds().map_err(|error| socket_error(error.to_string()))?;
     let mut all = Vec::new();
     for number in numbers {
-        let file = take_descriptor(number).map_err(|error| refuse(error.to_string()))?;
+        let file = take_descriptor(number).map_err(|error| socket_error(error.to_string()))?;
         let is_tcp = sockopt::socket_acceptconn(&file).unwrap_or(false)
             && sockopt::socket_domain(&file)
                 .is_ok_and(|domain| domain == AddressFamily::INET || domain == AddressFamily::INET6);
         if !is_tcp {
-            return Err(
-                refuse("it is not a listening TCP socket".into()).hint("ListenStream= must name an address and a port")
-            );
+            return Err(socket_error("it is not a listening TCP socket".into())
+                .hint("ListenStream= must name an address and a port"));
         }
         if sockopt::socket_reuseport(&file).unwrap_or(true) {
-            return Err(refuse("it has SO_REUSEPORT, so others could take its connections".into())
+            return Err(socket_error("it has SO_REUSEPORT, so another process could take its connections".into())
                 .hint("ReusePort=no in the .socket unit"));
         }
         let listener = StdListener::from(OwnedFd::from(file));
-        let address = listener.local_addr().map_err(|error| refuse(error.to_string()))?;
+        let address = listener.local_addr().map_err(|error| socket_error(error.to_string()))?;
         if !address.ip().to_canonical().is_loopback() {
-            return Err(refuse(format!("{address} is not a loopback address; plain HTTP is for this host only"))
+            return Err(socket_error(format!("{address} is not a loopback address; plain HTTP is for this host only"))
                 .hint("ListenStream=127.0.0.1:731 and ListenStream=[::1]:731 in the .socket unit; other hosts use [tls] listen"));
         }
         all.push(BoundListener { listener, kind: ListenerKind::Plain });

@@ -1,4 +1,4 @@
-//! Builds the HTTP answers to callers.
+//! Builds the HTTP replies to callers.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use hyper::body::Bytes;
 
 use super::delivery::{Delivery, ReplyBody};
 use crate::failure::LoginFailure;
-use crate::logins::{LoginEnd, Waiter};
+use crate::logins::{LoginResult, Waiter};
 use crate::upstream::UpstreamAnswer;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -16,32 +16,32 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 pub(super) type HttpReply = Response<ReplyBody>;
 
-/// Builds the answer to a login. `waiter` learns from `delivery` when the answer was written to the caller.
-pub(super) fn of_login(outcome: &Arc<LoginEnd>, waiter: Waiter, delivery: &Delivery, id: &str) -> HttpReply {
+/// Builds the reply to a login. `waiter` learns from `delivery` when the reply was written to the caller.
+pub(super) fn of_login(result: &Arc<LoginResult>, waiter: Waiter, delivery: &Delivery, id: &str) -> HttpReply {
     let delivery_report = Some((waiter, delivery.clone()));
-    match &**outcome {
+    match &**result {
         Ok(answer) => of_answer(answer, delivery_report, id),
         Err(failure) => of_failure_with(failure, delivery_report, id),
     }
 }
 
-/// Builds the answer from Anaplan's answer, which the caller of this function has checked.
+/// Builds the reply from Anaplan's answer, which is already checked.
 pub(super) fn of_answer(answer: &UpstreamAnswer, delivery_report: Option<(Waiter, Delivery)>, id: &str) -> HttpReply {
     let content_type = answer.content_type.clone().unwrap_or(JSON);
-    let mut reply = reply(answer.status, content_type, answer.body.clone(), delivery_report, id);
+    let mut reply = build(answer.status, content_type, answer.body.clone(), delivery_report, id);
     if let Some(wait) = answer.bounded_retry_after() {
         reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
     }
     reply
 }
 
-/// Builds the answer to a request that failed without a login.
+/// Builds the reply to a request that failed without a login.
 pub(super) fn of_failure(failure: &LoginFailure, id: &str) -> HttpReply {
     of_failure_with(failure, None, id)
 }
 
 fn of_failure_with(failure: &LoginFailure, delivery_report: Option<(Waiter, Delivery)>, id: &str) -> HttpReply {
-    let mut reply = reply(failure.status, JSON, failure.body(id).into(), delivery_report, id);
+    let mut reply = build(failure.status, JSON, failure.body(id).into(), delivery_report, id);
     if let Some(wait) = failure.retry_after {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
@@ -49,20 +49,20 @@ fn of_failure_with(failure: &LoginFailure, delivery_report: Option<(Waiter, Deli
     reply
 }
 
-/// Builds a short text for health checks.
+/// Builds the reply to a health check.
 pub(super) fn of_text(status: StatusCode, text: &'static str, id: &str) -> HttpReply {
-    reply(status, HeaderValue::from_static("text/plain; charset=utf-8"), text.into(), None, id)
+    build(status, HeaderValue::from_static("text/plain; charset=utf-8"), text.into(), None, id)
 }
 
-/// Adds the header that closes the connection after this answer.
+/// Adds the header that closes the connection after this reply.
 pub(super) fn closing(mut reply: HttpReply) -> HttpReply {
     reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     reply
 }
 
-fn reply(
+fn build(
     status: StatusCode,
-    kind: HeaderValue,
+    content_type: HeaderValue,
     body: Bytes,
     delivery_report: Option<(Waiter, Delivery)>,
     id: &str,
@@ -70,7 +70,7 @@ fn reply(
     let mut reply = Response::new(ReplyBody::new(body, delivery_report));
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
-    headers.insert(CONTENT_TYPE, kind);
+    headers.insert(CONTENT_TYPE, content_type);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // invariant: an ID is hexadecimal
     headers.insert(REQUEST_ID, HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("")));

@@ -6,7 +6,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::config::{FileRules, Tls};
+use crate::config::{FileRules, TlsConfig};
 use crate::library::{Error, Kind, Result};
 use crate::validity::not_after;
 
@@ -14,16 +14,16 @@ use crate::validity::not_after;
 ///
 /// # Errors
 /// When the files cannot be read, or do not belong together.
-pub(crate) fn server_config(keys: &Tls, files: &mut FileRules) -> Result<(Arc<ServerConfig>, Option<u64>)> {
+pub(crate) fn server_config(tls: &TlsConfig, files: &mut FileRules) -> Result<(Arc<ServerConfig>, Option<u64>)> {
     let failed = |what: String| {
         Error::new(Kind::Config, format!("cannot use the certificate and key of [tls]: {what}"))
-            .hint("both are PEM files; the key belongs to the first certificate")
+            .hint("both are PEM files; the key must belong to the first certificate")
     };
-    let chain = files.read(&keys.certificate)?;
+    let chain = files.read(&tls.certificate)?;
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(&chain).collect::<Result<_, _>>().map_err(|error| failed(error.to_string()))?;
-    let end = chain.first().and_then(|leaf| not_after(leaf));
-    let key = files.read_secret(&keys.key)?;
+    let not_after = chain.first().and_then(|leaf| not_after(leaf));
+    let key = files.read_secret(&tls.key)?;
     // The error of a key is not repeated, because it could quote the key.
     let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| failed("the key cannot be read".into()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -33,5 +33,5 @@ pub(crate) fn server_config(keys: &Tls, files: &mut FileRules) -> Result<(Arc<Se
     let mut config =
         builder.with_no_client_auth().with_single_cert(chain, key).map_err(|error| failed(error.to_string()))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok((Arc::new(config), end))
+    Ok((Arc::new(config), not_after))
 }

@@ -12,9 +12,9 @@ const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 const TCP_ESTABLISHED: u8 = 1;
 
-const HEADER: usize = 16;
-const REQUEST: usize = 72;
-const ANSWER: usize = HEADER + 72;
+const HEADER_LENGTH: usize = 16;
+const REQUEST_LENGTH: usize = 72;
+const ANSWER_LENGTH: usize = HEADER_LENGTH + 72;
 
 /// A TCP connection, seen from its caller. IPv4-mapped addresses count as IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(crate) struct LoopbackConnection {
     server: SocketAddr,
 }
 
-/// The reason why no user can be named.
+/// The reason why the owner of a connection is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoOwner {
     #[error("the kernel does not know this connection (errno {0}); is the caller in another network namespace?")]
@@ -31,8 +31,8 @@ pub(crate) enum NoOwner {
     #[error("the kernel's answer cannot be read")]
     Malformed,
     /// The answer describes another socket, such as a listening one.
-    #[error("the kernel names another socket")]
-    Other,
+    #[error("the kernel describes another socket")]
+    OtherSocket,
     #[error("the caller has closed its end")]
     Closed,
 }
@@ -46,8 +46,8 @@ impl LoopbackConnection {
 
     /// Encodes the request: one exact lookup, no dump.
     #[must_use]
-    pub(crate) fn request(&self) -> [u8; REQUEST] {
-        let mut request = [0; REQUEST];
+    pub(crate) fn request(&self) -> [u8; REQUEST_LENGTH] {
+        let mut request = [0; REQUEST_LENGTH];
         let mut at = 0;
         let mut put = |bytes: &[u8]| {
             request[at..at + bytes.len()].copy_from_slice(bytes);
@@ -76,21 +76,21 @@ impl LoopbackConnection {
         let number = |at: usize| answer.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
         let kind = answer.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes);
         if kind == Some(NLMSG_ERROR) {
-            let code = number(HEADER).map_or(0, |code| i32::from_ne_bytes(code.to_ne_bytes()));
+            let code = number(HEADER_LENGTH).map_or(0, |code| i32::from_ne_bytes(code.to_ne_bytes()));
             return Err(NoOwner::Unknown(code.saturating_neg()));
         }
-        if kind != Some(SOCK_DIAG_BY_FAMILY) || answer.len() < ANSWER {
+        if kind != Some(SOCK_DIAG_BY_FAMILY) || answer.len() < ANSWER_LENGTH {
             return Err(NoOwner::Malformed);
         }
-        let body = &answer[HEADER..ANSWER];
+        let body = &answer[HEADER_LENGTH..ANSWER_LENGTH];
         let (family, state) = (body[0], body[1]);
         let port = |at: usize| u16::from_be_bytes([body[at], body[at + 1]]);
         let caller = address(family, &body[8..24]).map(|ip| canonical(ip, port(4)));
         let server = address(family, &body[24..40]).map(|ip| canonical(ip, port(6)));
         if caller != Some(self.caller) || server != Some(self.server) {
-            return Err(NoOwner::Other);
+            return Err(NoOwner::OtherSocket);
         }
-        let (uid, inode) = (number(HEADER + 64), number(HEADER + 68));
+        let (uid, inode) = (number(HEADER_LENGTH + 64), number(HEADER_LENGTH + 68));
         match (state, uid, inode) {
             (TCP_ESTABLISHED, Some(uid), Some(inode)) if inode != 0 => Ok(uid),
             _ => Err(NoOwner::Closed),
@@ -134,7 +134,7 @@ mod tests {
     /// Encodes an answer for a connection, with its state, user and inode.
     fn answer(family: u8, caller: &str, server: &str, (state, uid, inode): (u8, u32, u32)) -> Vec<u8> {
         let (caller, server): (SocketAddr, SocketAddr) = (caller.parse().unwrap(), server.parse().unwrap());
-        let mut out = vec![0; HEADER];
+        let mut out = vec![0; HEADER_LENGTH];
         out[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
         out.extend([family, state, 0, 0]);
         out.extend(caller.port().to_be_bytes());
@@ -158,14 +158,14 @@ mod tests {
         assert_eq!(owner(AF_INET, caller, server, (1, 0, 0)), Err(NoOwner::Closed));
         assert_eq!(owner(AF_INET, caller, server, (8, 1000, 7)), Err(NoOwner::Closed));
         // The kernel may answer with a socket that listens on the port.
-        assert_eq!(owner(AF_INET, "127.0.0.1:40000", "0.0.0.0:0", (10, 0, 7)), Err(NoOwner::Other));
-        assert_eq!(owner(AF_INET, "127.0.0.1:40001", server, (1, 1000, 7)), Err(NoOwner::Other));
-        assert_eq!(owner(AF_INET, server, caller, (1, 1000, 7)), Err(NoOwner::Other));
+        assert_eq!(owner(AF_INET, "127.0.0.1:40000", "0.0.0.0:0", (10, 0, 7)), Err(NoOwner::OtherSocket));
+        assert_eq!(owner(AF_INET, "127.0.0.1:40001", server, (1, 1000, 7)), Err(NoOwner::OtherSocket));
+        assert_eq!(owner(AF_INET, server, caller, (1, 1000, 7)), Err(NoOwner::OtherSocket));
     }
 
     #[test]
     fn an_error_of_the_kernel_names_nobody() {
-        let mut error = vec![0; HEADER];
+        let mut error = vec![0; HEADER_LENGTH];
         error[4..6].copy_from_slice(&NLMSG_ERROR.to_ne_bytes());
         error.extend((-2_i32).to_ne_bytes());
         assert_eq!(connection().owner(&error), Err(NoOwner::Unknown(2)));

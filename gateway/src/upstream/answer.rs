@@ -10,8 +10,8 @@ use http::{HeaderMap, StatusCode};
 use hyper::body::Bytes;
 use serde_json::Value;
 
-/// The bounds of `Retry-After`, in seconds. Clients retry at once after 0, and give up instead of waiting too long.
-const RETRY: std::ops::RangeInclusive<u64> = 5..=120;
+/// The bounds of `Retry-After` for callers, in seconds. Clients retry at once after 0, and give up instead of waiting too long.
+const RETRY_AFTER_BOUNDS: std::ops::RangeInclusive<u64> = 5..=120;
 
 #[derive(Clone, Debug)]
 pub(crate) struct UpstreamAnswer {
@@ -28,19 +28,19 @@ pub(crate) struct UpstreamAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadAnswer {
     /// A redirect (3xx).
-    #[error("the service redirects ({0}); set upstream.auth_url to the service itself")]
+    #[error("Anaplan's answer is a redirect ({0}); set upstream.auth_url to the URL of the authentication service")]
     Redirect(u16),
     /// A status that must not reach the caller: 1xx, 407, 408, or above 599.
-    #[error("the service answers with the status {0}")]
+    #[error("Anaplan's answer has the status {0}")]
     Status(u16),
     /// A compressed answer, although the gateway requests `identity`.
-    #[error("the service's answer is compressed")]
+    #[error("Anaplan's answer is compressed")]
     Encoded,
     /// A success (2xx) whose body is not JSON.
-    #[error("the service's answer is not JSON; a proxy or login page may have answered")]
+    #[error("Anaplan's answer is not JSON; a proxy or login page may have answered")]
     NotJson,
     /// An answer to a login without a token.
-    #[error("the service's answer to the login holds no token")]
+    #[error("Anaplan's answer to the login contains no token")]
     NoToken,
 }
 
@@ -56,8 +56,8 @@ impl UpstreamAnswer {
         }
     }
 
-    /// Checks the answer. `wants_token` says that it answers a login. An error status needs no JSON.
-    pub(crate) fn check(&self, wants_token: bool) -> Result<(), BadAnswer> {
+    /// Checks the answer. `is_login` says that it answers a login. An error status needs no JSON.
+    pub(crate) fn check(&self, is_login: bool) -> Result<(), BadAnswer> {
         match self.status.as_u16() {
             300..=399 => return Err(BadAnswer::Redirect(self.status.as_u16())),
             407 | 408 => return Err(BadAnswer::Status(self.status.as_u16())),
@@ -70,12 +70,12 @@ impl UpstreamAnswer {
         if !self.status.is_success() {
             return Ok(());
         }
-        if !wants_token && self.body.is_empty() {
+        if !is_login && self.body.is_empty() {
             return Ok(());
         }
         let json: Value = serde_json::from_slice(&self.body).map_err(|_| BadAnswer::NotJson)?;
         let token = json["tokenInfo"]["tokenValue"].as_str().filter(|token| !token.is_empty());
-        if wants_token && token.is_none() { Err(BadAnswer::NoToken) } else { Ok(()) }
+        if is_login && token.is_none() { Err(BadAnswer::NoToken) } else { Ok(()) }
     }
 
     /// Returns `Retry-After` for the caller, within its bounds: always for 429, 502, 503 and 504, and for another 5xx if
@@ -91,7 +91,7 @@ impl UpstreamAnswer {
 /// Limits a time to the bounds of `Retry-After`.
 #[must_use]
 pub(crate) fn bounded(wait: Duration) -> Duration {
-    wait.clamp(Duration::from_secs(*RETRY.start()), Duration::from_secs(*RETRY.end()))
+    wait.clamp(Duration::from_secs(*RETRY_AFTER_BOUNDS.start()), Duration::from_secs(*RETRY_AFTER_BOUNDS.end()))
 }
 
 /// Returns the seconds of the header. A date, which the standard also allows, counts as the shortest wait.

@@ -12,7 +12,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Upstream, proxy};
 
-/// The reason why Anaplan gave no answer. No variant contains a part of the request.
+/// The reason why the gateway has no answer from Anaplan. No variant contains a part of the request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
     /// TCP failed.
@@ -27,10 +27,10 @@ pub(crate) enum UpstreamError {
     },
     #[error("TLS with {0} failed")]
     Tls(String, #[source] io::Error),
-    #[error("the exchange with the service failed")]
+    #[error("the HTTP exchange with Anaplan failed")]
     Http(#[source] hyper::Error),
     /// The answer is too long or incomplete.
-    #[error("the service's answer is longer than 64 KiB or breaks off")]
+    #[error("Anaplan's answer is longer than 64 KiB or incomplete")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -39,7 +39,7 @@ pub(crate) enum UpstreamError {
 pub(crate) struct Handshake {
     /// The TLS version.
     pub version: Option<String>,
-    /// The service's certificates, the leaf first.
+    /// Anaplan's certificates, the leaf first.
     pub certificates: Vec<CertificateDer<'static>>,
 }
 
@@ -53,7 +53,7 @@ pub(super) enum Stream {
 pub(super) async fn connect(upstream: &Upstream) -> Result<(Stream, Handshake), UpstreamError> {
     let tcp = match &upstream.proxy {
         Some(proxy) => proxy::tunnel(proxy, &upstream.host, upstream.port).await?,
-        None => open(&upstream.host, upstream.port).await?,
+        None => open_tcp(&upstream.host, upstream.port).await?,
     };
     let Some((config, name)) = &upstream.tls else { return Ok((Stream::Plain(tcp), Handshake::default())) };
     let failed = |error| UpstreamError::Tls(upstream.authority.clone(), error);
@@ -69,7 +69,7 @@ pub(super) async fn connect(upstream: &Upstream) -> Result<(Stream, Handshake), 
     Ok((Stream::Tls(Box::new(stream)), handshake))
 }
 
-pub(super) async fn open(host: &str, port: u16) -> Result<TcpStream, UpstreamError> {
+pub(super) async fn open_tcp(host: &str, port: u16) -> Result<TcpStream, UpstreamError> {
     let failed = |error| UpstreamError::Connect(format!("{host}:{port}"), error);
     let stream = TcpStream::connect((host, port)).await.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;

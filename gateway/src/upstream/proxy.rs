@@ -1,5 +1,4 @@
-//! A proxy between the gateway and the service: a CONNECT tunnel (RFC 9110 section 9.3.6), in which the proxy sees no
-//! token.
+//! A proxy between the gateway and Anaplan: a CONNECT tunnel (RFC 9110 section 9.3.6), in which the proxy sees no token.
 
 use std::path::Path;
 
@@ -9,8 +8,8 @@ use http::Uri;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::connect::{UpstreamError, open};
-use crate::config::{FileRules, UpstreamKeys};
+use super::connect::{UpstreamError, open_tcp};
+use crate::config::{FileRules, UpstreamConfig};
 use crate::library::{Error, Kind, Result};
 
 /// The maximum length of the head of a proxy's answer, in bytes.
@@ -29,20 +28,20 @@ impl Proxy {
     /// # Errors
     /// When the value is not `http://HOST:PORT`, or the file of credentials cannot be read.
     pub(crate) fn resolve(
-        keys: &UpstreamKeys,
+        config: &UpstreamConfig,
         host: &str,
         is_tls: bool,
         files: &mut FileRules,
     ) -> Result<Option<Self>> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let either = |name: &str| variable(name).or_else(|| variable(&name.to_lowercase()));
+        let variable_in_any_case = |name: &str| variable(name).or_else(|| variable(&name.to_lowercase()));
         let from_environment = || {
-            let is_excepted = either("NO_PROXY").is_some_and(|list| is_excepted(host, &list));
-            either("HTTPS_PROXY").filter(|_| is_tls && !is_excepted)
+            let is_excluded = variable_in_any_case("NO_PROXY").is_some_and(|list| is_in_no_proxy(host, &list));
+            variable_in_any_case("HTTPS_PROXY").filter(|_| is_tls && !is_excluded)
         };
-        let Some(text) = keys.proxy.clone().or_else(from_environment) else { return Ok(None) };
-        let (host, port) = parse(&text)?;
-        let authorization = match &keys.proxy_credentials_file {
+        let Some(text) = config.proxy.clone().or_else(from_environment) else { return Ok(None) };
+        let (host, port) = parse_proxy_url(&text)?;
+        let authorization = match &config.proxy_credentials_file {
             Some(path) => Some(credentials(path, files)?),
             None => None,
         };
@@ -64,7 +63,7 @@ impl std::fmt::Debug for Proxy {
 
 /// Opens a tunnel to a host through the proxy.
 pub(super) async fn tunnel(proxy: &Proxy, host: &str, port: u16) -> Result<TcpStream, UpstreamError> {
-    let mut stream = open(&proxy.host, proxy.port).await?;
+    let mut stream = open_tcp(&proxy.host, proxy.port).await?;
     let target = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let authorization =
         proxy.authorization.as_ref().map(|value| format!("Proxy-Authorization: {value}\r\n")).unwrap_or_default();
@@ -72,7 +71,7 @@ pub(super) async fn tunnel(proxy: &Proxy, host: &str, port: u16) -> Result<TcpSt
     let failed = |error| UpstreamError::Connect(proxy.name(), error);
     stream.write_all(request.as_bytes()).await.map_err(failed)?;
     let mut head = Vec::new();
-    // It reads byte by byte, because the bytes after the head belong to TLS.
+    // Reads byte by byte, because the bytes after the head belong to TLS.
     while !head.ends_with(b"\r\n\r\n") {
         if head.len() >= HEAD_LIMIT {
             return Err(failed(std::io::Error::other("its answer to CONNECT is too long")));
@@ -94,21 +93,21 @@ fn status(head: &[u8]) -> Option<u16> {
     words.next()?.parse().ok()
 }
 
-fn parse(text: &str) -> Result<(String, u16)> {
-    let wrong = |what: &str| {
+fn parse_proxy_url(text: &str) -> Result<(String, u16)> {
+    let invalid = |what: &str| {
         Error::new(Kind::Config, format!("cannot use the proxy: {what}"))
-            .hint("upstream.proxy is http://HOST:PORT; user and password stand in upstream.proxy_credentials_file")
+            .hint("upstream.proxy is http://HOST:PORT; put user and password into upstream.proxy_credentials_file")
     };
-    let uri: Uri = text.parse().map_err(|_| wrong("it is not a URL"))?;
+    let uri: Uri = text.parse().map_err(|_| invalid("it is not a URL"))?;
     if uri.scheme_str().is_some_and(|scheme| scheme != "http") {
-        return Err(wrong("only http:// is supported"));
+        return Err(invalid("only http:// is supported"));
     }
-    let authority = uri.authority().ok_or_else(|| wrong("it names no host"))?;
+    let authority = uri.authority().ok_or_else(|| invalid("it has no host"))?;
     if authority.as_str().contains('@') {
-        return Err(wrong("a user or password in the URL is not accepted"));
+        return Err(invalid("a user or password in the URL is not accepted"));
     }
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = authority.port_u16().ok_or_else(|| wrong("it names no port"))?;
+    let port = authority.port_u16().ok_or_else(|| invalid("it has no port"))?;
     Ok((host, port))
 }
 
@@ -123,7 +122,7 @@ fn credentials(path: &Path, files: &mut FileRules) -> Result<String> {
 }
 
 /// Whether `NO_PROXY` names a host: its own name, one of its parent domains, or `*`.
-fn is_excepted(host: &str, list: &str) -> bool {
+fn is_in_no_proxy(host: &str, list: &str) -> bool {
     list.split(',').map(|entry| entry.trim().trim_start_matches('.')).filter(|entry| !entry.is_empty()).any(|entry| {
         entry == "*" || host.eq_ignore_ascii_case(entry) || {
             let (host, entry) = (host.to_ascii_lowercase(), entry.to_ascii_lowercase());
@@ -138,20 +137,20 @@ mod tests {
 
     #[test]
     fn a_proxy_is_a_host_and_a_port_without_credentials() {
-        assert_eq!(parse("http://proxy.example:3128").unwrap(), ("proxy.example".into(), 3128));
-        assert_eq!(parse("proxy.example:3128").unwrap(), ("proxy.example".into(), 3128));
+        assert_eq!(parse_proxy_url("http://proxy.example:3128").unwrap(), ("proxy.example".into(), 3128));
+        assert_eq!(parse_proxy_url("proxy.example:3128").unwrap(), ("proxy.example".into(), 3128));
         for text in ["http://user:SECRET@proxy:1", "https://proxy:1", "socks5://proxy:1", "http://proxy", ""] {
-            let error = parse(text).unwrap_err().to_string();
+            let error = parse_proxy_url(text).unwrap_err().to_string();
             assert!(!error.contains("SECRET"), "{error}");
         }
     }
 
     #[test]
-    fn no_proxy_excepts_hosts_and_domains() {
-        for (list, excepted) in
+    fn no_proxy_excludes_hosts_and_domains() {
+        for (list, excluded) in
             [("auth.anaplan.com", true), (".anaplan.com, x", true), ("*", true), ("plan.com", false), ("", false)]
         {
-            assert_eq!(is_excepted("auth.anaplan.com", list), excepted, "{list}");
+            assert_eq!(is_in_no_proxy("auth.anaplan.com", list), excluded, "{list}");
         }
     }
 

@@ -18,7 +18,7 @@ pub(super) fn client_config(ca_file: Option<&Path>, files: &mut FileRules) -> Re
     if let Some(path) = ca_file {
         let failed = |what: String| {
             Error::new(Kind::Config, format!("cannot use upstream.ca_file {}: {what}", path.display()))
-                .hint("it holds PEM certificates")
+                .hint("it must contain PEM certificates")
         };
         let bytes = files.read(path)?;
         let mut found = 0;
@@ -28,7 +28,7 @@ pub(super) fn client_config(ca_file: Option<&Path>, files: &mut FileRules) -> Re
             found += 1;
         }
         if found == 0 {
-            return Err(failed("no certificate in it".into()));
+            return Err(failed("it contains no certificate".into()));
         }
     }
     if roots.is_empty() {

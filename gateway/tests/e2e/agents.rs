@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 
-use crate::stand::{PATIENCE, Stand, basic};
+use crate::gateway_process::TIME_LIMIT;
+use crate::stand::{Stand, basic};
 use crate::token::{run, token};
 
 /// A Unix socket that answers each request with the same bytes.
@@ -57,11 +58,11 @@ impl FakeAgent {
     }
 
     pub(crate) fn wait_for_request(&self) {
-        self.requests.recv_timeout(PATIENCE).unwrap();
+        self.requests.recv_timeout(TIME_LIMIT).unwrap();
     }
 
     pub(crate) fn wait_for_close(&self) {
-        self.closed.recv_timeout(PATIENCE).unwrap();
+        self.closed.recv_timeout(TIME_LIMIT).unwrap();
     }
 }
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::stand::{Gateway, PASSWORD, Stand};
+use crate::gateway_process::Gateway;
+use crate::stand::{PASSWORD, Stand};
 use crate::token::run;
 
 const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
@@ -50,7 +51,7 @@ fn password() -> String {
 /// Both families on one port, as the packaged socket has them: `localhost` leads clients to either.
 fn both_families(stand: &mut Stand) {
     let free = std::net::TcpListener::bind("[::1]:0").unwrap().local_addr().unwrap().port();
-    stand.head = format!("listen = [\"127.0.0.1:{free}\", \"[::1]:{free}\"]\n");
+    stand.top_keys = format!("listen = [\"127.0.0.1:{free}\", \"[::1]:{free}\"]\n");
 }
 
 #[test]
@@ -155,7 +156,7 @@ fn two_gateways_on_one_agent_serve_each_others_tokens() {
     let one = first.serve();
     // The second one posts to the same service.
     let mut second = second;
-    second.tables = format!("[upstream]\nauth_url = \"{}\"\nca_file = \"DIR/ca.pem\"\n", first.service.url());
+    second.toml_tables = format!("[upstream]\nauth_url = \"{}\"\nca_file = \"DIR/ca.pem\"\n", first.service.url());
     let two = second.serve();
     let token = one.login(&crate::stand::basic("finance"), "").token();
     assert_eq!(two.with_token("POST /token/refresh", &token).status, 200, "{}", two.log());

@@ -44,7 +44,7 @@ fn enrol_needs_transition_for_a_certificate_that_anaplan_may_accept() {
 #[test]
 fn check_names_what_each_client_may_send_and_what_is_wrong() {
     let mut stand = Stand::new();
-    stand.head = "listen = [\"127.0.0.1:731\", \"[::1]:8731\"]\n".into();
+    stand.top_keys = "listen = [\"127.0.0.1:731\", \"[::1]:8731\"]\n".into();
     let config = stand.configure();
     let good = stand.run(&["check", "--config", &config]);
     assert_eq!(good.code, 0, "{good:?}");
@@ -53,8 +53,8 @@ fn check_names_what_each_client_may_send_and_what_is_wrong() {
         "is ready",
         "issued by CN=cba-gateway-test-CA",
         "TLSv1_3 with localhost",
-        "127.0.0.1:731 is a port that only root can take",
-        "[::1]:8731: every user may bind this port",
+        "127.0.0.1:731: only root can bind this port",
+        "[::1]:8731: every user can bind this port",
     ] {
         assert!(good.stdout.contains(wanted), "{wanted}: {good:?}");
     }
@@ -128,7 +128,7 @@ fn invalid_configurations_are_refused_with_a_hint() {
     let path = stand.write("config.toml", &good);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
     let run = stand.run(&["serve", "--config", &path]);
-    assert!(run.code == 2 && run.stderr.contains("others than root could have written it"), "{run:?}");
+    assert!(run.code == 2 && run.stderr.contains("users other than root can change it"), "{run:?}");
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn files_that_do_not_belong_to_root_are_refused() {
     for (file, owner) in [(&config, 61234), (&config, GATEWAY_USER), (&certificate, GATEWAY_USER)] {
         std::os::unix::fs::chown(file, Some(owner), None).unwrap();
         let run = stand.run(&["serve", "--config", &config]);
-        assert!(run.code == 2 && run.stderr.contains(&format!("cannot use {file}: others than root")), "{run:?}");
+        assert!(run.code == 2 && run.stderr.contains(&format!("cannot use {file}: users other than root")), "{run:?}");
         assert!(run.stderr.contains("hint: chown root"), "{run:?}");
         assert_eq!(run.stderr.contains("--single-user"), owner == GATEWAY_USER, "{run:?}");
         std::os::unix::fs::chown(file, Some(0), None).unwrap();
@@ -175,7 +175,7 @@ fn a_clients_certificate_is_read_in_each_format_but_not_with_a_private_key() {
         assert!(run.code == 0 && run.stdout.contains(name), "{name}: {run:?}");
     }
     for (name, wanted) in [
-        ("beside.pem", "holds a private key"),
+        ("beside.pem", "contains a private key"),
         ("tool.key", "private key and no certificate"),
         ("tool.p12", "PKCS#12"),
         ("config.toml", "not a certificate"),
@@ -212,7 +212,7 @@ fn the_admin_socket_gives_health_metrics_and_clients_and_has_mode_0660() {
     assert_eq!((health.code, health.stdout.as_str()), (0, "ready\n"), "{health:?}");
     assert_eq!(stand.run(&["health", "--live", "--config", &config]).stdout, "alive\n");
     let clients = stand.run(&["clients", "--config", &config]);
-    assert!(clients.stdout.contains("finance") && clients.stdout.contains("password  ok (201)"), "{clients:?}");
+    assert!(clients.stdout.contains("finance") && clients.stdout.contains("password    ok (201)"), "{clients:?}");
     let metrics = gateway.admin("/metrics");
     for wanted in [
         "cba_gateway_logins_total{client=\"finance\",identity=\"password\",outcome=\"ok\"} 1",
@@ -233,10 +233,10 @@ fn the_admin_socket_gives_health_metrics_and_clients_and_has_mode_0660() {
 #[test]
 fn metrics_are_written_for_node_exporter() {
     let mut stand = Stand::new();
-    stand.tables = "[admin]\nmetrics_file = \"DIR/run/gateway.prom\"\n".into();
+    stand.toml_tables = "[admin]\nmetrics_file = \"DIR/run/gateway.prom\"\n".into();
     let _gateway = stand.serve();
     let file = stand.path().join("run/gateway.prom");
-    let time_limit = std::time::Instant::now() + crate::stand::PATIENCE;
+    let time_limit = std::time::Instant::now() + crate::gateway_process::TIME_LIMIT;
     while !std::fs::read_to_string(&file).unwrap_or_default().contains("cba_gateway_ready 1") {
         assert!(std::time::Instant::now() < time_limit);
         std::thread::sleep(std::time::Duration::from_millis(5));

@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
+use crate::gateway_process::read_reply;
 use crate::service::Behaviour;
-use crate::stand::{Stand, basic, message, read_reply};
+use crate::stand::{Stand, basic, message};
 use crate::token::{GATEWAY_USER, is_root};
 
 #[test]
@@ -16,7 +17,7 @@ fn a_reload_takes_the_whole_set_or_nothing() {
     let mut stand = Stand::new();
     let mut gateway = stand.serve();
     let mut open = gateway.connect();
-    let request = gateway.text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
+    let request = gateway.request_text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
     open.write_all(request.as_bytes()).unwrap();
     assert_eq!(read_reply(&mut open).unwrap().status, 201);
     let good = stand.clients.clone();
@@ -28,7 +29,7 @@ fn a_reload_takes_the_whole_set_or_nothing() {
         stand.clients = format!("{good}{broken}").replacen("users", "disabled = true\nusers", 1);
         stand.configure();
         gateway.reload();
-        gateway.wait_for_log("the old one stays in force");
+        gateway.wait_for_log("the gateway keeps the old one");
         assert_eq!(gateway.login(&basic("finance"), "").status, 201);
     }
     stand.clients = good.replacen("users", "disabled = true\nusers", 1);
@@ -54,14 +55,14 @@ fn sigterm_answers_each_login_under_way() {
     let stand = Stand::new();
     let mut gateway = stand.serve();
     stand.service.behave(Behaviour::Held);
-    let request = gateway.text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
+    let request = gateway.request_text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
     let mut callers: Vec<_> = (0..20).map(|_| gateway.connect()).collect();
     for caller in &mut callers {
         caller.write_all(request.as_bytes()).unwrap();
     }
     stand.service.wait_for(20);
     gateway.signal(Signal::TERM);
-    gateway.hear("STOPPING=1");
+    gateway.wait_for_notification("STOPPING=1");
     stand.service.release();
     for caller in &mut callers {
         let reply = read_reply(caller).unwrap();
@@ -77,7 +78,7 @@ fn a_port_that_was_taken_before_is_an_error_that_names_it() {
     for address in ["127.0.0.1", "[::1]"] {
         let taken = TcpListener::bind(format!("{address}:0")).unwrap();
         let port = taken.local_addr().unwrap().port();
-        stand.head = format!("listen = [\"127.0.0.1:{port}\", \"[::1]:{port}\"]\n");
+        stand.top_keys = format!("listen = [\"127.0.0.1:{port}\", \"[::1]:{port}\"]\n");
         let config = stand.configure();
         let run = stand.run(&["serve", "--config", &config]);
         assert_eq!(run.code, 2, "{run:?}");
@@ -92,13 +93,13 @@ fn a_port_that_was_taken_before_is_an_error_that_names_it() {
 fn a_plain_listener_on_an_outside_address_is_an_error() {
     let mut stand = Stand::new();
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:731"] {
-        stand.head = format!("listen = [\"{address}\"]\n");
+        stand.top_keys = format!("listen = [\"{address}\"]\n");
         let config = stand.configure();
         let run = stand.run(&["serve", "--config", &config]);
         assert!(run.code == 2 && run.stderr.contains("is not a loopback address"), "{run:?}");
     }
-    stand.head = "listen = [\"127.0.0.1:0\"]\n".into();
-    stand.serve().wait_for_log("`localhost` may lead a tool to the other");
+    stand.top_keys = "listen = [\"127.0.0.1:0\"]\n".into();
+    stand.serve().wait_for_log("`localhost` may resolve to the other");
 }
 
 /// Starts the gateway with an inherited listener as descriptor 3, as systemd does.
@@ -123,7 +124,7 @@ os.execv(sys.argv[2], sys.argv[2:])";
 fn an_inherited_listener_is_served_and_an_outside_one_refused() {
     let mut stand = Stand::new();
     // Not bound where sockets are inherited.
-    stand.head = "listen = [\"127.0.0.1:1\", \"[::1]:1\"]\n".into();
+    stand.top_keys = "listen = [\"127.0.0.1:1\", \"[::1]:1\"]\n".into();
     let config = stand.configure();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut gateway = stand.start(inherit(&stand, &listener, &config));
@@ -152,7 +153,7 @@ fn a_caller_that_left_is_not_signed_for() {
     stand.agents = vec![agent.path.clone()];
     let gateway = stand.serve();
     let mut caller = gateway.connect();
-    let request = gateway.text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
+    let request = gateway.request_text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
     caller.write_all(request.as_bytes()).unwrap();
     agent.wait_for_request();
     drop(caller);

@@ -90,7 +90,7 @@ fn a_payload_logs_in_once_over_restarts_and_within_the_whole_skew() {
     assert_eq!(gateway.login(&other.0, &other.1).status, 201, "{}", gateway.log());
     drop(gateway);
     // A state directory is used in its place.
-    stand.head = format!("state_dir = {:?}\n", stand.file("run"));
+    stand.top_keys = format!("state_dir = {:?}\n", stand.file("run"));
     let next = login(&stand, -50);
     for status in [201, 401] {
         let gateway = stand.serve();
@@ -98,7 +98,7 @@ fn a_payload_logs_in_once_over_restarts_and_within_the_whole_skew() {
     }
     let spent = std::fs::read_to_string(stand.path().join("run/spent")).unwrap();
     assert_eq!(spent.lines().count(), 1, "{spent}");
-    stand.head = "state_dir = \"/nowhere\"\n".into();
+    stand.top_keys = "state_dir = \"/nowhere\"\n".into();
     let config = stand.configure();
     let run = stand.run(&["serve", "--config", &config]);
     assert!(run.code == 2 && run.stderr.contains("/nowhere/spent") && run.stderr.contains("hint: "), "{run:?}");
@@ -170,7 +170,7 @@ fn answers_that_are_not_a_login_are_502() {
 #[test]
 fn a_service_that_does_not_answer_is_504_within_the_deadline() {
     let mut stand = Stand::new();
-    stand.head = "deadline = \"2s\"\n".into();
+    stand.top_keys = "deadline = \"2s\"\n".into();
     let gateway = stand.serve();
     stand.service.behave(Behaviour::Silent);
     let reply = gateway.login(&basic("finance"), "");

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
+mod gateway_process;
 mod service;
 mod stand;
 mod token;
@@ -12,7 +13,11 @@ mod clients;
 mod commands;
 mod deploy;
 mod lifecycle;
+mod limits;
 mod login;
+mod malformed_requests;
+mod request_forms;
+mod retries;
 mod secrets;
 mod tls;
 mod users;

@@ -1,84 +1,47 @@
 //! A gateway with its own configuration, upstream service and identities.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 
+use crate::gateway_process::Gateway;
 use crate::service::Service;
 use crate::token::{GATEWAY_USER, is_root, public_directory, run, token};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_cba-gateway");
 
-/// Longer than anything here takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A password as `enrol` makes one, and its SHA-256.
+/// The end of each client's password. Before it stand the name of the client and a hyphen.
 pub(crate) const PASSWORD: &str = "MARKER-PASSWORD-aGVsbG8gd29ybGQgaGVsbG8gd29ybGQ";
 
-/// What every gateway of a test is made from.
+/// The directory, configuration, upstream service and agents of a test's gateway.
 pub(crate) struct Stand {
     pub(crate) directory: TempDir,
     pub(crate) service: Service,
-    /// Lines before the clients.
-    pub(crate) tables: String,
-    /// The clients.
+    /// TOML tables other than the clients.
+    pub(crate) toml_tables: String,
+    /// The `[[client]]` tables.
     pub(crate) clients: String,
     pub(crate) environment: Vec<(String, String)>,
     /// The agent sockets.
     pub(crate) agents: Vec<PathBuf>,
-    /// Above all tables.
-    pub(crate) head: String,
+    /// TOML keys that stand above all tables.
+    pub(crate) top_keys: String,
 }
 
-/// A running `serve`, killed when dropped.
-pub(crate) struct Gateway {
-    child: Child,
-    notify: UnixDatagram,
-    log: PathBuf,
-    /// Port of the IPv4 listener.
-    pub(crate) port: u16,
-}
-
-/// An answer, taken apart.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    pub(crate) head: String,
-    pub(crate) body: String,
-}
-
-/// A run of the program that ended.
+/// A finished run of the program.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) code: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
-}
-
-impl Reply {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let mut lines = self.head.lines().filter_map(|line| line.split_once(':'));
-        lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
-    }
-
-    /// The Anaplan token of a login, which must have succeeded.
-    #[track_caller]
-    pub(crate) fn token(&self) -> String {
-        let body: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
-        let token = body["tokenInfo"]["tokenValue"].as_str();
-        token.unwrap_or_else(|| panic!("no token in {self:?}")).to_owned()
-    }
 }
 
 /// TLS certificates of the test: a CA, the service's leaf, the gateway's leaf (`localhost`).
@@ -100,7 +63,7 @@ pub(crate) fn tls_files() -> &'static Path {
 }
 
 impl Stand {
-    /// A stand with the client `finance`, which has [`PASSWORD`] and the tool's certificate.
+    /// A stand with the client `finance`, which has a password and the certificate `tool.pem`.
     pub(crate) fn new() -> Self {
         let tls = tls_files();
         let read = |path: PathBuf| fs::read(path).unwrap();
@@ -112,7 +75,7 @@ impl Stand {
         );
         let directory = public_directory("cba-gateway-test");
         if is_root() {
-            // Others may not write: the admin socket and the log go where the gateway's user may.
+            // Only root can write the directory. The gateway's user writes the admin socket and other files below `run`.
             let run = directory.path().join("run");
             fs::create_dir(&run).unwrap();
             std::os::unix::fs::chown(&run, Some(GATEWAY_USER), Some(GATEWAY_USER)).unwrap();
@@ -122,11 +85,11 @@ impl Stand {
         let mut stand = Self {
             directory,
             service,
-            tables: String::new(),
+            toml_tables: String::new(),
             clients: String::new(),
             environment: Vec::new(),
             agents: vec![token().socket.clone()],
-            head: String::new(),
+            top_keys: String::new(),
         };
         stand.copy(tls.join("ca.pem"), "ca.pem");
         stand.tool_identity("tool");
@@ -167,7 +130,7 @@ impl Stand {
         fs::set_permissions(self.path().join(&pem), fs::Permissions::from_mode(0o644)).unwrap();
     }
 
-    /// Adds a client that has [`PASSWORD`] with its name before it, for this user and for TLS on loopback.
+    /// Adds a client with a password that ends in [`PASSWORD`], for this user and for TLS on loopback.
     pub(crate) fn add_client(&mut self, name: &str, more: &str) {
         use sha2::Digest as _;
         let sha256: String =
@@ -190,26 +153,26 @@ impl Stand {
     /// Writes the configuration, and returns its path.
     pub(crate) fn configure(&self) -> String {
         let sockets: Vec<String> = self.agents.iter().map(|path| format!("{:?}", path.display().to_string())).collect();
-        let head = if self.head.contains("listen") {
+        let listen = if self.top_keys.contains("listen") {
             String::new()
         } else {
             "listen = [\"127.0.0.1:0\", \"[::1]:0\"]\n".into()
         };
-        let upstream = if self.tables.contains("[upstream]") {
+        let upstream = if self.toml_tables.contains("[upstream]") {
             String::new()
         } else {
             format!("[upstream]\nauth_url = \"{}\"\nca_file = \"{}\"\n", self.service.url(), self.file("ca.pem"))
         };
-        let admin = if self.tables.contains("[admin]") {
+        let admin = if self.toml_tables.contains("[admin]") {
             String::new()
         } else {
             format!("[admin]\nsocket = \"{}\"\n", self.file("run/admin.sock"))
         };
         let text = format!(
-            "{head}{}\n{upstream}[agent]\nsockets = [{}]\n{admin}{}\n{}",
-            self.head,
+            "{listen}{}\n{upstream}[agent]\nsockets = [{}]\n{admin}{}\n{}",
+            self.top_keys,
             sockets.join(", "),
-            self.tables.replace("DIR", &self.path().display().to_string()),
+            self.toml_tables.replace("DIR", &self.path().display().to_string()),
             self.clients
         );
         self.write("config.toml", text)
@@ -217,7 +180,7 @@ impl Stand {
 
     /// The program as the gateway's user.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        // The build's directory may be closed to that user.
+        // The gateway's user may have no access to the build directory.
         let binary = self.path().join("cba-gateway");
         if !binary.exists() && fs::hard_link(BINARY, &binary).is_err() {
             fs::copy(BINARY, &binary).unwrap();
@@ -254,15 +217,10 @@ impl Stand {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         command.env("NOTIFY_SOCKET", &path).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
         let child = command.spawn().unwrap();
-        let mut gateway = Gateway { child, notify, log, port: 0 };
-        gateway.hear("READY=1");
-        // The log is written by a thread of its own.
-        gateway.wait_for_log("ready: ");
-        gateway.port = gateway.port_of("plain HTTP on 127.0.0.1:").unwrap_or(0);
-        gateway
+        Gateway::started(child, notify, log)
     }
 
-    /// A v1 or v2 login of the tool `name` with a message, as raw request text for a port.
+    /// The `Authorization` header and the body of a v1 or v2 login of the tool `name` with a message.
     pub(crate) fn certificate_login(&self, name: &str, version: &str, message: &[u8]) -> (String, String) {
         let der = self.path().join(format!("{name}.der"));
         self.openssl(&["x509", "-in", &format!("{name}.pem"), "-outform", "DER", "-out", &format!("{name}.der")]);
@@ -285,7 +243,7 @@ impl Stand {
     }
 }
 
-/// A v2 message whose time is so many seconds from now.
+/// A v2 message whose time is `offset` seconds from now.
 pub(crate) fn message(offset: i64) -> Vec<u8> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let mut message = now.saturating_add_signed(offset).to_be_bytes().to_vec();
@@ -295,7 +253,7 @@ pub(crate) fn message(offset: i64) -> Vec<u8> {
     message
 }
 
-/// `Basic` credentials of a client of the stand.
+/// The `Basic` credentials of a client.
 pub(crate) fn basic(name: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{name}:{name}-{PASSWORD}")))
 }
@@ -306,157 +264,4 @@ fn from_output(output: Output) -> Run {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
-}
-
-impl Gateway {
-    /// Waits until systemd would hear a line that begins so.
-    #[track_caller]
-    pub(crate) fn hear(&mut self, wanted: &str) {
-        self.hear_or_log(wanted, None);
-    }
-
-    /// Waits until the log holds a text.
-    #[track_caller]
-    pub(crate) fn wait_for_log(&self, text: &str) {
-        let give_up = Instant::now() + PATIENCE;
-        while !self.log().contains(text) {
-            assert!(Instant::now() < give_up, "the log never held {text:?}: {}", self.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Waits until the gateway has this number of open connections on its TCP listeners.
-    #[track_caller]
-    pub(crate) fn wait_for_connections(&self, number: usize) {
-        let wanted = format!("cba_gateway_connections {number}");
-        let give_up = Instant::now() + PATIENCE;
-        while !self.admin("/metrics").lines().any(|line| line == wanted) {
-            assert!(Instant::now() < give_up, "never {wanted}: {}", self.admin("/metrics"));
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Asks the admin socket by curl, and returns the body.
-    pub(crate) fn admin(&self, path: &str) -> String {
-        let socket = self.log.with_file_name("run/admin.sock");
-        let url = format!("http://localhost{path}");
-        let output = Command::new("curl").args(["-sS", "--unix-socket"]).arg(socket).arg(&url).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    fn hear_or_log(&mut self, wanted: &str, give_up: Option<Instant>) {
-        let give_up = give_up.unwrap_or(Instant::now() + PATIENCE);
-        let mut buffer = [0; 4096];
-        self.notify.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        loop {
-            if let Ok(read) = self.notify.recv(&mut buffer) {
-                if String::from_utf8_lossy(&buffer[..read]).lines().any(|line| line.starts_with(wanted)) {
-                    return;
-                }
-            } else if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("the gateway ended ({status}) without {wanted}: {}", self.log());
-            }
-            assert!(Instant::now() < give_up, "never heard {wanted}: {}", self.log());
-        }
-    }
-
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// The port in a line of the log.
-    pub(crate) fn port_of(&self, text: &str) -> Option<u16> {
-        let log = self.log();
-        let rest = &log[log.find(text)? + text.len()..];
-        rest.lines().next()?.trim().parse().ok()
-    }
-
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let id = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        rustix::process::kill_process(id, signal).unwrap();
-    }
-
-    /// SIGHUP, until the new set was judged.
-    #[track_caller]
-    pub(crate) fn reload(&mut self) {
-        self.signal(rustix::process::Signal::HUP);
-        self.hear("RELOADING=1");
-        self.hear("READY=1");
-    }
-
-    pub(crate) fn wait(&mut self) -> ExitStatus {
-        let give_up = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < give_up, "the gateway does not end: {}", self.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    pub(crate) fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream
-    }
-
-    /// Sends bytes on a connection of its own, and reads one answer.
-    #[track_caller]
-    pub(crate) fn raw(&self, request: impl AsRef<[u8]>) -> Reply {
-        let mut stream = self.connect();
-        let _ = stream.write_all(request.as_ref());
-        read_reply(&mut stream).unwrap_or_else(|| panic!("no answer: {}", self.log()))
-    }
-
-    /// The text of a request.
-    pub(crate) fn text(&self, line: &str, headers: &[(&str, &str)], body: &str) -> String {
-        let mut text =
-            format!("{line} HTTP/1.1\r\nHost: localhost:{}\r\nContent-Length: {}\r\n", self.port, body.len());
-        for (name, value) in headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
-        }
-        format!("{text}\r\n{body}")
-    }
-
-    #[track_caller]
-    pub(crate) fn login(&self, authorization: &str, body: &str) -> Reply {
-        self.raw(self.text("POST /token/authenticate", &[("Authorization", authorization)], body))
-    }
-
-    #[track_caller]
-    pub(crate) fn with_token(&self, line: &str, token: &str) -> Reply {
-        self.raw(self.text(line, &[("Authorization", &format!("AnaplanAuthToken {token}"))], ""))
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// One answer with its length; `None` where the connection closes without one.
-pub(crate) fn read_reply(stream: &mut impl std::io::Read) -> Option<Reply> {
-    let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") {
-        if stream.read(&mut byte).ok()? == 0 {
-            return None;
-        }
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
-    let status = head.split(' ').nth(1)?.parse().ok()?;
-    let mut reply = Reply { status, head, body: String::new() };
-    if status == 100 {
-        return read_reply(stream);
-    }
-    let length = reply.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-    stream.take(length).read_to_string(&mut reply.body).ok()?;
-    Some(reply)
 }

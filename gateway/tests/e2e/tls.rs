@@ -11,7 +11,7 @@ use crate::stand::{PASSWORD, Stand, basic, tls_files};
 fn with_tls(stand: &mut Stand) {
     stand.copy(tls_files().join("leaf.pem"), "server.pem");
     stand.copy(tls_files().join("leaf.key"), "server.key");
-    stand.tables =
+    stand.toml_tables =
         "[tls]\nlisten = [\"127.0.0.1:0\"]\ncertificate = \"DIR/server.pem\"\nkey = \"DIR/server.key\"\n".into();
 }
 
@@ -58,14 +58,14 @@ fn plain_http_on_the_tls_port_gets_nothing() {
     let gateway = stand.serve();
     let port = gateway.port_of("serving TLS on 127.0.0.1:").unwrap();
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    let text = gateway.text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
+    let text = gateway.request_text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
     stream.write_all(text.as_bytes()).unwrap();
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     assert!(!String::from_utf8_lossy(&answer).contains("HTTP"));
     // A handshake that does not begin ends.
     let mut silent = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    silent.set_read_timeout(Some(crate::stand::PATIENCE)).unwrap();
+    silent.set_read_timeout(Some(crate::gateway_process::TIME_LIMIT)).unwrap();
     assert_eq!(silent.read(&mut [0]).unwrap_or(0), 0);
 }
 
@@ -79,7 +79,7 @@ fn a_new_certificate_of_the_tls_listener_needs_no_restart() {
     stand.tool_identity("server2");
     stand.copy(stand.path().join("server2.key"), "server.key");
     gateway.reload();
-    gateway.wait_for_log("the old one stays in force");
+    gateway.wait_for_log("the gateway keeps the old one");
     assert!(curl(&stand, port, "finance", &[]).contains("MARKER-TOKEN"));
     stand.copy(stand.path().join("server2.pem"), "server.pem");
     gateway.reload();
@@ -91,13 +91,13 @@ fn a_new_certificate_of_the_tls_listener_needs_no_restart() {
 fn a_service_with_another_certificate_gets_nothing() {
     let mut stand = Stand::new();
     // The service's certificate is of a CA that the gateway does not know.
-    stand.tables = format!("[upstream]\nauth_url = \"{}\"\n", stand.service.url());
+    stand.toml_tables = format!("[upstream]\nauth_url = \"{}\"\n", stand.service.url());
     let gateway = stand.serve();
     let reply = gateway.login(&basic("finance"), "");
     assert_eq!(reply.status, 502, "{reply:?}");
     drop(gateway);
     // Its certificate is for another name.
-    stand.tables = format!(
+    stand.toml_tables = format!(
         "[upstream]\nauth_url = \"https://localhost.localdomain:{}\"\nca_file = \"DIR/ca.pem\"\nproxy = \"http://127.0.0.1:{}\"\n",
         stand.service.port,
         proxy(stand.service.port, 200).0
@@ -146,7 +146,7 @@ fn a_proxy_tunnels_and_sees_neither_payload_nor_token() {
     let (port, seen) = proxy(stand.service.port, 200);
     stand.write("proxy-credentials", "user:MARKER-PROXY\n");
     let upstream = format!("[upstream]\nauth_url = \"{}\"\nca_file = \"DIR/ca.pem\"\n", stand.service.url());
-    stand.tables =
+    stand.toml_tables =
         format!("{upstream}proxy = \"http://127.0.0.1:{port}\"\nproxy_credentials_file = \"DIR/proxy-credentials\"\n");
     let gateway = stand.serve();
     assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
@@ -158,7 +158,7 @@ fn a_proxy_tunnels_and_sees_neither_payload_nor_token() {
     }
     drop(gateway);
     // The environment's proxy, as systemd units set it.
-    stand.tables = upstream;
+    stand.toml_tables = upstream;
     seen.lock().unwrap().clear();
     stand.environment = vec![("HTTPS_PROXY".into(), format!("http://127.0.0.1:{port}"))];
     let gateway = stand.serve();
@@ -167,10 +167,10 @@ fn a_proxy_tunnels_and_sees_neither_payload_nor_token() {
 }
 
 #[test]
-fn a_proxy_that_wants_credentials_is_told_apart() {
+fn check_reports_a_proxy_that_requires_credentials() {
     let mut stand = Stand::new();
     let (port, _) = proxy(0, 407);
-    stand.tables = format!(
+    stand.toml_tables = format!(
         "[upstream]\nauth_url = \"{}\"\nca_file = \"DIR/ca.pem\"\nproxy = \"http://127.0.0.1:{port}\"\n",
         stand.service.url()
     );
@@ -178,7 +178,7 @@ fn a_proxy_that_wants_credentials_is_told_apart() {
     let check = stand.run(&["check", "--config", &config]);
     assert_eq!(check.code, 8, "{check:?}");
     assert!(
-        check.stdout.contains("wants credentials (407)") && check.stdout.contains("proxy_credentials_file"),
+        check.stdout.contains("requires credentials (407)") && check.stdout.contains("proxy_credentials_file"),
         "{check:?}"
     );
     let gateway = stand.serve();

@@ -4,7 +4,8 @@ use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
-use crate::stand::{Gateway, Stand, basic, read_reply};
+use crate::gateway_process::{Gateway, read_reply};
+use crate::stand::{Stand, basic};
 use crate::token::is_root;
 
 /// What curl gets as another user.
@@ -73,7 +74,7 @@ fn a_dual_stack_socket_shows_its_user() {
     for (listener, addresses) in listeners() {
         let mut gateway = stand.start(crate::lifecycle::inherit(&stand, &listener, &config));
         gateway.port = listener.local_addr().unwrap().port();
-        let request = gateway.text("POST /token/authenticate", &[("Authorization", &basic("theirs"))], "");
+        let request = gateway.request_text("POST /token/authenticate", &[("Authorization", &basic("theirs"))], "");
         for address in addresses {
             for (user, wanted) in [(61234, "201 Created"), (61235, "401 Unauthorized")] {
                 let mut command = command_as(user, "/usr/bin/python3");
@@ -94,7 +95,7 @@ fn a_connection_that_closes_at_once_does_not_count_as_roots() {
         let mut gateway = stand.start(crate::lifecycle::inherit(&stand, &listener, &config));
         gateway.port = listener.local_addr().unwrap().port();
         // `finance` may be used by root, as which the tests run.
-        let request = gateway.text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
+        let request = gateway.request_text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
         let mut command = command_as(61235, "/usr/bin/python3");
         command.args(["-c", CLOSING, addresses[0], &gateway.port.to_string(), &request]);
         let output = command.output().unwrap();
@@ -128,7 +129,7 @@ fn the_overflow_user_uses_no_token_unless_a_client_lists_it() {
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     assert!(validate().contains("FAILURE_BAD_CREDENTIAL"), "{}", gateway.log());
-    gateway.wait_for_log("this user may stand for others");
+    gateway.wait_for_log("this user ID may be shared");
     stand.add_client("theirs", "users = [65534]");
     // The port stays: a reload does not change listeners.
     stand.configure();
