@@ -11,6 +11,7 @@ mod agents;
 mod attack;
 mod clients;
 mod commands;
+mod completions;
 mod deploy;
 mod lifecycle;
 mod limits;
