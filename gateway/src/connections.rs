@@ -1,5 +1,6 @@
 //! The open connections of the listeners. At a limit, a new connection replaces an idle one, or is refused.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -49,8 +50,8 @@ pub(crate) struct BusyConnection {
 
 impl ConnectionTable {
     /// Adds a connection. If the source has reached its limit, its oldest idle connection is closed. If the table is
-    /// full, an idle connection of the source with the most connections is closed. Returns `None` if no idle connection
-    /// can be closed.
+    /// full, the oldest idle connection of the largest source that has one is closed. Returns `None` if no idle
+    /// connection can be closed.
     #[must_use]
     pub(crate) fn admit(self: &Arc<Self>, source: CallerSource) -> Option<AdmittedConnection> {
         let mut open = self.lock();
@@ -58,11 +59,9 @@ impl ConnectionTable {
         if from_source >= MAX_PER_SOURCE && !open.close_idle_of(source) {
             return None;
         }
-        if open.entries.len() >= MAX_CONNECTIONS {
-            let largest = open.largest()?;
-            if !open.close_idle_of(largest) {
-                return None;
-            }
+        // A tool reconnects after it has lost an idle connection. A refused caller loses its login.
+        if open.entries.len() >= MAX_CONNECTIONS && !open.close_idle_of_largest() {
+            return None;
         }
         open.last_number += 1;
         let number = open.last_number;
@@ -89,12 +88,16 @@ impl ConnectionTable {
 }
 
 impl OpenConnections {
-    fn largest(&self) -> Option<CallerSource> {
+    /// Closes the oldest idle connection of the largest source that has one. Returns `false` if all connections are busy.
+    fn close_idle_of_largest(&mut self) -> bool {
         let mut counts: HashMap<CallerSource, usize> = HashMap::new();
         for entry in self.entries.values() {
             *counts.entry(entry.source).or_default() += 1;
         }
-        counts.into_iter().max_by_key(|(_, count)| *count).map(|(source, _)| source)
+        let idle = self.entries.iter().filter(|(_, entry)| !entry.is_busy);
+        let chosen = idle.max_by_key(|(number, entry)| (counts.get(&entry.source), Reverse(**number)));
+        let chosen = chosen.map(|(number, _)| *number);
+        self.close(chosen)
     }
 
     /// Closes the oldest idle connection of a source. Returns `false` if all its connections are busy.
