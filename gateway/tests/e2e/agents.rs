@@ -1,4 +1,4 @@
-//! Agents that are away, refuse, or are not what they seem.
+//! Agents that are unavailable, refuse, or send an invalid payload.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -78,8 +78,8 @@ fn read_request(stream: &mut UnixStream) -> Vec<u8> {
 }
 
 #[test]
-fn an_agents_refusal_tells_whether_to_repeat() {
-    for (code, agent_status, status, repeats) in [
+fn retry_after_is_set_only_where_a_retry_at_the_agent_can_help() {
+    for (code, agent_status, status, retry_after) in [
         ("pin_refused", 503, 503, None),
         ("policy", 422, 503, None),
         ("not_allowed", 403, 503, None),
@@ -95,7 +95,7 @@ fn an_agents_refusal_tells_whether_to_repeat() {
         let reply = gateway.login(&basic("finance"), "");
         assert_eq!(
             (reply.status, reply.header("retry-after")),
-            (status, repeats),
+            (status, retry_after),
             "{code} {reply:?} {}",
             gateway.log()
         );
@@ -178,7 +178,7 @@ fn a_client_with_the_agents_own_certificate_is_refused() {
     let config = stand.configure();
     let run = stand.run(&["serve", "--config", &config]);
     assert!(run.code == 2 && run.stderr.contains("client same: it has the key of the agent"), "{run:?}");
-    // An agent that comes later is recognised by its first payload.
+    // An agent that starts later is recognised by its first payload.
     let path = stand.path().join("later.sock");
     stand.agents = vec![path.clone()];
     let gateway = stand.serve();
@@ -188,7 +188,7 @@ fn a_client_with_the_agents_own_certificate_is_refused() {
     gateway.wait_for_log("has the agent's own key");
 }
 
-/// Starts the gateway where `/etc/cba-agent/policy.toml` says this, on an `/etc` of its own.
+/// Starts the gateway with this `/etc/cba-agent/policy.toml`, in a mount namespace with a copy of `/etc`.
 fn under_policy(stand: &Stand, policy: &str) -> Command {
     stand.write("policy.toml", policy);
     let config = stand.configure();
@@ -203,7 +203,7 @@ fn under_policy(stand: &Stand, policy: &str) -> Command {
 
 #[test]
 fn a_payload_that_roots_policy_file_forbids_is_refused() {
-    assert!(crate::token::is_root(), "this test must run as root, to mount an /etc of its own");
+    assert!(crate::token::is_root(), "this test must run as root, to mount a copy of /etc");
     let stand = Stand::new();
     let gateway = stand.start(under_policy(&stand, "[policy]\nmin_rsa_bits = 2048\n"));
     assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
@@ -226,7 +226,7 @@ fn an_agent_of_the_gateways_own_user_is_refused() {
     let mut stand = Stand::new();
     let path = stand.path().join("run/own.sock");
     stand.agents = vec![path.clone()];
-    // A listener of that user, as the kernel names it to the gateway.
+    // A listener of the gateway's user.
     let listen = "import os, socket, sys
 s = socket.socket(socket.AF_UNIX)
 s.bind(sys.argv[1])

@@ -10,7 +10,7 @@ use crate::stand::{Stand, basic, message};
 
 const PATH: &str = "POST /token/authenticate";
 
-/// The status and the answer without what differs in each.
+/// The status and the body of a reply, without its request ID.
 fn uniform(reply: &Reply) -> (u16, String) {
     let id = reply.header("x-request-id").unwrap();
     (reply.status, reply.body.replace(id, "ID"))
@@ -86,7 +86,7 @@ fn a_flood_of_bad_signatures_stops_only_its_source() {
         stream.write_all(request.as_bytes()).unwrap();
         assert_eq!(read_reply(&mut stream).unwrap().status, 401);
     }
-    // The source is stopped under this client, though its payload is good now.
+    // The gateway refuses this source under this client, although the payload is valid now.
     assert_eq!(gateway.login(&header, &body).status, 401);
     gateway.wait_for_log("too many failed logins");
     let log = gateway.log();

@@ -1,4 +1,4 @@
-//! Clients that others wrote, unmodified: each logs in with only its URL changed.
+//! Unmodified tools of other authors log in; only their URL is changed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::token::run;
 
 const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
 
-/// A Python with the clients of PyPI, made once for each list of them.
+/// A virtual environment with the tools from PyPI. A changed list of tools creates it again.
 fn python() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
@@ -48,7 +48,7 @@ fn password() -> String {
     format!("finance-{PASSWORD}")
 }
 
-/// Both families on one port, as the packaged socket has them: `localhost` leads clients to either.
+/// Listens on IPv4 and IPv6 with one port, as the packaged socket does: `localhost` resolves to either.
 fn both_families(stand: &mut Stand) {
     let free = std::net::TcpListener::bind("[::1]:0").unwrap().local_addr().unwrap().port();
     stand.top_keys = format!("listen = [\"127.0.0.1:{free}\", \"[::1]:{free}\"]\n");

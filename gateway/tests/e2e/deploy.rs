@@ -1,4 +1,4 @@
-//! What stands in `gateway/deploy`, held against systemd, Prometheus and the gateway itself.
+//! Checks the files of `gateway/deploy` with systemd, Prometheus and the gateway.
 
 use std::fs;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Start, reload and end.
+//! Start, reload and shutdown.
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -35,7 +35,7 @@ fn a_reload_takes_the_whole_set_or_nothing() {
     stand.clients = good.replacen("users", "disabled = true\nusers", 1);
     stand.configure();
     gateway.reload();
-    // The newest set judges requests on open connections, too.
+    // The new configuration applies to open connections, too.
     open.write_all(request.as_bytes()).unwrap();
     assert_eq!(read_reply(&mut open).unwrap().status, 401);
 }
@@ -123,7 +123,7 @@ os.execv(sys.argv[2], sys.argv[2:])";
 #[test]
 fn an_inherited_listener_is_served_and_an_outside_one_refused() {
     let mut stand = Stand::new();
-    // Not bound where sockets are inherited.
+    // The gateway does not bind these addresses if it inherits sockets.
     stand.top_keys = "listen = [\"127.0.0.1:1\", \"[::1]:1\"]\n".into();
     let config = stand.configure();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -157,7 +157,7 @@ fn a_caller_that_left_is_not_signed_for() {
     caller.write_all(request.as_bytes()).unwrap();
     agent.wait_for_request();
     drop(caller);
-    // The agent sees that nobody waits any more.
+    // The gateway closes its connection to the agent.
     agent.wait_for_close();
     gateway.wait_for_log("abandoned");
     assert!(stand.service.arrived().is_empty());

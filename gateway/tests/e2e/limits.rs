@@ -23,7 +23,7 @@ fn heads_and_bodies_have_a_size_and_a_time() {
         long.len()
     );
     assert_eq!(gateway.send(chunked).status, 413);
-    // A head that never ends is closed without an answer, and never with 408, which clients repeat.
+    // After an incomplete head, the gateway closes without a reply. It never sends 408, after which clients retry.
     let mut slow = gateway.connect();
     slow.write_all(b"POST /token/authenticate HTTP/1.1\r\nHost: x").unwrap();
     assert!(read_reply(&mut slow).is_none());
@@ -45,7 +45,7 @@ fn a_thousand_idle_connections_and_slow_senders_cost_nobody_a_login() {
     for _ in 0..5 {
         assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
     }
-    // Beyond its share, a source makes room among its own idle connections.
+    // At its limit, a source loses its own oldest idle connections.
     let more: Vec<TcpStream> = (0..200).map(|_| gateway.connect()).collect();
     assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
     assert!(memory(&gateway) < 24 << 10, "{} KiB", memory(&gateway));

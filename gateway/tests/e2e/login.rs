@@ -1,4 +1,4 @@
-//! Logins: a password, v1, v2, and what Anaplan answers.
+//! Logins with a password, v1 and v2, and Anaplan's answers to them.
 
 use std::process::Command;
 
@@ -78,18 +78,18 @@ fn a_v2_payload_too_old_or_too_new_is_refused_and_says_why() {
 fn a_payload_logs_in_once_over_restarts_and_within_the_whole_skew() {
     let mut stand = Stand::new();
     let login = |stand: &Stand, offset| stand.certificate_login("tool", "v2", &message(offset));
-    // Far enough inside of 300 s for a busy machine.
+    // Recent enough for max_skew (300 s), even on a busy machine.
     let old = login(&stand, -200);
     let gateway = stand.serve();
     assert_eq!(gateway.login(&old.0, &old.1).status, 201, "{}", gateway.log());
     drop(gateway);
-    // It was killed. The spent payload is beside the admin socket.
+    // That gateway was killed. The file of spent payloads is beside the admin socket.
     let gateway = stand.serve();
     assert_eq!(gateway.login(&old.0, &old.1).status, 401, "{}", gateway.log());
     let other = login(&stand, -100);
     assert_eq!(gateway.login(&other.0, &other.1).status, 201, "{}", gateway.log());
     drop(gateway);
-    // A state directory is used in its place.
+    // A state directory replaces the file beside the admin socket.
     stand.top_keys = format!("state_dir = {:?}\n", stand.file("run"));
     let next = login(&stand, -50);
     for status in [201, 401] {
@@ -162,7 +162,7 @@ fn answers_that_are_not_a_login_are_502() {
         let before = stand.service.arrived().len();
         let reply = gateway.login(&basic("finance"), "");
         assert_eq!((reply.status, reply.header("retry-after")), (502, Some("5")), "{behaviour:?} {reply:?}");
-        // Nothing was sent twice, and nothing anywhere else.
+        // The gateway sent one request to the service.
         assert_eq!(stand.service.arrived().len(), before + 1, "{behaviour:?}");
     }
 }
@@ -207,7 +207,7 @@ fn after_anaplans_refusal_logins_stop_for_a_while() {
     let next = gateway.login(&basic("finance"), "");
     assert_eq!((next.status, next.header("retry-after")), (503, None), "{next:?}");
     assert_eq!(stand.service.arrived().len(), 1);
-    // The administrator repaired it, and says so.
+    // The administrator has fixed the cause, and reloads.
     gateway.reload();
     assert_eq!(gateway.login(&basic("finance"), "").status, 201);
 }

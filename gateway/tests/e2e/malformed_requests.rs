@@ -46,7 +46,7 @@ fn no_form_of_a_request_smuggles_a_second_one_in() {
     assert_eq!(logins, 0);
 }
 
-/// Each request is a whole login of a listed client, but for its form.
+/// Each request has valid credentials, and only its form is invalid.
 #[test]
 fn requests_of_odd_forms_get_the_documented_answer_and_reach_nobody() {
     let stand = Stand::new();
@@ -139,7 +139,7 @@ fn requests_of_odd_forms_get_the_documented_answer_and_reach_nobody() {
         assert_eq!(answered, *status, "{shown:?}");
     }
     assert!(stand.service.arrived().is_empty(), "{:?}", stand.service.arrived());
-    // A caller that closes before its request is whole gets nothing, and disturbs nobody.
+    // A caller that closes before its request is complete does not disturb others.
     for end in [0, 10, 60, 100] {
         let mut stream = gateway.connect();
         stream.write_all(&header("Content-Length: 5").as_bytes()[..end]).unwrap();
@@ -162,7 +162,7 @@ fn pipelined_requests_are_answered_in_their_order() {
     stream.write_all(format!("{good}{bad}{good}").as_bytes()).unwrap();
     let mut next = || read_reply(&mut stream).unwrap().status;
     assert_eq!([next(), next(), next()], [201, 401, 201]);
-    // What follows a request of bad form is not read.
+    // The gateway does not read the bytes after a malformed request.
     let mut stream = gateway.connect();
     stream.write_all(format!("GET /x HTTP/1.1\r\nHost: localhost:{}\r\n\r\n{good}", gateway.port).as_bytes()).unwrap();
     assert_eq!(read_reply(&mut stream).unwrap().status, 404);

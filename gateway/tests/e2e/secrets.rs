@@ -1,4 +1,4 @@
-//! Where secrets must not be: log, metrics, memory dumps.
+//! Secrets are not in the log, the metrics or a memory dump.
 
 use std::fs;
 use std::process::Command;
@@ -57,12 +57,12 @@ fn a_gateway_that_crashes_after_logins_leaves_no_core() {
         let config = stand.configure();
         stand.command(&["serve", "--config", &config])
     };
-    // Where a core would be written, if there was one.
+    // The kernel would write a core into this directory.
     command.current_dir(stand.path().join("run"));
     let mut gateway = stand.start(command);
     let token = gateway.login(&basic("finance"), "").token();
     gateway.with_token("POST /token/validate", &token);
-    // The gateway's own user cannot read its memory, whose copies of a token no library wipes.
+    // The gateway's own user cannot read its memory, which contains copies of a token.
     if crate::token::is_root() {
         let user = crate::token::GATEWAY_USER.to_string();
         let memory = format!("/proc/{}/mem", gateway.id());

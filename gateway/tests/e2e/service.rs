@@ -1,5 +1,5 @@
-//! Anaplan's authentication service as the tests need it, over real TLS: v2 alone, no replay, and each way in which the real
-//! one or its edge fails. It judges signatures with ring.
+//! A test double of Anaplan's authentication service, over real TLS. It accepts only v2 and no replay, verifies signatures
+//! with ring, and can fail as the real service or its proxies fail.
 
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 /// How the service behaves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(dead_code)] // The example needs the first alone.
+#[allow(dead_code)] // The example uses only the first variant.
 pub(crate) enum Behaviour {
     #[default]
     Normal,
@@ -93,7 +93,7 @@ impl Service {
         *self.state.behaviour.lock().unwrap() = behaviour;
     }
 
-    /// Lets held answers go.
+    /// Sends the answers that [`Behaviour::Held`] holds back.
     pub(crate) fn release(&self) {
         self.state.released.store(true, Ordering::SeqCst);
         let _guard = self.state.arrived.lock().unwrap();

@@ -1,4 +1,4 @@
-//! A gateway with its own configuration, upstream service and identities.
+//! The configuration, upstream service, local identities and agents of a test's gateway.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;

@@ -36,7 +36,7 @@ fn tools_on_other_hosts_log_in_over_tls_from_their_networks() {
         assert!(curl(&stand, port, "finance", more).contains("MARKER-TOKEN"), "{}", gateway.log());
     }
     assert!(curl(&stand, port, "far", &[]).contains("401"));
-    // Forwarding headers say nothing.
+    // Forwarding headers are ignored.
     assert!(
         curl(&stand, port, "far", &["-H", "X-Forwarded-For: 10.1.1.1", "-H", "Forwarded: for=10.1.1.1"])
             .contains("401")
@@ -90,7 +90,7 @@ fn a_new_certificate_of_the_tls_listener_needs_no_restart() {
 #[test]
 fn a_service_with_another_certificate_gets_nothing() {
     let mut stand = Stand::new();
-    // The service's certificate is of a CA that the gateway does not know.
+    // A CA that the gateway does not know has issued the service's certificate.
     stand.toml_tables = format!("[upstream]\nauth_url = \"{}\"\n", stand.service.url());
     let gateway = stand.serve();
     let reply = gateway.login(&basic("finance"), "");
@@ -107,7 +107,7 @@ fn a_service_with_another_certificate_gets_nothing() {
     assert!(stand.service.arrived().is_empty());
 }
 
-/// A proxy that records what it is sent before the tunnel, and tunnels to a port or answers with a status.
+/// A proxy that records what it receives, and tunnels to a port or answers with an error status.
 fn proxy(to: u16, status: u16) -> (u16, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (port, heads) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(Vec::new())));

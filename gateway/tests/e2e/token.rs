@@ -49,7 +49,7 @@ pub(crate) fn agent_program() -> &'static Path {
                 cargo.env_remove(name);
             }
         }
-        // As the gateway that is tested or measured.
+        // The same profile as the gateway under test.
         if BINARY_IS_RELEASE {
             cargo.args(["build", "--release"]);
         } else {
@@ -60,7 +60,7 @@ pub(crate) fn agent_program() -> &'static Path {
     })
 }
 
-/// The token with its agent, made at the first call.
+/// The token with its agent, which the first call creates.
 pub(crate) fn token() -> &'static Token {
     static TOKEN: OnceLock<Token> = OnceLock::new();
     TOKEN.get_or_init(|| {
@@ -87,7 +87,7 @@ pub(crate) fn token() -> &'static Token {
     })
 }
 
-#[allow(clippy::zombie_processes)] // Where it panics, the process that would wait ends.
+#[allow(clippy::zombie_processes)] // After a panic, this process ends, and the agent with it.
 fn start_agent(path: &Path, socket: &Path, audit: &Path) -> std::process::Child {
     let notify = UnixDatagram::bind(path.join("notify")).unwrap();
     notify.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -99,7 +99,7 @@ fn start_agent(path: &Path, socket: &Path, audit: &Path) -> std::process::Child 
     if is_root() {
         command.arg("--socket-group").arg(GATEWAY_USER.to_string());
     }
-    // Who is allowed to ask must name this user, too, where the agent and the tests run as one user.
+    // If the agent and the tests run as one user, allow_users must name this user.
     let own = if is_root() { GATEWAY_USER } else { rustix::process::geteuid().as_raw() };
     command.arg("--allow-users").arg(own.to_string());
     command.env("SOFTHSM2_CONF", path.join("softhsm2.conf")).env("NOTIFY_SOCKET", path.join("notify"));
@@ -116,8 +116,8 @@ fn start_agent(path: &Path, socket: &Path, audit: &Path) -> std::process::Child 
     }
 }
 
-/// Where every user may enter, on a disk: the agent keeps no fuse in memory.
-fn public_place() -> PathBuf {
+/// A directory on a disk that every user can enter. The agent refuses a fuse in memory.
+fn public_parent() -> PathBuf {
     const IN_MEMORY: [rustix::fs::FsWord; 2] = [0x0102_1994, 0x8584_58f6]; // tmpfs and ramfs, statfs(2)
     let usual = std::env::temp_dir();
     let is_on_disk = rustix::fs::statfs(&usual).is_ok_and(|found| !IN_MEMORY.contains(&found.f_type));
@@ -126,15 +126,15 @@ fn public_place() -> PathBuf {
 
 /// A directory that every user may enter.
 pub(crate) fn public_directory(prefix: &str) -> TempDir {
-    let directory = tempfile::Builder::new().prefix(prefix).tempdir_in(public_place()).unwrap();
+    let directory = tempfile::Builder::new().prefix(prefix).tempdir_in(public_parent()).unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     directory
 }
 
-/// Directories of processes that have ended.
+/// Removes the directories of processes that have ended.
 fn remove_leftovers() {
     for (directory, prefix) in
-        [(PathBuf::from(env!("CARGO_TARGET_TMPDIR")), "gateway-token."), (public_place(), "cba-gateway-agent.")]
+        [(PathBuf::from(env!("CARGO_TARGET_TMPDIR")), "gateway-token."), (public_parent(), "cba-gateway-agent.")]
     {
         for entry in fs::read_dir(directory).unwrap().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();

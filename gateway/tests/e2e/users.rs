@@ -8,7 +8,7 @@ use crate::gateway_process::{Gateway, read_reply};
 use crate::stand::{Stand, basic};
 use crate::token::is_root;
 
-/// What curl gets as another user.
+/// The reply that curl gets as another user.
 pub(crate) fn as_user(user: u32, gateway: &Gateway, header: &str, body: &str) -> String {
     let url = format!("http://127.0.0.1:{}/token/authenticate", gateway.port);
     let mut command = command_as(user, "curl");
@@ -47,7 +47,7 @@ s.sendall(sys.argv[3].encode())
 print(s.recv(65536).decode())
 ";
 
-/// Sends a login and closes at once, again and again: the kernel names root as the owner of what was closed.
+/// Sends many logins and closes each connection at once. For a closed connection, the kernel names root as the owner.
 const CLOSING: &str = "
 import socket, sys
 for _ in range(300):
@@ -61,7 +61,7 @@ fn listeners() -> [(TcpListener, &'static [&'static str]); 3] {
     [
         (TcpListener::bind("127.0.0.1:0").unwrap(), &["::ffff:127.0.0.1"]),
         (TcpListener::bind("[::1]:0").unwrap(), &["::1"]),
-        // An IPv6 socket whose callers come by IPv4.
+        // An IPv6 socket whose callers use IPv4.
         (TcpListener::bind("[::ffff:127.0.0.1]:0").unwrap(), &["::ffff:127.0.0.1"]),
     ]
 }
@@ -100,12 +100,12 @@ fn a_connection_that_closes_at_once_does_not_count_as_roots() {
         command.args(["-c", CLOSING, addresses[0], &gateway.port.to_string(), &request]);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{output:?}");
-        // The listener takes connections in their order, so all of them were judged before this one.
+        // The gateway accepts connections in their order, so all of them are accepted before this one.
         let mut stream = TcpStream::connect((addresses[0], gateway.port)).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         assert_eq!(read_reply(&mut stream).unwrap().status, 201, "{}", gateway.log());
         assert_eq!(stand.service.arrived().len(), number + 1, "{}", gateway.log());
-        // No login was begun for any of them: not as root's, and not until it was seen that nobody waits for it.
+        // None of them began a login.
         gateway.wait_for_log("v2 out, 201, ok");
         let log = gateway.log();
         assert_eq!(
@@ -116,7 +116,7 @@ fn a_connection_that_closes_at_once_does_not_count_as_roots() {
     }
 }
 
-/// The overflow user is anybody whom a user namespace does not know.
+/// The kernel shows the overflow user for each user that the user namespace does not map.
 #[test]
 fn the_overflow_user_uses_no_token_unless_a_client_lists_it() {
     let mut stand = Stand::new();
