@@ -8,6 +8,8 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+#[path = "../../tests/e2e/deadline.rs"]
+mod deadline;
 #[path = "../tests/e2e/gateway_process.rs"]
 mod gateway_process;
 #[path = "../tests/e2e/service.rs"]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 
+use crate::deadline::Finish as _;
 use crate::gateway_process::TIME_LIMIT;
 use crate::stand::{Stand, basic};
 use crate::token::{run, token};
@@ -214,7 +215,7 @@ fn a_payload_that_roots_policy_file_forbids_is_refused() {
     gateway.wait_for_log("2048 bits");
     drop(gateway);
     assert_eq!(stand.service.arrived().len(), 1);
-    let output = under_policy(&stand, "[policy]\nsurprise = 1\n").output().unwrap();
+    let output = under_policy(&stand, "[policy]\nsurprise = 1\n").finish();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && errors.contains("/etc/cba-agent/policy.toml"), "{errors}");
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use crate::deadline::Finish as _;
 use crate::gateway_process::Gateway;
 use crate::stand::{PASSWORD, Stand};
 use crate::token::run;
@@ -39,7 +40,7 @@ fn client(gateway: &Gateway, script: &str, arguments: &[&str]) -> String {
         .args(arguments)
         .env_remove("HTTP_PROXY")
         .env_remove("http_proxy");
-    let output = command.output().unwrap();
+    let output = command.finish();
     assert!(output.status.success(), "{output:?} {}", gateway.log());
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
+use crate::deadline::Finish as _;
 use crate::stand::{Stand, basic};
 use crate::token::token;
 
@@ -278,7 +279,7 @@ fn a_program_with_more_rights_than_its_caller_refuses_every_command() {
     for arguments in [&["serve"][..], &["check"], &["clients"], &["enrol"], &["health"], &["man"], &["--help"], &[]] {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", &program]).args(arguments);
-        let output = command.env_clear().env("PATH", "/usr/bin:/bin").output().unwrap();
+        let output = command.env_clear().env("PATH", "/usr/bin:/bin").finish();
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]), "{arguments:?}: {error}");
         assert!(error.contains("refused to run set-user-ID"), "{arguments:?}: {error}");
@@ -291,7 +292,7 @@ fn a_closed_stdout_is_an_error_before_a_password_is_written() {
     let file = stand.file("run/new.password");
     let mut command = Command::new("sh");
     command.args(["-c", "exec \"$@\" >&-", "sh", crate::stand::BINARY, "enrol", "new", "--user", "0"]);
-    let output = command.args(["--password-file", &file]).output().unwrap();
+    let output = command.args(["--password-file", &file]).finish();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("stdout is closed"), "{output:?}");
     assert!(!std::path::Path::new(&file).exists());

@@ -1,5 +1,6 @@
 //! A running gateway, and requests to it.
 
+use crate::deadline::Finish as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -98,7 +99,7 @@ impl Gateway {
     pub(crate) fn admin(&self, path: &str) -> String {
         let socket = self.log.with_file_name("run/admin.sock");
         let url = format!("http://localhost{path}");
-        let output = Command::new("curl").args(["-sS", "--unix-socket"]).arg(socket).arg(&url).output().unwrap();
+        let output = Command::new("curl").args(["-sS", "--unix-socket"]).arg(socket).arg(&url).finish();
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 

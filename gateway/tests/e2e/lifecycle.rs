@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
+use crate::deadline::Finish as _;
 use crate::gateway_process::read_reply;
 use crate::service::Behaviour;
 use crate::stand::{Stand, basic, message};
@@ -131,7 +132,7 @@ fn an_inherited_listener_is_served_and_an_outside_one_refused() {
     gateway.port = listener.local_addr().unwrap().port();
     assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
     let outside = TcpListener::bind("0.0.0.0:0").unwrap();
-    let output = inherit(&stand, &outside, &config).output().unwrap();
+    let output = inherit(&stand, &outside, &config).finish();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && errors.contains("is not a loopback address"), "{errors}");
 }
@@ -141,7 +142,7 @@ fn the_gateway_does_not_serve_as_root() {
     assert!(is_root(), "this test must run as root");
     let stand = Stand::new();
     let config = stand.configure();
-    let output = Command::new(crate::stand::BINARY).args(["serve", "--config", &config]).output().unwrap();
+    let output = Command::new(crate::stand::BINARY).args(["serve", "--config", &config]).finish();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(5) && errors.contains("cannot serve as root"), "{errors}");
 }

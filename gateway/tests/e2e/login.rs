@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::deadline::Finish as _;
 use crate::service::Behaviour;
 use crate::stand::{Stand, basic, message};
 use crate::token::token;
@@ -31,7 +32,7 @@ fn curl_logs_in_by_localhost_with_its_url_changed_alone() {
     let gateway = stand.serve();
     let user = format!("finance:finance-{}", crate::stand::PASSWORD);
     let url = format!("http://localhost:{}/token/authenticate", gateway.port);
-    let output = Command::new("curl").args(["-sS", "--ipv4", "-u", &user, "-X", "POST", &url]).output().unwrap();
+    let output = Command::new("curl").args(["-sS", "--ipv4", "-u", &user, "-X", "POST", &url]).finish();
     assert!(String::from_utf8_lossy(&output.stdout).contains("MARKER-TOKEN"), "{output:?} {}", gateway.log());
 }
 

@@ -2,6 +2,10 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
+// The agent's tests wait in the same way.
+#[allow(dead_code)]
+#[path = "../../../tests/e2e/deadline.rs"]
+mod deadline;
 mod gateway_process;
 mod service;
 mod stand;

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 
+use crate::deadline::Finish as _;
 use crate::gateway_process::Gateway;
 use crate::service::Service;
 use crate::token::{GATEWAY_USER, is_root, public_directory, run, token};
@@ -199,7 +200,7 @@ impl Stand {
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Run {
-        from_output(self.command(arguments).output().unwrap())
+        from_output(self.command(arguments).finish())
     }
 
     /// Starts the gateway, which must become ready.

@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
+use crate::deadline::Finish as _;
 use crate::stand::{PASSWORD, Stand, basic, tls_files};
 
 /// Adds the TLS listener to a stand.
@@ -20,7 +21,7 @@ fn curl(stand: &Stand, port: u16, name: &str, more: &[&str]) -> String {
     let url = format!("https://localhost:{port}/token/authenticate");
     let mut command = Command::new("curl");
     command.args(["-sS", "--ipv4", "-i", "--cacert", &ca, "-u", &user, "-X", "POST", &url]).args(more);
-    String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned()
+    String::from_utf8_lossy(&command.finish().stdout).into_owned()
 }
 
 #[test]
@@ -46,8 +47,7 @@ fn tools_on_other_hosts_log_in_over_tls_from_their_networks() {
     assert!(!curl(&stand, port, "finance", &["--tls-max", "1.1"]).contains("MARKER"));
     let health = Command::new("curl")
         .args(["-sS", "--ipv4", "--cacert", &stand.file("ca.pem"), &format!("https://localhost:{port}/readyz")])
-        .output()
-        .unwrap();
+        .finish();
     assert_eq!(String::from_utf8_lossy(&health.stdout), "ready\n");
 }
 

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
+use crate::deadline::Finish as _;
 use crate::gateway_process::{Gateway, read_reply};
 use crate::stand::{Stand, basic};
 use crate::token::is_root;
@@ -13,7 +14,7 @@ pub(crate) fn as_user(user: u32, gateway: &Gateway, header: &str, body: &str) ->
     let url = format!("http://127.0.0.1:{}/token/authenticate", gateway.port);
     let mut command = command_as(user, "curl");
     command.args(["-sS", "-X", "POST", "-H", &format!("Authorization: {header}"), "--data-raw", body, &url]);
-    let output = command.output().unwrap();
+    let output = command.finish();
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -79,7 +80,7 @@ fn a_dual_stack_socket_shows_its_user() {
             for (user, wanted) in [(61234, "201 Created"), (61235, "401 Unauthorized")] {
                 let mut command = command_as(user, "/usr/bin/python3");
                 command.args(["-c", DUAL_STACK, address, &gateway.port.to_string(), &request]);
-                let output = command.output().unwrap();
+                let output = command.finish();
                 let answer = String::from_utf8_lossy(&output.stdout).into_owned();
                 assert!(answer.contains(wanted), "{listener:?} {address} {user} {output:?} {}", gateway.log());
             }
@@ -98,7 +99,7 @@ fn a_connection_that_closes_at_once_does_not_count_as_roots() {
         let request = gateway.request_text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
         let mut command = command_as(61235, "/usr/bin/python3");
         command.args(["-c", CLOSING, addresses[0], &gateway.port.to_string(), &request]);
-        let output = command.output().unwrap();
+        let output = command.finish();
         assert!(output.status.success(), "{output:?}");
         // The gateway accepts connections in their order, so all of them are accepted before this one.
         let mut stream = TcpStream::connect((addresses[0], gateway.port)).unwrap();
@@ -125,7 +126,7 @@ fn the_overflow_user_uses_no_token_unless_a_client_lists_it() {
     let url = format!("http://127.0.0.1:{}/token/validate", gateway.port);
     let header = format!("Authorization: AnaplanAuthToken {token}");
     let validate = || {
-        let output = command_as(65534, "curl").args(["-sS", "-H", &header, &url]).output().unwrap();
+        let output = command_as(65534, "curl").args(["-sS", "-H", &header, &url]).finish();
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     assert!(validate().contains("FAILURE_BAD_CREDENTIAL"), "{}", gateway.log());
@@ -145,7 +146,6 @@ fn a_holder_of_a_token_may_use_it_as_any_user_of_this_host() {
     let url = format!("http://127.0.0.1:{}/token/validate", gateway.port);
     let output = command_as(61234, "curl")
         .args(["-sS", "-H", &format!("Authorization: AnaplanAuthToken {token}"), &url])
-        .output()
-        .unwrap();
+        .finish();
     assert!(String::from_utf8_lossy(&output.stdout).contains("SUCCESS"), "{output:?}");
 }
