@@ -7,11 +7,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
-use std::sync::LazyLock;
+use std::path::{Path, PathBuf};
 
-use syn::visit::{self, Visit};
-use syn::{Attribute, File, Item, UseTree};
+#[path = "layering/graph.rs"]
+mod graph;
+#[path = "layering/source.rs"]
+mod source;
+
+use graph::{arrows, rooms};
+use source::{SOURCES, Source};
 
 /// The only place where the parent's code starts the worker's.
 const START_OF_THE_WORKER: (&str, &str) = ("commands", "worker");
@@ -39,234 +43,6 @@ const OUTSIDE: [&str; 16] = [
     "getrandom",
 ];
 
-/// A file of `src`.
-#[derive(Debug, Default)]
-struct Source {
-    /// Its module path, such as `serve/pool/plan`.
-    name: String,
-    header: String,
-    /// Every path in its code.
-    paths: Vec<Vec<String>>,
-    /// Names that it imports or re-exports, and from where: files below it may name them through it.
-    imports: BTreeMap<String, Vec<String>>,
-    /// Names that it re-exports alone.
-    exports: BTreeMap<String, Vec<String>>,
-    types: Vec<String>,
-    /// Whether it has a function of the public interface.
-    is_public: bool,
-    is_unsafe: bool,
-}
-
-impl Source {
-    fn room(&self) -> &str {
-        self.name.split('/').next().unwrap()
-    }
-
-    /// Where the file's code runs, as its header says.
-    fn process(&self) -> Option<&'static str> {
-        let phrases = [
-            ("PURE.", "pure"),
-            ("Runs in the parent", "parent"),
-            ("Runs in the worker", "worker"),
-            ("Runs in both", "both"),
-        ];
-        phrases.into_iter().find(|(phrase, _)| self.header.contains(phrase)).map(|(_, process)| process)
-    }
-
-    fn is_entry(&self) -> bool {
-        ["lib", "main", "fuzzing"].contains(&self.name.as_str())
-    }
-
-    fn names(&self, path: &str) -> bool {
-        self.paths.iter().any(|own| own.join("::").starts_with(path))
-    }
-}
-
-fn is_test(attributes: &[Attribute]) -> bool {
-    let is_test = |attribute: &Attribute| match &attribute.meta {
-        syn::Meta::List(list) if list.path.is_ident("cfg") => list.tokens.to_string() == "test",
-        meta => meta.path().is_ident("test"),
-    };
-    attributes.iter().any(is_test)
-}
-
-fn attributes_of(item: &Item) -> &[Attribute] {
-    match item {
-        Item::Const(item) => &item.attrs,
-        Item::Enum(item) => &item.attrs,
-        Item::Fn(item) => &item.attrs,
-        Item::Impl(item) => &item.attrs,
-        Item::Macro(item) => &item.attrs,
-        Item::Mod(item) => &item.attrs,
-        Item::Static(item) => &item.attrs,
-        Item::Struct(item) => &item.attrs,
-        Item::Trait(item) => &item.attrs,
-        Item::Type(item) => &item.attrs,
-        Item::Use(item) => &item.attrs,
-        _ => &[],
-    }
-}
-
-impl Visit<'_> for Source {
-    fn visit_item(&mut self, item: &Item) {
-        if is_test(attributes_of(item)) {
-            return;
-        }
-        if let Item::Fn(syn::ItemFn { vis: syn::Visibility::Public(_), .. }) = item {
-            self.is_public = true;
-        }
-        match item {
-            Item::Enum(item) => self.types.push(item.ident.to_string()),
-            Item::Struct(item) => self.types.push(item.ident.to_string()),
-            Item::Trait(item) => self.types.push(item.ident.to_string()),
-            Item::Type(item) => self.types.push(item.ident.to_string()),
-            Item::Use(item) => {
-                let mut leaves = Vec::new();
-                leaves_of(&item.tree, &mut Vec::new(), &mut leaves);
-                self.imports.extend(leaves.iter().cloned());
-                if matches!(item.vis, syn::Visibility::Inherited) {
-                    self.paths.extend(leaves.into_iter().map(|(_, path)| path));
-                } else {
-                    self.exports.extend(leaves);
-                }
-            }
-            _ => {}
-        }
-        visit::visit_item(self, item);
-    }
-
-    fn visit_impl_item_fn(&mut self, function: &syn::ImplItemFn) {
-        if !is_test(&function.attrs) {
-            self.is_public |= matches!(function.vis, syn::Visibility::Public(_));
-            visit::visit_impl_item_fn(self, function);
-        }
-    }
-
-    fn visit_path(&mut self, path: &syn::Path) {
-        self.paths.push(path.segments.iter().map(|segment| segment.ident.to_string()).collect());
-        visit::visit_path(self, path);
-    }
-
-    fn visit_visibility(&mut self, _: &syn::Visibility) {}
-
-    fn visit_macro(&mut self, call: &syn::Macro) {
-        // The arguments of a macro are tokens, not yet expressions.
-        let text = call.tokens.to_string().replace(" :: ", "::").replace(":: ", "::");
-        for word in text.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':') {
-            if word.contains("::") {
-                self.paths.push(word.trim_matches(':').split("::").map(str::to_owned).collect());
-            }
-        }
-        visit::visit_macro(self, call);
-    }
-
-    fn visit_attribute(&mut self, attribute: &Attribute) {
-        let text = match &attribute.meta {
-            syn::Meta::List(list) => list.tokens.to_string(),
-            _ => String::new(),
-        };
-        self.is_unsafe |= attribute.path().is_ident("allow") && text.contains("unsafe_code");
-    }
-
-    fn visit_expr_unsafe(&mut self, block: &syn::ExprUnsafe) {
-        self.is_unsafe = true;
-        visit::visit_expr_unsafe(self, block);
-    }
-}
-
-/// Each name that a `use` brings in, with its path.
-fn leaves_of(tree: &UseTree, before: &mut Vec<String>, leaves: &mut Vec<(String, Vec<String>)>) {
-    match tree {
-        UseTree::Path(path) => {
-            before.push(path.ident.to_string());
-            leaves_of(&path.tree, before, leaves);
-            before.pop();
-        }
-        UseTree::Group(group) => group.items.iter().for_each(|tree| leaves_of(tree, before, leaves)),
-        UseTree::Name(name) if name.ident == "self" => {
-            leaves.push((before.last().cloned().unwrap_or_default(), before.clone()));
-        }
-        UseTree::Name(name) => {
-            leaves.push((name.ident.to_string(), [before.clone(), vec![name.ident.to_string()]].concat()));
-        }
-        UseTree::Rename(name) => {
-            leaves.push((name.rename.to_string(), [before.clone(), vec![name.ident.to_string()]].concat()));
-        }
-        UseTree::Glob(_) => leaves.push(("*".into(), before.clone())),
-    }
-}
-
-/// Every file of `src`, read once.
-static SOURCES: LazyLock<BTreeMap<String, Source>> = LazyLock::new(sources);
-
-fn sources() -> BTreeMap<String, Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let (mut found, mut open) = (BTreeMap::new(), vec![root.clone()]);
-    while let Some(directory) = open.pop() {
-        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
-            if path.is_dir() {
-                open.push(path);
-                continue;
-            }
-            if path.extension().is_none_or(|extension| extension != "rs") {
-                continue;
-            }
-            let name = path.strip_prefix(&root).unwrap().with_extension("").display().to_string();
-            let text = fs::read_to_string(&path).unwrap();
-            let header: Vec<&str> = text.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim).collect();
-            let mut source = Source { name: name.clone(), header: header.join(" "), ..Source::default() };
-            let file: File = syn::parse_file(&text).unwrap();
-            // A module of tests in a file of its own.
-            if !is_test(&file.attrs) {
-                file.items.iter().for_each(|item| source.visit_item(item));
-            }
-            found.insert(name, source);
-        }
-    }
-    assert!(found.len() > 100);
-    found
-}
-
-/// The file that a path of `from` leads to, through re-exports.
-fn file_of(files: &BTreeMap<String, Source>, from: &str, path: &[String]) -> Option<String> {
-    let own: Vec<&str> = from.split('/').filter(|_| !["lib", "main"].contains(&from)).collect();
-    let (mut module, mut rest): (Vec<String>, &[String]) = match path.first()?.as_str() {
-        "crate" => (Vec::new(), &path[1..]),
-        "self" => (own.iter().map(ToString::to_string).collect(), &path[1..]),
-        "super" => (own.iter().map(ToString::to_string).collect(), path),
-        child => {
-            let child = [own.join("/"), child.to_owned()].join("/");
-            files.get(&child)?;
-            (own.iter().map(ToString::to_string).collect(), path)
-        }
-    };
-    while let Some((_, after)) = rest.split_first().filter(|(first, _)| *first == "super") {
-        module.pop()?;
-        rest = after;
-    }
-    while let Some((next, after)) = rest.split_first() {
-        let child = module.iter().chain([next]).cloned().collect::<Vec<_>>().join("/");
-        if !files.contains_key(&child) {
-            let export = files.get(&module.join("/"))?.imports.get(next);
-            let exported = export.and_then(|path| file_of(files, &module.join("/"), path));
-            return Some(exported.unwrap_or_else(|| module.join("/")));
-        }
-        module.push(next.clone());
-        rest = after;
-    }
-    Some(module.join("/")).filter(|name| !name.is_empty())
-}
-
-/// For each file, the files that it uses.
-fn arrows(files: &BTreeMap<String, Source>) -> BTreeMap<String, BTreeSet<String>> {
-    let targets = |source: &Source| {
-        let exported = source.exports.iter().filter(|(name, _)| source.paths.iter().any(|path| path[0] == **name));
-        let used = source.paths.iter().chain(exported.map(|(_, path)| path));
-        used.filter_map(|path| file_of(files, &source.name, path)).filter(|file| *file != source.name).collect()
-    };
-    files.values().filter(|source| !source.is_entry()).map(|source| (source.name.clone(), targets(source))).collect()
-}
-
 /// Every file that a file uses, directly or through others.
 fn reached<'a>(arrows: &'a BTreeMap<String, BTreeSet<String>>, from: &'a String) -> BTreeSet<&'a String> {
     let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
@@ -278,17 +54,6 @@ fn reached<'a>(arrows: &'a BTreeMap<String, BTreeSet<String>>, from: &'a String)
         }
     }
     seen
-}
-
-/// The table of `src/lib.rs`: room and process, from top to bottom.
-fn rooms() -> Vec<(String, String)> {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
-    let table = text.split("//! room ").nth(1).unwrap().split("//! ```").next().unwrap();
-    let row = |line: &str| {
-        let mut words = line.trim_start_matches("//!").split_whitespace().map(str::to_owned);
-        Some((words.next()?, words.next()?))
-    };
-    table.lines().skip(1).filter_map(row).collect()
 }
 
 #[test]
@@ -456,4 +221,24 @@ fn the_glossary_has_every_term() {
     for term in GLOSSARY {
         assert!(glossary.contains(&format!("- **{term}**: ")), "{term}");
     }
+}
+
+#[test]
+fn no_file_has_more_than_400_lines() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut open: Vec<PathBuf> =
+        ["benches", "fuzz/targets", "gateway", "src", "tests"].map(|name| root.join(name)).into();
+    let mut count = 0;
+    while let Some(directory) = open.pop() {
+        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                open.extend((!path.ends_with("target")).then_some(path));
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let lines = fs::read_to_string(&path).unwrap().lines().count();
+                assert!(lines <= 400, "{} has {lines} lines: split it by subject", path.display());
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 200, "{count}");
 }
