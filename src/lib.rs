@@ -74,7 +74,7 @@
 //! 4. [`policy::decide`] checks the worker's facts before the worker may sign (`sign::a_policy_refusal_signs_nothing`).
 //! 5. A refused PIN is not sent again until the fuse clears (`fuse::ten_parallel_runs_with_a_wrong_pin_spend_one_try`).
 //! 6. Only the result is on standard output. No secret is in arguments, logs or errors
-//!    (`pin::a_marker_pin_in_any_wrong_place_is_never_echoed`).
+//!    (`pin_secrecy::a_marker_pin_in_any_wrong_place_is_never_echoed`).
 //! 7. The parent opens no network socket (`layering::nothing_opens_a_network_socket_or_ends_the_process_below_main`).
 //! 8. Unsafe code is only in a few files of `worker/` and `os/` (`layering::unsafe_code_is_only_in_files_whose_header_says_so`).
 //! 9. A module that is known by name is confined before its first line runs, and more strictly after the login

@@ -5,16 +5,17 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::agent::Agent;
-use crate::stand::{EXTENSIONS, Run, Stand, in_browser, tool};
+use crate::attestation::attest;
+use crate::stand::{EXTENSIONS, Run, Stand, tool};
 
-fn custody(stand: &Stand, more: &[&str]) -> Run {
+pub(crate) fn custody(stand: &Stand, more: &[&str]) -> Run {
     let source = stand.pin_source();
     stand.run(&[&["custody", "--pin-source", &source][..], more].concat())
 }
 
 /// The JSON report, validated by its schema, with the exit code of its verdict.
 #[track_caller]
-fn report(stand: &Stand, more: &[&str]) -> Value {
+pub(crate) fn report(stand: &Stand, more: &[&str]) -> Value {
     let run = custody(stand, &[&["--format", "json"][..], more].concat());
     let report: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"));
     let (code, verdict) = if run.code == 0 { (0, "allowed") } else { (8, "refused") };
@@ -26,7 +27,7 @@ fn report(stand: &Stand, more: &[&str]) -> Value {
 }
 
 #[track_caller]
-fn fits_its_schema(stand: &Stand, report: &str) {
+pub(crate) fn fits_its_schema(stand: &Stand, report: &str) {
     let path = stand.write("report.json", report);
     let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/custody.schema.json");
     let check = "import json, sys, jsonschema; a, b = (json.load(open(p)) for p in sys.argv[1:]); \
@@ -36,19 +37,19 @@ fn fits_its_schema(stand: &Stand, report: &str) {
 
 /// The verdict of a rule.
 #[track_caller]
-fn verdict(report: &Value, rule: &str) -> String {
+pub(crate) fn verdict(report: &Value, rule: &str) -> String {
     let row = report["rules"].as_array().unwrap().iter().find(|row| row["rule"] == rule);
     row.unwrap_or_else(|| panic!("{rule}"))["verdict"].as_str().unwrap().to_owned()
 }
 
 /// Replaces the token's certificate.
-fn replace_certificate(stand: &Stand, name: &str, extensions: &str, validity: &[&str]) {
+pub(crate) fn replace_certificate(stand: &Stand, name: &str, extensions: &str, validity: &[&str]) {
     stand.issue(name, "pub.pem", extensions, validity);
     stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
     write_certificate(stand, name, "01");
 }
 
-fn write_certificate(stand: &Stand, name: &str, id: &str) {
+pub(crate) fn write_certificate(stand: &Stand, name: &str, id: &str) {
     let der = stand.file(&format!("{name}.der"));
     stand.pkcs11_tool(&["--write-object", &der, "--type", "cert", "--id", id, "--label", name]);
 }
@@ -200,19 +201,6 @@ fn a_forbidden_token_gets_no_pin_but_a_report() {
 }
 
 #[test]
-fn a_report_costs_one_login_and_no_signature_and_its_members_keep_their_order() {
-    let mut stand = Stand::new();
-    stand.faulty("");
-    let first = custody(&stand, &["--format", "json"]).ok();
-    assert_eq!((stand.calls("C_Login"), stand.calls("C_Sign") + stand.calls("C_SignInit")), (1, 0));
-    let second = custody(&stand, &["--format", "json"]).ok();
-    let stable = |report: &str| report.split("\"run\"").next().unwrap().to_owned();
-    assert_eq!(stable(&first), stable(&second));
-    let wrong = format!("file:{}", stand.write("wrong", "nonsense"));
-    assert!(stand.run(&["custody", "--pin-source", &wrong]).failed(4).contains("CKR_PIN_INCORRECT"));
-}
-
-#[test]
 fn the_chain_is_checked_against_roots_and_its_certificates_in_the_token_are_named() {
     let stand = Stand::new();
     let roots = stand.file("ca.pem");
@@ -238,73 +226,6 @@ fn the_chain_is_checked_against_roots_and_its_certificates_in_the_token_are_name
     assert_eq!(verdict(&whole, "roots"), "holds");
     assert_eq!(whole["certificate"]["chain"][0]["subject"], "CN=between");
     assert_eq!(custody(&stand, &["--roots", "/nonexistent"]).failed(2).lines().count(), 2);
-}
-
-/// A device certificate and its attestation of a key, in a YubiKey's form, under a test root.
-fn attest(stand: &Stand, name: &str, public_key: &str) {
-    if !std::path::Path::new(&stand.file("device.key")).exists() {
-        stand.tool("openssl", &["genrsa", "-out", "device.key", "2048"]);
-        stand.tool("openssl", &["rsa", "-in", "device.key", "-pubout", "-out", "device.pub"]);
-        stand.issue("device", "device.pub", "basicConstraints=critical,CA:TRUE,pathlen:0\n", &["-days", "9"]);
-        write_certificate(stand, "device", "25");
-    }
-    // Firmware 5.4.3, serial 12345678, PIN once, touch always.
-    let statement = "1.3.6.1.4.1.41482.3.3=DER:05:04:03\n1.3.6.1.4.1.41482.3.7=DER:02:04:00:bc:61:4e\n\
-                     1.3.6.1.4.1.41482.3.8=DER:02:02\n";
-    let extensions = stand.write(&format!("{name}.ext"), statement);
-    let new = ["req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "/dev/null", "-out", "req.pem"];
-    stand.tool("openssl", &[&new[..], &["-subj", "/CN=YubiKey PIV Attestation 9a"]].concat());
-    let sign = ["x509", "-req", "-in", "req.pem", "-CA", "device.pem", "-CAkey", "device.key", "-CAcreateserial"];
-    let der = stand.file(&format!("{name}.der"));
-    let out = ["-force_pubkey", public_key, "-extfile", &extensions, "-days", "9", "-outform", "DER", "-out", &der];
-    stand.tool("openssl", &[&sign[..], &out].concat());
-    write_certificate(stand, name, "01");
-}
-
-#[test]
-fn an_attestation_counts_only_for_this_key_and_token_with_a_chain_to_its_makers_root() {
-    let mut stand = Stand::new();
-    stand.faulty("serial=12345678");
-    let (root, other) =
-        (stand.file("ca.pem"), concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/other-ca.pem").to_owned());
-    let none = report(&stand, &["--attestation-roots", &root]);
-    assert_eq!(verdict(&none, "attestation"), "broken");
-    assert_eq!(verdict(&report(&stand, &[]), "attestation"), "not-asked");
-    // An attestation of another key under the same ID: the ID proves nothing.
-    stand.tool("openssl", &["genrsa", "-out", "key.pem", "2048"]);
-    stand.tool("openssl", &["rsa", "-in", "key.pem", "-pubout", "-out", "key.pub"]);
-    attest(&stand, "of-another", "key.pub");
-    let strange = report(&stand, &["--attestation-roots", &root]);
-    assert_eq!((verdict(&strange, "attestation").as_str(), &strange["attestation"]), ("broken", &Value::Null));
-    attest(&stand, "of-ours", "pub.pem");
-    let believed = report(&stand, &["--attestation-roots", &root]);
-    assert_eq!(verdict(&believed, "attestation"), "holds", "{believed}");
-    let attestation = &believed["attestation"];
-    assert_eq!(attestation["trusted"], true);
-    let stated = ["firmware", "serial", "pin_policy", "touch_policy"].map(|name| attestation[name].as_str().unwrap());
-    assert_eq!(stated, ["5.4.3", "12345678", "once", "always"]);
-    let doubted = report(&stand, &["--attestation-roots", &other]);
-    assert_eq!(
-        (verdict(&doubted, "attestation").as_str(), &doubted["attestation"]["trusted"]),
-        ("broken", &false.into())
-    );
-    stand.sign(&[]).ok();
-    // The same attestation on a token with another serial number: the key is in another device.
-    for (serial, more) in
-        [("12345679", &["--attestation-roots", &root][..]), ("12345679", &[]), ("", &["--attestation-roots", &root])]
-    {
-        stand.faulty(&format!("serial={serial}"));
-        let allowed = ["--policy-token-serials", serial];
-        let allowed = if serial.is_empty() { &[][..] } else { &allowed[..] };
-        let elsewhere = report(&stand, &[more, allowed].concat());
-        assert_eq!(verdict(&elsewhere, "attestation"), "broken", "{serial}: {elsewhere}");
-        assert_eq!(verdict(&elsewhere, "token_serials"), if serial.is_empty() { "not-asked" } else { "holds" });
-        let words = elsewhere["refusals"][0].as_str().unwrap();
-        assert!(words.contains("is of device 12345678") || serial.is_empty(), "{words}");
-    }
-    // Leading zeros make no difference. A forged attestation of another device beside a true one does.
-    stand.faulty("serial=0012345678");
-    assert_eq!(verdict(&report(&stand, &["--attestation-roots", &root]), "attestation"), "holds");
 }
 
 /// A token with the corpus's key under ID 01 with its certificate, and again under ID 02 with these options.
@@ -419,80 +340,6 @@ fn a_key_that_may_do_more_than_sign_has_a_verdict_of_its_own() {
         );
         assert!(words.is_empty() || found["warnings"].to_string().contains(words), "{rules}: {found}");
     }
-}
-
-#[test]
-fn text_and_page_say_what_is_allowed_by_which_policy_on_what_kind_of_token() {
-    let stand = Stand::new();
-    let config = stand.write("own.toml", "[policy]\nmin_rsa_bits = 2048\n");
-    let text = custody(&stand, &["--config", &config, "--policy-require", "local"]).ok();
-    let head: Vec<&str> = text.lines().take(4).collect();
-    assert_eq!(head[..2], ["Key custody: ALLOWED", "allowed to sign Anaplan logins"]);
-    assert_eq!(head[2], "software token: no hardware protection (SoftHSM)");
-    assert!(head[3].contains(&config) && head[3].contains("require = local (--policy-require)"), "{text}");
-    let place = |words: &str| text.find(words).unwrap_or_else(|| panic!("{words}: {text}"));
-    assert!(place("\nToken\n") < place("\nCertificate\n") && place("\nCertificate\n") < place(" token_serials "));
-    assert!(place(" sandbox ") < place("\nPrivate key\n") && place("\nPrivate key\n") < place("\nModule\n"));
-    assert!(text.contains("The private key must not be exportable from the token."), "{text}");
-    let page = custody(&stand, &["--format", "html"]).ok();
-    for words in ["allowed to sign Anaplan logins", "software token: no hardware protection", "no file was read"] {
-        assert!(page.contains(words), "{words}: {page}");
-    }
-    let refused = custody(&stand, &["--policy-require", "hardware-token"]);
-    assert!(refused.stdout.starts_with("Key custody: REFUSED\nnot allowed to sign Anaplan logins\n"), "{refused:?}");
-    let found = report(&stand, &[]);
-    assert_eq!(found["token"]["software"], "SoftHSM");
-    for row in found["rules"].as_array().unwrap() {
-        let sentence = row["means"].as_str().unwrap();
-        assert!(sentence.ends_with('.') && sentence.split(' ').count() <= 25, "{sentence}");
-    }
-}
-
-#[test]
-fn the_agents_report_is_the_same_document_without_its_pin() {
-    let mut stand = Stand::new();
-    stand.faulty("");
-    let agent = Agent::ready(&stand, &[]);
-    let served = agent.ask("GET", "/custody", "").body;
-    fits_its_schema(&stand, &served);
-    let (mut served, mut ours): (Value, Value) = (serde_json::from_str(&served).unwrap(), report(&stand, &[]));
-    for report in [&mut served, &mut ours] {
-        report.as_object_mut().unwrap().remove("run");
-    }
-    assert_eq!(served, ours);
-}
-
-#[test]
-fn an_attribute_that_crashes_the_module_costs_only_that_evidence() {
-    let mut stand = Stand::new();
-    stand.faulty("attr:CKA_ALLOWED_MECHANISMS=abort");
-    let agent = Agent::ready(&stand, &[]);
-    let served: Value = serde_json::from_str(&agent.ask("GET", "/custody", "").body).unwrap();
-    assert_eq!((&served["verdict"], &served["key"]["allowed_mechanisms"]), (&"allowed".into(), &Value::Null));
-    assert_eq!(agent.ask("POST", "/sign", "{}").status, 200);
-}
-
-#[test]
-fn the_text_is_a_table_without_terminal_control_characters() {
-    let stand = Stand::with(&["--label", "\u{1b}[2Jx"]);
-    let text = custody(&stand, &[]).ok();
-    assert!(text.starts_with("Key custody: ALLOWED\n"), "{text}");
-    for line in [" require.sensitive ", " label", " signs by"] {
-        assert!(text.contains(line), "{line}: {text}");
-    }
-    assert!(!text.contains('\u{1b}'), "{text}");
-}
-
-#[test]
-fn the_page_loads_from_a_file_makes_no_request_and_fits_a_phone() {
-    let stand = Stand::new();
-    let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/other-ca.pem");
-    let allowed = stand.write("allowed.html", custody(&stand, &["--format", "html"]).ok());
-    let refused = custody(&stand, &["--format", "html", "--roots", other]);
-    assert_eq!(refused.code, 8);
-    assert!(!refused.stdout.contains("<script") && refused.stdout.contains("Content-Security-Policy"));
-    let refused = stand.write("refused.html", refused.stdout);
-    in_browser("page.py", &[&stand.file("pictures"), &allowed, &refused]);
 }
 
 #[test]
