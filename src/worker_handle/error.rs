@@ -76,7 +76,7 @@ impl Explain for WorkerError {
                 vec!["the PIN may have been tried: `cba-agent pin-fuse` shows it; run with -v to see what the module says".into()]
             }
             Self::Died { .. } => vec!["run with -v to see what the module itself says".into()],
-            Self::Spawn(_) => vec!["check that /proc is mounted, and that the limits (`ulimit -u`, TasksMax= in the unit) allow another process".into()],
+            Self::Spawn(_) => vec!["check that /proc is mounted, and that the limits of processes (LimitNPROC= and TasksMax= in the unit) allow another one".into()],
             _ => Vec::new(),
         }
     }
