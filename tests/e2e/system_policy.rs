@@ -3,6 +3,8 @@
 use std::fs;
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::deadline::Finish as _;
 use crate::stand::{BINARY, Run, Stand, needs_root, same_environment};
 
@@ -33,8 +35,8 @@ pub(crate) const ROOTS: (u32, &str) = (0, "644");
 fn the_stricter_of_both_values_counts() {
     needs_root("it mounts file systems of its own");
     let stand = Stand::new();
-    let serial = stand.run(&["list", "--json"]).ok();
-    let serial = serial.split("\"serial\":\"").nth(1).unwrap().split('"').next().unwrap();
+    let list: Value = serde_json::from_str(&stand.run(&["list", "--json"]).ok()).unwrap();
+    let serial = list["modules"][0]["slots"][0]["token"]["serial"].as_str().unwrap();
     for (policy, arguments, code) in [
         ("min_rsa_bits = 2048", &[][..], 0),
         ("min_rsa_bits = 3072", &[], 5),
