@@ -150,16 +150,16 @@ impl RunningLogins {
         }
     }
 
-    /// Marks the message as spent before the reply is written, unless its result allows a retry.
+    /// Ends the login for new callers before the reply is written, and marks the message as spent unless the result
+    /// allows a retry. A caller that has read the reply never joins the same login again.
     fn begin_write(&self, login: &Arc<RunningLogin>) {
         let Some((key, until)) = &login.key else { return };
-        if login.allows_retry() {
-            return;
-        }
         let mut state = self.lock();
-        login.lock().write_has_begun = true;
         state.remove(key, login);
-        state.spend(key, *until);
+        if !login.allows_retry() {
+            login.lock().write_has_begun = true;
+            state.spend(key, *until);
+        }
     }
 
     /// Logs the login once, and forgets its message if no reply was delivered.
@@ -342,6 +342,21 @@ mod tests {
             }
         }
         assert!(join_or_start(&logins, 1).unwrap().1.is_some());
+    }
+
+    #[test]
+    fn a_caller_that_reads_a_server_error_can_try_again_at_once() {
+        let logins = Arc::new(RunningLogins::default());
+        let (first, login) = join_or_start(&logins, 1).unwrap();
+        let login = login.unwrap();
+        assert!(login.begin_post());
+        finish(&logins, &login, StatusCode::SERVICE_UNAVAILABLE);
+        first.begin_write();
+        // The caller has the reply before `delivered` runs.
+        let (_again, started) = join_or_start(&logins, 1).unwrap();
+        assert!(started.is_some());
+        first.delivered();
+        assert!(join_or_start(&logins, 1).unwrap().1.is_none());
     }
 
     #[test]
