@@ -50,7 +50,8 @@
 //! error             pure      errors: kind, exit code, hints
 //! text              pure      untrusted text made printable; words for a shell
 //! ```
-//! `tests/layering.rs` fails where a room uses one above it, or where a PURE file does input or output.
+//! `tests/layering.rs` fails where a room uses one above it, where files use each other in a circle, where a PURE file does input
+//! or output, or where a file has more than 400 lines.
 //!
 //! # Glossary
 //! - **module**: a shared library with the PKCS#11 interface, through which a program uses a token
