@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use crate::deadline::Finish as _;
 use crate::gateway_process::Gateway;
 use crate::stand::{PASSWORD, Stand};
-use crate::token::run;
+use crate::token::{install, run};
 
 const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
 
@@ -22,9 +22,9 @@ fn python() -> &'static Path {
         let made = directory.join("made");
         if fs::read_to_string(&made).ok().as_deref() != Some(&wanted) {
             let _ = fs::remove_dir_all(&directory);
-            run(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(&directory));
+            install(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(&directory));
             let pip = directory.join("bin/pip");
-            run(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", "-r", &requirements]));
+            install(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", "-r", &requirements]));
             fs::write(&made, wanted).unwrap();
         }
         directory.join("bin/python")

@@ -36,6 +36,12 @@ pub(crate) fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Runs a compiler or an installer, which may take minutes in a fresh clone. The time limit of the test stage ends it.
+#[track_caller]
+pub(crate) fn install(command: &mut Command) {
+    assert!(command.status().unwrap().success(), "{command:?} failed");
+}
+
 /// The agent's program, built once.
 pub(crate) fn agent_program() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
@@ -56,7 +62,8 @@ pub(crate) fn agent_program() -> &'static Path {
         } else {
             cargo.arg("build");
         }
-        run(cargo.args(["--locked", "--quiet", "--bin", "cba-agent", "--manifest-path", manifest]));
+        cargo.args(["--locked", "--quiet", "--bin", "cba-agent", "--manifest-path", manifest]);
+        install(&mut cargo);
         Path::new(env!("CARGO_BIN_EXE_cba-gateway")).with_file_name("cba-agent")
     })
 }
