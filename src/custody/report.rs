@@ -121,13 +121,13 @@ pub(super) struct CertificateReport {
     /// `token` or `file`.
     pub source: &'static str,
     /// The issuers of the certificate in the token, nearest first.
-    pub chain: Vec<Above>,
+    pub chain: Vec<IssuerReport>,
     #[serde(skip)]
     pub validity: (u64, u64),
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Above {
+pub(super) struct IssuerReport {
     pub subject: String,
     pub not_after: String,
     pub sha256: String,
@@ -309,7 +309,7 @@ fn usages(key: &KeyObject, detail: &KeyDetail) -> Usages {
 
 fn certificate_report(key_evidence: &KeyEvidence, now: u64) -> CertificateReport {
     let certificate = &key_evidence.certificate;
-    let above = |found: chain::Authority| Above {
+    let above = |found: chain::Authority| IssuerReport {
         subject: found.subject,
         not_after: found.valid_until,
         sha256: hex(&found.sha256),
