@@ -70,7 +70,7 @@ impl Elf {
             [2, order, ..] => (64, *order == 1),
             _ => return None,
         };
-        let file = Numbers { bytes: head, little_endian };
+        let file = NumberReader { bytes: head, little_endian };
         let wide = bits == 64;
         let (kind, machine) = (file.u16(16)?, file.u16(18)?);
         let table = if wide { file.u64(32)? } else { file.u32(28)?.into() };
@@ -124,12 +124,12 @@ fn named_library(text: &str) -> Option<String> {
 }
 
 /// Numbers at positions of a file.
-struct Numbers<'a> {
+struct NumberReader<'a> {
     bytes: &'a [u8],
     little_endian: bool,
 }
 
-impl Numbers<'_> {
+impl NumberReader<'_> {
     fn u16(&self, at: usize) -> Option<u16> {
         self.at(at, u16::from_le_bytes, u16::from_be_bytes)
     }

@@ -58,11 +58,11 @@ pub(super) fn ask(prompt: &str) -> Result<Zeroizing<Vec<u8>>, PinError> {
 
 fn ask_at(terminal: File, prompt: &str) -> io::Result<Zeroizing<Vec<u8>>> {
     let signals = Signals::watch()?;
-    let mut quiet = Quiet::new(terminal)?;
-    quiet.terminal.write_all(prompt.as_bytes())?;
-    let line = read_line(&quiet.terminal, &signals);
-    quiet.terminal.write_all(b"\n")?;
-    drop(quiet);
+    let mut echo_off = EchoOff::new(terminal)?;
+    echo_off.terminal.write_all(prompt.as_bytes())?;
+    let line = read_line(&echo_off.terminal, &signals);
+    echo_off.terminal.write_all(b"\n")?;
+    drop(echo_off);
     // From here on, signals have their usual effect.
     signals.usual.store(true, Ordering::SeqCst);
     match line? {
@@ -139,25 +139,25 @@ impl Signals {
 }
 
 /// A terminal without echo and line editing. Dropping it restores the settings.
-struct Quiet {
+struct EchoOff {
     terminal: File,
     before: Termios,
 }
 
-impl Quiet {
+impl EchoOff {
     /// Discards earlier input: it was not meant for this question.
     fn new(terminal: File) -> io::Result<Self> {
         let before = tcgetattr(&terminal)?;
-        let mut quiet = before.clone();
-        quiet.local_modes -= LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG;
-        quiet.special_codes[SpecialCodeIndex::VMIN] = 1;
-        quiet.special_codes[SpecialCodeIndex::VTIME] = 0;
-        tcsetattr(&terminal, OptionalActions::Flush, &quiet)?;
+        let mut echo_off = before.clone();
+        echo_off.local_modes -= LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG;
+        echo_off.special_codes[SpecialCodeIndex::VMIN] = 1;
+        echo_off.special_codes[SpecialCodeIndex::VTIME] = 0;
+        tcsetattr(&terminal, OptionalActions::Flush, &echo_off)?;
         Ok(Self { terminal, before })
     }
 }
 
-impl Drop for Quiet {
+impl Drop for EchoOff {
     fn drop(&mut self) {
         let _ = tcsetattr(&self.terminal, OptionalActions::Drain, &self.before);
     }

@@ -17,7 +17,7 @@ const MAX_COPIES: usize = 8;
 
 /// Further attributes of a key and its copies, and the certificates in the token.
 #[derive(Debug, Default)]
-pub(crate) struct Described {
+pub(crate) struct KeyDescriptions {
     key: Description,
     copies: Vec<KeyDetail>,
 }
@@ -39,11 +39,11 @@ impl SlotSession {
     }
 
     /// Reads further attributes of the key and its copies.
-    pub(crate) fn describe(&mut self, identity: &Identity) -> Result<Described> {
+    pub(crate) fn describe(&mut self, identity: &Identity) -> Result<KeyDescriptions> {
         let key = self.description(identity.key.handle)?;
         let copies = identity.copies.iter().take(MAX_COPIES);
         let copies = copies.map(|copy| Ok(self.description(copy.handle)?.detail)).collect::<Result<_>>()?;
-        Ok(Described { key, copies })
+        Ok(KeyDescriptions { key, copies })
     }
 
     fn description(&mut self, key: u64) -> Result<Description> {
@@ -56,7 +56,7 @@ impl SlotSession {
 
 /// An identity with its description.
 #[must_use]
-pub(crate) fn key_evidence(identity: &Identity, mechanism: Mechanism, described: Described) -> KeyEvidence {
+pub(crate) fn key_evidence(identity: &Identity, mechanism: Mechanism, described: KeyDescriptions) -> KeyEvidence {
     let details = described.copies.into_iter().chain(std::iter::repeat(KeyDetail::default()));
     let copies = identity.copies.iter().cloned().zip(details);
     let certificates = described.key.certificates.iter();

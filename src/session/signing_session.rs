@@ -7,7 +7,7 @@ use std::io;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::evidence::{self, Described};
+use super::evidence::{self, KeyDescriptions};
 use super::{SignError, SlotSession, TokenSession};
 use crate::cba::UncheckedPayload;
 use crate::config::Config;
@@ -65,7 +65,8 @@ impl SigningSession {
 
     /// Reads the evidence about the key and its token. `in_detail` also reads attributes that serve only as evidence.
     pub(crate) fn evidence(&mut self, module_sha256: Option<String>, in_detail: bool) -> Result<Evidence> {
-        let described = if in_detail { self.session.slot.describe(&self.identity)? } else { Described::default() };
+        let described =
+            if in_detail { self.session.slot.describe(&self.identity)? } else { KeyDescriptions::default() };
         let key_evidence = evidence::key_evidence(&self.identity, self.mechanism, described);
         Ok(Evidence { key: Some(key_evidence), ..self.session.slot.evidence(module_sha256) })
     }

@@ -111,7 +111,7 @@ async fn sign(agent: &Arc<Service>, peer: &Peer, client: Client<'_>, request: Re
     let _busy = client.connection.begin();
     let version = choice.version.to_string();
     // Counts as abandoned if the client leaves and this future is dropped.
-    let mut counted = Counted { agent, version: &version, outcome: "abandoned".into(), start };
+    let mut counted = CountedRequest { agent, version: &version, outcome: "abandoned".into(), start };
     let caller = Caller { uid: peer.uid, gid: peer.gid, pid: peer.pid, job };
     let outcome = tokio::select! {
         outcome = agent.pool.submit(Work::Sign(choice, caller)).wait(deadline) => outcome,
@@ -138,14 +138,14 @@ async fn sign(agent: &Arc<Service>, peer: &Peer, client: Client<'_>, request: Re
 }
 
 /// A request for a payload, counted when it ends.
-struct Counted<'a> {
+struct CountedRequest<'a> {
     agent: &'a Service,
     version: &'a str,
     outcome: String,
     start: Instant,
 }
 
-impl Drop for Counted<'_> {
+impl Drop for CountedRequest<'_> {
     fn drop(&mut self) {
         self.agent.metrics.payload(self.version, &self.outcome, self.start.elapsed());
     }
