@@ -173,7 +173,7 @@ impl Explain for Fault {
             (_, "CKR_SLOT_ID_INVALID") => "`cba-agent list` shows the slots".into(),
             (_, "CKR_SESSION_COUNT") => "the token has no session left; end other programs that use it".into(),
             (_, "CKR_MECHANISM_INVALID") => "the token offers neither CKM_SHA512_RSA_PKCS nor CKM_RSA_PKCS for this \
-                 key; `pkcs11-tool --list-mechanisms` shows what it has"
+                 key; `pkcs11-tool --list-mechanisms` shows its mechanisms"
                 .into(),
             (_, "CKR_KEY_FUNCTION_NOT_PERMITTED") => "the key may not sign; choose a key with CKA_SIGN".into(),
             (_, "CKR_GENERAL_ERROR") if matches!(self, Self::Call { call, .. } if call == "C_Initialize") => {

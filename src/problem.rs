@@ -29,7 +29,7 @@ pub(super) struct Problem {
 
 /// Every code with its status, its title, and the error kind for a client.
 const CODES: [(&str, u16, &str, Kind); 15] = [
-    ("bad_request", 400, "the request is not understood", Kind::Usage),
+    ("bad_request", 400, "the request is malformed", Kind::Usage),
     ("not_allowed", 403, "this user is not served", Kind::NotAllowed),
     ("not_found", 404, "there is no such resource", Kind::Usage),
     ("method_not_allowed", 405, "this resource does not support that method", Kind::Usage),
@@ -42,7 +42,7 @@ const CODES: [(&str, u16, &str, Kind); 15] = [
     ("busy", 503, "too many requests are waiting", Kind::AgentBusy),
     ("token_unavailable", 503, "the token cannot be used now", Kind::TokenFailed),
     ("audit_unavailable", 503, "the agent cannot write its audit log", Kind::AuditUnavailable),
-    ("pin_refused", 503, "the agent does not log in until somebody acts", Kind::PinFuse),
+    ("pin_refused", 503, "the agent does not log in until an administrator acts", Kind::PinFuse),
     ("timeout", 504, "the token did not answer in time", Kind::TokenTimeout),
 ];
 

@@ -160,7 +160,7 @@ pub(crate) fn first_mechanism(slot_session: &SlotSession) -> Result<Mechanism> {
             Kind::Unsuitable,
             format!("{} offers neither CKM_SHA512_RSA_PKCS nor CKM_RSA_PKCS", slot_session.name()),
         )
-        .hint(slot_session.whole_commands("`pkcs11-tool --list-mechanisms` shows what it has"))
+        .hint(slot_session.whole_commands("`pkcs11-tool --list-mechanisms` shows its mechanisms"))
     };
     slot_session.mechanisms.usable.first().copied().ok_or_else(none)
 }

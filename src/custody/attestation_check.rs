@@ -98,6 +98,6 @@ impl Attestation {
             fips.then(|| "FIPS series".to_owned()),
         ];
         let words: Vec<String> = words.into_iter().flatten().collect();
-        if words.is_empty() { "only the key".into() } else { words.join(", ") }
+        if words.is_empty() { "no details of the device".into() } else { words.join(", ") }
     }
 }

@@ -286,7 +286,7 @@ fn a_request_by_hand_gets_a_readable_error() {
     let stand = Stand::new();
     let agent = Agent::ready(&stand, &[]);
     let problem: Value = serde_json::from_str(&curl(&agent, &["http://localhost/sign", "-d", "{\"x\":1}"])).unwrap();
-    assert_eq!(problem["title"], "the request is not understood");
+    assert_eq!(problem["title"], "the request is malformed");
     assert!(problem["detail"].as_str().unwrap().contains("payload_version"));
     let mut command = Command::new("curl");
     command.args([

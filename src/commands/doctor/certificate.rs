@@ -138,7 +138,7 @@ fn rules(leaf: &Certificate, config: &Config, findings: &mut Findings) {
         (Rule::ExtendedKeyUsage, "extended usage", usages),
         (Rule::NoCa, "CA", "not a CA's".into()),
         (Rule::Email, "e-mail", email),
-        (Rule::Issuer, "issuer", "somebody else's".into()),
+        (Rule::Issuer, "issuer", "another issuer".into()),
         (Rule::Form, "form", "follows RFC 5280".into()),
     ];
     for (rule, check, found) in rows {

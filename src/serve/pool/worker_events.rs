@@ -33,7 +33,7 @@ impl WorkerEvents {
         Ok(Self { replies: watch(replies)?, end: end.map(watch).transpose()?, output: output.map(watch).transpose()? })
     }
 
-    /// Waits for the reply to the current request, until its deadline. `Whole`: reading the reply does not block.
+    /// Waits for the reply to the current request, until its deadline. `Complete`: reading the reply does not block.
     /// Otherwise there is no reply, and finding the reason may block. Meanwhile it logs the module's output.
     pub(super) async fn reply(&mut self, session: &mut SigningSession, deadline: Instant) -> ReplyState {
         let mut is_late = std::pin::pin!(tokio::time::sleep_until(deadline.into()));
