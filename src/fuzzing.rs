@@ -49,13 +49,13 @@ pub fn answer(bytes: &[u8]) {
 
 /// Reads a body of `POST /sign`: an accepted body has two members of fixed forms.
 pub fn asked(body: &[u8]) {
-    let Ok(asked) = SignRequest::from_json(body) else { return };
+    let Ok(request_body) = SignRequest::from_json(body) else { return };
     let Ok(Value::Object(members)) = serde_json::from_slice(body) else { panic!("no JSON object") };
     assert!(members.keys().all(|name| name == "payload_version" || name == "job"), "{members:?}");
     assert!(members.values().all(Value::is_string), "{members:?}");
-    assert!(asked.job.as_deref().is_none_or(is_job), "{asked:?}");
+    assert!(request_body.job.as_deref().is_none_or(is_job), "{request_body:?}");
     assert_eq!(
-        asked.version.map(|version| version.to_string()).as_deref(),
+        request_body.version.map(|version| version.to_string()).as_deref(),
         members.get("payload_version").and_then(Value::as_str)
     );
 }

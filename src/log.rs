@@ -138,8 +138,9 @@ pub(crate) fn take_over_panics_in_worker() {
 fn describe(panic: &PanicHookInfo<'_>) -> String {
     let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
     let payload = panic.payload();
-    let said = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    format!("this is a defect of cba-agent{place}: {}", said.unwrap_or("no message"))
+    let message =
+        payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    format!("this is a defect of cba-agent{place}: {}", message.unwrap_or("no message"))
 }
 
 /// Accepts whole lines and never fails.
@@ -183,9 +184,9 @@ mod tests {
             command.args(["--exact", name, "--nocapture"]).env(PANICS, "").stderr(stderr).output().unwrap()
         };
         let output = panics(Stdio::piped());
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{said}");
-        let [json, worker] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{message}");
+        let [json, worker] = message.lines().collect::<Vec<_>>()[..] else { panic!("{message}") };
         let json: serde_json::Value = serde_json::from_str(json).unwrap();
         assert_eq!(json["level"], "ERROR");
         assert!(json["message"].as_str().unwrap().ends_with(": a\nb"), "{json}");

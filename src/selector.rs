@@ -22,7 +22,7 @@ pub(crate) fn select<'a>(
     slots: &'a [Slot],
     selectors: &[TokenSelector],
 ) -> Result<&'a Slot, SelectError> {
-    let blame = |asked: String| SelectError::NoMatch { asked: Some(asked), candidates: candidates(slots) };
+    let blame = |selection: String| SelectError::NoMatch { selection: Some(selection), candidates: candidates(slots) };
     if let Some(name) = selectors.iter().find_map(|selector| selector.unknown.as_ref()) {
         return Err(blame(format!("the attribute '{name}' of the URI is not known, so it matches nothing")));
     }
@@ -72,13 +72,13 @@ fn not_there(slots: &[Slot], selectors: &[TokenSelector], nothing_here: bool) ->
         .filter_map(|slot| slot.token.as_ref())
         .any(|token| selectors.iter().all(|selector| selector.matches_token(token)));
     if is_here && !nothing_here {
-        return SelectError::NoMatch { asked: None, candidates: candidates(slots) };
+        return SelectError::NoMatch { selection: None, candidates: candidates(slots) };
     }
     let descriptions: Vec<String> = selectors.iter().flat_map(TokenSelector::description).collect();
     match (descriptions.is_empty(), nothing_here) {
-        (false, _) => SelectError::NotThere { asked: descriptions.join(", "), candidates: candidates(slots) },
+        (false, _) => SelectError::NotThere { selection: descriptions.join(", "), candidates: candidates(slots) },
         (true, true) => SelectError::NoToken { uninitialised: slots.len() },
-        (true, false) => SelectError::NoMatch { asked: None, candidates: candidates(slots) },
+        (true, false) => SelectError::NoMatch { selection: None, candidates: candidates(slots) },
     }
 }
 
@@ -141,12 +141,12 @@ fn no_such_index(index: usize, slots: &[Slot], count: usize) -> SelectError {
         return SelectError::NoToken { uninitialised: slots.len() };
     }
     let looks_like_id = slots.iter().any(|slot| u64::try_from(index) == Ok(slot.id));
-    let asked = if looks_like_id {
+    let selection = if looks_like_id {
         format!("--slot counts initialised tokens from 0; {index} is a slot ID: use --slot-id {index}")
     } else {
         format!("--slot {index}, but there are {count} initialised tokens, counted from 0")
     };
-    SelectError::NoMatch { asked: Some(asked), candidates: candidates(slots) }
+    SelectError::NoMatch { selection: Some(selection), candidates: candidates(slots) }
 }
 
 fn candidates(slots: &[Slot]) -> Vec<String> {

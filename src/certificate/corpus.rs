@@ -44,11 +44,11 @@ fn each_certificate_of_the_corpus_is_read_as_recorded() {
     for path in files {
         let name = path.file_stem().unwrap().to_str().unwrap();
         let read = Certificate::from_der(&fs::read(&path).unwrap());
-        let said = read.map_or_else(
+        let text = read.map_or_else(
             |error: CertificateError| format!("refused: {error}\n"),
             |certificate| shown(&certificate).unwrap(),
         );
-        write!(all, "== {name}\n{said}\n").unwrap();
+        write!(all, "== {name}\n{text}\n").unwrap();
     }
     let recorded = format!("{DATA}/corpus.txt");
     if std::env::var_os("UPDATE_CORPUS").is_some() {

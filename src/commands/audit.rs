@@ -245,20 +245,20 @@ fn cannot_read(name: &str, error: &io::Error) -> Error {
 /// A progress display for a person.
 struct CheckProgress {
     lines: u64,
-    said: Instant,
+    shown_at: Instant,
     is_seen: bool,
 }
 
 impl CheckProgress {
     fn new() -> Self {
-        Self { lines: 0, said: Instant::now(), is_seen: io::stderr().is_terminal() }
+        Self { lines: 0, shown_at: Instant::now(), is_seen: io::stderr().is_terminal() }
     }
 
     fn line(&mut self) {
         self.lines += 1;
-        if self.is_seen && self.lines % 4096 == 0 && self.said.elapsed() > Duration::from_millis(500) {
+        if self.is_seen && self.lines % 4096 == 0 && self.shown_at.elapsed() > Duration::from_millis(500) {
             log::show(&format!("\r{} records", self.lines));
-            self.said = Instant::now();
+            self.shown_at = Instant::now();
         }
     }
 

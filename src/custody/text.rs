@@ -26,8 +26,8 @@ pub(crate) fn text(report: &Report, width: Option<u16>) -> String {
     let mut rules = table(width);
     rules.set_header(["Rule", "Verdict", "Meaning, requirement and finding"]);
     for row in &report.rules {
-        let said = format!("{}\nrequires: {}; found: {}", row.means, row.requires, row.found);
-        rules.add_row([row.rule.as_str(), row.verdict.word(), &said]);
+        let description = format!("{}\nrequires: {}; found: {}", row.means, row.requires, row.found);
+        rules.add_row([row.rule.as_str(), row.verdict.word(), &description]);
     }
     parts.push(trimmed(&rules));
     parts.extend(others(report).iter().map(|section| facts(section, width)));

@@ -60,8 +60,8 @@ impl LoadFailure {
     /// The cause, from the module's file and the loader's message; `None` if the file is good and the loader gave no
     /// message.
     #[must_use]
-    pub(crate) fn of(path: &Path, said: Option<&str>) -> Option<Self> {
-        by_file(path).or_else(|| said.map(|said| by_words(path, said)))
+    pub(crate) fn of(path: &Path, message: Option<&str>) -> Option<Self> {
+        by_file(path).or_else(|| message.map(|message| by_words(path, message)))
     }
 }
 
@@ -165,8 +165,8 @@ fn fits(one: &Elf, other: &Elf) -> bool {
 }
 
 /// From the messages of glibc's loader (dlopen(3)), which name a file before the first colon.
-fn by_words(path: &Path, said: &str) -> LoadFailure {
-    let (file, what) = said.split_once(": ").unwrap_or(("", said));
+fn by_words(path: &Path, message: &str) -> LoadFailure {
+    let (file, what) = message.split_once(": ").unwrap_or(("", message));
     let is_module = Path::new(file) == path;
     if what.starts_with("failed to map segment") {
         let file = if file.is_empty() { path.to_owned() } else { PathBuf::from(file) };
@@ -193,7 +193,7 @@ fn by_words(path: &Path, said: &str) -> LoadFailure {
         {
             LoadFailure::BadLibrary(file.into(), what.into())
         }
-        _ => LoadFailure::Other(if is_module { what } else { said }.into()),
+        _ => LoadFailure::Other(if is_module { what } else { message }.into()),
     }
 }
 

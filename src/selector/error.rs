@@ -13,17 +13,17 @@ pub(crate) enum SelectError {
         uninitialised: usize,
     },
     /// The selected token is in no slot.
-    #[error("the token with {asked} was not found")]
+    #[error("the token with {selection} was not found")]
     NotThere {
         /// The selection, in words.
-        asked: String,
+        selection: String,
         /// The existing tokens, each as a selector.
         candidates: Vec<String>,
     },
-    #[error("no token matches the selection{}", .asked.as_deref().map(|a| format!(" ({a})")).unwrap_or_default())]
+    #[error("no token matches the selection{}", .selection.as_deref().map(|a| format!(" ({a})")).unwrap_or_default())]
     NoMatch {
         /// The part of the selection that does not match, if known.
-        asked: Option<String>,
+        selection: Option<String>,
         /// The existing tokens, each as a selector.
         candidates: Vec<String>,
     },

@@ -221,24 +221,24 @@ fn each_field_of_a_module_is_compared() {
 
 #[test]
 fn a_token_that_is_not_there_is_named_with_what_was_asked() {
-    let asked = TokenSelector {
+    let selection = TokenSelector {
         label: Some("l".into()),
         serial: Some("s".into()),
         manufacturer: Some("m".into()),
         model: Some("d".into()),
         ..TokenSelector::default()
     };
-    let error = choose(&[slot(9, "a", "1")], std::slice::from_ref(&asked)).unwrap_err();
+    let error = choose(&[slot(9, "a", "1")], std::slice::from_ref(&selection)).unwrap_err();
     assert_eq!(error.to_string(), "the token with serial s, label 'l', manufacturer 'm', model 'd' was not found");
     assert_eq!(error.hints().len(), 1);
     assert!(error.hints()[0].starts_with("there is ") && error.hints()[0].contains("token=a"), "{:?}", error.hints());
-    let nowhere = choose(&[], &[asked]).unwrap_err();
+    let nowhere = choose(&[], &[selection]).unwrap_err();
     assert!(nowhere.hints()[0].contains("plug the token in"), "{:?}", nowhere.hints());
     // The token is there, in another slot than the one that was chosen.
     let here =
         TokenSelector { slot_description: Some("x".into()), label: Some("a".into()), ..TokenSelector::default() };
     let error = choose(&[slot(9, "a", "1")], &[here]).unwrap_err();
-    assert!(matches!(error, SelectError::NoMatch { asked: None, .. }), "{error}");
+    assert!(matches!(error, SelectError::NoMatch { selection: None, .. }), "{error}");
 }
 
 #[test]
@@ -249,10 +249,10 @@ fn each_error_has_its_kind_and_a_command_that_helps() {
         (SelectError::NoToken { uninitialised: 0 }, Kind::NotFound, "plug the token in"),
         (SelectError::NoToken { uninitialised: 1 }, Kind::NotFound, "pkcs11-tool --init-token"),
         (SelectError::Uninitialised { id: 7 }, Kind::NotFound, "pkcs11-tool --slot 7 --init-token"),
-        (SelectError::NoMatch { asked: None, candidates: Vec::new() }, Kind::NotFound, "plug the token in"),
-        (SelectError::NoMatch { asked: None, candidates: candidates() }, Kind::NotFound, "there is C"),
-        (SelectError::NotThere { asked: cause(), candidates: Vec::new() }, Kind::NotFound, "plug the token in"),
-        (SelectError::NotThere { asked: cause(), candidates: candidates() }, Kind::NotFound, "there is C"),
+        (SelectError::NoMatch { selection: None, candidates: Vec::new() }, Kind::NotFound, "plug the token in"),
+        (SelectError::NoMatch { selection: None, candidates: candidates() }, Kind::NotFound, "there is C"),
+        (SelectError::NotThere { selection: cause(), candidates: Vec::new() }, Kind::NotFound, "plug the token in"),
+        (SelectError::NotThere { selection: cause(), candidates: candidates() }, Kind::NotFound, "there is C"),
         (SelectError::Ambiguous { candidates: candidates() }, Kind::Ambiguous, "choose with C"),
         (SelectError::MaybeUnreadable { id: 7, cause: cause() }, Kind::TokenFailed, "--slot-id 7"),
         (SelectError::Unreadable { index: 0, id: 7, cause: cause() }, Kind::NotFound, "--slot-id 7"),

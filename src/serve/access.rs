@@ -223,14 +223,14 @@ impl RefusalLog {
             seen.retain(|_, (since, _)| since.elapsed() < SAY_AGAIN);
         }
         let now = Instant::now();
-        let (since, untold) = seen.get(&peer.uid).copied().unwrap_or((now, 0));
-        if untold > 0 && since.elapsed() < SAY_AGAIN || seen.len() >= REMEMBERED {
-            seen.entry(peer.uid).and_modify(|(_, untold)| *untold += 1);
+        let (since, unlogged) = seen.get(&peer.uid).copied().unwrap_or((now, 0));
+        if unlogged > 0 && since.elapsed() < SAY_AGAIN || seen.len() >= REMEMBERED {
+            seen.entry(peer.uid).and_modify(|(_, unlogged)| *unlogged += 1);
             return;
         }
         seen.insert(peer.uid, (now, 1));
         let more =
-            if untold > 1 { format!(", {} times more since the last notice", untold - 1) } else { String::new() };
+            if unlogged > 1 { format!(", {} times more since the last notice", unlogged - 1) } else { String::new() };
         tracing::warn!("refused: user {} group {} (process {}): {}{more}", peer.uid, peer.gid, peer.pid, why());
     }
 }

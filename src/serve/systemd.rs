@@ -43,47 +43,48 @@ impl Systemd {
 
     /// Reports that the socket is served.
     pub(super) fn ready(&self) {
-        self.say(|said| said.states.push_back(ServiceState::Ready));
+        self.enqueue(|messages| messages.states.push_back(ServiceState::Ready));
     }
 
     /// Reports the start of a reload; [`Systemd::ready`] reports its completion.
     pub(super) fn reloading(&self) {
-        self.say(|said| said.states.push_back(ServiceState::Reloading));
+        self.enqueue(|messages| messages.states.push_back(ServiceState::Reloading));
     }
 
     /// Reports the start of the end.
     pub(super) fn stopping(&self) {
-        self.say(|said| said.states.push_back(ServiceState::Stopping));
+        self.enqueue(|messages| messages.states.push_back(ServiceState::Stopping));
     }
 
     /// Sets the line for `systemctl status`.
     pub(super) fn status(&self, text: &str) {
-        self.say(|said| said.status = Some(text.to_owned()));
+        self.enqueue(|messages| messages.status = Some(text.to_owned()));
     }
 
     /// Reports progress to the watchdog.
     pub(super) fn alive(&self) {
-        self.say(|said| said.alive = true);
+        self.enqueue(|messages| messages.alive = true);
     }
 
-    fn say(&self, what: impl FnOnce(&mut UnsentMessages)) {
-        let (said, more) = &*self.0;
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    fn enqueue(&self, what: impl FnOnce(&mut UnsentMessages)) {
+        let (messages, more) = &*self.0;
+        let mut messages = messages.lock().unwrap_or_else(PoisonError::into_inner);
         // Nothing reads the messages, or has not for a long time.
-        said.states.truncate(64);
-        what(&mut said);
+        messages.states.truncate(64);
+        what(&mut messages);
         more.notify_one();
     }
 
     fn write(&self) {
         let (shared, more) = &*self.0;
         loop {
-            let mut said = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            while said.states.is_empty() && said.status.is_none() && !said.alive {
-                said = more.wait(said).unwrap_or_else(PoisonError::into_inner);
+            let mut messages = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            while messages.states.is_empty() && messages.status.is_none() && !messages.alive {
+                messages = more.wait(messages).unwrap_or_else(PoisonError::into_inner);
             }
-            let (state, status, alive) = (said.states.pop_front(), said.status.take(), std::mem::take(&mut said.alive));
-            drop(said);
+            let (state, status, alive) =
+                (messages.states.pop_front(), messages.status.take(), std::mem::take(&mut messages.alive));
+            drop(messages);
             let mut states = Vec::new();
             match state {
                 Some(ServiceState::Ready) => states.push(NotifyState::Ready),

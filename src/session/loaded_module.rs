@@ -152,7 +152,7 @@ pub(crate) fn check_module(config: &Config, path: &Path) -> Result<()> {
 /// Names the module, and the reason why its file could not be loaded.
 fn not_loaded(error: WorkerError, last_words: Vec<String>, config: &Config, path: &Path) -> Error {
     let failure = match &error {
-        WorkerError::Fault(Fault::Load(said)) => LoadFailure::of(path, Some(said)),
+        WorkerError::Fault(Fault::Load(message)) => LoadFailure::of(path, Some(message)),
         // The loader crashes on a truncated file.
         WorkerError::Died { .. } => LoadFailure::of(path, lookup_error(&last_words)),
         _ => None,
@@ -170,5 +170,5 @@ fn not_loaded(error: WorkerError, last_words: Vec<String>, config: &Config, path
 
 /// The loader's message before it ends a process because of a missing function.
 fn lookup_error(last_words: &[String]) -> Option<&str> {
-    last_words.iter().find_map(|line| line.split_once("symbol lookup error: ").map(|(_, said)| said))
+    last_words.iter().find_map(|line| line.split_once("symbol lookup error: ").map(|(_, message)| message))
 }

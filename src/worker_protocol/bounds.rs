@@ -153,8 +153,8 @@ fn check_fault(fault: &mut Fault) -> Result<(), BoundsError> {
             library.iter_mut().for_each(shorten);
             Ok(())
         }
-        Fault::Load(said) | Fault::Sandbox(said) | Fault::Message(said) => {
-            shorten(said);
+        Fault::Load(message) | Fault::Sandbox(message) | Fault::Message(message) => {
+            shorten(message);
             Ok(())
         }
     }
@@ -265,8 +265,8 @@ mod tests {
     fn an_error_text_is_shortened() {
         let mut reply = WorkerReply::Failed(Fault::Load("ä".repeat(4 << 20)));
         assert_eq!(check(&mut reply), Ok(()));
-        let WorkerReply::Failed(Fault::Load(said)) = reply else { unreachable!() };
-        assert_eq!(said.chars().count(), EXPLANATION + 1);
+        let WorkerReply::Failed(Fault::Load(message)) = reply else { unreachable!() };
+        assert_eq!(message.chars().count(), EXPLANATION + 1);
     }
 
     #[test]

@@ -102,11 +102,11 @@ fn ask(config: &Config) -> Result<VersionExchange, PcscdProblem> {
     let listener = socket.listener.try_clone().map_err(|error| PcscdProblem::Unasked(error.to_string()))?;
     let relay = thread::spawn(move || relay(&listener, &daemon));
     let environment = WorkerEnvironment { pin_variables: config.pin_variables.clone(), module_debug: false };
-    let asked = WorkerHandle::ask_pcscd(&environment, &socket.socket, &Deadline::after(PATIENCE + PATIENCE));
+    let reply = WorkerHandle::ask_pcscd(&environment, &socket.socket, &Deadline::after(PATIENCE + PATIENCE));
     // The library may have ended without a connection.
     drop(UnixStream::connect(&socket.socket));
     let relayed = relay.join().unwrap_or_else(|_| Err(PcscdProblem::Unasked("the relay failed".into())));
-    match (relayed, asked) {
+    match (relayed, reply) {
         (Err(PcscdProblem::Unasked(_)), Err(error)) => Err(PcscdProblem::Library(error)),
         (Err(PcscdProblem::Unasked(_)), Ok(code)) => {
             Err(PcscdProblem::Unasked(format!("SCardEstablishContext returned {code:#010x} without a connection")))

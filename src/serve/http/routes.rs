@@ -164,8 +164,11 @@ async fn read(agent: &Arc<Service>, request: Request<Incoming>) -> Result<(Paylo
         Ok(Err(_)) => return Err(bad("the body cannot be read")),
         Ok(Ok(body)) => body.to_bytes(),
     };
-    let asked = SignRequest::from_json(&body).map_err(bad)?;
-    Ok((PayloadChoice { version: asked.version.unwrap_or(agent.config.version), by_flag: false }, asked.job))
+    let request_body = SignRequest::from_json(&body).map_err(bad)?;
+    Ok((
+        PayloadChoice { version: request_body.version.unwrap_or(agent.config.version), by_flag: false },
+        request_body.job,
+    ))
 }
 
 fn refuse(agent: &Arc<Service>, peer: &Peer) -> HttpReply {

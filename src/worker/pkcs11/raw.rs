@@ -180,8 +180,8 @@ impl Functions {
         kinds: &[CK_ATTRIBUTE_TYPE],
     ) -> Option<Vec<Vec<u8>>> {
         let mut values: Vec<Vec<u8>> = kinds.iter().map(|kind| vec![UNWRITTEN; room(*kind)]).collect();
-        let asked = kinds.iter().zip(&mut values).map(|(kind, value)| attribute(*kind, value));
-        let mut template: Vec<CK_ATTRIBUTE> = asked.collect();
+        let attributes = kinds.iter().zip(&mut values).map(|(kind, value)| attribute(*kind, value));
+        let mut template: Vec<CK_ATTRIBUTE> = attributes.collect();
         self.read(session, object, &mut template).ok()?;
         for (answer, value) in template.iter().zip(&mut values) {
             let length = usize::try_from(answer.ulValueLen).ok().filter(|length| *length <= value.len())?;
