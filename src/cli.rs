@@ -3,17 +3,19 @@
 //! Runs in the parent. The flags of configuration keys come from [`crate::config::keys`]. This file checks no values,
 //! since a usage error would repeat them.
 
-use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::config::keys::{ConfigKey, Group, KEYS, Shape};
+use crate::config::keys::{ConfigKey, Group, KEYS};
 
 mod manual_page;
+mod options;
 mod usage_error;
 mod values;
 
 pub(crate) use manual_page::manual_pages;
 pub(crate) use usage_error::usage_error;
+
+use options::{choice, general, key_flag, keyed, switch, value};
 
 use Group::{Audit, Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
 
@@ -223,84 +225,6 @@ pub(crate) fn is_given(matches: &ArgMatches, flag: &str) -> bool {
 /// A command whose options are built only when it is used.
 fn later(name: &'static str, about: &'static str, options: fn(Command) -> Command) -> Command {
     Command::new(name).about(about).defer(options)
-}
-
-fn keyed(command: Command, groups: &[Group]) -> Command {
-    let mut command = command.args(first_options());
-    if groups.contains(&Group::Token) {
-        command = command
-            .arg(switch("module-debug", "Pass vendors' debug variables to the module; their logs contain the PIN"));
-    }
-    let is_asked = groups.contains(&Socket);
-    let is_taken = |key: &&ConfigKey| groups.contains(&key.group) && !(is_asked && key.path == "serve.socket");
-    for key in KEYS.iter().filter(|key| key.group != Log).filter(is_taken) {
-        command = command.arg(key_flag(key));
-    }
-    command.args(log_options())
-}
-
-/// The options of every command.
-fn general() -> impl Iterator<Item = Arg> {
-    first_options().into_iter().chain(log_options())
-}
-
-fn first_options() -> [Arg; 2] {
-    let config = value(
-        "config",
-        "FILE",
-        "Configuration file [default: ~/.config/cba-agent/config.toml, /etc/cba-agent/config.toml]",
-    );
-    let verbose =
-        Arg::new("verbose").short('v').long("verbose").action(ArgAction::Count).help("Log each step; twice for more");
-    [config, verbose]
-}
-
-fn log_options() -> impl Iterator<Item = Arg> {
-    KEYS.iter().filter(|key| key.group == Log).map(key_flag)
-}
-
-fn key_flag(key: &ConfigKey) -> Arg {
-    let help = StyledStr::from(format!("{} [env: {}]", key.help, key.variable()));
-    let action = if key.shape == Shape::List { ArgAction::Append } else { ArgAction::Set };
-    let heading = match key.group {
-        Group::Token => "Token",
-        Group::Identity => "Identity",
-        Group::Pin => "PIN",
-        Group::Sign => "Request",
-        Group::Policy => "Policy",
-        Group::Serve | Group::Socket => "Agent",
-        Group::Audit => "Audit log",
-        Group::Log => "Log",
-    };
-    // The option names of OpenSC's tools.
-    let alias = match key.path {
-        "token.slot" => Some("slot-index"),
-        "identity.key_label" => Some("label"),
-        "identity.key_id" => Some("id"),
-        _ => None,
-    };
-    // Identified by its path: `--socket` is one key for `serve` and another key for clients.
-    let argument = Arg::new(key.path)
-        .aliases(alias)
-        .long(key.flag)
-        .value_name(key.value)
-        .action(action)
-        .help(help)
-        .help_heading(heading);
-    values::of_key(argument, key)
-}
-
-fn value(name: &'static str, shown: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name(shown).help(help).value_hint(values::hint(shown))
-}
-
-/// An option of one command with one of these words as its value.
-fn choice(name: &'static str, words: &[&'static str], help: &'static str) -> Arg {
-    values::words(value(name, "FORMAT", help), words.to_vec())
-}
-
-fn switch(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
 
 #[cfg(test)]
