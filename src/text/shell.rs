@@ -2,13 +2,7 @@
 //!
 //! PURE.
 
-/// Quotes a text for a POSIX shell. Plain words stay unchanged.
-///
-/// ```
-/// use cba_agent::text::shell::quoted;
-/// assert_eq!(quoted("/etc/pin"), "/etc/pin");
-/// assert_eq!(quoted("/my files/Jo's pin"), r"'/my files/Jo'\''s pin'");
-/// ```
+/// Quotes a text for a POSIX shell. Plain words stay unchanged; `Jo's pin` becomes `'Jo'\''s pin'`.
 #[must_use]
 pub(crate) fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c);
