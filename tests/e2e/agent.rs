@@ -108,6 +108,13 @@ impl Agent {
         }
     }
 
+    /// Drops the messages to systemd that are not heard yet.
+    pub(crate) fn forget_messages(&self) {
+        self.notify.set_nonblocking(true).unwrap();
+        while self.notify.recv(&mut [0; 4096]).is_ok() {}
+        self.notify.set_nonblocking(false).unwrap();
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }

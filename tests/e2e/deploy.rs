@@ -148,6 +148,7 @@ fn the_watchdog_depends_on_progress_and_not_on_the_token() {
     let mut client = Client::connect(&agent.socket);
     client.stream.write_all(b"POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}").unwrap();
     stand.await_calls("C_Sign", 1);
+    agent.forget_messages();
     for _ in 0..6 {
         agent.hear("WATCHDOG=1");
     }
