@@ -1,4 +1,4 @@
-//! Parses values that people write: words, fingerprints, numbers, durations and paths. No message repeats a value.
+//! Parses values that people write: words, fingerprints, numbers, durations and paths. No error message repeats the value.
 //!
 //! PURE.
 
@@ -7,10 +7,10 @@ use crate::text::parse_hex;
 pub(crate) mod paths;
 pub(crate) mod ranges;
 
-/// A value, or what is wanted instead.
+/// The parsed value, or a text that names the expected form.
 pub(crate) type Parsed<T> = Result<T, String>;
 
-/// A duration in words, for a notice: whole days.
+/// Formats a duration in whole days, for a notice.
 #[must_use]
 pub fn days(seconds: u64) -> String {
     match seconds / 86_400 {
@@ -23,14 +23,14 @@ pub fn days(seconds: u64) -> String {
 /// Looks up a value by its name.
 ///
 /// # Errors
-/// The expected names.
+/// When no name is equal to the text. The error lists the names.
 pub fn by_name<T: Copy>(text: &str, names: &[(&str, T)]) -> Result<T, String> {
     let found = names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
     found.ok_or_else(|| {
-        let letters =
+        let letter_case =
             if names.iter().any(|(name, _)| name.eq_ignore_ascii_case(text)) { " (in lower case)" } else { "" };
         let names: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
-        format!("must be one of: {}{letters}", names.join(", "))
+        format!("must be one of: {}{letter_case}", names.join(", "))
     })
 }
 
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn names_numbers_and_fingerprints_are_read_or_their_form_is_named() {
+    fn names_bytes_and_fingerprints_are_parsed_or_the_error_names_the_form() {
         let names = [("one", 1), ("two", 2)];
         assert_eq!((by_name("one", &names), by_name("two", &names)), (Ok(1), Ok(2)));
         assert_eq!(by_name("three", &names), Err("must be one of: one, two".into()));

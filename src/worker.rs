@@ -92,7 +92,8 @@ fn confine(profile: Option<String>, module: &Path) -> Result<(SandboxState, Opti
     if system_calls {
         crate::worker::parent_death::be_killed_with_parent()?;
     }
-    // With the filter, this process has no children, and the kernel ends it even if the module ignores signals.
+    // The filter of system calls lets this process start no children, so the kernel must kill only this process. The
+    // module cannot prevent that.
     let sandbox_state =
         SandboxState { to_tighten: system_calls.then_some(profile), ends_with_its_parent: system_calls };
     Ok((sandbox_state, Some(SandboxReport { profile: profile.name.into(), landlock_abi, system_calls })))

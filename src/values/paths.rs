@@ -1,4 +1,4 @@
-//! Values that are paths. No error repeats the value.
+//! Parses values that are paths. No error message repeats the value.
 //!
 //! PURE.
 
@@ -9,31 +9,31 @@ use crate::text::shell::unexpanded;
 /// The longest path of a Unix socket: `sun_path` has 108 bytes, including the final zero (unix(7)).
 pub(crate) const LONGEST_SOCKET: usize = 107;
 
-/// An absolute path.
+/// Parses an absolute path.
 pub(crate) fn absolute(text: &str) -> Result<PathBuf, String> {
     if text.contains('\0') {
         return Err("must not hold a NUL character".into());
     }
     match (PathBuf::from(text), unexpanded(text)) {
         (path, _) if path.is_absolute() => Ok(path),
-        (_, Some(sign)) => Err(format!("must be an absolute path; {sign} is not expanded here")),
+        (_, Some(character)) => Err(format!("must be an absolute path; {character} is not expanded here")),
         _ => Err("must be an absolute path".into()),
     }
 }
 
-/// A path that may be relative to the working directory.
+/// Parses a path that may be relative to the working directory.
 pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
     match unexpanded(text) {
         _ if text.is_empty() => Err("must not be empty".into()),
         _ if text.contains('\0') => Err("must not hold a NUL character".into()),
-        Some(sign) => Err(format!("must be a full path; {sign} is not expanded here")),
+        Some(character) => Err(format!("must be a full path; {character} is not expanded here")),
         None => Ok(PathBuf::from(text)),
     }
 }
 
-/// The path of a Unix socket, if the text can be one.
+/// Parses the path of a Unix socket. The error names what the text is instead, such as a URL.
 pub(crate) fn socket(text: &str) -> Result<PathBuf, String> {
-    const WANTED: &str = "must be the path of a Unix socket, such as /run/cba-agent/agent.sock";
+    const EXPECTED: &str = "must be the path of a Unix socket, such as /run/cba-agent/agent.sock";
     let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
     let is_address = || {
         let port = text.rsplit_once(':').map(|(_, port)| port);
@@ -53,16 +53,16 @@ pub(crate) fn socket(text: &str) -> Result<PathBuf, String> {
     } else if text.ends_with('/') {
         "a directory"
     } else if text.len() > LONGEST_SOCKET {
-        return Err(format!("{WANTED}, of at most {LONGEST_SOCKET} bytes; this one has {}", text.len()));
-    } else if let Some(sign) = unexpanded(text) {
-        return Err(format!("{WANTED}; {sign} is not expanded here"));
+        return Err(format!("{EXPECTED}, of at most {LONGEST_SOCKET} bytes; this one has {}", text.len()));
+    } else if let Some(character) = unexpanded(text) {
+        return Err(format!("{EXPECTED}; {character} is not expanded here"));
     } else {
         return Ok(PathBuf::from(text));
     };
-    Err(format!("{WANTED}, not {what}"))
+    Err(format!("{EXPECTED}, not {what}"))
 }
 
-/// The path of a socket to listen on.
+/// Parses the path of a socket to listen on. It must be absolute.
 pub(crate) fn own_socket(text: &str) -> Result<PathBuf, String> {
     socket(text).and_then(|_| absolute(text))
 }
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_impossible_socket_path_is_refused_with_its_cause() {
+    fn an_invalid_socket_path_is_refused_and_the_error_names_the_cause() {
         let long = format!("/run/{}", "a".repeat(103));
         for (text, cause) in [
             ("", "empty"),
@@ -98,24 +98,24 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_taken_or_refused_with_its_cause() {
-        let shown = |result: Result<PathBuf, String>| result.map(|path| path.display().to_string());
-        for (text, in_full, relative) in [
+    fn a_path_is_accepted_or_the_error_names_the_cause() {
+        let path_or_error = |result: Result<PathBuf, String>| result.map(|path| path.display().to_string());
+        for (text, from_absolute, from_path) in [
             ("/a/b", "/a/b", "/a/b"),
             ("a/b", "must be an absolute path", "a/b"),
             ("~/a", "must be an absolute path; ~ is not expanded here", "must be a full path; ~ is not expanded here"),
             ("", "must be an absolute path", "must not be empty"),
             ("/a\0b", "must not hold a NUL character", "must not hold a NUL character"),
         ] {
-            for (read, wanted) in [(absolute(text), in_full), (path(text), relative)] {
-                assert_eq!(shown(read).unwrap_or_else(|error| error), wanted, "{text:?}");
+            for (parsed, expected) in [(absolute(text), from_absolute), (path(text), from_path)] {
+                assert_eq!(path_or_error(parsed).unwrap_or_else(|error| error), expected, "{text:?}");
             }
         }
-        assert_eq!(shown(own_socket("/run/a.sock")), Ok("/run/a.sock".into()));
+        assert_eq!(path_or_error(own_socket("/run/a.sock")), Ok("/run/a.sock".into()));
         assert!(own_socket("a.sock").unwrap_err().contains("absolute") && socket("a.sock").is_ok());
         assert!(own_socket("http://x/y").unwrap_err().contains("a URL"));
-        for (text, wanted) in [("a:", true), ("a:b", true), ("a/b:80", true), ("a:80", false)] {
-            assert_eq!(socket(text).is_ok(), wanted, "{text}");
+        for (text, is_valid) in [("a:", true), ("a:b", true), ("a/b:80", true), ("a:80", false)] {
+            assert_eq!(socket(text).is_ok(), is_valid, "{text}");
         }
     }
 }

@@ -14,8 +14,9 @@ use crate::text::{hex, printable, printable_bytes};
 pub(super) struct ModuleContent {
     pub(super) module: String,
     pub(super) path: String,
-    /// Why the module cannot be used, and what helps.
+    /// The reason why the module cannot be used.
     pub(super) error: Option<String>,
+    /// What the user can do about the error.
     pub(super) hint: Option<String>,
     pub(super) slots: Vec<SlotContent>,
 }
@@ -29,7 +30,7 @@ pub(super) struct SlotContent {
     pub(super) objects: Result<TokenObjects, String>,
 }
 
-/// A line of the table of objects, and a member of the JSON.
+/// One object of a token: a row of the table, and an element of the list in JSON.
 struct ListedObject {
     kind: &'static str,
     label: String,
@@ -39,13 +40,13 @@ struct ListedObject {
     json: Value,
 }
 
-fn objects(shown: &SlotContent, objects: &TokenObjects) -> Vec<ListedObject> {
+fn objects(content: &SlotContent, objects: &TokenObjects) -> Vec<ListedObject> {
     let mut all = Vec::new();
     let uri = |object_type, label: &[u8], id: &[u8]| Uri {
         object: (!label.is_empty()).then(|| label.to_vec()),
         id: (!id.is_empty()).then(|| id.to_vec()),
         object_type: Some(object_type),
-        ..shown.uri.clone()
+        ..content.uri.clone()
     };
     for key in &objects.keys {
         let (kind, object_type) = match key.class {
@@ -117,32 +118,32 @@ fn state(token: &Token) -> Vec<&'static str> {
     login.into_iter().chain(pin.into_iter().flatten()).chain(keypad).collect()
 }
 
-pub(super) fn module_text(shown: &ModuleContent) -> String {
-    let mut lines = vec![format!("module {} ({})", shown.module, shown.path)];
-    lines.extend(shown.error.iter().map(|error| format!("  cannot be used: {error}")));
-    lines.extend(shown.hint.iter().map(|hint| format!("  hint: {hint}")));
-    if shown.error.is_none() && shown.slots.is_empty() {
+pub(super) fn module_text(content: &ModuleContent) -> String {
+    let mut lines = vec![format!("module {} ({})", content.module, content.path)];
+    lines.extend(content.error.iter().map(|error| format!("  cannot be used: {error}")));
+    lines.extend(content.hint.iter().map(|hint| format!("  hint: {hint}")));
+    if content.error.is_none() && content.slots.is_empty() {
         lines.push("  no slot has a selected token".into());
     }
-    lines.extend(shown.slots.iter().map(slot_text));
+    lines.extend(content.slots.iter().map(slot_text));
     lines.extend(
-        shown
+        content
             .slots
             .iter()
             .find(|slot| slot.index.is_some() && slot.slot.error.is_none())
-            .map(|slot| snippet(shown, slot)),
+            .map(|slot| snippet(content, slot)),
     );
     lines.join("\n")
 }
 
-fn slot_text(shown: &SlotContent) -> String {
-    let index = shown.index.map_or("-".into(), |index| index.to_string());
+fn slot_text(content: &SlotContent) -> String {
+    let index = content.index.map_or("-".into(), |index| index.to_string());
     let mut lines = Vec::new();
-    match &shown.slot.token {
+    match &content.slot.token {
         Some(token) => {
             let label = printable(&token.label);
             let what = if token.initialized { format!("token '{label}'") } else { "uninitialised token".into() };
-            lines.push(format!("  slot {index} (ID {}): {what}", shown.slot.id));
+            lines.push(format!("  slot {index} (ID {}): {what}", content.slot.id));
             let (maker, model) = (printable(&token.manufacturer), printable(&token.model));
             lines.push(format!(
                 "    {maker}, {model}, serial {}, firmware {}",
@@ -152,21 +153,21 @@ fn slot_text(shown: &SlotContent) -> String {
             let words = state(token);
             lines.extend((!words.is_empty()).then(|| format!("    state: {}", words.join(", "))));
         }
-        None => lines.push(format!("  slot {index} (ID {})", shown.slot.id)),
+        None => lines.push(format!("  slot {index} (ID {})", content.slot.id)),
     }
     lines.extend(
-        shown
+        content
             .slot
             .error
             .iter()
             .map(|error| format!("    cannot be read completely, so --slot cannot select it: {error}")),
     );
-    lines.push(format!("    {}", shown.uri));
-    match &shown.objects {
+    lines.push(format!("    {}", content.uri));
+    match &content.objects {
         Ok(found) => {
             let mut table = Table::new();
             table.load_preset(presets::NOTHING);
-            for object in objects(shown, found) {
+            for object in objects(content, found) {
                 let details = format!("{}\n{}", object.details.join(", "), object.uri);
                 table.add_row([
                     object.kind.to_owned(),
@@ -176,11 +177,11 @@ fn slot_text(shown: &SlotContent) -> String {
                 ]);
             }
             lines.extend(table.lines().map(|line| format!("    {}", line.trim_end())));
-            if !shown.mechanisms.is_empty() {
-                lines.push(format!("    signs by {}", shown.mechanisms[0]));
+            if !content.mechanisms.is_empty() {
+                lines.push(format!("    signs by {}", content.mechanisms[0]));
             }
         }
-        Err(error) if shown.slot.error.as_ref() != Some(error) => {
+        Err(error) if content.slot.error.as_ref() != Some(error) => {
             lines.push(format!("    objects cannot be read: {error}"))
         }
         Err(_) => {}
@@ -188,25 +189,25 @@ fn slot_text(shown: &SlotContent) -> String {
     lines.join("\n")
 }
 
-/// The configuration for the first usable token.
-fn snippet(shown: &ModuleContent, slot: &SlotContent) -> String {
+/// Returns the lines of the configuration file that select this slot's token.
+fn snippet(content: &ModuleContent, slot: &SlotContent) -> String {
     let quoted = |text: &str| Value::from(text).to_string();
     let token = slot.slot.token.as_ref();
     let (key, value) = match token {
         Some(token) if tells_apart(&token.serial) && slot.uri.token.slot_id.is_none() => ("serial", &token.serial),
         _ => ("uri", &slot.uri.to_string()),
     };
-    let (module, value) = (quoted(&shown.module), quoted(value));
+    let (module, value) = (quoted(&content.module), quoted(value));
     format!("\n  # for the configuration file:\n  module = {module}\n  [token]\n  {key} = {value}")
 }
 
-pub(super) fn module_json(shown: &ModuleContent) -> Value {
-    let slots: Vec<Value> = shown.slots.iter().map(slot_json).collect();
-    json!({ "module": shown.module, "path": shown.path, "error": shown.error, "hint": shown.hint, "slots": slots })
+pub(super) fn module_json(content: &ModuleContent) -> Value {
+    let slots: Vec<Value> = content.slots.iter().map(slot_json).collect();
+    json!({ "module": content.module, "path": content.path, "error": content.error, "hint": content.hint, "slots": slots })
 }
 
-fn slot_json(shown: &SlotContent) -> Value {
-    let found = shown.objects.as_ref().ok().map(|found| objects(shown, found)).unwrap_or_default();
+fn slot_json(content: &SlotContent) -> Value {
+    let found = content.objects.as_ref().ok().map(|found| objects(content, found)).unwrap_or_default();
     let object = |object: &ListedObject| {
         let mut json = object.json.clone();
         json["kind"] = object.kind.into();
@@ -215,9 +216,9 @@ fn slot_json(shown: &SlotContent) -> Value {
         json["uri"] = object.uri.to_string().into();
         json
     };
-    let error = shown.slot.error.clone().or_else(|| shown.objects.as_ref().err().cloned());
+    let error = content.slot.error.clone().or_else(|| content.objects.as_ref().err().cloned());
     json!({
-        "index": shown.index, "slot_id": shown.slot.id, "error": error, "uri": shown.uri.to_string(),
-        "token": shown.slot.token, "mechanisms": shown.mechanisms, "objects": found.iter().map(object).collect::<Vec<_>>(),
+        "index": content.index, "slot_id": content.slot.id, "error": error, "uri": content.uri.to_string(),
+        "token": content.slot.token, "mechanisms": content.mechanisms, "objects": found.iter().map(object).collect::<Vec<_>>(),
     })
 }
