@@ -33,7 +33,7 @@ pub(crate) use start::ModuleToLoad;
 use process::{WaitResult, WorkerProcess};
 
 /// The time limit for a worker to log out, finalize and exit.
-const END: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The size of one read, in bytes. Nearly every reply fits into it.
 const CHUNK: usize = 8192;
@@ -53,7 +53,8 @@ pub(crate) enum ReplyState {
     Broken,
 }
 
-/// Copies of the descriptors that become readable when the worker has news. An event loop waits for them.
+/// Copies of the descriptors that become readable when the worker sends a reply, writes output or ends. An event loop
+/// waits for them.
 #[derive(Debug)]
 pub(crate) struct WorkerDescriptors {
     pub replies: OwnedFd,
@@ -67,6 +68,7 @@ pub(crate) struct WorkerDescriptors {
 pub(crate) struct WorkerHandle {
     process: WorkerProcess,
     socket: UnixStream,
+    /// The function that tells the user that the token may be waiting for a person.
     waiting: Option<fn()>,
     /// The step of the current request, until its last reply has arrived.
     expects: Option<Step>,
@@ -74,7 +76,8 @@ pub(crate) struct WorkerHandle {
     login_is_due: bool,
     /// Whether the worker announced a login since the last request was sent.
     login_started: bool,
-    /// Whether somebody reads the module's output or its debug log to the end.
+    /// Whether the module writes a debug log, or the parent logs the module's output at the level debug. The worker then
+    /// exits normally, so that no line is lost.
     writes_logs: bool,
     /// Bytes of replies that are not decoded yet.
     received: Vec<u8>,
@@ -138,7 +141,8 @@ impl WorkerHandle {
         }
     }
 
-    /// The last lines of the module's output. Call this only before the module receives a PIN.
+    /// The last lines of the module's output. Call this only before the module receives a PIN: later, the output could
+    /// contain it.
     #[must_use]
     pub(crate) fn last_lines(&mut self) -> Vec<String> {
         self.process.last_lines()
@@ -159,7 +163,7 @@ impl WorkerHandle {
         pin: Option<&Pin>,
         deadline: &Deadline,
     ) -> Result<WorkerReply, WorkerError> {
-        self.finish_last(deadline)?;
+        self.finish_last_request(deadline)?;
         self.deliver(request, pin)?;
         self.wait_reply(deadline)
     }
@@ -181,6 +185,7 @@ impl WorkerHandle {
     pub(crate) fn wait_reply(&mut self, deadline: &Deadline) -> Result<WorkerReply, WorkerError> {
         let Some(step) = self.expects else { return Err(self.protocol_error(Step::Start)) };
         let reply = self.receive(step, deadline);
+        // After these errors, the reply is still missing. The next call waits for it, and fails if the worker ended.
         let more_follows = matches!(
             &reply,
             Ok(WorkerReply::Confined(_) | WorkerReply::ContextAccepted { .. })
@@ -193,8 +198,8 @@ impl WorkerHandle {
         }
     }
 
-    /// Waits for the replies to an earlier request, and drops them.
-    fn finish_last(&mut self, deadline: &Deadline) -> Result<(), WorkerError> {
+    /// Waits for the missing replies to the last request, if there are any, and drops them.
+    fn finish_last_request(&mut self, deadline: &Deadline) -> Result<(), WorkerError> {
         while self.expects.is_some() {
             match self.wait_reply(deadline) {
                 Err(error) if self.expects.is_some() => return Err(error),
@@ -214,9 +219,9 @@ impl WorkerHandle {
 
     /// Tells the worker to log out, finalize and exit, within two seconds in total. Then kills what is left.
     pub(crate) fn close(mut self) {
-        let deadline = Deadline::after(END);
+        let deadline = Deadline::after(CLOSE_TIMEOUT);
         if self.expects != Some(Step::Close) {
-            if self.finish_last(&deadline).is_err() {
+            if self.finish_last_request(&deadline).is_err() {
                 return;
             }
             self.start_close();
@@ -231,8 +236,8 @@ impl WorkerHandle {
         self.send(&self.close_request());
     }
 
-    /// After finalization, only the exit handlers of the module's libraries are left, and these may hang or crash. The
-    /// worker is ended without them, unless somebody reads the output that they still hold.
+    /// Returns the request to close the worker. After finalization, only the exit handlers of the module's libraries are
+    /// left, and these may hang or crash. The worker skips them, unless they may still write a part of a log.
     fn close_request(&self) -> WorkerRequest {
         WorkerRequest::Close { at_once: !self.writes_logs }
     }
@@ -270,6 +275,7 @@ impl WorkerHandle {
             let frame: Vec<u8> = self.received.drain(..end).skip(HEADER).collect();
             let mut reply = worker_protocol::decode(&frame)?;
             bounds::check(&mut reply)?;
+            // The caller gets a login that it did not request, or a second one, and ends the worker.
             if reply != WorkerReply::LoginBegins || !std::mem::take(&mut self.login_is_due) {
                 return Ok(reply);
             }
@@ -284,8 +290,8 @@ impl WorkerHandle {
         Ok(Some(end).filter(|end| self.received.len() >= *end))
     }
 
-    /// Waits for a complete frame, and returns its end. It reads available data even after the deadline: the parent may
-    /// look late at a reply that arrived in time.
+    /// Waits for a complete frame, and returns its end. It reads available data even after the deadline: the reply may have
+    /// arrived in time, and the parent may read it late.
     fn wait_frame(&mut self, step: Step, deadline: &Deadline) -> Result<usize, WorkerError> {
         let mut chunk = [0; CHUNK];
         let mut notice = self.waiting.filter(|_| step.waits_for_person()).map(|notice| (notice, Instant::now()));
@@ -309,8 +315,8 @@ impl WorkerHandle {
                     return Err(WorkerError::TimedOut { step, timeout: deadline.timeout() });
                 }
                 WaitResult::TimedOut => {
-                    if let Some((say, _)) = notice.take_if(|(_, since)| since.elapsed() >= TOUCH_NOTICE) {
-                        say();
+                    if let Some((show_notice, _)) = notice.take_if(|(_, since)| since.elapsed() >= TOUCH_NOTICE) {
+                        show_notice();
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! The thread of a worker: it does work that may block, while the event loop continues.
 //!
-//! Runs in the parent. The thread ends with its task, and so after every worker that was started on it. This order
-//! matters: a worker process dies with the thread that started it.
+//! Runs in the parent. The kernel kills a worker process when the thread that started it ends. So the thread must outlive
+//! its workers: it ends when the task of its worker drops it.
 
 use std::io;
 use std::sync::mpsc;
@@ -31,7 +31,7 @@ impl WorkerThread {
         let _ = self.jobs.send(Box::new(move || drop(sender.send(job()))));
         match result.await {
             Ok(result) => result,
-            // A job that panics ends the process.
+            // Only a job that panics sends no result. The panic ends the process, so this future never has to finish.
             Err(_) => std::future::pending().await,
         }
     }

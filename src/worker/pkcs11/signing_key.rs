@@ -20,7 +20,7 @@ pub(crate) struct SigningKey<'a> {
 }
 
 impl<'a> SigningKey<'a> {
-    /// A key of the session, by its number from [`Pkcs11Session::objects`].
+    /// Finds the key that has this number in [`Pkcs11Session::objects`].
     ///
     /// # Errors
     /// When there is no such number.
@@ -34,7 +34,7 @@ impl<'a> SigningKey<'a> {
     /// The error of the first failed call, or the reason why there is no message.
     pub(crate) fn sign(
         &self,
-        context: Option<impl FnOnce(&Pkcs11Session<'_>) -> Result<(), Fault>>,
+        context_login: Option<impl FnOnce(&Pkcs11Session<'_>) -> Result<(), Fault>>,
         message: impl FnOnce() -> Result<Message, Fault>,
     ) -> Result<(Message, Vec<u8>), Fault> {
         let mechanism = match self.mechanism {
@@ -43,7 +43,7 @@ impl<'a> SigningKey<'a> {
         };
         let functions = self.session.functions;
         functions.sign_init(self.session.handle, mechanism, self.handle)?;
-        if let Some(log_in) = context {
+        if let Some(log_in) = context_login {
             log_in(self.session)?;
         }
         let message = message()?;
@@ -51,7 +51,7 @@ impl<'a> SigningKey<'a> {
         Ok((message, signature))
     }
 
-    /// The data for the token: the message, or the `DigestInfo` of its digest if the token does not hash.
+    /// Returns the data that the token signs: the message, or the `DigestInfo` of its digest if the token does not hash.
     fn data(&self, message: &Message) -> Vec<u8> {
         match self.mechanism {
             Mechanism::Sha512RsaPkcs => message.as_bytes().to_vec(),
