@@ -10,7 +10,7 @@ use http::StatusCode;
 use crate::library::{Class, Kind};
 use crate::upstream::answer::bounded;
 
-/// The wait before a retry, where nothing else says how long.
+/// The wait before a retry, if neither the agent nor Anaplan gives one.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The reason why a login or a forwarded request fails.
@@ -39,45 +39,45 @@ impl LoginFailure {
         Self::new(StatusCode::UNAUTHORIZED, "not_verified", message).with_detail(detail)
     }
 
-    /// A fault of a caller whose local identity is valid.
+    /// Returns the failure for a fault of a caller whose local identity is valid.
     #[must_use]
     pub(crate) fn caller_fault(outcome: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, outcome, message)
     }
 
-    /// A request whose form is not supported.
+    /// Returns the failure for a request whose form is not supported.
     #[must_use]
     pub(crate) fn bad_request(status: StatusCode, message: impl Into<String>) -> Self {
         Self::new(status, "bad_request", message)
     }
 
-    /// A rate limit is reached.
+    /// Returns the failure for a caller that has reached a rate limit.
     #[must_use]
     pub(crate) fn rate_limited(message: impl Into<String>, wait: Duration) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message).with_retry_after(wait)
     }
 
-    /// Somebody must act before a login can succeed, so a retry does not help.
+    /// Returns the failure for a login that cannot succeed before an administrator acts, so a retry does not help.
     #[must_use]
     pub(crate) fn until_repaired(outcome: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, outcome, message)
     }
 
-    /// Something is temporarily unavailable, so a retry helps after `wait`.
+    /// Returns the failure for something that is temporarily unavailable, so a retry helps after `wait`.
     #[must_use]
     pub(crate) fn temporary(outcome: &'static str, message: impl Into<String>, wait: Option<Duration>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, outcome, message)
             .with_retry_after(wait.unwrap_or(DEFAULT_RETRY_AFTER))
     }
 
-    /// The time limit for agent and Anaplan is over.
+    /// Returns the failure for an agent or Anaplan (`who`) that does not answer within the time limit.
     #[must_use]
     pub(crate) fn timeout(who: &str) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", format!("{who} did not answer in time"))
             .with_retry_after(DEFAULT_RETRY_AFTER)
     }
 
-    /// Anaplan cannot be reached, or its answer cannot be passed on.
+    /// Returns the failure for Anaplan when it cannot be reached, or its answer cannot be passed on.
     #[must_use]
     pub(crate) fn bad_gateway(detail: impl Into<String>) -> Self {
         let message =

@@ -79,7 +79,7 @@ pub(crate) fn begin(
     })
 }
 
-/// Checks the time of a v2 message, and returns its key.
+/// Checks the time of a v2 message. Returns the key under which the gateway remembers the message, and for how long.
 fn message_key(
     active: &ActiveConfig,
     client: &str,

@@ -10,7 +10,8 @@ use crate::failure::LoginFailure;
 use crate::upstream::UpstreamAnswer;
 use crate::upstream::answer::bounded;
 
-/// The length of the pause after 401 or 403. A likely cause lasts longer: the certificate is disabled, or the clock is wrong.
+/// The length of the pause after 401 or 403. A sooner retry would not help: the usual causes are a disabled certificate and a
+/// wrong clock.
 const AFTER_REFUSAL: Duration = Duration::from_secs(60);
 
 /// The current pause, if there is one.

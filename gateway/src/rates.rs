@@ -1,4 +1,5 @@
-//! The rate limits: logins of a client; failed logins, requests with Anaplan tokens and logged refusals of a source.
+//! The rate limits. Each client has a limit of logins. Each source has limits of failed logins under a client's name, of
+//! requests with Anaplan tokens, and of logged refusals.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -58,7 +59,7 @@ impl ClientRate {
     /// Counts a login.
     ///
     /// # Errors
-    /// The time to wait.
+    /// The time to wait, if the limit is reached.
     pub(crate) fn count(&self) -> Result<(), Duration> {
         self.limiter.check().map_err(|wait| wait.wait_time_from(MonotonicClock.now()))
     }
@@ -86,7 +87,7 @@ impl SourceRates {
     /// Counts a request with an Anaplan token.
     ///
     /// # Errors
-    /// The time to wait.
+    /// The time to wait, if the limit is reached.
     pub(crate) fn count_token_request(&self, source: CallerSource) -> Result<(), Duration> {
         drop_inactive_sources(&self.tokens);
         self.tokens.check_key(&source).map_err(|wait| wait.wait_time_from(MonotonicClock.now()))

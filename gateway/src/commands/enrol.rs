@@ -1,4 +1,4 @@
-//! `enrol`: creates a local identity for a tool. It prints the configuration and changes none.
+//! `enrol`: creates a local identity for a tool. It prints the configuration to add, and does not change the file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -16,7 +16,7 @@ use crate::cli;
 use crate::config::{is_client_name, read_client_certificate};
 use crate::library::{Error, Kind, Result, hex};
 
-/// Longer than any file of certificates, in bytes.
+/// The maximum number of bytes that are read of a certificate file. Real files are shorter.
 const FILE_LIMIT: u64 = 1 << 20;
 
 pub(super) fn run(matches: &ArgMatches) -> Result<()> {
@@ -45,20 +45,20 @@ pub(super) fn run(matches: &ArgMatches) -> Result<()> {
     }
 }
 
-/// From where a client logs in.
+/// The source from which a client logs in, as it is printed.
 struct ClientOrigin {
-    /// The keys `users` and `from`.
+    /// The lines of the configuration with the keys `users` and `from`.
     keys: String,
-    /// The URL for the tool: on this host, otherwise over TLS.
+    /// The URL for the tool: plain HTTP on this host if it has users, otherwise TLS.
     url: &'static str,
 }
 
 fn enrol_password(name: &str, file: Option<&str>, ClientOrigin { keys, url }: &ClientOrigin) -> Result<()> {
     let file = file.map_or_else(|| PathBuf::from(format!("{name}.password")), PathBuf::from);
     let mut bytes = [0; 32];
-    let no_random =
+    let random_error =
         |error: getrandom::Error| Error::new(Kind::Unexpected, format!("cannot generate a password: {error}"));
-    getrandom::fill(&mut bytes).map_err(no_random)?;
+    getrandom::fill(&mut bytes).map_err(random_error)?;
     let password = URL_SAFE_NO_PAD.encode(bytes);
     write_secret(&file, &password)?;
     let sha256 = hex(&Sha256::digest(&password));

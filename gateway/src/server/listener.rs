@@ -36,30 +36,30 @@ impl BoundListener {
     }
 }
 
-/// Takes the plain sockets that systemd passes, or binds each address of `listen` if there are none. In both cases, also
+/// Takes the plain HTTP sockets that systemd passes, or binds each address of `listen` if there are none. In both cases, also
 /// binds each address of `[tls] listen`.
 ///
 /// # Errors
 /// When an address cannot be bound, or an inherited socket is not a loopback listener.
 pub(crate) fn open(config: &GatewayConfig) -> Result<Vec<BoundListener>> {
-    let mut all = inherited()?;
-    if all.is_empty() {
+    let mut listeners = inherited()?;
+    if listeners.is_empty() {
         for address in &config.listen {
-            all.push(BoundListener { listener: bind(*address)?, kind: ListenerKind::Plain });
+            listeners.push(BoundListener { listener: bind(*address)?, kind: ListenerKind::Plain });
         }
     }
     for address in config.tls.iter().flat_map(|tls| &tls.listen) {
-        all.push(BoundListener { listener: bind(*address)?, kind: ListenerKind::Tls });
+        listeners.push(BoundListener { listener: bind(*address)?, kind: ListenerKind::Tls });
     }
-    Ok(all)
+    Ok(listeners)
 }
 
 fn inherited() -> Result<Vec<BoundListener>> {
     let socket_error = |what: String| Error::new(Kind::Config, format!("cannot use the socket of systemd: {what}"));
-    let numbers = sd_notify::listen_fds().map_err(|error| socket_error(error.to_string()))?;
-    let mut all = Vec::new();
-    for number in numbers {
-        let file = take_descriptor(number).map_err(|error| socket_error(error.to_string()))?;
+    let descriptors = sd_notify::listen_fds().map_err(|error| socket_error(error.to_string()))?;
+    let mut listeners = Vec::new();
+    for descriptor in descriptors {
+        let file = take_descriptor(descriptor).map_err(|error| socket_error(error.to_string()))?;
         let is_tcp = sockopt::socket_acceptconn(&file).unwrap_or(false)
             && sockopt::socket_domain(&file)
                 .is_ok_and(|domain| domain == AddressFamily::INET || domain == AddressFamily::INET6);
@@ -77,13 +77,13 @@ fn inherited() -> Result<Vec<BoundListener>> {
             return Err(socket_error(format!("{address} is not a loopback address; plain HTTP is for this host only"))
                 .hint("ListenStream=127.0.0.1:731 and ListenStream=[::1]:731 in the .socket unit; other hosts use [tls] listen"));
         }
-        all.push(BoundListener { listener, kind: ListenerKind::Plain });
+        listeners.push(BoundListener { listener, kind: ListenerKind::Plain });
     }
-    Ok(all)
+    Ok(listeners)
 }
 
-/// Binds one address. SO_REUSEADDR lets a restarted gateway bind the port while old connections linger; SO_REUSEPORT
-/// stays unset.
+/// Binds one address. SO_REUSEADDR lets a restarted gateway bind the port while old connections linger. SO_REUSEPORT stays
+/// unset, so that no other process can take connections.
 fn bind(address: SocketAddr) -> Result<StdListener> {
     let failed = |error: rustix::io::Errno| {
         let hint = match error {

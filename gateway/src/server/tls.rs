@@ -10,7 +10,8 @@ use crate::config::{FileRules, TlsConfig};
 use crate::library::{Error, Kind, Result};
 use crate::validity::not_after;
 
-/// Returns a configuration for TLS 1.2 and 1.3 with these files, and the end of the certificate.
+/// Returns a configuration for TLS 1.2 and 1.3 with the files of `tls`, and the end of the certificate's validity in seconds
+/// of Unix time.
 ///
 /// # Errors
 /// When the files cannot be read, or do not belong together.
@@ -24,7 +25,7 @@ pub(crate) fn server_config(tls: &TlsConfig, files: &mut FileRules) -> Result<(A
         CertificateDer::pem_slice_iter(&chain).collect::<Result<_, _>>().map_err(|error| failed(error.to_string()))?;
     let not_after = chain.first().and_then(|leaf| not_after(leaf));
     let key = files.read_secret(&tls.key)?;
-    // The error of a key is not repeated, because it could quote the key.
+    // The text of the error is dropped, because it could quote the key.
     let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| failed("the key cannot be read".into()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider)
