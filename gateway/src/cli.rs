@@ -1,4 +1,4 @@
-//! The command line. No input or output.
+//! Defines the command line, and reads values from its matches. No input or output.
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};

@@ -19,7 +19,7 @@ mod enrol;
 mod health;
 mod shell;
 
-/// Runs the program and returns its exit code. Errors are already printed on stderr then.
+/// Runs the program, prints an error on stderr, and returns the exit code.
 #[must_use]
 pub fn run(arguments: Vec<OsString>) -> u8 {
     let mut format = early_format(&arguments);
@@ -56,7 +56,7 @@ fn run_command(arguments: Vec<OsString>, format: &mut log::LogFormat) -> Result<
     let Some((name, matches)) = matches.subcommand() else {
         return Err(Error::new(Kind::Usage, "a command is needed"));
     };
-    // This comes before the program creates a file.
+    // A command that cannot print must fail before it creates a file.
     if !["man", "serve"].contains(&name) {
         check_stdout()?;
     }
@@ -68,7 +68,7 @@ fn run_command(arguments: Vec<OsString>, format: &mut log::LogFormat) -> Result<
         _ => {}
     }
     let path = Path::new(cli::value(matches, "config").unwrap_or_default());
-    // A health check needs no configuration if the option names the socket.
+    // `health` and `clients` need no configuration if the option names the socket.
     if let (true, Some(socket)) = (matches!(name, "health" | "clients"), cli::value(matches, "socket")) {
         return admin_command(name, matches, Path::new(socket));
     }
@@ -83,11 +83,11 @@ fn run_command(arguments: Vec<OsString>, format: &mut log::LogFormat) -> Result<
         "serve" => serve::serve(config),
         _ => {
             let socket = config.admin.as_ref().and_then(|admin| admin.socket.as_deref());
-            let none = || {
+            let no_socket = || {
                 Error::new(Kind::Config, "cannot connect to the gateway: the configuration has no admin socket")
                     .hint("set [admin] socket, or give --socket PATH")
             };
-            admin_command(name, matches, socket.ok_or_else(none)?)
+            admin_command(name, matches, socket.ok_or_else(no_socket)?)
         }
     }
 }
@@ -101,9 +101,10 @@ fn admin_command(name: &str, matches: &ArgMatches, socket: &Path) -> Result<()> 
 
 /// Starts the log. `--log-format` overrides the configuration.
 fn start_log(settings: log::LogSettings, matches: &ArgMatches, format: &mut log::LogFormat) -> Result<()> {
-    let named = cli::value(matches, "log-format").map(|name| by_name(name, &log::FORMATS));
-    let named = named.transpose().map_err(|wanted| Error::new(Kind::Usage, format!("--log-format: {wanted}")))?;
-    *format = named.unwrap_or(settings.format);
+    let format_option = cli::value(matches, "log-format").map(|name| by_name(name, &log::FORMATS));
+    let format_option =
+        format_option.transpose().map_err(|expected| Error::new(Kind::Usage, format!("--log-format: {expected}")))?;
+    *format = format_option.unwrap_or(settings.format);
     log::start(log::LogSettings { format: *format, ..settings }, matches.get_count("verbose"));
     Ok(())
 }
@@ -111,12 +112,13 @@ fn start_log(settings: log::LogSettings, matches: &ArgMatches, format: &mut log:
 /// Returns the log format for errors that occur before the command line is parsed.
 fn early_format(arguments: &[OsString]) -> log::LogFormat {
     let texts: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
-    let after = texts.windows(2).find(|pair| pair[0] == "--log-format").map(|pair| pair[1]);
-    let joined = texts.iter().find_map(|text| text.strip_prefix("--log-format="));
-    after.or(joined).and_then(|name| by_name(name, &log::FORMATS).ok()).unwrap_or_default()
+    let next_argument = texts.windows(2).find(|pair| pair[0] == "--log-format").map(|pair| pair[1]);
+    let after_equals_sign = texts.iter().find_map(|text| text.strip_prefix("--log-format="));
+    next_argument.or(after_equals_sign).and_then(|name| by_name(name, &log::FORMATS).ok()).unwrap_or_default()
 }
 
-/// Converts a usage error of the parser. An argument that is not an option is not repeated: it could be a password.
+/// Converts a usage error of the parser. The error does not show an argument that is not an option: it
+/// could be a password.
 fn usage_error(error: &clap::Error) -> Error {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),

@@ -1,7 +1,7 @@
-//! `cba-gateway`: unmodified Anaplan tools log in with the hardware key.
+//! `cba-gateway`: unmodified Anaplan tools log in with the key in the PKCS#11 token.
 //!
-//! It is a small HTTP server that speaks Anaplan's authentication API. It verifies the caller's local identity and
-//! discards the caller's bytes. `cba-agent` signs a fresh v2 payload. The gateway posts it to Anaplan, and returns
+//! It is a small HTTP server that speaks Anaplan's authentication API. It verifies the caller's local identity, and never
+//! forwards the caller's payload. `cba-agent` signs a fresh v2 payload. The gateway posts it to Anaplan, and returns
 //! Anaplan's answer.
 //!
 //! ```text
@@ -34,7 +34,8 @@
 //! | `rates`, `pause`, `connections`, `source`, `metrics` | limits and counters |
 //! | `sock_diag/*`, `shared_users` | which user owns a loopback connection; user IDs that may stand for several users |
 //! | `verify`, `credentials`, `login_body`, `request_form`, `replay`, `failure`, `upstream::answer`, `sock_diag::message` | PURE: the parts of requests, their verification, failures |
-//! | `library` | everything that the gateway uses of the agent's library |
+//! | `validity` | PURE: the end and the issuer of a TLS certificate |
+//! | `library` | everything that the gateway uses from the agent's library |
 
 mod admin;
 mod agents;

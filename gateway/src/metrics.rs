@@ -135,6 +135,7 @@ impl GatewayMetrics {
         self.certificate_not_after.reset();
         for client in &config.clients {
             self.transition.with_label_values(&[&client.name]).set(i64::from(client.transition && !client.disabled));
+            // Creates the metric with the value 0, if the client has none yet.
             self.last_login.with_label_values(&[&client.name]);
             for listed in &client.certificates {
                 let file = listed.path.display().to_string();

@@ -1,4 +1,5 @@
-//! The form of a request: which resource it names, and whether it may come from a browser or a proxy.
+//! Checks the form of a request: which resource it names, that it is unambiguous, and that it does not come from a browser
+//! or through a proxy.
 //!
 //! PURE. It looks at method, target and headers, never at a body.
 
@@ -26,7 +27,7 @@ pub(crate) enum Route {
 /// The reason why a request is refused because of its form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FormError {
-    /// Another method or path.
+    /// A method or path that the gateway does not serve.
     #[error("there is no such resource; the gateway serves /token/authenticate, refresh, validate and logout")]
     NotFound,
     /// A target with scheme and host, or CONNECT.
@@ -35,10 +36,10 @@ pub(crate) enum FormError {
     /// A request from a browser.
     #[error("the gateway does not serve browsers")]
     Browser,
-    /// Another `Host`.
+    /// A `Host` header that does not name this listener, as after DNS rebinding.
     #[error("the Host header does not name this listener")]
     Host,
-    /// `Upgrade` to anything but HTTP/2, which is ignored.
+    /// An `Upgrade` to a protocol other than HTTP/2. The gateway ignores an `Upgrade` to HTTP/2.
     #[error("the Upgrade header is not supported")]
     Upgrade,
     /// A transfer coding other than `chunked`.
@@ -49,7 +50,7 @@ pub(crate) enum FormError {
     Ambiguous,
 }
 
-/// Returns the resource that a request names. `port` is the port of a plain listener, and `None` on a TLS listener.
+/// Returns the resource that a request names. `port` is the port of a plain HTTP listener, and `None` on a TLS listener.
 pub(crate) fn route(parts: &Parts, port: Option<u16>) -> Result<Route, FormError> {
     if parts.method == Method::CONNECT || parts.uri.scheme().is_some() || parts.uri.authority().is_some() {
         return Err(FormError::Proxied);
@@ -63,7 +64,7 @@ pub(crate) fn route(parts: &Parts, port: Option<u16>) -> Result<Route, FormError
         return Err(FormError::Upgrade);
     }
     let is_repeated = |name| headers.get_all(name).iter().nth(1).is_some();
-    // Another coding would need decoding.
+    // The gateway decodes no other coding.
     let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
     let other_coding = headers.get(TRANSFER_ENCODING).is_some_and(|value| !is_chunked(value));
     let two_lengths = headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH);
@@ -152,8 +153,8 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_was_rebound_is_refused() {
-        for (host, fits) in [
+    fn a_host_header_that_does_not_name_the_listener_is_refused() {
+        for (host, is_accepted) in [
             ("localhost:731", true),
             ("LOCALHOST:731", true),
             ("127.0.0.1:731", true),
@@ -166,7 +167,7 @@ mod tests {
             ("", false),
         ] {
             let found = route(&parts("POST", "/token/logout", &[("host", host)]), Some(731));
-            assert_eq!(found.is_ok(), fits, "{host}");
+            assert_eq!(found.is_ok(), is_accepted, "{host}");
         }
         assert_eq!(route(&parts("POST", "/token/logout", &[]), Some(731)), Err(FormError::Host));
         assert_eq!(route(&parts("POST", "/token/logout", &[("host", "localhost")]), Some(80)), Ok(Route::Logout));
@@ -182,8 +183,8 @@ mod tests {
         ] {
             assert_eq!(with_host("POST", "/token/authenticate", twice), Err(FormError::Ambiguous), "{twice:?}");
         }
-        let coded = with_host("POST", "/token/authenticate", &[("transfer-encoding", "gzip, chunked")]);
-        assert_eq!(coded, Err(FormError::Coding));
+        let gzipped = with_host("POST", "/token/authenticate", &[("transfer-encoding", "gzip, chunked")]);
+        assert_eq!(gzipped, Err(FormError::Coding));
         assert!(with_host("POST", "/token/authenticate", &[("transfer-encoding", "Chunked")]).is_ok());
     }
 }

@@ -134,6 +134,7 @@ mod tests {
     use crate::config::ClientCertificate;
     use crate::test_data::{leaf, leaf_der};
 
+    /// Whether another try is allowed, and the number of counted failures.
     struct CountedFailures(bool, Cell<usize>);
 
     impl FailureLimit for CountedFailures {
@@ -172,11 +173,11 @@ mod tests {
         let rates = CountedFailures(true, Cell::new(0));
         let body = LoginBody { version: Version::V2, message: vec![1; 100], signature: vec![1; 256] };
         let result = verify(&[Arc::new(client)], caller, (credentials, Some(&body)), &rates);
-        (result.err().map(|(why, _)| why), rates.1.get())
+        (result.err().map(|(reason, _)| reason), rates.1.get())
     }
 
     #[test]
-    fn a_password_holds_for_its_client_from_its_users_and_networks() {
+    fn a_password_is_valid_only_for_its_client_from_its_users_and_networks() {
         let local = caller(Some(1000), "127.0.0.1:9");
         assert_eq!(outcome(client(), &local, &password("finance", "secret")), (None, 0));
         assert_eq!(outcome(client(), &local, &password("finance", "other")), (Some(NotVerified::Password), 1));
@@ -205,6 +206,6 @@ mod tests {
         let rates = CountedFailures(false, Cell::new(0));
         let local = caller(Some(1000), "127.0.0.1:9");
         let result = verify(&[Arc::new(client())], &local, (&password("finance", "secret"), None), &rates);
-        assert_eq!(result.err().map(|(why, _)| why), Some(NotVerified::TooManyFailures));
+        assert_eq!(result.err().map(|(reason, _)| reason), Some(NotVerified::TooManyFailures));
     }
 }

@@ -15,10 +15,10 @@ use crate::login::with_causes;
 use crate::upstream::UpstreamError;
 use crate::validity::issuer;
 
-/// The time limit of each connection.
+/// The time limit of each request to an agent, and of the handshake with Anaplan.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The time before the end of a certificate in which `check` warns, in seconds.
+/// `check` warns about a certificate that ends within this time, in seconds.
 const EXPIRY_WARNING: u64 = 30 * 86_400;
 
 /// The findings of all checks, as lines.

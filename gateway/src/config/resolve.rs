@@ -18,7 +18,7 @@ use crate::library::{AuthUrl, Result, TIMEOUTS, by_name, log, parse_hex};
 /// The default addresses for tools. The port is below 1024, so that ordinary users cannot take it over.
 const DEFAULT_LISTEN: [&str; 2] = ["127.0.0.1:731", "[::1]:731"];
 
-/// The default socket: the one of the packaged agent.
+/// The default socket of the agent, as its package sets it.
 const DEFAULT_AGENT_SOCKET: &str = "/run/cba-agent/agent.sock";
 
 /// The default time limit of a login. Tools give up after 15 s.
@@ -34,10 +34,10 @@ const DEFAULT_MAX_SKEW: Duration = Duration::from_secs(300);
 pub(super) fn resolve(path: &Path, raw: RawConfig, mut files: FileRules) -> Result<GatewayConfig> {
     let invalid = |what: &str| config_error(path, what);
     let listen = addresses(path, "listen", &raw.listen.unwrap_or_else(|| DEFAULT_LISTEN.map(String::from).into()))?;
-    if let Some(outside) = listen.iter().find(|address| !address.ip().is_loopback()) {
+    if let Some(address) = listen.iter().find(|address| !address.ip().is_loopback()) {
         return Err(config_error(
             path,
-            format_args!("listen: {outside} is not a loopback address; plain HTTP is for this host only"),
+            format_args!("listen: {address} is not a loopback address; plain HTTP is for this host only"),
         )
         .hint("serve other hosts with TLS: [tls] listen"));
     }
@@ -75,7 +75,7 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, mut files: FileRules) -> Resu
         auth_url.transpose().map_err(|error| config_error(path, format_args!("upstream.auth_url: {error}")))?;
     let duration = |text: Option<String>, key: &str, default| {
         let Some(text) = text else { return Ok(default) };
-        TIMEOUTS.parse(&text).map_err(|wanted| config_error(path, format_args!("{key} {wanted}")))
+        TIMEOUTS.parse(&text).map_err(|expected| config_error(path, format_args!("{key} {expected}")))
     };
     Ok(GatewayConfig {
         path: path.to_owned(),
@@ -111,7 +111,7 @@ fn check_identities(path: &Path, clients: &[Arc<LocalClient>], agent: &AgentConf
         if clients[..index].iter().any(|other| other.name == client.name) {
             return Err(config_error(path, format_args!("two clients have the name {}", client.name)));
         }
-        let mut own: Vec<Vec<u8>> = client.passwords.iter().map(|password| password.to_vec()).collect();
+        let mut identities: Vec<Vec<u8>> = client.passwords.iter().map(|password| password.to_vec()).collect();
         for listed in &client.certificates {
             if agent.certificate_sha256.iter().any(|pinned| *pinned == listed.certificate.sha256()) {
                 let what = format!("client {}: {} is the agent's own certificate", client.name, listed.path.display());
@@ -119,9 +119,9 @@ fn check_identities(path: &Path, clients: &[Arc<LocalClient>], agent: &AgentConf
                     config_error(path, what).hint("make a new key and certificate for the tool: docs/gateway.md")
                 );
             }
-            own.push(listed.certificate.modulus.clone());
+            identities.push(listed.certificate.modulus.clone());
         }
-        for identity in own {
+        for identity in identities {
             if let Some(other) = owners.insert(identity, &client.name).filter(|other| *other != client.name) {
                 let what =
                     format!("the clients {other} and {} have the same certificate, key or password", client.name);
@@ -171,5 +171,5 @@ fn resolve_admin(path: &Path, admin: RawAdmin) -> Result<AdminConfig> {
 /// Looks up the word of a key in a table of words. Returns `None` if the file does not have the key.
 fn lookup_word<T: Copy>(path: &Path, key: &str, text: Option<&str>, names: &[(&str, T)]) -> Result<Option<T>> {
     let Some(text) = text else { return Ok(None) };
-    by_name(text, names).map(Some).map_err(|wanted| config_error(path, format_args!("{key}: {wanted}")))
+    by_name(text, names).map(Some).map_err(|expected| config_error(path, format_args!("{key}: {expected}")))
 }

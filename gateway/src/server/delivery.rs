@@ -1,5 +1,5 @@
-//! Watches the bytes of a connection. It reports when a reply was written (at the flush after it), and how many lengths a
-//! head names.
+//! Watches the bytes of a connection. At the flush after a reply, it tells the waiter that the reply was delivered: a
+//! login whose reply did not reach the caller may be repeated. It also counts the length lines of each head.
 
 use std::io;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::head_lengths::HeadLengths;
 use crate::logins::Waiter;
 
-/// The state of one connection: the logins whose replies wait for a flush, and the lengths in the arriving head.
+/// The state of one connection: the logins whose replies wait for a flush, and the length lines of the arriving head.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Delivery {
     waiters: Arc<Mutex<Vec<Waiter>>>,
@@ -30,13 +30,13 @@ impl Delivery {
         written.into_iter().for_each(Waiter::delivered);
     }
 
-    /// Returns the lengths in the last head.
+    /// Returns the length lines of the last head.
     pub(super) fn lengths(&self) -> MutexGuard<'_, HeadLengths> {
         self.lengths.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The body of a reply. After the server has taken it, the next flush delivers it.
+/// The body of a reply. The first flush after the server has taken the data means that the reply was delivered.
 pub(crate) struct ReplyBody {
     data: Option<Bytes>,
     waiter: Option<(Waiter, Delivery)>,
@@ -46,7 +46,8 @@ impl ReplyBody {
     /// Creates a body, with a waiter if it replies to a login.
     #[must_use]
     pub(crate) fn new(data: Bytes, waiter: Option<(Waiter, Delivery)>) -> Self {
-        // The server would not poll an empty body for its data.
+        // The data is `Some` even if it is empty: otherwise the server would not poll the body, and the waiter would never
+        // begin its write.
         Self { data: Some(data), waiter }
     }
 }
@@ -74,7 +75,7 @@ impl Body for ReplyBody {
     }
 }
 
-/// A stream whose flushes deliver replies and whose heads are watched.
+/// A stream that reports its flushes and the bytes of its heads to a [`Delivery`].
 pub(super) struct TrackedStream<S> {
     inner: S,
     delivery: Delivery,

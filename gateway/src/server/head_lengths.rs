@@ -1,16 +1,17 @@
-//! Counts the lengths that the head of a request names: `Content-Length` and `Transfer-Encoding`.
+//! Counts the header lines that give the length of a request's body: `Content-Length` and `Transfer-Encoding`. A request
+//! with two of them is ambiguous: a proxy and the gateway could read different bodies (request smuggling).
 //!
-//! PURE. The HTTP library drops a second length before the routes see it, so this file watches the bytes of the
-//! connection. It does not watch a head that arrives before the reply to the last request. The library reads that head
-//! by RFC 9112 section 6.3.
+//! PURE. The HTTP library drops the second line before the routes see it, so this file watches the bytes of the
+//! connection. It does not watch a pipelined head, which arrives before the reply to the last request. The library reads
+//! that head by RFC 9112 section 6.3.
 
-/// The longest of these names with its colon, in bytes.
+/// The number of bytes of the longer name, with its colon.
 const LONGEST_NAME: usize = "transfer-encoding:".len();
 
-/// The lengths in the arriving head.
+/// The number of length lines in the arriving head.
 #[derive(Debug, Default)]
 pub(crate) struct HeadLengths {
-    /// The first bytes of the current line.
+    /// The first bytes of the current line, at most [`LONGEST_NAME`], in lower case and without the line's end.
     line: Vec<u8>,
     has_lines: bool,
     is_complete: bool,
@@ -44,7 +45,7 @@ impl HeadLengths {
         self.line.clear();
     }
 
-    /// Whether the head names more than one length.
+    /// Whether the head has more than one length line.
     #[must_use]
     pub(crate) fn are_ambiguous(&self) -> bool {
         self.lengths > 1
@@ -67,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn two_lengths_of_any_kind_are_seen() {
+    fn two_length_lines_of_any_kind_are_ambiguous() {
         let line = "POST / HTTP/1.1\r\n";
         for (head, ambiguous) in [
             ("Content-Length: 1\r\n\r\nContent-Length: 2\r\n", false),
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_head_begins_anew() {
+    fn each_head_is_counted_separately() {
         let mut lengths = HeadLengths::default();
         lengths.read(b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n");
         lengths.begin_next();
