@@ -1,4 +1,4 @@
-//! `doctor --socket`: the information about an agent that the user of a job needs.
+//! Tests `doctor --socket`: what a job's user learns about an agent, without access to the module, the token or the PIN.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,7 +9,7 @@ use crate::agent::Agent;
 use crate::deadline::Finish as _;
 use crate::stand::{Run, Stand, needs_root, same_environment};
 
-/// The report for a user of the host without module, token and PIN.
+/// Runs the program as another user of the host, with no module and no token in the environment.
 fn as_user(stand: &Stand, user: &str, groups: &str, arguments: &[&str]) -> Run {
     let mut bare = stand.command(arguments);
     bare.env_remove("CBA_AGENT_MODULE").env_remove("SOFTHSM2_CONF");
@@ -17,23 +17,24 @@ fn as_user(stand: &Stand, user: &str, groups: &str, arguments: &[&str]) -> Run {
     command.args([&format!("--reuid={user}"), &format!("--regid={user}"), &format!("--groups={groups}"), "--"]);
     command.arg(bare.get_program()).args(bare.get_args()).current_dir("/");
     same_environment(&mut command, &bare);
-    // The stand's home belongs to another user.
+    // The test's home directory belongs to another user.
     command.env("HOME", "/nonexistent").env_remove("LD_LIBRARY_PATH");
     Run::from_output(command.finish())
 }
 
-/// The line of one check.
+/// Returns the line of the report about one check.
 #[track_caller]
 fn line(run: &Run, check: &str) -> String {
-    let wanted = format!(" {check} ");
-    let line = run.stdout.lines().find(|line| line.contains(&wanted));
+    let name = format!(" {check} ");
+    let line = run.stdout.lines().find(|line| line.contains(&name));
     line.unwrap_or_else(|| panic!("no line about {check}: {run:?}")).to_owned()
 }
 
-/// A stand and its agent. The group 4242 may ask; other users can connect to the socket only.
-fn agent(more: &[&str]) -> (Stand, Agent) {
+/// Starts an agent, and returns it with its stand. The members of the group 4242 may ask for payloads. The members of the
+/// group 4343 may read the state.
+fn agent(options: &[&str]) -> (Stand, Agent) {
     let stand = Stand::new();
-    let agent = Agent::begun(&stand, &[&["--socket-group", "4242", "--monitor-groups", "4343"][..], more].concat());
+    let agent = Agent::begun(&stand, &[&["--socket-group", "4242", "--monitor-groups", "4343"][..], options].concat());
     open_to_all(stand.path());
     (stand, agent)
 }
@@ -60,7 +61,7 @@ fn a_jobs_user_sees_the_agents_state_and_nothing_about_tokens() {
         assert!(!run.stdout.contains(absent), "{absent}: {run:?}");
     }
     run.ok();
-    // The same, where only the socket is configured.
+    // The same without `--socket`, where the environment names the socket. The agent's own user may not ask.
     let mut bare = stand.command(&["doctor"]);
     bare.env_remove("CBA_AGENT_MODULE").env("CBA_AGENT_SOCKET", &agent.socket);
     let run = Run::from_output(bare.finish());
@@ -108,7 +109,7 @@ fn a_job_sees_that_an_agent_is_not_ready_or_its_certificate_expires() {
     let agent = Agent::ready(&stand, &["--socket-group", "4242"]);
     open_to_all(stand.path());
     let run = as_user(&stand, "1234", "4242", &["doctor", "--socket", &agent.socket]);
-    // It says nine in the second in which it was issued.
+    // The report rounds down: it says 9 days only in the second in which the certificate was issued.
     let ends = ["it ends in 8 days", "it ends in 9 days"].iter().any(|words| run.stdout.contains(words));
     assert!(ends && run.stdout.contains("tell the administrators of the agent"), "{run:?}");
     run.ok();

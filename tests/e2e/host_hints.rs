@@ -1,4 +1,5 @@
-//! The same as `hints` for messages about the host: files, directories, users, packages and modules.
+//! Runs the commands that hints and remedies offer, as `hints` does. These are about the host: files, directories, users,
+//! packages and modules.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -23,7 +24,7 @@ fn the_hint_gives_the_policy_file_back_to_root() {
     Run::from_output(again.current_dir(stand.path()).finish()).ok();
 }
 
-/// A run of another user of the host.
+/// Runs the program as the user `daemon`.
 fn as_user(stand: &Stand, arguments: &[&str]) -> Run {
     let inner = stand.command(arguments);
     let mut command = Command::new("setpriv");
@@ -34,7 +35,7 @@ fn as_user(stand: &Stand, arguments: &[&str]) -> Run {
 }
 
 #[test]
-fn directories_that_a_user_cannot_write_are_made_by_the_remedy() {
+fn the_remedy_creates_directories_that_the_user_can_write() {
     needs_root("it plays another user of the host");
     let stand = Stand::new();
     open_to_all(stand.path());
@@ -58,7 +59,7 @@ fn directories_that_a_user_cannot_write_are_made_by_the_remedy() {
     succeeds(&stand, &one_command(&said, "install -d -m 700 -o daemon"));
     assert!(line(&doctor(&["--state-dir", &stand.file("shared/cba-agent")]), " state directory ").starts_with("ok"));
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(stand.file("shared")).unwrap()), 0);
-    // The log of another user, in a separate directory.
+    // An audit log that belongs to another user.
     fs::create_dir(stand.file("log of mine")).unwrap();
     let log = stand.file("log of mine/audit.jsonl");
     let doctor = |log: &str| doctor(&["--state-dir", &state, "--audit-path", log]);
@@ -71,7 +72,7 @@ fn directories_that_a_user_cannot_write_are_made_by_the_remedy() {
 }
 
 #[test]
-fn the_directory_of_a_socket_is_made_by_the_hint() {
+fn the_hint_creates_the_directory_of_a_socket() {
     let stand = Stand::new();
     let socket = stand.file("not there/not yet/agent.sock");
     let said = stand.run(&["serve", "--pin-source", &stand.pin_source(), "--socket", &socket]).failed(2);
@@ -86,16 +87,16 @@ fn the_directory_of_a_socket_is_made_by_the_hint() {
 fn an_allowed_user_reaches_the_socket_after_the_remedy() {
     needs_root("it plays users and groups of the host");
     let stand = Stand::new();
-    fs::create_dir(stand.file("the door")).unwrap();
+    fs::create_dir(stand.file("the directory")).unwrap();
     open_to_all(stand.path());
-    let socket = stand.file("the door/agent.sock");
+    let socket = stand.file("the directory/agent.sock");
     let agent = Agent::begun(&stand, &["--socket", &socket, "--socket-group", "games"]);
-    fs::set_permissions(stand.file("the door"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(stand.file("the directory"), fs::Permissions::from_mode(0o700)).unwrap();
     let config = stand.write(
         "c.toml",
         format!("[serve]\nsocket = \"{socket}\"\nsocket_group = \"games\"\nallow_users = [\"daemon\"]\n"),
     );
-    // With a separate /etc, where a group may change.
+    // Runs `doctor` with a copy of /etc, in which `before` may change a group.
     let doctor = |before: &str| {
         let script = format!("{{ [ -d etc ] || cp -a /etc etc; }} && mount --bind etc /etc && {before} exec \"$@\"");
         let mut command = Command::new("unshare");
@@ -103,16 +104,16 @@ fn an_allowed_user_reaches_the_socket_after_the_remedy() {
         same_environment(&mut command, &stand.command(&[]));
         Run::from_output(command.current_dir(stand.path()).finish()).stdout
     };
-    let group = one_command(&doctor(""), "usermod -aG games daemon");
-    let said = doctor(&format!("{group};"));
-    let door = one_command(&said, "chmod o+x");
-    let said = doctor(&format!("{door};"));
+    let usermod = one_command(&doctor(""), "usermod -aG games daemon");
+    let said = doctor(&format!("{usermod};"));
+    let chmod = one_command(&said, "chmod o+x");
+    let said = doctor(&format!("{chmod};"));
     assert!(said.contains("ok       who may ask"), "{said}");
     drop(agent);
 }
 
 #[test]
-fn a_variable_of_the_loader_is_gone_after_the_remedy() {
+fn the_remedy_removes_a_variable_of_the_loader() {
     let mut stand = Stand::new();
     stand.set("LD_BIND_NOT", "1");
     stand.set("OPENSSL_CONF", "/dev/null");
@@ -133,7 +134,7 @@ fn an_audit_log_is_checked_by_the_command_that_a_message_offers() {
     fs::rename(format!("{log}.gz"), format!("{log}.1.gz")).unwrap();
     let said = stand.run(&["audit", "verify", &format!("{log}.1.gz"), "--expect-head", head.trim()]).failed(2);
     assert!(succeeds(&stand, &one_command(&said, "zcat ")).starts_with("valid: 3 records"));
-    // A hint names the place of the damage.
+    // The offered command names the damaged line.
     let log = stand.write("a damaged log", "no record\n");
     for said in [
         stand.run(&["audit", "head", &log]).failed(8),
@@ -179,8 +180,8 @@ fn the_hint_inspects_a_module_that_the_host_cannot_load() {
     stand.tool("cc", &["-shared", "-fPIC", "-o", "my lib/m.so", "m.c"]);
     let module = stand.file("my lib/m.so");
     stand.use_module(Some(&module));
-    let looked = run_in_shell(&stand, &one_command(&stand.sign(&[]).failed(3), "ldd -r"));
-    assert!(output_of(&looked).contains("missing"), "{looked:?}");
+    let checked = run_in_shell(&stand, &one_command(&stand.sign(&[]).failed(3), "ldd -r"));
+    assert!(output_of(&checked).contains("missing"), "{checked:?}");
 }
 
 #[test]
@@ -228,7 +229,7 @@ fn commands_that_show_the_cause_run_and_show_it() {
     let shown = run_in_shell(&stand, &one_command(&said, "fuser -v"));
     assert!(output_of(&shown).contains(&std::process::id().to_string()), "{shown:?}");
     drop(held);
-    // A library that is no library.
+    // A module that needs a library whose file is a text.
     stand.write("user.c", "int x(void); int C_GetFunctionList(void) { return x(); }");
     stand.write("used.c", "int x(void) { return 1; }");
     stand.tool("cc", &["-shared", "-fPIC", "-o", "libused.so", "used.c"]);
@@ -248,7 +249,7 @@ fn packages_that_doctor_offers_for_card_readers_exist() {
     stand.set("PCSCLITE_CSOCK_NAME", stand.file("none"));
     let install = one_command(&stand.run(&["doctor"]).stdout, "apt-get install pcscd");
     succeeds(&stand, &install.replace("&& systemctl", "--simulate && : systemctl"));
-    // Other commands lead there: the module itself only shows no token, or returns CKR_DEVICE_ERROR.
+    // The errors of other commands offer `doctor`: without pcscd, a module only shows no token or returns CKR_DEVICE_ERROR.
     for (module, code) in [("opensc", 3), ("ykcs11", 6)] {
         stand.use_module(Some(module));
         let run = run_in_shell(&stand, &one_command(&stand.run(&["certificate"]).failed(code), "cba-agent doctor"));
@@ -257,7 +258,7 @@ fn packages_that_doctor_offers_for_card_readers_exist() {
 }
 
 #[test]
-fn a_module_path_that_is_not_a_file_is_named_and_the_hint_shows_the_others() {
+fn a_path_that_is_not_a_module_is_refused_and_the_hint_lists_the_modules() {
     let mut stand = Stand::new();
     stand.tool("mkfifo", &["pipe.so"]);
     for (path, what) in [
@@ -267,7 +268,7 @@ fn a_module_path_that_is_not_a_file_is_named_and_the_hint_shows_the_others() {
         (stand.file("none.so"), "No such file or directory"),
         (stand.file("cert.pem"), "it is a text, not a shared library"),
     ] {
-        // By the option, and by the variable.
+        // Once with the option `--module`, and once with the environment variable.
         for by_option in [true, false] {
             let run = if by_option {
                 stand.use_module(Some("softhsm2"));
@@ -303,25 +304,25 @@ fn no_hint_puts_a_user_into_roots_group() {
 }
 
 #[test]
-fn a_closed_configuration_of_softhsm2_is_named_with_the_group_that_may_read_it() {
+fn an_unreadable_configuration_of_softhsm2_is_named_with_the_group_that_may_read_it() {
     needs_root("it plays another user of the host");
     let stand = Stand::new();
     open_to_all(stand.path());
     fs::create_dir(stand.file("etc-softhsm")).unwrap();
     fs::rename(stand.file("softhsm2.conf"), stand.file("etc-softhsm/softhsm2.conf")).unwrap();
     fs::set_permissions(stand.file("etc-softhsm"), fs::Permissions::from_mode(0o750)).unwrap();
-    // As Debian has it, with an /etc of its own.
+    // Owners and modes as in Debian's package, in a copy of /etc.
     let script = "cp -a /etc etc && rm -rf etc/softhsm && mv etc-softhsm etc/softhsm && chgrp -R games etc/softhsm tokens && chmod 640 etc/softhsm/* && \
                   chmod 2770 tokens && chmod -R g+rwX tokens && mount --bind etc /etc && eval \"$1\" && shift && exec \"$@\"";
     let run = |before: &str, module: &str, arguments: &[&str]| {
-        let own = stand.command(arguments);
+        let inner = stand.command(arguments);
         let mut command = Command::new("unshare");
         let script =
             if before.is_empty() { script } else { "mount --bind etc /etc && eval \"$1\" && shift && exec \"$@\"" };
         command.args(["--mount", "sh", "-c", script, "sh", if before.is_empty() { ":" } else { before }]);
         command.args(["setpriv", "--reuid=daemon", "--regid=daemon", "--init-groups", "--"]);
-        command.arg(own.get_program()).args(own.get_args()).current_dir(stand.path());
-        same_environment(&mut command, &own);
+        command.arg(inner.get_program()).args(inner.get_args()).current_dir(stand.path());
+        same_environment(&mut command, &inner);
         command.env("HOME", "/nonexistent").env_remove("SOFTHSM2_CONF").env("CBA_AGENT_MODULE", module);
         Run::from_output(command.finish())
     };
@@ -329,7 +330,7 @@ fn a_closed_configuration_of_softhsm2_is_named_with_the_group_that_may_read_it()
     let cause = "/etc/softhsm belongs to user root and group games (mode 0750)";
     assert!(output_of(&said).contains(cause), "{said:?}");
     let join = one_command(&said.stderr, "usermod -aG games daemon");
-    // Where no module is chosen, the module that fails is one of several. An empty variable chooses none.
+    // Without a chosen module, the program tries several modules, and this one fails. An empty variable chooses none.
     for command in ["list", "sign", "doctor"] {
         let said = run(":", "", &[command]);
         assert!(output_of(&said).contains(cause) && output_of(&said).contains(&join), "{command}: {said:?}");

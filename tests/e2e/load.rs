@@ -12,10 +12,11 @@ use crate::agent::{Agent, Client, Judge, Reply};
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) payloads: AtomicUsize,
-    /// 503 and 504 with Retry-After.
+    /// The number of replies 503 and 504, which have a Retry-After.
     pub(crate) later: AtomicUsize,
-    /// Connections that were closed without an answer.
+    /// The number of connections that failed, or were closed without a reply.
     pub(crate) closed: AtomicUsize,
+    /// The number of finished requests, with any result.
     done: AtomicUsize,
 }
 
@@ -25,11 +26,11 @@ impl Tally {
     }
 }
 
-/// Random numbers for the tests of load: different in each run, and equal with the same `CBA_TEST_SEED`.
+/// Random numbers for the load tests. Each run has other numbers, unless `CBA_TEST_SEED` sets the seed.
 pub(crate) struct Seed(u64);
 
 impl Seed {
-    #[allow(clippy::print_stderr)] // shown where the test fails
+    #[allow(clippy::print_stderr)] // the test harness shows it if the test fails
     pub(crate) fn of_this_run() -> Self {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let seed = std::env::var("CBA_TEST_SEED").map_or(now, |text| text.parse().expect("CBA_TEST_SEED is a number"));
@@ -37,7 +38,7 @@ impl Seed {
         Self(seed)
     }
 
-    /// A number from `low` to below `high`, by splitmix64.
+    /// Returns a number from `low` to below `high`, by splitmix64.
     pub(crate) fn between(&mut self, low: usize, high: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -50,21 +51,22 @@ impl Seed {
     }
 }
 
-/// Runs requests on this number of connections. `during` runs beside them and gets the number of finished requests.
+/// Sends this number of requests over this number of connections. Meanwhile runs `during`, with a function that returns the
+/// number of finished requests, or `None` after the last.
 pub(crate) fn load(
     agent: &Agent,
     judge: &Judge,
     (connections, requests): (usize, usize),
     during: impl FnOnce(&dyn Fn() -> Option<usize>),
 ) -> Tally {
-    let (tally, next, over) = (Tally::default(), AtomicUsize::new(0), AtomicBool::new(false));
+    let (tally, next, is_over) = (Tally::default(), AtomicUsize::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..connections)
             .map(|_| {
                 scope.spawn(|| {
                     let mut client = None;
                     while next.fetch_add(1, Ordering::SeqCst) < requests {
-                        one_command(&agent.socket, &mut client, judge, &tally);
+                        send_request(&agent.socket, &mut client, judge, &tally);
                         tally.done.fetch_add(1, Ordering::SeqCst);
                     }
                 })
@@ -72,16 +74,16 @@ pub(crate) fn load(
             .collect();
         let clients = scope.spawn(|| {
             let failed = clients.into_iter().any(|client| client.join().is_err());
-            over.store(true, Ordering::SeqCst);
-            assert!(!failed, "a client had cause to complain");
+            is_over.store(true, Ordering::SeqCst);
+            assert!(!failed, "a client failed; its panic is above");
         });
-        during(&|| (!over.load(Ordering::SeqCst)).then(|| Tally::get(&tally.done)));
+        during(&|| (!is_over.load(Ordering::SeqCst)).then(|| Tally::get(&tally.done)));
         clients.join().unwrap();
     });
     tally
 }
 
-fn one_command(socket: &str, client: &mut Option<Client>, judge: &Judge, tally: &Tally) {
+fn send_request(socket: &str, client: &mut Option<Client>, judge: &Judge, tally: &Tally) {
     let mut connection = match client.take() {
         Some(connection) => connection,
         None => match Client::try_connect(socket) {
@@ -114,22 +116,22 @@ fn count(reply: &Reply, judge: &Judge, tally: &Tally) {
     assert!([503, 504].contains(&reply.status), "{reply:?}");
     let wait: u64 = reply.header("Retry-After").unwrap_or_else(|| panic!("{reply:?}")).parse().unwrap();
     tally.later.fetch_add(1, Ordering::SeqCst);
-    // As a client does after Retry-After.
+    // A client waits as Retry-After says. The test waits for at most 3 seconds.
     std::thread::sleep(Duration::from_secs(wait.min(3)));
 }
 
-/// Kills one ready worker in each `period` while the load lasts. `at` gets the number of finished requests before each
-/// kill. It does not kill a starting worker: then no login would happen between two kills, and SoftHSM2 destroys its
-/// token file if a process is killed during a login.
+/// Kills one ready worker in each `period` while the load lasts, and returns the number of kills. Each period begins with a
+/// call of `each_period` with the number of finished requests. It never kills a worker that is still starting: otherwise
+/// no worker might finish its login, and SoftHSM2 destroys its token file if a process is killed during a login.
 pub(crate) fn kill_workers(
     agent: &Agent,
     period: Duration,
     progress: &dyn Fn() -> Option<usize>,
-    mut at: impl FnMut(usize),
+    mut each_period: impl FnMut(usize),
 ) -> usize {
     let mut killed = HashSet::new();
     while let Some(done) = progress() {
-        at(done);
+        each_period(done);
         let workers = agent.workers();
         let log = agent.log();
         let ready = log.lines().filter(|line| line.contains("is ready with"));

@@ -1,5 +1,5 @@
-//! `docs/openapi.yaml` against the running agent: schemathesis generates valid and invalid requests from it, and checks
-//! the answers.
+//! Tests the running agent against `docs/openapi.yaml`: schemathesis generates valid and invalid requests from it, and
+//! checks the answers.
 
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -11,7 +11,8 @@ use crate::agent::Agent;
 use crate::clients::python;
 use crate::stand::{Stand, tool};
 
-/// Forwards TCP to the socket, for a program without Unix sockets. It lives as long as the test's process.
+/// Forwards TCP connections to the agent's socket, because schemathesis cannot use Unix sockets. Returns the TCP port. It
+/// runs until the test's process ends.
 fn bridge(socket: &str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (port, socket) = (listener.local_addr().unwrap().port(), socket.to_owned());
@@ -19,14 +20,15 @@ fn bridge(socket: &str) -> u16 {
         for client in listener.incoming().map(Result::unwrap) {
             let Ok(agent) = UnixStream::connect(&socket) else { return };
             let (to_agent, from_client) = (agent.try_clone().unwrap(), client.try_clone().unwrap());
-            thread::spawn(move || pass(from_client, to_agent, |to| to.shutdown(Shutdown::Write)));
-            thread::spawn(move || pass(agent, client, |to: &TcpStream| to.shutdown(Shutdown::Write)));
+            thread::spawn(move || copy_then(from_client, to_agent, |to| to.shutdown(Shutdown::Write)));
+            thread::spawn(move || copy_then(agent, client, |to: &TcpStream| to.shutdown(Shutdown::Write)));
         }
     });
     port
 }
 
-fn pass<T: io::Write>(mut from: impl io::Read, mut to: T, end: impl Fn(&T) -> io::Result<()>) {
+/// Copies all bytes, and then ends the writing side.
+fn copy_then<T: io::Write>(mut from: impl io::Read, mut to: T, end: impl Fn(&T) -> io::Result<()>) {
     let _ = io::copy(&mut from, &mut to);
     let _ = end(&to);
 }
@@ -37,13 +39,13 @@ fn the_agent_follows_its_openapi_description() {
     let agent = Agent::ready(&stand, &["--policy-payload-versions", "v2", "--policy-payload-versions", "v1"]);
     let url = format!("http://127.0.0.1:{}", bridge(&agent.socket));
     let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.yaml");
-    let own = ["run", schema, "--url", &url, "--checks", "all", "--seed", "7", "--no-color"];
-    let said = tool(
+    let options = ["run", schema, "--url", &url, "--checks", "all", "--seed", "7", "--no-color"];
+    let report = tool(
         Command::new(python())
             .args(["-B", "-c", "from schemathesis.cli import schemathesis; schemathesis()"])
-            .args(own)
+            .args(options)
             .args(["--max-examples", "40"])
             .current_dir(stand.path()),
     );
-    assert!(said.contains("No issues found"), "{said}");
+    assert!(report.contains("No issues found"), "{report}");
 }
