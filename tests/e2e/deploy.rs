@@ -144,7 +144,7 @@ fn the_watchdog_depends_on_progress_and_not_on_the_token() {
     let mut stand = Stand::new();
     stand.faulty("C_Sign=hang");
     stand.set("WATCHDOG_USEC", "400000");
-    let mut agent = Agent::ready(&stand, &["--call-timeout", "30s", "--metrics-file", &stand.file("m.prom")]);
+    let mut agent = Agent::ready(&stand, &["--call-timeout", "120s", "--request-timeout", "150s"]);
     let mut client = Client::connect(&agent.socket);
     client.stream.write_all(b"POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}").unwrap();
     stand.await_calls("C_Sign", 1);
