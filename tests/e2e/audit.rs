@@ -109,6 +109,13 @@ fn every_change_of_the_log_is_named_by_its_line() {
     changed("doubled", &|lines| lines.insert(5, lines[4].clone()), "line 6: record 5 occurs twice");
     changed("text", &|lines| lines.insert(5, "\n".into()), "line 6: not a record");
     changed("cut", &|lines| drop(lines[8].split_off(30)), "line 9: 30 bytes without an end");
+    // A record of another log, whose own digest is right.
+    let other = stand.file("other.jsonl");
+    let agent = Agent::ready(&stand, &["--audit-path", &other]);
+    (0..5).for_each(|_| drop(agent.payload()));
+    agent.end("-TERM");
+    let foreign = stand.read("other.jsonl").lines().nth(4).map(|line| format!("{line}\n")).unwrap();
+    changed("foreign", &|lines| lines[4].clone_from(&foreign), "line 5: record 5 does not follow record 4");
     // A chain alone cannot show that its end is missing.
     let short = stand.write("short", lines[..7].concat());
     let head = stand.run(&["audit", "head", "audit.jsonl"]).ok();
