@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
@@ -74,6 +75,22 @@ fn sigterm_answers_each_login_under_way() {
 }
 
 #[test]
+fn no_other_process_of_its_user_shares_its_port() {
+    let stand = Stand::new();
+    let gateway = stand.serve();
+    let share = "import socket, sys\ns = socket.socket()\ns.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n\
+                 s.bind((\"127.0.0.1\", int(sys.argv[1])))";
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-c", share, &gateway.port.to_string()]);
+    if is_root() {
+        command.uid(GATEWAY_USER).gid(GATEWAY_USER);
+    }
+    let output = command.finish();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && errors.contains("Address already in use"), "{errors}");
+}
+
+#[test]
 fn a_port_that_was_taken_before_is_an_error_that_names_it() {
     let mut stand = Stand::new();
     for address in ["127.0.0.1", "[::1]"] {
@@ -115,7 +132,6 @@ os.execv(sys.argv[2], sys.argv[2:])";
     command.args(["-c", start, &listener.as_raw_fd().to_string()]).arg(program.get_program());
     command.args(["serve", "--config", config]).stdin(Stdio::null());
     if is_root() {
-        use std::os::unix::process::CommandExt as _;
         command.uid(GATEWAY_USER).gid(GATEWAY_USER);
     }
     command
