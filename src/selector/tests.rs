@@ -266,3 +266,11 @@ fn each_error_has_its_kind_and_a_command_that_helps() {
         assert!(error.hints()[0].contains(hint), "{error}: {:?}", error.hints());
     }
 }
+
+#[test]
+fn the_uri_of_a_slot_without_token_data_names_its_slot_id() {
+    let slots = [unreadable(4), slot(5, "a", "1")];
+    let uri = token_uri(&slots[0], &slots);
+    assert_eq!(uri.token, TokenSelector { slot_id: Some(4), ..TokenSelector::default() });
+    assert_eq!(choose(&slots, &[uri.token]).unwrap().id, 4);
+}
