@@ -63,7 +63,7 @@ fn run_worker() -> u8 {
 }
 
 fn run_command(arguments: &[OsString], format: &mut log::LogFormat) -> Result<()> {
-    os::survive_file_limits()?;
+    os::ignore_file_size_signal()?;
     refuse_pin(arguments)?;
     let command = arguments.get(1).and_then(|name| name.to_str()).unwrap_or_default();
     let needs_no_token = ["", "audit", "completions", "health", "help", "man", "verify"];

@@ -19,7 +19,7 @@ pub(crate) use objects::{
 };
 pub(crate) use pin_state::{PinRefusal, PinState};
 pub(crate) use token::{Slot, Token};
-pub(crate) use token_id::{TokenId, stand_in, tells_apart};
+pub(crate) use token_id::{TokenId, is_distinctive, stand_in};
 
 /// `C_GetInfo` (PKCS#11 3.0 section 5.4.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -134,7 +134,7 @@ pub use error::{Class, EXIT_CODES, Error, Explain, Kind, Result};
 pub use os::clock::now;
 pub use os::descriptors::take as take_descriptor;
 pub use os::subordinate_ids::{SubordinateIds, USERS as SUBORDINATE_USERS};
-pub use os::{prepare, refuse_privileges, survive_file_limits};
+pub use os::{ignore_file_size_signal, prepare, refuse_privileges};
 pub use output::{check_stdout, print};
 pub use payload_check::{BadResult, CLOCK_TOLERANCE, PayloadError, check_received};
 pub use policy::{Decision, MAX_RSA_BITS, MIN_RSA_BITS, PayloadChoice, Policy, PolicyRefusal, decide_payload};

@@ -36,7 +36,7 @@ pub fn refuse_privileges() -> Result<()> {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn survive_file_limits() -> Result<()> {
+pub fn ignore_file_size_signal() -> Result<()> {
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).map_err(failed("hold SIGXFSZ"))?;
     Ok(())
 }

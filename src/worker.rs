@@ -70,7 +70,7 @@ pub(crate) fn run() -> Result<(), WorkerExit> {
     }
     module.finalize();
     channel.send(&WorkerReply::Closed)?;
-    if matches!(next, WorkerRequest::Close { at_once: true }) {
+    if matches!(next, WorkerRequest::Close { skip_exit_handlers: true }) {
         crate::worker::parent_death::end_now();
     }
     Ok(())
@@ -95,6 +95,6 @@ fn confine(profile: Option<String>, module: &Path) -> Result<(SandboxState, Opti
     // The filter of system calls lets this process start no children, so the kernel must kill only this process. The
     // module cannot prevent that.
     let sandbox_state =
-        SandboxState { to_tighten: system_calls.then_some(profile), ends_with_its_parent: system_calls };
+        SandboxState { pending_profile: system_calls.then_some(profile), ends_with_its_parent: system_calls };
     Ok((sandbox_state, Some(SandboxReport { profile: profile.name.into(), landlock_abi, system_calls })))
 }

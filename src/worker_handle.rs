@@ -69,9 +69,9 @@ pub(crate) struct WorkerHandle {
     process: WorkerProcess,
     socket: UnixStream,
     /// The function that tells the user that the token may be waiting for a person.
-    waiting: Option<fn()>,
+    long_wait_notice: Option<fn()>,
     /// The step of the current request, until its last reply has arrived.
-    expects: Option<Step>,
+    pending_step: Option<Step>,
     /// Whether the current request includes a login that the worker has not announced yet.
     login_is_due: bool,
     /// Whether the worker announced a login since the last request was sent.
@@ -85,8 +85,8 @@ pub(crate) struct WorkerHandle {
 
 impl WorkerHandle {
     /// Sets a function that is called once for each login or signature that takes longer than a second.
-    pub(crate) fn when_waiting(&mut self, notice: fn()) {
-        self.waiting = Some(notice);
+    pub(crate) fn on_long_wait(&mut self, notice: fn()) {
+        self.long_wait_notice = Some(notice);
     }
 
     /// The process ID of the worker, for the log.
@@ -104,8 +104,8 @@ impl WorkerHandle {
 
     /// The step of the current request, until its last reply has arrived.
     #[must_use]
-    pub(crate) fn expects(&self) -> Option<Step> {
-        self.expects
+    pub(crate) fn pending_step(&self) -> Option<Step> {
+        self.pending_step
     }
 
     /// Returns the descriptors that an event loop waits for.
@@ -124,7 +124,7 @@ impl WorkerHandle {
 
     /// Receives the available part of the reply, and never waits.
     pub(crate) fn poll_reply(&mut self) -> ReplyState {
-        let Some(step) = self.expects else { return ReplyState::Broken };
+        let Some(step) = self.pending_step else { return ReplyState::Broken };
         let mut chunk = [0; CHUNK];
         loop {
             match self.frame_end(step) {
@@ -171,7 +171,7 @@ impl WorkerHandle {
     /// Sends a request without a PIN, and never waits. If the worker does not take it, [`WorkerHandle::wait_reply`] returns
     /// the error.
     pub(crate) fn send(&mut self, request: &WorkerRequest) {
-        debug_assert!(self.expects.is_none(), "the last request has no reply yet");
+        debug_assert!(self.pending_step.is_none(), "the last request has no reply yet");
         self.expect(request);
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let sent =
@@ -183,7 +183,7 @@ impl WorkerHandle {
 
     /// Waits for the next reply to the current request.
     pub(crate) fn wait_reply(&mut self, deadline: &Deadline) -> Result<WorkerReply, WorkerError> {
-        let Some(step) = self.expects else { return Err(self.protocol_error(Step::Start)) };
+        let Some(step) = self.pending_step else { return Err(self.protocol_error(Step::Start)) };
         let reply = self.receive(step, deadline);
         // After these errors, the reply is still missing. The next call waits for it, and fails if the worker ended.
         let more_follows = matches!(
@@ -191,7 +191,7 @@ impl WorkerHandle {
             Ok(WorkerReply::Confined(_) | WorkerReply::ContextAccepted { .. })
                 | Err(WorkerError::Died { .. } | WorkerError::TimedOut { .. } | WorkerError::Socket(_))
         );
-        self.expects = self.expects.filter(|_| more_follows);
+        self.pending_step = self.pending_step.filter(|_| more_follows);
         match reply? {
             WorkerReply::Failed(fault) => Err(fault.into()),
             reply => Ok(reply),
@@ -200,9 +200,9 @@ impl WorkerHandle {
 
     /// Waits for the missing replies to the last request, if there are any, and drops them.
     fn finish_last_request(&mut self, deadline: &Deadline) -> Result<(), WorkerError> {
-        while self.expects.is_some() {
+        while self.pending_step.is_some() {
             match self.wait_reply(deadline) {
-                Err(error) if self.expects.is_some() => return Err(error),
+                Err(error) if self.pending_step.is_some() => return Err(error),
                 _ => {}
             }
         }
@@ -220,7 +220,7 @@ impl WorkerHandle {
     /// Tells the worker to log out, finalize and exit, within two seconds in total. Then kills what is left.
     pub(crate) fn close(mut self) {
         let deadline = Deadline::after(CLOSE_TIMEOUT);
-        if self.expects != Some(Step::Close) {
+        if self.pending_step != Some(Step::Close) {
             if self.finish_last_request(&deadline).is_err() {
                 return;
             }
@@ -239,11 +239,11 @@ impl WorkerHandle {
     /// Returns the request to close the worker. After finalization, only the exit handlers of the module's libraries are
     /// left, and these may hang or crash. The worker skips them, unless they may still write a part of a log.
     fn close_request(&self) -> WorkerRequest {
-        WorkerRequest::Close { at_once: !self.writes_logs }
+        WorkerRequest::Close { skip_exit_handlers: !self.writes_logs }
     }
 
     fn expect(&mut self, request: &WorkerRequest) {
-        self.expects = Some(Step::of(request));
+        self.pending_step = Some(Step::of(request));
         self.login_started = false;
         self.login_is_due = matches!(request, WorkerRequest::Login(_) | WorkerRequest::Sign { context: Some(_), .. });
     }
@@ -294,7 +294,8 @@ impl WorkerHandle {
     /// arrived in time, and the parent may read it late.
     fn wait_frame(&mut self, step: Step, deadline: &Deadline) -> Result<usize, WorkerError> {
         let mut chunk = [0; CHUNK];
-        let mut notice = self.waiting.filter(|_| step.waits_for_person()).map(|notice| (notice, Instant::now()));
+        let mut notice =
+            self.long_wait_notice.filter(|_| step.waits_for_person()).map(|notice| (notice, Instant::now()));
         loop {
             if let Some(end) = self.frame_end(step)? {
                 return Ok(end);

@@ -121,7 +121,7 @@ pub(crate) enum WorkerRequest {
     /// Log out, finalise, end. Reply: [`WorkerReply::Closed`].
     Close {
         /// Whether to exit at once, without the exit handlers of the module's libraries.
-        at_once: bool,
+        skip_exit_handlers: bool,
     },
 }
 

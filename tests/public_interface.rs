@@ -21,8 +21,8 @@ use cba_agent::{
     Deadline, Decision, Durations, EXIT_CODES, Error, Explain, Freshness, HeaderEncoding, Kind, LoginRequest,
     MAX_RSA_BITS, MIN_RSA_BITS, PayloadChoice, PayloadError, Policy, PolicyRefusal, Received, ReceivedError,
     RequestFormat, Result, SUBORDINATE_USERS, SubordinateIds, TIMEOUTS, VerifiedPayload, Version, by_name,
-    check_received, check_stdout, days, decide_payload, hex, now, parse_hex, prepare, print, printable,
-    refuse_privileges, run, survive_file_limits, system_policy, take_descriptor, utc,
+    check_received, check_stdout, days, decide_payload, hex, ignore_file_size_signal, now, parse_hex, prepare, print,
+    printable, refuse_privileges, run, system_policy, take_descriptor, utc,
 };
 use syn::{ImplItem, Item, Type, Visibility};
 
@@ -60,7 +60,7 @@ const INTERFACE: [(&str, &str); 14] = [
     ),
     (
         "os",
-        "prepare refuse_privileges survive_file_limits now take SubordinateIds SubordinateIds::read \
+        "prepare refuse_privileges ignore_file_size_signal now take SubordinateIds SubordinateIds::read \
          SubordinateIds::owner USERS",
     ),
     ("output", "check_stdout print"),
@@ -232,7 +232,7 @@ fn values_are_parsed_and_printed() {
 /// A call of one of these changes the process of the tests, or ends in a process that signs.
 #[test]
 fn the_steps_of_a_process_are_public() {
-    let _: [fn() -> Result<()>; 4] = [prepare, refuse_privileges, survive_file_limits, check_stdout];
+    let _: [fn() -> Result<()>; 4] = [prepare, refuse_privileges, ignore_file_size_signal, check_stdout];
     let _: fn(&str) -> Result<()> = print;
     let _: fn(Vec<OsString>) -> u8 = run;
     let _: fn(RawFd) -> io::Result<File> = take_descriptor;

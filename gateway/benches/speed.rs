@@ -10,26 +10,26 @@ use std::time::{Duration, Instant};
 
 #[path = "../../tests/e2e/deadline.rs"]
 mod deadline;
+#[path = "../tests/e2e/fixture.rs"]
+mod fixture;
 #[path = "../tests/e2e/gateway_process.rs"]
 mod gateway_process;
 #[path = "../tests/e2e/service.rs"]
 mod service;
-#[path = "../tests/e2e/stand.rs"]
-mod stand;
 #[path = "../tests/e2e/token.rs"]
 mod token;
 
+use fixture::{Fixture, basic};
 use gateway_process::{Gateway, read_reply};
-use stand::{Stand, basic};
 
 fn main() {
-    let mut stand = Stand::new();
-    stand.clients = stand.clients.replace("rate_limit_per_minute = 100000", "rate_limit_per_minute = 10000000");
-    let gateway = stand.serve();
+    let mut fixture = Fixture::new();
+    fixture.clients = fixture.clients.replace("rate_limit_per_minute = 100000", "rate_limit_per_minute = 10000000");
+    let gateway = fixture.serve();
     logins(&gateway, 200);
-    let before = sums(&stand);
+    let before = sums(&fixture);
     let mut times = logins(&gateway, 1000);
-    let after = sums(&stand);
+    let after = sums(&fixture);
     times.sort();
     let mean = times.iter().sum::<Duration>().as_secs_f64() / 1000.0;
     let own = mean - (after.0 - before.0) / 1000.0 - (after.1 - before.1) / 1000.0;
@@ -74,8 +74,8 @@ fn throughput(gateway: &Gateway, threads: usize) -> f64 {
 }
 
 /// The sums, in seconds, that the gateway's histograms have for agent and service.
-fn sums(stand: &Stand) -> (f64, f64) {
-    let socket = stand.file("run/admin.sock");
+fn sums(fixture: &Fixture) -> (f64, f64) {
+    let socket = fixture.file("run/admin.sock");
     let mut command = std::process::Command::new("curl");
     let text = token::run(command.args(["-sS", "--unix-socket", &socket, "http://localhost/metrics"]));
     let sum = |name: &str| {

@@ -9,7 +9,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::cli;
 use crate::config::{FileRules, GatewayConfig};
 use crate::library::{
-    Error, Kind, Result, by_name, check_stdout, log, prepare, print, refuse_privileges, survive_file_limits,
+    Error, Kind, Result, by_name, check_stdout, ignore_file_size_signal, log, prepare, print, refuse_privileges,
 };
 use crate::serve;
 
@@ -47,7 +47,7 @@ fn with_hint(error: Error) -> Error {
 }
 
 fn run_command(arguments: Vec<OsString>, format: &mut log::LogFormat) -> Result<()> {
-    survive_file_limits()?;
+    ignore_file_size_signal()?;
     let matches = match cli::command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) if !error.use_stderr() => return print(error.to_string().trim_end()),

@@ -129,7 +129,7 @@ async fn post_payload(
     record: &mut LoginRecord,
     deadline: Instant,
 ) -> LoginResult {
-    let abandoned = || LoginFailure::temporary("abandoned", "the caller has left", None);
+    let abandoned = || LoginFailure::temporary("abandoned", "the caller closed its connection", None);
     let start = Instant::now();
     let job = format!("gateway/{}/{}", record.client, record.id);
     let requested = tokio::time::timeout_at(deadline.into(), agents::request_payload(&active.config, &job, deadline));

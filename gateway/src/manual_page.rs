@@ -70,7 +70,7 @@ fn exit_status(command: &str, is_root: bool) -> ManualRows {
     // The agent's texts for these codes do not fit the gateway.
     let text_for_gateway = |code: u8, text: &'static str| match code {
         5 => "The gateway must not run as this user: it is root or the user of an agent.",
-        8 => "A check found a fault.",
+        8 => "A check failed.",
         9 => "The gateway cannot be reached, or is not ready.",
         _ => text,
     };

@@ -22,7 +22,7 @@ use crate::sock_diag;
 use crate::source::TcpCaller;
 
 pub(crate) mod delivery;
-pub(crate) mod head_lengths;
+pub(crate) mod length_lines;
 pub(crate) mod listener;
 mod reply;
 mod routes;

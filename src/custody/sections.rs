@@ -153,7 +153,7 @@ fn key_facts(key: &KeyReport) -> Vec<(&'static str, String)> {
             "allowed mechanisms",
             key.allowed_mechanisms.as_ref().map_or(NOT_REPORTED.into(), |all| list(all, "not limited")),
         ),
-        ("signs by", key.signs_by.into()),
+        ("signs with", key.signs_by.into()),
     ]
 }
 

@@ -41,7 +41,7 @@ impl TokenId {
         let field = |text: &str| text.trim_matches([' ', '\0']).to_owned();
         let (manufacturer, model) = (field(&token.manufacturer), field(&token.model));
         let serial = field(&token.serial);
-        if tells_apart(&serial) {
+        if is_distinctive(&serial) {
             Self::Serial { manufacturer, model, serial }
         } else {
             Self::Label { manufacturer, model, serial, label: field(&token.label) }
@@ -128,7 +128,7 @@ enum PivModule {
 
 /// Whether a serial number distinguishes tokens: not if it is empty or all zeros.
 #[must_use]
-pub(crate) fn tells_apart(serial: &str) -> bool {
+pub(crate) fn is_distinctive(serial: &str) -> bool {
     serial.chars().any(|c| !matches!(c, '0' | ' ' | '\0'))
 }
 

@@ -130,7 +130,7 @@ impl Metrics {
     /// # Errors
     /// None that can occur: it is written to memory.
     pub(super) fn text(&self, view: &PoolView, ready: bool, audit: bool) -> prometheus::Result<Vec<u8>> {
-        self.queue_depth.set(i64::try_from(view.waiting).unwrap_or(i64::MAX));
+        self.queue_depth.set(i64::try_from(view.queued).unwrap_or(i64::MAX));
         for state in STATES {
             let count = view.phases.iter().filter(|phase| state_of(phase) == state).count();
             self.workers.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));

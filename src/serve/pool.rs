@@ -66,7 +66,7 @@ struct PoolTasks {
 /// The state of the pool, for the rest of the agent.
 #[derive(Clone, Debug)]
 pub(super) struct PoolView {
-    pub(super) waiting: usize,
+    pub(super) queued: usize,
     pub(super) phases: Vec<Phase>,
     pub(super) logins: Logins,
     pub(super) is_up: bool,
@@ -164,7 +164,7 @@ impl Pool {
         let state = self.shared.lock();
         let now = self.shared.began.elapsed();
         PoolView {
-            waiting: state.plan.waiting(),
+            queued: state.plan.queued(),
             phases: state.plan.phases().collect(),
             logins: state.plan.logins(),
             is_up: state.plan.is_up(),

@@ -115,7 +115,7 @@ fn load(mut handle: WorkerHandle, config: &Config, module: PathBuf, deadline: &D
         }
     }
     if std::io::stderr().is_terminal() {
-        handle.when_waiting(|| tracing::info!("the token has not answered yet; it may wait for a touch"));
+        handle.on_long_wait(|| tracing::info!("the token has not answered yet; it may wait for a touch"));
     }
     Ok(LoadedModule { handle, path: module, library, slots, confinement })
 }

@@ -113,7 +113,7 @@ impl SlotSession {
     /// The keys and certificates that the session sees.
     pub(crate) fn objects(&mut self) -> Result<TokenObjects> {
         // The login may have sent this request already.
-        let reply = match self.module.handle.expects() {
+        let reply = match self.module.handle.pending_step() {
             Some(Step::ReadObjects) => self.understood(|handle, deadline| handle.wait_reply(deadline)),
             _ => self.ask(&WorkerRequest::Objects),
         };

@@ -12,7 +12,7 @@ pub(crate) const LONGEST_SOCKET: usize = 107;
 /// Parses an absolute path.
 pub(crate) fn absolute(text: &str) -> Result<PathBuf, String> {
     if text.contains('\0') {
-        return Err("must not hold a NUL character".into());
+        return Err("must not contain a NUL character".into());
     }
     match (PathBuf::from(text), unexpanded(text)) {
         (path, _) if path.is_absolute() => Ok(path),
@@ -25,7 +25,7 @@ pub(crate) fn absolute(text: &str) -> Result<PathBuf, String> {
 pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
     match unexpanded(text) {
         _ if text.is_empty() => Err("must not be empty".into()),
-        _ if text.contains('\0') => Err("must not hold a NUL character".into()),
+        _ if text.contains('\0') => Err("must not contain a NUL character".into()),
         Some(character) => Err(format!("must be a full path; {character} is not expanded here")),
         None => Ok(PathBuf::from(text)),
     }
@@ -105,7 +105,7 @@ mod tests {
             ("a/b", "must be an absolute path", "a/b"),
             ("~/a", "must be an absolute path; ~ is not expanded here", "must be a full path; ~ is not expanded here"),
             ("", "must be an absolute path", "must not be empty"),
-            ("/a\0b", "must not hold a NUL character", "must not hold a NUL character"),
+            ("/a\0b", "must not contain a NUL character", "must not contain a NUL character"),
         ] {
             for (parsed, expected) in [(absolute(text), from_absolute), (path(text), from_path)] {
                 assert_eq!(path_or_error(parsed).unwrap_or_else(|error| error), expected, "{text:?}");

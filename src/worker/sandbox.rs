@@ -42,7 +42,7 @@ pub(crate) fn tighten(profile: &Profile) -> Result<(), SandboxError> {
 /// The remaining confinement of the module.
 #[derive(Default)]
 pub(super) struct SandboxState {
-    pub(super) to_tighten: Option<&'static Profile>,
+    pub(super) pending_profile: Option<&'static Profile>,
     /// Whether the kernel kills this process with its parent in any case.
     pub(super) ends_with_its_parent: bool,
 }
@@ -50,6 +50,6 @@ pub(super) struct SandboxState {
 impl SandboxState {
     /// Once: after the login, when the objects were read or at the next request, and before the first use of a key.
     pub(super) fn tighten(&mut self) -> Result<(), SandboxError> {
-        self.to_tighten.take().map_or(Ok(()), tighten)
+        self.pending_profile.take().map_or(Ok(()), tighten)
     }
 }

@@ -86,18 +86,18 @@ impl WorkerHandle {
         let mut handle = Self {
             process,
             socket,
-            waiting: None,
-            expects: None,
+            long_wait_notice: None,
+            pending_step: None,
             login_is_due: false,
             login_started: false,
             writes_logs,
             received: Vec::new(),
         };
         handle.deliver(request, None)?;
-        handle.expects = Some(Step::Start);
+        handle.pending_step = Some(Step::Start);
         match handle.receive(Step::Start, deadline) {
             Ok(WorkerReply::Hello { build }) if build == worker_protocol::BUILD => {
-                handle.expects = Some(Step::of(request));
+                handle.pending_step = Some(Step::of(request));
                 Ok(handle)
             }
             Ok(_) | Err(WorkerError::Frame(_)) => Err(WorkerError::NotThisProgram),

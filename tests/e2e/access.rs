@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::agent::{Agent, Client};
 use crate::deadline::Finish as _;
-use crate::stand::{BINARY, Stand, needs_root, tool};
+use crate::fixture::{BINARY, Fixture, needs_root, tool};
 
 /// A request by another user with these groups. The tests run as root.
 fn as_user(agent: &Agent, user: &str, groups: &str, arguments: &[&str]) -> (bool, String) {
@@ -30,9 +30,9 @@ fn as_user(agent: &Agent, user: &str, groups: &str, arguments: &[&str]) -> (bool
 }
 
 /// Gives every user access to the socket, so that only the agent's own rules refuse.
-fn open_the_way(stand: &Stand, agent: &Agent) {
+fn open_the_way(fixture: &Fixture, agent: &Agent) {
     fs::set_permissions(&agent.socket, fs::Permissions::from_mode(0o666)).unwrap();
-    open_to_all(stand.path());
+    open_to_all(fixture.path());
 }
 
 /// Makes a directory and all its parents searchable for every user.
@@ -48,13 +48,13 @@ const READY: [&str; 1] = ["http://localhost/readyz"];
 
 #[test]
 fn a_user_without_permission_gets_nothing() {
-    needs_root("it plays other users of the host");
-    let mut stand = Stand::new();
-    stand.faulty("");
-    let agent = Agent::ready(&stand, &["--socket-group", "4242", "--monitor-groups", "4343"]);
+    needs_root("it acts as other users of the host");
+    let mut fixture = Fixture::new();
+    fixture.faulty("");
+    let agent = Agent::ready(&fixture, &["--socket-group", "4242", "--monitor-groups", "4343"]);
     let (connected, said) = as_user(&agent, "1234", "", &SIGN);
     assert!(!connected, "{said}");
-    open_the_way(&stand, &agent);
+    open_the_way(&fixture, &agent);
     for path in ["/sign", "/certificate", "/custody", "/healthz", "/readyz", "/metrics", "/x"] {
         let (_, said) = as_user(&agent, "1234", "4141", &[&format!("http://localhost{path}"), "-d", "{}"]);
         assert!(said.contains(r#""code":"not_allowed""#) && !said.contains("detail"), "{path}: {said}");
@@ -62,7 +62,7 @@ fn a_user_without_permission_gets_nothing() {
     // The overflow user can be any user of any container: the agent refuses it, whatever its groups.
     let (_, said) = as_user(&agent, "65534", "4242", &SIGN);
     assert!(said.contains("not_allowed"), "{said}");
-    assert_eq!(stand.calls("C_Sign"), 0);
+    assert_eq!(fixture.calls("C_Sign"), 0);
     assert!(agent.log().contains("refused: user 1234"), "{}", agent.log());
     let (_, said) = as_user(&agent, "1234", "4141,4242", &SIGN);
     assert!(said.starts_with(r#"{"method":"POST""#), "{said}");
@@ -79,10 +79,10 @@ fn a_user_without_permission_gets_nothing() {
 
 #[test]
 fn lists_restrict_which_users_may_ask() {
-    needs_root("it plays other users of the host");
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &["--socket-group", "4242", "--allow-users", "1234"]);
-    open_the_way(&stand, &agent);
+    needs_root("it acts as other users of the host");
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &["--socket-group", "4242", "--allow-users", "1234"]);
+    open_the_way(&fixture, &agent);
     let (_, said) = as_user(&agent, "1234", "4242", &SIGN);
     assert!(said.starts_with(r#"{"method":"POST""#), "{said}");
     let (_, said) = as_user(&agent, "1235", "4242", &SIGN);
@@ -94,21 +94,21 @@ fn lists_restrict_which_users_may_ask() {
 
 #[test]
 fn names_that_the_system_does_not_know_are_errors() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     for flags in [&["--allow-users", "nosuchuser"][..], &["--socket-group", "nosuchgroup"]] {
-        let arguments = Agent::arguments(&stand, flags);
+        let arguments = Agent::arguments(&fixture, flags);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        assert!(stand.run(&arguments).failed(2).contains("on this host"));
+        assert!(fixture.run(&arguments).failed(2).contains("on this host"));
     }
-    let file = stand.write("c.toml", "[serve]\nallow_users = []\n");
-    let error = stand.run(&["serve", "--config", &file, "--socket", "/x"]).failed(2);
+    let file = fixture.write("c.toml", "[serve]\nallow_users = []\n");
+    let error = fixture.run(&["serve", "--config", &file, "--socket", "/x"]).failed(2);
     assert!(error.contains("allow_users: must name at least one"), "{error}");
 }
 
 #[test]
 fn each_user_has_a_rate() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &["--rate-limit-per-second", "5"]);
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &["--rate-limit-per-second", "5"]);
     let mut client = Client::connect(&agent.socket);
     let replies: Vec<_> = (0..30).map(|_| client.exchange("POST", "/sign", "{}").unwrap()).collect();
     let refused: Vec<_> = replies.iter().filter(|reply| reply.status == 429).collect();
@@ -142,10 +142,10 @@ for one in open_sockets:
 
 #[test]
 fn all_users_together_have_a_rate_that_more_user_ids_do_not_raise() {
-    needs_root("it plays other users of the host");
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &["--socket-group", "4242", "--total-rate-limit-per-second", "1"]);
-    open_to_all(stand.path());
+    needs_root("it acts as other users of the host");
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &["--socket-group", "4242", "--total-rate-limit-per-second", "1"]);
+    open_to_all(fixture.path());
     let answers = tool(Command::new("/usr/bin/python3").args(["-B", "-c", MANY_USERS, &agent.socket, "40"]));
     let limited = "\"code\":\"rate_limited\",\"detail\":\"total_rate_limit_per_second\"";
     let refused = answers.lines().filter(|line| line.starts_with("429 ") && line.contains(limited)).count();
@@ -157,9 +157,9 @@ fn all_users_together_have_a_rate_that_more_user_ids_do_not_raise() {
 
 #[test]
 fn one_group_member_counts_as_one_user_in_any_user_namespace() {
-    needs_root("it plays other users of the host");
-    let stand = Stand::new();
-    let ranges = stand.write("subuid", "alice:300000:65536\n");
+    needs_root("it acts as other users of the host");
+    let fixture = Fixture::new();
+    let ranges = fixture.write("subuid", "alice:300000:65536\n");
     fs::set_permissions(&ranges, fs::Permissions::from_mode(0o644)).unwrap();
     // With separate files /etc/subuid and /etc/subgid.
     let (subuid, subgid) = ("/etc/subuid", "/etc/subgid");
@@ -168,12 +168,12 @@ fn one_group_member_counts_as_one_user_in_any_user_namespace() {
     );
     let started = |more: &[&str]| {
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &script, "sh", &ranges, BINARY]).args(Agent::arguments(&stand, more));
-        let base = stand.command(&[]);
+        command.args(["--mount", "sh", "-c", &script, "sh", &ranges, BINARY]).args(Agent::arguments(&fixture, more));
+        let base = fixture.command(&[]);
         command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
-        let mut agent = Agent::start(&stand, command);
-        agent.hear("STATUS=ready");
-        open_to_all(stand.path());
+        let mut agent = Agent::start(&fixture, command);
+        agent.wait_for_state("STATUS=ready");
+        open_to_all(fixture.path());
         agent
     };
     let agent = started(&["--socket-group", "4242", "--monitor-groups", "4343", "--monitor-groups", "300007"]);
@@ -200,9 +200,9 @@ fn one_group_member_counts_as_one_user_in_any_user_namespace() {
 
 #[test]
 fn the_agents_own_user_reads_state_and_asks_only_if_named() {
-    needs_root("it plays other users of the host");
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &["--socket-group", "4242"]);
+    needs_root("it acts as other users of the host");
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &["--socket-group", "4242"]);
     for path in ["/readyz", "/certificate", "/custody", "/metrics"] {
         assert_eq!(agent.ask("GET", path, "").status, 200, "{path}");
     }
@@ -210,9 +210,9 @@ fn the_agents_own_user_reads_state_and_asks_only_if_named() {
     agent.logged(|log| {
         log.contains("the agent's own user may read the state, and may ask only if allow_users names it")
     });
-    let error = stand.run(&["sign", "--socket", &agent.socket]).failed(5);
+    let error = fixture.run(&["sign", "--socket", &agent.socket]).failed(5);
     assert!(error.contains("allow_users"), "{error}");
     agent.end("-TERM");
-    let own = fs::metadata(stand.path()).unwrap().uid().to_string();
-    Agent::ready(&stand, &["--allow-users", &own]).payload();
+    let own = fs::metadata(fixture.path()).unwrap().uid().to_string();
+    Agent::ready(&fixture, &["--allow-users", &own]).payload();
 }

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::deadline::{PATIENCE, status};
-use crate::stand::{Stand, tool};
+use crate::fixture::{Fixture, tool};
 
 /// `cba-agent serve`. Dropping it kills the process.
 pub(crate) struct Agent {
@@ -26,20 +26,20 @@ pub(crate) struct Agent {
 
 impl Agent {
     /// Starts the agent with this command. Returns when it reports that it serves its socket.
-    pub(crate) fn start(stand: &Stand, command: Command) -> Self {
-        Self::start_in(stand, command, 0o700)
+    pub(crate) fn start(fixture: &Fixture, command: Command) -> Self {
+        Self::start_in(fixture, command, 0o700)
     }
 
     /// The same, with this mode for systemd's notify socket.
-    pub(crate) fn start_in(stand: &Stand, command: Command, mode: u32) -> Self {
-        let log = File::create(stand.file("agent.log")).unwrap();
-        Self::start_with_log(stand, command, mode, log)
+    pub(crate) fn start_in(fixture: &Fixture, command: Command, mode: u32) -> Self {
+        let log = File::create(fixture.file("agent.log")).unwrap();
+        Self::start_with_log(fixture, command, mode, log)
     }
 
-    fn start_with_log(stand: &Stand, mut command: Command, mode: u32, stderr: impl Into<Stdio>) -> Self {
-        let (log, path) = (stand.file("agent.log"), stand.file("notify"));
+    fn start_with_log(fixture: &Fixture, mut command: Command, mode: u32, stderr: impl Into<Stdio>) -> Self {
+        let (log, path) = (fixture.file("agent.log"), fixture.file("notify"));
         let mut arguments = command.get_args().skip_while(|argument| *argument != "--socket");
-        let socket = arguments.nth(1).map_or(stand.file("agent.sock"), |path| path.to_str().unwrap().to_owned());
+        let socket = arguments.nth(1).map_or(fixture.file("agent.sock"), |path| path.to_str().unwrap().to_owned());
         let _ = fs::remove_file(&path);
         let notify = UnixDatagram::bind(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
@@ -48,16 +48,16 @@ impl Agent {
         // The command holds a copy of stderr.
         drop(command);
         let mut agent = Self { child, notify, socket, log };
-        agent.hear("READY=1");
+        agent.wait_for_state("READY=1");
         agent
     }
 
     /// The default arguments of every agent here, unless `more` replaces them. The tests' own user may ask, unless
     /// `more` says otherwise.
-    pub(crate) fn arguments(stand: &Stand, more: &[&str]) -> Vec<String> {
+    pub(crate) fn arguments(fixture: &Fixture, more: &[&str]) -> Vec<String> {
         let own = [
-            ("--pin-source", stand.pin_source()),
-            ("--socket", stand.file("agent.sock")),
+            ("--pin-source", fixture.pin_source()),
+            ("--socket", fixture.file("agent.sock")),
             ("--rate-limit-per-second", "1000000".to_owned()),
             ("--allow-users", rustix::process::geteuid().as_raw().to_string()),
         ];
@@ -68,29 +68,29 @@ impl Agent {
         ["serve".to_owned()].into_iter().chain(own).chain(more.iter().map(|text| (*text).to_owned())).collect()
     }
 
-    /// An agent on the stand's token, after its login.
-    pub(crate) fn ready(stand: &Stand, more: &[&str]) -> Self {
-        let mut agent = Self::begun(stand, more);
-        agent.hear("STATUS=ready");
+    /// An agent on the fixture's token, after its login.
+    pub(crate) fn ready(fixture: &Fixture, more: &[&str]) -> Self {
+        let mut agent = Self::begun(fixture, more);
+        agent.wait_for_state("STATUS=ready");
         agent
     }
 
     /// An agent that serves its socket, even if its token fails.
-    pub(crate) fn begun(stand: &Stand, more: &[&str]) -> Self {
-        let arguments = Self::arguments(stand, more);
+    pub(crate) fn begun(fixture: &Fixture, more: &[&str]) -> Self {
+        let arguments = Self::arguments(fixture, more);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        Self::start(stand, stand.command(&arguments))
+        Self::start(fixture, fixture.command(&arguments))
     }
 
     /// The same, with this stderr instead of a file.
-    pub(crate) fn begun_with_log(stand: &Stand, more: &[&str], stderr: impl Into<Stdio>) -> Self {
-        let command = stand.command(&Self::arguments(stand, more).iter().map(String::as_str).collect::<Vec<_>>());
-        Self::start_with_log(stand, command, 0o700, stderr)
+    pub(crate) fn begun_with_log(fixture: &Fixture, more: &[&str], stderr: impl Into<Stdio>) -> Self {
+        let command = fixture.command(&Self::arguments(fixture, more).iter().map(String::as_str).collect::<Vec<_>>());
+        Self::start_with_log(fixture, command, 0o700, stderr)
     }
 
     /// Waits until the agent sends systemd a line with this beginning, and returns the line.
     #[track_caller]
-    pub(crate) fn hear(&mut self, wanted: &str) -> String {
+    pub(crate) fn wait_for_state(&mut self, wanted: &str) -> String {
         let give_up = Instant::now() + PATIENCE;
         let mut buffer = [0; 4096];
         loop {
@@ -104,7 +104,7 @@ impl Agent {
             } else if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the agent ended ({status}) without {wanted}: {}", self.log());
             }
-            assert!(Instant::now() < give_up, "never heard {wanted}: {}", self.log());
+            assert!(Instant::now() < give_up, "systemd was never told {wanted}: {}", self.log());
         }
     }
 
@@ -282,24 +282,24 @@ impl Client {
 }
 
 /// Checks payloads with ring and one public key, and remembers every message.
-pub(crate) struct Judge {
+pub(crate) struct PayloadVerifier {
     public_key: Vec<u8>,
     seen: Mutex<HashSet<Vec<u8>>>,
 }
 
-impl Judge {
+impl PayloadVerifier {
     /// With a public key in PKCS#1 DER.
     pub(crate) fn new(public_key: Vec<u8>) -> Self {
         Self { public_key, seen: Mutex::default() }
     }
 
     /// With the certificate in the request.
-    pub(crate) fn of(stand: &Stand, request: &Value) -> Self {
+    pub(crate) fn of(fixture: &Fixture, request: &Value) -> Self {
         let header = request["headers"]["Authorization"].as_str().unwrap().strip_prefix("CACertificate ").unwrap();
-        let certificate = stand.write("judge.der", STANDARD.decode(header).unwrap());
-        let key = stand.tool("openssl", &["x509", "-inform", "DER", "-in", &certificate, "-pubkey", "-noout"]);
-        let (pem, der) = (stand.write("judge.pem", key), stand.file("judge.pkcs1"));
-        stand.tool("openssl", &["rsa", "-pubin", "-in", &pem, "-RSAPublicKey_out", "-outform", "DER", "-out", &der]);
+        let certificate = fixture.write("verifier.der", STANDARD.decode(header).unwrap());
+        let key = fixture.tool("openssl", &["x509", "-inform", "DER", "-in", &certificate, "-pubkey", "-noout"]);
+        let (pem, der) = (fixture.write("verifier.pem", key), fixture.file("verifier.pkcs1"));
+        fixture.tool("openssl", &["rsa", "-pubin", "-in", &pem, "-RSAPublicKey_out", "-outform", "DER", "-out", &der]);
         Self::new(fs::read(der).unwrap())
     }
 

@@ -1,59 +1,60 @@
 //! `certificate`: the public certificate in each form.
 
 use crate::deadline::Finish as _;
-use crate::stand::Stand;
+use crate::fixture::Fixture;
 
 #[test]
 fn pem_and_der_are_what_openssl_reads() {
-    let stand = Stand::new();
-    let wanted = stand.tool("openssl", &["x509", "-in", "cert.pem", "-noout", "-fingerprint", "-sha256"]);
-    let pem = stand.write("out.pem", stand.run(&["certificate"]).ok());
-    assert_eq!(stand.tool("openssl", &["x509", "-in", &pem, "-noout", "-fingerprint", "-sha256"]), wanted);
-    let output = stand.command(&["certificate", "--format", "der"]).finish();
-    let der = stand.write("out.der", output.stdout);
+    let fixture = Fixture::new();
+    let wanted = fixture.tool("openssl", &["x509", "-in", "cert.pem", "-noout", "-fingerprint", "-sha256"]);
+    let pem = fixture.write("out.pem", fixture.run(&["certificate"]).ok());
+    assert_eq!(fixture.tool("openssl", &["x509", "-in", &pem, "-noout", "-fingerprint", "-sha256"]), wanted);
+    let output = fixture.command(&["certificate", "--format", "der"]).finish();
+    let der = fixture.write("out.der", output.stdout);
     assert_eq!(
-        stand.tool("openssl", &["x509", "-in", &der, "-inform", "DER", "-noout", "-fingerprint", "-sha256"]),
+        fixture.tool("openssl", &["x509", "-in", &der, "-inform", "DER", "-noout", "-fingerprint", "-sha256"]),
         wanted
     );
-    assert!(stand.run(&["certificate"]).ok().starts_with("-----BEGIN CERTIFICATE-----\n"));
+    assert!(fixture.run(&["certificate"]).ok().starts_with("-----BEGIN CERTIFICATE-----\n"));
 }
 
 #[test]
 fn text_json_and_header_say_the_same() {
-    let stand = Stand::new();
-    let text = stand.run(&["certificate", "--format", "text"]).ok();
+    let fixture = Fixture::new();
+    let text = fixture.run(&["certificate", "--format", "text"]).ok();
     assert!(text.contains("integration@example.com") && text.contains("clientAuth, emailProtection"), "{text}");
-    let json: serde_json::Value = serde_json::from_str(&stand.run(&["certificate", "--format", "json"]).ok()).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(&fixture.run(&["certificate", "--format", "json"]).ok()).unwrap();
     assert!(text.contains(json["sha256"].as_str().unwrap()));
     assert_eq!(json["emails"][0], "integration@example.com");
-    let header = stand.run(&["certificate", "--format", "header"]).ok();
-    let request: serde_json::Value = serde_json::from_str(&stand.sign(&[]).ok()).unwrap();
+    let header = fixture.run(&["certificate", "--format", "header"]).ok();
+    let request: serde_json::Value = serde_json::from_str(&fixture.sign(&[]).ok()).unwrap();
     assert_eq!(header.trim(), format!("Authorization: {}", request["headers"]["Authorization"].as_str().unwrap()));
 }
 
 #[test]
 fn a_certificate_that_ends_soon_is_exit_8() {
-    let stand = Stand::with(&["--days", "10"]);
-    stand.run(&["certificate", "--expires-within", "5d"]).ok();
-    let run = stand.run(&["certificate", "--expires-within", "30d"]);
+    let fixture = Fixture::with(&["--days", "10"]);
+    fixture.run(&["certificate", "--expires-within", "5d"]).ok();
+    let run = fixture.run(&["certificate", "--expires-within", "30d"]);
     assert_eq!(run.code, 8);
     assert!(run.stderr.contains("error: the certificate ends in "), "{}", run.stderr);
 }
 
 #[test]
 fn certificates_with_zero_padding_are_read() {
-    let mut stand = Stand::new();
-    let plain = stand.run(&["certificate"]).ok();
-    stand.faulty("pad");
-    assert_eq!(stand.run(&["certificate"]).ok(), plain);
-    stand.sign(&[]).ok();
+    let mut fixture = Fixture::new();
+    let plain = fixture.run(&["certificate"]).ok();
+    fixture.faulty("pad");
+    assert_eq!(fixture.run(&["certificate"]).ok(), plain);
+    fixture.sign(&[]).ok();
 }
 
 #[test]
 fn an_expired_certificate_is_exit_8_for_any_period() {
-    let stand = Stand::with(&["--days", "-1"]);
+    let fixture = Fixture::with(&["--days", "-1"]);
     for within in ["0s", "30d"] {
-        let run = stand.run(&["certificate", "--expires-within", within]);
+        let run = fixture.run(&["certificate", "--expires-within", within]);
         assert_eq!(run.code, 8);
         assert!(run.stderr.contains("error: the certificate ended on "), "{}", run.stderr);
     }
@@ -61,22 +62,22 @@ fn an_expired_certificate_is_exit_8_for_any_period() {
 
 #[test]
 fn a_certificate_from_a_file_must_be_allowed_and_fit() {
-    let stand = Stand::new();
-    let (own, other) = (stand.file("cert.pem"), stand.file("ca.pem"));
+    let fixture = Fixture::new();
+    let (own, other) = (fixture.file("cert.pem"), fixture.file("ca.pem"));
     let open = ["--policy-certificate-source", "token-or-file"];
-    stand.run(&["certificate", "--certificate-file", &own]).failed(5);
-    stand.run(&["certificate", "--certificate-file", &own, open[0], open[1]]).ok();
-    stand.run(&["certificate", "--certificate-file", &other, open[0], open[1]]).failed(3);
+    fixture.run(&["certificate", "--certificate-file", &own]).failed(5);
+    fixture.run(&["certificate", "--certificate-file", &own, open[0], open[1]]).ok();
+    fixture.run(&["certificate", "--certificate-file", &other, open[0], open[1]]).failed(3);
 }
 
 #[test]
 fn a_certificate_whose_key_is_not_visible_is_a_candidate_too() {
-    let stand = Stand::new();
-    stand.tool("openssl", &["genrsa", "-out", "k.pem", "2048"]);
-    stand.tool("openssl", &["rsa", "-in", "k.pem", "-pubout", "-out", "k.pub"]);
-    stand.issue("second", "k.pub", crate::stand::EXTENSIONS, &["-days", "9"]);
-    stand.pkcs11_tool(&["--write-object", "second.der", "--type", "cert", "--id", "05"]);
-    let error = stand.run(&["certificate"]).failed(3);
+    let fixture = Fixture::new();
+    fixture.tool("openssl", &["genrsa", "-out", "k.pem", "2048"]);
+    fixture.tool("openssl", &["rsa", "-in", "k.pem", "-pubout", "-out", "k.pub"]);
+    fixture.issue("second", "k.pub", crate::fixture::EXTENSIONS, &["-days", "9"]);
+    fixture.pkcs11_tool(&["--write-object", "second.der", "--type", "cert", "--id", "05"]);
+    let error = fixture.run(&["certificate"]).failed(3);
     assert_eq!(error.matches("hint: choose with --certificate-sha256").count(), 2, "{error}");
-    stand.run(&["certificate", "--key-id", "05"]).ok();
+    fixture.run(&["certificate", "--key-id", "05"]).ok();
 }

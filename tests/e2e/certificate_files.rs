@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::stand::{Run, Stand, tool};
+use crate::fixture::{Fixture, Run, tool};
 
 /// Verdict, finding and remedy of each line of `doctor --certificate` for one check.
 fn lines(run: &Run, check: &str) -> Vec<(String, String, String)> {
@@ -16,8 +16,8 @@ fn lines(run: &Run, check: &str) -> Vec<(String, String, String)> {
     all.map(|line| (text(line, "verdict"), text(line, "found"), text(line, "remedy"))).collect()
 }
 
-fn doctor(stand: &Stand, name: &str) -> Run {
-    stand.run(&["doctor", "--json", "--certificate", &stand.file(name)])
+fn doctor(fixture: &Fixture, name: &str) -> Run {
+    fixture.run(&["doctor", "--json", "--certificate", &fixture.file(name)])
 }
 
 fn wide(text: &str, write: fn(u16) -> [u8; 2]) -> Vec<u8> {
@@ -25,11 +25,11 @@ fn wide(text: &str, write: fn(u16) -> [u8; 2]) -> Vec<u8> {
 }
 
 /// The token's certificate in each form: a name, the bytes, and the name that `doctor` gives the form.
-fn forms(stand: &Stand) -> Vec<(&'static str, Vec<u8>, &'static str)> {
-    let pem = stand.read("cert.pem");
+fn forms(fixture: &Fixture) -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let pem = fixture.read("cert.pem");
     let made = |arguments: &[&str]| {
-        stand.tool("openssl", &[arguments, &["-out", "made"]].concat());
-        std::fs::read(stand.file("made")).unwrap()
+        fixture.tool("openssl", &[arguments, &["-out", "made"]].concat());
+        std::fs::read(fixture.file("made")).unwrap()
     };
     let der = made(&["x509", "-in", "cert.pem", "-outform", "DER"]);
     let p7b = ["crl2pkcs7", "-nocrl", "-certfile", "cert.pem", "-certfile", "ca.pem"];
@@ -38,16 +38,16 @@ fn forms(stand: &Stand) -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let p7b_der = made(&[&p7b[..], &["-outform", "DER"]].concat());
     // OpenSSL writes BER with indefinite length when it streams.
     let p7b_ber = ["cms", "-sign", "-stream", "-nodetach", "-signer", "key-and-cert.pem", "-in", "cert.pem"];
-    stand.tool(
+    fixture.tool(
         "openssl",
         &["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout", "k", "-out", "c"],
     );
-    stand.write("key-and-cert.pem", stand.read("k") + &stand.read("c"));
+    fixture.write("key-and-cert.pem", fixture.read("k") + &fixture.read("c"));
     let p7b_ber = made(&[&p7b_ber[..], &["-certfile", "cert.pem", "-nocerts", "-outform", "DER"]].concat());
     let trusted = made(&["x509", "-in", "cert.pem", "-trustout", "-addtrust", "clientAuth"]);
     let p12 = ["pkcs12", "-export", "-in", "c", "-inkey", "k", "-passout", "pass:x", "-name", "friend"];
-    std::fs::copy(stand.file("k"), stand.file("key.pem")).unwrap();
-    let ca = stand.read("ca.pem");
+    std::fs::copy(fixture.file("k"), fixture.file("key.pem")).unwrap();
+    let ca = fixture.read("ca.pem");
     let bag = format!("Bag Attributes\n    friendlyName: cba\nsubject=CN = x\n\nissuer=CN = y\n\n{pem}");
     let no_lines = pem.replace('\n', "");
     vec![
@@ -112,48 +112,48 @@ fn forms(stand: &Stand) -> Vec<(&'static str, Vec<u8>, &'static str)> {
 
 #[test]
 fn every_form_is_read_and_the_printed_command_converts_it_for_anaplan() {
-    let stand = Stand::new();
-    for (name, bytes, form) in forms(&stand) {
+    let fixture = Fixture::new();
+    for (name, bytes, form) in forms(&fixture) {
         if form.is_empty() {
             continue;
         }
-        let file = stand.write(&format!("the '{name}' file"), bytes);
-        let run = stand.run(&["doctor", "--json", "--certificate", &file]);
+        let file = fixture.write(&format!("the '{name}' file"), bytes);
+        let run = fixture.run(&["doctor", "--json", "--certificate", &file]);
         let found = lines(&run, "file");
         assert!(found[0].1.starts_with(form), "{name}: {run:?}");
         assert_eq!(lines(&run, "e-mail")[0].1, "integration@example.com", "{name}: {run:?}");
         assert!(!run.stdout.contains("ask for PEM"), "{name}: {run:?}");
         let Some((_, _, remedy)) = found.iter().find(|(verdict, _, _)| verdict != "ok") else { continue };
-        let _ = std::fs::remove_file(stand.file("leaf.pem"));
-        tool(Command::new("sh").args(["-ec", remedy]).current_dir(stand.path()));
-        let mended = doctor(&stand, "leaf.pem");
+        let _ = std::fs::remove_file(fixture.file("leaf.pem"));
+        tool(Command::new("sh").args(["-ec", remedy]).current_dir(fixture.path()));
+        let mended = doctor(&fixture, "leaf.pem");
         assert_eq!(
             lines(&mended, "file"),
             [("ok".into(), "PEM".into(), String::new())],
             "{name}: {remedy}: {mended:?}"
         );
-        assert_eq!(stand.read("leaf.pem"), stand.read("cert.pem"), "{name}: {remedy}");
+        assert_eq!(fixture.read("leaf.pem"), fixture.read("cert.pem"), "{name}: {remedy}");
     }
 }
 
 #[test]
 fn every_form_can_be_the_certificate_file_and_the_file_of_roots() {
-    let stand = Stand::new();
-    stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
-    for (name, bytes, form) in forms(&stand) {
-        let file = stand.write(name, bytes);
+    let fixture = Fixture::new();
+    fixture.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
+    for (name, bytes, form) in forms(&fixture) {
+        let file = fixture.write(name, bytes);
         let options = ["--certificate-file", &file, "--policy-certificate-source", "token-or-file"];
         if form.is_empty() {
-            let error = stand.sign(&options).failed(2);
+            let error = fixture.sign(&options).failed(2);
             assert!(error.contains("a PKCS#12 file (.p12, .pfx), which holds a private key"), "{error}");
             continue;
         }
-        let run = stand.sign(&options);
+        let run = fixture.sign(&options);
         assert_eq!(run.code, 0, "{name}: {run:?}");
         // A leaf certificate is not a root: this error differs from an unreadable file.
-        let source = stand.pin_source();
+        let source = fixture.pin_source();
         let roots = ["custody", "--pin-source", &source, "--roots", &file];
-        let run = stand.run(&[&roots[..], &options].concat());
+        let run = fixture.run(&[&roots[..], &options].concat());
         match name {
             "chain" | "chain-ca-first" | "json-of-two" => assert_eq!(run.code, 0, "{name}: {run:?}"),
             _ if name.starts_with("p7b") && name != "p7b-ber" => assert_eq!(run.code, 0, "{name}: {run:?}"),
@@ -165,103 +165,103 @@ fn every_form_can_be_the_certificate_file_and_the_file_of_roots() {
 #[test]
 fn a_file_with_a_private_key_is_always_reported() {
     const WORDS: &str = "holds a private key; do not give this file to anybody";
-    let stand = Stand::new();
-    stand.tool("openssl", &["genrsa", "-out", "pkcs8.pem", "2048"]);
-    stand.tool("openssl", &["rsa", "-in", "pkcs8.pem", "-traditional", "-out", "pkcs1.pem"]);
+    let fixture = Fixture::new();
+    fixture.tool("openssl", &["genrsa", "-out", "pkcs8.pem", "2048"]);
+    fixture.tool("openssl", &["rsa", "-in", "pkcs8.pem", "-traditional", "-out", "pkcs1.pem"]);
     let encrypt = ["pkcs8", "-topk8", "-in", "pkcs8.pem", "-passout", "pass:x", "-out", "encrypted.pem"];
-    stand.tool("openssl", &encrypt);
+    fixture.tool("openssl", &encrypt);
     let old = ["rsa", "-in", "pkcs8.pem", "-traditional", "-aes128", "-passout", "pass:x", "-out", "old.pem"];
-    stand.tool("openssl", &old);
-    stand.tool("openssl", &["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "ec.pem"]);
-    stand.tool("openssl", &["rsa", "-in", "pkcs8.pem", "-outform", "DER", "-out", "pkcs8.der"]);
-    stand.tool("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", "ssh.pem"]);
-    let (certificate, ca) = (stand.read("cert.pem"), stand.read("ca.pem"));
+    fixture.tool("openssl", &old);
+    fixture.tool("openssl", &["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "ec.pem"]);
+    fixture.tool("openssl", &["rsa", "-in", "pkcs8.pem", "-outform", "DER", "-out", "pkcs8.der"]);
+    fixture.tool("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", "ssh.pem"]);
+    let (certificate, ca) = (fixture.read("cert.pem"), fixture.read("ca.pem"));
     for name in ["pkcs8.pem", "pkcs1.pem", "encrypted.pem", "old.pem", "ec.pem", "ssh.pem"] {
-        let key = stand.read(name);
+        let key = fixture.read(name);
         for (order, both) in [("after", format!("{certificate}{key}")), ("before", format!("{key}{certificate}"))] {
-            let file = stand.write("both.pem", both);
-            let run = doctor(&stand, "both.pem");
+            let file = fixture.write("both.pem", both);
+            let run = doctor(&fixture, "both.pem");
             assert_eq!(run.code, 8, "{name} {order}: {run:?}");
             let [(verdict, found, remedy)] = &lines(&run, "private key")[..] else { panic!("{name} {order}: {run:?}") };
             assert_eq!((verdict.as_str(), found.as_str()), ("failed", WORDS), "{name} {order}");
             let command = remedy.split("made by: ").nth(1).unwrap();
-            tool(Command::new("sh").args(["-ec", command]).current_dir(stand.path()));
-            assert_eq!(stand.read("leaf.pem"), certificate, "{name} {order}");
+            tool(Command::new("sh").args(["-ec", command]).current_dir(fixture.path()));
+            assert_eq!(fixture.read("leaf.pem"), certificate, "{name} {order}");
             let options = ["--certificate-file", &file, "--policy-certificate-source", "token-or-file"];
-            let run = stand.sign(&options);
+            let run = fixture.sign(&options);
             assert!(run.code == 0 && run.stderr.contains(WORDS), "{name} {order}: {run:?}");
         }
         // Without a certificate in the file, it is named too.
-        let run = doctor(&stand, name);
+        let run = doctor(&fixture, name);
         assert_eq!((run.code, lines(&run, "private key").len()), (8, 1), "{name}: {run:?}");
-        let roots = stand.write("roots.pem", format!("{ca}{key}"));
-        let source = stand.pin_source();
-        let run = stand.run(&["custody", "--pin-source", &source, "--roots", &roots]);
+        let roots = fixture.write("roots.pem", format!("{ca}{key}"));
+        let source = fixture.pin_source();
+        let run = fixture.run(&["custody", "--pin-source", &source, "--roots", &roots]);
         assert!(run.code == 0 && run.stderr.contains(WORDS), "{name}: {run:?}");
     }
     let p12 = ["pkcs12", "-export", "-in", "c", "-inkey", "k", "-passout", "pass:x", "-out", "both.p12"];
-    stand.tool(
+    fixture.tool(
         "openssl",
         &["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout", "k", "-out", "c"],
     );
-    stand.tool("openssl", &p12);
+    fixture.tool("openssl", &p12);
     for (name, key) in [
         ("pgp", "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nAAAA\n-----END PGP PRIVATE KEY BLOCK-----\n"),
         ("putty", "PuTTY-User-Key-File-3: ssh-rsa\nPrivate-Lines: 1\nAAAA\n"),
         ("jwk", "{\"kty\":\"RSA\",\"n\":\"AAAA\",\"d\":\"AAAA\"}\n"),
         ("xml", "<RSAKeyValue><Modulus>AAAA</Modulus><D>AAAA</D></RSAKeyValue>\n"),
     ] {
-        stand.write("both.pem", format!("{certificate}{key}"));
-        let run = doctor(&stand, "both.pem");
+        fixture.write("both.pem", format!("{certificate}{key}"));
+        let run = doctor(&fixture, "both.pem");
         assert_eq!((run.code, lines(&run, "private key").len()), (8, 1), "{name}: {run:?}");
     }
-    let read = |name: &str| std::fs::read(stand.file(name)).unwrap();
-    stand.write("both.der", [read("cert.der"), read("pkcs8.der")].concat());
-    assert_eq!(lines(&doctor(&stand, "both.der"), "private key")[0].1, WORDS);
-    stand.write("a.jks", [0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, 2]);
+    let read = |name: &str| std::fs::read(fixture.file(name)).unwrap();
+    fixture.write("both.der", [read("cert.der"), read("pkcs8.der")].concat());
+    assert_eq!(lines(&doctor(&fixture, "both.der"), "private key")[0].1, WORDS);
+    fixture.write("a.jks", [0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, 2]);
     for name in ["both.p12", "a.jks", "pkcs8.der"] {
-        let run = doctor(&stand, name);
+        let run = doctor(&fixture, name);
         assert_eq!((run.code, lines(&run, "private key")[0].1.as_str()), (8, WORDS), "{name}: {run:?}");
     }
-    assert_eq!(lines(&doctor(&stand, "cert.pem"), "private key").len(), 0);
+    assert_eq!(lines(&doctor(&fixture, "cert.pem"), "private key").len(), 0);
 }
 
 #[test]
 fn a_file_without_a_certificate_is_named_with_a_next_step() {
-    let stand = Stand::new();
-    stand.tool(
+    let fixture = Fixture::new();
+    fixture.tool(
         "openssl",
         &["req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout", "k", "-out", "req.pem"],
     );
-    stand.tool("openssl", &["req", "-in", "req.pem", "-outform", "DER", "-out", "req.der"]);
-    stand.tool("openssl", &["rsa", "-in", "k", "-pubout", "-out", "public.pem"]);
-    stand.tool("openssl", &["rsa", "-in", "k", "-pubout", "-outform", "DER", "-out", "public.der"]);
-    stand.write("index.txt", "");
-    let list = stand.write(
+    fixture.tool("openssl", &["req", "-in", "req.pem", "-outform", "DER", "-out", "req.der"]);
+    fixture.tool("openssl", &["rsa", "-in", "k", "-pubout", "-out", "public.pem"]);
+    fixture.tool("openssl", &["rsa", "-in", "k", "-pubout", "-outform", "DER", "-out", "public.der"]);
+    fixture.write("index.txt", "");
+    let list = fixture.write(
         "ca.conf",
         "[ca]\ndefault_ca = own\n[own]\ndatabase = index.txt\ndefault_md = sha256\ndefault_crl_days = 9\n",
     );
     let list = ["ca", "-config", &list, "-gencrl", "-cert", "ca.pem", "-keyfile", "ca.key", "-out", "list.pem"];
-    stand.tool("openssl", &list);
-    stand.tool("openssl", &["crl", "-in", "list.pem", "-outform", "DER", "-out", "list.der"]);
-    let pem = stand.read("cert.pem");
-    stand.write("cut.pem", &pem[..400]);
-    stand.write("typo.pem", pem.replacen("MII", "M!I", 1));
-    stand.write("wrong-end.pem", pem.replace("END CERTIFICATE", "END PKCS7"));
-    stand.write(
+    fixture.tool("openssl", &list);
+    fixture.tool("openssl", &["crl", "-in", "list.pem", "-outform", "DER", "-out", "list.der"]);
+    let pem = fixture.read("cert.pem");
+    fixture.write("cut.pem", &pem[..400]);
+    fixture.write("typo.pem", pem.replacen("MII", "M!I", 1));
+    fixture.write("wrong-end.pem", pem.replace("END CERTIFICATE", "END PKCS7"));
+    fixture.write(
         "cut-inside.pem",
         pem.lines().enumerate().filter(|(at, _)| *at != 5).map(|(_, line)| format!("{line}\n")).collect::<String>(),
     );
-    stand.write("page.html", "<!DOCTYPE html>\n<html>sign in</html>\n");
-    stand.write("empty", "");
-    stand.write("a.zip", "PK\x03\x04");
-    stand.write("words", "hello");
-    stand.write("small.pem", pem.replace("BEGIN CERTIFICATE", "begin certificate").replace("END CERT", "end cert"));
-    stand.write("em.pem", pem.replace("-----", "\u{2014}\u{2014}-"));
-    stand.write("four.pem", pem.replace("-----", "----"));
-    stand.tool("tar", &["-cf", "a.tar", "cert.pem"]);
-    stand.write("a.gz", "\u{1f}");
-    stand.tool("sh", &["-c", "gzip -c cert.pem > a.gz"]);
+    fixture.write("page.html", "<!DOCTYPE html>\n<html>sign in</html>\n");
+    fixture.write("empty", "");
+    fixture.write("a.zip", "PK\x03\x04");
+    fixture.write("words", "hello");
+    fixture.write("small.pem", pem.replace("BEGIN CERTIFICATE", "begin certificate").replace("END CERT", "end cert"));
+    fixture.write("em.pem", pem.replace("-----", "\u{2014}\u{2014}-"));
+    fixture.write("four.pem", pem.replace("-----", "----"));
+    fixture.tool("tar", &["-cf", "a.tar", "cert.pem"]);
+    fixture.write("a.gz", "\u{1f}");
+    fixture.tool("sh", &["-c", "gzip -c cert.pem > a.gz"]);
     for (name, words) in [
         ("req.pem", "a certificate signing request and no certificate"),
         ("req.der", "a certificate signing request and no certificate"),
@@ -283,26 +283,26 @@ fn a_file_without_a_certificate_is_named_with_a_next_step() {
         ("four.pem", "a PEM file whose BEGIN line is damaged"),
         ("words", "not a certificate in a known form"),
     ] {
-        let run = doctor(&stand, name);
+        let run = doctor(&fixture, name);
         let [(verdict, found, remedy)] = &lines(&run, "file")[..] else { panic!("{name}: {run:?}") };
         assert!(verdict == "failed" && found.starts_with(words) && !remedy.is_empty(), "{name}: {run:?}");
         assert_eq!(run.code, 8, "{name}");
         assert!(!remedy.contains("in PEM form") || name == "words", "{name}: {remedy}");
         let command = remedy.split('`').nth(usize::from(remedy.contains('`'))).unwrap_or_default();
         if remedy.contains("leaf.pem") || name.starts_with("a.") && name != "a.zip" {
-            let _ = std::fs::remove_file(stand.file("leaf.pem"));
+            let _ = std::fs::remove_file(fixture.file("leaf.pem"));
             tool(
                 Command::new("sh")
-                    .args(["-ec", &command.replace(stand.path().to_str().unwrap(), ".")])
-                    .current_dir(stand.path()),
+                    .args(["-ec", &command.replace(fixture.path().to_str().unwrap(), ".")])
+                    .current_dir(fixture.path()),
             );
-            let made = ["leaf.pem", "unpacked", "cert.pem"].into_iter().find(|made| stand.path().join(made).exists());
-            assert_eq!(stand.read(made.unwrap()), pem, "{name}: {command}");
+            let made = ["leaf.pem", "unpacked", "cert.pem"].into_iter().find(|made| fixture.path().join(made).exists());
+            assert_eq!(fixture.read(made.unwrap()), pem, "{name}: {command}");
         }
-        let options = ["--certificate-file", &stand.file(name), "--policy-certificate-source", "token-or-file"];
-        assert!(stand.sign(&options).failed(2).contains(words), "{name}");
-        let source = stand.pin_source();
-        let run = stand.run(&["custody", "--pin-source", &source, "--roots", &stand.file(name)]);
+        let options = ["--certificate-file", &fixture.file(name), "--policy-certificate-source", "token-or-file"];
+        assert!(fixture.sign(&options).failed(2).contains(words), "{name}");
+        let source = fixture.pin_source();
+        let run = fixture.run(&["custody", "--pin-source", &source, "--roots", &fixture.file(name)]);
         assert!(run.failed(2).contains(words), "{name}");
     }
 }

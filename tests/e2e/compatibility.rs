@@ -5,12 +5,12 @@ use std::os::unix::net::UnixListener;
 
 use serde_json::{Value, json};
 
+use crate::fixture::Fixture;
 use crate::sign::openssl_accepts;
-use crate::stand::Stand;
 
 /// Answers one request on a socket with this status and body, and returns the request.
-fn agent(stand: &Stand, status: &str, body: &Value) -> (String, std::thread::JoinHandle<Value>) {
-    let socket = stand.file("other.sock");
+fn agent(fixture: &Fixture, status: &str, body: &Value) -> (String, std::thread::JoinHandle<Value>) {
+    let socket = fixture.file("other.sock");
     let _ = std::fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).unwrap();
     let kind = if status.starts_with("200") { "application/json" } else { "application/problem+json" };
@@ -31,14 +31,14 @@ fn agent(stand: &Stand, status: &str, body: &Value) -> (String, std::thread::Joi
 
 #[test]
 fn a_client_ignores_what_a_newer_agent_adds_to_its_answer() {
-    let stand = Stand::new();
-    let mut answer: Value = serde_json::from_str(&stand.sign(&[]).ok()).unwrap();
+    let fixture = Fixture::new();
+    let mut answer: Value = serde_json::from_str(&fixture.sign(&[]).ok()).unwrap();
     answer["agent"] = json!({ "version": "9.0", "more": [1] });
     answer["headers"]["X-New"] = json!("x");
     answer["body"]["encodedDataMore"] = json!(null);
-    let (socket, asked) = agent(&stand, "200 OK", &answer);
-    let printed: Value = serde_json::from_str(&stand.run(&["sign", "--socket", &socket]).ok()).unwrap();
-    openssl_accepts(&stand, &printed);
+    let (socket, asked) = agent(&fixture, "200 OK", &answer);
+    let printed: Value = serde_json::from_str(&fixture.run(&["sign", "--socket", &socket]).ok()).unwrap();
+    openssl_accepts(&fixture, &printed);
     let members = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(members(&printed), ["body", "headers", "method", "url"]);
     assert_eq!(members(&printed["headers"]), ["Authorization", "Content-Type"]);
@@ -48,25 +48,25 @@ fn a_client_ignores_what_a_newer_agent_adds_to_its_answer() {
 
 #[test]
 fn a_client_sends_only_members_that_the_first_agent_knew() {
-    let stand = Stand::new();
-    let answer: Value = serde_json::from_str(&stand.sign(&[]).ok()).unwrap();
+    let fixture = Fixture::new();
+    let answer: Value = serde_json::from_str(&fixture.sign(&[]).ok()).unwrap();
     for (job, expected) in [
         (&[][..], json!({ "payload_version": "v2" })),
         (&["--job", "nightly"], json!({ "payload_version": "v2", "job": "nightly" })),
     ] {
-        let (socket, asked) = agent(&stand, "200 OK", &answer);
-        stand.run(&[&["sign", "--socket", &socket], job].concat()).ok();
+        let (socket, asked) = agent(&fixture, "200 OK", &answer);
+        fixture.run(&[&["sign", "--socket", &socket], job].concat()).ok();
         assert_eq!(asked.join().unwrap(), expected);
     }
 }
 
 #[test]
 fn an_unknown_refusal_counts_by_its_http_status() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     for (status, code) in [("403 Forbidden", 5), ("422 x", 5), ("418 x", 5), ("429 x", 9), ("503 x", 9), ("599 x", 9)] {
         let problem = json!({ "title": "new", "status": 0, "code": "a_new_code", "more": {} });
-        let (socket, asked) = agent(&stand, status, &problem);
-        let error = stand.run(&["sign", "--socket", &socket]).failed(code);
+        let (socket, asked) = agent(&fixture, status, &problem);
+        let error = fixture.run(&["sign", "--socket", &socket]).failed(code);
         assert!(error.contains("a_new_code"), "{error}");
         asked.join().unwrap();
     }

@@ -5,29 +5,29 @@ use std::fs;
 use std::process::Command;
 
 use crate::deadline::Finish as _;
-use crate::stand::{BINARY, Run, Stand};
+use crate::fixture::{BINARY, Fixture, Run};
 
 const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
 /// A directory with the scripts under their package names, and files to complete.
-fn stand() -> Stand {
-    let stand = Stand::empty();
+fn fixture() -> Fixture {
+    let fixture = Fixture::empty();
     for (shell, name) in [("bash", "cba-agent"), ("zsh", "_cba-agent"), ("fish", "cba-agent.fish")] {
-        fs::create_dir_all(stand.path().join("scripts")).unwrap();
-        stand.write(&format!("scripts/{name}"), stand.run(&["completions", shell]).ok());
+        fs::create_dir_all(fixture.path().join("scripts")).unwrap();
+        fixture.write(&format!("scripts/{name}"), fixture.run(&["completions", shell]).ok());
     }
-    stand.write("request.json", "");
-    fs::create_dir(stand.path().join("requests")).unwrap();
-    stand
+    fixture.write("request.json", "");
+    fs::create_dir(fixture.path().join("requests")).unwrap();
+    fixture
 }
 
 /// The words that a shell offers for the last word of each line.
-fn commands_in(stand: &Stand, shell: &str, lines: &[&str]) -> Vec<BTreeSet<String>> {
+fn commands_in(fixture: &Fixture, shell: &str, lines: &[&str]) -> Vec<BTreeSet<String>> {
     for needed in [shell, "expect"] {
         let found = Command::new(needed).arg("-c").arg("exit").output();
         assert!(found.is_ok(), "{needed} is not installed: apt-get install {needed}");
     }
-    let scripts = stand.file("scripts");
+    let scripts = fixture.file("scripts");
     let mut command = match shell {
         "fish" => {
             let mut fish = Command::new("fish");
@@ -42,8 +42,8 @@ fn commands_in(stand: &Stand, shell: &str, lines: &[&str]) -> Vec<BTreeSet<Strin
         }
     };
     let path = std::path::Path::new(BINARY).parent().unwrap().display().to_string();
-    command.arg(&scripts).args(lines).current_dir(stand.path()).env_clear();
-    command.env("PATH", format!("{path}:{}", std::env::var("PATH").unwrap())).env("HOME", stand.path());
+    command.arg(&scripts).args(lines).current_dir(fixture.path()).env_clear();
+    command.env("PATH", format!("{path}:{}", std::env::var("PATH").unwrap())).env("HOME", fixture.path());
     let output = Run::from_output((&mut command).finish()).ok();
     let answers: Vec<BTreeSet<String>> = if shell == "fish" {
         // A description follows a tab.
@@ -64,8 +64,8 @@ fn set(words: &str) -> BTreeSet<String> {
 }
 
 /// The long options in the help of a command.
-fn options(stand: &Stand, command: &str) -> BTreeSet<String> {
-    let help = stand.run(&[command.split(' ').collect::<Vec<_>>(), vec!["--help"]].concat()).ok();
+fn options(fixture: &Fixture, command: &str) -> BTreeSet<String> {
+    let help = fixture.run(&[command.split(' ').collect::<Vec<_>>(), vec!["--help"]].concat()).ok();
     let option = |line: &str| {
         let name = line.trim_start().trim_start_matches("-h, ").trim_start_matches("-v, ").trim_start_matches("-V, ");
         let name = name.strip_prefix("--")?.split([' ', '.']).next()?;
@@ -76,7 +76,7 @@ fn options(stand: &Stand, command: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_shell_offers_every_command_and_every_option_of_it() {
-    let stand = stand();
+    let fixture = fixture();
     let commands = "sign serve health doctor custody list certificate verify audit pin-fuse completions man help";
     let with_options: Vec<String> = commands
         .split(' ')
@@ -88,18 +88,18 @@ fn every_shell_offers_every_command_and_every_option_of_it() {
     let lines: Vec<&str> =
         ["cba-agent ", "cba-agent audit "].into_iter().chain(lines.iter().map(String::as_str)).collect();
     for shell in SHELLS {
-        let answers = commands_in(&stand, shell, &lines);
+        let answers = commands_in(&fixture, shell, &lines);
         assert!(answers[0].is_superset(&set(commands)), "{shell}: {:?}", answers[0]);
         assert!(answers[1].is_superset(&set("verify head")), "{shell}: {:?}", answers[1]);
         for (command, answer) in with_options.iter().zip(&answers[2..]) {
-            assert_eq!(*answer, options(&stand, command), "{shell}: {command}");
+            assert_eq!(*answer, options(&fixture, command), "{shell}: {command}");
         }
     }
 }
 
 #[test]
 fn every_shell_offers_the_values_of_an_option() {
-    let stand = stand();
+    let fixture = fixture();
     let modules = "softhsm2 opensc ykcs11 tpm2 opencryptoki kryoptic yubihsm cloudhsm luna ncipher utimaco gcp-kms p11-kit \
                    p11-kit-client";
     let cases = [
@@ -138,7 +138,7 @@ fn every_shell_offers_the_values_of_an_option() {
     ];
     let lines = cases.map(|(line, _)| line);
     for shell in SHELLS {
-        for ((line, wanted), answer) in cases.into_iter().zip(commands_in(&stand, shell, &lines)) {
+        for ((line, wanted), answer) in cases.into_iter().zip(commands_in(&fixture, shell, &lines)) {
             // A line without completions stays the same. Directories end in a slash if the shell writes one.
             let typed = line.rsplit(' ').next().unwrap();
             let plain = |word: &str| word.trim_end_matches('/').to_owned();
@@ -157,16 +157,16 @@ fn every_shell_offers_the_values_of_an_option() {
                 assert!(answer.is_superset(&wanted), "{shell}: {line}: {answer:?}");
             }
         }
-        let names = commands_in(&stand, shell, &["cba-agent sign --module "]).remove(0);
+        let names = commands_in(&fixture, shell, &["cba-agent sign --module "]).remove(0);
         assert!(names.is_superset(&set(modules)), "{shell}: {names:?}");
     }
     // Readline splits a word at `=` and `:`.
     let lines =
         ["cba-agent sign --format=j", "cba-agent sign --format=", "cba-agent sign --pin-source file:./request."];
-    let answers = commands_in(&stand, "bash", &lines);
+    let answers = commands_in(&fixture, "bash", &lines);
     assert_eq!(answers[0], set("--format=json"));
     assert_eq!(answers[1], set("--format=json body header curl env html"));
     assert_eq!(answers[2], set("file:./request.json"));
-    let answers = commands_in(&stand, "zsh", &lines);
+    let answers = commands_in(&fixture, "zsh", &lines);
     assert_eq!((&answers[0], &answers[2]), (&set("--format=json"), &set("file:./request.json")));
 }

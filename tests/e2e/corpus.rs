@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::stand::{Stand, tool};
+use crate::fixture::{Fixture, tool};
 
 const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/certificates");
 
@@ -52,15 +52,15 @@ fn rows() -> Vec<Row> {
 }
 
 /// A token with the corpus's key, under a module that returns the named certificate.
-fn stand() -> Stand {
-    let stand = Stand::new();
+fn fixture() -> Fixture {
+    let fixture = Fixture::new();
     for kind in ["privkey", "pubkey"] {
-        stand.pkcs11_tool(&["--delete-object", "--type", kind, "--id", "01"]);
+        fixture.pkcs11_tool(&["--delete-object", "--type", kind, "--id", "01"]);
     }
     let key = format!("{DIRECTORY}/key.der");
     let import = ["--write-object", &key, "--type", "privkey", "--id", "01", "--label", "cba"];
-    stand.pkcs11_tool(&[&import[..], &["--sensitive", "--usage-sign"]].concat());
-    stand
+    fixture.pkcs11_tool(&[&import[..], &["--sensitive", "--usage-sign"]].concat());
+    fixture
 }
 
 #[test]
@@ -83,10 +83,10 @@ fn the_corpus_equals_the_output_of_its_script() {
 
 #[test]
 fn a_file_is_read_or_named_as_the_table_says_and_as_openssl_reads_it() {
-    let stand = Stand::empty();
+    let fixture = Fixture::empty();
     for row in rows() {
         let name = &row.name;
-        let run = stand.run(&["doctor", "--json", "--certificate", &row.path()]);
+        let run = fixture.run(&["doctor", "--json", "--certificate", &row.path()]);
         let report: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{name} {error}: {run:?}"));
         let checks = report["checks"].as_array().unwrap();
         let found: Vec<&str> = checks.iter().map(|check| check["found"].as_str().unwrap()).collect();
@@ -106,11 +106,11 @@ fn a_file_is_read_or_named_as_the_table_says_and_as_openssl_reads_it() {
 
 #[test]
 fn a_token_signs_with_each_certificate_that_can_be_read_and_names_the_others() {
-    let mut stand = stand();
+    let mut fixture = fixture();
     for row in rows() {
         let name = &row.name;
-        stand.faulty(&format!("certificate:{}", row.path()));
-        let run = stand.sign(&[]);
+        fixture.faulty(&format!("certificate:{}", row.path()));
+        let run = fixture.sign(&[]);
         if row.sign != 0 {
             let error = run.failed(row.sign);
             assert!(row.reads || error.contains("certificate 'cba' (ID 01) cannot be used: "), "{name}: {error}");
@@ -121,7 +121,7 @@ fn a_token_signs_with_each_certificate_that_can_be_read_and_names_the_others() {
             let sent = STANDARD.decode(header).unwrap();
             // The certificate's own bytes, without the padding behind them.
             assert!(fs::read(row.path()).unwrap().starts_with(&sent), "{name}");
-            let verified = stand.run_with_input(&["verify"], &run.stdout);
+            let verified = fixture.run_with_input(&["verify"], &run.stdout);
             assert_eq!(verified.code, 0, "{name}: {verified:?}");
         }
     }
@@ -129,11 +129,11 @@ fn a_token_signs_with_each_certificate_that_can_be_read_and_names_the_others() {
 
 #[test]
 fn certificate_and_doctor_agree_about_it() {
-    let mut stand = stand();
+    let mut fixture = fixture();
     for row in rows() {
         let name = &row.name;
-        stand.faulty(&format!("certificate:{}", row.path()));
-        let run = stand.run(&["certificate", "--format", "json"]);
+        fixture.faulty(&format!("certificate:{}", row.path()));
+        let run = fixture.run(&["certificate", "--format", "json"]);
         if row.reads && row.says.contains("a CA's") {
             // A CA certificate cannot log in.
             run.failed(3);
@@ -146,10 +146,10 @@ fn certificate_and_doctor_agree_about_it() {
         }
         let named = "certificate 'cba' (ID 01) cannot be used: ";
         assert!(run.failed(3).contains(named), "{name}");
-        let listed = stand.run(&["list"]).ok();
+        let listed = fixture.run(&["list"]).ok();
         assert!(listed.contains("other certificate"), "{name}: {listed}");
         let whole_and_not_rsa = row.says == "not RSA";
-        let doctor = stand.run(&["doctor", "--state-dir", &stand.file("state")]);
+        let doctor = fixture.run(&["doctor", "--state-dir", &fixture.file("state")]);
         let line = doctor.stdout.lines().find(|line| line.contains(named)).unwrap_or_else(|| panic!("{doctor:?}"));
         assert!(whole_and_not_rsa || (doctor.code == 8 && line.starts_with("failed")), "{name}: {doctor:?}");
     }
@@ -157,25 +157,25 @@ fn certificate_and_doctor_agree_about_it() {
 
 #[test]
 fn a_broken_certificate_beside_a_good_one_is_named_by_every_command() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     let broken = format!("{DIRECTORY}/extension-key-usage-twice.der");
-    stand.pkcs11_tool(&["--write-object", &broken, "--type", "cert", "--id", "07", "--label", "odd"]);
+    fixture.pkcs11_tool(&["--write-object", &broken, "--type", "cert", "--id", "07", "--label", "odd"]);
     let words = "certificate 'odd' (ID 07) cannot be used: it has more than one key usage extension";
-    let source = stand.pin_source();
+    let source = fixture.pin_source();
     for command in [&["sign", "--pin-source", &source][..], &["certificate"], &["custody", "--pin-source", &source]] {
-        let run = stand.run(command);
+        let run = fixture.run(command);
         assert!(run.code == 0 && run.stderr.contains(words), "{command:?}: {run:?}");
     }
-    let doctor = stand.run(&["doctor", "--pin-source", &source]);
+    let doctor = fixture.run(&["doctor", "--pin-source", &source]);
     let line = doctor.stdout.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("{doctor:?}"));
     assert!(doctor.code == 8 && line.starts_with("failed"), "{doctor:?}");
-    let listed = stand.run(&["list"]).ok();
+    let listed = fixture.run(&["list"]).ok();
     let line = listed.lines().find(|line| line.contains("more than one key usage")).unwrap();
     assert!(line.contains("odd") && line.contains("07"), "{listed}");
     // A certificate with another key type is valid, and not a reason to fail.
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     let other = format!("{DIRECTORY}/key-ec.der");
-    stand.pkcs11_tool(&["--write-object", &other, "--type", "cert", "--id", "07", "--label", "ec"]);
-    let doctor = stand.run(&["doctor", "--pin-source", &stand.pin_source()]);
+    fixture.pkcs11_tool(&["--write-object", &other, "--type", "cert", "--id", "07", "--label", "ec"]);
+    let doctor = fixture.run(&["doctor", "--pin-source", &fixture.pin_source()]);
     assert!(doctor.code == 0, "{doctor:?}");
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::agent::{Agent, Client};
 use crate::deadline::{Finish as _, PATIENCE, status, until};
-use crate::stand::{BINARY, Run, Stand, needs_root, own_user, same_environment, tool};
+use crate::fixture::{BINARY, Fixture, Run, needs_root, own_user, same_environment, tool};
 
 pub(crate) const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
 
@@ -24,15 +24,15 @@ pub(crate) fn units() -> Vec<String> {
 
 #[test]
 fn systemd_accepts_the_units_and_rates_them_as_safe() {
-    let stand = Stand::empty();
+    let fixture = Fixture::empty();
     // Write all of them first: systemd looks for each beside those that name it.
     let write = |name: String| {
         let text = unit(&name).replace("/usr/bin/cba-agent", BINARY);
-        stand.write(&name, text.replace("/usr/lib/cba-agent", &format!("{DEPLOY}/systemd")));
+        fixture.write(&name, text.replace("/usr/lib/cba-agent", &format!("{DEPLOY}/systemd")));
         name
     };
     for name in units().into_iter().map(write).collect::<Vec<_>>() {
-        let path = stand.file(&name);
+        let path = fixture.file(&name);
         tool(Command::new("systemd-analyze").args(["verify", "--man=no", &path]));
         if name.ends_with(".service") {
             // Of 10, in tenths. One unit creates users, and needs capabilities for it.
@@ -81,15 +81,15 @@ fn the_units_call_only_programs_of_a_minimal_system() {
 
 #[test]
 fn the_service_of_the_unit_file_answers_curl() {
-    let mut stand = Stand::new();
+    let mut fixture = Fixture::new();
     for directory in ["run", "state", "credentials"] {
-        fs::create_dir(stand.file(directory)).unwrap();
+        fs::create_dir(fixture.file(directory)).unwrap();
     }
-    stand.set("RUNTIME_DIRECTORY", stand.file("run"));
-    stand.set("STATE_DIRECTORY", stand.file("state"));
-    stand.set("CREDENTIALS_DIRECTORY", stand.file("credentials"));
-    stand.write("credentials/cba-agent-pin", stand.pin());
-    let config = stand.write(
+    fixture.set("RUNTIME_DIRECTORY", fixture.file("run"));
+    fixture.set("STATE_DIRECTORY", fixture.file("state"));
+    fixture.set("CREDENTIALS_DIRECTORY", fixture.file("credentials"));
+    fixture.write("credentials/cba-agent-pin", fixture.pin());
+    let config = fixture.write(
         "config.toml",
         "module = \"softhsm2\"\n[token]\nslot = 0\n[serve]\nallow_users = [\"{USER}\"]\n"
             .replace("{USER}", &own_user().to_string()),
@@ -99,27 +99,27 @@ fn the_service_of_the_unit_file_answers_curl() {
     let line = line.replace("/etc/cba-agent/config.toml", &config);
     let audit =
         unit.lines().find_map(|line| line.strip_prefix("Environment=CBA_AGENT_AUDIT_PATH=%L/cba-agent/")).unwrap();
-    stand.set("CBA_AGENT_AUDIT_PATH", stand.file(audit));
-    let mut agent = Agent::start(&stand, stand.command(&line.split(' ').collect::<Vec<_>>()));
-    agent.hear("STATUS=ready");
-    let socket = stand.file("run/agent.sock");
+    fixture.set("CBA_AGENT_AUDIT_PATH", fixture.file(audit));
+    let mut agent = Agent::start(&fixture, fixture.command(&line.split(' ').collect::<Vec<_>>()));
+    agent.wait_for_state("STATUS=ready");
+    let socket = fixture.file("run/agent.sock");
     let request =
         tool(Command::new("curl").args(["-sS", "--unix-socket", &socket, "http://localhost/sign", "-d", "{}"]));
-    assert!(stand.run_with_input(&["verify"], request).ok().starts_with("valid: v2"));
+    assert!(fixture.run_with_input(&["verify"], request).ok().starts_with("valid: v2"));
     assert!(agent.log().starts_with("<6>serving on "), "{}", agent.log());
-    assert_eq!(fs::read_dir(stand.file("state")).unwrap().count(), 2, "the fuse is in the state directory");
+    assert_eq!(fs::read_dir(fixture.file("state")).unwrap().count(), 2, "the fuse is in the state directory");
 }
 
 #[test]
 fn an_activated_socket_is_served_and_left_to_systemd() {
     needs_root("it reads the environment of a process that forbids it to other users");
-    let stand = Stand::new();
-    let socket = stand.file("activated.sock");
+    let fixture = Fixture::new();
+    let socket = fixture.file("activated.sock");
     let mut command = Command::new("systemd-socket-activate");
-    for (name, value) in stand.command(&[]).get_envs() {
+    for (name, value) in fixture.command(&[]).get_envs() {
         command.args(["-E", &format!("{}={}", name.to_str().unwrap(), value.unwrap_or_default().to_str().unwrap())]);
     }
-    command.args(["--listen", &socket, BINARY, "serve", "--pin-source", &stand.pin_source(), "--allow-users"]);
+    command.args(["--listen", &socket, BINARY, "serve", "--pin-source", &fixture.pin_source(), "--allow-users"]);
     command.arg(own_user().to_string());
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let give_up = std::time::Instant::now() + PATIENCE;
@@ -141,16 +141,16 @@ fn an_activated_socket_is_served_and_left_to_systemd() {
 
 #[test]
 fn the_watchdog_depends_on_progress_and_not_on_the_token() {
-    let mut stand = Stand::new();
-    stand.faulty("C_Sign=hang");
-    stand.set("WATCHDOG_USEC", "400000");
-    let mut agent = Agent::ready(&stand, &["--call-timeout", "120s", "--request-timeout", "150s"]);
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Sign=hang");
+    fixture.set("WATCHDOG_USEC", "400000");
+    let mut agent = Agent::ready(&fixture, &["--call-timeout", "120s", "--request-timeout", "150s"]);
     let mut client = Client::connect(&agent.socket);
     client.stream.write_all(b"POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}").unwrap();
-    stand.await_calls("C_Sign", 1);
+    fixture.await_calls("C_Sign", 1);
     agent.forget_messages();
     for _ in 0..6 {
-        agent.hear("WATCHDOG=1");
+        agent.wait_for_state("WATCHDOG=1");
     }
 }
 
@@ -183,30 +183,30 @@ fn allowed_calls() -> BTreeSet<String> {
 
 #[test]
 fn the_agent_makes_no_call_that_the_units_filter_refuses() {
-    needs_root("it plays other users of the host");
-    let stand = Stand::new();
-    // Not as root: the state directory would belong to another user. Everything below the stand belongs to this user.
+    needs_root("it acts as other users of the host");
+    let fixture = Fixture::new();
+    // Not as root: the state directory would belong to another user. Everything below the fixture belongs to this user.
     let user = rustix::process::geteuid().is_root().then_some("12345");
     if let Some(user) = user {
-        tool(Command::new("chown").args(["-R", &format!("{user}:{user}")]).arg(stand.path()));
-        crate::access::open_to_all(stand.path());
+        tool(Command::new("chown").args(["-R", &format!("{user}:{user}")]).arg(fixture.path()));
+        crate::access::open_to_all(fixture.path());
     }
-    let trace = stand.file("trace");
+    let trace = fixture.file("trace");
     let mut command = Command::new("setpriv");
     command.args(user.map(|user| [format!("--reuid={user}"), format!("--regid={user}")]).into_iter().flatten());
     command.args(user.map(|user| format!("--groups={user}"))).args(["strace", "-f", "-qq", "-o", &trace, BINARY]);
-    command.args(Agent::arguments(&stand, &["--socket-group", user.unwrap_or("0"), "--workers", "2"]));
-    let base = stand.command(&[]);
+    command.args(Agent::arguments(&fixture, &["--socket-group", user.unwrap_or("0"), "--workers", "2"]));
+    let base = fixture.command(&[]);
     same_environment(&mut command, &base);
-    let mut agent = Agent::start_in(&stand, command, 0o777);
-    agent.hear("STATUS=ready");
+    let mut agent = Agent::start_in(&fixture, command, 0o777);
+    agent.wait_for_state("STATUS=ready");
     agent.payload();
     let traced = crate::agent::children(agent.id())[0];
     tool(Command::new("kill").args(["-HUP", &traced.to_string()]));
-    agent.hear("RELOADING=1");
+    agent.wait_for_state("RELOADING=1");
     agent.payload();
     tool(Command::new("kill").args(["-TERM", &traced.to_string()]));
-    agent.hear("STOPPING=1");
+    agent.wait_for_state("STOPPING=1");
     let (status, log) = agent.end("-0");
     assert_eq!(status.code(), Some(0), "{log}");
     let allowed = allowed_calls();
@@ -230,9 +230,9 @@ fn promtool_takes(text: &str) {
 
 #[test]
 fn prometheus_reads_the_metrics_and_knows_the_alerts_of_them() {
-    let stand = Stand::new();
-    let file = stand.file("cba_agent.prom");
-    let agent = Agent::ready(&stand, &["--metrics-file", &file]);
+    let fixture = Fixture::new();
+    let file = fixture.file("cba_agent.prom");
+    let agent = Agent::ready(&fixture, &["--metrics-file", &file]);
     agent.payload();
     let text = agent.ask("GET", "/metrics", "").body;
     promtool_takes(&text);
@@ -254,30 +254,30 @@ fn prometheus_reads_the_metrics_and_knows_the_alerts_of_them() {
 #[test]
 fn logrotate_renames_the_audit_log_and_the_daily_check_reads_it() {
     needs_root("logrotate changes its user");
-    let stand = Stand::new();
-    let path = stand.file("audit.jsonl");
-    let agent = Agent::ready(&stand, &["--audit-path", &path]);
+    let fixture = Fixture::new();
+    let path = fixture.file("audit.jsonl");
+    let agent = Agent::ready(&fixture, &["--audit-path", &path]);
     let rules = fs::read_to_string(format!("{DEPLOY}/logrotate/cba-agent")).unwrap();
     let here = rules
-        .replace("/var/log/cba-agent", stand.path().to_str().unwrap())
+        .replace("/var/log/cba-agent", fixture.path().to_str().unwrap())
         .replace("su cba-agent cba-agent", "su root root");
-    let rules = stand.write("logrotate.conf", here);
+    let rules = fixture.write("logrotate.conf", here);
     for _ in 0..3 {
         agent.payload();
-        stand.tool("logrotate", &["--force", "--state", "logrotate.state", &rules]);
+        fixture.tool("logrotate", &["--force", "--state", "logrotate.state", &rules]);
     }
     agent.payload();
     agent.end("-TERM");
     // The last two are compressed by now.
-    let all = stand.tool("sh", &["-c", "zcat -f audit.jsonl.3.gz audit.jsonl.2.gz audit.jsonl.1 audit.jsonl"]);
-    let said = stand.run_with_input(&["audit", "verify", "-"], all).ok();
+    let all = fixture.tool("sh", &["-c", "zcat -f audit.jsonl.3.gz audit.jsonl.2.gz audit.jsonl.1 audit.jsonl"]);
+    let said = fixture.run_with_input(&["audit", "verify", "-"], all).ok();
     assert!(said.starts_with("valid: 4 records, 1 to 4\n"), "{said}");
-    let config = stand.write("config.toml", "");
+    let config = fixture.write("config.toml", "");
     let mut checks = 0;
     for unit in ["cba-agent-audit.service", "cba-agent-audit@.service"].map(unit) {
         for line in unit.lines().filter_map(|line| line.strip_prefix("ExecStart=/usr/bin/cba-agent ")) {
             let line = line.replace("/etc/cba-agent/config.toml", &config).replace("/etc/cba-agent/%i.toml", &config);
-            let mut command = stand.command(&line.split(' ').collect::<Vec<_>>());
+            let mut command = fixture.command(&line.split(' ').collect::<Vec<_>>());
             Run::from_output(command.env("CBA_AGENT_AUDIT_PATH", &path).finish()).ok();
             checks += 1;
         }
@@ -288,30 +288,30 @@ fn logrotate_renames_the_audit_log_and_the_daily_check_reads_it() {
 #[test]
 fn a_client_in_another_pid_namespace_is_served() {
     needs_root("it mounts file systems of its own");
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     let mut command = Command::new("unshare");
-    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", BINARY]).args(Agent::arguments(&stand, &[]));
-    let base = stand.command(&[]);
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", BINARY]).args(Agent::arguments(&fixture, &[]));
+    let base = fixture.command(&[]);
     same_environment(&mut command, &base);
-    let mut agent = Agent::start(&stand, command);
-    agent.hear("STATUS=ready");
+    let mut agent = Agent::start(&fixture, command);
+    agent.wait_for_state("STATUS=ready");
     agent.payload();
     agent.logged(|log| log.contains("(process 0, job -)"));
 }
 
 #[test]
 fn the_cluster_configuration_has_only_known_keys() {
-    let stand = Stand::with(&["--label", "anaplan"]);
+    let fixture = Fixture::with(&["--label", "anaplan"]);
     let yaml = fs::read_to_string(format!("{DEPLOY}/kubernetes/cba-agent.yaml")).unwrap();
     let block = yaml.split("config.toml: |\n").nth(1).unwrap();
     let lines = block.lines().take_while(|line| line.starts_with("    ")).map(str::trim);
-    let config = stand.write("config.toml", lines.collect::<Vec<_>>().join("\n"));
-    stand.run(&["list", "--config", &config, "--module", "softhsm2"]).ok();
+    let config = fixture.write("config.toml", lines.collect::<Vec<_>>().join("\n"));
+    fixture.run(&["list", "--config", &config, "--module", "softhsm2"]).ok();
     // Its probes are commands of this program.
     for line in yaml.lines().filter_map(|line| line.trim().strip_prefix("command: ")) {
         let command: Vec<String> = serde_json::from_str(line).unwrap();
         let arguments: Vec<&str> = command[1..].iter().map(String::as_str).collect();
         assert_eq!(command[0], "/usr/bin/cba-agent");
-        stand.run(&arguments).failed(9);
+        fixture.run(&arguments).failed(9);
     }
 }

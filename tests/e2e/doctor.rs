@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::agent::Agent;
 use crate::deadline::Finish as _;
-use crate::stand::{EXTENSIONS, Run, Stand, needs_root, same_environment};
+use crate::fixture::{EXTENSIONS, Fixture, Run, needs_root, same_environment};
 
 /// The line of a check in a report with a failing check.
 #[track_caller]
@@ -20,15 +20,15 @@ fn failing(run: Run, check: &str) -> String {
 
 #[test]
 fn a_ready_host_passes_without_a_login() {
-    let mut stand = Stand::new();
-    stand.faulty("");
+    let mut fixture = Fixture::new();
+    fixture.faulty("");
     // Under a known name, so that it gets a sandbox, and where SoftHSM2's profile allows its log.
-    let module = stand.file("libsofthsm2.so");
-    std::fs::copy(crate::stand::faulty_module(), &module).unwrap();
-    stand.use_module(Some(&module));
-    stand.set("FAULTY_LOG", stand.file("tokens/calls"));
-    let source = stand.pin_source();
-    let mut command = stand.command(&["doctor", "--pin-source", &source, "--slot", "0"]);
+    let module = fixture.file("libsofthsm2.so");
+    std::fs::copy(crate::fixture::faulty_module(), &module).unwrap();
+    fixture.use_module(Some(&module));
+    fixture.set("FAULTY_LOG", fixture.file("tokens/calls"));
+    let source = fixture.pin_source();
+    let mut command = fixture.command(&["doctor", "--pin-source", &source, "--slot", "0"]);
     // cargo sets a variable for its tests that `doctor` warns about.
     let report = Run::from_output(command.env_remove("LD_LIBRARY_PATH").finish()).ok();
     // The clock of the test machine may be wrong.
@@ -52,9 +52,9 @@ fn a_ready_host_passes_without_a_login() {
     ];
     let places = order.map(|check| lines.iter().position(|line| line[9..].starts_with(check)));
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}: {report}");
-    let calls = |name: &str| stand.read("tokens/calls").lines().filter(|line| *line == name).count();
+    let calls = |name: &str| fixture.read("tokens/calls").lines().filter(|line| *line == name).count();
     assert_eq!(calls("C_Login"), 0);
-    let report = stand.run(&["doctor", "--pin-source", &source, "--sign", "--json"]).ok();
+    let report = fixture.run(&["doctor", "--pin-source", &source, "--sign", "--json"]).ok();
     let report: Value = serde_json::from_str(&report).unwrap();
     let checks = report["checks"].as_array().unwrap();
     assert!(checks.iter().any(|check| check["check"] == "trial payload" && check["verdict"] == "ok"), "{report}");
@@ -63,33 +63,34 @@ fn a_ready_host_passes_without_a_login() {
 
 #[test]
 fn each_failed_check_names_its_remedy() {
-    let mut stand = Stand::new();
-    let source = stand.pin_source();
-    let doctor = |stand: &Stand, more: &[&str]| stand.run(&[&["doctor", "--pin-source", &source][..], more].concat());
-    let open = stand.write("open", "1");
+    let mut fixture = Fixture::new();
+    let source = fixture.pin_source();
+    let doctor =
+        |fixture: &Fixture, more: &[&str]| fixture.run(&[&["doctor", "--pin-source", &source][..], more].concat());
+    let open = fixture.write("open", "1");
     std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
-    let run = stand.run(&["doctor", "--pin-source", &format!("file:{open}")]);
+    let run = fixture.run(&["doctor", "--pin-source", &format!("file:{open}")]);
     assert!(failing(run, "PIN source").contains("chmod o-rwx"));
-    assert!(failing(doctor(&stand, &["--module", "/nonexistent.so"]), "module").contains("check the path"));
-    assert!(failing(doctor(&stand, &["--token-label", "x"]), "token").contains("there is --uri"));
+    assert!(failing(doctor(&fixture, &["--module", "/nonexistent.so"]), "module").contains("check the path"));
+    assert!(failing(doctor(&fixture, &["--token-label", "x"]), "token").contains("there is --uri"));
     for (content, why) in [("12\r\n", "printf"), ("", "no login was tried")] {
-        let odd = stand.write("odd", content);
-        let run = stand.run(&["doctor", "--pin-source", &format!("file:{odd}")]);
+        let odd = fixture.write("odd", content);
+        let run = fixture.run(&["doctor", "--pin-source", &format!("file:{odd}")]);
         assert!(failing(run, "PIN source").contains(why), "{content:?}");
     }
-    assert!(failing(stand.run(&["doctor", "--pin-source", "env:NOT_THERE"]), "PIN source").contains("not set"));
-    let gone = failing(stand.run(&["doctor", "--socket", "/nonexistent/s"]), "agent");
+    assert!(failing(fixture.run(&["doctor", "--pin-source", "env:NOT_THERE"]), "PIN source").contains("not set"));
+    let gone = failing(fixture.run(&["doctor", "--socket", "/nonexistent/s"]), "agent");
     assert!(gone.contains("systemctl status cba-agent"), "{gone}");
-    stand.faulty("flags+CKF_USER_PIN_LOCKED");
-    assert!(failing(doctor(&stand, &[]), "PIN state").contains("unblock"));
-    stand.faulty("flags+CKF_USER_PIN_FINAL_TRY");
-    assert!(failing(doctor(&stand, &[]), "PIN state").contains("one try is left"));
+    fixture.faulty("flags+CKF_USER_PIN_LOCKED");
+    assert!(failing(doctor(&fixture, &[]), "PIN state").contains("unblock"));
+    fixture.faulty("flags+CKF_USER_PIN_FINAL_TRY");
+    assert!(failing(doctor(&fixture, &[]), "PIN state").contains("one try is left"));
 }
 
 #[test]
 fn what_the_policy_refuses_is_a_failure_before_any_login() {
-    let stand = Stand::new();
-    let source = stand.pin_source();
+    let fixture = Fixture::new();
+    let source = fixture.pin_source();
     let other = "07".repeat(32);
     for (rule, value, found) in [
         ("token-serials", "99", "token serial '"),
@@ -98,20 +99,20 @@ fn what_the_policy_refuses_is_a_failure_before_any_login() {
         ("mechanism", "rsa-pkcs", "the token would sign with CKM_SHA512_RSA_PKCS"),
     ] {
         let flag = format!("--policy-{rule}");
-        let line = failing(stand.run(&["doctor", "--pin-source", &source, &flag, value]), "policy");
+        let line = failing(fixture.run(&["doctor", "--pin-source", &source, &flag, value]), "policy");
         assert!(line.contains(found), "{rule}: {line}");
-        assert_eq!(stand.sign(&[&flag, value]).code, 5, "{rule}: `sign` agrees");
+        assert_eq!(fixture.sign(&[&flag, value]).code, 5, "{rule}: `sign` agrees");
     }
 }
 
 #[test]
 fn the_source_of_each_value_and_variables_of_the_loader_are_shown() {
-    let mut stand = Stand::new();
-    let config = stand.write("config.toml", "[token]\nslot = 0\n\n[policy]\nmin_rsa_bits = 2048\n");
-    stand.set("LD_AUDIT", "");
-    stand.set("OPENSSL_CONF", "/dev/null");
-    let source = stand.pin_source();
-    let report = stand.run(&["doctor", "--config", &config, "--pin-source", &source]).ok();
+    let mut fixture = Fixture::new();
+    let config = fixture.write("config.toml", "[token]\nslot = 0\n\n[policy]\nmin_rsa_bits = 2048\n");
+    fixture.set("LD_AUDIT", "");
+    fixture.set("OPENSSL_CONF", "/dev/null");
+    let source = fixture.pin_source();
+    let report = fixture.run(&["doctor", "--config", &config, "--pin-source", &source]).ok();
     for line in [
         format!("configuration    token.slot = 0 ({config} line 2)"),
         format!("configuration    policy.min_rsa_bits = 2048 ({config} line 5)"),
@@ -126,29 +127,29 @@ fn the_source_of_each_value_and_variables_of_the_loader_are_shown() {
 
 #[test]
 fn an_audit_log_that_cannot_be_continued_is_named() {
-    let stand = Stand::new();
-    let (source, path) = (stand.pin_source(), stand.file("audit.jsonl"));
-    let doctor = |path: &str| stand.run(&["doctor", "--pin-source", &source, "--audit-path", path]);
+    let fixture = Fixture::new();
+    let (source, path) = (fixture.pin_source(), fixture.file("audit.jsonl"));
+    let doctor = |path: &str| fixture.run(&["doctor", "--pin-source", &source, "--audit-path", path]);
     assert!(doctor(&path).ok().contains("no records yet"));
-    assert!(!stand.path().join("audit.jsonl").exists() && !stand.path().join(".audit.jsonl.lock").exists());
-    stand.sign(&["--audit-path", &path]).ok();
+    assert!(!fixture.path().join("audit.jsonl").exists() && !fixture.path().join(".audit.jsonl.lock").exists());
+    fixture.sign(&["--audit-path", &path]).ok();
     assert!(doctor(&path).ok().contains("audit.jsonl, 1 records"));
-    let damaged = stand.write("damaged", "x\n");
+    let damaged = fixture.write("damaged", "x\n");
     assert!(failing(doctor(&damaged), "audit log").contains("audit verify"));
     assert!(failing(doctor("/dev/null"), "audit log").contains("not a regular file"));
-    assert!(failing(doctor(&stand.file("missing/audit.jsonl")), "audit log").contains("install -d -m 750 -o "));
+    assert!(failing(doctor(&fixture.file("missing/audit.jsonl")), "audit log").contains("install -d -m 750 -o "));
 }
 
 #[test]
 fn an_allowed_user_who_cannot_reach_the_socket_is_named() {
-    needs_root("it plays other users of the host");
-    let mut stand = Stand::new();
-    let agent = Agent::ready(&stand, &["--socket-group", "games"]);
-    stand.set("CBA_AGENT_SERVE_SOCKET", &agent.socket);
-    let source = stand.pin_source();
+    needs_root("it acts as other users of the host");
+    let mut fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &["--socket-group", "games"]);
+    fixture.set("CBA_AGENT_SERVE_SOCKET", &agent.socket);
+    let source = fixture.pin_source();
     let doctor = |more: &[&str]| {
         let own = ["doctor", "--pin-source", &source];
-        stand.run(&[&own[..], more].concat())
+        fixture.run(&[&own[..], more].concat())
     };
     let line = failing(doctor(&["--socket-group", "games", "--allow-users", "daemon"]), "who may ask");
     assert!(line.contains("daemon is allowed") && line.contains("usermod -aG games daemon"), "{line}");
@@ -158,39 +159,39 @@ fn an_allowed_user_who_cannot_reach_the_socket_is_named() {
     assert!(line.contains("there is no such user"), "{line}");
     doctor(&["--socket-group", "games", "--allow-users", "root"]).ok();
     // The packaged configuration does not name the socket.
-    stand.set("CBA_AGENT_SERVE_SOCKET", "");
+    fixture.set("CBA_AGENT_SERVE_SOCKET", "");
     let unnamed = ["doctor", "--pin-source", &source, "--socket-group", "games", "--allow-users", "daemon"];
-    let line = failing(stand.run(&unnamed), "who may ask");
+    let line = failing(fixture.run(&unnamed), "who may ask");
     assert!(line.contains("daemon is allowed") && line.contains("usermod -aG games daemon"), "{line}");
 }
 
 #[test]
 fn a_configuration_that_cannot_be_used_is_a_failed_line() {
-    let stand = Stand::new();
-    let bad = stand.write("bad.toml", "[token]\nserail = \"1\"\n");
-    let line = failing(stand.run(&["doctor", "--config", &bad]), "configuration");
+    let fixture = Fixture::new();
+    let bad = fixture.write("bad.toml", "[token]\nserail = \"1\"\n");
+    let line = failing(fixture.run(&["doctor", "--config", &bad]), "configuration");
     assert!(line.contains("line 2: there is no key 'token.serail'"), "{line}");
-    assert!(failing(stand.run(&["doctor", "--config", "/nonexistent"]), "configuration").contains("check the path"));
-    let report = stand.run(&["doctor", "--json", "--config", &bad]);
+    assert!(failing(fixture.run(&["doctor", "--config", "/nonexistent"]), "configuration").contains("check the path"));
+    let report = fixture.run(&["doctor", "--json", "--config", &bad]);
     let json: Value = serde_json::from_str(&report.stdout).unwrap();
     assert_eq!((report.code, &json["ready"], &json["checks"][0]["verdict"]), (8, &false.into(), &"failed".into()));
     // A typing error is a usage error.
-    stand.run(&["doctor", "--slot", "x"]).failed(2);
-    let good = stand.write("good.toml", "");
-    let source = stand.pin_source();
-    let report = stand.run(&["doctor", "--config", &good, "--pin-source", &source]).ok();
+    fixture.run(&["doctor", "--slot", "x"]).failed(2);
+    let good = fixture.write("good.toml", "");
+    let source = fixture.pin_source();
+    let report = fixture.run(&["doctor", "--config", &good, "--pin-source", &source]).ok();
     assert!(report.contains(&format!("configuration    read from {good}")), "{report}");
 }
 
 #[test]
 fn a_library_that_a_module_lacks_is_named() {
-    let stand = Stand::new();
-    stand.write("lacking.c", "int x(void); int C_GetFunctionList(void) { return x(); }\n");
-    stand.write("lacked.c", "int x(void) { return 1; }\n");
-    stand.tool("cc", &["-shared", "-fPIC", "-o", "liblacked.so", "lacked.c"]);
-    stand.tool("cc", &["-shared", "-fPIC", "-o", "lacking.so", "lacking.c", "-L.", "-llacked"]);
-    std::fs::remove_file(stand.file("liblacked.so")).unwrap();
-    let line = failing(stand.run(&["doctor", "--module", &stand.file("lacking.so")]), "module");
+    let fixture = Fixture::new();
+    fixture.write("lacking.c", "int x(void); int C_GetFunctionList(void) { return x(); }\n");
+    fixture.write("lacked.c", "int x(void) { return 1; }\n");
+    fixture.tool("cc", &["-shared", "-fPIC", "-o", "liblacked.so", "lacked.c"]);
+    fixture.tool("cc", &["-shared", "-fPIC", "-o", "lacking.so", "lacking.c", "-L.", "-llacked"]);
+    std::fs::remove_file(fixture.file("liblacked.so")).unwrap();
+    let line = failing(fixture.run(&["doctor", "--module", &fixture.file("lacking.so")]), "module");
     assert!(
         line.contains("it needs the library liblacked.so") && line.contains("apt-file search liblacked.so"),
         "{line}"
@@ -200,16 +201,16 @@ fn a_library_that_a_module_lacks_is_named() {
 #[test]
 fn pcscd_is_checked_if_the_module_needs_it() {
     use std::io::{Read as _, Write as _};
-    let mut stand = Stand::new();
-    stand.faulty("");
+    let mut fixture = Fixture::new();
+    fixture.faulty("");
     // A module with the name of one that uses pcscd.
-    let module = stand.file("libykcs11.so");
-    std::fs::copy(crate::stand::faulty_module(), &module).unwrap();
+    let module = fixture.file("libykcs11.so");
+    std::fs::copy(crate::fixture::faulty_module(), &module).unwrap();
     // The SoftHSM2 token below it is not in that module's sandbox.
-    stand.set("CBA_AGENT_SANDBOX", "off");
-    let (source, socket) = (stand.pin_source(), stand.file("pcscd.comm"));
-    stand.set("PCSCLITE_CSOCK_NAME", &socket);
-    let doctor = || stand.run(&["doctor", "--module", &module, "--pin-source", &source]);
+    fixture.set("CBA_AGENT_SANDBOX", "off");
+    let (source, socket) = (fixture.pin_source(), fixture.file("pcscd.comm"));
+    fixture.set("PCSCLITE_CSOCK_NAME", &socket);
+    let doctor = || fixture.run(&["doctor", "--module", &module, "--pin-source", &source]);
     assert!(failing(doctor(), "pcscd").contains("systemctl enable --now pcscd.socket"));
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let daemon = std::thread::spawn(move || {
@@ -247,31 +248,32 @@ fn pcscd_is_checked_if_the_module_needs_it() {
 
 #[test]
 fn a_clock_before_the_build_is_a_failure() {
-    let stand = Stand::new();
-    let source = stand.pin_source();
-    let inner = stand.command(&["doctor", "--pin-source", &source]);
+    let fixture = Fixture::new();
+    let source = fixture.pin_source();
+    let inner = fixture.command(&["doctor", "--pin-source", &source]);
     let mut command = std::process::Command::new("faketime");
     command.arg("2020-01-01 00:00:00").arg(inner.get_program()).args(inner.get_args());
     same_environment(&mut command, &inner);
-    let run = Run::from_output(command.current_dir(stand.path()).finish());
+    let run = Run::from_output(command.current_dir(fixture.path()).finish());
     let line = failing(run, "clock");
     assert!(line.contains("before this program was built") && line.contains("timedatectl"), "{line}");
 }
 
 #[test]
 fn a_certificate_is_checked_before_it_is_bought_in_any_form() {
-    let stand = Stand::new();
-    let check = |file: &str| stand.run(&["doctor", "--certificate", file]);
+    let fixture = Fixture::new();
+    let check = |file: &str| fixture.run(&["doctor", "--certificate", file]);
     let good = EXTENSIONS.to_owned() + "crlDistributionPoints=URI:http://ca.example/crl\n";
-    stand.issue("good", "pub.pem", &good, &["-days", "9"]);
+    fixture.issue("good", "pub.pem", &good, &["-days", "9"]);
     let report = check("good.pem").ok();
     assert!(report.lines().all(|line| line.starts_with("ok ")), "{report}");
-    stand.tool("openssl", &["crl2pkcs7", "-nocrl", "-certfile", "good.pem", "-certfile", "ca.pem", "-out", "all.p7b"]);
-    stand.tool("openssl", &["pkcs7", "-in", "all.p7b", "-outform", "DER", "-out", "all.der.p7b"]);
-    let text = stand.tool("openssl", &["x509", "-in", "good.pem", "-text"]);
-    stand.write("bag.pem", text);
-    let base64: String = stand.read("good.pem").lines().filter(|line| !line.starts_with('-')).collect();
-    stand.write("bare.txt", base64);
+    fixture
+        .tool("openssl", &["crl2pkcs7", "-nocrl", "-certfile", "good.pem", "-certfile", "ca.pem", "-out", "all.p7b"]);
+    fixture.tool("openssl", &["pkcs7", "-in", "all.p7b", "-outform", "DER", "-out", "all.der.p7b"]);
+    let text = fixture.tool("openssl", &["x509", "-in", "good.pem", "-text"]);
+    fixture.write("bag.pem", text);
+    let base64: String = fixture.read("good.pem").lines().filter(|line| !line.starts_with('-')).collect();
+    fixture.write("bare.txt", base64);
     for (file, said) in [
         ("good.der", "fix: openssl x509 -inform DER -in 'good.der' -out leaf.pem"),
         ("all.p7b", "openssl pkcs7 -inform DER -print_certs | openssl x509 -out leaf.pem"),
@@ -282,10 +284,10 @@ fn a_certificate_is_checked_before_it_is_bought_in_any_form() {
         let report = check(file).ok();
         assert!(report.contains(said) && report.contains("integration@example.com"), "{file}: {report}");
     }
-    stand.write("password", "x");
+    fixture.write("password", "x");
     let export = ["-export", "-in", "ca.pem", "-inkey", "ca.key", "-passout", "file:password", "-out", "ca.p12"];
-    stand.tool("openssl", &[&["pkcs12"][..], &export].concat());
-    stand.tool("openssl", &["req", "-new", "-key", "ca.key", "-subj", "/CN=x", "-out", "x.csr"]);
+    fixture.tool("openssl", &[&["pkcs12"][..], &export].concat());
+    fixture.tool("openssl", &["req", "-new", "-key", "ca.key", "-subj", "/CN=x", "-out", "x.csr"]);
     for (file, said) in [
         ("ca.p12", "openssl pkcs12 -in 'ca.p12' -clcerts -nokeys"),
         ("ca.key", "a private key and no certificate"),
@@ -299,7 +301,7 @@ fn a_certificate_is_checked_before_it_is_bought_in_any_form() {
 
 #[test]
 fn each_missing_property_of_a_certificate_names_what_to_ask_the_ca_for() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     let changed = |from: &str, to: &str| EXTENSIONS.replace(from, to);
     for (name, check, extensions, ask) in [
         (
@@ -312,44 +314,44 @@ fn each_missing_property_of_a_certificate_names_what_to_ask_the_ca_for() {
         ("agreed", "key usage", changed("digitalSignature", "keyAgreement"), "keyUsage digitalSignature"),
         ("ca-leaf", "CA", changed("CA:FALSE", "CA:TRUE"), "CA:FALSE"),
     ] {
-        stand.issue(name, "pub.pem", &extensions, &["-days", "9"]);
-        let line = failing(stand.run(&["doctor", "--certificate", &format!("{name}.pem")]), check);
+        fixture.issue(name, "pub.pem", &extensions, &["-days", "9"]);
+        let line = failing(fixture.run(&["doctor", "--certificate", &format!("{name}.pem")]), check);
         assert!(line.contains(ask), "{line}");
     }
-    stand.issue("ended", "pub.pem", EXTENSIONS, &["-days", "-1"]);
+    fixture.issue("ended", "pub.pem", EXTENSIONS, &["-days", "-1"]);
     assert!(
-        failing(stand.run(&["doctor", "--certificate", "ended.pem"]), "validity").contains("order a new certificate")
+        failing(fixture.run(&["doctor", "--certificate", "ended.pem"]), "validity").contains("order a new certificate")
     );
     let ec = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "/dev/null"];
-    stand.tool("openssl", &[&ec[..], &["-subj", "/CN=ec", "-out", "ec.pem"]].concat());
-    assert!(failing(stand.run(&["doctor", "--certificate", "ec.pem"]), "key").contains("RSA key of 2048 bits"));
+    fixture.tool("openssl", &[&ec[..], &["-subj", "/CN=ec", "-out", "ec.pem"]].concat());
+    assert!(failing(fixture.run(&["doctor", "--certificate", "ec.pem"]), "key").contains("RSA key of 2048 bits"));
     let own =
         ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=me", "-out", "me.pem"];
-    stand.tool("openssl", &own);
-    let report = stand.run(&["doctor", "--certificate", "me.pem"]);
+    fixture.tool("openssl", &own);
+    let report = fixture.run(&["doctor", "--certificate", "me.pem"]);
     assert!(failing(report, "issuer").contains("self-signed"));
 }
 
 #[test]
 fn the_pin_source_in_a_uri_appears_in_no_report() {
-    let stand = Stand::new();
-    std::fs::copy(stand.file("pin"), stand.file("s3cret-place")).unwrap();
-    let uri = format!("pkcs11:token=cba?pin-source=file:{}", stand.file("s3cret-place"));
+    let fixture = Fixture::new();
+    std::fs::copy(fixture.file("pin"), fixture.file("s3cret-place")).unwrap();
+    let uri = format!("pkcs11:token=cba?pin-source=file:{}", fixture.file("s3cret-place"));
     let encoded = uri.replace("s3cret", "s3cre%74");
-    let config = stand.write("c.toml", format!("[token]\nuri = \"{uri}\"\n"));
+    let config = fixture.write("c.toml", format!("[token]\nuri = \"{uri}\"\n"));
     for more in [&[][..], &["--json"], &["--sign"], &["-vv"]] {
         for given in [["--uri", uri.as_str()], ["--uri", &encoded], ["--config", &config]] {
-            let run = stand.run(&[&["doctor"], &given[..], more].concat());
+            let run = fixture.run(&[&["doctor"], &given[..], more].concat());
             let both = format!("{}{}", run.stdout, run.stderr);
             assert!(both.contains("pkcs11:token=cba?(not shown)"), "{run:?}");
             assert!(both.contains("the file that the URI names"), "{run:?}");
             assert!(!both.contains("s3cre"), "{run:?}");
         }
-        let mut command = stand.command(&[&["doctor"], more].concat());
+        let mut command = fixture.command(&[&["doctor"], more].concat());
         let run = Run::from_output(command.env("CBA_AGENT_URI", &uri).finish());
         assert!(!format!("{run:?}").contains("s3cre"), "{run:?}");
     }
     // A PIN in the URI is refused, and no report repeats it.
-    let run = stand.run(&["doctor", "--uri", "pkcs11:token=cba?pin-value=s3cret"]);
+    let run = fixture.run(&["doctor", "--uri", "pkcs11:token=cba?pin-value=s3cret"]);
     assert!(run.code != 0 && !format!("{run:?}").contains("s3cret"), "{run:?}");
 }

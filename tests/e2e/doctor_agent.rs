@@ -7,11 +7,11 @@ use std::process::Command;
 use crate::access::open_to_all;
 use crate::agent::Agent;
 use crate::deadline::Finish as _;
-use crate::stand::{Run, Stand, needs_root, same_environment};
+use crate::fixture::{Fixture, Run, needs_root, same_environment};
 
 /// Runs the program as another user of the host, with no module and no token in the environment.
-fn as_user(stand: &Stand, user: &str, groups: &str, arguments: &[&str]) -> Run {
-    let mut bare = stand.command(arguments);
+fn as_user(fixture: &Fixture, user: &str, groups: &str, arguments: &[&str]) -> Run {
+    let mut bare = fixture.command(arguments);
     bare.env_remove("CBA_AGENT_MODULE").env_remove("SOFTHSM2_CONF");
     let mut command = Command::new("setpriv");
     command.args([&format!("--reuid={user}"), &format!("--regid={user}"), &format!("--groups={groups}"), "--"]);
@@ -30,21 +30,22 @@ fn line(run: &Run, check: &str) -> String {
     line.unwrap_or_else(|| panic!("no line about {check}: {run:?}")).to_owned()
 }
 
-/// Starts an agent, and returns it with its stand. The members of the group 4242 may ask for payloads. The members of the
+/// Starts an agent, and returns it with its fixture. The members of the group 4242 may ask for payloads. The members of the
 /// group 4343 may read the state.
-fn agent(options: &[&str]) -> (Stand, Agent) {
-    let stand = Stand::new();
-    let agent = Agent::begun(&stand, &[&["--socket-group", "4242", "--monitor-groups", "4343"][..], options].concat());
-    open_to_all(stand.path());
-    (stand, agent)
+fn agent(options: &[&str]) -> (Fixture, Agent) {
+    let fixture = Fixture::new();
+    let agent =
+        Agent::begun(&fixture, &[&["--socket-group", "4242", "--monitor-groups", "4343"][..], options].concat());
+    open_to_all(fixture.path());
+    (fixture, agent)
 }
 
 #[test]
 fn a_jobs_user_sees_the_agents_state_and_nothing_about_tokens() {
-    needs_root("it plays other users of the host");
-    let (stand, mut agent) = agent(&[]);
-    agent.hear("STATUS=ready");
-    let run = as_user(&stand, "1234", "4242", &["doctor", "--socket", &agent.socket, "--sign"]);
+    needs_root("it acts as other users of the host");
+    let (fixture, mut agent) = agent(&[]);
+    agent.wait_for_state("STATUS=ready");
+    let run = as_user(&fixture, "1234", "4242", &["doctor", "--socket", &agent.socket, "--sign"]);
     for (check, found) in [
         ("user", "without a name (1234), groups 1234, 4242"),
         ("agent", "answers at "),
@@ -62,21 +63,21 @@ fn a_jobs_user_sees_the_agents_state_and_nothing_about_tokens() {
     }
     run.ok();
     // The same without `--socket`, where the environment names the socket. The agent's own user may not ask.
-    let mut bare = stand.command(&["doctor"]);
+    let mut bare = fixture.command(&["doctor"]);
     bare.env_remove("CBA_AGENT_MODULE").env("CBA_AGENT_SOCKET", &agent.socket);
     let run = Run::from_output(bare.finish());
     assert!(line(&run, "may ask").starts_with("failed"), "the agent's own user: {run:?}");
-    let error = stand.run(&["doctor", "--socket", &agent.socket, "--slot", "0"]).failed(2);
+    let error = fixture.run(&["doctor", "--socket", &agent.socket, "--slot", "0"]).failed(2);
     assert!(error.contains("--slot cannot be combined with it"), "{error}");
 }
 
 #[test]
 fn each_obstacle_for_a_job_is_named_with_its_remedy() {
-    needs_root("it plays other users of the host");
-    let (stand, mut agent) = agent(&[]);
-    agent.hear("STATUS=ready");
+    needs_root("it acts as other users of the host");
+    let (fixture, mut agent) = agent(&[]);
+    agent.wait_for_state("STATUS=ready");
     let doctor = |user: &str, groups: &str| {
-        let run = as_user(&stand, user, groups, &["doctor", "--socket", &agent.socket]);
+        let run = as_user(&fixture, user, groups, &["doctor", "--socket", &agent.socket]);
         assert_eq!(run.code, 8, "{run:?}");
         run
     };
@@ -89,26 +90,26 @@ fn each_obstacle_for_a_job_is_named_with_its_remedy() {
     fs::set_permissions(&agent.socket, fs::Permissions::from_mode(0o666)).unwrap();
     let run = doctor("1234", "4141");
     assert!(line(&run, "may ask").contains("the agent refuses this user"), "{run:?}");
-    fs::set_permissions(stand.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(fixture.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let run = doctor("1234", "4242");
-    assert!(line(&run, "agent").contains(&format!("may not pass through {}", stand.path().display())), "{run:?}");
-    let missing = stand.run(&["doctor", "--socket", &stand.file("none.sock")]);
+    assert!(line(&run, "agent").contains(&format!("may not pass through {}", fixture.path().display())), "{run:?}");
+    let missing = fixture.run(&["doctor", "--socket", &fixture.file("none.sock")]);
     assert!(line(&missing, "agent").contains("No such file"), "{missing:?}");
     assert!(missing.stdout.contains("systemctl status"), "{missing:?}");
 }
 
 #[test]
 fn a_job_sees_that_an_agent_is_not_ready_or_its_certificate_expires() {
-    needs_root("it plays other users of the host");
-    let (stand, agent) = agent(&["--token-label", "another"]);
-    let run = as_user(&stand, "1234", "4242", &["doctor", "--socket", &agent.socket]);
+    needs_root("it acts as other users of the host");
+    let (fixture, agent) = agent(&["--token-label", "another"]);
+    let run = as_user(&fixture, "1234", "4242", &["doctor", "--socket", &agent.socket]);
     assert!(line(&run, "ready").starts_with("failed") && line(&run, "may ask").starts_with("ok"), "{run:?}");
     assert_eq!(run.code, 8, "{run:?}");
     drop(agent);
-    let stand = Stand::with(&["--days", "9"]);
-    let agent = Agent::ready(&stand, &["--socket-group", "4242"]);
-    open_to_all(stand.path());
-    let run = as_user(&stand, "1234", "4242", &["doctor", "--socket", &agent.socket]);
+    let fixture = Fixture::with(&["--days", "9"]);
+    let agent = Agent::ready(&fixture, &["--socket-group", "4242"]);
+    open_to_all(fixture.path());
+    let run = as_user(&fixture, "1234", "4242", &["doctor", "--socket", &agent.socket]);
     // The report rounds down: it says 9 days only in the second in which the certificate was issued.
     let ends = ["it ends in 8 days", "it ends in 9 days"].iter().any(|words| run.stdout.contains(words));
     assert!(ends && run.stdout.contains("tell the administrators of the agent"), "{run:?}");

@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::stand::{Run, Stand};
+use crate::fixture::{Fixture, Run};
 
 /// PKCS#11 return values of failing modules, with their numbers.
 const VALUES: [(u64, &str); 24] = [
@@ -70,41 +70,41 @@ fn expected(call: &str, name: &str) -> Option<i32> {
     }
 }
 
-fn workers_of(stand: &Stand) -> usize {
+fn workers_of(fixture: &Fixture) -> usize {
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     let directories = processes.filter_map(|process| std::fs::read_link(process.path().join("cwd")).ok());
-    directories.filter(|directory| directory == stand.path()).count()
+    directories.filter(|directory| directory == fixture.path()).count()
 }
 
 #[test]
 fn processes_started_by_a_module_end_with_it() {
-    let mut stand = Stand::new();
+    let mut fixture = Fixture::new();
     for (rules, code) in
         [("C_Initialize=spawn", 0), ("C_Initialize=spawn;C_Sign=abort", 6), ("C_Login=spawn;C_Login#2=0xa0", 0)]
     {
-        stand.faulty(rules);
-        assert_eq!(stand.sign(&[]).code, code, "{rules}");
-        assert_eq!(workers_of(&stand), 0, "{rules}");
+        fixture.faulty(rules);
+        assert_eq!(fixture.sign(&[]).code, code, "{rules}");
+        assert_eq!(workers_of(&fixture), 0, "{rules}");
     }
 }
 
 /// Rules of the faulty module, and the check of the run.
-type Row = (String, Box<dyn Fn(&Stand, Run) + Send + Sync>);
+type Row = (String, Box<dyn Fn(&Fixture, Run) + Send + Sync>);
 
-/// Runs every row on two threads, each with separate stands.
+/// Runs every row on two threads, each with separate fixtures.
 fn run_rows(rows: Vec<Row>) -> usize {
     let (next, ran) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                let mut stand = Stand::new();
+                let mut fixture = Fixture::new();
                 while let Some((rules, check)) = rows.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    let _ = std::fs::remove_dir_all(stand.path().join("home"));
-                    stand.faulty(rules);
-                    let run = stand.sign(&["--timeout", "20s"]);
-                    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&stand, run)));
-                    if outcome.is_err() || workers_of(&stand) != 0 {
+                    let _ = std::fs::remove_dir_all(fixture.path().join("home"));
+                    fixture.faulty(rules);
+                    let run = fixture.sign(&["--timeout", "20s"]);
+                    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&fixture, run)));
+                    if outcome.is_err() || workers_of(&fixture) != 0 {
                         failed.lock().unwrap().push(rules.clone());
                     }
                     ran.fetch_add(1, Ordering::SeqCst);
@@ -122,7 +122,7 @@ fn every_call_times_every_return_value_ends_as_documented() {
     let mut rows: Vec<Row> = Vec::new();
     for call in NEEDED {
         for (value, name) in VALUES {
-            let check = move |_: &Stand, run: Run| match expected(call, name) {
+            let check = move |_: &Fixture, run: Run| match expected(call, name) {
                 Some(code) => {
                     let error = run.failed(code);
                     assert!(error.contains("CKR_") || code == 3, "{error}");
@@ -134,7 +134,7 @@ fn every_call_times_every_return_value_ends_as_documented() {
     }
     for call in NOT_NEEDED {
         for value in [0x05, 0x06, 0x30, 0x54] {
-            rows.push((format!("{call}={value:#x}"), Box::new(|_: &Stand, run: Run| drop(run.ok()))));
+            rows.push((format!("{call}={value:#x}"), Box::new(|_: &Fixture, run: Run| drop(run.ok()))));
         }
     }
     let ran = run_rows(rows);
@@ -143,22 +143,22 @@ fn every_call_times_every_return_value_ends_as_documented() {
 
 #[test]
 fn a_corrupted_signature_is_exit_7_and_nothing_on_stdout() {
-    let mut stand = Stand::new();
+    let mut fixture = Fixture::new();
     for rules in ["C_Sign=corrupt", "C_Sign=corrupt;nomech:42"] {
-        stand.faulty(rules);
-        let error = stand.sign(&[]).failed(7);
+        fixture.faulty(rules);
+        let error = fixture.sign(&[]).failed(7);
         assert!(error.contains("the signature does not verify") && error.contains("alarm"), "{error}");
     }
 }
 
 #[test]
 fn a_token_that_is_taken_out_is_exit_6_and_works_again_when_it_is_back() {
-    let mut stand = Stand::new();
-    stand.faulty("");
-    stand.set("FAULTY_GONE", stand.file("gone"));
-    stand.sign(&[]).ok();
-    stand.write("gone", "");
-    assert!(stand.sign(&[]).failed(6).contains("C_GetTokenInfo: CKR_DEVICE_REMOVED"));
-    std::fs::remove_file(stand.file("gone")).unwrap();
-    stand.sign(&[]).ok();
+    let mut fixture = Fixture::new();
+    fixture.faulty("");
+    fixture.set("FAULTY_GONE", fixture.file("gone"));
+    fixture.sign(&[]).ok();
+    fixture.write("gone", "");
+    assert!(fixture.sign(&[]).failed(6).contains("C_GetTokenInfo: CKR_DEVICE_REMOVED"));
+    std::fs::remove_file(fixture.file("gone")).unwrap();
+    fixture.sign(&[]).ok();
 }

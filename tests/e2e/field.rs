@@ -6,35 +6,35 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use crate::deadline::Finish as _;
+use crate::fixture::{Fixture, Run, faulty_module, needs_root};
 use crate::sign::openssl_accepts;
-use crate::stand::{Run, Stand, faulty_module, needs_root};
 
-fn accepted(stand: &Stand, run: Run) {
+fn accepted(fixture: &Fixture, run: Run) {
     let request: Value = serde_json::from_str(&run.ok()).unwrap();
-    openssl_accepts(stand, &request);
+    openssl_accepts(fixture, &request);
 }
 
 /// The faulty module under the file name of another module, with these rules and without a sandbox.
-fn named(stand: &mut Stand, file: &str, rules: &str) -> String {
-    stand.faulty(rules);
-    let module = stand.file(file);
+fn named(fixture: &mut Fixture, file: &str, rules: &str) -> String {
+    fixture.faulty(rules);
+    let module = fixture.file(file);
     std::fs::copy(faulty_module(), &module).unwrap();
-    stand.set("CBA_AGENT_SANDBOX", "off");
-    stand.use_module(Some(&module));
+    fixture.set("CBA_AGENT_SANDBOX", "off");
+    fixture.use_module(Some(&module));
     module
 }
 
 #[test]
 fn a_hundred_parallel_signatures_all_verify() {
-    let stand = Stand::new();
-    let source = stand.pin_source();
+    let fixture = Fixture::new();
+    let source = fixture.pin_source();
     let start = |_| -> Child {
-        let mut command = stand.command(&["sign", "--pin-source", &source, "--timeout", "10m"]);
+        let mut command = fixture.command(&["sign", "--pin-source", &source, "--timeout", "10m"]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let running: Vec<Child> = (0..100).map(start).collect();
     for child in running {
-        accepted(&stand, Run::from_output(child.wait_with_output().unwrap()));
+        accepted(&fixture, Run::from_output(child.wait_with_output().unwrap()));
     }
 }
 
@@ -64,85 +64,85 @@ unsigned long C_GetFunctionList(void **list) {
 
 #[test]
 fn a_token_that_softhsm2_passes_over_is_found_when_it_is_loaded_again() {
-    let mut stand = Stand::new();
-    stand.write("shim.c", FORGETFUL);
-    stand.tool("cc", &["-shared", "-fPIC", "-o", "libsofthsm2.so", "shim.c"]);
-    std::fs::create_dir(stand.file("no tokens")).unwrap();
-    stand.write("empty.conf", format!("directories.tokendir = {}\n", stand.file("no tokens")));
-    stand.set("SHIM_MODULE", crate::stand::softhsm_module());
-    stand.set("SHIM_DIRECTORY", stand.path().display().to_string());
-    stand.set("CBA_AGENT_SANDBOX", "off");
-    let module = stand.file("libsofthsm2.so");
-    stand.use_module(Some(&module));
-    let hide = |times: usize| (0..times).for_each(|number| _ = stand.write(&format!("hide.{number}"), ""));
+    let mut fixture = Fixture::new();
+    fixture.write("shim.c", FORGETFUL);
+    fixture.tool("cc", &["-shared", "-fPIC", "-o", "libsofthsm2.so", "shim.c"]);
+    std::fs::create_dir(fixture.file("no tokens")).unwrap();
+    fixture.write("empty.conf", format!("directories.tokendir = {}\n", fixture.file("no tokens")));
+    fixture.set("SHIM_MODULE", crate::fixture::softhsm_module());
+    fixture.set("SHIM_DIRECTORY", fixture.path().display().to_string());
+    fixture.set("CBA_AGENT_SANDBOX", "off");
+    let module = fixture.file("libsofthsm2.so");
+    fixture.use_module(Some(&module));
+    let hide = |times: usize| (0..times).for_each(|number| _ = fixture.write(&format!("hide.{number}"), ""));
     hide(3);
-    accepted(&stand, stand.sign(&[]));
+    accepted(&fixture, fixture.sign(&[]));
     hide(9);
-    let error = stand.sign(&[]).failed(3);
+    let error = fixture.sign(&[]).failed(3);
     assert!(error.contains("1 of the tokens in its directory; their files may be damaged"), "{error}");
 }
 
 #[test]
 fn an_elliptic_key_of_the_same_id_is_passed_over() {
-    let stand = Stand::new();
-    stand.pkcs11_tool(&["--keypairgen", "--key-type", "EC:prime256v1", "--id", "01", "--label", "cba"]);
-    accepted(&stand, stand.sign(&[]));
-    accepted(&stand, stand.sign(&["--key-id", "01", "--key-label", "cba"]));
+    let fixture = Fixture::new();
+    fixture.pkcs11_tool(&["--keypairgen", "--key-type", "EC:prime256v1", "--id", "01", "--label", "cba"]);
+    accepted(&fixture, fixture.sign(&[]));
+    accepted(&fixture, fixture.sign(&["--key-id", "01", "--key-label", "cba"]));
 }
 
 #[test]
 fn a_mechanism_without_information_is_tried() {
-    let mut stand = Stand::new();
-    stand.faulty("C_GetMechanismInfo=0x70");
-    assert!(stand.run(&["list"]).ok().contains("signs by CKM_SHA512_RSA_PKCS"));
-    accepted(&stand, stand.sign(&[]));
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_GetMechanismInfo=0x70");
+    assert!(fixture.run(&["list"]).ok().contains("signs with CKM_SHA512_RSA_PKCS"));
+    accepted(&fixture, fixture.sign(&[]));
 }
 
 #[test]
 fn a_token_without_login_signs_without_a_pin_source() {
-    let mut stand = Stand::new();
+    let mut fixture = Fixture::new();
     // The module logs in by itself, like a token that needs no PIN.
-    stand.faulty("flags-CKF_LOGIN_REQUIRED;autologin");
-    stand.set("FAULTY_PIN", stand.pin());
-    accepted(&stand, stand.run(&["sign"]));
-    let socket = stand.file("agent.sock");
+    fixture.faulty("flags-CKF_LOGIN_REQUIRED;autologin");
+    fixture.set("FAULTY_PIN", fixture.pin());
+    accepted(&fixture, fixture.run(&["sign"]));
+    let socket = fixture.file("agent.sock");
     let user = rustix::process::geteuid().as_raw().to_string();
-    let serve = stand.command(&["serve", "--socket", &socket, "--allow-users", &user]);
-    let mut agent = crate::agent::Agent::start(&stand, serve);
-    agent.hear("STATUS=ready");
-    accepted(&stand, stand.run(&["sign", "--socket", &socket]));
-    assert_eq!(stand.calls("C_Login"), 0);
+    let serve = fixture.command(&["serve", "--socket", &socket, "--allow-users", &user]);
+    let mut agent = crate::agent::Agent::start(&fixture, serve);
+    agent.wait_for_state("STATUS=ready");
+    accepted(&fixture, fixture.run(&["sign", "--socket", &socket]));
+    assert_eq!(fixture.calls("C_Login"), 0);
 }
 
 #[test]
 fn an_empty_reader_before_the_token_is_not_slot_0() {
-    let mut stand = Stand::new();
-    stand.faulty("empty-reader");
-    accepted(&stand, stand.sign(&["--slot", "0"]));
-    accepted(&stand, stand.sign(&[]));
-    let list: Value = serde_json::from_str(&stand.run(&["list", "--json"]).ok()).unwrap();
+    let mut fixture = Fixture::new();
+    fixture.faulty("empty-reader");
+    accepted(&fixture, fixture.sign(&["--slot", "0"]));
+    accepted(&fixture, fixture.sign(&[]));
+    let list: Value = serde_json::from_str(&fixture.run(&["list", "--json"]).ok()).unwrap();
     assert_eq!(list["modules"][0]["slots"][0]["index"], 0);
 }
 
 #[test]
 fn tokens_without_a_serial_number_are_told_apart_by_slot() {
-    let mut stand = Stand::new();
-    stand.provision(&["--label", "second"]);
-    stand.faulty("label=same;serial=");
-    let error = stand.sign(&["--token-label", "same"]).failed(3);
+    let mut fixture = Fixture::new();
+    fixture.provision(&["--label", "second"]);
+    fixture.faulty("label=same;serial=");
+    let error = fixture.sign(&["--token-label", "same"]).failed(3);
     let uris: Vec<&str> = error.lines().filter_map(|line| line.split('\'').nth(1)).collect();
     assert_eq!(uris.len(), 2, "{error}");
-    uris.iter().for_each(|uri| accepted(&stand, stand.sign(&["--uri", uri])));
+    uris.iter().for_each(|uri| accepted(&fixture, fixture.sign(&["--uri", uri])));
 }
 
 #[test]
 fn a_key_handle_that_means_another_key_after_a_reset_gives_no_payload() {
-    let mut stand = Stand::new();
-    stand.import_key();
-    stand.faulty("other-key");
-    let agent = crate::agent::Agent::ready(&stand, &["--key-id", "01"]);
+    let mut fixture = Fixture::new();
+    fixture.import_key();
+    fixture.faulty("other-key");
+    let agent = crate::agent::Agent::ready(&fixture, &["--key-id", "01"]);
     let ask = || {
-        let run = stand.run(&["sign", "--socket", &agent.socket]);
+        let run = fixture.run(&["sign", "--socket", &agent.socket]);
         (run.code, run.stdout)
     };
     assert_eq!(ask().0, 0);
@@ -157,12 +157,12 @@ fn a_key_handle_that_means_another_key_after_a_reset_gives_no_payload() {
 
 #[test]
 fn softhsm2_writes_the_log_that_its_configuration_names_in_the_sandbox() {
-    let stand = Stand::new();
-    let conf = stand.read("softhsm2.conf");
-    let log = stand.file("logs/softhsm.log");
-    std::fs::create_dir(stand.file("logs")).unwrap();
-    stand.write("softhsm2.conf", format!("{conf}log.file = {log}\n"));
-    accepted(&stand, stand.sign(&[]));
+    let fixture = Fixture::new();
+    let conf = fixture.read("softhsm2.conf");
+    let log = fixture.file("logs/softhsm.log");
+    std::fs::create_dir(fixture.file("logs")).unwrap();
+    fixture.write("softhsm2.conf", format!("{conf}log.file = {log}\n"));
+    accepted(&fixture, fixture.sign(&[]));
     // SoftHSM2 before 2.7 does not know the setting. The agent creates the file in any case.
     assert!(Path::new(&log).exists(), "the sandbox lets the module write it");
 }
@@ -170,17 +170,17 @@ fn softhsm2_writes_the_log_that_its_configuration_names_in_the_sandbox() {
 #[test]
 fn a_user_outside_the_group_of_opencryptoki_sees_its_name() {
     needs_root("it becomes another user");
-    let mut stand = Stand::new();
-    named(&mut stand, "libopencryptoki.so", "C_Initialize=0x6");
+    let mut fixture = Fixture::new();
+    named(&mut fixture, "libopencryptoki.so", "C_Initialize=0x6");
     // The group of the openCryptoki package, in a name service for this command only.
     let run = |before: &str, arguments: &[&str]| {
-        let own = stand.command(arguments);
+        let own = fixture.command(arguments);
         let mut command = Command::new("unshare");
         let script = format!(
             "{{ [ -d etc ] || {{ cp -a /etc etc && echo pkcs11:x:4242: >> etc/group; }}; }} && mount --bind etc /etc && {before} \
              exec setpriv --reuid nobody --regid nogroup --init-groups \"$@\""
         );
-        command.current_dir(stand.path());
+        command.current_dir(fixture.path());
         command.args(["--mount", "sh", "-c", &script, "sh"]).arg(own.get_program()).args(own.get_args());
         command.env_clear().envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.env("HOME", "/nonexistent");
@@ -188,10 +188,10 @@ fn a_user_outside_the_group_of_opencryptoki_sees_its_name() {
     };
     let in_the_group = |arguments: &[&str]| run("", arguments);
     use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(stand.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    std::fs::set_permissions(stand.file("softhsm2.conf"), std::fs::Permissions::from_mode(0o644)).unwrap();
-    stand.write("calls", "");
-    std::fs::set_permissions(stand.file("calls"), std::fs::Permissions::from_mode(0o666)).unwrap();
+    std::fs::set_permissions(fixture.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(fixture.file("softhsm2.conf"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    fixture.write("calls", "");
+    std::fs::set_permissions(fixture.file("calls"), std::fs::Permissions::from_mode(0o666)).unwrap();
     let report = in_the_group(&["doctor"]);
     assert!(report.stdout.contains("user nobody is not in group pkcs11, and the module may hang"), "{report:?}");
     assert!(report.stdout.contains("usermod -aG pkcs11 nobody"), "{report:?}");
@@ -204,16 +204,16 @@ fn a_user_outside_the_group_of_opencryptoki_sees_its_name() {
 
 #[test]
 fn an_old_ykcs11_is_named_where_it_hides_a_token_or_a_large_key() {
-    let mut stand = Stand::empty();
-    std::fs::create_dir(stand.file("tokens")).unwrap();
-    stand.write("softhsm2.conf", format!("directories.tokendir = {}\n", stand.file("tokens")));
-    named(&mut stand, "libykcs11.so", "library:2.20");
-    let error = stand.run(&["sign"]).failed(3);
+    let mut fixture = Fixture::empty();
+    std::fs::create_dir(fixture.file("tokens")).unwrap();
+    fixture.write("softhsm2.conf", format!("directories.tokendir = {}\n", fixture.file("tokens")));
+    named(&mut fixture, "libykcs11.so", "library:2.20");
+    let error = fixture.run(&["sign"]).failed(3);
     assert!(error.contains("ykcs11 2.2.0 shows no token where a slot holds an Ed25519 or X25519 key"), "{error}");
-    let mut stand = Stand::with(&["--bits", "3072"]);
+    let mut fixture = Fixture::with(&["--bits", "3072"]);
     for (library, is_old) in [("2.20", true), ("2.42", true), ("2.50", false), ("2.72", false)] {
-        named(&mut stand, "libykcs11.so", &format!("library:{library};C_SignInit=0x6"));
-        let error = stand.sign(&[]).failed(6);
+        named(&mut fixture, "libykcs11.so", &format!("library:{library};C_SignInit=0x6"));
+        let error = fixture.sign(&[]).failed(6);
         let hint = error.contains("does not know RSA keys of 3072 bits: update ykcs11 to 2.5.0");
         assert_eq!(hint, is_old, "{library}: {error}");
     }
@@ -222,15 +222,15 @@ fn an_old_ykcs11_is_named_where_it_hides_a_token_or_a_large_key() {
 #[test]
 fn a_p11_kit_before_its_security_fixes_is_warned_about() {
     needs_root("it mounts a file of its own");
-    let mut stand = Stand::new();
-    named(&mut stand, "p11-kit-client.so", "");
-    let source = stand.pin_source();
+    let mut fixture = Fixture::new();
+    named(&mut fixture, "p11-kit-client.so", "");
+    let source = fixture.pin_source();
     for (version, words) in
         [("0.24.1-2", "0.24.1-2 is before 0.26.3"), ("0.26.3-1", "ok       p11-kit          0.26.3-1")]
     {
         let status = format!("Package: libp11-kit0\nStatus: install ok installed\nVersion: {version}\n\n");
-        let status = stand.write("status", status);
-        let own = stand.command(&["doctor", "--pin-source", &source]);
+        let status = fixture.write("status", status);
+        let own = fixture.command(&["doctor", "--pin-source", &source]);
         let mut command = Command::new("unshare");
         let script = format!("mount --bind {status} /var/lib/dpkg/status && exec \"$@\"");
         command.args(["--mount", "sh", "-c", &script, "sh"]).arg(own.get_program()).args(own.get_args());
@@ -242,14 +242,14 @@ fn a_p11_kit_before_its_security_fixes_is_warned_about() {
 
 #[test]
 fn a_wrong_tpm_setting_is_named() {
-    let mut stand = Stand::new();
-    stand.faulty("C_Initialize=0x5");
-    let module = stand.file("libtpm2_pkcs11.so.1");
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Initialize=0x5");
+    let module = fixture.file("libtpm2_pkcs11.so.1");
     std::fs::copy(faulty_module(), &module).unwrap();
-    stand.use_module(Some(&module));
-    let source = stand.pin_source();
+    fixture.use_module(Some(&module));
+    let source = fixture.pin_source();
     // The log of the calls is where the sandbox lets this module write.
-    stand.set("TPM2_PKCS11_STORE", stand.path().display().to_string());
+    fixture.set("TPM2_PKCS11_STORE", fixture.path().display().to_string());
     for (name, value, words) in [
         (
             "TPM2_PKCS11_TCTI",
@@ -261,7 +261,7 @@ fn a_wrong_tpm_setting_is_named() {
         ("PKCS11_SQL_LOCK", "/no/such/directory", "names /no/such/directory, which is not a directory"),
         ("TPM2_PKCS11_STORE", "/no/such/store", "TPM2_PKCS11_STORE names /no/such/store, which cannot be read"),
     ] {
-        let mut command = stand.command(&["sign", "--pin-source", &source]);
+        let mut command = fixture.command(&["sign", "--pin-source", &source]);
         if name == "TPM2_PKCS11_STORE" {
             command.env("CBA_AGENT_SANDBOX", "off");
         }
@@ -272,9 +272,9 @@ fn a_wrong_tpm_setting_is_named() {
 
 #[test]
 fn the_modules_output_at_its_start_is_in_the_error() {
-    let mut stand = Stand::new();
-    stand.faulty("C_Initialize=cry:0x5");
-    let error = stand.sign(&[]).failed(6);
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Initialize=cry:0x5");
+    let error = fixture.sign(&[]).failed(6);
     assert!(error.contains("C_Initialize: CKR_GENERAL_ERROR"), "{error}");
     assert!(error.contains("hint: the module says: ERROR: no such file\\u{1b}[31m"), "{error}");
 }

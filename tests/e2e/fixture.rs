@@ -17,7 +17,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const CACHE: &str = env!("CARGO_TARGET_TMPDIR");
 
 /// A directory with a SoftHSM2 token, and the environment of every run.
-pub(crate) struct Stand {
+pub(crate) struct Fixture {
     pub(crate) directory: TempDir,
     environment: Vec<(String, String)>,
     module: Option<String>,
@@ -59,7 +59,7 @@ impl Run {
     }
 }
 
-impl Stand {
+impl Fixture {
     /// A token with a 2048-bit key and its certificate.
     pub(crate) fn new() -> Self {
         Self::with(&[])
@@ -67,19 +67,19 @@ impl Stand {
 
     /// The same, with arguments for `softhsm/provision`.
     pub(crate) fn with(arguments: &[&str]) -> Self {
-        let stand = Self::empty();
-        copy(&template(arguments), stand.path());
+        let fixture = Self::empty();
+        copy(&template(arguments), fixture.path());
         let conf = format!(
             "directories.tokendir = {}/tokens\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n",
-            stand.path().display()
+            fixture.path().display()
         );
-        fs::write(stand.path().join("softhsm2.conf"), conf).unwrap();
-        stand
+        fs::write(fixture.path().join("softhsm2.conf"), conf).unwrap();
+        fixture
     }
 
     /// Without a token.
     pub(crate) fn empty() -> Self {
-        let directory = tempfile::Builder::new().prefix("stand").tempdir_in(on_disk()).unwrap();
+        let directory = tempfile::Builder::new().prefix("fixture").tempdir_in(on_disk()).unwrap();
         Self { directory, environment: Vec::new(), module: Some("softhsm2".into()) }
     }
 
@@ -220,7 +220,7 @@ impl Stand {
         tool(Command::new(format!("{ROOT}/softhsm/provision")).arg(self.path()).args(arguments));
     }
 
-    /// A certificate of the stand's CA over a public key, with an extension file and validity; returns its path.
+    /// A certificate of the fixture's CA over a public key, with an extension file and validity; returns its path.
     pub(crate) fn issue(&self, name: &str, public_key: &str, extensions: &str, validity: &[&str]) -> String {
         let ext = self.write(&format!("{name}.ext"), extensions);
         let (request, out) = (self.file("req.pem"), self.file(&format!("{name}.pem")));

@@ -14,7 +14,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA512, RsaKeyPair};
 
 use crate::deadline::Finish as _;
-use crate::stand::{EXTENSIONS, Stand, needs_root};
+use crate::fixture::{EXTENSIONS, Fixture, needs_root};
 
 /// The extensions of a CA's server certificate.
 const SERVER_CA: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,digitalSignature,keyCertSign\n\
@@ -22,27 +22,27 @@ const SERVER_CA: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,di
 
 /// The listener, with a key in a file.
 struct Forger {
-    stand: Stand,
+    fixture: Fixture,
     key: Arc<RsaKeyPair>,
     asked: Arc<AtomicUsize>,
 }
 
 impl Forger {
     fn new() -> Self {
-        let stand = Stand::new();
-        stand.tool("openssl", &["genrsa", "-out", "forger.key", "2048"]);
-        stand.tool("openssl", &["rsa", "-in", "forger.key", "-pubout", "-out", "forger.pub"]);
+        let fixture = Fixture::new();
+        fixture.tool("openssl", &["genrsa", "-out", "forger.key", "2048"]);
+        fixture.tool("openssl", &["rsa", "-in", "forger.key", "-pubout", "-out", "forger.pub"]);
         let pkcs8 = ["pkcs8", "-topk8", "-nocrypt", "-in", "forger.key", "-outform", "DER", "-out", "forger.der"];
-        stand.tool("openssl", &pkcs8);
-        let key = RsaKeyPair::from_pkcs8(&fs::read(stand.file("forger.der")).unwrap()).unwrap();
-        Self { stand, key: Arc::new(key), asked: Arc::default() }
+        fixture.tool("openssl", &pkcs8);
+        let key = RsaKeyPair::from_pkcs8(&fs::read(fixture.file("forger.der")).unwrap()).unwrap();
+        Self { fixture, key: Arc::new(key), asked: Arc::default() }
     }
 
     /// Answers on a new socket with new payloads, under a new certificate.
     fn listen(&self, name: &str, version: &'static str, extensions: &str, validity: &[&str]) -> String {
-        self.stand.issue(name, "forger.pub", extensions, validity);
-        let certificate = fs::read(self.stand.file(&format!("{name}.der"))).unwrap();
-        let socket = self.stand.file(&format!("{name}.sock"));
+        self.fixture.issue(name, "forger.pub", extensions, validity);
+        let certificate = fs::read(self.fixture.file(&format!("{name}.der"))).unwrap();
+        let socket = self.fixture.file(&format!("{name}.sock"));
         let (listener, asked, key) =
             (UnixListener::bind(&socket).unwrap(), Arc::clone(&self.asked), Arc::clone(&self.key));
         std::thread::spawn(move || {
@@ -104,16 +104,16 @@ fn the_client_checks_an_agents_payload_against_its_own_certificate_rules() {
         ("version", &good, days, &["--policy-payload-versions", "v1"], "version v2 is not allowed"),
     ] {
         let socket = forger.listen(name, "v2", extensions, validity);
-        let other = forger.stand.file("no.sock");
+        let other = forger.fixture.file("no.sock");
         let arguments = [&["sign", "--socket", &socket, "--socket", &other][..], options].concat();
-        let error = forger.stand.run(&arguments).failed(5);
+        let error = forger.fixture.run(&arguments).failed(5);
         assert!(
             error.contains(why) && error.contains("[policy]") | error.contains("always applies"),
             "{name}: {error}"
         );
     }
     let socket = forger.listen("good", "v2", EXTENSIONS, days);
-    forger.stand.run(&["sign", "--socket", &socket]).ok();
+    forger.fixture.run(&["sign", "--socket", &socket]).ok();
 }
 
 #[test]
@@ -121,16 +121,16 @@ fn the_client_does_not_request_a_version_that_its_policy_forbids() {
     let forger = Forger::new();
     let socket = forger.listen("v1", "v1", EXTENSIONS, &["-days", "9"]);
     let sign = ["sign", "--socket", &socket];
-    let mut by_configuration = forger.stand.command(&sign);
+    let mut by_configuration = forger.fixture.command(&sign);
     by_configuration.env("CBA_AGENT_PAYLOAD_VERSION", "v1");
-    let run = crate::stand::Run::from_output(by_configuration.finish());
+    let run = crate::fixture::Run::from_output(by_configuration.finish());
     assert!(run.failed(5).contains("--payload-version v1"));
     let flag = [&sign[..], &["--payload-version", "v1", "--policy-payload-versions", "v2"]].concat();
-    assert!(forger.stand.run(&flag).failed(5).contains("use --payload-version v2"));
+    assert!(forger.fixture.run(&flag).failed(5).contains("use --payload-version v2"));
     assert_eq!(forger.asked(), 0);
-    forger.stand.run(&[&sign[..], &["--payload-version", "v1"]].concat()).ok();
+    forger.fixture.run(&[&sign[..], &["--payload-version", "v1"]].concat()).ok();
     // An agent that answers with v1 for a request of v2.
-    let error = forger.stand.run(&sign).failed(7);
+    let error = forger.fixture.run(&sign).failed(7);
     assert!(error.contains("the agent's payload is v1"), "{error}");
 }
 
@@ -141,7 +141,7 @@ fn roots_policy_applies_to_an_agents_payload_too() {
     let socket = forger.listen("unpinned", "v2", EXTENSIONS, &["-days", "9"]);
     let ask = |policy: &str, code: i32| {
         let arguments = ["sign", "--socket", &socket, "--policy-certificate-validity", "warn"];
-        let run = crate::system_policy::run_under(&forger.stand, policy, crate::system_policy::ROOTS, &arguments);
+        let run = crate::system_policy::run_under(&forger.fixture, policy, crate::system_policy::ROOTS, &arguments);
         assert_eq!((run.code, run.stdout.is_empty()), (code, code != 0), "{policy}: {run:?}");
     };
     ask(&format!("[policy]\ncertificate_sha256 = [\"{}\"]\n", "00".repeat(32)), 5);

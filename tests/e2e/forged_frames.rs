@@ -7,20 +7,20 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
-use crate::stand::{Run, Stand};
+use crate::fixture::{Fixture, Run};
 
 /// The faulty module sends these messages at the given call, before the worker's own reply or instead of it.
-fn forging(rule: &str, messages: &[Value]) -> Stand {
-    let mut stand = Stand::new();
-    stand.faulty(rule);
-    set_frames(&mut stand, messages);
-    stand
+fn forging(rule: &str, messages: &[Value]) -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.faulty(rule);
+    set_frames(&mut fixture, messages);
+    fixture
 }
 
-fn set_frames(stand: &mut Stand, messages: &[Value]) {
+fn set_frames(fixture: &mut Fixture, messages: &[Value]) {
     let lines: Vec<String> = messages.iter().map(Value::to_string).collect();
-    let frames = stand.write("frames", lines.join("\n"));
-    stand.set("FAULTY_FRAMES", frames);
+    let frames = fixture.write("frames", lines.join("\n"));
+    fixture.set("FAULTY_FRAMES", frames);
 }
 
 /// A token without login, as a worker reports it.
@@ -45,10 +45,10 @@ fn opened(token: &Value) -> Value {
     json!({ "Opened": { "library": library, "slots": [slot(token)], "confinement": confinement } })
 }
 
-/// All replies of a worker until the request to sign, about the stand's key and certificate.
-fn conversation(stand: &Stand, token: &Value, description: Value) -> Vec<Value> {
-    let certificate = STANDARD.encode(fs::read(stand.file("cert.der")).unwrap());
-    let modulus = stand.tool("openssl", &["x509", "-in", &stand.file("cert.pem"), "-noout", "-modulus"]);
+/// All replies of a worker until the request to sign, about the fixture's key and certificate.
+fn conversation(fixture: &Fixture, token: &Value, description: Value) -> Vec<Value> {
+    let certificate = STANDARD.encode(fs::read(fixture.file("cert.der")).unwrap());
+    let modulus = fixture.tool("openssl", &["x509", "-in", &fixture.file("cert.pem"), "-noout", "-modulus"]);
     let digits = modulus.trim().trim_start_matches("Modulus=").as_bytes();
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
     let modulus: Vec<u8> = digits.chunks(2).map(byte).collect();
@@ -86,31 +86,31 @@ fn a_module_without_a_sandbox_cannot_claim_one() {
     let claim = json!({ "Confined": { "profile": "softhsm2", "landlock_abi": 7, "system_calls": true } });
     let opened = opened(&token("forged", "1"));
     for messages in [vec![opened.clone()], vec![claim.clone(), opened], vec![claim]] {
-        let stand = forging("C_Initialize=send", &messages);
-        let doctor = stand.run(&["doctor", "--pin-source", &stand.pin_source()]);
+        let fixture = forging("C_Initialize=send", &messages);
+        let doctor = fixture.run(&["doctor", "--pin-source", &fixture.pin_source()]);
         assert!(!doctor.stdout.contains("profile softhsm2"), "{doctor:?}");
     }
 }
 
 #[test]
 fn a_serial_number_that_is_too_long_reaches_no_audit_record() {
-    let log = |stand: &Stand| stand.file("audit.jsonl");
+    let log = |fixture: &Fixture| fixture.file("audit.jsonl");
     // With a serial number of normal size, the same replies lead to a record of a failed signature.
     for (length, is_read) in [(16, true), (20_000, false)] {
-        let mut stand = forging("C_Initialize=instead", &[]);
-        let mut messages = conversation(&stand, &token("forged", &"\u{1b}".repeat(length)), honest());
+        let mut fixture = forging("C_Initialize=instead", &[]);
+        let mut messages = conversation(&fixture, &token("forged", &"\u{1b}".repeat(length)), honest());
         messages.push(json!({ "Failed": { "Call": { "call": "C_Sign", "ckr": "CKR_DEVICE_ERROR" } } }));
-        set_frames(&mut stand, &messages);
-        let mut agent = Agent::begun(&stand, &["--audit-path", &log(&stand), "--call-timeout", "5s"]);
-        agent.hear(if is_read { "STATUS=ready" } else { "STATUS=not ready: " });
+        set_frames(&mut fixture, &messages);
+        let mut agent = Agent::begun(&fixture, &["--audit-path", &log(&fixture), "--call-timeout", "5s"]);
+        agent.wait_for_state(if is_read { "STATUS=ready" } else { "STATUS=not ready: " });
         let refused = agent.ask("POST", "/sign", "{}");
         assert_eq!(refused.status, 503, "{refused:?}: {}", agent.log());
         agent.end("-TERM");
-        let verified = stand.run(&["audit", "verify", &log(&stand)]).ok();
+        let verified = fixture.run(&["audit", "verify", &log(&fixture)]).ok();
         // The agent retried the request.
         let found = if is_read { "valid: 2 records" } else { "valid: no records" };
         assert!(verified.starts_with(found), "{verified}");
-        assert!(!stand.read("audit.jsonl").contains('\u{1b}'));
+        assert!(!fixture.read("audit.jsonl").contains('\u{1b}'));
     }
 }
 
@@ -126,27 +126,27 @@ fn assert_calm(run: &Run) {
 #[test]
 fn no_text_of_a_module_reaches_a_terminal_with_escape_sequences() {
     const ESCAPES: &str = "\u{1b}[2J\u{9b}31m\u{202e}\u{7f}\r\n\u{85}";
-    let mut stand = forging("C_Initialize=instead", &[]);
-    let pin = stand.pin_source();
+    let mut fixture = forging("C_Initialize=instead", &[]);
+    let pin = fixture.pin_source();
     let strange = token(ESCAPES, ESCAPES);
     for (mechanism, is_number) in [(Value::from(1), true), (ESCAPES.into(), false), ("all is well".into(), false)] {
-        let mut messages = conversation(&stand, &strange, description(mechanism, &[]));
+        let mut messages = conversation(&fixture, &strange, description(mechanism, &[]));
         messages.push(json!({ "Slot": slot(&strange) }));
-        set_frames(&mut stand, &messages);
+        set_frames(&mut fixture, &messages);
         for arguments in [
             &["custody", "--pin-source", &pin][..],
             &["custody", "--pin-source", &pin, "--format", "json"],
             &["custody", "--pin-source", &pin, "-v", "--log-format", "json"],
         ] {
-            let run = stand.run(&[arguments, &["--timeout", "5s"]].concat());
+            let run = fixture.run(&[arguments, &["--timeout", "5s"]].concat());
             assert_calm(&run);
             assert_eq!(run.stdout.contains("sandbox"), is_number, "{run:?}");
             assert_eq!(run.stdout.contains("CKM_RSA_PKCS"), is_number, "{run:?}");
         }
     }
     let session = json!({ "Session": { "usable": ["Sha512RsaPkcs"], "known": true } });
-    let objects = conversation(&stand, &strange, honest()).remove(2);
-    set_frames(&mut stand, &[opened(&strange), session.clone(), objects.clone(), objects, session]);
+    let objects = conversation(&fixture, &strange, honest()).remove(2);
+    set_frames(&mut fixture, &[opened(&strange), session.clone(), objects.clone(), objects, session]);
     for arguments in [
         &["list"][..],
         &["list", "--json"],
@@ -157,7 +157,7 @@ fn no_text_of_a_module_reaches_a_terminal_with_escape_sequences() {
         &["sign", "--slot", "7", "--pin-source", &pin],
         &["sign", "--slot", "7", "--pin-source", &pin, "--log-format", "json"],
     ] {
-        let run = stand.run(&[arguments, &["--timeout", "5s"]].concat());
+        let run = fixture.run(&[arguments, &["--timeout", "5s"]].concat());
         assert_calm(&run);
     }
     for fault in [
@@ -166,9 +166,9 @@ fn no_text_of_a_module_reaches_a_terminal_with_escape_sequences() {
         json!({ "Load": ESCAPES }),
         json!({ "NoEntryPoint": { "library": ESCAPES } }),
     ] {
-        set_frames(&mut stand, &[json!({ "Failed": fault })]);
+        set_frames(&mut fixture, &[json!({ "Failed": fault })]);
         for format in ["text", "json", "journald"] {
-            assert_calm(&stand.run(&["list", "-v", "--log-format", format, "--timeout", "5s"]));
+            assert_calm(&fixture.run(&["list", "-v", "--log-format", format, "--timeout", "5s"]));
         }
     }
 }
@@ -183,8 +183,8 @@ fn an_endless_error_text_does_not_fill_the_log() {
         json!({ "Malformed": { "call": "C_Initialize", "what": endless } }),
         json!({ "NoEntryPoint": { "library": endless } }),
     ] {
-        let stand = forging("C_Initialize=instead", &[json!({ "Failed": fault })]);
-        let run = stand.run(&["list", "-v", "--timeout", "20s"]);
+        let fixture = forging("C_Initialize=instead", &[json!({ "Failed": fault })]);
+        let run = fixture.run(&["list", "-v", "--timeout", "20s"]);
         assert!(run.code > 0 && run.stdout.is_empty(), "{}", run.stdout);
         assert!(run.stderr.len() < 20_000, "{}", run.stderr.len());
     }
@@ -192,12 +192,12 @@ fn an_endless_error_text_does_not_fill_the_log() {
 
 #[test]
 fn thousands_of_forged_certificates_block_no_request() {
-    let mut stand = forging("C_Initialize=instead", &[]);
+    let mut fixture = forging("C_Initialize=instead", &[]);
     // Many certificates with the name of the leaf's issuer, each with another key: each must be tried as issuer.
-    let ca = stand
-        .tool("openssl", &["x509", "-in", &stand.file("ca.pem"), "-outform", "DER", "-out", &stand.file("ca.der")]);
+    let ca = fixture
+        .tool("openssl", &["x509", "-in", &fixture.file("ca.pem"), "-outform", "DER", "-out", &fixture.file("ca.der")]);
     assert_eq!(ca, "");
-    let ca = fs::read(stand.file("ca.der")).unwrap();
+    let ca = fs::read(fixture.file("ca.der")).unwrap();
     let modulus = ca.windows(4).position(|bytes| bytes == [0x02, 0x82, 0x01, 0x01]).unwrap() + 5;
     let forged = |number: usize| {
         let mut der = ca.clone();
@@ -207,10 +207,10 @@ fn thousands_of_forged_certificates_block_no_request() {
     };
     for (count, is_read) in [(2000, true), (2500, false)] {
         let certificates: Vec<Value> = (0..count).map(forged).collect();
-        let messages = conversation(&stand, &token("forged", "1"), description(1, &certificates));
-        set_frames(&mut stand, &messages);
-        let mut agent = Agent::begun(&stand, &["--call-timeout", "30s"]);
-        agent.hear(if is_read { "STATUS=ready" } else { "STATUS=not ready: " });
+        let messages = conversation(&fixture, &token("forged", "1"), description(1, &certificates));
+        set_frames(&mut fixture, &messages);
+        let mut agent = Agent::begun(&fixture, &["--call-timeout", "30s"]);
+        agent.wait_for_state(if is_read { "STATUS=ready" } else { "STATUS=not ready: " });
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
@@ -225,9 +225,9 @@ fn thousands_of_forged_certificates_block_no_request() {
 
 #[test]
 fn a_message_that_was_handed_out_is_not_handed_out_again() {
-    let mut stand = Stand::new();
-    stand.faulty("C_Sign=repeat");
-    let agent = Agent::ready(&stand, &["--audit-path", &stand.file("audit.jsonl")]);
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Sign=repeat");
+    let agent = Agent::ready(&fixture, &["--audit-path", &fixture.file("audit.jsonl")]);
     let first = agent.payload();
     let second = agent.ask("POST", "/sign", "{}");
     assert_eq!(second.problem(500), "signature_invalid");
@@ -236,14 +236,14 @@ fn a_message_that_was_handed_out_is_not_handed_out_again() {
     // Another worker replaced it.
     agent.payload();
     let (_, log) = agent.end("-TERM");
-    assert!(stand.run(&["audit", "verify", &stand.file("audit.jsonl")]).ok().contains("3 records"), "{log}");
+    assert!(fixture.run(&["audit", "verify", &fixture.file("audit.jsonl")]).ok().contains("3 records"), "{log}");
 }
 
 #[test]
 fn a_message_of_another_worker_is_not_handed_out_again() {
-    let mut stand = Stand::new();
-    stand.faulty("C_Sign=repeat:all");
-    let agent = Agent::ready(&stand, &[]);
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Sign=repeat:all");
+    let agent = Agent::ready(&fixture, &[]);
     agent.payload();
     let worker = agent.workers()[0];
     agent.kill_worker(worker);

@@ -10,17 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::access::open_to_all;
 use crate::agent::{Agent, Client, children};
 use crate::deadline::{Finish as _, until};
-use crate::stand::{Run, Stand, needs_root, same_environment, tool};
+use crate::fixture::{Fixture, Run, needs_root, same_environment, tool};
 
 /// A complete request.
 const REQUEST: &str = "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
 
 #[test]
 fn a_replaced_socket_is_left_alone() {
-    needs_root("it plays other users of the host");
-    let stand = Stand::new();
+    needs_root("it acts as other users of the host");
+    let fixture = Fixture::new();
     for what in ["gone", "file", "socket"] {
-        let agent = Agent::ready(&stand, &[]);
+        let agent = Agent::ready(&fixture, &[]);
         let path = agent.socket.clone();
         let mut connected = Client::connect(&path);
         fs::remove_file(&path).unwrap();
@@ -37,8 +37,8 @@ fn a_replaced_socket_is_left_alone() {
         let _ = fs::remove_file(&path);
     }
     // Another user cannot replace it: only its owner may write the directory.
-    let agent = Agent::ready(&stand, &[]);
-    open_to_all(stand.path());
+    let agent = Agent::ready(&fixture, &[]);
+    open_to_all(fixture.path());
     let as_other = ["--reuid=1234", "--regid=1234", "--clear-groups", "--"];
     for command in [["rm", "-f"], ["mv", "-f"]] {
         let mut other = Command::new("setpriv");
@@ -53,21 +53,21 @@ fn a_replaced_socket_is_left_alone() {
 
 #[test]
 fn links_at_the_paths_of_our_files_are_not_followed() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     let victim = |name: &str| {
-        let path = stand.write(name, "somebody's");
+        let path = fixture.write(name, "somebody's");
         (path.clone(), move |how: &str| assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's", "{how}"))
     };
     // The socket.
     let (path, is_untouched) = victim("victim-socket");
-    symlink(&path, stand.path().join("link.sock")).unwrap();
-    let arguments = Agent::arguments(&stand, &["--socket", &stand.file("link.sock")]);
-    let error = stand.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).failed(2);
+    symlink(&path, fixture.path().join("link.sock")).unwrap();
+    let arguments = Agent::arguments(&fixture, &["--socket", &fixture.file("link.sock")]);
+    let error = fixture.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).failed(2);
     assert!(error.contains("link.sock exists and is not a socket"), "{error}");
     is_untouched("socket");
     // The state: each of its files, and the name of the directory.
-    stand.sign(&[]).ok();
-    let state = stand.path().join("home/.local/state/cba-agent");
+    fixture.sign(&[]).ok();
+    let state = fixture.path().join("home/.local/state/cba-agent");
     let (path, is_untouched) = victim("victim-state");
     for entry in fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()) {
         let kept = fs::read(&entry).unwrap();
@@ -78,7 +78,7 @@ fn links_at_the_paths_of_our_files_are_not_followed() {
             } else {
                 symlink(&path, &entry).unwrap()
             }
-            let run = stand.sign(&[]);
+            let run = fixture.sign(&[]);
             is_untouched(&format!("{} by a link (hard: {hard}): {run:?}", entry.display()));
             assert!([0, 4].contains(&run.code), "{run:?}");
         }
@@ -91,36 +91,36 @@ fn links_at_the_paths_of_our_files_are_not_followed() {
     {
         let (path, is_untouched) = victim("victim-audit");
         for own in ["audit.jsonl", ".audit.jsonl.lock"] {
-            let _ = fs::remove_file(stand.path().join(own));
+            let _ = fs::remove_file(fixture.path().join(own));
         }
-        let link = stand.path().join(name);
+        let link = fixture.path().join(name);
         if hard {
             fs::hard_link(&path, &link).unwrap()
         } else {
             symlink(&path, &link).unwrap()
         }
-        stand.sign(&["--audit-path", &stand.file("audit.jsonl")]).failed(1);
+        fixture.sign(&["--audit-path", &fixture.file("audit.jsonl")]).failed(1);
         is_untouched(name);
         fs::remove_file(&path).unwrap();
     }
     // The metrics: the link itself is replaced.
     let (path, is_untouched) = victim("victim-metrics");
-    symlink(&path, stand.path().join("cba_agent.prom")).unwrap();
-    let _agent = Agent::ready(&stand, &["--metrics-file", &stand.file("cba_agent.prom")]);
-    let metrics = stand.path().join("cba_agent.prom");
+    symlink(&path, fixture.path().join("cba_agent.prom")).unwrap();
+    let _agent = Agent::ready(&fixture, &["--metrics-file", &fixture.file("cba_agent.prom")]);
+    let metrics = fixture.path().join("cba_agent.prom");
     until(|| !fs::symlink_metadata(&metrics).unwrap().is_symlink());
     is_untouched("metrics");
 }
 
 #[test]
 fn a_pin_file_that_changes_while_it_is_read_costs_no_wrong_try() {
-    let mut stand = Stand::new();
-    stand.faulty("");
-    let (good, place) = (stand.write("good", stand.pin()), stand.file("pin-at-play"));
-    let open = stand.write("open", "wrong-1");
+    let mut fixture = Fixture::new();
+    fixture.faulty("");
+    let (good, place) = (fixture.write("good", fixture.pin()), fixture.file("pin-at-play"));
+    let open = fixture.write("open", "wrong-1");
     fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
-    tool(Command::new("mkfifo").args(["-m", "600", &stand.file("fifo")]));
-    tool(Command::new("truncate").args(["-s", "1G", &stand.write("sparse", "")]));
+    tool(Command::new("mkfifo").args(["-m", "600", &fixture.file("fifo")]));
+    tool(Command::new("truncate").args(["-s", "1G", &fixture.write("sparse", "")]));
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -128,45 +128,45 @@ fn a_pin_file_that_changes_while_it_is_read_costs_no_wrong_try() {
                 good.as_str(),
                 "/dev/zero",
                 &open,
-                &stand.file("sparse"),
+                &fixture.file("sparse"),
                 "/nonexistent",
-                &stand.file("tokens"),
+                &fixture.file("tokens"),
                 &good,
             ];
-            let new = stand.path().join("new-link");
+            let new = fixture.path().join("new-link");
             for target in targets.iter().cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
                 symlink(target, &new).unwrap();
                 fs::rename(&new, &place).unwrap();
             }
         });
         let source = format!("file:{place}");
-        let runs: Vec<Run> = (0..40).map(|_| stand.run(&["sign", "--pin-source", &source])).collect();
+        let runs: Vec<Run> = (0..40).map(|_| fixture.run(&["sign", "--pin-source", &source])).collect();
         stop.store(true, Ordering::Relaxed);
         assert!(runs.iter().all(|run| [0, 4].contains(&run.code)), "{runs:?}");
         assert!(runs.iter().any(|run| run.code == 4), "nothing was ever in the way");
     });
     // A pipe without a writer ends by the deadline.
-    let fifo = format!("file:{}", stand.file("fifo"));
-    let error = stand.run(&["sign", "--pin-source", &fifo, "--timeout", "1s"]).failed(4);
+    let fifo = format!("file:{}", fixture.file("fifo"));
+    let error = fixture.run(&["sign", "--pin-source", &fifo, "--timeout", "1s"]).failed(4);
     assert!(error.contains("in time"), "{error}");
-    let state = stand.run(&["pin-fuse"]).ok();
+    let state = fixture.run(&["pin-fuse"]).ok();
     assert!(!state.contains("blown") && state.contains("refused 0"), "{state}");
 }
 
 #[test]
 fn a_pin_file_that_is_replaced_after_it_was_opened_is_judged_and_read_as_it_was() {
     needs_root("it looks at the descriptors of a process that forbids it to other users");
-    let stand = Stand::new();
-    let place = stand.write("pin-at-play", stand.pin());
+    let fixture = Fixture::new();
+    let place = fixture.write("pin-at-play", fixture.pin());
     fs::set_permissions(&place, fs::Permissions::from_mode(0o600)).unwrap();
-    let other = stand.write("other", "wrong-1");
+    let other = fixture.write("other", "wrong-1");
     fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).unwrap();
-    let base = stand.command(&["sign", "--pin-source", &format!("file:{place}")]);
+    let base = fixture.command(&["sign", "--pin-source", &format!("file:{place}")]);
     let mut command = Command::new("strace");
     // The agent stands still for three seconds after it has opened the file.
     let pause = ["-P", &place, "-e", "trace=openat", "-e", "inject=openat:delay_exit=3000000:when=1"];
     command.args(["-qq", "-o", "/dev/null"]).args(pause);
-    command.arg(base.get_program()).args(base.get_args()).current_dir(stand.path());
+    command.arg(base.get_program()).args(base.get_args()).current_dir(fixture.path());
     same_environment(&mut command, &base);
     let strace = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let has_opened = |process: u32| {
@@ -180,8 +180,8 @@ fn a_pin_file_that_is_replaced_after_it_was_opened_is_judged_and_read_as_it_was(
 
 #[test]
 fn a_worker_that_is_stopped_is_replaced_and_the_next_request_served() {
-    let stand = Stand::new();
-    let mut agent = Agent::ready(&stand, &["--call-timeout", "1s", "--request-timeout", "3s"]);
+    let fixture = Fixture::new();
+    let mut agent = Agent::ready(&fixture, &["--call-timeout", "1s", "--request-timeout", "3s"]);
     agent.payload();
     let worker = agent.workers()[0];
     tool(Command::new("kill").args(["-STOP", &worker.to_string()]));
@@ -195,16 +195,16 @@ fn a_worker_that_is_stopped_is_replaced_and_the_next_request_served() {
     waiting.stream.write_all(REQUEST.as_bytes()).unwrap();
     agent.signal("-CONT");
     assert_eq!(waiting.receive("POST").unwrap().status, 200);
-    agent.hear("STATUS=ready");
+    agent.wait_for_state("STATUS=ready");
 }
 
 #[test]
 fn the_directory_of_the_socket_is_never_left_open() {
-    let stand = Stand::new();
-    let run = stand.path().join("run");
+    let fixture = Fixture::new();
+    let run = fixture.path().join("run");
     fs::create_dir(&run).unwrap();
     fs::set_permissions(&run, fs::Permissions::from_mode(0o777)).unwrap();
-    let agent = Agent::ready(&stand, &["--socket", &run.join("s").display().to_string()]);
+    let agent = Agent::ready(&fixture, &["--socket", &run.join("s").display().to_string()]);
     agent.logged(|log| log.contains("other users could"));
     let socket = fs::symlink_metadata(run.join("s")).unwrap();
     assert!(socket.file_type().is_socket() && socket.mode() & 0o777 == 0o660, "{:o}", socket.mode());

@@ -13,7 +13,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use crate::access::open_to_all;
 use crate::agent::{Agent, Client};
 use crate::deadline::{PATIENCE, status};
-use crate::stand::{Stand, needs_root};
+use crate::fixture::{Fixture, needs_root};
 
 /// The number of payloads in the agent's metrics.
 fn handed_out(agent: &Agent) -> u64 {
@@ -43,8 +43,8 @@ const INSIDE: &str = "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\
 
 #[test]
 fn no_form_of_a_request_smuggles_a_second_one_in() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &[]);
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &[]);
     let post = |headers: &str, body: &str| format!("POST /sign HTTP/1.1\r\nHost: x\r\n{headers}\r\n{body}");
     // Each must get an error or no answer, and the bytes behind it must not count as a request.
     let refused = [
@@ -101,8 +101,8 @@ fn no_form_of_a_request_smuggles_a_second_one_in() {
 
 #[test]
 fn pipelined_requests_are_answered_in_order_each_with_its_own_payload() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &[]);
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &[]);
     let last = INSIDE.replace("Host: x", "Host: x\r\nConnection: close");
     let answer = raw(&agent, format!("{}{last}", INSIDE.repeat(9)).as_bytes());
     assert_eq!(statuses(&answer), ["200"; 10], "{answer}");
@@ -114,8 +114,8 @@ fn pipelined_requests_are_answered_in_order_each_with_its_own_payload() {
 
 #[test]
 fn heads_and_bodies_without_an_end_are_cut_off() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &[]);
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &[]);
     let memory = agent.memory();
     let long = "x".repeat(8 << 20);
     for request in [
@@ -140,8 +140,8 @@ fn heads_and_bodies_without_an_end_are_cut_off() {
 
 #[test]
 fn invalid_utf8_and_control_characters_are_refused_and_forge_no_log_line() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &["--audit-path", &stand.file("audit.jsonl")]);
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &["--audit-path", &fixture.file("audit.jsonl")]);
     for job in ["\\u0000", "\\n{\\\"seq\\\":1}", "\\ud800", "a b", "\u{1b}[31m", "é", ""] {
         let reply = agent.ask("POST", "/sign", &format!("{{\"job\":\"{job}\"}}"));
         assert_eq!(reply.problem(400), "bad_request");
@@ -160,7 +160,7 @@ fn invalid_utf8_and_control_characters_are_refused_and_forge_no_log_line() {
         assert!(statuses(&answer).iter().all(|status| status.starts_with('4')), "{path}: {answer}");
     }
     agent.payload();
-    assert_eq!(stand.read("audit.jsonl").lines().count(), 1);
+    assert_eq!(fixture.read("audit.jsonl").lines().count(), 1);
     assert!(agent.log().chars().all(|c| c == '\n' || !c.is_control()), "{:?}", agent.log());
 }
 
@@ -181,14 +181,14 @@ while not select.select([0], [], [], 0)[0]:
 
 #[test]
 fn users_who_flood_the_agent_do_not_stop_others() {
-    needs_root("it plays other users of the host");
+    needs_root("it acts as other users of the host");
     use std::io::BufRead as _;
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     let agent = Agent::ready(
-        &stand,
+        &fixture,
         &["--socket-group", "4242", "--allow-groups", "4242", "--allow-users", "0", "--rate-limit-per-second", "50"],
     );
-    open_to_all(stand.path());
+    open_to_all(fixture.path());
     let flood = |user: &str| {
         let mut command = Command::new("/usr/bin/python3");
         command.args(["-B", "-c", FLOOD, &agent.socket, user]);
@@ -200,7 +200,7 @@ fn users_who_flood_the_agent_do_not_stop_others() {
     let floods = ["1234", "1235"].map(flood);
     // Slower than without the flood, but answered.
     for _ in 0..2 {
-        stand.run(&["sign", "--socket", &agent.socket, "--timeout", "60s"]).ok();
+        fixture.run(&["sign", "--socket", &agent.socket, "--timeout", "60s"]).ok();
     }
     for mut child in floods {
         drop(child.stdin.take());
@@ -213,8 +213,8 @@ fn users_who_flood_the_agent_do_not_stop_others() {
 
 #[test]
 fn a_client_that_never_reads_blocks_nobody_and_fills_no_memory() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &[]);
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &[]);
     let memory = agent.memory();
     let deaf: Vec<UnixStream> = (0..20)
         .map(|_| {
@@ -232,8 +232,8 @@ fn a_client_that_never_reads_blocks_nobody_and_fills_no_memory() {
 #[test]
 fn descriptors_that_a_client_passes_are_not_kept() {
     needs_root("it reads the memory and descriptors of processes that hide them");
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &[]);
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &[]);
     let open = || fs::read_dir(format!("/proc/{}/fd", agent.id())).unwrap().count();
     agent.payload();
     let before = open();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::agent::{Agent, Client, Judge, Reply};
+use crate::agent::{Agent, Client, PayloadVerifier, Reply};
 
 /// The results of all requests.
 #[derive(Debug, Default)]
@@ -55,7 +55,7 @@ impl Seed {
 /// number of finished requests, or `None` after the last.
 pub(crate) fn load(
     agent: &Agent,
-    judge: &Judge,
+    verifier: &PayloadVerifier,
     (connections, requests): (usize, usize),
     during: impl FnOnce(&dyn Fn() -> Option<usize>),
 ) -> Tally {
@@ -66,7 +66,7 @@ pub(crate) fn load(
                 scope.spawn(|| {
                     let mut client = None;
                     while next.fetch_add(1, Ordering::SeqCst) < requests {
-                        send_request(&agent.socket, &mut client, judge, &tally);
+                        send_request(&agent.socket, &mut client, verifier, &tally);
                         tally.done.fetch_add(1, Ordering::SeqCst);
                     }
                 })
@@ -83,7 +83,7 @@ pub(crate) fn load(
     tally
 }
 
-fn send_request(socket: &str, client: &mut Option<Client>, judge: &Judge, tally: &Tally) {
+fn send_request(socket: &str, client: &mut Option<Client>, verifier: &PayloadVerifier, tally: &Tally) {
     let mut connection = match client.take() {
         Some(connection) => connection,
         None => match Client::try_connect(socket) {
@@ -99,7 +99,7 @@ fn send_request(socket: &str, client: &mut Option<Client>, judge: &Judge, tally:
             tally.closed.fetch_add(1, Ordering::SeqCst);
         }
         Some(reply) => {
-            count(&reply, judge, tally);
+            count(&reply, verifier, tally);
             if reply.header("Connection") != Some("close") {
                 *client = Some(connection);
             }
@@ -107,9 +107,9 @@ fn send_request(socket: &str, client: &mut Option<Client>, judge: &Judge, tally:
     }
 }
 
-fn count(reply: &Reply, judge: &Judge, tally: &Tally) {
+fn count(reply: &Reply, verifier: &PayloadVerifier, tally: &Tally) {
     if reply.status == 200 {
-        judge.accept(&serde_json::from_str::<Value>(&reply.body).unwrap());
+        verifier.accept(&serde_json::from_str::<Value>(&reply.body).unwrap());
         tally.payloads.fetch_add(1, Ordering::SeqCst);
         return;
     }

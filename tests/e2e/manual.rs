@@ -4,13 +4,13 @@ use std::fs;
 use std::process::Command;
 
 use crate::deadline::Finish as _;
-use crate::stand::{Run, Stand};
+use crate::fixture::{Fixture, Run};
 
 /// The pages in a directory, by name.
-fn pages(stand: &Stand) -> Vec<(String, String)> {
-    fs::create_dir(stand.path().join("man")).unwrap();
-    stand.run(&["man", &stand.file("man")]).ok();
-    let mut pages: Vec<(String, String)> = fs::read_dir(stand.path().join("man"))
+fn pages(fixture: &Fixture) -> Vec<(String, String)> {
+    fs::create_dir(fixture.path().join("man")).unwrap();
+    fixture.run(&["man", &fixture.file("man")]).ok();
+    let mut pages: Vec<(String, String)> = fs::read_dir(fixture.path().join("man"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap()))
@@ -21,23 +21,23 @@ fn pages(stand: &Stand) -> Vec<(String, String)> {
 }
 
 /// The output of another program about a page.
-fn judge(stand: &Stand, program: &[&str], page: &str) -> Run {
+fn check_with(fixture: &Fixture, program: &[&str], page: &str) -> Run {
     let mut command = Command::new(program[0]);
-    command.args(&program[1..]).arg(stand.file(&format!("man/{page}")));
+    command.args(&program[1..]).arg(fixture.file(&format!("man/{page}")));
     command.env("LC_ALL", "C.UTF-8").env("MANWIDTH", "80").env("MANROFFOPT", "").env("MANPAGER", "cat");
     Run::from_output((&mut command).finish())
 }
 
 #[test]
 fn every_page_passes_the_checks_of_man_groff_and_mandoc() {
-    let stand = Stand::empty();
-    for (page, _) in pages(&stand) {
+    let fixture = Fixture::empty();
+    for (page, _) in pages(&fixture) {
         for program in [
             &["man", "--warnings", "-E", "UTF-8", "-Tutf8", "-l"][..],
             &["groff", "-ww", "-man", "-Tutf8", "-z"],
             &["mandoc", "-T", "lint", "-W", "style"],
         ] {
-            let run = judge(&stand, program, &page);
+            let run = check_with(&fixture, program, &page);
             assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{program:?} {page}: {run:?}");
             assert!(program[0] != "mandoc" || run.stdout.is_empty(), "{page}: {}", run.stdout);
         }
@@ -46,14 +46,14 @@ fn every_page_passes_the_checks_of_man_groff_and_mandoc() {
 
 #[test]
 fn the_page_of_anaplan_token_passes_them_and_names_each_variable() {
-    let stand = Stand::empty();
+    let fixture = Fixture::empty();
     let root = env!("CARGO_MANIFEST_DIR");
     let page = fs::read_to_string(format!("{root}/deploy/package/anaplan-token.1")).unwrap();
-    fs::create_dir(stand.path().join("man")).unwrap();
+    fs::create_dir(fixture.path().join("man")).unwrap();
     // The date of the build.
-    stand.write("man/anaplan-token.1", page.replacen("\"\"", "2026-01-02", 1));
+    fixture.write("man/anaplan-token.1", page.replacen("\"\"", "2026-01-02", 1));
     for program in [&["groff", "-ww", "-man", "-T", "utf8", "-z"][..], &["mandoc", "-T", "lint", "-W", "style"]] {
-        let run = judge(&stand, program, "anaplan-token.1");
+        let run = check_with(&fixture, program, "anaplan-token.1");
         assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (0, "", ""), "{program:?}");
     }
     let script = fs::read_to_string(format!("{root}/examples/shell/anaplan-token")).unwrap();
@@ -64,9 +64,9 @@ fn the_page_of_anaplan_token_passes_them_and_names_each_variable() {
 
 #[test]
 fn every_page_has_its_sections_and_keeps_the_lines_of_its_examples() {
-    let stand = Stand::empty();
-    for (page, text) in pages(&stand) {
-        let rendered = judge(&stand, &["man", "-E", "UTF-8", "-l"], &page).ok();
+    let fixture = Fixture::empty();
+    for (page, text) in pages(&fixture) {
+        let rendered = check_with(&fixture, &["man", "-E", "UTF-8", "-l"], &page).ok();
         for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS", "ENVIRONMENT", "FILES", "SEE ALSO"]
         {
             assert!(rendered.lines().any(|line| line == section), "{page} has no {section}: {rendered}");
@@ -77,7 +77,7 @@ fn every_page_has_its_sections_and_keeps_the_lines_of_its_examples() {
             page.trim_start_matches("cba-agent").trim_start_matches('-').trim_end_matches(".1").trim_end_matches('.');
         let words = words.replace("pin-fuse", "pin_fuse").replace('-', " ").replace("pin_fuse", "pin-fuse");
         let command: Vec<&str> = words.split_whitespace().chain(["--help"]).collect();
-        let help = stand.run(&command).ok();
+        let help = fixture.run(&command).ok();
         let examples = help.split("Examples:\n").nth(1).unwrap_or_default();
         for example in examples.lines().map(str::trim).filter(|line| !line.is_empty()) {
             assert!(rendered.lines().any(|line| line.trim() == example), "{page}: {example}: {rendered}");
@@ -88,13 +88,13 @@ fn every_page_has_its_sections_and_keeps_the_lines_of_its_examples() {
 
 #[test]
 fn the_pages_name_the_exit_codes_that_the_docs_name() {
-    let stand = Stand::empty();
+    let fixture = Fixture::empty();
     let documented = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/exit-codes.md")).unwrap();
-    let rendered = pages(&stand).into_iter().find(|(page, _)| page == "cba-agent.1").unwrap().1;
+    let rendered = pages(&fixture).into_iter().find(|(page, _)| page == "cba-agent.1").unwrap().1;
     for code in 0..=9 {
         assert!(documented.contains(&format!("\n| {code} | ")), "{code}");
         assert!(rendered.contains(&format!(".TP\n\\fB{code}\\fR\n")), "{code}");
     }
-    let sign = judge(&stand, &["man", "-E", "UTF-8", "-l"], "cba-agent-sign.1").ok();
+    let sign = check_with(&fixture, &["man", "-E", "UTF-8", "-l"], "cba-agent-sign.1").ok();
     assert!(sign.contains("Never retry this unattended.") && sign.contains("CREDENTIALS_DIRECTORY"), "{sign}");
 }

@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use crate::agent::{Agent, children};
 use crate::deadline::status;
-use crate::stand::{Stand, needs_root};
+use crate::fixture::{Fixture, needs_root};
 
 /// No other string in any program looks like this.
 const MARKER: &str = "Zq7-marker-Xw4-of-the-memory-test-Vk2-Jp9";
@@ -14,13 +14,13 @@ const MARKER: &str = "Zq7-marker-Xw4-of-the-memory-test-Vk2-Jp9";
 /// The end of the marker: an allocator overwrites the beginning of freed memory, which would hide unwiped copies.
 const END: &str = "-Vk2-Jp9";
 
-/// A stand whose token has the marker as its PIN.
-fn marked() -> Stand {
-    let stand = Stand::new();
-    let pin = stand.pin();
-    stand.pkcs11_tool(&["--login", "--pin", &pin, "--change-pin", "--new-pin", MARKER]);
-    stand.write("pin", MARKER);
-    stand
+/// A fixture whose token has the marker as its PIN.
+fn marked() -> Fixture {
+    let fixture = Fixture::new();
+    let pin = fixture.pin();
+    fixture.pkcs11_tool(&["--login", "--pin", &pin, "--change-pin", "--new-pin", MARKER]);
+    fixture.write("pin", MARKER);
+    fixture
 }
 
 /// A mapping that contains the marker.
@@ -88,15 +88,15 @@ fn in_no_argument_and_no_environment_but_the_users(parent: u32) {
 #[test]
 fn the_agent_has_the_pin_in_its_one_locked_buffer_and_nowhere_else() {
     needs_root("it reads the memory and descriptors of processes that hide them");
-    let mut stand = marked();
-    stand.set("CREDENTIALS_DIRECTORY", stand.path().display().to_string());
-    stand.write("cba-agent-pin", MARKER);
-    let file = stand.pin_source();
+    let mut fixture = marked();
+    fixture.set("CREDENTIALS_DIRECTORY", fixture.path().display().to_string());
+    fixture.write("cba-agent-pin", MARKER);
+    let file = fixture.pin_source();
     for (source, in_the_environment) in [(file.as_str(), 0), ("credential:cba-agent-pin", 0), ("env:A_PIN", 1)] {
         if in_the_environment > 0 {
-            stand.set("A_PIN", MARKER);
+            fixture.set("A_PIN", MARKER);
         }
-        let agent = Agent::ready(&stand, &["--pin-source", source, "--workers", "2"]);
+        let agent = Agent::ready(&fixture, &["--pin-source", source, "--workers", "2"]);
         agent.payload();
         let worker = agent.workers()[0];
         agent.kill_worker(worker);
@@ -110,17 +110,17 @@ fn the_agent_has_the_pin_in_its_one_locked_buffer_and_nowhere_else() {
 #[test]
 fn the_parent_of_sign_has_the_pin_in_one_locked_buffer_too() {
     needs_root("it reads the memory and descriptors of processes that hide them");
-    let mut stand = marked();
-    stand.faulty("C_Sign=hang");
+    let mut fixture = marked();
+    fixture.faulty("C_Sign=hang");
     let begin = |source: &str, input: Stdio| -> Child {
-        let _ = fs::remove_file(stand.file("calls"));
-        let mut command = stand.command(&["sign", "--pin-source", source]);
+        let _ = fs::remove_file(fixture.file("calls"));
+        let mut command = fixture.command(&["sign", "--pin-source", source]);
         let child = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        stand.await_calls("C_Sign", 1);
+        fixture.await_calls("C_Sign", 1);
         child
     };
-    let file = stand.pin_source();
-    let input = File::open(stand.path().join("pin")).unwrap();
+    let file = fixture.pin_source();
+    let input = File::open(fixture.path().join("pin")).unwrap();
     for (source, input) in [(file.as_str(), Stdio::null()), ("stdin", input.into())] {
         let mut child = begin(source, input);
         only_in_its_buffer(child.id(), 0, source);
@@ -133,11 +133,11 @@ fn the_parent_of_sign_has_the_pin_in_one_locked_buffer_too() {
 #[test]
 fn a_refused_pin_is_wiped_from_the_parent() {
     needs_root("it reads the memory and descriptors of processes that hide them");
-    let stand = marked();
+    let fixture = marked();
     // The token's PIN has changed.
-    stand.pkcs11_tool(&["--login", "--pin", MARKER, "--change-pin", "--new-pin", "right-one"]);
-    let mut agent = Agent::begun(&stand, &[]);
-    agent.hear("STATUS=not ready: no login is tried (pin_incorrect)");
+    fixture.pkcs11_tool(&["--login", "--pin", MARKER, "--change-pin", "--new-pin", "right-one"]);
+    let mut agent = Agent::begun(&fixture, &[]);
+    agent.wait_for_state("STATUS=not ready: no login is tried (pin_incorrect)");
     let found = places(agent.id());
     assert!(found.is_empty(), "{found:?}");
 }

@@ -7,36 +7,41 @@ use std::process::Command;
 use crate::agent::Agent;
 use crate::clients::{EXAMPLES, example, python, service};
 use crate::deadline::Finish as _;
+use crate::fixture::{BINARY, Fixture, Run};
 use crate::service::{Behaviour, Service};
-use crate::stand::{BINARY, Run, Stand};
 
 /// Starts an example so that it logs in through `sign`.
-type Client = fn(&Stand, &Service) -> Command;
+type Client = fn(&Fixture, &Service) -> Command;
 
 /// Every example that runs `cba-agent`, by name.
 const CLIENTS: [(&str, Client); 4] = [
-    ("anaplan-token", |stand, service| {
-        example(stand, "dash", &[&format!("{EXAMPLES}/shell/anaplan-token"), "--slot", "0", "--auth-url", &service.url])
+    ("anaplan-token", |fixture, service| {
+        example(
+            fixture,
+            "dash",
+            &[&format!("{EXAMPLES}/shell/anaplan-token"), "--slot", "0", "--auth-url", &service.url],
+        )
     }),
-    ("anaplan-run", |stand, service| {
+    ("anaplan-run", |fixture, service| {
         let script = format!("{EXAMPLES}/shell/anaplan-run");
-        let mut command = example(stand, "dash", &[&script, "ws1", "m1", "get", "113000000001", &stand.file("got")]);
+        let mut command =
+            example(fixture, "dash", &[&script, "ws1", "m1", "get", "113000000001", &fixture.file("got")]);
         command.env("CBA_AGENT_AUTH_URL", &service.url).env("CBA_AGENT_SLOT", "0");
         command
     }),
-    ("anaplan_requests.py", |stand, service| {
+    ("anaplan_requests.py", |fixture, service| {
         let script = format!("{EXAMPLES}/python/anaplan_requests.py");
-        example(stand, python(), &["-B", &script, "--slot", "0", "--auth-url", &service.url])
+        example(fixture, python(), &["-B", &script, "--slot", "0", "--auth-url", &service.url])
     }),
-    ("AnaplanLogin.java", |stand, service| {
+    ("AnaplanLogin.java", |fixture, service| {
         let source = format!("{EXAMPLES}/java/AnaplanLogin.java");
-        example(stand, "java", &[&source, "--slot", "0", "--auth-url", &service.url])
+        example(fixture, "java", &[&source, "--slot", "0", "--auth-url", &service.url])
     }),
 ];
 
 /// Runs an example in an environment that `odd` changes.
-fn run(stand: &Stand, service: &Service, client: Client, odd: impl Fn(&mut Command)) -> Run {
-    let mut command = client(stand, service);
+fn run(fixture: &Fixture, service: &Service, client: Client, odd: impl Fn(&mut Command)) -> Run {
+    let mut command = client(fixture, service);
     command.env("ANAPLAN_API_URL", &service.url);
     odd(&mut command);
     Run::from_output(command.finish())
@@ -44,9 +49,9 @@ fn run(stand: &Stand, service: &Service, client: Client, odd: impl Fn(&mut Comma
 
 #[test]
 fn no_configuration_of_the_users_own_tools_changes_what_the_examples_do() {
-    let stand = Stand::new();
-    let service = service(&stand);
-    let home = stand.file("odd-home");
+    let fixture = Fixture::new();
+    let service = service(&fixture);
+    let home = fixture.file("odd-home");
     fs::create_dir_all(format!("{home}/.config")).unwrap();
     let curlrc = "output = /dev/null\nproxy = http://127.0.0.1:1\nheader = \"Authorization: other\"\nfail\nhead\n\
         write-out = odd\nnetrc\nuser-agent = odd\nlocation\n";
@@ -54,7 +59,7 @@ fn no_configuration_of_the_users_own_tools_changes_what_the_examples_do() {
         fs::write(format!("{home}/{file}"), curlrc).unwrap();
     }
     // requests and curl replace an Authorization header by an entry of this file.
-    stand.write("odd-home/.netrc", "default login somebody password else\n");
+    fixture.write("odd-home/.netrc", "default login somebody password else\n");
     for (name, client) in CLIENTS {
         let odd = |command: &mut Command| {
             command.envs([
@@ -75,7 +80,7 @@ fn no_configuration_of_the_users_own_tools_changes_what_the_examples_do() {
             );
             command.env("JDK_JAVA_OPTIONS", "-Dfile.encoding=COMPAT -Dsun.stdout.encoding=UTF-16");
         };
-        let odd = run(&stand, &service, client, odd);
+        let odd = run(&fixture, &service, client, odd);
         // The model has no such file. anaplan-run asks for it last.
         let (code, lines) = if name == "anaplan-run" { (8, 0) } else { (0, 1) };
         assert_eq!((odd.code, odd.stdout.lines().count()), (code, lines), "{name}: {odd:?}");
@@ -85,17 +90,17 @@ fn no_configuration_of_the_users_own_tools_changes_what_the_examples_do() {
 
 #[test]
 fn cba_agent_is_found_outside_crons_path() {
-    let stand = Stand::new();
-    let service = service(&stand);
+    let fixture = Fixture::new();
+    let service = service(&fixture);
     // Without the directories of cba-agent and of the scripts.
     let path = std::env::var("PATH").unwrap();
     for (name, client) in CLIENTS {
         let code = if name == "anaplan-run" { 8 } else { 0 };
-        let found = run(&stand, &service, client, |command| {
+        let found = run(&fixture, &service, client, |command| {
             command.env("PATH", &path).env("CBA_AGENT", BINARY);
         });
         assert_eq!(found.code, code, "{name}: {found:?}");
-        let missing = run(&stand, &service, client, |command| {
+        let missing = run(&fixture, &service, client, |command| {
             command.env("PATH", &path);
         });
         assert_eq!((missing.code, missing.stdout.as_str()), (2, ""), "{name}: {missing:?}");
@@ -105,16 +110,16 @@ fn cba_agent_is_found_outside_crons_path() {
 
 #[test]
 fn a_missing_curl_is_named_before_a_payload_is_made() {
-    let stand = Stand::new();
-    let service = service(&stand);
+    let fixture = Fixture::new();
+    let service = service(&fixture);
     // A PATH with the shell's tools and without curl.
-    fs::create_dir(stand.file("tools")).unwrap();
+    fs::create_dir(fixture.file("tools")).unwrap();
     for tool in ["dash", "sh", "cat", "date", "find", "id", "rm", "sed", "tr", "wc", "dirname", "readlink", "mktemp"] {
-        std::os::unix::fs::symlink(format!("/usr/bin/{tool}"), stand.file(&format!("tools/{tool}"))).unwrap();
+        std::os::unix::fs::symlink(format!("/usr/bin/{tool}"), fixture.file(&format!("tools/{tool}"))).unwrap();
     }
     for (name, client) in CLIENTS.into_iter().filter(|(name, _)| name.starts_with("anaplan-")) {
-        let run = run(&stand, &service, client, |command| {
-            command.env("PATH", stand.file("tools")).env("CBA_AGENT", BINARY);
+        let run = run(&fixture, &service, client, |command| {
+            command.env("PATH", fixture.file("tools")).env("CBA_AGENT", BINARY);
             // This would fail with another exit code.
             command.env("CBA_AGENT_TOKEN_LABEL", "absent");
         });
@@ -125,10 +130,10 @@ fn a_missing_curl_is_named_before_a_payload_is_made() {
 
 #[test]
 fn a_refused_login_says_how_this_hosts_clock_compares_with_the_services() {
-    let stand = Stand::new();
-    let service = service(&stand);
+    let fixture = Fixture::new();
+    let service = service(&fixture);
     let refused = |(name, client): (&str, Client), said: &str, odd: &dyn Fn(&mut Command)| {
-        let refused = run(&stand, &service, client, odd);
+        let refused = run(&fixture, &service, client, odd);
         assert_eq!((refused.code, refused.stdout.as_str()), (5, ""), "{name}: {refused:?}");
         assert!(refused.stderr.contains(said), "{name}: {refused:?}");
         refused.stderr
@@ -146,11 +151,11 @@ fn a_refused_login_says_how_this_hosts_clock_compares_with_the_services() {
         command.args(["--payload-version", "v1"]);
     });
     service.behave(Behaviour { clock_ahead: 1000, ..Behaviour::default() });
-    let agent = Agent::ready(&stand, &[]);
+    let agent = Agent::ready(&fixture, &[]);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/airflow_hook.py");
-    let mut hook = example(&stand, python(), &["-B", script, &agent.socket, &service.url]);
+    let mut hook = example(&fixture, python(), &["-B", script, &agent.socket, &service.url]);
     hook.env("PYTHONPATH", format!("{EXAMPLES}/airflow:{EXAMPLES}/python"));
-    hook.env("AIRFLOW_HOME", stand.file("airflow")).env("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR");
+    hook.env("AIRFLOW_HOME", fixture.file("airflow")).env("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR");
     let said = Run::from_output(hook.finish()).ok();
     assert!(said.starts_with("for good: ") && said.contains("s behind the service's"), "{said}");
 }

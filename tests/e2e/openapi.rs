@@ -9,7 +9,7 @@ use std::thread;
 
 use crate::agent::Agent;
 use crate::clients::python;
-use crate::stand::{Stand, tool};
+use crate::fixture::{Fixture, tool};
 
 /// Forwards TCP connections to the agent's socket, because schemathesis cannot use Unix sockets. Returns the TCP port. It
 /// runs until the test's process ends.
@@ -35,8 +35,8 @@ fn copy_then<T: io::Write>(mut from: impl io::Read, mut to: T, end: impl Fn(&T) 
 
 #[test]
 fn the_agent_follows_its_openapi_description() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &["--policy-payload-versions", "v2", "--policy-payload-versions", "v1"]);
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &["--policy-payload-versions", "v2", "--policy-payload-versions", "v1"]);
     let url = format!("http://127.0.0.1:{}", bridge(&agent.socket));
     let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.yaml");
     let options = ["run", schema, "--url", &url, "--checks", "all", "--seed", "7", "--no-color"];
@@ -45,7 +45,7 @@ fn the_agent_follows_its_openapi_description() {
             .args(["-B", "-c", "from schemathesis.cli import schemathesis; schemathesis()"])
             .args(options)
             .args(["--max-examples", "40"])
-            .current_dir(stand.path()),
+            .current_dir(fixture.path()),
     );
     assert!(report.contains("No issues found"), "{report}");
 }

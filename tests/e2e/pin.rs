@@ -5,67 +5,67 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use crate::deadline::Finish as _;
-use crate::stand::{BINARY, Run, Stand, same_environment};
+use crate::fixture::{BINARY, Fixture, Run, same_environment};
 
 /// Differs from all other output.
 pub(crate) const MARKER: &str = "Zk7qMarker93";
 
-pub(crate) fn sign_with(stand: &Stand, source: &str) -> Run {
-    stand.run(&["sign", "--pin-source", source])
+pub(crate) fn sign_with(fixture: &Fixture, source: &str) -> Run {
+    fixture.run(&["sign", "--pin-source", source])
 }
 
 #[test]
 fn every_source_that_needs_no_person_works() {
-    let mut stand = Stand::new();
-    let pin = stand.pin();
-    sign_with(&stand, &stand.pin_source()).ok();
-    stand.run_with_input(&["sign", "--pin-source", "stdin"], format!("{pin}\nmore")).ok();
-    stand.set("MY_PIN", pin.clone());
-    sign_with(&stand, "env:MY_PIN").ok();
-    let credentials = stand.path().join("credentials");
+    let mut fixture = Fixture::new();
+    let pin = fixture.pin();
+    sign_with(&fixture, &fixture.pin_source()).ok();
+    fixture.run_with_input(&["sign", "--pin-source", "stdin"], format!("{pin}\nmore")).ok();
+    fixture.set("MY_PIN", pin.clone());
+    sign_with(&fixture, "env:MY_PIN").ok();
+    let credentials = fixture.path().join("credentials");
     fs::create_dir(&credentials).unwrap();
-    stand.write("credentials/prod", &pin);
-    stand.set("CREDENTIALS_DIRECTORY", credentials.display().to_string());
-    sign_with(&stand, "credential:prod").ok();
-    stand.write("credentials/cba-agent-pin", &pin);
-    stand.run(&["sign"]).ok();
+    fixture.write("credentials/prod", &pin);
+    fixture.set("CREDENTIALS_DIRECTORY", credentials.display().to_string());
+    sign_with(&fixture, "credential:prod").ok();
+    fixture.write("credentials/cba-agent-pin", &pin);
+    fixture.run(&["sign"]).ok();
     let shell = format!("exec {BINARY} sign --pin-source fd:7 7< pin");
-    let command = stand.command(&[]);
+    let command = fixture.command(&[]);
     let mut shell_command = std::process::Command::new("sh");
-    shell_command.args(["-c", &shell]).current_dir(stand.path());
+    shell_command.args(["-c", &shell]).current_dir(fixture.path());
     same_environment(&mut shell_command, &command);
     Run::from_output(shell_command.finish()).ok();
 }
 
 #[test]
 fn a_uri_may_name_the_pin_file() {
-    let stand = Stand::new();
-    let uri = format!("pkcs11:token=cba?pin-source=file:{}", stand.file("pin"));
-    stand.run(&["sign", "--uri", &uri]).ok();
+    let fixture = Fixture::new();
+    let uri = format!("pkcs11:token=cba?pin-source=file:{}", fixture.file("pin"));
+    fixture.run(&["sign", "--uri", &uri]).ok();
 }
 
 #[test]
 fn a_symbolic_link_to_a_pin_file_is_followed() {
-    let stand = Stand::new();
-    std::os::unix::fs::symlink("pin", stand.file("link")).unwrap();
-    sign_with(&stand, &format!("file:{}", stand.file("link"))).ok();
+    let fixture = Fixture::new();
+    std::os::unix::fs::symlink("pin", fixture.file("link")).unwrap();
+    sign_with(&fixture, &format!("file:{}", fixture.file("link"))).ok();
 }
 
 #[test]
 fn a_pin_file_may_end_with_at_most_one_newline() {
-    let mut stand = Stand::new();
-    let pin = stand.pin();
+    let mut fixture = Fixture::new();
+    let pin = fixture.pin();
     for content in [pin.clone(), format!("{pin}\n")] {
-        stand.write("p", content);
-        sign_with(&stand, &format!("file:{}", stand.file("p"))).ok();
+        fixture.write("p", content);
+        sign_with(&fixture, &format!("file:{}", fixture.file("p"))).ok();
     }
-    stand.faulty("");
+    fixture.faulty("");
     for content in [format!("{pin}\r\n"), format!("{pin}\n\n"), "\n".into(), String::new(), format!("{pin}\0")] {
-        stand.write("p", &content);
-        let error = sign_with(&stand, &format!("file:{}", stand.file("p"))).failed(4);
+        fixture.write("p", &content);
+        let error = sign_with(&fixture, &format!("file:{}", fixture.file("p"))).failed(4);
         assert!(!error.contains(&pin), "{error}");
     }
-    assert_eq!(stand.calls("C_Login"), 0);
+    assert_eq!(fixture.calls("C_Login"), 0);
 }
 
 /// Bytes that programs write and no keyboard types, each with its name in the error.
@@ -95,26 +95,26 @@ fn odd_bytes(pin: &str) -> Vec<(Vec<u8>, &'static str)> {
 #[test]
 fn control_and_invisible_characters_in_a_pin_are_refused_from_every_source_before_any_login() {
     use std::os::unix::ffi::OsStringExt as _;
-    let mut stand = Stand::new();
-    stand.faulty("");
-    stand.set("CREDENTIALS_DIRECTORY", stand.path().display().to_string());
-    let pin = stand.pin();
+    let mut fixture = Fixture::new();
+    fixture.faulty("");
+    fixture.set("CREDENTIALS_DIRECTORY", fixture.path().display().to_string());
+    let pin = fixture.pin();
     for (bytes, cause) in odd_bytes(&pin) {
-        let odd = stand.write("odd", &bytes);
+        let odd = fixture.write("odd", &bytes);
         let with_fd = format!("exec {BINARY} sign --pin-source fd:7 7< odd");
         let mut shell = std::process::Command::new("sh");
-        let base = stand.command(&[]);
-        shell.args(["-c", &with_fd]).current_dir(stand.path());
+        let base = fixture.command(&[]);
+        shell.args(["-c", &with_fd]).current_dir(fixture.path());
         same_environment(&mut shell, &base);
         let mut runs = vec![
-            sign_with(&stand, &format!("file:{odd}")),
-            sign_with(&stand, "credential:odd"),
-            stand.run_with_input(&["sign", "--pin-source", "stdin"], &bytes),
+            sign_with(&fixture, &format!("file:{odd}")),
+            sign_with(&fixture, "credential:odd"),
+            fixture.run_with_input(&["sign", "--pin-source", "stdin"], &bytes),
             Run::from_output(shell.finish()),
         ];
         // A variable ends at its first zero byte, and its line end is removed by the program that sets it.
         if !bytes.contains(&0) {
-            let mut command = stand.command(&["sign", "--pin-source", "env:ODD"]);
+            let mut command = fixture.command(&["sign", "--pin-source", "env:ODD"]);
             command.env("ODD", std::ffi::OsString::from_vec(bytes.clone()));
             runs.push(Run::from_output(command.finish()));
         }
@@ -124,27 +124,27 @@ fn control_and_invisible_characters_in_a_pin_are_refused_from_every_source_befor
             assert!(!error.contains(&pin), "{error}");
         }
     }
-    assert_eq!(stand.calls("C_Login"), 0);
-    assert!(stand.run(&["pin-fuse"]).ok().contains("no refused PIN"), "no attempt was marked");
+    assert_eq!(fixture.calls("C_Login"), 0);
+    assert!(fixture.run(&["pin-fuse"]).ok().contains("no refused PIN"), "no attempt was marked");
 }
 
 #[test]
 fn the_hint_for_a_refused_pin_file_repairs_it() {
-    let stand = Stand::new();
-    let pin = stand.pin();
+    let fixture = Fixture::new();
+    let pin = fixture.pin();
     let mut offered = 0;
     for (bytes, cause) in odd_bytes(&pin) {
-        let odd = stand.write("an odd file", &bytes);
-        let error = sign_with(&stand, &format!("file:{odd}")).failed(4);
+        let odd = fixture.write("an odd file", &bytes);
+        let error = sign_with(&fixture, &format!("file:{odd}")).failed(4);
         let Some(command) = error.lines().find_map(|line| line.split("fix the file: ").nth(1)) else { continue };
-        stand.tool("sh", &["-c", command]);
+        fixture.tool("sh", &["-c", command]);
         if cause == "Latin-1" {
-            assert_eq!(stand.read("an odd file"), format!("{pin}ü"));
+            assert_eq!(fixture.read("an odd file"), format!("{pin}ü"));
         } else if cause == "Windows-1252" {
-            assert_eq!(stand.read("an odd file"), format!("\u{201c}{pin}\u{201d}"));
+            assert_eq!(fixture.read("an odd file"), format!("\u{201c}{pin}\u{201d}"));
         } else {
-            assert_eq!(stand.read("an odd file"), pin, "{cause}");
-            sign_with(&stand, &format!("file:{odd}")).ok();
+            assert_eq!(fixture.read("an odd file"), pin, "{cause}");
+            sign_with(&fixture, &format!("file:{odd}")).ok();
         }
         offered += 1;
     }
@@ -153,29 +153,29 @@ fn the_hint_for_a_refused_pin_file_repairs_it() {
 
 #[test]
 fn pins_of_every_length_and_script_reach_the_token_unchanged() {
-    let stand = Stand::new();
-    let mut before = stand.pin();
+    let fixture = Fixture::new();
+    let mut before = fixture.pin();
     for pin in ["p ü n", " 1234 ", "пароль-密码", "1\u{a0}2\u{200c}34", "a'b\"c$d\\e", &"9".repeat(255)] {
         let change = ["--login", "--change-pin", "--new-pin", pin, "--pin", &before];
-        let module = crate::stand::softhsm_module();
-        stand.tool("pkcs11-tool", &[&["--module", &module][..], &change].concat());
+        let module = crate::fixture::softhsm_module();
+        fixture.tool("pkcs11-tool", &[&["--module", &module][..], &change].concat());
         before = pin.to_owned();
-        stand.write("pin", pin);
-        stand.sign(&[]).ok();
+        fixture.write("pin", pin);
+        fixture.sign(&[]).ok();
     }
 }
 
 #[test]
 fn sources_that_cannot_be_used_fail_before_any_login() {
-    let mut stand = Stand::new();
-    stand.faulty("");
-    let open = stand.write("open", stand.pin());
+    let mut fixture = Fixture::new();
+    fixture.faulty("");
+    let open = fixture.write("open", fixture.pin());
     fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
-    let error = sign_with(&stand, &format!("file:{open}")).failed(4);
+    let error = sign_with(&fixture, &format!("file:{open}")).failed(4);
     assert!(error.contains(&format!("hint: chmod o-rwx {open}")), "{error}");
     for (source, word) in [
-        (format!("file:{}", stand.file("none")), "does not exist"),
-        (format!("file:{}", stand.path().display()), "cannot read the PIN file"),
+        (format!("file:{}", fixture.file("none")), "does not exist"),
+        (format!("file:{}", fixture.path().display()), "cannot read the PIN file"),
         ("env:NOT_SET".into(), "not set"),
         ("credential:none".into(), "no credential"),
         ("fd:99".into(), "cannot read the PIN from the file descriptor"),
@@ -185,18 +185,18 @@ fn sources_that_cannot_be_used_fail_before_any_login() {
         (format!("file:\"{open}\""), "begins or ends with a quotation mark"),
         (format!("file:{open} "), "begins or ends with a space"),
     ] {
-        let error = sign_with(&stand, &source).failed(4);
+        let error = sign_with(&fixture, &source).failed(4);
         assert!(error.contains(word), "{source}: {error}");
         // The mode of a device is the system's.
         assert!(!error.contains("/dev/null") || !error.contains("chmod"), "{error}");
     }
-    assert_eq!(stand.calls("C_Login"), 0);
+    assert_eq!(fixture.calls("C_Login"), 0);
 }
 
 #[test]
 fn a_missing_pin_file_is_named_and_unexpanded_text_is_explained() {
-    let stand = Stand::new();
-    let missing = stand.file("none");
+    let fixture = Fixture::new();
+    let missing = fixture.file("none");
     for (source, said) in [
         (format!("file:{missing}"), format!("the PIN file {missing} does not exist")),
         ("file:./none".into(), "the PIN file ./none does not exist".into()),
@@ -207,22 +207,22 @@ fn a_missing_pin_file_is_named_and_unexpanded_text_is_explained() {
         // The name may be the PIN itself.
         (format!("file:{MARKER}"), "its name is not shown".into()),
     ] {
-        let error = sign_with(&stand, &source).failed(4);
+        let error = sign_with(&fixture, &source).failed(4);
         assert!(
             error.contains(&said) && error.contains("does not exist") && !error.contains(MARKER),
             "{source}: {error}"
         );
-        let report = stand.run(&["doctor", "--pin-source", &source]).stdout;
+        let report = fixture.run(&["doctor", "--pin-source", &source]).stdout;
         assert!(report.contains(&said) || report.contains("does not exist"), "{source}: {report}");
     }
 }
 
 #[test]
 fn without_a_source_and_a_terminal_the_sources_are_listed() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     // setsid removes the controlling terminal.
     let mut command = std::process::Command::new("setsid");
-    let base = stand.command(&[]);
+    let base = fixture.command(&[]);
     command.args(["--wait", BINARY, "sign"]).stdin(Stdio::null());
     same_environment(&mut command, &base);
     let error = Run::from_output(command.finish()).failed(4);
@@ -231,20 +231,21 @@ fn without_a_source_and_a_terminal_the_sources_are_listed() {
 
 #[test]
 fn a_wrong_pin_is_exit_4_after_one_login() {
-    let mut stand = Stand::new();
-    stand.faulty("");
-    stand.write("wrong", MARKER);
-    let error = sign_with(&stand, &format!("file:{}", stand.file("wrong"))).failed(4);
+    let mut fixture = Fixture::new();
+    fixture.faulty("");
+    fixture.write("wrong", MARKER);
+    let error = sign_with(&fixture, &format!("file:{}", fixture.file("wrong"))).failed(4);
     assert!(error.contains("C_Login: CKR_PIN_INCORRECT") && error.contains("token 'cba'"), "{error}");
-    assert_eq!(stand.calls("C_Login"), 1);
-    assert_eq!(stand.calls("C_Finalize"), 0, "a worker with a refused PIN is killed, not ended");
+    assert_eq!(fixture.calls("C_Login"), 1);
+    assert_eq!(fixture.calls("C_Finalize"), 0, "a worker with a refused PIN is killed, not ended");
 }
 
 #[test]
 fn the_json_form_of_a_pin_error_tells_programs_not_to_retry() {
-    let stand = Stand::new();
-    stand.write("wrong", MARKER);
-    let run = stand.run(&["sign", "--log-format", "json", "--pin-source", &format!("file:{}", stand.file("wrong"))]);
+    let fixture = Fixture::new();
+    fixture.write("wrong", MARKER);
+    let run =
+        fixture.run(&["sign", "--log-format", "json", "--pin-source", &format!("file:{}", fixture.file("wrong"))]);
     assert_eq!((run.code, run.stdout.as_str()), (4, ""));
     let error: serde_json::Value = serde_json::from_str(run.stderr.trim()).unwrap();
     assert_eq!(error["level"], "ERROR");
@@ -255,11 +256,11 @@ fn the_json_form_of_a_pin_error_tells_programs_not_to_retry() {
 
 #[test]
 fn a_pin_that_does_not_come_ends_at_the_deadline() {
-    let stand = Stand::new();
-    stand.tool("mkfifo", &["-m", "600", "pipe"]);
-    let error = stand.run(&["sign", "--timeout", "500ms", "--pin-source", &format!("file:{}", stand.file("pipe"))]);
+    let fixture = Fixture::new();
+    fixture.tool("mkfifo", &["-m", "600", "pipe"]);
+    let error = fixture.run(&["sign", "--timeout", "500ms", "--pin-source", &format!("file:{}", fixture.file("pipe"))]);
     assert!(error.failed(4).contains("in time"));
-    let mut command = stand.command(&["sign", "--timeout", "500ms", "--pin-source", "stdin"]);
+    let mut command = fixture.command(&["sign", "--timeout", "500ms", "--pin-source", "stdin"]);
     let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
     command.stdin(std::os::fd::OwnedFd::from(reader)).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = command.spawn().unwrap().finish();
@@ -269,32 +270,32 @@ fn a_pin_that_does_not_come_ends_at_the_deadline() {
 
 #[test]
 fn everything_that_needs_no_pin_is_checked_before_one_is_sent() {
-    let mut stand = Stand::new();
-    stand.faulty("");
-    stand.write("wrong", MARKER);
-    let source = format!("file:{}", stand.file("wrong"));
+    let mut fixture = Fixture::new();
+    fixture.faulty("");
+    fixture.write("wrong", MARKER);
+    let source = format!("file:{}", fixture.file("wrong"));
     for (flags, code) in [
         (&["--policy-payload-versions", "v1"][..], 5),
         (&["--policy-token-serials", "00"], 5),
         (&["--policy-mechanism", "rsa-pkcs"], 5),
         (&["--certificate-file", "/nonexistent"], 2),
-        (&["--certificate-file", &stand.file("cert.pem")], 5),
+        (&["--certificate-file", &fixture.file("cert.pem")], 5),
     ] {
         let all: Vec<&str> = ["sign", "--pin-source", &source].into_iter().chain(flags.iter().copied()).collect();
-        stand.run(&all).failed(code);
+        fixture.run(&all).failed(code);
     }
-    stand.set("CBA_AGENT_PAYLOAD_VERSION", "v1");
-    sign_with(&stand, &source).failed(5);
-    assert_eq!(stand.calls("C_Login"), 0);
+    fixture.set("CBA_AGENT_PAYLOAD_VERSION", "v1");
+    sign_with(&fixture, &source).failed(5);
+    assert_eq!(fixture.calls("C_Login"), 0);
 }
 
 #[test]
 fn an_own_descriptor_of_the_agent_is_not_a_pin_source() {
-    let mut stand = Stand::new();
-    stand.faulty("");
+    let mut fixture = Fixture::new();
+    fixture.faulty("");
     for number in 3..12 {
         let source = format!("fd:{number}");
-        stand.run(&["sign", "--pin-source", &source]).failed(4);
-        assert_eq!(stand.calls("C_Login"), 0, "{source}");
+        fixture.run(&["sign", "--pin-source", &source]).failed(4);
+        assert_eq!(fixture.calls("C_Login"), 0, "{source}");
     }
 }

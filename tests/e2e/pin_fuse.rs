@@ -3,58 +3,58 @@
 use std::fs;
 
 use crate::deadline::Finish as _;
-use crate::fuse::{shown, stand, wrong};
-use crate::stand::{Run, Stand, same_environment};
+use crate::fixture::{Fixture, Run, same_environment};
+use crate::fuse::{fixture, shown, wrong};
 use crate::state_directory::in_memory;
 
 #[test]
 fn a_damaged_record_refuses_until_it_is_reset() {
-    let stand = stand();
-    stand.sign(&[]).ok();
-    let state = stand.path().join("home/.local/state/cba-agent");
+    let fixture = fixture();
+    fixture.sign(&[]).ok();
+    let state = fixture.path().join("home/.local/state/cba-agent");
     let record = fs::read_dir(&state)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .find(|path| path.extension().is_some_and(|e| e == "json"));
     fs::write(record.unwrap(), "{\"refused\":").unwrap();
-    assert!(stand.sign(&[]).failed(4).contains("is damaged"));
-    stand.run(&["pin-fuse", "--reset"]).ok();
-    stand.sign(&[]).ok();
+    assert!(fixture.sign(&[]).failed(4).contains("is damaged"));
+    fixture.run(&["pin-fuse", "--reset"]).ok();
+    fixture.sign(&[]).ok();
 }
 
 #[test]
 fn pin_fuse_shows_and_resets_without_the_token() {
-    let mut stand = stand();
-    assert!(shown(&stand).contains("intact"));
-    wrong(&stand).failed(4);
-    stand.use_module(Some("/nonexistent.so"));
-    assert!(shown(&stand).contains("token 'cba'"));
-    stand.run(&["pin-fuse", "--reset"]).ok();
-    assert!(shown(&stand).contains("intact"));
+    let mut fixture = fixture();
+    assert!(shown(&fixture).contains("intact"));
+    wrong(&fixture).failed(4);
+    fixture.use_module(Some("/nonexistent.so"));
+    assert!(shown(&fixture).contains("token 'cba'"));
+    fixture.run(&["pin-fuse", "--reset"]).ok();
+    assert!(shown(&fixture).contains("intact"));
 }
 
 #[test]
 fn the_hint_removes_a_damaged_record_of_an_unknown_token() {
-    let stand = stand();
-    let state = stand.path().join("home/.local/state/cba-agent");
+    let fixture = fixture();
+    let state = fixture.path().join("home/.local/state/cba-agent");
     fs::create_dir_all(&state).unwrap();
     // It could be the token's record under its label before the renewal.
     fs::write(state.join("0123.json"), "{").unwrap();
-    let error = stand.sign(&[]).failed(4);
-    assert!(error.contains("0123.json is damaged") && stand.calls("C_Login") == 0, "{error}");
-    stand.tool("sh", &["-c", &crate::hints::one_command(&error, "rm ")]);
-    stand.sign(&[]).ok();
+    let error = fixture.sign(&[]).failed(4);
+    assert!(error.contains("0123.json is damaged") && fixture.calls("C_Login") == 0, "{error}");
+    fixture.tool("sh", &["-c", &crate::hints::one_command(&error, "rm ")]);
+    fixture.sign(&[]).ok();
 }
 
 #[test]
 fn a_reset_for_another_token_leaves_a_damaged_record_alone() {
-    let stand = stand();
-    stand.sign(&[]).ok();
-    let state = stand.path().join("home/.local/state/cba-agent");
+    let fixture = fixture();
+    fixture.sign(&[]).ok();
+    let state = fixture.path().join("home/.local/state/cba-agent");
     let is_record = |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "json");
     let record = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).find(is_record).unwrap();
     fs::write(&record, "{").unwrap();
-    stand.run(&["pin-fuse", "--reset", "--token-label", "nosuch"]).failed(3);
+    fixture.run(&["pin-fuse", "--reset", "--token-label", "nosuch"]).failed(3);
     assert_eq!(fs::read_to_string(&record).unwrap(), "{");
 }
 
@@ -67,32 +67,32 @@ fn hinted_reset(error: &str) -> Vec<String> {
 
 #[test]
 fn the_hinted_command_clears_the_right_fuse_among_several() {
-    let stand = stand();
-    stand.provision(&["--label", "two"]);
-    stand.sign(&["--token-label", "two"]).ok();
-    let source = format!("file:{}", stand.file("wrong"));
-    let sign = || stand.run(&["sign", "--token-label", "cba", "--pin-source", &source]);
+    let fixture = fixture();
+    fixture.provision(&["--label", "two"]);
+    fixture.sign(&["--token-label", "two"]).ok();
+    let source = format!("file:{}", fixture.file("wrong"));
+    let sign = || fixture.run(&["sign", "--token-label", "cba", "--pin-source", &source]);
     sign().failed(4);
     let clear = |error: &str| {
         let words = hinted_reset(error);
         let all: Vec<&str> = ["pin-fuse"].into_iter().chain(words.iter().map(String::as_str)).collect();
-        assert!(stand.run(&all).ok().contains("cleared"));
+        assert!(fixture.run(&all).ok().contains("cleared"));
     };
     clear(&sign().failed(4));
     sign().failed(4);
-    let state = stand.path().join("home/.local/state/cba-agent");
+    let state = fixture.path().join("home/.local/state/cba-agent");
     let is_cba = |path: &std::path::PathBuf| fs::read_to_string(path).is_ok_and(|text| text.contains("\"cba\""));
     let record = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).find(is_cba).unwrap();
     fs::write(record, "{").unwrap();
     clear(&sign().failed(4));
-    assert!(stand.run(&["pin-fuse", "--reset", "--token-label", "nope"]).failed(3).contains("there is --uri"));
+    assert!(fixture.run(&["pin-fuse", "--reset", "--token-label", "nope"]).failed(3).contains("there is --uri"));
 }
 
 /// Pastes a command from a hint into the shell of a user without configuration, and types the answer to its question.
-fn run_in_shell(stand: &Stand, command: &str, answer: &str) -> Run {
-    let _ = std::os::unix::fs::symlink(crate::stand::BINARY, stand.file("cba-agent"));
-    let command = stand.write("pasted", command);
-    let script = stand.write(
+fn run_in_shell(fixture: &Fixture, command: &str, answer: &str) -> Run {
+    let _ = std::os::unix::fs::symlink(crate::fixture::BINARY, fixture.file("cba-agent"));
+    let command = fixture.write("pasted", command);
+    let script = fixture.write(
         "paste.exp",
         format!(
             "set timeout 60\nspawn sh {{{command}}}\nexpect {{\n\
@@ -102,44 +102,48 @@ fn run_in_shell(stand: &Stand, command: &str, answer: &str) -> Run {
         ),
     );
     let mut expect = std::process::Command::new("expect");
-    expect.arg(script).env_clear().env("PATH", format!("{}:/usr/bin:/bin", stand.path().display()));
+    expect.arg(script).env_clear().env("PATH", format!("{}:/usr/bin:/bin", fixture.path().display()));
     for name in ["FAULTY", "FAULTY_MODULE", "FAULTY_LOG"] {
-        let set = stand
+        let set = fixture
             .command(&[])
             .get_envs()
             .find(|(known, _)| *known == name)
             .and_then(|(_, value)| value.map(Into::into));
         set.map(|value: std::ffi::OsString| expect.env(name, value));
     }
-    expect.env("SOFTHSM2_CONF", stand.file("softhsm2.conf")).current_dir("/");
+    expect.env("SOFTHSM2_CONF", fixture.file("softhsm2.conf")).current_dir("/");
     Run::from_output(expect.finish())
 }
 
 #[test]
 fn hints_of_a_refusal_fit_the_pin_source_and_work_when_pasted() {
-    let mut stand = stand();
+    let mut fixture = fixture();
     // A second token, so that a command must select one.
-    stand.provision(&["--label", "two"]);
-    let (pin, shm) = (stand.pin(), in_memory());
-    stand.set("CREDENTIALS_DIRECTORY", stand.path().display().to_string());
-    stand.set("CBA_AGENT_STATE_DIR", stand.file("a state"));
+    fixture.provision(&["--label", "two"]);
+    let (pin, shm) = (fixture.pin(), in_memory());
+    fixture.set("CREDENTIALS_DIRECTORY", fixture.path().display().to_string());
+    fixture.set("CBA_AGENT_STATE_DIR", fixture.file("a state"));
     let memory = shm.path().join("pin").display().to_string();
-    let on_disk = format!("file:{}", stand.file("wrong"));
+    let on_disk = format!("file:{}", fixture.file("wrong"));
     let set = |content: &str| {
-        stand.write("wrong", content);
-        fs::copy(stand.file("wrong"), &memory).unwrap();
+        fixture.write("wrong", content);
+        fs::copy(fixture.file("wrong"), &memory).unwrap();
     };
     let sign = |source: &str, content: &str| {
-        let mut command = stand.command(&["sign", "--token-label", "cba", "--pin-source", source]);
+        let mut command = fixture.command(&["sign", "--token-label", "cba", "--pin-source", source]);
         command.env("MY_PIN", content);
         if source == "stdin" {
             let arguments = ["sign", "--token-label", "cba", "--pin-source", source];
-            return stand.run_with_input(&arguments, content);
+            return fixture.run_with_input(&arguments, content);
         }
         if source == "fd:7" {
             let mut shell = std::process::Command::new("sh");
             let run = "exec \"$@\" 7< wrong";
-            shell.args(["-c", run, "sh"]).arg(command.get_program()).args(command.get_args()).current_dir(stand.path());
+            shell
+                .args(["-c", run, "sh"])
+                .arg(command.get_program())
+                .args(command.get_args())
+                .current_dir(fixture.path());
             same_environment(&mut shell, &command);
             return Run::from_output(shell.finish());
         }
@@ -171,7 +175,7 @@ fn hints_of_a_refusal_fit_the_pin_source_and_work_when_pasted() {
             assert_eq!(refusals, if source == on_disk { 3 } else { 2 }, "{source}");
             let wanted = if by_hand { "cba-agent list" } else { "cba-agent pin-fuse" };
             let command = crate::hints::one_command(&error, wanted);
-            let run = run_in_shell(&stand, &command, &pin);
+            let run = run_in_shell(&fixture, &command, &pin);
             assert_eq!(run.code, 0, "{command}: {run:?}");
             set(&pin);
             sign(source, &pin).ok();

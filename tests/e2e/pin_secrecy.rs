@@ -4,15 +4,15 @@ use std::fs;
 use std::process::Stdio;
 
 use crate::deadline::{Finish as _, status};
+use crate::fixture::{BINARY, Fixture, Run, needs_root, same_environment};
 use crate::pin::{MARKER, sign_with};
-use crate::stand::{BINARY, Run, Stand, needs_root, same_environment};
 
 #[test]
 fn a_marker_pin_in_any_wrong_place_is_never_echoed() {
-    let mut stand = Stand::new();
-    let config = |text: String| stand.write("c.toml", text);
+    let mut fixture = Fixture::new();
+    let config = |text: String| fixture.write("c.toml", text);
     let file = config(format!("[pin]\nsource = {MARKER}\n"));
-    let mut runs = vec![stand.run(&["sign", "--config", &file])];
+    let mut runs = vec![fixture.run(&["sign", "--config", &file])];
     for text in [
         format!("pin = \"{MARKER}\"\n"),
         format!("[pin]\nsource = \"{MARKER}\"\n"),
@@ -21,7 +21,7 @@ fn a_marker_pin_in_any_wrong_place_is_never_echoed() {
         format!("[pin]\nsource = [\"{MARKER}\"]\n"),
     ] {
         config(text);
-        runs.push(stand.run(&["sign", "--config", &file]));
+        runs.push(fixture.run(&["sign", "--config", &file]));
     }
     let uri = format!("pkcs11:token=cba?pin-value={MARKER}");
     let source = format!("pkcs11:token=cba?pin-source=|cat {MARKER}");
@@ -48,17 +48,17 @@ fn a_marker_pin_in_any_wrong_place_is_never_echoed() {
         for format in ["text", "json"] {
             let mut all = arguments.to_vec();
             all.extend(["--log-format", format, "-v"]);
-            runs.push(stand.run(&all));
+            runs.push(fixture.run(&all));
         }
     }
-    stand.set("CBA_AGENT_PIN_SOURCE", MARKER);
-    runs.push(stand.run(&["sign"]));
+    fixture.set("CBA_AGENT_PIN_SOURCE", MARKER);
+    runs.push(fixture.run(&["sign"]));
     for run in runs {
         assert_ne!(run.code, 0, "{run:?}");
         assert!([2, 4].contains(&run.code), "{run:?}");
         assert!(!run.stderr.contains(MARKER) && run.stdout.is_empty(), "{run:?}");
     }
-    let error = stand.run(&["sign", "--pin", MARKER]).failed(2);
+    let error = fixture.run(&["sign", "--pin", MARKER]).failed(2);
     assert!(
         error.contains("every user of this host could read it") && error.contains("--pin-source file:PATH"),
         "{error}"
@@ -68,15 +68,15 @@ fn a_marker_pin_in_any_wrong_place_is_never_echoed() {
 #[test]
 fn a_pin_reaches_no_log_and_no_process_but_the_worker() {
     needs_root("it reads the memory and descriptors of processes that hide them");
-    let mut stand = Stand::new();
+    let mut fixture = Fixture::new();
     // The module prints the names in its environment and waits, so that the process table can be read.
-    stand.faulty("environment;C_Sign=delay:400");
-    stand.set("MY_PIN", stand.pin());
-    let mut command = stand.command(&["sign", "--pin-source", "env:MY_PIN", "-vv"]);
+    fixture.faulty("environment;C_Sign=delay:400");
+    fixture.set("MY_PIN", fixture.pin());
+    let mut command = fixture.command(&["sign", "--pin-source", "env:MY_PIN", "-vv"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let pin = stand.pin();
+    let pin = fixture.pin();
     let parent = child.id();
-    stand.await_calls("C_Sign", 1);
+    fixture.await_calls("C_Sign", 1);
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
     let worker = children.trim().to_owned();
     for process in [parent.to_string(), worker.clone()] {
@@ -90,31 +90,31 @@ fn a_pin_reaches_no_log_and_no_process_but_the_worker() {
     assert!(!run.stderr.contains(&pin), "{}", run.stderr);
     run.ok();
     // A prestarted worker gets its environment later, where the process table does not show it.
-    sees_no_variable(&stand, "MY_PIN");
-    let _ = fs::remove_file(stand.file("calls"));
-    let file = stand.write("config.toml", "# No socket, so that no worker is prestarted.\n");
-    stand.run(&["sign", "--pin-source", "env:MY_PIN", "--config", &file]).ok();
-    sees_no_variable(&stand, "MY_PIN");
+    sees_no_variable(&fixture, "MY_PIN");
+    let _ = fs::remove_file(fixture.file("calls"));
+    let file = fixture.write("config.toml", "# No socket, so that no worker is prestarted.\n");
+    fixture.run(&["sign", "--pin-source", "env:MY_PIN", "--config", &file]).ok();
+    sees_no_variable(&fixture, "MY_PIN");
 }
 
 /// The module's own list of its environment has the caller's variables and not this one.
 #[track_caller]
-fn sees_no_variable(stand: &Stand, name: &str) {
-    assert_eq!(stand.calls("variable SOFTHSM2_CONF"), 1);
-    assert_eq!(stand.calls(&format!("variable {name}")), 0, "the module has {name} in its environment");
+fn sees_no_variable(fixture: &Fixture, name: &str) {
+    assert_eq!(fixture.calls("variable SOFTHSM2_CONF"), 1);
+    assert_eq!(fixture.calls(&format!("variable {name}")), 0, "the module has {name} in its environment");
 }
 
 #[test]
 fn the_worker_inherits_no_descriptor_of_the_callers() {
     needs_root("it reads the memory and descriptors of processes that hide them");
-    let mut stand = Stand::new();
-    stand.faulty("C_Initialize=delay:600");
-    let base = stand.command(&[]);
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Initialize=delay:600");
+    let base = fixture.command(&[]);
     let mut shell = std::process::Command::new("sh");
-    shell.args(["-c", &format!("exec {BINARY} sign --pin-source fd:7 7< pin 8< pin")]).current_dir(stand.path());
+    shell.args(["-c", &format!("exec {BINARY} sign --pin-source fd:7 7< pin 8< pin")]).current_dir(fixture.path());
     same_environment(&mut shell, &base);
     let child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    stand.await_calls("C_Initialize", 1);
+    fixture.await_calls("C_Initialize", 1);
     let parent = child.id();
     let worker = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
     let open: Vec<String> = fs::read_dir(format!("/proc/{}/fd", worker.trim()))
@@ -128,30 +128,30 @@ fn the_worker_inherits_no_descriptor_of_the_callers() {
 #[test]
 fn the_module_does_not_see_an_overridden_pin_source() {
     needs_root("it reads the memory and descriptors of processes that hide them");
-    let mut stand = Stand::new();
-    stand.faulty("environment;C_Initialize=delay:400");
-    stand.set("OLD_PIN", MARKER);
-    stand.set("CBA_AGENT_PIN_SOURCE", "env:OLD_PIN");
-    let source = stand.pin_source();
-    let mut command = stand.command(&["sign", "--pin-source", &source]);
+    let mut fixture = Fixture::new();
+    fixture.faulty("environment;C_Initialize=delay:400");
+    fixture.set("OLD_PIN", MARKER);
+    fixture.set("CBA_AGENT_PIN_SOURCE", "env:OLD_PIN");
+    let source = fixture.pin_source();
+    let mut command = fixture.command(&["sign", "--pin-source", &source]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    stand.await_calls("C_Initialize", 1);
+    fixture.await_calls("C_Initialize", 1);
     let parent = child.id();
     let worker = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
     let environment = fs::read(format!("/proc/{}/environ", worker.trim())).unwrap();
     assert!(!String::from_utf8_lossy(&environment).contains(MARKER));
     Run::from_output(child.finish()).ok();
-    sees_no_variable(&stand, "OLD_PIN");
+    sees_no_variable(&fixture, "OLD_PIN");
 }
 
 #[test]
 fn the_pins_buffer_is_locked_in_memory() {
-    let mut stand = Stand::new();
-    stand.faulty("C_Sign=hang");
-    let source = stand.pin_source();
-    let mut command = stand.command(&["sign", "--pin-source", &source]);
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Sign=hang");
+    let source = fixture.pin_source();
+    let mut command = fixture.command(&["sign", "--pin-source", &source]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    stand.await_calls("C_Sign", 1);
+    fixture.await_calls("C_Sign", 1);
     let parent = child.id();
     let worker = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
     for process in [parent.to_string(), worker.trim().to_owned()] {
@@ -165,14 +165,14 @@ fn the_pins_buffer_is_locked_in_memory() {
 
 #[test]
 fn a_pin_source_without_its_kind_is_explained_and_never_shown() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     for (source, said) in [
         (format!("/{MARKER}"), "write file: before a path"),
         (format!("FILE:/{MARKER}"), "write its kind in lower case"),
         (format!("Env:{MARKER}"), "write its kind in lower case"),
         (MARKER.to_owned(), "not a PIN source\n"),
     ] {
-        let error = sign_with(&stand, &source).failed(2);
+        let error = sign_with(&fixture, &source).failed(2);
         assert!(error.contains(said) && !error.contains(MARKER), "{source}: {error}");
     }
 }

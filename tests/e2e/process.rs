@@ -4,15 +4,15 @@ use std::fs;
 use std::process::{Child, Stdio};
 
 use crate::deadline::{Finish as _, status, until};
-use crate::stand::{Run, Stand, needs_root, same_environment};
+use crate::fixture::{Fixture, Run, needs_root, same_environment};
 
 /// Starts `sign`, and returns when the worker is inside a call of the faulty module.
-fn start_until(stand: &Stand, call: &str, arguments: &[&str]) -> (Child, u32) {
-    let source = stand.pin_source();
+fn start_until(fixture: &Fixture, call: &str, arguments: &[&str]) -> (Child, u32) {
+    let source = fixture.pin_source();
     let all: Vec<&str> = ["sign", "--pin-source", &source].into_iter().chain(arguments.iter().copied()).collect();
-    let mut command = stand.command(&all);
+    let mut command = fixture.command(&all);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    stand.await_calls(call, 1);
+    fixture.await_calls(call, 1);
     let parent = child.id();
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
     (child, children.trim().parse().unwrap())
@@ -27,10 +27,10 @@ pub(crate) fn is_gone(process: u32) -> bool {
 #[test]
 fn a_hang_ends_at_the_deadline_with_exit_6_and_no_process_left() {
     let hang = |call: &str| {
-        let mut stand = Stand::new();
-        stand.faulty(&format!("{call}=hang"));
+        let mut fixture = Fixture::new();
+        fixture.faulty(&format!("{call}=hang"));
         // Long enough to reach the call on a busy host.
-        let (child, worker) = start_until(&stand, call, &["--timeout", "5s"]);
+        let (child, worker) = start_until(&fixture, call, &["--timeout", "5s"]);
         let error = Run::from_output(child.finish()).failed(6);
         assert!(error.contains("did not answer within 5s"), "{call}: {error}");
         assert!(is_gone(worker), "{call}");
@@ -41,14 +41,14 @@ fn a_hang_ends_at_the_deadline_with_exit_6_and_no_process_left() {
 
 #[test]
 fn a_hang_at_the_end_does_not_delay_a_good_result() {
-    let mut stand = Stand::new();
+    let mut fixture = Fixture::new();
     for rules in
         ["C_Finalize=hang", "C_Logout=hang", "exit=hang", "C_Finalize=abort", "exit=abort", "C_CloseSession=abort"]
     {
         // With -v a worker may exit normally, so that the module can print more.
         for more in [&[][..], &["-v"]] {
-            stand.faulty(rules);
-            let run = stand.sign(more);
+            fixture.faulty(rules);
+            let run = fixture.sign(more);
             assert!(run.ok().starts_with(r#"{"method":"POST""#), "{rules} {more:?}");
         }
     }
@@ -56,40 +56,40 @@ fn a_hang_at_the_end_does_not_delay_a_good_result() {
 
 #[test]
 fn the_modules_last_output_is_logged() {
-    let mut stand = Stand::new();
-    stand.faulty("C_Sign=noise");
-    let run = stand.sign(&["-v"]);
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Sign=noise");
+    let run = fixture.sign(&["-v"]);
     assert!(run.stderr.contains("debug: module: noise that was held back"), "{}", run.stderr);
     run.ok();
 }
 
 #[test]
 fn a_crash_is_exit_6_with_the_signal() {
-    let mut stand = Stand::new();
+    let mut fixture = Fixture::new();
     for call in ["C_Initialize", "C_OpenSession", "C_FindObjectsInit", "C_SignInit", "C_Sign"] {
-        stand.faulty(&format!("{call}=abort"));
-        let error = stand.sign(&[]).failed(6);
+        fixture.faulty(&format!("{call}=abort"));
+        let error = fixture.sign(&[]).failed(6);
         assert!(error.contains("killed by signal 6"), "{call}: {error}");
     }
 }
 
 #[test]
 fn a_module_that_prints_spoils_neither_output_nor_terminal() {
-    let mut stand = Stand::new();
-    stand.faulty("C_Initialize=noise;C_Login=noise;C_Sign=noise;exit=noise");
-    let run = stand.sign(&[]);
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Initialize=noise;C_Login=noise;C_Sign=noise;exit=noise");
+    let run = fixture.sign(&[]);
     assert_eq!(run.stderr, "", "noise is logged, and only at -v");
     assert_eq!(run.ok().lines().count(), 1);
-    let loud = stand.sign(&["-v"]);
+    let loud = fixture.sign(&["-v"]);
     assert!(loud.stderr.contains("debug: module: noise on standard output \\u{1b}[31m"), "{}", loud.stderr);
     assert!(loud.stderr.contains("debug: module: noise on standard error"), "{}", loud.stderr);
 }
 
 #[test]
 fn killing_the_parent_ends_the_worker() {
-    let mut stand = Stand::new();
-    stand.faulty("C_Sign=hang");
-    let (mut child, worker) = start_until(&stand, "C_Sign", &[]);
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Sign=hang");
+    let (mut child, worker) = start_until(&fixture, "C_Sign", &[]);
     child.kill().unwrap();
     status(&mut child);
     assert!(is_gone(worker));
@@ -97,10 +97,10 @@ fn killing_the_parent_ends_the_worker() {
 
 #[test]
 fn ctrl_c_leaves_no_process_behind() {
-    let mut stand = Stand::new();
-    stand.faulty("C_Sign=hang");
-    let (child, worker) = start_until(&stand, "C_Sign", &[]);
-    crate::stand::tool(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]));
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Sign=hang");
+    let (child, worker) = start_until(&fixture, "C_Sign", &[]);
+    crate::fixture::tool(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]));
     let output = child.finish();
     assert!(output.stdout.is_empty());
     assert!(is_gone(worker));
@@ -108,14 +108,14 @@ fn ctrl_c_leaves_no_process_behind() {
 
 #[test]
 fn processes_started_by_the_module_end_with_the_parent() {
-    let mut stand = Stand::new();
-    stand.faulty("C_SignInit=spawn;C_Sign=hang");
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_SignInit=spawn;C_Sign=hang");
     for signal in ["-INT", "-TERM", "-HUP", "-KILL"] {
-        let _ = fs::remove_file(stand.file("calls"));
-        let (child, worker) = start_until(&stand, "C_Sign", &[]);
+        let _ = fs::remove_file(fixture.file("calls"));
+        let (child, worker) = start_until(&fixture, "C_Sign", &[]);
         let started = fs::read_to_string(format!("/proc/{worker}/task/{worker}/children")).unwrap();
         let started: u32 = started.trim().parse().unwrap();
-        crate::stand::tool(std::process::Command::new("kill").args([signal, &child.id().to_string()]));
+        crate::fixture::tool(std::process::Command::new("kill").args([signal, &child.id().to_string()]));
         child.finish();
         assert!(is_gone(worker) && is_gone(started), "{signal}");
     }
@@ -123,31 +123,31 @@ fn processes_started_by_the_module_end_with_the_parent() {
 
 #[test]
 fn killing_the_worker_is_exit_6() {
-    let mut stand = Stand::new();
-    stand.faulty("C_Sign=hang");
-    let (child, worker) = start_until(&stand, "C_Sign", &[]);
-    crate::stand::tool(std::process::Command::new("kill").args(["-KILL", &worker.to_string()]));
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Sign=hang");
+    let (child, worker) = start_until(&fixture, "C_Sign", &[]);
+    crate::fixture::tool(std::process::Command::new("kill").args(["-KILL", &worker.to_string()]));
     let error = Run::from_output(child.finish()).failed(6);
     assert!(error.contains("killed by signal 9"), "{error}");
 }
 
 #[test]
 fn vendors_debug_variables_reach_the_module_only_when_asked() {
-    let mut stand = Stand::new();
-    stand.faulty("environment");
+    let mut fixture = Fixture::new();
+    fixture.faulty("environment");
     for (name, value) in [("OPENSC_DEBUG", "9"), ("YKCS11_DBG", "9"), ("LD_LIBRARY_PATH", "/nonexistent"), ("A", "")] {
-        stand.set(name, value);
+        fixture.set(name, value);
     }
     for (flags, reaches) in [(&[][..], false), (&["--module-debug"], true)] {
         // A prestarted worker gets its environment later. None is prestarted where a file may name an agent.
-        let file = stand.write("config.toml", "# No socket.\n");
+        let file = fixture.write("config.toml", "# No socket.\n");
         for more in [&[][..], &["--config", &file]] {
-            let _ = fs::remove_file(stand.file("calls"));
-            let run = stand.sign(&[flags, more].concat());
-            let debug = stand.calls("variable OPENSC_DEBUG") + stand.calls("variable YKCS11_DBG");
+            let _ = fs::remove_file(fixture.file("calls"));
+            let run = fixture.sign(&[flags, more].concat());
+            let debug = fixture.calls("variable OPENSC_DEBUG") + fixture.calls("variable YKCS11_DBG");
             assert_eq!(debug, if reaches { 2 } else { 0 });
             for name in ["SOFTHSM2_CONF", "HOME", "LD_LIBRARY_PATH", "A"] {
-                assert_eq!(stand.calls(&format!("variable {name}")), 1, "{name}: all else reaches the module");
+                assert_eq!(fixture.calls(&format!("variable {name}")), 1, "{name}: all else reaches the module");
             }
             assert_eq!(run.stderr.contains("warning: --module-debug"), reaches, "{}", run.stderr);
             run.ok();
@@ -158,9 +158,9 @@ fn vendors_debug_variables_reach_the_module_only_when_asked() {
 #[test]
 fn the_worker_is_not_dumpable_and_reads_no_terminal() {
     needs_root("it reads the memory and descriptors of processes that hide them");
-    let mut stand = Stand::new();
-    stand.faulty("C_Sign=hang");
-    let (mut child, worker) = start_until(&stand, "C_Sign", &[]);
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Sign=hang");
+    let (mut child, worker) = start_until(&fixture, "C_Sign", &[]);
     let limits = fs::read_to_string(format!("/proc/{worker}/limits")).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
@@ -186,15 +186,15 @@ fn is_dumpable(process: u32) -> bool {
 #[test]
 fn no_process_of_the_same_user_looks_into_parent_and_worker() {
     needs_root("it takes rights of root away");
-    let mut stand = Stand::new();
-    stand.faulty("C_Sign=hang");
-    let source = stand.pin_source();
-    let signs = stand.command(&["sign", "--pin-source", &source]);
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Sign=hang");
+    let source = fixture.pin_source();
+    let signs = fixture.command(&["sign", "--pin-source", &source]);
     let mut command = std::process::Command::new("setpriv");
-    command.args(NO_TRACER).arg(signs.get_program()).args(signs.get_args()).current_dir(stand.path());
+    command.args(NO_TRACER).arg(signs.get_program()).args(signs.get_args()).current_dir(fixture.path());
     same_environment(&mut command, &signs);
     let mut parent = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    stand.await_calls("C_Sign", 1);
+    fixture.await_calls("C_Sign", 1);
     let id = parent.id();
     let worker = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap().trim().parse().unwrap();
     let mut other = std::process::Command::new("setpriv");
@@ -210,8 +210,8 @@ fn no_process_of_the_same_user_looks_into_parent_and_worker() {
 }
 
 /// Every command in `help`, and other ways to start the program.
-fn every_command(stand: &Stand) -> Vec<Vec<String>> {
-    let help = stand.run(&["help"]).ok();
+fn every_command(fixture: &Fixture) -> Vec<Vec<String>> {
+    let help = fixture.run(&["help"]).ok();
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let named: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
     assert!(named.len() > 10 && named.contains(&"sign"), "{help}");
@@ -223,18 +223,18 @@ fn every_command(stand: &Stand) -> Vec<Vec<String>> {
 
 #[test]
 fn a_program_with_more_rights_than_its_caller_refuses_every_command() {
-    needs_root("it plays other users of the host, and gives a program capabilities");
+    needs_root("it acts as other users of the host, and gives a program capabilities");
     use std::os::unix::fs::PermissionsExt as _;
-    let stand = Stand::empty();
-    fs::set_permissions(stand.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let fixture = Fixture::empty();
+    fs::set_permissions(fixture.path(), fs::Permissions::from_mode(0o755)).unwrap();
     for (name, mode) in [("user-id", 0o4755), ("group-id", 0o2755), ("capability", 0o755)] {
-        let program = stand.file(name);
-        fs::copy(crate::stand::BINARY, &program).unwrap();
+        let program = fixture.file(name);
+        fs::copy(crate::fixture::BINARY, &program).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
         if name == "capability" {
-            crate::stand::tool(std::process::Command::new("setcap").args(["cap_net_raw+ep", &program]));
+            crate::fixture::tool(std::process::Command::new("setcap").args(["cap_net_raw+ep", &program]));
         }
-        for arguments in every_command(&stand) {
+        for arguments in every_command(&fixture) {
             let mut command = std::process::Command::new("setpriv");
             command.args(["--reuid=65534", "--regid=65534", "--clear-groups", &program]).args(&arguments);
             command.env_clear().env("PATH", "/usr/bin:/bin");
@@ -246,21 +246,21 @@ fn a_program_with_more_rights_than_its_caller_refuses_every_command() {
 
 #[test]
 fn the_parent_leaves_no_core() {
-    let mut stand = Stand::new();
-    stand.faulty("C_Sign=hang");
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Sign=hang");
     // From a shell that allows cores, as far as possible.
     let allow = "ulimit -c unlimited 2>/dev/null || ulimit -c $(ulimit -H -c)";
-    let script = format!("{allow}; exec {} sign --pin-source {}", crate::stand::BINARY, stand.pin_source());
-    let base = stand.command(&[]);
+    let script = format!("{allow}; exec {} sign --pin-source {}", crate::fixture::BINARY, fixture.pin_source());
+    let base = fixture.command(&[]);
     let mut shell = std::process::Command::new("sh");
-    shell.args(["-c", &script]).current_dir(stand.path());
+    shell.args(["-c", &script]).current_dir(fixture.path());
     same_environment(&mut shell, &base);
     let child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    stand.await_calls("C_Sign", 1);
+    fixture.await_calls("C_Sign", 1);
     let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
-    crate::stand::tool(std::process::Command::new("kill").args(["-ABRT", &child.id().to_string()]));
+    crate::fixture::tool(std::process::Command::new("kill").args(["-ABRT", &child.id().to_string()]));
     use std::os::unix::process::ExitStatusExt as _;
     let status = child.finish().status;
     assert_eq!((status.signal(), status.core_dumped()), (Some(6), false));
@@ -268,12 +268,12 @@ fn the_parent_leaves_no_core() {
 
 #[test]
 fn a_module_that_floods_its_output_is_read_all_the_time() {
-    let mut stand = Stand::new();
+    let mut fixture = Fixture::new();
     for call in ["C_Initialize", "C_OpenSession", "C_Login", "C_Sign", "C_Finalize", "exit"] {
-        stand.faulty(&format!("{call}=flood"));
+        fixture.faulty(&format!("{call}=flood"));
         // A wait for a time limit would fail here.
-        stand.sign(&["--timeout", "10s"]).ok();
-        let run = stand.sign(&["--timeout", "10s", "-v"]);
+        fixture.sign(&["--timeout", "10s"]).ok();
+        let run = fixture.sign(&["--timeout", "10s", "-v"]);
         assert!(run.stderr.contains("module: line 4095 of a flood"), "{call}");
         run.ok();
     }

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use crate::agent::Agent;
 use crate::deadline::{Finish as _, status, until};
+use crate::fixture::{Fixture, Run, faulty_module, needs_root, same_environment, tool};
 use crate::process::is_gone;
-use crate::stand::{Run, Stand, faulty_module, needs_root, same_environment, tool};
 
 /// The attacks that every profile blocks from the module's first line on.
 const NEVER: [&str; 58] = [
@@ -76,31 +76,31 @@ const NEVER: [&str; 58] = [
 const AFTER_LOGIN: [&str; 1] = ["new code"];
 
 /// An attacking module under the name of another one, with its targets.
-fn attacker(file: &str) -> Stand {
+fn attacker(file: &str) -> Fixture {
     faulty_as(file, "attack")
 }
 
 /// The faulty module under the name of another one, so that it runs in that sandbox.
-fn faulty_as(file: &str, rules: &str) -> Stand {
-    let mut stand = Stand::new();
-    stand.faulty(rules);
-    let module = stand.path().join(file);
+fn faulty_as(file: &str, rules: &str) -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.faulty(rules);
+    let module = fixture.path().join(file);
     fs::copy(faulty_module(), &module).unwrap();
-    stand.use_module(Some(&module.display().to_string()));
+    fixture.use_module(Some(&module.display().to_string()));
     // A path that SoftHSM2's profile allows.
-    stand.set("FAULTY_LOG", stand.file("tokens/calls"));
-    let prey = stand.path().join("prey");
+    fixture.set("FAULTY_LOG", fixture.file("tokens/calls"));
+    let prey = fixture.path().join("prey");
     fs::create_dir(&prey).unwrap();
     for file in ["secret", "prey"] {
         fs::write(prey.join(file), "another user's").unwrap();
     }
     tool(Command::new("chown").args(["-R", "nobody"]).arg(&prey));
-    stand.set("FAULTY_PREY", prey.display().to_string());
-    stand
+    fixture.set("FAULTY_PREY", prey.display().to_string());
+    fixture
 }
 
-fn sign(stand: &Stand, more: &[&str]) -> Run {
-    stand.run(&[&["sign", "-v", "--slot", "0", "--pin-source", &stand.pin_source()][..], more].concat())
+fn sign(fixture: &Fixture, more: &[&str]) -> Run {
+    fixture.run(&[&["sign", "-v", "--slot", "0", "--pin-source", &fixture.pin_source()][..], more].concat())
 }
 
 /// The result of each attack, under a key such as `load: exec`.
@@ -122,9 +122,9 @@ fn forbidden(found: &BTreeMap<String, String>, what: &str) {
 
 #[test]
 fn a_compromised_module_is_blocked_and_signing_continues() {
-    needs_root("it plays other users of the host");
-    let stand = attacker("libsofthsm2.so");
-    let run = sign(&stand, &[]);
+    needs_root("it acts as other users of the host");
+    let fixture = attacker("libsofthsm2.so");
+    let run = sign(&fixture, &[]);
     let found = attacks(&run);
     for what in NEVER.iter().chain(&["internet", "unix", "x32", "raw socket", "audit socket", "pair"]) {
         forbidden(&found, &format!("load: {what}"));
@@ -136,19 +136,19 @@ fn a_compromised_module_is_blocked_and_signing_continues() {
         forbidden(&found, &format!("signing: {what}"));
     }
     assert!(run.stderr.contains("sandbox: profile softhsm2: files (Landlock ABI "), "{run:?}");
-    assert_eq!(stand.read("prey/prey"), "another user's");
+    assert_eq!(fixture.read("prey/prey"), "another user's");
     assert!(run.ok().contains("CACertificate "));
 }
 
 #[test]
 fn a_confined_module_ends_with_its_parent_despite_ignored_signals() {
-    needs_root("it plays other users of the host");
+    needs_root("it acts as other users of the host");
     ends_with_its_parent(&faulty_as("libsofthsm2.so", "C_Initialize=outlive;C_SignInit=outlive;C_Sign=hang"), &[]);
 }
 
 #[test]
 fn a_module_without_a_sandbox_ends_with_its_parent_though_it_ignores_and_blocks_the_signal() {
-    needs_root("it plays other users of the host");
+    needs_root("it acts as other users of the host");
     for (file, more) in [("unknown.so", &[][..]), ("libsofthsm2.so", &["--sandbox", "off"])] {
         ends_with_its_parent(&faulty_as(file, "C_Initialize=outlive;C_SignInit=outlive;C_Sign=hang"), more);
     }
@@ -156,11 +156,11 @@ fn a_module_without_a_sandbox_ends_with_its_parent_though_it_ignores_and_blocks_
 
 /// Kills `sign` while the module hangs; neither the worker nor what the module started stays.
 #[track_caller]
-fn ends_with_its_parent(stand: &Stand, more: &[&str]) {
-    let source = stand.pin_source();
+fn ends_with_its_parent(fixture: &Fixture, more: &[&str]) {
+    let source = fixture.pin_source();
     let arguments = [&["sign", "--slot", "0", "--pin-source", &source][..], more].concat();
-    let mut parent = stand.command(&arguments).spawn().unwrap();
-    let calls = || stand.read("tokens/calls");
+    let mut parent = fixture.command(&arguments).spawn().unwrap();
+    let calls = || fixture.read("tokens/calls");
     until(|| calls().lines().any(|call| call == "C_Sign"));
     let id = parent.id();
     let worker = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
@@ -173,10 +173,10 @@ fn ends_with_its_parent(stand: &Stand, more: &[&str]) {
 
 #[test]
 fn without_a_sandbox_every_attack_succeeds() {
-    needs_root("it plays other users of the host");
+    needs_root("it acts as other users of the host");
     for (file, more) in [("libsofthsm2.so", &["--sandbox", "off"][..]), ("unknown.so", &[])] {
-        let stand = attacker(file);
-        let run = sign(&stand, more);
+        let fixture = attacker(file);
+        let run = sign(&fixture, more);
         let found = attacks(&run);
         for what in NEVER.iter().chain(&AFTER_LOGIN).chain(&["internet", "unix"]) {
             // A process that is traced already cannot be traced again.
@@ -192,7 +192,7 @@ fn without_a_sandbox_every_attack_succeeds() {
 
 #[test]
 fn each_profile_forbids_what_it_does_not_name() {
-    needs_root("it plays other users of the host");
+    needs_root("it acts as other users of the host");
     let local = ["libsofthsm2.so", "libkryoptic_pkcs11.so"];
     let daemons =
         ["opensc-pkcs11.so", "libykcs11.so.2", "libtpm2_pkcs11.so.1", "libopencryptoki.so", "p11-kit-client.so"];
@@ -208,8 +208,8 @@ fn each_profile_forbids_what_it_does_not_name() {
     let all = local.map(|file| (file, "none")).into_iter();
     let all = all.chain(daemons.map(|file| (file, "unix"))).chain(network.map(|file| (file, "internet")));
     for (file, most) in all {
-        let stand = attacker(file);
-        let found = attacks(&stand.run(&["list", "-v"]));
+        let fixture = attacker(file);
+        let found = attacks(&fixture.run(&["list", "-v"]));
         for what in NEVER {
             forbidden(&found, &format!("load: {what}"));
         }
@@ -221,44 +221,44 @@ fn each_profile_forbids_what_it_does_not_name() {
 
 #[test]
 fn a_compromised_module_gets_no_payload_from_another_agent_of_its_user() {
-    needs_root("it plays other users of the host");
-    let other = Stand::new();
+    needs_root("it acts as other users of the host");
+    let other = Fixture::new();
     // Any configuration that does not name the user.
     let agent = Agent::ready(&other, &["--socket-group", "0"]);
     // A module that uses a daemon may make Unix sockets.
-    let mut stand = attacker("opensc-pkcs11.so");
-    stand.set("FAULTY_AGENT", &agent.socket);
-    let found = attacks(&stand.run(&["list", "-v"]));
+    let mut fixture = attacker("opensc-pkcs11.so");
+    fixture.set("FAULTY_AGENT", &agent.socket);
+    let found = attacks(&fixture.run(&["list", "-v"]));
     assert_eq!(found["load: unix"], "done");
     assert_eq!(found["load: another agent"], "HTTP/1.1 403 Forbidden");
 }
 
 #[test]
 fn a_simulated_tpm_is_reachable_if_its_variable_names_it() {
-    needs_root("it plays other users of the host");
-    let mut stand = attacker("libtpm2_pkcs11.so.1");
-    stand.set("TPM2_PKCS11_TCTI", "swtpm:host=127.0.0.1,port=2321");
-    assert_eq!(attacks(&stand.run(&["list", "-v"]))["load: internet"], "done");
+    needs_root("it acts as other users of the host");
+    let mut fixture = attacker("libtpm2_pkcs11.so.1");
+    fixture.set("TPM2_PKCS11_TCTI", "swtpm:host=127.0.0.1,port=2321");
+    assert_eq!(attacks(&fixture.run(&["list", "-v"]))["load: internet"], "done");
 }
 
 #[test]
 fn doctor_custody_and_the_agent_name_a_module_without_a_sandbox() {
-    let mut stand = Stand::new();
-    let (pin, state) = (stand.pin_source(), "--pin-source");
-    let doctor = stand.run(&["doctor", state, &pin]).stdout;
+    let mut fixture = Fixture::new();
+    let (pin, state) = (fixture.pin_source(), "--pin-source");
+    let doctor = fixture.run(&["doctor", state, &pin]).stdout;
     assert!(doctor.contains("ok       sandbox          profile softhsm2: files (Landlock ABI "), "{doctor}");
-    let custody = |stand: &Stand, more: &[&str]| -> String {
+    let custody = |fixture: &Fixture, more: &[&str]| -> String {
         let arguments = ["custody", state, &pin, "--format", "json"];
-        stand.run(&[&arguments[..], more].concat()).stdout
+        fixture.run(&[&arguments[..], more].concat()).stdout
     };
-    let report = custody(&stand, &[]);
+    let report = custody(&fixture, &[]);
     assert!(report.contains("\"profile\": \"softhsm2\"") && report.contains("\"system_calls\": true"), "{report}");
-    let off = stand.run(&["doctor", state, &pin, "--sandbox", "off"]).stdout;
+    let off = fixture.run(&["doctor", state, &pin, "--sandbox", "off"]).stdout;
     assert!(off.contains("warning  sandbox          off"), "{off}");
-    let report = custody(&stand, &["--sandbox", "off"]);
+    let report = custody(&fixture, &["--sandbox", "off"]);
     assert!(report.contains("\"sandbox\": null") && report.contains("runs without a sandbox"), "{report}");
-    stand.faulty("");
-    let unknown = stand.run(&["doctor", state, &pin]).stdout;
+    fixture.faulty("");
+    let unknown = fixture.run(&["doctor", state, &pin]).stdout;
     assert!(
         unknown.contains("warning  sandbox          none: there is no sandbox profile for this module"),
         "{unknown}"
@@ -266,12 +266,12 @@ fn doctor_custody_and_the_agent_name_a_module_without_a_sandbox() {
 }
 
 /// A run where strace changes the first answer of the kernel's interface in each process.
-fn on_another_kernel(stand: &Stand, inject: &str, arguments: &[&str]) -> Run {
-    let command = stand.command(arguments);
+fn on_another_kernel(fixture: &Fixture, inject: &str, arguments: &[&str]) -> Run {
+    let command = fixture.command(arguments);
     let mut traced = Command::new("strace");
     traced.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=landlock_create_ruleset,seccomp", "-e"]);
     traced.arg(format!("inject={inject}")).arg(command.get_program()).args(command.get_args());
-    traced.current_dir(stand.path());
+    traced.current_dir(fixture.path());
     same_environment(&mut traced, &command);
     Run::from_output(traced.finish())
 }
@@ -283,17 +283,17 @@ fn landlock_abi(version: u32) -> String {
 
 #[test]
 fn an_older_landlock_confines_a_local_module_as_well() {
-    needs_root("it plays other users of the host");
+    needs_root("it acts as other users of the host");
     for version in [1, 3] {
-        let stand = attacker("libsofthsm2.so");
-        let arguments = ["sign", "-v", "--slot", "0", "--pin-source", &stand.pin_source()];
-        let run = on_another_kernel(&stand, &landlock_abi(version), &arguments);
+        let fixture = attacker("libsofthsm2.so");
+        let arguments = ["sign", "-v", "--slot", "0", "--pin-source", &fixture.pin_source()];
+        let run = on_another_kernel(&fixture, &landlock_abi(version), &arguments);
         let found = attacks(&run);
         for what in NEVER.iter().chain(&["internet", "unix", "x32", "raw socket", "audit socket", "pair"]) {
             forbidden(&found, &format!("load: {what}"));
             forbidden(&found, &format!("signing: {what}"));
         }
-        assert_eq!(stand.read("prey/prey"), "another user's");
+        assert_eq!(fixture.read("prey/prey"), "another user's");
         let report = format!("sandbox: profile softhsm2: files (Landlock ABI {version}), system calls\n");
         assert!(run.stderr.contains(&report), "{run:?}");
         run.ok();
@@ -302,21 +302,21 @@ fn an_older_landlock_confines_a_local_module_as_well() {
 
 #[test]
 fn the_gaps_of_an_older_kernel_are_named() {
-    needs_root("it plays other users of the host");
-    let stand = attacker("p11-kit-proxy.so");
+    needs_root("it acts as other users of the host");
+    let fixture = attacker("p11-kit-proxy.so");
     let of_each_version = [
         (2, &["tcp-ports", "device-commands", "abstract-sockets", "unix-sockets"][..], "TCP ports (Linux 6.7)"),
         (4, &["device-commands", "abstract-sockets", "unix-sockets"], "commands to devices (Linux 6.10)"),
         (5, &["abstract-sockets", "unix-sockets"], "abstract Unix sockets (Linux 6.12)"),
     ];
     for (version, gaps, words) in of_each_version {
-        let run = |arguments: &[&str]| on_another_kernel(&stand, &landlock_abi(version), arguments);
-        let doctor = run(&["doctor", "--pin-source", &stand.pin_source()]);
+        let run = |arguments: &[&str]| on_another_kernel(&fixture, &landlock_abi(version), arguments);
+        let doctor = run(&["doctor", "--pin-source", &fixture.pin_source()]);
         let start = format!(
             "warning  sandbox          profile p11-kit: files (Landlock ABI {version}), system calls; this kernel does not confine {words}"
         );
         assert!(doctor.stdout.contains(&start), "{doctor:?}");
-        let custody = run(&["custody", "--pin-source", &stand.pin_source(), "--format", "json"]).stdout;
+        let custody = run(&["custody", "--pin-source", &fixture.pin_source(), "--format", "json"]).stdout;
         let report: serde_json::Value = serde_json::from_str(&custody).unwrap();
         assert_eq!(report["module"]["sandbox"]["not_confined"], serde_json::json!(gaps), "{report}");
         let rows = report["rules"].as_array().unwrap();
@@ -328,7 +328,7 @@ fn the_gaps_of_an_older_kernel_are_named() {
 
 #[test]
 fn a_kernel_without_confinement_is_named() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     for (inject, words) in [
         ("landlock_create_ruleset:error=ENOSYS", "files are not confined, this kernel has no Landlock, system calls"),
         (
@@ -337,7 +337,7 @@ fn a_kernel_without_confinement_is_named() {
         ),
         ("seccomp:error=ENOSYS", "system calls are not filtered, this kernel has no seccomp"),
     ] {
-        let run = on_another_kernel(&stand, inject, &["doctor", "--pin-source", &stand.pin_source()]);
+        let run = on_another_kernel(&fixture, inject, &["doctor", "--pin-source", &fixture.pin_source()]);
         assert!(run.stdout.contains("warning  sandbox          profile softhsm2: "), "{run:?}");
         assert!(run.stdout.contains(words), "{run:?}");
     }
@@ -345,29 +345,29 @@ fn a_kernel_without_confinement_is_named() {
 
 #[test]
 fn an_error_of_a_sandboxed_module_names_the_sandbox_option() {
-    let mut stand = Stand::new();
+    let mut fixture = Fixture::new();
     // A configuration at a path where the module looks and the loader of this process does not.
-    stand.set("SOFTHSM2_CONF", stand.file("nowhere.conf"));
-    let error = stand.run(&["list"]).failed(6);
+    fixture.set("SOFTHSM2_CONF", fixture.file("nowhere.conf"));
+    let error = fixture.run(&["list"]).failed(6);
     assert!(error.contains("C_Initialize") && error.contains("--sandbox off"), "{error}");
 }
 
 #[test]
 fn softhsms_tokens_are_found_wherever_its_configuration_says() {
-    let mut stand = Stand::new();
-    let moved = stand.path().join("a place with spaces");
-    fs::rename(stand.path().join("tokens"), &moved).unwrap();
-    std::os::unix::fs::symlink(&moved, stand.path().join("link")).unwrap();
-    let home = stand.path().join("home/.config/softhsm2");
+    let mut fixture = Fixture::new();
+    let moved = fixture.path().join("a place with spaces");
+    fs::rename(fixture.path().join("tokens"), &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, fixture.path().join("link")).unwrap();
+    let home = fixture.path().join("home/.config/softhsm2");
     fs::create_dir_all(&home).unwrap();
     let configuration =
         |tokens: &Path| format!("directories.tokendir = {}\nobjectstore.backend = file\n", tokens.display());
-    for tokens in [moved.clone(), stand.path().join("link"), "a place with spaces".into(), "./link/".into()] {
-        let named = stand.write("softhsm2.conf", configuration(&tokens));
-        stand.set("SOFTHSM2_CONF", named);
-        sign(&stand, &[]).ok();
+    for tokens in [moved.clone(), fixture.path().join("link"), "a place with spaces".into(), "./link/".into()] {
+        let named = fixture.write("softhsm2.conf", configuration(&tokens));
+        fixture.set("SOFTHSM2_CONF", named);
+        sign(&fixture, &[]).ok();
     }
     fs::write(home.join("softhsm2.conf"), configuration(&moved)).unwrap();
-    let mut command = stand.command(&["sign", "--slot", "0", "--pin-source", &stand.pin_source()]);
+    let mut command = fixture.command(&["sign", "--slot", "0", "--pin-source", &fixture.pin_source()]);
     Run::from_output(command.env_remove("SOFTHSM2_CONF").finish()).ok();
 }

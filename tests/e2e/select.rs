@@ -1,17 +1,17 @@
 //! The selection of module, token and identity, and the errors for none or several.
 
 use crate::deadline::Finish as _;
-use crate::stand::{EXTENSIONS, Run, Stand, needs_root};
+use crate::fixture::{EXTENSIONS, Fixture, Run, needs_root};
 
 /// Two tokens, `cba` and `two`.
-fn two_tokens() -> Stand {
-    let stand = Stand::new();
-    stand.provision(&["--label", "two"]);
-    stand
+fn two_tokens() -> Fixture {
+    let fixture = Fixture::new();
+    fixture.provision(&["--label", "two"]);
+    fixture
 }
 
-fn uris(stand: &Stand) -> Vec<String> {
-    let list: serde_json::Value = serde_json::from_str(&stand.run(&["list", "--json"]).ok()).unwrap();
+fn uris(fixture: &Fixture) -> Vec<String> {
+    let list: serde_json::Value = serde_json::from_str(&fixture.run(&["list", "--json"]).ok()).unwrap();
     let slots = list["modules"][0]["slots"].as_array().unwrap().clone();
     slots.iter().filter(|slot| !slot["index"].is_null()).map(|slot| slot["uri"].as_str().unwrap().to_owned()).collect()
 }
@@ -23,14 +23,14 @@ fn subject(request: &str) -> String {
 
 #[test]
 fn with_two_tokens_and_no_selector_each_is_named_and_no_login_is_tried() {
-    let mut stand = two_tokens();
-    stand.faulty("");
-    let error = stand.sign(&[]).failed(3);
-    for uri in uris(&stand) {
+    let mut fixture = two_tokens();
+    fixture.faulty("");
+    let error = fixture.sign(&[]).failed(3);
+    for uri in uris(&fixture) {
         assert!(error.contains(&format!("hint: choose with --uri '{uri}'")), "{error}");
-        stand.sign(&["--uri", &uri]).ok();
+        fixture.sign(&["--uri", &uri]).ok();
     }
-    stand.faulty("");
+    fixture.faulty("");
     for wrong in [
         &["--slot", "7"][..],
         &["--slot-id", "99"],
@@ -39,68 +39,68 @@ fn with_two_tokens_and_no_selector_each_is_named_and_no_login_is_tried() {
         &["--token-label", "cba", "--uri", "pkcs11:token=two"],
         &["--uri", "pkcs11:model=YubiKey"],
     ] {
-        let error = stand.sign(wrong).failed(3);
+        let error = fixture.sign(wrong).failed(3);
         assert!(error.contains("--uri 'pkcs11:token="), "{wrong:?}: {error}");
     }
-    assert_eq!(stand.calls("C_Login"), 0);
+    assert_eq!(fixture.calls("C_Login"), 0);
 }
 
 #[test]
 fn an_index_alone_among_several_tokens_warns_with_the_uri() {
-    let stand = two_tokens();
-    let (zero, one) = (stand.sign(&["--slot", "0"]), stand.sign(&["--slot", "1"]));
+    let fixture = two_tokens();
+    let (zero, one) = (fixture.sign(&["--slot", "0"]), fixture.sign(&["--slot", "1"]));
     assert!(
-        zero.stderr.contains("warning: several tokens") && zero.stderr.contains(&uris(&stand)[0]),
+        zero.stderr.contains("warning: several tokens") && zero.stderr.contains(&uris(&fixture)[0]),
         "{}",
         zero.stderr
     );
     assert_ne!(subject(&zero.ok()), subject(&one.ok()));
-    assert_eq!(stand.sign(&["--token-label", "two"]).stderr, "");
+    assert_eq!(fixture.sign(&["--token-label", "two"]).stderr, "");
 }
 
 #[test]
 fn a_slot_id_works_decimal_and_hexadecimal_and_as_an_index_gets_the_hint() {
-    let stand = Stand::new();
-    let list: serde_json::Value = serde_json::from_str(&stand.run(&["list", "--json"]).ok()).unwrap();
+    let fixture = Fixture::new();
+    let list: serde_json::Value = serde_json::from_str(&fixture.run(&["list", "--json"]).ok()).unwrap();
     let id = list["modules"][0]["slots"][0]["slot_id"].as_u64().unwrap();
-    stand.sign(&["--slot-id", &id.to_string()]).ok();
-    stand.sign(&["--slot-id", &format!("{id:#x}")]).ok();
+    fixture.sign(&["--slot-id", &id.to_string()]).ok();
+    fixture.sign(&["--slot-id", &format!("{id:#x}")]).ok();
     // SoftHSM2's slot IDs are larger than any number of tokens.
-    let error = stand.sign(&["--slot", &id.to_string()]).failed(2);
+    let error = fixture.sign(&["--slot", &id.to_string()]).failed(2);
     assert!(error.contains("for a raw slot ID use --slot-id"), "{error}");
 }
 
 #[test]
 fn a_certificate_of_another_key_that_shares_the_id_is_not_chosen() {
-    let stand = Stand::new();
-    stand.tool("openssl", &["genrsa", "-out", "other.key", "2048"]);
-    stand.tool("openssl", &["rsa", "-in", "other.key", "-pubout", "-out", "other.pub"]);
-    stand.issue("other", "other.pub", EXTENSIONS, &["-days", "9"]);
-    stand.pkcs11_tool(&["--write-object", "other.der", "--type", "cert", "--id", "01", "--label", "other"]);
-    let chosen = subject(&stand.sign(&[]).ok());
-    let certificate = stand.run(&["certificate", "--format", "header"]).ok();
+    let fixture = Fixture::new();
+    fixture.tool("openssl", &["genrsa", "-out", "other.key", "2048"]);
+    fixture.tool("openssl", &["rsa", "-in", "other.key", "-pubout", "-out", "other.pub"]);
+    fixture.issue("other", "other.pub", EXTENSIONS, &["-days", "9"]);
+    fixture.pkcs11_tool(&["--write-object", "other.der", "--type", "cert", "--id", "01", "--label", "other"]);
+    let chosen = subject(&fixture.sign(&[]).ok());
+    let certificate = fixture.run(&["certificate", "--format", "header"]).ok();
     assert_eq!(certificate.trim(), format!("Authorization: {chosen}"));
-    stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--label", "cba"]);
-    let error = stand.sign(&[]).failed(3);
+    fixture.pkcs11_tool(&["--delete-object", "--type", "cert", "--label", "cba"]);
+    let error = fixture.sign(&[]).failed(3);
     assert!(error.contains("key 'cba' (ID 01) has no certificate"), "{error}");
     assert!(error.contains("certificate 'other' (ID 01) has no private key"), "{error}");
 }
 
 #[test]
 fn of_two_valid_certificates_the_first_pinned_else_the_older_is_used() {
-    let stand = Stand::new();
-    let older = stand.tool("openssl", &["x509", "-in", "cert.pem", "-noout", "-fingerprint", "-sha256"]);
+    let fixture = Fixture::new();
+    let older = fixture.tool("openssl", &["x509", "-in", "cert.pem", "-noout", "-fingerprint", "-sha256"]);
     // Certificates count whole seconds: the second must begin later than the first.
-    let begins = |file: &str| stand.tool("openssl", &["x509", "-in", file, "-noout", "-startdate"]);
-    while begins(&stand.issue("newer", "pub.pem", EXTENSIONS, &["-days", "99"])) == begins("cert.pem") {}
-    let newer = stand.tool("openssl", &["x509", "-in", "newer.pem", "-noout", "-fingerprint", "-sha256"]);
-    stand.pkcs11_tool(&["--write-object", "newer.der", "--type", "cert", "--id", "01", "--label", "newer"]);
-    let run = stand.sign(&[]);
+    let begins = |file: &str| fixture.tool("openssl", &["x509", "-in", file, "-noout", "-startdate"]);
+    while begins(&fixture.issue("newer", "pub.pem", EXTENSIONS, &["-days", "99"])) == begins("cert.pem") {}
+    let newer = fixture.tool("openssl", &["x509", "-in", "newer.pem", "-noout", "-fingerprint", "-sha256"]);
+    fixture.pkcs11_tool(&["--write-object", "newer.der", "--type", "cert", "--id", "01", "--label", "newer"]);
+    let run = fixture.sign(&[]);
     assert!(run.stderr.contains("note: 2 certificates for this key; the older one is used"), "{}", run.stderr);
     let by_default = subject(&run.ok());
     let pinned = |pins: &[&str]| {
         let flags: Vec<&str> = pins.iter().flat_map(|pin| ["--certificate-sha256", pin.trim()]).collect();
-        subject(&stand.sign(&flags).ok())
+        subject(&fixture.sign(&flags).ok())
     };
     assert_eq!(pinned(&[&older]), by_default);
     assert_ne!(pinned(&[&newer]), by_default);
@@ -110,38 +110,47 @@ fn of_two_valid_certificates_the_first_pinned_else_the_older_is_used() {
 
 #[test]
 fn two_keys_with_certificates_are_refused_until_one_is_named() {
-    let stand = Stand::new();
-    stand.pkcs11_tool(&["--keypairgen", "--key-type", "rsa:2048", "--id", "0a0b", "--label", "second", "--usage-sign"]);
-    stand.pkcs11_tool(&["--read-object", "--type", "pubkey", "--id", "0a0b", "--output-file", "second.spki"]);
-    stand.tool("openssl", &["rsa", "-pubin", "-inform", "DER", "-in", "second.spki", "-out", "second.pub"]);
-    stand.issue("second", "second.pub", EXTENSIONS, &["-days", "9"]);
-    stand.pkcs11_tool(&["--write-object", "second.der", "--type", "cert", "--id", "0a0b"]);
-    let error = stand.sign(&[]).failed(3);
+    let fixture = Fixture::new();
+    fixture.pkcs11_tool(&[
+        "--keypairgen",
+        "--key-type",
+        "rsa:2048",
+        "--id",
+        "0a0b",
+        "--label",
+        "second",
+        "--usage-sign",
+    ]);
+    fixture.pkcs11_tool(&["--read-object", "--type", "pubkey", "--id", "0a0b", "--output-file", "second.spki"]);
+    fixture.tool("openssl", &["rsa", "-pubin", "-inform", "DER", "-in", "second.spki", "-out", "second.pub"]);
+    fixture.issue("second", "second.pub", EXTENSIONS, &["-days", "9"]);
+    fixture.pkcs11_tool(&["--write-object", "second.der", "--type", "cert", "--id", "0a0b"]);
+    let error = fixture.sign(&[]).failed(3);
     assert_eq!(error.matches("hint: choose with --certificate-sha256 ").count(), 2, "{error}");
-    let by_id = subject(&stand.sign(&["--key-id", "0A:0B"]).ok());
+    let by_id = subject(&fixture.sign(&["--key-id", "0A:0B"]).ok());
     for selection in [
         &["--key-label", "second"][..],
         &["--uri", "pkcs11:id=%0a%0b"],
         &["--uri", "pkcs11:object=second;type=private"],
     ] {
-        assert_eq!(subject(&stand.sign(selection).ok()), by_id);
+        assert_eq!(subject(&fixture.sign(selection).ok()), by_id);
     }
     let hint = error.lines().find(|line| line.contains("second")).unwrap();
     let pin = hint.split_whitespace().nth(4).unwrap();
-    assert_eq!(subject(&stand.sign(&["--certificate-sha256", pin]).ok()), by_id);
+    assert_eq!(subject(&fixture.sign(&["--certificate-sha256", pin]).ok()), by_id);
 }
 
 #[test]
 fn without_a_module_the_installed_one_with_a_token_is_found() {
-    let mut stand = Stand::new();
-    stand.use_module(None);
-    stand.sign(&["--slot", "0"]).ok();
+    let mut fixture = Fixture::new();
+    fixture.use_module(None);
+    fixture.sign(&["--slot", "0"]).ok();
 }
 
 #[test]
 fn unusable_modules_are_named() {
-    let mut stand = Stand::new();
-    let garbage = stand.write("garbage.so", "no library");
+    let mut fixture = Fixture::new();
+    let garbage = fixture.write("garbage.so", "no library");
     for (module, word) in [
         ("nonesuch", "neither an absolute path nor a known module name"),
         ("./libsofthsm2.so", "neither an absolute path"),
@@ -150,8 +159,8 @@ fn unusable_modules_are_named() {
         (garbage.as_str(), "cannot load the module"),
         ("/lib/x86_64-linux-gnu/libc.so.6", "C_GetFunctionList"),
     ] {
-        stand.use_module(Some(module));
-        let error = stand.sign(&[]).failed(3);
+        fixture.use_module(Some(module));
+        let error = fixture.sign(&[]).failed(3);
         assert!(error.contains(word), "{module}: {error}");
         assert!(error.contains("\nhint: "), "{module}: {error}");
     }
@@ -160,12 +169,12 @@ fn unusable_modules_are_named() {
 #[test]
 fn a_module_that_others_can_write_is_warned_about() {
     use std::os::unix::fs::PermissionsExt as _;
-    let mut stand = Stand::new();
-    let module = stand.file("module.so");
-    std::fs::copy(crate::stand::softhsm_module(), &module).unwrap();
+    let mut fixture = Fixture::new();
+    let module = fixture.file("module.so");
+    std::fs::copy(crate::fixture::softhsm_module(), &module).unwrap();
     std::fs::set_permissions(&module, std::fs::Permissions::from_mode(0o777)).unwrap();
-    stand.use_module(Some(&module));
-    let run = stand.sign(&[]);
+    fixture.use_module(Some(&module));
+    let run = fixture.sign(&[]);
     assert!(
         run.stderr.contains("warning: the module") && run.stderr.contains("other users can change"),
         "{}",
@@ -176,35 +185,35 @@ fn a_module_that_others_can_write_is_warned_about() {
 
 #[test]
 fn a_wrong_module_configuration_names_the_file_to_check() {
-    let mut stand = Stand::new();
-    stand.set("SOFTHSM2_CONF", "/nonexistent");
-    let error = stand.sign(&[]).failed(6);
+    let mut fixture = Fixture::new();
+    fixture.set("SOFTHSM2_CONF", "/nonexistent");
+    let error = fixture.sign(&[]).failed(6);
     assert!(error.contains("C_Initialize: CKR_GENERAL_ERROR") && error.contains("SOFTHSM2_CONF"), "{error}");
 }
 
 #[test]
 fn without_a_token_the_error_has_a_remedy() {
-    let stand = Stand::empty();
-    std::fs::create_dir(stand.file("tokens")).unwrap();
-    stand.write("softhsm2.conf", format!("directories.tokendir = {}\n", stand.file("tokens")));
-    let error = stand.run(&["sign"]).failed(3);
+    let fixture = Fixture::empty();
+    std::fs::create_dir(fixture.file("tokens")).unwrap();
+    fixture.write("softhsm2.conf", format!("directories.tokendir = {}\n", fixture.file("tokens")));
+    let error = fixture.run(&["sign"]).failed(3);
     assert!(error.contains("no initialised token found") && error.contains("--init-token"), "{error}");
 }
 
 #[test]
 fn a_missing_configured_token_is_named_with_the_directory_of_the_module() {
-    let mut stand = Stand::new();
-    let source = stand.pin_source();
-    let conf = stand.file("softhsm2.conf");
+    let mut fixture = Fixture::new();
+    let source = fixture.pin_source();
+    let conf = fixture.file("softhsm2.conf");
     let place = format!(
         "the module looks for tokens in {}/tokens, as {conf} says; SOFTHSM2_CONF is set",
-        stand.path().display()
+        fixture.path().display()
     );
-    let absent = |stand: &Stand, flags: &[&str], words: &str| {
-        let error = stand.sign(flags).failed(3);
+    let absent = |fixture: &Fixture, flags: &[&str], words: &str| {
+        let error = fixture.sign(flags).failed(3);
         assert!(error.contains(&format!("the token with {words} was not found")), "{error}");
         assert!(error.contains(&place) && !error.contains("init-token"), "{error}");
-        let report = stand.run(&[&["doctor", "--pin-source", &source], flags].concat());
+        let report = fixture.run(&[&["doctor", "--pin-source", &source], flags].concat());
         assert!(report.stdout.contains(&format!("the token with {words} was not found")), "{report:?}");
         assert!(report.stdout.contains(&place) && !report.stdout.contains("init-token"), "{report:?}");
     };
@@ -213,28 +222,28 @@ fn a_missing_configured_token_is_named_with_the_directory_of_the_module() {
         (&["--token-label", "other"], "label 'other'"),
         (&["--uri", "pkcs11:token=x;serial=1"], "serial 1, label 'x'"),
     ] {
-        absent(&stand, flags, words);
+        absent(&fixture, flags, words);
     }
-    assert!(stand.sign(&["--token-label", "other"]).failed(3).contains("hint: there is --uri 'pkcs11:token=cba"));
+    assert!(fixture.sign(&["--token-label", "other"]).failed(3).contains("hint: there is --uri 'pkcs11:token=cba"));
     // A directory without tokens, as in another user's configuration.
-    std::fs::rename(stand.file("tokens"), stand.file("elsewhere")).unwrap();
-    std::fs::create_dir(stand.file("tokens")).unwrap();
-    absent(&stand, &["--token-label", "cba"], "label 'cba'");
-    let config = stand.write("c.toml", "[token]\nserial = \"1\"\n");
-    stand.set("CBA_AGENT_CONFIG", config);
-    absent(&stand, &[], "serial 1");
+    std::fs::rename(fixture.file("tokens"), fixture.file("elsewhere")).unwrap();
+    std::fs::create_dir(fixture.file("tokens")).unwrap();
+    absent(&fixture, &["--token-label", "cba"], "label 'cba'");
+    let config = fixture.write("c.toml", "[token]\nserial = \"1\"\n");
+    fixture.set("CBA_AGENT_CONFIG", config);
+    absent(&fixture, &[], "serial 1");
 }
 
 #[test]
 fn a_token_directory_that_cannot_be_read_is_named_with_its_owner() {
-    needs_root("it plays other users of the host");
+    needs_root("it acts as other users of the host");
     use std::os::unix::fs::PermissionsExt as _;
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     let mode = |name: &str, mode: u32| {
-        std::fs::set_permissions(stand.file(name), std::fs::Permissions::from_mode(mode)).unwrap();
+        std::fs::set_permissions(fixture.file(name), std::fs::Permissions::from_mode(mode)).unwrap();
     };
     let as_nobody = |arguments: &[&str]| {
-        let own = stand.command(arguments);
+        let own = fixture.command(arguments);
         let mut command = std::process::Command::new("setpriv");
         command.args(["--reuid", "65534", "--clear-groups"]).arg(own.get_program()).args(own.get_args());
         command.env_clear().envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -243,7 +252,7 @@ fn a_token_directory_that_cannot_be_read_is_named_with_its_owner() {
     for name in [".", "softhsm2.conf"] {
         mode(name, 0o755);
     }
-    let token = std::fs::read_dir(stand.file("tokens")).unwrap().next().unwrap().unwrap().file_name();
+    let token = std::fs::read_dir(fixture.file("tokens")).unwrap().next().unwrap().unwrap().file_name();
     let token = format!("tokens/{}", token.to_str().unwrap());
     for (directory, code, words) in [
         (0o700, 6, "tokens belongs to user root and group root (mode 0700), and user nobody cannot enter it"),
@@ -263,18 +272,27 @@ fn a_token_directory_that_cannot_be_read_is_named_with_its_owner() {
 
 #[test]
 fn a_yubikeys_attestation_of_the_key_is_not_chosen() {
-    let stand = Stand::new();
-    let usual = subject(&stand.sign(&[]).ok());
-    stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
+    let fixture = Fixture::new();
+    let usual = subject(&fixture.sign(&[]).ok());
+    fixture.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
     // The same key and ID, and the extension with the firmware version.
     let extensions = format!("{EXTENSIONS}1.3.6.1.4.1.41482.3.3=DER:04:03:05:04:03\n");
-    stand.issue("attestation", "pub.pem", &extensions, &["-days", "9"]);
-    stand.pkcs11_tool(&["--write-object", "attestation.der", "--type", "cert", "--id", "01", "--label", "attestation"]);
-    let error = stand.sign(&[]).failed(3);
+    fixture.issue("attestation", "pub.pem", &extensions, &["-days", "9"]);
+    fixture.pkcs11_tool(&[
+        "--write-object",
+        "attestation.der",
+        "--type",
+        "cert",
+        "--id",
+        "01",
+        "--label",
+        "attestation",
+    ]);
+    let error = fixture.sign(&[]).failed(3);
     assert!(error.contains("key 'cba' (ID 01) has no certificate"), "{error}");
-    stand.run(&["certificate"]).failed(3);
-    stand.pkcs11_tool(&["--write-object", "cert.der", "--type", "cert", "--id", "01"]);
-    let run = stand.sign(&[]);
+    fixture.run(&["certificate"]).failed(3);
+    fixture.pkcs11_tool(&["--write-object", "cert.der", "--type", "cert", "--id", "01"]);
+    let run = fixture.sign(&[]);
     assert_eq!(run.stderr, "");
     assert_eq!(subject(&run.ok()), usual);
 }

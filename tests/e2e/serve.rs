@@ -7,9 +7,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::agent::{Agent, Client, Judge};
+use crate::agent::{Agent, Client, PayloadVerifier};
 use crate::deadline::{Finish as _, until};
-use crate::stand::{BINARY, Run, Stand, needs_root, own_user, same_environment, tool};
+use crate::fixture::{BINARY, Fixture, Run, needs_root, own_user, same_environment, tool};
 
 /// Runs curl on the agent's socket.
 fn curl(agent: &Agent, arguments: &[&str]) -> String {
@@ -18,24 +18,24 @@ fn curl(agent: &Agent, arguments: &[&str]) -> String {
 
 #[test]
 fn curl_gets_a_payload_that_verifies() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &["--slot", "0"]);
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &["--slot", "0"]);
     let request = curl(&agent, &["http://localhost/sign", "-d", "{}"]);
-    let said = stand.run_with_input(&["verify", "--roots", "ca.pem"], &request).ok();
+    let said = fixture.run_with_input(&["verify", "--roots", "ca.pem"], &request).ok();
     assert!(said.starts_with("valid: v2"), "{said}");
     let labelled = curl(&agent, &["http://localhost/sign", "-d", r#"{"payload_version":"v2","job":"etl/nightly"}"#]);
     assert_ne!(request, labelled);
     agent.logged(|log| log.contains("job etl/nightly"));
     let (status, _) = agent.end("-TERM");
     assert_eq!(status.code(), Some(0));
-    assert!(!stand.path().join("agent.sock").exists());
+    assert!(!fixture.path().join("agent.sock").exists());
 }
 
 #[test]
 fn no_part_of_a_request_reaches_the_token() {
-    let mut stand = Stand::new();
-    stand.faulty("");
-    let agent = Agent::ready(&stand, &[]);
+    let mut fixture = Fixture::new();
+    fixture.faulty("");
+    let agent = Agent::ready(&fixture, &[]);
     for body in [
         r#"{"message":"AAAA"}"#,
         r#"{"payload_version":"v2","encodedData":"AAAA"}"#,
@@ -58,13 +58,13 @@ fn no_part_of_a_request_reaches_the_token() {
     }
     assert_eq!(agent.ask("POST", "/sign", &"x".repeat(5000)).problem(413), "too_large");
     assert_eq!(agent.ask("POST", "/sign", r#"{"payload_version":"v1"}"#).problem(422), "policy");
-    assert_eq!(stand.calls("C_Sign") + stand.calls("C_SignInit"), 0);
+    assert_eq!(fixture.calls("C_Sign") + fixture.calls("C_SignInit"), 0);
 }
 
 #[test]
 fn every_route_takes_its_own_methods() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &[]);
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &[]);
     for path in ["/certificate", "/custody", "/healthz", "/readyz", "/metrics"] {
         assert_eq!(agent.ask("GET", path, "").status, 200, "{path}");
         let head = agent.ask("HEAD", path, "");
@@ -78,104 +78,106 @@ fn every_route_takes_its_own_methods() {
         assert_eq!((refused.status, refused.header("Allow")), (405, Some("POST")));
     }
     assert_eq!(agent.ask("GET", "/", "").problem(404), "not_found");
-    assert_eq!(agent.ask("GET", "/certificate", "").body, stand.read("cert.pem"));
+    assert_eq!(agent.ask("GET", "/certificate", "").body, fixture.read("cert.pem"));
 }
 
 #[test]
 fn one_connection_carries_many_requests() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &[]);
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &[]);
     let mut client = Client::connect(&agent.socket);
     let first = client.exchange("POST", "/sign", "{}").unwrap();
-    let judge = Judge::of(&stand, &serde_json::from_str(&first.body).unwrap());
+    let verifier = PayloadVerifier::of(&fixture, &serde_json::from_str(&first.body).unwrap());
     for _ in 0..20 {
-        judge.accept(&serde_json::from_str(&client.exchange("POST", "/sign", "{}").unwrap().body).unwrap());
+        verifier.accept(&serde_json::from_str(&client.exchange("POST", "/sign", "{}").unwrap().body).unwrap());
     }
     assert_eq!(agent.workers().len(), 1);
 }
 
 #[test]
 fn sign_by_a_socket_prints_what_sign_prints() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &[]);
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &[]);
     let sign = |more: &[&str]| {
         let all: Vec<&str> = ["sign", "--socket", &agent.socket].into_iter().chain(more.iter().copied()).collect();
         // Without module and PIN.
-        let mut command = stand.command(&all);
+        let mut command = fixture.command(&all);
         Run::from_output(command.env_remove("CBA_AGENT_MODULE").finish())
     };
     for format in ["json", "body", "header", "curl", "env"] {
-        let (own, by_socket) = (stand.sign(&["--format", format]).ok(), sign(&["--format", format]).ok());
+        let (own, by_socket) = (fixture.sign(&["--format", format]).ok(), sign(&["--format", format]).ok());
         let shape = |text: &str| text.lines().map(|line| line.len()).collect::<Vec<_>>();
         assert_eq!(shape(&own), shape(&by_socket), "{format}");
     }
     let request = sign(&["--auth-url", "https://eu3.auth.anaplan.com", "--header-encoding", "pem"]).ok();
     assert!(request.contains("https://eu3.auth.anaplan.com/token/authenticate"), "{request}");
-    assert!(stand.run_with_input(&["verify"], &request).ok().contains("in the header as PEM"));
+    assert!(fixture.run_with_input(&["verify"], &request).ok().contains("in the header as PEM"));
     let error = sign(&["--payload-version", "v1"]).failed(5);
     assert!(error.contains("policy"), "{error}");
 }
 
 #[test]
 fn a_token_on_the_command_line_overrides_a_configured_agent() {
-    let mut stand = Stand::new();
-    stand.set("CBA_AGENT_SOCKET", stand.file("nobody.sock"));
-    stand.run(&["sign"]).failed(9);
-    let source = stand.pin_source();
-    stand.run(&["sign", "--slot", "0", "--pin-source", &source]).ok();
+    let mut fixture = Fixture::new();
+    fixture.set("CBA_AGENT_SOCKET", fixture.file("nobody.sock"));
+    fixture.run(&["sign"]).failed(9);
+    let source = fixture.pin_source();
+    fixture.run(&["sign", "--slot", "0", "--pin-source", &source]).ok();
     for flags in [&["--slot", "0"][..], &["--module", "softhsm2"], &["--pin-source", "stdin"], &["--key-id", "01"]] {
-        let error = stand.run(&[&["sign", "--socket", "/x"][..], flags].concat()).failed(2);
+        let error = fixture.run(&[&["sign", "--socket", "/x"][..], flags].concat()).failed(2);
         assert!(error.contains("--socket"), "{error}");
     }
 }
 
 #[test]
 fn the_next_agent_is_asked_only_if_one_is_unavailable() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &[]);
-    let away = stand.file("away.sock");
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &[]);
+    let away = fixture.file("away.sock");
     let both = ["sign", "--socket", &away, "--socket", &agent.socket];
-    let run = stand.run(&both);
+    let run = fixture.run(&both);
     assert!(run.stderr.contains("warning: cannot reach the agent"), "{}", run.stderr);
     run.ok();
-    let error = stand.run(&["sign", "--socket", &away, "--timeout", "1s"]).failed(9);
+    let error = fixture.run(&["sign", "--socket", &away, "--timeout", "1s"]).failed(9);
     assert!(error.contains("cannot reach the agent"), "{error}");
     // The client asks no second agent after a refusal.
-    let error = stand.run(&["sign", "--socket", &agent.socket, "--socket", &away, "--payload-version", "v1"]).failed(5);
+    let error =
+        fixture.run(&["sign", "--socket", &agent.socket, "--socket", &away, "--payload-version", "v1"]).failed(5);
     assert!(!error.contains("cannot reach"), "{error}");
     // A process with another answer, or without an answer, is not an agent either.
-    let _mute = UnixListener::bind(stand.file("mute.sock")).unwrap();
-    let error = stand.run(&["sign", "--socket", &stand.file("mute.sock"), "--timeout", "300ms"]).failed(9);
+    let _mute = UnixListener::bind(fixture.file("mute.sock")).unwrap();
+    let error = fixture.run(&["sign", "--socket", &fixture.file("mute.sock"), "--timeout", "300ms"]).failed(9);
     assert!(error.contains("did not answer in time"), "{error}");
 }
 
 #[test]
 fn health_tells_ready_from_alive() {
-    let mut stand = Stand::new();
-    stand.faulty("");
-    stand.set("FAULTY_GONE", stand.file("gone"));
-    let mut agent = Agent::ready(&stand, &[]);
-    let health = |more: &[&str]| stand.run(&[&["health", "--socket", &agent.socket][..], more].concat());
+    let mut fixture = Fixture::new();
+    fixture.faulty("");
+    fixture.set("FAULTY_GONE", fixture.file("gone"));
+    let mut agent = Agent::ready(&fixture, &[]);
+    let health = |more: &[&str]| fixture.run(&[&["health", "--socket", &agent.socket][..], more].concat());
     assert_eq!(health(&[]).ok(), "ready\n");
-    stand.write("gone", "");
-    stand.run(&["sign", "--socket", &agent.socket, "--timeout", "30s"]).failed(6);
+    fixture.write("gone", "");
+    fixture.run(&["sign", "--socket", &agent.socket, "--timeout", "30s"]).failed(6);
     assert!(health(&[]).failed(6).contains("token_unavailable"));
     assert_eq!(health(&["--live"]).ok(), "alive\n");
-    fs::remove_file(stand.file("gone")).unwrap();
-    agent.hear("STATUS=ready");
-    assert_eq!(stand.run(&["health", "--socket", &agent.socket]).ok(), "ready\n");
+    fs::remove_file(fixture.file("gone")).unwrap();
+    agent.wait_for_state("STATUS=ready");
+    assert_eq!(fixture.run(&["health", "--socket", &agent.socket]).ok(), "ready\n");
     agent.end("-INT");
-    stand.run(&["health", "--live", "--socket", &stand.file("agent.sock")]).failed(9);
+    fixture.run(&["health", "--live", "--socket", &fixture.file("agent.sock")]).failed(9);
 }
 
 #[test]
 fn the_socket_is_for_owner_and_group_alone_and_nothing_else_is_left() {
-    needs_root("it plays other users of the host");
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &["--socket-group", "4242", "--socket", &stand.file("run/agent.sock")]);
-    let made = fs::symlink_metadata(stand.file("run/agent.sock")).unwrap();
+    needs_root("it acts as other users of the host");
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &["--socket-group", "4242", "--socket", &fixture.file("run/agent.sock")]);
+    let made = fs::symlink_metadata(fixture.file("run/agent.sock")).unwrap();
     assert_eq!((made.mode() & 0o777, made.gid()), (0o660, 4242));
-    let mut names: Vec<_> = fs::read_dir(stand.file("run")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(fixture.file("run")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["agent.sock", "agent.sock.lock"]);
     agent.end("-TERM");
@@ -183,53 +185,53 @@ fn the_socket_is_for_owner_and_group_alone_and_nothing_else_is_left() {
 
 #[test]
 fn a_socket_is_replaced_only_if_its_agent_has_ended() {
-    let stand = Stand::new();
-    let serve = |stand: &Stand| {
-        let arguments = Agent::arguments(stand, &[]);
-        Run::from_output(stand.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).finish())
+    let fixture = Fixture::new();
+    let serve = |fixture: &Fixture| {
+        let arguments = Agent::arguments(fixture, &[]);
+        Run::from_output(fixture.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).finish())
     };
     // A user's file, a link, and a process that answers.
-    let socket = stand.write("agent.sock", "precious");
-    assert!(serve(&stand).failed(2).contains("is not a socket"));
+    let socket = fixture.write("agent.sock", "precious");
+    assert!(serve(&fixture).failed(2).contains("is not a socket"));
     assert_eq!(fs::read_to_string(&socket).unwrap(), "precious");
     fs::remove_file(&socket).unwrap();
     std::os::unix::fs::symlink("elsewhere", &socket).unwrap();
-    serve(&stand).failed(2);
+    serve(&fixture).failed(2);
     fs::remove_file(&socket).unwrap();
     let other = UnixListener::bind(&socket).unwrap();
-    assert!(serve(&stand).failed(1).contains("another agent serves"));
+    assert!(serve(&fixture).failed(1).contains("another agent serves"));
     // Nothing answers any more.
     drop(other);
     assert!(fs::symlink_metadata(&socket).is_ok());
-    let agent = Agent::ready(&stand, &[]);
-    assert!(serve(&stand).failed(1).contains("another agent serves"));
+    let agent = Agent::ready(&fixture, &[]);
+    assert!(serve(&fixture).failed(1).contains("another agent serves"));
     agent.payload();
     // A killed agent leaves its socket behind, and the next agent replaces it.
     let (status, _) = agent.end("-KILL");
     assert!(!status.success());
-    Agent::ready(&stand, &[]).payload();
+    Agent::ready(&fixture, &[]).payload();
 }
 
 #[test]
 fn a_module_that_others_can_change_is_refused() {
-    let mut stand = Stand::new();
-    let module = stand.file("module.so");
-    fs::copy(crate::stand::softhsm_module(), &module).unwrap();
+    let mut fixture = Fixture::new();
+    let module = fixture.file("module.so");
+    fs::copy(crate::fixture::softhsm_module(), &module).unwrap();
     fs::set_permissions(&module, fs::Permissions::from_mode(0o666)).unwrap();
-    stand.use_module(Some(&module));
-    let arguments = Agent::arguments(&stand, &[]);
-    let error = stand.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).failed(5);
+    fixture.use_module(Some(&module));
+    let arguments = Agent::arguments(&fixture, &[]);
+    let error = fixture.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).failed(5);
     assert!(error.contains("other users can change"), "{error}");
-    stand.sign(&[]).ok();
+    fixture.sign(&[]).ok();
 }
 
 #[test]
 fn a_permanent_error_ends_the_agent_at_once_with_its_code() {
-    let stand = Stand::new();
-    let serve = |more: &[&str]| stand.run(&[&["serve"][..], more].concat());
-    serve(&["--pin-source", "file:/nonexistent", "--socket", &stand.file("s")]).failed(4);
-    let source = stand.pin_source();
-    serve(&["--pin-source", &source, "--module", "/nonexistent.so", "--socket", &stand.file("s")]).failed(3);
+    let fixture = Fixture::new();
+    let serve = |more: &[&str]| fixture.run(&[&["serve"][..], more].concat());
+    serve(&["--pin-source", "file:/nonexistent", "--socket", &fixture.file("s")]).failed(4);
+    let source = fixture.pin_source();
+    serve(&["--pin-source", &source, "--module", "/nonexistent.so", "--socket", &fixture.file("s")]).failed(3);
     serve(&["--pin-source", &source]).failed(2);
     serve(&["--pin-source", &source, "--socket", "relative.sock"]).failed(2);
     let long = format!("/tmp/{}", "x".repeat(110));
@@ -240,9 +242,9 @@ fn a_permanent_error_ends_the_agent_at_once_with_its_code() {
 #[test]
 fn the_parent_and_its_worker_expose_no_secret() {
     needs_root("it reads the memory and descriptors of processes that hide them");
-    let mut stand = Stand::new();
-    stand.set("LISTEN_FDNAMES", "x");
-    let agent = Agent::ready(&stand, &[]);
+    let mut fixture = Fixture::new();
+    fixture.set("LISTEN_FDNAMES", "x");
+    let agent = Agent::ready(&fixture, &[]);
     let worker = agent.workers()[0];
     for process in [agent.id(), worker] {
         let read = |name: &str| fs::read_to_string(format!("/proc/{process}/{name}")).unwrap();
@@ -271,8 +273,8 @@ fn the_parent_and_its_worker_expose_no_secret() {
 
 #[test]
 fn an_agent_that_is_killed_takes_its_workers_with_it() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &["--workers", "3"]);
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &["--workers", "3"]);
     until(|| agent.workers().len() >= 3);
     let workers = agent.workers();
     agent.end("-KILL");
@@ -283,8 +285,8 @@ fn an_agent_that_is_killed_takes_its_workers_with_it() {
 
 #[test]
 fn a_request_by_hand_gets_a_readable_error() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &[]);
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &[]);
     let problem: Value = serde_json::from_str(&curl(&agent, &["http://localhost/sign", "-d", "{\"x\":1}"])).unwrap();
     assert_eq!(problem["title"], "the request is malformed");
     assert!(problem["detail"].as_str().unwrap().contains("payload_version"));
@@ -305,8 +307,8 @@ fn a_request_by_hand_gets_a_readable_error() {
 
 #[test]
 fn an_idle_agent_is_small_and_sleeps() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &[]);
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &[]);
     agent.payload();
     let status = |process: u32, task: &str, name: &str| -> u64 {
         let status = fs::read_to_string(format!("/proc/{process}/task/{task}/status")).unwrap();
@@ -334,27 +336,27 @@ fn an_idle_agent_is_small_and_sleeps() {
 
 #[test]
 fn a_refused_v1_says_so_to_the_client_and_names_the_user_in_the_log() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &[]);
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &[]);
     let reply = agent.ask("POST", "/sign", r#"{"payload_version":"v1","job":"etl/nightly"}"#);
     assert_eq!(reply.problem(422), "policy");
     assert!(reply.body.contains(r#""detail":"payload version v1 is not allowed""#), "{reply:?}");
     let refused = format!("refused: payload v1 for user {} group ", own_user());
     agent.logged(|log| log.lines().any(|line| line.contains(&refused) && line.contains("job etl/nightly): ")));
-    let error = stand.run(&["sign", "--payload-version", "v1", "--socket", &agent.socket]).failed(5);
+    let error = fixture.run(&["sign", "--payload-version", "v1", "--socket", &agent.socket]).failed(5);
     assert!(error.contains("payload version v1 is not allowed") && error.contains("--payload-version v2"), "{error}");
     agent.end("-TERM");
     // An error that only the agent's administrator can correct has no detail.
-    let agent = Agent::begun(&stand, &["--policy-min-rsa-bits", "4096"]);
+    let agent = Agent::begun(&fixture, &["--policy-min-rsa-bits", "4096"]);
     let reply = agent.ask("POST", "/sign", "{}");
     assert!(reply.problem(422) == "policy" && !reply.body.contains("detail"), "{reply:?}");
 }
 
 #[test]
 fn an_agent_whose_policy_refuses_is_not_ready() {
-    let stand = Stand::new();
-    let mut agent = Agent::begun(&stand, &["--policy-min-rsa-bits", "4096"]);
-    assert!(agent.hear("STATUS=not ready").contains("2048 bits"));
+    let fixture = Fixture::new();
+    let mut agent = Agent::begun(&fixture, &["--policy-min-rsa-bits", "4096"]);
+    assert!(agent.wait_for_state("STATUS=not ready").contains("2048 bits"));
     assert_eq!(agent.ask("GET", "/readyz", "").problem(503), "policy");
     assert_eq!(agent.ask("POST", "/sign", "{}").problem(422), "policy");
     assert!(agent.ask("GET", "/metrics", "").body.contains("cba_agent_ready 0"));
@@ -362,13 +364,13 @@ fn an_agent_whose_policy_refuses_is_not_ready() {
 
 #[test]
 fn a_token_that_waits_for_a_touch_is_ready() {
-    let mut stand = Stand::new();
-    stand.faulty("C_Sign#2=delay:12000");
-    let agent = Agent::ready(&stand, &[]);
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Sign#2=delay:12000");
+    let agent = Agent::ready(&fixture, &[]);
     agent.payload();
     std::thread::scope(|scope| {
         let touched = scope.spawn(|| agent.payload());
-        stand.await_calls("C_Sign", 2);
+        fixture.await_calls("C_Sign", 2);
         // The first payload proves readiness for five seconds, and a probe waits as long.
         std::thread::sleep(std::time::Duration::from_secs(5));
         assert_eq!(agent.ask("GET", "/readyz", "").status, 200);
@@ -378,10 +380,10 @@ fn a_token_that_waits_for_a_touch_is_ready() {
 
 #[test]
 fn without_a_pin_and_a_person_the_agent_ends_with_exit_4() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     let mut command = std::process::Command::new("setsid");
-    command.args(["--wait", BINARY, "serve", "--socket", &stand.file("s")]);
-    let base = stand.command(&[]);
+    command.args(["--wait", BINARY, "serve", "--socket", &fixture.file("s")]);
+    let base = fixture.command(&[]);
     same_environment(&mut command, &base);
     let error = Run::from_output(command.finish()).failed(4);
     assert!(error.contains("--pin-source takes"), "{error}");

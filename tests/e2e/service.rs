@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use crate::fixture::tool;
 use crate::model::Model;
-use crate::stand::tool;
 
 /// The behaviour of the service.
 #[derive(Clone, Copy, Debug, Default)]
@@ -186,7 +186,7 @@ async fn answer(request: Request<Incoming>, state: &State) -> Response<Full<Byte
     let (Some(header), true, Ok(body)) = (header, is_json, body) else {
         return refuse("FAILURE_BAD_HEADER", "missing header or body");
     };
-    match judge(&header, &body, behaviour, state) {
+    match check_login(&header, &body, behaviour, state) {
         Ok(()) => page(StatusCode::CREATED, "application/json", success(state)),
         Err((status, message)) => refuse(status, message),
     }
@@ -239,7 +239,7 @@ type Refusal = (&'static str, &'static str);
 
 const CREDENTIAL: &str = "FAILURE_BAD_CREDENTIAL";
 
-fn judge(header: &str, body: &[u8], behaviour: Behaviour, state: &State) -> Result<(), Refusal> {
+fn check_login(header: &str, body: &[u8], behaviour: Behaviour, state: &State) -> Result<(), Refusal> {
     let bad_header = ("FAILURE_BAD_HEADER", "no certificate in the header");
     let value = header.strip_prefix("CACertificate ").ok_or(bad_header)?;
     let mut der = STANDARD.decode(value).map_err(|_| bad_header)?;

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::stand::{EXTENSIONS, Stand, in_browser};
+use crate::fixture::{EXTENSIONS, Fixture, in_browser};
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -12,18 +12,18 @@ fn json(text: &str) -> Value {
 
 /// Returns the message of a request, after openssl has verified the signature with the certificate of the request.
 #[track_caller]
-pub(crate) fn openssl_accepts(stand: &Stand, request: &Value) -> Vec<u8> {
+pub(crate) fn openssl_accepts(fixture: &Fixture, request: &Value) -> Vec<u8> {
     let decode = |value: &Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
     let body = &request["body"];
     let message = decode(&body["encodedData"]);
     let header = request["headers"]["Authorization"].as_str().unwrap().strip_prefix("CACertificate ").unwrap();
     let certificate = STANDARD.decode(header).unwrap();
     let form = if certificate.starts_with(b"-----") { "PEM" } else { "DER" };
-    let certificate = stand.write("header.cert", certificate);
-    let key = stand.tool("openssl", &["x509", "-inform", form, "-in", &certificate, "-pubkey", "-noout"]);
-    let (key, signature) = (stand.write("header.pub", key), stand.write("sig", decode(&body["encodedSignedData"])));
-    let data = stand.write("msg", &message);
-    let said = stand.tool("openssl", &["dgst", "-sha512", "-verify", &key, "-signature", &signature, &data]);
+    let certificate = fixture.write("header.cert", certificate);
+    let key = fixture.tool("openssl", &["x509", "-inform", form, "-in", &certificate, "-pubkey", "-noout"]);
+    let (key, signature) = (fixture.write("header.pub", key), fixture.write("sig", decode(&body["encodedSignedData"])));
+    let data = fixture.write("msg", &message);
+    let said = fixture.tool("openssl", &["dgst", "-sha512", "-verify", &key, "-signature", &signature, &data]);
     assert_eq!(said.trim(), "Verified OK");
     message
 }
@@ -34,13 +34,13 @@ fn now() -> u64 {
 
 #[test]
 fn a_v2_request_is_fresh_and_openssl_verifies_it() {
-    let stand = Stand::new();
-    let request = json(&stand.sign(&["--slot", "0"]).ok());
+    let fixture = Fixture::new();
+    let request = json(&fixture.sign(&["--slot", "0"]).ok());
     assert_eq!(request["method"], "POST");
     assert_eq!(request["url"], "https://auth.anaplan.com/token/authenticate");
     assert_eq!(request["headers"]["Content-Type"], "application/json");
     assert_eq!(request["body"]["encodedDataFormat"], "v2");
-    let message = openssl_accepts(&stand, &request);
+    let message = openssl_accepts(&fixture, &request);
     assert_eq!(message.len(), 100);
     let time = u64::from_be_bytes(message[..8].try_into().unwrap());
     assert!(now().abs_diff(time) < 60, "{time}");
@@ -48,8 +48,8 @@ fn a_v2_request_is_fresh_and_openssl_verifies_it() {
 
 #[test]
 fn two_requests_have_different_random_bytes() {
-    let stand = Stand::new();
-    let message = || openssl_accepts(&stand, &json(&stand.sign(&[]).ok()));
+    let fixture = Fixture::new();
+    let message = || openssl_accepts(&fixture, &json(&fixture.sign(&[]).ok()));
     let (first, second) = (message(), message());
     // Bytes 8 to 99 are random: the test compares the beginning and the end.
     assert_ne!(first[8..24], second[8..24]);
@@ -58,47 +58,47 @@ fn two_requests_have_different_random_bytes() {
 
 #[test]
 fn v1_needs_its_flag_and_warns_that_it_can_be_replayed() {
-    let mut stand = Stand::new();
-    let run = stand.sign(&["--payload-version", "v1"]);
+    let mut fixture = Fixture::new();
+    let run = fixture.sign(&["--payload-version", "v1"]);
     assert!(run.stderr.starts_with("warning: ") && run.stderr.contains("can replay it"), "{}", run.stderr);
     let request = json(&run.ok());
     assert_eq!(request["body"].get("encodedDataFormat"), None);
-    assert_eq!(openssl_accepts(&stand, &request).len(), 100);
-    stand.set("CBA_AGENT_PAYLOAD_VERSION", "v1");
-    assert!(stand.sign(&[]).failed(5).contains("payload version v1 is not allowed"));
+    assert_eq!(openssl_accepts(&fixture, &request).len(), 100);
+    fixture.set("CBA_AGENT_PAYLOAD_VERSION", "v1");
+    assert!(fixture.sign(&[]).failed(5).contains("payload version v1 is not allowed"));
 }
 
 #[test]
 fn every_key_size_signs() {
     for bits in ["2048", "3072", "4096"] {
-        let stand = Stand::with(&["--bits", bits]);
-        let request = json(&stand.sign(&[]).ok());
+        let fixture = Fixture::with(&["--bits", bits]);
+        let request = json(&fixture.sign(&[]).ok());
         let signature = STANDARD.decode(request["body"]["encodedSignedData"].as_str().unwrap()).unwrap();
         assert_eq!((signature.len() * 8).to_string(), bits);
-        openssl_accepts(&stand, &request);
+        openssl_accepts(&fixture, &request);
     }
 }
 
 #[test]
 fn both_header_encodings_hold_the_same_certificate() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     for (encoding, start) in [("der", "CACertificate MII"), ("pem", "CACertificate LS0tLS1CRUdJTi")] {
-        let request = json(&stand.sign(&["--header-encoding", encoding]).ok());
+        let request = json(&fixture.sign(&["--header-encoding", encoding]).ok());
         assert!(request["headers"]["Authorization"].as_str().unwrap().starts_with(start));
-        openssl_accepts(&stand, &request);
+        openssl_accepts(&fixture, &request);
     }
 }
 
 #[test]
 fn each_format_is_as_documented() {
-    let stand = Stand::new();
-    let body = stand.sign(&["--format", "body"]).ok();
+    let fixture = Fixture::new();
+    let body = fixture.sign(&["--format", "body"]).ok();
     assert!(body.starts_with(r#"{"encodedDataFormat":"v2","encodedData":"#) && body.ends_with("\"}\n"), "{body}");
     assert_eq!(body.lines().count(), 1);
-    let header = stand.sign(&["--format", "header"]).ok();
+    let header = fixture.sign(&["--format", "header"]).ok();
     assert!(header.starts_with("Authorization: CACertificate MII") && header.lines().count() == 1);
-    let script = stand.write("env.sh", stand.sign(&["--format", "env"]).ok());
-    let said = stand.tool(
+    let script = fixture.write("env.sh", fixture.sign(&["--format", "env"]).ok());
+    let said = fixture.tool(
         "dash",
         &[
             "-c",
@@ -113,20 +113,21 @@ fn each_format_is_as_documented() {
 
 #[test]
 fn without_the_hashing_mechanism_the_token_signs_the_digest_info() {
-    let stand = Stand::new();
-    let conf = format!("{}slots.mechanisms = -CKM_SHA512_RSA_PKCS,CKM_SHA512_RSA_PKCS\n", stand.read("softhsm2.conf"));
-    stand.write("softhsm2.conf", conf);
-    let run = stand.sign(&["-v"]);
+    let fixture = Fixture::new();
+    let conf =
+        format!("{}slots.mechanisms = -CKM_SHA512_RSA_PKCS,CKM_SHA512_RSA_PKCS\n", fixture.read("softhsm2.conf"));
+    fixture.write("softhsm2.conf", conf);
+    let run = fixture.sign(&["-v"]);
     assert!(run.stderr.contains("signed by CKM_RSA_PKCS"), "{}", run.stderr);
-    openssl_accepts(&stand, &json(&run.ok()));
-    let refused = stand.sign(&["--policy-mechanism", "sha512-rsa-pkcs"]).failed(5);
+    openssl_accepts(&fixture, &json(&run.ok()));
+    let refused = fixture.sign(&["--policy-mechanism", "sha512-rsa-pkcs"]).failed(5);
     assert!(refused.contains("the token would sign with CKM_RSA_PKCS"), "{refused}");
 }
 
 #[test]
 fn a_policy_refusal_signs_nothing() {
-    let mut stand = Stand::new();
-    stand.faulty("");
+    let mut fixture = Fixture::new();
+    fixture.faulty("");
     for (flags, reason, hint) in [
         (
             &["--policy-require", "hardware-token"][..],
@@ -142,10 +143,10 @@ fn a_policy_refusal_signs_nothing() {
             "the rule is extended_key_usage in [policy]",
         ),
     ] {
-        let refused = stand.sign(flags).failed(5);
+        let refused = fixture.sign(flags).failed(5);
         assert!(refused.contains(reason) && refused.contains(hint), "{refused}");
     }
-    assert_eq!(stand.calls("C_SignInit"), 0);
+    assert_eq!(fixture.calls("C_SignInit"), 0);
 }
 
 #[test]
@@ -162,14 +163,14 @@ fn each_certificate_rule_refuses_a_real_certificate() {
             "keyUsage digitalSignature",
         ),
     ] {
-        let stand = Stand::new();
-        stand.issue(name, "pub.pem", &ext, validity);
-        stand.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
-        stand.pkcs11_tool(&["--write-object", &stand.file(&format!("{name}.der")), "--type", "cert", "--id", "01"]);
+        let fixture = Fixture::new();
+        fixture.issue(name, "pub.pem", &ext, validity);
+        fixture.pkcs11_tool(&["--delete-object", "--type", "cert", "--id", "01"]);
+        fixture.pkcs11_tool(&["--write-object", &fixture.file(&format!("{name}.der")), "--type", "cert", "--id", "01"]);
         // `doctor` and `custody` give the same hint.
-        let of_doctor = stand.run(&["doctor", "--sign", "--pin-source", &stand.pin_source()]);
-        let of_custody = stand.run(&["custody", "--pin-source", &stand.pin_source()]).stderr;
-        for said in [stand.sign(&[]).failed(5), of_doctor.stdout, of_custody] {
+        let of_doctor = fixture.run(&["doctor", "--sign", "--pin-source", &fixture.pin_source()]);
+        let of_custody = fixture.run(&["custody", "--pin-source", &fixture.pin_source()]).stderr;
+        for said in [fixture.sign(&[]).failed(5), of_doctor.stdout, of_custody] {
             assert!(said.contains(hint), "{name}: {said}");
         }
     }
@@ -177,10 +178,10 @@ fn each_certificate_rule_refuses_a_real_certificate() {
 
 #[test]
 fn a_certificate_that_expires_soon_causes_a_warning() {
-    let stand = Stand::with(&["--days", "10"]);
-    let run = stand.sign(&[]);
+    let fixture = Fixture::with(&["--days", "10"]);
+    let run = fixture.sign(&[]);
     assert!(run.stderr.contains("warning: the certificate ends in "), "{}", run.stderr);
-    let quiet = stand.sign(&["--warn-before", "5d"]);
+    let quiet = fixture.sign(&["--warn-before", "5d"]);
     assert_eq!(quiet.stderr, "");
     quiet.ok();
     run.ok();
@@ -188,37 +189,37 @@ fn a_certificate_that_expires_soon_causes_a_warning() {
 
 #[test]
 fn a_successful_run_prints_only_its_result() {
-    let run = Stand::new().sign(&[]);
+    let run = Fixture::new().sign(&[]);
     assert_eq!(run.stderr, "");
     assert_eq!(run.ok().lines().count(), 1);
 }
 
 #[test]
 fn an_imported_extractable_key_is_refused_by_default() {
-    let stand = Stand::new();
-    stand.import_key();
-    let refused = stand.sign(&["--key-id", "02"]).failed(5);
+    let fixture = Fixture::new();
+    fixture.import_key();
+    let refused = fixture.sign(&["--key-id", "02"]).failed(5);
     assert!(refused.contains("can be exported from the token"), "{refused}");
-    let allowed = stand.sign(&["--key-id", "02", "--policy-require", "sensitive"]);
-    openssl_accepts(&stand, &json(&allowed.ok()));
+    let allowed = fixture.sign(&["--key-id", "02", "--policy-require", "sensitive"]);
+    openssl_accepts(&fixture, &json(&allowed.ok()));
 }
 
 #[test]
 fn the_page_copies_exactly_the_other_formats_and_shows_its_age() {
-    let stand = Stand::new();
-    let html = stand.sign(&["--format", "html"]).ok();
-    let page = stand.write("page.html", &html);
+    let fixture = Fixture::new();
+    let html = fixture.sign(&["--format", "html"]).ok();
+    let page = fixture.write("page.html", &html);
     assert!(html.contains("integration@example.com") && html.contains("Content-Security-Policy"), "{html}");
     // Returns the content of a copy box of the page, as text.
     let text = |id: &str| {
         let (_, rest) = html.split_once(&format!("<pre id=\"{id}\" tabindex=\"0\">")).unwrap();
         rest.split_once("</pre>").unwrap().0.replace("&quot;", "\"").replace("&amp;", "&")
     };
-    let (header, body) = (stand.write("header", text("header") + "\n"), stand.write("body", text("body") + "\n"));
-    stand.run(&["verify", "--header", &header, "--body", &body, "--roots", "ca.pem"]).ok();
-    assert_eq!(stand.read("header"), stand.sign(&["--format", "header"]).ok());
-    let pictures = stand.file("pictures");
-    let v1 = stand.write("v1.html", stand.sign(&["--format", "html", "--payload-version", "v1"]).ok());
+    let (header, body) = (fixture.write("header", text("header") + "\n"), fixture.write("body", text("body") + "\n"));
+    fixture.run(&["verify", "--header", &header, "--body", &body, "--roots", "ca.pem"]).ok();
+    assert_eq!(fixture.read("header"), fixture.sign(&["--format", "header"]).ok());
+    let pictures = fixture.file("pictures");
+    let v1 = fixture.write("v1.html", fixture.sign(&["--format", "html", "--payload-version", "v1"]).ok());
     in_browser("clicks.py", &[&page, &format!("header={header}"), &format!("body={body}")]);
     in_browser("page.py", &[&pictures, &page, &v1]);
 }

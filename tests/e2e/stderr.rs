@@ -9,7 +9,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use crate::agent::Agent;
 use crate::deadline::Finish as _;
-use crate::stand::{BINARY, Run, Stand};
+use crate::fixture::{BINARY, Fixture, Run};
 
 const FORMATS: [&str; 3] = ["text", "json", "journald"];
 
@@ -37,28 +37,28 @@ fn run(mut command: Command, stderr: impl Into<Stdio>) -> Run {
 }
 
 /// Runs a command with each kind of unwritable stderr, with its name.
-fn with_each(stand: &Stand, arguments: &[&str], check: impl Fn(Run, &str)) {
-    check(run(stand.command(arguments), dev_full()), "full");
+fn with_each(fixture: &Fixture, arguments: &[&str], check: impl Fn(Run, &str)) {
+    check(run(fixture.command(arguments), dev_full()), "full");
     let (reading, writing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     drop(reading);
-    check(run(stand.command(arguments), writing), "a pipe without reader");
+    check(run(fixture.command(arguments), writing), "a pipe without reader");
     let (_reading, writing) = full_pipe();
-    check(run(stand.command(arguments), writing), "a pipe that nobody reads");
-    check(run(stand.command(arguments), File::open("/dev/null").unwrap()), "read-only");
-    let base = stand.command(arguments);
+    check(run(fixture.command(arguments), writing), "a pipe that nobody reads");
+    check(run(fixture.command(arguments), File::open("/dev/null").unwrap()), "read-only");
+    let base = fixture.command(arguments);
     let mut closed = Command::new("sh");
-    closed.args(["-c", "exec \"$@\" 2>&-", "sh", BINARY]).args(arguments).current_dir(stand.path()).env_clear();
+    closed.args(["-c", "exec \"$@\" 2>&-", "sh", BINARY]).args(arguments).current_dir(fixture.path()).env_clear();
     closed.envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
     check(run(closed, Stdio::null()), "closed");
 }
 
 #[test]
 fn a_payload_is_printed_even_if_the_log_fails() {
-    let stand = Stand::new();
-    let source = stand.pin_source();
+    let fixture = Fixture::new();
+    let source = fixture.pin_source();
     for format in FORMATS {
         let arguments = ["sign", "-vv", "--log-format", format, "--pin-source", &source];
-        with_each(&stand, &arguments, |run, stderr| {
+        with_each(&fixture, &arguments, |run, stderr| {
             assert_eq!(run.code, 0, "{format}, {stderr}: {run:?}");
             assert!(run.stdout.starts_with(r#"{"method":"POST""#) && run.stdout.ends_with("}\n"), "{run:?}");
         });
@@ -67,26 +67,29 @@ fn a_payload_is_printed_even_if_the_log_fails() {
 
 #[test]
 fn the_right_pin_on_a_token_that_warns_never_marks_the_fuse() {
-    let mut stand = Stand::new();
-    stand.faulty("flags+CKF_USER_PIN_COUNT_LOW");
-    let source = stand.pin_source();
+    let mut fixture = Fixture::new();
+    fixture.faulty("flags+CKF_USER_PIN_COUNT_LOW");
+    let source = fixture.pin_source();
     for arguments in [&["sign", "--pin-source", &source][..], &["sign", "-vv", "--pin-source", &source]] {
-        with_each(&stand, arguments, |run, stderr| assert_eq!(run.code, 0, "{stderr}: {run:?}"));
-        assert!(stand.run(&["pin-fuse"]).ok().contains("intact"));
+        with_each(&fixture, arguments, |run, stderr| assert_eq!(run.code, 0, "{stderr}: {run:?}"));
+        assert!(fixture.run(&["pin-fuse"]).ok().contains("intact"));
     }
-    let warned = stand.run(&["sign", "--pin-source", &source]);
+    let warned = fixture.run(&["sign", "--pin-source", &source]);
     assert!(warned.stderr.contains("warning: a wrong PIN was entered"), "{warned:?}");
 }
 
 #[test]
 fn the_pin_directly_follows_the_mark_of_an_attempt() {
-    let mut stand = Stand::new();
-    stand.faulty("flags+CKF_USER_PIN_COUNT_LOW");
-    let trace = stand.file("trace");
-    let base = stand.command(&[]);
+    let mut fixture = Fixture::new();
+    fixture.faulty("flags+CKF_USER_PIN_COUNT_LOW");
+    let trace = fixture.file("trace");
+    let base = fixture.command(&[]);
     let mut command = Command::new("strace");
     command.args(["-f", "-o", &trace, "-s", "8"]);
-    command.args([BINARY, "sign", "-vv", "--pin-source", &stand.pin_source()]).current_dir(stand.path()).env_clear();
+    command
+        .args([BINARY, "sign", "-vv", "--pin-source", &fixture.pin_source()])
+        .current_dir(fixture.path())
+        .env_clear();
     command.envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
     assert_eq!(run(command, Stdio::null()).code, 0);
     let trace = fs::read_to_string(trace).unwrap();
@@ -102,12 +105,12 @@ fn the_pin_directly_follows_the_mark_of_an_attempt() {
 /// Every exit code, and how to reach it.
 #[test]
 fn errors_keep_their_exit_codes() {
-    let mut stand = Stand::new();
-    stand.write("wrong", "not-the-pin");
-    let (source, wrong) = (stand.pin_source(), format!("file:{}", stand.file("wrong")));
-    let payload = stand.sign(&[]).ok();
-    let header = stand.write("header", "Authorization: CACertificate AAAA");
-    let body = stand.write("body", serde_json::from_str::<serde_json::Value>(&payload).unwrap()["body"].to_string());
+    let mut fixture = Fixture::new();
+    fixture.write("wrong", "not-the-pin");
+    let (source, wrong) = (fixture.pin_source(), format!("file:{}", fixture.file("wrong")));
+    let payload = fixture.sign(&[]).ok();
+    let header = fixture.write("header", "Authorization: CACertificate AAAA");
+    let body = fixture.write("body", serde_json::from_str::<serde_json::Value>(&payload).unwrap()["body"].to_string());
     let sign = |more: &[&'static str]| {
         let all = ["sign", "--pin-source", &source, "-v"].into_iter().chain(more.iter().copied());
         all.map(str::to_owned).collect::<Vec<_>>()
@@ -120,7 +123,7 @@ fn errors_keep_their_exit_codes() {
         (2, "", own(&["sign", "--pin", "1234"])),
         (2, "", own(&["worker"])),
         (3, "", sign(&["--slot", "9"])),
-        (4, "", own(&["sign", "--state-dir", &stand.file("state"), "--pin-source", &wrong])),
+        (4, "", own(&["sign", "--state-dir", &fixture.file("state"), "--pin-source", &wrong])),
         (5, "", sign(&["--policy-min-rsa-bits", "4096"])),
         (6, "C_Sign=0x30", sign(&[])),
         (7, "C_Sign=corrupt", sign(&[])),
@@ -129,14 +132,14 @@ fn errors_keep_their_exit_codes() {
         (9, "", own(&["health", "--socket", "/nonexistent/agent.sock"])),
     ];
     for (code, rules, arguments) in cases {
-        stand.faulty(rules);
+        fixture.faulty(rules);
         for format in FORMATS {
             let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             if !["worker", "no-such-command"].contains(&arguments[0]) {
                 arguments.extend(["--log-format", format]);
             }
             // A stderr that cannot be written behaves like the others. Each is tried with a valid payload.
-            let run = run(stand.command(&arguments), dev_full());
+            let run = run(fixture.command(&arguments), dev_full());
             assert_eq!((run.code, run.stdout.as_str()), (code, ""), "{arguments:?}: {run:?}");
         }
     }
@@ -144,10 +147,10 @@ fn errors_keep_their_exit_codes() {
 
 #[test]
 fn every_other_command_prints_the_same() {
-    let stand = Stand::new();
-    let (source, log) = (stand.pin_source(), stand.file("audit.jsonl"));
-    stand.sign(&["--audit-path", &log]).ok();
-    stand.sign(&["--audit-path", &log]).ok();
+    let fixture = Fixture::new();
+    let (source, log) = (fixture.pin_source(), fixture.file("audit.jsonl"));
+    fixture.sign(&["--audit-path", &log]).ok();
+    fixture.sign(&["--audit-path", &log]).ok();
     for arguments in [
         &["list", "-vv"][..],
         &["list", "-vv", "--login", "--pin-source", &source],
@@ -160,8 +163,8 @@ fn every_other_command_prints_the_same() {
         &["help", "sign"],
         &["--version"],
     ] {
-        let usual = stand.run(arguments);
-        with_each(&stand, arguments, |run, stderr| {
+        let usual = fixture.run(arguments);
+        with_each(&fixture, arguments, |run, stderr| {
             assert_eq!(run.code, usual.code, "{arguments:?}, {stderr}: {run:?}");
             // The custody report contains its time.
             assert!(arguments[0] == "custody" || run.stdout == usual.stdout, "{arguments:?}, {stderr}: {run:?}");
@@ -170,18 +173,18 @@ fn every_other_command_prints_the_same() {
 }
 
 /// An agent whose stderr is a pipe, and the pipe's other end.
-fn agent(stand: &Stand, more: &[&str]) -> (Agent, OwnedFd) {
+fn agent(fixture: &Fixture, more: &[&str]) -> (Agent, OwnedFd) {
     let (reading, writing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-    let mut agent = Agent::begun_with_log(stand, more, writing);
-    agent.hear("STATUS=ready");
+    let mut agent = Agent::begun_with_log(fixture, more, writing);
+    agent.wait_for_state("STATUS=ready");
     (agent, reading)
 }
 
 #[test]
 fn an_agent_whose_log_reader_goes_away_keeps_answering() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     for format in FORMATS {
-        let (agent, reading) = agent(&stand, &["-vv", "--log-format", format]);
+        let (agent, reading) = agent(&fixture, &["-vv", "--log-format", format]);
         drop(reading);
         for _ in 0..20 {
             agent.payload();
@@ -193,8 +196,8 @@ fn an_agent_whose_log_reader_goes_away_keeps_answering() {
 #[test]
 fn an_agent_whose_log_reader_stops_answers_thousands_of_requests_and_counts_what_it_could_not_log() {
     const REQUESTS: usize = 4000;
-    let stand = Stand::new();
-    let (agent, reading) = agent(&stand, &["-vv"]);
+    let fixture = Fixture::new();
+    let (agent, reading) = agent(&fixture, &["-vv"]);
     let mut client = crate::agent::Client::connect(&agent.socket);
     for _ in 0..REQUESTS {
         // A long job name makes long lines.

@@ -7,27 +7,27 @@ use std::process::{Command, Stdio};
 use rustix::fs::{OFlags, fcntl_setfl};
 
 use crate::deadline::Finish as _;
-use crate::stand::{BINARY, Run, Stand, tool};
+use crate::fixture::{BINARY, Fixture, Run, tool};
 
-/// `sh -c SCRIPT` in the stand's environment. `"$@"` is the agent with these arguments.
-fn shell(stand: &Stand, script: &str, arguments: &[&str]) -> Run {
-    let mut command = in_environment_of(stand, Command::new("sh"));
+/// `sh -c SCRIPT` in the fixture's environment. `"$@"` is the agent with these arguments.
+fn shell(fixture: &Fixture, script: &str, arguments: &[&str]) -> Run {
+    let mut command = in_environment_of(fixture, Command::new("sh"));
     command.args(["-c", script, "sh", BINARY]).args(arguments);
     Run::from_output(command.finish())
 }
 
-fn in_environment_of(stand: &Stand, mut command: Command) -> Command {
-    let base = stand.command(&[]);
-    command.current_dir(stand.path()).env_clear();
+fn in_environment_of(fixture: &Fixture, mut command: Command) -> Command {
+    let base = fixture.command(&[]);
+    command.current_dir(fixture.path()).env_clear();
     command.envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
     command
 }
 
 #[test]
 fn a_stdout_on_dev_null_is_valid_however_it_was_opened() {
-    let mut stand = Stand::new();
-    stand.faulty("");
-    let source = stand.pin_source();
+    let mut fixture = Fixture::new();
+    fixture.faulty("");
+    let source = fixture.pin_source();
     let sign = ["sign", "--pin-source", &source];
     for script in [
         r#"exec "$@" > /dev/null"#,
@@ -36,27 +36,27 @@ fn a_stdout_on_dev_null_is_valid_however_it_was_opened() {
         r#"exec "$@" 1<>/dev/null"#,
         r#"exec "$@" 1</dev/null"#,
     ] {
-        let run = shell(&stand, script, &sign);
+        let run = shell(&fixture, script, &sign);
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{script}: {run:?}");
     }
     let python = "import subprocess, sys; null = subprocess.DEVNULL\n\
         sys.exit(subprocess.run(sys.argv[1:], stdin=null, stdout=null, stderr=null).returncode)";
-    let mut command = in_environment_of(&stand, Command::new("python3"));
+    let mut command = in_environment_of(&fixture, Command::new("python3"));
     tool(command.args(["-c", python, BINARY]).args(sign));
     let node = "const child = require('child_process').spawnSync(process.argv[1], process.argv.slice(2), \
         { stdio: 'ignore' }); process.exit(child.status)";
-    let mut command = in_environment_of(&stand, Command::new("node"));
+    let mut command = in_environment_of(&fixture, Command::new("node"));
     tool(command.args(["-e", node, BINARY]).args(sign));
-    assert_eq!(stand.calls("C_Login"), 7);
+    assert_eq!(fixture.calls("C_Login"), 7);
 }
 
 #[test]
 fn a_stdout_that_cannot_be_written_is_an_error_before_the_key_is_used() {
-    let mut stand = Stand::new();
-    let source = stand.pin_source();
-    let audit = stand.file("audit.jsonl");
-    stand.sign(&["--audit-path", &audit]).ok();
-    stand.faulty("");
+    let mut fixture = Fixture::new();
+    let source = fixture.pin_source();
+    let audit = fixture.file("audit.jsonl");
+    fixture.sign(&["--audit-path", &audit]).ok();
+    fixture.faulty("");
     for (redirection, why) in
         [(">&-", "closed"), ("1< pin", "open for reading only"), ("1< .", "open for reading only")]
     {
@@ -72,27 +72,27 @@ fn a_stdout_that_cannot_be_written_is_an_error_before_the_key_is_used() {
             &["help"],
             &["--version"],
         ] {
-            let run = shell(&stand, &format!("exec \"$@\" {redirection}"), arguments);
+            let run = shell(&fixture, &format!("exec \"$@\" {redirection}"), arguments);
             assert!(run.stderr.contains(&format!("error: cannot write the result: stdout is {why}")), "{run:?}");
             run.failed(1);
         }
     }
-    assert_eq!(stand.calls("C_Login"), 0);
+    assert_eq!(fixture.calls("C_Login"), 0);
 }
 
 #[test]
 fn every_combination_of_closed_streams_signs_unless_stdout_is_among_them() {
-    let mut stand = Stand::new();
-    stand.faulty("");
-    let source = stand.pin_source();
+    let mut fixture = Fixture::new();
+    fixture.faulty("");
+    let source = fixture.pin_source();
     let sign = ["sign", "-v", "--pin-source", &source];
     for closed in 0..8_u8 {
         let is_closed = |number: u8| closed & 1 << number != 0;
         let close = |number: u8, text: &'static str| if is_closed(number) { text } else { "" };
         let script = format!("exec \"$@\" {} {} {}", close(0, "<&-"), close(2, "2>&-"), close(1, ">&-"));
-        let before = stand.calls("C_Login");
-        let run = shell(&stand, &script, &sign);
-        let logins = stand.calls("C_Login") - before;
+        let before = fixture.calls("C_Login");
+        let run = shell(&fixture, &script, &sign);
+        let logins = fixture.calls("C_Login") - before;
         assert_eq!((run.code, logins), if is_closed(1) { (1, 0) } else { (0, 1) }, "{script}: {run:?}");
         assert_eq!(run.stdout.starts_with(r#"{"method":"POST""#), !is_closed(1), "{script}: {run:?}");
         assert_eq!(run.stderr.is_empty(), is_closed(2), "{script}: {run:?}");
@@ -101,39 +101,39 @@ fn every_combination_of_closed_streams_signs_unless_stdout_is_among_them() {
 
 #[test]
 fn a_service_and_its_workers_start_with_all_streams_closed() {
-    let stand = Stand::new();
-    let arguments = crate::agent::Agent::arguments(&stand, &[]);
-    let mut command = in_environment_of(&stand, Command::new("sh"));
+    let fixture = Fixture::new();
+    let arguments = crate::agent::Agent::arguments(&fixture, &[]);
+    let mut command = in_environment_of(&fixture, Command::new("sh"));
     command.args(["-c", r#"exec "$@" <&- >&- 2>&-"#, "sh", BINARY]).args(&arguments);
-    let mut agent = crate::agent::Agent::start(&stand, command);
-    agent.hear("STATUS=ready");
+    let mut agent = crate::agent::Agent::start(&fixture, command);
+    agent.wait_for_state("STATUS=ready");
     agent.payload();
     assert!(agent.end("-TERM").0.success());
 }
 
 #[test]
 fn a_closed_stdin_is_named_and_differs_from_empty_input() {
-    let mut stand = Stand::new();
-    stand.faulty("");
+    let mut fixture = Fixture::new();
+    fixture.faulty("");
     for source in ["stdin", "fd:0"] {
-        let error = shell(&stand, r#"exec "$@" <&-"#, &["sign", "--pin-source", source]).failed(4);
+        let error = shell(&fixture, r#"exec "$@" <&-"#, &["sign", "--pin-source", source]).failed(4);
         assert!(error.contains("closed") || error.contains("Bad file descriptor"), "{error}");
     }
     for arguments in [&["verify"][..], &["audit", "verify", "-"]] {
-        let error = shell(&stand, r#"exec "$@" <&-"#, arguments).failed(2);
+        let error = shell(&fixture, r#"exec "$@" <&-"#, arguments).failed(2);
         assert!(error.contains("cannot read standard input: it is closed"), "{error}");
     }
-    assert_eq!(stand.calls("C_Login"), 0);
+    assert_eq!(fixture.calls("C_Login"), 0);
 }
 
 #[test]
 fn a_non_blocking_stdout_gets_the_whole_result() {
-    let stand = Stand::new();
-    let usual = stand.run(&["completions", "zsh"]).ok();
+    let fixture = Fixture::new();
+    let usual = fixture.run(&["completions", "zsh"]).ok();
     let (reading, writing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let _ = rustix::pipe::fcntl_setpipe_size(&writing, 4096).unwrap();
     fcntl_setfl(&writing, OFlags::NONBLOCK).unwrap();
-    let mut command = stand.command(&["completions", "zsh"]);
+    let mut command = fixture.command(&["completions", "zsh"]);
     let child = command.stdout(writing).stderr(Stdio::piped()).spawn().unwrap();
     drop(command);
     let mut text = String::new();

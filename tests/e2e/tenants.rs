@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::deploy::{DEPLOY, unit, units};
-use crate::stand::{Stand, needs_root, tool};
+use crate::fixture::{Fixture, needs_root, tool};
 
 #[test]
 fn each_tenant_has_a_separate_user_and_separate_directories() {
@@ -39,12 +39,12 @@ fn each_tenant_has_a_separate_user_and_separate_directories() {
 /// project's directory of that name.
 #[track_caller]
 fn on_a_host_of_its_own(script: &str) -> String {
-    let stand = Stand::empty();
+    let fixture = Fixture::empty();
     let script = format!(
         "set -eu; cp -a /etc etc; mount --bind etc /etc; for place in /run /var/lib /var/log; do mount -t tmpfs tmpfs \"$place\"; done\n\
          deploy={DEPLOY}\n{script}"
     );
-    tool(Command::new("unshare").args(["--mount", "sh", "-c", &script]).current_dir(stand.path()))
+    tool(Command::new("unshare").args(["--mount", "sh", "-c", &script]).current_dir(fixture.path()))
 }
 
 #[test]
@@ -115,32 +115,32 @@ fn purge_leaves_no_pin_and_keeps_audit_logs_with_their_users() {
 
 #[test]
 fn a_tenant_rotates_its_own_log_and_the_check_continues() {
-    let stand = Stand::new();
-    let path = stand.file("audit.jsonl");
-    stand.sign(&["--audit-path", &path]).ok();
+    let fixture = Fixture::new();
+    let path = fixture.file("audit.jsonl");
+    fixture.sign(&["--audit-path", &path]).ok();
     let mut script = fs::read_to_string(format!("{DEPLOY}/systemd/rotate-audit-log")).unwrap();
     // As it would do after a month.
     script = script.replace("exec logrotate", "exec logrotate --force");
-    let script = stand.write("rotate", script);
-    stand.tool(
+    let script = fixture.write("rotate", script);
+    fixture.tool(
         "env",
         &[
             // As systemd sets it: an ordinary user's path may lack the directory of logrotate.
             "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
             &format!("CBA_AGENT_AUDIT_PATH={path}"),
-            &format!("STATE_DIRECTORY={}", stand.path().display()),
+            &format!("STATE_DIRECTORY={}", fixture.path().display()),
             "sh",
             &script,
         ],
     );
     assert!(!fs::exists(&path).unwrap() && fs::exists(format!("{path}.1")).unwrap());
     for count in ["1 to 1", "1 to 2"] {
-        let verified = stand
-            .run(&["audit", "verify", "--config", &stand.write("c.toml", format!("[audit]\npath = \"{path}\"\n"))])
+        let verified = fixture
+            .run(&["audit", "verify", "--config", &fixture.write("c.toml", format!("[audit]\npath = \"{path}\"\n"))])
             .ok();
         assert!(verified.contains(count), "{verified}");
-        stand.sign(&["--audit-path", &path]).ok();
+        fixture.sign(&["--audit-path", &path]).ok();
     }
-    let none = stand.run(&["audit", "verify"]).failed(2);
+    let none = fixture.run(&["audit", "verify"]).failed(2);
     assert!(none.contains("none is configured"), "{none}");
 }

@@ -1,7 +1,7 @@
 //! PKCS#11 URIs as other programs print them. Each selects its token.
 
 use crate::deadline::Finish as _;
-use crate::stand::{Stand, faulty_module, softhsm_module};
+use crate::fixture::{Fixture, faulty_module, softhsm_module};
 
 /// The four fields of a token, as a module returns them.
 struct Fields([Vec<u8>; 4]);
@@ -40,12 +40,12 @@ impl Fields {
 }
 
 /// The URIs that GnuTLS's p11tool prints.
-fn p11tool(stand: &Stand, module: &str, arguments: &[&str]) -> Vec<String> {
-    let mut command = stand.command(&[]);
+fn p11tool(fixture: &Fixture, module: &str, arguments: &[&str]) -> Vec<String> {
+    let mut command = fixture.command(&[]);
     let environment: Vec<_> =
         command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
     command = std::process::Command::new("p11tool");
-    command.env_clear().envs(environment).env("GNUTLS_PIN", stand.pin());
+    command.env_clear().envs(environment).env("GNUTLS_PIN", fixture.pin());
     let output = command.arg("--provider").arg(module).args(arguments).finish();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let uris = text.lines().filter_map(|line| line.trim().strip_prefix("URL:").map(|uri| uri.trim().to_owned()));
@@ -54,47 +54,47 @@ fn p11tool(stand: &Stand, module: &str, arguments: &[&str]) -> Vec<String> {
 
 #[test]
 fn the_uris_of_p11tool_and_opensc_select_with_any_padding() {
-    let mut stand = Stand::new();
+    let mut fixture = Fixture::new();
     for rules in
         ["", "pad:nul", "label=a b;serial=%1;pad:nul", "label=caf\u{e9} /;=?#[x]", "serial=", "label=\u{e9}\u{4e2d}"]
     {
-        stand.faulty(rules);
+        fixture.faulty(rules);
         let module = faulty_module().display().to_string();
-        let tokens = p11tool(&stand, &module, &["--list-tokens"]);
+        let tokens = p11tool(&fixture, &module, &["--list-tokens"]);
         assert!(!tokens.is_empty(), "apt-get install gnutls-bin");
         for uri in tokens.iter().filter(|uri| !uri.contains("token=;") && uri.contains("token=")) {
-            stand.sign(&["--uri", uri]).ok();
-            for object in p11tool(&stand, &module, &["--login", "--list-all", uri]) {
-                stand.sign(&["--uri", &object]).ok();
+            fixture.sign(&["--uri", uri]).ok();
+            for object in p11tool(&fixture, &module, &["--login", "--list-all", uri]) {
+                fixture.sign(&["--uri", &object]).ok();
             }
         }
-        let list: serde_json::Value = serde_json::from_str(&stand.run(&["list", "--json"]).ok()).unwrap();
+        let list: serde_json::Value = serde_json::from_str(&fixture.run(&["list", "--json"]).ok()).unwrap();
         let token = &list["modules"][0]["slots"][0]["token"];
         let field = |name: &str| token[name].as_str().unwrap().as_bytes().to_vec();
         let fields = Fields([field("model"), field("manufacturer"), field("serial"), field("label")]);
-        stand.sign(&["--uri", &fields.as_opensc_prints_them()]).ok();
-        stand.sign(&["--uri", &fields.as_bytes(b' ')]).ok();
-        stand.sign(&["--uri", &fields.as_bytes(0)]).ok();
-        stand.sign(&["--uri", list["modules"][0]["slots"][0]["uri"].as_str().unwrap()]).ok();
+        fixture.sign(&["--uri", &fields.as_opensc_prints_them()]).ok();
+        fixture.sign(&["--uri", &fields.as_bytes(b' ')]).ok();
+        fixture.sign(&["--uri", &fields.as_bytes(0)]).ok();
+        fixture.sign(&["--uri", list["modules"][0]["slots"][0]["uri"].as_str().unwrap()]).ok();
     }
 }
 
 #[test]
 fn a_label_that_is_not_utf_8_is_selected_by_its_bytes() {
-    let mut stand = Stand::new();
-    stand.faulty("latin1");
+    let mut fixture = Fixture::new();
+    fixture.faulty("latin1");
     let module = faulty_module().display().to_string();
-    let uris = p11tool(&stand, &module, &["--list-tokens"]);
+    let uris = p11tool(&fixture, &module, &["--list-tokens"]);
     let uri = uris.iter().find(|uri| uri.contains("token=caf%E9")).expect("p11tool shows the label's bytes");
-    stand.sign(&["--uri", uri]).ok();
+    fixture.sign(&["--uri", uri]).ok();
 }
 
 #[test]
 fn attributes_of_module_and_slot_are_compared_and_unknown_ones_match_nothing() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     let show = |flag: &str, name: &str| {
         let mut command = std::process::Command::new("pkcs11-tool");
-        command.env("SOFTHSM2_CONF", stand.file("softhsm2.conf")).args(["--module", &softhsm_module(), flag]);
+        command.env("SOFTHSM2_CONF", fixture.file("softhsm2.conf")).args(["--module", &softhsm_module(), flag]);
         let text = String::from_utf8_lossy(&command.finish().stdout).into_owned();
         let line = text.lines().find(|line| line.trim_start().starts_with(name)).unwrap().to_owned();
         line[line.find(name).unwrap() + name.len()..].trim().trim_start_matches(':').trim().to_owned()
@@ -104,7 +104,7 @@ fn attributes_of_module_and_slot_are_compared_and_unknown_ones_match_nothing() {
     let (description, version) = library.rsplit_once(" (ver ").unwrap();
     let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
     let (maker, description, version) = (encoded(&maker), encoded(description), version.trim_end_matches(')'));
-    stand
+    fixture
         .sign(&[
             "--uri",
             &format!("pkcs11:library-manufacturer={maker};library-description={description};library-version={version}"),
@@ -112,22 +112,22 @@ fn attributes_of_module_and_slot_are_compared_and_unknown_ones_match_nothing() {
         .ok();
     let slot = show("--list-slots", "Slot 0 (");
     let slot = encoded(slot.split_once("): ").unwrap().1);
-    stand.sign(&["--uri", &format!("pkcs11:slot-description={slot}")]).ok();
+    fixture.sign(&["--uri", &format!("pkcs11:slot-description={slot}")]).ok();
     for (uri, word) in [
         ("pkcs11:library-version=99.1", "the module is pkcs11:library-manufacturer="),
         ("pkcs11:slot-description=none", "no token matches"),
         ("pkcs11:slot-manufacturer=none", "no token matches"),
         ("pkcs11:token=cba;x-vendor=SECRET", "the attribute 'x-vendor' of the URI is not known"),
     ] {
-        let error = stand.sign(&["--uri", uri]).failed(3);
+        let error = fixture.sign(&["--uri", uri]).failed(3);
         assert!(error.contains(word) && !error.contains("SECRET"), "{uri}: {error}");
     }
-    stand.sign(&["--uri", "pkcs11:token=cba?max-sessions=3&x-vendor=a&x-vendor=b"]).ok();
+    fixture.sign(&["--uri", "pkcs11:token=cba?max-sessions=3&x-vendor=a&x-vendor=b"]).ok();
 }
 
 #[test]
 fn attributes_that_carry_a_pin_or_code_are_refused_with_the_option_to_use_instead() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     for (uri, option) in [
         ("pkcs11:token=cba?pin-value=SECRET", "use --pin-source file:PATH"),
         ("pkcs11:token=cba;pin-value=SECRET", "use --pin-source file:PATH"),
@@ -136,7 +136,7 @@ fn attributes_that_carry_a_pin_or_code_are_refused_with_the_option_to_use_instea
         ("pkcs11:token=cba?pin-source=|/bin/SECRET", "use --pin-source"),
         ("pkcs11:token=cba?pin-source=/SECRET", "use --pin-source"),
     ] {
-        let error = stand.sign(&["--uri", uri]).failed(2);
+        let error = fixture.sign(&["--uri", uri]).failed(2);
         assert!(error.contains(option) && !error.contains("SECRET"), "{uri}: {error}");
     }
 }

@@ -2,31 +2,31 @@
 
 use serde_json::Value;
 
-use crate::stand::Stand;
+use crate::fixture::Fixture;
 
 #[test]
 fn accepts_what_sign_prints_in_every_form() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     for version in ["v1", "v2"] {
         for encoding in ["der", "pem"] {
             let flags = ["--payload-version", version, "--header-encoding", encoding];
-            let request = stand.sign(&flags).ok();
-            let said = stand.run_with_input(&["verify", "--roots", &stand.file("ca.pem")], &request).ok();
+            let request = fixture.sign(&flags).ok();
+            let said = fixture.run_with_input(&["verify", "--roots", &fixture.file("ca.pem")], &request).ok();
             assert!(said.starts_with(&format!("valid: {version}")), "{said}");
             assert!(said.contains("chain: chains to the roots") && said.contains("not checked here"), "{said}");
         }
     }
-    let header = stand.write("h", stand.sign(&["--format", "header"]).ok());
-    let body = stand.write("b", stand.sign(&["--format", "body"]).ok());
-    stand.run(&["verify", "--header", &header, "--body", &body, "--max-age", "300"]).ok();
-    stand.run_with_input(&["verify", "--header", &header, "--body", "-"], stand.read("b")).ok();
+    let header = fixture.write("h", fixture.sign(&["--format", "header"]).ok());
+    let body = fixture.write("b", fixture.sign(&["--format", "body"]).ok());
+    fixture.run(&["verify", "--header", &header, "--body", &body, "--max-age", "300"]).ok();
+    fixture.run_with_input(&["verify", "--header", &header, "--body", "-"], fixture.read("b")).ok();
 }
 
 #[test]
 fn names_the_rule_that_failed() {
-    let stand = Stand::new();
-    let other = Stand::with(&["--label", "other"]);
-    let request: Value = serde_json::from_str(&stand.sign(&[]).ok()).unwrap();
+    let fixture = Fixture::new();
+    let other = Fixture::with(&["--label", "other"]);
+    let request: Value = serde_json::from_str(&fixture.sign(&[]).ok()).unwrap();
     let foreign: Value = serde_json::from_str(&other.sign(&[]).ok()).unwrap();
     let changed = |change: &dyn Fn(&mut Value)| {
         let mut request = request.clone();
@@ -48,61 +48,61 @@ fn names_the_rule_that_failed() {
         (String::new(), "standard input (stdin) was empty"),
     ];
     for (request, word) in cases {
-        let error = stand.run_with_input(&["verify"], &request).failed(8);
+        let error = fixture.run_with_input(&["verify"], &request).failed(8);
         assert!(error.contains("invalid: ") && error.contains(word), "{word}: {error}");
     }
 }
 
 #[test]
 fn an_old_request_is_stale_and_a_foreign_root_is_refused() {
-    let stand = Stand::new();
-    let other = Stand::with(&["--label", "other"]);
-    let request = stand.sign(&[]).ok();
+    let fixture = Fixture::new();
+    let other = Fixture::with(&["--label", "other"]);
+    let request = fixture.sign(&[]).ok();
     // The clock counts whole seconds: an age of zero is only true within the second of the signature.
     let stale = loop {
-        let run = stand.run_with_input(&["verify", "--max-age", "0s"], &request);
+        let run = fixture.run_with_input(&["verify", "--max-age", "0s"], &request);
         if run.code != 0 {
             break run.failed(8);
         }
     };
     assert!(stale.contains("old, more than 0 s"), "{stale}");
-    let error = stand.run_with_input(&["verify", "--roots", &other.file("ca.pem")], &request).failed(8);
+    let error = fixture.run_with_input(&["verify", "--roots", &other.file("ca.pem")], &request).failed(8);
     assert!(error.contains("does not chain to the roots"), "{error}");
 }
 
 #[test]
 fn a_v1_message_may_be_longer_and_hold_anything() {
-    let stand = Stand::new();
-    stand.tool("openssl", &["genrsa", "-out", "k.pem", "2048"]);
-    stand.tool("openssl", &["rsa", "-in", "k.pem", "-pubout", "-out", "k.pub"]);
-    stand.issue("old", "k.pub", crate::stand::EXTENSIONS, &["-days", "9"]);
-    stand.write("m", "x".repeat(150));
-    stand.tool("openssl", &["dgst", "-sha512", "-sign", "k.pem", "-out", "s", "m"]);
-    let base64 = |file: &str| stand.tool("openssl", &["base64", "-A", "-in", file]);
-    let header = stand.write("h", format!("CACertificate {}", base64("old.der")));
+    let fixture = Fixture::new();
+    fixture.tool("openssl", &["genrsa", "-out", "k.pem", "2048"]);
+    fixture.tool("openssl", &["rsa", "-in", "k.pem", "-pubout", "-out", "k.pub"]);
+    fixture.issue("old", "k.pub", crate::fixture::EXTENSIONS, &["-days", "9"]);
+    fixture.write("m", "x".repeat(150));
+    fixture.tool("openssl", &["dgst", "-sha512", "-sign", "k.pem", "-out", "s", "m"]);
+    let base64 = |file: &str| fixture.tool("openssl", &["base64", "-A", "-in", file]);
+    let header = fixture.write("h", format!("CACertificate {}", base64("old.der")));
     let body =
-        stand.write("b", format!(r#"{{"encodedData":"{}","encodedSignedData":"{}"}}"#, base64("m"), base64("s")));
-    let said = stand.run(&["verify", "--header", &header, "--body", &body]).ok();
+        fixture.write("b", format!(r#"{{"encodedData":"{}","encodedSignedData":"{}"}}"#, base64("m"), base64("s")));
+    let said = fixture.run(&["verify", "--header", &header, "--body", &body]).ok();
     assert!(said.starts_with("valid: v1, no time"), "{said}");
-    stand.run(&["verify", "--header", &header]).failed(2);
+    fixture.run(&["verify", "--header", &header]).failed(2);
 }
 
 #[test]
 fn outside_text_forges_no_line_on_the_terminal() {
-    let stand = Stand::empty();
-    let run = stand.run_with_input(&["verify"], "{\"\\u001b[31mEVIL\\nhint: run this\":1}");
+    let fixture = Fixture::empty();
+    let run = fixture.run_with_input(&["verify"], "{\"\\u001b[31mEVIL\\nhint: run this\":1}");
     let error = run.failed(8);
     assert!(!error.contains('\u{1b}') && !error.contains("\nhint: run this"), "{error}");
 }
 
 #[test]
 fn a_url_that_sign_would_not_print_is_refused() {
-    let stand = Stand::new();
-    let request = stand.sign(&[]).ok();
+    let fixture = Fixture::new();
+    let request = fixture.sign(&[]).ok();
     for url in
         ["http://evil.example/token/authenticate", "javascript:/token/authenticate", "https://x/?/token/authenticate"]
     {
         let changed = request.replace("https://auth.anaplan.com/token/authenticate", url);
-        stand.run_with_input(&["verify"], changed).failed(8);
+        fixture.run_with_input(&["verify"], changed).failed(8);
     }
 }

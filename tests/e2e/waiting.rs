@@ -4,15 +4,15 @@ use std::io::Write as _;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 
-use crate::agent::{Agent, Client, Judge};
+use crate::agent::{Agent, Client, PayloadVerifier};
 use crate::deadline::until;
-use crate::stand::{BINARY, Stand, same_environment};
+use crate::fixture::{BINARY, Fixture, same_environment};
 
 const REQUEST: &str = "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
 
 #[test]
 fn a_thousand_idle_connections_and_half_sent_requests_do_not_stop_service() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     // This test needs more descriptors than a process may open by default.
     let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     files.current = files.maximum;
@@ -20,11 +20,11 @@ fn a_thousand_idle_connections_and_half_sent_requests_do_not_stop_service() {
     // With a service's default limit, and with a very small one.
     for limit in ["1024:", "256:256"] {
         let mut command = Command::new("prlimit");
-        command.args([&format!("--nofile={limit}"), BINARY]).args(Agent::arguments(&stand, &[]));
-        let base = stand.command(&[]);
+        command.args([&format!("--nofile={limit}"), BINARY]).args(Agent::arguments(&fixture, &[]));
+        let base = fixture.command(&[]);
         same_environment(&mut command, &base);
-        let mut agent = Agent::start(&stand, command);
-        agent.hear("STATUS=ready");
+        let mut agent = Agent::start(&fixture, command);
+        agent.wait_for_state("STATUS=ready");
         let idle: Vec<Client> = (0..1000).map(|_| Client::connect(&agent.socket)).collect();
         let half: Vec<Client> = (0..200)
             .map(|number| {
@@ -47,14 +47,14 @@ fn a_thousand_idle_connections_and_half_sent_requests_do_not_stop_service() {
 
 #[test]
 fn a_request_has_a_deadline_and_the_queue_an_end() {
-    let mut stand = Stand::new();
-    stand.faulty("C_Sign#2+=hang");
-    let agent = Agent::ready(&stand, &["--queue", "2", "--call-timeout", "20s", "--request-timeout", "1500ms"]);
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Sign#2+=hang");
+    let agent = Agent::ready(&fixture, &["--queue", "2", "--call-timeout", "20s", "--request-timeout", "1500ms"]);
     agent.payload();
     std::thread::scope(|scope| {
         let ask = || agent.ask("POST", "/sign", "{}");
         let hanging = scope.spawn(ask);
-        stand.await_calls("C_Sign", 2);
+        fixture.await_calls("C_Sign", 2);
         let waiting: Vec<_> = (0..2).map(|_| scope.spawn(ask)).collect();
         until(|| agent.ask("GET", "/metrics", "").body.contains("cba_agent_queue_depth 2"));
         let refused = ask();
@@ -69,24 +69,24 @@ fn a_request_has_a_deadline_and_the_queue_an_end() {
 
 #[test]
 fn a_client_of_an_agent_that_accepts_no_connection_ends_in_time() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &[]);
-    let full = stand.file("full.sock");
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &[]);
+    let full = fixture.file("full.sock");
     let listener = UnixListener::bind(&full).unwrap();
     rustix::net::listen(&listener, 0).unwrap();
     let _waiting = std::os::unix::net::UnixStream::connect(&full).unwrap();
-    let error = stand.run(&["health", "--socket", &full, "--timeout", "300ms"]).failed(9);
+    let error = fixture.run(&["health", "--socket", &full, "--timeout", "300ms"]).failed(9);
     assert!(error.contains("did not answer in time"), "{error}");
-    stand.run(&["sign", "--socket", &full, "--socket", &agent.socket, "--timeout", "1s"]).ok();
-    let arguments = Agent::arguments(&stand, &["--socket", &full]);
-    let error = stand.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).failed(1);
+    fixture.run(&["sign", "--socket", &full, "--socket", &agent.socket, "--timeout", "1s"]).ok();
+    let arguments = Agent::arguments(&fixture, &["--socket", &full]);
+    let error = fixture.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).failed(1);
     assert!(error.contains("another agent serves"), "{error}");
 }
 
 #[test]
 fn a_client_that_closes_its_sending_side_gets_its_answer() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &[]);
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &[]);
     let mut client = Client::connect(&agent.socket);
     client.stream.write_all(REQUEST.as_bytes()).unwrap();
     client.stream.shutdown(std::net::Shutdown::Write).unwrap();
@@ -95,8 +95,8 @@ fn a_client_that_closes_its_sending_side_gets_its_answer() {
 
 #[test]
 fn stalled_clients_do_not_delay_the_end() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &[]);
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &[]);
     let texts = ["", "POST /sign HT", "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{"];
     let mut held: Vec<Client> = texts
         .iter()
@@ -117,9 +117,9 @@ fn stalled_clients_do_not_delay_the_end() {
 
 #[test]
 fn nothing_is_signed_for_clients_that_are_gone() {
-    let mut stand = Stand::new();
-    stand.faulty("C_Sign=delay:400");
-    let agent = Agent::ready(&stand, &[]);
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Sign=delay:400");
+    let agent = Agent::ready(&fixture, &[]);
     let gone: Vec<Client> = (0..10)
         .map(|_| {
             let mut client = Client::connect(&agent.socket);
@@ -127,25 +127,25 @@ fn nothing_is_signed_for_clients_that_are_gone() {
             client
         })
         .collect();
-    stand.await_calls("C_Sign", 1);
+    fixture.await_calls("C_Sign", 1);
     drop(gone);
     agent.payload();
-    assert!(stand.calls("C_Sign") <= 3, "{}", stand.calls("C_Sign"));
+    assert!(fixture.calls("C_Sign") <= 3, "{}", fixture.calls("C_Sign"));
     assert!(agent.ask("GET", "/metrics", "").body.contains("outcome=\"abandoned\",version=\"v2\"} 10"));
 }
 
 #[test]
 fn a_partial_or_forged_reply_blocks_only_its_own_request() {
-    let mut stand = Stand::new();
+    let mut fixture = Fixture::new();
     for fault in ["half", "forged"] {
-        stand.faulty(&format!("C_Sign#2+={fault}"));
-        let agent = Agent::ready(&stand, &["--call-timeout", "60s", "--request-timeout", "60s"]);
+        fixture.faulty(&format!("C_Sign#2+={fault}"));
+        let agent = Agent::ready(&fixture, &["--call-timeout", "60s", "--request-timeout", "60s"]);
         agent.payload();
-        let (worker, calls) = (agent.workers()[0], stand.calls("C_Sign"));
+        let (worker, calls) = (agent.workers()[0], fixture.calls("C_Sign"));
         std::thread::scope(|scope| {
             // Again on a new worker, where the same happens from its second signature on.
             let asked = scope.spawn(|| assert_eq!(agent.ask("POST", "/sign", "{}").status, 200));
-            stand.await_calls("C_Sign", calls + 1);
+            fixture.await_calls("C_Sign", calls + 1);
             for _ in 0..200 {
                 assert_eq!(agent.ask("GET", "/healthz", "").status, 200);
             }
@@ -161,9 +161,9 @@ fn a_partial_or_forged_reply_blocks_only_its_own_request() {
 
 #[test]
 fn clients_that_leave_do_not_affect_others() {
-    let stand = Stand::new();
-    let agent = Agent::ready(&stand, &["--workers", "2", "--rate-limit-per-second", "100000"]);
-    let judge = Judge::of(&stand, &agent.payload());
+    let fixture = Fixture::new();
+    let agent = Agent::ready(&fixture, &["--workers", "2", "--rate-limit-per-second", "100000"]);
+    let verifier = PayloadVerifier::of(&fixture, &agent.payload());
     for round in 0..100 {
         let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(&agent.socket)).collect();
         for client in &mut clients {
@@ -175,16 +175,16 @@ fn clients_that_leave_do_not_affect_others() {
         for mut client in stay {
             let reply = client.receive("POST").unwrap();
             assert_eq!(reply.status, 200, "{reply:?}");
-            judge.accept(&serde_json::from_str(&reply.body).unwrap());
+            verifier.accept(&serde_json::from_str(&reply.body).unwrap());
         }
     }
 }
 
 #[test]
 fn a_module_that_prints_without_end_blocks_nobody() {
-    let mut stand = Stand::new();
-    stand.faulty("C_Sign#1=chatter");
-    let agent = Agent::ready(&stand, &[]);
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Sign#1=chatter");
+    let agent = Agent::ready(&fixture, &[]);
     for _ in 0..60 {
         agent.payload();
         assert_eq!(agent.ask("GET", "/healthz", "").status, 200);

@@ -3,9 +3,9 @@
 use std::process::Command;
 
 use crate::deadline::Finish as _;
+use crate::fixture::{BINARY, EXTENSIONS, Fixture, same_environment, tool};
 use crate::piv_card::Card;
 use crate::stack::make_ca;
-use crate::stand::{BINARY, EXTENSIONS, Stand, same_environment, tool};
 
 /// The commands in the page's blocks with any of these marks, in order.
 fn commands(marks: &[&str]) -> String {
@@ -32,22 +32,22 @@ enum Place {
 }
 
 struct Newcomer {
-    stand: Stand,
+    fixture: Fixture,
     place: Place,
     typed: String,
 }
 
 impl Newcomer {
     fn with_softhsm2() -> Self {
-        Self::prepared(Stand::empty(), |_| Place::Host)
+        Self::prepared(Fixture::empty(), |_| Place::Host)
     }
 
     fn with_yubikey() -> Self {
-        Self::prepared(Stand::empty(), |stand| Place::Card(Card::fresh(stand)))
+        Self::prepared(Fixture::empty(), |fixture| Place::Card(Card::fresh(fixture)))
     }
 
-    fn prepared(stand: Stand, place: impl FnOnce(&Stand) -> Place) -> Self {
-        make_ca(&stand);
+    fn prepared(fixture: Fixture, place: impl FnOnce(&Fixture) -> Place) -> Self {
+        make_ca(&fixture);
         for (name, secret) in [
             ("so-pin", "87654321"),
             ("pin", "424242"),
@@ -56,24 +56,24 @@ impl Newcomer {
             ("old-puk", "12345678"),
             ("password", "changeit\nchangeit\n"),
         ] {
-            stand.write(name, secret);
+            fixture.write(name, secret);
         }
-        let place = place(&stand);
-        Self { stand, place, typed: String::new() }
+        let place = place(&fixture);
+        Self { fixture, place, typed: String::new() }
     }
 
     /// An old key with a certificate, in all usual file forms.
     fn with_old_files(self) -> Self {
-        let stand = &self.stand;
-        stand.tool("openssl", &["genrsa", "-aes256", "-passout", "file:password", "-out", "old.key", "2048"]);
-        stand.tool("openssl", &["rsa", "-in", "old.key", "-passin", "file:password", "-pubout", "-out", "old.pub"]);
-        stand.issue("old", "old.pub", EXTENSIONS, &["-days", "9"]);
+        let fixture = &self.fixture;
+        fixture.tool("openssl", &["genrsa", "-aes256", "-passout", "file:password", "-out", "old.key", "2048"]);
+        fixture.tool("openssl", &["rsa", "-in", "old.key", "-passin", "file:password", "-pubout", "-out", "old.pub"]);
+        fixture.issue("old", "old.pub", EXTENSIONS, &["-days", "9"]);
         let secret = ["-passin", "file:password", "-passout", "file:password", "-name", "anaplan"];
         let export = ["pkcs12", "-export", "-in", "old.pem", "-inkey", "old.key", "-out", "old.p12"];
-        stand.tool("openssl", &[&export[..], &secret].concat());
+        fixture.tool("openssl", &[&export[..], &secret].concat());
         let store = ["-importkeystore", "-srckeystore", "old.p12", "-destkeystore", "old.jks", "-deststoretype", "JKS"];
         let secret = ["-srcstorepass:file", "password", "-deststorepass:file", "password"];
-        stand.tool("keytool", &[&store[..], &secret].concat());
+        fixture.tool("keytool", &[&store[..], &secret].concat());
         self
     }
 
@@ -88,15 +88,15 @@ impl Newcomer {
     /// Ends the input, and returns the terminal's output.
     #[track_caller]
     fn done(self) -> String {
-        let script = self.stand.write("typed.sh", &self.typed);
-        let inner = self.stand.command(&[]);
+        let script = self.fixture.write("typed.sh", &self.typed);
+        let inner = self.fixture.command(&[]);
         let mut command = match &self.place {
             Place::Host => Command::new("expect"),
-            Place::AsUser(user) => as_user(&self.stand, user),
+            Place::AsUser(user) => as_user(&self.fixture, user),
             Place::Card(card) => card.on_host("expect"),
         };
         let exp = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stacks/guide.exp");
-        command.args([exp, &script]).current_dir(self.stand.path());
+        command.args([exp, &script]).current_dir(self.fixture.path());
         same_environment(&mut command, &inner);
         // This user has no configuration.
         command.env_remove("CBA_AGENT_MODULE").env_remove("SOFTHSM2_CONF");
@@ -110,16 +110,16 @@ impl Newcomer {
         assert!(!shown.contains("challengePassword"), "{shown}");
         assert!(!shown.contains("424242") && !shown.contains("changeit"), "{shown}");
         let registered =
-            self.stand.tool("openssl", &["x509", "-in", "register.pem", "-noout", "-ext", "subjectAltName"]);
+            self.fixture.tool("openssl", &["x509", "-in", "register.pem", "-noout", "-ext", "subjectAltName"]);
         assert!(registered.contains("email:integration@example.com"), "{registered}");
         shown
     }
 }
 
-/// `expect`, run by a user who owns everything in the stand.
-fn as_user(stand: &Stand, user: &str) -> Command {
-    tool(Command::new("chown").args(["-R", user]).arg(stand.path()));
-    for place in [stand.path(), std::path::Path::new(BINARY)] {
+/// `expect`, run by a user who owns everything in the fixture.
+fn as_user(fixture: &Fixture, user: &str) -> Command {
+    tool(Command::new("chown").args(["-R", user]).arg(fixture.path()));
+    for place in [fixture.path(), std::path::Path::new(BINARY)] {
         for part in place.ancestors().take_while(|part| part.parent().is_some()) {
             tool(Command::new("chmod").arg("o+x").arg(part));
         }
@@ -210,7 +210,7 @@ fn an_old_java_keystore_moves_into_a_yubikey_and_an_old_pem_too() {
     let all = commands(&["yubikey"]);
     let start = all.split_once("yubico-piv-tool -a generate").unwrap().0.to_owned();
     let mut newcomer = Newcomer::with_yubikey().with_old_files();
-    tool(Command::new("rm").arg(newcomer.stand.file("old.p12")));
+    tool(Command::new("rm").arg(newcomer.fixture.file("old.p12")));
     newcomer.typed = start.clone();
     newcomer.types(&["jks"]).types(&["p12-yubikey"]).types(&["finish"]).done();
     let mut newcomer = Newcomer::with_yubikey().with_old_files();

@@ -4,30 +4,30 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use crate::fixture::{self, EXTENSIONS, Fixture, tool};
 use crate::stack::{Stack, make_ca};
-use crate::stand::{self, EXTENSIONS, Stand, tool};
 
 pub(crate) struct Kryoptic {
-    stand: Stand,
+    fixture: Fixture,
     module: PathBuf,
 }
 
 /// Builds a separate test crate for all stacks, and returns the output directory.
 pub(crate) fn build(name: &str) -> PathBuf {
-    stand::build(name, &Path::new(env!("CARGO_TARGET_TMPDIR")).join("stacks"))
+    fixture::build(name, &Path::new(env!("CARGO_TARGET_TMPDIR")).join("stacks"))
 }
 
 impl Kryoptic {
     pub(crate) fn new() -> Self {
         static MODULE: OnceLock<PathBuf> = OnceLock::new();
         let module = MODULE.get_or_init(|| build("kryoptic").join("libkryoptic_pkcs11.so")).clone();
-        let mut stand = Stand::empty();
-        let conf = format!("[[slots]]\nslot = 42\ndbtype = \"sqlite\"\ndbargs = \"{}\"\n", stand.file("token.sql"));
-        let conf = stand.write("kryoptic.conf", conf);
-        stand.set("KRYOPTIC_CONF", conf);
-        stand.use_module(Some(&module.display().to_string()));
-        stand.write("pin", "123456");
-        let made = Self { stand, module };
+        let mut fixture = Fixture::empty();
+        let conf = format!("[[slots]]\nslot = 42\ndbtype = \"sqlite\"\ndbargs = \"{}\"\n", fixture.file("token.sql"));
+        let conf = fixture.write("kryoptic.conf", conf);
+        fixture.set("KRYOPTIC_CONF", conf);
+        fixture.use_module(Some(&module.display().to_string()));
+        fixture.write("pin", "123456");
+        let made = Self { fixture, module };
         made.pkcs11_tool(&["--slot", "42", "--init-token", "--label", "kryoptic", "--so-pin", "87654321"]);
         made.pkcs11_tool(&[
             "--slot",
@@ -41,7 +41,7 @@ impl Kryoptic {
             "--new-pin",
             "123456",
         ]);
-        make_ca(&made.stand);
+        make_ca(&made.fixture);
         for (id, more) in [("01", &[][..]), ("02", &["--always-auth"])] {
             let mut generate = vec![
                 "--login",
@@ -59,8 +59,8 @@ impl Kryoptic {
             generate.extend(more);
             made.pkcs11_tool(&generate);
             made.pkcs11_tool(&["--read-object", "--type", "pubkey", "--id", id, "--output-file", "spki"]);
-            made.stand.tool("openssl", &["rsa", "-pubin", "-inform", "DER", "-in", "spki", "-out", "pub.pem"]);
-            made.stand.issue("leaf", "pub.pem", EXTENSIONS, &["-days", "9"]);
+            made.fixture.tool("openssl", &["rsa", "-pubin", "-inform", "DER", "-in", "spki", "-out", "pub.pem"]);
+            made.fixture.issue("leaf", "pub.pem", EXTENSIONS, &["-days", "9"]);
             made.pkcs11_tool(&[
                 "--login",
                 "--pin",
@@ -78,17 +78,17 @@ impl Kryoptic {
 
     fn pkcs11_tool(&self, arguments: &[&str]) {
         let mut command = self.other("pkcs11-tool");
-        tool(command.arg("--module").arg(&self.module).args(arguments).current_dir(self.stand.path()));
+        tool(command.arg("--module").arg(&self.module).args(arguments).current_dir(self.fixture.path()));
     }
 }
 
 impl Stack for Kryoptic {
-    fn stand(&mut self) -> &mut Stand {
-        &mut self.stand
+    fn fixture(&mut self) -> &mut Fixture {
+        &mut self.fixture
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        self.stand.command(arguments)
+        self.fixture.command(arguments)
     }
 
     fn plain_key(&self) -> Vec<String> {
@@ -109,15 +109,15 @@ impl Stack for Kryoptic {
 
     fn other(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.env("KRYOPTIC_CONF", self.stand.file("kryoptic.conf"));
+        command.env("KRYOPTIC_CONF", self.fixture.file("kryoptic.conf"));
         command
     }
 
     fn take_out(&mut self) {
-        std::fs::rename(self.stand.file("token.sql"), self.stand.file("away")).unwrap();
+        std::fs::rename(self.fixture.file("token.sql"), self.fixture.file("away")).unwrap();
     }
 
     fn put_back(&mut self) {
-        std::fs::rename(self.stand.file("away"), self.stand.file("token.sql")).unwrap();
+        std::fs::rename(self.fixture.file("away"), self.fixture.file("token.sql")).unwrap();
     }
 }

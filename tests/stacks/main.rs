@@ -5,9 +5,9 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-#[path = "../e2e/stand.rs"]
+#[path = "../e2e/fixture.rs"]
 #[allow(dead_code)]
-mod stand;
+mod fixture;
 
 #[path = "../e2e/agent.rs"]
 #[allow(dead_code)]

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::deadline::Finish as _;
+use crate::fixture::{Fixture, Run, faulty_module, softhsm_module, tool};
 use crate::softhsm2::SoftHsm2;
 use crate::stack::Stack;
-use crate::stand::{Run, Stand, faulty_module, softhsm_module, tool};
 
 pub(crate) struct Remote {
     token: SoftHsm2,
@@ -18,11 +18,11 @@ pub(crate) struct Remote {
 impl Remote {
     pub(crate) fn new() -> Self {
         let mut token = SoftHsm2::new();
-        let socket = token.stand().file("p11-kit.sock");
-        token.stand().set("P11_KIT_SERVER_ADDRESS", format!("unix:path={socket}"));
+        let socket = token.fixture().file("p11-kit.sock");
+        token.fixture().set("P11_KIT_SERVER_ADDRESS", format!("unix:path={socket}"));
         let mut remote = Self { token, server: None };
         let module = remote.module();
-        remote.stand().use_module(Some(&module));
+        remote.fixture().use_module(Some(&module));
         remote.put_back();
         remote
     }
@@ -35,8 +35,8 @@ impl Drop for Remote {
 }
 
 impl Stack for Remote {
-    fn stand(&mut self) -> &mut Stand {
-        self.token.stand()
+    fn fixture(&mut self) -> &mut Fixture {
+        self.token.fixture()
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -84,12 +84,12 @@ impl Stack for Remote {
 
 impl Remote {
     fn serve(&mut self, provider: &str) {
-        let socket = self.stand().file("p11-kit.sock");
+        let socket = self.fixture().file("p11-kit.sock");
         let _ = std::fs::remove_file(&socket);
         let mut command = self.token.other("p11-kit");
         command.args(["server", "-f", "--provider", provider, "-n", &socket, "pkcs11:"]).process_group(0);
         command.env("FAULTY", "C_Sign=hang").env("FAULTY_MODULE", softhsm_module());
-        command.env("FAULTY_LOG", self.stand().file("calls"));
+        command.env("FAULTY_LOG", self.fixture().file("calls"));
         let mut server = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("apt-get install p11-kit");
         let mut line = String::new();
         BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -101,12 +101,12 @@ impl Remote {
 #[test]
 fn a_server_killed_while_it_signs_is_exit_6_at_once() {
     let mut remote = Remote::new();
-    let source = remote.stand().pin_source();
+    let source = remote.fixture().pin_source();
     remote.take_out();
     remote.serve(&faulty_module().display().to_string());
     let arguments = ["sign", "--key-id", "01", "--pin-source", &source, "--timeout", "60s"];
     let child = remote.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    remote.stand().await_calls("C_Sign", 1);
+    remote.fixture().await_calls("C_Sign", 1);
     remote.take_out();
     let error = Run::from_output(child.finish()).failed(6);
     assert!(error.contains("C_Sign: CKR_"), "{error}");

@@ -3,36 +3,36 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::agent::Judge;
+use crate::agent::PayloadVerifier;
 use crate::deadline::{Finish as _, until};
+use crate::fixture::{BINARY, EXTENSIONS, Fixture, Run, same_environment, tool};
 use crate::load::{Seed, Tally, kill_workers, load};
 use crate::piv_card::Card;
 use crate::scenarios::serve;
 use crate::stack::Stack;
-use crate::stand::{BINARY, EXTENSIONS, Run, Stand, same_environment, tool};
 
 pub(crate) struct Piv {
     card: Card,
-    stand: Stand,
+    fixture: Fixture,
     module: &'static str,
 }
 
 impl Piv {
     pub(crate) fn by(module: &'static str) -> Self {
-        let mut stand = Stand::empty();
-        stand.use_module(Some(module));
-        stand.write("pin", "123456");
-        Self { card: Card::start(&stand), stand, module }
+        let mut fixture = Fixture::empty();
+        fixture.use_module(Some(module));
+        fixture.write("pin", "123456");
+        Self { card: Card::start(&fixture), fixture, module }
     }
 }
 
 impl Stack for Piv {
-    fn stand(&mut self) -> &mut Stand {
-        &mut self.stand
+    fn fixture(&mut self) -> &mut Fixture {
+        &mut self.fixture
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let inner = self.stand.command(arguments);
+        let inner = self.fixture.command(arguments);
         let mut command = self.card.on_host(BINARY);
         command.args(arguments).stdin(Stdio::null());
         same_environment(&mut command, &inner);
@@ -74,7 +74,7 @@ impl Stack for Piv {
 const MODULES: [&str; 2] = ["ykcs11", "opensc"];
 
 fn sign(piv: &Piv, more: &[&str]) -> Run {
-    piv.sign(&piv.plain_key(), &piv.stand.pin_source(), more)
+    piv.sign(&piv.plain_key(), &piv.fixture.pin_source(), more)
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn the_fuse_leaves_two_of_three_tries_on_the_card() {
     for module in MODULES {
         let mut piv = Piv::by(module);
         assert_eq!(piv.card.tries_left(), 3);
-        let wrong = format!("file:{}", piv.stand().write("wrong", "654321"));
+        let wrong = format!("file:{}", piv.fixture().write("wrong", "654321"));
         for _ in 0..10 {
             piv.sign(&piv.plain_key(), &wrong, &[]).failed(4);
         }
@@ -102,7 +102,7 @@ fn the_fuse_leaves_two_of_three_tries_on_the_card() {
 fn a_pin_of_a_length_that_no_card_takes_spends_no_try() {
     for module in MODULES {
         let mut piv = Piv::by(module);
-        let long = format!("file:{}", piv.stand().write("long", "1234567890123"));
+        let long = format!("file:{}", piv.fixture().write("long", "1234567890123"));
         for _ in 0..4 {
             let error = piv.sign(&piv.plain_key(), &long, &[]).failed(4);
             assert!(error.contains("no try was spent"), "{error}");
@@ -133,7 +133,7 @@ fn a_card_pulled_while_it_signs_is_exit_6_within_the_deadline() {
         let mut piv = Piv::by(module);
         piv.card.tell("delay 2000");
         let before = piv.card.tell("begun");
-        let source = piv.stand.pin_source();
+        let source = piv.fixture.pin_source();
         let arguments = ["sign", "--key-id", "01", "--pin-source", &source, "--timeout", "8s"];
         let start = Instant::now();
         let child = piv.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -182,11 +182,11 @@ fn ten_thousand_requests_while_workers_die_and_the_card_comes_and_goes() {
     let key = piv.plain_key();
     // One worker: where several share a card, the end of one inside a transaction fails another's login.
     let agent = serve(&mut piv, &key, &[]);
-    let judge = Judge::of(&piv.stand, &agent.payload());
+    let verifier = PayloadVerifier::of(&piv.fixture, &agent.payload());
     let mut seed = Seed::of_this_run();
     let mut removals = vec![seed.between(6_000, 8_500), seed.between(2_500, 5_500)];
     let (mut at_first, mut back) = (0, None);
-    let tally = load(&agent, &judge, (64, 10_000), |progress| {
+    let tally = load(&agent, &verifier, (64, 10_000), |progress| {
         // A worker needs about a second to start on a card.
         let killed = kill_workers(&agent, seed.milliseconds(400, 600), progress, |done| {
             if at_first == 0 && done >= 2_000 {
@@ -206,7 +206,7 @@ fn ten_thousand_requests_while_workers_die_and_the_card_comes_and_goes() {
     });
     let (payloads, later) = (Tally::get(&tally.payloads), Tally::get(&tally.later));
     assert_eq!((payloads + later, Tally::get(&tally.closed)), (10_000, 0), "{tally:?}");
-    assert!(removals.is_empty() && payloads > 2_000 && judge.count() == payloads, "{tally:?}");
+    assert!(removals.is_empty() && payloads > 2_000 && verifier.count() == payloads, "{tally:?}");
     let growth = agent.memory().abs_diff(at_first);
     assert!(growth < 2048, "{at_first} KiB after 2,000 requests, {growth} KiB more at the end");
     let (status, log) = agent.end("-TERM");
@@ -222,13 +222,13 @@ fn a_restarted_pcscd_does_not_matter_to_an_agent() {
         let mut piv = Piv::by(module);
         let key = piv.plain_key();
         let mut agent = serve(&mut piv, &key, &["--call-timeout", "5s"]);
-        let judge = Judge::of(&piv.stand, &agent.payload());
+        let verifier = PayloadVerifier::of(&piv.fixture, &agent.payload());
         piv.card.restart_pcscd();
         // The first request may be the one that finds the change.
         while agent.ask("POST", "/sign", "{}").status != 200 {
-            agent.hear("STATUS=");
+            agent.wait_for_state("STATUS=");
         }
-        judge.accept(&agent.payload());
+        verifier.accept(&agent.payload());
     }
 }
 
@@ -237,10 +237,10 @@ fn a_restarted_pcscd_does_not_matter_to_an_agent() {
 fn renew(piv: &mut Piv, name: &str, new_holder: bool) {
     let tool = |piv: &Piv, arguments: &[&str]| tool(piv.card.on_host("yubico-piv-tool").args(arguments));
     let old = tool(piv, &["-a", "read-certificate", "-s", "9a"]);
-    let old = piv.stand.write("old.pem", old);
-    let public = piv.stand.tool("openssl", &["x509", "-in", &old, "-noout", "-pubkey"]);
-    let public = piv.stand.write("renewed.pub", public);
-    let renewed = piv.stand.issue(name, &public, EXTENSIONS, &["-days", "9"]);
+    let old = piv.fixture.write("old.pem", old);
+    let public = piv.fixture.tool("openssl", &["x509", "-in", &old, "-noout", "-pubkey"]);
+    let public = piv.fixture.write("renewed.pub", public);
+    let renewed = piv.fixture.issue(name, &public, EXTENSIONS, &["-days", "9"]);
     tool(piv, &["-a", "import-certificate", "-s", "9a", "-i", &renewed]);
     if new_holder {
         tool(piv, &["-a", "set-chuid"]);
@@ -260,7 +260,7 @@ fn names(piv: &Piv) -> (String, String) {
 fn a_renewed_certificate_gives_the_card_no_new_fuse() {
     for module in MODULES {
         let mut piv = Piv::by(module);
-        let wrong = format!("file:{}", piv.stand.write("wrong", "654321"));
+        let wrong = format!("file:{}", piv.fixture.write("wrong", "654321"));
         piv.sign(&piv.plain_key(), &wrong, &[]).failed(4);
         assert_eq!(piv.card.tries_left(), 2, "{module}");
         let mut before = names(&piv);
@@ -289,17 +289,17 @@ fn a_renewed_certificate_gives_the_card_no_new_fuse() {
 fn two_modules_on_one_card_spend_no_more_tries_than_one() {
     for (first, second) in [("ykcs11", "opensc"), ("opensc", "ykcs11")] {
         let piv = Piv::by(first);
-        let wrong = format!("file:{}", piv.stand.write("wrong", "654321"));
+        let wrong = format!("file:{}", piv.fixture.write("wrong", "654321"));
         piv.sign(&piv.plain_key(), &wrong, &[]).failed(4);
         assert_eq!(piv.card.tries_left(), 2);
         let other = ["--module", second];
         let error = piv.sign(&piv.plain_key(), &wrong, &other).failed(4);
         assert!(error.contains("no login is tried") && error.contains("it may be the same token"), "{error}");
         // A changed file gets one try, through any module. After that only a person may log in.
-        piv.stand.write("wrong", "765432");
+        piv.fixture.write("wrong", "765432");
         piv.sign(&piv.plain_key(), &wrong, &other).failed(4);
         assert_eq!(piv.card.tries_left(), 1);
-        piv.stand.write("wrong", "876543");
+        piv.fixture.write("wrong", "876543");
         for module in [first, second] {
             let error = piv.sign(&piv.plain_key(), &wrong, &["--module", module]).failed(4);
             assert!(error.contains("no login is tried") || error.contains("FINAL_TRY"), "{error}");
@@ -311,7 +311,7 @@ fn two_modules_on_one_card_spend_no_more_tries_than_one() {
 #[test]
 fn two_modules_at_once_on_one_card_spend_one_try() {
     let mut piv = Piv::by("ykcs11");
-    let wrong = format!("file:{}", piv.stand().write("wrong", "654321"));
+    let wrong = format!("file:{}", piv.fixture().write("wrong", "654321"));
     let start = |number: usize| {
         let module = MODULES[number % 2];
         let arguments = ["sign", "--key-id", "01", "--pin-source", &wrong, "--timeout", "60s", "--module", module];

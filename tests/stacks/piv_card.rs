@@ -7,9 +7,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::deadline::Finish as _;
+use crate::fixture::{EXTENSIONS, Fixture, tool};
 use crate::kryoptic::build;
 use crate::stack::make_ca;
-use crate::stand::{EXTENSIONS, Stand, tool};
 
 /// A running card, with keys in slots 9a (ID 01) and 9c (ID 02, a PIN for each signature).
 pub(crate) struct Card {
@@ -20,19 +20,19 @@ pub(crate) struct Card {
 }
 
 impl Card {
-    /// Starts a copy of a provisioned card in the stand's directory.
-    pub(crate) fn start(stand: &Stand) -> Self {
+    /// Starts a copy of a provisioned card in the fixture's directory.
+    pub(crate) fn start(fixture: &Fixture) -> Self {
         static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
         let template = TEMPLATE.get_or_init(provision);
         for name in ["card", "ca.pem", "ca.key"] {
-            tool(Command::new("cp").arg("-r").arg(template.join(name)).arg(stand.path()));
+            tool(Command::new("cp").arg("-r").arg(template.join(name)).arg(fixture.path()));
         }
-        Self::boot(stand.path())
+        Self::boot(fixture.path())
     }
 
     /// A card from the factory.
-    pub(crate) fn fresh(stand: &Stand) -> Self {
-        Self::boot(stand.path())
+    pub(crate) fn fresh(fixture: &Fixture) -> Self {
+        Self::boot(fixture.path())
     }
 
     fn boot(directory: &Path) -> Self {
@@ -46,11 +46,11 @@ impl Card {
         let mut host = command.spawn().expect("apt-get install util-linux");
         let (input, output) = (host.stdin.take(), host.stdout.take().unwrap());
         let mut card = Self { host, input, said: BufReader::new(output), directory: directory.to_owned() };
-        card.hear("ready");
+        card.expect_line("ready");
         card
     }
 
-    fn hear(&mut self, word: &str) {
+    fn expect_line(&mut self, word: &str) {
         let mut line = String::new();
         self.said.read_line(&mut line).unwrap();
         assert_eq!(line.trim(), word, "the card's host did not come up; its log is above");
@@ -80,10 +80,10 @@ impl Card {
 
     pub(crate) fn restart_pcscd(&mut self) {
         writeln!(self.input.as_mut().unwrap(), "pcscd").unwrap();
-        self.hear("serving");
+        self.expect_line("serving");
         // The reader disappeared with the daemon, and the card with the reader.
         self.tell("plug");
-        self.hear("ready");
+        self.expect_line("ready");
     }
 
     /// The number of tries left, from the card.
@@ -119,19 +119,19 @@ impl Drop for Card {
 
 /// Keys and certificates in both slots, made with yubico-piv-tool as an owner does.
 fn provision() -> PathBuf {
-    // A stand for its tools; its directory is kept for the copies of this process.
-    let stand = Stand::empty();
-    make_ca(&stand);
-    let card = Card::fresh(&stand);
+    // A fixture for its tools; its directory is kept for the copies of this process.
+    let fixture = Fixture::empty();
+    make_ca(&fixture);
+    let card = Card::fresh(&fixture);
     for slot in ["9a", "9c"] {
-        let public = stand.file("slot.pub");
+        let public = fixture.file("slot.pub");
         tool(card.on_host("yubico-piv-tool").args(["-a", "generate", "-s", slot, "-A", "RSA2048", "-o", &public]));
-        let certificate = stand.issue(slot, &public, EXTENSIONS, &["-days", "9"]);
+        let certificate = fixture.issue(slot, &public, EXTENSIONS, &["-days", "9"]);
         tool(card.on_host("yubico-piv-tool").args(["-a", "import-certificate", "-s", slot, "-i", &certificate]));
     }
     drop(card);
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("piv-card-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&kept);
-    tool(Command::new("cp").arg("-r").arg(stand.path()).arg(&kept));
+    tool(Command::new("cp").arg("-r").arg(fixture.path()).arg(&kept));
     kept
 }

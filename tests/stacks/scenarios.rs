@@ -6,12 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::agent::{Agent, Judge};
+use crate::agent::{Agent, PayloadVerifier};
 use crate::deadline::{Finish as _, until};
+use crate::fixture::Run;
 use crate::load::{Tally, load};
 use crate::spy;
 use crate::stack::Stack;
-use crate::stand::Run;
 
 /// Verifies a request's signature with openssl and the certificate in its header.
 #[track_caller]
@@ -19,21 +19,21 @@ fn openssl_accepts(stack: &mut dyn Stack, run: Run) {
     let request: Value = serde_json::from_str(&run.ok()).unwrap();
     let decode = |value: &Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
     let header = request["headers"]["Authorization"].as_str().unwrap().strip_prefix("CACertificate ").unwrap();
-    let stand = stack.stand();
-    let certificate = stand.write("header.der", STANDARD.decode(header).unwrap());
-    let key = stand.tool("openssl", &["x509", "-inform", "DER", "-in", &certificate, "-pubkey", "-noout"]);
-    let key = stand.write("header.pub", key);
-    let signature = stand.write("sig", decode(&request["body"]["encodedSignedData"]));
-    let message = stand.write("msg", decode(&request["body"]["encodedData"]));
-    stand.tool("openssl", &["dgst", "-sha512", "-verify", &key, "-signature", &signature, &message]);
+    let fixture = stack.fixture();
+    let certificate = fixture.write("header.der", STANDARD.decode(header).unwrap());
+    let key = fixture.tool("openssl", &["x509", "-inform", "DER", "-in", &certificate, "-pubkey", "-noout"]);
+    let key = fixture.write("header.pub", key);
+    let signature = fixture.write("sig", decode(&request["body"]["encodedSignedData"]));
+    let message = fixture.write("msg", decode(&request["body"]["encodedData"]));
+    fixture.tool("openssl", &["dgst", "-sha512", "-verify", &key, "-signature", &signature, &message]);
 }
 
 fn right(stack: &mut dyn Stack) -> String {
-    stack.stand().pin_source()
+    stack.fixture().pin_source()
 }
 
 fn wrong(stack: &mut dyn Stack, pin: &str) -> String {
-    format!("file:{}", stack.stand().write("wrong-pin", pin))
+    format!("file:{}", stack.fixture().write("wrong-pin", pin))
 }
 
 pub(crate) fn lists_tokens_and_takes_its_uris_back(stack: &mut dyn Stack) {
@@ -193,18 +193,18 @@ pub(crate) fn survives_a_lost_token_and_works_when_it_is_back(stack: &mut dyn St
 /// An agent on the key of these flags, after its login.
 pub(crate) fn serve(stack: &mut dyn Stack, key: &[String], more: &[&str]) -> Agent {
     let more: Vec<&str> = key.iter().map(String::as_str).chain(more.iter().copied()).collect();
-    let arguments = Agent::arguments(stack.stand(), &more);
+    let arguments = Agent::arguments(stack.fixture(), &more);
     let command = stack.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-    let mut agent = Agent::start(stack.stand(), command);
-    agent.hear("STATUS=ready");
+    let mut agent = Agent::start(stack.fixture(), command);
+    agent.wait_for_state("STATUS=ready");
     agent
 }
 
 pub(crate) fn serves_and_recovers_from_a_lost_token_by_itself(stack: &mut dyn Stack) {
     let key = stack.plain_key();
     let mut agent = serve(stack, &key, &["--call-timeout", "8s", "--workers", "2"]);
-    let judge = Judge::of(stack.stand(), &agent.payload());
-    judge.accept(&agent.payload());
+    let verifier = PayloadVerifier::of(stack.fixture(), &agent.payload());
+    verifier.accept(&agent.payload());
     for _ in 0..2 {
         // SoftHSM2 can lose its token if a process is killed during a login.
         until(|| agent.ask("GET", "/metrics", "").body.contains("cba_agent_workers{state=\"starting\"} 0\n"));
@@ -222,8 +222,8 @@ pub(crate) fn serves_and_recovers_from_a_lost_token_by_itself(stack: &mut dyn St
         assert!(lost.header("Retry-After").is_some(), "{lost:?}");
         assert_eq!(agent.ask("GET", "/readyz", "").status, 503);
         stack.put_back();
-        agent.hear("STATUS=ready");
-        judge.accept(&agent.payload());
+        agent.wait_for_state("STATUS=ready");
+        verifier.accept(&agent.payload());
     }
     let (status, log) = agent.end("-TERM");
     assert_eq!(status.code(), Some(0), "{log}");
@@ -233,8 +233,8 @@ pub(crate) fn serves_and_recovers_from_a_lost_token_by_itself(stack: &mut dyn St
 pub(crate) fn serves_a_key_that_wants_a_login_for_each_signature(stack: &mut dyn Stack) {
     let key = stack.always_authenticate_key();
     let agent = serve(stack, &key, &["--workers", "3"]);
-    let judge = Judge::of(stack.stand(), &agent.payload());
-    let tally = load(&agent, &judge, (4, 12), |_| ());
+    let verifier = PayloadVerifier::of(stack.fixture(), &agent.payload());
+    let tally = load(&agent, &verifier, (4, 12), |_| ());
     assert_eq!(Tally::get(&tally.payloads), 12, "{}", agent.log());
     assert_eq!(agent.workers().len(), 1);
 }
@@ -242,11 +242,11 @@ pub(crate) fn serves_a_key_that_wants_a_login_for_each_signature(stack: &mut dyn
 pub(crate) fn serves_on_after_a_reload(stack: &mut dyn Stack) {
     let key = stack.plain_key();
     let mut agent = serve(stack, &key, &[]);
-    let judge = Judge::of(stack.stand(), &agent.payload());
+    let verifier = PayloadVerifier::of(stack.fixture(), &agent.payload());
     let before = agent.workers();
     agent.signal("-HUP");
-    agent.hear("RELOADING=1");
-    let tally = load(&agent, &judge, (4, 40), |_| ());
+    agent.wait_for_state("RELOADING=1");
+    let tally = load(&agent, &verifier, (4, 40), |_| ());
     assert_eq!(Tally::get(&tally.payloads), 40, "{}", agent.log());
     assert_ne!(agent.workers(), before);
 }

@@ -2,15 +2,15 @@
 
 use std::process::Command;
 
+use crate::fixture::{Fixture, softhsm_module};
 use crate::stack::Stack;
-use crate::stand::{Stand, softhsm_module};
 
-pub(crate) struct SoftHsm2(Stand);
+pub(crate) struct SoftHsm2(Fixture);
 
 impl SoftHsm2 {
     pub(crate) fn new() -> Self {
-        let stand = Stand::new();
-        stand.pkcs11_tool(&[
+        let fixture = Fixture::new();
+        fixture.pkcs11_tool(&[
             "--keypairgen",
             "--key-type",
             "rsa:2048",
@@ -21,16 +21,16 @@ impl SoftHsm2 {
             "--usage-sign",
             "--always-auth",
         ]);
-        stand.pkcs11_tool(&["--read-object", "--type", "pubkey", "--id", "02", "--output-file", "always.spki"]);
-        stand.tool("openssl", &["rsa", "-pubin", "-inform", "DER", "-in", "always.spki", "-out", "always.pub"]);
-        stand.issue("always", "always.pub", crate::stand::EXTENSIONS, &["-days", "9"]);
-        stand.pkcs11_tool(&["--write-object", "always.der", "--type", "cert", "--id", "02"]);
-        Self(stand)
+        fixture.pkcs11_tool(&["--read-object", "--type", "pubkey", "--id", "02", "--output-file", "always.spki"]);
+        fixture.tool("openssl", &["rsa", "-pubin", "-inform", "DER", "-in", "always.spki", "-out", "always.pub"]);
+        fixture.issue("always", "always.pub", crate::fixture::EXTENSIONS, &["-days", "9"]);
+        fixture.pkcs11_tool(&["--write-object", "always.der", "--type", "cert", "--id", "02"]);
+        Self(fixture)
     }
 }
 
 impl Stack for SoftHsm2 {
-    fn stand(&mut self) -> &mut Stand {
+    fn fixture(&mut self) -> &mut Fixture {
         &mut self.0
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::deadline::Finish as _;
+use crate::fixture::Run;
 use crate::stack::Stack;
-use crate::stand::Run;
 
 /// Calls that read.
 const READING: [&str; 15] = [
@@ -48,7 +48,7 @@ fn module() -> String {
 /// Runs the agent through the spy. Returns the log, and deletes it, since it holds the PIN.
 pub(crate) fn record(stack: &mut dyn Stack, arguments: &[&str]) -> String {
     let real = stack.module();
-    let log = stack.stand().write("spy.log", "");
+    let log = stack.fixture().write("spy.log", "");
     let mut command = stack.command(arguments);
     command
         .arg("--module-debug")

@@ -3,12 +3,12 @@
 use std::process::Command;
 
 use crate::deadline::Finish as _;
-use crate::stand::{Run, Stand};
+use crate::fixture::{Fixture, Run};
 
 /// A token of one kind, with all differences between kinds.
 pub(crate) trait Stack {
     /// The directory and the environment of every run.
-    fn stand(&mut self) -> &mut Stand;
+    fn fixture(&mut self) -> &mut Fixture;
 
     /// A run of the agent where this stack's token can be reached.
     fn command(&self, arguments: &[&str]) -> Command;
@@ -47,8 +47,8 @@ pub(crate) trait Stack {
     }
 }
 
-/// A CA for [`Stand::issue`], if none was provisioned.
-pub(crate) fn make_ca(stand: &Stand) {
+/// A CA for [`Fixture::issue`], if none was provisioned.
+pub(crate) fn make_ca(fixture: &Fixture) {
     let files = ["-subj", "/CN=test CA", "-days", "30", "-keyout", "ca.key", "-out", "ca.pem"];
-    stand.tool("openssl", &[&["req", "-x509", "-newkey", "rsa:2048", "-nodes"][..], &files].concat());
+    fixture.tool("openssl", &[&["req", "-x509", "-newkey", "rsa:2048", "-nodes"][..], &files].concat());
 }

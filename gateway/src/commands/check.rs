@@ -73,8 +73,9 @@ pub(super) fn run(path: &Path, files: FileRules) -> Result<()> {
     }
     print(&findings.lines.join("\n"))?;
     if findings.failed {
-        return Err(Error::new(Kind::Invalid, "the check found a fault")
-            .hint("follow the hints below the lines that begin with FAIL"));
+        return Err(
+            Error::new(Kind::Invalid, "a check failed").hint("follow the hints below the lines that begin with FAIL")
+        );
     }
     Ok(())
 }
@@ -98,8 +99,10 @@ fn check_tls(loaded: &ActiveConfig, findings: &mut CheckFindings) {
     let Some(tls) = &loaded.config.tls else { return };
     let shown = tls.certificate.display();
     match loaded.tls_not_after {
-        Some(end) if end < now() + EXPIRY_WARNING => findings.warn(format!("{shown}, for [tls], ends on {}", utc(end))),
-        Some(end) => findings.ok(format!("{shown}, for [tls], ends on {}", utc(end))),
+        Some(end) if end < now() + EXPIRY_WARNING => {
+            findings.warn(format!("{shown}, for [tls], expires on {}", utc(end)))
+        }
+        Some(end) => findings.ok(format!("{shown}, for [tls], expires on {}", utc(end))),
         None => findings.warn(format!("{shown}, for [tls]: the end of its validity cannot be read")),
     }
 }
@@ -148,7 +151,7 @@ fn check_clients(loaded: &ActiveConfig, findings: &mut CheckFindings) {
                     days(left)
                 ));
             } else {
-                findings.ok(format!("client {}: {} ends on {end}", client.name, listed.path.display()));
+                findings.ok(format!("client {}: {} expires on {end}", client.name, listed.path.display()));
             }
         }
     }
@@ -164,7 +167,7 @@ async fn check_agents(loaded: &ActiveConfig, findings: &mut CheckFindings) {
         let Ok(pem) = agents::get_certificate(socket, CHECK_TIMEOUT).await else { continue };
         let Ok(certificate) = Certificate::from_pem(&pem) else { continue };
         let end = utc(certificate.not_after);
-        findings.ok(format!("the certificate of the agent at {shown} ends on {end}"));
+        findings.ok(format!("the certificate of the agent at {shown} expires on {end}"));
         let policy = &loaded.config.payload_policy;
         let choice = PayloadChoice { version: Version::V2, by_flag: false };
         if let Err(refused) = decide_payload(policy, choice, &certificate, now()).allowed() {

@@ -122,7 +122,7 @@ fn enrol_certificate(
         ""
     };
     print(&format!(
-        "# 1. Copy the certificate to a place that root alone may write, and name it here.
+        "# 1. Copy the certificate to a directory that only root can write to, and name it here.
 # 2. Add this to /etc/cba-gateway/config.toml, then: systemctl reload cba-gateway
 [[client]]
 name = \"{name}\"

@@ -9,14 +9,14 @@ use std::task::{Context, Poll};
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::head_lengths::HeadLengths;
+use super::length_lines::LengthLines;
 use crate::logins::Waiter;
 
 /// The state of one connection: the logins whose replies wait for a flush, and the length lines of the arriving head.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Delivery {
     waiters: Arc<Mutex<Vec<Waiter>>>,
-    lengths: Arc<Mutex<HeadLengths>>,
+    lengths: Arc<Mutex<LengthLines>>,
 }
 
 impl Delivery {
@@ -31,7 +31,7 @@ impl Delivery {
     }
 
     /// Returns the length lines of the last head.
-    pub(super) fn lengths(&self) -> MutexGuard<'_, HeadLengths> {
+    pub(super) fn lengths(&self) -> MutexGuard<'_, LengthLines> {
         self.lengths.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

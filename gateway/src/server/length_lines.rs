@@ -10,7 +10,7 @@ const LONGEST_NAME: usize = "transfer-encoding:".len();
 
 /// The number of length lines in the arriving head.
 #[derive(Debug, Default)]
-pub(crate) struct HeadLengths {
+pub(crate) struct LengthLines {
     /// The first bytes of the current line, at most [`LONGEST_NAME`], in lower case and without the line's end.
     line: Vec<u8>,
     has_lines: bool,
@@ -18,7 +18,7 @@ pub(crate) struct HeadLengths {
     lengths: usize,
 }
 
-impl HeadLengths {
+impl LengthLines {
     /// Reads the next bytes of the connection.
     pub(crate) fn read(&mut self, bytes: &[u8]) {
         for byte in bytes {
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     fn are_ambiguous(parts: &[&str]) -> bool {
-        let mut lengths = HeadLengths::default();
+        let mut lengths = LengthLines::default();
         parts.iter().for_each(|part| lengths.read(part.as_bytes()));
         lengths.are_ambiguous()
     }
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn each_head_is_counted_separately() {
-        let mut lengths = HeadLengths::default();
+        let mut lengths = LengthLines::default();
         lengths.read(b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n");
         lengths.begin_next();
         lengths.read(b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n");

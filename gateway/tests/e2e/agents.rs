@@ -8,8 +8,8 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 
 use crate::deadline::Finish as _;
+use crate::fixture::{Fixture, basic};
 use crate::gateway_process::TIME_LIMIT;
-use crate::stand::{Stand, basic};
 use crate::token::{run, token};
 
 /// A Unix socket that answers each request with the same bytes.
@@ -20,8 +20,8 @@ pub(crate) struct FakeAgent {
 }
 
 impl FakeAgent {
-    pub(crate) fn answering(stand: &Stand, name: &str, answer: Option<String>) -> Self {
-        let path = stand.path().join(name);
+    pub(crate) fn answering(fixture: &Fixture, name: &str, answer: Option<String>) -> Self {
+        let path = fixture.path().join(name);
         let listener = UnixListener::bind(&path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
         let (requested, requests) = channel();
@@ -45,17 +45,17 @@ impl FakeAgent {
         Self { path, requests, closed }
     }
 
-    pub(crate) fn silent(stand: &Stand) -> Self {
-        Self::answering(stand, "silent.sock", None)
+    pub(crate) fn silent(fixture: &Fixture) -> Self {
+        Self::answering(fixture, "silent.sock", None)
     }
 
-    fn problem(stand: &Stand, name: &str, status: u16, code: &str, more: &str) -> Self {
+    fn problem(fixture: &Fixture, name: &str, status: u16, code: &str, more: &str) -> Self {
         let body = format!("{{\"title\":\"t\",\"status\":{status},\"code\":\"{code}\"}}");
         let length = body.len();
         let head = format!(
             "HTTP/1.1 {status} X\r\nContent-Type: application/problem+json\r\n{more}Content-Length: {length}\r\n\r\n"
         );
-        Self::answering(stand, name, Some(head + &body))
+        Self::answering(fixture, name, Some(head + &body))
     }
 
     pub(crate) fn wait_for_request(&self) {
@@ -89,10 +89,10 @@ fn retry_after_is_set_only_where_a_retry_at_the_agent_can_help() {
         ("token_unavailable", 503, 503, Some("30")),
         ("timeout", 504, 504, Some("5")),
     ] {
-        let mut stand = Stand::new();
+        let mut fixture = Fixture::new();
         let more = if code == "token_unavailable" { "Retry-After: 30\r\n" } else { "Retry-After: 1\r\n" };
-        stand.agents = vec![FakeAgent::problem(&stand, "fake.sock", agent_status, code, more).path.clone()];
-        let gateway = stand.serve();
+        fixture.agents = vec![FakeAgent::problem(&fixture, "fake.sock", agent_status, code, more).path.clone()];
+        let gateway = fixture.serve();
         let reply = gateway.login(&basic("finance"), "");
         assert_eq!(
             (reply.status, reply.header("retry-after")),
@@ -100,30 +100,30 @@ fn retry_after_is_set_only_where_a_retry_at_the_agent_can_help() {
             "{code} {reply:?} {}",
             gateway.log()
         );
-        assert!(stand.service.arrived().is_empty());
+        assert!(fixture.service.arrived().is_empty());
     }
 }
 
 #[test]
 fn the_next_agent_is_asked_if_one_is_unavailable_and_not_after_a_refusal() {
-    let mut stand = Stand::new();
-    let busy = FakeAgent::problem(&stand, "busy.sock", 503, "busy", "");
-    stand.agents = vec![stand.path().join("nowhere.sock"), busy.path.clone(), token().socket.clone()];
-    let gateway = stand.serve();
+    let mut fixture = Fixture::new();
+    let busy = FakeAgent::problem(&fixture, "busy.sock", 503, "busy", "");
+    fixture.agents = vec![fixture.path().join("nowhere.sock"), busy.path.clone(), token().socket.clone()];
+    let gateway = fixture.serve();
     assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
     drop(gateway);
-    let refusing = FakeAgent::problem(&stand, "refusing.sock", 503, "pin_refused", "");
-    stand.agents = vec![refusing.path.clone(), token().socket.clone()];
-    let gateway = stand.serve();
+    let refusing = FakeAgent::problem(&fixture, "refusing.sock", 503, "pin_refused", "");
+    fixture.agents = vec![refusing.path.clone(), token().socket.clone()];
+    let gateway = fixture.serve();
     assert_eq!(gateway.login(&basic("finance"), "").status, 503);
 }
 
 #[test]
 fn an_unavailable_agent_is_503_and_its_return_needs_no_restart() {
-    let mut stand = Stand::new();
-    let path = stand.path().join("agent.sock");
-    stand.agents = vec![path.clone()];
-    let gateway = stand.serve();
+    let mut fixture = Fixture::new();
+    let path = fixture.path().join("agent.sock");
+    fixture.agents = vec![path.clone()];
+    let gateway = fixture.serve();
     let reply = gateway.login(&basic("finance"), "");
     assert_eq!((reply.status, reply.header("retry-after")), (503, Some("5")), "{reply:?}");
     std::os::unix::fs::symlink(&token().socket, &path).unwrap();
@@ -132,7 +132,7 @@ fn an_unavailable_agent_is_503_and_its_return_needs_no_restart() {
 
 #[test]
 fn a_forged_payload_reaches_nobody() {
-    let mut stand = Stand::new();
+    let mut fixture = Fixture::new();
     // A real payload, changed in one character of its signature.
     let mut command = Command::new(crate::token::agent_program());
     command.args(["sign", "--socket"]).arg(&token().socket).env_clear();
@@ -150,39 +150,39 @@ fn a_forged_payload_reaches_nobody() {
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let agent = FakeAgent::answering(&stand, &format!("{name}.sock"), Some(answer));
-        stand.agents = vec![agent.path.clone()];
-        let gateway = stand.serve();
+        let agent = FakeAgent::answering(&fixture, &format!("{name}.sock"), Some(answer));
+        fixture.agents = vec![agent.path.clone()];
+        let gateway = fixture.serve();
         let reply = gateway.login(&basic("finance"), "");
         assert_eq!((reply.status, reply.header("retry-after")), (503, None), "{name} {reply:?} {}", gateway.log());
     }
-    assert!(stand.service.arrived().is_empty());
+    assert!(fixture.service.arrived().is_empty());
 }
 
 #[test]
 fn a_payload_of_another_certificate_than_the_pinned_one_is_refused() {
-    let mut stand = Stand::new();
-    stand.agents = vec![token().socket.clone()];
-    let config = std::fs::read_to_string(stand.configure()).unwrap();
+    let mut fixture = Fixture::new();
+    fixture.agents = vec![token().socket.clone()];
+    let config = std::fs::read_to_string(fixture.configure()).unwrap();
     let pinned = config.replace("[agent]\n", &format!("[agent]\ncertificate_sha256 = [\"{}\"]\n", "ab".repeat(32)));
-    let path = stand.write("config.toml", pinned);
-    let gateway = stand.start(stand.command(&["serve", "--config", &path]));
+    let path = fixture.write("config.toml", pinned);
+    let gateway = fixture.start(fixture.command(&["serve", "--config", &path]));
     assert_eq!(gateway.login(&basic("finance"), "").status, 503, "{}", gateway.log());
-    assert!(stand.service.arrived().is_empty());
+    assert!(fixture.service.arrived().is_empty());
 }
 
 #[test]
 fn a_client_with_the_agents_own_certificate_is_refused() {
-    let mut stand = Stand::new();
-    stand.copy(token().path.join("cert.pem"), "agent.pem");
-    stand.add_client("same", "certificates = [\"DIR/agent.pem\"]\ntransition = true");
-    let config = stand.configure();
-    let run = stand.run(&["serve", "--config", &config]);
+    let mut fixture = Fixture::new();
+    fixture.copy(token().path.join("cert.pem"), "agent.pem");
+    fixture.add_client("same", "certificates = [\"DIR/agent.pem\"]\ntransition = true");
+    let config = fixture.configure();
+    let run = fixture.run(&["serve", "--config", &config]);
     assert!(run.code == 2 && run.stderr.contains("client same: it has the key of the agent"), "{run:?}");
     // An agent that starts later is recognised by its first payload.
-    let path = stand.path().join("later.sock");
-    stand.agents = vec![path.clone()];
-    let gateway = stand.serve();
+    let path = fixture.path().join("later.sock");
+    fixture.agents = vec![path.clone()];
+    let gateway = fixture.serve();
     std::os::unix::fs::symlink(&token().socket, &path).unwrap();
     let reply = gateway.login(&basic("finance"), "");
     assert_eq!((reply.status, reply.header("retry-after")), (503, None), "{reply:?}");
@@ -190,32 +190,32 @@ fn a_client_with_the_agents_own_certificate_is_refused() {
 }
 
 /// Starts the gateway with this `/etc/cba-agent/policy.toml`, in a mount namespace with a copy of `/etc`.
-fn under_policy(stand: &Stand, policy: &str) -> Command {
-    stand.write("policy.toml", policy);
-    let config = stand.configure();
-    let program = stand.command(&[]);
+fn under_policy(fixture: &Fixture, policy: &str) -> Command {
+    fixture.write("policy.toml", policy);
+    let config = fixture.configure();
+    let program = fixture.command(&[]);
     let script = "{ [ -d etc ] || cp -a /etc etc; } && mkdir -p etc/cba-agent && cp -f policy.toml etc/cba-agent/ && \
         mount --bind etc /etc && exec setpriv --reuid \"$1\" --regid \"$1\" --clear-groups \"$2\" serve --config \"$3\"";
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", script, "sh", &crate::token::GATEWAY_USER.to_string()]);
-    command.arg(program.get_program()).arg(config).current_dir(stand.path());
+    command.arg(program.get_program()).arg(config).current_dir(fixture.path());
     command
 }
 
 #[test]
 fn a_payload_that_roots_policy_file_forbids_is_refused() {
     assert!(crate::token::is_root(), "this test must run as root, to mount a copy of /etc");
-    let stand = Stand::new();
-    let gateway = stand.start(under_policy(&stand, "[policy]\nmin_rsa_bits = 2048\n"));
+    let fixture = Fixture::new();
+    let gateway = fixture.start(under_policy(&fixture, "[policy]\nmin_rsa_bits = 2048\n"));
     assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
     drop(gateway);
-    let gateway = stand.start(under_policy(&stand, "[policy]\nmin_rsa_bits = 4096\n"));
+    let gateway = fixture.start(under_policy(&fixture, "[policy]\nmin_rsa_bits = 4096\n"));
     let reply = gateway.login(&basic("finance"), "");
     assert_eq!((reply.status, reply.header("retry-after")), (503, None), "{reply:?} {}", gateway.log());
     gateway.wait_for_log("2048 bits");
     drop(gateway);
-    assert_eq!(stand.service.arrived().len(), 1);
-    let output = under_policy(&stand, "[policy]\nsurprise = 1\n").finish();
+    assert_eq!(fixture.service.arrived().len(), 1);
+    let output = under_policy(&fixture, "[policy]\nsurprise = 1\n").finish();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && errors.contains("/etc/cba-agent/policy.toml"), "{errors}");
 }
@@ -224,9 +224,9 @@ fn a_payload_that_roots_policy_file_forbids_is_refused() {
 fn an_agent_of_the_gateways_own_user_is_refused() {
     use crate::token::GATEWAY_USER;
     assert!(crate::token::is_root(), "this test must run as root, to become another user");
-    let mut stand = Stand::new();
-    let path = stand.path().join("run/own.sock");
-    stand.agents = vec![path.clone()];
+    let mut fixture = Fixture::new();
+    let path = fixture.path().join("run/own.sock");
+    fixture.agents = vec![path.clone()];
     // A listener of the gateway's user.
     let listen = "import os, socket, sys
 s = socket.socket(socket.AF_UNIX)
@@ -247,20 +247,20 @@ while True:
         .unwrap();
     let mut line = [0; 10];
     listener.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
-    let config = stand.configure();
-    let run = stand.run(&["serve", "--config", &config]);
+    let config = fixture.configure();
+    let run = fixture.run(&["serve", "--config", &config]);
     assert!(run.code == 5 && run.stderr.contains("runs as the gateway's own user"), "{run:?}");
     assert!(run.stderr.contains("hint: "), "{run:?}");
     // The file of the socket may belong to root; the process behind it counts.
     std::os::unix::fs::chown(&path, Some(0), Some(0)).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
-    let gateway = stand.serve();
+    let gateway = fixture.serve();
     let reply = gateway.login(&basic("finance"), "");
     assert_eq!((reply.status, reply.header("retry-after")), (503, None), "{reply:?}");
     gateway.wait_for_log("runs as the gateway's own user");
     drop(gateway);
     // For a demonstration on one user's host.
-    let gateway = stand.start(stand.command(&["serve", "--single-user", "--config", &config]));
+    let gateway = fixture.start(fixture.command(&["serve", "--single-user", "--config", &config]));
     assert_eq!(gateway.login(&basic("finance"), "").status, 503);
     assert!(!gateway.log().contains("runs as the gateway's own user"), "{}", gateway.log());
     drop(gateway);

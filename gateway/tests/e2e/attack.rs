@@ -5,8 +5,8 @@ use std::io::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::fixture::{Fixture, basic, message};
 use crate::gateway_process::{Reply, read_reply};
-use crate::stand::{Stand, basic, message};
 
 const PATH: &str = "POST /token/authenticate";
 
@@ -18,14 +18,14 @@ fn uniform(reply: &Reply) -> (u16, String) {
 
 #[test]
 fn every_failed_identity_gets_the_same_answer() {
-    let mut stand = Stand::new();
-    stand.tool_identity("unknown");
-    stand.tool_identity("elsewhere");
-    stand.tool_identity("revoked");
-    stand.add_client("elsewhere", "certificates = [\"DIR/elsewhere.pem\"]\nusers = [61234]");
-    stand.add_client("revoked", "certificates = [\"DIR/revoked.pem\"]\ndisabled = true");
-    let gateway = stand.serve();
-    let login = |name: &str| stand.certificate_login(name, "v2", &message(0));
+    let mut fixture = Fixture::new();
+    fixture.tool_identity("unknown");
+    fixture.tool_identity("elsewhere");
+    fixture.tool_identity("revoked");
+    fixture.add_client("elsewhere", "certificates = [\"DIR/elsewhere.pem\"]\nusers = [61234]");
+    fixture.add_client("revoked", "certificates = [\"DIR/revoked.pem\"]\ndisabled = true");
+    let gateway = fixture.serve();
+    let login = |name: &str| fixture.certificate_login(name, "v2", &message(0));
     let (unknown, elsewhere, revoked) = (login("unknown"), login("elsewhere"), login("revoked"));
     let listed = login("tool");
     let basic_of = |text: &str| (format!("Basic {}", STANDARD.encode(text)), String::new());
@@ -55,7 +55,7 @@ fn every_failed_identity_gets_the_same_answer() {
     for (what, answer) in &answers {
         assert_eq!(*answer, first, "{what}");
     }
-    assert!(stand.service.arrived().is_empty());
+    assert!(fixture.service.arrived().is_empty());
     let log = gateway.log();
     assert!(!log.contains("somebody's") && !log.contains("nobody@example.com"), "{log}");
     assert_eq!(gateway.login(&listed.0, &listed.1).status, 201);
@@ -63,9 +63,9 @@ fn every_failed_identity_gets_the_same_answer() {
 
 #[test]
 fn a_private_key_in_the_header_is_an_alarm_without_its_content() {
-    let stand = Stand::new();
-    let gateway = stand.serve();
-    let key = std::fs::read_to_string(stand.path().join("tool.key")).unwrap();
+    let fixture = Fixture::new();
+    let gateway = fixture.serve();
+    let key = std::fs::read_to_string(fixture.path().join("tool.key")).unwrap();
     let reply = gateway.login(&format!("CACertificate {}", STANDARD.encode(&key)), "");
     assert_eq!(reply.status, 401);
     gateway.wait_for_log("ALARM");
@@ -75,10 +75,10 @@ fn a_private_key_in_the_header_is_an_alarm_without_its_content() {
 
 #[test]
 fn a_flood_of_bad_signatures_stops_only_its_source() {
-    let mut stand = Stand::new();
-    stand.clients = stand.clients.replace("users = [", "users = [61234, ");
-    let gateway = stand.serve();
-    let (header, body) = stand.certificate_login("tool", "v1", &[7; 150]);
+    let mut fixture = Fixture::new();
+    fixture.clients = fixture.clients.replace("users = [", "users = [61234, ");
+    let gateway = fixture.serve();
+    let (header, body) = fixture.certificate_login("tool", "v1", &[7; 150]);
     let bad = body.replace("encodedSignedData\":\"", "encodedSignedData\":\"AAAA");
     let mut stream = gateway.connect();
     for _ in 0..1000 {

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::deadline::Finish as _;
+use crate::fixture::{Fixture, PASSWORD};
 use crate::gateway_process::Gateway;
-use crate::stand::{PASSWORD, Stand};
 use crate::token::{install, run};
 
 const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
@@ -50,17 +50,17 @@ fn password() -> String {
 }
 
 /// Listens on IPv4 and IPv6 with one port, as the packaged socket does: `localhost` resolves to either.
-fn both_families(stand: &mut Stand) {
+fn both_families(fixture: &mut Fixture) {
     let free = std::net::TcpListener::bind("[::1]:0").unwrap().local_addr().unwrap().port();
-    stand.top_keys = format!("listen = [\"127.0.0.1:{free}\", \"[::1]:{free}\"]\n");
+    fixture.top_keys = format!("listen = [\"127.0.0.1:{free}\", \"[::1]:{free}\"]\n");
 }
 
 #[test]
 fn anaplan_connector_of_pypi_logs_in_with_v1_and_basic() {
-    let mut stand = Stand::new();
-    both_families(&mut stand);
-    let gateway = stand.serve();
-    let (certificate, key) = (stand.file("tool.pem"), stand.file("tool.key"));
+    let mut fixture = Fixture::new();
+    both_families(&mut fixture);
+    let gateway = fixture.serve();
+    let (certificate, key) = (fixture.file("tool.pem"), fixture.file("tool.key"));
     let tokens = client(&gateway, "anaplan_connector.py", &[&certificate, &key, "finance", &password()]);
     assert_eq!(tokens.lines().filter(|line| line.starts_with("MARKER-TOKEN")).count(), 2, "{tokens}");
     gateway.wait_for_log("v1 in, v2 out, 201, ok");
@@ -69,34 +69,34 @@ fn anaplan_connector_of_pypi_logs_in_with_v1_and_basic() {
 
 #[test]
 fn anaplan_orm_of_pypi_logs_in_with_v1_and_basic() {
-    let mut stand = Stand::new();
-    both_families(&mut stand);
-    let gateway = stand.serve();
-    let both =
-        [fs::read(stand.path().join("tool.key")).unwrap(), fs::read(stand.path().join("tool.pem")).unwrap()].concat();
-    let both = stand.write("both.pem", both);
+    let mut fixture = Fixture::new();
+    both_families(&mut fixture);
+    let gateway = fixture.serve();
+    let both = [fs::read(fixture.path().join("tool.key")).unwrap(), fs::read(fixture.path().join("tool.pem")).unwrap()]
+        .concat();
+    let both = fixture.write("both.pem", both);
     let tokens = client(&gateway, "anaplan_orm_login.py", &[&both, "finance", &password()]);
     assert_eq!(tokens.lines().filter(|line| line.starts_with("MARKER-TOKEN")).count(), 2, "{tokens}");
 }
 
 #[test]
 fn apapi_of_pypi_logs_in_refreshes_validates_and_logs_out() {
-    let mut stand = Stand::new();
-    both_families(&mut stand);
-    let gateway = stand.serve();
+    let mut fixture = Fixture::new();
+    both_families(&mut fixture);
+    let gateway = fixture.serve();
     let tokens = client(&gateway, "apapi_login.py", &["finance", &password()]);
     let tokens: Vec<&str> = tokens.lines().collect();
     assert!(tokens.len() == 2 && tokens[0] != tokens[1], "{tokens:?}");
-    let paths: Vec<String> = stand.service.arrived().into_iter().map(|arrived| arrived.line).collect();
+    let paths: Vec<String> = fixture.service.arrived().into_iter().map(|arrived| arrived.line).collect();
     let wanted = ["authenticate", "validate", "refresh", "validate", "logout"];
     assert!(paths.len() == 5 && paths.iter().zip(wanted).all(|(line, path)| line.contains(path)), "{paths:?}");
 }
 
 #[test]
 fn planapy_of_pypi_logs_in_validates_refreshes_and_logs_out() {
-    let mut stand = Stand::new();
-    both_families(&mut stand);
-    let gateway = stand.serve();
+    let mut fixture = Fixture::new();
+    both_families(&mut fixture);
+    let gateway = fixture.serve();
     let tokens = client(&gateway, "planapy_login.py", &["finance", &password()]);
     let tokens: Vec<&str> = tokens.lines().filter(|line| line.starts_with("MARKER-TOKEN")).collect();
     assert!(tokens.len() == 2 && tokens[0] != tokens[1], "{tokens:?}");
@@ -105,10 +105,10 @@ fn planapy_of_pypi_logs_in_validates_refreshes_and_logs_out() {
 /// The recipes of docs/gateway.md: a PKCS#12 file by openssl, a JKS by keytool.
 #[test]
 fn a_java_client_logs_in_as_anaplan_connect_does_with_both_keystores() {
-    let mut stand = Stand::new();
-    both_families(&mut stand);
-    let gateway = stand.serve();
-    stand.openssl(&[
+    let mut fixture = Fixture::new();
+    both_families(&mut fixture);
+    let gateway = fixture.serve();
+    fixture.openssl(&[
         "pkcs12",
         "-export",
         "-inkey",
@@ -122,7 +122,7 @@ fn a_java_client_logs_in_as_anaplan_connect_does_with_both_keystores() {
         "-passout",
         "pass:changeit",
     ]);
-    run(Command::new("keytool").current_dir(stand.path()).args([
+    run(Command::new("keytool").current_dir(fixture.path()).args([
         "-importkeystore",
         "-noprompt",
         "-srckeystore",
@@ -142,7 +142,7 @@ fn a_java_client_logs_in_as_anaplan_connect_does_with_both_keystores() {
     for store in ["tool.p12", "tool.jks"] {
         let output = run(Command::new("java").arg(format!("{CLIENTS}/ConnectLogin.java")).args([
             &url,
-            &stand.file(store),
+            &fixture.file(store),
             "anaplan",
             "changeit",
         ]));
@@ -153,12 +153,12 @@ fn a_java_client_logs_in_as_anaplan_connect_does_with_both_keystores() {
 
 #[test]
 fn two_gateways_on_one_agent_serve_each_others_tokens() {
-    let (first, second) = (Stand::new(), Stand::new());
+    let (first, second) = (Fixture::new(), Fixture::new());
     let one = first.serve();
     // The second one posts to the same service.
     let mut second = second;
     second.toml_tables = format!("[upstream]\nauth_url = \"{}\"\nca_file = \"DIR/ca.pem\"\n", first.service.url());
     let two = second.serve();
-    let token = one.login(&crate::stand::basic("finance"), "").token();
+    let token = one.login(&crate::fixture::basic("finance"), "").token();
     assert_eq!(two.with_token("POST /token/refresh", &token).status, 200, "{}", two.log());
 }

@@ -4,50 +4,50 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use crate::deadline::Finish as _;
-use crate::stand::{Stand, basic};
+use crate::fixture::{Fixture, basic};
 use crate::token::token;
 
 #[test]
 fn enrol_prints_a_working_client_table_and_writes_the_password_to_a_private_file() {
-    let mut stand = Stand::new();
-    let file = stand.file("run/new.password");
-    let enrolled = stand.run(&["enrol", "new", "--user", "0", "--from", "10.0.0.0/8", "--password-file", &file]);
+    let mut fixture = Fixture::new();
+    let file = fixture.file("run/new.password");
+    let enrolled = fixture.run(&["enrol", "new", "--user", "0", "--from", "10.0.0.0/8", "--password-file", &file]);
     assert_eq!(enrolled.code, 0, "{enrolled:?}");
     let password = std::fs::read_to_string(&file).unwrap();
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(password.trim().len() == 43 && !enrolled.stdout.contains(password.trim()), "{enrolled:?}");
-    stand.clients.push_str(&enrolled.stdout);
-    let gateway = stand.serve();
+    fixture.clients.push_str(&enrolled.stdout);
+    let gateway = fixture.serve();
     let credentials = format!("new:{}", password.trim());
     let header = format!("Basic {}", base64::Engine::encode(&base64::engine::general_purpose::STANDARD, credentials));
     assert_eq!(gateway.login(&header, "").status, 201, "{}", gateway.log());
     // An existing file is not overwritten.
-    let again = stand.run(&["enrol", "new", "--user", "0", "--password-file", &file]);
+    let again = fixture.run(&["enrol", "new", "--user", "0", "--password-file", &file]);
     assert!(again.code == 2 && again.stdout.is_empty() && again.stderr.contains("hint: "), "{again:?}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), password);
-    let without_origin = stand.run(&["enrol", "new"]);
+    let without_origin = fixture.run(&["enrol", "new"]);
     assert!(without_origin.code == 2 && without_origin.stderr.contains("--user"), "{without_origin:?}");
 }
 
 #[test]
 fn enrol_needs_transition_for_a_certificate_that_anaplan_may_accept() {
-    let stand = Stand::new();
-    stand.copy(token().path.join("cert.pem"), "registered.pem");
-    let file = stand.file("registered.pem");
-    let refused = stand.run(&["enrol", "old", "--user", "0", "--certificate", &file]);
+    let fixture = Fixture::new();
+    fixture.copy(token().path.join("cert.pem"), "registered.pem");
+    let file = fixture.file("registered.pem");
+    let refused = fixture.run(&["enrol", "old", "--user", "0", "--certificate", &file]);
     assert!(refused.code == 2 && refused.stderr.contains("transition"), "{refused:?}");
-    let accepted = stand.run(&["enrol", "old", "--user", "0", "--certificate", &file, "--transition"]);
+    let accepted = fixture.run(&["enrol", "old", "--user", "0", "--certificate", &file, "--transition"]);
     assert!(accepted.code == 0 && accepted.stdout.contains("transition = true"), "{accepted:?}");
-    let own = stand.run(&["enrol", "own", "--user", "0", "--certificate", &stand.file("tool.pem")]);
+    let own = fixture.run(&["enrol", "own", "--user", "0", "--certificate", &fixture.file("tool.pem")]);
     assert!(own.code == 0 && own.stdout.contains("payload_versions = [\"v1\", \"v2\"]"), "{own:?}");
 }
 
 #[test]
 fn check_names_what_each_client_may_send_and_what_is_wrong() {
-    let mut stand = Stand::new();
-    stand.top_keys = "listen = [\"127.0.0.1:731\", \"[::1]:8731\"]\n".into();
-    let config = stand.configure();
-    let good = stand.run(&["check", "--config", &config]);
+    let mut fixture = Fixture::new();
+    fixture.top_keys = "listen = [\"127.0.0.1:731\", \"[::1]:8731\"]\n".into();
+    let config = fixture.configure();
+    let good = fixture.run(&["check", "--config", &config]);
     assert_eq!(good.code, 0, "{good:?}");
     for wanted in [
         "client finance: sends a password or a certificate with v1 or v2, from loopback and TLS",
@@ -59,18 +59,18 @@ fn check_names_what_each_client_may_send_and_what_is_wrong() {
     ] {
         assert!(good.stdout.contains(wanted), "{wanted}: {good:?}");
     }
-    stand.agents = vec![stand.path().join("nowhere.sock")];
-    let config = stand.configure();
-    let bad = stand.run(&["check", "--config", &config]);
+    fixture.agents = vec![fixture.path().join("nowhere.sock")];
+    let config = fixture.configure();
+    let bad = fixture.run(&["check", "--config", &config]);
     assert!(bad.code == 8 && bad.stdout.contains("FAIL") && bad.stdout.contains("hint: "), "{bad:?}");
 }
 
 #[test]
 fn invalid_configurations_are_refused_with_a_hint() {
-    let stand = Stand::new();
-    let good = std::fs::read_to_string(stand.configure()).unwrap();
-    let pem = stand.file("tool.pem");
-    stand.openssl(&[
+    let fixture = Fixture::new();
+    let good = std::fs::read_to_string(fixture.configure()).unwrap();
+    let pem = fixture.file("tool.pem");
+    fixture.openssl(&[
         "req",
         "-x509",
         "-newkey",
@@ -83,7 +83,7 @@ fn invalid_configurations_are_refused_with_a_hint() {
         "-subj",
         "/CN=s",
     ]);
-    stand.openssl(&[
+    fixture.openssl(&[
         "req",
         "-x509",
         "-newkey",
@@ -96,7 +96,7 @@ fn invalid_configurations_are_refused_with_a_hint() {
         "-subj",
         "/CN=m/emailAddress=a@example.com",
     ]);
-    let (small, mail) = (stand.file("small.pem"), stand.file("mail.pem"));
+    let (small, mail) = (fixture.file("small.pem"), fixture.file("mail.pem"));
     for (cause, text) in [
         ("unknown field", format!("{good}surprise = 1\n")),
         ("letters, digits", good.replace("name = \"finance\"", "name = \"fi nance\"")),
@@ -120,15 +120,15 @@ fn invalid_configurations_are_refused_with_a_hint() {
         ("max_skew must be a duration from 1ms to 1d", format!("max_skew = \"0s\"\n{good}")),
         ("https", good.replace("https://localhost", "http://example.com")),
     ] {
-        let path = stand.write("config.toml", &text);
-        let run = stand.run(&["serve", "--config", &path]);
+        let path = fixture.write("config.toml", &text);
+        let run = fixture.run(&["serve", "--config", &path]);
         assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{cause} {run:?}");
         assert!(run.stderr.contains(cause) && run.stderr.contains("\nhint: "), "{cause}: {run:?}");
         assert!(!run.stderr.contains("MARKER"), "{run:?}");
     }
-    let path = stand.write("config.toml", &good);
+    let path = fixture.write("config.toml", &good);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
-    let run = stand.run(&["serve", "--config", &path]);
+    let run = fixture.run(&["serve", "--config", &path]);
     assert!(run.code == 2 && run.stderr.contains("users other than root can change it"), "{run:?}");
 }
 
@@ -136,42 +136,42 @@ fn invalid_configurations_are_refused_with_a_hint() {
 fn files_that_do_not_belong_to_root_are_refused() {
     use crate::token::GATEWAY_USER;
     assert!(crate::token::is_root(), "this test must run as root, to give files away");
-    let stand = Stand::new();
-    let config = stand.configure();
-    let certificate = stand.file("tool.pem");
+    let fixture = Fixture::new();
+    let config = fixture.configure();
+    let certificate = fixture.file("tool.pem");
     for (file, owner) in [(&config, 61234), (&config, GATEWAY_USER), (&certificate, GATEWAY_USER)] {
         std::os::unix::fs::chown(file, Some(owner), None).unwrap();
-        let run = stand.run(&["serve", "--config", &config]);
+        let run = fixture.run(&["serve", "--config", &config]);
         assert!(run.code == 2 && run.stderr.contains(&format!("cannot use {file}: users other than root")), "{run:?}");
         assert!(run.stderr.contains("hint: chown root"), "{run:?}");
         assert_eq!(run.stderr.contains("--single-user"), owner == GATEWAY_USER, "{run:?}");
         std::os::unix::fs::chown(file, Some(0), None).unwrap();
     }
     std::os::unix::fs::chown(&certificate, Some(GATEWAY_USER), None).unwrap();
-    let gateway = stand.start(stand.command(&["serve", "--single-user", "--config", &config]));
+    let gateway = fixture.start(fixture.command(&["serve", "--single-user", "--config", &config]));
     gateway.wait_for_log("belongs to the gateway's own user");
 }
 
 #[test]
 fn a_clients_certificate_is_read_in_each_format_but_not_with_a_private_key() {
-    let mut stand = Stand::new();
-    let pem = std::fs::read_to_string(stand.path().join("tool.pem")).unwrap();
-    let key = std::fs::read_to_string(stand.path().join("tool.key")).unwrap();
-    stand.openssl(&["x509", "-in", "tool.pem", "-outform", "DER", "-out", "tool.der"]);
-    stand.openssl(&["x509", "-in", "tool.pem", "-trustout", "-addtrust", "clientAuth", "-out", "trusted.pem"]);
-    stand.openssl(&["crl2pkcs7", "-nocrl", "-certfile", "tool.pem", "-out", "tool.p7b"]);
-    stand.openssl(&["crl2pkcs7", "-nocrl", "-certfile", "tool.pem", "-outform", "DER", "-out", "binary.p7b"]);
+    let mut fixture = Fixture::new();
+    let pem = std::fs::read_to_string(fixture.path().join("tool.pem")).unwrap();
+    let key = std::fs::read_to_string(fixture.path().join("tool.key")).unwrap();
+    fixture.openssl(&["x509", "-in", "tool.pem", "-outform", "DER", "-out", "tool.der"]);
+    fixture.openssl(&["x509", "-in", "tool.pem", "-trustout", "-addtrust", "clientAuth", "-out", "trusted.pem"]);
+    fixture.openssl(&["crl2pkcs7", "-nocrl", "-certfile", "tool.pem", "-out", "tool.p7b"]);
+    fixture.openssl(&["crl2pkcs7", "-nocrl", "-certfile", "tool.pem", "-outform", "DER", "-out", "binary.p7b"]);
     let pkcs12 = "pkcs12 -export -inkey tool.key -in tool.pem -out tool.p12 -passout pass:x";
-    stand.openssl(&pkcs12.split(' ').collect::<Vec<_>>());
-    let der = std::fs::read(stand.path().join("tool.der")).unwrap();
-    stand.write("bom.pem", format!("\u{feff}{pem}"));
-    stand.write("crlf.pem", format!("Bag Attributes\r\n{}", pem.replace('\n', "\r\n")));
-    stand.write("newline.der", [&der[..], b"\n"].concat());
-    stand.write("beside.pem", format!("{key}{pem}"));
-    let enrol = |name: &str| stand.run(&["enrol", "other", "--user", "0", "--certificate", &stand.file(name)]);
+    fixture.openssl(&pkcs12.split(' ').collect::<Vec<_>>());
+    let der = std::fs::read(fixture.path().join("tool.der")).unwrap();
+    fixture.write("bom.pem", format!("\u{feff}{pem}"));
+    fixture.write("crlf.pem", format!("Bag Attributes\r\n{}", pem.replace('\n', "\r\n")));
+    fixture.write("newline.der", [&der[..], b"\n"].concat());
+    fixture.write("beside.pem", format!("{key}{pem}"));
+    let enrol = |name: &str| fixture.run(&["enrol", "other", "--user", "0", "--certificate", &fixture.file(name)]);
     for name in ["tool.pem", "tool.der", "trusted.pem", "tool.p7b", "binary.p7b", "bom.pem", "crlf.pem", "newline.der"]
     {
-        std::fs::set_permissions(stand.path().join(name), std::fs::Permissions::from_mode(0o644)).unwrap();
+        std::fs::set_permissions(fixture.path().join(name), std::fs::Permissions::from_mode(0o644)).unwrap();
         let run = enrol(name);
         assert!(run.code == 0 && run.stdout.contains(name), "{name}: {run:?}");
     }
@@ -182,37 +182,37 @@ fn a_clients_certificate_is_read_in_each_format_but_not_with_a_private_key() {
         ("config.toml", "not a certificate"),
         ("nowhere.pem", "cannot read"),
     ] {
-        stand.configure();
+        fixture.configure();
         if name != "nowhere.pem" {
-            std::fs::set_permissions(stand.path().join(name), std::fs::Permissions::from_mode(0o644)).unwrap();
+            std::fs::set_permissions(fixture.path().join(name), std::fs::Permissions::from_mode(0o644)).unwrap();
         }
         let run = enrol(name);
         assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{name}: {run:?}");
         assert!(run.stderr.contains(wanted) && run.stderr.contains("\nhint: "), "{name}: {run:?}");
     }
     for name in ["trusted.pem", "binary.p7b", "bom.pem", "newline.der"] {
-        stand.clients = stand.clients.replace("tool.pem", name);
-        let gateway = stand.serve();
-        let (header, body) = stand.certificate_login("tool", "v1", &[7; 150]);
+        fixture.clients = fixture.clients.replace("tool.pem", name);
+        let gateway = fixture.serve();
+        let (header, body) = fixture.certificate_login("tool", "v1", &[7; 150]);
         let reply = gateway.login(&header, &body);
         assert_eq!(reply.status, 201, "{name}: {reply:?} {}", gateway.log());
-        stand.clients = stand.clients.replace(name, "tool.pem");
+        fixture.clients = fixture.clients.replace(name, "tool.pem");
     }
 }
 
 #[test]
 fn the_admin_socket_gives_health_metrics_and_clients_and_has_mode_0660() {
-    let stand = Stand::new();
-    let gateway = stand.serve();
+    let fixture = Fixture::new();
+    let gateway = fixture.serve();
     assert_eq!(gateway.login(&basic("finance"), "").status, 201);
     gateway.wait_for_log("client finance");
-    let config = stand.file("config.toml");
-    let socket = stand.file("run/admin.sock");
+    let config = fixture.file("config.toml");
+    let socket = fixture.file("run/admin.sock");
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
-    let health = stand.run(&["health", "--socket", &socket]);
+    let health = fixture.run(&["health", "--socket", &socket]);
     assert_eq!((health.code, health.stdout.as_str()), (0, "ready\n"), "{health:?}");
-    assert_eq!(stand.run(&["health", "--live", "--config", &config]).stdout, "alive\n");
-    let clients = stand.run(&["clients", "--config", &config]);
+    assert_eq!(fixture.run(&["health", "--live", "--config", &config]).stdout, "alive\n");
+    let clients = fixture.run(&["clients", "--config", &config]);
     assert!(clients.stdout.contains("finance") && clients.stdout.contains("password    ok (201)"), "{clients:?}");
     let metrics = gateway.admin("/metrics");
     for wanted in [
@@ -224,19 +224,19 @@ fn the_admin_socket_gives_health_metrics_and_clients_and_has_mode_0660() {
         assert!(metrics.contains(wanted), "{wanted}: {metrics}");
     }
     drop(gateway);
-    let stopped = stand.run(&["health", "--socket", &socket]);
+    let stopped = fixture.run(&["health", "--socket", &socket]);
     assert!(stopped.code == 9 && stopped.stderr.contains("hint: "), "{stopped:?}");
     // `serve` replaces the socket file that a killed gateway left behind.
-    let gateway = stand.serve();
-    assert_eq!(stand.run(&["health", "--live", "--socket", &socket]).code, 0, "{}", gateway.log());
+    let gateway = fixture.serve();
+    assert_eq!(fixture.run(&["health", "--live", "--socket", &socket]).code, 0, "{}", gateway.log());
 }
 
 #[test]
 fn metrics_are_written_for_node_exporter() {
-    let mut stand = Stand::new();
-    stand.toml_tables = "[admin]\nmetrics_file = \"DIR/run/gateway.prom\"\n".into();
-    let _gateway = stand.serve();
-    let file = stand.path().join("run/gateway.prom");
+    let mut fixture = Fixture::new();
+    fixture.toml_tables = "[admin]\nmetrics_file = \"DIR/run/gateway.prom\"\n".into();
+    let _gateway = fixture.serve();
+    let file = fixture.path().join("run/gateway.prom");
     let time_limit = std::time::Instant::now() + crate::gateway_process::TIME_LIMIT;
     while !std::fs::read_to_string(&file).unwrap_or_default().contains("cba_gateway_ready 1") {
         assert!(std::time::Instant::now() < time_limit);
@@ -247,12 +247,12 @@ fn metrics_are_written_for_node_exporter() {
 
 #[test]
 fn completions_and_manual_pages_name_each_command() {
-    let stand = Stand::new();
-    let bash = stand.run(&["completions", "bash"]);
+    let fixture = Fixture::new();
+    let bash = fixture.run(&["completions", "bash"]);
     assert!(bash.code == 0 && bash.stdout.contains("enrol"), "{bash:?}");
-    let man = stand.run(&["man", &stand.file("run")]);
+    let man = fixture.run(&["man", &fixture.file("run")]);
     assert_eq!(man.code, 0, "{man:?}");
-    assert!(stand.path().join("run/cba-gateway-enrol.1").exists());
+    assert!(fixture.path().join("run/cba-gateway-enrol.1").exists());
     for (arguments, wanted) in [
         (&["enrol"][..], "error: <NAME> is needed"),
         (&["enrol", "x", "--user", "0", "MARKER-PASSWORD"], "it may be a password"),
@@ -260,22 +260,22 @@ fn completions_and_manual_pages_name_each_command() {
         (&["clients", "--format", "yaml"], "--format <FORMAT> must be one of text, json"),
         (&[], "a command is needed"),
     ] {
-        let run = stand.run(arguments);
+        let run = fixture.run(arguments);
         assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{run:?}");
         assert!(run.stderr.contains(wanted) && run.stderr.contains("\nhint: "), "{wanted}: {run:?}");
         assert!(!run.stderr.contains("MARKER"), "{run:?}");
     }
-    let unknown = stand.run(&["enroll"]);
+    let unknown = fixture.run(&["enroll"]);
     assert!(unknown.code == 2 && unknown.stderr.contains("enrol"), "{unknown:?}");
 }
 
 #[test]
 fn a_program_with_more_rights_than_its_caller_refuses_every_command() {
-    let stand = Stand::new();
-    let program = stand.file("cba-gateway");
-    std::fs::copy(crate::stand::BINARY, &program).unwrap();
+    let fixture = Fixture::new();
+    let program = fixture.file("cba-gateway");
+    std::fs::copy(crate::fixture::BINARY, &program).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o4755)).unwrap();
-    std::fs::set_permissions(stand.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(fixture.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     for arguments in [&["serve"][..], &["check"], &["clients"], &["enrol"], &["health"], &["man"], &["--help"], &[]] {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", &program]).args(arguments);
@@ -288,10 +288,10 @@ fn a_program_with_more_rights_than_its_caller_refuses_every_command() {
 
 #[test]
 fn a_closed_stdout_is_an_error_before_a_password_is_written() {
-    let stand = Stand::new();
-    let file = stand.file("run/new.password");
+    let fixture = Fixture::new();
+    let file = fixture.file("run/new.password");
     let mut command = Command::new("sh");
-    command.args(["-c", "exec \"$@\" >&-", "sh", crate::stand::BINARY, "enrol", "new", "--user", "0"]);
+    command.args(["-c", "exec \"$@\" >&-", "sh", crate::fixture::BINARY, "enrol", "new", "--user", "0"]);
     let output = command.args(["--password-file", &file]).finish();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("stdout is closed"), "{output:?}");

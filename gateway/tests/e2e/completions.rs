@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use crate::stand::Stand;
+use crate::fixture::Fixture;
 use crate::token::run;
 
 /// The words that a shell offers for the last word of each line.
-fn offered(stand: &Stand, shell: &str, lines: &[&str]) -> Vec<BTreeSet<String>> {
+fn offered(fixture: &Fixture, shell: &str, lines: &[&str]) -> Vec<BTreeSet<String>> {
     let found = Command::new(shell).args(["-c", "exit"]).output();
     assert!(found.is_ok(), "{shell} is not installed: apt-get install {shell} expect");
     let mut command = Command::new(if shell == "fish" { "fish" } else { "expect" });
@@ -18,12 +18,12 @@ fn offered(stand: &Stand, shell: &str, lines: &[&str]) -> Vec<BTreeSet<String>> 
         command.args([concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/completions/complete.exp"), shell]);
     }
     command
-        .arg(stand.path().join("scripts"))
+        .arg(fixture.path().join("scripts"))
         .args(lines)
-        .current_dir(stand.path().join("run"))
-        .env("HOME", stand.path());
+        .current_dir(fixture.path().join("run"))
+        .env("HOME", fixture.path());
     // fish completes only programs that it finds.
-    command.env("PATH", format!("{}:{}", stand.path().display(), std::env::var("PATH").unwrap()));
+    command.env("PATH", format!("{}:{}", fixture.path().display(), std::env::var("PATH").unwrap()));
     let output = run(&mut command);
     let words: Vec<BTreeSet<String>> = if shell == "fish" {
         // A description follows a tab.
@@ -44,12 +44,12 @@ fn set(words: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_shell_offers_the_commands_their_options_and_the_values_of_options() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     for (shell, name) in [("bash", "cba-gateway"), ("zsh", "_cba-gateway"), ("fish", "cba-gateway.fish")] {
-        let script = stand.run(&["completions", shell]);
+        let script = fixture.run(&["completions", shell]);
         assert_eq!(script.code, 0, "{script:?}");
-        std::fs::create_dir_all(stand.path().join("scripts")).unwrap();
-        stand.write(&format!("scripts/{name}"), script.stdout);
+        std::fs::create_dir_all(fixture.path().join("scripts")).unwrap();
+        fixture.write(&format!("scripts/{name}"), script.stdout);
     }
     let general = "--config --log-format --verbose --help";
     let cases = [
@@ -66,15 +66,15 @@ fn every_shell_offers_the_commands_their_options_and_the_values_of_options() {
     ];
     let lines: Vec<&str> = cases.iter().map(|(line, _)| *line).collect();
     for shell in ["bash", "zsh", "fish"] {
-        for ((line, wanted), words) in cases.iter().zip(offered(&stand, shell, &lines)) {
+        for ((line, wanted), words) in cases.iter().zip(offered(&fixture, shell, &lines)) {
             assert_eq!(words, set(wanted), "{shell}: {line}");
         }
-        let commands = offered(&stand, shell, &["cba-gateway "]).remove(0);
+        let commands = offered(&fixture, shell, &["cba-gateway "]).remove(0);
         assert!(
             commands.is_superset(&set("serve check enrol clients health completions man")),
             "{shell}: {commands:?}"
         );
     }
-    let with_equals_sign = offered(&stand, "bash", &["cba-gateway clients --format=j"]);
+    let with_equals_sign = offered(&fixture, "bash", &["cba-gateway clients --format=j"]);
     assert_eq!(with_equals_sign, [set("--format=json")]);
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::stand::{BINARY, Stand};
+use crate::fixture::{BINARY, Fixture};
 use crate::token::run;
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
@@ -14,13 +14,13 @@ fn read(name: &str) -> String {
 
 #[test]
 fn systemd_accepts_the_units_and_rates_them_as_safe() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     let units = ["cba-gateway.socket", "cba-gateway.service", "cba-gateway@.service"];
     for name in units {
-        stand.write(name, read(&format!("systemd/{name}")).replace("/usr/bin/cba-gateway", BINARY));
+        fixture.write(name, read(&format!("systemd/{name}")).replace("/usr/bin/cba-gateway", BINARY));
     }
     for name in units {
-        let path = stand.file(name);
+        let path = fixture.file(name);
         run(Command::new("systemd-analyze").args(["verify", "--man=no", &path]));
         if name.ends_with(".service") {
             run(Command::new("systemd-analyze").args(["security", "--offline=yes", "--threshold=25", &path]));
@@ -56,15 +56,15 @@ fn the_alerts_are_rules_of_prometheus_over_metrics_that_exist() {
 
 #[test]
 fn the_packaged_and_the_documented_configurations_are_valid() {
-    let stand = Stand::new();
-    let path = stand.write("packaged.toml", read("config.toml"));
-    let check = stand.run(&["check", "--config", &path]);
+    let fixture = Fixture::new();
+    let path = fixture.write("packaged.toml", read("config.toml"));
+    let check = fixture.run(&["check", "--config", &path]);
     assert!(check.stdout.contains("ok    configuration"), "{check:?}");
     let kubernetes = read("kubernetes.yaml");
     let start = kubernetes.find("config.toml: |\n").unwrap() + 15;
     let end = kubernetes[start..].find("\n---").unwrap() + start;
     let inner: String = kubernetes[start..end].lines().map(|line| format!("{}\n", line.trim())).collect();
-    let path = stand.write("kubernetes.toml", inner);
-    let check = stand.run(&["check", "--config", &path]);
+    let path = fixture.write("kubernetes.toml", inner);
+    let check = fixture.run(&["check", "--config", &path]);
     assert!(check.stdout.contains("ok    configuration"), "{check:?}");
 }

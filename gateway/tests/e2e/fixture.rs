@@ -19,11 +19,11 @@ use crate::token::{GATEWAY_USER, is_root, public_directory, run, token};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_cba-gateway");
 
-/// The end of each client's password. Before it stand the name of the client and a hyphen.
+/// The end of each client's password. Before it come the name of the client and a hyphen.
 pub(crate) const PASSWORD: &str = "MARKER-PASSWORD-aGVsbG8gd29ybGQgaGVsbG8gd29ybGQ";
 
 /// The directory, configuration, upstream service and agents of a test's gateway.
-pub(crate) struct Stand {
+pub(crate) struct Fixture {
     pub(crate) directory: TempDir,
     pub(crate) service: Service,
     /// TOML tables other than the clients.
@@ -33,7 +33,7 @@ pub(crate) struct Stand {
     pub(crate) environment: Vec<(String, String)>,
     /// The agent sockets.
     pub(crate) agents: Vec<PathBuf>,
-    /// TOML keys that stand above all tables.
+    /// TOML keys that come before all tables.
     pub(crate) top_keys: String,
 }
 
@@ -63,8 +63,8 @@ pub(crate) fn tls_files() -> &'static Path {
     })
 }
 
-impl Stand {
-    /// A stand with the client `finance`, which has a password and the certificate `tool.pem`.
+impl Fixture {
+    /// A fixture with the client `finance`, which has a password and the certificate `tool.pem`.
     pub(crate) fn new() -> Self {
         let tls = tls_files();
         let read = |path: PathBuf| fs::read(path).unwrap();
@@ -83,7 +83,7 @@ impl Stand {
         } else {
             fs::create_dir(directory.path().join("run")).unwrap();
         }
-        let mut stand = Self {
+        let mut fixture = Self {
             directory,
             service,
             toml_tables: String::new(),
@@ -92,10 +92,10 @@ impl Stand {
             agents: vec![token().socket.clone()],
             top_keys: String::new(),
         };
-        stand.copy(tls.join("ca.pem"), "ca.pem");
-        stand.tool_identity("tool");
-        stand.add_client("finance", "certificates = [\"DIR/tool.pem\"]\npayload_versions = [\"v1\", \"v2\"]");
-        stand
+        fixture.copy(tls.join("ca.pem"), "ca.pem");
+        fixture.tool_identity("tool");
+        fixture.add_client("finance", "certificates = [\"DIR/tool.pem\"]\npayload_versions = [\"v1\", \"v2\"]");
+        fixture
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -9,33 +9,33 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use crate::deadline::Finish as _;
+use crate::fixture::{Fixture, basic, message};
 use crate::gateway_process::read_reply;
 use crate::service::Behaviour;
-use crate::stand::{Stand, basic, message};
 use crate::token::{GATEWAY_USER, is_root};
 
 #[test]
 fn a_reload_takes_the_whole_set_or_nothing() {
-    let mut stand = Stand::new();
-    let mut gateway = stand.serve();
+    let mut fixture = Fixture::new();
+    let mut gateway = fixture.serve();
     let mut open = gateway.connect();
     let request = gateway.request_text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
     open.write_all(request.as_bytes()).unwrap();
     assert_eq!(read_reply(&mut open).unwrap().status, 201);
-    let good = stand.clients.clone();
+    let good = fixture.clients.clone();
     for broken in [
         "[[client]]\nname = \"x\"\n",
         "surprise = 1\n",
         "[[client]]\nname = \"x\"\ncertificates = [\"/nowhere.pem\"]\nusers = [0]\n",
     ] {
-        stand.clients = format!("{good}{broken}").replacen("users", "disabled = true\nusers", 1);
-        stand.configure();
+        fixture.clients = format!("{good}{broken}").replacen("users", "disabled = true\nusers", 1);
+        fixture.configure();
         gateway.reload();
         gateway.wait_for_log("the gateway keeps the old one");
         assert_eq!(gateway.login(&basic("finance"), "").status, 201);
     }
-    stand.clients = good.replacen("users", "disabled = true\nusers", 1);
-    stand.configure();
+    fixture.clients = good.replacen("users", "disabled = true\nusers", 1);
+    fixture.configure();
     gateway.reload();
     // The new configuration applies to open connections, too.
     open.write_all(request.as_bytes()).unwrap();
@@ -44,9 +44,9 @@ fn a_reload_takes_the_whole_set_or_nothing() {
 
 #[test]
 fn a_reload_forgets_no_spent_message() {
-    let stand = Stand::new();
-    let mut gateway = stand.serve();
-    let (header, body) = stand.certificate_login("tool", "v2", &message(0));
+    let fixture = Fixture::new();
+    let mut gateway = fixture.serve();
+    let (header, body) = fixture.certificate_login("tool", "v2", &message(0));
     assert_eq!(gateway.login(&header, &body).status, 201);
     gateway.reload();
     assert_eq!(gateway.login(&header, &body).status, 401);
@@ -54,18 +54,18 @@ fn a_reload_forgets_no_spent_message() {
 
 #[test]
 fn sigterm_answers_each_login_under_way() {
-    let stand = Stand::new();
-    let mut gateway = stand.serve();
-    stand.service.behave(Behaviour::Held);
+    let fixture = Fixture::new();
+    let mut gateway = fixture.serve();
+    fixture.service.behave(Behaviour::Held);
     let request = gateway.request_text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
     let mut callers: Vec<_> = (0..20).map(|_| gateway.connect()).collect();
     for caller in &mut callers {
         caller.write_all(request.as_bytes()).unwrap();
     }
-    stand.service.wait_for(20);
+    fixture.service.wait_for(20);
     gateway.signal(Signal::TERM);
     gateway.wait_for_notification("STOPPING=1");
-    stand.service.release();
+    fixture.service.release();
     for caller in &mut callers {
         let reply = read_reply(caller).unwrap();
         assert_eq!(reply.status, 201, "{reply:?}");
@@ -76,8 +76,8 @@ fn sigterm_answers_each_login_under_way() {
 
 #[test]
 fn no_other_process_of_its_user_shares_its_port() {
-    let stand = Stand::new();
-    let gateway = stand.serve();
+    let fixture = Fixture::new();
+    let gateway = fixture.serve();
     let share = "import socket, sys\ns = socket.socket()\ns.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n\
                  s.bind((\"127.0.0.1\", int(sys.argv[1])))";
     let mut command = Command::new("/usr/bin/python3");
@@ -92,13 +92,13 @@ fn no_other_process_of_its_user_shares_its_port() {
 
 #[test]
 fn a_port_that_was_taken_before_is_an_error_that_names_it() {
-    let mut stand = Stand::new();
+    let mut fixture = Fixture::new();
     for address in ["127.0.0.1", "[::1]"] {
         let taken = TcpListener::bind(format!("{address}:0")).unwrap();
         let port = taken.local_addr().unwrap().port();
-        stand.top_keys = format!("listen = [\"127.0.0.1:{port}\", \"[::1]:{port}\"]\n");
-        let config = stand.configure();
-        let run = stand.run(&["serve", "--config", &config]);
+        fixture.top_keys = format!("listen = [\"127.0.0.1:{port}\", \"[::1]:{port}\"]\n");
+        let config = fixture.configure();
+        let run = fixture.run(&["serve", "--config", &config]);
         assert_eq!(run.code, 2, "{run:?}");
         assert!(
             run.stderr.contains(&format!("cannot listen on {address}:{port}")) && run.stderr.contains("hint: `ss"),
@@ -109,26 +109,26 @@ fn a_port_that_was_taken_before_is_an_error_that_names_it() {
 
 #[test]
 fn a_plain_listener_on_an_outside_address_is_an_error() {
-    let mut stand = Stand::new();
+    let mut fixture = Fixture::new();
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:731"] {
-        stand.top_keys = format!("listen = [\"{address}\"]\n");
-        let config = stand.configure();
-        let run = stand.run(&["serve", "--config", &config]);
+        fixture.top_keys = format!("listen = [\"{address}\"]\n");
+        let config = fixture.configure();
+        let run = fixture.run(&["serve", "--config", &config]);
         assert!(run.code == 2 && run.stderr.contains("is not a loopback address"), "{run:?}");
     }
-    stand.top_keys = "listen = [\"127.0.0.1:0\"]\n".into();
-    stand.serve().wait_for_log("`localhost` may resolve to the other");
+    fixture.top_keys = "listen = [\"127.0.0.1:0\"]\n".into();
+    fixture.serve().wait_for_log("`localhost` may resolve to the other");
 }
 
 /// Starts the gateway with an inherited listener as descriptor 3, as systemd does.
-pub(crate) fn inherit(stand: &Stand, listener: &TcpListener, config: &str) -> Command {
+pub(crate) fn inherit(fixture: &Fixture, listener: &TcpListener, config: &str) -> Command {
     let mut command = Command::new("/usr/bin/python3");
     let start = "import os, sys
 os.dup2(int(sys.argv[1]), 3, inheritable=True)
 os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))
 os.execv(sys.argv[2], sys.argv[2:])";
     rustix::io::fcntl_setfd(listener, rustix::io::FdFlags::empty()).unwrap();
-    let program = stand.command(&[]);
+    let program = fixture.command(&[]);
     command.args(["-c", start, &listener.as_raw_fd().to_string()]).arg(program.get_program());
     command.args(["serve", "--config", config]).stdin(Stdio::null());
     if is_root() {
@@ -139,16 +139,16 @@ os.execv(sys.argv[2], sys.argv[2:])";
 
 #[test]
 fn an_inherited_listener_is_served_and_an_outside_one_refused() {
-    let mut stand = Stand::new();
+    let mut fixture = Fixture::new();
     // The gateway does not bind these addresses if it inherits sockets.
-    stand.top_keys = "listen = [\"127.0.0.1:1\", \"[::1]:1\"]\n".into();
-    let config = stand.configure();
+    fixture.top_keys = "listen = [\"127.0.0.1:1\", \"[::1]:1\"]\n".into();
+    let config = fixture.configure();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut gateway = stand.start(inherit(&stand, &listener, &config));
+    let mut gateway = fixture.start(inherit(&fixture, &listener, &config));
     gateway.port = listener.local_addr().unwrap().port();
     assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
     let outside = TcpListener::bind("0.0.0.0:0").unwrap();
-    let output = inherit(&stand, &outside, &config).finish();
+    let output = inherit(&fixture, &outside, &config).finish();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && errors.contains("is not a loopback address"), "{errors}");
 }
@@ -156,19 +156,19 @@ fn an_inherited_listener_is_served_and_an_outside_one_refused() {
 #[test]
 fn the_gateway_does_not_serve_as_root() {
     assert!(is_root(), "this test must run as root");
-    let stand = Stand::new();
-    let config = stand.configure();
-    let output = Command::new(crate::stand::BINARY).args(["serve", "--config", &config]).finish();
+    let fixture = Fixture::new();
+    let config = fixture.configure();
+    let output = Command::new(crate::fixture::BINARY).args(["serve", "--config", &config]).finish();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(5) && errors.contains("cannot serve as root"), "{errors}");
 }
 
 #[test]
 fn a_caller_that_left_is_not_signed_for() {
-    let mut stand = Stand::new();
-    let agent = crate::agents::FakeAgent::silent(&stand);
-    stand.agents = vec![agent.path.clone()];
-    let gateway = stand.serve();
+    let mut fixture = Fixture::new();
+    let agent = crate::agents::FakeAgent::silent(&fixture);
+    fixture.agents = vec![agent.path.clone()];
+    let gateway = fixture.serve();
     let mut caller = gateway.connect();
     let request = gateway.request_text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
     caller.write_all(request.as_bytes()).unwrap();
@@ -177,5 +177,5 @@ fn a_caller_that_left_is_not_signed_for() {
     // The gateway closes its connection to the agent.
     agent.wait_for_close();
     gateway.wait_for_log("abandoned");
-    assert!(stand.service.arrived().is_empty());
+    assert!(fixture.service.arrived().is_empty());
 }

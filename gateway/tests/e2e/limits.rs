@@ -3,15 +3,15 @@
 use std::io::Write as _;
 use std::net::TcpStream;
 
+use crate::fixture::{Fixture, basic};
 use crate::gateway_process::{Gateway, read_reply};
-use crate::stand::{Stand, basic};
 
 const PATH: &str = "POST /token/authenticate";
 
 #[test]
 fn heads_and_bodies_have_a_size_and_a_time() {
-    let stand = Stand::new();
-    let gateway = stand.serve();
+    let fixture = Fixture::new();
+    let gateway = fixture.serve();
     let basic = basic("finance");
     let long = "x".repeat(17 << 10);
     let reply = gateway.send(gateway.request_text(PATH, &[("Authorization", &basic), ("X", &long)], ""));
@@ -31,13 +31,13 @@ fn heads_and_bodies_have_a_size_and_a_time() {
     let text = gateway.request_text(PATH, &[("Authorization", &basic)], "0123456789");
     slow.write_all(&text.as_bytes()[..text.len() - 5]).unwrap();
     assert_eq!(read_reply(&mut slow).map(|reply| reply.status), Some(400));
-    assert!(stand.service.arrived().is_empty());
+    assert!(fixture.service.arrived().is_empty());
 }
 
 #[test]
 fn a_thousand_idle_connections_and_slow_senders_cost_nobody_a_login() {
-    let stand = Stand::new();
-    let gateway = stand.serve();
+    let fixture = Fixture::new();
+    let gateway = fixture.serve();
     let idle: Vec<TcpStream> = (0..1000).map(|_| gateway.connect()).collect();
     for mut stream in &idle[..500] {
         stream.write_all(b"POST /token/authenticate HTTP/1.1\r\nHo").unwrap();

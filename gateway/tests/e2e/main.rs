@@ -6,9 +6,9 @@
 #[allow(dead_code)]
 #[path = "../../../tests/e2e/deadline.rs"]
 mod deadline;
+mod fixture;
 mod gateway_process;
 mod service;
-mod stand;
 mod token;
 
 mod agents;

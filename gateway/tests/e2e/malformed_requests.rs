@@ -2,15 +2,15 @@
 
 use std::io::Write as _;
 
+use crate::fixture::{Fixture, basic};
 use crate::gateway_process::read_reply;
-use crate::stand::{Stand, basic};
 
 const PATH: &str = "POST /token/authenticate";
 
 #[test]
 fn no_form_of_a_request_smuggles_a_second_one_in() {
-    let stand = Stand::new();
-    let gateway = stand.serve();
+    let fixture = Fixture::new();
+    let gateway = fixture.serve();
     let port = gateway.port;
     let inner = gateway.request_text(PATH, &[("Authorization", &basic("finance"))], "");
     let head =
@@ -42,15 +42,15 @@ fn no_form_of_a_request_smuggles_a_second_one_in() {
         }
         assert!(!replies.contains(&201), "{what}: {replies:?}");
     }
-    let logins = stand.service.arrived().into_iter().filter(|arrived| arrived.line.contains("authenticate")).count();
+    let logins = fixture.service.arrived().into_iter().filter(|arrived| arrived.line.contains("authenticate")).count();
     assert_eq!(logins, 0);
 }
 
 /// Each request has valid credentials, and only its form is invalid.
 #[test]
 fn requests_of_odd_forms_get_the_documented_answer_and_reach_nobody() {
-    let stand = Stand::new();
-    let gateway = stand.serve();
+    let fixture = Fixture::new();
+    let gateway = fixture.serve();
     let port = gateway.port;
     let basic = basic("finance");
     let login = |line: &str, headers: &str, body: &str| {
@@ -138,7 +138,7 @@ fn requests_of_odd_forms_get_the_documented_answer_and_reach_nobody() {
         let shown: String = request.chars().take(300).collect();
         assert_eq!(answered, *status, "{shown:?}");
     }
-    assert!(stand.service.arrived().is_empty(), "{:?}", stand.service.arrived());
+    assert!(fixture.service.arrived().is_empty(), "{:?}", fixture.service.arrived());
     // A caller that closes before its request is complete does not disturb others.
     for end in [0, 10, 60, 100] {
         let mut stream = gateway.connect();
@@ -147,14 +147,14 @@ fn requests_of_odd_forms_get_the_documented_answer_and_reach_nobody() {
         let answered = read_reply(&mut stream).map_or(0, |reply| reply.status);
         assert!([0, 400].contains(&answered), "{end}: {answered}");
     }
-    assert!(stand.service.arrived().is_empty());
+    assert!(fixture.service.arrived().is_empty());
     assert_eq!(gateway.login(&basic, "").status, 201);
 }
 
 #[test]
 fn pipelined_requests_are_answered_in_their_order() {
-    let stand = Stand::new();
-    let gateway = stand.serve();
+    let fixture = Fixture::new();
+    let gateway = fixture.serve();
     let basic = basic("finance");
     let good = gateway.request_text(PATH, &[("Authorization", &basic)], "");
     let bad = gateway.request_text(PATH, &[("Authorization", "Basic YTpi")], "");
@@ -167,5 +167,5 @@ fn pipelined_requests_are_answered_in_their_order() {
     stream.write_all(format!("GET /x HTTP/1.1\r\nHost: localhost:{}\r\n\r\n{good}", gateway.port).as_bytes()).unwrap();
     assert_eq!(read_reply(&mut stream).unwrap().status, 404);
     assert!(read_reply(&mut stream).is_none());
-    assert_eq!(stand.service.arrived().len(), 2);
+    assert_eq!(fixture.service.arrived().len(), 2);
 }

@@ -5,20 +5,20 @@ use std::io::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::fixture::{Fixture, basic};
 use crate::gateway_process::read_reply;
-use crate::stand::{Stand, basic};
 
 const PATH: &str = "POST /token/authenticate";
 
 #[test]
 fn request_forms_of_real_clients_are_accepted() {
-    let stand = Stand::new();
-    let gateway = stand.serve();
+    let fixture = Fixture::new();
+    let gateway = fixture.serve();
     let port = gateway.port;
     let basic = basic("finance");
-    let pem = std::fs::read_to_string(stand.path().join("tool.pem")).unwrap().replace('\n', "\r\n");
+    let pem = std::fs::read_to_string(fixture.path().join("tool.pem")).unwrap().replace('\n', "\r\n");
     let pem = format!("CACertificate {}", STANDARD.encode(format!("Bag Attributes\r\n{pem}{pem}")));
-    let v1 = stand.certificate_login("tool", "v1", &[9; 150]).1;
+    let v1 = fixture.certificate_login("tool", "v1", &[9; 150]).1;
     let as_string = serde_json::to_string(&v1).unwrap();
     let pretty = serde_json::to_string_pretty(&serde_json::from_str::<serde_json::Value>(&v1).unwrap()).unwrap();
     let mut requests = vec![
@@ -78,8 +78,8 @@ fn request_forms_of_real_clients_are_accepted() {
 
 #[test]
 fn requests_of_browsers_and_proxies_are_refused() {
-    let stand = Stand::new();
-    let gateway = stand.serve();
+    let fixture = Fixture::new();
+    let gateway = fixture.serve();
     let basic = basic("finance");
     let with = |name: &str, value: &str| gateway.request_text(PATH, &[("Authorization", &basic), (name, value)], "");
     let host = |host: &str| with("X", "y").replace(&format!("localhost:{}", gateway.port), host);
@@ -101,13 +101,13 @@ fn requests_of_browsers_and_proxies_are_refused() {
         assert_eq!(reply.status, status, "{request} {reply:?}");
         assert!(!reply.head.to_lowercase().contains("access-control"), "{reply:?}");
     }
-    assert!(stand.service.arrived().is_empty());
+    assert!(fixture.service.arrived().is_empty());
 }
 
 #[test]
 fn paths_beyond_the_four_are_not_served() {
-    let stand = Stand::new();
-    let gateway = stand.serve();
+    let fixture = Fixture::new();
+    let gateway = fixture.serve();
     for line in [
         "GET /",
         "GET /token/authenticate",
@@ -128,5 +128,5 @@ fn paths_beyond_the_four_are_not_served() {
         let reply = gateway.send(gateway.request_text(line, &[("Authorization", &basic("finance"))], ""));
         assert_eq!(reply.status, 404, "{line}");
     }
-    assert!(stand.service.arrived().is_empty());
+    assert!(fixture.service.arrived().is_empty());
 }

@@ -3,26 +3,26 @@
 use std::fs;
 use std::process::Command;
 
-use crate::stand::{PASSWORD, Stand, basic, message};
+use crate::fixture::{Fixture, PASSWORD, basic, message};
 
 #[test]
 fn no_marker_is_in_log_metrics_or_clients() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     let mut command = {
-        let config = stand.configure();
-        stand.command(&["serve", "-vv", "--config", &config])
+        let config = fixture.configure();
+        fixture.command(&["serve", "-vv", "--config", &config])
     };
     command.env("RUST_BACKTRACE", "1");
-    let gateway = stand.start(command);
+    let gateway = fixture.start(command);
     let token = gateway.login(&basic("finance"), "").token();
     gateway.with_token("POST /token/validate", &token);
-    let (header, body) = stand.certificate_login("tool", "v2", &message(0));
+    let (header, body) = fixture.certificate_login("tool", "v2", &message(0));
     gateway.login(&header, &body);
     gateway.login(&header, &body);
     gateway.login("Basic somebody:MARKER-REAL-PASSWORD", "");
     gateway.wait_for_log("v2 in, v2 out, 201");
     let everything = [gateway.log(), gateway.admin("/metrics"), gateway.admin("/clients")].join("\n");
-    let payload: serde_json::Value = serde_json::from_str(&stand.service.arrived()[0].body).unwrap();
+    let payload: serde_json::Value = serde_json::from_str(&fixture.service.arrived()[0].body).unwrap();
     let local: serde_json::Value = serde_json::from_str(&body).unwrap();
     let mut secrets = vec![token, PASSWORD.to_owned(), "MARKER".to_owned()];
     for payload in [payload, local] {
@@ -37,8 +37,8 @@ fn no_marker_is_in_log_metrics_or_clients() {
 
 #[test]
 fn the_process_is_undumpable_and_leaves_no_core() {
-    let stand = Stand::new();
-    let gateway = stand.serve();
+    let fixture = Fixture::new();
+    let gateway = fixture.serve();
     let limits = fs::read_to_string(format!("/proc/{}/limits", gateway.id())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
@@ -52,14 +52,14 @@ fn the_process_is_undumpable_and_leaves_no_core() {
 #[test]
 fn a_gateway_that_crashes_after_logins_leaves_no_core() {
     use std::os::unix::process::ExitStatusExt as _;
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     let mut command = {
-        let config = stand.configure();
-        stand.command(&["serve", "--config", &config])
+        let config = fixture.configure();
+        fixture.command(&["serve", "--config", &config])
     };
     // The kernel would write a core into this directory.
-    command.current_dir(stand.path().join("run"));
-    let mut gateway = stand.start(command);
+    command.current_dir(fixture.path().join("run"));
+    let mut gateway = fixture.start(command);
     let token = gateway.login(&basic("finance"), "").token();
     gateway.with_token("POST /token/validate", &token);
     // The gateway's own user cannot read its memory, which contains copies of a token.
@@ -75,7 +75,7 @@ fn a_gateway_that_crashes_after_logins_leaves_no_core() {
     let status = gateway.wait();
     assert_eq!((status.signal(), status.core_dumped()), (Some(6), false), "{status:?}");
     let left: Vec<_> =
-        fs::read_dir(stand.path().join("run")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        fs::read_dir(fixture.path().join("run")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().contains("core")), "{left:?}");
 }
 

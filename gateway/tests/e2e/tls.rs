@@ -6,18 +6,18 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use crate::deadline::Finish as _;
-use crate::stand::{PASSWORD, Stand, basic, tls_files};
+use crate::fixture::{Fixture, PASSWORD, basic, tls_files};
 
-/// Adds the TLS listener to a stand.
-fn with_tls(stand: &mut Stand) {
-    stand.copy(tls_files().join("leaf.pem"), "server.pem");
-    stand.copy(tls_files().join("leaf.key"), "server.key");
-    stand.toml_tables =
+/// Adds the TLS listener to a fixture.
+fn with_tls(fixture: &mut Fixture) {
+    fixture.copy(tls_files().join("leaf.pem"), "server.pem");
+    fixture.copy(tls_files().join("leaf.key"), "server.key");
+    fixture.toml_tables =
         "[tls]\nlisten = [\"127.0.0.1:0\"]\ncertificate = \"DIR/server.pem\"\nkey = \"DIR/server.key\"\n".into();
 }
 
-fn curl(stand: &Stand, port: u16, name: &str, more: &[&str]) -> String {
-    let (ca, user) = (stand.file("ca.pem"), format!("{name}:{name}-{PASSWORD}"));
+fn curl(fixture: &Fixture, port: u16, name: &str, more: &[&str]) -> String {
+    let (ca, user) = (fixture.file("ca.pem"), format!("{name}:{name}-{PASSWORD}"));
     let url = format!("https://localhost:{port}/token/authenticate");
     let mut command = Command::new("curl");
     command.args(["-sS", "--ipv4", "-i", "--cacert", &ca, "-u", &user, "-X", "POST", &url]).args(more);
@@ -26,36 +26,36 @@ fn curl(stand: &Stand, port: u16, name: &str, more: &[&str]) -> String {
 
 #[test]
 fn tools_on_other_hosts_log_in_over_tls_from_their_networks() {
-    let mut stand = Stand::new();
-    with_tls(&mut stand);
-    stand.add_client("far", "from = [\"10.0.0.0/8\"]");
-    stand.add_client("local", "from = []");
-    let gateway = stand.serve();
+    let mut fixture = Fixture::new();
+    with_tls(&mut fixture);
+    fixture.add_client("far", "from = [\"10.0.0.0/8\"]");
+    fixture.add_client("local", "from = []");
+    let gateway = fixture.serve();
     let port = gateway.port_of("serving TLS on 127.0.0.1:").unwrap();
     for version in ["--tlsv1.3", "--tls-max"] {
         let more: &[&str] = if version == "--tls-max" { &["--tls-max", "1.2"] } else { &["--tlsv1.3"] };
-        assert!(curl(&stand, port, "finance", more).contains("MARKER-TOKEN"), "{}", gateway.log());
+        assert!(curl(&fixture, port, "finance", more).contains("MARKER-TOKEN"), "{}", gateway.log());
     }
-    assert!(curl(&stand, port, "far", &[]).contains("401"));
+    assert!(curl(&fixture, port, "far", &[]).contains("401"));
     // Forwarding headers are ignored.
     assert!(
-        curl(&stand, port, "far", &["-H", "X-Forwarded-For: 10.1.1.1", "-H", "Forwarded: for=10.1.1.1"])
+        curl(&fixture, port, "far", &["-H", "X-Forwarded-For: 10.1.1.1", "-H", "Forwarded: for=10.1.1.1"])
             .contains("401")
     );
     // A client without `from` is not served there.
-    assert!(curl(&stand, port, "local", &[]).contains("401"));
-    assert!(!curl(&stand, port, "finance", &["--tls-max", "1.1"]).contains("MARKER"));
+    assert!(curl(&fixture, port, "local", &[]).contains("401"));
+    assert!(!curl(&fixture, port, "finance", &["--tls-max", "1.1"]).contains("MARKER"));
     let health = Command::new("curl")
-        .args(["-sS", "--ipv4", "--cacert", &stand.file("ca.pem"), &format!("https://localhost:{port}/readyz")])
+        .args(["-sS", "--ipv4", "--cacert", &fixture.file("ca.pem"), &format!("https://localhost:{port}/readyz")])
         .finish();
     assert_eq!(String::from_utf8_lossy(&health.stdout), "ready\n");
 }
 
 #[test]
 fn plain_http_on_the_tls_port_gets_nothing() {
-    let mut stand = Stand::new();
-    with_tls(&mut stand);
-    let gateway = stand.serve();
+    let mut fixture = Fixture::new();
+    with_tls(&mut fixture);
+    let gateway = fixture.serve();
     let port = gateway.port_of("serving TLS on 127.0.0.1:").unwrap();
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let text = gateway.request_text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
@@ -71,40 +71,40 @@ fn plain_http_on_the_tls_port_gets_nothing() {
 
 #[test]
 fn a_new_certificate_of_the_tls_listener_needs_no_restart() {
-    let mut stand = Stand::new();
-    with_tls(&mut stand);
-    let mut gateway = stand.serve();
+    let mut fixture = Fixture::new();
+    with_tls(&mut fixture);
+    let mut gateway = fixture.serve();
     let port = gateway.port_of("serving TLS on 127.0.0.1:").unwrap();
     // Certificate and key that do not belong together change nothing.
-    stand.tool_identity("server2");
-    stand.copy(stand.path().join("server2.key"), "server.key");
+    fixture.tool_identity("server2");
+    fixture.copy(fixture.path().join("server2.key"), "server.key");
     gateway.reload();
     gateway.wait_for_log("the gateway keeps the old one");
-    assert!(curl(&stand, port, "finance", &[]).contains("MARKER-TOKEN"));
-    stand.copy(stand.path().join("server2.pem"), "server.pem");
+    assert!(curl(&fixture, port, "finance", &[]).contains("MARKER-TOKEN"));
+    fixture.copy(fixture.path().join("server2.pem"), "server.pem");
     gateway.reload();
-    assert!(!curl(&stand, port, "finance", &[]).contains("MARKER-TOKEN"));
-    assert!(curl(&stand, port, "finance", &["--insecure"]).contains("MARKER-TOKEN"), "{}", gateway.log());
+    assert!(!curl(&fixture, port, "finance", &[]).contains("MARKER-TOKEN"));
+    assert!(curl(&fixture, port, "finance", &["--insecure"]).contains("MARKER-TOKEN"), "{}", gateway.log());
 }
 
 #[test]
 fn a_service_with_another_certificate_gets_nothing() {
-    let mut stand = Stand::new();
+    let mut fixture = Fixture::new();
     // A CA that the gateway does not know has issued the service's certificate.
-    stand.toml_tables = format!("[upstream]\nauth_url = \"{}\"\n", stand.service.url());
-    let gateway = stand.serve();
+    fixture.toml_tables = format!("[upstream]\nauth_url = \"{}\"\n", fixture.service.url());
+    let gateway = fixture.serve();
     let reply = gateway.login(&basic("finance"), "");
     assert_eq!(reply.status, 502, "{reply:?}");
     drop(gateway);
     // Its certificate is for another name.
-    stand.toml_tables = format!(
+    fixture.toml_tables = format!(
         "[upstream]\nauth_url = \"https://localhost.localdomain:{}\"\nca_file = \"DIR/ca.pem\"\nproxy = \"http://127.0.0.1:{}\"\n",
-        stand.service.port,
-        proxy(stand.service.port, 200).0
+        fixture.service.port,
+        proxy(fixture.service.port, 200).0
     );
-    let gateway = stand.serve();
+    let gateway = fixture.serve();
     assert_eq!(gateway.login(&basic("finance"), "").status, 502);
-    assert!(stand.service.arrived().is_empty());
+    assert!(fixture.service.arrived().is_empty());
 }
 
 /// A proxy that records what it receives, and tunnels to a port or answers with an error status.
@@ -142,46 +142,46 @@ fn proxy(to: u16, status: u16) -> (u16, Arc<Mutex<Vec<String>>>) {
 
 #[test]
 fn a_proxy_tunnels_and_sees_neither_payload_nor_token() {
-    let mut stand = Stand::new();
-    let (port, seen) = proxy(stand.service.port, 200);
-    stand.write("proxy-credentials", "user:MARKER-PROXY\n");
-    let upstream = format!("[upstream]\nauth_url = \"{}\"\nca_file = \"DIR/ca.pem\"\n", stand.service.url());
-    stand.toml_tables =
+    let mut fixture = Fixture::new();
+    let (port, seen) = proxy(fixture.service.port, 200);
+    fixture.write("proxy-credentials", "user:MARKER-PROXY\n");
+    let upstream = format!("[upstream]\nauth_url = \"{}\"\nca_file = \"DIR/ca.pem\"\n", fixture.service.url());
+    fixture.toml_tables =
         format!("{upstream}proxy = \"http://127.0.0.1:{port}\"\nproxy_credentials_file = \"DIR/proxy-credentials\"\n");
-    let gateway = stand.serve();
+    let gateway = fixture.serve();
     assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
     let all = seen.lock().unwrap().join("\n");
-    assert!(all.starts_with(&format!("CONNECT localhost:{} HTTP/1.1\r\n", stand.service.port)), "{all}");
+    assert!(all.starts_with(&format!("CONNECT localhost:{} HTTP/1.1\r\n", fixture.service.port)), "{all}");
     assert!(all.contains("Proxy-Authorization: Basic dXNlcjpNQVJLRVItUFJPWFk="), "{all}");
     for secret in ["CACertificate", "encodedData", "MARKER-TOKEN"] {
         assert!(!all.contains(secret), "{secret}");
     }
     drop(gateway);
     // The environment's proxy, as systemd units set it.
-    stand.toml_tables = upstream;
+    fixture.toml_tables = upstream;
     seen.lock().unwrap().clear();
-    stand.environment = vec![("HTTPS_PROXY".into(), format!("http://127.0.0.1:{port}"))];
-    let gateway = stand.serve();
+    fixture.environment = vec![("HTTPS_PROXY".into(), format!("http://127.0.0.1:{port}"))];
+    let gateway = fixture.serve();
     assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
     assert!(!seen.lock().unwrap().is_empty());
 }
 
 #[test]
 fn check_reports_a_proxy_that_requires_credentials() {
-    let mut stand = Stand::new();
+    let mut fixture = Fixture::new();
     let (port, _) = proxy(0, 407);
-    stand.toml_tables = format!(
+    fixture.toml_tables = format!(
         "[upstream]\nauth_url = \"{}\"\nca_file = \"DIR/ca.pem\"\nproxy = \"http://127.0.0.1:{port}\"\n",
-        stand.service.url()
+        fixture.service.url()
     );
-    let config = stand.configure();
-    let check = stand.run(&["check", "--config", &config]);
+    let config = fixture.configure();
+    let check = fixture.run(&["check", "--config", &config]);
     assert_eq!(check.code, 8, "{check:?}");
     assert!(
         check.stdout.contains("requires credentials (407)") && check.stdout.contains("proxy_credentials_file"),
         "{check:?}"
     );
-    let gateway = stand.serve();
+    let gateway = fixture.serve();
     // 407 would make a client look for its own proxy's credentials.
     assert_eq!(gateway.login(&basic("finance"), "").status, 502);
 }

@@ -5,8 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
 use crate::deadline::Finish as _;
+use crate::fixture::{Fixture, basic};
 use crate::gateway_process::{Gateway, read_reply};
-use crate::stand::{Stand, basic};
 use crate::token::is_root;
 
 /// The reply that curl gets as another user.
@@ -28,9 +28,9 @@ fn command_as(user: u32, program: &str) -> Command {
 
 #[test]
 fn another_user_on_loopback_is_not_served_and_root_is_not_implied() {
-    let mut stand = Stand::new();
-    stand.add_client("theirs", "users = [61234]");
-    let gateway = stand.serve();
+    let mut fixture = Fixture::new();
+    fixture.add_client("theirs", "users = [61234]");
+    let gateway = fixture.serve();
     assert!(as_user(61235, &gateway, &basic("theirs"), "").contains("FAILURE_BAD_CREDENTIAL"));
     assert!(as_user(61234, &gateway, &basic("theirs"), "").contains("MARKER-TOKEN"), "{}", gateway.log());
     // The tests run as root, which is not listed.
@@ -69,11 +69,11 @@ fn listeners() -> [(TcpListener, &'static [&'static str]); 3] {
 
 #[test]
 fn a_dual_stack_socket_shows_its_user() {
-    let mut stand = Stand::new();
-    stand.add_client("theirs", "users = [61234]");
-    let config = stand.configure();
+    let mut fixture = Fixture::new();
+    fixture.add_client("theirs", "users = [61234]");
+    let config = fixture.configure();
     for (listener, addresses) in listeners() {
-        let mut gateway = stand.start(crate::lifecycle::inherit(&stand, &listener, &config));
+        let mut gateway = fixture.start(crate::lifecycle::inherit(&fixture, &listener, &config));
         gateway.port = listener.local_addr().unwrap().port();
         let request = gateway.request_text("POST /token/authenticate", &[("Authorization", &basic("theirs"))], "");
         for address in addresses {
@@ -90,10 +90,10 @@ fn a_dual_stack_socket_shows_its_user() {
 
 #[test]
 fn a_connection_that_closes_at_once_does_not_count_as_roots() {
-    let stand = Stand::new();
-    let config = stand.configure();
+    let fixture = Fixture::new();
+    let config = fixture.configure();
     for (number, (listener, addresses)) in listeners().into_iter().enumerate() {
-        let mut gateway = stand.start(crate::lifecycle::inherit(&stand, &listener, &config));
+        let mut gateway = fixture.start(crate::lifecycle::inherit(&fixture, &listener, &config));
         gateway.port = listener.local_addr().unwrap().port();
         // `finance` may be used by root, as which the tests run.
         let request = gateway.request_text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
@@ -105,7 +105,7 @@ fn a_connection_that_closes_at_once_does_not_count_as_roots() {
         let mut stream = TcpStream::connect((addresses[0], gateway.port)).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         assert_eq!(read_reply(&mut stream).unwrap().status, 201, "{}", gateway.log());
-        assert_eq!(stand.service.arrived().len(), number + 1, "{}", gateway.log());
+        assert_eq!(fixture.service.arrived().len(), number + 1, "{}", gateway.log());
         // None of them began a login.
         gateway.wait_for_log("v2 out, 201, ok");
         let log = gateway.log();
@@ -120,8 +120,8 @@ fn a_connection_that_closes_at_once_does_not_count_as_roots() {
 /// The kernel shows the overflow user for each user that the user namespace does not map.
 #[test]
 fn the_overflow_user_uses_no_token_unless_a_client_lists_it() {
-    let mut stand = Stand::new();
-    let mut gateway = stand.serve();
+    let mut fixture = Fixture::new();
+    let mut gateway = fixture.serve();
     let token = gateway.login(&basic("finance"), "").token();
     let url = format!("http://127.0.0.1:{}/token/validate", gateway.port);
     let header = format!("Authorization: AnaplanAuthToken {token}");
@@ -131,17 +131,17 @@ fn the_overflow_user_uses_no_token_unless_a_client_lists_it() {
     };
     assert!(validate().contains("FAILURE_BAD_CREDENTIAL"), "{}", gateway.log());
     gateway.wait_for_log("this user ID may be shared");
-    stand.add_client("theirs", "users = [65534]");
+    fixture.add_client("theirs", "users = [65534]");
     // The port stays: a reload does not change listeners.
-    stand.configure();
+    fixture.configure();
     gateway.reload();
     assert!(validate().contains("SUCCESS"), "{}", gateway.log());
 }
 
 #[test]
 fn a_holder_of_a_token_may_use_it_as_any_user_of_this_host() {
-    let stand = Stand::new();
-    let gateway = stand.serve();
+    let fixture = Fixture::new();
+    let gateway = fixture.serve();
     let token = gateway.login(&basic("finance"), "").token();
     let url = format!("http://127.0.0.1:{}/token/validate", gateway.port);
     let output = command_as(61234, "curl")

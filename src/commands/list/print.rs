@@ -6,7 +6,7 @@ use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
 use crate::error::Result;
-use crate::facts::{KeyClass, Slot, Token, TokenObjects, tells_apart};
+use crate::facts::{KeyClass, Slot, Token, TokenObjects, is_distinctive};
 use crate::identity::certificates;
 use crate::selector::{ObjectType, Uri};
 use crate::text::{hex, printable, printable_bytes};
@@ -123,7 +123,7 @@ pub(super) fn module_text(content: &ModuleContent) -> String {
     lines.extend(content.error.iter().map(|error| format!("  cannot be used: {error}")));
     lines.extend(content.hint.iter().map(|hint| format!("  hint: {hint}")));
     if content.error.is_none() && content.slots.is_empty() {
-        lines.push("  no slot has a selected token".into());
+        lines.push("  no token here matches the selection".into());
     }
     lines.extend(content.slots.iter().map(slot_text));
     lines.extend(
@@ -178,7 +178,7 @@ fn slot_text(content: &SlotContent) -> String {
             }
             lines.extend(table.lines().map(|line| format!("    {}", line.trim_end())));
             if !content.mechanisms.is_empty() {
-                lines.push(format!("    signs by {}", content.mechanisms[0]));
+                lines.push(format!("    signs with {}", content.mechanisms[0]));
             }
         }
         Err(error) if content.slot.error.as_ref() != Some(error) => {
@@ -194,7 +194,7 @@ fn snippet(content: &ModuleContent, slot: &SlotContent) -> String {
     let quoted = |text: &str| Value::from(text).to_string();
     let token = slot.slot.token.as_ref();
     let (key, value) = match token {
-        Some(token) if tells_apart(&token.serial) && slot.uri.token.slot_id.is_none() => ("serial", &token.serial),
+        Some(token) if is_distinctive(&token.serial) && slot.uri.token.slot_id.is_none() => ("serial", &token.serial),
         _ => ("uri", &slot.uri.to_string()),
     };
     let (module, value) = (quoted(&content.module), quoted(value));

@@ -270,7 +270,7 @@ impl<R: Abandon> Plan<R> {
     }
 
     /// The number of requests that wait in the queue.
-    pub(crate) fn waiting(&self) -> usize {
+    pub(crate) fn queued(&self) -> usize {
         self.queue.iter().filter(|request| !request.is_abandoned()).count()
     }
 

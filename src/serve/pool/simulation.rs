@@ -92,7 +92,7 @@ fn a_worker_gets_its_next_request_before_its_reply_is_checked() {
     refilled.answer();
     // The first request is done. The third one waits for the reply to the second.
     assert!(plan.finished(0, true, false, Duration::ZERO).is_empty());
-    assert_eq!(plan.waiting(), 1);
+    assert_eq!(plan.queued(), 1);
     let actions = plan.finished(0, true, false, Duration::ZERO);
     assert!(matches!(&actions[..], [Action::Take { request: TestRequest { number: 2, .. }, .. }]), "{actions:?}");
     leave(&clients);
@@ -123,14 +123,14 @@ fn a_returned_request_is_the_first_on_the_next_worker() {
 fn abandoned_requests_take_no_place_and_no_worker() {
     let now = Duration::ZERO;
     let (mut plan, clients) = submitted(3, false);
-    assert_eq!(plan.waiting(), 2);
+    assert_eq!(plan.queued(), 2);
     leave(&clients);
-    assert_eq!(plan.waiting(), 0);
+    assert_eq!(plan.queued(), 0);
     // The queue is full of abandoned requests. A request with a waiting client has room anyway.
     let request = TestRequest::new(3);
     let client = Rc::clone(&request.client);
     assert!(plan.submit(request, false, now).is_empty());
-    assert_eq!(plan.waiting(), 1);
+    assert_eq!(plan.queued(), 1);
     let actions = plan.finished(0, true, false, now);
     assert!(matches!(&actions[..], [Action::Take { request: TestRequest { number: 3, .. }, .. }]), "{actions:?}");
     client.set(ClientState::Left);

@@ -61,7 +61,7 @@ fn table(profile: &Profile, families: &[SocketFamily], rules: &ArgumentRules) ->
 
 fn insert_rules(named: &mut BTreeMap<u32, CallAnswer>, rules: &ArgumentRules) {
     for (call, each) in rules {
-        let answer = if each.is_empty() { CallAnswer::Refuse } else { CallAnswer::Judge };
+        let answer = if each.is_empty() { CallAnswer::Refuse } else { CallAnswer::CheckArguments };
         named.extend(u32::try_from(*call).ok().map(|call| (call, answer)));
     }
 }

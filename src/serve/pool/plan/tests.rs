@@ -34,7 +34,7 @@ fn abandoned_requests_do_not_count_as_waiting() {
     plan.launch(NOW);
     plan.submit(Request("present", false), false, NOW);
     plan.submit(Request("left", true), false, NOW);
-    assert_eq!(plan.waiting(), 1);
+    assert_eq!(plan.queued(), 1);
 }
 
 #[test]

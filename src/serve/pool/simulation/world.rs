@@ -184,7 +184,7 @@ impl World {
         self.happen();
         let nobody_comes = !self.plan.phases().any(|phase| phase.is_ready() || phase.is_coming());
         if matches!(self.plan.logins(), Logins::Stopped(_)) && nobody_comes {
-            assert!(self.plan.trouble().is_some() && self.plan.waiting() == 0, "{:?}", self.plan);
+            assert!(self.plan.trouble().is_some() && self.plan.queued() == 0, "{:?}", self.plan);
         }
     }
 

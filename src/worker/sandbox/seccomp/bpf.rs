@@ -20,7 +20,7 @@ pub(super) enum CallAnswer {
     /// `ENOSYS`, as on a kernel without the call. Libraries expect it.
     Missing,
     /// Depends on its arguments.
-    Judge,
+    CheckArguments,
 }
 
 /// The answers to all calls.
@@ -99,7 +99,7 @@ fn tree(runs: &[(u32, CallAnswer)]) -> BpfProgram {
             CallAnswer::Allow => answer(SeccompAction::Allow),
             CallAnswer::Refuse => answer(refusal(libc::EPERM)),
             CallAnswer::Missing => answer(refusal(libc::ENOSYS)),
-            CallAnswer::Judge => jump(JUMP, TO_THE_RULES, 0, 0),
+            CallAnswer::CheckArguments => jump(JUMP, TO_THE_RULES, 0, 0),
         }],
         _ => {
             let (lower, upper) = runs.split_at(runs.len() / 2);
