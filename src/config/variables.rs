@@ -63,24 +63,25 @@ fn is_of_a_service_link(name: &str) -> bool {
 fn nearest(name: &str) -> Option<String> {
     let name = name.to_ascii_uppercase();
     let rest = &name[PREFIX.len()..];
-    // By its letters, or by the key's full path, as in CBA_AGENT_SIGN_AUTH_URL.
-    let by_path = |key: &&ConfigKey| key.variable() == name || key.path.replace('.', "_").to_ascii_uppercase() == rest;
-    if let Some(key) = KEYS.iter().find(by_path) {
-        return Some(key.variable());
-    }
-    // By a part of the name, as in CBA_AGENT_WORKERS; then by a typing error.
     let all = || KEYS.iter().map(ConfigKey::variable).chain([CONFIG.to_owned()]);
-    let part = all().find(|known| {
-        known.ends_with(&format!("_{rest}"))
-            || known.starts_with(&format!("{name}_"))
-            || name.ends_with(&known[PREFIX.len() - 1..])
-            || name == format!("{known}_FILE")
-    });
+    let in_capitals = || all().find(|known| *known == name);
+    // By a part of the name, as in CBA_AGENT_WORKERS and CBA_AGENT_SIGN_AUTH_URL.
+    let by_part = || {
+        all().find(|known| {
+            known.ends_with(&format!("_{rest}"))
+                || known.starts_with(&format!("{name}_"))
+                || name.ends_with(&known[PREFIX.len() - 1..])
+                || name == format!("{known}_FILE")
+        })
+    };
     // By its beginning, as in CBA_AGENT_STATE_DIRECTORY and CBA_AGENT_MODULE_PATH.
-    let part = part.or_else(|| all().find(|known| name.starts_with(known.as_str())));
-    let part = part.or_else(|| rest.starts_with("PIN").then(|| format!("{PREFIX}PIN_SOURCE")));
-    let distance = |known: &String| strsim::damerau_levenshtein(&known[PREFIX.len()..], rest);
-    part.or_else(|| all().filter(|known| distance(known) <= 1 + rest.len() / 4).min_by_key(distance))
+    let by_beginning = || all().find(|known| name.starts_with(known.as_str()));
+    let pin_source = || rest.starts_with("PIN").then(|| format!("{PREFIX}PIN_SOURCE"));
+    let by_distance = || {
+        let distance = |known: &String| strsim::damerau_levenshtein(&known[PREFIX.len()..], rest);
+        all().filter(|known| distance(known) <= 1 + rest.len() / 4).min_by_key(distance)
+    };
+    in_capitals().or_else(by_part).or_else(by_beginning).or_else(pin_source).or_else(by_distance)
 }
 
 /// The reason why a value is not what its user meant; `None` for a clean value.
@@ -133,6 +134,18 @@ mod tests {
             assert_eq!(nearest_of(name).as_deref(), Some(nearest), "{name}");
         }
         assert_eq!(nearest_of("CBA_AGENT_XYZZY_PLUGH"), None);
+    }
+
+    #[test]
+    fn the_path_of_a_key_or_its_name_in_small_letters_brings_its_variable() {
+        for key in KEYS {
+            let by_path = format!("{PREFIX}{}", key.path.replace('.', "_").to_ascii_uppercase());
+            for name in [by_path, key.variable().to_ascii_lowercase()] {
+                if !is_known(&name) {
+                    assert_eq!(nearest_of(&name), Some(key.variable()), "{name}");
+                }
+            }
+        }
     }
 
     #[test]
