@@ -38,6 +38,21 @@ fn abandoned_requests_do_not_count_as_waiting() {
 }
 
 #[test]
+fn a_full_queue_refuses_requests_but_takes_a_probe_to_its_front() {
+    let mut plan = Plan::new(1, 2);
+    plan.launch(NOW);
+    for name in ["first", "second"] {
+        assert_eq!(plan.submit(Request(name, false), false, NOW), []);
+    }
+    let busy = Refusal { kind: Kind::AgentBusy, retry_after: Some(Duration::from_secs(1)) };
+    let refused = plan.submit(Request("third", false), false, NOW);
+    assert_eq!(refused, [Action::Refuse(Request("third", false), busy)]);
+    assert_eq!(plan.submit(Request("probe", false), true, NOW), []);
+    let taken = ready(&mut plan, 0, false);
+    assert_eq!(taken, [Action::Take { worker: 0, request: Request("probe", false) }]);
+}
+
+#[test]
 fn where_each_signature_needs_a_login_the_first_worker_is_enough() {
     let mut plan = Plan::new(3, 8);
     assert_eq!(plan.launch(NOW), [Action::Start { worker: 0, after: Duration::ZERO }]);
