@@ -8,6 +8,7 @@ pub(crate) const PROGRAMS: &[&str] = &[
     "apt-file",
     "apt-get",
     "base64",
+    "bzip2",
     "cat",
     "cba-agent",
     "chgrp",
