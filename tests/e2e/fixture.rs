@@ -2,7 +2,6 @@
 
 use crate::deadline::{Finish as _, until};
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

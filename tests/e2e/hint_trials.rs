@@ -50,6 +50,7 @@ pub(crate) const PROGRAMS: &[&str] = &[
     "useradd",
     "usermod",
     "yubico-piv-tool",
+    "xz",
     "ykman",
     "zcat",
 ];
