@@ -76,7 +76,7 @@ pub struct Certificate {
     pub(crate) alternative_names: Vec<String>,
     /// The key usage; `None` without this extension.
     pub(crate) key_usage: Option<KeyUsage>,
-    /// The extended key usages, as dotted numbers; `None` without this extension.
+    /// The extended key usages, with the names of policies and others as dotted numbers; `None` without this extension.
     pub(crate) extended_key_usage: Option<Vec<String>>,
     /// Whether the basic constraints say that it is a CA.
     pub(crate) is_ca: bool,
@@ -191,13 +191,6 @@ impl Certificate {
     pub(crate) fn key_usage_names(&self) -> Option<Vec<&'static str>> {
         self.key_usage.map(key_usage_names)
     }
-
-    /// Its extended key usages, with the names of policies; others as numbers.
-    #[must_use]
-    pub(crate) fn extended_key_usage_names(&self) -> Option<Vec<String>> {
-        let name = |oid: &String| usage_name(oid).unwrap_or_else(|| oid.clone());
-        self.extended_key_usage.as_ref().map(|usages| usages.iter().map(name).collect())
-    }
 }
 
 /// The first deviations, and the number of the others.
@@ -259,7 +252,7 @@ pub(crate) mod tests {
         assert!(!leaf.is_ca && !leaf.is_self_issued() && !leaf.is_attestation);
         assert_eq!(leaf.key_usage_names().unwrap(), ["digitalSignature"]);
         assert_eq!(leaf.alternative_names, ["email:integration@example.com"]);
-        assert_eq!(leaf.extended_key_usage_names().unwrap(), ["clientAuth", "emailProtection"]);
+        assert_eq!(leaf.extended_key_usage.clone().unwrap(), ["clientAuth", "emailProtection"]);
         assert_eq!(hex(&leaf.sha256()), LEAF_FINGERPRINT.trim());
         assert!(leaf.subject.contains("CN=integration"), "{}", leaf.subject);
     }

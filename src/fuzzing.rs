@@ -98,7 +98,7 @@ pub fn certificate(bytes: &[u8]) {
     let roots = Roots::read(bytes);
     let parsed = if bytes.starts_with(&[0x30]) { Certificate::from_der(bytes) } else { Certificate::from_pem(bytes) };
     let Ok(certificate) = parsed else { return };
-    let _ = (certificate.key_usage_names(), certificate.extended_key_usage_names(), certificate.bits());
+    let _ = (certificate.key_usage_names(), certificate.bits());
     let _ = (certificate.is_self_issued(), utc(certificate.not_before), utc(certificate.not_after));
     let _ = decide_certificate(&Policy::default(), &certificate, 1_800_000_000);
     let _ = above(&certificate, &[bytes, certificate.der()], 1_800_000_000);

@@ -26,7 +26,7 @@ fn shown(certificate: &Certificate) -> Result<String, std::fmt::Error> {
     let modulus = hex(&certificate.modulus);
     let (begin, end) = (&modulus[..modulus.len().min(8)], &modulus[modulus.len().saturating_sub(8)..]);
     writeln!(text, "key: {} bits, {begin}..{end}, {}", certificate.bits(), hex(&certificate.exponent))?;
-    writeln!(text, "usages: {:?}, {:?}", certificate.key_usage_names(), certificate.extended_key_usage_names())?;
+    writeln!(text, "usages: {:?}, {:?}", certificate.key_usage_names(), certificate.extended_key_usage)?;
     let flags = (certificate.is_ca, certificate.is_attestation, certificate.says_where_it_is_revoked);
     writeln!(text, "CA, attestation, revocation: {flags:?}")?;
     writeln!(text, "deviations: {:#?}", certificate.deviations)?;

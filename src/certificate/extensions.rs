@@ -15,7 +15,8 @@ use x509_cert::ext::pkix::KeyUsage;
 
 use super::ber::{BerError, in_der};
 use super::fields::{Fields, in_field};
-use super::names::{AlternativeNames, oids};
+use super::names::AlternativeNames;
+use super::usages::extended_key_usage;
 use super::{CertificateError, attestation};
 
 #[derive(Debug, Default)]
@@ -33,7 +34,7 @@ impl Extensions {
     pub(super) fn read(fields: &Fields<'_>) -> Result<Self, CertificateError> {
         let mut read = Self {
             key_usage: one(fields, ID_CE_KEY_USAGE, "key usage", key_usage)?,
-            extended_key_usage: one(fields, ID_CE_EXT_KEY_USAGE, "extended key usage", oids)?,
+            extended_key_usage: one(fields, ID_CE_EXT_KEY_USAGE, "extended key usage", extended_key_usage)?,
             is_attestation: fields.extensions.iter().any(|extension| attestation::is_attestation(extension.oid)),
             ..Self::default()
         };

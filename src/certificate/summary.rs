@@ -41,7 +41,7 @@ impl Certificate {
             subject_alternative_names: self.alternative_names.clone(),
             emails: self.emails.clone(),
             key_usage: self.key_usage_names(),
-            extended_key_usage: self.extended_key_usage_names(),
+            extended_key_usage: self.extended_key_usage.clone(),
             not_before: self.valid_from.clone(),
             not_after: self.valid_until.clone(),
             sha256: hex(&self.sha256()),

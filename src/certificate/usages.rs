@@ -6,6 +6,9 @@ use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5280;
 use x509_cert::ext::pkix::KeyUsage;
 
+use super::ber::BerError;
+use super::names::oids;
+
 /// The standard's names of key usages.
 pub(super) fn key_usage_names(usage: KeyUsage) -> Vec<&'static str> {
     let all = [
@@ -30,8 +33,13 @@ pub(crate) const USAGES: [(&str, ObjectIdentifier); 4] = [
     ("codeSigning", rfc5280::ID_KP_CODE_SIGNING),
 ];
 
-/// The name of an extended key usage, given by name or number, as in [`super::Certificate::extended_key_usage_names`]; `None`
-/// for other text.
+/// The values of the extension (RFC 5280 section 4.2.1.12): the names in [`USAGES`], others as dotted numbers.
+pub(super) fn extended_key_usage(value: &[u8]) -> Result<Vec<String>, BerError> {
+    Ok(oids(value)?.into_iter().map(|oid| usage_name(&oid).unwrap_or(oid)).collect())
+}
+
+/// The name of an extended key usage, given by name or number, as in [`super::Certificate::extended_key_usage`]; `None` for
+/// other text.
 #[must_use]
 pub(crate) fn usage_name(text: &str) -> Option<String> {
     let oid = || ObjectIdentifier::new(text).ok();

@@ -100,7 +100,7 @@ fn text(certificate: &Certificate) -> String {
         format!("issuer      {}", certificate.issuer),
         format!("serial      {}", certificate.serial),
         format!("e-mail      {}", list(certificate.emails.clone())),
-        format!("usages      {}", certificate.extended_key_usage_names().map_or("not limited".into(), list)),
+        format!("usages      {}", certificate.extended_key_usage.clone().map_or("not limited".into(), list)),
         format!("key         RSA {}", certificate.bits()),
         format!("valid from  {}", certificate.valid_from),
         format!("valid until {}", certificate.valid_until),

@@ -103,7 +103,7 @@ fn found(rule: Rule, evidence: &Evidence, criteria: &Criteria<'_>) -> Option<Str
             let names = certificate.key_usage_names().map(|names| names.into_iter().map(str::to_owned).collect());
             names.map_or("not limited".into(), list)
         }
-        Rule::ExtendedKeyUsage => certificate.extended_key_usage_names().map_or("not limited".into(), list),
+        Rule::ExtendedKeyUsage => certificate.extended_key_usage.clone().map_or("not limited".into(), list),
         Rule::NoCa => if certificate.is_ca { "a CA's" } else { "not a CA's" }.into(),
         Rule::Email => list(certificate.emails.clone()),
         Rule::Issuer => certificate.issuer.clone(),

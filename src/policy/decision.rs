@@ -224,11 +224,14 @@ fn judge_certificate(policy: &Policy, certificate: &Certificate, now: u64, decis
 }
 
 fn judge_extended_key_usage(policy: &Policy, certificate: &Certificate, decision: &mut Decision) {
-    let Some(has) = certificate.extended_key_usage_names() else {
+    let Some(has) = &certificate.extended_key_usage else {
         return decision.warn_if(true, || Breach::NoExtendedKeyUsage);
     };
-    let allowed = policy.extended_key_usage.clone();
-    decision.refuse_if(!has.iter().any(|usage| allowed.contains(usage)), || Breach::ExtendedKeyUsage { has, allowed });
+    let allowed = &policy.extended_key_usage;
+    decision.refuse_if(!has.iter().any(|usage| allowed.contains(usage)), || Breach::ExtendedKeyUsage {
+        has: has.clone(),
+        allowed: allowed.clone(),
+    });
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ fn conversion(file: &CertificateFile, leaf_number: usize, path: &str) -> String 
 fn rules(leaf: &Certificate, config: &Config, findings: &mut Findings) {
     let now = now();
     let decision = policy::decide_certificate(&config.policy, leaf, now);
-    let usages = leaf.extended_key_usage_names().map_or("not limited".into(), |all| all.join(", "));
+    let usages = leaf.extended_key_usage.as_ref().map_or("not limited".into(), |all| all.join(", "));
     let email = leaf.emails.first().map_or("none", String::as_str).to_owned();
     let rows = [
         (Rule::MinRsaBits, "key", format!("RSA {}", leaf.bits())),
