@@ -36,7 +36,10 @@ struct QueueState {
     lost: u64,
     notice: Notice,
     thread: WriterThread,
+    /// Whether the thread writes a line. It looks into the queue again afterwards, so nobody has to wake it.
     is_writing: bool,
+    /// The number of threads in [`Writer::flush`], which a written line wakes.
+    flushing: usize,
 }
 
 /// A line, and the number of lines that were lost before it.
@@ -63,6 +66,7 @@ impl Writer {
                 notice,
                 thread: WriterThread::NotStarted,
                 is_writing: false,
+                flushing: 0,
             }),
             changed: Condvar::new(),
         }
@@ -79,19 +83,21 @@ impl Writer {
         let bytes = text.len() + LINE;
         if state.bytes + bytes > QUEUE && !urgent {
             state.lost += 1;
-            self.changed.notify_all();
-            return;
+        } else {
+            state.bytes += bytes;
+            let lost = std::mem::take(&mut state.lost);
+            state.lines.push_back(LogLine { text, lost });
         }
-        state.bytes += bytes;
-        let lost = std::mem::take(&mut state.lost);
-        state.lines.push_back(LogLine { text, lost });
         if state.thread == WriterThread::NotStarted {
             let started = thread::Builder::new().name("log".into()).spawn(|| self.run());
             state.thread =
                 started.map_or(WriterThread::Refused, |started| WriterThread::Running(started.thread().id()));
         }
+        let thread_waits = !state.is_writing;
         drop(state);
-        self.changed.notify_all();
+        if thread_waits {
+            self.changed.notify_all();
+        }
     }
 
     /// Waits until everything is written, but no longer than `patience`.
@@ -106,13 +112,15 @@ impl Writer {
                 write_until(end, rustix::stdio::stderr(), text.as_bytes());
             }
         }
+        state.flushing += 1;
         while !state.lines.is_empty() || state.lost > 0 || state.is_writing {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() || state.thread == WriterThread::NotStarted {
-                return;
+                break;
             }
             (state, _) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
         }
+        state.flushing -= 1;
     }
 
     fn run(&self) {
@@ -133,14 +141,16 @@ impl Writer {
             if written > 0 {
                 is_in_a_line = text.as_bytes()[written - 1] != b'\n';
             }
-            self.lock().is_writing = false;
-            self.changed.notify_all();
         }
     }
 
     /// The next line with the notice before it, and the number of lines that are lost if it cannot be written.
     fn wait_for_a_line(&self, failed: u64) -> (String, u64) {
         let mut state = self.lock();
+        state.is_writing = false;
+        if state.flushing > 0 {
+            self.changed.notify_all();
+        }
         loop {
             if let Some(next) = state.next(failed) {
                 state.is_writing = true;
