@@ -10,7 +10,7 @@ use crate::Token;
 use crate::agent::Agent;
 use crate::load;
 use crate::report::{Report, Target};
-use crate::token::compiled;
+use crate::token::{compiled, program};
 
 const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/counts.json");
 
@@ -35,7 +35,7 @@ pub(crate) fn run(report: &mut Report) {
 /// In MiB, as shipped.
 #[allow(clippy::cast_precision_loss)]
 fn size() -> f64 {
-    fs::metadata(env!("CARGO_BIN_EXE_cba-agent")).unwrap().len() as f64 / 1_048_576.0
+    fs::metadata(program()).unwrap().len() as f64 / 1_048_576.0
 }
 
 /// The parent under callgrind, without its workers.

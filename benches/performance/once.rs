@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::Token;
 use crate::peers::pkcs11_tool;
 use crate::report::{Report, Target, ratios};
+use crate::token::program;
 
 const ROUNDS: usize = 5;
 const RUNS: usize = 40;
@@ -20,7 +21,7 @@ pub(crate) fn run(report: &mut Report) {
         command
     };
     let version = || {
-        let mut command = token.command(env!("CARGO_BIN_EXE_cba-agent"));
+        let mut command = token.command(program());
         command.arg("--version");
         command
     };

@@ -13,7 +13,7 @@ use crate::Token;
 use crate::agent::{Agent, end};
 use crate::load::{self, Protocol};
 use crate::report::{Report, Target, percentile, ratios};
-use crate::token::module;
+use crate::token::{module, program};
 
 const ROUNDS: usize = 5;
 const RUNS: usize = 40;
@@ -32,7 +32,7 @@ fn one_signature(report: &mut Report, token: &Token) {
     fs::write(token.path().join("pin-without-newline"), pin(token)).unwrap();
     let agent = Agent::start(token, 1, &[]);
     let through_socket = || {
-        let mut command = token.command(env!("CARGO_BIN_EXE_cba-agent"));
+        let mut command = token.command(program());
         command.args(["sign", "--socket", &agent.socket.display().to_string()]);
         command
     };

@@ -10,6 +10,11 @@ use tempfile::TempDir;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const LABEL: &str = "cba";
 
+/// The program that is measured: the one that cargo built, or that of `CBA_BENCH_PROGRAM`, such as the packaged one.
+pub(crate) fn program() -> PathBuf {
+    env::var_os("CBA_BENCH_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_cba-agent").into()).into()
+}
+
 /// The token, its directory, and the two programs that are measured on it.
 pub(crate) struct Token {
     directory: TempDir,
@@ -50,7 +55,7 @@ impl Token {
 
     /// The agent's program, with the token selected.
     pub(crate) fn agent(&self, subcommand: &str) -> Command {
-        let mut command = self.command(env!("CARGO_BIN_EXE_cba-agent"));
+        let mut command = self.command(program());
         command.args([subcommand, "--module", "softhsm2", "--slot", "0"]);
         command.args(["--pin-source", &format!("file:{}", self.file("pin"))]);
         command
