@@ -53,7 +53,6 @@ fn no_link_in_the_state_directory_is_followed() {
 
 /// A fixture with a directory of group 4545, whose token, call log and files every user may use.
 fn shared_by_users(mode: &str, owner: &str) -> Fixture {
-    needs_root("it acts as other users of the host");
     let mut fixture = fixture();
     let shared = fixture.file("shared");
     fixture.tool("install", &["-d", "-m", mode, "-o", owner, "-g", "4545", &shared]);
