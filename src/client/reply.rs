@@ -2,9 +2,8 @@
 
 use std::io;
 
-use crate::error::{Explain, Kind};
+use crate::error::{Class, Explain, Kind};
 use crate::problem::{MEDIA_TYPE, Problem};
-use crate::text::shell::quoted;
 
 /// The reason why an agent gave no answer, or its refusal.
 #[derive(Debug, thiserror::Error)]
@@ -71,27 +70,52 @@ impl Explain for ClientError {
                 "this user must be in the group that the agent's socket_group names; log in again after a change of groups"
                     .into()
             }
-            Self::Unreachable { path, .. } => {
-                format!("is it running? `systemctl status cba-agent`, or `cba-agent health --socket {}`", quoted(path))
-            }
+            Self::Unreachable { path, .. } => format!("is it running? `systemctl status {}`", unit(path)),
             Self::TimedOut(_) => "allow more time with --timeout; the token may wait for a touch".into(),
             Self::NotAnAgent { .. } | Self::NoSocket { .. } => "check the path: it must be the socket of `cba-agent serve`".into(),
-            Self::Refused { retry_after: Some(seconds), .. } => format!("try again in {seconds} s"),
-            Self::Refused { kind: Kind::NotAllowed, .. } => {
-                "the agent's socket_group, allow_users and allow_groups say whom it serves; its own user must be in allow_users"
-                    .into()
+            Self::Refused { path, kind, detail, retry_after, .. } => {
+                refused_hint(&unit(path), *kind, detail.as_deref(), *retry_after)
             }
-            Self::Refused { kind: Kind::Policy, detail: Some(_), .. } => {
-                "use --payload-version v2; only payload_versions in [policy] of the agent's configuration allows v1".into()
-            }
-            Self::Refused { kind: Kind::PinFuse, .. } => {
-                "correct the PIN of the agent; its log says what the token answered and what to do"
-                    .into()
-            }
-            Self::Refused { .. } => "the agent's log says more: `journalctl -u cba-agent`".into(),
         };
         vec![hint]
     }
+}
+
+/// What helps after a refusal. Waiting alone helps only where the agent is busy; an agent without its token also names a time.
+fn refused_hint(unit: &str, kind: Kind, detail: Option<&str>, retry_after: Option<u64>) -> String {
+    let reason = format!("`systemctl status {unit}` shows the agent's reason");
+    let log = format!("`journalctl -u {unit}` shows the agent's reason");
+    match (kind, retry_after) {
+        (Kind::NotAllowed, _) => {
+            "the agent's socket_group, allow_users and allow_groups say whom it serves; its own user must be in allow_users"
+                .into()
+        }
+        (Kind::Policy, _) if detail.is_some() => {
+            "use --payload-version v2; only payload_versions in [policy] of the agent's configuration allows v1".into()
+        }
+        (Kind::PinFuse, _) if detail == Some(Kind::StateDir.name()) => log,
+        (Kind::PinFuse, _) => "correct the PIN of the agent; its log says what the token answered and what to do".into(),
+        (Kind::TokenFailed, _) if detail == Some(Kind::NotFound.name()) => {
+            format!("{reason}; plug the token in, or correct the agent's configuration")
+        }
+        (Kind::TokenFailed, _) if [Kind::Ambiguous, Kind::Unsuitable].iter().any(|kind| detail == Some(kind.name())) => {
+            format!("{reason}; correct the agent's configuration")
+        }
+        (Kind::TokenFailed, _) if detail == Some(Kind::TokenRemoved.name()) => {
+            format!("plug the token in again; {reason}")
+        }
+        (Kind::TokenFailed, Some(seconds)) => format!("try again in {seconds} s; {reason}"),
+        (Kind::AuditUnavailable, _) => format!("{log}: a full disk, or a log file that the agent may not write"),
+        (_, Some(seconds)) if kind.class() == Class::Agent => format!("try again in {seconds} s"),
+        _ => log,
+    }
+}
+
+/// The systemd unit of the agent on a socket: the packages give each tenant a directory.
+fn unit(socket: &str) -> String {
+    let tenant = socket.strip_prefix("/run/cba-agent-").and_then(|rest| rest.strip_suffix("/agent.sock"));
+    let is_name = |name: &&str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+    tenant.filter(is_name).map_or_else(|| "cba-agent".into(), |name| format!("cba-agent@{name}"))
 }
 
 /// A successful answer.
@@ -148,5 +172,59 @@ fn kind_of(status: u16) -> Kind {
         403 => Kind::NotAllowed,
         408 | 429 | 500.. => Kind::AgentUnreachable,
         _ => Kind::Policy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hint(path: &str, kind: Kind, detail: Option<&str>, retry_after: Option<u64>) -> String {
+        let (path, detail) = (path.to_owned(), detail.map(str::to_owned));
+        let error = ClientError::Refused { path, code: "c".into(), title: "t".into(), detail, kind, retry_after };
+        error.hints().concat()
+    }
+
+    #[test]
+    fn only_a_busy_agent_is_just_asked_again() {
+        let socket = "/run/cba-agent/agent.sock";
+        let status = "`systemctl status cba-agent` shows the agent's reason";
+        for kind in [Kind::AgentBusy, Kind::AgentUnreachable] {
+            assert_eq!(hint(socket, kind, None, Some(7)), "try again in 7 s");
+        }
+        for (detail, words) in [
+            (Kind::NotFound, "plug the token in, or correct the agent's configuration"),
+            (Kind::Ambiguous, "correct the agent's configuration"),
+            (Kind::Unsuitable, "correct the agent's configuration"),
+            (Kind::TokenRemoved, "plug the token in again"),
+            (Kind::TokenFailed, "try again in 7 s; "),
+        ] {
+            let hint = hint(socket, Kind::TokenFailed, Some(detail.name()), Some(7));
+            assert!(hint.contains(words) && hint.contains(status), "{detail:?}: {hint}");
+            assert_eq!(hint.contains("try again"), detail == Kind::TokenFailed, "{detail:?}: {hint}");
+        }
+        let pin = |detail: Kind| hint(socket, Kind::PinFuse, Some(detail.name()), Some(7));
+        assert!(pin(Kind::PinIncorrect).starts_with("correct the PIN of the agent"));
+        assert!(pin(Kind::StateDir).starts_with("`journalctl -u cba-agent`"));
+        let audit = hint(socket, Kind::AuditUnavailable, None, Some(7));
+        assert!(audit.starts_with("`journalctl -u cba-agent` shows") && audit.contains("a full disk"), "{audit}");
+        assert_eq!(hint(socket, Kind::Unexpected, None, None), "`journalctl -u cba-agent` shows the agent's reason");
+    }
+
+    #[test]
+    fn the_unit_of_a_tenants_socket_is_named() {
+        for (socket, name) in [
+            ("/run/cba-agent/agent.sock", "cba-agent"),
+            ("/run/cba-agent-emea/agent.sock", "cba-agent@emea"),
+            ("/run/cba-agent-/agent.sock", "cba-agent"),
+            ("/run/cba-agent-a b/agent.sock", "cba-agent"),
+            ("/run/cba-agent-a/b/agent.sock", "cba-agent"),
+            ("/srv/a.sock", "cba-agent"),
+        ] {
+            assert_eq!(unit(socket), name);
+            let source = io::ErrorKind::NotFound.into();
+            let hint = ClientError::Unreachable { path: socket.into(), source }.hints().concat();
+            assert!(hint.contains(&format!("`systemctl status {name}`")), "{hint}");
+        }
     }
 }

@@ -101,10 +101,18 @@ fn each_obstacle_for_a_job_is_named_with_its_remedy() {
 #[test]
 fn a_job_sees_that_an_agent_is_not_ready_or_its_certificate_expires() {
     needs_root("it acts as other users of the host");
-    let (fixture, agent) = agent(&["--token-label", "another"]);
+    let (fixture, mut agent) = agent(&["--token-label", "another"]);
+    agent.wait_for_state("STATUS=not ready: the token with label 'another' was not found");
     let run = as_user(&fixture, "1234", "4242", &["doctor", "--socket", &agent.socket]);
     assert!(line(&run, "ready").starts_with("failed") && line(&run, "may ask").starts_with("ok"), "{run:?}");
+    // Waiting alone brings no token.
+    let remedy = "fix: `systemctl status cba-agent` shows the agent's reason; plug the token in, or correct the agent's configuration";
+    assert!(run.stdout.contains(remedy) && !run.stdout.contains("try again"), "{run:?}");
     assert_eq!(run.code, 8, "{run:?}");
+    for command in ["sign", "health"] {
+        let error = as_user(&fixture, "1234", "4242", &[command, "--socket", &agent.socket]).failed(6);
+        assert!(error.contains(remedy.trim_start_matches("fix: ")), "{command}: {error}");
+    }
     drop(agent);
     let fixture = Fixture::with(&["--days", "9"]);
     let agent = Agent::ready(&fixture, &["--socket-group", "4242"]);
