@@ -2,8 +2,12 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
 
 /// Each file of `src` as (path without extension, text).
 fn sources() -> Vec<(String, String)> {
@@ -72,7 +76,7 @@ fn every_row_of_the_security_tables_names_what_proves_it() {
 #[test]
 fn every_row_of_the_security_tables_has_a_mutation_that_can_be_applied() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mutations/run");
-    let checked = std::process::Command::new(script).arg("--check").output().unwrap();
+    let checked = Command::new(script).arg("--check").output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
 
@@ -109,4 +113,102 @@ fn every_link_of_the_documents_leads_somewhere() {
         }
     }
     assert!(links > 20, "{links}");
+}
+
+/// The files of the repository that a package installs: where to, and which. Each row of `assets` is a source and a destination.
+fn installed(assets: &Value, root: &Path) -> BTreeMap<PathBuf, PathBuf> {
+    let mut found = BTreeMap::new();
+    for asset in assets.as_array().unwrap() {
+        let text = |index: usize, name: &str| asset.get(index).unwrap_or(&asset[name]).as_str().unwrap();
+        let (source, destination) = (normal(&root.join(text(0, "source"))), Path::new("/").join(text(1, "dest")));
+        let name = source.file_name().unwrap().to_str().unwrap();
+        let Some((before, after)) = name.split_once('*') else {
+            found.insert(destination, source);
+            continue;
+        };
+        // What a build makes is not there yet.
+        let Ok(entries) = fs::read_dir(source.parent().unwrap()) else { continue };
+        for path in entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if name.starts_with(before) && name.ends_with(after) {
+                found.insert(destination.join(name), path.clone());
+            }
+        }
+    }
+    found
+}
+
+/// An absolute path without `.` and `..`.
+fn normal(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut done, part| {
+        match part {
+            Component::ParentDir => drop(done.pop()),
+            Component::CurDir => {}
+            part => done.push(part),
+        }
+        done
+    })
+}
+
+/// Each package: its name, and what it installs of the repository.
+fn packages() -> Vec<(String, BTreeMap<PathBuf, PathBuf>)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["metadata", "--format-version", "1", "--no-deps", "--offline", "--locked"]).current_dir(root);
+    let metadata: Value = serde_json::from_slice(&cargo.output().unwrap().stdout).unwrap();
+    let mut packages = Vec::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        let directory = Path::new(package["manifest_path"].as_str().unwrap()).parent().unwrap();
+        // cargo-generate-rpm takes sources from the workspace, cargo-deb from the crate.
+        for (kind, sources) in [("deb", directory), ("generate-rpm", root)] {
+            let assets = &package["metadata"][kind]["assets"];
+            packages.push((format!("{} ({kind})", package["name"].as_str().unwrap()), installed(assets, sources)));
+        }
+    }
+    assert_eq!(packages.len(), 4);
+    packages
+}
+
+#[test]
+fn every_link_of_an_installed_document_leads_to_an_installed_file() {
+    let mut links = 0;
+    for (package, files) in packages() {
+        let is_installed = |target: &Path| files.keys().any(|path| path.starts_with(target));
+        for (path, source) in files.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "md")) {
+            let text = fs::read_to_string(source).unwrap();
+            for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+                let file = link.split('#').next().unwrap();
+                if file.is_empty() || link.starts_with("http") {
+                    continue;
+                }
+                let target = normal(&path.parent().unwrap().join(file));
+                assert!(is_installed(&target), "{package}: {} links to {link}, which is not installed", path.display());
+                links += 1;
+            }
+        }
+    }
+    assert!(links > 100, "{links}");
+}
+
+/// Texts that a package installs, or that its programs print, name documents by their installed path.
+#[test]
+fn every_document_that_an_installed_file_names_is_installed() {
+    let packages = packages();
+    let is_installed =
+        |named: &Path| packages.iter().any(|(_, files)| files.keys().any(|path| path.starts_with(named)));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut texts: Vec<PathBuf> = packages.iter().flat_map(|(_, files)| files.values().cloned()).collect();
+    texts.extend(["src/cli/manual_page.rs", "gateway/src/manual_page.rs"].map(|page| root.join(page)));
+    let mut count = 0;
+    for source in texts.iter().filter(|source| !source.starts_with(root.join("target"))) {
+        // The manual pages write hyphens as `\\-`.
+        let text = fs::read_to_string(source).unwrap().replace("\\\\-", "-");
+        for rest in text.split("/usr/share/doc/").skip(1) {
+            let named = rest.split(|c: char| !c.is_ascii_alphanumeric() && !"/-_.".contains(c)).next().unwrap();
+            let named = Path::new("/usr/share/doc").join(named.trim_end_matches('.'));
+            assert!(is_installed(&named), "{} names {}, which is not installed", source.display(), named.display());
+            count += 1;
+        }
+    }
+    assert!(count > 8, "{count}");
 }

@@ -48,7 +48,7 @@ fn page(name: &str, command: &Command) -> io::Result<Vec<u8>> {
     }
     page.extend(b".SH \"SEE ALSO\"\n");
     page.extend(if is_root { &b""[..] } else { b"\\fBcba\\-gateway\\fR(1),\n" });
-    page.extend(b"\\fBcba\\-agent\\fR(1)\n.PP\n/usr/share/doc/cba\\-gateway/gateway.md\n");
+    page.extend(b"\\fBcba\\-agent\\fR(1)\n.PP\n/usr/share/doc/cba\\-agent/docs/gateway.md\n");
     Ok(page)
 }
 

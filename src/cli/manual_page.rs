@@ -165,7 +165,10 @@ fn see_also(command: &Command) -> String {
     pages.extend(["cba-agent-doctor", "cba-agent-serve", "cba-agent-sign"].map(str::to_owned));
     let pages = pages.into_iter().filter(|page| *page != page_name);
     let pages: Vec<String> = pages.map(|page| format!("\\fB{}\\fR(1)", escaped(&page))).collect();
-    format!(".SH SEE ALSO\n{}\n.PP\nThe guides in /usr/share/doc/cba\\-agent.\n", pages.join(",\n"))
+    format!(
+        ".SH SEE ALSO\n{}\n.PP\nThe guides: /usr/share/doc/cba\\-agent/README.md and /usr/share/doc/cba\\-agent/docs.\n",
+        pages.join(",\n")
+    )
 }
 
 /// Whether a command takes the option of a key.
