@@ -160,6 +160,7 @@ mod tests {
             signature: signature.to_vec(),
             certificate: leaf(),
             encoding: crate::certificate::HeaderEncoding::Der,
+            url: None,
         };
         let check = |received: &Received, version, policy: &Policy| {
             check_received(received, PayloadChoice { version, by_flag: true }, policy, FRESHNESS)

@@ -4,12 +4,15 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Deserializer};
 
 use super::login_request::SCHEME;
 use super::{AuthUrl, UncheckedPayload, Version};
 use crate::certificate::{Certificate, CertificateError, HeaderEncoding, pem_certificates};
 use crate::error::{Explain, Kind};
+
+mod members;
+
+use members::{AnswerJson, Object, ReceivedBody, ReceivedJson};
 
 /// A parsed request.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub struct Received {
     pub certificate: Certificate,
     /// The form of the certificate in the header.
     pub(crate) encoding: HeaderEncoding,
+    /// The place to which the request goes, if it was read with its URL.
+    pub(crate) url: Option<String>,
 }
 
 impl Received {
@@ -46,6 +51,9 @@ pub enum ReceivedError {
     /// Another method than POST, or another path.
     #[error("a login is POST to an https URL that ends in /token/authenticate")]
     Target,
+    /// The name of a header twice, in another case.
+    #[error("the header {0} is there twice")]
+    Twin(String),
     /// Another `Content-Type`.
     #[error("the Content-Type is not application/json")]
     ContentType,
@@ -75,63 +83,6 @@ pub enum ReceivedError {
     Certificate(#[source] CertificateError),
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ReceivedBody {
-    /// Absent for v1; `null` does not count as absent.
-    #[serde(default, deserialize_with = "present")]
-    encoded_data_format: Option<String>,
-    encoded_data: String,
-    encoded_signed_data: String,
-}
-
-fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
-    String::deserialize(value).map(Some)
-}
-
-#[derive(Deserialize)]
-struct ReceivedHeaders {
-    #[serde(rename = "Authorization")]
-    authorization: String,
-    #[serde(rename = "Content-Type")]
-    content_type: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReceivedJson {
-    method: String,
-    url: String,
-    headers: ReceivedHeaders,
-    body: ReceivedBody,
-}
-
-/// An agent's answer. Unknown members are ignored, so that a newer agent can add some.
-#[derive(Deserialize)]
-struct AnswerJson {
-    method: String,
-    url: String,
-    headers: ReceivedHeaders,
-    body: AnswerBody,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct AnswerBody {
-    #[serde(default, deserialize_with = "present")]
-    encoded_data_format: Option<String>,
-    encoded_data: String,
-    encoded_signed_data: String,
-}
-
-impl From<AnswerJson> for ReceivedJson {
-    fn from(answer: AnswerJson) -> Self {
-        let AnswerJson { method, url, headers, body } = answer;
-        let AnswerBody { encoded_data_format, encoded_data, encoded_signed_data } = body;
-        Self { method, url, headers, body: ReceivedBody { encoded_data_format, encoded_data, encoded_signed_data } }
-    }
-}
-
 impl Explain for ReceivedError {
     fn kind(&self) -> Kind {
         Kind::Invalid
@@ -144,12 +95,13 @@ impl Received {
     /// # Errors
     /// The first problem with its form.
     pub fn from_json(text: &[u8]) -> Result<Self, ReceivedError> {
-        Self::from_members(serde_json::from_slice(text).map_err(ReceivedError::Json)?)
+        let Object(members) = serde_json::from_slice(text).map_err(ReceivedError::Json)?;
+        Self::from_members(members)
     }
 
     /// Parses an agent's answer. Unknown members are ignored and not passed on.
     pub(crate) fn from_agent(text: &[u8]) -> Result<Self, ReceivedError> {
-        let answer: AnswerJson = serde_json::from_slice(text).map_err(ReceivedError::Json)?;
+        let Object(answer): Object<AnswerJson> = serde_json::from_slice(text).map_err(ReceivedError::Json)?;
         Self::from_members(answer.into())
     }
 
@@ -158,10 +110,15 @@ impl Received {
         if json.method != "POST" || !to_the_service {
             return Err(ReceivedError::Target);
         }
-        if !json.headers.content_type.eq_ignore_ascii_case("application/json") {
+        let (Object(headers), Object(body)) = (json.headers, json.body);
+        let is_twin = |name: &String| ["authorization", "content-type"].contains(&name.to_ascii_lowercase().as_str());
+        if let Some(twin) = headers.others.into_keys().find(is_twin) {
+            return Err(ReceivedError::Twin(twin));
+        }
+        if !headers.content_type.eq_ignore_ascii_case("application/json") {
             return Err(ReceivedError::ContentType);
         }
-        Self::new(&json.headers.authorization, json.body)
+        Ok(Self { url: Some(json.url), ..Self::new(&headers.authorization, body)? })
     }
 
     /// Parses a header, with or without its name, and a body.
@@ -169,7 +126,8 @@ impl Received {
         let header = header.trim();
         let named = header.get(..14).is_some_and(|name| name.eq_ignore_ascii_case("authorization:"));
         let value = if named { header[14..].trim_start() } else { header };
-        Self::new(value, serde_json::from_slice(body).map_err(ReceivedError::Body)?)
+        let Object(body) = serde_json::from_slice(body).map_err(ReceivedError::Body)?;
+        Self::new(value, body)
     }
 
     fn new(authorization: &str, body: ReceivedBody) -> Result<Self, ReceivedError> {
@@ -186,6 +144,7 @@ impl Received {
             signature: base64(&body.encoded_signed_data, "encodedSignedData")?,
             certificate,
             encoding,
+            url: None,
         })
     }
 }
@@ -226,6 +185,7 @@ mod tests {
 
     use super::*;
     use crate::certificate::tests::{LEAF_PEM, leaf};
+    use crate::error::Error;
 
     fn body(format: &str) -> String {
         format!(r#"{{{format}"encodedData":"AAAA","encodedSignedData":"AAAA"}}"#)
@@ -280,6 +240,7 @@ mod tests {
             body(r#""encodedDataFormat":null,"#),
             body(r#""more":1,"#),
             r#"{"encodedData":"AAA","encodedSignedData":"AAAA"}"#.into(),
+            r#"["v2","AAAA","AAAA"]"#.into(),
             r#"{"encodedData":"AA\nAA","encodedSignedData":"AAAA"}"#.into(),
             r#"{"encodedData":"__--","encodedSignedData":"AAAA"}"#.into(),
         ] {
@@ -319,6 +280,27 @@ mod tests {
                     Err(_) => "other",
                 };
                 assert_eq!(found, wanted, "{method} {url} {content_type}");
+            }
+        }
+        let request = json("POST", url, "application/json", "");
+        assert_eq!(Received::from_json(request.as_bytes()).unwrap().url.as_deref(), Some(url));
+        for read in [Received::from_json, Received::from_agent] {
+            for (member, twin) in [("Authorization", "authorization"), ("Content-Type", "CONTENT-TYPE")] {
+                let both = request.replace(&format!("\"{member}\""), &format!("\"{twin}\":\"x\",\"{member}\""));
+                assert!(matches!(read(both.as_bytes()), Err(ReceivedError::Twin(name)) if name == twin), "{both}");
+            }
+            read(request.replace("\"Content-Type\"", "\"X-More\":1,\"Content-Type\"").as_bytes()).unwrap();
+            let headers =
+                format!(r#"["CACertificate {}","application/json"]"#, leaf().header_value(HeaderEncoding::Der));
+            let body = r#"["v2","AAAA","AAAA"]"#;
+            for array in [
+                format!(r#"["POST","{url}",{headers},{body}]"#),
+                request.replace(&self::body(""), body),
+                format!(r#"{{"method":"POST","url":"{url}","headers":{headers},"body":{}}}"#, self::body("")),
+                "null".into(),
+            ] {
+                let error = Error::from(read(array.as_bytes()).unwrap_err());
+                assert!(error.message.contains("expected a JSON object"), "{array}: {error}");
             }
         }
         let more = Received::from_json(json("POST", url, "application/json", r#","more":1"#).as_bytes());

@@ -142,7 +142,8 @@ fn check_message(version: Version, message: &[u8], freshness: Freshness) -> Resu
         return Ok(());
     };
     let Freshness { now, max_age, max_ahead } = freshness;
-    let in_milliseconds = |time: u64| (time / 1000).abs_diff(now) < 10 * 365 * 86_400;
+    // Beyond the year 5138 in seconds, so that a host's clock near 1970 is not taken for it.
+    let in_milliseconds = |time: u64| time > 100_000_000_000 && (time / 1000).abs_diff(now) < 10 * 365 * 86_400;
     if time > now.saturating_add(max_ahead) {
         return Err(if in_milliseconds(time) {
             Violation::Milliseconds
@@ -288,6 +289,8 @@ mod tests {
             let error = at(time, MADE).unwrap_err();
             assert_eq!(error == Violation::Milliseconds, is_milliseconds, "{time}: {error}");
         }
+        // A host whose clock starts in 1970.
+        assert!(matches!(at(MADE, 0), Err(Violation::Ahead { ahead: MADE, .. })));
         let v1 = |length| check_message(Version::V1, &vec![0; length], Freshness { now: 0, max_age: 0, max_ahead: 0 });
         assert_eq!((v1(100), v1(101), v1(99)), (Ok(()), Ok(()), Err(Violation::Length { found: 99 })));
     }

@@ -56,6 +56,7 @@ fn check(received: &Received, freshness: Freshness, roots: Option<&Roots>, confi
             format!("valid: {version}, {made}"),
             format!("certificate: {}, until {}, {form}", certificate.subject, utc(certificate.not_after)),
             format!("SHA-256: {}", hex(&certificate.sha256())),
+            format!("sent to: {}", received.url.as_deref().unwrap_or("not checked (no URL)")),
             format!("chain: {}", if roots.is_some() { "chains to the roots" } else { "not checked (no --roots)" }),
             "not checked here: whether the certificate is registered and enabled, whether its e-mail address belongs to a user of the tenant, revocation, network rules, and whether the message was used"
                 .into(),
@@ -80,7 +81,12 @@ fn receive(header: Option<&str>, body: Option<&str>) -> Result<Received> {
             if bytes.trim_ascii().is_empty() {
                 return Err(empty_stdin(Kind::Invalid).context("invalid"));
             }
-            Received::from_json(&plain_text(bytes)?)
+            let text = plain_text(bytes)?;
+            if let Some(format) = other_format(&text) {
+                return Err(invalid(format!("this is the {format} format of sign, and verify reads the json format"))
+                    .hint(ANOTHER_FORMAT));
+            }
+            Received::from_json(&text)
         }
         (Some(header), Some(body)) => {
             let header = read_not_empty(header)?;
@@ -89,6 +95,21 @@ fn receive(header: Option<&str>, body: Option<&str>) -> Result<Received> {
         _ => return Err(usage("header", "goes together with --body")),
     };
     received.map_err(|error| Error::from(error).context("invalid"))
+}
+
+const ANOTHER_FORMAT: &str = "make the request with `cba-agent sign --format json`, or give the formats header and body as files: --header FILE --body FILE";
+
+/// The format of `sign` in which a request is, if it is another one than `json`.
+fn other_format(text: &[u8]) -> Option<&'static str> {
+    let begins = |start: &str| text.trim_ascii_start().starts_with(start.as_bytes());
+    let starts: [(&str, &str); 5] = [
+        ("Authorization:", "header"),
+        ("{\"encodedData", "body"),
+        ("url = ", "curl"),
+        ("CBA_URL=", "env"),
+        ("<!DOCTYPE html>", "html"),
+    ];
+    starts.into_iter().find(|(start, _)| begins(start)).map(|(_, format)| format)
 }
 
 fn read_not_empty(path: &str) -> Result<Vec<u8>> {

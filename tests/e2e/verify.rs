@@ -16,6 +16,12 @@ fn accepts_what_sign_prints_in_every_form() {
             assert!(said.contains("chain: chains to the roots") && said.contains("not checked here"), "{said}");
         }
     }
+    for format in ["body", "header", "curl", "env", "html"] {
+        let request = fixture.sign(&["--format", format]).ok();
+        let error = fixture.run_with_input(&["verify"], &request).failed(8);
+        assert!(error.contains(&format!("this is the {format} format of sign")), "{error}");
+        assert!(error.contains("`cba-agent sign --format json`"), "{error}");
+    }
     let header = fixture.write("h", fixture.sign(&["--format", "header"]).ok());
     let body = fixture.write("b", fixture.sign(&["--format", "body"]).ok());
     fixture.run(&["verify", "--header", &header, "--body", &body, "--max-age", "300"]).ok();
