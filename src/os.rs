@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 pub(crate) mod clock;
 pub(crate) mod descriptors;
 pub(crate) mod environment;
+pub(crate) mod landlock_support;
 pub(crate) mod memory;
 pub(crate) mod peer_groups;
 mod privileges;

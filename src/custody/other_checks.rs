@@ -237,8 +237,7 @@ fn version(library: &Library, token: Option<&Token>) -> RuleResult {
 /// Warns if no sandbox confines the module, or only a part of it is in force.
 fn sandbox(evidence: &Evidence) -> RuleResult {
     let reason = match &evidence.confinement {
-        Some(confinement) if confinement.gaps.is_empty() => None,
-        Some(confinement) => Some(format!("this kernel does not confine {}", confinement.gaps_in_words())),
+        Some(confinement) => confinement.open_parts(),
         None => Some("the module runs without a sandbox and can do everything that the agent's user can do".into()),
     };
     let found = evidence.confinement.as_ref().map_or("none".into(), ToString::to_string);

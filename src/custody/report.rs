@@ -228,7 +228,7 @@ impl Report {
 fn sandbox(confinement: &Confinement) -> Sandbox {
     Sandbox {
         profile: confinement.profile,
-        landlock_abi: confinement.files,
+        landlock_abi: confinement.files.ok(),
         system_calls: confinement.calls,
         not_confined: confinement.gaps.clone(),
         words: confinement.to_string(),

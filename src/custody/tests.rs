@@ -14,7 +14,7 @@ use crate::certificate::chain::Roots;
 use crate::certificate::pem_certificates;
 use crate::certificate::tests::leaf;
 use crate::facts::{
-    Confinement, Gap, KeyClass, KeyDetail, KeyObject, Library, Mechanism, MechanismId, PinState, Token,
+    Confinement, Gap, KeyClass, KeyDetail, KeyObject, Library, Mechanism, MechanismId, NoLandlock, PinState, Token,
 };
 use crate::policy::{CertificateSource, PayloadChoice, Policy, Requirement};
 
@@ -78,7 +78,7 @@ fn good() -> Evidence {
             description: "Module".into(),
             version: "2.6".into(),
         },
-        confinement: Some(Confinement { profile: "softhsm2", files: Some(6), calls: true, gaps: Vec::new() }),
+        confinement: Some(Confinement { profile: "softhsm2", files: Ok(6), calls: true, gaps: Vec::new() }),
         token: Some(token()),
         key: Some(KeyEvidence {
             key: key("cba", &[1]),
@@ -142,7 +142,7 @@ fn odd() -> Evidence {
     evidence.library = Library::default();
     evidence.confinement = Some(Confinement {
         profile: "softhsm2",
-        files: None,
+        files: Err(NoLandlock::Missing),
         calls: false,
         gaps: vec![Gap::Files, Gap::SystemCalls, Gap::Truncation, Gap::TcpPorts],
     });

@@ -1,18 +1,23 @@
-//! The parts of a sandbox that an older kernel leaves open.
+//! The parts of a sandbox that an older kernel, or one without Landlock, leaves open.
 //!
 //! PURE. Landlock grew over the years. The system call filter replaces some rules that an older one lacks. Everything that neither of them
 //! confines is a gap.
 
 use super::EnforcedSandbox;
 use super::{CallFilter, Profile, SocketFamily};
-use crate::facts::{Confinement, Gap};
+use crate::facts::{Confinement, Gap, NoLandlock};
 
-/// The parts that are confined for a profile, and the gaps.
+/// The parts that are confined for a profile, and the gaps. `why_not` gives the reason if Landlock is not in force.
 #[must_use]
-pub(crate) fn judge(profile: &Profile, families: &[SocketFamily], in_force: EnforcedSandbox) -> Confinement {
-    let EnforcedSandbox { landlock_abi: files, system_calls: calls } = in_force;
+pub(crate) fn judge(
+    profile: &Profile,
+    families: &[SocketFamily],
+    in_force: EnforcedSandbox,
+    why_not: impl FnOnce() -> NoLandlock,
+) -> Confinement {
+    let EnforcedSandbox { landlock_abi, system_calls: calls } = in_force;
     let gaps: Vec<Gap> = of(profile, families, in_force);
-    Confinement { profile: profile.name, files, calls, gaps }
+    Confinement { profile: profile.name, files: landlock_abi.ok_or_else(why_not), calls, gaps }
 }
 
 /// The gaps of a profile with these families of sockets.

@@ -9,9 +9,10 @@ use super::{complete_hints, module_hints, token_store};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::facts::{Confinement, Library, Slot};
+use crate::facts::{Confinement, Library, NoLandlock, Slot};
 use crate::fault::Fault;
 use crate::modules::{self, LoadFailure};
+use crate::os::landlock_support;
 use crate::sandbox_profile::gaps::judge;
 use crate::sandbox_profile::paths::families;
 use crate::sandbox_profile::{EnforcedSandbox, Profile};
@@ -101,7 +102,9 @@ fn load(mut handle: WorkerHandle, config: &Config, module: PathBuf, deadline: &D
     let profile = report.as_ref().and_then(|report| Profile::named(&report.profile));
     let confinement = report.zip(profile).map(|(report, profile)| {
         let SandboxReport { landlock_abi, system_calls, .. } = report;
-        judge(profile, &families(profile), EnforcedSandbox { landlock_abi, system_calls })
+        // The worker inherited the filters of this process, so the kernel answers both alike.
+        let why_not = || NoLandlock::from_error(landlock_support::refusal(), landlock_support::calls_are_filtered());
+        judge(profile, &families(profile), EnforcedSandbox { landlock_abi, system_calls }, why_not)
     });
     let digest = || modules::sha256(&module).unwrap_or_else(|| "not readable".into());
     if tracing::enabled!(tracing::Level::DEBUG) {

@@ -84,6 +84,7 @@ const TRIALS: &[(&str, &str)] = &[
     ("`getent {}`", "hints::commands_that_only_show_something_run_with_the_options_of_the_command_that_failed"),
     ("put the command first, as in `cba-agent sign", "cli::options_of_every_command_may_stand_before_the_command"),
     ("`cba-agent sign --format json`", "verify::accepts_what_sign_prints_in_every_form"),
+    ("`cat /sys/kernel/security/lsm`", "untried: it needs a host with securityfs"),
     ("`cba-agent sign --pin-source prompt`", "terminal::a_prompt_names_the_token_and_echoes_nothing"),
     ("make a new request with `cba-agent sign`", "verify::names_the_rule_that_failed"),
     ("the socket of `cba-agent serve`", "untried: it names what must run, not a command to run"),

@@ -333,13 +333,21 @@ fn a_kernel_without_confinement_is_named() {
         ("landlock_create_ruleset:error=ENOSYS", "files are not confined, this kernel has no Landlock, system calls"),
         (
             "landlock_create_ruleset:error=EOPNOTSUPP",
-            "files are not confined, this kernel has no Landlock, system calls",
+            "Landlock is not enabled in this kernel, so nothing confines files",
+        ),
+        // The filter of a container, such as that of systemd-nspawn.
+        (
+            "landlock_create_ruleset:error=EPERM",
+            "files are not confined, system calls; the system call filter of this container or service forbids Landlock",
         ),
         ("seccomp:error=ENOSYS", "system calls are not filtered, this kernel has no seccomp"),
     ] {
         let run = on_another_kernel(&fixture, inject, &["doctor", "--pin-source", &fixture.pin_source()]);
         assert!(run.stdout.contains("warning  sandbox          profile softhsm2: "), "{run:?}");
         assert!(run.stdout.contains(words), "{run:?}");
+        let custody = on_another_kernel(&fixture, inject, &["custody", "--pin-source", &fixture.pin_source()]).stdout;
+        let custody = custody.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(custody.contains(words), "{custody}");
     }
 }
 

@@ -95,9 +95,7 @@ fn sandbox(loaded: &LoadedModule, config: &Config, findings: &mut Findings) {
         Some(confinement) if confinement.gaps.iter().all(|gap| *gap == Gap::UnixSockets) => {
             findings.ok(CHECK, confinement.to_string());
         }
-        Some(confinement) => {
-            findings.warn(CHECK, confinement.to_string(), "a newer kernel confines it; docs/sandbox.md has the table")
-        }
+        Some(confinement) => findings.warn(CHECK, confinement.to_string(), confinement.remedy()),
         None if config.sandbox == SandboxMode::Off => {
             findings.warn(CHECK, "off", "unset sandbox.mode, or set it to module")
         }
