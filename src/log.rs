@@ -3,8 +3,10 @@
 //! Runs in both processes. By default it writes only messages that need an action; `-v` logs each step. A stderr that is
 //! full, closed or slow neither ends nor delays the program: see `writer`. This module never writes to stdout.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::panic::PanicHookInfo;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::Level;
@@ -49,7 +51,23 @@ const AT_THE_END: Duration = Duration::from_secs(2);
 /// The time limit for stderr before other output.
 const BEFORE_OUTPUT: Duration = Duration::from_millis(200);
 
+/// The number of texts that [`warn_once`] remembers.
+const REMEMBERED: usize = 64;
+
 static WRITER: Writer = Writer::new(|lost| lost_lines(LogFormat::Text, lost));
+
+/// Logs a warning once in this process. An agent finds the same warning again with each start of a worker.
+pub(crate) fn warn_once(warning: &str) {
+    static LOGGED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+    // Texts come from tokens as well, so their number has a limit.
+    if logged.len() >= REMEMBERED {
+        logged.clear();
+    }
+    if logged.insert(warning.to_owned()) {
+        tracing::warn!("{warning}");
+    }
+}
 
 /// Starts the log. A second call in one process changes nothing.
 pub fn start(settings: LogSettings, verbosity: u8) {

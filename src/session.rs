@@ -12,6 +12,7 @@ use crate::certificate::file_format::{self, HOLDS_A_PRIVATE_KEY};
 use crate::certificate::{Certificate, leaf};
 use crate::error::{Error, Kind, Result};
 use crate::identity::Identity;
+use crate::log::warn_once;
 
 pub(crate) mod complete_hints;
 pub(crate) mod evidence;
@@ -37,7 +38,7 @@ pub(crate) fn report_notices(identity: &Identity) {
     identity.notice.iter().for_each(|notice| tracing::info!("{notice}"));
     for other in &identity.unreadable {
         if other.is_broken() {
-            tracing::warn!("{other}");
+            warn_once(&other.to_string());
         } else {
             tracing::debug!("{other}");
         }
@@ -61,7 +62,7 @@ pub(crate) fn read_certificate(path: &Path) -> Result<Certificate> {
     let file = file_format::read(&bytes)
         .map_err(|what| unusable(format!("it is {what}")).hint(what.remedy(&shown.to_string())))?;
     if file.has_private_key {
-        tracing::warn!("{shown} {HOLDS_A_PRIVATE_KEY}");
+        warn_once(&format!("{shown} {HOLDS_A_PRIVATE_KEY}"));
     }
     let found = leaf::find(&file.certificates);
     found.map(|leaf| leaf.certificate).map_err(|error| {
@@ -75,6 +76,7 @@ pub(crate) fn warn_before_end(certificate: &Certificate, warn_before: Duration, 
     let left = certificate.not_after.saturating_sub(now);
     if certificate.is_valid_at(now) && left < warn_before.as_secs() {
         let end = crate::certificate::utc(certificate.not_after);
-        tracing::warn!("the certificate ends in {} ({end}); register a new one in time", crate::values::days(left));
+        let left = crate::values::days(left);
+        warn_once(&format!("the certificate ends in {left} ({end}); register a new one in time"));
     }
 }

@@ -11,6 +11,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::facts::{Confinement, Library, NoLandlock, Slot};
 use crate::fault::Fault;
+use crate::log::warn_once;
 use crate::modules::{self, LoadFailure};
 use crate::os::landlock_support;
 use crate::sandbox_profile::gaps::judge;
@@ -90,7 +91,9 @@ pub(super) fn load_completely(
     }
     let hidden = token_store::passed_over(path, &loaded.slots);
     if hidden > 0 {
-        tracing::warn!("the module does not show {hidden} of the tokens in its directory; their files may be damaged");
+        warn_once(&format!(
+            "the module does not show {hidden} of the tokens in its directory; their files may be damaged"
+        ));
     }
     Ok(loaded)
 }
@@ -145,7 +148,7 @@ pub(crate) fn check_module(config: &Config, path: &Path) -> Result<()> {
                 .hint("a service loads a module only if nobody except root and its own user can change it"))
         }
         Some(how) => {
-            tracing::warn!("the module {} is not safe: {how}", path.display());
+            warn_once(&format!("the module {} is not safe: {how}", path.display()));
             Ok(())
         }
         None => Ok(()),

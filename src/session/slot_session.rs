@@ -10,6 +10,7 @@ use crate::deadline::Deadline;
 use crate::error::{Class, Error, Kind, Result};
 use crate::facts::{Mechanisms, Slot, TokenId, TokenObjects};
 use crate::identity::{self, Identity};
+use crate::log::warn_once;
 use crate::os::clock::now;
 use crate::selector;
 use crate::text::printable;
@@ -43,15 +44,15 @@ impl LoadedModule {
         let slot = slot.clone();
         for other in self.slots.iter().filter(|other| other.id != slot.id) {
             if let Some(error) = &other.error {
-                tracing::warn!("slot ID {} cannot be read: {}", other.id, printable(error));
+                warn_once(&format!("slot ID {} cannot be read: {}", other.id, printable(error)));
             }
         }
         let only_index = config.token.iter().all(|selector| selector.is_index_alone());
         if only_index && !config.token.is_empty() && selector::indexed(&self.slots).count() > 1 {
             let uri = selector::token_uri(&slot, &self.slots);
-            tracing::warn!(
+            warn_once(&format!(
                 "several tokens are present, and --slot counts them in an order that can change; the selected one is {uri}"
-            );
+            ));
         }
         let reply = self.handle.call(&WorkerRequest::Session { slot_id: slot.id }, None, &deadline);
         let reply = reply

@@ -115,6 +115,21 @@ fn a_worker_that_is_killed_is_replaced_before_anybody_asks() {
 }
 
 #[test]
+fn a_warning_that_each_new_worker_finds_again_is_logged_once() {
+    let fixture = Fixture::new();
+    fixture.provision(&["--label", "two"]);
+    let agent = Agent::ready(&fixture, &["--slot", "0"]);
+    for _ in 0..2 {
+        let before = agent.workers();
+        agent.kill_worker(before[0]);
+        until(|| agent.workers().first().is_some_and(|worker| !before.contains(worker)));
+        agent.payload();
+    }
+    assert_eq!(agent.log().matches("several tokens are present").count(), 1, "{}", agent.log());
+    assert!(agent.log().matches("is ready with token").count() >= 3, "{}", agent.log());
+}
+
+#[test]
 fn a_request_is_retried_once_on_a_new_worker() {
     let mut fixture = Fixture::new();
     for fault in ["hang", "abort", "0x30", "0x32"] {
