@@ -40,7 +40,16 @@ impl File<'_> {
                 self.table(&below, inner)?;
                 continue;
             }
+            let wrong = |wanted: &str| ConfigError::Value {
+                by_flag: false,
+                origin: format!("{} line {line}: {key}", self.path),
+                wanted: wanted.into(),
+            };
             let Some(known) = KEYS.iter().find(|known| known.path == key) else {
+                // A PIN in the place of the table gets its own hint.
+                if key != "pin" && KEYS.iter().any(|known| known.path.starts_with(&below)) {
+                    return Err(wrong(&format!("must be a table: a line [{key}], and its keys below")));
+                }
                 return Err(ConfigError::UnknownKey { path: self.path.to_owned(), line, key: shown(&key) });
             };
             let (values, wanted) = match known.shape {
@@ -48,11 +57,7 @@ impl File<'_> {
                 Shape::Number => (number(value.get_ref()), "must be a whole number"),
                 Shape::List => (strings(value.get_ref()), "must be an array of strings"),
             };
-            let values = values.ok_or_else(|| ConfigError::Value {
-                by_flag: false,
-                origin: format!("{} line {line}: {key}", self.path),
-                wanted: wanted.into(),
-            })?;
+            let values = values.ok_or_else(|| wrong(wanted))?;
             let origin = Origin::File { path: self.path.to_owned(), line };
             self.settings.insert(known.path, Setting { values, origin });
         }
@@ -72,9 +77,12 @@ fn one_text(value: &DeValue<'_>) -> Option<Vec<String>> {
 
 fn number(value: &DeValue<'_>) -> Option<Vec<String>> {
     match value {
-        DeValue::Integer(number) => {
-            u64::from_str_radix(number.as_str(), number.radix()).ok().map(|number| vec![number.to_string()])
-        }
+        DeValue::Integer(number) => match u64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => Some(vec![number.to_string()]),
+            // A negative or huge one: the error names the range of the key.
+            Err(_) if number.radix() == 10 => Some(vec![number.as_str().to_owned()]),
+            Err(_) => None,
+        },
         other => one_text(other),
     }
 }

@@ -55,6 +55,12 @@ fn mistakes_name_key_line_and_expected_value() {
         ("[sign]\nauth_url = \"http://example.com\"\n", &["only https"]),
         ("module = \"a\"\nmodule = \"b\"\n", &["line 2"]),
         ("[log]\nformat = \"xml\"\n", &["one of: text, json, journald"]),
+        ("[token]\nslot = -1\n", &["line 2: token.slot: must be a whole number from 0 to 65535"]),
+        ("[token]\nslot = 99999999999999999999999\n", &["line 2: token.slot: must be a whole number from 0 to 65535"]),
+        ("[serve]\nqueue = -1\n", &["line 2: serve.queue: must be a whole number from "]),
+        ("[token]\nslot_id = 0x99999999999999999\n", &["line 2: token.slot_id: must be a whole number"]),
+        ("[[token]]\nlabel = \"x\"\n", &["line 1: token: must be a table: a line [token]"]),
+        ("\nsign = \"30s\"\n", &["line 2: sign: must be a table: a line [sign]"]),
     ] {
         let file = fixture.write("c.toml", text);
         let error = fixture.run(&["sign", "--config", &file]).failed(2);
