@@ -33,7 +33,7 @@ pub(crate) fn open_with(
     }
     // A hanging module must not use up the time of the one with the token.
     let found = open_all(prestarted, config, modules::search()?, &Deadline::after(deadline.timeout() / 3));
-    let (mut holding, mut unreadable, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut holding, mut unreadable, mut failed, mut broken) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for (path, result) in found {
         match result {
             Ok(loaded) if loaded.slots.iter().any(holds_token) => holding.push(loaded),
@@ -46,6 +46,7 @@ pub(crate) fn open_with(
             Err(error) => {
                 tracing::debug!("{}", error.message);
                 failed.push(error);
+                broken += 1;
             }
         }
     }
@@ -56,7 +57,7 @@ pub(crate) fn open_with(
     }
     match holding.len() {
         1 => Ok(holding.remove(0)),
-        0 => Err(none_holds(failed)),
+        0 => Err(none_holds(failed, broken)),
         _ => Err(several_hold(holding)),
     }
 }
@@ -66,15 +67,19 @@ fn holds_token(slot: &Slot) -> bool {
 }
 
 /// A failed module may be the one with the token, so its failure decides whether a retry makes sense, and its first hint
-/// follows its message.
-fn none_holds(failed: Vec<Error>) -> Error {
+/// follows its message. `broken` of them could not be asked.
+fn none_holds(failed: Vec<Error>, broken: usize) -> Error {
+    let message = match broken {
+        0 => "no installed module holds an initialised token".into(),
+        _ => format!("no initialised token was found, and {broken} of {} installed modules failed", failed.len()),
+    };
     let kind = failed.iter().map(|error| error.kind).find(|kind| kind.retryable()).unwrap_or(Kind::NotFound);
     let reason = |error: Error| match error.hints.first() {
         Some(hint) => format!("{}: {hint}", error.message),
         None => error.message,
     };
     let hints = failed.into_iter().map(reason).chain(SelectError::NoToken { uninitialised: 0 }.hints());
-    Error { kind, message: "no installed module holds an initialised token".into(), hints: hints.collect() }
+    Error { kind, message, hints: hints.collect() }
 }
 
 fn several_hold(holding: Vec<LoadedModule>) -> Error {

@@ -27,7 +27,7 @@ pub(crate) enum WorkerError {
         /// The exit status or the signal, in words.
         how: String,
     },
-    #[error("the token did not answer within {} during {step}", humantime::format_duration(*.timeout))]
+    #[error("the token did not answer within {} during {step}", humantime::format_duration(in_milliseconds(*.timeout)))]
     TimedOut {
         /// The step of the current request.
         step: Step,
@@ -48,6 +48,11 @@ pub(crate) enum WorkerError {
     /// The started process is another build of cba-agent, or another program.
     #[error("the worker is not this program (it was started from /proc/self/exe)")]
     NotThisProgram,
+}
+
+/// Without the rest of a division: "3s 333ms" is enough.
+fn in_milliseconds(time: Duration) -> Duration {
+    Duration::new(time.as_secs(), time.subsec_millis() * 1_000_000).max(Duration::from_millis(1))
 }
 
 impl Explain for WorkerError {
@@ -78,6 +83,23 @@ impl Explain for WorkerError {
             Self::Died { .. } => vec!["run with -v to see what the module itself says".into()],
             Self::Spawn(_) => vec!["check that /proc is mounted, and that the limits of processes (LimitNPROC= and TasksMax= in the unit) allow another one".into()],
             _ => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_limit_is_named_in_milliseconds() {
+        for (timeout, words) in [
+            (Duration::from_secs(10) / 3, "within 3s 333ms during "),
+            (Duration::from_secs(30), "within 30s during "),
+            (Duration::from_micros(333), "within 1ms during "),
+        ] {
+            let error = WorkerError::TimedOut { step: Step::LogIn, timeout }.to_string();
+            assert!(error.contains(words), "{error}");
         }
     }
 }

@@ -145,6 +145,14 @@ fn without_a_module_the_installed_one_with_a_token_is_found() {
     let mut fixture = Fixture::new();
     fixture.use_module(None);
     fixture.sign(&["--slot", "0"]).ok();
+    // A module that failed may be the one with the token.
+    fixture.set("SOFTHSM2_CONF", fixture.file("nowhere.conf"));
+    let error = fixture.sign(&[]).failed(6);
+    assert!(
+        error.contains("error: no initialised token was found, and ") && error.contains(" installed modules failed"),
+        "{error}"
+    );
+    assert!(error.contains("C_Initialize: CKR_GENERAL_ERROR: SOFTHSM2_CONF names "), "{error}");
 }
 
 #[test]
