@@ -12,7 +12,7 @@ use crate::cli;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::identity::choose_certificate;
+use crate::identity::{IdentityError, choose_certificate};
 use crate::os::clock::now;
 use crate::output::{print, print_bytes, print_json, print_report};
 use crate::policy::{Breach, CertificateSource, PolicyRefusal};
@@ -58,12 +58,14 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
 
 fn check_end(certificate: &Certificate, within: u64) -> Result<()> {
     let end = utc(certificate.not_after);
-    let message = match certificate.not_after.checked_sub(now()) {
-        None => format!("the certificate ended on {end}"),
-        Some(left) if left < within => format!("the certificate ends in {} ({end})", days(left)),
+    let (message, until_then) = match certificate.not_after.checked_sub(now()) {
+        None => (format!("the certificate ended on {end}"), "Anaplan refuses this one"),
+        Some(left) if left < within => {
+            (format!("the certificate ends in {} ({end})", days(left)), "until then the old one stays in use")
+        }
         Some(_) => return Ok(()),
     };
-    Err(Error::new(Kind::Invalid, message).hint("order and register a new one; until then the old one stays in use"))
+    Err(Error::new(Kind::Invalid, message).hint(format!("order and register a new one; {until_then}")))
 }
 
 fn find(with_login: bool, config: &Config) -> Result<Certificate> {
@@ -88,7 +90,12 @@ fn read(
     if with_login {
         session.log_in(config)?;
     }
-    let identity = choose_certificate(&session.slot.objects()?, &config.identity, file, now())?;
+    let identity = choose_certificate(&session.slot.objects()?, &config.identity, file, now()).map_err(|error| {
+        let is_absent = with_login && matches!(error, IdentityError::NoCertificate);
+        let error = Error::from(error);
+        let absent = "order one for the token's key, and write it into the token (docs/enrolment.md)";
+        if is_absent { Error::new(error.kind, error.message).hint(absent) } else { error }
+    })?;
     report_notices(&identity);
     Ok(identity.certificate)
 }

@@ -15,10 +15,19 @@ const BUILT: &str = env!("CBA_AGENT_BUILT");
 pub(super) fn run(directory: &str) -> Result<()> {
     let directory = Path::new(directory);
     if !directory.is_dir() {
-        return Err(Error::new(Kind::Usage, "man: DIR must be an existing directory")
-            .hint(format!("mkdir -p {}", quoted_path(directory))));
+        // A file stands at the path, or before its end.
+        let is_blocked = directory.ancestors().find(|part| part.exists()).is_some_and(|part| !part.is_dir());
+        let hint = if is_blocked || directory.as_os_str().is_empty() {
+            "name a directory, such as . for the current one".into()
+        } else {
+            format!("mkdir -p {}", quoted_path(directory))
+        };
+        return Err(Error::new(Kind::Usage, "man: DIR must be an existing directory").hint(hint));
     }
-    let failed = |error: std::io::Error| Error::new(Kind::Unexpected, format!("cannot write manual pages: {error}"));
+    let failed = |error: std::io::Error| {
+        Error::new(Kind::Unexpected, format!("cannot write manual pages into {}: {error}", directory.display()))
+            .hint("name a directory that this user can write, with free space")
+    };
     let date = utc(BUILT.parse().unwrap_or_default());
     let date = date.split('T').next().unwrap_or_default();
     for (name, text) in manual_pages(date).map_err(failed)? {

@@ -71,7 +71,9 @@ impl Explain for IdentityError {
                  `cba-agent list` shows each certificate with its URI"
                     .into(),
             ],
-            Self::NoKey => vec!["`cba-agent list --login` shows all keys and certificates".into()],
+            Self::NoKey => vec![
+                "`cba-agent list --login` shows all keys and certificates; an empty token needs both first (docs/enrolment.md)".into(),
+            ],
             Self::NoPair(_) => vec![
                 "write the certificate that belongs to the key into the token: `pkcs11-tool --login --type cert --id ID \
                  --write-object cert.der`; for a token that stores none: identity.certificate_file"

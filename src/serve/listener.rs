@@ -153,7 +153,8 @@ fn in_use(path: &Path) -> Error {
 }
 
 fn refuse(what: String) -> Error {
-    Error::new(Kind::Config, what).hint("end the process that serves it, or look at it and remove it")
+    Error::new(Kind::Config, what)
+        .hint("the agent's user must be able to look at it; or choose another path: --socket PATH")
 }
 
 /// Only a socket may be replaced. Returns whether there is one.
@@ -162,7 +163,10 @@ fn check_kind(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(refuse(format!("cannot look at {shown}: {error}"))),
-        Ok(found) if !found.file_type().is_socket() => Err(refuse(format!("{shown} exists and is not a socket"))),
+        Ok(found) if !found.file_type().is_socket() => {
+            let what = format!("{shown} exists and is not a socket");
+            Err(Error::new(Kind::Config, what).hint("move it away, or choose another path: --socket PATH"))
+        }
         Ok(_) => Ok(true),
     }
 }

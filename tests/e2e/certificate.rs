@@ -57,6 +57,7 @@ fn an_expired_certificate_is_exit_8_for_any_period() {
         let run = fixture.run(&["certificate", "--expires-within", within]);
         assert_eq!(run.code, 8);
         assert!(run.stderr.contains("error: the certificate ended on "), "{}", run.stderr);
+        assert!(!run.stderr.contains("stays in use"), "{}", run.stderr);
     }
 }
 
@@ -80,4 +81,24 @@ fn a_certificate_whose_key_is_not_visible_is_a_candidate_too() {
     let error = fixture.run(&["certificate"]).failed(3);
     assert_eq!(error.matches("hint: choose with --certificate-sha256").count(), 2, "{error}");
     fixture.run(&["certificate", "--key-id", "05"]).ok();
+}
+
+#[test]
+fn a_token_without_a_certificate_gets_no_hint_to_do_what_was_done() {
+    let fixture = Fixture::new();
+    for kind in ["cert", "privkey", "pubkey"] {
+        fixture.pkcs11_tool(&["--delete-object", "--type", kind, "--id", "01"]);
+    }
+    let error = fixture.run(&["certificate"]).failed(3);
+    assert!(
+        error.contains("the token shows no certificate\nhint: some tokens show certificates only after a login"),
+        "{error}"
+    );
+    let with_login = ["certificate", "--login", "--pin-source", &fixture.pin_source()];
+    let error = fixture.run(&with_login).failed(3);
+    assert!(error.contains("hint: order one for the token's key") && !error.contains("--login"), "{error}");
+    let doctor = fixture.run(&["doctor", "--sign", "--pin-source", &fixture.pin_source()]);
+    assert_eq!(doctor.code, 8, "{doctor:?}");
+    assert!(doctor.stdout.contains("failed   trial payload    the token shows no private RSA key"), "{doctor:?}");
+    assert!(!doctor.stdout.contains("only after a login: --sign"), "{doctor:?}");
 }

@@ -47,7 +47,15 @@ fn completions_and_manual_pages_are_made() {
     std::fs::create_dir(&directory).unwrap();
     fixture.run(&["man", &fixture.file("man")]).ok();
     assert!(directory.join("cba-agent-sign.1").exists() && !directory.join("cba-agent-worker.1").exists());
-    fixture.run(&["man", "/nonexistent"]).failed(2);
+    assert!(fixture.run(&["man", "/nonexistent"]).failed(2).contains("hint: mkdir -p /nonexistent"));
+    for no_directory in ["", "/dev/null", "/dev/null/man"] {
+        let error = fixture.run(&["man", no_directory]).failed(2);
+        assert!(error.contains("hint: name a directory") && !error.contains("mkdir"), "{error}");
+    }
+    // No directory for files, not even for root.
+    let error = fixture.run(&["man", "/proc/self"]).failed(1);
+    assert!(error.contains("cannot write manual pages into /proc/self: "), "{error}");
+    assert!(error.contains("hint: name a directory that this user can write"), "{error}");
 }
 
 #[test]

@@ -167,6 +167,7 @@ fn health_tells_ready_from_alive() {
     assert_eq!(fixture.run(&["health", "--socket", &agent.socket]).ok(), "ready\n");
     agent.end("-INT");
     fixture.run(&["health", "--live", "--socket", &fixture.file("agent.sock")]).failed(9);
+    assert!(fixture.run(&["health"]).failed(2).contains("error: no socket is named\n"));
 }
 
 #[test]
@@ -192,7 +193,11 @@ fn a_socket_is_replaced_only_if_its_agent_has_ended() {
     };
     // A user's file, a link, and a process that answers.
     let socket = fixture.write("agent.sock", "precious");
-    assert!(serve(&fixture).failed(2).contains("is not a socket"));
+    let error = serve(&fixture).failed(2);
+    assert!(
+        error.contains("is not a socket") && error.contains("hint: move it away, or choose another path"),
+        "{error}"
+    );
     assert_eq!(fs::read_to_string(&socket).unwrap(), "precious");
     fs::remove_file(&socket).unwrap();
     std::os::unix::fs::symlink("elsewhere", &socket).unwrap();

@@ -227,6 +227,10 @@ fn identity(slot_session: &mut SlotSession, config: &Config, logs_in_later: bool
         .and_then(|objects| identity::choose_certificate(&objects, &config.identity, file, now()).map_err(Error::from));
     let identity = match found {
         Ok(identity) => Some(identity),
+        Err(error) if error.kind == Kind::NotFound && logs_in_later => {
+            findings.ok("identity", format!("{} before the login of the trial payload", error.message));
+            None
+        }
         Err(error) if error.kind == Kind::NotFound => {
             findings.warn("identity", error.message, "some tokens show it only after a login: --sign");
             None
