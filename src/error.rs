@@ -1,6 +1,6 @@
 //! Errors for people and programs: one message, hints that name a command that helps, one exit code.
 //!
-//! PURE. Each room has a separate error enum, and [`Explain`] converts it.
+//! PURE. Each layer has a separate error enum, and [`Explain`] converts it.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -11,7 +11,7 @@ mod kind;
 
 pub use kind::{Class, EXIT_CODES, Kind};
 
-/// Converts an error of a room into an [`Error`].
+/// Converts an error of a layer into an [`Error`].
 pub trait Explain: StdError {
     /// The stable name of the cause.
     fn kind(&self) -> Kind;

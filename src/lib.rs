@@ -11,10 +11,10 @@
 //! list ────  check after ─> (the same session and handle)
 //! ```
 //!
-//! # Rooms, from top to bottom: a room uses only rooms below it
+//! # Layers, from top to bottom: a layer uses only layers below it
 //! ```text
-//! room              process   what is inside
-//! commands          parent    the subcommands, one file each, and the way from the command line to them
+//! layer             process   contents
+//! commands          parent    the subcommands, one file each, and the dispatch of the command line to them
 //! serve             parent    `serve`: the socket and HTTP, who may ask, the pool of workers, metrics, systemd
 //! client            parent    clients of an agent: `sign --socket`, `health`
 //! signer            parent    policy before and check after a signature: the only way to a payload
@@ -50,8 +50,8 @@
 //! error             pure      errors: kind, exit code, hints
 //! text              pure      untrusted text made printable; words for a shell
 //! ```
-//! `tests/layering.rs` fails where a room uses one above it, where files use each other in a circle, where a PURE file does input
-//! or output, or where a file has more than 400 lines.
+//! PURE files do no input or output. `tests/layering.rs` fails if one does, if a layer uses one above it, if the dependencies of
+//! files form a cycle, or if a file has more than 400 lines.
 //!
 //! # Glossary
 //! - **module**: a shared library with the PKCS#11 interface, through which a program uses a token

@@ -1,6 +1,6 @@
-//! Checks the source against the map in `src/lib.rs`: rooms, their order, their process, and PURE files.
+//! Checks the source against the map in `src/lib.rs`: layers, their order, their process, and PURE files.
 //!
-//! The rooms come from the table in `src/lib.rs`, and what a file may do comes from its own header, so neither can differ from
+//! The layers come from the table in `src/lib.rs`, and what a file may do comes from its own header, so neither can differ from
 //! the code. Items under `#[cfg(test)]` do not count.
 
 #![allow(missing_docs, clippy::unwrap_used)]
@@ -14,7 +14,7 @@ mod graph;
 #[path = "layering/source.rs"]
 mod source;
 
-use graph::{arrows, rooms};
+use graph::{dependencies, layers};
 use source::{SOURCES, Source};
 
 /// The only place where the parent's code starts the worker's.
@@ -44,10 +44,10 @@ const OUTSIDE: [&str; 16] = [
 ];
 
 /// Every file that a file uses, directly or through others.
-fn reached<'a>(arrows: &'a BTreeMap<String, BTreeSet<String>>, from: &'a String) -> BTreeSet<&'a String> {
+fn reached<'a>(dependencies: &'a BTreeMap<String, BTreeSet<String>>, from: &'a String) -> BTreeSet<&'a String> {
     let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
     while let Some(next) = open.pop() {
-        for to in arrows.get(next).into_iter().flatten() {
+        for to in dependencies.get(next).into_iter().flatten() {
             if seen.insert(to) {
                 open.push(to);
             }
@@ -57,47 +57,47 @@ fn reached<'a>(arrows: &'a BTreeMap<String, BTreeSet<String>>, from: &'a String)
 }
 
 #[test]
-fn every_file_is_in_a_room_and_every_arrow_points_down() {
+fn every_file_is_in_a_layer_and_uses_no_layer_above() {
     let files = &*SOURCES;
-    let rooms = rooms();
-    let at = |file: &str| rooms.iter().position(|(room, _)| room == file.split('/').next().unwrap());
+    let layers = layers();
+    let depth = |file: &str| layers.iter().position(|(layer, _)| layer == file.split('/').next().unwrap());
     let mut wrong = Vec::new();
-    for (file, targets) in arrows(files) {
-        let Some(own) = at(&file) else {
-            wrong.push(format!("{file} is in no room"));
+    for (file, targets) in dependencies(files) {
+        let Some(own) = depth(&file) else {
+            wrong.push(format!("{file} is in no layer"));
             continue;
         };
         wrong.extend(
-            targets.iter().filter(|to| at(to) < Some(own)).map(|to| format!("{file} uses {to}, which is above it")),
+            targets.iter().filter(|to| depth(to) < Some(own)).map(|to| format!("{file} uses {to}, which is above it")),
         );
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    for (room, _) in &rooms {
-        assert!(files.contains_key(room), "the table has a room without a file: {room}");
+    for (layer, _) in &layers {
+        assert!(files.contains_key(layer), "the table has a layer without a file: {layer}");
     }
 }
 
 #[test]
-fn files_form_no_circle() {
-    let arrows = arrows(&SOURCES);
+fn files_have_no_cyclic_dependencies() {
+    let dependencies = dependencies(&SOURCES);
     let reached: BTreeMap<&String, BTreeSet<&String>> =
-        arrows.keys().map(|file| (file, reached(&arrows, file))).collect();
-    let circle = |file: &&String| -> Vec<&str> {
+        dependencies.keys().map(|file| (file, reached(&dependencies, file))).collect();
+    let cycle = |file: &&String| -> Vec<&str> {
         let both = |to: &&&String| reached.get(**to).is_some_and(|back| back.contains(file));
         reached[file].iter().filter(both).map(|name| name.as_str()).collect()
     };
-    let circles: BTreeSet<Vec<&str>> =
-        arrows.keys().map(|file| circle(&file)).filter(|circle| !circle.is_empty()).collect();
-    assert!(circles.is_empty(), "{circles:#?}");
+    let cycles: BTreeSet<Vec<&str>> =
+        dependencies.keys().map(|file| cycle(&file)).filter(|cycle| !cycle.is_empty()).collect();
+    assert!(cycles.is_empty(), "{cycles:#?}");
 }
 
 #[test]
 fn every_header_names_the_process_of_its_row() {
     let files = &*SOURCES;
-    let rooms: BTreeMap<String, String> = rooms().into_iter().collect();
+    let layers: BTreeMap<String, String> = layers().into_iter().collect();
     let mut wrong = Vec::new();
     for source in files.values().filter(|source| !source.is_entry()) {
-        let row = rooms.get(source.room()).map(String::as_str);
+        let row = layers.get(source.layer()).map(String::as_str);
         match source.process() {
             Some("pure") => {}
             own if own.is_some() && own == row => {}
@@ -110,9 +110,9 @@ fn every_header_names_the_process_of_its_row() {
 #[test]
 fn parent_and_worker_meet_only_at_the_process_boundary() {
     let files = &*SOURCES;
-    let rooms: BTreeMap<String, String> = rooms().into_iter().collect();
-    let process = |file: &str| rooms.get(file.split('/').next().unwrap()).map_or("", String::as_str);
-    for (file, targets) in arrows(files) {
+    let layers: BTreeMap<String, String> = layers().into_iter().collect();
+    let process = |file: &str| layers.get(file.split('/').next().unwrap()).map_or("", String::as_str);
+    for (file, targets) in dependencies(files) {
         for to in targets {
             let is_start = (file.as_str(), to.as_str()) == START_OF_THE_WORKER;
             let crosses = match (process(&file), process(&to)) {
@@ -127,14 +127,14 @@ fn parent_and_worker_meet_only_at_the_process_boundary() {
 
 #[test]
 fn no_public_function_but_run_reaches_a_token() {
-    let arrows = arrows(&SOURCES);
+    let dependencies = dependencies(&SOURCES);
     let public = SOURCES.values().filter(|source| source.is_public && !source.is_entry());
     let (run, others): (Vec<&Source>, Vec<&Source>) = public.partition(|source| source.name == "commands");
     assert!(run.len() == 1 && others.len() > 10);
     for source in others {
-        for file in reached(&arrows, &source.name).into_iter().chain([&source.name]) {
-            let room = file.split('/').next().unwrap();
-            let is_near = ["commands", "serve", "signer", "session", "worker_handle", "worker"].contains(&room);
+        for file in reached(&dependencies, &source.name).into_iter().chain([&source.name]) {
+            let layer = file.split('/').next().unwrap();
+            let is_near = ["commands", "serve", "signer", "session", "worker_handle", "worker"].contains(&layer);
             assert!(!is_near, "{} has a public function, and uses {file}", source.name);
         }
     }
@@ -143,26 +143,26 @@ fn no_public_function_but_run_reaches_a_token() {
 #[test]
 fn pure_files_do_neither_input_nor_output() {
     let files = &*SOURCES;
-    let arrows = arrows(files);
+    let dependencies = dependencies(files);
     for source in files.values().filter(|source| source.process() == Some("pure")) {
         for outside in OUTSIDE {
             assert!(!source.names(outside), "{} is PURE and names {outside}", source.name);
         }
-        for to in &arrows[&source.name] {
+        for to in &dependencies[&source.name] {
             assert_eq!(files[to].process(), Some("pure"), "{} is PURE and uses {to}", source.name);
         }
     }
 }
 
 #[test]
-fn libraries_with_an_own_room_are_named_in_no_other() {
-    for (library, room) in [
+fn each_low_level_library_is_used_in_one_directory() {
+    for (library, directory) in [
         ("cryptoki", "worker/pkcs11"),
         ("cryptoki_sys", "worker/pkcs11"),
         ("landlock", "worker/sandbox"),
         ("seccompiler", "worker/sandbox"),
     ] {
-        for source in SOURCES.values().filter(|source| !source.name.starts_with(room)) {
+        for source in SOURCES.values().filter(|source| !source.name.starts_with(directory)) {
             let names = source.paths.iter().any(|path| path[0] == library);
             assert!(!names, "{} names {library}", source.name);
         }

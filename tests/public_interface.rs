@@ -26,7 +26,7 @@ use cba_agent::{
 };
 use syn::{ImplItem, Item, Type, Visibility};
 
-/// The public items of each room, with the functions and fields of types.
+/// The public items of each layer, with the functions and fields of types.
 const INTERFACE: [(&str, &str); 14] = [
     (
         "cba",
@@ -119,16 +119,17 @@ fn the_interface_is_as_listed() {
     while let Some(directory) = open.pop() {
         for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
             let file = path.strip_prefix(&root).unwrap().with_extension("").display().to_string();
-            let room = file.split('/').next().unwrap();
+            let layer = file.split('/').next().unwrap();
             if path.is_dir() {
                 open.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") && room != "fuzzing" {
+            } else if path.extension().is_some_and(|extension| extension == "rs") && layer != "fuzzing" {
                 let items = syn::parse_file(&fs::read_to_string(&path).unwrap()).unwrap().items;
-                found.extend(items.iter().flat_map(names).map(|name| format!("{room}: {name}")));
+                found.extend(items.iter().flat_map(names).map(|name| format!("{layer}: {name}")));
             }
         }
     }
-    let listed = INTERFACE.iter().flat_map(|(room, names)| names.split(' ').map(move |name| format!("{room}: {name}")));
+    let listed =
+        INTERFACE.iter().flat_map(|(layer, names)| names.split(' ').map(move |name| format!("{layer}: {name}")));
     let listed: BTreeSet<String> = listed.collect();
     let (new, gone): (Vec<_>, Vec<_>) = (found.difference(&listed).collect(), listed.difference(&found).collect());
     assert!(new.is_empty() && gone.is_empty(), "not in the list: {new:#?}, only in the list: {gone:#?}");

@@ -1,4 +1,4 @@
-//! The token as the worker sees it. Only this room names a PKCS#11 library. Runs in the worker.
+//! The token as the worker sees it. Only this module uses a PKCS#11 library. Runs in the worker.
 //!
 //! It signs only [`crate::cba::Message`]s, reads only public attributes, and never retries: after a failure the parent ends the worker.
 

@@ -37,7 +37,7 @@ fn file_of(files: &BTreeMap<String, Source>, from: &str, path: &[String]) -> Opt
 }
 
 /// For each file, the files that it uses.
-pub(crate) fn arrows(files: &BTreeMap<String, Source>) -> BTreeMap<String, BTreeSet<String>> {
+pub(crate) fn dependencies(files: &BTreeMap<String, Source>) -> BTreeMap<String, BTreeSet<String>> {
     let targets = |source: &Source| {
         let exported = source.exports.iter().filter(|(name, _)| source.paths.iter().any(|path| path[0] == **name));
         let used = source.paths.iter().chain(exported.map(|(_, path)| path));
@@ -46,10 +46,10 @@ pub(crate) fn arrows(files: &BTreeMap<String, Source>) -> BTreeMap<String, BTree
     files.values().filter(|source| !source.is_entry()).map(|source| (source.name.clone(), targets(source))).collect()
 }
 
-/// The table of `src/lib.rs`: room and process, from top to bottom.
-pub(crate) fn rooms() -> Vec<(String, String)> {
+/// The table of `src/lib.rs`: layer and process, from top to bottom.
+pub(crate) fn layers() -> Vec<(String, String)> {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
-    let table = text.split("//! room ").nth(1).unwrap().split("//! ```").next().unwrap();
+    let table = text.split("//! layer ").nth(1).unwrap().split("//! ```").next().unwrap();
     let row = |line: &str| {
         let mut words = line.trim_start_matches("//!").split_whitespace().map(str::to_owned);
         Some((words.next()?, words.next()?))

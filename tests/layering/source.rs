@@ -27,7 +27,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub(crate) fn room(&self) -> &str {
+    pub(crate) fn layer(&self) -> &str {
         self.name.split('/').next().unwrap()
     }
 
