@@ -1,4 +1,4 @@
-//! No client blocks another one: clients that wait, leave or stop, and modules that send half a reply or too much.
+//! No client blocks another one. Clients wait, disconnect or stop reading, and modules send half a reply or endless output.
 
 use std::io::Write as _;
 use std::os::unix::net::UnixListener;
@@ -17,7 +17,7 @@ fn a_thousand_idle_connections_and_half_sent_requests_do_not_stop_service() {
     let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     files.current = files.maximum;
     rustix::process::setrlimit(rustix::process::Resource::Nofile, files).unwrap();
-    // With a service's default limit, and with a very small one.
+    // The default limit of a service, and a very small one.
     for limit in ["1024:", "256:256"] {
         let mut command = Command::new("prlimit");
         command.args([&format!("--nofile={limit}"), BINARY]).args(Agent::arguments(&fixture, &[]));
@@ -46,7 +46,7 @@ fn a_thousand_idle_connections_and_half_sent_requests_do_not_stop_service() {
 }
 
 #[test]
-fn a_request_has_a_deadline_and_the_queue_an_end() {
+fn requests_have_a_deadline_and_the_queue_has_a_limit() {
     let mut fixture = Fixture::new();
     fixture.faulty("C_Sign#2+=hang");
     let agent = Agent::ready(&fixture, &["--queue", "2", "--call-timeout", "20s", "--request-timeout", "1500ms"]);
@@ -68,7 +68,7 @@ fn a_request_has_a_deadline_and_the_queue_an_end() {
 }
 
 #[test]
-fn a_client_of_an_agent_that_accepts_no_connection_ends_in_time() {
+fn a_client_of_an_agent_that_accepts_no_connection_stops_at_its_timeout() {
     let fixture = Fixture::new();
     let agent = Agent::ready(&fixture, &[]);
     let full = fixture.file("full.sock");
@@ -94,11 +94,11 @@ fn a_client_that_closes_its_sending_side_gets_its_answer() {
 }
 
 #[test]
-fn stalled_clients_do_not_delay_the_end() {
+fn stalled_clients_do_not_delay_the_shutdown() {
     let fixture = Fixture::new();
     let agent = Agent::ready(&fixture, &[]);
     let texts = ["", "POST /sign HT", "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{"];
-    let mut held: Vec<Client> = texts
+    let mut stalled: Vec<Client> = texts
         .iter()
         .map(|text| {
             let mut client = Client::connect(&agent.socket);
@@ -107,20 +107,20 @@ fn stalled_clients_do_not_delay_the_end() {
         })
         .collect();
     // A client that sends requests and never reads.
-    let mut deaf = Client::connect(&agent.socket);
-    deaf.stream.set_nonblocking(true).unwrap();
-    while deaf.stream.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").is_ok() {}
-    held.push(deaf);
+    let mut never_reads = Client::connect(&agent.socket);
+    never_reads.stream.set_nonblocking(true).unwrap();
+    while never_reads.stream.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").is_ok() {}
+    stalled.push(never_reads);
     let (status, log) = agent.end("-TERM");
     assert_eq!(status.code(), Some(0), "{log}");
 }
 
 #[test]
-fn nothing_is_signed_for_clients_that_are_gone() {
+fn nothing_is_signed_for_clients_that_disconnected() {
     let mut fixture = Fixture::new();
     fixture.faulty("C_Sign=delay:400");
     let agent = Agent::ready(&fixture, &[]);
-    let gone: Vec<Client> = (0..10)
+    let disconnected: Vec<Client> = (0..10)
         .map(|_| {
             let mut client = Client::connect(&agent.socket);
             client.stream.write_all(REQUEST.as_bytes()).unwrap();
@@ -128,7 +128,7 @@ fn nothing_is_signed_for_clients_that_are_gone() {
         })
         .collect();
     fixture.await_calls("C_Sign", 1);
-    drop(gone);
+    drop(disconnected);
     agent.payload();
     assert!(fixture.calls("C_Sign") <= 3, "{}", fixture.calls("C_Sign"));
     assert!(agent.ask("GET", "/metrics", "").body.contains("outcome=\"abandoned\",version=\"v2\"} 10"));
@@ -143,18 +143,18 @@ fn a_partial_or_forged_reply_blocks_only_its_own_request() {
         agent.payload();
         let (worker, calls) = (agent.workers()[0], fixture.calls("C_Sign"));
         std::thread::scope(|scope| {
-            // Again on a new worker, where the same happens from its second signature on.
-            let asked = scope.spawn(|| assert_eq!(agent.ask("POST", "/sign", "{}").status, 200));
+            // The agent sends this request again, to a new worker, whose first signature succeeds.
+            let request = scope.spawn(|| assert_eq!(agent.ask("POST", "/sign", "{}").status, 200));
             fixture.await_calls("C_Sign", calls + 1);
             for _ in 0..200 {
                 assert_eq!(agent.ask("GET", "/healthz", "").status, 200);
             }
             if fault == "half" {
-                // The other half is still missing. An agent that waits for it does not get here before it gives up.
+                // The other half is still missing. An agent that blocks on it would have answered no request above.
                 assert_eq!(agent.workers(), [worker]);
                 agent.kill_worker(worker);
             }
-            asked.join().unwrap();
+            request.join().unwrap();
         });
     }
 }
@@ -169,10 +169,10 @@ fn clients_that_leave_do_not_affect_others() {
         for client in &mut clients {
             client.stream.write_all(REQUEST.as_bytes()).unwrap();
         }
-        // Clients whose requests are at a worker or in the queue.
-        let stay: Vec<Client> =
+        // One third disconnects, while a worker has their request or while it is in the queue.
+        let remaining: Vec<Client> =
             clients.into_iter().enumerate().filter(|(at, _)| (at + round) % 3 != 0).map(|(_, one)| one).collect();
-        for mut client in stay {
+        for mut client in remaining {
             let reply = client.receive("POST").unwrap();
             assert_eq!(reply.status, 200, "{reply:?}");
             verifier.accept(&serde_json::from_str(&reply.body).unwrap());

@@ -116,7 +116,7 @@ fn links_at_the_paths_of_our_files_are_not_followed() {
 fn a_pin_file_that_changes_while_it_is_read_costs_no_wrong_try() {
     let mut fixture = Fixture::new();
     fixture.faulty("");
-    let (good, place) = (fixture.write("good", fixture.pin()), fixture.file("pin-at-play"));
+    let (good, pin_file) = (fixture.write("good", fixture.pin()), fixture.file("current-pin"));
     let open = fixture.write("open", "wrong-1");
     fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
     tool(Command::new("mkfifo").args(["-m", "600", &fixture.file("fifo")]));
@@ -136,16 +136,16 @@ fn a_pin_file_that_changes_while_it_is_read_costs_no_wrong_try() {
             let new = fixture.path().join("new-link");
             for target in targets.iter().cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
                 symlink(target, &new).unwrap();
-                fs::rename(&new, &place).unwrap();
+                fs::rename(&new, &pin_file).unwrap();
             }
         });
-        let source = format!("file:{place}");
+        let source = format!("file:{pin_file}");
         let runs: Vec<Run> = (0..40).map(|_| fixture.run(&["sign", "--pin-source", &source])).collect();
         stop.store(true, Ordering::Relaxed);
         assert!(runs.iter().all(|run| [0, 4].contains(&run.code)), "{runs:?}");
-        assert!(runs.iter().any(|run| run.code == 4), "nothing was ever in the way");
+        assert!(runs.iter().any(|run| run.code == 4), "every run read the right PIN: the file never changed in time");
     });
-    // A pipe without a writer ends by the deadline.
+    // A pipe without a writer: the agent stops reading at the deadline.
     let fifo = format!("file:{}", fixture.file("fifo"));
     let error = fixture.run(&["sign", "--pin-source", &fifo, "--timeout", "1s"]).failed(4);
     assert!(error.contains("in time"), "{error}");
@@ -157,24 +157,24 @@ fn a_pin_file_that_changes_while_it_is_read_costs_no_wrong_try() {
 fn a_pin_file_that_is_replaced_after_it_was_opened_is_judged_and_read_as_it_was() {
     needs_root("it looks at the descriptors of a process that forbids it to other users");
     let fixture = Fixture::new();
-    let place = fixture.write("pin-at-play", fixture.pin());
-    fs::set_permissions(&place, fs::Permissions::from_mode(0o600)).unwrap();
+    let pin_file = fixture.write("current-pin", fixture.pin());
+    fs::set_permissions(&pin_file, fs::Permissions::from_mode(0o600)).unwrap();
     let other = fixture.write("other", "wrong-1");
     fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).unwrap();
-    let base = fixture.command(&["sign", "--pin-source", &format!("file:{place}")]);
+    let base = fixture.command(&["sign", "--pin-source", &format!("file:{pin_file}")]);
     let mut command = Command::new("strace");
-    // The agent stands still for three seconds after it has opened the file.
-    let pause = ["-P", &place, "-e", "trace=openat", "-e", "inject=openat:delay_exit=3000000:when=1"];
+    // strace stops the agent for three seconds after it has opened the file.
+    let pause = ["-P", &pin_file, "-e", "trace=openat", "-e", "inject=openat:delay_exit=3000000:when=1"];
     command.args(["-qq", "-o", "/dev/null"]).args(pause);
     command.arg(base.get_program()).args(base.get_args()).current_dir(fixture.path());
     same_environment(&mut command, &base);
     let strace = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let has_opened = |process: u32| {
         let descriptors = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten();
-        descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).any(|file| file == Path::new(&place))
+        descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).any(|file| file == Path::new(&pin_file))
     };
     until(|| children(strace.id()).into_iter().any(has_opened));
-    fs::rename(&other, &place).unwrap();
+    fs::rename(&other, &pin_file).unwrap();
     Run::from_output(strace.finish()).ok();
 }
 
@@ -188,7 +188,7 @@ fn a_worker_that_is_stopped_is_replaced_and_the_next_request_served() {
     let reply = agent.ask("POST", "/sign", "{}");
     assert!([200, 503, 504].contains(&reply.status), "{reply:?}");
     until(|| agent.ask("POST", "/sign", "{}").status == 200);
-    assert!(!fs::exists(format!("/proc/{worker}")).unwrap(), "the stopped one is gone");
+    assert!(!fs::exists(format!("/proc/{worker}")).unwrap(), "the stopped worker is still there");
     // The parent, stopped and continued.
     agent.signal("-STOP");
     let mut waiting = Client::connect(&agent.socket);
