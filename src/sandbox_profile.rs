@@ -1,7 +1,8 @@
-//! The sandbox profiles: the needs of each module with a known name, beyond those of every library. Used by both processes.
+//! The sandbox profiles: the files, sockets and system calls that each known module needs, in addition to those of every
+//! library. Both processes use them.
 //!
-//! PURE. A path is absolute, `~/` below the user's home, or `$NAME`, the path in a variable. Missing paths are ignored. `docs/sandbox.md`
-//! shows the table to users.
+//! PURE. A path is absolute, or begins with `~/` (the user's home) or with `$NAME` (the path in that environment variable).
+//! Missing paths are ignored. `docs/sandbox.md` shows the table to users.
 
 pub(crate) mod gaps;
 pub(crate) mod paths;
@@ -16,7 +17,7 @@ pub(crate) enum SandboxMode {
     Off,
 }
 
-/// Their names.
+/// The names of the modes in the configuration.
 pub(crate) const MODES: [(&str, SandboxMode); 2] = [("module", SandboxMode::Module), ("off", SandboxMode::Off)];
 
 /// The parts of the sandbox that a kernel enforces.
@@ -35,20 +36,20 @@ pub(crate) enum SocketFamily {
     Unix,
     /// IPv4 and IPv6.
     Internet,
-    /// The kernel's sockets, which tell the resolver about interfaces and libusb about devices.
+    /// Netlink, netlink(7): the resolver reads network interfaces from it, and libusb devices.
     Netlink,
 }
 
-/// The configuration that names the directory of a module's tokens.
+/// The configuration of a module that adds to its profile: the directories of its tokens, or a simulator's sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TokenStoreKind {
-    /// None that must be read.
+    /// The profile alone is enough.
     Fixed,
     /// `directories.tokendir` of softhsm2.conf.
     SoftHsm,
     /// `dbargs` of kryoptic's token.conf.
     Kryoptic,
-    /// The TCTI variables of a TPM: a simulator is used over the network.
+    /// The TCTI variables of a TPM: they may name a simulator, which is used over the network.
     Tpm,
 }
 
@@ -68,11 +69,11 @@ pub(crate) struct Profile {
     pub name: &'static str,
     /// The sockets that it may open.
     pub families: &'static [SocketFamily],
-    /// Whether it may open more of them after the login, to connect to a server again.
+    /// Whether it may open more sockets after the login, to connect to a server again.
     pub sockets_after_login: bool,
-    /// Its system calls.
+    /// The kind of its system call filter.
     pub calls: CallFilter,
-    /// Whether it sets group and mode of open files, within limits.
+    /// Whether it may change the group and mode of its open files; `worker/sandbox` has the limits.
     pub sets_modes: bool,
     /// Files and directories to read.
     pub reads: &'static [&'static str],
@@ -80,9 +81,9 @@ pub(crate) struct Profile {
     pub writes: &'static [&'static str],
     /// Device files to read, write and control.
     pub devices: &'static [&'static str],
-    /// The paths of its daemons' sockets, for kernels with this rule (Landlock ABI 9).
+    /// The paths of its daemons' sockets. Kernels without this rule (before Landlock ABI 9) do not limit them.
     pub sockets: &'static [&'static str],
-    /// Further paths of its tokens.
+    /// The configuration that adds to this profile.
     pub store: TokenStoreKind,
 }
 
@@ -94,7 +95,7 @@ impl Profile {
     }
 }
 
-/// The permissions of every library.
+/// The start of every profile: no permission beyond those of every library.
 const BARE: Profile = Profile {
     name: "",
     families: &[],
@@ -108,7 +109,7 @@ const BARE: Profile = Profile {
     store: TokenStoreKind::Fixed,
 };
 
-/// Uses readers through pcscd.
+/// The start of profiles that use readers through pcscd.
 const SMART_CARD: Profile = Profile {
     families: &[SocketFamily::Unix],
     reads: &["/run/pcscd"],
@@ -116,7 +117,7 @@ const SMART_CARD: Profile = Profile {
     ..BARE
 };
 
-/// Uses an HSM over the network, and a name service.
+/// The start of profiles that use an HSM over the network, and a name service.
 const NETWORK: Profile = Profile {
     families: &[SocketFamily::Unix, SocketFamily::Internet, SocketFamily::Netlink],
     sockets_after_login: true,
@@ -127,7 +128,7 @@ const NETWORK: Profile = Profile {
 };
 
 /// The files that a resolver and TLS read.
-const NAMES_AND_ROOTS: [&str; 12] = [
+const RESOLVER_AND_TLS: [&str; 12] = [
     "/etc/resolv.conf",
     "/run/systemd/resolve",
     "/etc/hosts",
@@ -142,13 +143,13 @@ const NAMES_AND_ROOTS: [&str; 12] = [
     "$SSL_CERT_DIR",
 ];
 
-/// The additional reads of every profile with network.
+/// The additional paths that a profile with internet sockets may read.
 #[must_use]
-pub(crate) fn reads_of_the_network(profile: &Profile) -> &'static [&'static str] {
-    if profile.families.contains(&SocketFamily::Internet) { &NAMES_AND_ROOTS } else { &[] }
+pub(crate) fn network_reads(profile: &Profile) -> &'static [&'static str] {
+    if profile.families.contains(&SocketFamily::Internet) { &RESOLVER_AND_TLS } else { &[] }
 }
 
-/// The reads of every library: the loader, OpenSSL, the C library.
+/// The paths that every library may read: for the loader, OpenSSL and the C library.
 pub(crate) const EVERY_READ: [&str; 29] = [
     "/usr",
     "/lib",
@@ -181,9 +182,10 @@ pub(crate) const EVERY_READ: [&str; 29] = [
     "$OPENSSL_ENGINES",
 ];
 
-/// The writes of every library: none.
+/// The paths that every library may write.
 pub(crate) const EVERY_WRITE: [&str; 1] = ["/dev/null"];
 
+/// The table of profiles. A module that is not in it runs without a sandbox.
 pub(crate) const PROFILES: [Profile; 14] = [
     Profile {
         name: "softhsm2",
@@ -289,7 +291,7 @@ pub(crate) const PROFILES: [Profile; 14] = [
         ..NETWORK
     },
     Profile { name: "p11-kit-client", families: &[SocketFamily::Unix], sockets: &["/run", "/tmp", "~/"], ..BARE },
-    // It loads other modules, so it needs the permissions of those on this host.
+    // It loads other modules, so it has the permissions of the usual ones.
     Profile {
         name: "p11-kit",
         sets_modes: false,

@@ -1,4 +1,5 @@
-//! Converts a profile's paths to paths of this host, with the environment and configuration that the module will see.
+//! Converts a profile's paths to paths of this host, with the environment variables and configuration files that the module will
+//! read.
 //!
 //! Runs in both processes.
 
@@ -15,11 +16,11 @@ use super::{Profile, SocketFamily, TokenStoreKind};
 /// SoftHSM2's token directories if its configuration names none.
 const SOFTHSM_TOKENS: [&str; 2] = ["/var/lib/softhsm", "/usr/local/var/lib/softhsm"];
 
-/// The paths of SoftHSM2's configuration, in its order.
+/// The paths where SoftHSM2 looks for its configuration, in this order.
 const SOFTHSM_CONFIGURATION: [&str; 4] =
     ["$SOFTHSM2_CONF", "~/.config/softhsm2/softhsm2.conf", "/etc/softhsm2.conf", "/etc/softhsm/softhsm2.conf"];
 
-/// The paths of kryoptic's configuration, in its order.
+/// The paths where kryoptic looks for its configuration, in this order.
 const KRYOPTIC_CONFIGURATION: [&str; 5] = [
     "$KRYOPTIC_CONF",
     "$XDG_CONFIG_HOME/kryoptic/token.conf",
@@ -28,31 +29,31 @@ const KRYOPTIC_CONFIGURATION: [&str; 5] = [
     "/usr/local/etc/kryoptic/token.conf",
 ];
 
-/// The paths on this host for a list.
-pub(crate) fn paths(places: &[&str]) -> Vec<PathBuf> {
-    places.iter().filter_map(|place| path(place)).collect()
+/// Converts paths of a profile to paths of this host. A path in a variable that is not set is left out.
+pub(crate) fn paths(profile_paths: &[&str]) -> Vec<PathBuf> {
+    profile_paths.iter().filter_map(|profile_path| path(profile_path)).collect()
 }
 
-/// Directories that the loader searches because of the user's settings.
+/// The absolute directories of `LD_LIBRARY_PATH`, which the dynamic loader searches.
 pub(crate) fn library_directories() -> Vec<PathBuf> {
     env::var_os("LD_LIBRARY_PATH")
         .map(|list| env::split_paths(&list).filter(|path| path.is_absolute()).collect())
         .unwrap_or_default()
 }
 
-/// The directories of the tokens from the module's configuration, for reading and writing.
-pub(crate) fn stores(profile: &Profile) -> Vec<PathBuf> {
+/// The directories of the tokens that the module's configuration names. The worker may read and write them.
+pub(crate) fn token_directories(profile: &Profile) -> Vec<PathBuf> {
     match profile.store {
         TokenStoreKind::Fixed | TokenStoreKind::Tpm => Vec::new(),
-        TokenStoreKind::SoftHsm => softhsm(),
-        TokenStoreKind::Kryoptic => kryoptic(),
+        TokenStoreKind::SoftHsm => softhsm_directories(),
+        TokenStoreKind::Kryoptic => kryoptic_directories(),
     }
 }
 
 /// The place where a module looks for tokens that are files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TokenStore {
-    /// The variable for the configuration.
+    /// The environment variable that can name another configuration or, for a TPM, another directory.
     pub variable: &'static str,
     /// The configuration that the module reads; `None` if there is none.
     pub configuration: Option<PathBuf>,
@@ -67,14 +68,10 @@ pub(crate) struct TokenStore {
 pub(crate) fn token_store(profile: &Profile) -> Option<TokenStore> {
     match profile.store {
         TokenStoreKind::SoftHsm => {
-            let configuration = paths(&SOFTHSM_CONFIGURATION).into_iter().find(|path| path.exists());
-            let unreadable = unreadable(&SOFTHSM_CONFIGURATION);
-            Some(TokenStore { variable: "SOFTHSM2_CONF", configuration, unreadable, directories: softhsm() })
+            Some(configured_store("SOFTHSM2_CONF", &SOFTHSM_CONFIGURATION, softhsm_directories()))
         }
         TokenStoreKind::Kryoptic => {
-            let configuration = paths(&KRYOPTIC_CONFIGURATION).into_iter().find(|path| path.exists());
-            let unreadable = unreadable(&KRYOPTIC_CONFIGURATION);
-            Some(TokenStore { variable: "KRYOPTIC_CONF", configuration, unreadable, directories: kryoptic() })
+            Some(configured_store("KRYOPTIC_CONF", &KRYOPTIC_CONFIGURATION, kryoptic_directories()))
         }
         TokenStoreKind::Tpm => {
             let named = paths(&["$TPM2_PKCS11_STORE"]);
@@ -94,13 +91,18 @@ pub(crate) fn token_store(profile: &Profile) -> Option<TokenStore> {
     }
 }
 
-/// The log file from the module's configuration. It is created if it is missing, since a sandbox rule needs an existing
-/// file.
-pub(crate) fn logs(profile: &Profile) -> Vec<PathBuf> {
+fn configured_store(variable: &'static str, usual: &[&str], directories: Vec<PathBuf>) -> TokenStore {
+    let configuration = paths(usual).into_iter().find(|path| path.exists());
+    TokenStore { variable, configuration, unreadable: unreadable(usual), directories }
+}
+
+/// The log file that the module's configuration names, if it is an absolute path that this user can write. This function
+/// creates a missing file, since a sandbox rule needs an existing one.
+pub(crate) fn log_files(profile: &Profile) -> Vec<PathBuf> {
     if profile.store != TokenStoreKind::SoftHsm {
         return Vec::new();
     }
-    let log = configuration(&SOFTHSM_CONFIGURATION).and_then(|text| setting(&text, "log.file"));
+    let log = configuration_text(&SOFTHSM_CONFIGURATION).and_then(|text| setting(&text, "log.file"));
     let log = log.filter(|path| {
         use std::os::unix::fs::OpenOptionsExt as _;
         path.is_absolute() && File::options().append(true).create(true).mode(0o600).open(path).is_ok()
@@ -108,8 +110,8 @@ pub(crate) fn logs(profile: &Profile) -> Vec<PathBuf> {
     log.into_iter().collect()
 }
 
-/// The sockets that the module may open here.
-pub(crate) fn families(profile: &Profile) -> Vec<SocketFamily> {
+/// The sockets that the module may open on this host: those of its profile, and internet sockets for a simulated TPM.
+pub(crate) fn socket_families(profile: &Profile) -> Vec<SocketFamily> {
     let simulator =
         |variable: &str| env::var(variable).is_ok_and(|tcti| ["swtpm", "mssim"].iter().any(|name| tcti.contains(name)));
     let mut families = profile.families.to_vec();
@@ -120,36 +122,36 @@ pub(crate) fn families(profile: &Profile) -> Vec<SocketFamily> {
     families
 }
 
-fn path(place: &str) -> Option<PathBuf> {
+fn path(profile_path: &str) -> Option<PathBuf> {
     let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(below) = place.strip_prefix("~/") {
-        // As libraries do without the variable: the home from the user database.
-        let known = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.dir);
-        return variable("HOME").or_else(known).map(|home| home.join(below));
+    if let Some(below) = profile_path.strip_prefix("~/") {
+        // Without HOME, libraries take the home from the user database.
+        let database_home = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.dir);
+        return variable("HOME").or_else(database_home).map(|home| home.join(below));
     }
-    let Some(named) = place.strip_prefix('$') else { return Some(place.into()) };
+    let Some(named) = profile_path.strip_prefix('$') else { return Some(profile_path.into()) };
     match named.split_once('/') {
         Some((name, below)) => variable(name).map(|start| start.join(below)),
         None => variable(named),
     }
 }
 
-/// The first existing configuration file among the usual ones.
-fn configuration(places: &[&str]) -> Option<String> {
-    paths(places).into_iter().find_map(|path| read(&path).ok())
+/// The text of the first configuration file that can be read.
+fn configuration_text(usual: &[&str]) -> Option<String> {
+    paths(usual).into_iter().find_map(|path| read(&path).ok())
 }
 
 /// The first existing configuration, if this user may not open it.
-fn unreadable(places: &[&str]) -> Option<PathBuf> {
+fn unreadable(usual: &[&str]) -> Option<PathBuf> {
     let opened = |path: PathBuf| match File::open(&path) {
         Ok(_) => Some(None),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(Some(path)),
         Err(_) => None,
     };
-    paths(places).into_iter().find_map(opened).flatten()
+    paths(usual).into_iter().find_map(opened).flatten()
 }
 
-/// A variable may name anything, also a device.
+/// Reads at most 1 MiB: the path in a variable may be an endless device.
 fn read(path: &Path) -> io::Result<String> {
     const LIMIT: u64 = 1 << 20;
     let mut text = String::new();
@@ -157,8 +159,8 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-fn softhsm() -> Vec<PathBuf> {
-    let directory = configuration(&SOFTHSM_CONFIGURATION).and_then(|text| token_directory(&text));
+fn softhsm_directories() -> Vec<PathBuf> {
+    let directory = configuration_text(&SOFTHSM_CONFIGURATION).and_then(|text| token_directory(&text));
     directory.map_or_else(|| SOFTHSM_TOKENS.map(PathBuf::from).to_vec(), |directory| vec![directory])
 }
 
@@ -174,11 +176,12 @@ fn setting(text: &str, name: &str) -> Option<PathBuf> {
     found.map(|(_, value)| PathBuf::from(value.trim())).filter(|path| !path.as_os_str().is_empty())
 }
 
-fn kryoptic() -> Vec<PathBuf> {
-    // A database may be named instead of the configuration.
+fn kryoptic_directories() -> Vec<PathBuf> {
+    // $KRYOPTIC_CONF may name a database instead of a configuration.
     let database = path("$KRYOPTIC_CONF").filter(|path| path.extension().is_some_and(|extension| extension == "sql"));
-    let databases =
-        database.map(|path| vec![path]).or_else(|| configuration(&KRYOPTIC_CONFIGURATION).map(|text| databases(&text)));
+    let databases = database
+        .map(|path| vec![path])
+        .or_else(|| configuration_text(&KRYOPTIC_CONFIGURATION).map(|text| databases(&text)));
     // SQLite writes its journal beside the file.
     databases.unwrap_or_default().into_iter().filter_map(|file| directory_of(&file)).collect()
 }
@@ -211,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn softhsms_tokens_are_where_its_configuration_says() {
+    fn reads_the_token_directory_of_softhsm2_conf() {
         let text = "# directories.tokendir = /no\nlog.level = ERROR\ndirectories.tokendir = /srv/my tokens/  # here\n";
         assert_eq!(token_directory(text), Some("/srv/my tokens/".into()));
         assert_eq!(token_directory("objectstore.backend = file\n"), None);
@@ -219,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn kryoptics_databases_are_where_its_configuration_says() {
+    fn reads_the_databases_of_kryoptics_token_conf() {
         let text = "[[slots]]\nslot = 1\ndbtype = \"sqlite\"\ndbargs = \"/a/b.sql\"\n[[slots]]\nslot = 2\n\
                     dbargs = \"configDir='sql:/etc/nss' certPrefix='x'\"\n[[slots]]\nslot = 3\n";
         assert_eq!(databases(text), [Path::new("/a/b.sql"), Path::new("/etc/nss/key4.db")]);

@@ -1,15 +1,17 @@
-//! Unit tests of the sandbox profiles, against the table that users read.
+//! Unit tests of the sandbox profiles: they equal the table in `docs/sandbox.md`.
 //!
-//! Runs in both processes.
+//! PURE. Only these tests read that file.
+
+#![cfg(test)]
 
 use std::fs;
 
 use super::*;
 
 #[test]
-fn only_profiles_of_the_network_read_what_a_resolver_reads() {
+fn only_profiles_with_internet_sockets_read_the_files_of_a_resolver() {
     for profile in &PROFILES {
-        let reads = reads_of_the_network(profile);
+        let reads = network_reads(profile);
         assert_eq!(
             reads.contains(&"/etc/resolv.conf"),
             profile.families.contains(&SocketFamily::Internet),
@@ -18,7 +20,7 @@ fn only_profiles_of_the_network_read_what_a_resolver_reads() {
         );
         assert_eq!(Profile::named(profile.name).unwrap().name, profile.name);
     }
-    assert!(reads_of_the_network(&BARE).is_empty() && Profile::named("").is_none());
+    assert!(network_reads(&BARE).is_empty() && Profile::named("").is_none());
 }
 
 /// The texts between backticks.
@@ -47,20 +49,20 @@ fn the_guide_to_the_sandbox_shows_every_profile_exactly() {
         let families: Vec<_> = families.split(", ").filter(|family| *family != "none").collect();
         let expected: Vec<_> = profile.families.iter().map(|family| format!("{family:?}").to_lowercase()).collect();
         assert_eq!(families, expected, "{name}");
-        let again = if families.is_empty() {
+        let reopens = if families.is_empty() {
             "-"
         } else if profile.sockets_after_login {
             "yes"
         } else {
             "no"
         };
-        assert_eq!(after_login, again, "{name}");
+        assert_eq!(after_login, reopens, "{name}");
         assert_eq!(paths(sockets), profile.sockets, "{name}");
         assert_eq!(paths(reads), profile.reads, "{name}");
         let devices = writes.find("devices").unwrap_or(writes.len());
         assert_eq!(paths(&writes[..devices]), profile.writes, "{name}");
         assert_eq!(paths(&writes[devices..]), profile.devices, "{name}");
-        let store = match profile.store {
+        let shows_store = match profile.store {
             TokenStoreKind::Tpm => sockets.contains("a TCTI variable"),
             TokenStoreKind::SoftHsm => writes.contains("`directories.tokendir`"),
             TokenStoreKind::Kryoptic => writes.contains("`dbargs`"),
@@ -68,17 +70,17 @@ fn the_guide_to_the_sandbox_shows_every_profile_exactly() {
                 !sockets.contains("TCTI") && !writes.contains("tokendir") && !writes.contains("dbargs")
             }
         };
-        assert!(store, "{name}: {writes}");
+        assert!(shows_store, "{name}: {writes}");
     }
-    for place in EVERY_READ.iter().chain(&NAMES_AND_ROOTS) {
-        assert!(guide.contains(&format!("`{place}`")), "{place}");
+    for path in EVERY_READ.iter().chain(&RESOLVER_AND_TLS) {
+        assert!(guide.contains(&format!("`{path}`")), "{path}");
     }
 }
 
 #[test]
-fn modes_of_open_files_are_set_by_modules_with_a_deny_list_but_not_through_p11_kit() {
+fn only_modules_with_a_deny_list_except_p11_kit_set_modes_of_open_files() {
     for profile in PROFILES {
-        let may = profile.calls == CallFilter::DenyList && profile.name != "p11-kit";
-        assert_eq!(profile.sets_modes, may, "{}", profile.name);
+        let expected = profile.calls == CallFilter::DenyList && profile.name != "p11-kit";
+        assert_eq!(profile.sets_modes, expected, "{}", profile.name);
     }
 }

@@ -15,7 +15,7 @@ use crate::log::warn_once;
 use crate::modules::{self, LoadFailure};
 use crate::os::landlock_support;
 use crate::sandbox_profile::gaps::judge;
-use crate::sandbox_profile::paths::families;
+use crate::sandbox_profile::paths::socket_families;
 use crate::sandbox_profile::{EnforcedSandbox, Profile};
 use crate::text::printable;
 use crate::worker_handle::{ModuleToLoad, PrestartedWorker, WorkerEnvironment, WorkerError, WorkerHandle, withheld};
@@ -107,7 +107,7 @@ fn load(mut handle: WorkerHandle, config: &Config, module: PathBuf, deadline: &D
         let SandboxReport { landlock_abi, system_calls, .. } = report;
         // The worker inherited the filters of this process, so the kernel answers both alike.
         let why_not = || NoLandlock::from_error(landlock_support::refusal(), landlock_support::calls_are_filtered());
-        judge(profile, &families(profile), EnforcedSandbox { landlock_abi, system_calls }, why_not)
+        judge(profile, &socket_families(profile), EnforcedSandbox { landlock_abi, system_calls }, why_not)
     });
     let digest = || modules::sha256(&module).unwrap_or_else(|| "not readable".into());
     if tracing::enabled!(tracing::Level::DEBUG) {

@@ -8,8 +8,8 @@ use landlock::{
 };
 
 use super::SandboxError;
-use crate::sandbox_profile::paths::{families, library_directories, logs, paths, stores};
-use crate::sandbox_profile::{EVERY_READ, EVERY_WRITE, Profile, SocketFamily, reads_of_the_network};
+use crate::sandbox_profile::paths::{library_directories, log_files, paths, socket_families, token_directories};
+use crate::sandbox_profile::{EVERY_READ, EVERY_WRITE, Profile, SocketFamily, network_reads};
 
 /// The rules use this version of the kernel's interface. An older kernel enforces the rules that it knows.
 const WRITTEN_FOR: ABI = ABI::V9;
@@ -18,7 +18,7 @@ const WRITTEN_FOR: ABI = ABI::V9;
 /// none or it is not enabled.
 pub(super) fn confine(profile: &Profile, module: &Path) -> Result<Option<u32>, SandboxError> {
     let mut network: BitFlags<AccessNet> = AccessNet::BindTcp.into();
-    if !families(profile).contains(&SocketFamily::Internet) {
+    if !socket_families(profile).contains(&SocketFamily::Internet) {
         network |= AccessNet::ConnectTcp;
     }
     let ruleset = Ruleset::default()
@@ -43,12 +43,12 @@ fn allow(ruleset: RulesetCreated, profile: &Profile, module: &Path) -> Result<Ru
         .add_rules(path_beneath_rules([module], read))?
         .add_rules(path_beneath_rules(library_directories(), read))?
         .add_rules(path_beneath_rules(paths(&EVERY_READ), read))?
-        .add_rules(path_beneath_rules(paths(reads_of_the_network(profile)), read))?
+        .add_rules(path_beneath_rules(paths(network_reads(profile)), read))?
         .add_rules(path_beneath_rules(paths(profile.reads), read))?
         .add_rules(path_beneath_rules(paths(&EVERY_WRITE), read | AccessFs::WriteFile))?
         .add_rules(path_beneath_rules(paths(profile.writes), read | write))?
-        .add_rules(path_beneath_rules(stores(profile), read | write))?
-        .add_rules(path_beneath_rules(logs(profile), read | AccessFs::WriteFile))?
+        .add_rules(path_beneath_rules(token_directories(profile), read | write))?
+        .add_rules(path_beneath_rules(log_files(profile), read | AccessFs::WriteFile))?
         .add_rules(path_beneath_rules(paths(profile.devices), device))?
         .add_rules(path_beneath_rules(paths(profile.sockets), AccessFs::ResolveUnix))
 }

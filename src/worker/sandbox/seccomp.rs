@@ -9,7 +9,7 @@ use std::env::consts::ARCH;
 use seccompiler::{TargetArch, apply_filter_all_threads};
 
 use super::SandboxError;
-use crate::sandbox_profile::paths::families;
+use crate::sandbox_profile::paths::socket_families;
 use crate::sandbox_profile::{CallFilter, Profile, SocketFamily};
 
 mod arguments;
@@ -21,7 +21,7 @@ use bpf::{CallAnswer, Table};
 
 /// Filters the system calls of this process from now on. Returns `false` if the kernel has no filters.
 pub(super) fn confine(profile: &Profile) -> Result<bool, SandboxError> {
-    let families = families(profile);
+    let families = socket_families(profile);
     let user = rustix::process::geteuid().as_raw();
     let rules = arguments::from_the_start(profile, &families, WorkerIds { process: std::process::id(), user });
     install(&table(profile, &families, &rules), rules)
