@@ -91,7 +91,7 @@ impl WorkerHandle {
 
     /// The process ID of the worker, for the log.
     #[must_use]
-    pub(crate) fn process(&self) -> u32 {
+    pub(crate) fn process_id(&self) -> u32 {
         self.process.id()
     }
 

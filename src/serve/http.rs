@@ -126,7 +126,7 @@ impl Service {
             self.limiter.retain_recent();
         }
         let refuse = |wait: NotUntil<std::time::Instant>, reason, detail: &str| {
-            self.metrics.refused(reason);
+            self.metrics.count_refusal(reason);
             Problem::new("rate_limited").detail(detail).retry_after(wait.wait_time_from(MonotonicClock.now()))
         };
         self.limiter.check_key(&uid).map_err(|wait| refuse(wait, "rate_limited", "rate_limit_per_second"))?;

@@ -15,10 +15,11 @@ use prometheus::{
 use super::pool::PoolView;
 use super::pool::plan::{Logins, Phase};
 
-/// In seconds. A software token takes about one millisecond, a YubiKey a quarter of a second, a touch many seconds.
+/// The bounds of the histograms, in seconds. A software token takes about one millisecond, a YubiKey a quarter of a second, a touch many seconds.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
 
-const STATES: [&str; 5] = ["ready", "busy", "starting", "waiting", "off"];
+/// The states of a worker.
+const WORKER_STATES: [&str; 5] = ["ready", "busy", "starting", "waiting", "off"];
 
 const PIN_STATES: [&str; 3] = ["accepted", "refused", "untried"];
 
@@ -26,22 +27,22 @@ const PIN_STATES: [&str; 3] = ["accepted", "refused", "untried"];
 pub(super) struct Metrics {
     registry: Registry,
     payloads: IntCounterVec,
-    whole: Histogram,
-    queue: Histogram,
-    token: Histogram,
+    request_time: Histogram,
+    queue_time: Histogram,
+    token_time: Histogram,
     queue_depth: IntGauge,
     workers: IntGaugeVec,
-    restarts: IntCounterVec,
-    refused: IntCounterVec,
-    pin: IntGaugeVec,
+    worker_failures: IntCounterVec,
+    refused_peers: IntCounterVec,
+    pin_state: IntGaugeVec,
     ready: IntGauge,
-    audit: IntGauge,
+    audit_writable: IntGauge,
     not_after: Gauge,
     connections: IntGauge,
 }
 
 impl Metrics {
-    /// All at zero.
+    /// Creates the metrics, all at zero.
     ///
     /// # Errors
     /// None that can occur: names and labels are constants.
@@ -76,23 +77,26 @@ impl Metrics {
                 "Requests for payloads by version and outcome",
                 &["version", "outcome"],
             )?,
-            whole: seconds("request_duration_seconds", "From a request for a payload to its answer")?,
-            queue: seconds("queue_duration_seconds", "How long a request waited for a worker")?,
-            token: seconds("token_duration_seconds", "How long the token took for a payload, its check included")?,
+            request_time: seconds("request_duration_seconds", "From a request for a payload to its answer")?,
+            queue_time: seconds("queue_duration_seconds", "How long a request waited for a worker")?,
+            token_time: seconds("token_duration_seconds", "How long the token took for a payload, its check included")?,
             queue_depth: gauge("queue_depth", "Requests that wait for a worker")?,
             workers: gauges("workers", "Workers by state", &["state"])?,
-            restarts: counters(
+            worker_failures: counters(
                 "worker_failures_total",
                 "Workers that were lost or could not start, by reason",
                 &["reason"],
             )?,
-            refused: counters(
+            refused_peers: counters(
                 "refused_peers_total",
                 "Refused connections and requests of users who are not served",
                 &["reason"],
             )?,
-            pin: gauges("pin_state", "1 for the current state of the PIN", &["state"])?,
-            audit: gauge("audit_writable", "0 while the audit log cannot be written, and so no payload is handed out")?,
+            pin_state: gauges("pin_state", "1 for the current state of the PIN", &["state"])?,
+            audit_writable: gauge(
+                "audit_writable",
+                "0 while the audit log cannot be written, and so no payload is handed out",
+            )?,
             ready: gauge("ready", "1 while a worker is logged in with a valid certificate and the token answers")?,
             connections: gauge("connections", "Open connections")?,
             not_after,
@@ -102,41 +106,43 @@ impl Metrics {
             metrics.payloads.with_label_values(&[version, "ok"]);
         }
         for reason in ["not_allowed", "rate_limited", "total_rate_limited", "unknown"] {
-            metrics.refused.with_label_values(&[reason]);
+            metrics.refused_peers.with_label_values(&[reason]);
         }
         Ok(metrics)
     }
 
-    pub(super) fn payload(&self, version: &str, outcome: &str, whole: Duration) {
+    /// Counts a request for a payload, with the time from its arrival to its answer.
+    pub(super) fn count_request(&self, version: &str, outcome: &str, time: Duration) {
         self.payloads.with_label_values(&[version, outcome]).inc();
-        self.whole.observe(whole.as_secs_f64());
+        self.request_time.observe(time.as_secs_f64());
     }
 
-    pub(super) fn worked(&self, queue: Duration, token: Duration) {
-        self.queue.observe(queue.as_secs_f64());
-        self.token.observe(token.as_secs_f64());
+    pub(super) fn observe_work(&self, queue_time: Duration, token_time: Duration) {
+        self.queue_time.observe(queue_time.as_secs_f64());
+        self.token_time.observe(token_time.as_secs_f64());
     }
 
-    pub(super) fn refused(&self, reason: &str) {
-        self.refused.with_label_values(&[reason]).inc();
+    /// Counts a refused connection or request.
+    pub(super) fn count_refusal(&self, reason: &str) {
+        self.refused_peers.with_label_values(&[reason]).inc();
     }
 
-    pub(super) fn connections(&self, open: usize) {
+    pub(super) fn set_connections(&self, open: usize) {
         self.connections.set(i64::try_from(open).unwrap_or(i64::MAX));
     }
 
-    /// The text, with the present state of the pool.
+    /// Returns all metrics in Prometheus' text format, with the current state of the pool.
     ///
     /// # Errors
     /// None that can occur: it is written to memory.
-    pub(super) fn text(&self, view: &PoolView, ready: bool, audit: bool) -> prometheus::Result<Vec<u8>> {
+    pub(super) fn text(&self, view: &PoolView, ready: bool, audit_writable: bool) -> prometheus::Result<Vec<u8>> {
         self.queue_depth.set(i64::try_from(view.queued).unwrap_or(i64::MAX));
-        for state in STATES {
+        for state in WORKER_STATES {
             let count = view.phases.iter().filter(|phase| state_of(phase) == state).count();
             self.workers.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         for (reason, count) in &view.restarts {
-            let metric = self.restarts.with_label_values(&[*reason]);
+            let metric = self.worker_failures.with_label_values(&[*reason]);
             metric.inc_by(count.saturating_sub(metric.get()));
         }
         let pin = match view.logins {
@@ -145,10 +151,10 @@ impl Metrics {
             _ => "untried",
         };
         for state in PIN_STATES {
-            self.pin.with_label_values(&[state]).set(i64::from(state == pin));
+            self.pin_state.with_label_values(&[state]).set(i64::from(state == pin));
         }
         self.ready.set(i64::from(ready));
-        self.audit.set(i64::from(audit));
+        self.audit_writable.set(i64::from(audit_writable));
         // Seconds of Unix time are far below the 53 bits that a float holds exactly.
         #[allow(clippy::cast_precision_loss)]
         self.not_after.set(view.served.as_ref().map_or(0.0, |served| served.certificate.not_after as f64));
@@ -168,13 +174,14 @@ fn state_of(phase: &Phase) -> &'static str {
     }
 }
 
-/// Replaces the file, so that a reader sees the old or the new text. Readable for all users, since the collector has another user.
+/// Replaces the file in one step, so that a reader sees either the old or the new text. All users can read the file, since
+/// node_exporter runs as another user.
 ///
 /// # Errors
 /// When the directory cannot be written.
 pub(super) fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
-    // The collector reads only names that end in .prom.
+    // node_exporter reads only names that end in .prom.
     name.push(".new");
     let new = Path::new(&name);
     let _ = fs::remove_file(new);

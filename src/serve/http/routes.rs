@@ -102,9 +102,9 @@ async fn sign(agent: &Arc<Service>, peer: &Peer, client: Client<'_>, request: Re
         return failure(&problem);
     }
     let (choice, job) = match read(agent, request).await {
-        Ok(order) => order,
+        Ok(read) => read,
         Err(problem) => {
-            agent.metrics.payload("unknown", &problem.code, start.elapsed());
+            agent.metrics.count_request("unknown", &problem.code, start.elapsed());
             return failure(&problem);
         }
     };
@@ -121,7 +121,7 @@ async fn sign(agent: &Arc<Service>, peer: &Peer, client: Client<'_>, request: Re
     match outcome {
         Ok(answer) => {
             counted.outcome = "ok".into();
-            agent.metrics.worked(answer.queue, answer.token);
+            agent.metrics.observe_work(answer.queue_time, answer.token_time);
             plain(JSON, format!("{}\n", answer.text))
         }
         Err(refusal) => {
@@ -147,7 +147,7 @@ struct CountedRequest<'a> {
 
 impl Drop for CountedRequest<'_> {
     fn drop(&mut self) {
-        self.agent.metrics.payload(self.version, &self.outcome, self.start.elapsed());
+        self.agent.metrics.count_request(self.version, &self.outcome, self.start.elapsed());
     }
 }
 
@@ -172,7 +172,7 @@ async fn read(agent: &Arc<Service>, request: Request<Incoming>) -> Result<(Paylo
 }
 
 fn refuse(agent: &Arc<Service>, peer: &Peer) -> HttpReply {
-    agent.metrics.refused("not_allowed");
+    agent.metrics.count_refusal("not_allowed");
     agent.pool.refused();
     agent.refusal_log.note(peer, || agent.why_refused(peer));
     failure(&Problem::new("not_allowed"))

@@ -86,19 +86,19 @@ fn take(agent: &Arc<Service>, stream: UnixStream, tasks: &mut JoinSet<()>, end: 
     let peer = match Peer::of(&stream) {
         Ok(peer) => peer,
         Err(error) => {
-            agent.metrics.refused("unknown");
+            agent.metrics.count_refusal("unknown");
             tracing::warn!("refused: cannot read the user of a connection: {error}");
             return;
         }
     };
     let access = agent.rules.judge(&peer);
     let connection = agent.connections.enter(peer.uid, access);
-    agent.metrics.connections(agent.connections.count());
+    agent.metrics.set_connections(agent.connections.count());
     let (agent, end) = (Arc::clone(agent), end.clone());
     tasks.spawn(async move {
-        let metrics = Arc::clone(&agent);
+        let service = Arc::clone(&agent);
         serve(agent, peer, access, stream, connection, end).await;
-        metrics.metrics.connections(metrics.connections.count());
+        service.metrics.set_connections(service.connections.count());
     });
 }
 

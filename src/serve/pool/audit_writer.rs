@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::in_flight::{InFlight, PayloadAnswer};
+use super::in_flight::{InFlight, WorkAnswer};
 use super::plan::action::Refusal;
 use crate::audit::AuditLog;
 use crate::audit::record::{AuditEvent, AuditRecord};
@@ -34,7 +34,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct PendingRecord {
     pub(super) record: AuditRecord,
-    pub(super) answer: Option<(InFlight, PayloadAnswer)>,
+    pub(super) answer: Option<(InFlight, WorkAnswer)>,
 }
 
 /// The records that wait for the disk.

@@ -14,7 +14,7 @@ use crate::audit::record::Caller;
 use crate::error::Kind;
 use crate::policy::PayloadChoice;
 
-/// The job for a worker.
+/// The work of a worker for one request.
 #[derive(Debug)]
 pub(crate) enum Work {
     /// Make a payload for this caller.
@@ -36,18 +36,18 @@ impl fmt::Display for Work {
     }
 }
 
-/// A payload, or the proof that the token answers.
+/// The answer of a worker that did its work.
 #[derive(Debug)]
-pub(crate) struct PayloadAnswer {
+pub(crate) struct WorkAnswer {
     /// The login request in its JSON form; empty for a probe.
     pub(crate) text: String,
-    /// The time that the request waited.
-    pub(crate) queue: Duration,
-    /// The time that the token took.
-    pub(crate) token: Duration,
+    /// The time that the request waited for a worker.
+    pub(crate) queue_time: Duration,
+    /// The time that the worker took, in which the token signed.
+    pub(crate) token_time: Duration,
 }
 
-pub(crate) type Outcome = Result<PayloadAnswer, Refusal>;
+pub(crate) type Outcome = Result<WorkAnswer, Refusal>;
 
 /// A request. It has one owner at a time, and answering consumes it.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! The events of a worker in the event loop: its reply, its end, and the output of its module.
+//! The events of a worker in the event loop: a reply, the end of its process, and output of its module.
 //!
 //! Runs in the parent.
 
@@ -33,10 +33,10 @@ impl WorkerEvents {
         Ok(Self { replies: watch(replies)?, end: end.map(watch).transpose()?, output: output.map(watch).transpose()? })
     }
 
-    /// Waits for the reply to the current request, until its deadline. `Complete`: reading the reply does not block.
-    /// Otherwise there is no reply, and finding the reason may block. Meanwhile it logs the module's output.
-    pub(super) async fn reply(&mut self, session: &mut SigningSession, deadline: Instant) -> ReplyState {
-        let mut is_late = std::pin::pin!(tokio::time::sleep_until(deadline.into()));
+    /// Waits for the reply to the current request, until its deadline, and logs the module's output meanwhile. After
+    /// `Complete`, reading the reply does not block. Otherwise there is no reply, and finding the reason may block.
+    pub(super) async fn wait_for_reply(&mut self, session: &mut SigningSession, deadline: Instant) -> ReplyState {
+        let mut timeout = std::pin::pin!(tokio::time::sleep_until(deadline.into()));
         loop {
             let state = tokio::select! {
                 biased;
@@ -48,27 +48,27 @@ impl WorkerEvents {
                     (Err(_), ReplyState::Pending) => return ReplyState::Broken,
                     (_, state) => return state,
                 },
-                () = &mut is_late => return ReplyState::Pending,
+                () = &mut timeout => return ReplyState::Pending,
                 _ = readable(self.end.as_ref()) => return ReplyState::Broken,
-                ready = readable(self.output.as_ref()) => log(ready, session),
+                ready = readable(self.output.as_ref()) => log_available(ready, session),
             };
-            self.logged(state).await;
+            self.after_output(state).await;
         }
     }
 
-    /// Waits until an idle worker ends. Meanwhile it logs the module's output.
-    pub(super) async fn ended(&mut self, session: &mut SigningSession) {
+    /// Waits until an idle worker ends, and logs the module's output meanwhile.
+    pub(super) async fn wait_for_end(&mut self, session: &mut SigningSession) {
         loop {
             let state = tokio::select! {
                 _ = readable(self.end.as_ref()) => return,
-                ready = readable(self.output.as_ref()) => log(ready, session),
+                ready = readable(self.output.as_ref()) => log_available(ready, session),
             };
-            self.logged(state).await;
+            self.after_output(state).await;
         }
     }
 
-    /// A module that prints endlessly must not block the other tasks.
-    async fn logged(&mut self, state: OutputState) {
+    /// Stops watching output that has ended, and yields: a module that prints endlessly must not block the other tasks.
+    async fn after_output(&mut self, state: OutputState) {
         self.output.take_if(|_| state == OutputState::Ended);
         tokio::task::yield_now().await;
     }
@@ -83,7 +83,7 @@ async fn readable(descriptor: Option<&AsyncFd<OwnedFd>>) -> Readable<'_> {
     }
 }
 
-fn log(ready: Readable<'_>, session: &mut SigningSession) -> OutputState {
+fn log_available(ready: Readable<'_>, session: &mut SigningSession) -> OutputState {
     let Ok(mut ready) = ready else { return OutputState::Ended };
     let state = session.log_output();
     if state == OutputState::Empty {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::audit_writer::PendingRecord;
-use super::in_flight::{InFlight, PayloadAnswer, Work};
+use super::in_flight::{InFlight, Work, WorkAnswer};
 use super::plan::action::{Action, Refusal};
 use super::start_worker::start;
 use super::state::{PoolShared, ServedIdentity};
@@ -148,7 +148,7 @@ impl WorkerTask {
         };
         tracing::info!(
             "worker {worker} (process {}) is ready with {}, certificate {} until {}",
-            session.slot_session().module.handle.process(),
+            session.slot_session().module.handle.process_id(),
             session.slot_session().name(),
             served.certificate.subject,
             crate::certificate::utc(served.certificate.not_after)
@@ -261,7 +261,8 @@ impl WorkerTask {
         let record = outcome.transpose().and_then(|result| self.audit_record(&request.work, result));
         match result.and_then(|login_request| login_request.as_ref().map(text_of).transpose()) {
             Ok(text) => {
-                let answer = PayloadAnswer { text: text.unwrap_or_default(), queue: began - request.since, token };
+                let answer =
+                    WorkAnswer { text: text.unwrap_or_default(), queue_time: began - request.since, token_time: token };
                 match record {
                     // The audit writer answers once the record is on disk. The worker does not wait for that.
                     Some(record) => self.record(PendingRecord { record, answer: Some((request, answer)) }).await,

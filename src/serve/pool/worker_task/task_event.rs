@@ -45,10 +45,10 @@ pub(super) async fn worker_event(
     match current {
         Some(current) => {
             let deadline = current.began + shared.config.serve.call_timeout;
-            TaskEvent::Replied(events.reply(session, deadline).await)
+            TaskEvent::Replied(events.wait_for_reply(session, deadline).await)
         }
         None => {
-            events.ended(session).await;
+            events.wait_for_end(session).await;
             TaskEvent::Ended
         }
     }
