@@ -1,4 +1,4 @@
-//! The reasons why there is no PIN, and hints. No message contains any part of a PIN.
+//! The errors of the PIN sources, and their hints. No message contains any part of a PIN.
 //!
 //! Runs in the parent.
 
@@ -11,9 +11,12 @@ use crate::text::printable;
 use crate::text::shell::{quoted, unexpanded};
 use crate::worker_protocol::PIN_LIMIT;
 
-/// The forms of all sources, for hints.
+/// The forms of `--pin-source`, for hints.
 pub(crate) const SOURCES: &str =
     "--pin-source takes file:PATH, env:VAR, fd:N, stdin, credential:NAME (systemd), prompt, or pinpad";
+
+/// Tells the user that the token has as many tries left as before.
+const NO_LOGIN: &str = "no login was tried";
 
 /// The reason why there is no PIN. No message contains any part of a PIN.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +39,7 @@ pub(crate) enum PinError {
     #[error("no PIN arrived from {0} in time")]
     TimedOut(&'static str),
     #[error("{0} is a terminal, which would show the PIN")]
-    Visible(&'static str),
+    Terminal(&'static str),
     /// A device, such as `/dev/null`: it contains no PIN, and the system sets its mode.
     #[error("the PIN file {0} is a device")]
     Device(String),
@@ -55,8 +58,8 @@ pub(crate) enum PinError {
     #[error("the PIN from the environment begins and ends with a quotation mark")]
     Quoted,
     /// Bytes that no keyboard types.
-    #[error("the PIN from {from} {}", describe(*.why))]
-    PinTextError {
+    #[error("the PIN from {from} {}", problem_of(*.why))]
+    BadText {
         from: &'static str,
         /// The file, if it is one.
         path: Option<String>,
@@ -78,7 +81,7 @@ impl PinOrigin<'_> {
     }
 }
 
-fn describe(why: PinTextError) -> String {
+fn problem_of(why: PinTextError) -> String {
     match why {
         PinTextError::ByteOrderMark => "begins with a byte order mark (EF BB BF)".into(),
         PinTextError::Wide(encoding) => format!("is {encoding} text, and a PIN is UTF-8"),
@@ -98,19 +101,22 @@ fn describe(why: PinTextError) -> String {
 }
 
 /// The hint for bytes that cannot be a PIN. Its commands keep the mode of the file, and do not show the PIN.
-fn unfit_hint(from: &str, path: Option<&str>, why: PinTextError) -> String {
-    const BEFORE: &str = "no login was tried; ";
+fn bad_text_hint(from: &str, path: Option<&str>, why: PinTextError) -> String {
     if why == PinTextError::Reserved {
         return format!(
-            "{BEFORE}give the token's real PIN; where the token verifies by itself, use --pin-source pinpad"
+            "{NO_LOGIN}; give the token's real PIN; where the token verifies by itself, use --pin-source pinpad"
         );
     }
     let Some(path) = path else {
         return match (from, why) {
-            ("the prompt", PinTextError::NotUtf8(_)) => format!("{BEFORE}set the terminal to UTF-8, and type it again"),
-            ("the prompt", _) => format!("{BEFORE}type it again without control keys"),
-            (_, PinTextError::NotUtf8(encoding)) => format!("{BEFORE}`iconv -f {encoding} -t UTF-8` converts it"),
-            _ => format!("{BEFORE}{from} must hold the PIN alone, as UTF-8 text of one line without a byte order mark"),
+            ("the prompt", PinTextError::NotUtf8(_)) => {
+                format!("{NO_LOGIN}; set the terminal to UTF-8, and type it again")
+            }
+            ("the prompt", _) => format!("{NO_LOGIN}; type it again without control keys"),
+            (_, PinTextError::NotUtf8(encoding)) => format!("{NO_LOGIN}; `iconv -f {encoding} -t UTF-8` converts it"),
+            _ => format!(
+                "{NO_LOGIN}; {from} must hold the PIN alone, as UTF-8 text of one line without a byte order mark"
+            ),
         };
     };
     let path = quoted(path);
@@ -126,12 +132,12 @@ fn unfit_hint(from: &str, path: Option<&str>, why: PinTextError) -> String {
         | PinTextError::OuterSpace
         | PinTextError::Reserved => {
             return format!(
-                "{BEFORE}the file must hold the PIN alone, with at most one newline at its end: \
+                "{NO_LOGIN}; the file must hold the PIN alone, with at most one newline at its end: \
                  `systemd-ask-password PIN: > {path}` writes it again without showing it"
             );
         }
     };
-    format!("{BEFORE}fix the file: `pin=$({filter}) && printf '%s' \"$pin\" > {path}; unset pin`")
+    format!("{NO_LOGIN}; fix the file: `pin=$({filter}) && printf '%s' \"$pin\" > {path}; unset pin`")
 }
 
 impl Explain for PinError {
@@ -146,37 +152,38 @@ impl Explain for PinError {
         let hint = match self {
             Self::NoSource => SOURCES.to_owned(),
             Self::Background => format!("run it in the foreground, or name another source: {SOURCES}"),
-            Self::Device(_) => {
-                "no login was tried; name the file that holds the PIN, or use --pin-source prompt".to_owned()
-            }
+            Self::Device(_) => format!("{NO_LOGIN}; name the file that holds the PIN, or use --pin-source prompt"),
             Self::WorldAccessible(path) => format!("chmod o-rwx {}", quoted(path)),
-            Self::PinTextError { from, path, why } => unfit_hint(from, path.as_deref(), *why),
+            Self::BadText { from, path, why } => bad_text_hint(from, path.as_deref(), *why),
             Self::NoFile(path) if unexpanded(&path.to_string_lossy()).is_some() => {
-                let sign = unexpanded(&path.to_string_lossy()).unwrap_or_default();
-                format!("file:PATH does not expand {sign}; write the full path, such as file:/etc/cba-agent/pin")
+                let symbol = unexpanded(&path.to_string_lossy()).unwrap_or_default();
+                format!("file:PATH does not expand {symbol}; write the full path, such as file:/etc/cba-agent/pin")
             }
             Self::NoFile(path) if outer_character(path).is_some() => {
                 let what = outer_character(path).unwrap_or_default();
-                format!("no login was tried; the path begins or ends with {what}: write file:PATH without it")
+                format!("{NO_LOGIN}; the path begins or ends with {what}: write file:PATH without it")
             }
             Self::NoFile(path) if path.is_relative() => {
-                "no login was tried; write the full path, such as file:/etc/cba-agent/pin".to_owned()
+                format!("{NO_LOGIN}; write the full path, such as file:/etc/cba-agent/pin")
             }
             Self::NoFile(_) | Self::File(..) => {
-                "no login was tried; check the path and that this user may read it".to_owned()
+                format!("{NO_LOGIN}; check the path and that this user may read it")
             }
-            Self::NoVariable => "no login was tried; set it for this process, or name another source".to_owned(),
-            Self::Empty(_) => "no login was tried; write the PIN there".to_owned(),
-            Self::Quoted => {
-                "no login was tried; docker --env-file keeps quotation marks: write the value without them. If they are \
-                 part of the PIN, use file:PATH"
-                    .to_owned()
+            Self::NoVariable => format!("{NO_LOGIN}; set it for this process, or name another source"),
+            Self::Stream(..) => format!("{NO_LOGIN}; open it for this process, or name another source: {SOURCES}"),
+            Self::TimedOut(from) => {
+                format!("{NO_LOGIN}; write the PIN and a newline to {from}, or allow more time with --timeout")
             }
-            Self::Visible(_) => "use --pin-source prompt".to_owned(),
+            Self::Empty(_) => format!("{NO_LOGIN}; write the PIN there"),
+            Self::TooLong(from) => format!("{NO_LOGIN}; check that {from} contains only the PIN"),
+            Self::Quoted => format!(
+                "{NO_LOGIN}; docker --env-file keeps quotation marks: write the value without them. If they are part of \
+                 the PIN, use file:PATH"
+            ),
+            Self::Terminal(_) => "use --pin-source prompt".to_owned(),
             Self::NoCredential(_) => "set it with LoadCredential= in the unit; see systemd.exec(5)".to_owned(),
-            Self::Prompt(error) if error.kind() == io::ErrorKind::UnexpectedEof => "no login was tried".to_owned(),
+            Self::Prompt(error) if error.kind() == io::ErrorKind::UnexpectedEof => NO_LOGIN.to_owned(),
             Self::Prompt(_) => format!("without a terminal, use another source: {SOURCES}"),
-            _ => "no login was tried".to_owned(),
         };
         vec![hint]
     }

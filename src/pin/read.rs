@@ -54,7 +54,7 @@ pub(super) fn read_file(path: &Path, deadline: &Deadline) -> Result<(Pin, Option
         return Err(failed(io::ErrorKind::IsADirectory.into()));
     }
     if file.is_terminal() {
-        return Err(PinError::Visible("the file"));
+        return Err(PinError::Terminal("the file"));
     }
     let kind = metadata.file_type();
     if kind.is_char_device() || kind.is_block_device() {
@@ -128,7 +128,7 @@ pub(super) fn checked(mut bytes: Zeroizing<Vec<u8>>, origin: PinOrigin<'_>) -> R
         return Err(PinError::TooLong(origin.name));
     }
     let path = origin.path.map(str::to_owned);
-    let text = text::text(&bytes).map_err(|why| PinError::PinTextError { from: origin.name, path, why })?;
+    let text = text::text(&bytes).map_err(|why| PinError::BadText { from: origin.name, path, why })?;
     // The capacity is exact, so that the conversion does not move the bytes.
     Ok(Pin::from(String::from(text)))
 }

@@ -130,7 +130,7 @@ impl PreparedSource {
                 let file = self.descriptor.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
                 let file = file.map_err(|error| PinError::Stream(what, error))?;
                 if file.is_terminal() {
-                    return Err(PinError::Visible(what));
+                    return Err(PinError::Terminal(what));
                 }
                 checked(read_line(file, what, deadline)?, PinOrigin::of(what)).map(plain)
             }
@@ -143,7 +143,7 @@ impl PreparedSource {
                 let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(|error| PinError::Stream(what, error))?;
                 let file = File::from(stdin);
                 if file.is_terminal() {
-                    return Err(PinError::Visible(what));
+                    return Err(PinError::Terminal(what));
                 }
                 checked(read_line(file, what, deadline)?, PinOrigin::of(what)).map(plain)
             }

@@ -255,17 +255,20 @@ fn the_json_form_of_a_pin_error_tells_programs_not_to_retry() {
 }
 
 #[test]
-fn a_pin_that_does_not_come_ends_at_the_deadline() {
+fn waiting_for_a_pin_ends_at_the_deadline() {
     let fixture = Fixture::new();
     fixture.tool("mkfifo", &["-m", "600", "pipe"]);
     let error = fixture.run(&["sign", "--timeout", "500ms", "--pin-source", &format!("file:{}", fixture.file("pipe"))]);
-    assert!(error.failed(4).contains("in time"));
+    let hint = |from: &str| format!("write the PIN and a newline to {from}, or allow more time with --timeout");
+    let error = error.failed(4);
+    assert!(error.contains("in time") && error.contains(&hint("the file")), "{error}");
     let mut command = fixture.command(&["sign", "--timeout", "500ms", "--pin-source", "stdin"]);
     let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
     command.stdin(std::os::fd::OwnedFd::from(reader)).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = command.spawn().unwrap().finish();
     drop(writer);
-    assert!(Run::from_output(output).failed(4).contains("in time"));
+    let error = Run::from_output(output).failed(4);
+    assert!(error.contains("in time") && error.contains(&hint("standard input")), "{error}");
 }
 
 #[test]
