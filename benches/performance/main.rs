@@ -1,10 +1,10 @@
-//! `cargo bench`: compares the agent with the minimal program for the same work, alternately on the same token in the same run.
+//! `cargo bench`: compares the agent with a minimal program that does the same work. Both run alternately, on the same token.
 //!
-//! Each comparison is a ratio, and each ratio is the median of several rounds, with minimum and maximum. `cargo bench -- NAME...` runs only
-//! the named measurements. `cargo bench -- counts` runs those that noise does not change, and fails where one differs by more than a tenth
-//! from `benches/counts.json`. docs/performance.md explains what is measured and why.
+//! Each comparison is a ratio: the median of several rounds, with minimum and maximum. `cargo bench -- NAME...` runs only the
+//! named measurements. `cargo bench -- counts` counts instructions and system calls, which noise does not change.
+//! docs/performance.md explains what is measured and why.
 
-// A missing tool ends the run with the line that needs it.
+// `unwrap` ends the run at the line that needs a missing tool.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::process::ExitCode;
@@ -36,7 +36,7 @@ const ALL: [(&str, Measurement); 7] = [
 ];
 
 fn main() -> ExitCode {
-    // cargo adds flags.
+    // cargo adds flags, such as --bench.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     if let Some(unknown) = wanted.iter().find(|name| ALL.iter().all(|(known, _)| known != name)) {
         eprintln!("no measurement '{unknown}'; there are: {}", ALL.map(|(name, _)| name).join(", "));
