@@ -167,10 +167,8 @@ fn one_group_member_counts_as_one_user_in_any_user_namespace() {
         "touch {subuid} {subgid} && mount --bind \"$1\" {subuid} && mount --bind \"$1\" {subgid} && shift && exec \"$@\""
     );
     let started = |more: &[&str]| {
-        let mut command = Command::new("unshare");
+        let mut command = fixture.program("unshare");
         command.args(["--mount", "sh", "-c", &script, "sh", &ranges, BINARY]).args(Agent::arguments(&fixture, more));
-        let base = fixture.command(&[]);
-        command.env_clear().envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
         let mut agent = Agent::start(&fixture, command);
         agent.wait_for_state("STATUS=ready");
         open_to_all(fixture.path());

@@ -223,6 +223,9 @@ impl Reply {
     }
 }
 
+/// A complete request for a payload, whose answer keeps the connection open.
+pub(crate) const SIGN_REQUEST: &str = "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
+
 /// A kept connection.
 pub(crate) struct Client {
     pub(crate) stream: UnixStream,
@@ -238,6 +241,11 @@ impl Client {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(PATIENCE * 2))?;
         Ok(Self { stream, read: Vec::new() })
+    }
+
+    /// Sends a request for a payload, and does not wait for the answer.
+    pub(crate) fn send_sign_request(&mut self) {
+        self.stream.write_all(SIGN_REQUEST.as_bytes()).unwrap();
     }
 
     /// `None` if the agent closed the connection without an answer.

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::agent::{Agent, Client, PayloadVerifier};
 use crate::deadline::{Finish as _, until};
-use crate::fixture::{BINARY, Fixture, Run, needs_root, own_user, same_environment, tool};
+use crate::fixture::{BINARY, Fixture, Run, needs_root, own_user, tool};
 use crate::load::{Tally, load};
 
 fn hex(bytes: &[u8]) -> String {
@@ -203,10 +203,8 @@ fn a_full_disk_hands_out_nothing_and_leaves_the_log_whole() {
         for i in 1 2 3 4 5 6 7 8 9; do $0 sign --audit-path $1 --pin-source $2 >/dev/null 2>&1 || break; done
         cp disk/audit.jsonl kept; $0 sign --audit-path $1 --pin-source $2 >second; code=$?
         cmp -s disk/audit.jsonl kept && $0 audit verify kept >/dev/null || exit 91; exit $code";
-    let base = fixture.command(&[]);
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", script, BINARY, &path, &source]).current_dir(fixture.path());
-    same_environment(&mut command, &base);
+    let mut command = fixture.program("unshare");
+    command.args(["--mount", "sh", "-c", script, BINARY, &path, &source]);
     let run = Run::from_output(command.finish());
     let error = run.failed(1);
     assert!(error.contains("the audit log") && error.contains("hint: make room"), "{error}");
@@ -344,13 +342,11 @@ fn refused_users_are_counted_and_cannot_fill_the_log() {
 fn records_that_come_together_share_a_sync() {
     let fixture = Fixture::new();
     let (path, trace) = (fixture.file("audit.jsonl"), fixture.file("trace"));
-    let mut command = Command::new("strace");
+    let mut command = fixture.program("strace");
     // On a disk that takes 50 ms for each sync, records that arrive meanwhile must share the next sync.
     let slow = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=50000"];
     command.args(["-f", "-qq"]).args(slow).args(["-o", &trace, BINARY]);
     command.args(Agent::arguments(&fixture, &["--workers", "2", "--audit-path", &path]));
-    let base = fixture.command(&[]);
-    same_environment(&mut command, &base);
     let mut agent = Agent::start(&fixture, command);
     agent.wait_for_state("STATUS=ready");
     let verifier = PayloadVerifier::of(&fixture, &agent.payload());

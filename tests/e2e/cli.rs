@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::process::Stdio;
 
 use crate::deadline::{Finish as _, status};
-use crate::fixture::{Fixture, same_environment};
+use crate::fixture::Fixture;
 
 #[test]
 fn help_and_version_go_to_standard_output() {
@@ -82,10 +82,8 @@ fn the_worker_command_is_not_for_people() {
 #[test]
 fn a_closed_standard_output_is_an_error() {
     let fixture = Fixture::new();
-    let base = fixture.command(&[]);
-    let mut shell = std::process::Command::new("sh");
+    let mut shell = fixture.program("sh");
     shell.args(["-c", &format!("exec {} list >&-", crate::fixture::BINARY)]);
-    same_environment(&mut shell, &base);
     assert_eq!(shell.finish().status.code(), Some(1));
     let to_null = status(&mut fixture.command(&["list"]).stdout(Stdio::null()).spawn().unwrap());
     // Rust's null device is opened for reading and writing only if the descriptor was closed.

@@ -2,13 +2,10 @@
 
 use std::io::Write as _;
 use std::os::unix::net::UnixListener;
-use std::process::Command;
 
 use crate::agent::{Agent, Client, PayloadVerifier};
 use crate::deadline::until;
-use crate::fixture::{BINARY, Fixture, same_environment};
-
-const REQUEST: &str = "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
+use crate::fixture::{BINARY, Fixture};
 
 #[test]
 fn a_thousand_idle_connections_and_half_sent_requests_do_not_stop_service() {
@@ -19,10 +16,8 @@ fn a_thousand_idle_connections_and_half_sent_requests_do_not_stop_service() {
     rustix::process::setrlimit(rustix::process::Resource::Nofile, files).unwrap();
     // The default limit of a service, and a very small one.
     for limit in ["1024:", "256:256"] {
-        let mut command = Command::new("prlimit");
+        let mut command = fixture.program("prlimit");
         command.args([&format!("--nofile={limit}"), BINARY]).args(Agent::arguments(&fixture, &[]));
-        let base = fixture.command(&[]);
-        same_environment(&mut command, &base);
         let mut agent = Agent::start(&fixture, command);
         agent.wait_for_state("STATUS=ready");
         let idle: Vec<Client> = (0..1000).map(|_| Client::connect(&agent.socket)).collect();
@@ -88,7 +83,7 @@ fn a_client_that_closes_its_sending_side_gets_its_answer() {
     let fixture = Fixture::new();
     let agent = Agent::ready(&fixture, &[]);
     let mut client = Client::connect(&agent.socket);
-    client.stream.write_all(REQUEST.as_bytes()).unwrap();
+    client.send_sign_request();
     client.stream.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(client.receive("POST").unwrap().status, 200);
 }
@@ -123,7 +118,7 @@ fn nothing_is_signed_for_clients_that_disconnected() {
     let disconnected: Vec<Client> = (0..10)
         .map(|_| {
             let mut client = Client::connect(&agent.socket);
-            client.stream.write_all(REQUEST.as_bytes()).unwrap();
+            client.send_sign_request();
             client
         })
         .collect();
@@ -167,7 +162,7 @@ fn clients_that_leave_do_not_affect_others() {
     for round in 0..100 {
         let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(&agent.socket)).collect();
         for client in &mut clients {
-            client.stream.write_all(REQUEST.as_bytes()).unwrap();
+            client.send_sign_request();
         }
         // One third disconnects, while a worker has their request or while it is in the queue.
         let remaining: Vec<Client> =

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use crate::agent::Agent;
 use crate::deadline::Finish as _;
-use crate::fixture::{BINARY, Fixture, Run, same_environment, tool};
+use crate::fixture::{BINARY, Fixture, Run, tool};
 use crate::service::{Behaviour, Service};
 
 pub(crate) const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
@@ -24,10 +24,8 @@ pub(crate) fn service(fixture: &Fixture) -> Service {
 
 /// A program in the fixture's environment, with our binary in its PATH and the PIN source in the configuration.
 pub(crate) fn example(fixture: &Fixture, program: &str, arguments: &[&str]) -> Command {
-    let inner = fixture.command(&[]);
-    let mut command = Command::new(program);
-    command.args(arguments).current_dir(fixture.path());
-    same_environment(&mut command, &inner);
+    let mut command = fixture.program(program);
+    command.args(arguments);
     let directory = Path::new(BINARY).parent().unwrap().display().to_string();
     let path = format!("{directory}:{}", std::env::var("PATH").unwrap());
     command.env("PATH", path).env("CBA_AGENT_PIN_SOURCE", fixture.pin_source());

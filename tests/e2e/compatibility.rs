@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use serde_json::{Value, json};
 
 use crate::fixture::Fixture;
-use crate::sign::openssl_accepts;
+use crate::openssl::openssl_accepts;
 
 /// Answers one request on a socket with this status and body, and returns the request.
 fn agent(fixture: &Fixture, status: &str, body: &Value) -> (String, std::thread::JoinHandle<Value>) {

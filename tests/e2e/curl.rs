@@ -1,10 +1,8 @@
 //! The login as a user runs it: curl with `sign --format curl`, against the tests' authentication service.
 
-use std::process::Command;
-
 use crate::clients::service;
 use crate::deadline::Finish as _;
-use crate::fixture::{BINARY, Fixture, Run, same_environment};
+use crate::fixture::{BINARY, Fixture, Run};
 use crate::service::{Behaviour, Service};
 
 /// The README's line, with the service's URL.
@@ -14,10 +12,8 @@ fn log_in(fixture: &Fixture, service: &Service, flags: &str) -> Run {
          printf '%s\\n' \"$r\" | curl -sS --write-out '\\n%{{http_code}}' --config -",
         service.url
     );
-    let base = fixture.command(&[]);
-    let mut command = Command::new("sh");
-    command.args(["-c", &line]).current_dir(fixture.path());
-    same_environment(&mut command, &base);
+    let mut command = fixture.program("sh");
+    command.args(["-c", &line]);
     Run::from_output(command.finish())
 }
 

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::agent::{Agent, Client};
 use crate::deadline::{Finish as _, PATIENCE, status, until};
-use crate::fixture::{BINARY, Fixture, Run, needs_root, own_user, same_environment, tool};
+use crate::fixture::{BINARY, Fixture, Run, needs_root, own_user, tool};
 
 pub(crate) const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
 
@@ -146,7 +146,7 @@ fn the_watchdog_depends_on_progress_and_not_on_the_token() {
     fixture.set("WATCHDOG_USEC", "400000");
     let mut agent = Agent::ready(&fixture, &["--call-timeout", "120s", "--request-timeout", "150s"]);
     let mut client = Client::connect(&agent.socket);
-    client.stream.write_all(b"POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+    client.send_sign_request();
     fixture.await_calls("C_Sign", 1);
     agent.forget_messages();
     for _ in 0..6 {
@@ -192,12 +192,10 @@ fn the_agent_makes_no_call_that_the_units_filter_refuses() {
         crate::access::open_to_all(fixture.path());
     }
     let trace = fixture.file("trace");
-    let mut command = Command::new("setpriv");
+    let mut command = fixture.program("setpriv");
     command.args(user.map(|user| [format!("--reuid={user}"), format!("--regid={user}")]).into_iter().flatten());
     command.args(user.map(|user| format!("--groups={user}"))).args(["strace", "-f", "-qq", "-o", &trace, BINARY]);
     command.args(Agent::arguments(&fixture, &["--socket-group", user.unwrap_or("0"), "--workers", "2"]));
-    let base = fixture.command(&[]);
-    same_environment(&mut command, &base);
     let mut agent = Agent::start_in(&fixture, command, 0o777);
     agent.wait_for_state("STATUS=ready");
     agent.payload();
@@ -289,10 +287,8 @@ fn logrotate_renames_the_audit_log_and_the_daily_check_reads_it() {
 fn a_client_in_another_pid_namespace_is_served() {
     needs_root("it mounts file systems of its own");
     let fixture = Fixture::new();
-    let mut command = Command::new("unshare");
+    let mut command = fixture.program("unshare");
     command.args(["--pid", "--fork", "--kill-child", "--mount-proc", BINARY]).args(Agent::arguments(&fixture, &[]));
-    let base = fixture.command(&[]);
-    same_environment(&mut command, &base);
     let mut agent = Agent::start(&fixture, command);
     agent.wait_for_state("STATUS=ready");
     agent.payload();

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::agent::Agent;
 use crate::deadline::Finish as _;
-use crate::fixture::{EXTENSIONS, Fixture, Run, needs_root, same_environment};
+use crate::fixture::{BINARY, EXTENSIONS, Fixture, Run, needs_root};
 
 /// The line of a check in a report with a failing check.
 #[track_caller]
@@ -250,11 +250,9 @@ fn pcscd_is_checked_if_the_module_needs_it() {
 fn a_clock_before_the_build_is_a_failure() {
     let fixture = Fixture::new();
     let source = fixture.pin_source();
-    let inner = fixture.command(&["doctor", "--pin-source", &source]);
-    let mut command = std::process::Command::new("faketime");
-    command.arg("2020-01-01 00:00:00").arg(inner.get_program()).args(inner.get_args());
-    same_environment(&mut command, &inner);
-    let run = Run::from_output(command.current_dir(fixture.path()).finish());
+    let mut command = fixture.program("faketime");
+    command.args(["2020-01-01 00:00:00", BINARY, "doctor", "--pin-source", &source]);
+    let run = Run::from_output(command.finish());
     let line = failing(run, "clock");
     assert!(line.contains("before this program was built") && line.contains("timedatectl"), "{line}");
 }

@@ -2,23 +2,22 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Command;
 
 use crate::access::open_to_all;
 use crate::agent::Agent;
 use crate::deadline::Finish as _;
-use crate::fixture::{Fixture, Run, needs_root, same_environment};
+use crate::fixture::{BINARY, Fixture, Run, needs_root};
 
 /// Runs the program as another user of the host, with no module and no token in the environment.
 fn as_user(fixture: &Fixture, user: &str, groups: &str, arguments: &[&str]) -> Run {
-    let mut bare = fixture.command(arguments);
-    bare.env_remove("CBA_AGENT_MODULE").env_remove("SOFTHSM2_CONF");
-    let mut command = Command::new("setpriv");
+    let mut command = fixture.program("setpriv");
     command.args([&format!("--reuid={user}"), &format!("--regid={user}"), &format!("--groups={groups}"), "--"]);
-    command.arg(bare.get_program()).args(bare.get_args()).current_dir("/");
-    same_environment(&mut command, &bare);
+    command.arg(BINARY).args(arguments).current_dir("/");
     // The test's home directory belongs to another user.
-    command.env("HOME", "/nonexistent").env_remove("LD_LIBRARY_PATH");
+    command.env("HOME", "/nonexistent");
+    for name in ["CBA_AGENT_MODULE", "SOFTHSM2_CONF", "LD_LIBRARY_PATH"] {
+        command.env_remove(name);
+    }
     Run::from_output(command.finish())
 }
 

@@ -1,18 +1,13 @@
 //! Reports of the last two years about PKCS#11 stacks and tools; docs/field-reports.md lists them with their tests.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use serde_json::Value;
 
 use crate::deadline::Finish as _;
-use crate::fixture::{Fixture, Run, faulty_module, needs_root};
-use crate::sign::openssl_accepts;
-
-fn accepted(fixture: &Fixture, run: Run) {
-    let request: Value = serde_json::from_str(&run.ok()).unwrap();
-    openssl_accepts(fixture, &request);
-}
+use crate::fixture::{BINARY, Fixture, Run, faulty_module, needs_root};
+use crate::openssl::accepted;
 
 /// The faulty module under the file name of another module, with these rules and without a sandbox.
 fn named(fixture: &mut Fixture, file: &str, rules: &str) -> String {
@@ -174,15 +169,12 @@ fn a_user_outside_the_group_of_opencryptoki_sees_its_name() {
     named(&mut fixture, "libopencryptoki.so", "C_Initialize=0x6");
     // The group of the openCryptoki package, in a name service for this command only.
     let run = |before: &str, arguments: &[&str]| {
-        let own = fixture.command(arguments);
-        let mut command = Command::new("unshare");
+        let mut command = fixture.program("unshare");
         let script = format!(
             "{{ [ -d etc ] || {{ cp -a /etc etc && echo pkcs11:x:4242: >> etc/group; }}; }} && mount --bind etc /etc && {before} \
              exec setpriv --reuid nobody --regid nogroup --init-groups \"$@\""
         );
-        command.current_dir(fixture.path());
-        command.args(["--mount", "sh", "-c", &script, "sh"]).arg(own.get_program()).args(own.get_args());
-        command.env_clear().envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.args(["--mount", "sh", "-c", &script, "sh", BINARY]).args(arguments);
         command.env("HOME", "/nonexistent");
         Run::from_output(command.finish())
     };
@@ -230,11 +222,9 @@ fn a_p11_kit_before_its_security_fixes_is_warned_about() {
     {
         let status = format!("Package: libp11-kit0\nStatus: install ok installed\nVersion: {version}\n\n");
         let status = fixture.write("status", status);
-        let own = fixture.command(&["doctor", "--pin-source", &source]);
-        let mut command = Command::new("unshare");
+        let mut command = fixture.program("unshare");
         let script = format!("mount --bind {status} /var/lib/dpkg/status && exec \"$@\"");
-        command.args(["--mount", "sh", "-c", &script, "sh"]).arg(own.get_program()).args(own.get_args());
-        command.env_clear().envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.args(["--mount", "sh", "-c", &script, "sh", BINARY, "doctor", "--pin-source", &source]);
         let report = Run::from_output(command.finish());
         assert!(report.stdout.contains(words), "{report:?}");
     }

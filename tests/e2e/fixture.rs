@@ -146,9 +146,23 @@ impl Fixture {
         until(|| self.calls(name) >= count);
     }
 
-    /// The binary in a clean environment, with the module selected.
+    /// The binary in the fixture's environment.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(BINARY);
+        let mut command = self.program(BINARY);
+        command.args(arguments);
+        command
+    }
+
+    /// A program in the token's directory and a clean environment, with the module selected. Programs such as `sh`, `strace`
+    /// and `unshare` pass both to the binary, if `BINARY` is among their arguments.
+    pub(crate) fn program(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        self.prepare(&mut command);
+        command
+    }
+
+    /// Gives a command the token's directory and this environment.
+    pub(crate) fn prepare(&self, command: &mut Command) {
         command.env_clear().current_dir(self.path()).stdin(Stdio::null());
         for name in ["PATH", "LD_LIBRARY_PATH"] {
             if let Some(value) = std::env::var_os(name) {
@@ -161,8 +175,6 @@ impl Fixture {
             command.env("CBA_AGENT_MODULE", module);
         }
         command.envs(self.environment.iter().cloned());
-        command.args(arguments);
-        command
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Run {
@@ -182,6 +194,11 @@ impl Fixture {
         let source = self.pin_source();
         let all: Vec<&str> = ["sign", "--pin-source", &source].into_iter().chain(arguments.iter().copied()).collect();
         self.run(&all)
+    }
+
+    /// `sign` with another source of the PIN.
+    pub(crate) fn sign_with(&self, source: &str) -> Run {
+        self.run(&["sign", "--pin-source", source])
     }
 
     /// Another program in the token's environment; it must succeed.
@@ -214,6 +231,17 @@ impl Fixture {
         self.pkcs11_tool(&["--write-object", "imported.der", "--type", "cert", "--id", "02"]);
     }
 
+    /// Generates a key in the token, and a certificate for it. `name` is the label of the key.
+    pub(crate) fn generate_key(&self, id: &str, name: &str, more: &[&str]) {
+        let usual = ["--keypairgen", "--key-type", "rsa:2048", "--id", id, "--label", name, "--usage-sign"];
+        self.pkcs11_tool(&[&usual[..], more].concat());
+        let (info, key) = (format!("{name}.spki"), format!("{name}.pub"));
+        self.pkcs11_tool(&["--read-object", "--type", "pubkey", "--id", id, "--output-file", &info]);
+        self.tool("openssl", &["rsa", "-pubin", "-inform", "DER", "-in", &info, "-out", &key]);
+        self.issue(name, &key, EXTENSIONS, &["-days", "9"]);
+        self.pkcs11_tool(&["--write-object", &format!("{name}.der"), "--type", "cert", "--id", id]);
+    }
+
     /// Provisions one more token in the same configuration.
     pub(crate) fn provision(&self, arguments: &[&str]) {
         tool(Command::new(format!("{ROOT}/softhsm/provision")).arg(self.path()).args(arguments));
@@ -224,22 +252,8 @@ impl Fixture {
         let ext = self.write(&format!("{name}.ext"), extensions);
         let (request, out) = (self.file("req.pem"), self.file(&format!("{name}.pem")));
         let subject = format!("/CN={name}");
-        self.tool(
-            "openssl",
-            &[
-                "req",
-                "-new",
-                "-newkey",
-                "rsa:2048",
-                "-nodes",
-                "-keyout",
-                "/dev/null",
-                "-subj",
-                &subject,
-                "-out",
-                &request,
-            ],
-        );
+        let new = ["req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "/dev/null"];
+        self.tool("openssl", &[&new[..], &["-subj", &subject, "-out", &request]].concat());
         let mut arguments =
             vec!["x509", "-req", "-in", &request, "-force_pubkey", public_key, "-CA", "ca.pem", "-CAkey", "ca.key"];
         arguments.extend(["-CAcreateserial", "-extfile", &ext, "-out", &out]);
@@ -253,11 +267,6 @@ impl Fixture {
 /// The certificate extensions that Anaplan requires.
 pub(crate) const EXTENSIONS: &str = "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n\
     extendedKeyUsage=clientAuth,emailProtection\nsubjectAltName=email:integration@example.com\n";
-
-/// Gives a command exactly the environment of another one.
-pub(crate) fn same_environment(command: &mut Command, of: &Command) {
-    command.env_clear().envs(of.get_envs().filter_map(|(name, value)| Some((name, value?))));
-}
 
 /// The user that runs the tests, as a number.
 pub(crate) fn own_user() -> u32 {
@@ -309,14 +318,8 @@ pub(crate) fn faulty_module() -> &'static Path {
 pub(crate) fn build(name: &str, target: &Path) -> PathBuf {
     let manifest = format!("{ROOT}/tests/{name}/Cargo.toml");
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args([
-        "build",
-        "--locked",
-        "--quiet",
-        "--message-format=json-render-diagnostics",
-        "--manifest-path",
-        &manifest,
-    ]);
+    cargo.args(["build", "--locked", "--quiet", "--message-format=json-render-diagnostics"]);
+    cargo.args(["--manifest-path", &manifest]);
     let messages = tool(cargo.arg("--target-dir").arg(target));
     let mut artifacts = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let last = artifacts.rfind(|message| message["reason"] == "compiler-artifact");

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Stdio;
 
 use crate::deadline::{Finish as _, until};
-use crate::fixture::{Fixture, Run, same_environment};
+use crate::fixture::{Fixture, Run};
 
 /// A fixture with a wrong PIN in the file `wrong`. Every module call is logged.
 pub(crate) fn fixture() -> Fixture {
@@ -14,12 +14,8 @@ pub(crate) fn fixture() -> Fixture {
     fixture
 }
 
-pub(crate) fn sign_with(fixture: &Fixture, source: &str) -> Run {
-    fixture.run(&["sign", "--pin-source", source])
-}
-
 pub(crate) fn wrong(fixture: &Fixture) -> Run {
-    sign_with(fixture, &format!("file:{}", fixture.file("wrong")))
+    fixture.sign_with(&format!("file:{}", fixture.file("wrong")))
 }
 
 /// The output of `pin-fuse`.
@@ -97,15 +93,12 @@ fn other_sources_never_clear_it() {
     fs::set_permissions(&in_memory, fs::Permissions::from_mode(0o600)).unwrap();
     fixture.set("CREDENTIALS_DIRECTORY", shm.path().display().to_string());
     for source in ["env:MY_PIN", "credential:pin", &format!("file:{}", in_memory.display())] {
-        assert!(sign_with(&fixture, source).failed(4).contains("no login is tried"), "{source}");
+        assert!(fixture.sign_with(source).failed(4).contains("no login is tried"), "{source}");
     }
     let piped = fixture.run_with_input(&["sign", "--pin-source", "stdin"], &pin);
     assert!(piped.failed(4).contains("no login is tried"));
-    let base = fixture.command(&[]);
-    let mut shell = std::process::Command::new("sh");
+    let mut shell = fixture.program("sh");
     shell.args(["-c", &format!("exec {} sign --pin-source fd:5 5< pin", crate::fixture::BINARY)]);
-    shell.current_dir(fixture.path());
-    same_environment(&mut shell, &base);
     assert!(Run::from_output(shell.finish()).failed(4).contains("no login is tried"));
     assert_eq!(fixture.calls("C_Login"), 1);
 }
@@ -207,10 +200,8 @@ fn flags_are_read_before_a_login() {
 fn a_pin_pad_without_a_person_obeys_the_fuse_and_keeps_the_last_try() {
     let mut fixture = fixture();
     let alone = |fixture: &Fixture| {
-        let base = fixture.command(&[]);
-        let mut command = std::process::Command::new("setsid");
+        let mut command = fixture.program("setsid");
         command.args(["--wait", crate::fixture::BINARY, "sign", "--pin-source", "pinpad"]).stdin(Stdio::null());
-        same_environment(&mut command, &base);
         Run::from_output(command.finish())
     };
     fixture.faulty("flags+CKF_USER_PIN_FINAL_TRY;flags+CKF_PROTECTED_AUTHENTICATION_PATH");
@@ -263,12 +254,10 @@ fn a_reading_that_failed_once_leads_to_no_second_fuse() {
 fn a_worker_killed_before_its_login_spends_no_try() {
     let fixture = Fixture::new();
     let (source, state) = (fixture.pin_source(), fixture.file("state"));
-    let base = fixture.command(&["sign", "--pin-source", &source, "--state-dir", &state]);
-    let mut command = std::process::Command::new("strace");
+    let mut command = fixture.program("strace");
     // The parent waits after the mark of the attempt, and before it sends the PIN.
     command.args(["-qq", "-o", "/dev/null", "-e", "trace=writev", "-e", "inject=writev:delay_enter=5000000:when=1"]);
-    command.arg(base.get_program()).args(base.get_args()).current_dir(fixture.path());
-    same_environment(&mut command, &base);
+    command.args([crate::fixture::BINARY, "sign", "--pin-source", &source, "--state-dir", &state]);
     let strace = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let child_of = |process: u32| -> u32 {
         let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap();

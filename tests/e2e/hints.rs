@@ -7,11 +7,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
 
 use crate::agent::Agent;
 use crate::deadline::Finish as _;
-use crate::fixture::{BINARY, Fixture, Run, same_environment};
+use crate::fixture::{BINARY, Fixture, Run};
 use crate::hint_trials::PROGRAMS;
 
 /// Returns all commands in the hints of errors and in the remedies of `doctor`.
@@ -42,9 +41,8 @@ pub(crate) fn one_command(said: &str, beginning: &str) -> String {
 
 /// Runs a command in a shell, in the fixture's environment and with the binary in the PATH.
 pub(crate) fn run_in_shell(fixture: &Fixture, command: &str) -> Run {
-    let mut shell = Command::new("bash");
-    shell.args(["-c", command]).current_dir(fixture.path());
-    same_environment(&mut shell, &fixture.command(&[]));
+    let mut shell = fixture.program("bash");
+    shell.args(["-c", command]);
     let directory = Path::new(BINARY).parent().unwrap().display().to_string();
     shell.env("PATH", format!("{directory}:{}", std::env::var("PATH").unwrap()));
     Run::from_output((&mut shell).finish())

@@ -3,12 +3,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Command;
 
 use crate::access::open_to_all;
 use crate::agent::Agent;
 use crate::deadline::Finish as _;
-use crate::fixture::{BINARY, Fixture, Run, needs_root, same_environment};
+use crate::fixture::{BINARY, Fixture, Run, needs_root};
 use crate::hints::{commands_in, one_command, output_of, run_in_shell, succeeds};
 
 #[test]
@@ -18,18 +17,15 @@ fn the_hint_gives_the_policy_file_back_to_root() {
     let run = crate::system_policy::run_under(&fixture, "[policy]\n", (1000, "646"), &["list"]);
     let command = one_command(&run.failed(2), "chown ");
     let script = format!("mount --bind etc /etc && {command} && exec \"$@\"");
-    let mut again = Command::new("unshare");
+    let mut again = fixture.program("unshare");
     again.args(["--mount", "sh", "-c", &script, "sh", BINARY, "list"]);
-    same_environment(&mut again, &fixture.command(&[]));
-    Run::from_output(again.current_dir(fixture.path()).finish()).ok();
+    Run::from_output(again.finish()).ok();
 }
 
 /// Runs the program as the user `daemon`.
 fn as_user(fixture: &Fixture, arguments: &[&str]) -> Run {
-    let inner = fixture.command(arguments);
-    let mut command = Command::new("setpriv");
+    let mut command = fixture.program("setpriv");
     command.args(["--reuid=1", "--regid=1", "--clear-groups", "--"]).arg(BINARY).args(arguments).current_dir("/");
-    same_environment(&mut command, &inner);
     command.env("HOME", "/nonexistent").env_remove("SOFTHSM2_CONF");
     Run::from_output(command.finish())
 }
@@ -99,10 +95,9 @@ fn an_allowed_user_reaches_the_socket_after_the_remedy() {
     // Runs `doctor` with a copy of /etc, in which `before` may change a group.
     let doctor = |before: &str| {
         let script = format!("{{ [ -d etc ] || cp -a /etc etc; }} && mount --bind etc /etc && {before} exec \"$@\"");
-        let mut command = Command::new("unshare");
+        let mut command = fixture.program("unshare");
         command.args(["--mount", "sh", "-c", &script, "sh", BINARY, "doctor", "--config", &config]);
-        same_environment(&mut command, &fixture.command(&[]));
-        Run::from_output(command.current_dir(fixture.path()).finish()).stdout
+        Run::from_output(command.finish()).stdout
     };
     let usermod = one_command(&doctor(""), "usermod -aG games daemon");
     let said = doctor(&format!("{usermod};"));
@@ -156,13 +151,12 @@ fn every_package_that_a_hint_offers_exists() {
     let mut offered_names = 0;
     for name in ["softhsm2", "opensc", "ykcs11", "tpm2", "opencryptoki", "p11-kit", "p11-kit-client"] {
         // Hides installed modules from the program.
-        let mut command = Command::new("unshare");
+        let mut command = fixture.program("unshare");
         let hide = "for d in /usr/lib/*/softhsm /usr/lib/softhsm /usr/lib/*/pkcs11 /usr/lib/*/opencryptoki /usr/lib/opencryptoki; do \
                     [ ! -d \"$d\" ] || mount -t tmpfs tmpfs \"$d\"; done; for f in /usr/lib/*/opensc-pkcs11.so /usr/lib/*/onepin-opensc-pkcs11.so \
                     /usr/lib/*/libykcs11.so* /usr/lib/*/libtpm2_pkcs11.so* /usr/lib/*/p11-kit-proxy.so; do \
                     [ ! -e \"$f\" ] || mount --bind /dev/null \"$f\"; done; exec \"$@\"";
         command.args(["--mount", "sh", "-c", hide, "sh", BINARY, "list", "--module", name]);
-        same_environment(&mut command, &fixture.command(&[]));
         let said = Run::from_output(command.finish()).stderr;
         for install in commands_in(&said).iter().filter(|command| command.starts_with("apt-get ")) {
             succeeds(&fixture, &format!("{install} --simulate"));
@@ -195,12 +189,10 @@ fn a_file_system_without_execution_is_remounted_by_the_hint() {
         fixture.file("no exec"),
         crate::fixture::softhsm_module()
     );
-    let mut sign = fixture.command(&["sign", "--pin-source", &fixture.pin_source()]);
-    sign.env("CBA_AGENT_MODULE", fixture.file("no exec/m.so"));
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "bash", "-c", &script, "sh"]).arg(sign.get_program()).args(sign.get_args());
-    same_environment(&mut command, &sign);
-    Run::from_output((&mut command).finish()).ok();
+    let mut command = fixture.program("unshare");
+    command.args(["--mount", "bash", "-c", &script, "sh", BINARY, "sign", "--pin-source", &fixture.pin_source()]);
+    command.env("CBA_AGENT_MODULE", fixture.file("no exec/m.so"));
+    Run::from_output(command.finish()).ok();
 }
 
 #[test]
@@ -212,12 +204,10 @@ fn commands_that_show_the_cause_run_and_show_it() {
     fs::create_dir(fixture.file("the log")).unwrap();
     let script = "set -e; mount -t tmpfs -o size=4k tmpfs 'the log'; head -c 4096 /dev/zero > 'the log/x'; \
                   hint=$(\"$@\" 2>&1 | sed -n 's/^hint: .*`\\(df .*\\)`.*/\\1/p'); eval \"$hint\"";
-    let sign =
-        fixture.command(&["sign", "--pin-source", &source, "--audit-path", &fixture.file("the log/audit.jsonl")]);
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "bash", "-c", script, "sh"]).arg(sign.get_program()).args(sign.get_args());
-    same_environment(&mut command, &sign);
-    let shown = Run::from_output(command.current_dir(fixture.path()).finish()).ok();
+    let mut command = fixture.program("unshare");
+    command.args(["--mount", "bash", "-c", script, "sh", BINARY, "sign", "--pin-source", &source]);
+    command.args(["--audit-path", &fixture.file("the log/audit.jsonl")]);
+    let shown = Run::from_output(command.finish()).ok();
     assert!(shown.contains("100%") && shown.contains("the log"), "{shown}");
     // A process that holds the lock of the audit log.
     let log = fixture.file("audit.jsonl");
@@ -316,14 +306,12 @@ fn an_unreadable_configuration_of_softhsm2_is_named_with_the_group_that_may_read
     let script = "cp -a /etc etc && rm -rf etc/softhsm && mv etc-softhsm etc/softhsm && chgrp -R games etc/softhsm tokens && chmod 640 etc/softhsm/* && \
                   chmod 2770 tokens && chmod -R g+rwX tokens && mount --bind etc /etc && eval \"$1\" && shift && exec \"$@\"";
     let run = |before: &str, module: &str, arguments: &[&str]| {
-        let inner = fixture.command(arguments);
-        let mut command = Command::new("unshare");
+        let mut command = fixture.program("unshare");
         let script =
             if before.is_empty() { script } else { "mount --bind etc /etc && eval \"$1\" && shift && exec \"$@\"" };
         command.args(["--mount", "sh", "-c", script, "sh", if before.is_empty() { ":" } else { before }]);
         command.args(["setpriv", "--reuid=daemon", "--regid=daemon", "--init-groups", "--"]);
-        command.arg(inner.get_program()).args(inner.get_args()).current_dir(fixture.path());
-        same_environment(&mut command, &inner);
+        command.arg(BINARY).args(arguments);
         command.env("HOME", "/nonexistent").env_remove("SOFTHSM2_CONF").env("CBA_AGENT_MODULE", module);
         Run::from_output(command.finish())
     };

@@ -11,7 +11,7 @@ use std::process::Command;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::access::open_to_all;
-use crate::agent::{Agent, Client};
+use crate::agent::{Agent, Client, SIGN_REQUEST};
 use crate::deadline::{PATIENCE, status};
 use crate::fixture::{Fixture, needs_root};
 
@@ -39,8 +39,6 @@ fn statuses(answer: &str) -> Vec<&str> {
     answer.split("HTTP/1.").skip(1).filter_map(|rest| rest.get(2..5)).collect()
 }
 
-const INSIDE: &str = "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
-
 #[test]
 fn no_form_of_a_request_smuggles_a_second_one_in() {
     let fixture = Fixture::new();
@@ -48,27 +46,27 @@ fn no_form_of_a_request_smuggles_a_second_one_in() {
     let post = |headers: &str, body: &str| format!("POST /sign HTTP/1.1\r\nHost: x\r\n{headers}\r\n{body}");
     // Each must get an error or no answer, and the bytes behind it must not count as a request.
     let refused = [
-        post("Content-Length: 2\r\nContent-Length: 60\r\n", &format!("{{}}{INSIDE}")),
-        post("Content-Length: 2, 60\r\n", &format!("{{}}{INSIDE}")),
-        post("Content-Length: +2\r\n", &format!("{{}}{INSIDE}")),
-        post("Content-Length: -1\r\n", &format!("{{}}{INSIDE}")),
-        post("Content-Length: 0x2\r\n", &format!("{{}}{INSIDE}")),
-        post("Content-Length: 99999999999999999999\r\n", INSIDE),
-        post("Content-Length : 2\r\n", &format!("{{}}{INSIDE}")),
-        post("Transfer-Encoding: xchunked\r\n", &format!("0\r\n\r\n{INSIDE}")),
-        post("Transfer-Encoding: chunked, identity\r\n", &format!("0\r\n\r\n{INSIDE}")),
-        post("Transfer-Encoding: chunked\r\n", &format!("zz\r\n{{}}\r\n0\r\n\r\n{INSIDE}")),
-        post("Transfer-Encoding: chunked\r\n", &format!("-2\r\n{{}}\r\n0\r\n\r\n{INSIDE}")),
-        post("Transfer-Encoding: chunked\r\n", &format!("fffffffffffffffff\r\n{{}}\r\n0\r\n\r\n{INSIDE}")),
-        post("X: a\r\n Content-Length: 60\r\nContent-Length: 2\r\n", &format!("{{}}{INSIDE}")),
-        post("X: a\0b\r\nContent-Length: 2\r\n", &format!("{{}}{INSIDE}")),
-        post("\u{e9}: x\r\nContent-Length: 2\r\n", &format!("{{}}{INSIDE}")),
+        post("Content-Length: 2\r\nContent-Length: 60\r\n", &format!("{{}}{SIGN_REQUEST}")),
+        post("Content-Length: 2, 60\r\n", &format!("{{}}{SIGN_REQUEST}")),
+        post("Content-Length: +2\r\n", &format!("{{}}{SIGN_REQUEST}")),
+        post("Content-Length: -1\r\n", &format!("{{}}{SIGN_REQUEST}")),
+        post("Content-Length: 0x2\r\n", &format!("{{}}{SIGN_REQUEST}")),
+        post("Content-Length: 99999999999999999999\r\n", SIGN_REQUEST),
+        post("Content-Length : 2\r\n", &format!("{{}}{SIGN_REQUEST}")),
+        post("Transfer-Encoding: xchunked\r\n", &format!("0\r\n\r\n{SIGN_REQUEST}")),
+        post("Transfer-Encoding: chunked, identity\r\n", &format!("0\r\n\r\n{SIGN_REQUEST}")),
+        post("Transfer-Encoding: chunked\r\n", &format!("zz\r\n{{}}\r\n0\r\n\r\n{SIGN_REQUEST}")),
+        post("Transfer-Encoding: chunked\r\n", &format!("-2\r\n{{}}\r\n0\r\n\r\n{SIGN_REQUEST}")),
+        post("Transfer-Encoding: chunked\r\n", &format!("fffffffffffffffff\r\n{{}}\r\n0\r\n\r\n{SIGN_REQUEST}")),
+        post("X: a\r\n Content-Length: 60\r\nContent-Length: 2\r\n", &format!("{{}}{SIGN_REQUEST}")),
+        post("X: a\0b\r\nContent-Length: 2\r\n", &format!("{{}}{SIGN_REQUEST}")),
+        post("\u{e9}: x\r\nContent-Length: 2\r\n", &format!("{{}}{SIGN_REQUEST}")),
         "CONNECT /sign HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".into(),
-        format!("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{INSIDE}"),
-        format!("POST /sign\r\n\r\n{INSIDE}"),
-        format!("POST  /sign  HTTP/1.1\r\nContent-Length: 2\r\n\r\n{{}}{INSIDE}"),
-        format!("POST /sign HTTP/9.9\r\nContent-Length: 2\r\n\r\n{{}}{INSIDE}"),
-        format!("\u{0}\u{1}\u{2}{INSIDE}"),
+        format!("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{SIGN_REQUEST}"),
+        format!("POST /sign\r\n\r\n{SIGN_REQUEST}"),
+        format!("POST  /sign  HTTP/1.1\r\nContent-Length: 2\r\n\r\n{{}}{SIGN_REQUEST}"),
+        format!("POST /sign HTTP/9.9\r\nContent-Length: 2\r\n\r\n{{}}{SIGN_REQUEST}"),
+        format!("\u{0}\u{1}\u{2}{SIGN_REQUEST}"),
     ];
     for (number, request) in refused.iter().enumerate() {
         let before = handed_out(&agent);
@@ -83,11 +81,11 @@ fn no_form_of_a_request_smuggles_a_second_one_in() {
     // A valid request is one request, whatever its body contains.
     let one = [
         post("Transfer-Encoding: chunked\r\nConnection: close\r\n", "2;x=y\r\n{}\r\n0\r\n\r\n"),
-        post(&format!("Content-Length: {}\r\nConnection: close\r\n", INSIDE.len()), INSIDE),
+        post(&format!("Content-Length: {}\r\nConnection: close\r\n", SIGN_REQUEST.len()), SIGN_REQUEST),
         post("Upgrade: h2c\r\nConnection: Upgrade, close\r\nContent-Length: 2\r\n", "{}"),
         "POST http://elsewhere/sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}".into(),
         // Both lengths: the chunks count, and the connection is closed (RFC 9112 section 6.1).
-        post("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", &format!("2\r\n{{}}\r\n0\r\n\r\n{INSIDE}")),
+        post("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", &format!("2\r\n{{}}\r\n0\r\n\r\n{SIGN_REQUEST}")),
     ];
     for request in &one {
         let before = handed_out(&agent);
@@ -103,8 +101,8 @@ fn no_form_of_a_request_smuggles_a_second_one_in() {
 fn pipelined_requests_are_answered_in_order_each_with_its_own_payload() {
     let fixture = Fixture::new();
     let agent = Agent::ready(&fixture, &[]);
-    let last = INSIDE.replace("Host: x", "Host: x\r\nConnection: close");
-    let answer = raw(&agent, format!("{}{last}", INSIDE.repeat(9)).as_bytes());
+    let last = SIGN_REQUEST.replace("Host: x", "Host: x\r\nConnection: close");
+    let answer = raw(&agent, format!("{}{last}", SIGN_REQUEST.repeat(9)).as_bytes());
     assert_eq!(statuses(&answer), ["200"; 10], "{answer}");
     let messages: std::collections::HashSet<&str> =
         answer.split("\"encodedData\":\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
@@ -244,7 +242,7 @@ fn descriptors_that_a_client_passes_are_not_kept() {
         let mut space = [MaybeUninit::uninit(); 2048];
         let mut message = SendAncillaryBuffer::new(&mut space);
         assert!(message.push(SendAncillaryMessage::ScmRights(&passed)));
-        let request = std::io::IoSlice::new(INSIDE.as_bytes());
+        let request = std::io::IoSlice::new(SIGN_REQUEST.as_bytes());
         sendmsg(&client.stream, &[request], &mut message, SendFlags::empty()).unwrap();
         assert_eq!(client.receive("POST").unwrap().status, 200);
         held.push(client);

@@ -1,7 +1,6 @@
 //! Attacks of a local user on the agent's socket, files and processes.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,10 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::access::open_to_all;
 use crate::agent::{Agent, Client, children};
 use crate::deadline::{Finish as _, until};
-use crate::fixture::{Fixture, Run, needs_root, same_environment, tool};
-
-/// A complete request.
-const REQUEST: &str = "POST /sign HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
+use crate::fixture::{BINARY, Fixture, Run, needs_root, tool};
 
 #[test]
 fn a_replaced_socket_is_left_alone() {
@@ -161,13 +157,11 @@ fn a_pin_file_that_is_replaced_after_it_was_opened_is_judged_and_read_as_it_was(
     fs::set_permissions(&pin_file, fs::Permissions::from_mode(0o600)).unwrap();
     let other = fixture.write("other", "wrong-1");
     fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).unwrap();
-    let base = fixture.command(&["sign", "--pin-source", &format!("file:{pin_file}")]);
-    let mut command = Command::new("strace");
+    let mut command = fixture.program("strace");
     // strace stops the agent for three seconds after it has opened the file.
     let pause = ["-P", &pin_file, "-e", "trace=openat", "-e", "inject=openat:delay_exit=3000000:when=1"];
     command.args(["-qq", "-o", "/dev/null"]).args(pause);
-    command.arg(base.get_program()).args(base.get_args()).current_dir(fixture.path());
-    same_environment(&mut command, &base);
+    command.args([BINARY, "sign", "--pin-source", &format!("file:{pin_file}")]);
     let strace = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let has_opened = |process: u32| {
         let descriptors = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten();
@@ -192,7 +186,7 @@ fn a_worker_that_is_stopped_is_replaced_and_the_next_request_served() {
     // The parent, stopped and continued.
     agent.signal("-STOP");
     let mut waiting = Client::connect(&agent.socket);
-    waiting.stream.write_all(REQUEST.as_bytes()).unwrap();
+    waiting.send_sign_request();
     agent.signal("-CONT");
     assert_eq!(waiting.receive("POST").unwrap().status, 200);
     agent.wait_for_state("STATUS=ready");

@@ -46,6 +46,7 @@ mod modules;
 mod odd;
 mod odd_hosts;
 mod openapi;
+mod openssl;
 mod pin;
 mod pin_fuse;
 mod pin_secrecy;

@@ -1,6 +1,7 @@
 //! Modules as found on hosts: unusual entry points, libraries beside them, and files that are not modules.
 
-use crate::fixture::{Fixture, Run, faulty_module, needs_root, softhsm_module};
+use crate::deadline::Finish as _;
+use crate::fixture::{BINARY, Fixture, Run, faulty_module, needs_root, softhsm_module};
 
 /// A module over the one in `SHIM_MODULE`. It exports only `C_GetFunctionList`.
 const SHIM: &str = r#"
@@ -183,13 +184,11 @@ fn a_module_on_a_noexec_file_system_is_named() {
         faulty_module().display()
     );
     let source = fixture.pin_source();
-    let mut sign = fixture.command(&["sign", "--pin-source", &source]);
-    sign.env("CBA_AGENT_MODULE", fixture.file("noexec/m.so"));
     // A separate mount namespace, which ends with the command.
-    let mut command = std::process::Command::new("unshare");
-    command.args(["--mount", "sh", "-c", &script, "sh"]).arg(sign.get_program()).args(sign.get_args());
-    command.env_clear().envs(sign.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let error = Run::from_output(command.output().unwrap()).failed(3);
+    let mut command = fixture.program("unshare");
+    command.args(["--mount", "sh", "-c", &script, "sh", BINARY, "sign", "--pin-source", &source]);
+    command.env("CBA_AGENT_MODULE", fixture.file("noexec/m.so"));
+    let error = Run::from_output(command.finish()).failed(3);
     assert!(error.contains("noexec/m.so is on a file system that is mounted noexec"), "{error}");
     assert!(error.contains("hint: move it to a file system without noexec"), "{error}");
 }

@@ -2,13 +2,8 @@
 
 use serde_json::Value;
 
-use crate::fixture::{EXTENSIONS, Fixture, Run};
-use crate::sign::openssl_accepts;
-
-fn accepted(fixture: &Fixture, run: Run) {
-    let request: Value = serde_json::from_str(&run.ok()).unwrap();
-    openssl_accepts(fixture, &request);
-}
+use crate::fixture::{EXTENSIONS, Fixture};
+use crate::openssl::{accepted, openssl_accepts};
 
 #[test]
 fn an_always_authenticate_key_gets_its_context_login_with_either_mechanism() {

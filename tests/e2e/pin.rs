@@ -5,35 +5,29 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use crate::deadline::Finish as _;
-use crate::fixture::{BINARY, Fixture, Run, same_environment};
+use crate::fixture::{BINARY, Fixture, Run};
 
 /// Differs from all other output.
 pub(crate) const MARKER: &str = "Zk7qMarker93";
-
-pub(crate) fn sign_with(fixture: &Fixture, source: &str) -> Run {
-    fixture.run(&["sign", "--pin-source", source])
-}
 
 #[test]
 fn every_source_that_needs_no_person_works() {
     let mut fixture = Fixture::new();
     let pin = fixture.pin();
-    sign_with(&fixture, &fixture.pin_source()).ok();
+    fixture.sign_with(&fixture.pin_source()).ok();
     fixture.run_with_input(&["sign", "--pin-source", "stdin"], format!("{pin}\nmore")).ok();
     fixture.set("MY_PIN", pin.clone());
-    sign_with(&fixture, "env:MY_PIN").ok();
+    fixture.sign_with("env:MY_PIN").ok();
     let credentials = fixture.path().join("credentials");
     fs::create_dir(&credentials).unwrap();
     fixture.write("credentials/prod", &pin);
     fixture.set("CREDENTIALS_DIRECTORY", credentials.display().to_string());
-    sign_with(&fixture, "credential:prod").ok();
+    fixture.sign_with("credential:prod").ok();
     fixture.write("credentials/cba-agent-pin", &pin);
     fixture.run(&["sign"]).ok();
     let shell = format!("exec {BINARY} sign --pin-source fd:7 7< pin");
-    let command = fixture.command(&[]);
-    let mut shell_command = std::process::Command::new("sh");
-    shell_command.args(["-c", &shell]).current_dir(fixture.path());
-    same_environment(&mut shell_command, &command);
+    let mut shell_command = fixture.program("sh");
+    shell_command.args(["-c", &shell]);
     Run::from_output(shell_command.finish()).ok();
 }
 
@@ -48,7 +42,7 @@ fn a_uri_may_name_the_pin_file() {
 fn a_symbolic_link_to_a_pin_file_is_followed() {
     let fixture = Fixture::new();
     std::os::unix::fs::symlink("pin", fixture.file("link")).unwrap();
-    sign_with(&fixture, &format!("file:{}", fixture.file("link"))).ok();
+    fixture.sign_with(&format!("file:{}", fixture.file("link"))).ok();
 }
 
 #[test]
@@ -57,12 +51,12 @@ fn a_pin_file_may_end_with_at_most_one_newline() {
     let pin = fixture.pin();
     for content in [pin.clone(), format!("{pin}\n")] {
         fixture.write("p", content);
-        sign_with(&fixture, &format!("file:{}", fixture.file("p"))).ok();
+        fixture.sign_with(&format!("file:{}", fixture.file("p"))).ok();
     }
     fixture.faulty("");
     for content in [format!("{pin}\r\n"), format!("{pin}\n\n"), "\n".into(), String::new(), format!("{pin}\0")] {
         fixture.write("p", &content);
-        let error = sign_with(&fixture, &format!("file:{}", fixture.file("p"))).failed(4);
+        let error = fixture.sign_with(&format!("file:{}", fixture.file("p"))).failed(4);
         assert!(!error.contains(&pin), "{error}");
     }
     assert_eq!(fixture.calls("C_Login"), 0);
@@ -102,13 +96,11 @@ fn control_and_invisible_characters_in_a_pin_are_refused_from_every_source_befor
     for (bytes, cause) in odd_bytes(&pin) {
         let odd = fixture.write("odd", &bytes);
         let with_fd = format!("exec {BINARY} sign --pin-source fd:7 7< odd");
-        let mut shell = std::process::Command::new("sh");
-        let base = fixture.command(&[]);
-        shell.args(["-c", &with_fd]).current_dir(fixture.path());
-        same_environment(&mut shell, &base);
+        let mut shell = fixture.program("sh");
+        shell.args(["-c", &with_fd]);
         let mut runs = vec![
-            sign_with(&fixture, &format!("file:{odd}")),
-            sign_with(&fixture, "credential:odd"),
+            fixture.sign_with(&format!("file:{odd}")),
+            fixture.sign_with("credential:odd"),
             fixture.run_with_input(&["sign", "--pin-source", "stdin"], &bytes),
             Run::from_output(shell.finish()),
         ];
@@ -135,7 +127,7 @@ fn the_hint_for_a_refused_pin_file_repairs_it() {
     let mut offered = 0;
     for (bytes, cause) in odd_bytes(&pin) {
         let odd = fixture.write("an odd file", &bytes);
-        let error = sign_with(&fixture, &format!("file:{odd}")).failed(4);
+        let error = fixture.sign_with(&format!("file:{odd}")).failed(4);
         let Some(command) = error.lines().find_map(|line| line.split("fix the file: ").nth(1)) else { continue };
         fixture.tool("sh", &["-c", command]);
         if cause == "Latin-1" {
@@ -144,7 +136,7 @@ fn the_hint_for_a_refused_pin_file_repairs_it() {
             assert_eq!(fixture.read("an odd file"), format!("\u{201c}{pin}\u{201d}"));
         } else {
             assert_eq!(fixture.read("an odd file"), pin, "{cause}");
-            sign_with(&fixture, &format!("file:{odd}")).ok();
+            fixture.sign_with(&format!("file:{odd}")).ok();
         }
         offered += 1;
     }
@@ -171,7 +163,7 @@ fn sources_that_cannot_be_used_fail_before_any_login() {
     fixture.faulty("");
     let open = fixture.write("open", fixture.pin());
     fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
-    let error = sign_with(&fixture, &format!("file:{open}")).failed(4);
+    let error = fixture.sign_with(&format!("file:{open}")).failed(4);
     assert!(error.contains(&format!("hint: chmod o-rwx {open}")), "{error}");
     for (source, word) in [
         (format!("file:{}", fixture.file("none")), "does not exist"),
@@ -185,7 +177,7 @@ fn sources_that_cannot_be_used_fail_before_any_login() {
         (format!("file:\"{open}\""), "begins or ends with a quotation mark"),
         (format!("file:{open} "), "begins or ends with a space"),
     ] {
-        let error = sign_with(&fixture, &source).failed(4);
+        let error = fixture.sign_with(&source).failed(4);
         assert!(error.contains(word), "{source}: {error}");
         // The mode of a device is the system's.
         assert!(!error.contains("/dev/null") || !error.contains("chmod"), "{error}");
@@ -207,7 +199,7 @@ fn a_missing_pin_file_is_named_and_unexpanded_text_is_explained() {
         // The name may be the PIN itself.
         (format!("file:{MARKER}"), "its name is not shown".into()),
     ] {
-        let error = sign_with(&fixture, &source).failed(4);
+        let error = fixture.sign_with(&source).failed(4);
         assert!(
             error.contains(&said) && error.contains("does not exist") && !error.contains(MARKER),
             "{source}: {error}"
@@ -221,10 +213,8 @@ fn a_missing_pin_file_is_named_and_unexpanded_text_is_explained() {
 fn without_a_source_and_a_terminal_the_sources_are_listed() {
     let fixture = Fixture::new();
     // setsid removes the controlling terminal.
-    let mut command = std::process::Command::new("setsid");
-    let base = fixture.command(&[]);
+    let mut command = fixture.program("setsid");
     command.args(["--wait", BINARY, "sign"]).stdin(Stdio::null());
-    same_environment(&mut command, &base);
     let error = Run::from_output(command.finish()).failed(4);
     assert!(error.contains("no PIN source is configured") && error.contains("file:PATH"), "{error}");
 }
@@ -234,7 +224,7 @@ fn a_wrong_pin_is_exit_4_after_one_login() {
     let mut fixture = Fixture::new();
     fixture.faulty("");
     fixture.write("wrong", MARKER);
-    let error = sign_with(&fixture, &format!("file:{}", fixture.file("wrong"))).failed(4);
+    let error = fixture.sign_with(&format!("file:{}", fixture.file("wrong"))).failed(4);
     assert!(error.contains("C_Login: CKR_PIN_INCORRECT") && error.contains("token 'cba'"), "{error}");
     assert_eq!(fixture.calls("C_Login"), 1);
     assert_eq!(fixture.calls("C_Finalize"), 0, "a worker with a refused PIN is killed, not ended");
@@ -288,7 +278,7 @@ fn everything_that_needs_no_pin_is_checked_before_one_is_sent() {
         fixture.run(&all).failed(code);
     }
     fixture.set("CBA_AGENT_PAYLOAD_VERSION", "v1");
-    sign_with(&fixture, &source).failed(5);
+    fixture.sign_with(&source).failed(5);
     assert_eq!(fixture.calls("C_Login"), 0);
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::deadline::Finish as _;
-use crate::fixture::{Fixture, Run, same_environment};
+use crate::fixture::{BINARY, Fixture, Run};
 use crate::fuse::{fixture, shown, wrong};
 use crate::state_directory::in_memory;
 
@@ -90,7 +90,7 @@ fn the_hinted_command_clears_the_right_fuse_among_several() {
 
 /// Pastes a command from a hint into the shell of a user without configuration, and types the answer to its question.
 fn run_in_shell(fixture: &Fixture, command: &str, answer: &str) -> Run {
-    let _ = std::os::unix::fs::symlink(crate::fixture::BINARY, fixture.file("cba-agent"));
+    let _ = std::os::unix::fs::symlink(BINARY, fixture.file("cba-agent"));
     let command = fixture.write("pasted", command);
     let script = fixture.write(
         "paste.exp",
@@ -130,24 +130,13 @@ fn hints_of_a_refusal_fit_the_pin_source_and_work_when_pasted() {
         fs::copy(fixture.file("wrong"), &memory).unwrap();
     };
     let sign = |source: &str, content: &str| {
-        let mut command = fixture.command(&["sign", "--token-label", "cba", "--pin-source", source]);
-        command.env("MY_PIN", content);
+        let arguments = ["sign", "--token-label", "cba", "--pin-source", source];
         if source == "stdin" {
-            let arguments = ["sign", "--token-label", "cba", "--pin-source", source];
             return fixture.run_with_input(&arguments, content);
         }
-        if source == "fd:7" {
-            let mut shell = std::process::Command::new("sh");
-            let run = "exec \"$@\" 7< wrong";
-            shell
-                .args(["-c", run, "sh"])
-                .arg(command.get_program())
-                .args(command.get_args())
-                .current_dir(fixture.path());
-            same_environment(&mut shell, &command);
-            return Run::from_output(shell.finish());
-        }
-        Run::from_output(command.finish())
+        let mut shell = fixture.program("sh");
+        shell.args(["-c", "exec \"$@\" 7< wrong", "sh", BINARY]).args(arguments).env("MY_PIN", content);
+        Run::from_output(shell.finish())
     };
     let file = format!("file:{memory}");
     for (source, place) in [

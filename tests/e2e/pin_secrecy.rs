@@ -4,8 +4,8 @@ use std::fs;
 use std::process::Stdio;
 
 use crate::deadline::{Finish as _, status};
-use crate::fixture::{BINARY, Fixture, Run, needs_root, same_environment};
-use crate::pin::{MARKER, sign_with};
+use crate::fixture::{BINARY, Fixture, Run, needs_root};
+use crate::pin::MARKER;
 
 #[test]
 fn a_marker_pin_in_any_wrong_place_is_never_echoed() {
@@ -109,10 +109,8 @@ fn the_worker_inherits_no_descriptor_of_the_callers() {
     needs_root("it reads the memory and descriptors of processes that hide them");
     let mut fixture = Fixture::new();
     fixture.faulty("C_Initialize=delay:600");
-    let base = fixture.command(&[]);
-    let mut shell = std::process::Command::new("sh");
-    shell.args(["-c", &format!("exec {BINARY} sign --pin-source fd:7 7< pin 8< pin")]).current_dir(fixture.path());
-    same_environment(&mut shell, &base);
+    let mut shell = fixture.program("sh");
+    shell.args(["-c", &format!("exec {BINARY} sign --pin-source fd:7 7< pin 8< pin")]);
     let child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     fixture.await_calls("C_Initialize", 1);
     let parent = child.id();
@@ -172,7 +170,7 @@ fn a_pin_source_without_its_kind_is_explained_and_never_shown() {
         (format!("Env:{MARKER}"), "write its kind in lower case"),
         (MARKER.to_owned(), "not a PIN source\n"),
     ] {
-        let error = sign_with(&fixture, &source).failed(2);
+        let error = fixture.sign_with(&source).failed(2);
         assert!(error.contains(said) && !error.contains(MARKER), "{source}: {error}");
     }
 }

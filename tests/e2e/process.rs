@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Child, Stdio};
 
 use crate::deadline::{Finish as _, status, until};
-use crate::fixture::{Fixture, Run, needs_root, same_environment};
+use crate::fixture::{Fixture, Run, needs_root};
 
 /// Starts `sign`, and returns when the worker is inside a call of the faulty module.
 fn start_until(fixture: &Fixture, call: &str, arguments: &[&str]) -> (Child, u32) {
@@ -189,10 +189,8 @@ fn no_process_of_the_same_user_looks_into_parent_and_worker() {
     let mut fixture = Fixture::new();
     fixture.faulty("C_Sign=hang");
     let source = fixture.pin_source();
-    let signs = fixture.command(&["sign", "--pin-source", &source]);
-    let mut command = std::process::Command::new("setpriv");
-    command.args(NO_TRACER).arg(signs.get_program()).args(signs.get_args()).current_dir(fixture.path());
-    same_environment(&mut command, &signs);
+    let mut command = fixture.program("setpriv");
+    command.args(NO_TRACER).args([crate::fixture::BINARY, "sign", "--pin-source", &source]);
     let mut parent = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     fixture.await_calls("C_Sign", 1);
     let id = parent.id();
@@ -251,10 +249,8 @@ fn the_parent_leaves_no_core() {
     // From a shell that allows cores, as far as possible.
     let allow = "ulimit -c unlimited 2>/dev/null || ulimit -c $(ulimit -H -c)";
     let script = format!("{allow}; exec {} sign --pin-source {}", crate::fixture::BINARY, fixture.pin_source());
-    let base = fixture.command(&[]);
-    let mut shell = std::process::Command::new("sh");
-    shell.args(["-c", &script]).current_dir(fixture.path());
-    same_environment(&mut shell, &base);
+    let mut shell = fixture.program("sh");
+    shell.args(["-c", &script]);
     let child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     fixture.await_calls("C_Sign", 1);
     let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::agent::Agent;
 use crate::deadline::{Finish as _, status, until};
-use crate::fixture::{Fixture, Run, faulty_module, needs_root, same_environment, tool};
+use crate::fixture::{BINARY, Fixture, Run, faulty_module, needs_root, tool};
 use crate::process::is_gone;
 
 /// The attacks that every profile blocks from the module's first line on.
@@ -267,12 +267,9 @@ fn doctor_custody_and_the_agent_name_a_module_without_a_sandbox() {
 
 /// A run where strace changes the first answer of the kernel's interface in each process.
 fn on_another_kernel(fixture: &Fixture, inject: &str, arguments: &[&str]) -> Run {
-    let command = fixture.command(arguments);
-    let mut traced = Command::new("strace");
+    let mut traced = fixture.program("strace");
     traced.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=landlock_create_ruleset,seccomp", "-e"]);
-    traced.arg(format!("inject={inject}")).arg(command.get_program()).args(command.get_args());
-    traced.current_dir(fixture.path());
-    same_environment(&mut traced, &command);
+    traced.arg(format!("inject={inject}")).arg(BINARY).args(arguments);
     Run::from_output(traced.finish())
 }
 

@@ -1,7 +1,7 @@
 //! The selection of module, token and identity, and the errors for none or several.
 
 use crate::deadline::Finish as _;
-use crate::fixture::{EXTENSIONS, Fixture, Run, needs_root};
+use crate::fixture::{BINARY, EXTENSIONS, Fixture, Run, needs_root};
 
 /// Two tokens, `cba` and `two`.
 fn two_tokens() -> Fixture {
@@ -111,20 +111,7 @@ fn of_two_valid_certificates_the_first_pinned_else_the_older_is_used() {
 #[test]
 fn two_keys_with_certificates_are_refused_until_one_is_named() {
     let fixture = Fixture::new();
-    fixture.pkcs11_tool(&[
-        "--keypairgen",
-        "--key-type",
-        "rsa:2048",
-        "--id",
-        "0a0b",
-        "--label",
-        "second",
-        "--usage-sign",
-    ]);
-    fixture.pkcs11_tool(&["--read-object", "--type", "pubkey", "--id", "0a0b", "--output-file", "second.spki"]);
-    fixture.tool("openssl", &["rsa", "-pubin", "-inform", "DER", "-in", "second.spki", "-out", "second.pub"]);
-    fixture.issue("second", "second.pub", EXTENSIONS, &["-days", "9"]);
-    fixture.pkcs11_tool(&["--write-object", "second.der", "--type", "cert", "--id", "0a0b"]);
+    fixture.generate_key("0a0b", "second", &[]);
     let error = fixture.sign(&[]).failed(3);
     assert_eq!(error.matches("hint: choose with --certificate-sha256 ").count(), 2, "{error}");
     let by_id = subject(&fixture.sign(&["--key-id", "0A:0B"]).ok());
@@ -251,10 +238,8 @@ fn a_token_directory_that_cannot_be_read_is_named_with_its_owner() {
         std::fs::set_permissions(fixture.file(name), std::fs::Permissions::from_mode(mode)).unwrap();
     };
     let as_nobody = |arguments: &[&str]| {
-        let own = fixture.command(arguments);
-        let mut command = std::process::Command::new("setpriv");
-        command.args(["--reuid", "65534", "--clear-groups"]).arg(own.get_program()).args(own.get_args());
-        command.env_clear().envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut command = fixture.program("setpriv");
+        command.args(["--reuid", "65534", "--clear-groups", BINARY]).args(arguments);
         Run::from_output(command.finish())
     };
     for name in [".", "softhsm2.conf"] {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::agent::{Agent, Client, PayloadVerifier};
 use crate::deadline::{Finish as _, until};
-use crate::fixture::{BINARY, Fixture, Run, needs_root, own_user, same_environment, tool};
+use crate::fixture::{BINARY, Fixture, Run, needs_root, own_user, tool};
 
 /// Runs curl on the agent's socket.
 fn curl(agent: &Agent, arguments: &[&str]) -> String {
@@ -386,10 +386,8 @@ fn a_token_that_waits_for_a_touch_is_ready() {
 #[test]
 fn without_a_pin_and_a_person_the_agent_ends_with_exit_4() {
     let fixture = Fixture::new();
-    let mut command = std::process::Command::new("setsid");
+    let mut command = fixture.program("setsid");
     command.args(["--wait", BINARY, "serve", "--socket", &fixture.file("s")]);
-    let base = fixture.command(&[]);
-    same_environment(&mut command, &base);
     let error = Run::from_output(command.finish()).failed(4);
     assert!(error.contains("--pin-source takes"), "{error}");
 }

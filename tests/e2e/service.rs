@@ -276,6 +276,6 @@ fn check_login(header: &str, body: &[u8], behaviour: Behaviour, state: &State) -
     key.verify(&message, &signature).map_err(|_| (CREDENTIAL, "signature"))
 }
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }

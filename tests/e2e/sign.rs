@@ -5,31 +5,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::fixture::{EXTENSIONS, Fixture, in_browser};
+use crate::openssl::openssl_accepts;
+use crate::service::now;
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
-}
-
-/// Returns the message of a request, after openssl has verified the signature with the certificate of the request.
-#[track_caller]
-pub(crate) fn openssl_accepts(fixture: &Fixture, request: &Value) -> Vec<u8> {
-    let decode = |value: &Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
-    let body = &request["body"];
-    let message = decode(&body["encodedData"]);
-    let header = request["headers"]["Authorization"].as_str().unwrap().strip_prefix("CACertificate ").unwrap();
-    let certificate = STANDARD.decode(header).unwrap();
-    let form = if certificate.starts_with(b"-----") { "PEM" } else { "DER" };
-    let certificate = fixture.write("header.cert", certificate);
-    let key = fixture.tool("openssl", &["x509", "-inform", form, "-in", &certificate, "-pubkey", "-noout"]);
-    let (key, signature) = (fixture.write("header.pub", key), fixture.write("sig", decode(&body["encodedSignedData"])));
-    let data = fixture.write("msg", &message);
-    let said = fixture.tool("openssl", &["dgst", "-sha512", "-verify", &key, "-signature", &signature, &data]);
-    assert_eq!(said.trim(), "Verified OK");
-    message
-}
-
-fn now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
 }
 
 #[test]

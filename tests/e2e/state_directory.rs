@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::deadline::Finish as _;
-use crate::fixture::{Fixture, Run, needs_root, same_environment};
+use crate::fixture::{BINARY, Fixture, Run, needs_root};
 use crate::fuse::{fixture, wrong};
 
 #[test]
@@ -70,13 +70,11 @@ fn shared_by_users(mode: &str, owner: &str) -> Fixture {
 fn as_user(fixture: &Fixture, user: &str, pin: &str) -> Run {
     let own = fixture.write(&format!("pin-{user}"), pin);
     fixture.tool("chown", &[user, &own]);
-    let sign = fixture.command(&["sign", "--pin-source", &format!("file:{own}")]);
-    let mut command = std::process::Command::new("setpriv");
+    let mut command = fixture.program("setpriv");
     command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--groups=4545", "--"]);
     // The umask of the unit file.
-    command.args(["sh", "-c", "umask 077; exec \"$@\"", "sh"]).arg(sign.get_program()).args(sign.get_args());
-    same_environment(&mut command, &sign);
-    Run::from_output(command.current_dir(fixture.path()).finish())
+    command.args(["sh", "-c", "umask 077; exec \"$@\"", "sh", BINARY, "sign", "--pin-source", &format!("file:{own}")]);
+    Run::from_output(command.finish())
 }
 
 #[test]
@@ -187,11 +185,9 @@ fn a_container_that_would_forget_the_fuse_gets_a_warning() {
     }
     let inside = |arguments: &[&str]| {
         let mount = "mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged && exec \"$@\"";
-        let run = fixture.command(arguments);
-        let mut command = std::process::Command::new("unshare");
-        command.args(["--mount", "sh", "-c", mount, "sh"]).arg(run.get_program()).args(run.get_args());
-        same_environment(&mut command, &run);
-        Run::from_output(command.current_dir(fixture.path()).finish())
+        let mut command = fixture.program("unshare");
+        command.args(["--mount", "sh", "-c", mount, "sh", BINARY]).args(arguments);
+        Run::from_output(command.finish())
     };
     let (source, state) = (fixture.pin_source(), fixture.file("merged/state"));
     let run = inside(&["sign", "--pin-source", &source, "--state-dir", &state]);

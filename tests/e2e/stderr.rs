@@ -45,10 +45,8 @@ fn with_each(fixture: &Fixture, arguments: &[&str], check: impl Fn(Run, &str)) {
     let (_reading, writing) = full_pipe();
     check(run(fixture.command(arguments), writing), "a pipe that nobody reads");
     check(run(fixture.command(arguments), File::open("/dev/null").unwrap()), "read-only");
-    let base = fixture.command(arguments);
-    let mut closed = Command::new("sh");
-    closed.args(["-c", "exec \"$@\" 2>&-", "sh", BINARY]).args(arguments).current_dir(fixture.path()).env_clear();
-    closed.envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    let mut closed = fixture.program("sh");
+    closed.args(["-c", "exec \"$@\" 2>&-", "sh", BINARY]).args(arguments);
     check(run(closed, Stdio::null()), "closed");
 }
 
@@ -83,14 +81,8 @@ fn the_pin_directly_follows_the_mark_of_an_attempt() {
     let mut fixture = Fixture::new();
     fixture.faulty("flags+CKF_USER_PIN_COUNT_LOW");
     let trace = fixture.file("trace");
-    let base = fixture.command(&[]);
-    let mut command = Command::new("strace");
-    command.args(["-f", "-o", &trace, "-s", "8"]);
-    command
-        .args([BINARY, "sign", "-vv", "--pin-source", &fixture.pin_source()])
-        .current_dir(fixture.path())
-        .env_clear();
-    command.envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    let mut command = fixture.program("strace");
+    command.args(["-f", "-o", &trace, "-s", "8", BINARY, "sign", "-vv", "--pin-source", &fixture.pin_source()]);
     assert_eq!(run(command, Stdio::null()).code, 0);
     let trace = fs::read_to_string(trace).unwrap();
     let parent = trace.split_whitespace().next().unwrap();

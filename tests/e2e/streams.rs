@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use rustix::fs::{OFlags, fcntl_setfl};
 
@@ -11,16 +11,9 @@ use crate::fixture::{BINARY, Fixture, Run, tool};
 
 /// `sh -c SCRIPT` in the fixture's environment. `"$@"` is the agent with these arguments.
 fn shell(fixture: &Fixture, script: &str, arguments: &[&str]) -> Run {
-    let mut command = in_environment_of(fixture, Command::new("sh"));
+    let mut command = fixture.program("sh");
     command.args(["-c", script, "sh", BINARY]).args(arguments);
     Run::from_output(command.finish())
-}
-
-fn in_environment_of(fixture: &Fixture, mut command: Command) -> Command {
-    let base = fixture.command(&[]);
-    command.current_dir(fixture.path()).env_clear();
-    command.envs(base.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
-    command
 }
 
 #[test]
@@ -41,11 +34,11 @@ fn a_stdout_on_dev_null_is_valid_however_it_was_opened() {
     }
     let python = "import subprocess, sys; null = subprocess.DEVNULL\n\
         sys.exit(subprocess.run(sys.argv[1:], stdin=null, stdout=null, stderr=null).returncode)";
-    let mut command = in_environment_of(&fixture, Command::new("python3"));
+    let mut command = fixture.program("python3");
     tool(command.args(["-c", python, BINARY]).args(sign));
     let node = "const child = require('child_process').spawnSync(process.argv[1], process.argv.slice(2), \
         { stdio: 'ignore' }); process.exit(child.status)";
-    let mut command = in_environment_of(&fixture, Command::new("node"));
+    let mut command = fixture.program("node");
     tool(command.args(["-e", node, BINARY]).args(sign));
     assert_eq!(fixture.calls("C_Login"), 7);
 }
@@ -103,7 +96,7 @@ fn every_combination_of_closed_streams_signs_unless_stdout_is_among_them() {
 fn a_service_and_its_workers_start_with_all_streams_closed() {
     let fixture = Fixture::new();
     let arguments = crate::agent::Agent::arguments(&fixture, &[]);
-    let mut command = in_environment_of(&fixture, Command::new("sh"));
+    let mut command = fixture.program("sh");
     command.args(["-c", r#"exec "$@" <&- >&- 2>&-"#, "sh", BINARY]).args(&arguments);
     let mut agent = crate::agent::Agent::start(&fixture, command);
     agent.wait_for_state("STATUS=ready");

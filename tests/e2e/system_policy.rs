@@ -1,12 +1,11 @@
 //! `/etc/cba-agent/policy.toml`: root sets rules that users can only tighten. Each test has a separate `/etc`.
 
 use std::fs;
-use std::process::Command;
 
 use serde_json::Value;
 
 use crate::deadline::Finish as _;
-use crate::fixture::{BINARY, Fixture, Run, needs_root, same_environment};
+use crate::fixture::{BINARY, Fixture, Run, needs_root};
 
 /// `sign` with the fixture's PIN, on a host with this policy file, owner and mode.
 fn sign_under(fixture: &Fixture, policy: &str, owner: (u32, &str), arguments: &[&str]) -> Run {
@@ -22,11 +21,9 @@ pub(crate) fn run_under(fixture: &Fixture, policy: &str, (owner, mode): (u32, &s
          chown {owner} etc/cba-agent/policy.toml && chmod {mode} etc/cba-agent/policy.toml && \
          mount --bind etc /etc && exec \"$@\""
     );
-    let mut command = Command::new("unshare");
+    let mut command = fixture.program("unshare");
     command.args(["--mount", "sh", "-c", &script, "sh", BINARY]).args(arguments);
-    let base = fixture.command(&[]);
-    same_environment(&mut command, &base);
-    Run::from_output(command.current_dir(fixture.path()).finish())
+    Run::from_output(command.finish())
 }
 
 pub(crate) const ROOTS: (u32, &str) = (0, "644");

@@ -1,9 +1,7 @@
 //! The agent at a terminal, controlled by expect(1): the PIN prompt, signals, and processes in the background.
 
-use std::process::Command;
-
 use crate::deadline::Finish as _;
-use crate::fixture::{BINARY, Fixture, Run, same_environment};
+use crate::fixture::{BINARY, Fixture, Run};
 
 /// Runs an expect script in the fixture's environment. In it, `$agent` is the binary, and `must` waits for output that
 /// matches a regular expression.
@@ -13,10 +11,8 @@ fn expect(fixture: &Fixture, script: &str) -> Run {
     );
     let tail = "\ncatch { expect eof }\nexit [lindex [wait] 3]\n";
     let file = fixture.write("script.exp", format!("{head}{script}{tail}"));
-    let base = fixture.command(&[]);
-    let mut command = Command::new("expect");
-    command.arg(file).current_dir(fixture.path());
-    same_environment(&mut command, &base);
+    let mut command = fixture.program("expect");
+    command.arg(file);
     Run::from_output(command.finish())
 }
 

@@ -41,12 +41,8 @@ impl Fields {
 
 /// The URIs that GnuTLS's p11tool prints.
 fn p11tool(fixture: &Fixture, module: &str, arguments: &[&str]) -> Vec<String> {
-    let mut command = fixture.command(&[]);
-    let environment: Vec<_> =
-        command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
-    command = std::process::Command::new("p11tool");
-    command.env_clear().envs(environment).env("GNUTLS_PIN", fixture.pin());
-    let output = command.arg("--provider").arg(module).args(arguments).finish();
+    let mut command = fixture.program("p11tool");
+    let output = command.env("GNUTLS_PIN", fixture.pin()).arg("--provider").arg(module).args(arguments).finish();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let uris = text.lines().filter_map(|line| line.trim().strip_prefix("URL:").map(|uri| uri.trim().to_owned()));
     uris.collect()

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::deadline::Finish as _;
-use crate::fixture::{BINARY, EXTENSIONS, Fixture, same_environment, tool};
+use crate::fixture::{BINARY, EXTENSIONS, Fixture, tool};
 use crate::piv_card::Card;
 use crate::stack::make_ca;
 
@@ -89,15 +89,14 @@ impl Newcomer {
     #[track_caller]
     fn done(self) -> String {
         let script = self.fixture.write("typed.sh", &self.typed);
-        let inner = self.fixture.command(&[]);
         let mut command = match &self.place {
             Place::Host => Command::new("expect"),
             Place::AsUser(user) => as_user(&self.fixture, user),
             Place::Card(card) => card.on_host("expect"),
         };
         let exp = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stacks/guide.exp");
-        command.args([exp, &script]).current_dir(self.fixture.path());
-        same_environment(&mut command, &inner);
+        command.args([exp, &script]);
+        self.fixture.prepare(&mut command);
         // This user has no configuration.
         command.env_remove("CBA_AGENT_MODULE").env_remove("SOFTHSM2_CONF");
         let directory = std::path::Path::new(BINARY).parent().unwrap().display().to_string();

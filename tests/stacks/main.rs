@@ -18,6 +18,9 @@ mod deadline;
 #[path = "../e2e/load.rs"]
 #[allow(dead_code)]
 mod load;
+#[path = "../e2e/openssl.rs"]
+#[allow(dead_code)]
+mod openssl;
 
 mod enrolment;
 mod kryoptic;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::agent::PayloadVerifier;
 use crate::deadline::{Finish as _, until};
-use crate::fixture::{BINARY, EXTENSIONS, Fixture, Run, same_environment, tool};
+use crate::fixture::{BINARY, EXTENSIONS, Fixture, Run, tool};
 use crate::load::{Seed, Tally, kill_workers, load};
 use crate::piv_card::Card;
 use crate::scenarios::serve;
@@ -32,10 +32,9 @@ impl Stack for Piv {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let inner = self.fixture.command(arguments);
         let mut command = self.card.on_host(BINARY);
-        command.args(arguments).stdin(Stdio::null());
-        same_environment(&mut command, &inner);
+        command.args(arguments);
+        self.fixture.prepare(&mut command);
         command
     }
 

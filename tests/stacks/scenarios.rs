@@ -2,31 +2,15 @@
 
 use std::process::Stdio;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::agent::{Agent, PayloadVerifier};
 use crate::deadline::{Finish as _, until};
 use crate::fixture::Run;
 use crate::load::{Tally, load};
+use crate::openssl::accepted;
 use crate::spy;
 use crate::stack::Stack;
-
-/// Verifies a request's signature with openssl and the certificate in its header.
-#[track_caller]
-fn openssl_accepts(stack: &mut dyn Stack, run: Run) {
-    let request: Value = serde_json::from_str(&run.ok()).unwrap();
-    let decode = |value: &Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
-    let header = request["headers"]["Authorization"].as_str().unwrap().strip_prefix("CACertificate ").unwrap();
-    let fixture = stack.fixture();
-    let certificate = fixture.write("header.der", STANDARD.decode(header).unwrap());
-    let key = fixture.tool("openssl", &["x509", "-inform", "DER", "-in", &certificate, "-pubkey", "-noout"]);
-    let key = fixture.write("header.pub", key);
-    let signature = fixture.write("sig", decode(&request["body"]["encodedSignedData"]));
-    let message = fixture.write("msg", decode(&request["body"]["encodedData"]));
-    fixture.tool("openssl", &["dgst", "-sha512", "-verify", &key, "-signature", &signature, &message]);
-}
 
 fn right(stack: &mut dyn Stack) -> String {
     stack.fixture().pin_source()
@@ -46,7 +30,7 @@ pub(crate) fn lists_tokens_and_takes_its_uris_back(stack: &mut dyn Stack) {
     let mut with_uri = plain.clone();
     with_uri.extend(["--uri".into(), slot["uri"].as_str().unwrap().into()]);
     let run = stack.sign(&with_uri, &source, &[]);
-    openssl_accepts(stack, run);
+    accepted(stack.fixture(), run);
     assert!(stack.run(&["list"]).ok().contains("certificate"), "certificates show without a login");
     let label = slot["token"]["label"].as_str().unwrap();
     let mut p11tool = stack.other("p11tool");
@@ -63,14 +47,14 @@ pub(crate) fn lists_tokens_and_takes_its_uris_back(stack: &mut dyn Stack) {
     let mut by_p11tool = plain.clone();
     by_p11tool.extend(["--uri".into(), uri.into()]);
     let run = stack.sign(&by_p11tool, &source, &[]);
-    openssl_accepts(stack, run);
+    accepted(stack.fixture(), run);
 }
 
 pub(crate) fn signs_both_versions_and_openssl_verifies(stack: &mut dyn Stack) {
     let (key, source) = (stack.plain_key(), right(stack));
     for version in ["v2", "v1"] {
         let run = stack.sign(&key, &source, &["--payload-version", version]);
-        openssl_accepts(stack, run);
+        accepted(stack.fixture(), run);
     }
 }
 
@@ -79,7 +63,7 @@ pub(crate) fn signs_in_the_sandbox_of_its_module(stack: &mut dyn Stack) {
     let run = stack.sign(&key, &source, &["-v"]);
     assert!(run.stderr.contains("debug: sandbox: profile "), "{run:?}");
     assert!(run.stderr.contains(": files (Landlock ABI ") && run.stderr.contains(", system calls"), "{run:?}");
-    openssl_accepts(stack, run);
+    accepted(stack.fixture(), run);
 }
 
 pub(crate) fn says_what_it_holds_and_what_a_host_lacks(stack: &mut dyn Stack) {
@@ -114,7 +98,7 @@ pub(crate) fn spends_one_try_on_a_wrong_pin(stack: &mut dyn Stack) {
     stack.run(&["pin-fuse", "--reset"]).ok();
     let source = right(stack);
     let run = stack.sign(&key, &source, &[]);
-    openssl_accepts(stack, run);
+    accepted(stack.fixture(), run);
 }
 
 pub(crate) fn ten_unattended_runs_with_a_wrong_pin_spend_one_try(stack: &mut dyn Stack) {
@@ -137,7 +121,7 @@ pub(crate) fn ten_unattended_runs_with_a_wrong_pin_spend_one_try(stack: &mut dyn
     let source = right(stack);
     let run = stack.sign(&key, &source, &[]);
     assert!(!run.stderr.contains("FINAL_TRY"), "{}", run.stderr);
-    openssl_accepts(stack, run);
+    accepted(stack.fixture(), run);
 }
 
 pub(crate) fn says_that_a_locked_pin_is_locked(stack: &mut dyn Stack) {
@@ -148,7 +132,7 @@ pub(crate) fn says_that_a_locked_pin_is_locked(stack: &mut dyn Stack) {
             wrong_login(stack);
         }
         let run = stack.sign(&key, &source, &[]);
-        return openssl_accepts(stack, run);
+        return accepted(stack.fixture(), run);
     };
     for _ in 0..tries {
         wrong_login(stack);
@@ -170,7 +154,7 @@ pub(crate) fn signs_with_an_always_authenticate_key(stack: &mut dyn Stack) {
     let (key, source) = (stack.always_authenticate_key(), right(stack));
     for _ in 0..2 {
         let run = stack.sign(&key, &source, &[]);
-        openssl_accepts(stack, run);
+        accepted(stack.fixture(), run);
     }
     let source = wrong(stack, "654321");
     stack.sign(&key, &source, &[]).failed(4);
@@ -179,7 +163,7 @@ pub(crate) fn signs_with_an_always_authenticate_key(stack: &mut dyn Stack) {
 pub(crate) fn survives_a_lost_token_and_works_when_it_is_back(stack: &mut dyn Stack) {
     let (key, source) = (stack.plain_key(), right(stack));
     let run = stack.sign(&key, &source, &[]);
-    openssl_accepts(stack, run);
+    accepted(stack.fixture(), run);
     stack.take_out();
     let lost = stack.sign(&key, &source, &["--timeout", "10s"]);
     assert!([3, 6].contains(&lost.code), "{lost:?}");
@@ -187,7 +171,7 @@ pub(crate) fn survives_a_lost_token_and_works_when_it_is_back(stack: &mut dyn St
     lost.failed(code);
     stack.put_back();
     let run = stack.sign(&key, &source, &[]);
-    openssl_accepts(stack, run);
+    accepted(stack.fixture(), run);
 }
 
 /// An agent on the key of these flags, after its login.

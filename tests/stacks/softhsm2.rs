@@ -10,21 +10,7 @@ pub(crate) struct SoftHsm2(Fixture);
 impl SoftHsm2 {
     pub(crate) fn new() -> Self {
         let fixture = Fixture::new();
-        fixture.pkcs11_tool(&[
-            "--keypairgen",
-            "--key-type",
-            "rsa:2048",
-            "--id",
-            "02",
-            "--label",
-            "always",
-            "--usage-sign",
-            "--always-auth",
-        ]);
-        fixture.pkcs11_tool(&["--read-object", "--type", "pubkey", "--id", "02", "--output-file", "always.spki"]);
-        fixture.tool("openssl", &["rsa", "-pubin", "-inform", "DER", "-in", "always.spki", "-out", "always.pub"]);
-        fixture.issue("always", "always.pub", crate::fixture::EXTENSIONS, &["-days", "9"]);
-        fixture.pkcs11_tool(&["--write-object", "always.der", "--type", "cert", "--id", "02"]);
+        fixture.generate_key("02", "always", &["--always-auth"]);
         Self(fixture)
     }
 }
