@@ -127,18 +127,10 @@ fn leaves(stored: Vec<TokenCertificate>) -> (Vec<TokenCertificate>, Vec<TokenCer
 
 fn stand_in(stored: &TokenCertificate) -> KeyObject {
     KeyObject {
-        handle: u64::MAX,
-        class: KeyClass::Public,
         label: stored.label.clone(),
         id: stored.id.clone(),
         modulus: stored.certificate.modulus.clone(),
-        sign: None,
-        always_authenticate: None,
-        sensitive: None,
-        extractable: None,
-        always_sensitive: None,
-        never_extractable: None,
-        local: None,
+        ..KeyObject::unreported(u64::MAX, KeyClass::Public)
     }
 }
 

@@ -166,18 +166,13 @@ mod tests {
 
     fn page(certificate: Certificate, label: &str, now: u64) -> String {
         let key = KeyObject {
-            handle: 0,
-            class: KeyClass::Private,
             label: label.into(),
             id: vec![1],
             modulus: certificate.modulus.clone(),
             sign: Some(true),
-            always_authenticate: None,
             sensitive: Some(true),
             extractable: Some(false),
-            always_sensitive: None,
-            never_extractable: None,
-            local: None,
+            ..KeyObject::unreported(0, KeyClass::Private)
         };
         let key_evidence = KeyEvidence {
             key,

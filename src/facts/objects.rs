@@ -47,6 +47,26 @@ pub(crate) struct KeyObject {
     pub local: Option<bool>,
 }
 
+impl KeyObject {
+    /// A key of which the module reports no attribute.
+    pub(crate) fn unreported(handle: u64, class: KeyClass) -> Self {
+        Self {
+            handle,
+            class,
+            label: Vec::new(),
+            id: Vec::new(),
+            modulus: Vec::new(),
+            sign: None,
+            always_authenticate: None,
+            sensitive: None,
+            extractable: None,
+            always_sensitive: None,
+            never_extractable: None,
+            local: None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CertificateObject {
     /// `CKA_LABEL`.

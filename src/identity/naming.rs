@@ -39,20 +39,7 @@ mod tests {
     use crate::facts::KeyClass;
 
     fn key(id: &[u8]) -> KeyObject {
-        KeyObject {
-            handle: 1,
-            class: KeyClass::Private,
-            label: b"cba".to_vec(),
-            id: id.to_vec(),
-            modulus: Vec::new(),
-            sign: None,
-            always_authenticate: None,
-            sensitive: None,
-            extractable: None,
-            always_sensitive: None,
-            never_extractable: None,
-            local: None,
-        }
+        KeyObject { label: b"cba".to_vec(), id: id.to_vec(), ..KeyObject::unreported(1, KeyClass::Private) }
     }
 
     #[test]

@@ -278,18 +278,10 @@ mod tests {
             value: vec![7; value],
         };
         let rsa = |label: usize, id: usize, modulus: usize| KeyObject {
-            handle: 0,
-            class: crate::facts::KeyClass::Public,
             label: vec![7; label],
             id: vec![7; id],
             modulus: vec![7; modulus],
-            sign: None,
-            always_authenticate: None,
-            sensitive: None,
-            extractable: None,
-            always_sensitive: None,
-            never_extractable: None,
-            local: None,
+            ..KeyObject::unreported(0, crate::facts::KeyClass::Public)
         };
         let library = |values: [usize; 4]| {
             let [cryptoki, manufacturer, description, version] = values.map(x);

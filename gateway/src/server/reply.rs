@@ -21,7 +21,7 @@ pub(super) fn of_login(result: &Arc<LoginResult>, waiter: Waiter, delivery: &Del
     let delivery_report = Some((waiter, delivery.clone()));
     match &**result {
         Ok(answer) => of_answer(answer, delivery_report, id),
-        Err(failure) => of_failure_with(failure, delivery_report, id),
+        Err(failure) => of_failure(failure, delivery_report, id),
     }
 }
 
@@ -35,12 +35,8 @@ pub(super) fn of_answer(answer: &UpstreamAnswer, delivery_report: Option<(Waiter
     reply
 }
 
-/// Builds the reply to a request that failed without a login.
-pub(super) fn of_failure(failure: &LoginFailure, id: &str) -> HttpReply {
-    of_failure_with(failure, None, id)
-}
-
-fn of_failure_with(failure: &LoginFailure, delivery_report: Option<(Waiter, Delivery)>, id: &str) -> HttpReply {
+/// Builds the reply to a request that failed. `delivery_report` is `None` if there was no login.
+pub(super) fn of_failure(failure: &LoginFailure, delivery_report: Option<(Waiter, Delivery)>, id: &str) -> HttpReply {
     let mut reply = build(failure.status, JSON, failure.body(id).into(), delivery_report, id);
     if let Some(wait) = failure.retry_after {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);

@@ -67,7 +67,7 @@ pub(super) async fn reply_to(connection: RequestConnection<'_>, request: Request
         Ok(reply) => reply,
         Err(failure) => {
             log_refusal(connection, &id, &failure);
-            let reply = reply::of_failure(&failure, &id);
+            let reply = reply::of_failure(&failure, None, &id);
             // The bytes after a request of invalid form may belong to it.
             if is_draining || failure.outcome == "bad_request" { reply::closing(reply) } else { reply }
         }

@@ -10,18 +10,11 @@ use crate::facts::{KeyClass, Mechanism};
 
 fn key() -> KeyObject {
     KeyObject {
-        handle: 1,
-        class: KeyClass::Private,
-        label: vec![],
-        id: vec![],
-        modulus: vec![],
         sign: Some(true),
-        always_authenticate: None,
         sensitive: Some(true),
         extractable: Some(false),
-        always_sensitive: None,
-        never_extractable: None,
         local: Some(false),
+        ..KeyObject::unreported(1, KeyClass::Private)
     }
 }
 
