@@ -19,8 +19,8 @@ mod reply;
 
 pub use reply::{AgentReply, ClientError, read};
 
-/// Longer than any answer of an agent.
-const LIMIT: usize = 1 << 20;
+/// The maximum length of an agent's answer, in bytes.
+pub const ANSWER_LIMIT: usize = 1 << 20;
 
 /// Asks an agent for one payload. The answer's body is the `json` form of a request.
 pub(crate) fn sign(
@@ -29,12 +29,27 @@ pub(crate) fn sign(
     job: Option<&str>,
     deadline: &Deadline,
 ) -> Result<AgentReply, ClientError> {
-    let mut order = serde_json::Map::from_iter([("payload_version".to_owned(), json!(version.to_string()))]);
-    order.extend(job.map(|job| ("job".to_owned(), json!(job))));
-    let body = Value::Object(order).to_string();
-    let head = format!("POST /sign HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", body.len());
-    exchange(path, &head, &body, deadline)
+    exchange(path, &sign_request(version, job), deadline)
 }
+
+/// Builds the HTTP request for one payload (docs/http-api.md).
+#[must_use]
+pub fn sign_request(version: Version, job: Option<&str>) -> String {
+    let mut members = serde_json::Map::from_iter([("payload_version".to_owned(), json!(version.to_string()))]);
+    members.extend(job.map(|job| ("job".to_owned(), json!(job))));
+    let body = Value::Object(members).to_string();
+    let length = body.len();
+    format!("POST /sign HTTP/1.1\r\n{HEADERS}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// Builds the HTTP request for a resource, such as `/certificate`.
+#[must_use]
+pub fn get_request(resource: &str) -> String {
+    format!("GET {resource} HTTP/1.1\r\n{HEADERS}\r\n")
+}
+
+/// The agent closes the connection after its answer.
+const HEADERS: &str = "Host: localhost\r\nConnection: close\r\n";
 
 /// Asks an agent whether it is ready, or only whether it is alive.
 ///
@@ -49,10 +64,10 @@ pub fn health(path: &Path, live: bool, deadline: &Deadline) -> Result<AgentReply
 /// # Errors
 /// See [`ClientError`].
 pub fn get(path: &Path, resource: &str, deadline: &Deadline) -> Result<AgentReply, ClientError> {
-    exchange(path, &format!("GET {resource} HTTP/1.1\r\n"), "", deadline)
+    exchange(path, &get_request(resource), deadline)
 }
 
-fn exchange(path: &Path, head: &str, body: &str, deadline: &Deadline) -> Result<AgentReply, ClientError> {
+fn exchange(path: &Path, request: &str, deadline: &Deadline) -> Result<AgentReply, ClientError> {
     let shown = path.display().to_string();
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::TimedOut(shown.clone()),
@@ -63,7 +78,6 @@ fn exchange(path: &Path, head: &str, body: &str, deadline: &Deadline) -> Result<
             Some(what) => ClientError::NoSocket { path: shown.clone(), what },
             None => failed(error),
         })?;
-    let request = format!("{head}Host: localhost\r\nConnection: close\r\n\r\n{body}");
     stream.set_write_timeout(Some(left(deadline).map_err(failed)?)).map_err(failed)?;
     // An agent that refuses at once may have closed its end already. Its answer can still be read.
     let written = stream.write_all(request.as_bytes());
@@ -119,7 +133,7 @@ fn receive(stream: &mut UnixStream, deadline: &Deadline) -> io::Result<Vec<u8>> 
             }
             Err(error) => return Err(error),
         }
-        if received.len() > LIMIT {
+        if received.len() > ANSWER_LIMIT {
             return Err(io::Error::other("the answer is too long"));
         }
     }

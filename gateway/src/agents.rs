@@ -17,9 +17,6 @@ use crate::library::{
     PayloadChoice, Received, Result, Version, agent_client, check_received, now,
 };
 
-/// Longer than any answer of an agent, in bytes.
-const ANSWER_LIMIT: u64 = 1 << 20;
-
 /// The time limit for an agent's certificate when the gateway starts or reloads.
 const CERTIFICATE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -76,8 +73,6 @@ type AgentError = (Error, Option<u64>);
 
 async fn request_from(config: &GatewayConfig, socket: &Path, job: &str) -> Result<AgentPayload, AgentError> {
     let since = now();
-    let body = serde_json::json!({ "payload_version": "v2", "job": job }).to_string();
-    let head = format!("POST /sign HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", body.len());
     let agent_error = |error: ClientError| {
         let retry_after = match &error {
             ClientError::Refused { retry_after, .. } => *retry_after,
@@ -90,7 +85,8 @@ async fn request_from(config: &GatewayConfig, socket: &Path, job: &str) -> Resul
     if is_own && !config.files.single_user {
         return Err((runs_as_own_user(socket), None));
     }
-    let answer = exchange(stream, socket, &head, &body).await.map_err(agent_error)?;
+    let answer =
+        exchange(stream, socket, &agent_client::sign_request(Version::V2, Some(job))).await.map_err(agent_error)?;
     check_payload(config, &answer, since).map_err(|error| {
         (error.context(format_args!("cannot use the payload of the agent at {}", socket.display())), None)
     })
@@ -165,22 +161,20 @@ fn runs_as_own_user(socket: &Path) -> Error {
 
 /// Checks that an agent is ready.
 pub(crate) async fn check_ready(socket: &Path, time_limit: Duration) -> Result<()> {
-    match tokio::time::timeout(time_limit, get(socket, "/readyz")).await {
-        Ok(result) => Ok(result.map(drop)?),
-        Err(_) => Err(ClientError::TimedOut(socket.display().to_string()).into()),
-    }
+    get(socket, "/readyz", time_limit).await.map(drop)
 }
 
 /// Returns the certificate of an agent, as PEM.
 pub(crate) async fn get_certificate(socket: &Path, time_limit: Duration) -> Result<Vec<u8>> {
-    match tokio::time::timeout(time_limit, get(socket, "/certificate")).await {
+    get(socket, "/certificate", time_limit).await
+}
+
+async fn get(socket: &Path, resource: &str, time_limit: Duration) -> Result<Vec<u8>> {
+    let answer = async { exchange(connect(socket).await?, socket, &agent_client::get_request(resource)).await };
+    match tokio::time::timeout(time_limit, answer).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(ClientError::TimedOut(socket.display().to_string()).into()),
     }
-}
-
-async fn get(path: &Path, resource: &str) -> Result<Vec<u8>, ClientError> {
-    exchange(connect(path).await?, path, &format!("GET {resource} HTTP/1.1\r\n"), "").await
 }
 
 async fn connect(path: &Path) -> Result<UnixStream, ClientError> {
@@ -193,13 +187,12 @@ fn unreachable(path: &Path, source: std::io::Error) -> ClientError {
 
 /// Sends one request, and reads the answer to its end. Dropping the future closes the connection, so that the agent does
 /// not sign for a caller that has left.
-async fn exchange(mut stream: UnixStream, path: &Path, head: &str, body: &str) -> Result<Vec<u8>, ClientError> {
+async fn exchange(mut stream: UnixStream, path: &Path, request: &str) -> Result<Vec<u8>, ClientError> {
     let failed = |source| unreachable(path, source);
-    let request = format!("{head}Host: localhost\r\nConnection: close\r\n\r\n{body}");
     // An agent that refuses at once may have closed its end. Its answer can still be read.
     let written = stream.write_all(request.as_bytes()).await;
     let mut received = Vec::new();
-    let read = (&mut stream).take(ANSWER_LIMIT).read_to_end(&mut received).await;
+    let read = (&mut stream).take(agent_client::ANSWER_LIMIT as u64).read_to_end(&mut received).await;
     if received.is_empty() {
         written.and(read).map_err(failed)?;
     }
