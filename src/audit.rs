@@ -24,11 +24,11 @@ use chain::Head;
 use record::{AuditEvent, AuditRecord};
 
 /// The time for which another process may hold the lock: a few records and two syncs.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The maximum time until the head in the lock file is on disk. After a loss of power within this time and a rotation
 /// before the next record, the chain shows a gap that does not exist.
-const KEEP: Duration = Duration::from_secs(1);
+const HEAD_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The distance from the end of the file in which the last record is searched.
 const WINDOW: u64 = 128 << 10;
@@ -164,7 +164,7 @@ impl AuditLog {
     fn keep_head(&mut self, lock: &File, file: &File, head: &Head, is_new: bool) -> io::Result<()> {
         lock.write_all_at(kept_form(head).as_bytes(), 0)?;
         // It is needed only if the file is renamed before the next record.
-        if self.kept.is_none_or(|kept| kept.elapsed() >= KEEP) {
+        if self.kept.is_none_or(|kept| kept.elapsed() >= HEAD_SYNC_INTERVAL) {
             lock.sync_data()?;
             self.kept = Some(Instant::now());
         }
@@ -176,7 +176,7 @@ impl AuditLog {
     }
 
     fn take_lock(&self) -> Result<File, AuditError> {
-        let opened = files::open(&self.lock).and_then(|file| files::wait_for(file, &Deadline::after(PATIENCE)));
+        let opened = files::open(&self.lock).and_then(|file| files::wait_for(file, &Deadline::after(LOCK_TIMEOUT)));
         opened
             .map_err(|error| AuditError::Write(self.lock.clone(), error))?
             .ok_or_else(|| AuditError::Held(self.path.clone()))

@@ -81,7 +81,7 @@ pub(crate) fn give_to_owner(file: &File, path: &Path) -> io::Result<()> {
 /// # Errors
 /// When the file system has no locks.
 pub(crate) fn wait_for(file: File, deadline: &Deadline) -> io::Result<Option<File>> {
-    const AGAIN: Duration = Duration::from_millis(20);
+    const RETRY_INTERVAL: Duration = Duration::from_millis(20);
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(Some(file)),
@@ -89,7 +89,7 @@ pub(crate) fn wait_for(file: File, deadline: &Deadline) -> io::Result<Option<Fil
             Err(error) => return Err(error.into()),
         }
         let Some(left) = deadline.left() else { return Ok(None) };
-        std::thread::sleep(left.min(AGAIN));
+        std::thread::sleep(left.min(RETRY_INTERVAL));
     }
 }
 

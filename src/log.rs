@@ -46,10 +46,10 @@ pub const LEVELS: [(&str, Level); 5] = [
 pub const DEFAULT_LEVEL: Level = Level::INFO;
 
 /// The time limit for stderr at the end of the process.
-const AT_THE_END: Duration = Duration::from_secs(2);
+const EXIT_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The time limit for stderr before other output.
-const BEFORE_OUTPUT: Duration = Duration::from_millis(200);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The number of texts that [`warn_once`] remembers.
 const REMEMBERED: usize = 64;
@@ -111,7 +111,7 @@ pub fn report(error: &Error, format: LogFormat) {
 /// Writes the error that ends a worker. It starts no thread, since the sandbox is already active.
 pub(crate) fn report_in_worker(error: &Error) {
     let text = text(error, LogFormat::Text);
-    write_until(Instant::now() + BEFORE_OUTPUT, rustix::stdio::stderr(), text.as_bytes());
+    write_until(Instant::now() + FLUSH_TIMEOUT, rustix::stdio::stderr(), text.as_bytes());
 }
 
 fn text(error: &Error, format: LogFormat) -> String {
@@ -129,19 +129,19 @@ pub(crate) fn show(text: &str) {
 
 /// Waits briefly until the log is written, before a prompt or a result.
 pub(crate) fn flush() {
-    WRITER.flush(BEFORE_OUTPUT);
+    WRITER.flush(FLUSH_TIMEOUT);
 }
 
 /// Waits until the log is written, before the process ends. Gives up after two seconds.
 pub fn end() {
-    WRITER.flush(AT_THE_END);
+    WRITER.flush(EXIT_FLUSH_TIMEOUT);
 }
 
 /// Reports panics like errors: Rust's own report would wait for stderr.
 pub fn take_over_panics(format: LogFormat) {
     std::panic::set_hook(Box::new(move |panic| {
         WRITER.push(line(format, Level::ERROR, &describe(panic)), true);
-        WRITER.flush(AT_THE_END);
+        WRITER.flush(EXIT_FLUSH_TIMEOUT);
     }));
 }
 
@@ -149,7 +149,7 @@ pub fn take_over_panics(format: LogFormat) {
 pub(crate) fn take_over_panics_in_worker() {
     std::panic::set_hook(Box::new(|panic| {
         let text = line(LogFormat::Text, Level::ERROR, &describe(panic));
-        write_until(Instant::now() + BEFORE_OUTPUT, rustix::stdio::stderr(), text.as_bytes());
+        write_until(Instant::now() + FLUSH_TIMEOUT, rustix::stdio::stderr(), text.as_bytes());
     }));
 }
 

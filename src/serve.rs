@@ -85,7 +85,7 @@ pub(crate) fn serve(config: Config) -> Result<()> {
 ///
 /// A service logs in again without a person, so its state directory must be persistent.
 fn read_credential(source: Option<PinSource>, state_dir: Option<&Path>) -> Result<Option<Credential>> {
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const PIN_READ_TIMEOUT: Duration = Duration::from_secs(30);
     let source = match source.map_or_else(PinSource::fallback, Ok) {
         Ok(source) => source,
         Err(error) => {
@@ -96,7 +96,7 @@ fn read_credential(source: Option<PinSource>, state_dir: Option<&Path>) -> Resul
     FuseStore::open(state_dir)?;
     // Warnings come before the prompt.
     crate::log::flush();
-    Ok(Some(Credential::read(source.prepare(), "the agent's token", &mut Deadline::after(PATIENCE))?))
+    Ok(Some(Credential::read(source.prepare(), "the agent's token", &mut Deadline::after(PIN_READ_TIMEOUT))?))
 }
 
 /// Raises the limit of open files, and returns how many of them can be connections.

@@ -29,7 +29,7 @@ mod token_store;
 pub(crate) use find_module::{open, open_all, open_with};
 pub(crate) use loaded_module::{LoadedModule, check_module};
 pub(crate) use login::Login;
-pub(crate) use pin_attempt::SignError;
+pub(crate) use pin_attempt::{KEYPAD_TIMEOUT, SignError};
 pub(crate) use slot_session::SlotSession;
 pub(crate) use token_session::TokenSession;
 

@@ -7,10 +7,8 @@ use std::path::Path;
 use crate::certificate::utc;
 use crate::cli::manual_pages;
 use crate::error::{Error, Kind, Result};
+use crate::os::clock::build_time;
 use crate::text::shell::quoted_path;
-
-/// The build time of this program, in seconds of Unix time; see `build.rs`.
-const BUILT: &str = env!("CBA_AGENT_BUILT");
 
 pub(super) fn run(directory: &str) -> Result<()> {
     let directory = Path::new(directory);
@@ -28,7 +26,7 @@ pub(super) fn run(directory: &str) -> Result<()> {
         Error::new(Kind::Unexpected, format!("cannot write manual pages into {}: {error}", directory.display()))
             .hint("name a directory that this user can write, with free space")
     };
-    let date = utc(BUILT.parse().unwrap_or_default());
+    let date = utc(build_time());
     let date = date.split('T').next().unwrap_or_default();
     for (name, text) in manual_pages(date).map_err(failed)? {
         std::fs::write(directory.join(name), text).map_err(failed)?;

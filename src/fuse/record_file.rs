@@ -17,12 +17,12 @@ use crate::files::{give_to_owner, no_follow, open, regular, share_with_group};
 /// Opens the lock file of a record. In a group's directory, another user may have just created it and not shared it
 /// yet.
 pub(super) fn open_lock(path: &Path, deadline: &Deadline) -> io::Result<File> {
-    const AGAIN: Duration = Duration::from_millis(20);
+    const RETRY_INTERVAL: Duration = Duration::from_millis(20);
     const LIMIT: u32 = 50;
     for _ in 0..LIMIT {
         match open(path).and_then(|lock| share_with_group(&lock, path).map(|()| lock)) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && deadline.left().is_some() => {
-                std::thread::sleep(AGAIN);
+                std::thread::sleep(RETRY_INTERVAL);
             }
             opened => return opened,
         }

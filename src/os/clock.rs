@@ -14,6 +14,12 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// The build time of this program, in seconds of Unix time; see `build.rs`. 0 if it is not a number.
+#[must_use]
+pub(crate) fn build_time() -> u64 {
+    env!("CBA_AGENT_BUILT").parse().unwrap_or(0)
+}
+
 /// Whether the kernel's clock is synchronised, by adjtimex(2).
 ///
 /// # Errors

@@ -20,7 +20,7 @@ use crate::os::subordinate_ids::{self, SubordinateIds};
 const OVERFLOW: u32 = 65_534;
 
 /// The minimum time between two log lines about the same refused user.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The maximum number of refused users whose last log line is remembered.
 const REMEMBERED: usize = 1024;
@@ -220,11 +220,11 @@ impl RefusalLog {
     pub(super) fn note(&self, peer: &Peer, why: impl FnOnce() -> String) {
         let Ok(mut seen) = self.0.lock() else { return };
         if seen.len() >= REMEMBERED {
-            seen.retain(|_, (since, _)| since.elapsed() < SAY_AGAIN);
+            seen.retain(|_, (since, _)| since.elapsed() < REFUSAL_LOG_INTERVAL);
         }
         let now = Instant::now();
         let (since, unlogged) = seen.get(&peer.uid).copied().unwrap_or((now, 0));
-        if unlogged > 0 && since.elapsed() < SAY_AGAIN || seen.len() >= REMEMBERED {
+        if unlogged > 0 && since.elapsed() < REFUSAL_LOG_INTERVAL || seen.len() >= REMEMBERED {
             seen.entry(peer.uid).and_modify(|(_, unlogged)| *unlogged += 1);
             return;
         }

@@ -38,10 +38,10 @@ use connections::Connections;
 use custody_report::CustodyReport;
 
 /// The time limit for a check that the token is present.
-const PROBE_TIME: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The time for which the result of that check is valid.
-const PROBE_HOLDS: Duration = Duration::from_secs(5);
+const PROBE_VALIDITY: Duration = Duration::from_secs(5);
 
 /// Everything that the answers need.
 #[derive(Debug)]
@@ -161,7 +161,7 @@ impl Service {
 
     async fn probe(&self) -> Result<(), Refusal> {
         if self.pool.audit_has_failed() {
-            return Err(Refusal { kind: Kind::AuditUnavailable, retry_after: Some(PROBE_HOLDS) });
+            return Err(Refusal { kind: Kind::AuditUnavailable, retry_after: Some(PROBE_VALIDITY) });
         }
         let view = self.pool.view();
         if !view.is_up {
@@ -176,11 +176,11 @@ impl Service {
         // One request checks, and concurrent ones get the same result.
         let mut probed = self.probed.lock().await;
         if let Some((when, result)) = *probed {
-            if when.elapsed() < PROBE_HOLDS && (result.is_some() || self.pool.is_proven()) {
+            if when.elapsed() < PROBE_VALIDITY && (result.is_some() || self.pool.is_proven()) {
                 return result.map_or(Ok(()), Err);
             }
         }
-        let result = self.pool.submit(Work::Probe).wait(Instant::now() + PROBE_TIME).await;
+        let result = self.pool.submit(Work::Probe).wait(Instant::now() + PROBE_TIMEOUT).await;
         let refusal = result.err().filter(|_| !self.pool.is_at_work());
         *probed = Some((Instant::now(), refusal));
         refusal.map_or(Ok(()), Err)

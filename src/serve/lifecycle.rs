@@ -20,7 +20,7 @@ use crate::pin::credential::can_be_read_again;
 use crate::pin::{Credential, PinError, PinSource, leave_signals};
 
 /// The time limit for reading the PIN's source again. The event loop waits for it.
-const READ_AGAIN: Duration = Duration::from_secs(1);
+const PIN_READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(
     agent: &Arc<Service>,
@@ -77,7 +77,8 @@ pub(super) async fn run(
 /// SIGHUP: reads the PIN's source again, and replaces every worker.
 fn renew(agent: &Arc<Service>, source: Option<&PinSource>, reset: &str) {
     let again = source.cloned().or_else(|| PinSource::fallback().ok()).filter(can_be_read_again);
-    match again.map(|source| Credential::read(source.prepare(), "the agent's token", &mut Deadline::after(READ_AGAIN)))
+    match again
+        .map(|source| Credential::read(source.prepare(), "the agent's token", &mut Deadline::after(PIN_READ_TIMEOUT)))
     {
         Some(Ok(credential)) => {
             tracing::info!("restarting all workers with the PIN that its source contains now");

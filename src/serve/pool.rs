@@ -45,10 +45,10 @@ use worker_thread::WorkerThread;
 
 /// The time for which a message counts as fresh, in addition to two calls of the module. It covers corrections of the
 /// clock.
-const CLOCK_STEPS: Duration = Duration::from_secs(60);
+const CLOCK_CORRECTION: Duration = Duration::from_secs(60);
 
 /// The time for which an answer proves that the token is present.
-const PROOF_HOLDS: Duration = Duration::from_secs(5);
+const PROOF_VALIDITY: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -96,7 +96,7 @@ impl Pool {
             evidence_is_safe: true,
             restarts: HashMap::new(),
             last_error: None,
-            recent: RecentMessages::new(config.serve.call_timeout.saturating_mul(2).saturating_add(CLOCK_STEPS)),
+            recent: RecentMessages::new(config.serve.call_timeout.saturating_mul(2).saturating_add(CLOCK_CORRECTION)),
         };
         let (mailboxes, mails): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
         let changed = watch::Sender::new(());
@@ -133,7 +133,7 @@ impl Pool {
     /// Whether the token answered within the last few seconds.
     pub(super) fn is_proven(&self) -> bool {
         let state = self.shared.lock();
-        state.plan.is_up() && state.proven.is_some_and(|proven| proven.elapsed() < PROOF_HOLDS)
+        state.plan.is_up() && state.proven.is_some_and(|proven| proven.elapsed() < PROOF_VALIDITY)
     }
 
     /// Whether every logged-in worker is making a payload within its time limit, so that none can take a probe.

@@ -15,7 +15,7 @@ use super::systemd::Systemd;
 use super::systemd::watchdog;
 
 /// The period of writing the metrics file.
-const METRICS_EVERY: Duration = Duration::from_secs(15);
+const METRICS_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Reports the state to systemd, and that parent and pool make progress.
 pub(super) async fn tell(agent: Arc<Service>, systemd: Systemd) {
@@ -62,7 +62,7 @@ async fn tick(interval: Option<&mut tokio::time::Interval>) {
 /// Writes the metrics file periodically, if one is configured.
 pub(super) async fn write_metrics(agent: Arc<Service>) {
     let Some(path) = &agent.config.metrics_file else { return };
-    let mut often = every(METRICS_EVERY);
+    let mut often = every(METRICS_INTERVAL);
     loop {
         often.tick().await;
         let Ok(text) = agent.metrics_text().await else { continue };

@@ -60,13 +60,15 @@ pub(super) fn check_keypad(slot_session: &SlotSession, is_meant: bool) -> Result
     Ok(())
 }
 
+/// The minimum time limit for a person at the token's PIN pad.
+pub(crate) const KEYPAD_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Logs in at the token's PIN pad. This counts as a prompt: the deadline excludes the person's time, up to a limit.
 pub(super) fn at_the_keypad(
     slot_session: &mut SlotSession,
     request: &WorkerRequest,
 ) -> std::result::Result<WorkerReply, WorkerError> {
-    const PATIENCE: Duration = Duration::from_secs(300);
-    let deadline = Deadline::after(PATIENCE.max(slot_session.deadline.timeout()));
+    let deadline = Deadline::after(KEYPAD_TIMEOUT.max(slot_session.deadline.timeout()));
     let handle = &mut slot_session.module.handle;
     slot_session.deadline.stopped(|| handle.call(request, None, &deadline))
 }

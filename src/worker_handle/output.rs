@@ -26,7 +26,7 @@ pub(super) struct Output {
 }
 
 /// The number of lines that are kept for an error.
-const KEPT: usize = 3;
+const KEPT_LINES: usize = 3;
 
 /// The state of the pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +113,7 @@ impl Output {
             let line = printable_bytes(&self.pending).to_string();
             tracing::debug!(target: "cba_agent::module", "module: {line}");
             self.pending.clear();
-            self.last.truncate(KEPT - 1);
+            self.last.truncate(KEPT_LINES - 1);
             self.last.push_front(line);
         }
     }

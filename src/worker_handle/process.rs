@@ -18,7 +18,7 @@ use crate::deadline::Deadline;
 use crate::os::environment::{INJECTED, LOADER};
 
 /// The time limit for the end of a killed process. A process that hangs in a driver may never end.
-const GONE: Duration = Duration::from_secs(2);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A worker that is started before its module is known, so that its start takes no time later. It gets only the
 /// variables that the loader reads: it is not known yet which variable contains a PIN.
@@ -152,7 +152,7 @@ impl WorkerProcess {
 
     /// Describes the end of the process, for an error. Kills what is left of the process and of its children.
     pub(super) fn end(&mut self) -> String {
-        self.ends_within(GONE);
+        self.ends_within(EXIT_TIMEOUT);
         self.kill();
         self.reap().map_or_else(|| "it cannot be ended".into(), |status| describe(&status))
     }
@@ -176,7 +176,7 @@ impl WorkerProcess {
 
     /// Returns `None` if the process does not end in time even after a kill.
     fn reap(&mut self) -> Option<ExitStatus> {
-        if self.ended.is_some() && !self.ends_within(GONE) {
+        if self.ended.is_some() && !self.ends_within(EXIT_TIMEOUT) {
             return None;
         }
         let status = self.child.wait().ok();

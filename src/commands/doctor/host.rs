@@ -58,13 +58,10 @@ pub(super) fn environment(findings: &mut Findings) {
     }
 }
 
-/// The build time of this program, in seconds of Unix time; see `build.rs`.
-const BUILT: &str = env!("CBA_AGENT_BUILT");
-
 /// A v2 payload carries the time, and the service refuses a wrong time.
 pub(super) fn clock(findings: &mut Findings) {
     const CHECK: &str = "clock";
-    let (built, now) = (BUILT.parse().unwrap_or(0), now());
+    let (built, now) = (clock::build_time(), now());
     let time = utc(now);
     if now < built {
         let found = format!("{time} is before this program was built ({})", utc(built));

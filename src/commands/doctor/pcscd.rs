@@ -22,7 +22,7 @@ use crate::worker_handle::{WorkerEnvironment, WorkerError, WorkerHandle};
 const CHECK: &str = "pcscd";
 
 /// The time limit for the daemon, which may have to start first.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PCSCD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The path where libpcsclite looks for the daemon, and the variable for another path.
 const SOCKET: &str = "/run/pcscd/pcscd.comm";
@@ -102,7 +102,7 @@ fn ask(config: &Config) -> Result<VersionExchange, PcscdProblem> {
     let listener = socket.listener.try_clone().map_err(|error| PcscdProblem::Unasked(error.to_string()))?;
     let relay = thread::spawn(move || relay(&listener, &daemon));
     let environment = WorkerEnvironment { pin_variables: config.pin_variables.clone(), module_debug: false };
-    let reply = WorkerHandle::ask_pcscd(&environment, &socket.socket, &Deadline::after(PATIENCE + PATIENCE));
+    let reply = WorkerHandle::ask_pcscd(&environment, &socket.socket, &Deadline::after(PCSCD_TIMEOUT + PCSCD_TIMEOUT));
     // The library may have ended without a connection.
     drop(UnixStream::connect(&socket.socket));
     let relayed = relay.join().unwrap_or_else(|_| Err(PcscdProblem::Unasked("the relay failed".into())));
@@ -121,7 +121,7 @@ fn relay(listener: &UnixListener, path: &Path) -> Result<VersionExchange, PcscdP
     let unasked = |error: io::Error| PcscdProblem::Unasked(error.to_string());
     wait_for(listener).map_err(unasked)?;
     let (mut client, _) = listener.accept().map_err(unasked)?;
-    client.set_read_timeout(Some(PATIENCE)).map_err(unasked)?;
+    client.set_read_timeout(Some(PCSCD_TIMEOUT)).map_err(unasked)?;
     let mut daemon = None;
     let mut last = None;
     loop {
@@ -152,12 +152,13 @@ fn connect(path: &Path) -> Result<UnixStream, PcscdProblem> {
         ErrorKind::NotFound => PcscdProblem::Absent(path.to_owned()),
         _ => PcscdProblem::Unreachable(path.to_owned(), error),
     })?;
-    let limits = daemon.set_read_timeout(Some(PATIENCE)).and_then(|()| daemon.set_write_timeout(Some(PATIENCE)));
+    let limits =
+        daemon.set_read_timeout(Some(PCSCD_TIMEOUT)).and_then(|()| daemon.set_write_timeout(Some(PCSCD_TIMEOUT)));
     limits.map(|()| daemon).map_err(PcscdProblem::Silent)
 }
 
 fn wait_for(listener: &UnixListener) -> io::Result<()> {
-    let patience = Timespec::try_from(PATIENCE + PATIENCE).map_err(io::Error::other)?;
+    let patience = Timespec::try_from(PCSCD_TIMEOUT + PCSCD_TIMEOUT).map_err(io::Error::other)?;
     match poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&patience))? {
         0 => Err(ErrorKind::TimedOut.into()),
         _ => Ok(()),

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use crate::serve::access::Access;
 
 /// The time for which a new connection counts as fresh.
-const FRESH: Duration = Duration::from_millis(100);
+const FRESH_TIME: Duration = Duration::from_millis(100);
 
 /// The number of connections that a user may have without making room among their own.
 const SHARE: usize = 1024;
@@ -72,7 +72,7 @@ type ConnectionKey = (ConnectionOwner, u64);
 
 impl Connections {
     pub(super) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most: most.max(1), fresh: FRESH, open: Mutex::default(), eased: Notify::new() })
+        Arc::new(Self { most: most.max(1), fresh: FRESH_TIME, open: Mutex::default(), eased: Notify::new() })
     }
 
     /// Waits until there is room for one more, and may close another one for it.

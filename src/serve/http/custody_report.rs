@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use crate::serve::pool::{Pool, ServedIdentity};
 
 /// The time for which a report is kept.
-const HOLDS: Duration = Duration::from_secs(5);
+const REPORT_VALIDITY: Duration = Duration::from_secs(5);
 
 /// The last report.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ impl CustodyReport {
         // Held until the report exists, even if this client leaves: the next client must not start another one.
         let mut last = Arc::clone(&self.0).lock_owned().await;
         if let Some(last) =
-            last.as_ref().filter(|last| Arc::ptr_eq(&last.served, &served) && last.built.elapsed() < HOLDS)
+            last.as_ref().filter(|last| Arc::ptr_eq(&last.served, &served) && last.built.elapsed() < REPORT_VALIDITY)
         {
             return Some(last.text.clone());
         }

@@ -25,7 +25,7 @@ use crate::serve::pool::Work;
 const BODY_LIMIT: usize = 4096;
 
 /// The time limit for a body.
-const BODY_TIME: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -158,7 +158,7 @@ async fn read(agent: &Arc<Service>, request: Request<Incoming>) -> Result<(Paylo
         return Err(Problem::new("too_large"));
     }
     let body = Limited::new(request.into_body(), BODY_LIMIT).collect();
-    let body = match tokio::time::timeout(BODY_TIME, body).await {
+    let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Err(_) => return Err(Problem::new("request_timeout")),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Problem::new("too_large")),
         Ok(Err(_)) => return Err(bad("the body cannot be read")),

@@ -24,16 +24,16 @@ use crate::serve::access::{Access, Peer};
 use crate::serve::listener::ListeningSocket;
 
 /// The time limit of a request's header, and of an idle connection.
-const HEADER_TIME: Duration = Duration::from_secs(15);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The longest header of a request, in bytes.
 const HEADER_LIMIT: usize = 16 << 10;
 
 /// The time for requests that were sent before the end, and are not read yet.
-const LINGER: Duration = Duration::from_millis(100);
+const LAST_REQUESTS_GRACE: Duration = Duration::from_millis(100);
 
 /// The time for the last bytes of an answer to a slow client.
-const FLUSH: Duration = Duration::from_secs(1);
+const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves until `end`, and then until every request in progress is answered.
 pub(in crate::serve) async fn run(
@@ -117,7 +117,7 @@ async fn serve(
     });
     let mut http = http1::Builder::new();
     // A client may close its sending side, as `nc -N` does, and wait for its answer.
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEADER_LIMIT).half_close(true);
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_LIMIT).half_close(true);
     let mut served = pin!(http.serve_connection(TokioIo::new(stream.clone()), service));
     tokio::select! {
         _ = served.as_mut() => return,
@@ -129,7 +129,7 @@ async fn serve(
         tokio::select! {
             biased;
             _ = served.as_mut() => return,
-            () = tokio::time::sleep(LINGER) => {}
+            () = tokio::time::sleep(LAST_REQUESTS_GRACE) => {}
         }
     }
     served.as_mut().graceful_shutdown();
@@ -139,5 +139,5 @@ async fn serve(
         () = connection.idle() => {}
     }
     // Answered, or never complete: the end does not wait for clients that do not read or do not continue.
-    let _ = tokio::time::timeout(FLUSH, served).await;
+    let _ = tokio::time::timeout(LAST_ANSWER_TIMEOUT, served).await;
 }

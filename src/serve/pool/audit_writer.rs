@@ -18,17 +18,17 @@ use crate::os::clock::now;
 
 /// The maximum number of waiting records. Beyond it, workers wait for room, and new requests wait in the bounded queue
 /// of the pool.
-const ROOM: usize = 1024;
+const QUEUE_LIMIT: usize = 1024;
 
 /// A write that takes longer means that the disk hangs. The watchdog then gets no more signals.
-const STUCK: Duration = Duration::from_secs(60);
+const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// The least time between two writes while workers sign, so that many records share one sync. A single request does not
 /// wait.
-const PACE: Duration = Duration::from_millis(2);
+const SYNC_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The time until a client may try again after a failed write.
-const TRY_AGAIN: Duration = Duration::from_secs(5);
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// A record, and the request that is answered once the record is on disk.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl AuditQueue {
     /// Queues a record, or returns it if there is no room.
     pub(super) fn take(&self, record: PendingRecord) -> Option<PendingRecord> {
         let mut queued = self.lock();
-        if queued.records.len() >= ROOM {
+        if queued.records.len() >= QUEUE_LIMIT {
             return Some(record);
         }
         queued.records.push_back(record);
@@ -77,7 +77,7 @@ impl AuditQueue {
 
     /// Queues a record, and waits for room.
     pub(super) fn push(&self, record: PendingRecord) {
-        let queued = self.moved.wait_while(self.lock(), |queued| queued.records.len() >= ROOM);
+        let queued = self.moved.wait_while(self.lock(), |queued| queued.records.len() >= QUEUE_LIMIT);
         queued.unwrap_or_else(PoisonError::into_inner).records.push_back(record);
         self.moved.notify_all();
     }
@@ -95,7 +95,7 @@ impl AuditQueue {
     }
 
     pub(super) fn is_stuck(&self) -> bool {
-        self.lock().since.is_some_and(|since| since.elapsed() > STUCK)
+        self.lock().since.is_some_and(|since| since.elapsed() > STUCK_AFTER)
     }
 
     pub(super) fn end(&self) {
@@ -112,9 +112,9 @@ pub(super) fn run(queue: &AuditQueue, mut log: AuditLog, is_signing: impl Fn() -
     loop {
         let idle = |queued: &mut QueuedRecords| queued.records.is_empty() && !queued.try_again && !queued.ended;
         drop(queue.moved.wait_while(queue.lock(), idle));
-        let pause = last.map_or(Duration::ZERO, |last| PACE.saturating_sub(last.elapsed()));
+        let pause = last.map_or(Duration::ZERO, |last| SYNC_INTERVAL.saturating_sub(last.elapsed()));
         if !pause.is_zero() && is_signing() {
-            let more = |queued: &mut QueuedRecords| queued.records.len() < ROOM && !queued.ended;
+            let more = |queued: &mut QueuedRecords| queued.records.len() < QUEUE_LIMIT && !queued.ended;
             drop(queue.moved.wait_timeout_while(queue.lock(), pause, more));
         }
         last = Some(Instant::now());
@@ -174,7 +174,7 @@ fn settle(
         None if had_failed => tracing::info!("the audit log can be written again"),
         _ => {}
     }
-    let refusal = Refusal { kind: Kind::AuditUnavailable, retry_after: Some(TRY_AGAIN) };
+    let refusal = Refusal { kind: Kind::AuditUnavailable, retry_after: Some(RETRY_AFTER) };
     for (request, answer) in pending.into_iter().filter_map(|pending| pending.answer) {
         request.answer(if error.is_some() { Err(refusal) } else { Ok(answer) });
     }

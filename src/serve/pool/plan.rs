@@ -43,13 +43,13 @@ pub(crate) use workers::Phase;
 use workers::Workers;
 
 /// Clients get an error after more failures in a row than this. That takes about two seconds.
-const PATIENCE: u32 = 4;
+const TOLERATED_FAILURES: u32 = 4;
 
 /// The time until the next start if the token has no free session.
-const PARKED_FOR: Duration = Duration::from_secs(300);
+const PARK_TIME: Duration = Duration::from_secs(300);
 
 /// A worker that was ready for this time resets the count of failures.
-const PROVEN: Duration = Duration::from_secs(10);
+const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// Which workers may log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,7 +187,7 @@ impl<R: Abandon> Plan<R> {
         let is_current = self.is_current(worker);
         let state = &mut self.workers[worker];
         let was_starting = state.phase == Phase::Starting;
-        if matches!(state.phase, Phase::Ready { since, .. } if now.saturating_sub(since) >= PROVEN) {
+        if matches!(state.phase, Phase::Ready { since, .. } if now.saturating_sub(since) >= STABLE_AFTER) {
             state.failures = 0;
         }
         state.failures = if is_current { state.failures.saturating_add(1) } else { 0 };
@@ -202,13 +202,17 @@ impl<R: Abandon> Plan<R> {
             // A session may become free later.
             self.workers[worker].phase = Phase::Parked;
             self.pass_on_first_login(worker);
-            actions.push(Action::Start { worker, after: PARKED_FOR });
+            actions.push(Action::Start { worker, after: PARK_TIME });
         } else {
             let after = if failures <= 1 { Duration::ZERO } else { pause(failures, random) };
             actions.extend(self.schedule(worker, now, after));
         }
         let another_starts = self.workers.any(|phase| phase == Phase::Starting);
-        if !self.is_up() && !another_starts && is_current && (was_starting && is_away(kind) || failures > PATIENCE) {
+        if !self.is_up()
+            && !another_starts
+            && is_current
+            && (was_starting && is_away(kind) || failures > TOLERATED_FAILURES)
+        {
             self.trouble = Some(kind);
         }
         actions.extend(self.settle(now));

@@ -22,6 +22,7 @@ use crate::error::{Error, Kind, Result};
 use crate::facts::stand_in;
 use crate::pin::{Credential, PinEntry};
 use crate::policy::Permit;
+use crate::session::KEYPAD_TIMEOUT;
 use crate::signer;
 use crate::worker_handle::ReplyState;
 
@@ -32,10 +33,7 @@ use ready::{ReadyWorker, WorkerResult, accepted, report, text_of};
 use task_event::{CurrentRequest, TaskEvent, sleep_until, worker_event};
 
 /// The time limit for ending a worker and writing its record, in addition to the deadlines of its calls.
-const GRACE: Duration = Duration::from_secs(30);
-
-/// The time for a person at the token's keypad.
-const KEYPAD: Duration = Duration::from_secs(300);
+const END_GRACE: Duration = Duration::from_secs(30);
 
 struct WorkerTask {
     shared: Arc<PoolShared>,
@@ -91,9 +89,10 @@ impl WorkerTask {
 
     /// Tells the watchdog the time limit of the current work: a few calls, and the time of a person at the token.
     fn announce(&self, work: Option<&Work>) {
-        let call = self.shared.config.serve.call_timeout.max(if self.at_keypad() { KEYPAD } else { Duration::ZERO });
+        let call =
+            self.shared.config.serve.call_timeout.max(if self.at_keypad() { KEYPAD_TIMEOUT } else { Duration::ZERO });
         let mut state = self.shared.lock();
-        state.due[self.worker] = Some(Instant::now() + call.saturating_mul(4) + GRACE);
+        state.due[self.worker] = Some(Instant::now() + call.saturating_mul(4) + END_GRACE);
         state.signing[self.worker] = matches!(work, Some(Work::Sign(..)));
     }
 

@@ -29,7 +29,7 @@ const BUFFER: usize = 4096;
 const UNWRITTEN: u8 = 0xa5;
 
 /// The maximum number of slots or mechanisms, or of bytes of one attribute.
-const MOST: usize = 1 << 20;
+const COUNT_LIMIT: usize = 1 << 20;
 
 /// The maximum number of readings of a list that grows between the length query and the reading.
 const READINGS: usize = 4;
@@ -162,7 +162,7 @@ impl Functions {
             let some = usize::try_from(count).ok().and_then(|count| some.get(..count));
             match some {
                 Some([]) => return Ok(()),
-                Some(some) if found.len() < MOST => found.extend_from_slice(some),
+                Some(some) if found.len() < COUNT_LIMIT => found.extend_from_slice(some),
                 _ => return Err(Fault::malformed("C_FindObjects", "the module returned too many objects")),
             }
         };
@@ -204,7 +204,8 @@ impl Functions {
         self.read(session, object, &mut query)?;
         let too_long =
             || Fault::malformed("C_GetAttributeValue", "the module returned no length, or an impossible one");
-        let room = usize::try_from(query[0].ulValueLen).ok().filter(|room| *room <= MOST).ok_or_else(too_long)?;
+        let room =
+            usize::try_from(query[0].ulValueLen).ok().filter(|room| *room <= COUNT_LIMIT).ok_or_else(too_long)?;
         let mut value = vec![UNWRITTEN; room];
         let mut template = [attribute(kind, &mut value)];
         self.read(session, object, &mut template)?;
@@ -270,7 +271,7 @@ fn list(
     for _ in 0..READINGS {
         let mut count = 0;
         read(ptr::null_mut(), &mut count)?;
-        let room = usize::try_from(count).ok().filter(|room| *room <= MOST);
+        let room = usize::try_from(count).ok().filter(|room| *room <= COUNT_LIMIT);
         let room = room.ok_or_else(|| Fault::malformed(call, "the module returned an impossible length"))?;
         let mut values = vec![0; room];
         result = if room == 0 { Ok(()) } else { read(values.as_mut_ptr(), &mut count) };

@@ -17,7 +17,7 @@ use crate::session::signing_session::{Signed, SigningSession};
 use crate::signer;
 
 /// The policy's warnings are logged once in this time.
-const WARN_AGAIN: Duration = Duration::from_secs(86_400);
+const WARNING_INTERVAL: Duration = Duration::from_secs(86_400);
 
 /// The result of a worker; `None` for a probe.
 pub(super) type WorkerResult = Option<(Permit, UncheckedPayload)>;
@@ -36,7 +36,7 @@ impl ReadyWorker {
 
     /// Logs the policy's warnings, once a day.
     pub(super) fn warn(&mut self, config: &Config, permit: &Permit) {
-        if self.warned.is_none_or(|warned| warned.elapsed() >= WARN_AGAIN) {
+        if self.warned.is_none_or(|warned| warned.elapsed() >= WARNING_INTERVAL) {
             signer::warn(&self.session, config, permit);
             self.warned = Some(Instant::now());
         }
