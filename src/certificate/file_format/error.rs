@@ -151,3 +151,23 @@ pub fn quoted(path: &str) -> String {
 pub(super) fn in_words(error: CertificateError) -> FormatError {
     FormatError::Certificate(error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_file_is_named_with_its_format_and_the_command_that_unpacks_it() {
+        for (packing, format, command) in [
+            (Packing::Zip, "ZIP", "unzip 'my file'"),
+            (Packing::Tar, "tar", "tar -xvf 'my file'"),
+            (Packing::Gzip, "gzip", "gzip -dc < 'my file' > unpacked"),
+            (Packing::Bzip2, "bzip2", "bzip2 -dc < 'my file' > unpacked"),
+            (Packing::Xz, "xz", "xz -dc < 'my file' > unpacked"),
+        ] {
+            let error = FormatError::Packed(packing);
+            assert!(error.to_string().contains(format), "{error}");
+            assert!(error.remedy("my file").contains(command), "{}", error.remedy("my file"));
+        }
+    }
+}

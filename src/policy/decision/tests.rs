@@ -45,6 +45,18 @@ fn decide_with(policy: &Policy, change: impl FnOnce(&mut Case)) -> Decision {
     };
     let facts =
         SigningFacts { before_login, key: &case.key, copies: &case.copies, certificate: &certificate, now: case.now };
+    // The permission has the facts and warnings of the decision.
+    match super::super::permit(policy, &facts) {
+        Ok(permit) => {
+            assert_eq!(permit.warnings(), decide(policy, &facts).allowed().unwrap());
+            assert_eq!(
+                (permit.key(), permit.given(), permit.mechanism()),
+                (case.key.handle, case.now, Mechanism::Sha512RsaPkcs)
+            );
+            assert_eq!((permit.choice().version, permit.choice().by_flag), (case.version, case.by_flag));
+        }
+        Err(_) => assert_ne!(decide(policy, &facts).refusals, []),
+    }
     decide(policy, &facts)
 }
 
