@@ -235,3 +235,14 @@ fn copies_and_objects_of_other_keys_stand_beside_the_identity() {
         objects(vec![KeyObject { id: Vec::new(), ..key(1, &modulus, 1) }, public(&[8; 256], 1)], vec![certificate(1)]);
     assert_eq!(choose(&nameless, &IdentitySelector::default(), None, now()).unwrap().same_id, [""; 0]);
 }
+
+#[test]
+fn a_broken_certificate_beside_a_good_one_is_reported_with_the_identity_or_the_error() {
+    let broken = facts::CertificateObject { label: b"old".to_vec(), id: vec![8], value: vec![0x30, 3, 1] };
+    let good = objects(vec![key(1, &leaf().modulus, 1)], vec![certificate(1), broken.clone()]);
+    let identity = choose(&good, &IdentitySelector::default(), None, now()).unwrap();
+    assert_eq!(identity.unreadable.iter().map(|one| one.label.as_slice()).collect::<Vec<_>>(), [b"old"]);
+    let bad = objects(vec![key(1, &[7; 256], 1)], vec![certificate(1), broken]);
+    let error = choose(&bad, &IdentitySelector::default(), None, now()).unwrap_err();
+    assert!(error.to_string().contains("'old'"), "{error}");
+}
