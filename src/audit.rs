@@ -70,7 +70,10 @@ impl Explain for AuditError {
                 let directory = path.parent().unwrap_or(path);
                 vec![format!("make room; `df -h {}` shows the free space", quoted_path(directory)), NOTHING.into()]
             }
-            Self::Write(path, _) => {
+            Self::Write(path, error) => {
+                if let Some(hint) = files::read_only_hint(path, error) {
+                    return vec![hint, NOTHING.into()];
+                }
                 let directory = path.parent().unwrap_or(path);
                 let hint = "file and directory must belong to the user that runs cba-agent";
                 vec![format!("{hint}: `ls -ld {} {}`", quoted_path(directory), quoted_path(path)), NOTHING.into()]

@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, FsWord, OFlags, flock};
 use rustix::io::Errno;
 
 use crate::deadline::Deadline;
+use crate::text::shell::quoted_path;
 
 /// Opens a file for reading and writing, and creates it with mode 0600 if necessary. It follows no symbolic link: root may run this in a
 /// service's directory.
@@ -28,6 +29,19 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => regular(options().open(path)?),
         Err(error) => Err(error),
     }
+}
+
+/// What helps where a file system is read-only for this process. Owners and modes are not the cause then.
+#[must_use]
+pub(crate) fn read_only_hint(path: &Path, error: &io::Error) -> Option<String> {
+    let existing = path.ancestors().find(|part| part.exists()).unwrap_or(path);
+    (error.kind() == io::ErrorKind::ReadOnlyFilesystem).then(|| {
+        let place = quoted_path(existing);
+        format!(
+            "the file system is read-only there: `findmnt -T {place}` shows the mount; a unit needs ReadWritePaths=, a container a volume, \
+             or name another place"
+        )
+    })
 }
 
 /// Lets the directory's group write a new file, if the directory is meant for that: its group may write it, and its files get its group

@@ -15,6 +15,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, chmodat, chown
 
 use crate::client;
 use crate::error::{Error, Kind, Result};
+use crate::files::read_only_hint;
 use crate::modules;
 use crate::os::descriptors;
 use crate::text::shell::quoted_path;
@@ -78,7 +79,9 @@ impl ListeningSocket {
             return Err(Error::new(Kind::Config, message).hint(format!("a client can use at most {LONGEST_SOCKET}")));
         }
         make_directory(directory).map_err(|error| {
-            failed("cannot make the directory of", error).hint(format!("mkdir -p {}", quoted_path(directory)))
+            let hint =
+                read_only_hint(directory, &error).unwrap_or_else(|| format!("mkdir -p {}", quoted_path(directory)));
+            failed("cannot make the directory of", error).hint(hint)
         })?;
         if let Some(how) = modules::writable_by_others(directory) {
             // Other users could only answer instead of the agent, and get no payload; and a container's shared volume
@@ -90,6 +93,7 @@ impl ListeningSocket {
         check_free(path)?;
         let listener = bind_closed(directory, group, path).map_err(|error| {
             let hint = "the agent's user must be able to write the directory, and be in the group that the socket gets";
+            let hint = read_only_hint(directory, &error).unwrap_or_else(|| hint.into());
             failed("cannot make the socket", error).hint(hint)
         })?;
         let made = fs::symlink_metadata(path).map_err(|error| failed("cannot look at", error))?;
@@ -133,8 +137,9 @@ fn lock(path: &Path) -> Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let failed = |error: io::Error| {
+        let hint = read_only_hint(path, &error);
         Error::new(Kind::Config, format!("cannot make the lock {}: {error}", Path::new(&name).display()))
-            .hint("the agent's user must be able to write the socket's directory")
+            .hint(hint.unwrap_or_else(|| "the agent's user must be able to write the socket's directory".into()))
     };
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default();
     let mut open = File::options();

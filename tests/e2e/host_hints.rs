@@ -195,6 +195,33 @@ fn a_file_system_without_execution_is_remounted_by_the_hint() {
     Run::from_output(command.finish()).ok();
 }
 
+/// A unit with `ProtectSystem=strict`, or a container without a volume.
+#[test]
+fn a_read_only_file_system_is_named_with_its_mount() {
+    needs_root("it mounts a file system");
+    let fixture = Fixture::new();
+    fs::create_dir(fixture.file("ro")).unwrap();
+    let (source, inside) = (fixture.pin_source(), |name: &str| fixture.file(&format!("ro/{name}")));
+    let script = "set -e; mount --bind ro ro; mount -o remount,bind,ro ro; text=$(\"$@\" 2>&1) || :; printf '%s\\n' \"$text\"; \
+                  eval \"$(printf '%s' \"$text\" | sed -n 's/.*`\\(findmnt .*\\)` shows.*/\\1/p' | head -n 1)\"";
+    let (state, log, socket) = (inside("state"), inside("audit.jsonl"), inside("a.sock"));
+    for arguments in [
+        ["sign", "--pin-source", &source, "--state-dir", &state],
+        ["sign", "--pin-source", &source, "--audit-path", &log],
+        ["serve", "--pin-source", &source, "--socket", &socket],
+        ["doctor", "--pin-source", &source, "--state-dir", &state],
+        ["doctor", "--pin-source", &source, "--audit-path", &log],
+    ] {
+        let mut command = fixture.program("unshare");
+        command.args(["--mount", "bash", "-c", script, "sh", BINARY]).args(arguments);
+        let shown = Run::from_output(command.finish()).ok();
+        assert!(shown.contains("Read-only file system"), "{arguments:?}: {shown}");
+        assert!(shown.contains("ReadWritePaths=") && !shown.contains("install -d"), "{arguments:?}: {shown}");
+        let mount = shown.lines().last().unwrap();
+        assert!(mount.starts_with(&fixture.file("ro")) && mount.contains(" ro,"), "{arguments:?}: {shown}");
+    }
+}
+
 #[test]
 fn commands_that_show_the_cause_run_and_show_it() {
     needs_root("it mounts a full file system");
