@@ -32,14 +32,23 @@ pub(super) fn one_of<'a>(
     if same_rank {
         return Err(IdentityError::SameAge(pool.iter().map(|s| fingerprint_selector(s)).collect()));
     }
-    let why = if place(chosen).is_some() { "the first pinned one" } else { "the older one" };
+    let choice = match (chosen.certificate.is_valid_at(now), place(chosen)) {
+        (true, Some(_)) => "; the first pinned one is used",
+        (true, None) => "; the older one is used",
+        (false, Some(_)) => ", none of them valid now; the first pinned one is looked at",
+        (false, None) => ", none of them valid now; the one that ends last is looked at",
+    };
+    let period = |stored: &TokenCertificate| match stored.certificate.not_before {
+        start if start > now => format!("from {}", utc(start)),
+        _ => format!("until {}", utc(stored.certificate.not_after)),
+    };
     let notice = format!(
-        "{} certificates for this key; {why} is used ({}, until {}); the next is {} (until {})",
+        "{} certificates for this key{choice} ({}, {}); the next is {} ({})",
         pool.len(),
         hex(&chosen.certificate.sha256()),
-        utc(chosen.certificate.not_after),
+        period(chosen),
         hex(&next.certificate.sha256()),
-        utc(next.certificate.not_after),
+        period(next),
     );
     Ok((chosen, Some(notice)))
 }
@@ -86,7 +95,17 @@ mod tests {
     fn of_certificates_that_all_ended_the_last_one_is_named() {
         let all = [stored(1, 100, 500), stored(2, 200, 900), stored(3, 50, 80)];
         let (number, notice) = chosen(&all, &[], 1000);
-        assert!(number == 2 && notice.unwrap().starts_with("3 certificates"));
+        let notice = notice.unwrap();
+        let start = "3 certificates for this key, none of them valid now; the one that ends last is looked at (";
+        assert!(number == 2 && notice.starts_with(start), "{notice}");
+        let pinned = chosen(&all, &[&all[2]], 1000);
+        assert!(pinned.1.unwrap().contains("none of them valid now"));
+        // One that ended, and one that begins later.
+        let (number, notice) = chosen(&[stored(1, 100, 500), stored(2, 800, 900)], &[], 600);
+        let notice = notice.unwrap();
+        assert!(number == 2 && !notice.contains("older") && !notice.contains("is used"), "{notice}");
+        assert!(notice.contains(&format!(", from {}); ", utc(800))), "{notice}");
+        assert!(notice.ends_with(&format!("(until {})", utc(500))), "{notice}");
         let late = [stored(1, 100, 5_000_000_000), stored(2, 100, 5_000_000_001)];
         assert_eq!(chosen(&late, &[], 6_000_000_000).0, 2);
         assert!(one_of(&[], &[], 0).is_err());
