@@ -5,6 +5,7 @@
 
 use crate::certificate::Certificate;
 use crate::facts::{KeyClass, KeyObject, TokenObjects};
+use crate::text::hex;
 
 mod candidates;
 mod error;
@@ -144,7 +145,11 @@ fn pair(
     let pairs: Vec<(&KeyObject, Vec<&TokenCertificate>)> =
         privates.iter().map(|key| (key, partners(key, objects, stored))).collect();
     if pairs.iter().all(|(_, partners)| partners.is_empty()) {
-        return Err(IdentityError::NoPair(singles(privates, stored, from_file)));
+        let key_id = match privates {
+            [key] if !key.id.is_empty() => hex(&key.id),
+            _ => "ID".into(),
+        };
+        return Err(IdentityError::NoPair { parts: singles(privates, stored, from_file), key_id, from_file });
     }
     let mut matching: Vec<(&KeyObject, Vec<&TokenCertificate>)> = pairs
         .iter()

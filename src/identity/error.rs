@@ -17,8 +17,15 @@ pub(crate) enum IdentityError {
         /// The existing ones, each as a selector.
         candidates: Vec<String>,
     },
-    #[error("no private key has a certificate: {}", .0.join("; "))]
-    NoPair(Vec<String>),
+    #[error("no private key has a certificate: {}", .parts.join("; "))]
+    NoPair {
+        /// Keys and certificates without a partner, in words.
+        parts: Vec<String>,
+        /// The ID of the only key, in hexadecimal; a placeholder for several.
+        key_id: String,
+        /// Whether the certificate is from a file.
+        from_file: bool,
+    },
     /// More than one.
     #[error("{} identities match", .0.len())]
     Ambiguous(Vec<String>),
@@ -41,8 +48,10 @@ impl IdentityError {
         let is_broken = unreadable.iter().any(UnreadableCertificate::is_broken);
         let names = unreadable.iter().map(ToString::to_string);
         match self {
-            Self::NoPair(others) if is_broken => Self::Broken(names.chain(others).collect()),
-            Self::NoPair(others) => Self::NoPair(others.into_iter().chain(names).collect()),
+            Self::NoPair { parts, .. } if is_broken => Self::Broken(names.chain(parts).collect()),
+            Self::NoPair { parts, key_id, from_file } => {
+                Self::NoPair { parts: parts.into_iter().chain(names).collect(), key_id, from_file }
+            }
             Self::NoCertificate | Self::NoMatch { .. } if is_broken => Self::Broken(names.collect()),
             Self::NoCertificate => Self::NoRsaCertificate(names.collect()),
             other => other,
@@ -74,11 +83,13 @@ impl Explain for IdentityError {
             Self::NoKey => vec![
                 "`cba-agent list --login` shows all keys and certificates; an empty token needs both first (docs/enrolment.md)".into(),
             ],
-            Self::NoPair(_) => vec![
-                "write the certificate that belongs to the key into the token: `pkcs11-tool --login --type cert --id ID \
+            Self::NoPair { from_file: true, .. } => {
+                vec!["the certificate in identity.certificate_file belongs to another key: name the file of this key's".into()]
+            }
+            Self::NoPair { key_id, .. } => vec![format!(
+                "write the certificate that belongs to the key into the token: `pkcs11-tool --login --type cert --id {key_id} \
                  --write-object cert.der`; for a token that stores none: identity.certificate_file"
-                    .into(),
-            ],
+            )],
             Self::NoMatch { candidates } => each("there is", candidates),
             Self::Ambiguous(candidates) | Self::SameAge(candidates) => each("choose with", candidates),
         }
@@ -96,6 +107,10 @@ mod tests {
         certificates(&TokenObjects { certificates: vec![found], ..TokenObjects::default() }).1
     }
 
+    fn no_pair(parts: Vec<String>) -> IdentityError {
+        IdentityError::NoPair { parts, key_id: "0a".into(), from_file: false }
+    }
+
     #[test]
     fn a_broken_certificate_may_be_the_one_that_is_meant() {
         let other = || vec!["other".to_owned()];
@@ -103,24 +118,24 @@ mod tests {
         for (error, broken, whole) in [
             (IdentityError::NoCertificate, "Broken", "NoRsaCertificate"),
             (no_match(), "Broken", "NoMatch"),
-            (IdentityError::NoPair(other()), "Broken", "NoPair"),
+            (no_pair(other()), "Broken", "NoPair"),
             (IdentityError::NoKey, "NoKey", "NoKey"),
         ] {
-            let name = |error: &IdentityError| format!("{error:?}").split([' ', '(']).next().unwrap().to_owned();
+            let name = |error: &IdentityError| format!("{error:?}").split([' ', '(', '{']).next().unwrap().to_owned();
             let again = |error: &IdentityError| match error {
                 IdentityError::NoCertificate => IdentityError::NoCertificate,
                 IdentityError::NoMatch { .. } => no_match(),
-                IdentityError::NoPair(_) => IdentityError::NoPair(other()),
+                IdentityError::NoPair { .. } => no_pair(other()),
                 _ => IdentityError::NoKey,
             };
             assert_eq!(name(&again(&error).with(unreadable(b"text"))), broken);
             assert_eq!(name(&again(&error).with(unreadable(b""))), whole);
             assert_eq!(name(&again(&error).with(Vec::new())), name(&error));
         }
-        let broken = IdentityError::NoPair(other()).with(unreadable(b"text"));
+        let broken = no_pair(other()).with(unreadable(b"text"));
         assert_eq!(broken.kind(), Kind::Unsuitable);
         assert!(broken.to_string().starts_with("certificate 'x' (ID 01)") && broken.to_string().ends_with("; other"));
-        let pair = IdentityError::NoPair(other()).with(unreadable(b""));
+        let pair = no_pair(other()).with(unreadable(b""));
         assert!(pair.to_string().contains("other; certificate 'x' (ID 01)"), "{pair}");
     }
 
@@ -132,7 +147,12 @@ mod tests {
             (IdentityError::NoCertificate, Kind::NotFound, "--login"),
             (IdentityError::NoRsaCertificate(all()), Kind::NotFound, "order a certificate for an RSA key"),
             (IdentityError::Broken(all()), Kind::Unsuitable, "issue the certificate again"),
-            (IdentityError::NoPair(all()), Kind::NotFound, "--write-object"),
+            (no_pair(all()), Kind::NotFound, "--id 0a --write-object"),
+            (
+                IdentityError::NoPair { parts: all(), key_id: "0a".into(), from_file: true },
+                Kind::NotFound,
+                "belongs to another key",
+            ),
             (IdentityError::NoMatch { candidates: all() }, Kind::NotFound, "there is C"),
             (IdentityError::Ambiguous(all()), Kind::Ambiguous, "choose with C"),
             (IdentityError::SameAge(all()), Kind::Ambiguous, "choose with C"),

@@ -41,7 +41,7 @@ fn a_private_key_without_modulus_is_known_by_its_public_key() {
     public.id = vec![2];
     let without = objects(vec![key(1, &[], 1), public], vec![certificate(1)]);
     let error = choose(&without, &IdentitySelector::default(), None, now()).unwrap_err();
-    assert!(matches!(error, IdentityError::NoPair(_)));
+    assert!(matches!(error, IdentityError::NoPair { .. }));
     assert!(error.to_string().contains("has no private key") && error.to_string().contains("has no certificate"));
 }
 
@@ -149,7 +149,7 @@ fn a_certificate_from_a_file_is_proven_by_a_private_or_a_public_key() {
     assert!(identity.from_file && identity.key.class == KeyClass::Private);
     assert!(matches!(certificate_alone(&by_public, None), Err(IdentityError::NoCertificate)));
     let other = objects(vec![public(&[7; 256], 1)], Vec::new());
-    assert!(matches!(certificate_alone(&other, Some(leaf())), Err(IdentityError::NoPair(_))));
+    assert!(matches!(certificate_alone(&other, Some(leaf())), Err(IdentityError::NoPair { .. })));
     // A visible private key is not outvoted by a public one.
     let mixed = objects(vec![key(1, &[7; 256], 1), public(&leaf().modulus, 2)], Vec::new());
     assert!(certificate_alone(&mixed, Some(leaf())).is_err());
@@ -163,7 +163,7 @@ fn a_private_key_without_an_id_is_not_known_by_a_public_key_without_one() {
     let nameless = |key: KeyObject| KeyObject { id: Vec::new(), ..key };
     let keys = vec![nameless(key(1, &[], 1)), nameless(public(&leaf().modulus, 1))];
     let error = choose(&objects(keys, vec![certificate(1)]), &IdentitySelector::default(), None, now());
-    assert!(matches!(error, Err(IdentityError::NoPair(_))));
+    assert!(matches!(error, Err(IdentityError::NoPair { .. })));
     // Two public keys of one ID say nothing.
     let keys = vec![key(1, &[], 1), public(&leaf().modulus, 1), public(&[7; 256], 1)];
     assert!(choose(&objects(keys, vec![certificate(1)]), &IdentitySelector::default(), None, now()).is_err());
