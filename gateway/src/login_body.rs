@@ -31,8 +31,8 @@ pub(crate) struct LoginBody {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
     /// Not a JSON object with the members of a payload.
-    #[error("the body is not a payload in JSON")]
-    Json(#[source] serde_json::Error),
+    #[error("the body is not a payload in JSON: {0}")]
+    Json(String),
     /// An unknown `encodedDataFormat`.
     #[error("encodedDataFormat is neither v1 nor v2")]
     Format,
@@ -52,14 +52,42 @@ struct Members {
     encoded_signed_data: String,
 }
 
+impl BodyError {
+    /// Converts an error of the parser. About a value of the wrong type, its text quotes the value, so it is not used.
+    fn json(error: serde_json::Error) -> Self {
+        let text = error.to_string();
+        let is_about_keys = ["missing field", "duplicate field"].iter().any(|start| text.starts_with(start));
+        if !error.is_data() || is_about_keys {
+            return Self::Json(text);
+        }
+        Self::Json(format!("a value has the wrong type at line {} column {}", error.line(), error.column()))
+    }
+}
+
+impl Members {
+    fn read(json: &[u8]) -> Result<Self, BodyError> {
+        // The parser would also accept an array.
+        if !json.trim_ascii_start().starts_with(b"{") {
+            return Err(BodyError::Json("it is not an object".into()));
+        }
+        serde_json::from_slice(json).map_err(BodyError::json)
+    }
+}
+
+/// Clients of .NET begin a body with this mark, and a parser may ignore it (RFC 8259 section 8.1).
+fn without_byte_order_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
+}
+
 impl LoginBody {
-    /// Parses a body: a JSON object, or a JSON string that contains one.
+    /// Parses a body: a JSON object, or a JSON string that contains one. Either may begin with a byte order mark.
     pub(crate) fn read(body: &[u8]) -> Result<Self, BodyError> {
-        let members: Members = if body.trim_ascii_start().starts_with(b"\"") {
-            let inner: String = serde_json::from_slice(body).map_err(BodyError::Json)?;
-            serde_json::from_str(&inner).map_err(BodyError::Json)?
+        let body = without_byte_order_mark(body);
+        let members = if body.trim_ascii_start().starts_with(b"\"") {
+            let inner: String = serde_json::from_slice(body).map_err(BodyError::json)?;
+            Members::read(without_byte_order_mark(inner.as_bytes()))?
         } else {
-            serde_json::from_slice(body).map_err(BodyError::Json)?
+            Members::read(body)?
         };
         let version = match members.encoded_data_format.as_deref() {
             None | Some("v1") => Version::V1,
@@ -114,7 +142,10 @@ mod tests {
         let v2 = LoginBody::read(text.as_bytes()).unwrap();
         assert_eq!(v2.claimed_time(), Some(1_750_736_826));
         let as_string = serde_json::to_string(&text).unwrap();
-        assert_eq!(LoginBody::read(as_string.as_bytes()).unwrap(), v2);
+        let marked_inside = serde_json::to_string(&format!("\u{feff}{text}")).unwrap();
+        for same in [as_string.clone(), format!("\u{feff}{text}"), format!("\u{feff}{as_string}"), marked_inside] {
+            assert_eq!(LoginBody::read(same.as_bytes()).unwrap(), v2, "{same}");
+        }
     }
 
     #[test]
@@ -128,6 +159,7 @@ mod tests {
         for text in [
             String::new(),
             "[]".into(),
+            json!(["v1", STANDARD.encode([1; 100]), STANDARD.encode([1; 256])]).to_string(),
             "{}".into(),
             "\"{}\"".into(),
             body(Some("v3"), &message(1)),
@@ -138,6 +170,17 @@ mod tests {
             body(None, &[1; 100]).replacen('{', r#"{"encodedData":"AAAA","#, 1),
         ] {
             assert!(LoginBody::read(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_quotes_no_part_of_the_body() {
+        let text = body(Some("v2"), &message(1));
+        let nested = |times| (0..times).fold(text.clone(), |text, _| serde_json::to_string(&text).unwrap());
+        for text in [nested(2), nested(3), text.replace("\"v2\"", "[\"AAAAAAAA\"]"), "\"\\\"AAAAAAAA\\\"\"".into()] {
+            let error = LoginBody::read(text.as_bytes()).unwrap_err();
+            let shown = crate::login::with_causes(&error);
+            assert!(!shown.contains("AAAA"), "{shown}");
         }
     }
 

@@ -19,6 +19,10 @@ fn no_marker_is_in_log_metrics_or_clients() {
     let (header, body) = fixture.certificate_login("tool", "v2", &message(0));
     gateway.login(&header, &body);
     gateway.login(&header, &body);
+    // A tool that encodes its body too often.
+    let twice = (0..2).fold(body.clone(), |text, _| serde_json::to_string(&text).unwrap());
+    assert_eq!(gateway.login(&header, &twice).status, 401);
+    gateway.wait_for_log("not a payload in JSON");
     gateway.login("Basic somebody:MARKER-REAL-PASSWORD", "");
     gateway.wait_for_log("v2 in, v2 out, 201");
     let everything = [gateway.log(), gateway.admin("/metrics"), gateway.admin("/clients")].join("\n");
