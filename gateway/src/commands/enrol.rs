@@ -1,7 +1,7 @@
 //! `enrol`: creates a local identity for a tool. It prints the configuration to add, and does not change the file.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -13,11 +13,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::print;
 use crate::cli;
-use crate::config::{is_client_name, read_client_certificate};
+use crate::config::{is_client_name, read_client_certificate, read_whole};
 use crate::library::{Error, Kind, Result, hex};
-
-/// The maximum number of bytes that are read of a certificate file. Real files are shorter.
-const FILE_LIMIT: u64 = 1 << 20;
 
 pub(super) fn run(matches: &ArgMatches) -> Result<()> {
     let name = cli::value(matches, "name").unwrap_or_default();
@@ -107,12 +104,7 @@ fn enrol_certificate(
         Error::new(Kind::Usage, format!("cannot read {}: {error}", path.display()))
             .hint(format!("check the path, and that you may read it: ls -l {}", path.display()))
     };
-    let bytes = File::open(&path)
-        .and_then(|file| {
-            let mut bytes = Vec::new();
-            file.take(FILE_LIMIT).read_to_end(&mut bytes).map(|_| bytes)
-        })
-        .map_err(unreadable)?;
+    let bytes = File::open(&path).and_then(read_whole).map_err(unreadable)?;
     read_client_certificate(&path, &bytes, transition)?;
     let path = path.display();
     let transition = if transition {

@@ -1,13 +1,15 @@
 //! Reads files that only root may change: configuration, certificates and keys.
 
 use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 use crate::library::{Error, Kind, Result};
 
-/// The maximum length that is read, in bytes. Each of these files is shorter.
+/// The maximum length of a file, in bytes.
 const FILE_LIMIT: u64 = 1 << 20;
 
 /// The rules for owners of a configuration's files, and the warnings from reading them.
@@ -36,14 +38,16 @@ impl FileRules {
     /// When the file cannot be read, or users other than root can change it.
     pub(crate) fn read(&mut self, path: &Path) -> Result<Vec<u8>> {
         let shown = path.display();
-        let failed = |error: std::io::Error| {
+        let failed = |error: io::Error| {
             Error::new(Kind::Config, format!("cannot read {shown}: {error}"))
                 .hint(format!("check the path, and that the gateway's user may read it: ls -l {shown}"))
         };
-        let file = File::open(path).map_err(failed)?;
+        // To open a pipe would wait for its writer, and a reload would never end.
+        let do_not_wait = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+        let file = File::options().read(true).custom_flags(do_not_wait).open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
-            return Err(failed(std::io::Error::other("not a regular file")));
+            return Err(failed(io::Error::other("not a regular file")));
         }
         let is_own = is_own_user(metadata.uid());
         let may_own = metadata.uid() == 0 || is_own && self.single_user;
@@ -58,9 +62,7 @@ impl FileRules {
                 "{shown} belongs to the gateway's own user, who could change it; it should belong to root"
             ));
         }
-        let mut bytes = Vec::new();
-        file.take(FILE_LIMIT).read_to_end(&mut bytes).map_err(failed)?;
-        Ok(bytes)
+        read_whole(file).map_err(failed)
     }
 
     /// Reads a file with a secret, and warns if every user may read it.
@@ -74,6 +76,16 @@ impl FileRules {
         }
         Ok(bytes)
     }
+}
+
+/// Reads a file to its end. A longer file than [`FILE_LIMIT`] is an error: without its end, it would mean something else.
+pub(crate) fn read_whole(file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let length = file.take(FILE_LIMIT + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(length).unwrap_or(u64::MAX) > FILE_LIMIT {
+        return Err(io::Error::other("it is longer than 1 MiB"));
+    }
+    Ok(bytes)
 }
 
 /// Whether this user runs the gateway and is not root.

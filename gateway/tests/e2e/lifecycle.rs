@@ -12,7 +12,7 @@ use crate::deadline::Finish as _;
 use crate::fixture::{Fixture, basic, message};
 use crate::gateway_process::read_reply;
 use crate::service::Behaviour;
-use crate::token::{GATEWAY_USER, is_root};
+use crate::token::{GATEWAY_USER, is_root, run};
 
 #[test]
 fn a_reload_takes_the_whole_set_or_nothing() {
@@ -34,6 +34,18 @@ fn a_reload_takes_the_whole_set_or_nothing() {
         gateway.wait_for_log("the gateway keeps the old one");
         assert_eq!(gateway.login(&basic("finance"), "").status, 201);
     }
+    // A pipe that nobody writes to, and a file whose end is not read.
+    let pipe = fixture.file("pipe");
+    run(Command::new("mkfifo").args(["-m", "644", &pipe]));
+    fixture.clients = format!("{good}[[client]]\nname = \"x\"\ncertificates = [\"{pipe}\"]\nusers = [0]\n");
+    fixture.configure();
+    gateway.reload();
+    gateway.wait_for_log("pipe: not a regular file");
+    fixture.clients = format!("# {}\n{good}", "x".repeat(1 << 20));
+    fixture.configure();
+    gateway.reload();
+    gateway.wait_for_log("config.toml: it is longer than 1 MiB");
+    assert_eq!(gateway.login(&basic("finance"), "").status, 201);
     fixture.clients = good.replacen("users", "disabled = true\nusers", 1);
     fixture.configure();
     gateway.reload();
