@@ -32,7 +32,7 @@ const INTERFACE: [(&str, &str); 14] = [
         "cba",
         "AuthUrl AuthUrl::parse AuthUrlError RequestFormat LoginRequest LoginRequest::new \
          LoginRequest::message_sha256 LoginRequest::render Version Received Received.certificate \
-         Received::from_json ReceivedError Freshness Freshness.now Freshness.max_age \
+         Received::from_json Received::from_agent ReceivedError Freshness Freshness.now Freshness.max_age \
          Freshness.max_ahead VerifiedPayload",
     ),
     (

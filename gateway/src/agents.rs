@@ -61,6 +61,9 @@ pub(crate) async fn request_payload(
             }
             Err(_) => {
                 let detail = format!("the agent at {} did not answer in time", socket.display());
+                if !is_last {
+                    tracing::warn!("{detail}; trying the next agent");
+                }
                 failure = LoginFailure::timeout("the agent").with_detail(detail);
             }
         }
@@ -95,7 +98,7 @@ async fn request_from(config: &GatewayConfig, socket: &Path, job: &str) -> Resul
 /// Checks a payload as the agent's own client does, and checks that its certificate is an expected one.
 fn check_payload(config: &GatewayConfig, answer: &[u8], since: u64) -> Result<AgentPayload> {
     let forged = |what: &str| Error::new(Kind::SignatureInvalid, what);
-    let received = Received::from_json(answer).map_err(|error| forged(&error.to_string()))?;
+    let received = Received::from_agent(answer).map_err(|error| forged(&error.to_string()))?;
     let certificate = &received.certificate;
     let max_age = now().saturating_sub(since) + CLOCK_TOLERANCE;
     let freshness = Freshness { now: now(), max_age, max_ahead: CLOCK_TOLERANCE };

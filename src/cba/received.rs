@@ -100,7 +100,10 @@ impl Received {
     }
 
     /// Parses an agent's answer. Unknown members are ignored and not passed on.
-    pub(crate) fn from_agent(text: &[u8]) -> Result<Self, ReceivedError> {
+    ///
+    /// # Errors
+    /// The first problem with its form.
+    pub fn from_agent(text: &[u8]) -> Result<Self, ReceivedError> {
         let Object(answer): Object<AnswerJson> = serde_json::from_slice(text).map_err(ReceivedError::Json)?;
         Self::from_members(answer.into())
     }

@@ -130,10 +130,8 @@ fn an_unavailable_agent_is_503_and_its_return_needs_no_restart() {
     assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
 }
 
-#[test]
-fn a_forged_payload_reaches_nobody() {
-    let mut fixture = Fixture::new();
-    // A real payload, changed in one character of its signature.
+/// A payload of the token, as the agent's client prints it.
+fn real_payload() -> String {
     let mut command = Command::new(crate::token::agent_program());
     command.args(["sign", "--socket"]).arg(&token().socket).env_clear();
     if crate::token::is_root() {
@@ -141,16 +139,47 @@ fn a_forged_payload_reaches_nobody() {
         command.uid(crate::token::GATEWAY_USER).gid(crate::token::GATEWAY_USER);
         command.args(["--config", "/dev/null"]);
     }
-    let good = run(&mut command);
+    run(&mut command)
+}
+
+fn success(body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+#[test]
+fn the_answer_of_a_newer_agent_may_have_more_members() {
+    let mut fixture = Fixture::new();
+    fixture.agents = vec![fixture.path().join("newer.sock")];
+    let gateway = fixture.serve();
+    let answer = real_payload().replacen('{', "{\"more\":1,", 1).replacen("\"body\":{", "\"body\":{\"more\":1,", 1);
+    assert_eq!(answer.matches("more").count(), 2, "{answer}");
+    let _agent = FakeAgent::answering(&fixture, "newer.sock", Some(success(&answer)));
+    assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
+    assert!(!fixture.service.arrived()[0].body.contains("\"more\""));
+}
+
+#[test]
+fn an_agent_that_does_not_answer_is_logged_and_the_next_one_asked() {
+    let mut fixture = Fixture::new();
+    fixture.top_keys = "deadline = \"4s\"\n".into();
+    let silent = FakeAgent::silent(&fixture);
+    fixture.agents = vec![silent.path.clone(), token().socket.clone()];
+    let gateway = fixture.serve();
+    assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
+    gateway.wait_for_log("silent.sock did not answer in time; trying the next agent");
+}
+
+#[test]
+fn a_forged_payload_reaches_nobody() {
+    let mut fixture = Fixture::new();
+    // A real payload, changed in one character of its signature.
+    let good = real_payload();
     let at = good.find("encodedSignedData\":\"").unwrap() + 30;
     let other = if good.as_bytes()[at] == b'A' { "B" } else { "A" };
     let forged = format!("{}{other}{}", &good[..at], &good[at + 1..]);
     for (name, body) in [("forged", forged), ("no payload", "{}".into()), ("html", "<html>".into())] {
-        let answer = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let agent = FakeAgent::answering(&fixture, &format!("{name}.sock"), Some(answer));
+        let agent = FakeAgent::answering(&fixture, &format!("{name}.sock"), Some(success(&body)));
         fixture.agents = vec![agent.path.clone()];
         let gateway = fixture.serve();
         let reply = gateway.login(&basic("finance"), "");
