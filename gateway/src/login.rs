@@ -29,7 +29,11 @@ pub(crate) struct IncomingLogin {
     pub arrived: Instant,
 }
 
-/// Verifies a caller and begins its login, or joins the login with the same message.
+/// Verifies a caller and begins its login, or joins the login with the same message. The login of a verified caller that is
+/// refused has its result at once.
+///
+/// # Errors
+/// When the caller is not verified.
 pub(crate) fn begin(
     gateway: &Arc<Gateway>,
     request: &IncomingLogin,
@@ -37,12 +41,42 @@ pub(crate) fn begin(
 ) -> Result<Waiter, LoginFailure> {
     let active = gateway.active();
     let verified = verify(&active.config.clients, &request.caller, (credentials, body), &gateway.rates);
-    let Verified { client, credentials_kind } = verified.map_err(|(reason, client)| {
+    let verified = verified.map_err(|(reason, client)| {
         let name = client.map_or_else(String::new, |client| format!("client {}: ", client.name));
         LoginFailure::not_verified(format!("{name}{reason}"))
     })?;
+    let record = LoginRecord {
+        id: request.id.clone(),
+        client: verified.client.name.clone(),
+        caller: Some(request.caller),
+        credentials_kind: Some(verified.credentials_kind),
+        metrics: Some(Arc::clone(&gateway.metrics)),
+        ..LoginRecord::default()
+    };
+    let joined = admit(gateway, &active, &verified, body).and_then(|key| {
+        let started = record.clone();
+        let joined = gateway.logins.join_or_start(&request.id, key, |login| {
+            let (gateway, arrived) = (Arc::clone(gateway), request.arrived);
+            tokio::spawn(async move { run(gateway, active, login, started, arrived).await });
+        });
+        joined.map_err(replay_failure)
+    });
+    Ok(joined.unwrap_or_else(|failure| {
+        let is_logged = gateway.rates.may_log(request.caller.source());
+        gateway.logins.refused(LoginRecord { is_unlogged: !is_logged, ..record }, failure)
+    }))
+}
+
+/// Checks what a verified client may send, its rate, the time of its message, and the pause. Returns the key of a message that
+/// may log in only once.
+fn admit(
+    gateway: &Gateway,
+    active: &ActiveConfig,
+    Verified { client, credentials_kind }: &Verified,
+    body: Option<&LoginBody>,
+) -> Result<Option<(MessageKey, MessageRetention)>, LoginFailure> {
     if let CredentialsKind::Payload(version) = credentials_kind {
-        if !client.versions.contains(&version) {
+        if !client.versions.contains(version) {
             let message = format!(
                 "the client {} may not send {version}: payload_versions of the gateway does not list it",
                 client.name
@@ -54,29 +88,21 @@ pub(crate) fn begin(
         return Err(LoginFailure::rate_limited(format!("the client {} logs in too often", client.name), wait));
     }
     let key =
-        body.filter(|body| credentials_kind == CredentialsKind::Payload(Version::V2) && body.claimed_time().is_some());
-    let key = key.map(|body| message_key(&active, &client.name, body)).transpose()?;
+        body.filter(|body| *credentials_kind == CredentialsKind::Payload(Version::V2) && body.claimed_time().is_some());
+    let key = key.map(|body| message_key(active, &client.name, body)).transpose()?;
     gateway.pause.check()?;
-    let record = LoginRecord {
-        id: request.id.clone(),
-        client: client.name.clone(),
-        caller: Some(request.caller),
-        credentials_kind: Some(credentials_kind),
-        metrics: Some(Arc::clone(&gateway.metrics)),
-        ..LoginRecord::default()
-    };
-    let joined = gateway.logins.join_or_start(key, |login| {
-        let (gateway, arrived) = (Arc::clone(gateway), request.arrived);
-        tokio::spawn(async move { run(gateway, active, login, record, arrived).await });
-    });
-    joined.map_err(|error| match error {
+    Ok(key)
+}
+
+fn replay_failure(error: ReplayError) -> LoginFailure {
+    match error {
         ReplayError::Used => {
             LoginFailure::caller_fault("replayed", "this payload was used before; make a new one for each login")
         }
         ReplayError::Full => {
             LoginFailure::temporary("replay_memory", "too many payloads of this client are remembered", None)
         }
-    })
+    }
 }
 
 /// Checks the time of a v2 message. Returns the key under which the gateway remembers the message, and for how long.
@@ -113,10 +139,7 @@ async fn run(
     match &result {
         Ok(answer) if answer.status.is_success() => record.outcome = "ok",
         Ok(_) => record.outcome = "upstream_refused",
-        Err(failure) => {
-            record.outcome = failure.outcome;
-            record.detail = Some(failure.detail.clone().unwrap_or_else(|| failure.message.clone()));
-        }
+        Err(failure) => record.set_failure(failure),
     }
     gateway.logins.finish(&login, record, result);
 }

@@ -58,6 +58,8 @@ struct LoginsState {
 
 #[derive(Debug)]
 pub(crate) struct RunningLogin {
+    /// The ID of the request that began it.
+    id: String,
     /// A v2 message, and the last second for which it is remembered once it is spent.
     key: Option<(MessageKey, u64)>,
     result: watch::Sender<Option<Arc<LoginResult>>>,
@@ -98,6 +100,7 @@ impl RunningLogins {
     /// When the message was used, or no more messages can be remembered.
     pub(crate) fn join_or_start(
         self: &Arc<Self>,
+        id: &str,
         key: Option<(MessageKey, MessageRetention)>,
         start: impl FnOnce(Arc<RunningLogin>),
     ) -> Result<Waiter, ReplayError> {
@@ -109,12 +112,7 @@ impl RunningLogins {
             }
             state.spent.check(&key.client, &key.message, retention.now, retention.capacity)?;
         }
-        let login = Arc::new(RunningLogin {
-            key: key.map(|(key, retention)| (key, retention.until)),
-            result: watch::Sender::new(None),
-            progress: Mutex::new(LoginProgress { waiters: 1, ..LoginProgress::default() }),
-            abandoned: Notify::new(),
-        });
+        let login = Arc::new(RunningLogin::new(id, key.map(|(key, retention)| (key, retention.until))));
         if let Some((key, _)) = &login.key {
             state.running.insert(key.clone(), Arc::clone(&login));
         }
@@ -122,6 +120,15 @@ impl RunningLogins {
         drop(state);
         start(Arc::clone(&login));
         Ok(Waiter { logins: Arc::clone(self), login, is_delivered: false })
+    }
+
+    /// Returns a login that was refused before it started. It is logged and counted as any other login.
+    pub(crate) fn refused(self: &Arc<Self>, mut record: LoginRecord, failure: LoginFailure) -> Waiter {
+        record.set_failure(&failure);
+        let login = Arc::new(RunningLogin::new(&record.id, None));
+        login.lock().record = Some(record);
+        login.result.send_replace(Some(Arc::new(Err(failure))));
+        Waiter { logins: Arc::clone(self), login, is_delivered: false }
     }
 
     /// Stores a login's result and gives it to all its waiters.
@@ -209,6 +216,11 @@ impl LoginsState {
 }
 
 impl RunningLogin {
+    fn new(id: &str, key: Option<(MessageKey, u64)>) -> Self {
+        let progress = Mutex::new(LoginProgress { waiters: 1, ..LoginProgress::default() });
+        Self { id: id.to_owned(), key, result: watch::Sender::new(None), progress, abandoned: Notify::new() }
+    }
+
     /// Whether the same message may log in again: after 429 and 5xx.
     fn allows_retry(&self) -> bool {
         let result = self.result.borrow().clone();
@@ -243,6 +255,12 @@ impl Waiter {
     pub(crate) async fn result(&self) -> Option<Arc<LoginResult>> {
         let mut result = self.login.result.subscribe();
         result.wait_for(Option::is_some).await.ok().and_then(|result| result.clone())
+    }
+
+    /// The ID of the login, which the log and the agent's audit log have. Copies of one message share it.
+    #[must_use]
+    pub(crate) fn id(&self) -> &str {
+        &self.login.id
     }
 
     /// Records that the write of the reply begins.
@@ -297,7 +315,7 @@ mod tests {
         message: u8,
     ) -> Result<(Waiter, Option<Arc<RunningLogin>>), ReplayError> {
         let mut started = None;
-        let waiter = logins.join_or_start(key(message), |login| started = Some(login))?;
+        let waiter = logins.join_or_start("1a2b3c4d", key(message), |login| started = Some(login))?;
         Ok((waiter, started))
     }
 

@@ -151,8 +151,11 @@ impl GatewayMetrics {
     #[allow(clippy::cast_precision_loss)] // As in `set_configuration`.
     pub(crate) fn count_login(&self, record: &LoginRecord, outcome: &str) {
         self.logins.with_label_values(&[record.client.as_str(), record.credentials_label(), outcome]).inc();
-        self.login_duration.observe(record.total_time.as_secs_f64());
-        self.agent_duration.observe(record.agent_time.as_secs_f64());
+        // A login that was refused before it started took no time.
+        if !record.total_time.is_zero() {
+            self.login_duration.observe(record.total_time.as_secs_f64());
+            self.agent_duration.observe(record.agent_time.as_secs_f64());
+        }
         if record.upstream_status != 0 {
             self.upstream_duration.observe(record.upstream_time.as_secs_f64());
         }

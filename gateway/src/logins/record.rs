@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::failure::LoginFailure;
 use crate::library::{Version, printable};
 use crate::metrics::GatewayMetrics;
 use crate::source::TcpCaller;
@@ -33,14 +34,25 @@ pub(crate) struct LoginRecord {
     pub message_sha256: Option<String>,
     /// The metrics that count this login.
     pub metrics: Option<Arc<GatewayMetrics>>,
+    /// Whether the login is only counted: its source has reached the limit of logged refusals.
+    pub is_unlogged: bool,
 }
 
 impl LoginRecord {
+    /// Sets the outcome and the reason of a login that failed.
+    pub(crate) fn set_failure(&mut self, failure: &LoginFailure) {
+        self.outcome = failure.outcome;
+        self.detail = Some(failure.detail.clone().unwrap_or_else(|| failure.message.clone()));
+    }
+
     /// Writes the log line and counts the login. A success that did not reach the caller counts as "undelivered".
     pub(crate) fn log(self, is_delivered: bool) {
         let outcome = if self.outcome == "ok" && !is_delivered { "undelivered" } else { self.outcome };
         if let Some(metrics) = &self.metrics {
             metrics.count_login(&self, outcome);
+        }
+        if self.is_unlogged {
+            return;
         }
         let line = self.line(outcome);
         if outcome == "ok" {

@@ -17,11 +17,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) type HttpReply = Response<ReplyBody>;
 
 /// Builds the reply to a login. `waiter` learns from `delivery` when the reply was written to the caller.
-pub(super) fn of_login(result: &Arc<LoginResult>, waiter: Waiter, delivery: &Delivery, id: &str) -> HttpReply {
+pub(super) fn of_login(result: &Arc<LoginResult>, waiter: Waiter, delivery: &Delivery) -> HttpReply {
+    let id = waiter.id().to_owned();
     let delivery_report = Some((waiter, delivery.clone()));
     match &**result {
-        Ok(answer) => of_answer(answer, delivery_report, id),
-        Err(failure) => of_failure(failure, delivery_report, id),
+        Ok(answer) => of_answer(answer, delivery_report, &id),
+        Err(failure) => of_failure(failure, delivery_report, &id),
     }
 }
 

@@ -97,7 +97,7 @@ async fn authenticate(
     let result = waiter.result().await;
     let result =
         result.ok_or_else(|| LoginFailure::until_repaired("unexpected", "the login ended without a result"))?;
-    Ok(reply::of_login(&result, waiter, connection.delivery, id))
+    Ok(reply::of_login(&result, waiter, connection.delivery))
 }
 
 /// Forwards a request with an Anaplan token. It checks only that some client may connect from this source: the holder of a

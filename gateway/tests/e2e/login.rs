@@ -115,6 +115,36 @@ fn a_client_sends_only_the_versions_that_it_may() {
     assert!(reply.status == 401 && reply.body.contains("payload_versions"), "{reply:?}");
 }
 
+/// The administrator finds the client of each failed login in the log, in `clients` and in the metrics.
+#[test]
+fn a_verified_login_that_is_refused_names_its_client() {
+    let mut fixture = Fixture::new();
+    fixture.add_client("slow", "rate_limit_per_minute = 1");
+    fixture.tool_identity("new");
+    fixture.add_client("newer", "certificates = [\"DIR/new.pem\"]");
+    let gateway = fixture.serve();
+    let socket = fixture.file("run/admin.sock");
+    let used = fixture.certificate_login("tool", "v2", &message(0));
+    assert_eq!(gateway.login(&used.0, &used.1).status, 201, "{}", gateway.log());
+    assert_eq!(gateway.login(&basic("slow"), "").status, 201, "{}", gateway.log());
+    for (client, credentials, outcome, (header, body)) in [
+        ("finance", "v2", "skew", fixture.certificate_login("tool", "v2", &message(-400))),
+        ("finance", "v2", "replayed", used),
+        ("newer", "v1", "version", fixture.certificate_login("new", "v1", &[7; 150])),
+        ("slow", "password", "rate_limited", (basic("slow"), String::new())),
+    ] {
+        let reply = gateway.login(&header, &body);
+        let id = reply.header("x-request-id").unwrap();
+        gateway.wait_for_log(&format!("login {id}: client {client}, user "));
+        gateway.wait_for_log(&format!("{credentials} in, {outcome}, "));
+        let listed = fixture.run(&["clients", "--socket", &socket]).stdout;
+        let line = listed.lines().find(|line| line.starts_with(client)).unwrap();
+        assert!(line.contains(credentials) && line.ends_with(outcome), "{listed}");
+        let metric = format!("{{client=\"{client}\",identity=\"{credentials}\",outcome=\"{outcome}\"}} 1");
+        assert!(gateway.admin("/metrics").contains(&metric), "{metric}");
+    }
+}
+
 #[test]
 fn a_token_is_validated_refreshed_and_ended_after_a_restart_too() {
     let fixture = Fixture::new();

@@ -28,6 +28,11 @@ fn identical_copies_share_one_login() {
     let reply = read_reply(&mut copy).unwrap();
     assert_eq!(reply.status, 201, "{reply:?}");
     assert_eq!(fixture.service.arrived().len(), 1);
+    // The log and the agent's audit log have the copy's ID.
+    let id = reply.header("x-request-id").unwrap();
+    gateway.wait_for_log(&format!("login {id}: client finance"));
+    let audit = std::fs::read_to_string(&crate::token::token().audit).unwrap();
+    assert!(audit.contains(&format!("gateway/finance/{id}")), "{id} {}", gateway.log());
     gateway.wait_for_log("v2 in, v2 out, 201, ok");
     fixture.service.behave(Behaviour::Normal);
     assert_eq!(gateway.send(&request).status, 401);
