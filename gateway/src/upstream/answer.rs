@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
 use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 use hyper::body::Bytes;
@@ -45,7 +45,7 @@ pub(crate) enum BadAnswer {
 }
 
 impl UpstreamAnswer {
-    pub(super) fn new(parts: &Parts, body: Bytes) -> Self {
+    pub(crate) fn new(parts: &Parts, body: Bytes) -> Self {
         let encoding = parts.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
         Self {
             status: parts.status,
@@ -94,10 +94,16 @@ pub(crate) fn bounded(wait: Duration) -> Duration {
     wait.clamp(Duration::from_secs(*RETRY_AFTER_BOUNDS.start()), Duration::from_secs(*RETRY_AFTER_BOUNDS.end()))
 }
 
-/// Returns the seconds of the header. A date, which the standard also allows, counts as the shortest wait.
+/// Returns the seconds of the header. A date counts from the answer's `Date`, so that the host's clock does not matter.
+/// Anything else counts as the shortest wait.
 fn retry_after(headers: &HeaderMap) -> Option<u64> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    Some(text.parse().unwrap_or(0))
+    let from_date = || {
+        let until = httpdate::parse_http_date(text).ok()?;
+        let date = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?.trim()).ok()?;
+        Some(until.duration_since(date).ok()?.as_secs())
+    };
+    Some(text.parse().ok().or_else(from_date).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -136,7 +142,11 @@ mod tests {
         assert_eq!(wait(429, &[("retry-after", "0")]), Some(5));
         assert_eq!(wait(429, &[("retry-after", "7")]), Some(7));
         assert_eq!(wait(503, &[("retry-after", "86400")]), Some(120));
-        assert_eq!(wait(503, &[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")]), Some(5));
+        let date = ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT");
+        assert_eq!(wait(503, &[date]), Some(5));
+        assert_eq!(wait(503, &[date, ("date", "Wed, 21 Oct 2026 07:27:15 GMT")]), Some(45));
+        assert_eq!(wait(503, &[date, ("date", "Wed, 21 Oct 2026 07:29:00 GMT")]), Some(5));
+        assert_eq!(wait(429, &[("retry-after", "-1")]), Some(5));
         assert_eq!(wait(503, &[]), Some(5));
         assert_eq!(wait(500, &[]), None);
         assert_eq!(wait(401, &[("retry-after", "7")]), None);

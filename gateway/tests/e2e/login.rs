@@ -217,7 +217,11 @@ fn anaplans_429_makes_every_client_wait() {
     let mut fixture = Fixture::new();
     fixture.add_client("other", "");
     let gateway = fixture.serve();
-    fixture.service.behave(Behaviour::Answer(429, "Retry-After: 60\r\n", "{}"));
+    fixture.service.behave(Behaviour::Answer(
+        429,
+        "Date: Wed, 21 Oct 2026 07:28:00 GMT\r\nRetry-After: Wed, 21 Oct 2026 07:29:00 GMT\r\n",
+        "{}",
+    ));
     let reply = gateway.login(&basic("finance"), "");
     assert_eq!((reply.status, reply.header("retry-after")), (429, Some("60")));
     fixture.service.behave(Behaviour::Normal);
