@@ -21,7 +21,7 @@ use line::{Lines, line};
 use writer::{Notice, Writer, write_until};
 
 /// `[log]`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogSettings {
     /// The form.
     pub format: LogFormat,

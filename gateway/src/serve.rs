@@ -93,6 +93,7 @@ async fn run(
         servers.spawn(server::serve(Arc::clone(gateway), listener, kind, shutdown.clone()));
     }
     let background = start_background(gateway, admin)?;
+    let at_start = gateway.active();
     tracing::info!("ready: {}", status(gateway));
     notify_systemd(&[NotifyState::Ready, NotifyState::Status(&status(gateway))]);
     loop {
@@ -104,7 +105,7 @@ async fn run(
                 let mut states = vec![NotifyState::Reloading];
                 states.extend(monotonic);
                 notify_systemd(&states);
-                reload(gateway, path);
+                reload(gateway, path, &at_start.config);
                 notify_systemd(&[NotifyState::Ready, NotifyState::Status(&status(gateway))]);
             }
         }
@@ -163,15 +164,17 @@ impl Background {
 }
 
 /// Reads the configuration and the files that it names. Installs all of it, or keeps the old configuration if anything is
-/// wrong.
-fn reload(gateway: &Arc<Gateway>, path: &Path) {
+/// wrong. Warns about settings that are no longer those of the start and that only a restart applies.
+fn reload(gateway: &Arc<Gateway>, path: &Path, at_start: &GatewayConfig) {
     let old = gateway.active();
     let files = FileRules::new(old.config.files.single_user);
     let next = GatewayConfig::read(path, files).and_then(ActiveConfig::read);
     match next.and_then(|next| agents::check_separation(&next.config).map(|()| next)) {
         Ok(next) => {
-            if !same_listeners(&old.config, &next.config) {
-                tracing::warn!("listen, [tls] listen or [admin] socket changed: restart the gateway to apply it");
+            let changed = changed_until_restart(at_start, &next.config);
+            if !changed.is_empty() {
+                let keys = changed.join(", ");
+                tracing::warn!("changed since the start: {keys}; `systemctl restart cba-gateway` applies it");
             }
             next.config.files.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             gateway.swap(next);
@@ -184,10 +187,18 @@ fn reload(gateway: &Arc<Gateway>, path: &Path) {
     }
 }
 
-fn same_listeners(old: &GatewayConfig, new: &GatewayConfig) -> bool {
+/// Returns the keys with another value than at the start that a reload does not apply.
+fn changed_until_restart(at_start: &GatewayConfig, new: &GatewayConfig) -> Vec<&'static str> {
     let tls = |config: &GatewayConfig| config.tls.as_ref().map(|tls| tls.listen.clone());
-    let admin = |config: &GatewayConfig| config.admin.as_ref().and_then(|admin| admin.socket.clone());
-    old.listen == new.listen && tls(old) == tls(new) && admin(old) == admin(new)
+    let admin = |config: &GatewayConfig| config.admin.as_ref().map(|admin| (admin.socket.clone(), admin.group));
+    let keys = [
+        ("listen", at_start.listen != new.listen),
+        ("[tls] listen", tls(at_start) != tls(new)),
+        ("[admin] socket or group", admin(at_start) != admin(new)),
+        ("state_dir", at_start.spent_path() != new.spent_path()),
+        ("[log]", at_start.log != new.log),
+    ];
+    keys.into_iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| key).collect()
 }
 
 async fn write_metrics(gateway: Arc<Gateway>) {

@@ -77,9 +77,19 @@ impl Gateway {
     /// Waits until the log contains a text.
     #[track_caller]
     pub(crate) fn wait_for_log(&self, text: &str) {
+        self.wait_for_log_lines(text, 1);
+    }
+
+    /// Waits until the log contains a text this many times, and returns the log.
+    #[track_caller]
+    pub(crate) fn wait_for_log_lines(&self, text: &str, number: usize) -> String {
         let give_up = Instant::now() + TIME_LIMIT;
-        while !self.log().contains(text) {
-            assert!(Instant::now() < give_up, "the log never contained {text:?}: {}", self.log());
+        loop {
+            let log = self.log();
+            if log.matches(text).count() >= number {
+                return log;
+            }
+            assert!(Instant::now() < give_up, "the log never contained {text:?} {number} times: {log}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }

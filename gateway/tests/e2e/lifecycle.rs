@@ -55,6 +55,28 @@ fn a_reload_takes_the_whole_set_or_nothing() {
 }
 
 #[test]
+fn a_reload_names_each_setting_that_needs_a_restart() {
+    let mut fixture = Fixture::new();
+    let mut gateway = fixture.serve();
+    fixture.top_keys = format!("state_dir = {:?}\n", fixture.file("run"));
+    fixture.toml_tables = format!("[admin]\nsocket = {:?}\n[log]\nlevel = \"warn\"\n", fixture.file("run/other.sock"));
+    fixture.configure();
+    // The gateway compares with its start, not with the last reload.
+    for reloads in 1..=2 {
+        gateway.reload();
+        let log = gateway.wait_for_log_lines("the new configuration is active", reloads);
+        let warning = "changed since the start: [admin] socket or group, state_dir, [log];";
+        assert_eq!(log.matches(warning).count(), reloads, "{log}");
+    }
+    (fixture.top_keys, fixture.toml_tables) = (String::new(), String::new());
+    fixture.configure();
+    gateway.reload();
+    let log = gateway.wait_for_log_lines("the new configuration is active", 3);
+    assert_eq!(log.matches("changed since the start").count(), 2, "{log}");
+    assert_eq!(gateway.login(&basic("finance"), "").status, 201);
+}
+
+#[test]
 fn a_reload_forgets_no_spent_message() {
     let fixture = Fixture::new();
     let mut gateway = fixture.serve();
