@@ -10,7 +10,7 @@ use crate::agents;
 use crate::credentials::Credentials;
 use crate::failure::LoginFailure;
 use crate::gateway::{ActiveConfig, Gateway};
-use crate::library::{Version, now};
+use crate::library::now;
 use crate::login_body::LoginBody;
 use crate::logins::record::LoginRecord;
 use crate::logins::{LoginResult, MessageKey, MessageRetention, RunningLogin, Waiter};
@@ -87,9 +87,9 @@ fn admit(
     if let Some(Err(wait)) = active.rate(&client.name).map(crate::rates::ClientRate::count) {
         return Err(LoginFailure::rate_limited(format!("the client {} logs in too often", client.name), wait));
     }
-    let key =
-        body.filter(|body| *credentials_kind == CredentialsKind::Payload(Version::V2) && body.claimed_time().is_some());
-    let key = key.map(|body| message_key(active, &client.name, body)).transpose()?;
+    let proof = body.filter(|_| matches!(credentials_kind, CredentialsKind::Payload(_)));
+    let timed = proof.and_then(|body| body.claimed_time().map(|time| (body, time)));
+    let key = timed.map(|(body, time)| message_key(active, &client.name, body, time)).transpose()?;
     gateway.pause.check()?;
     Ok(key)
 }
@@ -105,14 +105,14 @@ fn replay_failure(error: ReplayError) -> LoginFailure {
     }
 }
 
-/// Checks the time of a v2 message. Returns the key under which the gateway remembers the message, and for how long.
+/// Checks the time of a message. Returns the key under which the gateway remembers the message, and for how long.
 fn message_key(
     active: &ActiveConfig,
     client: &str,
     body: &LoginBody,
+    time: u64,
 ) -> Result<(MessageKey, MessageRetention), LoginFailure> {
-    let (now, time) = (now(), body.claimed_time().unwrap_or_default());
-    let max_skew = active.config.max_skew;
+    let (now, max_skew) = (now(), active.config.max_skew);
     if now.abs_diff(time) > max_skew {
         let (seconds, how) = (now.abs_diff(time), if time < now { "behind" } else { "ahead of" });
         let message = format!(

@@ -16,6 +16,9 @@ const SIGNATURE_LIMIT: usize = 1024;
 /// A larger time is in milliseconds: in seconds it would be after the year 5000.
 const MAX_SECONDS: u64 = 100_000_000_000;
 
+/// The times of 2020 to 2099. Eight random bytes are such a time, in seconds or milliseconds, once in 7 million cases.
+const PLAUSIBLE_SECONDS: std::ops::Range<u64> = 1_577_836_800..4_102_444_800;
+
 /// The payload that a caller sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LoginBody {
@@ -104,11 +107,14 @@ impl LoginBody {
     }
 
     /// Returns the time in a v2 message, in seconds of Unix time. Some clients write milliseconds.
+    ///
+    /// A v1 message is random and has no time. If it begins with one, it is a v2 message whose version was removed: the
+    /// signature does not cover the version. The time and the one use of that message still count.
     #[must_use]
     pub(crate) fn claimed_time(&self) -> Option<u64> {
-        let bytes = self.message.first_chunk().filter(|_| self.version == Version::V2)?;
-        let time = u64::from_be_bytes(*bytes);
-        Some(if time > MAX_SECONDS { time / 1000 } else { time })
+        let time = u64::from_be_bytes(*self.message.first_chunk()?);
+        let seconds = if time > MAX_SECONDS { time / 1000 } else { time };
+        (self.version == Version::V2 || PLAUSIBLE_SECONDS.contains(&seconds)).then_some(seconds)
     }
 }
 
@@ -152,6 +158,20 @@ mod tests {
     fn a_time_in_milliseconds_is_read_as_seconds() {
         let text = body(Some("v2"), &message(1_750_736_826_123));
         assert_eq!(LoginBody::read(text.as_bytes()).unwrap().claimed_time(), Some(1_750_736_826));
+    }
+
+    #[test]
+    fn a_v2_message_keeps_its_time_without_its_version() {
+        for (time, seconds) in
+            [(1_750_736_826, Some(1_750_736_826)), (1_750_736_826_123, Some(1_750_736_826)), (7, None)]
+        {
+            assert_eq!(
+                LoginBody::read(body(None, &message(time)).as_bytes()).unwrap().claimed_time(),
+                seconds,
+                "{time}"
+            );
+        }
+        assert_eq!(LoginBody::read(body(Some("v2"), &message(7)).as_bytes()).unwrap().claimed_time(), Some(7));
     }
 
     #[test]

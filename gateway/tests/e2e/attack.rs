@@ -61,6 +61,29 @@ fn every_failed_identity_gets_the_same_answer() {
     assert_eq!(gateway.login(&listed.0, &listed.1).status, 201);
 }
 
+/// The signature does not cover the version. Without it, a captured v2 payload would log in for ever.
+#[test]
+fn a_used_or_old_v2_payload_does_not_log_in_as_v1() {
+    let fixture = Fixture::new();
+    let gateway = fixture.serve();
+    let (header, used) = fixture.certificate_login("tool", "v2", &message(0));
+    assert_eq!(gateway.login(&header, &used).status, 201, "{}", gateway.log());
+    let (_, old) = fixture.certificate_login("tool", "v2", &message(-400));
+    for (body, reason) in [(used, "used before"), (old, "behind the gateway's clock")] {
+        let without_version = body.replace("\"encodedDataFormat\":\"v2\",", "");
+        let as_v1 = without_version.replacen('{', "{\"encodedDataFormat\":\"v1\",", 1);
+        for changed in [without_version, as_v1] {
+            let reply = gateway.login(&header, &changed);
+            assert!(reply.status == 401 && reply.body.contains(reason), "{reply:?}");
+        }
+    }
+    assert_eq!(fixture.service.arrived().len(), 1);
+    let (header, v1) = fixture.certificate_login("tool", "v1", &[7; 100]);
+    for _ in 0..2 {
+        assert_eq!(gateway.login(&header, &v1).status, 201, "{}", gateway.log());
+    }
+}
+
 #[test]
 fn a_private_key_in_the_header_is_an_alarm_without_its_content() {
     let fixture = Fixture::new();
