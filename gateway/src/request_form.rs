@@ -3,6 +3,8 @@
 //!
 //! PURE. It looks at method, target and headers, never at a body.
 
+use std::net::SocketAddr;
+
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Version};
@@ -50,8 +52,8 @@ pub(crate) enum FormError {
     Ambiguous,
 }
 
-/// Returns the resource that a request names. `port` is the port of a plain HTTP listener, and `None` on a TLS listener.
-pub(crate) fn route(parts: &Parts, port: Option<u16>) -> Result<Route, FormError> {
+/// Returns the resource that a request names. `plain` is the local address of a plain HTTP connection, and `None` over TLS.
+pub(crate) fn route(parts: &Parts, plain: Option<SocketAddr>) -> Result<Route, FormError> {
     if parts.method == Method::CONNECT || parts.uri.scheme().is_some() || parts.uri.authority().is_some() {
         return Err(FormError::Proxied);
     }
@@ -79,10 +81,10 @@ pub(crate) fn route(parts: &Parts, port: Option<u16>) -> Result<Route, FormError
     if other_coding {
         return Err(FormError::Coding);
     }
-    if let Some(port) = port {
+    if let Some(local) = plain {
         let host = headers.get(HOST).map(|host| host.as_bytes().to_ascii_lowercase());
         // HTTP/1.0 has no Host header, and no browser sends that version.
-        let names_listener = host.map_or(parts.version == Version::HTTP_10, |host| is_loopback_host(&host, port));
+        let names_listener = host.map_or(parts.version == Version::HTTP_10, |host| names(&host, local));
         if !names_listener {
             return Err(FormError::Host);
         }
@@ -93,15 +95,18 @@ pub(crate) fn route(parts: &Parts, port: Option<u16>) -> Result<Route, FormError
         ("POST", ["token", "refresh"]) => Ok(Route::Refresh),
         ("GET" | "POST", ["token", "validate"]) => Ok(Route::Validate),
         ("POST", ["token", "logout"]) => Ok(Route::Logout),
-        ("GET", ["healthz"]) if port.is_none() => Ok(Route::Health),
-        ("GET", ["readyz"]) if port.is_none() => Ok(Route::Ready),
+        ("GET", ["healthz"]) if plain.is_none() => Ok(Route::Health),
+        ("GET", ["readyz"]) if plain.is_none() => Ok(Route::Ready),
         _ => Err(FormError::NotFound),
     }
 }
 
-fn is_loopback_host(host: &[u8], port: u16) -> bool {
+/// Whether a `Host` header names this host's loopback, or the local address itself, such as 127.0.0.2. A page in a browser can
+/// have none of these names after DNS rebinding.
+fn names(host: &[u8], local: SocketAddr) -> bool {
     let Ok(host) = std::str::from_utf8(host) else { return false };
-    ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| match host.strip_prefix(name) {
+    let (ip, port) = (local.ip().to_canonical().to_string(), local.port());
+    ["localhost", "127.0.0.1", "[::1]", &ip].iter().any(|name| match host.strip_prefix(name) {
         Some("") => port == 80,
         Some(rest) => rest.strip_prefix(':') == Some(port.to_string().as_str()),
         None => false,
@@ -124,7 +129,11 @@ mod tests {
 
     fn with_host(method: &str, target: &str, more: &[(&str, &str)]) -> Result<Route, FormError> {
         let headers: Vec<(&str, &str)> = [("host", "localhost:731")].iter().chain(more).copied().collect();
-        route(&parts(method, target, &headers), Some(731))
+        route(&parts(method, target, &headers), listener(731))
+    }
+
+    fn listener(port: u16) -> Option<SocketAddr> {
+        Some(SocketAddr::from(([127, 0, 0, 2], port)))
     }
 
     #[test]
@@ -158,6 +167,8 @@ mod tests {
             ("localhost:731", true),
             ("LOCALHOST:731", true),
             ("127.0.0.1:731", true),
+            ("127.0.0.2:731", true),
+            ("127.0.0.3:731", false),
             ("[::1]:731", true),
             ("localhost", false),
             ("localhost:732", false),
@@ -166,11 +177,11 @@ mod tests {
             ("127.0.0.1:731:731", false),
             ("", false),
         ] {
-            let found = route(&parts("POST", "/token/logout", &[("host", host)]), Some(731));
+            let found = route(&parts("POST", "/token/logout", &[("host", host)]), listener(731));
             assert_eq!(found.is_ok(), is_accepted, "{host}");
         }
-        assert_eq!(route(&parts("POST", "/token/logout", &[]), Some(731)), Err(FormError::Host));
-        assert_eq!(route(&parts("POST", "/token/logout", &[("host", "localhost")]), Some(80)), Ok(Route::Logout));
+        assert_eq!(route(&parts("POST", "/token/logout", &[]), listener(731)), Err(FormError::Host));
+        assert_eq!(route(&parts("POST", "/token/logout", &[("host", "localhost")]), listener(80)), Ok(Route::Logout));
     }
 
     #[test]

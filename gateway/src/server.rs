@@ -3,6 +3,7 @@
 //! `listener` opens the sockets, `routes` replies to the requests, and `admin` serves the admin socket.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +96,7 @@ fn admit(
     tasks: &mut JoinSet<()>,
     shutdown: &watch::Receiver<bool>,
 ) {
-    let Some((caller, port)) = identify(gateway, &stream, kind) else { return };
+    let Some((caller, local)) = identify(gateway, &stream, kind) else { return };
     let Some(connection) = gateway.connections.admit(caller.source()) else {
         gateway.metrics.count_refusal("connections");
         return;
@@ -103,7 +104,9 @@ fn admit(
     let _ = stream.set_nodelay(true);
     let (gateway, shutdown) = (Arc::clone(gateway), shutdown.clone());
     match kind {
-        ListenerKind::Plain => tasks.spawn(serve_connection(gateway, caller, Some(port), stream, connection, shutdown)),
+        ListenerKind::Plain => {
+            tasks.spawn(serve_connection(gateway, caller, Some(local), stream, connection, shutdown))
+        }
         ListenerKind::Tls => tasks.spawn(serve_tls(gateway, caller, stream, connection, shutdown)),
     };
 }
@@ -131,9 +134,9 @@ async fn serve_tls(
     }
 }
 
-/// Returns the caller and the local port. For a loopback connection, asks the kernel once which user owns the other end.
+/// Returns the caller and the local address. For a loopback connection, asks the kernel once which user owns the other end.
 /// Returns `None` if the user is unknown.
-fn identify(gateway: &Gateway, stream: &TcpStream, kind: ListenerKind) -> Option<(TcpCaller, u16)> {
+fn identify(gateway: &Gateway, stream: &TcpStream, kind: ListenerKind) -> Option<(TcpCaller, SocketAddr)> {
     let (Ok(address), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return None };
     let mut caller = TcpCaller { address, user: None };
     if kind == ListenerKind::Plain {
@@ -144,7 +147,7 @@ fn identify(gateway: &Gateway, stream: &TcpStream, kind: ListenerKind) -> Option
         let reason = match sock_diag::owner(address, local) {
             Ok(Ok(user)) => {
                 caller.user = Some(user);
-                return Some((caller, local.port()));
+                return Some((caller, local));
             }
             Ok(Err(no_owner)) => no_owner.to_string(),
             Err(error) => error.to_string(),
@@ -155,20 +158,20 @@ fn identify(gateway: &Gateway, stream: &TcpStream, kind: ListenerKind) -> Option
         }
         return None;
     }
-    Some((caller, local.port()))
+    Some((caller, local))
 }
 
 async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
     gateway: Arc<Gateway>,
     caller: TcpCaller,
-    port: Option<u16>,
+    plain: Option<SocketAddr>,
     stream: S,
     connection: AdmittedConnection,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let delivery = Delivery::default();
     let service = service_fn(|request| {
-        let request_connection = RequestConnection { gateway: &gateway, caller, port, delivery: &delivery };
+        let request_connection = RequestConnection { gateway: &gateway, caller, plain, delivery: &delivery };
         let busy = connection.mark_busy();
         async move {
             let reply = routes::reply_to(request_connection, request).await;

@@ -1,5 +1,6 @@
 //! Replies to each request: logs in, forwards a request with an Anaplan token, or reports health.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,8 +33,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct RequestConnection<'a> {
     pub(super) gateway: &'a Arc<Gateway>,
     pub(super) caller: TcpCaller,
-    /// The local port of a plain listener, for the check of the `Host` header; `None` over TLS.
-    pub(super) port: Option<u16>,
+    /// The local address of a plain connection, for the check of the `Host` header; `None` over TLS.
+    pub(super) plain: Option<SocketAddr>,
     pub(super) delivery: &'a Delivery,
 }
 
@@ -46,7 +47,7 @@ pub(super) async fn reply_to(connection: RequestConnection<'_>, request: Request
     let form = if connection.delivery.lengths().are_ambiguous() {
         Err(FormError::Ambiguous)
     } else {
-        route(&parts, connection.port)
+        route(&parts, connection.plain)
     };
     let reply = match form {
         Ok(Route::Authenticate) => Box::pin(authenticate(connection, &id, arrived, &parts, body)).await,

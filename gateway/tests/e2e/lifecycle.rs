@@ -154,6 +154,21 @@ fn a_plain_listener_on_an_outside_address_is_an_error() {
     fixture.serve().wait_for_log("`localhost` may resolve to the other");
 }
 
+#[test]
+fn a_listener_on_any_loopback_address_is_served_by_that_address() {
+    let mut fixture = Fixture::new();
+    fixture.top_keys = "listen = [\"127.0.0.2:0\", \"[::1]:0\"]\n".into();
+    let gateway = fixture.serve();
+    let address = format!("127.0.0.2:{}", gateway.port_of("plain HTTP on 127.0.0.2:").unwrap());
+    for (host, status) in [(address.as_str(), 201), ("evil.example", 403)] {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        let basic = basic("finance");
+        let head = format!("POST /token/authenticate HTTP/1.1\r\nHost: {host}\r\nAuthorization: {basic}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        assert_eq!(read_reply(&mut stream).unwrap().status, status, "{}", gateway.log());
+    }
+}
+
 /// Starts the gateway with an inherited listener as descriptor 3, as systemd does.
 pub(crate) fn inherit(fixture: &Fixture, listener: &TcpListener, config: &str) -> Command {
     let mut command = Command::new("/usr/bin/python3");
