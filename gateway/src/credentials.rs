@@ -64,6 +64,11 @@ impl Credentials {
         let value = value.trim_ascii();
         let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());
         let (scheme, rest) = (&value[..end], value[end..].trim_ascii());
+        // A tool may send its key with any scheme, or without one.
+        let decodes_to_key = |text| decode_base64(text).is_some_and(|decoded| has_private_key(&decoded));
+        if has_private_key(value) || decodes_to_key(rest) || decodes_to_key(value) {
+            return Err(CredentialsError::PrivateKey);
+        }
         if scheme.eq_ignore_ascii_case(b"Basic") {
             basic(rest)
         } else if scheme.eq_ignore_ascii_case(b"CACertificate") {
@@ -97,13 +102,7 @@ fn token(text: &[u8]) -> Result<Credentials, CredentialsError> {
 }
 
 fn certificate(text: &[u8]) -> Result<Vec<u8>, CredentialsError> {
-    if has_private_key(text) {
-        return Err(CredentialsError::PrivateKey);
-    }
     let decoded = decode_base64(text).ok_or(CredentialsError::Base64)?;
-    if has_private_key(&decoded) {
-        return Err(CredentialsError::PrivateKey);
-    }
     if contains(&decoded, b"-----BEGIN CERTIFICATE-----") {
         let first = CertificateDer::from_pem_slice(&decoded).map_err(|_| CredentialsError::NoCertificate)?;
         return Ok(first.to_vec());
@@ -164,7 +163,11 @@ mod tests {
         for content in [KEY_PEM.as_bytes(), both.as_bytes(), &[0xfe, 0xed, 0xfe, 0xed, 0, 0]] {
             assert!(read(&header(content)) == Err(CredentialsError::PrivateKey));
         }
-        assert!(read(&format!("CACertificate {}", KEY_PEM.replace('\n', " "))) == Err(CredentialsError::PrivateKey));
+        for scheme in ["CACertificate ", "Basic ", "AnaplanAuthToken ", "Bearer ", ""] {
+            for key in [KEY_PEM.replace('\n', " "), STANDARD.encode(KEY_PEM)] {
+                assert!(read(&format!("{scheme}{key}")) == Err(CredentialsError::PrivateKey), "{scheme}{key}");
+            }
+        }
     }
 
     #[test]
