@@ -88,6 +88,13 @@ pub(crate) fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     BASE64.decode(without_spaces).ok()
 }
 
+/// Removes a byte order mark. Editors of Windows begin a PEM file with it, and clients of .NET a JSON body (RFC 8259 section
+/// 8.1 lets a parser ignore it there).
+#[must_use]
+pub(crate) fn without_byte_order_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
+}
+
 fn basic(text: &[u8]) -> Result<Credentials, CredentialsError> {
     let decoded = decode_base64(text).ok_or(CredentialsError::Base64)?;
     let colon = decoded.iter().position(|byte| *byte == b':').ok_or(CredentialsError::NoColon)?;
@@ -104,7 +111,8 @@ fn token(text: &[u8]) -> Result<Credentials, CredentialsError> {
 fn certificate(text: &[u8]) -> Result<Vec<u8>, CredentialsError> {
     let decoded = decode_base64(text).ok_or(CredentialsError::Base64)?;
     if contains(&decoded, b"-----BEGIN CERTIFICATE-----") {
-        let first = CertificateDer::from_pem_slice(&decoded).map_err(|_| CredentialsError::NoCertificate)?;
+        let first = CertificateDer::from_pem_slice(without_byte_order_mark(&decoded))
+            .map_err(|_| CredentialsError::NoCertificate)?;
         return Ok(first.to_vec());
     }
     match file_format::read(&decoded) {
@@ -145,6 +153,7 @@ mod tests {
         let pems = [
             LEAF_PEM.to_owned(),
             crlf,
+            format!("\u{feff}{LEAF_PEM}"),
             format!("Bag Attributes\n  friendlyName: x\n{LEAF_PEM}"),
             format!("{LEAF_PEM}{LEAF_PEM}trailing text\n"),
         ];

@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 
-use crate::credentials::decode_base64;
+use crate::credentials::{decode_base64, without_byte_order_mark};
 use crate::library::Version;
 
 /// The allowed length of a message, in bytes.
@@ -75,11 +75,6 @@ impl Members {
         }
         serde_json::from_slice(json).map_err(BodyError::json)
     }
-}
-
-/// Clients of .NET begin a body with this mark, and a parser may ignore it (RFC 8259 section 8.1).
-fn without_byte_order_mark(text: &[u8]) -> &[u8] {
-    text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
 }
 
 impl LoginBody {

@@ -21,6 +21,9 @@ fn request_forms_of_real_clients_are_accepted() {
     let v1 = fixture.certificate_login("tool", "v1", &[9; 150]).1;
     let as_string = serde_json::to_string(&v1).unwrap();
     let pretty = serde_json::to_string_pretty(&serde_json::from_str::<serde_json::Value>(&v1).unwrap()).unwrap();
+    let marked_pem = format!("\u{feff}{}", std::fs::read_to_string(fixture.path().join("tool.pem")).unwrap());
+    let marked_pem = format!("CACertificate {}", STANDARD.encode(marked_pem));
+    let marked_body = format!("\u{feff}{v1}");
     let mut requests = vec![
         ("HTTP/1.0 without Host", format!("{PATH} HTTP/1.0\r\nAuthorization: {basic}\r\nContent-Length: 0\r\n\r\n")),
         (
@@ -45,6 +48,7 @@ fn request_forms_of_real_clients_are_accepted() {
             "another Content-Type",
             gateway.request_text(PATH, &[("Authorization", &pem), ("Content-Type", "text/plain")], &v1),
         ),
+        ("byte order marks", gateway.request_text(PATH, &[("Authorization", &marked_pem)], &marked_body)),
         ("a JSON string", gateway.request_text(PATH, &[("Authorization", &pem)], &as_string)),
         ("pretty JSON", gateway.request_text(PATH, &[("authorization", &pem)], &pretty)),
     ];
