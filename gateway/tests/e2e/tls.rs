@@ -88,6 +88,29 @@ fn a_new_certificate_of_the_tls_listener_needs_no_restart() {
 }
 
 #[test]
+fn a_broken_file_of_the_tls_listener_is_named_with_a_command_for_it() {
+    let mut fixture = Fixture::new();
+    with_tls(&mut fixture);
+    let config = fixture.configure();
+    let good = |name: &str| std::fs::read(fixture.path().join(name)).unwrap();
+    let (certificate, key, other) = (good("server.pem"), good("server.key"), good("tool.key"));
+    let (shown_certificate, shown_key) = (fixture.file("server.pem"), fixture.file("server.key"));
+    for (name, content, cause, command) in [
+        ("server.pem", &key, format!("{shown_certificate} contains no certificate"), "openssl x509 -noout -subject"),
+        ("server.pem", &Vec::new(), format!("{shown_certificate} contains no certificate"), "openssl x509 -noout"),
+        ("server.key", &certificate, format!("{shown_key} contains no private key"), "openssl pkey -in"),
+        ("server.key", &other, format!("the key in {shown_key} does not belong to"), "openssl pkey -pubout -in"),
+    ] {
+        fixture.write(name, content);
+        let run = fixture.run(&["serve", "--config", &config]);
+        assert!(run.code == 2 && run.stderr.contains(&cause), "{cause}: {run:?}");
+        assert!(run.stderr.contains("\nhint: `openssl ") && run.stderr.contains(command), "{run:?}");
+        fixture.write("server.pem", &certificate);
+        fixture.write("server.key", &key);
+    }
+}
+
+#[test]
 fn a_service_with_another_certificate_gets_nothing() {
     let mut fixture = Fixture::new();
     // A CA that the gateway does not know has issued the service's certificate.
