@@ -20,9 +20,9 @@ pub(crate) enum Route {
     Validate,
     /// `POST /token/logout`.
     Logout,
-    /// `GET /healthz`.
+    /// `GET` or `HEAD /healthz`.
     Health,
-    /// `GET /readyz`.
+    /// `GET` or `HEAD /readyz`.
     Ready,
 }
 
@@ -95,8 +95,8 @@ pub(crate) fn route(parts: &Parts, plain: Option<SocketAddr>) -> Result<Route, F
         ("POST", ["token", "refresh"]) => Ok(Route::Refresh),
         ("GET" | "POST", ["token", "validate"]) => Ok(Route::Validate),
         ("POST", ["token", "logout"]) => Ok(Route::Logout),
-        ("GET", ["healthz"]) if plain.is_none() => Ok(Route::Health),
-        ("GET", ["readyz"]) if plain.is_none() => Ok(Route::Ready),
+        ("GET" | "HEAD", ["healthz"]) if plain.is_none() => Ok(Route::Health),
+        ("GET" | "HEAD", ["readyz"]) if plain.is_none() => Ok(Route::Ready),
         _ => Err(FormError::NotFound),
     }
 }
@@ -146,7 +146,9 @@ mod tests {
         {
             assert_eq!(with_host(method, target, &[]), Err(FormError::NotFound), "{method} {target}");
         }
-        assert_eq!(route(&parts("GET", "/healthz", &[]), None), Ok(Route::Health));
+        for method in ["GET", "HEAD"] {
+            assert_eq!(route(&parts(method, "/healthz", &[]), None), Ok(Route::Health), "{method}");
+        }
     }
 
     #[test]

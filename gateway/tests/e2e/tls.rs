@@ -45,10 +45,16 @@ fn tools_on_other_hosts_log_in_over_tls_from_their_networks() {
     // A client without `from` is not served there.
     assert!(curl(&fixture, port, "local", &[]).contains("401"));
     assert!(!curl(&fixture, port, "finance", &["--tls-max", "1.1"]).contains("MARKER"));
-    let health = Command::new("curl")
-        .args(["-sS", "--ipv4", "--cacert", &fixture.file("ca.pem"), &format!("https://localhost:{port}/readyz")])
-        .finish();
-    assert_eq!(String::from_utf8_lossy(&health.stdout), "ready\n");
+    let readyz = format!("https://localhost:{port}/readyz");
+    let health = |more: &[&str]| {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "--ipv4", "--cacert", &fixture.file("ca.pem"), &readyz]).args(more);
+        String::from_utf8_lossy(&command.finish().stdout).into_owned()
+    };
+    assert_eq!(health(&[]), "ready\n");
+    // Load balancers ask in this way.
+    let head = health(&["--head"]);
+    assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
 }
 
 #[test]
