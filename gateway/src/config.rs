@@ -101,6 +101,10 @@ impl GatewayConfig {
     pub(crate) fn read(path: &Path, mut files: FileRules) -> Result<Self> {
         let bytes = files.read(path)?;
         let text = String::from_utf8(bytes).map_err(|_| config_error(path, "is not UTF-8"))?;
+        // A program that rewrites the file may have emptied it a moment ago. The defaults would serve nobody.
+        if text.trim().is_empty() {
+            return Err(config_error(path, "is empty"));
+        }
         let raw = file::parse(path, &text)?;
         resolve::resolve(path, raw, files)
     }

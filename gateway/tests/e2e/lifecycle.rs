@@ -45,6 +45,9 @@ fn a_reload_takes_the_whole_set_or_nothing() {
     fixture.configure();
     gateway.reload();
     gateway.wait_for_log("config.toml: it is longer than 1 MiB");
+    fixture.write("config.toml", "\n");
+    gateway.reload();
+    gateway.wait_for_log("config.toml: is empty");
     assert_eq!(gateway.login(&basic("finance"), "").status, 201);
     fixture.clients = good.replacen("users", "disabled = true\nusers", 1);
     fixture.configure();
