@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use governor::clock::{Clock as _, MonotonicClock};
-use governor::middleware::NoOpMiddleware;
+use governor::middleware::{NoOpMiddleware, RateLimitingMiddleware, StateInformationMiddleware};
 use governor::state::keyed::HashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
@@ -33,7 +33,7 @@ const TOKEN_REQUESTS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(600).expect("600 i
 const LOGGED_REFUSALS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("30 is not 0"); // invariant: 30 is not 0
 
 type Middleware = NoOpMiddleware<Instant>;
-type PerSource = RateLimiter<CallerSource, HashMapStateStore<CallerSource>, MonotonicClock, Middleware>;
+type PerSource<M = Middleware> = RateLimiter<CallerSource, HashMapStateStore<CallerSource>, MonotonicClock, M>;
 
 /// Limits the logins of one client per minute. A clone shares the count.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ impl ClientRate {
 pub(crate) struct SourceRates {
     failures: Mutex<HashMap<(CallerSource, String), (u32, Instant)>>,
     tokens: PerSource,
-    logged: PerSource,
+    logged: PerSource<StateInformationMiddleware>,
 }
 
 impl Default for SourceRates {
@@ -78,7 +78,7 @@ impl Default for SourceRates {
         Self {
             failures: Mutex::default(),
             tokens: per_source(TOKEN_REQUESTS_PER_MINUTE),
-            logged: per_source(LOGGED_REFUSALS_PER_MINUTE),
+            logged: per_source(LOGGED_REFUSALS_PER_MINUTE).with_middleware(),
         }
     }
 }
@@ -93,11 +93,18 @@ impl SourceRates {
         self.tokens.check_key(&source).map_err(|wait| wait.wait_time_from(MonotonicClock.now()))
     }
 
-    /// Counts a refusal of this source, and returns whether it may be logged.
+    /// Counts a refusal of this source, and returns whether it may be logged. At the limit, the log says so: somebody looks
+    /// there for the ID of a reply.
     #[must_use]
     pub(crate) fn may_log(&self, source: CallerSource) -> bool {
         drop_inactive_sources(&self.logged);
-        self.logged.check_key(&source).is_ok()
+        let Ok(state) = self.logged.check_key(&source) else { return false };
+        if state.remaining_burst_capacity() == 0 {
+            tracing::warn!(
+                "the log omits refusals of {source} beyond {LOGGED_REFUSALS_PER_MINUTE} a minute; the metrics count all"
+            );
+        }
+        true
     }
 }
 
@@ -124,7 +131,7 @@ impl FailureLimit for SourceRates {
 }
 
 /// Removes sources without a recent request, so that the table stays small.
-fn drop_inactive_sources(limiter: &PerSource) {
+fn drop_inactive_sources<M: RateLimitingMiddleware<Instant>>(limiter: &PerSource<M>) {
     if limiter.len() > MAX_TABLE_ENTRIES {
         limiter.retain_recent();
     }

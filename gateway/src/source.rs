@@ -39,6 +39,15 @@ impl TcpCaller {
     }
 }
 
+impl fmt::Display for CallerSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(user) => write!(f, "user {user}"),
+            Self::Address(ip) => write!(f, "address {ip}"),
+        }
+    }
+}
+
 /// Shows user and address, or the address, for logs.
 impl fmt::Display for TcpCaller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
