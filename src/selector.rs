@@ -144,7 +144,8 @@ fn no_such_index(index: usize, slots: &[Slot], count: usize) -> SelectError {
     let selection = if looks_like_id {
         format!("--slot counts initialised tokens from 0; {index} is a slot ID: use --slot-id {index}")
     } else {
-        format!("--slot {index}, but there are {count} initialised tokens, counted from 0")
+        let tokens = if count == 1 { "1 token is".into() } else { format!("{count} tokens are") };
+        format!("--slot {index} counts from 0, and only {tokens} initialised")
     };
     SelectError::NoMatch { selection: Some(selection), candidates: candidates(slots) }
 }

@@ -274,3 +274,12 @@ fn the_uri_of_a_slot_without_token_data_names_its_slot_id() {
     assert_eq!(uri.token, TokenSelector { slot_id: Some(4), ..TokenSelector::default() });
     assert_eq!(choose(&slots, &[uri.token]).unwrap().id, 4);
 }
+
+#[test]
+fn an_index_beyond_the_last_token_is_answered_with_their_number() {
+    let message = |slots: &[Slot]| choose(slots, &by_index(9)).unwrap_err().to_string();
+    let one = message(&[slot(5, "a", "1")]);
+    assert!(one.contains("only 1 token is initialised"), "{one}");
+    let two = message(&[slot(5, "a", "1"), slot(6, "b", "2"), uninitialised(7)]);
+    assert!(two.contains("only 2 tokens are initialised"), "{two}");
+}
