@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::ArgMatches;
-use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
 use super::print;
 use crate::cli;
-use crate::config::{is_client_name, read_client_certificate, read_whole};
+use crate::config::{is_client_name, network, read_client_certificate, read_whole};
 use crate::library::{Error, Kind, Result, hex};
 
 pub(super) fn run(matches: &ArgMatches) -> Result<()> {
@@ -27,7 +26,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<()> {
         return Err(Error::new(Kind::Usage, "cannot enrol the client: it needs --user, --from, or both")
             .hint("--user USER for a tool on this host, --from NET for one that connects over TLS"));
     }
-    if from.iter().any(|network| network.parse::<IpNet>().is_err() && network.parse::<std::net::IpAddr>().is_err()) {
+    if from.iter().any(|text| network(text).is_none()) {
         return Err(
             Error::new(Kind::Usage, "cannot enrol the client: --from needs a network").hint("--from 10.1.2.0/24")
         );

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use nix::unistd::User;
 
 use super::file::{RawClient, RawUser};
@@ -97,8 +97,7 @@ impl LocalClient {
             _ => Err(invalid("payload_versions must contain only v1 and v2".into())),
         });
         let networks = raw.from.iter().map(|text| {
-            let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            network.map_err(|_| invalid(format!("from: '{text}' is not a network such as 10.1.2.0/24")))
+            network(text).ok_or_else(|| invalid(format!("from: '{text}' is not a network such as 10.1.2.0/24")))
         });
         let rate = raw.rate_limit_per_minute.map_or(Some(DEFAULT_RATE), NonZeroU32::new);
         Ok(Self {
@@ -113,6 +112,16 @@ impl LocalClient {
             name,
         })
     }
+}
+
+/// Parses a network, or an address as a network of one. IPv4 callers of an IPv6 listener count as IPv4, so IPv4-mapped
+/// networks (RFC 4291 section 2.5.5.2) do, too.
+#[must_use]
+pub(crate) fn network(text: &str) -> Option<IpNet> {
+    let network = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
+    let IpNet::V6(v6) = network else { return Some(network) };
+    let mapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    mapped.map_or(Some(network), |(address, length)| Ipv4Net::new(address, length).ok().map(IpNet::V4))
 }
 
 /// Whether a text is a valid client name. The name is part of the agent's audit job.
@@ -181,5 +190,25 @@ fn user_id(raw: &RawUser) -> Result<u32> {
         Ok(Some(user)) => Ok(user.uid.as_raw()),
         Ok(None) => Err(unknown(format!("cannot serve the user '{name}': this host has no such user"))),
         Err(error) => Err(unknown(format!("cannot look up the user '{name}': {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_of_ipv4_mapped_addresses_is_one_of_ipv4() {
+        for (text, wanted) in [
+            ("10.1.2.0/24", "10.1.2.0/24"),
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("::ffff:10.1.2.0/120", "10.1.2.0/24"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("fd00::/8", "fd00::/8"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(network(text).map(|network| network.to_string()).as_deref(), Some(wanted), "{text}");
+        }
+        assert_eq!(network("10.1.2"), None);
     }
 }

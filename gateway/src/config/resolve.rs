@@ -77,6 +77,11 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, mut files: FileRules) -> Resu
         let Some(text) = text else { return Ok(default) };
         TIMEOUTS.parse(&text).map_err(|expected| config_error(path, format_args!("{key} {expected}")))
     };
+    // The time of a payload has whole seconds.
+    let max_skew = duration(raw.max_skew, "max_skew", DEFAULT_MAX_SKEW)?;
+    if max_skew.subsec_nanos() != 0 {
+        return Err(config_error(path, "max_skew must be in whole seconds, such as 300s"));
+    }
     Ok(GatewayConfig {
         path: path.to_owned(),
         payload_policy: payload_policy(path, &agent.certificate_sha256)?,
@@ -89,7 +94,7 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, mut files: FileRules) -> Resu
         },
         admin: raw.admin.map(|admin| resolve_admin(path, admin)).transpose()?,
         deadline: duration(raw.deadline, "deadline", DEFAULT_DEADLINE)?,
-        max_skew: duration(raw.max_skew, "max_skew", DEFAULT_MAX_SKEW)?.as_secs(),
+        max_skew: max_skew.as_secs(),
         log: log::LogSettings {
             format: lookup_word(path, "log.format", raw.log.format.as_deref(), &log::FORMATS)?.unwrap_or_default(),
             level: lookup_word(path, "log.level", raw.log.level.as_deref(), &log::LEVELS)?

@@ -118,6 +118,7 @@ fn invalid_configurations_are_refused_with_a_hint() {
         ("no such user", good.replace("users = [0]", "users = [\"nobody-at-all\"]")),
         ("deadline must be a duration from 1ms to 1d", format!("deadline = \"18446744073709551615s\"\n{good}")),
         ("max_skew must be a duration from 1ms to 1d", format!("max_skew = \"0s\"\n{good}")),
+        ("max_skew must be in whole seconds", format!("max_skew = \"500ms\"\n{good}")),
         ("https", good.replace("https://localhost", "http://example.com")),
     ] {
         let path = fixture.write("config.toml", &text);
