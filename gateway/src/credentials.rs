@@ -203,6 +203,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_token_has_at_most_8192_visible_bytes() {
+        let of_length = |length| read(&format!("AnaplanAuthToken {}", "a".repeat(length)));
+        assert!(of_length(8192) == Ok(Credentials::Token("a".repeat(8192))));
+        assert!(of_length(8193) == Err(CredentialsError::Token));
+    }
+
     proptest! {
         #[test]
         fn nothing_makes_it_panic(value: Vec<u8>, scheme in "(CACertificate|Basic|AnaplanAuthToken) ") {
