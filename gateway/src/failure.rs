@@ -141,23 +141,39 @@ mod tests {
 
     #[test]
     fn retry_after_is_set_only_where_a_retry_can_help() {
-        for (kind, status, helps) in [
-            (Kind::PinIncorrect, 503, false),
-            (Kind::PinFuse, 503, false),
-            (Kind::Policy, 503, false),
-            (Kind::NotAllowed, 503, false),
-            (Kind::SignatureInvalid, 503, false),
-            (Kind::Unexpected, 503, false),
-            (Kind::TokenRemoved, 503, true),
-            (Kind::AgentBusy, 503, true),
-            (Kind::AgentUnreachable, 503, true),
-            (Kind::TokenTimeout, 504, true),
+        for (kind, status, outcome, helps) in [
+            (Kind::PinIncorrect, 503, "agent_pin", false),
+            (Kind::PinFuse, 503, "agent_pin", false),
+            (Kind::Policy, 503, "agent_refused", false),
+            (Kind::NotAllowed, 503, "agent_refused", false),
+            (Kind::SignatureInvalid, 503, "agent_forged", false),
+            (Kind::Unexpected, 503, "agent_failed", false),
+            (Kind::TokenRemoved, 503, "agent_unavailable", true),
+            (Kind::AgentBusy, 503, "agent_unavailable", true),
+            (Kind::AgentUnreachable, 503, "agent_unavailable", true),
+            (Kind::TokenTimeout, 504, "timeout", true),
         ] {
             let failure = LoginFailure::from_agent(kind, "", Some(0));
-            assert_eq!((failure.status.as_u16(), failure.retry_after.is_some()), (status, helps), "{kind:?}");
+            let found = (failure.status.as_u16(), failure.outcome, failure.retry_after.is_some());
+            assert_eq!(found, (status, outcome, helps), "{kind:?}");
             assert!(failure.retry_after.is_none_or(|wait| wait.as_secs() == 5));
         }
         assert_eq!(LoginFailure::not_verified("x").retry_after, None);
+    }
+
+    #[test]
+    fn a_reply_has_the_word_of_anaplan_for_its_status() {
+        for (failure, word) in [
+            (LoginFailure::not_verified(""), "FAILURE_BAD_CREDENTIAL"),
+            (LoginFailure::rate_limited("", Duration::ZERO), "FAILURE_TOO_MANY_REQUESTS"),
+            (LoginFailure::bad_gateway(""), "FAILURE_UNAVAILABLE"),
+            (LoginFailure::until_repaired("agent_pin", ""), "FAILURE_UNAVAILABLE"),
+            (LoginFailure::timeout("the agent"), "FAILURE_UNAVAILABLE"),
+            (LoginFailure::bad_request(StatusCode::NOT_FOUND, ""), "FAILURE_BAD_REQUEST"),
+        ] {
+            let body: serde_json::Value = serde_json::from_str(&failure.body("1a2b3c4d")).unwrap();
+            assert_eq!(body["status"], word, "{failure:?}");
+        }
     }
 
     #[test]

@@ -189,6 +189,34 @@ mod tests {
     }
 
     #[test]
+    fn an_error_names_the_member_or_the_place() {
+        let cut = body(None, &[1; 100]);
+        for (text, part) in [
+            ("{}", "missing field `encodedData`"),
+            (r#"{"encodedData":"AAAA","encodedData":"AAAA"}"#, "duplicate field `encodedData`"),
+            (r#"{"encodedData":7}"#, "a value has the wrong type at line 1 column"),
+            (&cut[..20], "EOF"),
+            ("[]", "it is not an object"),
+        ] {
+            let error = LoginBody::read(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_signature_has_at_most_1024_bytes_and_the_greatest_second_is_not_in_milliseconds() {
+        let with_signature = |length| {
+            let signature = STANDARD.encode(vec![1; length]);
+            let body = json!({ "encodedData": STANDARD.encode([1; 100]), "encodedSignedData": signature });
+            LoginBody::read(body.to_string().as_bytes())
+        };
+        assert_eq!(with_signature(1024).unwrap().signature.len(), 1024);
+        assert!(matches!(with_signature(1025), Err(BodyError::Length { signature: 1025, .. })));
+        let text = body(Some("v2"), &message(MAX_SECONDS));
+        assert_eq!(LoginBody::read(text.as_bytes()).unwrap().claimed_time(), Some(MAX_SECONDS));
+    }
+
+    #[test]
     fn an_error_quotes_no_part_of_the_body() {
         let text = body(Some("v2"), &message(1));
         let nested = |times| (0..times).fold(text.clone(), |text, _| serde_json::to_string(&text).unwrap());

@@ -103,6 +103,8 @@ mod tests {
         let mut spent = SpentMessages::default();
         spent.spend("a", [1; 32], 400);
         spent.spend("a", [2; 32], 500);
+        spent.spend("b", [1; 32], 500);
+        assert_eq!(spent.count(), 3);
         assert_eq!(spent.check("a", &[3; 32], 300, 2), Err(ReplayError::Full));
         assert_eq!(spent.check("a", &[1; 32], 300, 2), Err(ReplayError::Used));
         assert_eq!(spent.check("a", &[3; 32], 450, 2), Ok(()));
