@@ -159,6 +159,7 @@ mod tests {
         assert_eq!(with_host("OPTIONS", target, &[]), Err(FormError::Browser));
         assert_eq!(with_host("POST", "http://localhost:731/token/authenticate", &[]), Err(FormError::Proxied));
         assert_eq!(with_host("CONNECT", "localhost:731", &[]), Err(FormError::Proxied));
+        assert_eq!(with_host("POST", "localhost:731", &[]), Err(FormError::Proxied));
         assert_eq!(with_host("POST", target, &[("upgrade", "websocket")]), Err(FormError::Upgrade));
         assert_eq!(with_host("POST", target, &[("upgrade", "h2c")]), Ok(Route::Authenticate));
     }
