@@ -142,12 +142,15 @@ mod tests {
             assert_eq!(with_host("POST", target, &[]), Ok(Route::Authenticate), "{target}");
         }
         assert_eq!(with_host("GET", "/token/validate", &[]), Ok(Route::Validate));
+        assert_eq!(with_host("POST", "/token/refresh", &[]), Ok(Route::Refresh));
+        assert_eq!(with_host("GET", "/readyz", &[]), Err(FormError::NotFound));
         for (method, target) in [("GET", "/token/authenticate"), ("POST", "/"), ("POST", "/sign"), ("GET", "/healthz")]
         {
             assert_eq!(with_host(method, target, &[]), Err(FormError::NotFound), "{method} {target}");
         }
         for method in ["GET", "HEAD"] {
             assert_eq!(route(&parts(method, "/healthz", &[]), None), Ok(Route::Health), "{method}");
+            assert_eq!(route(&parts(method, "/readyz", &[]), None), Ok(Route::Ready), "{method}");
         }
     }
 

@@ -94,5 +94,8 @@ mod tests {
         lengths.begin_next();
         lengths.read(b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n");
         assert!(!lengths.are_ambiguous());
+        lengths.begin_next();
+        lengths.read(b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n");
+        assert!(lengths.are_ambiguous());
     }
 }

@@ -161,6 +161,20 @@ mod tests {
         assert_eq!(owner(AF_INET, "127.0.0.1:40000", "0.0.0.0:0", (10, 0, 7)), Err(NoOwner::OtherSocket));
         assert_eq!(owner(AF_INET, "127.0.0.1:40001", server, (1, 1000, 7)), Err(NoOwner::OtherSocket));
         assert_eq!(owner(AF_INET, server, caller, (1, 1000, 7)), Err(NoOwner::OtherSocket));
+        let mut whole = answer(AF_INET, caller, server, (1, 1000, 7));
+        assert_eq!(connection().owner(&whole[..ANSWER_LENGTH - 1]), Err(NoOwner::Malformed));
+        whole[4] ^= 1;
+        assert_eq!(connection().owner(&whole), Err(NoOwner::Malformed));
+    }
+
+    /// The layout of `struct inet_diag_req_v2` after the header (sock_diag(7)).
+    #[test]
+    fn a_request_asks_for_one_established_connection() {
+        let request = connection().request();
+        assert_eq!((&request[..4], &request[16..18]), (&72_u32.to_ne_bytes()[..], &[AF_INET, IPPROTO_TCP][..]));
+        assert_eq!(request[20..24], 2_u32.to_ne_bytes(), "TCP_ESTABLISHED is state 1");
+        assert_eq!(request[24..28], [40_000_u16.to_be_bytes(), 731_u16.to_be_bytes()].concat());
+        assert_eq!((&request[28..32], &request[44..48]), (&[127, 0, 0, 1][..], &[127, 0, 0, 1][..]));
     }
 
     #[test]
