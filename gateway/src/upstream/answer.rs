@@ -131,7 +131,9 @@ mod tests {
         assert_eq!(check(201, &[("content-encoding", "gzip")], TOKEN), Some(BadAnswer::Encoded));
         assert_eq!(check(408, &[], ""), Some(BadAnswer::Status(408)));
         assert_eq!(check(503, &[], "<html>"), None);
+        assert_eq!(check(201, &[], ""), Some(BadAnswer::NotJson));
         assert_eq!(answer(204, &[], "").check(false), Ok(()));
+        assert_eq!(answer(200, &[], "<html>").check(false), Err(BadAnswer::NotJson));
     }
 
     #[test]
