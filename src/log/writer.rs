@@ -242,7 +242,8 @@ mod tests {
                 }
             }
         }
-        assert_eq!((next, lost), (sent, 100));
+        // Also those that were lost before the thread had written its first lines.
+        assert!(next == sent && lost >= 100, "{next} {sent} {lost}");
     }
 
     #[test]
