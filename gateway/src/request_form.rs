@@ -54,7 +54,7 @@ pub(crate) enum FormError {
 
 /// Returns the resource that a request names. `plain` is the local address of a plain HTTP connection, and `None` over TLS.
 pub(crate) fn route(parts: &Parts, plain: Option<SocketAddr>) -> Result<Route, FormError> {
-    if parts.method == Method::CONNECT || parts.uri.scheme().is_some() || parts.uri.authority().is_some() {
+    if parts.method == Method::CONNECT || parts.uri.authority().is_some() {
         return Err(FormError::Proxied);
     }
     let headers = &parts.headers;
@@ -162,6 +162,7 @@ mod tests {
         assert_eq!(with_host("OPTIONS", target, &[]), Err(FormError::Browser));
         assert_eq!(with_host("POST", "http://localhost:731/token/authenticate", &[]), Err(FormError::Proxied));
         assert_eq!(with_host("CONNECT", "localhost:731", &[]), Err(FormError::Proxied));
+        assert_eq!(with_host("CONNECT", "/token/authenticate", &[]), Err(FormError::Proxied));
         assert_eq!(with_host("POST", "localhost:731", &[]), Err(FormError::Proxied));
         assert_eq!(with_host("POST", target, &[("upgrade", "websocket")]), Err(FormError::Upgrade));
         assert_eq!(with_host("POST", target, &[("upgrade", "h2c")]), Ok(Route::Authenticate));
