@@ -45,8 +45,12 @@ fn the_guide_to_the_sandbox_shows_every_profile_exactly() {
         let name = profile.name;
         let columns: Vec<_> = row(&format!("| `{name}` |")).split('|').map(str::trim).collect();
         let [_, _, sockets, after_login, reads, writes, _] = columns[..] else { panic!("{name}: {columns:?}") };
-        let families = sockets.split([';', ':']).next().unwrap().to_lowercase();
-        let families: Vec<_> = families.split(", ").filter(|family| *family != "none").collect();
+        let families = sockets.split(';').next().unwrap().to_lowercase();
+        let families: Vec<_> = families
+            .split(", ")
+            .map(|family| family.split(" (").next().unwrap())
+            .filter(|family| *family != "none")
+            .collect();
         let expected: Vec<_> = profile.families.iter().map(|family| format!("{family:?}").to_lowercase()).collect();
         assert_eq!(families, expected, "{name}");
         let reopens = if families.is_empty() {
