@@ -131,8 +131,8 @@ fn report(findings: &AuditFindings) -> Result<()> {
     if let Some(first) = &findings.first {
         let more = match findings.problems {
             1 => String::new(),
-            2 => " (and 1 finding more)".into(),
-            problems => format!(" (and {} findings more)", problems - 1),
+            2 => " (and 1 more finding)".into(),
+            problems => format!(" (and {} more findings)", problems - 1),
         };
         return Err(Error::new(Kind::Invalid, format!("the audit log is not intact: {first}{more}"))
             .hint("keep the files as they are, and compare them with copies and heads that were kept elsewhere"));

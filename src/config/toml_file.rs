@@ -46,7 +46,7 @@ impl File<'_> {
                 wanted: wanted.into(),
             };
             let Some(known) = KEYS.iter().find(|known| known.path == key) else {
-                // A PIN in the place of the table gets its own hint.
+                // A PIN instead of the table has a hint of its own.
                 if key != "pin" && KEYS.iter().any(|known| known.path.starts_with(&below)) {
                     return Err(wrong(&format!("must be a table: a line [{key}], and its keys below")));
                 }

@@ -126,11 +126,11 @@ fn every_form_is_read_and_the_printed_command_converts_it_for_anaplan() {
         let Some((_, _, remedy)) = found.iter().find(|(verdict, _, _)| verdict != "ok") else { continue };
         let _ = std::fs::remove_file(fixture.file("leaf.pem"));
         tool(Command::new("sh").args(["-ec", remedy]).current_dir(fixture.path()));
-        let mended = doctor(&fixture, "leaf.pem");
+        let repaired = doctor(&fixture, "leaf.pem");
         assert_eq!(
-            lines(&mended, "file"),
+            lines(&repaired, "file"),
             [("ok".into(), "PEM".into(), String::new())],
-            "{name}: {remedy}: {mended:?}"
+            "{name}: {remedy}: {repaired:?}"
         );
         assert_eq!(fixture.read("leaf.pem"), fixture.read("cert.pem"), "{name}: {remedy}");
     }
