@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::length_lines::LengthLines;
 use crate::logins::Waiter;
 
-/// The state of one connection: the logins whose replies wait for a flush, and the length lines of the arriving head.
+/// The state of one connection: the logins whose replies wait for a flush, and the length lines of the heads.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Delivery {
     waiters: Arc<Mutex<Vec<Waiter>>>,
@@ -30,7 +30,7 @@ impl Delivery {
         written.into_iter().for_each(Waiter::delivered);
     }
 
-    /// Returns the length lines of the last head.
+    /// Returns the length lines of the heads.
     pub(super) fn lengths(&self) -> MutexGuard<'_, LengthLines> {
         self.lengths.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -44,7 +44,7 @@ pub(super) async fn reply_to(connection: RequestConnection<'_>, request: Request
     let (parts, body) = request.into_parts();
     // These futures are boxed, so that an idle connection reserves no memory for a request.
     let forwarded = |path| Box::pin(forward(connection, &id, arrived, &parts, path));
-    let form = if connection.delivery.lengths().are_ambiguous() {
+    let form = if connection.delivery.lengths().take_is_ambiguous() {
         Err(FormError::Ambiguous)
     } else {
         route(&parts, connection.plain)
@@ -61,7 +61,6 @@ pub(super) async fn reply_to(connection: RequestConnection<'_>, request: Request
         }),
         Err(error) => Err(form_failure(error)),
     };
-    connection.delivery.lengths().begin_next();
     let is_draining = connection.gateway.is_draining();
     match reply {
         Ok(reply) if is_draining => reply::closing(reply),

@@ -169,3 +169,31 @@ fn pipelined_requests_are_answered_in_their_order() {
     assert!(read_reply(&mut stream).is_none());
     assert_eq!(fixture.service.arrived().len(), 2);
 }
+
+#[test]
+fn a_pipelined_request_with_two_lengths_is_refused_as_alone() {
+    let fixture = Fixture::new();
+    let gateway = fixture.serve();
+    let (port, basic) = (gateway.port, basic("finance"));
+    let login = |headers: &str, body: &str| {
+        format!("{PATH} HTTP/1.1\r\nHost: localhost:{port}\r\nAuthorization: {basic}\r\n{headers}\r\n{body}")
+    };
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    let good = [
+        login("Content-Length: 3\r\n", "\r\n\r"),
+        login("", ""),
+        login(chunked, "3;x=y\r\n\n\r\n\r\n0\r\nContent-Length: 1\r\n\r\n"),
+    ];
+    let bad = [
+        login("Content-Length: 0\r\nContent-Length: 0\r\n", ""),
+        login(&format!("{chunked}Content-Length: 5\r\n"), "0\r\n\r\n"),
+        login(&format!("Content-Length: 5\r\n{chunked}"), "0\r\n\r\n"),
+    ];
+    for bad in &bad {
+        let mut stream = gateway.connect();
+        stream.write_all(format!("{}{bad}{}", good.concat(), good[0]).as_bytes()).unwrap();
+        let replies: Vec<u16> = std::iter::from_fn(|| read_reply(&mut stream)).map(|reply| reply.status).collect();
+        assert_eq!(replies, [201, 201, 201, 400], "{bad}");
+    }
+    assert_eq!(fixture.service.arrived().len(), bad.len() * good.len());
+}
