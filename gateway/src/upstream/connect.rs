@@ -3,7 +3,13 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use http::Uri;
+use hyper::service::Service as _;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -12,12 +18,18 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Upstream, proxy};
 
+/// The time limit for TCP to all IPv4 addresses of a host, and to all its IPv6 addresses. Each address has an equal part of it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The cause of a failed connection or transfer.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// The reason why the gateway has no answer from Anaplan. No variant contains a part of the request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
     /// TCP failed.
     #[error("cannot connect to {0}")]
-    Connect(String, #[source] io::Error),
+    Connect(String, #[source] Cause),
     #[error("the proxy {proxy} answers {status} to CONNECT")]
     Proxy {
         /// The proxy's address.
@@ -31,7 +43,7 @@ pub(crate) enum UpstreamError {
     Http(#[source] hyper::Error),
     /// The answer is too long or incomplete.
     #[error("Anaplan's answer is longer than 64 KiB or incomplete")]
-    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Body(#[source] Cause),
 }
 
 /// The TLS version and certificates of a connection. Both are empty for HTTP.
@@ -69,11 +81,18 @@ pub(super) async fn connect(upstream: &Upstream) -> Result<(Stream, Handshake), 
     Ok((Stream::Tls(Box::new(stream)), handshake))
 }
 
+/// Opens a TCP connection to a host. If the addresses of one family (IPv4 or IPv6) do not answer within 300 ms, tries those of
+/// the other at the same time (RFC 8305).
 pub(super) async fn open_tcp(host: &str, port: u16) -> Result<TcpStream, UpstreamError> {
-    let failed = |error| UpstreamError::Connect(format!("{host}:{port}"), error);
-    let stream = TcpStream::connect((host, port)).await.map_err(failed)?;
-    stream.set_nodelay(true).map_err(failed)?;
-    Ok(stream)
+    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let failed = |cause: Cause| UpstreamError::Connect(format!("{host}:{port}"), cause);
+    let uri: Uri =
+        format!("http://{authority}").parse().map_err(|error: http::uri::InvalidUri| failed(error.into()))?;
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    let connected = TowerToHyperService::new(connector).call(uri).await;
+    connected.map(TokioIo::into_inner).map_err(|error| failed(error.into()))
 }
 
 impl AsyncRead for Stream {

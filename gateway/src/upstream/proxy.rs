@@ -68,7 +68,7 @@ pub(super) async fn tunnel(proxy: &Proxy, host: &str, port: u16) -> Result<TcpSt
     let authorization =
         proxy.authorization.as_ref().map(|value| format!("Proxy-Authorization: {value}\r\n")).unwrap_or_default();
     let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n");
-    let failed = |error| UpstreamError::Connect(proxy.name(), error);
+    let failed = |error: std::io::Error| UpstreamError::Connect(proxy.name(), error.into());
     stream.write_all(request.as_bytes()).await.map_err(failed)?;
     let mut head = Vec::new();
     // Reads byte by byte, because the bytes after the head belong to TLS.

@@ -21,6 +21,7 @@ mod lifecycle;
 mod limits;
 mod login;
 mod malformed_requests;
+mod name_resolution;
 mod request_forms;
 mod retries;
 mod secrets;

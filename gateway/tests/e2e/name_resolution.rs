@@ -1,0 +1,49 @@
+//! Hosts with several addresses. These tests need root, for a mount namespace.
+
+use std::net::{Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketType};
+
+use crate::fixture::{Fixture, basic};
+use crate::token::{GATEWAY_USER, is_root};
+
+/// The gateway with these files in the place of /etc/hosts and /etc/resolv.conf.
+fn serve_with_names(fixture: &Fixture, hosts: &str, resolver: &str) -> Command {
+    assert!(is_root(), "this test must run as root, to mount files");
+    let mount = "mount --bind \"$1\" /etc/hosts && mount --bind \"$2\" /etc/resolv.conf && shift 2 && exec \"$@\"";
+    let (hosts, resolver) = (fixture.write("hosts", hosts), fixture.write("resolv.conf", resolver));
+    let user = GATEWAY_USER.to_string();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", mount, "sh", &hosts, &resolver]);
+    command.args(["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"]);
+    let served = fixture.command(&["serve", "--config", &fixture.configure()]);
+    command.arg(served.get_program()).args(served.get_args());
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command
+}
+
+/// A listener on ::1 that drops new connections, and the connections that fill its queue.
+fn dropping_listener(port: u16) -> (OwnedFd, Vec<TcpStream>) {
+    let address = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+    let socket = rustix::net::socket(AddressFamily::INET6, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &address).unwrap();
+    rustix::net::listen(&socket, 0).unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        queued.push(stream);
+        assert!(queued.len() < 100, "the listener drops nothing");
+    }
+    (socket, queued)
+}
+
+#[test]
+fn a_login_reaches_anaplan_over_ipv4_if_its_ipv6_address_drops_packets() {
+    let fixture = Fixture::new();
+    let _dropping = dropping_listener(fixture.service.port);
+    let gateway = fixture.start(serve_with_names(&fixture, "::1 localhost\n127.0.0.1 localhost\n", ""));
+    let reply = gateway.login(&basic("finance"), "");
+    assert_eq!(reply.status, 201, "{reply:?} {}", gateway.log());
+}
