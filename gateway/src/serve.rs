@@ -19,6 +19,9 @@ use crate::{admin, agents, connections, server};
 /// The time between two writes of the metrics file.
 const METRICS_PERIOD: Duration = Duration::from_secs(15);
 
+/// The time limit for the threads to end after the last reply.
+const THREADS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The number of open files in addition to the callers' connections: sockets to agents and to Anaplan, and files.
 const RESERVED_FILES: u64 = 1024;
 
@@ -42,6 +45,8 @@ pub(crate) fn serve(config: GatewayConfig) -> Result<()> {
         .build()
         .map_err(|error| unexpected("start the threads", &error))?;
     let served = runtime.block_on(run(&gateway, listening, admin, &path));
+    // A thread can wait for DNS much longer than the login for which it asks.
+    runtime.shutdown_timeout(THREADS_TIMEOUT);
     tracing::info!("stopped");
     served
 }

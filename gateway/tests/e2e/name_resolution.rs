@@ -1,13 +1,16 @@
-//! Hosts with several addresses. These tests need root, for a mount namespace.
+//! Hosts with several addresses, and a DNS server that does not answer. These tests need root, for a mount namespace.
 
-use std::net::{Ipv6Addr, SocketAddr, TcpStream};
+use std::io::Write as _;
+use std::net::{Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType};
+use rustix::process::Signal;
 
 use crate::fixture::{Fixture, basic};
+use crate::gateway_process::TIME_LIMIT;
 use crate::token::{GATEWAY_USER, is_root};
 
 /// The gateway with these files in the place of /etc/hosts and /etc/resolv.conf.
@@ -46,4 +49,23 @@ fn a_login_reaches_anaplan_over_ipv4_if_its_ipv6_address_drops_packets() {
     let gateway = fixture.start(serve_with_names(&fixture, "::1 localhost\n127.0.0.1 localhost\n", ""));
     let reply = gateway.login(&basic("finance"), "");
     assert_eq!(reply.status, 201, "{reply:?} {}", gateway.log());
+}
+
+#[test]
+fn a_dns_server_that_does_not_answer_does_not_delay_the_end() {
+    let mut fixture = Fixture::new();
+    let dns = UdpSocket::bind("127.53.73.1:53").unwrap();
+    dns.set_read_timeout(Some(TIME_LIMIT)).unwrap();
+    fixture.toml_tables = "[upstream]\nauth_url = \"https://auth.example\"\n".into();
+    fixture.top_keys = "deadline = \"2s\"\n".into();
+    let resolver = "nameserver 127.53.73.1\noptions timeout:30 attempts:2\n";
+    let mut gateway = fixture.start(serve_with_names(&fixture, "127.0.0.1 localhost\n", resolver));
+    let mut caller = gateway.connect();
+    let request = gateway.request_text("POST /token/authenticate", &[("Authorization", &basic("finance"))], "");
+    caller.write_all(request.as_bytes()).unwrap();
+    dns.recv(&mut [0; 512]).unwrap();
+    let since = Instant::now();
+    gateway.signal(Signal::TERM);
+    assert!(gateway.wait().success(), "{}", gateway.log());
+    assert!(since.elapsed() < Duration::from_secs(20), "the end took {:?}", since.elapsed());
 }
