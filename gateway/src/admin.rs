@@ -21,7 +21,7 @@ use tokio::net::UnixListener;
 
 use crate::config::AdminConfig;
 use crate::gateway::Gateway;
-use crate::library::{Error, Kind, Result};
+use crate::library::{Error, Kind, Result, file_format::quoted};
 use crate::metrics::LastLogin;
 
 const JSON: &str = "application/json";
@@ -70,14 +70,36 @@ impl Drop for AdminSocket {
 /// When its directory is not writable, or its path is in use by something else.
 pub(crate) fn open(admin: &AdminConfig) -> Result<Option<AdminSocket>> {
     let Some(path) = &admin.socket else { return Ok(None) };
-    let failed = |error: io::Error| {
-        Error::new(Kind::Config, format!("cannot create the admin socket {}: {error}", path.display()))
-            .hint("the gateway's user must be able to write its directory, and be a member of admin.group")
-    };
+    let failed = |error| socket_error(path, &error);
     remove_stale_socket(path).map_err(failed)?;
-    let listener = bind_private(path, admin.group).map_err(failed)?;
+    let listener = bind_private(path, admin.group, |inside| fs::rename(inside, path)).map_err(failed)?;
     let inode = fs::symlink_metadata(path).map_err(failed)?.ino();
     Ok(Some(AdminSocket { listener, path: path.clone(), inode }))
+}
+
+/// Checks that this user can create the socket with its group. A running gateway keeps its socket.
+///
+/// # Errors
+/// When [`open`] would fail.
+pub(crate) fn check(path: &Path, group: Option<u32>) -> Result<()> {
+    let failed = |error| socket_error(path, &error);
+    if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+        return Err(failed(other_kind_of_file()));
+    }
+    bind_private(path, group, |_| Ok(())).map(drop).map_err(failed)
+}
+
+fn socket_error(path: &Path, error: &io::Error) -> Error {
+    let directory = path.parent().unwrap_or(path).display().to_string();
+    Error::new(Kind::Config, format!("cannot create the admin socket {}: {error}", path.display())).hint(format!(
+        "the gateway's user must be a member of admin.group, and able to write the directory: \
+         `install -d -o cba-gateway -g cba-gateway {}`",
+        quoted(&directory)
+    ))
+}
+
+fn other_kind_of_file() -> io::Error {
+    io::Error::other("another kind of file has this path")
 }
 
 /// Removes the socket of a gateway that has ended.
@@ -85,14 +107,19 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
-        Ok(found) if !found.file_type().is_socket() => Err(io::Error::other("another kind of file has this path")),
+        Ok(found) if !found.file_type().is_socket() => Err(other_kind_of_file()),
         Ok(_) if UnixStream::connect(path).is_ok() => Err(io::Error::other("another gateway serves this socket")),
         Ok(_) => fs::remove_file(path),
     }
 }
 
-/// Binds the socket in a directory that other users cannot enter, sets mode and group there, and moves it to its path.
-fn bind_private(path: &Path, group: Option<u32>) -> io::Result<StdListener> {
+/// Binds the socket in a directory that other users cannot enter, sets mode and group there, and lets `publish` move it to its
+/// path.
+fn bind_private(
+    path: &Path,
+    group: Option<u32>,
+    publish: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<StdListener> {
     let directory = path.parent().ok_or_else(|| io::Error::other("the path has no directory"))?;
     let private = directory.join(format!(".cba-gateway.{}", std::process::id()));
     let inside = private.join("s");
@@ -105,7 +132,7 @@ fn bind_private(path: &Path, group: Option<u32>) -> io::Result<StdListener> {
             std::os::unix::fs::chown(&inside, None, group)?;
         }
         fs::set_permissions(&inside, fs::Permissions::from_mode(0o660))?;
-        fs::rename(&inside, path)?;
+        publish(&inside)?;
         Ok(listener)
     };
     let listener = bound();

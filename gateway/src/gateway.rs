@@ -11,7 +11,7 @@ use rustls::ServerConfig;
 use crate::agents;
 use crate::config::GatewayConfig;
 use crate::connections::ConnectionTable;
-use crate::library::{Error, Kind, Result, now};
+use crate::library::{Error, Kind, Result, file_format::quoted, now};
 use crate::logins::RunningLogins;
 use crate::metrics::GatewayMetrics;
 use crate::pause::Pause;
@@ -159,10 +159,17 @@ impl Gateway {
 }
 
 fn open_spent_file(path: &Path) -> Result<RunningLogins> {
-    let opened = SpentFile::open(path, now()).map_err(|error| {
-        let what = format!("cannot keep the spent payloads in {}: {error}", path.display());
-        Error::new(Kind::Config, what)
-            .hint("state_dir must name a directory that the gateway's user may write, and that no other gateway uses")
-    });
+    let opened = SpentFile::open(path, now()).map_err(|error| spent_file_error(path, &error));
     opened.map(|(file, spent)| RunningLogins::new(file, spent))
+}
+
+/// Returns the error for a file of spent messages that cannot be used.
+#[must_use]
+pub(crate) fn spent_file_error(path: &Path, error: &std::io::Error) -> Error {
+    let directory = path.parent().unwrap_or(path).display().to_string();
+    Error::new(Kind::Config, format!("cannot keep the spent payloads in {}: {error}", path.display())).hint(format!(
+        "state_dir must name a directory that the gateway's user may write, and that no other gateway uses: \
+         `install -d -o cba-gateway -g cba-gateway -m 700 {}`",
+        quoted(&directory)
+    ))
 }

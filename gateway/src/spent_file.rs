@@ -9,7 +9,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, access, flock};
 
 use crate::library::{hex, parse_hex};
 use crate::replay::{MessageId, SpentMessages};
@@ -47,6 +47,23 @@ impl SpentFile {
         spent.drop_old(now);
         let file = write_new_file(path, &spent)?;
         Ok((Self { path: path.to_owned(), file, _lock: lock, lines: spent.count() }, spent))
+    }
+
+    /// Checks that this user may open the file. A running gateway has locked it.
+    ///
+    /// # Errors
+    /// When `open` could not create, read or write the file.
+    pub(crate) fn check(path: &Path) -> io::Result<()> {
+        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+        access(directory.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK)?;
+        let rights = [("", Access::READ_OK), (".lock", Access::WRITE_OK), (".new", Access::WRITE_OK)];
+        for (suffix, rights) in rights {
+            match access(with_suffix(path, suffix), rights) {
+                Err(error) if error != rustix::io::Errno::NOENT => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Adds a spent message. `all` contains the remembered messages, including this one.

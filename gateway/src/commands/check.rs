@@ -1,22 +1,33 @@
 //! `check`: tests the configuration and everything that a login needs, with a remedy for each finding.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::unistd::{User, initgroups, setgid, setuid};
+use rustix::fs::{Access, access};
+
 use super::print;
+use crate::admin;
 use crate::agents;
 use crate::config::{FileRules, GatewayConfig};
-use crate::gateway::ActiveConfig;
+use crate::gateway::{ActiveConfig, spent_file_error};
 use crate::library::{
     Certificate, Error, Kind, PayloadChoice, Result, Version, days, decide_payload, now, printable, utc,
 };
 use crate::login::with_causes;
+use crate::server::listener;
+use crate::shared_users::SharedUsers;
+use crate::spent_file::SpentFile;
 use crate::upstream::UpstreamError;
 use crate::validity::issuer;
 
 /// The time limit of each request to an agent, and of the handshake with Anaplan.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The user of the package's units.
+const GATEWAY_USER: &str = "cba-gateway";
 
 /// `check` warns about a certificate that ends within this time, in seconds.
 const EXPIRY_WARNING: u64 = 30 * 86_400;
@@ -50,6 +61,7 @@ impl CheckFindings {
 
 pub(super) fn run(path: &Path, files: FileRules) -> Result<()> {
     let mut findings = CheckFindings::default();
+    become_gateway_user(&mut findings)?;
     match GatewayConfig::read(path, files).and_then(ActiveConfig::read) {
         Ok(loaded) => {
             findings.ok(format!("configuration {}", path.display()));
@@ -61,13 +73,18 @@ pub(super) fn run(path: &Path, files: FileRules) -> Result<()> {
             if let Err(error) = agents::check_separation(&loaded.config) {
                 findings.error(&error);
             }
-            check_ports(&loaded, &mut findings);
+            check_listeners(&loaded, &mut findings);
+            check_written_files(&loaded.config, &mut findings);
+            if let Err(error) = SharedUsers::read() {
+                findings.error(&error);
+            }
             check_tls(&loaded, &mut findings);
             check_clients(&loaded, &mut findings);
             runtime.block_on(async {
                 check_agents(&loaded, &mut findings).await;
                 check_upstream(&loaded, &mut findings).await;
             });
+            runtime.shutdown_background();
         }
         Err(error) => findings.error(&error),
     }
@@ -80,17 +97,72 @@ pub(super) fn run(path: &Path, files: FileRules) -> Result<()> {
     Ok(())
 }
 
-/// Warns about a port that every user can bind: while the gateway is down, another user could listen on it.
-fn check_ports(loaded: &ActiveConfig, findings: &mut CheckFindings) {
+/// Continues as the user of the package's units if root runs the check: root may read every file and use every socket, but the
+/// gateway may not.
+fn become_gateway_user(findings: &mut CheckFindings) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let Some(user) = User::from_name(GATEWAY_USER).ok().flatten() else {
+        findings.warn(format!(
+            "checked as root, since this host has no user {GATEWAY_USER}: root may use files that the gateway may not"
+        ));
+        return Ok(());
+    };
+    initgroups(c"cba-gateway", user.gid)
+        .and_then(|()| setgid(user.gid))
+        .and_then(|()| setuid(user.uid))
+        .map_err(|error| Error::new(Kind::Unexpected, format!("cannot check as the user {GATEWAY_USER}: {error}")))?;
+    findings.ok(format!("checked as the user {GATEWAY_USER}, as which the gateway serves"));
+    Ok(())
+}
+
+/// Checks that this host has the address of each listener. Warns about a port that every user can bind: while the gateway is
+/// down, another user could listen on it.
+fn check_listeners(loaded: &ActiveConfig, findings: &mut CheckFindings) {
     let start = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok();
     let start: u16 = start.and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
+    let needs_root = |address: &SocketAddr| (1..start).contains(&address.port());
     for address in &loaded.config.listen {
-        if (1..start).contains(&address.port()) {
-            findings.ok(format!("{address}: only root can bind this port"));
-        } else {
-            findings.warn(format!(
+        match listener::check_address(*address) {
+            Err(error) => findings.error(&error),
+            Ok(()) if needs_root(address) => findings.ok(format!("{address}: only root can bind this port")),
+            Ok(()) => findings.warn(format!(
                 "{address}: every user can bind this port while the gateway is down, and receive what tools send (ip_unprivileged_port_start is {start})"
-            ));
+            )),
+        }
+    }
+    for address in loaded.config.tls.iter().flat_map(|tls| &tls.listen) {
+        match listener::check_address(*address) {
+            Err(error) => findings.error(&error),
+            Ok(()) if needs_root(address) => findings.warn(format!(
+                "{address}, for [tls], needs AmbientCapabilities=CAP_NET_BIND_SERVICE and CapabilityBoundingSet=CAP_NET_BIND_SERVICE, which cba-gateway.service does not have; ports from {start} do not"
+            )),
+            Ok(()) => findings.ok(format!("{address}, for [tls]")),
+        }
+    }
+}
+
+/// Checks that the gateway can write its files. systemd creates the directory of the package's admin socket.
+fn check_written_files(config: &GatewayConfig, findings: &mut CheckFindings) {
+    let admin = config.admin.as_ref();
+    let mut is_created_later = false;
+    if let Some((socket, group)) = admin.and_then(|admin| Some((admin.socket.as_deref()?, admin.group))) {
+        let directory = socket.parent().unwrap_or(socket);
+        is_created_later = !directory.exists() && directory.to_string_lossy().starts_with("/run/cba-gateway");
+        if let Err(error) = if is_created_later { Ok(()) } else { admin::check(socket, group) } {
+            findings.error(&error);
+        }
+    }
+    if let Some(path) = config.spent_path().filter(|_| !is_created_later || config.state_dir.is_some()) {
+        if let Err(error) = SpentFile::check(&path) {
+            findings.error(&spent_file_error(&path, &error));
+        }
+    }
+    if let Some(file) = admin.and_then(|admin| admin.metrics_file.as_deref()) {
+        let directory = file.parent().unwrap_or(file);
+        if let Err(error) = access(directory, Access::WRITE_OK | Access::EXEC_OK) {
+            findings.warn(format!("cannot write the metrics into {}: {error}", directory.display()));
         }
     }
 }
@@ -134,12 +206,6 @@ fn check_clients(loaded: &ActiveConfig, findings: &mut CheckFindings) {
             credentials.join(" or "),
             origin.join(" and ")
         ));
-        if client.users.is_empty() && loaded.config.tls.is_none() {
-            findings.warn(format!(
-                "client {}: it is not served, since it has no users and there is no [tls] listener",
-                client.name
-            ));
-        }
         for listed in &client.certificates {
             let left = listed.certificate.not_after.saturating_sub(now());
             let end = utc(listed.certificate.not_after);

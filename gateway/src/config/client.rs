@@ -87,6 +87,12 @@ impl LocalClient {
         if raw.users.is_empty() && raw.from.is_empty() {
             return Err(invalid("it needs users (to be served on loopback) or from (to be served over TLS)".into()));
         }
+        if certificates.is_empty() {
+            let without_effect = [("transition", raw.transition), ("payload_versions", raw.payload_versions.is_some())];
+            for (key, _) in without_effect.into_iter().filter(|(_, is_set)| *is_set) {
+                files.warn(format!("client {name}: {key} has no effect without certificates"));
+            }
+        }
         let versions = raw.payload_versions.unwrap_or_else(|| vec!["v2".into()]);
         if versions.is_empty() {
             return Err(invalid("payload_versions is empty; it must contain v1, v2 or both".into()));
@@ -107,7 +113,7 @@ impl LocalClient {
             from: networks.collect::<Result<_>>()?,
             rate_per_minute: rate.ok_or_else(|| invalid("rate_limit_per_minute must be at least 1".into()))?,
             disabled: raw.disabled,
-            transition: raw.transition,
+            transition: raw.transition && !certificates.is_empty(),
             certificates,
             name,
         })

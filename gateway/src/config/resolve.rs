@@ -45,11 +45,17 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, mut files: FileRules) -> Resu
         return Err(invalid("listen is empty and there is no [tls] table, so nothing would be served"));
     }
     files.warnings.extend(address_family_warning(&listen));
+    let tls = raw.tls.map(|tls| resolve_tls(path, tls)).transpose()?;
+    let tls_listen = tls.as_ref().map_or(&[][..], |tls| &tls.listen);
+    check_addresses_differ(path, &[&listen, tls_listen].concat())?;
     let clients: Vec<Arc<LocalClient>> = raw
         .client
         .into_iter()
         .map(|client| LocalClient::resolve(path, client, &mut files).map(Arc::new))
         .collect::<Result<_>>()?;
+    for client in &clients {
+        files.warnings.extend(origin_warning(client, !listen.is_empty(), tls.is_some()));
+    }
     let agent = AgentConfig {
         sockets: raw
             .agent
@@ -77,6 +83,13 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, mut files: FileRules) -> Resu
         let Some(text) = text else { return Ok(default) };
         TIMEOUTS.parse(&text).map_err(|expected| config_error(path, format_args!("{key} {expected}")))
     };
+    let auth_url = auth_url.unwrap_or_default();
+    if raw.upstream.ca_file.is_some() && !auth_url.to_string().starts_with("https:") {
+        files.warn("upstream.ca_file has no effect, since upstream.auth_url is not https");
+    }
+    if raw.admin.as_ref().is_some_and(|admin| admin.group.is_some() && admin.socket.is_none()) {
+        files.warn("admin.group has no effect without admin.socket");
+    }
     // The time of a payload has whole seconds.
     let max_skew = duration(raw.max_skew, "max_skew", DEFAULT_MAX_SKEW)?;
     if max_skew.subsec_nanos() != 0 {
@@ -85,9 +98,9 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, mut files: FileRules) -> Resu
     Ok(GatewayConfig {
         path: path.to_owned(),
         payload_policy: payload_policy(path, &agent.certificate_sha256)?,
-        tls: raw.tls.map(|tls| resolve_tls(path, tls)).transpose()?,
+        tls,
         upstream: UpstreamConfig {
-            auth_url: auth_url.unwrap_or_default(),
+            auth_url,
             proxy: raw.upstream.proxy,
             proxy_credentials_file: raw.upstream.proxy_credentials_file.map(PathBuf::from),
             ca_file: raw.upstream.ca_file.map(PathBuf::from),
@@ -143,6 +156,41 @@ fn address_family_warning(listen: &[SocketAddr]) -> Option<String> {
     (!listen.is_empty() && has_family(true) != has_family(false)).then(|| {
         "listen has only IPv4 or only IPv6 addresses; `localhost` may resolve to the other, where another user can listen".into()
     })
+}
+
+/// Returns a warning if the client is not served, or one of its origins has no listener.
+fn origin_warning(client: &LocalClient, has_plain: bool, has_tls: bool) -> Option<String> {
+    let name = &client.name;
+    match (client.users.is_empty(), client.from.is_empty()) {
+        (true, false) if !has_tls => {
+            Some(format!("client {name}: it is not served, since it has no users and there is no [tls] listener"))
+        }
+        (false, false) if !has_tls => Some(format!("client {name}: from has no effect without a [tls] listener")),
+        (false, _) if !has_plain => {
+            Some(format!("client {name}: users has an effect only on sockets of systemd, since listen is empty"))
+        }
+        _ => None,
+    }
+}
+
+/// Checks that no two addresses have the same port of one host address: the second one could not be bound.
+fn check_addresses_differ(path: &Path, addresses: &[SocketAddr]) -> Result<()> {
+    for (index, address) in addresses.iter().enumerate().filter(|(_, address)| address.port() != 0) {
+        let overlaps = |other: &&SocketAddr| {
+            let is_wildcard = address.ip().is_unspecified() || other.ip().is_unspecified();
+            let has_same_port = other.port() == address.port() && other.is_ipv4() == address.is_ipv4();
+            has_same_port && (is_wildcard || other.ip() == address.ip())
+        };
+        if let Some(other) = addresses[..index].iter().find(overlaps) {
+            let what = if other == address {
+                format!("{address} is twice in listen and [tls] listen")
+            } else {
+                format!("{other} and {address} in listen and [tls] listen overlap")
+            };
+            return Err(config_error(path, what));
+        }
+    }
+    Ok(())
 }
 
 fn addresses(path: &Path, key: &str, texts: &[String]) -> Result<Vec<SocketAddr>> {

@@ -82,28 +82,44 @@ fn inherited() -> Result<Vec<BoundListener>> {
     Ok(listeners)
 }
 
+/// Checks that this host has the address of a listener. It does not check whether the port is free: a running gateway has it.
+///
+/// # Errors
+/// When `open` could not bind the address.
+pub(crate) fn check_address(address: SocketAddr) -> Result<()> {
+    let mut any_port = address;
+    any_port.set_port(0);
+    listening_socket(any_port).map(drop).map_err(|error| bind_error(address, error))
+}
+
+fn bind(address: SocketAddr) -> Result<StdListener> {
+    listening_socket(address).map_err(|error| bind_error(address, error))
+}
+
 /// Binds one address. SO_REUSEADDR lets a restarted gateway bind the port while old connections linger. SO_REUSEPORT stays
 /// unset, so that no other process can take connections.
-fn bind(address: SocketAddr) -> Result<StdListener> {
-    let failed = |error: rustix::io::Errno| {
-        let hint = match error {
-            rustix::io::Errno::ACCESS => {
-                "a port below 1024 needs systemd's socket (cba-gateway.socket) or CAP_NET_BIND_SERVICE".into()
-            }
-            rustix::io::Errno::ADDRINUSE => {
-                format!("`ss -ltnp 'sport = :{}'` shows which process has it", address.port())
-            }
-            _ => "check listen and [tls] listen".to_owned(),
-        };
-        Error::new(Kind::Config, format!("cannot listen on {address}: {error}")).hint(hint)
-    };
+fn listening_socket(address: SocketAddr) -> rustix::io::Result<StdListener> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(failed)?;
-    sockopt::set_socket_reuseaddr(&socket, true).map_err(failed)?;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
     if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true).map_err(failed)?;
+        sockopt::set_ipv6_v6only(&socket, true)?;
     }
-    rustix::net::bind(socket.as_fd(), &address).map_err(failed)?;
-    rustix::net::listen(&socket, BACKLOG).map_err(failed)?;
+    rustix::net::bind(socket.as_fd(), &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
     Ok(StdListener::from(socket))
+}
+
+fn bind_error(address: SocketAddr, error: rustix::io::Errno) -> Error {
+    let hint = match error {
+        rustix::io::Errno::ACCESS => {
+            "a port below 1024 needs systemd's socket (cba-gateway.socket) or CAP_NET_BIND_SERVICE".into()
+        }
+        rustix::io::Errno::ADDRINUSE => {
+            format!("`ss -ltnp 'sport = :{}'` shows which process has it", address.port())
+        }
+        rustix::io::Errno::ADDRNOTAVAIL => "`ip -brief address` shows the addresses of this host".into(),
+        _ => "check listen and [tls] listen".to_owned(),
+    };
+    Error::new(Kind::Config, format!("cannot listen on {address}: {error}")).hint(hint)
 }

@@ -39,7 +39,12 @@ impl Proxy {
             let is_excluded = variable_in_any_case("NO_PROXY").is_some_and(|list| is_in_no_proxy(host, &list));
             variable_in_any_case("HTTPS_PROXY").filter(|_| is_tls && !is_excluded)
         };
-        let Some(text) = config.proxy.clone().or_else(from_environment) else { return Ok(None) };
+        let Some(text) = config.proxy.clone().or_else(from_environment) else {
+            if config.proxy_credentials_file.is_some() {
+                files.warn("upstream.proxy_credentials_file has no effect: neither upstream.proxy nor HTTPS_PROXY names a proxy for this host");
+            }
+            return Ok(None);
+        };
         let (host, port) = parse_proxy_url(&text)?;
         let authorization = match &config.proxy_credentials_file {
             Some(path) => Some(credentials(path, files)?),

@@ -13,6 +13,7 @@ mod token;
 
 mod agents;
 mod attack;
+mod check;
 mod clients;
 mod commands;
 mod completions;
