@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::library::{AuthUrl, Error, Kind, Policy, Result, log, system_policy};
+use crate::library::{AuthUrl, Error, Kind, Policy, Result, file_format::quoted, log, system_policy};
 
 mod client;
 mod file;
@@ -150,5 +150,5 @@ fn payload_policy(path: &Path, pins: &[Vec<u8>]) -> Result<Policy> {
 /// Creates an error about the configuration file.
 fn config_error(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::new(Kind::Config, format!("cannot use the configuration {}: {what}", path.display()))
-        .hint(format!("edit the file, then run `cba-gateway check --config {}`", path.display()))
+        .hint(format!("edit the file, then run `cba-gateway check --config {}`", quoted(&path.display().to_string())))
 }

@@ -6,7 +6,7 @@ use clap_complete::Shell;
 
 use super::print;
 use crate::cli;
-use crate::library::{Error, Kind, Result};
+use crate::library::{Error, Kind, Result, file_format::quoted};
 use crate::manual_page::manual_pages;
 
 pub(super) fn completions(shell: &str) -> Result<()> {
@@ -51,7 +51,7 @@ pub(super) fn man(directory: &str) -> Result<()> {
     let directory = Path::new(directory);
     if !directory.is_dir() {
         return Err(Error::new(Kind::Usage, "cannot write manual pages: DIR must be an existing directory")
-            .hint(format!("mkdir -p {}", directory.display())));
+            .hint(format!("mkdir -p {}", quoted(&directory.display().to_string()))));
     }
     let failed = |error: std::io::Error| {
         Error::new(Kind::Unexpected, format!("cannot write manual pages: {error}"))

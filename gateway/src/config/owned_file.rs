@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use crate::library::{Error, Kind, Result};
+use crate::library::{Error, Kind, Result, file_format::quoted};
 
 /// The maximum length of a file, in bytes.
 const FILE_LIMIT: u64 = 1 << 20;
@@ -38,9 +38,10 @@ impl FileRules {
     /// When the file cannot be read, or users other than root can change it.
     pub(crate) fn read(&mut self, path: &Path) -> Result<Vec<u8>> {
         let shown = path.display();
+        let quoted = quoted(&shown.to_string());
         let failed = |error: io::Error| {
             Error::new(Kind::Config, format!("cannot read {shown}: {error}"))
-                .hint(format!("check the path, and that the gateway's user may read it: ls -l {shown}"))
+                .hint(format!("check the path, and that the gateway's user may read it: ls -l {quoted}"))
         };
         // To open a pipe would wait for its writer, and a reload would never end.
         let do_not_wait = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
@@ -53,7 +54,7 @@ impl FileRules {
         let may_own = metadata.uid() == 0 || is_own && self.single_user;
         if !may_own || metadata.mode() & 0o022 != 0 {
             let error = Error::new(Kind::Config, format!("cannot use {shown}: users other than root can change it"))
-                .hint(format!("chown root {shown} && chmod go-w {shown}"));
+                .hint(format!("chown root {quoted} && chmod go-w {quoted}"));
             let may_relax = is_own && metadata.mode() & 0o022 == 0;
             return Err(if may_relax { error.hint("--single-user accepts it, for a demonstration") } else { error });
         }
@@ -69,9 +70,9 @@ impl FileRules {
     pub(crate) fn read_secret(&mut self, path: &Path) -> Result<Vec<u8>> {
         let bytes = self.read(path)?;
         if std::fs::metadata(path).is_ok_and(|found| found.mode() & 0o004 != 0) {
-            let shown = path.display();
+            let (shown, quoted) = (path.display(), quoted(&path.display().to_string()));
             self.warn(format!(
-                "every user of this host may read {shown}: chgrp cba-gateway {shown} && chmod 640 {shown}"
+                "every user of this host may read {shown}: chgrp cba-gateway {quoted} && chmod 640 {quoted}"
             ));
         }
         Ok(bytes)

@@ -18,6 +18,7 @@ mod clients;
 mod commands;
 mod completions;
 mod deploy;
+mod enrol;
 mod lifecycle;
 mod limits;
 mod login;
