@@ -1,9 +1,10 @@
 //! Checks the files of `gateway/deploy` with systemd, Prometheus and the gateway.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use crate::fixture::{BINARY, Fixture};
+use crate::fixture::{BINARY, Fixture, basic};
 use crate::token::run;
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
@@ -52,6 +53,41 @@ fn the_alerts_are_rules_of_prometheus_over_metrics_that_exist() {
     for name in names {
         assert!(metrics.contains(&format!("\"{name}\"")), "no metric cba_gateway_{name}");
     }
+}
+
+/// Each metric has a row in docs/gateway.md with exactly its labels.
+#[test]
+fn the_documented_metrics_are_those_of_a_running_gateway() {
+    let fixture = Fixture::new();
+    let gateway = fixture.serve();
+    let token = gateway.login(&basic("finance"), "").token();
+    assert_eq!(gateway.with_token("GET /token/validate", &token).status, 200);
+    assert_eq!(gateway.login("Basic YTpi", "").status, 401);
+    gateway.wait_for_log("login ");
+    let emitted: BTreeSet<String> = gateway
+        .admin("/metrics")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| {
+            let (name, labels) = line.rsplit_once(' ').unwrap().0.split_once('{').unwrap_or((line, ""));
+            let name = name.split(' ').next().unwrap();
+            let name = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+            let labels =
+                labels.split(',').filter_map(|label| Some(label.split_once('=')?.0)).filter(|name| *name != "le");
+            format!("{name} {}", labels.collect::<Vec<_>>().join(" "))
+        })
+        .collect();
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/gateway.md")).unwrap();
+    let documented: BTreeSet<String> = page
+        .lines()
+        .filter(|line| line.starts_with("| `cba_gateway_"))
+        .map(|line| {
+            let cells: Vec<String> =
+                line.split('|').map(|cell| cell.replace(['`', ','], "").trim().to_owned()).collect();
+            format!("{} {}", cells[1], cells[2])
+        })
+        .collect();
+    assert_eq!(emitted, documented);
 }
 
 #[test]
