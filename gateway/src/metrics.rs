@@ -7,14 +7,14 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::config::GatewayConfig;
+use crate::config::{GatewayConfig, LocalClient};
 use crate::library::{Result, now};
 use crate::logins::record::LoginRecord;
 
@@ -127,16 +127,20 @@ impl GatewayMetrics {
         })
     }
 
-    /// Sets the metrics that depend on the configuration. Removes certificates and transitions of clients that are no longer
-    /// configured, but keeps last logins.
+    /// Sets the metrics that depend on the configuration. Removes the metrics of clients that are no longer configured, and last
+    /// logins of disabled clients: an alert about silent clients must not name them.
     #[allow(clippy::cast_precision_loss)] // Seconds of Unix time are far below the 53 bits that a float holds exactly.
     pub(crate) fn set_configuration(&self, config: &GatewayConfig, tls_not_after: Option<u64>) {
         self.transition.reset();
         self.certificate_not_after.reset();
-        for client in &config.clients {
+        let last_login = |client: &Arc<LocalClient>| self.last_login.with_label_values(&[&client.name]).get();
+        let last_logins: Vec<f64> = config.clients.iter().map(last_login).collect();
+        self.last_login.reset();
+        for (client, last_login) in config.clients.iter().zip(last_logins) {
             self.transition.with_label_values(&[&client.name]).set(i64::from(client.transition && !client.disabled));
-            // Creates the metric with the value 0, if the client has none yet.
-            self.last_login.with_label_values(&[&client.name]);
+            if !client.disabled {
+                self.last_login.with_label_values(&[&client.name]).set(last_login);
+            }
             for listed in &client.certificates {
                 let file = listed.path.display().to_string();
                 self.certificate_not_after

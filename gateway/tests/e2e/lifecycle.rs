@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::deadline::Finish as _;
 use crate::fixture::{Fixture, basic, message};
-use crate::gateway_process::read_reply;
+use crate::gateway_process::{Gateway, read_reply};
 use crate::service::Behaviour;
 use crate::token::{GATEWAY_USER, is_root, run};
 
@@ -77,6 +77,31 @@ fn a_reload_names_each_setting_that_needs_a_restart() {
     let log = gateway.wait_for_log_lines("the new configuration is active", 3);
     assert_eq!(log.matches("changed since the start").count(), 2, "{log}");
     assert_eq!(gateway.login(&basic("finance"), "").status, 201);
+}
+
+/// An alert about silent clients must not name a client that is disabled or gone.
+#[test]
+fn a_reload_removes_the_last_logins_of_disabled_and_removed_clients() {
+    let mut fixture = Fixture::new();
+    fixture.add_client("other", "");
+    fixture.add_client("third", "");
+    let mut gateway = fixture.serve();
+    for (number, client) in ["finance", "other", "third"].into_iter().enumerate() {
+        assert_eq!(gateway.login(&basic(client), "").status, 201);
+        gateway.wait_for_log_lines("password in, ", number + 1);
+    }
+    let last_logins = |gateway: &Gateway| {
+        let metrics = gateway.admin("/metrics");
+        let lines = metrics.lines().filter(|line| line.starts_with("cba_gateway_client_last_login"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all = last_logins(&gateway);
+    let (before, third) = fixture.clients.rsplit_once("[[client]]").unwrap();
+    assert!(third.contains("third"));
+    fixture.clients = before.replacen("users", "disabled = true\nusers", 1);
+    fixture.configure();
+    gateway.reload();
+    assert_eq!(last_logins(&gateway), [all[1].clone()]);
 }
 
 #[test]
