@@ -128,7 +128,11 @@ async fn serve_tls(
         Ok(Ok(stream)) => serve_connection(gateway, caller, None, stream, connection, shutdown).await,
         Ok(Err(error)) => {
             gateway.metrics.count_refusal("tls");
-            tracing::debug!("TLS with {caller} failed: {error}");
+            // A health check that only connects is no failure.
+            let has_left = error.kind() == std::io::ErrorKind::UnexpectedEof;
+            if !has_left && gateway.rates.may_log(caller.source()) {
+                tracing::warn!("TLS with {caller} failed: {error}");
+            }
         }
         Err(_) => gateway.metrics.count_refusal("tls"),
     }
@@ -183,17 +187,29 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_LIMIT).max_headers(100);
     let stream = TrackedStream::new(stream, delivery.clone());
     let mut served = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let report = |served: hyper::Result<()>| served.unwrap_or_else(|error| report_malformed(&gateway, caller, &error));
     tokio::select! {
-        _ = served.as_mut() => return,
+        result = served.as_mut() => return report(result),
         () = connection.must_close.notified() => return,
         () = wait_for_shutdown(&mut shutdown) => {}
     }
     // These requests are read and answered. Each reply closes its connection.
     tokio::select! {
         biased;
-        _ = served.as_mut() => return,
+        result = served.as_mut() => return report(result),
         () = tokio::time::sleep(SHUTDOWN_GRACE) => {}
     }
     served.as_mut().graceful_shutdown();
-    let _ = served.await;
+    report(served.await);
+}
+
+/// Counts and logs a request that the HTTP library has refused, since it is malformed.
+fn report_malformed(gateway: &Gateway, caller: TcpCaller, error: &hyper::Error) {
+    if !error.is_parse() {
+        return;
+    }
+    gateway.metrics.count_refusal("bad_request");
+    if gateway.rates.may_log(caller.source()) {
+        tracing::warn!("refused a request of {caller}: it is not HTTP/1.1: {error}");
+    }
 }

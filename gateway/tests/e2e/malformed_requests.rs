@@ -151,6 +151,30 @@ fn requests_of_odd_forms_get_the_documented_answer_and_reach_nobody() {
     assert_eq!(gateway.login(&basic, "").status, 201);
 }
 
+/// A tool whose URL begins with https:// instead of http:// sends such bytes.
+#[test]
+fn a_request_that_is_not_http_is_counted_and_logged() {
+    let fixture = Fixture::new();
+    let gateway = fixture.serve();
+    for (number, request) in
+        ["\u{16}\u{3}\u{1}\u{2}\0\u{1}\0".repeat(20), "PRI * HTTP/2.0\r\n\r\n".into()].iter().enumerate()
+    {
+        let mut stream = gateway.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        let answered = read_reply(&mut stream).map_or(0, |reply| reply.status);
+        assert!([0, 400].contains(&answered), "{answered}");
+        gateway.wait_for_log_lines("it is not HTTP/1.1: ", number + 1);
+        let metric = format!("cba_gateway_refused_total{{reason=\"bad_request\"}} {}", number + 1);
+        assert!(gateway.admin("/metrics").contains(&metric), "{}", gateway.admin("/metrics"));
+    }
+    // A caller that leaves in the middle of a head is not refused.
+    let mut stream = gateway.connect();
+    stream.write_all(b"POST /token").unwrap();
+    drop(stream);
+    gateway.wait_for_connections(0);
+    assert_eq!(gateway.log().matches("it is not HTTP/1.1: ").count(), 2, "{}", gateway.log());
+}
+
 #[test]
 fn pipelined_requests_are_answered_in_their_order() {
     let fixture = Fixture::new();

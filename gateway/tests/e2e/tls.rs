@@ -69,6 +69,7 @@ fn plain_http_on_the_tls_port_gets_nothing() {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     assert!(!String::from_utf8_lossy(&answer).contains("HTTP"));
+    gateway.wait_for_log("TLS with address 127.0.0.1:");
     // A handshake that does not begin ends.
     let mut silent = TcpStream::connect(("127.0.0.1", port)).unwrap();
     silent.set_read_timeout(Some(crate::gateway_process::TIME_LIMIT)).unwrap();
