@@ -147,6 +147,12 @@ fn payload_policy(path: &Path, pins: &[Vec<u8>]) -> Result<Policy> {
     Ok(policy)
 }
 
+/// Parses the path of a key. Where the gateway runs decides what a relative path means, so it must be absolute.
+fn absolute_path(file: &Path, key: &str, text: String) -> Result<PathBuf> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err(config_error(file, format_args!("{key} must be an absolute path"))) }
+}
+
 /// Creates an error about the configuration file.
 fn config_error(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::new(Kind::Config, format!("cannot use the configuration {}: {what}", path.display()))

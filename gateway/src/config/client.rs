@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 use nix::unistd::User;
 
 use super::file::{RawClient, RawUser};
-use super::{FileRules, config_error};
+use super::{FileRules, absolute_path, config_error};
 use crate::library::{
     Certificate, Error, Kind, MAX_RSA_BITS, MIN_RSA_BITS, Result, Version, file_format, leaf, now, parse_hex, utc,
 };
@@ -59,7 +59,8 @@ impl LocalClient {
         }
         let invalid = |what: String| config_error(file, format_args!("client {name}: {what}"));
         let mut certificates = Vec::new();
-        for path in raw.certificates.iter().map(PathBuf::from) {
+        for path in raw.certificates {
+            let path = absolute_path(file, &format!("client {name}: certificates"), path)?;
             let certificate = read_client_certificate(&path, &files.read(&path)?, raw.transition)?;
             if now() > certificate.not_after {
                 files.warn(format!("the certificate {} ended on {}", path.display(), utc(certificate.not_after)));

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use nix::unistd::Group;
 use super::client::LocalClient;
 use super::file::{RawAdmin, RawConfig, RawTls};
 use super::{
-    AdminConfig, AgentConfig, FileRules, GatewayConfig, TlsConfig, UpstreamConfig, config_error, payload_policy,
+    AdminConfig, AgentConfig, FileRules, GatewayConfig, TlsConfig, UpstreamConfig, absolute_path, config_error,
+    payload_policy,
 };
 use crate::library::{AuthUrl, Result, TIMEOUTS, by_name, log, parse_hex};
 
@@ -62,8 +63,8 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, mut files: FileRules) -> Resu
             .sockets
             .unwrap_or_else(|| vec![DEFAULT_AGENT_SOCKET.into()])
             .into_iter()
-            .map(PathBuf::from)
-            .collect(),
+            .map(|text| absolute_path(path, "agent.sockets", text))
+            .collect::<Result<_>>()?,
         certificate_sha256: raw
             .agent
             .certificate_sha256
@@ -90,6 +91,7 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, mut files: FileRules) -> Resu
     if raw.admin.as_ref().is_some_and(|admin| admin.group.is_some() && admin.socket.is_none()) {
         files.warn("admin.group has no effect without admin.socket");
     }
+    let optional_path = |key, text: Option<String>| text.map(|text| absolute_path(path, key, text)).transpose();
     // The time of a payload has whole seconds.
     let max_skew = duration(raw.max_skew, "max_skew", DEFAULT_MAX_SKEW)?;
     if max_skew.subsec_nanos() != 0 {
@@ -102,8 +104,11 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, mut files: FileRules) -> Resu
         upstream: UpstreamConfig {
             auth_url,
             proxy: raw.upstream.proxy,
-            proxy_credentials_file: raw.upstream.proxy_credentials_file.map(PathBuf::from),
-            ca_file: raw.upstream.ca_file.map(PathBuf::from),
+            proxy_credentials_file: optional_path(
+                "upstream.proxy_credentials_file",
+                raw.upstream.proxy_credentials_file,
+            )?,
+            ca_file: optional_path("upstream.ca_file", raw.upstream.ca_file)?,
         },
         admin: raw.admin.map(|admin| resolve_admin(path, admin)).transpose()?,
         deadline: duration(raw.deadline, "deadline", DEFAULT_DEADLINE)?,
@@ -113,7 +118,7 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, mut files: FileRules) -> Resu
             level: lookup_word(path, "log.level", raw.log.level.as_deref(), &log::LEVELS)?
                 .unwrap_or(log::DEFAULT_LEVEL),
         },
-        state_dir: raw.state_dir.map(PathBuf::from),
+        state_dir: optional_path("state_dir", raw.state_dir)?,
         listen,
         agent,
         clients,
@@ -205,7 +210,8 @@ fn resolve_tls(path: &Path, tls: RawTls) -> Result<TlsConfig> {
     if listen.is_empty() {
         return Err(config_error(path, "tls.listen must name at least one address"));
     }
-    Ok(TlsConfig { listen, certificate: tls.certificate.into(), key: tls.key.into() })
+    let certificate = absolute_path(path, "tls.certificate", tls.certificate)?;
+    Ok(TlsConfig { listen, certificate, key: absolute_path(path, "tls.key", tls.key)? })
 }
 
 fn resolve_admin(path: &Path, admin: RawAdmin) -> Result<AdminConfig> {
@@ -214,10 +220,11 @@ fn resolve_admin(path: &Path, admin: RawAdmin) -> Result<AdminConfig> {
         (_, Ok(Some(group))) => Ok(group.gid.as_raw()),
         _ => Err(config_error(path, format_args!("admin.group: this host has no group '{name}'"))),
     });
+    let optional_path = |key, text: Option<String>| text.map(|text| absolute_path(path, key, text)).transpose();
     Ok(AdminConfig {
-        socket: admin.socket.map(PathBuf::from),
+        socket: optional_path("admin.socket", admin.socket)?,
         group: group.transpose()?,
-        metrics_file: admin.metrics_file.map(PathBuf::from),
+        metrics_file: optional_path("admin.metrics_file", admin.metrics_file)?,
     })
 }
 

@@ -120,6 +120,15 @@ fn invalid_configurations_are_refused_with_a_hint() {
         ("max_skew must be a duration from 1ms to 1d", format!("max_skew = \"0s\"\n{good}")),
         ("max_skew must be in whole seconds", format!("max_skew = \"500ms\"\n{good}")),
         ("https", good.replace("https://localhost", "http://example.com")),
+        ("finance: certificates must be an absolute path", good.replace(&pem, "tool.pem")),
+        ("upstream.ca_file must be an absolute path", good.replace("ca_file = \"/", "ca_file = \"")),
+        ("agent.sockets must be an absolute path", good.replace("sockets = [\"/", "sockets = [\"~/")),
+        ("admin.socket must be an absolute path", good.replace("socket = \"/", "socket = \"")),
+        ("state_dir must be an absolute path", format!("state_dir = \"\"\n{good}")),
+        (
+            "tls.key must be an absolute path",
+            format!("{good}[tls]\nlisten = [\"127.0.0.1:0\"]\ncertificate = \"/c\"\nkey = \"k\"\n"),
+        ),
     ] {
         let path = fixture.write("config.toml", &text);
         let run = fixture.run(&["serve", "--config", &path]);
