@@ -27,6 +27,8 @@ pub(crate) struct GatewayConfig {
     pub path: PathBuf,
     /// The addresses of the plain listeners.
     pub listen: Vec<SocketAddr>,
+    /// Whether the file has the key `listen`.
+    pub sets_listen: bool,
     /// `[tls]`.
     pub tls: Option<TlsConfig>,
     /// `[upstream]`.

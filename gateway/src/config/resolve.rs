@@ -34,6 +34,7 @@ const DEFAULT_MAX_SKEW: Duration = Duration::from_secs(300);
 /// When a value is invalid. `path` is the configuration file, for the message.
 pub(super) fn resolve(path: &Path, raw: RawConfig, mut files: FileRules) -> Result<GatewayConfig> {
     let invalid = |what: &str| config_error(path, what);
+    let sets_listen = raw.listen.is_some();
     let listen = addresses(path, "listen", &raw.listen.unwrap_or_else(|| DEFAULT_LISTEN.map(String::from).into()))?;
     if let Some(address) = listen.iter().find(|address| !address.ip().is_loopback()) {
         return Err(config_error(
@@ -120,6 +121,7 @@ pub(super) fn resolve(path: &Path, raw: RawConfig, mut files: FileRules) -> Resu
         },
         state_dir: optional_path("state_dir", raw.state_dir)?,
         listen,
+        sets_listen,
         agent,
         clients,
         files,

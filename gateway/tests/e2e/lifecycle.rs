@@ -224,6 +224,7 @@ fn an_inherited_listener_is_served_and_an_outside_one_refused() {
     let mut gateway = fixture.start(inherit(&fixture, &listener, &config));
     gateway.port = listener.local_addr().unwrap().port();
     assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
+    assert!(gateway.log().contains("listen has no effect: the sockets of systemd replace it"), "{}", gateway.log());
     let outside = TcpListener::bind("0.0.0.0:0").unwrap();
     let output = inherit(&fixture, &outside, &config).finish();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
