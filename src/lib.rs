@@ -68,7 +68,7 @@
 //!    [`cba::Message::new`] from a version, a clock and a random source
 //!    (`layering::a_message_is_created_in_one_place`, `worker_protocol::no_message_has_a_field_for_a_pin_or_for_bytes_to_sign`).
 //! 2. The message is made in the worker at the last moment, after a context-specific login
-//!    (`odd::a_slow_login_does_not_age_the_message`).
+//!    (`nonstandard_modules::a_slow_login_does_not_age_the_message`).
 //! 3. The parent accepts a result only after [`cba::verify()`] and the policy accepted it
 //!    (`faults::a_corrupted_signature_is_exit_7_and_nothing_on_stdout`), and hands it out only when its record is on disk, where
 //!    records are kept (`audit::a_killed_agent_handed_out_no_payload_without_its_record`).

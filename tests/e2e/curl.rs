@@ -1,7 +1,7 @@
 //! The login as a user runs it: curl with `sign --format curl`, against the tests' authentication service.
 
-use crate::clients::service;
 use crate::deadline::Finish as _;
+use crate::examples::service;
 use crate::fixture::{BINARY, Fixture, Run};
 use crate::service::{Behaviour, Service};
 
@@ -46,7 +46,7 @@ fn the_services_refusals_reach_the_user_through_curl() {
     service.behave(Behaviour { unavailable: true, ..Behaviour::default() });
     assert_eq!(status(log_in(&fixture, &service, "")), "503");
     let other = Fixture::with(&["--label", "other"]);
-    let service = crate::clients::service(&other);
+    let service = crate::examples::service(&other);
     assert!(log_in(&fixture, &service, "").ok().contains("certificate is not registered"));
 }
 

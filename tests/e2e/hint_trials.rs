@@ -58,7 +58,7 @@ pub(crate) const PROGRAMS: &[&str] = &[
 /// Each message with a command, by a part of it, and the trial of its commands: a test of this or another file, or the
 /// reason why it cannot be tried here.
 const TRIALS: &[(&str, &str)] = &[
-    ("`usermod -aG {name} {own}`", "field::a_user_outside_the_group_of_opencryptoki_sees_its_name"),
+    ("`usermod -aG {name} {own}`", "field_reports::a_user_outside_the_group_of_opencryptoki_sees_its_name"),
     ("`ykman piv info`", "untried: it needs a YubiKey"),
     ("`dpkg-query -W libp11-kit0`", "host_hints::commands_that_show_the_cause_run_and_show_it"),
     ("`apt changelog {PACKAGE}`", "untried: it asks the network"),

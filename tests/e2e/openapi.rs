@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread;
 
 use crate::agent::Agent;
-use crate::clients::python;
+use crate::examples::python;
 use crate::fixture::{Fixture, tool};
 
 /// Forwards TCP connections to the agent's socket, because schemathesis cannot use Unix sockets. Returns the TCP port. It

@@ -59,8 +59,8 @@ use cryptoki_sys::*;
 
 mod attack;
 mod attack_calls;
+mod deviations;
 mod frames;
-mod odd;
 mod wrap;
 
 /// The effect of a rule on a call.

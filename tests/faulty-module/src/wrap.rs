@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use cryptoki_sys::*;
 
-use crate::odd;
+use crate::deviations;
 use crate::{Fault, PLAN, REAL};
 
 macro_rules! wrap {
@@ -27,14 +27,14 @@ macro_rules! wrap {
             list.C_GetFunctionList = Some(crate::C_GetFunctionList);
             list.C_Sign = Some(sign);
             list.C_Login = Some(login);
-            list.C_GetInfo = Some(odd::info);
-            list.C_GetSlotList = Some(odd::slot_list);
-            list.C_GetSlotInfo = Some(odd::slot_info);
+            list.C_GetInfo = Some(deviations::info);
+            list.C_GetSlotList = Some(deviations::slot_list);
+            list.C_GetSlotInfo = Some(deviations::slot_info);
             list.C_OpenSession = Some(open_session);
             list.C_SignInit = Some(sign_init);
-            list.C_GetTokenInfo = Some(odd::token_info);
-            list.C_GetAttributeValue = Some(odd::attribute_value);
-            list.C_GetMechanismList = Some(odd::mechanism_list);
+            list.C_GetTokenInfo = Some(deviations::token_info);
+            list.C_GetAttributeValue = Some(deviations::attribute_value);
+            list.C_GetMechanismList = Some(deviations::mechanism_list);
             list
         }
     };

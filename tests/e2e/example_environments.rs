@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::agent::Agent;
-use crate::clients::{EXAMPLES, example, python, service};
 use crate::deadline::Finish as _;
+use crate::examples::{EXAMPLES, example, python, service};
 use crate::fixture::{BINARY, Fixture, Run};
 use crate::service::{Behaviour, Service};
 
