@@ -6,25 +6,13 @@ use std::process::Command;
 
 use crate::agent::{Agent, Client};
 use crate::deadline::Finish as _;
-use crate::fixture::{BINARY, Fixture, needs_root, tool};
+use crate::fixture::{BINARY, Fixture, needs_root, other_user, tool};
 
 /// A request by another user with these groups. The tests run as root.
 fn as_user(agent: &Agent, user: &str, groups: &str, arguments: &[&str]) -> (bool, String) {
-    let groups = if groups.is_empty() { "--clear-groups".to_owned() } else { format!("--groups={groups}") };
-    let output = Command::new("setpriv")
-        .args([
-            &format!("--reuid={user}"),
-            &format!("--regid={user}"),
-            &groups,
-            "--",
-            "curl",
-            "-sS",
-            "--max-time",
-            "20",
-        ])
-        .args(["--unix-socket", &agent.socket])
-        .args(arguments)
-        .finish();
+    let mut command = Command::new("setpriv");
+    command.args(other_user(user, groups)).args(["curl", "-sS", "--max-time", "20", "--unix-socket", &agent.socket]);
+    let output = command.args(arguments).finish();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     (output.status.success(), text + &String::from_utf8_lossy(&output.stderr))
 }

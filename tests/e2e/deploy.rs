@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::agent::{Agent, Client};
 use crate::deadline::{Finish as _, PATIENCE, status, until};
-use crate::fixture::{BINARY, Fixture, Run, needs_root, own_user, tool};
+use crate::fixture::{BINARY, Fixture, Run, needs_root, other_user, own_user, tool};
 
 pub(crate) const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
 
@@ -193,8 +193,9 @@ fn the_agent_makes_no_call_that_the_units_filter_refuses() {
     }
     let trace = fixture.file("trace");
     let mut command = fixture.program("setpriv");
-    command.args(user.map(|user| [format!("--reuid={user}"), format!("--regid={user}")]).into_iter().flatten());
-    command.args(user.map(|user| format!("--groups={user}"))).args(["strace", "-f", "-qq", "-o", &trace, BINARY]);
+    command
+        .args(user.map(|user| other_user(user, user)).into_iter().flatten())
+        .args(["strace", "-f", "-qq", "-o", &trace, BINARY]);
     command.args(Agent::arguments(&fixture, &["--socket-group", user.unwrap_or("0"), "--workers", "2"]));
     let mut agent = Agent::start_in(&fixture, command, 0o777);
     agent.wait_for_state("STATUS=ready");

@@ -6,20 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use crate::access::open_to_all;
 use crate::agent::Agent;
 use crate::deadline::Finish as _;
-use crate::fixture::{BINARY, Fixture, Run, needs_root};
-
-/// Runs the program as another user of the host, with no module and no token in the environment.
-fn as_user(fixture: &Fixture, user: &str, groups: &str, arguments: &[&str]) -> Run {
-    let mut command = fixture.program("setpriv");
-    command.args([&format!("--reuid={user}"), &format!("--regid={user}"), &format!("--groups={groups}"), "--"]);
-    command.arg(BINARY).args(arguments).current_dir("/");
-    // The test's home directory belongs to another user.
-    command.env("HOME", "/nonexistent");
-    for name in ["CBA_AGENT_MODULE", "SOFTHSM2_CONF", "LD_LIBRARY_PATH"] {
-        command.env_remove(name);
-    }
-    Run::from_output(command.finish())
-}
+use crate::fixture::{Fixture, Run, needs_root};
 
 /// Returns the line of the report about one check.
 #[track_caller]
@@ -29,12 +16,13 @@ fn line(run: &Run, check: &str) -> String {
     line.unwrap_or_else(|| panic!("no line about {check}: {run:?}")).to_owned()
 }
 
-/// Starts an agent, and returns it with its fixture. The members of the group 4242 may ask for payloads. The members of the
+/// Starts an agent, and returns it with its fixture, whose other commands have no module. The members of the group 4242 may ask for payloads. The members of the
 /// group 4343 may read the state.
 fn agent(options: &[&str]) -> (Fixture, Agent) {
-    let fixture = Fixture::new();
+    let mut fixture = Fixture::new();
     let agent =
         Agent::begun(&fixture, &[&["--socket-group", "4242", "--monitor-groups", "4343"][..], options].concat());
+    fixture.use_module(None);
     open_to_all(fixture.path());
     (fixture, agent)
 }
@@ -44,7 +32,7 @@ fn a_jobs_user_sees_the_agents_state_and_nothing_about_tokens() {
     needs_root("it acts as other users of the host");
     let (fixture, mut agent) = agent(&[]);
     agent.wait_for_state("STATUS=ready");
-    let run = as_user(&fixture, "1234", "4242", &["doctor", "--socket", &agent.socket, "--sign"]);
+    let run = fixture.run_as("1234", "4242", &["doctor", "--socket", &agent.socket, "--sign"]);
     for (check, found) in [
         ("user", "without a name (1234), groups 1234, 4242"),
         ("agent", "answers at "),
@@ -63,7 +51,7 @@ fn a_jobs_user_sees_the_agents_state_and_nothing_about_tokens() {
     run.ok();
     // The same without `--socket`, where the environment names the socket. The agent's own user may not ask.
     let mut bare = fixture.command(&["doctor"]);
-    bare.env_remove("CBA_AGENT_MODULE").env("CBA_AGENT_SOCKET", &agent.socket);
+    bare.env("CBA_AGENT_SOCKET", &agent.socket);
     let run = Run::from_output(bare.finish());
     assert!(line(&run, "may ask").starts_with("failed"), "the agent's own user: {run:?}");
     let error = fixture.run(&["doctor", "--socket", &agent.socket, "--slot", "0"]).failed(2);
@@ -76,7 +64,7 @@ fn each_obstacle_for_a_job_is_named_with_its_remedy() {
     let (fixture, mut agent) = agent(&[]);
     agent.wait_for_state("STATUS=ready");
     let doctor = |user: &str, groups: &str| {
-        let run = as_user(&fixture, user, groups, &["doctor", "--socket", &agent.socket]);
+        let run = fixture.run_as(user, groups, &["doctor", "--socket", &agent.socket]);
         assert_eq!(run.code, 8, "{run:?}");
         run
     };
@@ -102,21 +90,21 @@ fn a_job_sees_that_an_agent_is_not_ready_or_its_certificate_expires() {
     needs_root("it acts as other users of the host");
     let (fixture, mut agent) = agent(&["--token-label", "another"]);
     agent.wait_for_state("STATUS=not ready: the token with label 'another' was not found");
-    let run = as_user(&fixture, "1234", "4242", &["doctor", "--socket", &agent.socket]);
+    let run = fixture.run_as("1234", "4242", &["doctor", "--socket", &agent.socket]);
     assert!(line(&run, "ready").starts_with("failed") && line(&run, "may ask").starts_with("ok"), "{run:?}");
     // Waiting alone brings no token.
     let remedy = "fix: `systemctl status cba-agent` shows the agent's reason; plug the token in, or correct the agent's configuration";
     assert!(run.stdout.contains(remedy) && !run.stdout.contains("try again"), "{run:?}");
     assert_eq!(run.code, 8, "{run:?}");
     for command in ["sign", "health"] {
-        let error = as_user(&fixture, "1234", "4242", &[command, "--socket", &agent.socket]).failed(6);
+        let error = fixture.run_as("1234", "4242", &[command, "--socket", &agent.socket]).failed(6);
         assert!(error.contains(remedy.trim_start_matches("fix: ")), "{command}: {error}");
     }
     drop(agent);
     let fixture = Fixture::with(&["--days", "9"]);
     let agent = Agent::ready(&fixture, &["--socket-group", "4242"]);
     open_to_all(fixture.path());
-    let run = as_user(&fixture, "1234", "4242", &["doctor", "--socket", &agent.socket]);
+    let run = fixture.run_as("1234", "4242", &["doctor", "--socket", &agent.socket]);
     // The report rounds down: it says 9 days only in the second in which the certificate was issued.
     let ends = ["it ends in 8 days", "it ends in 9 days"].iter().any(|words| run.stdout.contains(words));
     assert!(ends && run.stdout.contains("tell the administrators of the agent"), "{run:?}");

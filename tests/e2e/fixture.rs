@@ -181,6 +181,14 @@ impl Fixture {
         Run::from_output(self.command(arguments).finish())
     }
 
+    /// Runs the binary as another user of the host, who has no home directory and no configuration of the token.
+    pub(crate) fn run_as(&self, user: &str, groups: &str, arguments: &[&str]) -> Run {
+        let mut command = self.program("setpriv");
+        command.args(other_user(user, groups)).arg(BINARY).args(arguments).current_dir("/");
+        command.env("HOME", "/nonexistent").env_remove("SOFTHSM2_CONF");
+        Run::from_output(command.finish())
+    }
+
     pub(crate) fn run_with_input(&self, arguments: &[&str], input: impl AsRef<[u8]>) -> Run {
         let mut command = self.command(arguments);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -267,6 +275,12 @@ impl Fixture {
 /// The certificate extensions that Anaplan requires.
 pub(crate) const EXTENSIONS: &str = "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n\
     extendedKeyUsage=clientAuth,emailProtection\nsubjectAltName=email:integration@example.com\n";
+
+/// Arguments of `setpriv` before a program for another user of the host, with these groups or none.
+pub(crate) fn other_user(user: &str, groups: &str) -> [String; 4] {
+    let groups = if groups.is_empty() { "--clear-groups".into() } else { format!("--groups={groups}") };
+    [format!("--reuid={user}"), format!("--regid={user}"), groups, "--".into()]
+}
 
 /// The user that runs the tests, as a number.
 pub(crate) fn own_user() -> u32 {

@@ -22,13 +22,8 @@ fn the_hint_gives_the_policy_file_back_to_root() {
     Run::from_output(again.finish()).ok();
 }
 
-/// Runs the program as the user `daemon`.
-fn as_user(fixture: &Fixture, arguments: &[&str]) -> Run {
-    let mut command = fixture.program("setpriv");
-    command.args(["--reuid=1", "--regid=1", "--clear-groups", "--"]).arg(BINARY).args(arguments).current_dir("/");
-    command.env("HOME", "/nonexistent").env_remove("SOFTHSM2_CONF");
-    Run::from_output(command.finish())
-}
+/// The user `daemon`.
+const DAEMON: &str = "1";
 
 #[test]
 fn the_remedy_creates_directories_that_the_user_can_write() {
@@ -36,7 +31,7 @@ fn the_remedy_creates_directories_that_the_user_can_write() {
     let fixture = Fixture::new();
     open_to_all(fixture.path());
     let state = fixture.file("its state");
-    let doctor = |options: &[&str]| as_user(&fixture, &[&["doctor"], options].concat()).stdout;
+    let doctor = |options: &[&str]| fixture.run_as(DAEMON, "", &[&["doctor"], options].concat()).stdout;
     let line =
         |report: &str, check: &str| report.lines().find(|line| line.contains(check)).unwrap_or_default().to_owned();
     // First it does not exist, then it belongs to another user.
@@ -316,7 +311,7 @@ fn no_hint_puts_a_user_into_roots_group() {
     let fixture = Fixture::new();
     let agent = Agent::begun(&fixture, &[]);
     open_to_all(fixture.path());
-    let said = as_user(&fixture, &["doctor", "--socket", &agent.socket]).stdout;
+    let said = fixture.run_as(DAEMON, "", &["doctor", "--socket", &agent.socket]).stdout;
     assert!(said.contains("only the group root may connect"), "{said}");
     assert!(said.contains("set socket_group in [serve]") && !said.contains("usermod"), "{said}");
 }

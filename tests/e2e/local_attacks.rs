@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::access::open_to_all;
 use crate::agent::{Agent, Client, children};
 use crate::deadline::{Finish as _, until};
-use crate::fixture::{BINARY, Fixture, Run, needs_root, tool};
+use crate::fixture::{BINARY, Fixture, Run, needs_root, other_user, tool};
 
 #[test]
 fn a_replaced_socket_is_left_alone() {
@@ -35,10 +35,9 @@ fn a_replaced_socket_is_left_alone() {
     // Another user cannot replace it: only its owner may write the directory.
     let agent = Agent::ready(&fixture, &[]);
     open_to_all(fixture.path());
-    let as_other = ["--reuid=1234", "--regid=1234", "--clear-groups", "--"];
     for command in [["rm", "-f"], ["mv", "-f"]] {
         let mut other = Command::new("setpriv");
-        other.args(as_other).args(command).arg(&agent.socket);
+        other.args(other_user("1234", "")).args(command).arg(&agent.socket);
         if command[0] == "mv" {
             other.arg("/tmp/cba-agent-hostile");
         }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::deadline::Finish as _;
-use crate::fixture::{BINARY, Fixture, Run, needs_root};
+use crate::fixture::{BINARY, Fixture, Run, needs_root, other_user};
 use crate::fuse::{fixture, wrong};
 
 #[test]
@@ -71,7 +71,7 @@ fn as_user(fixture: &Fixture, user: &str, pin: &str) -> Run {
     let own = fixture.write(&format!("pin-{user}"), pin);
     fixture.tool("chown", &[user, &own]);
     let mut command = fixture.program("setpriv");
-    command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--groups=4545", "--"]);
+    command.args(other_user(user, "4545"));
     // The umask of the unit file.
     command.args(["sh", "-c", "umask 077; exec \"$@\"", "sh", BINARY, "sign", "--pin-source", &format!("file:{own}")]);
     Run::from_output(command.finish())

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::deadline::Finish as _;
-use crate::fixture::{BINARY, EXTENSIONS, Fixture, tool};
+use crate::fixture::{BINARY, EXTENSIONS, Fixture, other_user, tool};
 use crate::piv_card::Card;
 use crate::stack::make_ca;
 
@@ -124,7 +124,7 @@ fn as_user(fixture: &Fixture, user: &str) -> Command {
         }
     }
     let mut command = Command::new("setpriv");
-    command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups", "expect"]);
+    command.args(other_user(user, "")).arg("expect");
     command
 }
 
