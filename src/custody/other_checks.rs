@@ -8,8 +8,8 @@ use super::attestation_check::Attestation;
 use super::criteria::Criteria;
 use super::evidence::{Evidence, KeyEvidence};
 use super::rule_result::{NOTHING, RuleResult, RuleVerdict};
-use crate::facts::{KeyDetail, KeyObject, Library, Token};
-use crate::text::{hex, printable, printable_bytes};
+use crate::facts::{KeyDetail, Library, Token};
+use crate::text::printable;
 
 /// The first version of kryoptic that never returns the value of a sensitive key (kryoptic's pull request 373).
 const SAFE_KRYOPTIC: (u32, u32) = (1, 4);
@@ -126,7 +126,7 @@ fn attested(
 /// Copies of the private key in the token: what a copy allows, the key allows.
 fn copies(key_evidence: Option<&KeyEvidence>) -> RuleResult {
     let names: Vec<String> =
-        key_evidence.iter().flat_map(|key_evidence| &key_evidence.copies).map(|copy| name(&copy.key)).collect();
+        key_evidence.iter().flat_map(|key_evidence| &key_evidence.copies).map(|copy| copy.key.name()).collect();
     let found = if names.is_empty() { "once".to_owned() } else { format!("also as {}", names.join(", ")) };
     let reason = (!names.is_empty()).then(|| format!("the token holds the key {} times: {found}", names.len() + 1));
     unless_read(
@@ -140,7 +140,7 @@ fn purpose(key_evidence: Option<&KeyEvidence>) -> RuleResult {
     let objects = key_evidence.iter().flat_map(|key_evidence| {
         let selected = std::iter::once((&key_evidence.key, &key_evidence.detail, String::new()));
         selected
-            .chain(key_evidence.copies.iter().map(|copy| (&copy.key, &copy.detail, format!(" as {}", name(&copy.key)))))
+            .chain(key_evidence.copies.iter().map(|copy| (&copy.key, &copy.detail, format!(" as {}", copy.key.name()))))
     });
     let (mut may, mut unknown) = (Vec::new(), Vec::new());
     for (_, detail, object) in objects {
@@ -243,11 +243,6 @@ fn sandbox(evidence: &Evidence) -> RuleResult {
     let found = evidence.confinement.as_ref().map_or("none".into(), ToString::to_string);
     let means = "The module should reach only what it needs.";
     warning("sandbox", means, "files and system calls confined to what the module needs", found, reason)
-}
-
-fn name(key: &KeyObject) -> String {
-    let id = if key.id.is_empty() { "none".into() } else { hex(&key.id) };
-    format!("'{}' (ID {id})", printable_bytes(&key.label))
 }
 
 #[cfg(test)]

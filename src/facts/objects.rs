@@ -48,6 +48,11 @@ pub(crate) struct KeyObject {
 }
 
 impl KeyObject {
+    /// The key in words, by its label and ID.
+    pub(crate) fn name(&self) -> String {
+        object_name(&self.label, &self.id)
+    }
+
     /// A key of which the module reports no attribute.
     pub(crate) fn unreported(handle: u64, class: KeyClass) -> Self {
         Self {

@@ -7,7 +7,7 @@ use crate::facts::{KeyObject, object_name};
 use crate::text::hex;
 
 pub(super) fn singles(keys: &[KeyObject], stored: &[TokenCertificate], from_file: bool) -> Vec<String> {
-    let keys = keys.iter().map(|key| format!("key {} has no certificate", object_name(&key.label, &key.id)));
+    let keys = keys.iter().map(|key| format!("key {} has no certificate", key.name()));
     let certificates = stored.iter().map(|stored| {
         let what = if from_file { "of the file".into() } else { object_name(&stored.label, &stored.id) };
         format!("certificate {what} has no private key ({})", stored.certificate.subject)
@@ -23,7 +23,7 @@ pub(super) fn selectors(pairs: &[(&KeyObject, Vec<&TokenCertificate>)]) -> Vec<S
         let twins = all().filter(|(_, other)| other.certificate == stored.certificate).count();
         let id = (twins > 1 && !key.id.is_empty()).then(|| format!(" --key-id {}", hex(&key.id)));
         let (selector, id) = (fingerprint_selector(stored), id.unwrap_or_default());
-        format!("{selector}{id}   (key {}, {})", object_name(&key.label, &key.id), stored.certificate.subject)
+        format!("{selector}{id}   (key {}, {})", key.name(), stored.certificate.subject)
     };
     all().map(describe).collect()
 }

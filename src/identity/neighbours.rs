@@ -32,7 +32,7 @@ pub(super) fn same_id<'a>(
     };
     let keys = objects.keys.iter().filter(|other| is_other(other)).map(|other| {
         let kind = if other.class == KeyClass::Private { "private" } else { "public" };
-        format!("{kind} key {}", object_name(&other.label, &other.id))
+        format!("{kind} key {}", other.name())
     });
     let others = stored.filter(|other| other.id == *id && other.certificate.modulus != *modulus);
     let certificates = others.map(|other| {

@@ -10,7 +10,6 @@ use crate::cba::Version;
 use crate::certificate::Certificate;
 use crate::error::{Explain, Kind};
 use crate::facts::{KeyObject, Token};
-use crate::text::{hex, printable_bytes};
 
 /// The policy's decision.
 #[must_use = "a decision must be checked"]
@@ -80,14 +79,13 @@ pub(crate) fn decide(policy: &Policy, facts: &SigningFacts<'_>) -> Decision {
         for requirement in &policy.require {
             let holds = requirement.holds(copy, facts.before_login.token);
             let is_broken = holds != Some(true) && *requirement != Requirement::HardwareToken;
-            decision
-                .refuse_if(is_broken, || Breach::Copy(name_of(copy), Box::new(of_requirement(*requirement, holds))));
+            decision.refuse_if(is_broken, || Breach::Copy(copy.name(), Box::new(of_requirement(*requirement, holds))));
         }
     }
     decision.warnings.extend(left_out(policy, facts.key, facts.before_login.token));
     for copy in facts.copies {
         let breaches = left_out(policy, copy, facts.before_login.token).into_iter();
-        decision.warnings.extend(breaches.map(|breach| Breach::Copy(name_of(copy), Box::new(breach))));
+        decision.warnings.extend(breaches.map(|breach| Breach::Copy(copy.name(), Box::new(breach))));
     }
     judge_pinned_certificate(policy, facts.certificate, facts.now, &mut decision);
     decision
@@ -95,10 +93,6 @@ pub(crate) fn decide(policy: &Policy, facts: &SigningFacts<'_>) -> Decision {
 
 fn of_requirement(requirement: Requirement, holds: Option<bool>) -> Breach {
     if holds.is_some() { Breach::Requirement(requirement) } else { Breach::NotReported(requirement) }
-}
-
-fn name_of(key: &KeyObject) -> String {
-    format!("'{}' (ID {})", printable_bytes(&key.label), if key.id.is_empty() { "none".into() } else { hex(&key.id) })
 }
 
 /// The default requirements that the configured list leaves out and that the key does not prove.
