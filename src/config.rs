@@ -6,14 +6,14 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cba::{AuthUrl, Version};
+use crate::cba::AuthUrl;
 use crate::certificate::HeaderEncoding;
 use crate::custody::PolicySources;
 use crate::identity::IdentitySelector;
 use crate::log;
 use crate::modules;
 use crate::pin::PinSource;
-use crate::policy::Policy;
+use crate::policy::{PayloadChoice, Policy};
 use crate::sandbox_profile;
 use crate::selector::TokenSelector;
 
@@ -73,9 +73,7 @@ pub(crate) struct Config {
 /// `[sign]`: settings for signing and printing.
 #[derive(Debug)]
 pub(crate) struct Sign {
-    pub version: Version,
-    /// Whether the command's flag set the version.
-    pub version_by_flag: bool,
+    pub choice: PayloadChoice,
     /// The authentication service.
     pub auth_url: AuthUrl,
     /// The certificate's form in the header.

@@ -178,10 +178,7 @@ pub(crate) struct PreLoginFacts<'a> {
     pub token: Option<&'a Token>,
     /// Whether the certificate is from a file and not from the token.
     pub certificate_from_file: bool,
-    /// The payload's version.
-    pub version: Version,
-    /// Whether the command's flag set the version.
-    pub version_by_flag: bool,
+    pub choice: PayloadChoice,
     pub mechanism: Mechanism,
 }
 

@@ -191,12 +191,5 @@ fn pre_login_facts(
     mechanism: Mechanism,
     choice: PayloadChoice,
 ) -> PreLoginFacts<'_> {
-    let (version, version_by_flag) = (choice.version, choice.by_flag);
-    PreLoginFacts {
-        token: slot_session.slot.token.as_ref(),
-        certificate_from_file,
-        version,
-        version_by_flag,
-        mechanism,
-    }
+    PreLoginFacts { token: slot_session.slot.token.as_ref(), certificate_from_file, choice, mechanism }
 }

@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::modules;
 use crate::os::clock::now;
 use crate::output::{print, print_json, print_report};
-use crate::policy::{self, PayloadChoice};
+use crate::policy;
 use crate::session::{self, Login, TokenSession, evidence, read_certificate};
 use crate::signer::first_mechanism;
 
@@ -38,12 +38,11 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let roots = |flag| -> Result<Option<Roots>> { cli::given(matches, flag).map(read_roots).transpose() };
     let trusted_roots = TrustedRoots { roots: roots("roots")?, attestation_roots: roots("attestation-roots")? };
     let evidence = collect(config)?;
-    let choice = PayloadChoice { version: config.sign.version, by_flag: config.sign.version_by_flag };
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let criteria = Criteria {
         policy: &config.policy,
         sources: config.policy_sources(),
-        choice,
+        choice: config.sign.choice,
         trusted_roots: &trusted_roots,
         now: now(),
         host,

@@ -23,7 +23,7 @@ use crate::http_api::is_job;
 use crate::os::clock::now;
 use crate::output::print;
 use crate::payload_check::{self, CLOCK_TOLERANCE};
-use crate::policy::{self, PayloadChoice};
+use crate::policy;
 use crate::session::{self, Login, TokenSession, read_certificate, warn_before_end};
 use crate::signer;
 use crate::worker_handle::PrestartedWorker;
@@ -67,7 +67,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config, prestarted: Option<Pres
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
     let deadline = Deadline::after(config.sign.timeout);
     let slot_session = session::open_with(prestarted, config, &deadline)?.open_session(config, deadline)?;
-    let choice = PayloadChoice { version: config.sign.version, by_flag: config.sign.version_by_flag };
+    let choice = config.sign.choice;
     let mut session = signer::ready(TokenSession::new(slot_session, login), file, config, choice)?;
     let signed = signer::sign_once(&mut session, config, choice);
     let recorded = log.as_mut().map_or(Ok(()), |log| {
@@ -128,12 +128,11 @@ fn ask_agents(config: &Config, job: Option<&str>) -> Result<(LoginRequest, Certi
 
 /// Returns one agent's payload in the wanted form, after the same checks as for a token's result.
 pub(super) fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<(LoginRequest, Certificate)> {
-    let Sign { version, version_by_flag, auth_url, header_encoding, timeout, warn_before, .. } = &config.sign;
-    let choice = PayloadChoice { version: *version, by_flag: *version_by_flag };
+    let Sign { choice, auth_url, header_encoding, timeout, warn_before, .. } = &config.sign;
     // Do not request a version that would be discarded.
-    policy::decide_version(&config.policy, choice).allowed()?;
+    policy::decide_version(&config.policy, *choice).allowed()?;
     let start = now();
-    let answer = client::sign(socket, *version, job, &Deadline::after(*timeout))?;
+    let answer = client::sign(socket, choice.version, job, &Deadline::after(*timeout))?;
     let received = Received::from_agent(&answer.body).map_err(|error| {
         Error::new(
             Kind::AgentUnreachable,
@@ -142,7 +141,7 @@ pub(super) fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<(
     })?;
     let max_age = now().saturating_sub(start) + CLOCK_TOLERANCE;
     let freshness = Freshness { now: now(), max_age, max_ahead: CLOCK_TOLERANCE };
-    let (payload, warnings) = payload_check::check_received(&received, choice, &config.policy, freshness)
+    let (payload, warnings) = payload_check::check_received(&received, *choice, &config.policy, freshness)
         .map_err(|error| Error::from(error).context(socket.display()))?;
     tracing::debug!("the agent at {} returned a payload, which verifies", socket.display());
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -154,7 +153,7 @@ pub(super) fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<(
 }
 
 fn warn_of_replay(config: &Config, certificate: &Certificate) {
-    if config.sign.version == Version::V1 {
+    if config.sign.choice.version == Version::V1 {
         let end = crate::certificate::utc(certificate.not_after);
         tracing::warn!(
             "anybody who has a v1 payload can replay it until the certificate expires ({end}); protect it like a password"

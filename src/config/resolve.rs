@@ -16,6 +16,7 @@ use crate::certificate::HeaderEncoding;
 use crate::identity::IdentitySelector;
 use crate::log;
 use crate::pin::PinSource;
+use crate::policy::PayloadChoice;
 use crate::sandbox_profile;
 use crate::selector::{TokenSelector, Uri};
 use crate::values::paths::{absolute, own_socket, path, socket};
@@ -93,8 +94,10 @@ impl SettingsReader<'_> {
     fn sign(&self) -> Result<Sign, ConfigError> {
         let version = self.0.get("sign.payload_version");
         Ok(Sign {
-            version: self.one_of("sign.payload_version", &VERSIONS)?.unwrap_or_default(),
-            version_by_flag: version.is_some_and(|setting| setting.origin == Origin::Flag),
+            choice: PayloadChoice {
+                version: self.one_of("sign.payload_version", &VERSIONS)?.unwrap_or_default(),
+                by_flag: version.is_some_and(|setting| setting.origin == Origin::Flag),
+            },
             auth_url: self
                 .optional("sign.auth_url", |text| AuthUrl::parse(text).map_err(|error| error.to_string()))?
                 .unwrap_or_default(),
@@ -212,8 +215,8 @@ mod tests {
 
     #[test]
     fn only_the_flag_makes_v1_explicit() {
-        assert!(resolve(&[("payload-version", "v1")], &[]).unwrap().sign.version_by_flag);
-        assert!(!resolve(&[], &[("CBA_AGENT_PAYLOAD_VERSION", "v1")]).unwrap().sign.version_by_flag);
+        assert!(resolve(&[("payload-version", "v1")], &[]).unwrap().sign.choice.by_flag);
+        assert!(!resolve(&[], &[("CBA_AGENT_PAYLOAD_VERSION", "v1")]).unwrap().sign.choice.by_flag);
     }
 
     #[test]

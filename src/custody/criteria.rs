@@ -44,13 +44,8 @@ pub(super) fn decide(evidence: &Evidence, criteria: &Criteria<'_>) -> policy::De
     let Some(KeyEvidence { key, certificate, from_file, mechanism, .. }) = &evidence.key else {
         return policy::decide_token(policy, token);
     };
-    let before_login = PreLoginFacts {
-        token,
-        certificate_from_file: *from_file,
-        version: choice.version,
-        version_by_flag: choice.by_flag,
-        mechanism: *mechanism,
-    };
+    let before_login =
+        PreLoginFacts { token, certificate_from_file: *from_file, choice: *choice, mechanism: *mechanism };
     let copies: Vec<KeyObject> =
         evidence.key.iter().flat_map(|key_evidence| &key_evidence.copies).map(|copy| copy.key.clone()).collect();
     policy::decide(policy, &SigningFacts { before_login, key, copies: &copies, certificate, now: *now })

@@ -109,11 +109,7 @@ pub(crate) fn left_out(policy: &Policy, key: &KeyObject, token: Option<&Token>) 
 /// Checks the facts before a login against the policy.
 pub(crate) fn decide_before_login(policy: &Policy, before_login: &PreLoginFacts<'_>) -> Decision {
     let mut decision = decide_token(policy, before_login.token);
-    judge_version(
-        policy,
-        PayloadChoice { version: before_login.version, by_flag: before_login.version_by_flag },
-        &mut decision,
-    );
+    judge_version(policy, before_login.choice, &mut decision);
     let is_other = policy.mechanism.is_some_and(|wanted| wanted != before_login.mechanism);
     decision.refuse_if(is_other, || Breach::Mechanism(before_login.mechanism));
     let from_file = before_login.certificate_from_file && policy.certificate_source == CertificateSource::Token;

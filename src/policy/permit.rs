@@ -2,7 +2,7 @@
 //!
 //! PURE.
 
-use super::{PayloadChoice, Policy, PolicyRefusal, SigningFacts, decide};
+use super::{PayloadChoice, Policy, PolicyRefusal, PreLoginFacts, SigningFacts, decide};
 use crate::facts::Mechanism;
 
 /// The policy's permission for one signature. It can only be made by [`permit`], from all facts, after the login.
@@ -22,9 +22,8 @@ pub(crate) struct Permit {
 /// All rules that are broken.
 pub(crate) fn permit(policy: &Policy, facts: &SigningFacts<'_>) -> Result<Permit, PolicyRefusal> {
     let warnings = decide(policy, facts).allowed()?;
-    let before_login = &facts.before_login;
-    let choice = PayloadChoice { version: before_login.version, by_flag: before_login.version_by_flag };
-    Ok(Permit { choice, mechanism: before_login.mechanism, key: facts.key.handle, given: facts.now, warnings })
+    let PreLoginFacts { choice, mechanism, .. } = facts.before_login;
+    Ok(Permit { choice, mechanism, key: facts.key.handle, given: facts.now, warnings })
 }
 
 impl Permit {

@@ -75,7 +75,7 @@ pub(super) struct ServiceSettings {
 impl ServiceSettings {
     pub(super) fn of(config: &Config) -> Self {
         Self {
-            version: config.sign.version,
+            version: config.sign.choice.version,
             request_timeout: config.serve.request_timeout,
             metrics_file: config.serve.metrics_file.clone(),
             policy: config.policy.clone(),

@@ -19,7 +19,7 @@ use crate::modules;
 use crate::os::clock::now;
 use crate::pin::PinSource;
 use crate::pin::source::PreparedSource;
-use crate::policy::{self, PayloadChoice, PreLoginFacts};
+use crate::policy::{self, PreLoginFacts};
 use crate::sandbox_profile::SandboxMode;
 use crate::selector;
 use crate::session::{self, LoadedModule, Login, SlotSession, TokenSession, read_certificate};
@@ -277,8 +277,7 @@ fn policy_before_login(
     let certificate = identity.map(|identity| &identity.certificate);
     let decision = match mechanism {
         Some(&mechanism) => {
-            let (version, version_by_flag) = (config.sign.version, config.sign.version_by_flag);
-            let facts = PreLoginFacts { token, certificate_from_file, version, version_by_flag, mechanism };
+            let facts = PreLoginFacts { token, certificate_from_file, choice: config.sign.choice, mechanism };
             policy::decide_without_login(&config.policy, &facts, certificate)
         }
         None => policy::decide_token(&config.policy, token),
@@ -310,7 +309,7 @@ pub(super) fn judge(certificate: &Certificate, config: &Config, before_its_end: 
 
 /// Makes one payload and discards it.
 fn trial(slot_session: SlotSession, login: Login, config: &Config, findings: &mut Findings) {
-    let choice = PayloadChoice { version: config.sign.version, by_flag: config.sign.version_by_flag };
+    let choice = config.sign.choice;
     let file = config.certificate_file.as_deref().map(read_certificate).transpose();
     let session = file.and_then(|file| signer::ready(TokenSession::new(slot_session, login), file, config, choice));
     let tried = session.and_then(|mut session| {

@@ -24,8 +24,7 @@ struct Case {
     copies: Vec<KeyObject>,
     token: Option<Token>,
     from_file: bool,
-    version: Version,
-    by_flag: bool,
+    choice: PayloadChoice,
     now: u64,
 }
 
@@ -33,14 +32,13 @@ fn decide_with(policy: &Policy, change: impl FnOnce(&mut Case)) -> Decision {
     let certificate = leaf();
     let token = Some(Token { serial: "12".into(), ..Token::default() });
     let now = certificate.not_before + 1;
-    let (copies, version) = (Vec::new(), Version::V2);
-    let mut case = Case { key: key(), copies, token, from_file: false, version, by_flag: false, now };
+    let choice = PayloadChoice { version: Version::V2, by_flag: false };
+    let mut case = Case { key: key(), copies: Vec::new(), token, from_file: false, choice, now };
     change(&mut case);
     let before_login = PreLoginFacts {
         token: case.token.as_ref(),
         certificate_from_file: case.from_file,
-        version: case.version,
-        version_by_flag: case.by_flag,
+        choice: case.choice,
         mechanism: Mechanism::Sha512RsaPkcs,
     };
     let facts =
@@ -53,7 +51,7 @@ fn decide_with(policy: &Policy, change: impl FnOnce(&mut Case)) -> Decision {
                 (permit.key(), permit.given(), permit.mechanism()),
                 (case.key.handle, case.now, Mechanism::Sha512RsaPkcs)
             );
-            assert_eq!((permit.choice().version, permit.choice().by_flag), (case.version, case.by_flag));
+            assert_eq!(permit.choice(), case.choice);
         }
         Err(_) => assert_ne!(decide(policy, &facts).refusals, []),
     }
@@ -72,7 +70,7 @@ fn the_default_allows_a_good_key_and_certificate_without_a_word() {
 #[test]
 fn v1_needs_the_flag_or_the_policy() {
     let v1 = |policy: &Policy, by_flag| {
-        decide_with(policy, |case| (case.version, case.by_flag) = (Version::V1, by_flag)).refusals.len()
+        decide_with(policy, |case| case.choice = PayloadChoice { version: Version::V1, by_flag }).refusals.len()
     };
     let only = |versions| Policy { payload_versions: Some(versions), ..Policy::default() };
     assert_eq!(v1(&Policy::default(), false), 1);
@@ -89,8 +87,7 @@ fn what_is_known_before_a_login_is_refused_before_a_login() {
     let facts = PreLoginFacts {
         token: Some(&token),
         certificate_from_file: false,
-        version: Version::V2,
-        version_by_flag: false,
+        choice: PayloadChoice { version: Version::V2, by_flag: false },
         mechanism: Mechanism::Sha512RsaPkcs,
     };
     let refused = |policy: Policy| decide_without_login(&policy, &facts, Some(&certificate)).refusals;
