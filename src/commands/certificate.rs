@@ -10,13 +10,12 @@ use crate::cba::login_request::SCHEME;
 use crate::certificate::{Certificate, CertificateSummary, utc};
 use crate::cli;
 use crate::config::Config;
-use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::identity::{IdentityError, choose_certificate};
 use crate::os::clock::now;
 use crate::output::{print, print_bytes, print_json, print_report};
 use crate::policy::{Breach, CertificateSource, PolicyRefusal};
-use crate::session::{self, Login, TokenSession, read_certificate, report_notices};
+use crate::session::{Login, TokenSession, read_certificate, report_notices};
 use crate::text::hex;
 use crate::values::days;
 use crate::values::ranges::NOTICE_PERIODS;
@@ -74,8 +73,7 @@ fn find(with_login: bool, config: &Config) -> Result<Certificate> {
     if file.is_some() && config.policy.certificate_source == CertificateSource::Token {
         return Err(PolicyRefusal(vec![Breach::FromFile]).into());
     }
-    let deadline = Deadline::after(config.sign.timeout);
-    let mut session = TokenSession::new(session::open(config, &deadline)?.open_session(config, deadline)?, login);
+    let mut session = TokenSession::open(config, login)?;
     let found = read(&mut session, with_login, file, config);
     session.end(found.as_ref().err());
     found

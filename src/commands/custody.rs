@@ -13,13 +13,12 @@ use crate::certificate::chain::Roots;
 use crate::cli;
 use crate::config::Config;
 use crate::custody::{Criteria, Evidence, Report, TrustedRoots, html, text};
-use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::modules;
 use crate::os::clock::now;
 use crate::output::{print, print_json, print_report};
 use crate::policy;
-use crate::session::{self, Login, TokenSession, evidence, read_certificate};
+use crate::session::{Login, TokenSession, evidence, read_certificate};
 use crate::signer::first_mechanism;
 
 #[derive(Clone, Copy, Default)]
@@ -75,8 +74,7 @@ fn width() -> Option<u16> {
 fn collect(config: &Config) -> Result<Evidence> {
     let login = Login::prepare(config);
     let file = config.certificate_file.as_deref().map(read_certificate).transpose()?;
-    let deadline = Deadline::after(config.sign.timeout);
-    let mut session = TokenSession::new(session::open(config, &deadline)?.open_session(config, deadline)?, login);
+    let mut session = TokenSession::open(config, login)?;
     let collected = read(&mut session, file, config);
     session.end(collected.as_ref().err());
     collected

@@ -28,7 +28,7 @@ pub(super) fn run(matches: &ArgMatches, config: &Config) -> Result<()> {
     let selectors = ["token.slot", "token.slot_id", "token.label", "token.serial", "token.uri"];
     let is_filtered = selectors.iter().any(|path| cli::has_flag(matches, path));
     let shown = if cli::is_given(matches, "login") {
-        vec![logged_in(config, deadline)?]
+        vec![logged_in(config)?]
     } else {
         let paths = match &config.module {
             Some(module) => vec![modules::resolve(module)?],
@@ -133,9 +133,8 @@ fn read_slot(
     (mechanisms, objects)
 }
 
-fn logged_in(config: &Config, deadline: Deadline) -> Result<ModuleContent> {
-    let login = Login::prepare(config);
-    let mut session = TokenSession::new(session::open(config, &deadline)?.open_session(config, deadline)?, login);
+fn logged_in(config: &Config) -> Result<ModuleContent> {
+    let mut session = TokenSession::open(config, Login::prepare(config))?;
     let objects = session.log_in(config).and_then(|()| session.slot.objects());
     let slot_session = &session.slot;
     let loaded = &slot_session.module;

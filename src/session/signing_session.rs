@@ -73,7 +73,7 @@ impl SigningSession {
 
     /// Releases the token's lock, for a service that stays logged in. Each later login takes the lock again.
     pub(crate) fn release(&mut self) {
-        self.session.release();
+        self.session.login.release();
     }
 
     /// Sets the deadline of the next calls.
@@ -157,7 +157,7 @@ impl SigningSession {
         is_fault(result, &signing, "CKR_USER_NOT_LOGGED_IN")
             && !self.has_signed
             && !self.context_login
-            && self.session.can_repeat()
+            && self.session.login.can_repeat()
     }
 
     /// Opens a new session, logs in again with the accepted PIN, and selects the same identity. Some modules drop the

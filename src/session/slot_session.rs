@@ -54,14 +54,18 @@ impl LoadedModule {
                 "several tokens are present, and --slot counts them in an order that can change; the selected one is {uri}"
             ));
         }
-        let reply = self.handle.call(&WorkerRequest::Session { slot_id: slot.id }, None, &deadline);
-        let reply = reply
-            .map_err(|error| Error::from(error).context(format_args!("cannot open a session on {}", name(&slot))))?;
-        let WorkerReply::Session(mechanisms) = reply else {
-            return Err(self.handle.protocol_error(Step::OpenSession).into());
-        };
+        let mechanisms = self.open_slot(&slot, &deadline)?;
         tracing::debug!("{} in slot ID {}", name(&slot), slot.id);
         Ok(SlotSession { module: self, slot, mechanisms, deadline })
+    }
+
+    fn open_slot(&mut self, slot: &Slot, deadline: &Deadline) -> Result<Mechanisms> {
+        let reply = self.handle.call(&WorkerRequest::Session { slot_id: slot.id }, None, deadline);
+        let context = || format!("cannot open a session on {}", name(slot));
+        match reply.map_err(|error| Error::from(error).context(context()))? {
+            WorkerReply::Session(mechanisms) => Ok(mechanisms),
+            _ => Err(self.handle.protocol_error(Step::OpenSession).into()),
+        }
     }
 }
 
@@ -103,12 +107,7 @@ impl SlotSession {
 
     /// Closes the session and opens another on the same slot.
     pub(crate) fn open_session_again(&mut self) -> Result<()> {
-        let reply = self.module.handle.call(&WorkerRequest::Session { slot_id: self.slot.id }, None, &self.deadline);
-        let context = || format!("cannot open a session on {}", self.name());
-        match reply.map_err(|error| Error::from(error).context(context()))? {
-            WorkerReply::Session(_) => Ok(()),
-            _ => Err(self.module.handle.protocol_error(Step::OpenSession).into()),
-        }
+        self.module.open_slot(&self.slot, &self.deadline).map(drop)
     }
 
     /// The keys and certificates that the session sees.

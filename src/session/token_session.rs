@@ -3,8 +3,9 @@
 //! Runs in the parent. The worker ends before the token's lock is released: the next login waits for this lock, and
 //! must find the previous user logged out.
 
-use super::{Login, SignError, SlotSession};
+use super::{Login, SignError, SlotSession, find_module};
 use crate::config::Config;
+use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::worker_protocol::{LoginMethod, WorkerRequest};
 
@@ -13,10 +14,19 @@ use crate::worker_protocol::{LoginMethod, WorkerRequest};
 pub(crate) struct TokenSession {
     /// The session on the selected slot.
     pub slot: SlotSession,
-    login: Login,
+    pub(super) login: Login,
 }
 
 impl TokenSession {
+    /// Finds the module, and opens a session on the token that the configuration selects.
+    ///
+    /// # Errors
+    /// When no module or token, or more than one, matches, or the session cannot be opened.
+    pub(crate) fn open(config: &Config, login: Login) -> Result<Self> {
+        let deadline = Deadline::after(config.sign.timeout);
+        Ok(Self::new(find_module::open(config, &deadline)?.open_session(config, deadline)?, login))
+    }
+
     /// Combines a session with the source of its PIN.
     #[must_use]
     pub(crate) fn new(slot: SlotSession, login: Login) -> Self {
@@ -45,16 +55,6 @@ impl TokenSession {
     ) -> Result<(), SignError> {
         self.login.for_context(&mut self.slot, config).map_err(SignError::Other)?;
         self.login.authenticate(&mut self.slot, request, "login for the signature refused")
-    }
-
-    /// Whether a login can be repeated without a person.
-    pub(super) fn can_repeat(&self) -> bool {
-        self.login.can_repeat()
-    }
-
-    /// Releases the token's lock, for a service that stays logged in. Each later login takes the lock again.
-    pub(crate) fn release(&mut self) {
-        self.login.release();
     }
 
     /// Ends the worker, with a logout if the error allows it, and then releases the token's lock.
