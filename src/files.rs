@@ -66,6 +66,22 @@ pub(crate) fn no_follow() -> i32 {
     i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default()
 }
 
+/// `None` where the file does not exist.
+pub(crate) fn if_exists<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// Opens a regular file for reading, and follows no symbolic link.
+///
+/// # Errors
+/// When it cannot be opened, or is not a regular file with one name.
+pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(no_follow()).open(path).and_then(regular)
+}
+
 /// Refuses everything except a regular file with one name.
 ///
 /// # Errors

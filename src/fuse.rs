@@ -74,8 +74,7 @@ impl FuseStore {
 
     /// Refuses a token without identity while any fuse is blown: it may be that token.
     fn check_unknown(&self) -> Result<(), FuseError> {
-        let blown = |fuse: &StoredFuse| fuse.content.as_ref().map_or(true, |_| fuse.is_blown());
-        if self.all()?.iter().any(blown) { Err(FuseError::Unknown) } else { Ok(()) }
+        if self.all()?.iter().any(StoredFuse::is_blown) { Err(FuseError::Unknown) } else { Ok(()) }
     }
 
     /// Refuses a token whose slot has a blown placeholder record: the slot's refused PIN was this token's.

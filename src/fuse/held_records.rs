@@ -8,7 +8,7 @@
 //! processes whose tokens could be the same, at least one sees the other's record, and waits for its lock.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -17,9 +17,8 @@ use super::record_name::{file_name, uri_of};
 use super::{BlownFuse, FuseError, stored};
 use crate::deadline::Deadline;
 use crate::facts::{Token, TokenId};
-use crate::files::wait_for;
 use crate::fuse::record::{FuseRecord, Tries};
-use crate::fuse::record_file::{clear_mark, is_marked, open_lock, read_unmarked, set_mark, write};
+use crate::fuse::record_file::{self, clear_mark, is_marked, read_unmarked, set_mark, write};
 use crate::pin::{AttemptBy, AttemptEnd};
 use crate::text::printable;
 
@@ -114,7 +113,7 @@ impl HeldRecords {
         self.own.write_changes()?;
         // In this order: a crash in between counts a try twice, and never loses it.
         for earlier in self.earlier.drain(..) {
-            earlier.remove()?;
+            record_file::remove(&earlier.path, &earlier.lock)?;
         }
         self.own.record.begin();
         set_mark(&self.own.lock).map_err(|error| self.own.failed(error))
@@ -131,12 +130,10 @@ impl HeldRecords {
 
 impl HeldRecord {
     fn lock(path: &Path, deadline: &Deadline) -> Result<Self, FuseError> {
-        let failed = |error| FuseError::State(path.to_owned(), error);
-        let lock = open_lock(&path.with_extension("lock"), deadline).map_err(failed)?;
-        let lock = wait_for(lock, deadline).map_err(failed)?.ok_or(FuseError::Held)?;
+        let lock = record_file::lock(path, deadline)?;
         let written = read_unmarked(path)?;
         let mut record = written.clone().unwrap_or_default();
-        if is_marked(&lock).map_err(failed)? {
+        if is_marked(&lock).map_err(|error| FuseError::State(path.to_owned(), error))? {
             record.begin();
         }
         Ok(Self { path: path.to_owned(), lock, record, written })
@@ -168,15 +165,6 @@ impl HeldRecord {
     fn failed(&self, error: io::Error) -> FuseError {
         FuseError::State(self.path.clone(), error)
     }
-
-    fn remove(self) -> Result<(), FuseError> {
-        let failed = |error| FuseError::State(self.path.clone(), error);
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        clear_mark(&self.lock).map_err(failed)
-    }
 }
 
 /// The files of other records that count for a token. A damaged one could be its own under an earlier label, so
@@ -193,6 +181,7 @@ fn counting(directory: &Path, own: &Path, id: &TokenId) -> Result<BTreeSet<PathB
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::Path;
     use std::time::Duration;
 

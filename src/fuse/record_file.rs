@@ -12,11 +12,25 @@ use std::time::Duration;
 use super::FuseError;
 use super::record::FuseRecord;
 use crate::deadline::Deadline;
-use crate::files::{give_to_owner, no_follow, open, regular, share_with_group};
+use crate::files::{give_to_owner, if_exists, no_follow, open, open_to_read, share_with_group, wait_for};
+
+/// Takes the lock of a record.
+pub(super) fn lock(path: &Path, deadline: &Deadline) -> Result<File, FuseError> {
+    let failed = |error| FuseError::State(path.to_owned(), error);
+    let lock = open_lock(&path.with_extension("lock"), deadline).map_err(failed)?;
+    wait_for(lock, deadline).map_err(failed)?.ok_or(FuseError::Held)
+}
+
+/// Removes a record under its lock. Another process may have merged it into another record before.
+pub(super) fn remove(path: &Path, lock: &File) -> Result<(), FuseError> {
+    if_exists(fs::remove_file(path))
+        .and_then(|_| clear_mark(lock))
+        .map_err(|error| FuseError::State(path.to_owned(), error))
+}
 
 /// Opens the lock file of a record. In a group's directory, another user may have just created it and not shared it
 /// yet.
-pub(super) fn open_lock(path: &Path, deadline: &Deadline) -> io::Result<File> {
+fn open_lock(path: &Path, deadline: &Deadline) -> io::Result<File> {
     const RETRY_INTERVAL: Duration = Duration::from_millis(20);
     const LIMIT: u32 = 50;
     for _ in 0..LIMIT {
@@ -35,11 +49,8 @@ pub(super) fn read(path: &Path) -> Result<Option<FuseRecord>, FuseError> {
     let lock = path.with_extension("lock");
     let failed = |error| FuseError::State(lock.clone(), error);
     // Read the mark first: an attempt that ends in between then counts twice, and is never missed.
-    let marked = match OpenOptions::new().read(true).custom_flags(no_follow()).open(&lock).and_then(regular) {
-        Ok(file) => is_marked(&file).map_err(failed)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => return Err(failed(error)),
-    };
+    let opened = if_exists(open_to_read(&lock)).map_err(failed)?;
+    let marked = opened.map_or(Ok(false), |file| is_marked(&file)).map_err(failed)?;
     let mut record = read_unmarked(path)?;
     if let (Some(record), true) = (&mut record, marked) {
         record.begin();
@@ -50,21 +61,17 @@ pub(super) fn read(path: &Path) -> Result<Option<FuseRecord>, FuseError> {
 /// The record without the mark.
 pub(super) fn read_unmarked(path: &Path) -> Result<Option<FuseRecord>, FuseError> {
     let mut text = String::new();
-    let opened = OpenOptions::new().read(true).custom_flags(no_follow()).open(path).and_then(regular);
-    match opened.and_then(|file| file.take(1 << 16).read_to_string(&mut text)) {
-        Ok(_) => serde_json::from_str(&text).map(Some).map_err(|_| FuseError::Damaged(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(FuseError::State(path.to_owned(), error)),
+    let read = open_to_read(path).and_then(|file| file.take(1 << 16).read_to_string(&mut text));
+    match if_exists(read).map_err(|error| FuseError::State(path.to_owned(), error))? {
+        Some(_) => serde_json::from_str(&text).map(Some).map_err(|_| FuseError::Damaged(path.to_owned())),
+        None => Ok(None),
     }
 }
 
 /// Replaces the record, and returns when it is on disk. A crash leaves the old or the new one.
 pub(super) fn write(path: &Path, record: &FuseRecord) -> io::Result<()> {
     let new = path.with_extension("new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    if_exists(fs::remove_file(&new))?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(no_follow()).open(&new)?;
     give_to_owner(&file, &new)?;
     share_with_group(&file, &new)?;

@@ -3,16 +3,15 @@
 //! Runs in the parent.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use super::record_name::uri_of;
 use super::{BlownFuse, FuseError};
 use crate::deadline::Deadline;
 use crate::facts::TokenId;
-use crate::files::wait_for;
+use crate::files::if_exists;
 use crate::fuse::record::{FuseRecord, Tries};
-use crate::fuse::record_file::{clear_mark, open_lock, read};
+use crate::fuse::record_file::{self, read};
 use crate::selector::TokenSelector;
 use crate::text::printable;
 
@@ -78,14 +77,8 @@ impl StoredFuse {
     /// When a record cannot be removed, or a lock is not free in time.
     pub(crate) fn reset(&self, deadline: &Deadline) -> Result<(), FuseError> {
         for path in &self.files {
-            let failed = |error| FuseError::State(path.clone(), error);
-            let lock = open_lock(&path.with_extension("lock"), deadline).map_err(failed)?;
-            let lock = wait_for(lock, deadline).map_err(failed)?.ok_or(FuseError::Held)?;
-            match fs::remove_file(path) {
-                // Another process merged it into the token's record in between.
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => clear_mark(&lock).map_err(failed)?,
-            }
+            let lock = record_file::lock(path, deadline)?;
+            record_file::remove(path, &lock)?;
         }
         Ok(())
     }
@@ -143,11 +136,7 @@ pub(super) fn all(directory: &Path) -> Result<Vec<StoredFuse>, FuseError> {
 /// The files of all records in a directory, sorted. A process that takes several locks takes them in this order.
 pub(super) fn files(directory: &Path) -> Result<Vec<PathBuf>, FuseError> {
     let failed = |error| FuseError::State(directory.to_owned(), error);
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
+    let Some(entries) = if_exists(fs::read_dir(directory)).map_err(failed)? else { return Ok(Vec::new()) };
     let mut files = Vec::new();
     for entry in entries {
         let path = entry.map_err(failed)?.path();
