@@ -67,20 +67,6 @@ pub(crate) enum PinError {
     },
 }
 
-/// The source of a PIN, for errors.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PinOrigin<'a> {
-    pub(super) name: &'static str,
-    /// The path of a file, escaped for a terminal.
-    pub(super) path: Option<&'a str>,
-}
-
-impl PinOrigin<'_> {
-    pub(super) fn of(name: &'static str) -> Self {
-        Self { name, path: None }
-    }
-}
-
 fn problem_of(why: PinTextError) -> String {
     match why {
         PinTextError::ByteOrderMark => "begins with a byte order mark (EF BB BF)".into(),

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::attempt_by::FileMark;
-use super::error::{PinError, PinOrigin};
+use super::error::PinError;
 use super::{Pin, text};
 use crate::deadline::Deadline;
 use crate::files::in_memory;
@@ -66,7 +66,7 @@ pub(super) fn read_file(path: &Path, deadline: &Deadline) -> Result<(Pin, Option
     let mark = mark(path, &file, &metadata);
     let read =
         if metadata.is_file() { read_all(file).map_err(failed)? } else { read_line(file, "the file", deadline)? };
-    Ok((checked(read, PinOrigin { name: "the file", path: Some(&shown) })?, mark))
+    Ok((checked(read, "the file", Some(shown))?, mark))
 }
 
 /// Reads at most one byte more than a PIN may have, so that longer input is noticed.
@@ -116,19 +116,22 @@ pub(super) fn read_line(
 }
 
 /// The PIN in the input, without one newline at its end. Bytes that no keyboard types are refused, since they would
-/// cost a try.
-pub(super) fn checked(mut bytes: Zeroizing<Vec<u8>>, origin: PinOrigin<'_>) -> Result<Pin, PinError> {
+/// cost a try. Errors name the source `from`, and show the path of a file.
+pub(super) fn checked(
+    mut bytes: Zeroizing<Vec<u8>>,
+    from: &'static str,
+    path: Option<String>,
+) -> Result<Pin, PinError> {
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
     }
     if bytes.is_empty() {
-        return Err(PinError::Empty(origin.name));
+        return Err(PinError::Empty(from));
     }
     if bytes.len() > PIN_LIMIT {
-        return Err(PinError::TooLong(origin.name));
+        return Err(PinError::TooLong(from));
     }
-    let path = origin.path.map(str::to_owned);
-    let text = text::text(&bytes).map_err(|why| PinError::BadText { from: origin.name, path, why })?;
+    let text = text::text(&bytes).map_err(|why| PinError::BadText { from, path, why })?;
     // The capacity is exact, so that the conversion does not move the bytes.
     Ok(Pin::from(String::from(text)))
 }
@@ -139,7 +142,7 @@ mod tests {
 
     #[test]
     fn one_newline_is_cut_and_control_characters_are_refused() {
-        let pin = |bytes: &[u8]| checked(Zeroizing::new(bytes.to_vec()), PinOrigin::of("test"));
+        let pin = |bytes: &[u8]| checked(Zeroizing::new(bytes.to_vec()), "test", None);
         assert_eq!(pin(b"12 34\n").unwrap().expose(), "12 34");
         assert_eq!(pin("pün".as_bytes()).unwrap().expose(), "pün");
         for bad in [&b"1234\r\n"[..], b"1234\n\n", b"12\x0034", b"\n", b"", b"\xff"] {

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 pub(crate) use super::attempt_by::FileMark;
+use super::error::PinError;
 pub(crate) use super::error::SOURCES;
-use super::error::{PinError, PinOrigin};
 use super::read::{checked, read_all, read_file, read_line};
 use super::{Pin, prompt};
 use crate::deadline::Deadline;
@@ -114,7 +114,7 @@ impl PreparedSource {
                 let path = credential_path(name).ok_or(PinError::NoCredential(None))?;
                 let file = File::open(path).map_err(|error| PinError::NoCredential(Some(error)))?;
                 let read = read_all(file).map_err(|error| PinError::NoCredential(Some(error)))?;
-                checked(read, PinOrigin::of("the credential")).map(plain)
+                checked(read, "the credential", None).map(plain)
             }
             PinSource::Env(name) => {
                 use std::os::unix::ffi::OsStringExt as _;
@@ -123,7 +123,7 @@ impl PreparedSource {
                 if is_quoted(b'"') || is_quoted(b'\'') {
                     return Err(PinError::Quoted);
                 }
-                checked(value, PinOrigin::of("the environment")).map(plain)
+                checked(value, "the environment", None).map(plain)
             }
             PinSource::Fd(_) => {
                 let what = "the file descriptor";
@@ -132,7 +132,7 @@ impl PreparedSource {
                 if file.is_terminal() {
                     return Err(PinError::Terminal(what));
                 }
-                checked(read_line(file, what, deadline)?, PinOrigin::of(what)).map(plain)
+                checked(read_line(file, what, deadline)?, what, None).map(plain)
             }
             PinSource::Stdin => {
                 let what = "standard input";
@@ -145,7 +145,7 @@ impl PreparedSource {
                 if file.is_terminal() {
                     return Err(PinError::Terminal(what));
                 }
-                checked(read_line(file, what, deadline)?, PinOrigin::of(what)).map(plain)
+                checked(read_line(file, what, deadline)?, what, None).map(plain)
             }
         }
     }
@@ -168,7 +168,7 @@ pub(crate) enum ReadPin {
 /// When there is no terminal, or the answer is not a PIN.
 pub(crate) fn ask(token: &str) -> Result<Pin, PinError> {
     let answer = prompt::ask(&format!("PIN of {token}: "))?;
-    checked(answer, PinOrigin::of("the prompt"))
+    checked(answer, "the prompt", None)
 }
 
 fn credential_path(name: &str) -> Option<PathBuf> {
