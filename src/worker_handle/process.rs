@@ -14,7 +14,6 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::output::{Output, OutputState};
-use crate::deadline::Deadline;
 use crate::os::environment::{INJECTED, LOADER};
 
 /// The time limit for the end of a killed process. A process that hangs in a driver may never end.
@@ -99,54 +98,39 @@ impl WorkerProcess {
 
     /// Waits until the descriptor is readable, the process has ended, or the time is up. Meanwhile it logs the output.
     pub(super) fn wait_for(&mut self, descriptor: impl AsFd, most: Duration) -> io::Result<WaitResult> {
-        let descriptor = descriptor.as_fd();
+        self.wait(Some(descriptor.as_fd()), most)
+    }
+
+    /// Whether the process ends without a kill in this time. Meanwhile it logs the output.
+    pub(super) fn ends_within(&mut self, patience: Duration) -> bool {
+        self.ended.is_some() && matches!(self.wait(None, patience), Ok(WaitResult::Ended))
+    }
+
+    fn wait(&mut self, descriptor: Option<BorrowedFd<'_>>, most: Duration) -> io::Result<WaitResult> {
         let start = Instant::now();
         loop {
             let left = most.saturating_sub(start.elapsed());
             let timeout = left.try_into().map_err(io::Error::other)?;
-            let mut watched = vec![PollFd::new(&descriptor, PollFlags::IN)];
-            watched.extend(self.output.pipe_to_poll().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
-            let others = watched.len();
-            watched.extend(self.ended.as_ref().map(|ended| PollFd::new(ended, PollFlags::IN)));
+            let (ended, output) = self.descriptors();
+            // Data that was written before the end can still be read, so it comes first.
+            let sources = [(descriptor, Some(WaitResult::Readable)), (ended, Some(WaitResult::Ended)), (output, None)];
+            let sources = sources.into_iter().filter_map(|(source, result)| Some((source?, result)));
+            let (mut watched, results): (Vec<_>, Vec<_>) =
+                sources.map(|(source, result)| (PollFd::from_borrowed_fd(source, PollFlags::IN), result)).unzip();
             match poll(&mut watched, Some(&timeout)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(WaitResult::TimedOut),
+                Ok(0) => return Ok(WaitResult::TimedOut),
+                Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
                 Ok(_) => {}
             }
-            let is_ready = |which: &PollFd<'_>| !which.revents().is_empty();
-            // Data that was written before the end can still be read.
-            if is_ready(&watched[0]) {
-                return Ok(WaitResult::Readable);
-            }
-            if watched[others..].iter().any(is_ready) {
-                return Ok(WaitResult::Ended);
+            let mut ready = watched.iter().zip(results).filter(|(watched, _)| !watched.revents().is_empty());
+            if let Some(result) = ready.find_map(|(_, result)| result) {
+                return Ok(result);
             }
             if left.is_zero() {
                 return Ok(WaitResult::TimedOut);
             }
             self.output.log();
-        }
-    }
-
-    /// Whether the process ends without a kill in this time. Meanwhile it logs the output.
-    pub(super) fn ends_within(&mut self, patience: Duration) -> bool {
-        let Some(ended) = &self.ended else { return false };
-        let patience = Deadline::after(patience);
-        loop {
-            let left = patience.left();
-            let Ok(timeout) = left.unwrap_or_default().try_into() else { return false };
-            let mut watched = vec![PollFd::new(ended, PollFlags::IN)];
-            watched.extend(self.output.pipe_to_poll().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
-            match poll(&mut watched, Some(&timeout)) {
-                Ok(0) => return false,
-                Ok(_) if !watched[0].revents().is_empty() => return true,
-                Ok(_) => _ = self.output.log(),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return false,
-            }
-            if left.is_none() {
-                return false;
-            }
         }
     }
 
