@@ -17,18 +17,18 @@ use crate::deadline::Deadline;
 
 mod reply;
 
-pub use reply::{AgentReply, ClientError, read};
+pub use reply::{ClientError, read};
 
 /// The maximum length of an agent's answer, in bytes.
 pub const ANSWER_LIMIT: usize = 1 << 20;
 
-/// Asks an agent for one payload. The answer's body is the `json` form of a request.
+/// Asks an agent for one payload, in the `json` form of a request.
 pub(crate) fn sign(
     path: &Path,
     version: Version,
     job: Option<&str>,
     deadline: &Deadline,
-) -> Result<AgentReply, ClientError> {
+) -> Result<Vec<u8>, ClientError> {
     exchange(path, &sign_request(version, job), deadline)
 }
 
@@ -55,19 +55,19 @@ const HEADERS: &str = "Host: localhost\r\nConnection: close\r\n";
 ///
 /// # Errors
 /// See [`ClientError`].
-pub fn health(path: &Path, live: bool, deadline: &Deadline) -> Result<AgentReply, ClientError> {
+pub fn health(path: &Path, live: bool, deadline: &Deadline) -> Result<Vec<u8>, ClientError> {
     get(path, if live { "/healthz" } else { "/readyz" }, deadline)
 }
 
-/// Sends a GET request for an absolute path to a server on a Unix socket.
+/// Sends a GET request for an absolute path to a server on a Unix socket. Returns the body of the answer.
 ///
 /// # Errors
 /// See [`ClientError`].
-pub fn get(path: &Path, resource: &str, deadline: &Deadline) -> Result<AgentReply, ClientError> {
+pub fn get(path: &Path, resource: &str, deadline: &Deadline) -> Result<Vec<u8>, ClientError> {
     exchange(path, &get_request(resource), deadline)
 }
 
-fn exchange(path: &Path, request: &str, deadline: &Deadline) -> Result<AgentReply, ClientError> {
+fn exchange(path: &Path, request: &str, deadline: &Deadline) -> Result<Vec<u8>, ClientError> {
     let shown = path.display().to_string();
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::TimedOut(shown.clone()),

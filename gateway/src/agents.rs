@@ -143,7 +143,7 @@ pub(crate) fn check_separation(config: &GatewayConfig) -> Result<()> {
         let Ok(answer) = agent_client::get(socket, "/certificate", &Deadline::after(CERTIFICATE_TIMEOUT)) else {
             continue;
         };
-        let Ok(certificate) = Certificate::from_pem(&answer.body) else { continue };
+        let Ok(certificate) = Certificate::from_pem(&answer) else { continue };
         if let Some(client) = client_with_key(&config.clients, &certificate) {
             let shown = socket.display();
             let what = format!("cannot use the client {}: it has the key of the agent at {shown}", client.name);
@@ -199,5 +199,5 @@ async fn exchange(mut stream: UnixStream, path: &Path, request: &str) -> Result<
     if received.is_empty() {
         written.and(read).map_err(failed)?;
     }
-    agent_client::read(&path.display().to_string(), &received).map(|answer| answer.body)
+    agent_client::read(&path.display().to_string(), &received)
 }

@@ -118,18 +118,11 @@ fn unit(socket: &str) -> String {
     tenant.filter(is_name).map_or_else(|| "cba-agent".into(), |name| format!("cba-agent@{name}"))
 }
 
-/// A successful answer.
-#[derive(Debug)]
-pub struct AgentReply {
-    /// Its body.
-    pub body: Vec<u8>,
-}
-
-/// Parses an answer (RFC 9112): a status, a length, and a body of exactly that length.
+/// Parses an answer (RFC 9112): a status, a length, and a body of exactly that length. Returns the body.
 ///
 /// # Errors
 /// When it is not an agent's answer, or a refusal.
-pub fn read(path: &str, received: &[u8]) -> Result<AgentReply, ClientError> {
+pub fn read(path: &str, received: &[u8]) -> Result<Vec<u8>, ClientError> {
     let not_an_agent = |what: &str| ClientError::NotAnAgent { path: path.to_owned(), what: what.to_owned() };
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
@@ -151,7 +144,7 @@ pub fn read(path: &str, received: &[u8]) -> Result<AgentReply, ClientError> {
     }
     let status = response.code.unwrap_or_default();
     if (200..300).contains(&status) {
-        return Ok(AgentReply { body: body.to_vec() });
+        return Ok(body.to_vec());
     }
     let problem: Option<Problem> =
         header("Content-Type").filter(|kind| *kind == MEDIA_TYPE).and_then(|_| serde_json::from_slice(body).ok());

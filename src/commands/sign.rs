@@ -133,7 +133,7 @@ pub(super) fn ask(config: &Config, socket: &Path, job: Option<&str>) -> Result<(
     policy::decide_version(&config.policy, *choice).allowed()?;
     let start = now();
     let answer = client::sign(socket, choice.version, job, &Deadline::after(*timeout))?;
-    let received = Received::from_agent(&answer.body).map_err(|error| {
+    let received = Received::from_agent(&answer).map_err(|error| {
         Error::new(
             Kind::AgentUnreachable,
             format!("the process that answers at {} is not a cba-agent: {error}", socket.display()),

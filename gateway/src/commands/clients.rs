@@ -13,9 +13,9 @@ pub(super) fn run(socket: &Path, as_json: bool) -> Result<()> {
     let deadline = Deadline::after(Duration::from_secs(10));
     let answer = agent_client::get(socket, "/clients", &deadline).map_err(gateway_error)?;
     if as_json {
-        return print(&String::from_utf8_lossy(&answer.body));
+        return print(&String::from_utf8_lossy(&answer));
     }
-    let clients: Vec<ClientStatus> = serde_json::from_slice(&answer.body)
+    let clients: Vec<ClientStatus> = serde_json::from_slice(&answer)
         .map_err(|error| Error::new(Kind::Unexpected, format!("cannot read the gateway's answer: {error}")))?;
     let mut lines = vec![row(["CLIENT", "STATE", "LAST LOGIN", "CREDENTIALS", "OUTCOME"].map(str::to_owned))];
     for client in clients {

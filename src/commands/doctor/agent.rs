@@ -54,7 +54,7 @@ fn one(socket: &Path, config: &Config, trial: bool, findings: &mut Findings) {
         Ok(_) => findings.ok("ready", "a worker is logged in, and the token answers"),
         Err(error) => findings.error("ready", &error.into()),
     }
-    match get("/certificate").map(|answer| Certificate::from_pem(&answer.body)) {
+    match get("/certificate").map(|answer| Certificate::from_pem(&answer)) {
         Ok(Ok(certificate)) => {
             findings.ok("identity", certificate.subject.clone());
             judge(&certificate, config, "tell the administrators of the agent", findings);
