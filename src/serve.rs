@@ -5,6 +5,7 @@
 //! absent: any network listener, and any way to pass bytes to the signature.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -29,7 +30,7 @@ mod status;
 mod systemd;
 
 use access::AccessRules;
-use http::{Service, ServiceSettings};
+use http::Service;
 use lifecycle::{run, unexpected};
 use listener::ListeningSocket;
 use metrics::Metrics;
@@ -68,11 +69,11 @@ pub(crate) fn serve(config: Config) -> Result<()> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("start the event loop"))?;
     let reset = state_directory::choose(config.state_dir.as_deref())
         .map_or_else(|_| String::new(), |directory| remedy::reset_any(&directory));
-    let answers = ServiceSettings::of(&config);
+    let config = Arc::new(config);
     let metrics = Metrics::new().map_err(|error| Error::new(Kind::Unexpected, format!("metrics: {error}")))?;
     let served = runtime.block_on(async {
-        let pool = Pool::start(config, credential).map_err(failed("start a worker's thread"))?;
-        let agent = Service::new(pool, metrics, rules, answers, connections);
+        let pool = Pool::start(Arc::clone(&config), credential).map_err(failed("start a worker's thread"))?;
+        let agent = Service::new(pool, metrics, rules, config, connections);
         let served = run(&agent, &listening_socket, source, reset).await;
         agent.pool.end().await;
         served

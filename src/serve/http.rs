@@ -2,8 +2,6 @@
 //!
 //! Runs in the parent.
 
-use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,14 +14,12 @@ use governor::{NotUntil, Quota, RateLimiter};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::access::{AccessRules, Peer, RefusalLog};
+use super::access::{AccessRules, RefusalLog};
 use super::metrics::Metrics;
 use super::pool::plan::action::Refusal;
 use super::pool::{Pool, Work};
-use crate::cba::Version;
 use crate::config::Config;
 use crate::error::Kind;
-use crate::policy::Policy;
 use crate::problem::Problem;
 
 mod client_stream;
@@ -49,7 +45,7 @@ pub(super) struct Service {
     pub(super) pool: Pool,
     pub(super) metrics: Metrics,
     pub(super) refusal_log: RefusalLog,
-    pub(super) config: ServiceSettings,
+    pub(super) config: Arc<Config>,
     rules: AccessRules,
     limiter: Limiter,
     total_limiter: TotalLimiter,
@@ -58,30 +54,6 @@ pub(super) struct Service {
     custody: CustodyReport,
     connections: Arc<Connections>,
     draining: AtomicBool,
-}
-
-/// The settings that the answers depend on.
-#[derive(Clone, Debug)]
-pub(super) struct ServiceSettings {
-    /// The default version.
-    pub(super) version: Version,
-    pub(super) request_timeout: Duration,
-    pub(super) metrics_file: Option<PathBuf>,
-    pub(super) policy: Policy,
-    /// Requests a second: of each user, and of all users together.
-    rates: (NonZeroU32, NonZeroU32),
-}
-
-impl ServiceSettings {
-    pub(super) fn of(config: &Config) -> Self {
-        Self {
-            version: config.sign.choice.version,
-            request_timeout: config.serve.request_timeout,
-            metrics_file: config.serve.metrics_file.clone(),
-            policy: config.policy.clone(),
-            rates: (config.serve.rate_limit_per_second, config.serve.total_rate_limit_per_second),
-        }
-    }
 }
 
 type Limiter = RateLimiter<u32, HashMapStateStore<u32>, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
@@ -96,10 +68,11 @@ impl Service {
         pool: Pool,
         metrics: Metrics,
         rules: AccessRules,
-        config: ServiceSettings,
+        config: Arc<Config>,
         connections: usize,
     ) -> Arc<Self> {
-        let (each, total) = (Quota::per_second(config.rates.0), Quota::per_second(config.rates.1));
+        let each = Quota::per_second(config.serve.rate_limit_per_second);
+        let total = Quota::per_second(config.serve.total_rate_limit_per_second);
         let limiter = RateLimiter::new(each, HashMapStateStore::default(), MonotonicClock);
         Arc::new(Self {
             pool,
@@ -135,11 +108,6 @@ impl Service {
             self.total_limiter.check().map_err(refuse)?;
         }
         Ok(())
-    }
-
-    /// The reason why a peer is refused, or may only read.
-    pub(super) fn why_refused(&self, peer: &Peer) -> String {
-        self.rules.why_refused(peer)
     }
 
     /// Whether a worker is logged in with a valid certificate, and the token answered in the last seconds.

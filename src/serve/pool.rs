@@ -83,7 +83,7 @@ impl Pool {
     ///
     /// # Errors
     /// When the system cannot start another thread.
-    pub(super) fn start(config: Config, credential: Option<Credential>) -> io::Result<Self> {
+    pub(super) fn start(config: Arc<Config>, credential: Option<Credential>) -> io::Result<Self> {
         let workers = config.serve.workers;
         let state = PoolState {
             plan: Plan::new(workers, config.serve.queue.saturating_mul(workers)),
@@ -174,11 +174,6 @@ impl Pool {
             last_error: state.last_error.clone(),
             pin_accepted: state.credential.as_ref().is_some_and(|credential| credential.is_accepted()),
         }
-    }
-
-    /// Returns what is known about the identity of the workers; `None` before the first success.
-    pub(super) fn served(&self) -> Option<Arc<ServedIdentity>> {
-        self.shared.lock().served.clone()
     }
 
     /// Returns a function that builds the custody report of an identity as JSON. It may take long.

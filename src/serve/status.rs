@@ -61,7 +61,7 @@ async fn tick(interval: Option<&mut tokio::time::Interval>) {
 
 /// Writes the metrics file periodically, if one is configured.
 pub(super) async fn write_metrics(agent: Arc<Service>) {
-    let Some(path) = &agent.config.metrics_file else { return };
+    let Some(path) = &agent.config.serve.metrics_file else { return };
     let mut often = every(METRICS_INTERVAL);
     loop {
         often.tick().await;

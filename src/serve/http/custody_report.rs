@@ -30,7 +30,7 @@ impl CustodyReport {
     /// The report about the workers' identity as JSON, at most a few seconds old; `None` if there is none or it cannot
     /// be built.
     pub(super) async fn text(&self, pool: &Pool) -> Option<Bytes> {
-        let served = pool.served()?;
+        let served = pool.view().served?;
         // Held until the report exists, even if this client leaves: the next client must not start another one.
         let mut last = Arc::clone(&self.0).lock_owned().await;
         if let Some(last) =

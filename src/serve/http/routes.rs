@@ -97,7 +97,7 @@ async fn look(agent: &Arc<Service>, peer: &Peer, path: &str) -> HttpReply {
 
 async fn sign(agent: &Arc<Service>, peer: &Peer, client: Client<'_>, request: Request<Incoming>) -> HttpReply {
     let start = Instant::now();
-    let deadline = tokio::time::Instant::from_std(start + agent.config.request_timeout);
+    let deadline = tokio::time::Instant::from_std(start + agent.config.serve.request_timeout);
     if let Err(problem) = agent.limit(peer.uid, true) {
         return failure(&problem);
     }
@@ -166,7 +166,7 @@ async fn read(agent: &Arc<Service>, request: Request<Incoming>) -> Result<(Paylo
     };
     let request_body = SignRequest::from_json(&body).map_err(bad)?;
     Ok((
-        PayloadChoice { version: request_body.version.unwrap_or(agent.config.version), by_flag: false },
+        PayloadChoice { version: request_body.version.unwrap_or(agent.config.sign.choice.version), by_flag: false },
         request_body.job,
     ))
 }
@@ -174,7 +174,7 @@ async fn read(agent: &Arc<Service>, request: Request<Incoming>) -> Result<(Paylo
 fn refuse(agent: &Arc<Service>, peer: &Peer) -> HttpReply {
     agent.metrics.count_refusal("not_allowed");
     agent.pool.refused();
-    agent.refusal_log.note(peer, || agent.why_refused(peer));
+    agent.refusal_log.note(peer, || agent.rules.why_refused(peer));
     failure(&Problem::new("not_allowed"))
 }
 

@@ -22,7 +22,7 @@ use crate::pin::Credential;
 
 #[derive(Debug)]
 pub(super) struct PoolShared {
-    pub(super) config: Config,
+    pub(super) config: Arc<Config>,
     pub(super) began: Instant,
     /// By the number of the worker.
     pub(super) mailboxes: Vec<mpsc::UnboundedSender<Action<InFlight>>>,
