@@ -9,6 +9,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus::core::Collector;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -61,33 +62,24 @@ impl GatewayMetrics {
     pub(crate) fn new() -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some("cba_gateway".into()), None)?;
         let counters = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone())).map(|()| metric)
+            registered(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
         };
-        let gauge = |name: &str, help: &str| {
-            let metric = IntGauge::new(name, help)?;
-            registry.register(Box::new(metric.clone())).map(|()| metric)
-        };
+        let gauge = |name: &str, help: &str| registered(&registry, IntGauge::new(name, help)?);
         let time_gauges = |name: &str, help: &str, labels: &[&str]| {
-            let metric = GaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone())).map(|()| metric)
+            registered(&registry, GaugeVec::new(Opts::new(name, help), labels)?)
         };
         let duration_histogram = |name: &str, help: &str| {
-            let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(DURATION_BUCKETS.to_vec()))?;
-            registry.register(Box::new(metric.clone())).map(|()| metric)
+            let options = HistogramOpts::new(name, help).buckets(DURATION_BUCKETS.to_vec());
+            registered(&registry, Histogram::with_opts(options)?)
         };
-        let transition = IntGaugeVec::new(
-            Opts::new("client_in_transition", "1 for a client that has transition = true"),
-            &["client"],
-        )?;
-        registry.register(Box::new(transition.clone()))?;
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            registered(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+        };
         let tls_not_after = Gauge::new(
             "tls_certificate_not_after_timestamp_seconds",
             "End of the TLS listener's certificate, seconds of Unix time; 0 without one",
         )?;
-        registry.register(Box::new(tls_not_after.clone()))?;
-        let build = IntGaugeVec::new(Opts::new("build_info", "Always 1; the version is a label"), &["version"])?;
-        registry.register(Box::new(build.clone()))?;
+        let build = gauges("build_info", "Always 1; the version is a label", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
             logins: counters(
@@ -120,8 +112,8 @@ impl GatewayMetrics {
                 "End of a client's certificate, seconds of Unix time",
                 &["client", "file"],
             )?,
-            transition,
-            tls_not_after,
+            transition: gauges("client_in_transition", "1 for a client that has transition = true", &["client"])?,
+            tls_not_after: registered(&registry, tls_not_after)?,
             last_logins: Mutex::default(),
             registry,
         })
@@ -217,4 +209,9 @@ pub(crate) fn write_file(path: &Path, text: &str) -> Result<(), io::Error> {
     file.set_permissions(fs::Permissions::from_mode(0o644))?;
     file.write_all(text.as_bytes())?;
     fs::rename(new, path)
+}
+
+/// Adds a new metric to the registry.
+fn registered<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> prometheus::Result<M> {
+    registry.register(Box::new(metric.clone())).map(|()| metric)
 }

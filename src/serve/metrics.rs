@@ -8,6 +8,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder as _, Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -49,26 +50,19 @@ impl Metrics {
     pub(super) fn new() -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some("cba_agent".into()), None)?;
         let counters = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone())).map(|()| metric)
+            registered(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
         };
         let gauges = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone())).map(|()| metric)
+            registered(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
         };
-        let gauge = |name: &str, help: &str| {
-            let metric = IntGauge::new(name, help)?;
-            registry.register(Box::new(metric.clone())).map(|()| metric)
-        };
+        let gauge = |name: &str, help: &str| registered(&registry, IntGauge::new(name, help)?);
         let seconds = |name: &str, help: &str| {
-            let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()))?;
-            registry.register(Box::new(metric.clone())).map(|()| metric)
+            registered(&registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()))?)
         };
         let not_after = Gauge::new(
             "certificate_not_after_timestamp_seconds",
             "End of the certificate in use, seconds of Unix time; 0 while it is unknown",
         )?;
-        registry.register(Box::new(not_after.clone()))?;
         let build = gauges("build_info", "Always 1; the version is a label", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let metrics = Self {
@@ -99,7 +93,7 @@ impl Metrics {
             )?,
             ready: gauge("ready", "1 while a worker is logged in with a valid certificate and the token answers")?,
             connections: gauge("connections", "Open connections")?,
-            not_after,
+            not_after: registered(&registry, not_after)?,
             registry,
         };
         for version in ["v1", "v2"] {
@@ -162,6 +156,11 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
     }
+}
+
+/// Adds a new metric to the registry.
+fn registered<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> prometheus::Result<M> {
+    registry.register(Box::new(metric.clone())).map(|()| metric)
 }
 
 fn state_of(phase: &Phase) -> &'static str {
