@@ -35,25 +35,19 @@ pub(super) struct Findings(Vec<CheckResult>);
 
 impl Findings {
     pub(super) fn ok(&mut self, check: &'static str, found: impl Into<String>) {
-        self.0.push(CheckResult { check, verdict: CheckVerdict::Ok, found: found.into(), remedy: None });
+        self.add(check, CheckVerdict::Ok, found.into(), None);
     }
 
     pub(super) fn warn(&mut self, check: &'static str, found: impl Into<String>, remedy: impl Into<String>) {
-        self.0.push(CheckResult {
-            check,
-            verdict: CheckVerdict::Warning,
-            found: found.into(),
-            remedy: Some(remedy.into()),
-        });
+        self.add(check, CheckVerdict::Warning, found.into(), Some(remedy.into()));
     }
 
     pub(super) fn fail(&mut self, check: &'static str, found: impl Into<String>, remedy: impl Into<String>) {
-        self.0.push(CheckResult {
-            check,
-            verdict: CheckVerdict::Failed,
-            found: found.into(),
-            remedy: Some(remedy.into()),
-        });
+        self.add(check, CheckVerdict::Failed, found.into(), Some(remedy.into()));
+    }
+
+    fn add(&mut self, check: &'static str, verdict: CheckVerdict, found: String, remedy: Option<String>) {
+        self.0.push(CheckResult { check, verdict, found, remedy });
     }
 
     pub(super) fn error(&mut self, check: &'static str, error: &Error) {
