@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Explain, Kind};
+use crate::os::names::user_name;
 use crate::text::hex;
 use crate::text::shell::quoted;
 
@@ -241,8 +242,7 @@ pub(crate) fn missing_group(path: &Path) -> Option<MissingGroup> {
     let is_in = user.is_root()
         || nix::unistd::getegid() == id
         || rustix::process::getgroups().is_ok_and(|groups| groups.iter().any(|group| group.as_raw() == id.as_raw()));
-    let name = nix::unistd::User::from_uid(user).ok().flatten().map_or_else(|| user.to_string(), |user| user.name);
-    (!is_in).then_some(MissingGroup { group, user: name })
+    (!is_in).then(|| MissingGroup { group, user: user_name(user.as_raw()) })
 }
 
 /// The SHA-256 of a module's file, in hexadecimal; `None` if it cannot be read.

@@ -15,6 +15,7 @@ pub(crate) mod descriptors;
 pub(crate) mod environment;
 pub(crate) mod landlock_support;
 pub(crate) mod memory;
+pub(crate) mod names;
 pub(crate) mod peer_groups;
 mod privileges;
 pub(crate) mod standard_streams;

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use crate::config::Serve;
 use crate::error::Result;
+use crate::os::names::group_name;
 use crate::os::subordinate_ids;
 use crate::text::shell::{quoted, quoted_path};
 
@@ -109,7 +110,7 @@ pub(crate) fn own_obstacle(socket: &Path) -> Option<Obstacle> {
     }
     let metadata = fs::metadata(socket).ok()?;
     let (own, door) = (User::from_uid(Uid::effective()).ok().flatten(), Gid::from_raw(metadata.gid()));
-    let group = Group::from_gid(door).ok().flatten().map_or_else(|| door.to_string(), |group| group.name);
+    let group = group_name(door.as_raw());
     let why = format!("only the group {group} may connect, and this process is not in it");
     let is_listed = own.as_ref().is_some_and(|own| {
         let name = CString::new(own.name.clone()).unwrap_or_default();
@@ -139,8 +140,7 @@ pub(crate) fn own_name() -> String {
     let name = User::from_uid(uid).ok().flatten().map_or_else(|| "without a name".into(), |user| user.name);
     let mut groups = vec![Gid::effective()];
     groups.extend(getgroups().unwrap_or_default().into_iter().filter(|group| *group != Gid::effective()));
-    let named =
-        |group: &Gid| Group::from_gid(*group).ok().flatten().map_or_else(|| group.to_string(), |group| group.name);
+    let named = |group: &Gid| group_name(group.as_raw());
     format!("{name} ({uid}), groups {}", groups.iter().map(named).collect::<Vec<_>>().join(", "))
 }
 

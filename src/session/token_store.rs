@@ -6,12 +6,13 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Group, Uid, User};
+use nix::unistd::{Gid, Group};
 use rustix::fs::{Access, access};
 
 use crate::error::{Error, Kind};
 use crate::facts::Slot;
 use crate::modules;
+use crate::os::names::{group_name, user_name};
 use crate::sandbox_profile::Profile;
 use crate::sandbox_profile::paths::{TokenStore, token_store};
 use crate::selector::{self, SelectError};
@@ -102,7 +103,7 @@ fn obstacle(directory: &Path) -> Option<String> {
             "{} belongs to {}, and user {} cannot enter it{}",
             part.display(),
             owner(&metadata),
-            name_of(user.as_raw()),
+            user_name(user.as_raw()),
             way_in(&metadata)
         ));
     }
@@ -111,7 +112,7 @@ fn obstacle(directory: &Path) -> Option<String> {
         return Some(format!(
             "{shown} belongs to {}, and user {} cannot read it{}",
             owner(&metadata),
-            name_of(user.as_raw()),
+            user_name(user.as_raw()),
             way_in(&metadata)
         ));
     }
@@ -125,7 +126,7 @@ fn obstacle(directory: &Path) -> Option<String> {
     let count = closed.len();
     Some(format!(
         "{count} of the tokens in {shown} belong to {owner}, and user {} cannot read them",
-        name_of(user.as_raw())
+        user_name(user.as_raw())
     ))
 }
 
@@ -136,7 +137,7 @@ fn way_in(metadata: &Metadata) -> String {
     let group = Group::from_gid(Gid::from_raw(metadata.gid())).ok().flatten();
     match group.filter(|group| group.gid.as_raw() != 0 && metadata.mode() & GROUP_MAY_READ != 0) {
         Some(group) => {
-            let user = name_of(rustix::process::geteuid().as_raw());
+            let user = user_name(rustix::process::geteuid().as_raw());
             format!("; as root: `usermod -aG {} {}`, then log in again", quoted(&group.name), quoted(&user))
         }
         None => String::new(),
@@ -147,12 +148,7 @@ fn may_read(path: &Path, how: Access) -> bool {
     access(path, how).is_ok()
 }
 
-fn name_of(user: u32) -> String {
-    User::from_uid(Uid::from_raw(user)).ok().flatten().map_or_else(|| user.to_string(), |user| user.name)
-}
-
 fn owner(metadata: &Metadata) -> String {
-    let group = Group::from_gid(Gid::from_raw(metadata.gid())).ok().flatten();
-    let group = group.map_or_else(|| metadata.gid().to_string(), |group| group.name);
-    format!("user {} and group {group} (mode {:04o})", name_of(metadata.uid()), metadata.mode() & 0o7777)
+    let (user, group) = (user_name(metadata.uid()), group_name(metadata.gid()));
+    format!("user {user} and group {group} (mode {:04o})", metadata.mode() & 0o7777)
 }

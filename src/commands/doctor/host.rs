@@ -17,6 +17,7 @@ use crate::fuse::FuseStore;
 use crate::fuse::state_directory;
 use crate::os::clock;
 use crate::os::clock::now;
+use crate::os::names::user_name;
 use crate::serve::socket_file;
 use crate::text::shell::quoted_path;
 
@@ -103,16 +104,20 @@ pub(super) fn state(config: &Config, findings: &mut Findings) {
     }
 }
 
+fn own_name() -> String {
+    user_name(rustix::process::geteuid().as_raw())
+}
+
 /// How to make a private directory for this user. The owner of a directory with other users' files stays the same.
 fn own_directory(directory: &Path, mode: u32, setting: &str) -> String {
-    let install = |directory: &Path| format!("`install -d -m {mode} -o {} {}`", user_name(), quoted_path(directory));
+    let install = |directory: &Path| format!("`install -d -m {mode} -o {} {}`", own_name(), quoted_path(directory));
     if directory.exists() && is_shared(directory, directory) {
         let own = if std::fs::read_dir(directory).is_ok() {
             directory.join("cba-agent")
         } else {
             // Its content is not visible, and its owner may deny access.
             let mut beside = directory.as_os_str().to_owned();
-            beside.push(format!("-{}", user_name()));
+            beside.push(format!("-{}", own_name()));
             PathBuf::from(beside)
         };
         return format!(
@@ -133,12 +138,6 @@ fn is_shared(directory: &Path, own: &Path) -> bool {
     // An unreadable directory may contain anything.
     std::fs::read_dir(directory)
         .map_or(true, |mut all| all.any(|entry| entry.is_ok_and(|entry| !is_own(entry.file_name()))))
-}
-
-/// The name of the current user, or the number if there is no name.
-fn user_name() -> String {
-    let user = nix::unistd::Uid::effective();
-    nix::unistd::User::from_uid(user).ok().flatten().map_or_else(|| user.to_string(), |user| user.name)
 }
 
 /// Whether the log can be continued, as far as this is visible without writing to it.
@@ -164,7 +163,7 @@ pub(super) fn audit_log(config: &Config, findings: &mut Findings) {
             hint
         } else if path.exists() && !is_shared(directory, path) {
             let (directory, path) = (quoted_path(directory), quoted_path(path));
-            format!("give both to this user, as root: `chown {} {directory} {path}`", user_name())
+            format!("give both to this user, as root: `chown {} {directory} {path}`", own_name())
         } else {
             own_directory(directory, 750, "audit.path")
         };
