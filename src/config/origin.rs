@@ -2,8 +2,6 @@
 //!
 //! PURE.
 
-use std::fmt;
-
 /// The source of a value, weakest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
@@ -38,14 +36,4 @@ pub(crate) struct Setting {
     pub values: Vec<String>,
     /// The source of the values.
     pub origin: Origin,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { path, line } => write!(f, "{path} line {line}"),
-            Self::Environment => f.write_str("environment"),
-            Self::Flag => f.write_str("flag"),
-        }
-    }
 }

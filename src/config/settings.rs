@@ -68,11 +68,7 @@ impl Settings {
                     return Err(refuse(&format!("the value {what}")));
                 }
                 let value = value.into_string().map_err(|_| refuse("must be UTF-8"))?;
-                let values = if key.shape == Shape::List {
-                    value.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
-                } else {
-                    vec![value]
-                };
+                let values = if key.shape == Shape::List { split(&value) } else { vec![value] };
                 settings.insert(key, Setting { values, origin: Origin::Environment });
             }
             if let Some(values) = flags(key) {
@@ -132,11 +128,7 @@ impl Settings {
         let effective = |(key, setting): (&&'static str, &Setting)| EffectiveSetting {
             key,
             value: shown(key, &setting.values),
-            origin: match (&setting.origin, KEYS.iter().find(|known| known.path == *key)) {
-                (Origin::Environment, Some(key)) => key.variable(),
-                (Origin::Flag, Some(key)) => format!("--{}", key.flag),
-                (origin, _) => origin.to_string(),
-            },
+            origin: name(&setting.origin, key),
         };
         own.map(effective).collect()
     }
@@ -175,17 +167,22 @@ impl Settings {
         if let Some(what) = values.find_map(|value| variables::leftover(OsStr::new(value))) {
             wanted = format!("{wanted}; the value {what}");
         }
-        ConfigError::Value { by_flag, origin: self.name(path), wanted }
+        let origin = match self.get(path).map(|setting| &setting.origin) {
+            Some(file @ Origin::File { .. }) => format!("{}: {path}", name(file, path)),
+            Some(origin) => name(origin, path),
+            None => path.to_owned(),
+        };
+        ConfigError::Value { by_flag, origin, wanted }
     }
+}
 
-    fn name(&self, path: &str) -> String {
-        let key = KEYS.iter().find(|key| key.path == path);
-        match (self.get(path).map(|setting| &setting.origin), key) {
-            (Some(Origin::Flag), Some(key)) => format!("--{}", key.flag),
-            (Some(Origin::Environment), Some(key)) => key.variable(),
-            (Some(file @ Origin::File { .. }), _) => format!("{file}: {path}"),
-            _ => path.to_owned(),
-        }
+/// The flag, the variable, or file and line.
+fn name(origin: &Origin, path: &str) -> String {
+    let key = KEYS.iter().find(|key| key.path == path);
+    match origin {
+        Origin::File { path, line } => format!("{path} line {line}"),
+        Origin::Environment => key.map(ConfigKey::variable).unwrap_or_default(),
+        Origin::Flag => key.map(|key| format!("--{}", key.flag)).unwrap_or_default(),
     }
 }
 
@@ -196,7 +193,12 @@ fn parts(value: &str) -> Vec<String> {
     if value.contains('/') || value.is_empty() {
         return vec![value.to_owned()];
     }
-    value.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+    split(value)
+}
+
+/// The values between commas.
+fn split(list: &str) -> Vec<String> {
+    list.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
 }
 
 /// A key's values for a report. The part of a URI after `?` is left out: it may contain a PIN or its source.
