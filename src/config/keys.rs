@@ -62,34 +62,19 @@ impl ConfigKey {
     }
 }
 
-const fn text(
-    path: &'static str,
-    flag: &'static str,
-    value: &'static str,
-    group: Group,
-    help: &'static str,
-) -> ConfigKey {
+/// The literals of the table below.
+type Literal = &'static str;
+
+const fn text(path: Literal, flag: Literal, value: Literal, group: Group, help: Literal) -> ConfigKey {
     ConfigKey { path, flag, value, group, shape: Shape::Text, help }
 }
 
-const fn number(
-    path: &'static str,
-    flag: &'static str,
-    value: &'static str,
-    group: Group,
-    help: &'static str,
-) -> ConfigKey {
-    ConfigKey { path, flag, value, group, shape: Shape::Number, help }
+const fn number(path: Literal, flag: Literal, value: Literal, group: Group, help: Literal) -> ConfigKey {
+    ConfigKey { shape: Shape::Number, ..text(path, flag, value, group, help) }
 }
 
-const fn list(
-    path: &'static str,
-    flag: &'static str,
-    value: &'static str,
-    group: Group,
-    help: &'static str,
-) -> ConfigKey {
-    ConfigKey { path, flag, value, group, shape: Shape::List, help }
+const fn list(path: Literal, flag: Literal, value: Literal, group: Group, help: Literal) -> ConfigKey {
+    ConfigKey { shape: Shape::List, ..text(path, flag, value, group, help) }
 }
 
 use Group::{Audit, Identity, Log, Pin, Policy, Serve, Sign, Socket, Token};
