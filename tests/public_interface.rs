@@ -41,7 +41,7 @@ const INTERFACE: [(&str, &str); 14] = [
          Certificate::from_der Certificate::from_pem Certificate::der Certificate::sha256 \
          Certificate::bits Certificate::is_self_issued CertificateError HeaderEncoding BerError \
          CertificateFile CertificateFile.certificates CertificateFile.has_private_key read FormatError \
-         FormatError::has_private_key FormatError::remedy Packing quoted Leaf Leaf.certificate \
+         FormatError::has_private_key FormatError::remedy Packing Leaf Leaf.certificate \
          LeafError find PemBlockError utc",
     ),
     ("client", "ANSWER_LIMIT ClientError get get_request health read sign_request"),
@@ -70,7 +70,7 @@ const INTERFACE: [(&str, &str); 14] = [
         "MAX_RSA_BITS MIN_RSA_BITS Policy Policy.certificate_sha256 PayloadChoice PayloadChoice.version PayloadChoice.by_flag \
          Decision Decision::allowed PolicyRefusal decide_payload",
     ),
-    ("text", "hex parse_hex printable"),
+    ("text", "always_quoted hex parse_hex printable"),
     ("values", "by_name days Durations Durations::parse TIMEOUTS"),
 ];
 

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::{AuthUrl, VerifiedPayload, Version};
 use crate::certificate::{Certificate, HeaderEncoding};
 use crate::text::hex;
+use crate::text::shell::always_quoted;
 
 /// The scheme of the `Authorization` header.
 pub(crate) const SCHEME: &str = "CACertificate";
@@ -96,8 +97,8 @@ impl LoginRequest {
 
     /// The curl command that sends it, for a POSIX shell.
     pub(super) fn curl_command(&self) -> serde_json::Result<String> {
-        let header = shell_quoted(&format!("Authorization: {}", self.authorization));
-        let (body, url) = (shell_quoted(&serde_json::to_string(&self.body)?), shell_quoted(&self.url));
+        let header = always_quoted(&format!("Authorization: {}", self.authorization));
+        let (body, url) = (always_quoted(&serde_json::to_string(&self.body)?), always_quoted(&self.url));
         Ok(format!("curl -X POST -H {header} -H 'Content-Type: application/json' -d {body} {url}"))
     }
 
@@ -137,9 +138,9 @@ impl LoginRequest {
             ]
             .join("\n"),
             RequestFormat::Env => [
-                format!("CBA_URL={}", shell_quoted(&self.url)),
-                format!("CBA_AUTHORIZATION={}", shell_quoted(&self.authorization)),
-                format!("CBA_BODY={}", shell_quoted(&body)),
+                format!("CBA_URL={}", always_quoted(&self.url)),
+                format!("CBA_AUTHORIZATION={}", always_quoted(&self.authorization)),
+                format!("CBA_BODY={}", always_quoted(&body)),
             ]
             .join("\n"),
         })
@@ -149,10 +150,6 @@ impl LoginRequest {
 /// A quoted parameter of a curl configuration (curl's manual, `--config`).
 fn curl_quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
-fn shell_quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 #[cfg(test)]
@@ -186,7 +183,7 @@ mod tests {
     #[test]
     fn quoting_survives_curl_and_shell() {
         assert_eq!(curl_quoted(r#"a"b\c"#), r#""a\"b\\c""#);
-        assert_eq!(shell_quoted("it's"), r"'it'\''s'");
+        assert_eq!(always_quoted("it's"), r"'it'\''s'");
         let curl = request(Version::V2).render(RequestFormat::Curl).unwrap();
         assert!(curl.contains(r#"data = "{\"encodedDataFormat\":\"v2\""#), "{curl}");
     }

@@ -11,9 +11,10 @@ mod error;
 mod private_key;
 
 pub use super::pem::PemBlockError;
+pub use crate::text::shell::always_quoted as quoted;
 pub use contents::CertificateFile;
 pub(crate) use contents::{FileForm, Oddity};
-pub use error::{FormatError, Packing, quoted};
+pub use error::{FormatError, Packing};
 
 pub(crate) use private_key::HOLDS_A_PRIVATE_KEY;
 

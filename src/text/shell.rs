@@ -11,6 +11,12 @@ pub(crate) fn quoted(text: &str) -> String {
     if !text.is_empty() && starts_plain && text.chars().all(is_plain) {
         return text.to_owned();
     }
+    always_quoted(text)
+}
+
+/// The same, with quotes around plain words too.
+#[must_use]
+pub fn always_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 

@@ -4,6 +4,7 @@
 
 use crate::certificate::CertificateError;
 use crate::certificate::pem::PemBlockError;
+use crate::text::shell::always_quoted;
 
 /// The reason why a file contains no readable certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,7 +111,7 @@ impl FormatError {
     /// The hints for a file with this name.
     #[must_use]
     pub fn remedy(&self, path: &str) -> String {
-        let path = quoted(path);
+        let path = always_quoted(path);
         match self {
             Self::Empty => "save the certificate again; the download or the disk may have failed".into(),
             Self::Pkcs12 => format!("openssl pkcs12 -in {path} -clcerts -nokeys | openssl x509 -out leaf.pem"),
@@ -140,12 +141,6 @@ impl FormatError {
             }
         }
     }
-}
-
-/// A path quoted for a shell.
-#[must_use]
-pub fn quoted(path: &str) -> String {
-    format!("'{}'", path.replace('\'', "'\\''"))
 }
 
 pub(super) fn in_words(error: CertificateError) -> FormatError {
