@@ -123,11 +123,13 @@ fn an_empty_reader_before_the_token_is_not_slot_0() {
 fn tokens_without_a_serial_number_are_told_apart_by_slot() {
     let mut fixture = Fixture::new();
     fixture.provision(&["--label", "second"]);
-    fixture.faulty("label=same;serial=");
-    let error = fixture.sign(&["--token-label", "same"]).failed(3);
-    let uris: Vec<&str> = error.lines().filter_map(|line| line.split('\'').nth(1)).collect();
-    assert_eq!(uris.len(), 2, "{error}");
-    uris.iter().for_each(|uri| accepted(&fixture, fixture.sign(&["--uri", uri])));
+    for rules in ["label=same;serial=", "label=same;serial=0000000000000000"] {
+        fixture.faulty(rules);
+        let error = fixture.sign(&["--token-label", "same"]).failed(3);
+        let uris: Vec<&str> = error.lines().filter_map(|line| line.split('\'').nth(1)).collect();
+        assert_eq!(uris.len(), 2, "{rules}: {error}");
+        uris.iter().for_each(|uri| accepted(&fixture, fixture.sign(&["--uri", uri])));
+    }
 }
 
 #[test]

@@ -77,31 +77,6 @@ fn the_hint_stops_other_users_from_reading_a_pin_file() {
 }
 
 #[test]
-fn the_hint_fixes_a_pin_file_with_control_characters() {
-    let fixture = Fixture::new();
-    let (pin, path) = (fixture.pin(), fixture.file("Jo's pin"));
-    let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
-    let mut with_nul = pin.clone().into_bytes();
-    with_nul.push(0);
-    for content in [
-        format!("\u{feff}{pin}\r\n").into_bytes(),
-        format!("{pin}\r\n").into_bytes(),
-        [&[0xff, 0xfe][..], &wide(&format!("{pin}\r\n"))].concat(),
-        with_nul,
-    ] {
-        fixture.write("Jo's pin", &content);
-        let said = fixture.run(&["sign", "--pin-source", &format!("file:{path}")]).failed(4);
-        succeeds(&fixture, &one_command(&said, "pin=$("));
-        fixture.run(&["sign", "--pin-source", &format!("file:{path}")]).ok();
-    }
-    // The hint guesses the encoding of bytes that are not UTF-8. This file's PIN is not the token's, so no login follows.
-    fixture.write("Jo's pin", b"p\xfcn");
-    let said = fixture.run(&["sign", "--pin-source", &format!("file:{path}")]).failed(4);
-    succeeds(&fixture, &one_command(&said, "pin=$("));
-    assert_eq!(fixture.read("Jo's pin"), "p\u{fc}n");
-}
-
-#[test]
 fn the_hint_clears_a_blown_fuse_in_the_commands_state_directory() {
     let fixture = Fixture::with(&["--label", "Jo's token; rm x"]);
     let (state, wrong) = (fixture.file("my state"), fixture.write("wrong", "wrong-pin"));

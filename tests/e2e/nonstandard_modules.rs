@@ -127,16 +127,6 @@ fn an_unreadable_mechanism_list_does_not_prevent_a_signature() {
 }
 
 #[test]
-fn a_token_without_login_asks_for_no_pin() {
-    let mut fixture = Fixture::new();
-    fixture.faulty("flags-CKF_LOGIN_REQUIRED");
-    // SoftHSM2 hides the key, so this ends at the identity and not at a PIN.
-    let error = fixture.run(&["sign"]).failed(3);
-    assert!(error.contains("no private RSA key"), "{error}");
-    assert_eq!(fixture.calls("C_Login"), 0);
-}
-
-#[test]
 fn a_token_with_a_pin_pad_asks_for_the_pin_itself() {
     let mut fixture = Fixture::new();
     fixture.faulty("flags+CKF_PROTECTED_AUTHENTICATION_PATH");
@@ -144,19 +134,6 @@ fn a_token_with_a_pin_pad_asks_for_the_pin_itself() {
     let error = fixture.run(&["sign", "--pin-source", "pinpad"]).failed(4);
     assert!(error.contains("C_Login: CKR_ARGUMENTS_BAD"), "{error}");
     assert_eq!(fixture.calls("C_Login"), 1);
-}
-
-#[test]
-fn tokens_of_one_label_and_a_zero_serial_are_told_apart() {
-    let mut fixture = Fixture::new();
-    fixture.provision(&["--label", "second"]);
-    fixture.faulty("label=same;serial=0000000000000000");
-    let error = fixture.sign(&["--token-label", "same"]).failed(3);
-    let uris: Vec<&str> = error.lines().filter_map(|line| line.split('\'').nth(1)).collect();
-    assert_eq!(uris.len(), 2, "{error}");
-    for uri in uris {
-        accepted(&fixture, fixture.sign(&["--uri", uri]));
-    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use crate::deadline::Finish as _;
 use crate::fixture::{BINARY, Fixture, Run};
+use crate::hints::{commands_in, succeeds};
 
 /// Differs from all other output.
 pub(crate) const MARKER: &str = "Zk7qMarker93";
@@ -126,16 +127,18 @@ fn the_hint_for_a_refused_pin_file_repairs_it() {
     let pin = fixture.pin();
     let mut offered = 0;
     for (bytes, cause) in odd_bytes(&pin) {
-        let odd = fixture.write("an odd file", &bytes);
+        let odd = fixture.write("Jo's pin", &bytes);
         let error = fixture.sign_with(&format!("file:{odd}")).failed(4);
-        let Some(command) = error.lines().find_map(|line| line.split("fix the file: ").nth(1)) else { continue };
-        fixture.tool("sh", &["-c", command]);
+        let Some(command) = commands_in(&error).into_iter().find(|command| command.starts_with("pin=$(")) else {
+            continue;
+        };
+        succeeds(&fixture, &command);
         if cause == "Latin-1" {
-            assert_eq!(fixture.read("an odd file"), format!("{pin}ü"));
+            assert_eq!(fixture.read("Jo's pin"), format!("{pin}ü"));
         } else if cause == "Windows-1252" {
-            assert_eq!(fixture.read("an odd file"), format!("\u{201c}{pin}\u{201d}"));
+            assert_eq!(fixture.read("Jo's pin"), format!("\u{201c}{pin}\u{201d}"));
         } else {
-            assert_eq!(fixture.read("an odd file"), pin, "{cause}");
+            assert_eq!(fixture.read("Jo's pin"), pin, "{cause}");
             fixture.sign_with(&format!("file:{odd}")).ok();
         }
         offered += 1;
