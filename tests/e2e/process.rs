@@ -155,15 +155,21 @@ fn vendors_debug_variables_reach_the_module_only_when_asked() {
     }
 }
 
+/// Checks both limits for core files.
+#[track_caller]
+pub(crate) fn leaves_no_core(process: u32) {
+    let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().collect::<Vec<_>>(), ["0", "0", "bytes"]);
+}
+
 #[test]
 fn the_worker_is_not_dumpable_and_reads_no_terminal() {
     needs_root("it reads the memory and descriptors of processes that hide them");
     let mut fixture = Fixture::new();
     fixture.faulty("C_Sign=hang");
     let (mut child, worker) = start_until(&fixture, "C_Sign", &[]);
-    let limits = fs::read_to_string(format!("/proc/{worker}/limits")).unwrap();
-    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
-    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    leaves_no_core(worker);
     let input = fs::read_link(format!("/proc/{worker}/fd/0")).unwrap();
     assert_eq!(input.to_str(), Some("/dev/null"));
     let out = fs::read_link(format!("/proc/{worker}/fd/1")).unwrap();
@@ -253,9 +259,7 @@ fn the_parent_leaves_no_core() {
     shell.args(["-c", &script]);
     let child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     fixture.await_calls("C_Sign", 1);
-    let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
-    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
-    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    leaves_no_core(child.id());
     crate::fixture::tool(std::process::Command::new("kill").args(["-ABRT", &child.id().to_string()]));
     use std::os::unix::process::ExitStatusExt as _;
     let status = child.finish().status;
