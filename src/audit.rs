@@ -239,7 +239,6 @@ enum TornRecord {
     No,
     /// A record without its newline.
     End,
-    /// Part of a record.
     Part(AuditEvent),
 }
 

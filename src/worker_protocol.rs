@@ -125,7 +125,6 @@ pub(crate) enum WorkerRequest {
     },
 }
 
-/// A reply of the worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum WorkerReply {
     /// The first frame, without a request.

@@ -125,7 +125,6 @@ impl GatewayConfig {
         directory.map(|directory| directory.join("spent")).or_else(beside_admin_socket)
     }
 
-    /// Returns the client with this name.
     #[must_use]
     pub(crate) fn client(&self, name: &str) -> Option<&Arc<LocalClient>> {
         self.clients.iter().find(|client| client.name == name)

@@ -70,7 +70,6 @@ impl ActiveConfig {
         Ok(Self { rates: rates.collect(), upstream, tls, tls_not_after, config })
     }
 
-    /// Returns the rate of a client.
     #[must_use]
     pub(crate) fn rate(&self, client: &str) -> Option<&ClientRate> {
         self.rates.get(client)

@@ -143,7 +143,6 @@ impl GatewayMetrics {
         self.tls_not_after.set(tls_not_after.unwrap_or_default() as f64);
     }
 
-    /// Counts a login.
     #[allow(clippy::cast_precision_loss)] // As in `set_configuration`.
     pub(crate) fn count_login(&self, record: &LoginRecord, outcome: &str) {
         self.logins.with_label_values(&[record.client.as_str(), record.credentials_label(), outcome]).inc();

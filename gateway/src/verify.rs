@@ -16,7 +16,6 @@ use crate::source::{CallerSource, TcpCaller};
 /// The kind of credentials by which a caller identified itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CredentialsKind {
-    /// A password.
     Password,
     /// A certificate, and a payload of this version.
     Payload(Version),
@@ -53,7 +52,6 @@ pub(crate) enum NotVerified {
 pub(crate) trait FailureLimit {
     /// Whether this source may try this client again.
     fn may_try(&self, source: CallerSource, client: &str) -> bool;
-    /// Counts a failure.
     fn count_failure(&self, source: CallerSource, client: &str);
 }
 

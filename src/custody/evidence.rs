@@ -48,7 +48,6 @@ pub(crate) struct KeyEvidence {
 /// Another private key object of the same key.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyCopy {
-    /// The object.
     pub key: KeyObject,
     /// Further attributes of the object.
     pub detail: KeyDetail,

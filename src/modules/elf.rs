@@ -170,7 +170,6 @@ mod tests {
         assert_eq!(FileKind::of(b"no library"), FileKind::Other("a text"));
     }
 
-    /// A number as the file has it.
     fn put(file: &mut [u8], at: usize, little_endian: bool, number: u64, size: usize) {
         let bytes = if little_endian {
             number.to_le_bytes()[..size].to_vec()

@@ -11,25 +11,17 @@ use super::{MAX_RSA_BITS, Requirement};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
-    /// `token_serials`.
     TokenSerials,
     /// `require`, one of its words.
     Require(Requirement),
-    /// `mechanism`.
     Mechanism,
-    /// `payload_versions`.
     PayloadVersions,
-    /// `certificate_source`.
     CertificateSource,
-    /// `certificate_sha256`.
     CertificateSha256,
-    /// `certificate_validity`.
     CertificateValidity,
-    /// `min_rsa_bits`.
     MinRsaBits,
     /// The key usage allows signatures. This rule always applies.
     KeyUsage,
-    /// `extended_key_usage`.
     ExtendedKeyUsage,
     /// The certificate is not a CA's. This rule always applies.
     NoCa,

@@ -59,7 +59,6 @@ pub(crate) struct TokenStore {
     pub configuration: Option<PathBuf>,
     /// The first existing configuration, if this user may not open it.
     pub unreadable: Option<PathBuf>,
-    /// The directories of the tokens.
     pub directories: Vec<PathBuf>,
 }
 

@@ -19,7 +19,6 @@ use super::pool::plan::{Logins, Phase};
 /// The bounds of the histograms, in seconds. A software token takes about one millisecond, a YubiKey a quarter of a second, a touch many seconds.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
 
-/// The states of a worker.
 const WORKER_STATES: [&str; 5] = ["ready", "busy", "starting", "waiting", "off"];
 
 const PIN_STATES: [&str; 3] = ["accepted", "refused", "untried"];

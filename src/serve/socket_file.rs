@@ -88,7 +88,6 @@ const GROUP_FOR_CLIENTS: &str =
 /// The obstacle between this process and a socket.
 #[derive(Clone, Debug)]
 pub(crate) struct Obstacle {
-    /// The obstacle.
     pub why: String,
     pub remedy: String,
 }

@@ -44,7 +44,6 @@ pub(crate) struct Login {
 /// The source of the PIN, until it is read.
 #[derive(Debug)]
 enum PinSupply {
-    /// The configured one.
     Configured(PreparedSource),
     /// A systemd credential, or the person at the terminal.
     Usual,

@@ -16,7 +16,6 @@ const RETRY_AFTER_BOUNDS: std::ops::RangeInclusive<u64> = 5..=120;
 #[derive(Clone, Debug)]
 pub(crate) struct UpstreamAnswer {
     pub status: StatusCode,
-    /// Its `Content-Type`.
     pub content_type: Option<HeaderValue>,
     /// Its `Retry-After` in seconds, without bounds.
     pub retry_after: Option<u64>,
