@@ -8,6 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::config::{FileRules, GatewayConfig};
 use crate::gateway::{ActiveConfig, Gateway};
@@ -89,15 +90,15 @@ async fn run(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let (shutdown_sender, shutdown) = watch::channel(false);
-    let mut servers = tokio::task::JoinSet::new();
+    let mut servers = JoinSet::new();
     for bound in listening {
-        let (address, kind) = (bound.address().map_err(failed)?, bound.kind);
+        let (address, kind) = (bound.listener.local_addr().map_err(failed)?, bound.kind);
         let listener = bound.into_tokio().map_err(failed)?;
         let protocol = if kind == server::ListenerKind::Tls { "TLS" } else { "plain HTTP" };
         tracing::info!("serving {protocol} on {address}");
         servers.spawn(server::serve(Arc::clone(gateway), listener, kind, shutdown.clone()));
     }
-    let background = start_background(gateway, admin)?;
+    let _background = start_background(gateway, admin.as_ref())?;
     let at_start = gateway.active();
     tracing::info!("ready: {}", status(gateway));
     notify_systemd(&[NotifyState::Ready, NotifyState::Status(&status(gateway))]);
@@ -131,41 +132,26 @@ async fn run(
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    background.abort_all();
     Ok(())
 }
 
-/// Starts the admin socket, the metrics file and the watchdog.
-fn start_background(gateway: &Arc<Gateway>, admin: Option<admin::AdminSocket>) -> Result<Background> {
-    let mut tasks = Vec::new();
-    let mut socket = None;
+/// Serves the admin socket, writes the metrics file and notifies the watchdog, until the result is dropped.
+fn start_background(gateway: &Arc<Gateway>, admin: Option<&admin::AdminSocket>) -> Result<JoinSet<()>> {
+    let mut tasks = JoinSet::new();
     if let Some(admin) = admin {
         let listener = admin.listener().map_err(|error| unexpected("serve the admin socket", &error))?;
-        tasks.push(tokio::spawn(admin::serve(Arc::clone(gateway), listener)));
-        socket = Some(admin);
+        tasks.spawn(admin::serve(Arc::clone(gateway), listener));
     }
-    tasks.push(tokio::spawn(write_metrics(Arc::clone(gateway))));
+    tasks.spawn(write_metrics(Arc::clone(gateway)));
     if let Some(timeout) = sd_notify::watchdog_enabled() {
-        tasks.push(tokio::spawn(async move {
+        tasks.spawn(async move {
             loop {
                 notify_systemd(&[NotifyState::Watchdog]);
                 tokio::time::sleep(timeout / 2).await;
             }
-        }));
+        });
     }
-    Ok(Background { tasks, _admin: socket })
-}
-
-/// The tasks other than the listeners. Dropping this removes the admin socket.
-struct Background {
-    tasks: Vec<tokio::task::JoinHandle<()>>,
-    _admin: Option<admin::AdminSocket>,
-}
-
-impl Background {
-    fn abort_all(self) {
-        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
-    }
+    Ok(tasks)
 }
 
 /// Reads the configuration and the files that it names. Installs all of it, or keeps the old configuration if anything is

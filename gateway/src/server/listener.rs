@@ -21,14 +21,6 @@ pub(crate) struct BoundListener {
 }
 
 impl BoundListener {
-    /// Returns the local address of the socket.
-    ///
-    /// # Errors
-    /// Never, for a bound socket.
-    pub(crate) fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-
     /// Converts the socket into a listener of tokio.
     pub(crate) fn into_tokio(self) -> std::io::Result<TcpListener> {
         self.listener.set_nonblocking(true)?;
