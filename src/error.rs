@@ -87,14 +87,13 @@ impl fmt::Display for Error {
 
 impl<E: Explain> From<E> for Error {
     fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            source = cause.source();
-        }
-        Self { kind: error.kind(), message, hints: error.hints() }
+        Self { kind: error.kind(), message: with_causes(&error), hints: error.hints() }
     }
+}
+
+/// An error with its causes in one line, outermost first.
+pub fn with_causes(error: &dyn StdError) -> String {
+    std::iter::successors(Some(error), |&cause| cause.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

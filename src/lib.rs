@@ -130,7 +130,7 @@ pub use certificate::{BerError, Certificate, CertificateError, HeaderEncoding, f
 pub use commands::run;
 pub use config::{ConfigError, system_policy};
 pub use deadline::Deadline;
-pub use error::{Class, EXIT_CODES, Error, Explain, Kind, Result};
+pub use error::{Class, EXIT_CODES, Error, Explain, Kind, Result, with_causes};
 pub use os::clock::now;
 pub use os::descriptors::take as take_descriptor;
 pub use os::subordinate_ids::{SubordinateIds, USERS as SUBORDINATE_USERS};

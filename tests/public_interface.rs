@@ -22,7 +22,7 @@ use cba_agent::{
     MAX_RSA_BITS, MIN_RSA_BITS, PayloadChoice, PayloadError, Policy, PolicyRefusal, Received, ReceivedError,
     RequestFormat, Result, SUBORDINATE_USERS, SubordinateIds, TIMEOUTS, VerifiedPayload, Version, by_name,
     check_received, check_stdout, days, decide_payload, hex, ignore_file_size_signal, now, parse_hex, prepare, print,
-    printable, refuse_privileges, run, system_policy, take_descriptor, utc,
+    printable, refuse_privileges, run, system_policy, take_descriptor, utc, with_causes,
 };
 use syn::{ImplItem, Item, Type, Visibility};
 
@@ -51,7 +51,7 @@ const INTERFACE: [(&str, &str); 14] = [
     (
         "error",
         "Class EXIT_CODES Error Error.kind Error.message Error.hints Error::new Error::hint \
-         Error::context Explain Kind Kind::class Kind::exit_code Kind::retryable Result",
+         Error::context Explain Kind Kind::class Kind::exit_code Kind::retryable Result with_causes",
     ),
     (
         "log",
@@ -220,6 +220,8 @@ fn errors_have_a_kind_a_class_and_an_exit_code() {
     assert_eq!((error.message.as_str(), error.hints.len()), ("cannot serve: cannot start", 1));
     assert!(error.kind.class() == Class::Usage && !error.kind.retryable());
     assert!(EXIT_CODES.iter().any(|(code, _)| *code == error.kind.exit_code()));
+    let broken = Certificate::from_der(b"x").unwrap_err();
+    assert_eq!(with_causes(&broken), broken.to_string());
 }
 
 #[test]

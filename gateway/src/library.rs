@@ -6,4 +6,5 @@ pub(crate) use cba_agent::{
     SUBORDINATE_USERS, SubordinateIds, TIMEOUTS, Version, by_name, check_received, check_stdout,
     client as agent_client, client::ClientError, days, decide_payload, file_format, hex, ignore_file_size_signal, leaf,
     log, now, parse_hex, prepare, print, printable, refuse_privileges, system_policy, take_descriptor, utc,
+    with_causes,
 };

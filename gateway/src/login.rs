@@ -1,7 +1,7 @@
 //! One login, from the caller's request to Anaplan's answer.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::Method;
 use sha2::{Digest as _, Sha256};
@@ -10,13 +10,13 @@ use crate::agents;
 use crate::credentials::Credentials;
 use crate::failure::LoginFailure;
 use crate::gateway::{ActiveConfig, Gateway};
-use crate::library::now;
+use crate::library::{now, with_causes};
 use crate::login_body::LoginBody;
 use crate::logins::record::LoginRecord;
 use crate::logins::{LoginResult, MessageKey, MessageRetention, RunningLogin, Waiter};
 use crate::replay::{ReplayError, capacity};
 use crate::source::TcpCaller;
-use crate::upstream::UpstreamRequest;
+use crate::upstream::{UpstreamAnswer, UpstreamRequest};
 use crate::verify::{CredentialsKind, Verified, verify};
 
 /// A request to log in, without its credentials.
@@ -174,30 +174,23 @@ async fn post_payload(
         authorization: payload.authorization,
         body: payload.body,
     };
-    let answered = tokio::time::timeout_at(deadline.into(), active.upstream.send(&request)).await;
+    let answer = send(active, &request, deadline).await;
     record.upstream_time = start.elapsed();
-    let answer = answered
-        .map_err(|_| LoginFailure::timeout("Anaplan"))?
-        .map_err(|error| LoginFailure::bad_gateway(with_causes(&error)))?;
+    let answer = answer?;
     record.upstream_status = answer.status.as_u16();
     gateway.pause.observe(&answer);
     answer.check(true).map_err(|bad| LoginFailure::bad_gateway(bad.to_string()))?;
     Ok(answer)
 }
 
-/// Formats an error with its causes.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-/// Returns the deadline of a forwarded request.
-#[must_use]
-pub(crate) fn forward_deadline(active: &ActiveConfig, arrived: Instant) -> tokio::time::Instant {
-    (arrived + active.config.deadline.max(Duration::from_millis(1))).into()
+/// Sends a request to Anaplan, and waits for the answer until the deadline.
+pub(crate) async fn send(
+    active: &ActiveConfig,
+    request: &UpstreamRequest,
+    deadline: Instant,
+) -> Result<UpstreamAnswer, LoginFailure> {
+    tokio::time::timeout_at(deadline.into(), active.upstream.send(request))
+        .await
+        .map_err(|_| LoginFailure::timeout("Anaplan"))?
+        .map_err(|error| LoginFailure::bad_gateway(with_causes(&error)))
 }

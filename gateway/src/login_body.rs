@@ -222,7 +222,7 @@ mod tests {
         let nested = |times| (0..times).fold(text.clone(), |text, _| serde_json::to_string(&text).unwrap());
         for text in [nested(2), nested(3), text.replace("\"v2\"", "[\"AAAAAAAA\"]"), "\"\\\"AAAAAAAA\\\"\"".into()] {
             let error = LoginBody::read(text.as_bytes()).unwrap_err();
-            let shown = crate::login::with_causes(&error);
+            let shown = crate::library::with_causes(&error);
             assert!(!shown.contains("AAAA"), "{shown}");
         }
     }

@@ -14,9 +14,8 @@ use crate::agents;
 use crate::config::{FileRules, GatewayConfig};
 use crate::gateway::{ActiveConfig, spent_file_error};
 use crate::library::{
-    Certificate, Error, Kind, PayloadChoice, Result, Version, days, decide_payload, now, printable, utc,
+    Certificate, Error, Kind, PayloadChoice, Result, Version, days, decide_payload, now, printable, utc, with_causes,
 };
-use crate::login::with_causes;
 use crate::server::listener;
 use crate::shared_users::SharedUsers;
 use crate::spent_file::SpentFile;

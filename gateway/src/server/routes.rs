@@ -15,8 +15,8 @@ use super::reply::{self, HttpReply};
 use crate::credentials::{Credentials, CredentialsError};
 use crate::failure::LoginFailure;
 use crate::gateway::Gateway;
-use crate::library::hex;
-use crate::login::{self, IncomingLogin, with_causes};
+use crate::library::{hex, with_causes};
+use crate::login::{self, IncomingLogin};
 use crate::login_body::LoginBody;
 use crate::request_form::{FormError, Route, route};
 use crate::source::TcpCaller;
@@ -136,11 +136,7 @@ async fn forward(
     authorization.set_sensitive(true);
     let method = if parts.method == Method::GET { Method::GET } else { Method::POST };
     let request = UpstreamRequest { method, path, authorization, body: String::new() };
-    let answered =
-        tokio::time::timeout_at(login::forward_deadline(&active, arrived), active.upstream.send(&request)).await;
-    let answer = answered
-        .map_err(|_| LoginFailure::timeout("Anaplan"))?
-        .map_err(|error| LoginFailure::bad_gateway(with_causes(&error)))?;
+    let answer = login::send(&active, &request, arrived + active.config.deadline).await?;
     gateway.metrics.count_token_request(path, answer.status.as_u16());
     answer.check(false).map_err(|bad| LoginFailure::bad_gateway(bad.to_string()))?;
     Ok(reply::of_answer(&answer, None, id))
