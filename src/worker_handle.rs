@@ -28,7 +28,6 @@ pub(crate) use environment::{WorkerEnvironment, withheld};
 pub(crate) use error::WorkerError;
 pub(crate) use output::OutputState;
 pub(crate) use process::PrestartedWorker;
-pub(crate) use start::ModuleToLoad;
 
 use process::{WaitResult, WorkerProcess};
 

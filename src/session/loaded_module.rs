@@ -18,7 +18,7 @@ use crate::sandbox_profile::gaps::judge;
 use crate::sandbox_profile::paths::socket_families;
 use crate::sandbox_profile::{EnforcedSandbox, Profile};
 use crate::text::printable;
-use crate::worker_handle::{ModuleToLoad, PrestartedWorker, WorkerEnvironment, WorkerError, WorkerHandle, withheld};
+use crate::worker_handle::{PrestartedWorker, WorkerEnvironment, WorkerError, WorkerHandle, withheld};
 use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{SandboxReport, WorkerReply};
 
@@ -66,8 +66,7 @@ pub(super) fn start(
     check_module(config, path)?;
     let environment =
         WorkerEnvironment { pin_variables: config.pin_variables.clone(), module_debug: config.module_debug };
-    let load = ModuleToLoad { module: path.to_owned(), profile: config.sandbox_profile(path).map(str::to_owned) };
-    Ok(WorkerHandle::spawn(&environment, prestarted, load, deadline)?)
+    Ok(WorkerHandle::spawn(&environment, prestarted, (path, config.sandbox_profile(path)), deadline)?)
 }
 
 /// Loads the module again, each time in a new worker, while it misses existing tokens. With a missing token, an index

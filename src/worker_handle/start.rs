@@ -3,7 +3,7 @@
 //! Runs in the parent.
 
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::environment::WorkerEnvironment;
 use super::process::{PrestartedWorker, WorkerProcess};
@@ -12,16 +12,8 @@ use crate::deadline::Deadline;
 use crate::worker_protocol::step::Step;
 use crate::worker_protocol::{self, SandboxReport, Variable, WorkerReply, WorkerRequest};
 
-#[derive(Clone, Debug)]
-pub(crate) struct ModuleToLoad {
-    /// The module's absolute path.
-    pub module: PathBuf,
-    /// The sandbox profile for the module, if there is one.
-    pub profile: Option<String>,
-}
-
 impl WorkerHandle {
-    /// Starts a worker or takes a prestarted one, and tells it to load a module. [`WorkerHandle::sandbox`] and
+    /// Starts a worker or takes a prestarted one, and tells it to load a module in this sandbox profile. [`WorkerHandle::sandbox`] and
     /// [`WorkerHandle::wait_reply`] return its replies. The calling thread must live as long as the worker: a worker dies
     /// with the thread that started it.
     ///
@@ -30,25 +22,18 @@ impl WorkerHandle {
     pub(crate) fn spawn(
         environment: &WorkerEnvironment,
         prestarted: Option<PrestartedWorker>,
-        load: ModuleToLoad,
+        (module, profile): (&Path, Option<&str>),
         deadline: &Deadline,
     ) -> Result<Self, WorkerError> {
-        let ModuleToLoad { module, profile } = load;
-        match prestarted {
-            Some(prestarted) => {
-                let variables = environment.variables().into_iter().map(Variable::from).collect();
-                Self::begin(
-                    environment,
-                    prestarted,
-                    &WorkerRequest::Open { module, profile, environment: Some(variables) },
-                    deadline,
-                )
-            }
-            None => {
-                let open = WorkerRequest::Open { module, profile, environment: None };
-                Self::begin(environment, Self::process_for(environment)?, &open, deadline)
-            }
-        }
+        // A prestarted worker has no environment yet.
+        let variables = || environment.variables().into_iter().map(Variable::from).collect();
+        let open = WorkerRequest::Open {
+            module: module.to_owned(),
+            profile: profile.map(str::to_owned),
+            environment: prestarted.is_some().then(variables),
+        };
+        let worker = prestarted.map_or_else(|| Self::process_for(environment), Ok)?;
+        Self::begin(environment, worker, &open, deadline)
     }
 
     /// Starts a worker that connects to pcscd at this socket through the installed libpcsclite. The worker then ends.
