@@ -78,49 +78,39 @@ fn exit_status(command: &str, is_root: bool) -> ManualRows {
 }
 
 fn environment(command: &str, is_root: bool) -> ManualRows {
-    let mut rows = ManualRows::new();
-    let mut add = |applies: bool, term: &str, text| {
-        if applies || is_root {
-            rows.push((term.to_owned(), text));
-        }
-    };
-    let connects = ["serve", "check"].contains(&command);
-    add(
-        connects,
-        "HTTPS_PROXY, NO_PROXY",
-        "The proxy to Anaplan if the configuration names none, and the hosts that need no proxy.",
-    );
-    add(
-        command == "serve",
-        "STATE_DIRECTORY",
-        "The directory that remembers used payloads across restarts, if state_dir is not set. systemd sets it.",
-    );
-    add(
-        command == "serve",
-        "LISTEN_FDS, NOTIFY_SOCKET, WATCHDOG_USEC",
-        "Socket activation, readiness and watchdog of systemd.",
-    );
-    rows
+    let (serves, connects) = (command == "serve", ["serve", "check"].contains(&command));
+    let rows = [
+        (
+            connects,
+            "HTTPS_PROXY, NO_PROXY",
+            "The proxy to Anaplan if the configuration names none, and the hosts that need no proxy.",
+        ),
+        (
+            serves,
+            "STATE_DIRECTORY",
+            "The directory that remembers used payloads across restarts, if state_dir is not set. systemd sets it.",
+        ),
+        (serves, "LISTEN_FDS, NOTIFY_SOCKET, WATCHDOG_USEC", "Socket activation, readiness and watchdog of systemd."),
+    ];
+    that_apply(&rows, is_root)
 }
 
 fn files(command: &str, is_root: bool) -> ManualRows {
-    let mut rows = ManualRows::new();
-    let mut add = |applies: bool, term: &str, text| {
-        if applies || is_root {
-            rows.push((term.to_owned(), text));
-        }
-    };
-    let needs_agent = ["serve", "check"].contains(&command);
-    add(needs_agent || ["clients", "health"].contains(&command), "/etc/cba-gateway/config.toml", "The configuration.");
-    add(needs_agent, "/etc/cba-agent/policy.toml", "Root's policy. It applies to each payload of an agent.");
-    add(needs_agent, "/run/cba-agent/agent.sock", "The socket of the packaged agent.");
-    add(
-        ["clients", "health"].contains(&command),
-        "/run/cba-gateway/admin.sock",
-        "The admin socket of the packaged configuration.",
-    );
-    add(command == "serve", "/var/lib/cba-gateway", "The v2 payloads that tools have used.");
-    rows
+    let (needs_agent, asks) = (["serve", "check"].contains(&command), ["clients", "health"].contains(&command));
+    let rows = [
+        (needs_agent || asks, "/etc/cba-gateway/config.toml", "The configuration."),
+        (needs_agent, "/etc/cba-agent/policy.toml", "Root's policy. It applies to each payload of an agent."),
+        (needs_agent, "/run/cba-agent/agent.sock", "The socket of the packaged agent."),
+        (asks, "/run/cba-gateway/admin.sock", "The admin socket of the packaged configuration."),
+        (command == "serve", "/var/lib/cba-gateway", "The v2 payloads that tools have used."),
+    ];
+    that_apply(&rows, is_root)
+}
+
+/// The rows that apply to a command. The page of the program lists all.
+fn that_apply(rows: &[(bool, &str, &'static str)], is_root: bool) -> ManualRows {
+    let shown = rows.iter().filter(|(applies, ..)| *applies || is_root);
+    shown.map(|(_, term, text)| ((*term).to_owned(), *text)).collect()
 }
 
 /// Escapes text, so that roff prints it unchanged (groff_char(7)).
