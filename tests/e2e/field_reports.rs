@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 use serde_json::Value;
 
 use crate::deadline::Finish as _;
-use crate::fixture::{BINARY, Fixture, Run, faulty_module, needs_root};
+use crate::fixture::{Fixture, Run, faulty_module, needs_root};
 use crate::openssl::accepted;
 
 /// The faulty module under the file name of another module, with these rules and without a sandbox.
@@ -171,12 +171,12 @@ fn a_user_outside_the_group_of_opencryptoki_sees_its_name() {
     named(&mut fixture, "libopencryptoki.so", "C_Initialize=0x6");
     // The group of the openCryptoki package, in a name service for this command only.
     let run = |before: &str, arguments: &[&str]| {
-        let mut command = fixture.program("unshare");
         let script = format!(
             "{{ [ -d etc ] || {{ cp -a /etc etc && echo pkcs11:x:4242: >> etc/group; }}; }} && mount --bind etc /etc && {before} \
              exec setpriv --reuid nobody --regid nogroup --init-groups \"$@\""
         );
-        command.args(["--mount", "sh", "-c", &script, "sh", BINARY]).args(arguments);
+        let mut command = fixture.in_mount_namespace(&script);
+        command.args(arguments);
         command.env("HOME", "/nonexistent");
         Run::from_output(command.finish())
     };
@@ -224,10 +224,9 @@ fn a_p11_kit_before_its_security_fixes_is_warned_about() {
     {
         let status = format!("Package: libp11-kit0\nStatus: install ok installed\nVersion: {version}\n\n");
         let status = fixture.write("status", status);
-        let mut command = fixture.program("unshare");
         let script = format!("mount --bind {status} /var/lib/dpkg/status && exec \"$@\"");
-        command.args(["--mount", "sh", "-c", &script, "sh", BINARY, "doctor", "--pin-source", &source]);
-        let report = Run::from_output(command.finish());
+        let report =
+            Run::from_output(fixture.in_mount_namespace(&script).args(["doctor", "--pin-source", &source]).finish());
         assert!(report.stdout.contains(words), "{report:?}");
     }
 }

@@ -161,6 +161,13 @@ impl Fixture {
         command
     }
 
+    /// The binary in a separate mount namespace, which ends with it. The script mounts something, and then runs `"$@"`.
+    pub(crate) fn in_mount_namespace(&self, script: &str) -> Command {
+        let mut command = self.program("unshare");
+        command.args(["--mount", "bash", "-c", script, "sh", BINARY]);
+        command
+    }
+
     /// Gives a command the token's directory and this environment.
     pub(crate) fn prepare(&self, command: &mut Command) {
         command.env_clear().current_dir(self.path()).stdin(Stdio::null());

@@ -17,9 +17,7 @@ fn the_hint_gives_the_policy_file_back_to_root() {
     let run = crate::system_policy::run_under(&fixture, "[policy]\n", (1000, "646"), &["list"]);
     let command = one_command(&run.failed(2), "chown ");
     let script = format!("mount --bind etc /etc && {command} && exec \"$@\"");
-    let mut again = fixture.program("unshare");
-    again.args(["--mount", "sh", "-c", &script, "sh", BINARY, "list"]);
-    Run::from_output(again.finish()).ok();
+    Run::from_output(fixture.in_mount_namespace(&script).args(["list"]).finish()).ok();
 }
 
 /// The user `daemon`.
@@ -90,9 +88,7 @@ fn an_allowed_user_reaches_the_socket_after_the_remedy() {
     // Runs `doctor` with a copy of /etc, in which `before` may change a group.
     let doctor = |before: &str| {
         let script = format!("{{ [ -d etc ] || cp -a /etc etc; }} && mount --bind etc /etc && {before} exec \"$@\"");
-        let mut command = fixture.program("unshare");
-        command.args(["--mount", "sh", "-c", &script, "sh", BINARY, "doctor", "--config", &config]);
-        Run::from_output(command.finish()).stdout
+        Run::from_output(fixture.in_mount_namespace(&script).args(["doctor", "--config", &config]).finish()).stdout
     };
     let usermod = one_command(&doctor(""), "usermod -aG games daemon");
     let said = doctor(&format!("{usermod};"));
@@ -146,13 +142,12 @@ fn every_package_that_a_hint_offers_exists() {
     let mut offered_names = 0;
     for name in ["softhsm2", "opensc", "ykcs11", "tpm2", "opencryptoki", "p11-kit", "p11-kit-client"] {
         // Hides installed modules from the program.
-        let mut command = fixture.program("unshare");
         let hide = "for d in /usr/lib/*/softhsm /usr/lib/softhsm /usr/lib/*/pkcs11 /usr/lib/*/opencryptoki /usr/lib/opencryptoki; do \
                     [ ! -d \"$d\" ] || mount -t tmpfs tmpfs \"$d\"; done; for f in /usr/lib/*/opensc-pkcs11.so /usr/lib/*/onepin-opensc-pkcs11.so \
                     /usr/lib/*/libykcs11.so* /usr/lib/*/libtpm2_pkcs11.so* /usr/lib/*/p11-kit-proxy.so; do \
                     [ ! -e \"$f\" ] || mount --bind /dev/null \"$f\"; done; exec \"$@\"";
-        command.args(["--mount", "sh", "-c", hide, "sh", BINARY, "list", "--module", name]);
-        let said = Run::from_output(command.finish()).stderr;
+        let list = ["list", "--module", name];
+        let said = Run::from_output(fixture.in_mount_namespace(hide).args(list).finish()).stderr;
         for install in commands_in(&said).iter().filter(|command| command.starts_with("apt-get ")) {
             succeeds(&fixture, &format!("{install} --simulate"));
             offered_names += 1;
@@ -184,8 +179,8 @@ fn a_file_system_without_execution_is_remounted_by_the_hint() {
         fixture.file("no exec"),
         crate::fixture::softhsm_module()
     );
-    let mut command = fixture.program("unshare");
-    command.args(["--mount", "bash", "-c", &script, "sh", BINARY, "sign", "--pin-source", &fixture.pin_source()]);
+    let mut command = fixture.in_mount_namespace(&script);
+    command.args(["sign", "--pin-source", &fixture.pin_source()]);
     command.env("CBA_AGENT_MODULE", fixture.file("no exec/m.so"));
     Run::from_output(command.finish()).ok();
 }
@@ -207,9 +202,7 @@ fn a_read_only_file_system_is_named_with_its_mount() {
         ["doctor", "--pin-source", &source, "--state-dir", &state],
         ["doctor", "--pin-source", &source, "--audit-path", &log],
     ] {
-        let mut command = fixture.program("unshare");
-        command.args(["--mount", "bash", "-c", script, "sh", BINARY]).args(arguments);
-        let shown = Run::from_output(command.finish()).ok();
+        let shown = Run::from_output(fixture.in_mount_namespace(script).args(arguments).finish()).ok();
         assert!(shown.contains("Read-only file system"), "{arguments:?}: {shown}");
         assert!(shown.contains("ReadWritePaths=") && !shown.contains("install -d"), "{arguments:?}: {shown}");
         let mount = shown.lines().last().unwrap();
@@ -226,8 +219,8 @@ fn commands_that_show_the_cause_run_and_show_it() {
     fs::create_dir(fixture.file("the log")).unwrap();
     let script = "set -e; mount -t tmpfs -o size=4k tmpfs 'the log'; head -c 4096 /dev/zero > 'the log/x'; \
                   hint=$(\"$@\" 2>&1 | sed -n 's/^hint: .*`\\(df .*\\)`.*/\\1/p'); eval \"$hint\"";
-    let mut command = fixture.program("unshare");
-    command.args(["--mount", "bash", "-c", script, "sh", BINARY, "sign", "--pin-source", &source]);
+    let mut command = fixture.in_mount_namespace(script);
+    command.args(["sign", "--pin-source", &source]);
     command.args(["--audit-path", &fixture.file("the log/audit.jsonl")]);
     let shown = Run::from_output(command.finish()).ok();
     assert!(shown.contains("100%") && shown.contains("the log"), "{shown}");

@@ -1,7 +1,7 @@
 //! Modules as found on hosts: unusual entry points, libraries beside them, and files that are not modules.
 
 use crate::deadline::Finish as _;
-use crate::fixture::{BINARY, Fixture, Run, faulty_module, needs_root, softhsm_module};
+use crate::fixture::{Fixture, Run, faulty_module, needs_root, softhsm_module};
 
 /// A module over the one in `SHIM_MODULE`. It exports only `C_GetFunctionList`.
 const SHIM: &str = r#"
@@ -184,9 +184,8 @@ fn a_module_on_a_noexec_file_system_is_named() {
         faulty_module().display()
     );
     let source = fixture.pin_source();
-    // A separate mount namespace, which ends with the command.
-    let mut command = fixture.program("unshare");
-    command.args(["--mount", "sh", "-c", &script, "sh", BINARY, "sign", "--pin-source", &source]);
+    let mut command = fixture.in_mount_namespace(&script);
+    command.args(["sign", "--pin-source", &source]);
     command.env("CBA_AGENT_MODULE", fixture.file("noexec/m.so"));
     let error = Run::from_output(command.finish()).failed(3);
     assert!(error.contains("noexec/m.so is on a file system that is mounted noexec"), "{error}");

@@ -185,9 +185,7 @@ fn a_container_that_would_forget_the_fuse_gets_a_warning() {
     }
     let inside = |arguments: &[&str]| {
         let mount = "mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged && exec \"$@\"";
-        let mut command = fixture.program("unshare");
-        command.args(["--mount", "sh", "-c", mount, "sh", BINARY]).args(arguments);
-        Run::from_output(command.finish())
+        Run::from_output(fixture.in_mount_namespace(mount).args(arguments).finish())
     };
     let (source, state) = (fixture.pin_source(), fixture.file("merged/state"));
     let run = inside(&["sign", "--pin-source", &source, "--state-dir", &state]);

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::deadline::Finish as _;
-use crate::fixture::{BINARY, Fixture, Run, needs_root};
+use crate::fixture::{Fixture, Run, needs_root};
 
 /// `sign` with the fixture's PIN, on a host with this policy file, owner and mode.
 fn sign_under(fixture: &Fixture, policy: &str, owner: (u32, &str), arguments: &[&str]) -> Run {
@@ -21,9 +21,7 @@ pub(crate) fn run_under(fixture: &Fixture, policy: &str, (owner, mode): (u32, &s
          chown {owner} etc/cba-agent/policy.toml && chmod {mode} etc/cba-agent/policy.toml && \
          mount --bind etc /etc && exec \"$@\""
     );
-    let mut command = fixture.program("unshare");
-    command.args(["--mount", "sh", "-c", &script, "sh", BINARY]).args(arguments);
-    Run::from_output(command.finish())
+    Run::from_output(fixture.in_mount_namespace(&script).args(arguments).finish())
 }
 
 pub(crate) const ROOTS: (u32, &str) = (0, "644");
