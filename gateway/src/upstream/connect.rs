@@ -84,15 +84,20 @@ pub(super) async fn connect(upstream: &Upstream) -> Result<(Stream, Handshake), 
 /// Opens a TCP connection to a host. If the addresses of one family (IPv4 or IPv6) do not answer within 300 ms, tries those of
 /// the other at the same time (RFC 8305).
 pub(super) async fn open_tcp(host: &str, port: u16) -> Result<TcpStream, UpstreamError> {
-    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let failed = |cause: Cause| UpstreamError::Connect(format!("{host}:{port}"), cause);
-    let uri: Uri =
-        format!("http://{authority}").parse().map_err(|error: http::uri::InvalidUri| failed(error.into()))?;
+    let uri: Uri = format!("http://{}", authority(host, port))
+        .parse()
+        .map_err(|error: http::uri::InvalidUri| failed(error.into()))?;
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     let connected = TowerToHyperService::new(connector).call(uri).await;
     connected.map(TokioIo::into_inner).map_err(|error| failed(error.into()))
+}
+
+/// Returns the host and port as in a URL, an IPv6 address in brackets.
+pub(super) fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 impl AsyncRead for Stream {

@@ -8,7 +8,7 @@ use http::Uri;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::connect::{UpstreamError, open_tcp};
+use super::connect::{UpstreamError, authority, open_tcp};
 use crate::config::{FileRules, UpstreamConfig};
 use crate::library::{Error, Kind, Result};
 
@@ -69,7 +69,7 @@ impl std::fmt::Debug for Proxy {
 /// Opens a tunnel to a host through the proxy.
 pub(super) async fn tunnel(proxy: &Proxy, host: &str, port: u16) -> Result<TcpStream, UpstreamError> {
     let mut stream = open_tcp(&proxy.host, proxy.port).await?;
-    let target = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let target = authority(host, port);
     let authorization =
         proxy.authorization.as_ref().map(|value| format!("Proxy-Authorization: {value}\r\n")).unwrap_or_default();
     let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n");
