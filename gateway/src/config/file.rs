@@ -96,8 +96,8 @@ pub(super) enum RawUser {
     Name(String),
 }
 
-/// Parses the file. The parser's messages can quote a value, which may be a password. So only messages about keys are
-/// passed on.
+/// Parses the file. The parser's messages can quote a value, which may be a password. So only messages about keys, and the
+/// expected type of a value, are passed on.
 ///
 /// # Errors
 /// When the file is not TOML, or has unknown keys.
@@ -105,10 +105,25 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<RawConfig> {
     toml::from_str(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start);
         let line = text.as_bytes().iter().take(start).filter(|byte| **byte == b'\n').count() + 1;
-        let message = error.message();
-        let is_about_keys =
-            ["unknown field", "missing field", "duplicate"].iter().any(|start| message.starts_with(start));
-        let what = if is_about_keys { message } else { "this is not TOML, or a value has the wrong type" };
-        config_error(path, format_args!("line {line}: {what}"))
+        config_error(path, format_args!("line {line}: {}", without_values(error.message())))
     })
+}
+
+/// Returns a message of the parser without the values that it quotes.
+fn without_values(message: &str) -> String {
+    let starts_with = |starts: &[&str]| starts.iter().any(|start| message.starts_with(start));
+    if starts_with(&["unknown field", "missing field", "duplicate"]) {
+        return message.into();
+    }
+    if !starts_with(&["invalid type: ", "invalid value: ", "data did not match"]) {
+        return "this is not TOML".into();
+    }
+    let expected = match message.rsplit_once(", expected ").map(|(_, expected)| expected) {
+        Some("a sequence") => ": it must be a list in brackets; a client begins with [[client]]",
+        Some("a string") => ": it must be text in quotation marks",
+        Some("a boolean") => ": it must be true or false",
+        Some("u32") => ": it must be a whole number",
+        _ => "",
+    };
+    format!("a value has the wrong type{expected}")
 }

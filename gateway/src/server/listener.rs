@@ -40,7 +40,9 @@ pub(crate) fn open(config: &GatewayConfig) -> Result<Vec<BoundListener>> {
             listeners.push(BoundListener { listener: bind(*address)?, kind: ListenerKind::Plain });
         }
     } else if config.sets_listen {
-        tracing::warn!("listen has no effect: the sockets of systemd replace it; `systemctl edit cba-gateway.socket` changes them");
+        tracing::warn!(
+            "listen has no effect: the sockets of systemd replace it; `systemctl edit cba-gateway.socket` changes them"
+        );
     }
     for address in config.tls.iter().flat_map(|tls| &tls.listen) {
         listeners.push(BoundListener { listener: bind(*address)?, kind: ListenerKind::Tls });
