@@ -60,7 +60,7 @@ impl CheckFindings {
 
 pub(super) fn run(path: &Path, files: FileRules) -> Result<()> {
     let mut findings = CheckFindings::default();
-    become_gateway_user(&mut findings)?;
+    become_gateway_user(&mut findings);
     match GatewayConfig::read(path, files).and_then(ActiveConfig::read) {
         Ok(loaded) => {
             findings.ok(format!("configuration {}", path.display()));
@@ -98,22 +98,21 @@ pub(super) fn run(path: &Path, files: FileRules) -> Result<()> {
 
 /// Continues as the user of the package's units if root runs the check: root may read every file and use every socket, but the
 /// gateway may not.
-fn become_gateway_user(findings: &mut CheckFindings) -> Result<()> {
+fn become_gateway_user(findings: &mut CheckFindings) {
     if !rustix::process::geteuid().is_root() {
-        return Ok(());
+        return;
     }
-    let Some(user) = User::from_name(GATEWAY_USER).ok().flatten() else {
-        findings.warn(format!(
-            "checked as root, since this host has no user {GATEWAY_USER}: root may use files that the gateway may not"
-        ));
-        return Ok(());
+    let become_user = |user: &User| {
+        initgroups(c"cba-gateway", user.gid).and_then(|()| setgid(user.gid)).and_then(|()| setuid(user.uid))
     };
-    initgroups(c"cba-gateway", user.gid)
-        .and_then(|()| setgid(user.gid))
-        .and_then(|()| setuid(user.uid))
-        .map_err(|error| Error::new(Kind::Unexpected, format!("cannot check as the user {GATEWAY_USER}: {error}")))?;
-    findings.ok(format!("checked as the user {GATEWAY_USER}, as which the gateway serves"));
-    Ok(())
+    match User::from_name(GATEWAY_USER) {
+        Ok(Some(user)) if become_user(&user).is_ok() => {
+            findings.ok(format!("checked as the user {GATEWAY_USER}, as which the gateway serves"));
+        }
+        _ => findings.warn(format!(
+            "checked as root, since root cannot become the user {GATEWAY_USER} here; root may use files that the gateway may not"
+        )),
+    }
 }
 
 /// Checks that this host has the address of each listener. Warns about a port that every user can bind: while the gateway is
