@@ -89,7 +89,7 @@ password_sha256 = [\"{sha256}\"]
 # 2. The password is in {file} (mode 0600). Give it to the tool, then delete the file:
 #    rm {quoted_file}
 # 3. Settings of common tools; the user name is {name}, the password is the one in the file.
-#    curl               printf 'user = \"{name}:%s\"' \"$(cat {quoted_file})\" | curl -K - -X POST {url}/token/authenticate
+#    curl               printf 'user = \"{name}:%s\"' \"$(cat {quoted_file})\" | curl -K - --noproxy localhost -X POST {url}/token/authenticate
 #    Anaplan Connect    -auth {url} -user {name}:PASSWORD
 #    Informatica        Auth URL {url}, user {name}
 #    Azure Data Factory Web activity, URL {tls_url}/token/authenticate, Basic authentication
@@ -150,12 +150,12 @@ payload_versions = [\"v1\", \"v2\"]
 /// Returns the commands that check and apply a configuration. The units of the package use the files in /etc/cba-gateway.
 fn apply_steps(config: &str) -> String {
     if config == DEFAULT_PATH {
-        return "cba-gateway check && systemctl reload cba-gateway".into();
+        return "cba-gateway check && systemctl reload-or-restart cba-gateway".into();
     }
     let check = format!("cba-gateway check --config {}", quoted(config));
     let instance = config.strip_prefix("/etc/cba-gateway/").and_then(|file| file.strip_suffix(".toml"));
     match instance.filter(|instance| is_client_name(instance)) {
-        Some(instance) => format!("{check} && systemctl reload cba-gateway@{instance}"),
+        Some(instance) => format!("{check} && systemctl reload-or-restart cba-gateway@{instance}"),
         None => format!("{check}\n# Then send SIGHUP to the gateway."),
     }
 }

@@ -10,7 +10,7 @@ use crate::fixture::{BINARY, Fixture, Run};
 /// A directory whose name a shell would split, expand and unquote.
 const DIRECTORY: &str = "a b'c\"d$(touch x)`touch y`\\";
 
-/// The printed lines of commands that contain a text, without the mark of a comment.
+/// The printed command that contains a text, without the mark of a comment.
 fn command_with<'a>(enrolled: &'a Run, text: &str) -> &'a str {
     let line = enrolled.stdout.lines().find(|line| line.starts_with("#    ") && line.contains(text));
     let command = line.unwrap_or_else(|| panic!("no command with {text}: {enrolled:?}"))[5..].trim();
@@ -22,6 +22,8 @@ fn in_shell(fixture: &Fixture, command: &str) -> (bool, String) {
     let path = format!("{}:/usr/bin:/bin", Path::new(BINARY).parent().unwrap().display());
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).current_dir(fixture.path().join("run")).env_clear().env("PATH", path);
+    // The commands must also work where a proxy serves other hosts.
+    shell.env("http_proxy", "http://127.0.0.1:9");
     let output = shell.finish();
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -79,10 +81,10 @@ fn each_printed_command_works_for_a_configuration_with_any_path() {
 fn the_printed_commands_name_the_unit_of_the_configuration() {
     let fixture = Fixture::new();
     for (config, wanted) in [
-        (None, "#    cba-gateway check && systemctl reload cba-gateway\n"),
+        (None, "#    cba-gateway check && systemctl reload-or-restart cba-gateway\n"),
         (
             Some("/etc/cba-gateway/emea.toml"),
-            "#    cba-gateway check --config '/etc/cba-gateway/emea.toml' && systemctl reload cba-gateway@emea\n",
+            "#    cba-gateway check --config '/etc/cba-gateway/emea.toml' && systemctl reload-or-restart cba-gateway@emea\n",
         ),
         (Some("/srv/x.toml"), "#    cba-gateway check --config '/srv/x.toml'\n# Then send SIGHUP to the gateway.\n"),
     ] {
