@@ -114,8 +114,7 @@ fn bind_error(address: SocketAddr, error: rustix::io::Errno) -> Error {
         rustix::io::Errno::ADDRINUSE => {
             format!("`ss -ltnp 'sport = :{}'` shows which process has it", address.port())
         }
-        rustix::io::Errno::ADDRNOTAVAIL => "`ip -brief address` shows the addresses of this host".into(),
-        _ => "check listen and [tls] listen".to_owned(),
+        _ => "`ip -brief address` shows the addresses for listen and [tls] listen".to_owned(),
     };
     Error::new(Kind::Config, format!("cannot listen on {address}: {error}")).hint(hint)
 }
