@@ -1,10 +1,11 @@
 //! The base URL of the authentication service.
 //!
 //! PURE. The URL is used in curl configurations and shell strings, so only plain URLs are accepted: https, or http to a loopback address;
-//! no user, query or fragment; no character with a meaning for a shell or curl.
+//! no user, query or fragment; no character with a meaning for a shell or curl. Programs must agree about the address, so forms that some
+//! of them rewrite are refused: `..` and `%` in the path, a host such as `127.1` or `a.example.`, and a port with leading zeros.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::Uri;
 
@@ -42,7 +43,7 @@ impl AuthUrl {
         if text.contains(['?', '#']) {
             return Err(AuthUrlError::Query);
         }
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]%".contains(c);
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]".contains(c);
         let uri: Uri = text.parse().map_err(|_| AuthUrlError::Syntax)?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(AuthUrlError::Syntax);
@@ -53,16 +54,19 @@ impl AuthUrl {
         let host = authority.host();
         let port = authority.as_str().strip_prefix(host).unwrap_or("?");
         let port_is_fine = port.is_empty()
-            || port.strip_prefix(':').and_then(|port| port.parse().ok()).is_some_and(|port: u16| port != 0);
+            || port
+                .strip_prefix(':')
+                .is_some_and(|port| port.parse().is_ok_and(|n: u16| n != 0) && !port.starts_with('0'));
+        let path = uri.path().trim_end_matches('/');
         // Only IPv6 addresses may have brackets: curl would treat others as a pattern.
-        let path_is_fine = !uri.path().contains(['[', ']']);
+        let path_is_fine =
+            !path.contains(['[', ']']) && path.split('/').skip(1).all(|part| !["", ".", ".."].contains(&part));
         if !text.chars().all(plain) || !path_is_fine || !is_host(host) || !port_is_fine {
             return Err(AuthUrlError::Syntax);
         }
         if scheme != "https" && !(scheme == "http" && is_loopback(host)) {
             return Err(AuthUrlError::Scheme);
         }
-        let path = uri.path().trim_end_matches('/');
         let path = path.strip_suffix(PATH).unwrap_or(path).trim_end_matches('/');
         Ok(Self { base: format!("{scheme}://{}{path}", authority.as_str().to_ascii_lowercase()) })
     }
@@ -88,14 +92,22 @@ impl fmt::Display for AuthUrl {
 }
 
 fn is_host(host: &str) -> bool {
-    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            !host.is_empty()
-                && !host.starts_with(['-', '.'])
-                && host.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.')
-        }
+    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok();
     }
+    let is_label = |label: &str| {
+        let is_plain = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        is_plain && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let is_name = host.len() <= 253 && host.split('.').all(is_label) && !ends_in_a_number(host);
+    is_name || host.parse::<Ipv4Addr>().is_ok()
+}
+
+/// Whether some programs read a name as an IPv4 address (inet_aton(3), the URL standard), such as `127.1` or `0x7f000001`.
+fn ends_in_a_number(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+    let digits = last.strip_prefix("0x").map(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    digits.unwrap_or_else(|| last.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -153,6 +165,38 @@ mod tests {
             "https://auth anaplan.com",
             "https://aüth.anaplan.com",
             "",
+            "https://a.example/..",
+            "https://a.example/./x",
+            "https://a.example/x/../token/authenticate",
+            "https://a.example/%2e%2e",
+            "https://a.example/%2E./x",
+            "https://a.example/a%20b",
+            "https://a.example//x",
+            "https://a.example\\@b.example",
+            "https://a.example/x\\y",
+            "https://a.example/\tx",
+            "\thttps://a.example",
+            "https://a.example ",
+            "https://:443",
+            "https://@a.example",
+            "https://a.example:65536",
+            "https://a.example:0443",
+            "https://a.example:+443",
+            "https://a.example:443:443",
+            "https://a.example.",
+            "http://localhost.",
+            "https://[fe80::1%eth0]",
+            "https://[fe80::1%25eth0]",
+            "https://[127.0.0.1]",
+            "https://[::1",
+            "https://::1",
+            "https://127.1",
+            "https://2130706433",
+            "https://0x7f000001",
+            "https://0177.0.0.1",
+            "https://a.0x7f",
+            "https://ａ.example",
+            "https://a。example",
         ] {
             assert!(AuthUrl::parse(text).is_err(), "{text:?}");
         }
@@ -173,6 +217,19 @@ mod tests {
             ("a_b", false),
             ("a,b", false),
             ("a b", false),
+            ("a-", false),
+            ("a..b", false),
+            ("a.", false),
+            ("1.2.3.4.5", false),
+            ("1.example", true),
+            ("0x", false),
+            ("0xg", true),
+            ("999.1.1.1", false),
+            (&format!("{}.example", "a".repeat(63)), true),
+            (&format!("{}.example", "a".repeat(64)), false),
+            (&"a.".repeat(126), false),
+            (&format!("{}b", "a.".repeat(126)), true),
+            (&format!("{}bc", "a.".repeat(126)), false),
         ] {
             assert_eq!(is_host(host), wanted, "{host:?}");
         }
@@ -213,7 +270,7 @@ mod tests {
         fn an_accepted_url_is_safe_in_a_shell_and_in_curl(text in "\\PC*", path in "\\PC*") {
             for text in [text, format!("https://auth.anaplan.com/{path}")] {
                 if let Ok(url) = AuthUrl::parse(&text) {
-                    let safe = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]%".contains(c);
+                    let safe = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]".contains(c);
                     prop_assert!(url.authenticate().chars().all(safe));
                 }
             }
