@@ -114,8 +114,13 @@ fn refused_hint(unit: &str, kind: Kind, detail: Option<&str>, retry_after: Optio
 /// The systemd unit of the agent on a socket: the packages give each tenant a directory.
 fn unit(socket: &str) -> String {
     let tenant = socket.strip_prefix("/run/cba-agent-").and_then(|rest| rest.strip_suffix("/agent.sock"));
-    let is_name = |name: &&str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
-    tenant.filter(is_name).map_or_else(|| "cba-agent".into(), |name| format!("cba-agent@{name}"))
+    tenant.filter(|name| is_tenant(name)).map_or_else(|| "cba-agent".into(), |name| format!("cba-agent@{name}"))
+}
+
+/// Whether a tenant can have this name: the rule of `deploy/systemd/prepare-tenant`, without which no unit of a tenant starts.
+fn is_tenant(name: &str) -> bool {
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    is_plain && (1..=21).contains(&name.len()) && !["config", "policy"].contains(&name)
 }
 
 /// Parses an answer (RFC 9112): a status, a length, and a body of exactly that length. Returns the body.

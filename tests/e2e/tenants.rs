@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use crate::deadline::Finish as _;
 use crate::deploy::{DEPLOY, unit, units};
 use crate::fixture::{Fixture, needs_root, tool};
 
@@ -35,6 +36,45 @@ fn each_tenant_has_a_separate_user_and_separate_directories() {
     }
 }
 
+#[test]
+fn a_hint_names_the_unit_of_exactly_the_tenants_that_can_exist() {
+    let fixture = Fixture::empty();
+    // The script creates nothing here.
+    fs::create_dir(fixture.path().join("programs")).unwrap();
+    for program in ["systemd-sysusers", "install"] {
+        std::os::unix::fs::symlink("/bin/true", fixture.path().join("programs").join(program)).unwrap();
+    }
+    let long = "a".repeat(22);
+    for name in [
+        "a",
+        "a-b",
+        "a_b",
+        "-a",
+        "B1",
+        &long[1..],
+        &long,
+        "a.b",
+        "a b",
+        "a@b",
+        "a:b",
+        "a\\x2db",
+        "é",
+        "config",
+        "policy",
+        "pin",
+        "*",
+    ] {
+        let mut script = Command::new("/bin/sh");
+        script.arg(format!("{DEPLOY}/systemd/prepare-tenant")).arg(name);
+        let script = script.env("PATH", fixture.path().join("programs")).env("LC_ALL", "en_US.UTF-8").finish();
+        let exists = script.status.success();
+        let socket = format!("/run/cba-agent-{name}/agent.sock");
+        let said = fixture.run(&["sign", "--socket", &socket]).failed(9);
+        assert_eq!(said.contains(&format!("`systemctl status cba-agent@{name}`")), exists, "{name}: {said}");
+        assert_eq!(exists, !said.contains("`systemctl status cba-agent`"), "{name}: {said}");
+    }
+}
+
 /// A script on a simulated host: `/etc` is a copy, and `/run`, `/var/lib` and `/var/log` are empty. `$deploy` is this
 /// project's directory of that name.
 #[track_caller]
@@ -63,7 +103,7 @@ fn a_tenant_gets_its_user_and_the_files_of_an_older_version() {
         ln -s /etc/shadow /var/lib/cba-agent/link.json
         ln -s /etc /var/log/cba-agent/evil
         for name in a evil a; do sh "$deploy/systemd/prepare-tenant" "$name"; done
-        for name in '' .. a/b 'a b' aaaaaaaaaaaaaaaaaaaaaa; do
+        for name in '' .. a/b 'a b' aaaaaaaaaaaaaaaaaaaaaa config; do
             ! sh "$deploy/systemd/prepare-tenant" "$name" 2>&1 || exit 1
         done
         getent passwd cba-agent-a | cut -d: -f1,5-
