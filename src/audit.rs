@@ -66,12 +66,8 @@ impl Explain for AuditError {
     fn hints(&self) -> Vec<String> {
         let check = |path: &Path| format!("`cba-agent audit verify {}` names what is wrong", quoted_path(path));
         match self {
-            Self::Write(path, error) if error.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error()) => {
-                let directory = path.parent().unwrap_or(path);
-                vec![format!("make room; `df -h {}` shows the free space", quoted_path(directory)), NOTHING.into()]
-            }
             Self::Write(path, error) => {
-                if let Some(hint) = files::read_only_hint(path, error) {
+                if let Some(hint) = files::file_system_hint(path, error) {
                     return vec![hint, NOTHING.into()];
                 }
                 let directory = path.parent().unwrap_or(path);

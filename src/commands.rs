@@ -51,7 +51,10 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
 
 fn run_worker() -> u8 {
     log::take_over_panics_in_worker();
-    let run = || worker::run().map_err(|error| Error::new(Kind::Usage, error.to_string()));
+    let run = || {
+        os::ignore_file_size_signal()?;
+        worker::run().map_err(|error| Error::new(Kind::Usage, error.to_string()))
+    };
     match os::refuse_privileges().and_then(|()| run()) {
         Ok(()) => 0,
         Err(error) => {

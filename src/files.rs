@@ -31,17 +31,21 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// What helps where a file system is read-only for this process. Owners and modes are not the cause then.
+/// What helps where a file system is read-only for this process, or full. Owners and modes are not the cause then.
 #[must_use]
-pub(crate) fn read_only_hint(path: &Path, error: &io::Error) -> Option<String> {
+pub(crate) fn file_system_hint(path: &Path, error: &io::Error) -> Option<String> {
     let existing = path.ancestors().find(|part| part.exists()).unwrap_or(path);
-    (error.kind() == io::ErrorKind::ReadOnlyFilesystem).then(|| {
-        let place = quoted_path(existing);
-        format!(
+    let place = quoted_path(existing);
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => Some(format!(
             "the file system is read-only there: `findmnt -T {place}` shows the mount; a unit needs ReadWritePaths=, a container a volume, \
              or name another place"
-        )
-    })
+        )),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Some(format!("make room; `df -h {place}` shows the free space"))
+        }
+        _ => None,
+    }
 }
 
 /// Lets the directory's group write a new file, if the directory is meant for that: its group may write it, and its files get its group

@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
+use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 use crate::error::{Error, Kind, Result};
@@ -48,12 +49,21 @@ pub fn ignore_file_size_signal() -> Result<()> {
 /// # Errors
 /// When the kernel refuses one of the steps.
 pub fn prepare() -> Result<()> {
+    // A umask without the owner's rights would lock this program out of its own files.
+    let umask = rustix::process::umask(Mode::RWXU);
+    rustix::process::umask(umask.difference(Mode::RWXU));
     harden().map_err(failed("protect the memory of this process"))?;
     descriptors::keep_from_children().map_err(|error| {
-        let is_hidden = error.kind() == io::ErrorKind::PermissionDenied;
+        let kind = error.kind();
         let error = failed("mark inherited descriptors")(error);
-        // The kernel hides them from a process whose program file is executable but not readable.
-        if is_hidden { error.hint("the user who runs the program must be able to read its file") } else { error }
+        match kind {
+            // The kernel hides them from a process whose program file is executable but not readable.
+            io::ErrorKind::PermissionDenied => {
+                error.hint("the user who runs the program must be able to read its file")
+            }
+            io::ErrorKind::NotFound => error.hint("/proc must be mounted, as root: `mount -t proc proc /proc`"),
+            _ => error,
+        }
     })
 }
 

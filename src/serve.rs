@@ -39,6 +39,9 @@ use pool::Pool;
 /// Descriptors other than connections: workers, their pipes, the log, the fuse.
 const RESERVED: u64 = 64;
 
+/// Without so many descriptors, the agent cannot start its event loop or its workers.
+const LEAST_DESCRIPTORS: u64 = 32;
+
 /// The maximum number of connections, even if the system allows more.
 const CONNECTIONS: u64 = 8192;
 
@@ -109,7 +112,15 @@ fn room_for_connections(workers: usize) -> Result<usize> {
         setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
             .map_err(|error| unexpected("raise the number of open files", &error.into()))?;
     }
-    let taken = RESERVED + 8 * u64::try_from(workers).unwrap_or(RESERVED);
+    let workers = u64::try_from(workers).unwrap_or(RESERVED);
+    let least = LEAST_DESCRIPTORS + 8 * workers;
+    if wanted < least {
+        let message = format!("a process may open only {wanted} files, and the agent needs {least}");
+        return Err(
+            Error::new(Kind::Config, message).hint("`ulimit -n` shows the limit; LimitNOFILE= in the unit sets it")
+        );
+    }
+    let taken = RESERVED + 8 * workers;
     Ok(usize::try_from(wanted.saturating_sub(taken).clamp(16, CONNECTIONS)).unwrap_or(16))
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::remedy::reset_command;
 use crate::error::{Explain, Kind};
-use crate::files::read_only_hint;
+use crate::files::file_system_hint;
 use crate::fuse::record::BlownFuse;
 use crate::text::shell::quoted_path;
 
@@ -71,7 +71,7 @@ impl Explain for FuseError {
             Self::NoDirectory => vec![format!("{NEEDED} that this user can write: --state-dir DIR")],
             Self::State(path, error) => {
                 let needed = format!("{NEEDED} that this user can write: --state-dir DIR");
-                read_only_hint(path, error).into_iter().chain([needed]).collect()
+                file_system_hint(path, error).into_iter().chain([needed]).collect()
             }
             Self::InMemory { .. } => {
                 vec![format!("{NEEDED} on a disk or a persistent volume: --state-dir DIR")]

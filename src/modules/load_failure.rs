@@ -7,6 +7,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::process::{Resource, getrlimit};
 
 use super::elf::{Elf, FileKind, HEAD};
 use crate::error::{Explain, Kind};
@@ -33,6 +34,9 @@ pub(crate) enum LoadFailure {
     Unreadable(io::ErrorKind),
     #[error("{} is on a file system that is mounted noexec", .0.display())]
     NoExec(PathBuf),
+    /// The limit of this process's memory (RLIMIT_AS), and the file that does not fit.
+    #[error("{} needs more memory than the limit of this process allows", .0.display())]
+    MemoryLimit(PathBuf),
     /// The host forbids execution for another reason.
     #[error("the host does not allow programs to run code from {}", .0.display())]
     CodeForbidden(PathBuf),
@@ -91,6 +95,9 @@ impl Explain for LoadFailure {
             Self::NoExec(_) => "move it to a file system without noexec, such as /usr/local/lib; or, as root: \
                  `mount -o remount,exec \"$(findmnt -no TARGET -T MODULE)\"`"
                 .into(),
+            Self::MemoryLimit(_) => {
+                "`ulimit -v` shows the limit in KiB; `ulimit -v unlimited` lifts it, LimitAS= in a unit sets it".into()
+            }
             Self::CodeForbidden(_) => {
                 "SELinux, AppArmor, or NoExecPaths= in the unit file can forbid it; look for it with \
                  `journalctl -k --grep denied`"
@@ -171,6 +178,10 @@ fn by_words(path: &Path, message: &str) -> LoadFailure {
     if what.starts_with("failed to map segment") {
         let file = if file.is_empty() { path.to_owned() } else { PathBuf::from(file) };
         let noexec = statvfs(&file).is_ok_and(|system| system.f_flag.contains(StatVfsMountFlags::NOEXEC));
+        // The loader's message does not have the kernel's error.
+        if !noexec && getrlimit(Resource::As).current.is_some() {
+            return LoadFailure::MemoryLimit(file);
+        }
         return if noexec { LoadFailure::NoExec(file) } else { LoadFailure::CodeForbidden(file) };
     }
     if let Some(rest) = what.strip_prefix("version `") {

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::{SigSet, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -32,6 +33,12 @@ pub(super) async fn run(
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    // The program that started the agent may have blocked them, and only SIGKILL would end it.
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
+        .into_iter()
+        .collect::<SigSet>()
+        .thread_unblock()
+        .map_err(|error| failed(error.into()))?;
     leave_signals();
     let (stop, stopped) = watch::channel(false);
     let systemd = Systemd::start().map_err(failed)?;

@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, chmodat, chown
 
 use crate::client;
 use crate::error::{Error, Kind, Result};
-use crate::files::read_only_hint;
+use crate::files::file_system_hint;
 use crate::modules;
 use crate::os::descriptors;
 use crate::text::shell::quoted_path;
@@ -80,7 +80,7 @@ impl ListeningSocket {
         }
         make_directory(directory).map_err(|error| {
             let hint =
-                read_only_hint(directory, &error).unwrap_or_else(|| format!("mkdir -p {}", quoted_path(directory)));
+                file_system_hint(directory, &error).unwrap_or_else(|| format!("mkdir -p {}", quoted_path(directory)));
             failed("cannot make the directory of", error).hint(hint)
         })?;
         if let Some(how) = modules::writable_by_others(directory) {
@@ -93,7 +93,7 @@ impl ListeningSocket {
         check_free(path)?;
         let listener = bind_closed(directory, group, path).map_err(|error| {
             let hint = "the agent's user must be able to write the directory, and be in the group that the socket gets";
-            let hint = read_only_hint(directory, &error).unwrap_or_else(|| hint.into());
+            let hint = file_system_hint(directory, &error).unwrap_or_else(|| hint.into());
             failed("cannot make the socket", error).hint(hint)
         })?;
         let made = fs::symlink_metadata(path).map_err(|error| failed("cannot look at", error))?;
@@ -137,7 +137,7 @@ fn lock(path: &Path) -> Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let failed = |error: io::Error| {
-        let hint = read_only_hint(path, &error);
+        let hint = file_system_hint(path, &error);
         Error::new(Kind::Config, format!("cannot make the lock {}: {error}", Path::new(&name).display()))
             .hint(hint.unwrap_or_else(|| "the agent's user must be able to write the socket's directory".into()))
     };

@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::error::{Explain, Kind};
 use crate::fault::Fault;
 use crate::worker_protocol::FrameError;
@@ -80,7 +82,13 @@ impl Explain for WorkerError {
             Self::Died { step: Step::LogIn, .. } => {
                 vec!["the PIN may have been tried: `cba-agent pin-fuse` shows it; run with -v to see what the module says".into()]
             }
+            Self::Died { step: Step::Start, .. } => {
+                vec!["the worker needs /dev/null and /proc: `ls -l /dev/null /proc/self/exe`".into()]
+            }
             Self::Died { .. } => vec!["run with -v to see what the module itself says".into()],
+            Self::Spawn(error) if matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE)) => {
+                vec!["`ulimit -n` shows how many files a process may open; LimitNOFILE= in the unit sets it".into()]
+            }
             Self::Spawn(_) => vec!["check that /proc is mounted, and that the limits of processes (LimitNPROC= and TasksMax= in the unit) allow another one".into()],
             _ => Vec::new(),
         }

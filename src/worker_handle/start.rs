@@ -78,7 +78,11 @@ impl WorkerHandle {
             writes_logs,
             received: Vec::new(),
         };
-        handle.deliver(request, None)?;
+        handle.deliver(request, None).map_err(|error| match error {
+            // It ended before it read the request.
+            WorkerError::Died { how, .. } => WorkerError::Died { step: Step::Start, how },
+            other => other,
+        })?;
         handle.pending_step = Some(Step::Start);
         match handle.receive(Step::Start, deadline) {
             Ok(WorkerReply::Hello { build }) if build == worker_protocol::BUILD => {

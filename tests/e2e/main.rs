@@ -43,6 +43,7 @@ mod manual;
 mod memory;
 mod model;
 mod modules;
+mod narrow_limits;
 mod nonstandard_modules;
 mod openapi;
 mod openssl;

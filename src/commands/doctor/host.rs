@@ -12,7 +12,7 @@ use crate::client;
 use crate::config::EffectiveSetting;
 use crate::config::{Config, variables};
 use crate::deadline::Deadline;
-use crate::files::read_only_hint;
+use crate::files::file_system_hint;
 use crate::fuse::FuseStore;
 use crate::fuse::state_directory;
 use crate::os::clock;
@@ -99,7 +99,7 @@ pub(super) fn state(config: &Config, findings: &mut Findings) {
         Err(error) => findings.fail(
             "state directory",
             format!("{} cannot be written: {error}", existing.display()),
-            read_only_hint(existing, &error.into()).unwrap_or_else(|| own_directory(&directory, 700, "--state-dir")),
+            file_system_hint(existing, &error.into()).unwrap_or_else(|| own_directory(&directory, 700, "--state-dir")),
         ),
     }
 }
@@ -159,7 +159,7 @@ pub(super) fn audit_log(config: &Config, findings: &mut Findings) {
     };
     // The lock file is in the same directory.
     if let Err(error) = written.and_then(|()| may(directory, rustix::fs::Access::EXEC_OK)) {
-        let remedy = if let Some(hint) = read_only_hint(directory, &error.into()) {
+        let remedy = if let Some(hint) = file_system_hint(directory, &error.into()) {
             hint
         } else if path.exists() && !is_shared(directory, path) {
             let (directory, path) = (quoted_path(directory), quoted_path(path));
