@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::deadline::Deadline;
 use crate::error::{Explain, Kind};
 use crate::files;
+use crate::os::input_file;
 use crate::text::shell::quoted_path;
 
 pub(crate) mod chain;
@@ -267,7 +268,7 @@ fn tail(file: &File, size: u64) -> io::Result<LogTail> {
 /// When the file cannot be read, or does not end in a record.
 pub(crate) fn head(path: &Path) -> Result<Option<Head>, AuditError> {
     let failed = |error| AuditError::Write(path.to_owned(), error);
-    let file = File::open(path).map_err(failed)?;
+    let file = input_file::open_regular(path).map_err(failed)?;
     let size = file.metadata().map_err(failed)?.len();
     let tail = tail(&file, size).map_err(failed)?;
     if tail.head.is_none() && size > 0 {

@@ -48,6 +48,12 @@ pub(crate) fn file_system_hint(path: &Path, error: &io::Error) -> Option<String>
     }
 }
 
+/// What helps where a file that a user named cannot be read.
+#[must_use]
+pub(crate) fn unreadable_hint(path: &Path) -> String {
+    format!("`ls -ld {}` shows its type, owner and mode", quoted_path(path))
+}
+
 /// Lets the directory's group write a new file, if the directory is meant for that: its group may write it, and its files get its group
 /// (set-group-ID). So users of one token can share its fuse.
 ///

@@ -4,12 +4,14 @@
 //! Runs in the parent.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Explain, Kind};
+use crate::os::input_file;
 use crate::os::names::user_name;
 use crate::text::hex;
 use crate::text::shell::quoted;
@@ -248,7 +250,9 @@ pub(crate) fn missing_group(path: &Path) -> Option<MissingGroup> {
 /// The SHA-256 of a module's file, in hexadecimal; `None` if it cannot be read.
 #[must_use]
 pub(crate) fn sha256(path: &Path) -> Option<String> {
-    fs::read(path).ok().map(|bytes| hex(&Sha256::digest(bytes)))
+    let mut bytes = Vec::new();
+    input_file::open_regular(path).ok()?.read_to_end(&mut bytes).ok()?;
+    Some(hex(&Sha256::digest(bytes)))
 }
 
 /// The reason why a user other than root and this one could change the module; `None` if nobody can.

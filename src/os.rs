@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result};
 pub(crate) mod clock;
 pub(crate) mod descriptors;
 pub(crate) mod environment;
+pub(crate) mod input_file;
 pub(crate) mod landlock_support;
 pub(crate) mod memory;
 pub(crate) mod names;

@@ -3,16 +3,16 @@
 //! Runs in the parent. The order matters: everything that can fail without a PIN fails before the program asks for one.
 //! The PIN's state is checked before a PIN is sent.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::certificate::file_format::{self, HOLDS_A_PRIVATE_KEY};
 use crate::certificate::{Certificate, leaf};
 use crate::error::{Error, Kind, Result};
+use crate::files::unreadable_hint;
 use crate::identity::Identity;
 use crate::log::warn_once;
+use crate::os::input_file;
 
 pub(crate) mod complete_hints;
 pub(crate) mod evidence;
@@ -50,14 +50,13 @@ pub(crate) fn report_notices(identity: &Identity) {
 /// # Errors
 /// When it cannot be read, or does not contain exactly one certificate that is not a CA's.
 pub(crate) fn read_certificate(path: &Path) -> Result<Certificate> {
-    const LIMIT: u64 = 1 << 20;
+    const LIMIT: usize = 1 << 20;
     let shown = path.display();
-    let failed = |error: std::io::Error| Error::new(Kind::Config, format!("cannot read {shown}: {error}"));
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(failed(std::io::Error::other("not a regular file")));
-    }
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(LIMIT).read_to_end(&mut bytes)).map_err(failed)?;
+    let failed = |error: std::io::Error| {
+        Error::new(Kind::Config, format!("cannot read {shown}: {error}")).hint(unreadable_hint(path))
+    };
+    let bytes =
+        input_file::open_regular(path).and_then(|file| input_file::read_opened(&file, LIMIT)).map_err(failed)?;
     let unusable = |what: String| Error::new(Kind::Config, format!("cannot use the certificate file {shown}: {what}"));
     let file = file_format::read(&bytes)
         .map_err(|what| unusable(format!("it is {what}")).hint(what.remedy(&shown.to_string())))?;

@@ -17,7 +17,9 @@ use crate::audit::chain::{Head, LINE_LIMIT, head_of};
 use crate::audit::check::ChainCheck;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::files::unreadable_hint;
 use crate::log;
+use crate::os::input_file;
 use crate::output::{print, print_report};
 use crate::text::printable;
 use crate::text::shell::quoted;
@@ -59,10 +61,7 @@ fn configured(config: &Config) -> Result<Vec<String>> {
 }
 
 fn head(file: &str) -> Result<()> {
-    let path = Path::new(file);
-    // Open for reading only: a user who may only read a log can see its head.
-    std::fs::metadata(path).map_err(|error| cannot_read(file, &error))?;
-    match audit::head(path) {
+    match audit::head(Path::new(file)) {
         Ok(head) => print(&head.unwrap_or_else(Head::none).to_string()),
         Err(audit::AuditError::Damaged(_)) => {
             Err(Error::new(Kind::Invalid, format!("{file} does not end in a record of an audit log"))
@@ -110,7 +109,7 @@ fn verify(files: &[&str], matches: &ArgMatches) -> Result<()> {
         if file == "-" {
             read(STDIN, stdin()?, &mut findings, &mut progress)?;
         } else {
-            let opened = File::open(file).map_err(|error| cannot_read(file, &error))?;
+            let opened = open(file)?;
             read(file, BufReader::with_capacity(1 << 16, opened), &mut findings, &mut progress)?;
         }
     }
@@ -176,7 +175,7 @@ fn in_order<'a>(files: &[&'a str]) -> Result<Vec<&'a str>> {
     }
     let mut keyed = Vec::new();
     for file in files {
-        let opened = File::open(file).map_err(|error| cannot_read(file, &error))?;
+        let opened = open(file)?;
         let mut lines = BufReader::new(opened);
         let mut first = None;
         // A crash may have left an incomplete record at the beginning.
@@ -238,9 +237,15 @@ fn line(source: &mut impl BufRead) -> io::Result<Option<(Vec<u8>, bool)>> {
     Ok(Some((line, whole)))
 }
 
+/// Opens a log. It is read more than once, so it must be a regular file.
+fn open(file: &str) -> Result<File> {
+    input_file::open_regular(Path::new(file)).map_err(|error| cannot_read(file, &error))
+}
+
 fn cannot_read(name: &str, error: &io::Error) -> Error {
-    Error::new(Kind::Config, format!("cannot read {name}: {error}"))
-        .hint("name the log's files, or - for standard input")
+    let error = Error::new(Kind::Config, format!("cannot read {name}: {error}"));
+    let error = if name == STDIN { error } else { error.hint(unreadable_hint(Path::new(name))) };
+    error.hint("name the log's files, or - for standard input")
 }
 
 /// A progress display for a person.

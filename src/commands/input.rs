@@ -2,17 +2,18 @@
 //!
 //! Runs in the parent.
 
-use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, StdinLock};
+use std::path::Path;
 
 use crate::certificate::chain::Roots;
 use crate::certificate::file_format::HOLDS_A_PRIVATE_KEY;
 use crate::error::{Error, Kind, Result};
-use crate::os::standard_streams;
+use crate::files::unreadable_hint;
+use crate::os::{input_file, standard_streams};
 use crate::pin::is_in_background;
 
 /// Much more than any request or bundle of roots needs.
-const LIMIT: u64 = 8 << 20;
+const LIMIT: usize = 8 << 20;
 
 /// Reads the roots in a certificate file.
 ///
@@ -37,8 +38,9 @@ pub(super) fn read_file(path: &str) -> Result<Vec<u8>> {
     if path == "-" {
         return read_stdin();
     }
-    let file = File::open(path).map_err(|error| Error::new(Kind::Config, format!("cannot read {path}: {error}")))?;
-    read(path, file)
+    input_file::read(Path::new(path), LIMIT).map_err(|error| {
+        Error::new(Kind::Config, format!("cannot read {path}: {error}")).hint(unreadable_hint(Path::new(path)))
+    })
 }
 
 /// Reads all of stdin. It must not be empty: a failed command before a pipe prints nothing.
@@ -95,9 +97,9 @@ pub(super) fn stdin() -> Result<StdinLock<'static>> {
 /// When it cannot be read, or is too long.
 pub(super) fn read(name: &str, source: impl Read) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let read = source.take(LIMIT + 1).read_to_end(&mut bytes);
+    let read = source.take(LIMIT as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|error| Error::new(Kind::Config, format!("cannot read {name}: {error}")))?;
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > LIMIT {
+    if bytes.len() > LIMIT {
         return Err(Error::new(Kind::Config, format!("{name} is longer than {LIMIT} bytes")));
     }
     Ok(bytes)

@@ -2,12 +2,16 @@
 //!
 //! Runs in the parent.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use crate::certificate::utc;
 use crate::cli::manual_pages;
 use crate::error::{Error, Kind, Result};
 use crate::os::clock::build_time;
+use crate::os::input_file::DO_NOT_WAIT;
 use crate::text::shell::quoted_path;
 
 pub(super) fn run(directory: &str) -> Result<()> {
@@ -29,7 +33,9 @@ pub(super) fn run(directory: &str) -> Result<()> {
     let date = utc(build_time());
     let date = date.split('T').next().unwrap_or_default();
     for (name, text) in manual_pages(date).map_err(failed)? {
-        std::fs::write(directory.join(name), text).map_err(failed)?;
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).custom_flags(DO_NOT_WAIT);
+        options.open(directory.join(name)).and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed)?;
     }
     Ok(())
 }

@@ -2,7 +2,10 @@
 //!
 //! Runs in the parent.
 
+use std::path::Path;
+
 use crate::error::{Explain, Kind};
+use crate::files::unreadable_hint;
 
 /// The reason why a configuration is refused. No message contains a value.
 #[derive(Debug, thiserror::Error)]
@@ -72,11 +75,15 @@ impl Explain for ConfigError {
             Self::UsualFile(_, error) | Self::File(_, error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 vec!["save the file as UTF-8 text".into()]
             }
-            Self::UsualFile(..) => vec![
+            Self::UsualFile(path, _) => vec![
                 "let this user read it, or name another file with --config; HOME and XDG_CONFIG_HOME set its directory"
                     .into(),
+                unreadable_hint(Path::new(path)),
             ],
-            Self::File(..) | Self::NoFile => vec!["check the path that --config or CBA_AGENT_CONFIG names".into()],
+            Self::File(path, _) => {
+                vec!["check the path that --config or CBA_AGENT_CONFIG names".into(), unreadable_hint(Path::new(path))]
+            }
+            Self::NoFile => vec!["check the path that --config or CBA_AGENT_CONFIG names".into()],
             Self::NotRoots(path) => vec![format!("as root: `chown root:root {path} && chmod 644 {path}`")],
             Self::Syntax { .. } => Vec::new(),
         }

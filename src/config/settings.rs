@@ -4,8 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{ErrorKind, Read as _};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use super::error::ConfigError;
 use super::keys::{ConfigKey, KEYS, Shape};
 use super::origin::{Origin, Setting};
 use super::{toml_file, variables};
+use crate::os::input_file;
 
 /// A key with the value in force.
 #[derive(Clone, Debug)]
@@ -94,11 +94,8 @@ impl Settings {
     /// When it cannot be read, another user could write it, or it has keys outside `[policy]` and `[audit]`.
     pub(crate) fn under_system_policy(mut self) -> Result<Self, ConfigError> {
         let path = Path::new(SYSTEM_POLICY);
-        let (file, text) = match File::open(path) {
-            Ok(file) => {
-                let text = read_from(&file).map_err(|error| ConfigError::File(SYSTEM_POLICY.into(), error))?;
-                (file, text)
-            }
+        let file = match input_file::open_regular(path) {
+            Ok(file) => file,
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(self),
             Err(error) => return Err(ConfigError::UsualFile(SYSTEM_POLICY.into(), error)),
         };
@@ -106,6 +103,8 @@ impl Settings {
         if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
             return Err(ConfigError::NotRoots(SYSTEM_POLICY.into()));
         }
+        let read = input_file::read_opened(&file, LIMIT).and_then(text);
+        let text = read.map_err(|error| ConfigError::File(SYSTEM_POLICY.into(), error))?;
         let all = toml_file::parse(SYSTEM_POLICY, &text)?;
         let foreign = all.iter().find(|(key, _)| !key.starts_with("policy.") && !key.starts_with("audit."));
         if let Some((key, Setting { origin: Origin::File { path, line }, .. })) = foreign {
@@ -186,6 +185,9 @@ fn name(origin: &Origin, path: &str) -> String {
     }
 }
 
+/// The longest file, in bytes.
+const LIMIT: usize = 1 << 20;
+
 const PIN_SOURCE: &str = "pin.source";
 
 /// Splits the value of a list flag at commas, as in a variable. A path is not split, since it may contain a comma.
@@ -260,15 +262,12 @@ fn usual(environment: &impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
-    let read = File::open(path).and_then(|file| read_from(&file));
+    let read = input_file::read(path, LIMIT).and_then(text);
     read.map_err(|error| ConfigError::File(path.display().to_string(), error))
 }
 
-fn read_from(file: &File) -> std::io::Result<String> {
-    const LIMIT: u64 = 1 << 20;
-    let mut bytes = Vec::new();
-    file.take(LIMIT).read_to_end(&mut bytes)?;
-    let refuse = |what: &str| std::io::Error::new(ErrorKind::InvalidData, what);
+fn text(bytes: Vec<u8>) -> io::Result<String> {
+    let refuse = |what: &str| io::Error::new(ErrorKind::InvalidData, what);
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) || bytes.contains(&0) {
         return Err(refuse("it is UTF-16 text, or not text at all"));
     }

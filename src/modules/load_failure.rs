@@ -2,7 +2,6 @@
 //!
 //! Runs in the parent. The loader says "not found" for a library of another architecture, and does not name a noexec mount.
 
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::elf::{Elf, FileKind, HEAD};
 use crate::error::{Explain, Kind};
+use crate::os::input_file;
 use crate::text::shell::quoted;
 
 /// The reason of the loader's refusal.
@@ -151,7 +151,7 @@ fn by_file(path: &Path) -> Option<LoadFailure> {
 }
 
 fn read(path: &Path) -> io::Result<(u64, Vec<u8>)> {
-    let file = File::open(path)?;
+    let file = input_file::open_regular(path)?;
     let length = file.metadata()?.len();
     let mut head = Vec::new();
     file.take(HEAD as u64).read_to_end(&mut head)?;

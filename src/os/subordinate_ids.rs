@@ -5,10 +5,12 @@
 //! are unknown here.
 
 use std::fs::{self, Metadata};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+
+use super::input_file;
 
 /// Ranges of user IDs.
 pub const USERS: &str = "/etc/subuid";
@@ -74,7 +76,8 @@ fn read(path: &Path) -> io::Result<Ranges> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Ranges::default()),
         Err(error) => return Err(error),
     };
-    let text = fs::read(path)?;
+    let mut text = Vec::new();
+    input_file::open_regular(path)?.read_to_end(&mut text)?;
     let ranges = String::from_utf8_lossy(&text).lines().filter_map(parse).collect();
     // The stamp from before the read: if the file changes meanwhile, it is read again.
     Ok(Ranges { stamp: Some(stamp(&found)), ranges })

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::text::PinTextError;
 use crate::error::{Explain, Kind};
+use crate::files::unreadable_hint;
 use crate::text::printable;
 use crate::text::shell::{quoted, unexpanded};
 use crate::worker_protocol::PIN_LIMIT;
@@ -38,6 +39,9 @@ pub(crate) enum PinError {
     Stream(&'static str, #[source] io::Error),
     #[error("no PIN arrived from {0} in time")]
     TimedOut(&'static str),
+    /// The same for a named pipe.
+    #[error("no PIN arrived from the file {0} in time")]
+    FileTimedOut(String),
     #[error("{0} is a terminal, which would show the PIN")]
     Terminal(&'static str),
     /// A device, such as `/dev/null`: it contains no PIN, and the system sets its mode.
@@ -152,14 +156,12 @@ impl Explain for PinError {
             Self::NoFile(path) if path.is_relative() => {
                 format!("{NO_LOGIN}; write the full path, such as file:/etc/cba-agent/pin")
             }
-            Self::NoFile(_) | Self::File(..) => {
-                format!("{NO_LOGIN}; check the path and that this user may read it")
-            }
+            Self::NoFile(_) => format!("{NO_LOGIN}; check the path and that this user may read it"),
+            Self::File(path, _) => format!("{NO_LOGIN}; {}", unreadable_hint(Path::new(path))),
             Self::NoVariable => format!("{NO_LOGIN}; set it for this process, or name another source"),
             Self::Stream(..) => format!("{NO_LOGIN}; open it for this process, or name another source: {SOURCES}"),
-            Self::TimedOut(from) => {
-                format!("{NO_LOGIN}; write the PIN and a newline to {from}, or allow more time with --timeout")
-            }
+            Self::TimedOut(from) => timed_out_hint(from),
+            Self::FileTimedOut(_) => timed_out_hint("the file"),
             Self::Empty(_) => format!("{NO_LOGIN}; write the PIN there"),
             Self::TooLong(from) => format!("{NO_LOGIN}; check that {from} contains only the PIN"),
             Self::Quoted => format!(
@@ -173,6 +175,10 @@ impl Explain for PinError {
         };
         vec![hint]
     }
+}
+
+fn timed_out_hint(from: &str) -> String {
+    format!("{NO_LOGIN}; write the PIN and a newline to {from}, or allow more time with --timeout")
 }
 
 /// A character that a shell or a person put around a path by mistake.

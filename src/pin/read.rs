@@ -4,11 +4,9 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal as _, Read as _};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::OFlags;
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -18,6 +16,7 @@ use super::error::PinError;
 use super::{Pin, text};
 use crate::deadline::Deadline;
 use crate::files::in_memory;
+use crate::os::input_file;
 use crate::text::{hex, printable};
 use crate::worker_protocol::PIN_LIMIT;
 
@@ -45,9 +44,7 @@ pub(super) fn read_file(path: &Path, deadline: &Deadline) -> Result<(Pin, Option
         _ if Errno::from_io_error(&error) == Some(Errno::NAMETOOLONG) => PinError::NoFile(path.to_owned()),
         _ => PinError::File(shown.clone(), error),
     };
-    // Without O_NONBLOCK, opening a named pipe would wait for a writer.
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let file = File::options().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    let file = input_file::open(path).map_err(failed)?;
     // Check the open file, not the path: nobody can replace it in between.
     let metadata = file.metadata().map_err(failed)?;
     if metadata.is_dir() {
@@ -64,8 +61,14 @@ pub(super) fn read_file(path: &Path, deadline: &Deadline) -> Result<(Pin, Option
         return Err(PinError::WorldAccessible(shown));
     }
     let mark = mark(path, &file, &metadata);
-    let read =
-        if metadata.is_file() { read_all(file).map_err(failed)? } else { read_line(file, "the file", deadline)? };
+    let read = if metadata.is_file() {
+        read_all(file).map_err(failed)?
+    } else {
+        read_line(file, "the file", deadline).map_err(|error| match error {
+            PinError::TimedOut(_) => PinError::FileTimedOut(shown.clone()),
+            other => other,
+        })?
+    };
     Ok((checked(read, "the file", Some(shown))?, mark))
 }
 
@@ -95,12 +98,8 @@ pub(super) fn read_line(
     let mut bytes = Zeroizing::new(Vec::with_capacity(PIN_LIMIT + 2));
     let mut byte = Zeroizing::new([0; 1]);
     while bytes.len() < PIN_LIMIT + 2 {
-        let left = deadline.left().ok_or(PinError::TimedOut(what))?;
-        let timeout = left.try_into().map_err(|_| PinError::TimedOut(what))?;
-        match poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) | Err(Errno::INTR) => continue,
-            Ok(_) => {}
-            Err(error) => return Err(failed(error.into())),
+        if !input_file::wait(&file, deadline).map_err(failed)? {
+            return Err(PinError::TimedOut(what));
         }
         match file.read(&mut byte[..]) {
             Ok(0) => break,

@@ -17,7 +17,7 @@ use super::read::{checked, read_all, read_file, read_line};
 use super::{Pin, prompt};
 use crate::deadline::Deadline;
 use crate::os::environment::LOADER;
-use crate::os::{descriptors, standard_streams};
+use crate::os::{descriptors, input_file, standard_streams};
 
 pub(crate) const DEFAULT_CREDENTIAL: &str = "cba-agent-pin";
 
@@ -112,7 +112,7 @@ impl PreparedSource {
             PinSource::File(path) => read_file(path, deadline).map(|(pin, origin)| ReadPin::Pin(pin, origin)),
             PinSource::Credential(name) => {
                 let path = credential_path(name).ok_or(PinError::NoCredential(None))?;
-                let file = File::open(path).map_err(|error| PinError::NoCredential(Some(error)))?;
+                let file = input_file::open_regular(&path).map_err(|error| PinError::NoCredential(Some(error)))?;
                 let read = read_all(file).map_err(|error| PinError::NoCredential(Some(error)))?;
                 checked(read, "the credential", None).map(plain)
             }

@@ -5,13 +5,14 @@
 
 use std::env;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{Profile, SocketFamily, TokenStoreKind};
+use crate::os::input_file::{self, DO_NOT_WAIT};
 
 /// SoftHSM2's token directories if its configuration names none.
 const SOFTHSM_TOKENS: [&str; 2] = ["/var/lib/softhsm", "/usr/local/var/lib/softhsm"];
@@ -104,7 +105,9 @@ pub(crate) fn log_files(profile: &Profile) -> Vec<PathBuf> {
     let log = configuration_text(&SOFTHSM_CONFIGURATION).and_then(|text| setting(&text, "log.file"));
     let log = log.filter(|path| {
         use std::os::unix::fs::OpenOptionsExt as _;
-        path.is_absolute() && File::options().append(true).create(true).mode(0o600).open(path).is_ok()
+        let mut options = File::options();
+        options.append(true).create(true).mode(0o600).custom_flags(DO_NOT_WAIT);
+        path.is_absolute() && options.open(path).is_ok()
     });
     log.into_iter().collect()
 }
@@ -142,7 +145,7 @@ fn configuration_text(usual: &[&str]) -> Option<String> {
 
 /// The first existing configuration, if this user may not open it.
 fn unreadable(usual: &[&str]) -> Option<PathBuf> {
-    let opened = |path: PathBuf| match File::open(&path) {
+    let opened = |path: PathBuf| match input_file::open(&path) {
         Ok(_) => Some(None),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(Some(path)),
         Err(_) => None,
@@ -152,10 +155,9 @@ fn unreadable(usual: &[&str]) -> Option<PathBuf> {
 
 /// Reads at most 1 MiB: the path in a variable may be an endless device.
 fn read(path: &Path) -> io::Result<String> {
-    const LIMIT: u64 = 1 << 20;
-    let mut text = String::new();
-    File::open(path)?.take(LIMIT).read_to_string(&mut text)?;
-    Ok(text)
+    const LIMIT: usize = 1 << 20;
+    let bytes = input_file::open_regular(path).and_then(|file| input_file::read_opened(&file, LIMIT))?;
+    String::from_utf8(bytes).map_err(io::Error::other)
 }
 
 fn softhsm_directories() -> Vec<PathBuf> {

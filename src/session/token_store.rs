@@ -12,6 +12,7 @@ use rustix::fs::{Access, access};
 use crate::error::{Error, Kind};
 use crate::facts::Slot;
 use crate::modules;
+use crate::os::input_file;
 use crate::os::names::{group_name, user_name};
 use crate::sandbox_profile::Profile;
 use crate::sandbox_profile::paths::{TokenStore, token_store};
@@ -67,7 +68,7 @@ fn store_of(module: &Path) -> Option<TokenStore> {
 fn obstacles(store: &TokenStore) -> Vec<String> {
     let named = std::env::var_os(store.variable).filter(|value| !value.is_empty()).map(PathBuf::from);
     let unreadable = named.filter(|path| path.is_file() || !path.exists()).and_then(|path| {
-        let error = fs::File::open(&path).err()?;
+        let error = input_file::open(&path).err()?;
         Some(format!("{} names {}, which cannot be read: {error}", store.variable, path.display()))
     });
     let closed = || store.unreadable.as_deref().and_then(obstacle);

@@ -43,6 +43,7 @@ mod manual;
 mod memory;
 mod model;
 mod modules;
+mod named_files;
 mod narrow_limits;
 mod nonstandard_modules;
 mod openapi;

@@ -2,9 +2,10 @@
 //!
 //! Runs in the parent.
 
-use std::fs::File;
 use std::io::Read as _;
+use std::path::Path;
 
+use crate::os::input_file;
 use crate::text::shell::quoted;
 
 /// The program that prints a compressed file and also a plain one; `None` if these bytes are not the start of a
@@ -19,7 +20,7 @@ pub(super) fn program(start: &[u8]) -> Option<&'static str> {
 pub(super) fn command(files: &[&str], expected: &[&String]) -> Option<String> {
     let program = files.iter().find_map(|file| {
         let mut start = [0; 8];
-        let read = File::open(file).and_then(|mut file| file.read(&mut start)).ok()?;
+        let read = input_file::open_regular(Path::new(file)).and_then(|mut file| file.read(&mut start)).ok()?;
         program(&start[..read])
     })?;
     let mut files = files.to_vec();
