@@ -277,7 +277,7 @@ impl Breach {
             Self::NotPinned(_) => {
                 "if this is the right certificate (a renewal, for example), add its fingerprint to the list".into()
             }
-            Self::NotYetValid(_) => "check this host's clock: timedatectl".into(),
+            Self::NotYetValid(_) => "check this host's clock: `date -u`".into(),
             Self::Expired(_) => "order a new certificate for this key, and register it in Anaplan".into(),
             Self::TooSmall { least, .. } => {
                 format!("generate an RSA key of {least} bits or more in the token, and order a certificate for it")

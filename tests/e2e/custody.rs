@@ -139,10 +139,7 @@ fn a_certificate_that_is_not_valid_yet_is_refused_unless_that_is_a_warning() {
     assert_eq!(verdict(&refused, "certificate_validity"), "broken");
     assert!(refused["refusals"][0].as_str().unwrap().contains("not valid before 2040-01-01"), "{refused}");
     let early = fixture.sign(&[]).failed(5);
-    assert!(
-        early.contains("not valid before 2040") && early.contains("check this host's clock: timedatectl"),
-        "{early}"
-    );
+    assert!(early.contains("not valid before 2040") && early.contains("check this host's clock: `date -u`"), "{early}");
     let lax = report(&fixture, &["--policy-certificate-validity", "warn"]);
     assert_eq!(verdict(&lax, "certificate_validity"), "warning");
 }

@@ -246,6 +246,7 @@ fn commands_that_show_the_cause_run_and_show_it() {
     assert!(succeeds(&fixture, &one_command(&fixture.sign(&[]).failed(3), "ls -lL")).contains("10 ")); // its ten bytes
     let unreadable = fixture.run(&["list", "--config", "/dev/zero"]).failed(2);
     assert!(succeeds(&fixture, &one_command(&unreadable, "ls -ld")).starts_with('c'));
+    succeeds(&fixture, "date -u");
     succeeds(&fixture, "ulimit -n");
     assert!(succeeds(&fixture, "dpkg-query -W libp11-kit0").starts_with("libp11-kit0"));
 }
