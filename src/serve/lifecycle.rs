@@ -13,7 +13,7 @@ use super::http;
 use super::http::Service;
 use super::listener::ListeningSocket;
 use super::pool::plan::Logins;
-use super::status::{tell, write_metrics};
+use super::status::{SOCKET_CHECK_INTERVAL, tell, write_metrics};
 use super::systemd::Systemd;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -42,11 +42,16 @@ pub(super) async fn run(
     leave_signals();
     let (stop, stopped) = watch::channel(false);
     let systemd = Systemd::start().map_err(failed)?;
-    let watching =
-        [tokio::spawn(tell(Arc::clone(agent), systemd.clone())), tokio::spawn(write_metrics(Arc::clone(agent)))];
+    let systemds_socket = listening_socket.file.clone().filter(|_| !listening_socket.is_own());
+    let watching = [
+        tokio::spawn(tell(Arc::clone(agent), systemd.clone(), systemds_socket)),
+        tokio::spawn(write_metrics(Arc::clone(agent))),
+    ];
     let mut serving = std::pin::pin!(http::run(agent, listening_socket, stopped));
     systemd.ready();
     let mut changed = agent.pool.watch();
+    let mut lost = std::pin::pin!(loss_of_own_socket(listening_socket));
+    let mut reason = Ok(());
     loop {
         tokio::select! {
             _ = changed.changed() => {
@@ -58,6 +63,10 @@ pub(super) async fn run(
             result = serving.as_mut() => return result.map_err(failed),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            error = lost.as_mut() => {
+                reason = Err(error);
+                break;
+            }
             _ = hangup.recv() => {
                 systemd.reloading();
                 renew(agent, source.as_ref(), &reset);
@@ -78,7 +87,20 @@ pub(super) async fn run(
         task.abort();
         let _ = task.await;
     }
-    result
+    result.and(reason)
+}
+
+/// Waits until no client can connect any more, since the agent's socket was removed or replaced. Only a new agent can make it again.
+async fn loss_of_own_socket(listening_socket: &ListeningSocket) -> Error {
+    let Some(file) = listening_socket.file.as_ref().filter(|_| listening_socket.is_own()) else {
+        return std::future::pending().await;
+    };
+    while !file.is_lost() {
+        tokio::time::sleep(SOCKET_CHECK_INTERVAL).await;
+    }
+    let message = format!("the socket {} was removed or replaced, so no client can connect", file.path.display());
+    Error::new(Kind::Unexpected, message)
+        .hint("start the agent again; if a program cleans that directory, name a path below /run: --socket PATH")
 }
 
 /// SIGHUP: reads the PIN's source again, and replaces every worker.

@@ -27,17 +27,33 @@ const BACKLOG: i32 = 1024;
 #[derive(Debug)]
 pub(super) struct ListeningSocket {
     pub(super) listener: UnixListener,
-    /// `None` for a socket from systemd.
-    own_socket: Option<OwnSocket>,
+    /// `None` if this process does not see the file, as in another mount namespace.
+    pub(super) file: Option<SocketFile>,
+    /// Held until the process ends, so that no other agent takes the path; `None` for a socket from systemd.
+    lock: Option<File>,
 }
 
-#[derive(Debug)]
-struct OwnSocket {
-    path: PathBuf,
-    /// Device and inode, to recognise it.
+/// The file through which clients connect.
+#[derive(Clone, Debug)]
+pub(super) struct SocketFile {
+    pub(super) path: PathBuf,
+    /// Device and inode, to recognise it. The listener keeps the inode in use.
     identity: (u64, u64),
-    /// Held until the process ends, so that no other agent takes the path.
-    _lock: File,
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        let metadata = fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), identity: identity(&metadata) })
+    }
+
+    /// Whether the path leads to another file or to none, so that no new client reaches the agent.
+    pub(super) fn is_lost(&self) -> bool {
+        match fs::symlink_metadata(&self.path) {
+            Ok(found) => identity(&found) != self.identity,
+            Err(error) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+        }
+    }
 }
 
 impl ListeningSocket {
@@ -61,7 +77,9 @@ impl ListeningSocket {
             return Err(refuse("the descriptor from systemd is not a listening Unix socket".into())
                 .hint("ListenStream= must name a path; Accept= must be no"));
         }
-        Ok(Some(Self { listener: UnixListener::from(std::os::fd::OwnedFd::from(file)), own_socket: None }))
+        let listener = UnixListener::from(std::os::fd::OwnedFd::from(file));
+        let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
+        Ok(Some(Self { listener, file: path.and_then(|path| SocketFile::at(&path).ok()), lock: None }))
     }
 
     /// Creates the socket at its path, with mode 0660 and its group. Other users can never connect in between.
@@ -96,26 +114,19 @@ impl ListeningSocket {
             let hint = file_system_hint(directory, &error).unwrap_or_else(|| hint.into());
             failed("cannot make the socket", error).hint(hint)
         })?;
-        let made = fs::symlink_metadata(path).map_err(|error| failed("cannot look at", error))?;
-        Ok(Self {
-            listener,
-            own_socket: Some(OwnSocket { path: path.to_owned(), identity: identity(&made), _lock: lock }),
-        })
+        let file = SocketFile::at(path).map_err(|error| failed("cannot look at", error))?;
+        Ok(Self { listener, file: Some(file), lock: Some(lock) })
     }
 
     /// Whether the path is our own, and not systemd's.
     pub(super) fn is_own(&self) -> bool {
-        self.own_socket.is_some()
+        self.lock.is_some()
     }
 
     /// Removes the path, so that nobody can connect any more. Earlier connections can still be accepted.
     pub(super) fn close_door(&self) {
-        if let Some(own_socket) = &self.own_socket {
-            let is_ours =
-                fs::symlink_metadata(&own_socket.path).is_ok_and(|found| identity(&found) == own_socket.identity);
-            if is_ours {
-                let _ = fs::remove_file(&own_socket.path);
-            }
+        if let Some(file) = self.file.iter().find(|file| self.is_own() && !file.is_lost()) {
+            let _ = fs::remove_file(&file.path);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::http::Service;
+use super::listener::SocketFile;
 use super::metrics::write;
 use super::pool::PoolView;
 use super::pool::plan::Logins;
@@ -17,15 +18,23 @@ use super::systemd::watchdog;
 /// The period of writing the metrics file.
 const METRICS_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Reports the state to systemd, and that parent and pool make progress.
-pub(super) async fn tell(agent: Arc<Service>, systemd: Systemd) {
+/// The period of looking for the socket's file.
+pub(super) const SOCKET_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Reports the state to systemd, and that parent and pool make progress. Only systemd can make its own socket again, so its loss is a
+/// state as well.
+pub(super) async fn tell(agent: Arc<Service>, systemd: Systemd, systemds_socket: Option<SocketFile>) {
     let mut changed = agent.pool.watch();
     let mut watchdog = watchdog().map(every);
+    let mut socket_check = every(SOCKET_CHECK_INTERVAL);
     let mut last = String::new();
     loop {
         let mut status = describe(&agent.pool.view());
         if agent.pool.audit_has_failed() {
             status = "not ready: the audit log cannot be written, so no payload is handed out".into();
+        }
+        if let Some(file) = systemds_socket.as_ref().filter(|file| file.is_lost()) {
+            status = format!("not ready: the socket {} was removed or replaced; restart its unit", file.path.display());
         }
         if status != last {
             systemd.status(&status);
@@ -33,6 +42,7 @@ pub(super) async fn tell(agent: Arc<Service>, systemd: Systemd) {
         }
         tokio::select! {
             _ = changed.changed() => {}
+            _ = socket_check.tick() => {}
             () = tick(watchdog.as_mut()) => {
                 if agent.pool.makes_progress() {
                     systemd.alive();

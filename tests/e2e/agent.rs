@@ -178,8 +178,13 @@ impl Agent {
     }
 
     /// Ends the agent, and returns its status and log.
-    pub(crate) fn end(mut self, signal: &str) -> (ExitStatus, String) {
+    pub(crate) fn end(self, signal: &str) -> (ExitStatus, String) {
         self.signal(signal);
+        self.ended()
+    }
+
+    /// Waits until the agent ends by itself, and returns its status and log.
+    pub(crate) fn ended(mut self) -> (ExitStatus, String) {
         let status = status(&mut self.child);
         (status, self.log())
     }

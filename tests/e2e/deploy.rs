@@ -119,6 +119,8 @@ fn an_activated_socket_is_served_and_left_to_systemd() {
     for (name, value) in fixture.command(&[]).get_envs() {
         command.args(["-E", &format!("{}={}", name.to_str().unwrap(), value.unwrap_or_default().to_str().unwrap())]);
     }
+    let notify = std::os::unix::net::UnixDatagram::bind(fixture.path().join("notify")).unwrap();
+    command.args(["-E", &format!("NOTIFY_SOCKET={}", fixture.file("notify"))]);
     command.args(["--listen", &socket, BINARY, "serve", "--pin-source", &fixture.pin_source(), "--allow-users"]);
     command.arg(own_user().to_string());
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -131,6 +133,16 @@ fn an_activated_socket_is_served_and_left_to_systemd() {
         }
     };
     assert_eq!(client.exchange("POST", "/sign", "{}").unwrap().status, 200);
+    // Only systemd can make its socket again, so the agent stays, and says what is wrong.
+    let moved = fixture.file("moved.sock");
+    fs::rename(&socket, &moved).unwrap();
+    notify.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut message = [0; 4096];
+    until(|| {
+        let read = notify.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..read]).contains("STATUS=not ready: the socket")
+    });
+    fs::rename(&moved, &socket).unwrap();
     let worker = crate::agent::children(child.id())[0];
     let environment = fs::read(format!("/proc/{worker}/environ")).unwrap();
     assert!(!String::from_utf8_lossy(&environment).contains("LISTEN_"));
