@@ -52,10 +52,10 @@ fn no_link_in_the_state_directory_is_followed() {
 }
 
 /// A fixture with a directory of group 4545, whose token, call log and files every user may use.
-fn shared_by_users(mode: &str, owner: &str) -> Fixture {
+fn shared_by_users(owner: &str) -> Fixture {
     let mut fixture = fixture();
     let shared = fixture.file("shared");
-    fixture.tool("install", &["-d", "-m", mode, "-o", owner, "-g", "4545", &shared]);
+    fixture.tool("install", &["-d", "-m", "2770", "-o", owner, "-g", "4545", &shared]);
     fixture.set("CBA_AGENT_STATE_DIR", &shared);
     fixture.write("calls", "");
     fixture.tool(
@@ -80,7 +80,7 @@ fn as_user(fixture: &Fixture, user: &str, pin: &str) -> Run {
 #[test]
 fn two_users_of_one_token_share_its_fuse_in_a_directory_of_their_group() {
     needs_root("it acts as other users of the host");
-    let fixture = shared_by_users("2770", "root");
+    let fixture = shared_by_users("root");
     as_user(&fixture, "20001", "not-the-pin").failed(4);
     // A file other than the refused one gets one try, for any user.
     as_user(&fixture, "20002", "not-the-pin").failed(4);
@@ -94,7 +94,7 @@ fn two_users_of_one_token_share_its_fuse_in_a_directory_of_their_group() {
 #[test]
 fn many_users_at_once_with_a_wrong_pin_spend_two_tries_at_most() {
     needs_root("it acts as other users of the host");
-    let fixture = shared_by_users("2770", "root");
+    let fixture = shared_by_users("root");
     std::thread::scope(|scope| {
         for user in 20001..20009 {
             let fixture = &fixture;
@@ -111,7 +111,7 @@ fn many_users_at_once_with_a_wrong_pin_spend_two_tries_at_most() {
 #[test]
 fn a_state_directory_of_another_user_gets_a_warning() {
     needs_root("it acts as other users of the host");
-    let fixture = shared_by_users("2770", "20009");
+    let fixture = shared_by_users("20009");
     let run = as_user(&fixture, "20001", &fixture.pin());
     assert!(run.stderr.contains("belongs to another user"), "{run:?}");
     run.ok();
