@@ -163,7 +163,7 @@ impl AuditLog {
 
     fn keep_head(&mut self, lock: &File, file: &File, head: &Head, is_new: bool) -> io::Result<()> {
         lock.write_all_at(kept_form(head).as_bytes(), 0)?;
-        // It is needed only if the file is renamed before the next record.
+        // The copy of the head is needed only if the log is renamed before the next record.
         if self.kept.is_none_or(|kept| kept.elapsed() >= HEAD_SYNC_INTERVAL) {
             lock.sync_data()?;
             self.kept = Some(Instant::now());

@@ -304,13 +304,13 @@ pub(crate) mod tests {
             let tbs = library.tbs_certificate();
             let own = match Certificate::from_der(&der) {
                 Ok(own) => own,
-                // The library does not decode the key and the extensions on its way.
+                // To read a certificate, the library does not decode its key and extensions.
                 Err(NotRsa | Twice(_) | Field { field: "RSA key", .. }) => continue,
                 Err(Field { field: "key usage" | "extended key usage" | "basic constraints", .. }) => continue,
                 Err(error) => panic!("{file}: {error}"),
             };
             for (own, library) in [(&own.subject, tbs.subject()), (&own.issuer, tbs.issuer())] {
-                // It shows strings of rare types as bytes.
+                // The library shows strings of rare types as bytes.
                 let library = printable(&library.to_string());
                 assert!(*own == library || library.contains("=#"), "{file}: {own} {library}");
             }

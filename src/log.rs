@@ -79,7 +79,7 @@ pub fn start(settings: LogSettings, verbosity: u8) {
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(|| Queue)
-        // Its internal errors would be written directly to stderr.
+        // The library would write its internal errors directly to stderr.
         .log_internal_errors(false)
         .event_format(Lines(settings.format))
         .finish();

@@ -76,7 +76,7 @@ pub(crate) fn print_bytes(mut bytes: &[u8]) -> Result<()> {
     if is_null_device() {
         return Ok(());
     }
-    // std ignores a stdout that cannot be written, so this code does not use it.
+    // Rust's library reports success if stdout is closed, so this code does not use it.
     while !bytes.is_empty() {
         match rustix::io::write(stdout(), bytes) {
             Ok(0) => return Err(cannot_write("stdout accepts no bytes")),

@@ -291,7 +291,7 @@ pub(crate) const PROFILES: [Profile; 14] = [
         ..NETWORK
     },
     Profile { name: "p11-kit-client", families: &[SocketFamily::Unix], sockets: &["/run", "/tmp", "~/"], ..BARE },
-    // It loads other modules, so it has the permissions of the usual ones.
+    // p11-kit loads other modules, so its profile permits what the usual ones need.
     Profile {
         name: "p11-kit",
         sets_modes: false,

@@ -142,7 +142,7 @@ fn check_message(version: Version, message: &[u8], freshness: Freshness) -> Resu
         return Ok(());
     };
     let Freshness { now, max_age, max_ahead } = freshness;
-    // Beyond the year 5138 in seconds, so that a host's clock near 1970 is not taken for it.
+    // As seconds, this number means the year 5138. A lower one may be the seconds of a host whose clock is near 1970.
     let in_milliseconds = |time: u64| time > 100_000_000_000 && (time / 1000).abs_diff(now) < 10 * 365 * 86_400;
     if time > now.saturating_add(max_ahead) {
         return Err(if in_milliseconds(time) {

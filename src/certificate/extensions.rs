@@ -42,7 +42,7 @@ impl Extensions {
         let revocation = [ID_CE_CRL_DISTRIBUTION_POINTS, ID_PE_AUTHORITY_INFO_ACCESS];
         read.says_where_it_is_revoked = revocation.iter().any(|oid| fields.values(oid.as_bytes()).next().is_some());
         for value in fields.values(ID_CE_SUBJECT_ALT_NAME.as_bytes()) {
-            // The deviations already name it if it is not an octet string.
+            // `deviations` already names an extension whose value is not an octet string.
             value.into_iter().for_each(|value| read.alternative_names.add(value));
         }
         match read.alternative_names.unreadable {

@@ -21,7 +21,7 @@ pub(super) fn completed(mut error: Error, name: &str, matches: Option<&ArgMatche
 pub(super) fn in_hint(hint: &str, name: &str, matches: Option<&ArgMatches>) -> String {
     let named = if name.is_empty() { hint.to_owned() } else { hint.replace("help COMMAND", &format!("help {name}")) };
     let Some(matches) = matches else { return named };
-    // A hint about a module that cannot be used is to show the other ones.
+    // Such a hint is about a module that cannot be used, and shows how to list the others.
     let without_module = named.contains("without --module");
     let is_in_environment = std::env::var_os("CBA_AGENT_MODULE").is_some_and(|value| !value.is_empty());
     let before = if without_module && is_in_environment { "env -u CBA_AGENT_MODULE " } else { "" };

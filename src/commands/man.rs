@@ -17,7 +17,7 @@ use crate::text::shell::quoted_path;
 pub(super) fn run(directory: &str) -> Result<()> {
     let directory = Path::new(directory);
     if !directory.is_dir() {
-        // A file stands at the path, or before its end.
+        // The path, or a part of it, is a file.
         let is_blocked = directory.ancestors().find(|part| part.exists()).is_some_and(|part| !part.is_dir());
         let hint = if is_blocked || directory.as_os_str().is_empty() {
             "name a directory, such as . for the current one".into()

@@ -96,7 +96,7 @@ fn facts(section: &Section) -> Markup {
 fn time_line(certificate: &CertificateReport, now: u64) -> Markup {
     let (start, end) = certificate.validity;
     let CertificateSummary { not_before, not_after, .. } = &certificate.summary;
-    // A certificate may end before it begins.
+    // A faulty certificate may end before it begins.
     let (first, last) = (start.min(end).min(now), end.max(start).max(now));
     // Keep today's mark away from the ends, so that it is visible.
     let at = |time: u64| 2.0 + 96.0 * share(time - first, last - first);

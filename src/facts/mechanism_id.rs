@@ -66,7 +66,7 @@ mod tests {
         assert!(NAMES.is_sorted());
         for (number, name) in NAMES {
             assert_eq!(MechanismId(number).to_string(), name);
-            // That library knows the mechanisms that it can use.
+            // cryptoki has a type for only some mechanisms.
             if let Ok(known) = cryptoki::mechanism::MechanismType::try_from(number) {
                 assert_eq!(known.to_string(), name);
             }

@@ -44,7 +44,7 @@ pub fn take(number: RawFd) -> io::Result<File> {
     if number == 1 || number == 2 {
         return Err(io::Error::other("standard output and error cannot be a source"));
     }
-    // Rust's runtime opened it to replace a closed one.
+    // The caller had closed it. Rust's runtime then opened another file as descriptor 0.
     if number == 0 && standard_streams::was_closed(0) {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }

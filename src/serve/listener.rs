@@ -102,8 +102,8 @@ impl ListeningSocket {
             failed("cannot make the directory of", error).hint(hint)
         })?;
         if let Some(how) = modules::writable_by_others(directory) {
-            // Other users could only answer instead of the agent, and get no payload; and a container's shared volume
-            // is always open to all users.
+            // Not refused: users who replace the socket can answer clients, but get no payload. A volume that
+            // containers share is open to all users anyway.
             tracing::warn!("other users could replace the socket {shown}: {how}");
         }
         check_kind(path)?;

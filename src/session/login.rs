@@ -171,7 +171,7 @@ impl Login {
         if end == Some(AttemptEnd::Accepted) {
             credential.accept();
             if is_login {
-                // The worker reads them while the record goes to disk.
+                // The worker lists the objects while the fuse's record goes to disk.
                 slot_session.module.handle.send(&WorkerRequest::Objects);
             }
         }

@@ -42,7 +42,7 @@ pub(super) fn run_session(
             }
             WorkerRequest::Objects => {
                 channel.answer(session.objects().map(WorkerReply::Objects))?;
-                // Meanwhile the parent chooses among them.
+                // The parent meanwhile selects a key, so this costs no time.
                 if logged_in {
                     sandbox_state.tighten()?;
                 }

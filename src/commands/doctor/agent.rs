@@ -60,7 +60,7 @@ fn one(socket: &Path, config: &Config, trial: bool, findings: &mut Findings) {
             judge(&certificate, config, "tell the administrators of the agent", findings);
         }
         Ok(Err(error)) => findings.fail("certificate", error.to_string(), "tell the administrators of the agent"),
-        // It has no certificate until it is ready. The line before says so.
+        // An agent has no certificate until it is ready, and the line before says that it is not.
         Err(_) if !is_ready => {}
         Err(error) => findings.error("certificate", &error.into()),
     }

@@ -87,11 +87,11 @@ fn reach(config: &Config, findings: &mut Findings) -> Option<SlotSession> {
     }
 }
 
-/// Other things that the module can do.
+/// Checks what the sandbox does not prevent.
 fn sandbox(loaded: &LoadedModule, config: &Config, findings: &mut Findings) {
     const CHECK: &str = "sandbox";
     match &loaded.confinement {
-        // Almost no kernel in use confines this last one. The line says so.
+        // Almost no kernel in use can confine Unix sockets, so this gap alone is no warning. The line names it.
         Some(confinement) if confinement.gaps.iter().all(|gap| *gap == Gap::UnixSockets) => {
             findings.ok(CHECK, confinement.to_string());
         }

@@ -78,7 +78,7 @@ impl Connections {
     /// Waits until there is room for one more, and may close another one for it.
     pub(super) async fn room(&self) {
         while !self.make_room() {
-            // A connection also stops being fresh, for which there is no event.
+            // A connection that is no longer fresh may be closed, too. No event tells when, so this looks again.
             let _ = tokio::time::timeout(self.fresh, self.eased.notified()).await;
         }
     }

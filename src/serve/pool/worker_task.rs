@@ -245,7 +245,7 @@ impl WorkerTask {
     /// Checks the worker's result, records it, and answers the request.
     async fn finish(&mut self, request: InFlight, result: Result<WorkerResult>, (began, token): (Instant, Duration)) {
         let Some(ReadyWorker { session, .. }) = &mut self.ready else {
-            // Answers the request: it may not be repeated.
+            // Answers the request with an error, because it may not be repeated.
             let _ = request.after_loss(Kind::TokenFailed, false);
             return;
         };
@@ -338,9 +338,9 @@ impl WorkerTask {
         }
         self.announce_current();
         let (may_repeat, used) = (!self.at_keypad(), self.used.take());
-        // Another try makes sense if the process could not be started for lack of memory.
+        // An unexpected error is a process that could not be started, for example for lack of memory. Another try makes sense.
         let kind = if error.kind == Kind::Unexpected { Kind::TokenFailed } else { error.kind };
-        // Without any PIN, the agent ends and reports this error itself.
+        // If no source has a PIN, the agent itself ends and reports this error.
         if error.kind != Kind::PinMissing || used.is_some() {
             report(self.worker, &error, self.shared.lock().last_error.as_deref());
         }

@@ -78,7 +78,7 @@ pub(super) fn accepted(
 ) -> Result<LoginRequest> {
     let login_request = signer::accept(session, &shared.config, &permit, payload)?;
     if !shared.is_new(&login_request) {
-        // This message passes every other check, and still is an alarm.
+        // A repeated message passes every other check, but is an alarm.
         let message = "cannot hand out a payload: the token's result was discarded: its message was handed out before";
         return Err(Error::new(Kind::SignatureInvalid, message)
             .hint("treat this as an alarm: module, token or memory is faulty or compromised; nothing was handed out"));

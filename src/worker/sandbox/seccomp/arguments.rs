@@ -112,7 +112,7 @@ fn attributes(rules: &mut ArgumentRules) {
     let any_other: Vec<_> = harmless.map(|option| (0, Op::Ne, unsigned(option))).into();
     let weaker = [(0, Op::Eq, unsigned(libc::PR_SET_PDEATHSIG)), (1, Op::Ne, unsigned(libc::SIGKILL))];
     rules.insert(libc::SYS_prctl, vec![all(&any_other), all(&weaker)]);
-    // The signal that ends a worker without this filter.
+    // A worker whose calls are not filtered yet ends by this signal when its parent ends. Its handler must stay.
     rules.insert(libc::SYS_rt_sigaction, vec![all(&[(0, Op::Eq, unsigned(libc::SIGSTKFLT))])]);
 }
 
