@@ -127,3 +127,77 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
         self.inner.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::BodyExt as _;
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// A request as a client may write it, and whether it has two lengths.
+    fn request() -> impl Strategy<Value = (String, bool)> {
+        let start = "(\r\n|\n){0,2}POST /[a-z:]{0,9} HTTP/1\\.1\r?\n(X-[a-z]{1,9}:[ \t]{0,3}[a-z:0-9]{0,30}\r?\n){0,3}";
+        let body = proptest::collection::vec("[ -~\r\n:]{1,40}", 0..4);
+        let head_end = ("[ \t]{0,3}0{0,20}", "[ \t]{0,2}\r?\n(Y: [a-z]{0,9}\r\n)?");
+        (start, body, head_end, "(;[ -~]{0,9})?", "(Content-Length: 9\r\n|T: u\r\n)?", 0..6_u8).prop_map(
+            |(start, body, (before, after), extension, trailer, kind)| {
+                let chunked: String =
+                    body.iter().map(|chunk| format!("{:X}{extension}\r\n{chunk}\r\n", chunk.len())).collect();
+                let (whole, length) = (body.concat(), body.concat().len());
+                let lengths = match kind {
+                    0 => return (format!("{start}\r\n"), false),
+                    1 | 2 => format!("content-length:{before}{length}{after}"),
+                    3 | 4 => format!("Transfer-Encoding: chunked{after}"),
+                    _ => format!("Content-Length: {length}\r\ncontent-LENGTH: {length}{after}"),
+                };
+                let is_chunked = lengths.starts_with('T');
+                let body = if is_chunked { format!("{chunked}0\r\n{trailer}\r\n") } else { whole };
+                (format!("{start}{lengths}\r\n{body}"), kind == 5)
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn the_length_lines_are_those_of_the_requests_that_the_library_reads(
+            requests in proptest::collection::vec(request(), 1..6),
+            size in 1..400_usize,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let found = runtime.block_on(async {
+                let (mut caller, stream) = tokio::io::duplex(1 << 20);
+                let delivery = Delivery::default();
+                let found = Mutex::new(Vec::new());
+                let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
+                    found.lock().unwrap().push(delivery.lengths().take_is_ambiguous());
+                    async move {
+                        let _ = request.into_body().collect().await;
+                        Ok::<_, Infallible>(http::Response::new(ReplyBody::new(Bytes::new(), None)))
+                    }
+                });
+                let tracked = TrackedStream::new(stream, delivery.clone());
+                let mut served = std::pin::pin!(http1::Builder::new().half_close(true).serve_connection(TokioIo::new(tracked), service));
+                let all: String = requests.iter().map(|(text, _)| text.as_str()).collect();
+                let send = async {
+                    for part in all.as_bytes().chunks(size) {
+                        caller.write_all(part).await.unwrap();
+                        tokio::task::yield_now().await;
+                    }
+                    caller.shutdown().await.unwrap();
+                    let _ = caller.read_to_end(&mut Vec::new()).await;
+                };
+                let _ = tokio::join!(served.as_mut(), send);
+                found.into_inner().unwrap()
+            });
+            let expected: Vec<bool> = requests.iter().map(|(_, is_ambiguous)| *is_ambiguous).collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+}
