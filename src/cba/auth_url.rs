@@ -26,6 +26,12 @@ pub enum AuthUrlError {
     /// http to another host, or another scheme.
     #[error("only https is accepted, or http to a loopback address")]
     Scheme,
+    /// The path has a part that some programs rewrite.
+    #[error("the path must not have `%`, an empty part, `.` or `..`, which programs read differently")]
+    Path,
+    /// The host is not written plainly.
+    #[error("the host must be a name such as auth.anaplan.com, or an IP address in its usual form")]
+    Host,
     /// The URL contains a user or password.
     #[error("a user or password in the URL is not accepted")]
     User,
@@ -58,11 +64,16 @@ impl AuthUrl {
                 .strip_prefix(':')
                 .is_some_and(|port| port.parse().is_ok_and(|n: u16| n != 0) && !port.starts_with('0'));
         let path = uri.path().trim_end_matches('/');
+        let path_is_fine = path.split('/').skip(1).all(|part| !["", ".", ".."].contains(&part));
+        if path.contains('%') || !path_is_fine {
+            return Err(AuthUrlError::Path);
+        }
         // Only IPv6 addresses may have brackets: curl would treat others as a pattern.
-        let path_is_fine =
-            !path.contains(['[', ']']) && path.split('/').skip(1).all(|part| !["", ".", ".."].contains(&part));
-        if !text.chars().all(plain) || !path_is_fine || !is_host(host) || !port_is_fine {
+        if !text.chars().all(plain) || path.contains(['[', ']']) || !port_is_fine {
             return Err(AuthUrlError::Syntax);
+        }
+        if !is_host(host) {
+            return Err(AuthUrlError::Host);
         }
         if scheme != "https" && !(scheme == "http" && is_loopback(host)) {
             return Err(AuthUrlError::Scheme);
@@ -257,7 +268,12 @@ mod tests {
             ("https://a.example:0", AuthUrlError::Syntax),
             ("https://a.example/[a]", AuthUrlError::Syntax),
             ("https://a.example/!", AuthUrlError::Syntax),
-            ("https://-a.example", AuthUrlError::Syntax),
+            ("https://-a.example", AuthUrlError::Host),
+            ("https://a.example.", AuthUrlError::Host),
+            ("https://127.1", AuthUrlError::Host),
+            ("https://a.example/x/..", AuthUrlError::Path),
+            ("https://a.example//x", AuthUrlError::Path),
+            ("https://a.example/%2e%2e", AuthUrlError::Path),
         ] {
             assert_eq!(AuthUrl::parse(text), Err(error), "{text}");
         }
