@@ -65,7 +65,7 @@ public final class AnaplanLogin {
             return "this host's clock agrees with the service's";
         }
         return "this host's clock is " + Math.abs(seconds) + " s " + (seconds > 0 ? "ahead of" : "behind")
-                + " the service's, and a login carries the time: timedatectl set-ntp true";
+                + " the service's, and a login carries the time: timedatectl set-ntp true (for a container, on its host)";
     }
 
     /** One request as assignments for a shell; what goes wrong is already on standard error. */

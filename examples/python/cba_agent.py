@@ -79,7 +79,8 @@ def clock(date):
     if abs(seconds) < SAME_TIME:
         return "this host's clock agrees with the service's"
     where = "ahead of" if seconds > 0 else "behind"
-    return f"this host's clock is {abs(seconds)} s {where} the service's, and a login carries the time: timedatectl set-ntp true"
+    remedy = "timedatectl set-ntp true (for a container, on its host)"
+    return f"this host's clock is {abs(seconds)} s {where} the service's, and a login carries the time: {remedy}"
 
 
 def keep_headers(request):

@@ -141,7 +141,7 @@ fn a_refused_login_says_how_this_hosts_clock_compares_with_the_services() {
     service.behave(Behaviour { clock_ahead: 1000, ..Behaviour::default() });
     for client in CLIENTS {
         let said = refused(client, " s behind the service's, and a login carries the time", &|_| {});
-        assert!(said.contains("timedatectl"), "{said}");
+        assert!(said.contains("timedatectl set-ntp true (for a container, on its host)"), "{said}");
     }
     service.behave(Behaviour { clock_ahead: -1000, ..Behaviour::default() });
     refused(CLIENTS[0], " s ahead of the service's", &|_| {});
