@@ -39,7 +39,7 @@ pub(crate) fn open(config: &GatewayConfig) -> Result<Vec<BoundListener>> {
         for address in &config.listen {
             listeners.push(BoundListener { listener: bind(*address)?, kind: ListenerKind::Plain });
         }
-    } else if config.sets_listen {
+    } else if config.sets_listen && !has_addresses(&listeners, &config.listen) {
         tracing::warn!(
             "listen has no effect: the sockets of systemd replace it; `systemctl edit cba-gateway.socket` changes them"
         );
@@ -48,6 +48,13 @@ pub(crate) fn open(config: &GatewayConfig) -> Result<Vec<BoundListener>> {
         listeners.push(BoundListener { listener: bind(*address)?, kind: ListenerKind::Tls });
     }
     Ok(listeners)
+}
+
+/// Whether the listeners have exactly these addresses.
+fn has_addresses(listeners: &[BoundListener], addresses: &[SocketAddr]) -> bool {
+    let has_address =
+        |bound: &BoundListener| bound.listener.local_addr().is_ok_and(|address| addresses.contains(&address));
+    listeners.len() == addresses.len() && listeners.iter().all(has_address)
 }
 
 fn inherited() -> Result<Vec<BoundListener>> {

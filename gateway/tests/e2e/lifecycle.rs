@@ -225,6 +225,11 @@ fn an_inherited_listener_is_served_and_an_outside_one_refused() {
     gateway.port = listener.local_addr().unwrap().port();
     assert_eq!(gateway.login(&basic("finance"), "").status, 201, "{}", gateway.log());
     assert!(gateway.log().contains("listen has no effect: the sockets of systemd replace it"), "{}", gateway.log());
+    drop(gateway);
+    fixture.top_keys = format!("listen = [\"{}\"]\n", listener.local_addr().unwrap());
+    fixture.configure();
+    let gateway = fixture.start(inherit(&fixture, &listener, &config));
+    assert!(!gateway.log().contains("listen has no effect"), "{}", gateway.log());
     let outside = TcpListener::bind("0.0.0.0:0").unwrap();
     let output = inherit(&fixture, &outside, &config).finish();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
