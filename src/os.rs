@@ -16,6 +16,7 @@ pub(crate) mod descriptors;
 pub(crate) mod environment;
 pub(crate) mod input_file;
 pub(crate) mod landlock_support;
+pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod names;
 pub(crate) mod peer_groups;

@@ -16,6 +16,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::fuse::FuseStore;
 use crate::fuse::{remedy, state_directory};
+use crate::os::limits::OPEN_FILES;
 use crate::pin::{Credential, PinSource};
 use crate::session;
 
@@ -116,9 +117,7 @@ fn room_for_connections(workers: usize) -> Result<usize> {
     let least = LEAST_DESCRIPTORS + 8 * workers;
     if wanted < least {
         let message = format!("a process may open only {wanted} files, and the agent needs {least}");
-        return Err(
-            Error::new(Kind::Config, message).hint("`ulimit -n` shows the limit; LimitNOFILE= in the unit sets it")
-        );
+        return Err(Error::new(Kind::Config, message).hint(OPEN_FILES));
     }
     let taken = RESERVED + 8 * workers;
     Ok(usize::try_from(wanted.saturating_sub(taken).clamp(16, CONNECTIONS)).unwrap_or(16))

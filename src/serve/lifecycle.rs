@@ -17,6 +17,7 @@ use super::status::{SOCKET_CHECK_INTERVAL, tell, write_metrics};
 use super::systemd::Systemd;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::os::limits;
 use crate::pin::credential::can_be_read_again;
 use crate::pin::{Credential, PinError, PinSource, leave_signals};
 
@@ -131,5 +132,5 @@ fn renew(agent: &Arc<Service>, source: Option<&PinSource>, reset: &str) {
 }
 
 pub(super) fn unexpected(what: &str, error: &std::io::Error) -> Error {
-    Error::new(Kind::Unexpected, format!("cannot {what}: {error}"))
+    limits::hint(error).into_iter().fold(Error::new(Kind::Unexpected, format!("cannot {what}: {error}")), Error::hint)
 }

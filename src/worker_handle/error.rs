@@ -3,10 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use rustix::io::Errno;
-
 use crate::error::{Explain, Kind};
 use crate::fault::Fault;
+use crate::os::limits;
 use crate::worker_protocol::FrameError;
 use crate::worker_protocol::bounds::BoundsError;
 use crate::worker_protocol::step::Step;
@@ -86,10 +85,7 @@ impl Explain for WorkerError {
                 vec!["the worker needs /dev/null and /proc: `ls -l /dev/null /proc/self/exe`".into()]
             }
             Self::Died { .. } => vec!["run with -v to see what the module itself says".into()],
-            Self::Spawn(error) if matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE)) => {
-                vec!["`ulimit -n` shows how many files a process may open; LimitNOFILE= in the unit sets it".into()]
-            }
-            Self::Spawn(_) => vec!["check that /proc is mounted, and that the limits of processes (LimitNPROC= and TasksMax= in the unit) allow another one".into()],
+            Self::Spawn(error) => vec![limits::hint(error).unwrap_or("check that /proc is mounted").into()],
             _ => Vec::new(),
         }
     }

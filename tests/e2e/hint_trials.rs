@@ -127,6 +127,7 @@ const TRIALS: &[(&str, &str)] = &[
     ("`mount -t proc proc /proc`", "narrow_limits::what_is_missing_in_a_bare_root_directory_is_named"),
     ("`ls -l /dev/null /proc/self/exe`", "narrow_limits::what_is_missing_in_a_bare_root_directory_is_named"),
     ("`ulimit -v`", "narrow_limits::a_limit_of_memory_is_named_as_the_cause"),
+    ("`ulimit -u`", "narrow_limits::a_limit_of_processes_is_named_as_the_cause"),
     ("`ulimit -n`", "host_hints::commands_that_show_the_cause_run_and_show_it"),
     ("apt-get install libpcsclite1", "untried: it needs pcscd's host"),
     ("apt-get install --only-upgrade", "untried: it needs a booted systemd"),

@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::agent::Agent;
 use crate::deadline::Finish as _;
-use crate::fixture::{BINARY, Fixture, Run, needs_root};
+use crate::fixture::{BINARY, Fixture, Run, needs_root, other_user};
 
 /// Runs the agent after these commands of a shell.
 fn after(fixture: &Fixture, script: &str, arguments: &[&str]) -> Run {
@@ -26,6 +26,22 @@ fn a_limit_of_open_files_is_named_as_the_cause() {
         let error = after(&fixture, &format!("ulimit -n {limit}"), &serve).failed(2);
         assert!(error.contains("LimitNOFILE=") && !error.contains("defect"), "{limit}: {error}");
         assert!(!fs::exists(socket).unwrap());
+    }
+}
+
+#[test]
+fn a_limit_of_processes_is_named_as_the_cause() {
+    needs_root("it acts as another user of the host");
+    let fixture = Fixture::new();
+    fixture.tool("chown", &["-R", "20001:20001", "."]);
+    crate::access::open_to_all(fixture.path());
+    let (source, socket) = (fixture.pin_source(), fixture.file("agent.sock"));
+    for arguments in [&["sign", "--pin-source", &source][..], &["serve", "--pin-source", &source, "--socket", &socket]]
+    {
+        let mut command = fixture.program("setpriv");
+        command.args(other_user("20001", "")).args(["prlimit", "--nproc=1", BINARY]);
+        let error = Run::from_output(command.args(arguments).finish()).failed(1);
+        assert!(error.contains("Resource temporarily unavailable") && error.contains("hint: `ulimit -u`"), "{error}");
     }
 }
 
@@ -61,7 +77,7 @@ fn a_umask_without_the_owners_rights_locks_nobody_out() {
         let (state, log) = (fixture.file(&format!("state{umask}")), fixture.file(&format!("log{umask}")));
         for _ in 0..2 {
             let mut command = fixture.program("setpriv");
-            command.args(["--reuid=20001", "--regid=20001", "--clear-groups", "--", "sh", "-c"]);
+            command.args(other_user("20001", "")).args(["sh", "-c"]);
             command.args([&format!("umask {umask}; exec \"$@\""), "sh", BINARY, "sign", "--pin-source", &source]);
             command.args(["--state-dir", &state, "--audit-path", &log]);
             Run::from_output(command.finish()).ok();

@@ -20,6 +20,7 @@ use crate::custody::Evidence;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::facts::stand_in;
+use crate::os::limits::OPEN_FILES;
 use crate::pin::{Credential, PinEntry};
 use crate::policy::Permit;
 use crate::session::KEYPAD_TIMEOUT;
@@ -130,8 +131,7 @@ impl WorkerTask {
             }
             Ok((Err(error), session, _)) => {
                 self.thread.run(move || drop(session)).await;
-                Error::new(Kind::Unexpected, format!("cannot watch a worker: {error}"))
-                    .hint("raise the number of open files: LimitNOFILE= in the unit, or `ulimit -n`")
+                Error::new(Kind::Unexpected, format!("cannot watch a worker: {error}")).hint(OPEN_FILES)
             }
             Err(error) => error,
         };
