@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, FsWord, OFlags, flock};
+use rustix::fs::{FlockOperation, FsWord, flock};
 use rustix::io::Errno;
 
 use crate::deadline::Deadline;
@@ -20,7 +20,7 @@ use crate::text::shell::quoted_path;
 /// # Errors
 /// When it cannot be opened or created, or is not a regular file with one name.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
-    let options = || OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(no_follow()).clone();
+    let options = || OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(NO_FOLLOW).clone();
     match options().create_new(true).open(path) {
         Ok(file) => {
             give_to_owner(&file, path)?;
@@ -71,10 +71,7 @@ pub(crate) fn share_with_group(file: &File, path: &Path) -> io::Result<()> {
 }
 
 /// Flags for opening without following a link and without blocking on a pipe.
-#[must_use]
-pub(crate) fn no_follow() -> i32 {
-    i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default()
-}
+pub(crate) const NO_FOLLOW: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
 /// `None` where the file does not exist.
 pub(crate) fn if_exists<T>(result: io::Result<T>) -> io::Result<Option<T>> {
@@ -89,7 +86,7 @@ pub(crate) fn if_exists<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 /// # Errors
 /// When it cannot be opened, or is not a regular file with one name.
 pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(no_follow()).open(path).and_then(regular)
+    OpenOptions::new().read(true).custom_flags(NO_FOLLOW).open(path).and_then(regular)
 }
 
 /// Refuses everything except a regular file with one name.

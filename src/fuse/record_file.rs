@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::FuseError;
 use super::record::FuseRecord;
 use crate::deadline::Deadline;
-use crate::files::{give_to_owner, if_exists, no_follow, open, open_to_read, share_with_group, wait_for};
+use crate::files::{NO_FOLLOW, give_to_owner, if_exists, open, open_to_read, share_with_group, wait_for};
 
 /// Takes the lock of a record.
 pub(super) fn lock(path: &Path, deadline: &Deadline) -> Result<File, FuseError> {
@@ -72,7 +72,7 @@ pub(super) fn read_unmarked(path: &Path) -> Result<Option<FuseRecord>, FuseError
 pub(super) fn write(path: &Path, record: &FuseRecord) -> io::Result<()> {
     let new = path.with_extension("new");
     if_exists(fs::remove_file(&new))?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(no_follow()).open(&new)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(NO_FOLLOW).open(&new)?;
     give_to_owner(&file, &new)?;
     share_with_group(&file, &new)?;
     file.write_all(&serde_json::to_vec(record)?)?;

@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, chmodat, chown
 
 use crate::client;
 use crate::error::{Error, Kind, Result};
-use crate::files::file_system_hint;
+use crate::files::{NO_FOLLOW, file_system_hint};
 use crate::modules;
 use crate::os::descriptors;
 use crate::text::shell::quoted_path;
@@ -152,10 +152,9 @@ fn lock(path: &Path) -> Result<File> {
         Error::new(Kind::Config, format!("cannot make the lock {}: {error}", Path::new(&name).display()))
             .hint(hint.unwrap_or_else(|| "the agent's user must be able to write the socket's directory".into()))
     };
-    let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default();
-    let mut open = File::options();
-    let file = open.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(&name);
-    let file = file.map_err(failed)?;
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(NO_FOLLOW);
+    let file = options.open(&name).map_err(failed)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(in_use(path)),
