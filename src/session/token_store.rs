@@ -67,8 +67,8 @@ fn store_of(module: &Path) -> Option<TokenStore> {
 
 fn obstacles(store: &TokenStore) -> Vec<String> {
     let named = std::env::var_os(store.variable).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let unreadable = named.filter(|path| path.is_file() || !path.exists()).and_then(|path| {
-        let error = input_file::open(&path).err()?;
+    let unreadable = named.filter(|path| !path.is_dir()).and_then(|path| {
+        let error = input_file::open_regular(&path).err()?;
         Some(format!("{} names {}, which cannot be read: {error}", store.variable, path.display()))
     });
     let closed = || store.unreadable.as_deref().and_then(obstacle);

@@ -99,7 +99,8 @@ fn pipes_in_the_modules_configuration_and_among_manual_pages_stop_no_command() {
     agent.payload();
     agent.end("-TERM");
     fixture.set("SOFTHSM2_CONF", fixture.file("pipe"));
-    fixture.run(&["list", "--timeout", "1s"]).failed(6);
+    let error = fixture.run(&["list", "--timeout", "1s"]).failed(6);
+    assert!(error.contains("pipe, which cannot be read: not a regular file"), "{error}");
     fixture.tool("mkfifo", &["cba-agent.1"]);
     let error = fixture.run(&["man", "."]).failed(1);
     assert!(error.contains("cannot write manual pages"), "{error}");
