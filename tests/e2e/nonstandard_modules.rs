@@ -213,3 +213,35 @@ fn a_token_that_is_being_rewritten_is_read_again() {
     fixture.faulty("serial=");
     accepted(&fixture, fixture.sign(&[]));
 }
+
+#[test]
+fn a_label_ends_at_its_first_nul() {
+    let mut fixture = Fixture::new();
+    fixture.faulty("pad:rest");
+    accepted(&fixture, fixture.sign(&["--token-label", "cba"]));
+    let list = fixture.run(&["list"]);
+    assert!(list.stdout.contains("token 'cba'\n") && !list.stdout.contains("Other"), "{list:?}");
+}
+
+#[test]
+fn a_module_that_something_else_has_initialised_is_used() {
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Initialize=after:0x191");
+    accepted(&fixture, fixture.sign(&[]));
+}
+
+#[test]
+fn a_mechanism_without_any_flag_is_tried() {
+    let mut fixture = Fixture::new();
+    fixture.faulty("mechanisms:no-flags");
+    accepted(&fixture, fixture.sign(&[]));
+}
+
+#[test]
+fn a_slot_that_is_listed_twice_is_one_slot() {
+    let mut fixture = Fixture::new();
+    fixture.faulty("twice");
+    accepted(&fixture, fixture.sign(&["--token-label", "cba"]));
+    let list = fixture.run(&["list"]);
+    assert_eq!(list.stdout.matches("token 'cba'").count(), 1, "{list:?}");
+}

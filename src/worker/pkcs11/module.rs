@@ -1,5 +1,6 @@
 //! A loaded and initialised module, and its slots. Runs in the worker.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use cryptoki_sys::CKF_OS_LOCKING_OK;
@@ -27,6 +28,8 @@ impl Pkcs11Module {
             Err(fault) if ["CKR_CANT_LOCK", "CKR_NEED_TO_CREATE_THREADS"].contains(&fault.ckr()) => {
                 functions.initialize(0)?;
             }
+            // A library of the module did it. This process uses no other module.
+            Err(fault) if fault.ckr() == "CKR_CRYPTOKI_ALREADY_INITIALIZED" => {}
             other => other?,
         }
         Ok(Self { functions })
@@ -46,8 +49,10 @@ impl Pkcs11Module {
 
     /// The slots with a token, in the module's order, each with the readable information.
     pub(crate) fn slots(&self) -> Result<Vec<SlotFacts>, Fault> {
-        // Some modules also list empty readers.
-        let slots = self.functions.slots()?.into_iter().filter(|slot| !is_empty(&self.functions, *slot));
+        // Some modules list a slot twice, or also empty readers.
+        let mut listed = HashSet::new();
+        let slots = self.functions.slots()?.into_iter().filter(|slot| listed.insert(*slot));
+        let slots = slots.filter(|slot| !is_empty(&self.functions, *slot));
         Ok(slots.map(|slot| read_slot(&self.functions, slot)).collect())
     }
 

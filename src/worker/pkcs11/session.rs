@@ -1,8 +1,8 @@
 //! One read-only session: login, mechanisms, objects. Runs in the worker.
 
 use cryptoki_sys::{
-    CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_USER_TYPE, CKF_SIGN, CKF_TOKEN_PRESENT, CKM_RSA_PKCS, CKM_SHA512_RSA_PKCS,
-    CKS_RO_PUBLIC_SESSION, CKS_RW_PUBLIC_SESSION, CKU_CONTEXT_SPECIFIC, CKU_USER,
+    CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_USER_TYPE, CKF_EXTENSION, CKF_HW, CKF_SIGN, CKF_TOKEN_PRESENT,
+    CKM_RSA_PKCS, CKM_SHA512_RSA_PKCS, CKS_RO_PUBLIC_SESSION, CKS_RW_PUBLIC_SESSION, CKU_CONTEXT_SPECIFIC, CKU_USER,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -43,14 +43,14 @@ impl<'a> Pkcs11Session<'a> {
         Self { functions, handle, slot, found: Vec::new() }
     }
 
-    /// The signature mechanisms in the mechanism list, without those that report that they cannot sign. Some modules
-    /// list a mechanism without information about it; it is kept.
+    /// The signature mechanisms in the mechanism list, without those that report other uses only. Some modules list a
+    /// mechanism without information about it, or without any use; it is kept.
     #[must_use]
     pub(crate) fn mechanisms(&self) -> Mechanisms {
         let Ok(list) = self.functions.mechanisms(self.slot) else { return Mechanisms::default() };
         let may_sign = |mechanism| {
             let info = self.functions.mechanism_info(self.slot, mechanism);
-            info.map_or(true, |info| info.flags & CKF_SIGN != 0)
+            info.map_or(true, |info| info.flags & CKF_SIGN != 0 || info.flags & !(CKF_HW | CKF_EXTENSION) == 0)
         };
         let both = [(CKM_SHA512_RSA_PKCS, Mechanism::Sha512RsaPkcs), (CKM_RSA_PKCS, Mechanism::RsaPkcs)];
         let offered = both.into_iter().filter(|(kind, _)| list.contains(kind) && may_sign(*kind));

@@ -78,7 +78,8 @@ pub(super) fn version(version: CK_VERSION) -> String {
     format!("{}.{}", version.major, version.minor)
 }
 
-/// A blank-padded field; some modules pad with NUL.
+/// A blank-padded field. Some modules end it with NUL, and old bytes may follow.
 pub(super) fn padded(field: &[u8]) -> String {
-    String::from_utf8_lossy(field).trim_end_matches(PADDING).to_owned()
+    let text = field.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).trim_end_matches(PADDING).to_owned()
 }

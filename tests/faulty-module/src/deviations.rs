@@ -67,6 +67,10 @@ pub(crate) unsafe extern "C" fn token_info(slot: CK_SLOT_ID, info: CK_TOKEN_INFO
         if PLAN.has("latin1") {
             (&mut (*info).label)[..4].copy_from_slice(b"caf\xe9");
         }
+        if PLAN.has("pad:rest") {
+            let end = (*info).label.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
+            (&mut (*info).label)[end..end + 6].copy_from_slice(b"\0Other");
+        }
         if PLAN.has("pad:nul") {
             let info = &mut *info;
             for field in [&mut info.label[..], &mut info.manufacturerID, &mut info.model, &mut info.serialNumber] {
@@ -94,6 +98,15 @@ pub(crate) unsafe extern "C" fn slot_list(present: CK_BBOOL, slots: CK_SLOT_ID_P
     let more = CK_ULONG::from(PLAN.has("empty-reader"));
     // SAFETY: the buffers are the caller's, and as long as said.
     unsafe {
+        if PLAN.has("twice") {
+            let value = real(present, slots, count);
+            let once = *count as usize;
+            *count *= 2;
+            if !slots.is_null() {
+                std::slice::from_raw_parts_mut(slots, 2 * once).copy_within(..once, once);
+            }
+            return value;
+        }
         if slots.is_null() || more == 0 {
             let value = real(present, slots, count);
             *count += more;
@@ -165,6 +178,25 @@ pub(crate) unsafe extern "C" fn mechanism_list(
         *count = kept.len() as CK_ULONG;
     }
     CKR_OK
+}
+
+/// `C_GetMechanismInfo` without flags, if a rule asks for it.
+pub(crate) unsafe extern "C" fn mechanism_info(
+    slot: CK_SLOT_ID,
+    kind: CK_MECHANISM_TYPE,
+    info: CK_MECHANISM_INFO_PTR,
+) -> CK_RV {
+    if let Some(value) = PLAN.enter("C_GetMechanismInfo").and_then(|fault| fault.before()) {
+        return value;
+    }
+    // SAFETY: the structure is the caller's, and valid by the standard.
+    unsafe {
+        let value = REAL.1.C_GetMechanismInfo.map_or(CKR_FUNCTION_NOT_SUPPORTED, |real| real(slot, kind, info));
+        if PLAN.has("mechanisms:no-flags") {
+            (*info).flags = 0;
+        }
+        value
+    }
 }
 
 /// `C_GetAttributeValue` with the private keys' attributes and the certificates' padding of the rules.

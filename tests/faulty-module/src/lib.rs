@@ -9,6 +9,7 @@
 //! C_Sign=spawn         start a process that stays  C_Sign=flood       write far more than a pipe holds
 //! C_Sign=corrupt       flip a bit of the output     C_Sign=noise       write to standard output and error
 //! C_Initialize=cry:5   write to standard error, and return that value
+//! C_Initialize=after:5 do the work, and return that value
 //! C_Sign=strip         drop the zeros before a signature, and log `stripped`
 //! C_Sign=widen         put a zero before a signature
 //! C_Sign=half          send the front half of an answer, and never return
@@ -29,6 +30,9 @@
 //! library:2.20         another version of the library
 //! other-key            from the second C_SignInit on, another private key signs
 //! pad:nul              a token's fields padded with NUL     latin1   a label that is not UTF-8
+//! pad:rest             the label ends with NUL, and old bytes follow it
+//! twice                each slot is listed twice
+//! mechanisms:no-flags  no mechanism has a flag
 //! serial=0000          another serial number        label=x            another label
 //! attr:CKA_NAME=1      an attribute's value         attr:CKA_NAME=missing   CKR_ATTRIBUTE_TYPE_INVALID
 //! few                  of several attributes the first is answered, and CKR_OK
@@ -67,6 +71,7 @@ mod wrap;
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     Return(CK_RV),
+    After(CK_RV),
     Cry(CK_RV),
     Delay(u64),
     Hang,
@@ -195,6 +200,10 @@ impl Fault {
             ("delay", time) => Self::Delay(time.parse().expect("milliseconds")),
             ("hang", _) => Self::Hang,
             ("abort", _) => Self::Abort,
+            ("after", value) => match Self::parse(value) {
+                Self::Return(value) => Self::After(value),
+                _ => panic!("no value: {text}"),
+            },
             ("cry", value) => match Self::parse(value) {
                 Self::Return(value) => Self::Cry(value),
                 _ => panic!("no value: {text}"),
@@ -265,9 +274,17 @@ impl Fault {
                 hang();
             }
             Self::Outlive => attack_calls::outlive(),
-            Self::Corrupt | Self::Repeat(_) | Self::Strip | Self::Widen => {}
+            Self::After(_) | Self::Corrupt | Self::Repeat(_) | Self::Strip | Self::Widen => {}
         }
         None
+    }
+
+    /// The value to return instead of the call's own.
+    pub(crate) fn after(&self) -> Option<CK_RV> {
+        match self {
+            Self::After(value) => Some(*value),
+            _ => None,
+        }
     }
 }
 

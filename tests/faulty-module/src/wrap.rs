@@ -12,11 +12,13 @@ macro_rules! wrap {
         $(
             #[allow(non_snake_case)]
             unsafe extern "C" fn $name($($argument: $kind),*) -> CK_RV {
-                if let Some(value) = PLAN.enter(stringify!($name)).and_then(|fault| fault.before()) {
+                let fault = PLAN.enter(stringify!($name));
+                if let Some(value) = fault.as_ref().and_then(Fault::before) {
                     return value;
                 }
                 // SAFETY: the arguments are handed on as they came.
-                REAL.1.$name.map_or(CKR_FUNCTION_NOT_SUPPORTED, |real| unsafe { real($($argument),*) })
+                let value = REAL.1.$name.map_or(CKR_FUNCTION_NOT_SUPPORTED, |real| unsafe { real($($argument),*) });
+                fault.as_ref().and_then(Fault::after).unwrap_or(value)
             }
         )*
 
@@ -35,6 +37,7 @@ macro_rules! wrap {
             list.C_GetTokenInfo = Some(deviations::token_info);
             list.C_GetAttributeValue = Some(deviations::attribute_value);
             list.C_GetMechanismList = Some(deviations::mechanism_list);
+            list.C_GetMechanismInfo = Some(deviations::mechanism_info);
             list
         }
     };
@@ -43,7 +46,6 @@ macro_rules! wrap {
 wrap! {
     C_Initialize(arguments: CK_VOID_PTR);
     C_Finalize(reserved: CK_VOID_PTR);
-    C_GetMechanismInfo(slot: CK_SLOT_ID, kind: CK_MECHANISM_TYPE, info: CK_MECHANISM_INFO_PTR);
     C_CloseSession(session: CK_SESSION_HANDLE);
     C_CloseAllSessions(slot: CK_SLOT_ID);
     C_GetSessionInfo(session: CK_SESSION_HANDLE, info: CK_SESSION_INFO_PTR);
