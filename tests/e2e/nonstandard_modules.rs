@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
+use crate::agent::Agent;
 use crate::fixture::{EXTENSIONS, Fixture};
+use crate::fuse::wrong;
 use crate::openssl::{accepted, openssl_accepts};
 
 #[test]
@@ -221,6 +223,26 @@ fn a_label_ends_at_its_first_nul() {
     accepted(&fixture, fixture.sign(&["--token-label", "cba"]));
     let list = fixture.run(&["list"]);
     assert!(list.stdout.contains("token 'cba'\n") && !list.stdout.contains("Other"), "{list:?}");
+}
+
+#[test]
+fn a_token_that_hides_its_key_without_requiring_a_login_gets_a_configured_pin_once() {
+    let mut fixture = Fixture::new();
+    fixture.faulty("flags-CKF_LOGIN_REQUIRED");
+    assert!(fixture.run(&["sign"]).failed(3).contains("the token shows no private RSA key"));
+    assert_eq!(fixture.calls("C_Login"), 0, "without a configured PIN");
+    accepted(&fixture, fixture.sign(&[]));
+    assert_eq!(fixture.calls("C_Login"), 1);
+    let agent = Agent::ready(&fixture, &[]);
+    agent.payload();
+    agent.end("-TERM");
+    fixture.write("wrong", "wrong-pin");
+    fixture.faulty("flags-CKF_LOGIN_REQUIRED");
+    for expected in ["C_Login: CKR_PIN_INCORRECT", "no login is tried"] {
+        let error = wrong(&fixture).failed(4);
+        assert!(error.contains(expected), "{error}");
+    }
+    assert_eq!(fixture.calls("C_Login"), 1, "a refused PIN is not sent again");
 }
 
 #[test]
