@@ -181,6 +181,14 @@ impl Explain for Fault {
                  shows what the module itself says"
                     .into()
             }
+            (_, "CKR_ARGUMENTS_BAD") if matches!(self, Self::Call { call, .. } if call == "C_Initialize") => {
+                "the module may need parameters at its start, as NSS does: put them into x-init-reserved of a p11-kit \
+                 configuration, see pkcs11.conf(5), and use --module p11-kit"
+                    .into()
+            }
+            (_, "CKR_FUNCTION_CANCELED" | "CKR_FUNCTION_REJECTED" | "CKR_CANCEL") if self.is_login() => {
+                "the entry of the PIN was cancelled or took too long, and no try was spent; run the command again".into()
+            }
             _ => "run with -v to see what the module itself says".into(),
         };
         vec![hint]
@@ -242,9 +250,9 @@ mod tests {
             ("C_Login", "CKR_USER_PIN_NOT_INITIALIZED", Kind::PinExpired, "set a user PIN"),
             ("C_Login", "CKR_USER_ANOTHER_ALREADY_LOGGED_IN", Kind::PinState, "another role"),
             ("C_Login", "CKR_USER_TOO_MANY_TYPES", Kind::PinState, "another role"),
-            ("C_Login", "CKR_FUNCTION_CANCELED", Kind::PinMissing, "-v"),
-            ("C_Login", "CKR_FUNCTION_REJECTED", Kind::PinMissing, "-v"),
-            ("C_Login", "CKR_CANCEL", Kind::PinMissing, "-v"),
+            ("C_Login", "CKR_FUNCTION_CANCELED", Kind::PinMissing, "was cancelled"),
+            ("C_Login", "CKR_FUNCTION_REJECTED", Kind::PinMissing, "was cancelled"),
+            ("C_Login", "CKR_CANCEL", Kind::PinMissing, "was cancelled"),
             ("C_Login", "CKR_DEVICE_ERROR", Kind::TokenFailed, "-v"),
             ("C_OpenSession", "CKR_SLOT_ID_INVALID", Kind::NotFound, "shows the slots"),
             ("C_Sign", "CKR_TOKEN_NOT_PRESENT", Kind::TokenRemoved, "put the token back"),
@@ -256,6 +264,7 @@ mod tests {
             ("C_OpenSession", "CKR_SESSION_COUNT", Kind::TokenSessions, "no session left"),
             ("C_Initialize", "CKR_GENERAL_ERROR", Kind::TokenFailed, "could not start"),
             ("C_Sign", "CKR_GENERAL_ERROR", Kind::TokenFailed, "run with -v"),
+            ("C_Initialize", "CKR_ARGUMENTS_BAD", Kind::TokenFailed, "x-init-reserved"),
             ("C_Initialize", "CKR_HOST_MEMORY", Kind::TokenFailed, "run with -v"),
             ("C_Sign", "CKR_PIN_LEN_RANGE", Kind::TokenFailed, "run with -v"),
         ] {

@@ -92,7 +92,11 @@ fn read(
         let is_absent = with_login && matches!(error, IdentityError::NoCertificate);
         let error = Error::from(error);
         let absent = "order one for the token's key, and write it into the token (docs/enrolment.md)";
-        if is_absent { Error::new(error.kind, error.message).hint(absent) } else { error }
+        if is_absent {
+            Error::new(error.kind, error.message).hint(absent)
+        } else {
+            session.slot.with_whole_commands(error)
+        }
     })?;
     report_notices(&identity);
     Ok(identity.certificate)

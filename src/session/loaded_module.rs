@@ -47,13 +47,7 @@ pub(super) fn open_module(
     deadline: &Deadline,
 ) -> Result<LoadedModule> {
     let handle = start(prestarted, config, &path, deadline)?;
-    load_completely(handle, config, &path, deadline).map_err(|error| {
-        let withheld = withheld();
-        if withheld.is_empty() || config.module_debug {
-            return error;
-        }
-        error.hint(format!("the module does not get {}; --module-debug passes it on", withheld.join(", ")))
-    })
+    load_completely(handle, config, &path, deadline)
 }
 
 /// Starts loading a module in a worker, in its sandbox.
@@ -97,10 +91,20 @@ pub(super) fn load_completely(
     Ok(loaded)
 }
 
+/// Adds the variables that the module does not get.
+fn name_withheld(error: Error, config: &Config) -> Error {
+    let withheld = withheld();
+    if withheld.is_empty() || config.module_debug {
+        return error;
+    }
+    error.hint(format!("the module does not get {}; --module-debug passes it on", withheld.join(", ")))
+}
+
 /// Waits until a worker has confined itself and loaded its module.
 fn load(mut handle: WorkerHandle, config: &Config, module: PathBuf, deadline: &Deadline) -> Result<LoadedModule> {
     let answered = answers(&mut handle, config, &module, deadline);
-    let (report, library, slots) = answered.map_err(|error| not_loaded(error, handle.last_lines(), config, &module))?;
+    let (report, library, slots) =
+        answered.map_err(|error| name_withheld(not_loaded(error, handle.last_lines(), config, &module), config))?;
     let profile = report.as_ref().and_then(|report| Profile::named(&report.profile));
     let confinement = report.zip(profile).map(|(report, profile)| {
         let SandboxReport { landlock_abi, system_calls, .. } = report;

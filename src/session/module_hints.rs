@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::token_store;
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::facts::Library;
 use crate::modules;
 
@@ -59,6 +59,11 @@ pub(super) fn of_the_sandbox(error: Error, config: &Config, path: &Path) -> Erro
             .hint(format!("it runs in the sandbox profile {name}; try --sandbox off to see whether that is the cause")),
         None => error,
     }
+}
+
+/// Whether other tokens may be missing. The modules behind p11-kit share one profile, which has the files of some.
+pub(super) fn misses_some(error: &Error, path: &Path) -> bool {
+    error.kind == Kind::NotFound && name_of(path) == Some("p11-kit")
 }
 
 fn name_of(path: &Path) -> Option<&'static str> {

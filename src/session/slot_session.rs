@@ -39,7 +39,8 @@ impl LoadedModule {
             let error = token_store::hint_at_it(error, &self.path);
             let error = module_hints::of_a_hidden_token(error, &self.library, &self.path);
             let error = complete_hints::completed(error, &self.path, self.slots.first().map(|slot| slot.id));
-            if none_is_here { module_hints::of_the_sandbox(error, config, &self.path) } else { error }
+            let may_be_the_sandbox = none_is_here || module_hints::misses_some(&error, &self.path);
+            if may_be_the_sandbox { module_hints::of_the_sandbox(error, config, &self.path) } else { error }
         })?;
         let slot = slot.clone();
         for other in self.slots.iter().filter(|other| other.id != slot.id) {

@@ -102,3 +102,12 @@ fn a_token_without_a_certificate_gets_no_hint_to_do_what_was_done() {
     assert!(doctor.stdout.contains("failed   trial payload    the token shows no private RSA key"), "{doctor:?}");
     assert!(!doctor.stdout.contains("only after a login: --sign"), "{doctor:?}");
 }
+
+#[test]
+fn a_certificate_without_its_key_is_reported_with_a_whole_command() {
+    let fixture = Fixture::new();
+    fixture.pkcs11_tool(&["--delete-object", "--type", "pubkey", "--id", "01"]);
+    fixture.pkcs11_tool(&["--keypairgen", "--key-type", "rsa:2048", "--id", "01", "--label", "new", "--usage-sign"]);
+    let error = fixture.run(&["certificate"]).failed(3);
+    assert!(error.contains("has no private key") && error.contains("`pkcs11-tool --module /"), "{error}");
+}

@@ -269,3 +269,15 @@ fn the_modules_output_at_its_start_is_in_the_error() {
     assert!(error.contains("C_Initialize: CKR_GENERAL_ERROR"), "{error}");
     assert!(error.contains("hint: the module says: ERROR: no such file\\u{1b}[31m"), "{error}");
 }
+
+#[test]
+fn a_token_that_is_missing_behind_p11_kit_may_be_hidden_by_the_sandbox() {
+    let mut fixture = Fixture::new();
+    named(&mut fixture, "p11-kit-proxy.so", "");
+    let sign = |fixture: &Fixture| fixture.sign(&["--token-label", "other"]).failed(3);
+    assert!(!sign(&fixture).contains("sandbox"));
+    fixture.set("CBA_AGENT_SANDBOX", "module");
+    fixture.set("FAULTY_LOG", fixture.file("tokens/calls"));
+    let error = sign(&fixture);
+    assert!(error.contains("the sandbox profile p11-kit; try --sandbox off"), "{error}");
+}

@@ -253,6 +253,14 @@ fn a_module_that_something_else_has_initialised_is_used() {
 }
 
 #[test]
+fn a_module_that_needs_parameters_is_sent_to_p11_kit() {
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Initialize=0x7");
+    let error = fixture.sign(&[]).failed(6);
+    assert!(error.contains("C_Initialize: CKR_ARGUMENTS_BAD") && error.contains("x-init-reserved"), "{error}");
+}
+
+#[test]
 fn a_mechanism_without_any_flag_is_tried() {
     let mut fixture = Fixture::new();
     fixture.faulty("mechanisms:no-flags");
@@ -266,4 +274,13 @@ fn a_slot_that_is_listed_twice_is_one_slot() {
     accepted(&fixture, fixture.sign(&["--token-label", "cba"]));
     let list = fixture.run(&["list"]);
     assert_eq!(list.stdout.matches("token 'cba'").count(), 1, "{list:?}");
+}
+
+#[test]
+fn list_names_the_variables_that_the_module_does_not_get() {
+    let mut fixture = Fixture::new();
+    fixture.faulty("C_Initialize=0x5");
+    fixture.set("PKCS11SPY", "/usr/lib/module.so");
+    let error = fixture.run(&["list"]).failed(6);
+    assert!(error.contains("the module does not get PKCS11SPY; --module-debug passes it on"), "{error}");
 }

@@ -224,7 +224,8 @@ fn identity(slot_session: &mut SlotSession, config: &Config, logs_in_later: bool
     };
     let found = slot_session
         .objects()
-        .and_then(|objects| identity::choose_certificate(&objects, &config.identity, file, now()).map_err(Error::from));
+        .and_then(|objects| identity::choose_certificate(&objects, &config.identity, file, now()).map_err(Error::from))
+        .map_err(|error| slot_session.with_whole_commands(error));
     let identity = match found {
         Ok(identity) => Some(identity),
         Err(error) if error.kind == Kind::NotFound && logs_in_later => {
