@@ -17,7 +17,7 @@ pub(crate) enum IdentityError {
         /// The existing ones, each as a selector.
         candidates: Vec<String>,
     },
-    #[error("no private key has a certificate: {}", .parts.join("; "))]
+    #[error("no private key has a certificate: {}", first(.parts))]
     NoPair {
         /// Keys and certificates without a partner, in words.
         parts: Vec<String>,
@@ -29,14 +29,23 @@ pub(crate) enum IdentityError {
     /// More than one.
     #[error("{} identities match", .0.len())]
     Ambiguous(Vec<String>),
-    #[error("the token shows no certificate with an RSA key: {}", .0.join("; "))]
+    #[error("the token shows no certificate with an RSA key: {}", first(.0))]
     NoRsaCertificate(Vec<String>),
     /// No certificate fits, and some cannot be read: one of them may be the right one.
-    #[error("{}", .0.join("; "))]
+    #[error("{}", first(.0))]
     Broken(Vec<String>),
     /// Several certificates of the key are valid at the same time, and nothing distinguishes them.
     #[error("two certificates for one key begin at the same time")]
     SameAge(Vec<String>),
+}
+
+/// The first of many: a token can hold a hundred certificates, and an error is one line.
+fn first(parts: &[String]) -> String {
+    const SHOWN: usize = 6;
+    match parts.len().checked_sub(SHOWN) {
+        None | Some(0) => parts.join("; "),
+        Some(more) => format!("{}; and {more} more", parts[..SHOWN].join("; ")),
+    }
 }
 
 impl IdentityError {

@@ -246,3 +246,13 @@ fn a_broken_certificate_beside_a_good_one_is_reported_with_the_identity_or_the_e
     let error = choose(&bad, &IdentitySelector::default(), None, now()).unwrap_err();
     assert!(error.to_string().contains("'old'"), "{error}");
 }
+
+#[test]
+fn an_error_names_the_first_of_many_certificates() {
+    let error = |count| {
+        let parts = (1..=count).map(|number| format!("part {number}")).collect();
+        IdentityError::NoPair { parts, key_id: "01".into(), from_file: false }.to_string()
+    };
+    assert!(error(6).ends_with("part 5; part 6"), "{}", error(6));
+    assert!(error(150).ends_with("part 6; and 144 more"), "{}", error(150));
+}
