@@ -15,7 +15,7 @@ mod resolve;
 #[cfg(test)]
 pub(crate) use client::ClientCertificate;
 pub(crate) use client::{LocalClient, is_client_name, network, read_client_certificate};
-pub(crate) use owned_file::{FileRules, is_own_user, read_whole};
+pub(crate) use owned_file::{FileRules, is_own_user, read_regular};
 
 /// The default path of the configuration.
 pub(crate) const DEFAULT_PATH: &str = "/etc/cba-gateway/config.toml";

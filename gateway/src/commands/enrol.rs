@@ -1,6 +1,6 @@
 //! `enrol`: creates a local identity for a tool. It prints the configuration to add, and does not change the file.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::print;
 use crate::cli;
 use crate::config::{
-    DEFAULT_PATH, FileRules, GatewayConfig, is_client_name, network, read_client_certificate, read_whole,
+    DEFAULT_PATH, FileRules, GatewayConfig, is_client_name, network, read_client_certificate, read_regular,
 };
 use crate::library::{Error, Kind, Result, file_format::quoted, hex};
 
@@ -120,7 +120,7 @@ fn enrol_certificate(name: &str, file: &str, transition: bool, next: &NextSteps)
         Error::new(Kind::Usage, format!("cannot read {file}: {error}"))
             .hint(format!("check the path, and that you may read it: ls -l {quoted_file}"))
     };
-    let bytes = File::open(path).and_then(read_whole).map_err(unreadable)?;
+    let bytes = read_regular(path).map_err(unreadable)?;
     read_client_certificate(path, &bytes, transition)?;
     let transition = if transition {
         "# Anaplan still accepts this certificate: a copy of its key logs in without the gateway. When the last job has moved,\n\

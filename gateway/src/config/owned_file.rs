@@ -43,13 +43,8 @@ impl FileRules {
             Error::new(Kind::Config, format!("cannot read {shown}: {error}"))
                 .hint(format!("check the path, and that the gateway's user may read it: ls -l {quoted}"))
         };
-        // To open a pipe would wait for its writer, and a reload would never end.
-        let do_not_wait = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-        let file = File::options().read(true).custom_flags(do_not_wait).open(path).map_err(failed)?;
+        let file = open_regular(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() {
-            return Err(failed(io::Error::other("not a regular file")));
-        }
         let is_own = is_own_user(metadata.uid());
         let may_own = metadata.uid() == 0 || is_own && self.single_user;
         if !may_own || metadata.mode() & 0o022 != 0 {
@@ -79,8 +74,23 @@ impl FileRules {
     }
 }
 
+/// Opens a regular file. To open a pipe would wait for its writer, and a reload would never end.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let do_not_wait = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = File::options().read(true).custom_flags(do_not_wait).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+}
+
+/// Reads a regular file of any owner.
+///
+/// # Errors
+/// When it cannot be read, is of another type, or is longer than 1 MiB.
+pub(crate) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    open_regular(path).and_then(read_whole)
+}
+
 /// Reads a file to its end. A longer file than [`FILE_LIMIT`] is an error: without its end, it would mean something else.
-pub(crate) fn read_whole(file: File) -> io::Result<Vec<u8>> {
+fn read_whole(file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let length = file.take(FILE_LIMIT + 1).read_to_end(&mut bytes)?;
     if u64::try_from(length).unwrap_or(u64::MAX) > FILE_LIMIT {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::deadline::Finish as _;
 use crate::fixture::{Fixture, basic};
-use crate::token::token;
+use crate::token::{run, token};
 
 #[test]
 fn enrol_prints_a_working_client_table_and_writes_the_password_to_a_private_file() {
@@ -187,6 +187,7 @@ fn a_clients_certificate_is_read_in_each_format_but_not_with_a_private_key() {
     fixture.write("crlf.pem", format!("Bag Attributes\r\n{}", pem.replace('\n', "\r\n")));
     fixture.write("newline.der", [&der[..], b"\n"].concat());
     fixture.write("beside.pem", format!("{key}{pem}"));
+    run(Command::new("mkfifo").arg(fixture.file("pipe.pem")));
     let enrol = |name: &str| fixture.run(&["enrol", "other", "--user", "0", "--certificate", &fixture.file(name)]);
     for name in ["tool.pem", "tool.der", "trusted.pem", "tool.p7b", "binary.p7b", "bom.pem", "crlf.pem", "newline.der"]
     {
@@ -200,6 +201,7 @@ fn a_clients_certificate_is_read_in_each_format_but_not_with_a_private_key() {
         ("tool.p12", "PKCS#12"),
         ("config.toml", "not a certificate"),
         ("nowhere.pem", "cannot read"),
+        ("pipe.pem", "not a regular file"),
     ] {
         fixture.configure();
         if name != "nowhere.pem" {
