@@ -160,6 +160,12 @@ fn read(path: &Path) -> io::Result<String> {
     String::from_utf8(bytes).map_err(io::Error::other)
 }
 
+/// `objectstore.backend` of SoftHSM2's configuration, if it is set.
+pub(crate) fn softhsm_backend() -> Option<String> {
+    let backend = configuration_text(&SOFTHSM_CONFIGURATION).and_then(|text| setting(&text, "objectstore.backend"))?;
+    Some(backend.display().to_string())
+}
+
 fn softhsm_directories() -> Vec<PathBuf> {
     let directory = configuration_text(&SOFTHSM_CONFIGURATION).and_then(|text| token_directory(&text));
     directory.map_or_else(|| SOFTHSM_TOKENS.map(PathBuf::from).to_vec(), |directory| vec![directory])

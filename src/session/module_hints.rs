@@ -10,6 +10,8 @@ use crate::config::Config;
 use crate::error::{Error, Kind};
 use crate::facts::Library;
 use crate::modules;
+use crate::sandbox_profile::paths::softhsm_backend;
+use crate::text::printable;
 
 /// The variables that tell tpm2-pkcs11 how to reach its TPM.
 const TCTI: [&str; 3] = ["TPM2_PKCS11_TCTI", "TPM2TOOLS_TCTI", "TCTI"];
@@ -21,6 +23,9 @@ pub(super) fn of_a_start(mut error: Error, last_words: Vec<String>, config: &Con
     if name_of(path) == Some("tpm2") {
         hints.extend(tcti(config.sandbox_profile(path).is_some()));
         hints.extend(sql_lock());
+    }
+    if name_of(path) == Some("softhsm2") {
+        hints.extend(backend());
     }
     hints.extend(token_store::obstacles_of(path));
     hints.extend(modules::needs_pcscd(path).then(|| token_store::PCSCD.to_owned()));
@@ -84,6 +89,15 @@ fn tcti(is_confined: bool) -> Option<String> {
         _ => return None,
     };
     Some(hint)
+}
+
+/// A build without SQLite fails with a return value that says nothing.
+fn backend() -> Option<String> {
+    let backend = softhsm_backend().filter(|backend| backend != "file")?;
+    Some(format!(
+        "the configuration sets objectstore.backend = {}, which this build of SoftHSM2 may lack, as Debian's does: set it to file",
+        printable(&backend)
+    ))
 }
 
 fn sql_lock() -> Option<String> {

@@ -281,3 +281,15 @@ fn a_token_that_is_missing_behind_p11_kit_may_be_hidden_by_the_sandbox() {
     let error = sign(&fixture);
     assert!(error.contains("the sandbox profile p11-kit; try --sandbox off"), "{error}");
 }
+
+#[test]
+fn a_backend_that_softhsm2_may_lack_is_named() {
+    let mut fixture = Fixture::empty();
+    named(&mut fixture, "libsofthsm2.so", "C_Initialize=0x5");
+    for backend in ["db", "file"] {
+        let settings = format!("directories.tokendir = {}\nobjectstore.backend = {backend}\n", fixture.file(""));
+        fixture.write("softhsm2.conf", settings);
+        let error = fixture.run(&["sign"]).failed(6);
+        assert_eq!(error.contains("sets objectstore.backend = db"), backend == "db", "{error}");
+    }
+}
