@@ -146,7 +146,8 @@ mod tests {
         let start = "(\r\n|\n){0,2}POST /[a-z:]{0,9} HTTP/1\\.1\r?\n(X-[a-z]{1,9}:[ \t]{0,3}[a-z:0-9]{0,30}\r?\n){0,3}";
         let body = proptest::collection::vec("[ -~\r\n:]{1,40}", 0..4);
         let head_end = ("[ \t]{0,3}0{0,20}", "[ \t]{0,2}\r?\n(Y: [a-z]{0,9}\r\n)?");
-        (start, body, head_end, "(;[ -~]{0,9})?", "(Content-Length: 9\r\n|T: u\r\n)?", 0..6_u8).prop_map(
+        let trailer = "(Content-Length: 9\r\n|T: u\r\n|T: u\n\r\nPOST / HTTP/1\\.1\r\n)?";
+        (start, body, head_end, "(;[ -~]{0,9})?", trailer, 0..6_u8).prop_map(
             |(start, body, (before, after), extension, trailer, kind)| {
                 let chunked: String =
                     body.iter().map(|chunk| format!("{:X}{extension}\r\n{chunk}\r\n", chunk.len())).collect();

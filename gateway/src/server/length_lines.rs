@@ -41,6 +41,8 @@ struct HeadLine {
     /// The decimal number after the name, or the hexadecimal number with which the line begins.
     number: u64,
     number_has_ended: bool,
+    /// Whether a carriage return (CR) has arrived. A line feed (LF) must follow it.
+    has_return: bool,
 }
 
 #[derive(Debug, Default)]
@@ -81,8 +83,10 @@ impl LengthLines {
 
     fn read_byte_of_line(&mut self, byte: u8) {
         match (byte, &self.part) {
+            // The library ends a line of the trailers only at CR LF.
+            (b'\n', MessagePart::Trailers) if !self.line.has_return => self.line.push(byte),
             (b'\n', _) => self.end_line(),
-            (b'\r', _) => {}
+            (b'\r', _) => self.line.has_return = true,
             (_, MessagePart::ChunkSize) => self.line.push_size(byte),
             _ => self.line.push(byte),
         }
@@ -184,6 +188,8 @@ mod tests {
             "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             "Transfer-Encoding: chunked\r\n\r\n4\r\n\r\n\r\n\r\n00A;a=b\r\n0123456789\r\n0\r\nX: y\r\n\r\n",
             "Transfer-Encoding: chunked\r\n\r\n1 ;2\r\nx\r\n0;1\r\nContent-Length: 7\r\n\r\n",
+            "Transfer-Encoding: chunked\r\n\r\n0\r\nX: y\n\r\nPOST / HTTP/1.1\r\n\r\n",
+            "Transfer-Encoding: chunked\r\n\r\n0\r\n\n\r\nPOST / HTTP/1.1\r\n\r\n",
         ] {
             assert_eq!(heads(&format!("{LINE}{first}{ambiguous}")), [false, true], "{first}");
             assert_eq!(heads(&format!("{LINE}{first}{LINE}{first}{ambiguous}")), [false, false, true], "{first}");
