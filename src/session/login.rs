@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::facts::{KeyClass, Token, stand_in};
+use crate::facts::{Token, stand_in};
 use crate::fuse::remedy::Remedy;
 use crate::fuse::{self, BlownFuse, FuseError, FuseStore, LockedFuse, state_directory};
 use crate::log;
@@ -82,26 +82,13 @@ impl Login {
     /// # Errors
     /// When the flags, the fuse or the PIN's source forbid an attempt, or the token refused it.
     pub(crate) fn login(&mut self, slot_session: &mut SlotSession, config: &Config) -> Result<()> {
-        if self.needs_none(slot_session)? {
+        if slot_session.slot.token.as_ref().is_some_and(|token| !token.login_required) {
             tracing::debug!("{} needs no login", slot_session.name());
             return Ok(());
         }
         self.obtain(slot_session, config).map_err(|error| slot_session.with_whole_commands(error))?;
         let logged_in = self.authenticate(slot_session, WorkerRequest::Login, "login refused");
         logged_in.map_err(|failure| slot_session.with_whole_commands(failure.into()))
-    }
-
-    /// Whether the token requires no login. Some tokens require none, but hide their keys before it: they get a
-    /// configured PIN.
-    fn needs_none(&self, slot_session: &mut SlotSession) -> Result<bool> {
-        let Some(token) = slot_session.slot.token.as_ref().filter(|token| !token.login_required) else {
-            return Ok(false);
-        };
-        let has_pin = self.credential.is_some() || matches!(self.source, PinSupply::Configured(_));
-        if !token.pin.initialized || !has_pin {
-            return Ok(true);
-        }
-        Ok(slot_session.objects()?.keys.iter().any(|key| key.class == KeyClass::Private))
     }
 
     /// Logs in again with the accepted PIN, after the token dropped the login.
