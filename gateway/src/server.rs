@@ -3,6 +3,7 @@
 //! `listener` opens the sockets, `routes` replies to the requests, and `admin` serves the admin socket.
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -82,7 +83,7 @@ async fn wait_for_shutdown(shutdown: &mut watch::Receiver<bool>) {
 /// Logs why `accept` failed, and waits a moment: without a free file descriptor, it fails again at once. If only the
 /// caller disconnected, the next connection can be accepted immediately.
 async fn log_accept_error(error: &std::io::Error) {
-    if matches!(error.kind(), std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::Interrupted) {
+    if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) {
         return;
     }
     tracing::warn!("cannot accept a connection: {error}");
@@ -129,7 +130,7 @@ async fn serve_tls(
         Ok(Err(error)) => {
             gateway.metrics.count_refusal("tls");
             // A health check that only connects is no failure.
-            let has_left = error.kind() == std::io::ErrorKind::UnexpectedEof;
+            let has_left = matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset);
             if !has_left && gateway.rates.may_log(caller.source()) {
                 tracing::warn!("TLS with {caller} failed: {error}");
             }

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::deadline::Finish as _;
 use crate::fixture::{Fixture, PASSWORD, basic, tls_files};
@@ -74,6 +75,23 @@ fn plain_http_on_the_tls_port_gets_nothing() {
     let mut silent = TcpStream::connect(("127.0.0.1", port)).unwrap();
     silent.set_read_timeout(Some(crate::gateway_process::TIME_LIMIT)).unwrap();
     assert_eq!(silent.read(&mut [0]).unwrap_or(0), 0);
+}
+
+/// Some load balancers only connect, and close with FIN or with RST.
+#[test]
+fn a_health_check_that_only_connects_is_not_logged() {
+    let mut fixture = Fixture::new();
+    with_tls(&mut fixture);
+    let gateway = fixture.serve();
+    let port = gateway.port_of("serving TLS on 127.0.0.1:").unwrap();
+    for linger in [None, Some(Duration::ZERO)] {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        rustix::net::sockopt::set_socket_linger(&stream, linger).unwrap();
+        gateway.wait_for_connections(1);
+        drop(stream);
+        gateway.wait_for_connections(0);
+        assert!(!gateway.log().contains("TLS with"), "{}", gateway.log());
+    }
 }
 
 #[test]
