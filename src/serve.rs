@@ -40,7 +40,7 @@ use pool::Pool;
 /// Descriptors other than connections: workers, their pipes, the log, the fuse.
 const RESERVED: u64 = 64;
 
-/// Without so many descriptors, the agent cannot start its event loop or its workers.
+/// With fewer descriptors, the agent cannot start its event loop or its workers.
 const LEAST_DESCRIPTORS: u64 = 32;
 
 /// The maximum number of connections, even if the system allows more.

@@ -1,5 +1,4 @@
-//! The listening socket: created in a private directory, moved into place under a lock, and removed at the end. Runs in
-//! the parent.
+//! The listening socket: created in a private directory, moved into place under a lock, and removed at the end.
 //!
 //! Runs in the parent.
 

@@ -41,7 +41,7 @@ impl Proxy {
         };
         let Some(text) = config.proxy.clone().or_else(from_environment) else {
             if config.proxy_credentials_file.is_some() {
-                files.warn("upstream.proxy_credentials_file has no effect: neither upstream.proxy nor HTTPS_PROXY names a proxy for this host");
+                files.warn("upstream.proxy_credentials_file has no effect: upstream.proxy is not set, and HTTPS_PROXY in this process's environment names no proxy for Anaplan");
             }
             return Ok(None);
         };
