@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::makedev;
+use rustix::fs::{FsWord, fstatfs, makedev};
 use rustix::io::Errno;
 
 use crate::deadline::Deadline;
@@ -17,8 +17,11 @@ use crate::deadline::Deadline;
 /// Flags for [`OpenOptionsExt::custom_flags`]. With them, opening a named pipe or a device does not wait for another program.
 pub(crate) const DO_NOT_WAIT: i32 = libc::O_NONBLOCK | libc::O_NOCTTY;
 
-/// The time limit for the writer of a pipe.
-const PIPE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time limit for the writer of a named pipe: there may be none.
+const NAMED_PIPE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The time limit for the program at the other end of a shell's pipe. It may ask a person for a passphrase.
+const SHELL_PIPE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Opens a file of any type for reading. Read it with [`read_opened`], or call [`wait`] before each read.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
@@ -48,7 +51,13 @@ pub(crate) fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
 
 /// [`read`] for an open file.
 pub(crate) fn read_opened(file: &File, limit: usize) -> io::Result<Vec<u8>> {
-    read_within(file, limit, PIPE_TIMEOUT)
+    read_within(file, limit, pipe_timeout(file))
+}
+
+fn pipe_timeout(file: &File) -> Duration {
+    const PIPEFS: FsWord = 0x5049_5045;
+    let is_pipe_of_a_shell = fstatfs(file).is_ok_and(|system| system.f_type == PIPEFS);
+    if is_pipe_of_a_shell { SHELL_PIPE_TIMEOUT } else { NAMED_PIPE_TIMEOUT }
 }
 
 fn read_within(mut file: &File, limit: usize, pipe_timeout: Duration) -> io::Result<Vec<u8>> {
@@ -96,6 +105,7 @@ pub(crate) fn wait(file: &File, deadline: &Deadline) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::fd::AsRawFd as _;
     use std::os::unix::net::UnixListener;
 
     use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -134,6 +144,15 @@ mod tests {
         });
         assert_eq!(read_within(&open(&pipe).unwrap(), 9, Duration::from_secs(20)).unwrap(), b"content");
         writer.join().unwrap();
+    }
+
+    #[test]
+    fn the_program_behind_a_shells_pipe_may_ask_for_a_passphrase() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(pipe_timeout(&open(&pipe_in(directory.path())).unwrap()), NAMED_PIPE_TIMEOUT);
+        let (reading, _writing) = rustix::pipe::pipe().unwrap();
+        let opened = open(Path::new(&format!("/proc/self/fd/{}", reading.as_raw_fd()))).unwrap();
+        assert_eq!(pipe_timeout(&opened), SHELL_PIPE_TIMEOUT);
     }
 
     #[test]
