@@ -16,6 +16,9 @@ pub enum ConfigError {
     /// A file at one of the usual paths exists and cannot be read.
     #[error("cannot read the configuration {0}")]
     UsualFile(String, #[source] std::io::Error),
+    /// The system policy exists and cannot be read.
+    #[error("cannot read the policy {0}")]
+    Policy(String, #[source] std::io::Error),
     /// The file is not TOML.
     #[error("{path} line {line}: {what}")]
     Syntax {
@@ -72,7 +75,9 @@ impl Explain for ConfigError {
                 vec![crate::pin::source::SOURCES.into(), "the value is not shown, since it may be a PIN".into()]
             }
             Self::Value { .. } => vec!["`cba-agent help COMMAND` describes each option".into()],
-            Self::UsualFile(_, error) | Self::File(_, error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Self::UsualFile(_, error) | Self::File(_, error) | Self::Policy(_, error)
+                if error.kind() == std::io::ErrorKind::InvalidData =>
+            {
                 vec!["save the file as UTF-8 text".into()]
             }
             Self::UsualFile(path, _) => vec![
@@ -83,6 +88,10 @@ impl Explain for ConfigError {
             Self::File(path, _) => {
                 vec!["check the path that --config or CBA_AGENT_CONFIG names".into(), unreadable_hint(Path::new(path))]
             }
+            Self::Policy(path, _) => vec![
+                "root's policy applies to every user, and must be a file that every user may read".into(),
+                unreadable_hint(Path::new(path)),
+            ],
             Self::NoFile => vec!["check the path that --config or CBA_AGENT_CONFIG names".into()],
             Self::NotRoots(path) => vec![format!("as root: `chown root:root {path} && chmod 644 {path}`")],
             Self::Syntax { .. } => Vec::new(),

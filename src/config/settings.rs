@@ -93,18 +93,17 @@ impl Settings {
     /// # Errors
     /// When it cannot be read, another user could write it, or it has keys outside `[policy]` and `[audit]`.
     pub(crate) fn under_system_policy(mut self) -> Result<Self, ConfigError> {
-        let path = Path::new(SYSTEM_POLICY);
-        let file = match input_file::open_regular(path) {
+        let failed = |error| ConfigError::Policy(SYSTEM_POLICY.into(), error);
+        let file = match input_file::open_regular(Path::new(SYSTEM_POLICY)) {
             Ok(file) => file,
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(self),
-            Err(error) => return Err(ConfigError::UsualFile(SYSTEM_POLICY.into(), error)),
+            Err(error) => return Err(failed(error)),
         };
-        let metadata = file.metadata().map_err(|error| ConfigError::File(SYSTEM_POLICY.into(), error))?;
+        let metadata = file.metadata().map_err(failed)?;
         if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
             return Err(ConfigError::NotRoots(SYSTEM_POLICY.into()));
         }
-        let read = input_file::read_opened(&file, LIMIT).and_then(text);
-        let text = read.map_err(|error| ConfigError::File(SYSTEM_POLICY.into(), error))?;
+        let text = input_file::read_opened(&file, LIMIT).and_then(text).map_err(failed)?;
         let all = toml_file::parse(SYSTEM_POLICY, &text)?;
         let foreign = all.iter().find(|(key, _)| !key.starts_with("policy.") && !key.starts_with("audit."));
         if let Some((key, Setting { origin: Origin::File { path, line }, .. })) = foreign {

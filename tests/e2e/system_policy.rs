@@ -155,6 +155,16 @@ fn a_policy_writable_by_others_or_invalid_stops_everything() {
 }
 
 #[test]
+fn a_policy_that_cannot_be_read_is_named_with_a_hint_for_it() {
+    needs_root("it mounts file systems of its own");
+    let fixture = Fixture::new();
+    let script = "cp -a /etc etc && mkdir -p etc/cba-agent/policy.toml && mount --bind etc /etc && exec \"$@\"";
+    let error = Run::from_output(fixture.in_mount_namespace(script).arg("list").finish()).failed(2);
+    assert!(error.contains("cannot read the policy /etc/cba-agent/policy.toml: Is a directory"), "{error}");
+    assert!(error.contains("`ls -ld /etc/cba-agent/policy.toml`") && !error.contains("--config"), "{error}");
+}
+
+#[test]
 fn a_rule_that_is_weaker_than_its_default_is_named_by_sign_doctor_and_custody() {
     needs_root("it mounts a file that root owns");
     let fixture = Fixture::new();
