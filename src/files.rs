@@ -42,7 +42,7 @@ pub(crate) fn file_system_hint(path: &Path, error: &io::Error) -> Option<String>
              or name another place"
         )),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Some(format!("make room; `df -h {place}` shows the free space"))
+            Some(format!("make room: `df -h {place}` shows the free space, and `df -i {place}` the free inodes"))
         }
         _ => None,
     }

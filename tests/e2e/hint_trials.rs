@@ -95,6 +95,7 @@ const TRIALS: &[(&str, &str)] = &[
     ("| cba-agent audit verify -", "host_hints::an_audit_log_is_checked_by_the_command_that_a_message_offers"),
     ("`ls -ld {} {}`", "host_hints::an_audit_log_is_checked_by_the_command_that_a_message_offers"),
     ("`findmnt -T {place}`", "host_hints::a_read_only_file_system_is_named_with_its_mount"),
+    ("`df -i {place}`", "narrow_limits::a_full_disk_is_named_as_the_cause"),
     ("`df -h {place}`", "host_hints::commands_that_show_the_cause_run_and_show_it"),
     ("`fuser -v {}`", "host_hints::commands_that_show_the_cause_run_and_show_it"),
     ("`chmod o-w {directory}`", "state_directory::a_state_directory_that_every_user_can_change_is_refused"),

@@ -218,7 +218,7 @@ fn commands_that_show_the_cause_run_and_show_it() {
     // A full disk under the audit log.
     fs::create_dir(fixture.file("the log")).unwrap();
     let script = "set -e; mount -t tmpfs -o size=4k tmpfs 'the log'; head -c 4096 /dev/zero > 'the log/x'; \
-                  hint=$(\"$@\" 2>&1 | sed -n 's/^hint: .*`\\(df .*\\)`.*/\\1/p'); eval \"$hint\"";
+                  hint=$(\"$@\" 2>&1 | sed -n 's/^hint: .*`\\(df -h [^`]*\\)`.*/\\1/p'); eval \"$hint\"";
     let mut command = fixture.in_mount_namespace(script);
     command.args(["sign", "--pin-source", &source]);
     command.args(["--audit-path", &fixture.file("the log/audit.jsonl")]);

@@ -90,11 +90,14 @@ fn a_full_disk_is_named_as_the_cause() {
     needs_root("it mounts a full file system");
     let fixture = Fixture::new();
     fs::create_dir(fixture.path().join("full")).unwrap();
-    let script = "mount -t tmpfs -o nr_inodes=1 tmpfs full && exec \"$@\"";
+    let script = "mount -t tmpfs -o nr_inodes=1 tmpfs full && { \"$@\"; code=$?; df -i full; exit $code; }";
     let mut command = fixture.program("unshare");
     command.args(["--mount", "sh", "-c", script, "sh", BINARY, "serve", "--pin-source", "file:pin"]);
-    let error = Run::from_output(command.args(["--socket", &fixture.file("full/agent.sock")]).finish()).failed(2);
-    assert!(error.contains("No space left") && error.contains("hint: make room; `df -h "), "{error}");
+    let run = Run::from_output(command.args(["--socket", &fixture.file("full/agent.sock")]).finish());
+    assert!(run.code == 2 && run.stderr.contains("No space left"), "{run:?}");
+    let full = fixture.file("full");
+    let hint = format!("hint: make room: `df -h {full}` shows the free space, and `df -i {full}` the free inodes");
+    assert!(run.stderr.contains(&hint) && run.stdout.contains("100%"), "{run:?}");
 }
 
 #[test]
