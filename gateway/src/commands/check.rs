@@ -107,7 +107,7 @@ fn become_gateway_user(findings: &mut CheckFindings) {
     };
     match User::from_name(GATEWAY_USER) {
         Ok(Some(user)) if become_user(&user).is_ok() => {
-            findings.ok(format!("checked as the user {GATEWAY_USER}, as which the gateway serves"));
+            findings.ok(format!("checked as the user {GATEWAY_USER} of the package; if the gateway has another user, run this as that user"));
         }
         _ => findings.warn(format!(
             "checked as root, since root cannot become the user {GATEWAY_USER} here; root may use files that the gateway may not"

@@ -103,7 +103,7 @@ fn check_by_root_continues_as_the_gateways_user() {
     let mount = "mount --bind \"$1\" /etc/passwd && shift && exec \"$@\"";
     let with_user = ["unshare", "--mount", "sh", "-c", mount, "sh", &users, BINARY];
     let (code, findings) = check(&with_user);
-    assert!(code == Some(0) && findings.contains("ok    checked as the user cba-gateway"), "{findings}");
+    assert!(code == Some(0) && findings.contains("ok    checked as the user cba-gateway of the package"), "{findings}");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     let (code, findings) = check(&with_user);
     assert!(code == Some(8) && findings.contains(&format!("FAIL  cannot read {key}: Permission denied")), "{findings}");
