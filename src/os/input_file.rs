@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::deadline::Deadline;
 
-/// Flags for [`OpenOptionsExt::custom_flags`]. With them, opening a named pipe or a device does not wait for another program.
+/// Flags for `OpenOptionsExt::custom_flags`. With them, opening a named pipe or a device does not wait for another program.
 pub(crate) const DO_NOT_WAIT: i32 = libc::O_NONBLOCK | libc::O_NOCTTY;
 
 /// The time limit for the writer of a named pipe: there may be none.
