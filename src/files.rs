@@ -18,7 +18,7 @@ use crate::text::shell::quoted_path;
 /// service's directory.
 ///
 /// # Errors
-/// When it cannot be opened or created, or is not a regular file with one name.
+/// When it cannot be opened or created, is not a regular file, or has a second hard link.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let options = || OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(NO_FOLLOW).clone();
     match options().create_new(true).open(path) {
@@ -84,7 +84,7 @@ pub(crate) fn if_exists<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 /// Opens a regular file for reading, and follows no symbolic link.
 ///
 /// # Errors
-/// When it cannot be opened, or is not a regular file with one name.
+/// When it cannot be opened, is not a regular file, or has a second hard link.
 pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(NO_FOLLOW).open(path).and_then(regular)
 }

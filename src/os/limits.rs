@@ -6,6 +6,7 @@ use std::io;
 
 use rustix::io::Errno;
 
+/// The hint for the limit of open files.
 pub(crate) const OPEN_FILES: &str =
     "`ulimit -n` shows how many files a process may open; LimitNOFILE= in the unit sets it";
 

@@ -18,7 +18,7 @@ use super::systemd::watchdog;
 /// The period of writing the metrics file.
 const METRICS_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The period of looking for the socket's file.
+/// The time between two checks of the socket's file. A watch on its directory would miss a change of a directory or link above.
 pub(super) const SOCKET_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Reports the state to systemd, and that parent and pool make progress. Only systemd can make its own socket again, so its loss is a

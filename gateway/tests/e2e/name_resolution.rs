@@ -13,7 +13,7 @@ use crate::fixture::{Fixture, basic};
 use crate::gateway_process::TIME_LIMIT;
 use crate::token::{GATEWAY_USER, is_root};
 
-/// The gateway with these files in the place of /etc/hosts and /etc/resolv.conf.
+/// Returns a command that starts the gateway with these files mounted over /etc/hosts and /etc/resolv.conf.
 fn serve_with_names(fixture: &Fixture, hosts: &str, resolver: &str) -> Command {
     assert!(is_root(), "this test must run as root, to mount files");
     let mount = "mount --bind \"$1\" /etc/hosts && mount --bind \"$2\" /etc/resolv.conf && shift 2 && exec \"$@\"";
